@@ -1,0 +1,41 @@
+# Two commands: `make demo` fine-tunes a real model on this machine; `make test` checks everything.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check schemas docs clean
+
+demo: $(VENV)/.local
+	$(BIN)/ftbridge run examples/support-triage/job.yaml --provider local
+
+test: $(VENV)/.dev check
+	$(BIN)/python -m pytest
+
+# The fast half of `make test`: style, types, and imports that point one way.
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Generated files: `make test` fails when they are stale.
+schemas docs: $(VENV)/.dev
+	$(BIN)/python -m ftbridge.schemas
+	$(BIN)/python docs/generate.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.local: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing ftbridge with its local extra into $(VENV) (torch is large; a few minutes the first time)"
+	$(PIP) --editable '.[local]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing ftbridge with its development tools into $(VENV)"
+	$(PIP) --editable '.[local,dev]'
+	@touch $@ $(VENV)/.local
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,123 @@
+"""Fill the generated parts of the documentation: `python docs/generate.py`, or with `--check` tell what is stale.
+
+A page holds `<!-- generated: NAME -->` … `<!-- end: NAME -->`; what stands between them comes from `PARTS[NAME]`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ftbridge.spec import json_schema
+
+DOCS = Path(__file__).resolve().parent
+_PART = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
+
+
+def render_spec_table() -> str:
+    """Every field of a job spec, one table for each section: type and bounds, default, meaning."""
+    schema = json_schema()
+    return "\n\n".join(_section(schema, schema, "", "The job"))
+
+
+PARTS: dict[str, Callable[[], str]] = {"spec": render_spec_table}
+
+
+def filled(text: str) -> str:
+    """A page with its generated parts made anew. Raises `KeyError` for a part nobody makes."""
+    return _PART.sub(lambda match: f"{match[1]}{PARTS[match[2]]()}\n{match[3]}", text)
+
+
+def stale() -> list[Path]:
+    """Pages that differ from what would be generated now."""
+    return [page for page in sorted(DOCS.glob("*.md")) if (text := page.read_text("utf-8")) != filled(text)]
+
+
+def _section(schema: dict[str, Any], section: dict[str, Any], path: str, title: str) -> Iterator[str]:
+    rows = ["| field | value | default | meaning |", "|---|---|---|---|"]
+    below: list[tuple[str, dict[str, Any]]] = []
+    for name, field in section["properties"].items():
+        rows.append(_row(schema, section, f"{path}{name}", name, field))
+        below += [(f"{path}{name}{mark}", inner) for mark, inner in _sections(schema, field)]
+    yield f"### {title}\n\n{section['description'].splitlines()[0]}\n\n" + "\n".join(rows)
+    for inner_path, inner in below:
+        yield from _section(schema, inner, f"{inner_path}.", f"`{inner_path}`")
+
+
+def _sections(schema: dict[str, Any], field: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The sections a field holds: itself one, one or nothing, or a list of one kind (marked [])."""
+    if "$ref" in field:
+        yield "", schema["$defs"][field["$ref"].rpartition("/")[2]]
+    for branch in field.get("anyOf", []):
+        yield from _sections(schema, branch)
+    if "items" in field:
+        yield from (("[]", inner) for _, inner in _sections(schema, field["items"]))
+
+
+def _row(schema: dict[str, Any], section: dict[str, Any], path: str, name: str, field: dict[str, Any]) -> str:
+    meaning = field.get("description")
+    if meaning is None:
+        meaning = next(inner["description"] for _, inner in _sections(schema, field)).splitlines()[0]
+    cells = [f"`{path}`", _value(field), _default(section, name, field), meaning]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _default(section: dict[str, Any], name: str, field: dict[str, Any]) -> str:
+    if name in section.get("required", []):
+        return "**required**"
+    if "$ref" in field:
+        return "its defaults"
+    default = field.get("default")
+    if default is None:
+        return "absent"
+    if isinstance(default, list) and default and isinstance(default[0], dict):
+        return ", ".join(f"`{entry['name']}`" for entry in default)
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def _value(field: dict[str, Any]) -> str:
+    """The type of a field and its bounds, in words."""
+    if "anyOf" in field:
+        return " or ".join(_value(branch) for branch in field["anyOf"] if branch.get("type") != "null")
+    if "$ref" in field:
+        return "a section"
+    if "const" in field:
+        return f"`{field['const']}`"
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    kind = field["type"]
+    if kind == "array":
+        least = f", at least {field['minItems']}" if "minItems" in field else ""
+        return f"list of {'sections' if '$ref' in field['items'] else _value(field['items'])}{least}"
+    if kind == "object":
+        return f"up to {field['maxProperties']} pairs of text"
+    words = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true`, `false`"}
+    return words[kind] + _bounds(field)
+
+
+def _bounds(field: dict[str, Any]) -> str:
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    told = [f"{sign} {_number(field[key])}" for key, sign in signs.items() if key in field]
+    if "maxLength" in field:
+        told.append(f"{field.get('minLength', 0)} to {field['maxLength']} characters")
+    elif "minLength" in field:
+        told.append("not empty")
+    if "pattern" in field:
+        told.append(f"matching `{field['pattern']}`")
+    return f" {', '.join(told)}" if told else ""
+
+
+def _number(value: float) -> str:
+    return f"{value:.10f}".rstrip("0").rstrip(".")
+
+
+if __name__ == "__main__":
+    pages = stale()
+    for page in pages:
+        print(f"{page.name} is stale" if "--check" in sys.argv else f"{page.name} written")
+        if "--check" not in sys.argv:
+            page.write_text(filled(page.read_text("utf-8")), "utf-8")
+    sys.exit(1 if pages and "--check" in sys.argv else 0)

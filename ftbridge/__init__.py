@@ -1,0 +1,45 @@
+"""ftbridge: one job spec that fine-tunes a language model on OpenAI's API or on your own GPU, with one shared judge.
+
+    import ftbridge
+
+    run = ftbridge.run("job.yaml", provider="local")
+    run.evaluation.candidates["tuned"]["exact"].mean
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ftbridge.errors import FtbridgeError as FtbridgeError
+    from ftbridge.sdk import Run as Run
+    from ftbridge.sdk import list_runs as list_runs
+    from ftbridge.sdk import load_run as load_run
+    from ftbridge.sdk import run as run
+    from ftbridge.spec import JobSpec as JobSpec
+
+_WHERE = {
+    "FtbridgeError": "ftbridge.errors",
+    "JobSpec": "ftbridge.spec",
+    "Run": "ftbridge.sdk",
+    "list_runs": "ftbridge.sdk",
+    "load_run": "ftbridge.sdk",
+    "run": "ftbridge.sdk",
+}
+__all__ = ["FtbridgeError", "JobSpec", "Run", "__version__", "list_runs", "load_run", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import ftbridge` stays light."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'ftbridge' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+"""`python -m ftbridge`."""
+
+from ftbridge.cli import main
+
+main()

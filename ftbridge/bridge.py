@@ -1,0 +1,533 @@
+"""The life of a run, stage by stage, resumable at every one.
+
+    prepare ─▶ lower ─▶ preflight ─▶ answer before ─▶ submit ─▶ follow ─▶ answer after ─▶ judge ─▶ succeeded
+       │         │                     base, few_shot     │         │         tuned
+       └─────────┴── files of the run folder              │         └── pause, cancel, Ctrl-C, budget
+                                                          └── the token is journalled first: a crash pays once
+
+Every stage begins by asking the journal whether it is done. So `drive` is the whole program: for a new run, for one that
+was interrupted, and for one whose machine lost power.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ftbridge import files, providers
+from ftbridge.data.prepare import Manifest, prepare
+from ftbridge.errors import (
+    FtbridgeError,
+    GateNotMet,
+    Interrupted,
+    UsageError,
+    document,
+    from_document,
+)
+from ftbridge.evaluate.candidates import Candidate, candidates_of
+from ftbridge.evaluate.evaluate import Evaluation, Prediction, answer, judge, read_predictions
+from ftbridge.evaluate.items import Item, load_items
+from ftbridge.lowering import Lowering
+from ftbridge.providers.base import JobEvent, JobHandle, JobStatus, Provider, Sampler, Submission, TunedModel
+from ftbridge.resolve import ResolvedSpec, resolve
+from ftbridge.runs.run import TERMINAL, Run, RunState
+from ftbridge.spec import JobSpec
+from ftbridge.spec import load as load_spec
+
+POLL_SECONDS = 0.5
+
+
+class Watcher(Protocol):
+    """Hears what happens, to show it. Every method is optional to act on; none may raise."""
+
+    def stage(self, run: Run, name: str) -> None:
+        """A stage begins."""
+        ...
+
+    def note(self, text: str) -> None:
+        """One line for people."""
+        ...
+
+    def job_event(self, event: JobEvent) -> None:
+        """The job said something."""
+        ...
+
+    def answered(self, candidate: str, done: int, total: int) -> None:
+        """A candidate has answered `done` of `total` items."""
+        ...
+
+
+Go = Callable[["Run", Watcher], "Evaluation | None"]
+"""What the command line calls to take a run further: `drive`, `resume` or `watch`."""
+
+
+class Silent:
+    """A watcher that shows nothing."""
+
+    def stage(self, run: Run, name: str) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def job_event(self, event: JobEvent) -> None:
+        """Nothing."""
+
+    def answered(self, candidate: str, done: int, total: int) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A validated spec with its place: what a run is made from."""
+
+    spec: JobSpec
+    text: str
+    suffix: str
+    base: Path
+
+    @classmethod
+    def of(cls, source: JobSpec | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> Draft:
+        """From a spec file, a plain mapping, or a `JobSpec`; relative paths are relative to the file, or the folder now."""
+        if isinstance(source, (str, Path)):
+            spec, text = load_spec(source, overrides)
+            suffix = Path(source).suffix
+            if overrides:
+                text, suffix = _as_json(spec), ".json"
+            return cls(spec, text, suffix, Path(source).resolve().parent)
+        if overrides:
+            raise UsageError("overrides apply to spec files; change the JobSpec instead.")
+        spec = source if isinstance(source, JobSpec) else JobSpec.from_dict(dict(source))
+        return cls(spec, _as_json(spec), ".json", Path.cwd())
+
+
+def start(draft: Draft, provider: str, *, allow: Sequence[str] = (), home: Path | None = None) -> Run:
+    """Make the run folder: data prepared and hashed, autos settled, every field lowered. Nothing is trained yet.
+
+    Raises `DataError`, `LoweringRefused` or `UsageError`; a run that cannot begin leaves no folder.
+    """
+    backend = providers.load(provider)
+    with files.scratch_folder(home or files.home()) as scratch:
+        manifest = prepare(draft.spec, base=draft.base, out=scratch / "data")
+        resolved = resolve(draft.spec, manifest.splits["train"].examples, provider)
+        lowering = backend.lower(resolved)
+        lowering.stop_if_refused(allow)
+        run = Run.create(
+            home or files.home(), name=draft.spec.name, provider=provider, spec_text=draft.text, spec_suffix=draft.suffix
+        )
+        os.replace(scratch / "data", run.data)
+    run.append("prepared", data=manifest.model_dump(mode="json"))
+    files.write_json(run.resolved_path, resolved.document())
+    run.append("resolved")
+    files.write_json(run.lowering_path, lowering.model_dump(mode="json"))
+    run.append("lowered")
+    return run
+
+
+def dry_run(draft: Draft, provider: str, *, allow: Sequence[str] = ()) -> tuple[Manifest, ResolvedSpec, Lowering]:
+    """What `start` would settle, without a run."""
+    with files.scratch_folder(files.home()) as scratch:
+        manifest = prepare(draft.spec, base=draft.base, out=scratch / "data")
+    resolved = resolve(draft.spec, manifest.splits["train"].examples, provider)
+    lowering = providers.load(provider).lower(resolved)
+    lowering.stop_if_refused(allow)
+    return manifest, resolved, lowering
+
+
+def drive(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
+    """Take a run from wherever it stands to its end; returns the evaluation, if it has a test split.
+
+    Only one process drives a run (`RunBusy`). Raises the run's own error when it fails, `Interrupted` on Ctrl-C and on a
+    pause asked elsewhere, `GateNotMet` when a budget is used up.
+    """
+    watcher = watcher or Silent()
+    with run.drive():
+        life = _Life(run, watcher)
+        try:
+            return life.live()
+        except KeyboardInterrupt:
+            life.interrupted()
+            raise Interrupted(
+                f"interrupted; {run.id} is kept as it stands.", hint=f"Go on with: ftbridge resume {run.id}"
+            ) from None
+        except (Interrupted, GateNotMet):
+            raise
+        except FtbridgeError as error:
+            if run.state().state not in TERMINAL:
+                run.append("failed", error=document(error))
+            raise
+
+
+def resume(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
+    """Go on with a run that was paused, interrupted, cancelled, or failed. A succeeded run is returned as it is."""
+    state = run.state()
+    if state.state == "succeeded":
+        return read_evaluation(run)
+    with run.drive():
+        if state.state in TERMINAL | {"paused", "pausing"} or state.pause_requested or state.cancel_requested:
+            run.append("resume_requested")
+    return drive(run, watcher)
+
+
+def cancel(run: Run) -> None:
+    """Ask for the run to end for good, from any process. A run that nobody drives ends here."""
+    _ask(run, "cancel")
+
+
+def pause(run: Run) -> None:
+    """Ask for the run to save its state and stop, from any process."""
+    _ask(run, "pause")
+
+
+def detach(run: Run) -> int:
+    """Drive the run in a process of its own that outlives this one; returns its process id."""
+    log = run.path / "driver.log"
+    with log.open("ab") as stream:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "ftbridge", "resume", str(run.path), "--quiet"],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + 30
+    while not run.is_driven() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return child.pid
+
+
+def read_evaluation(run: Run) -> Evaluation | None:
+    """The run's evaluation, if it got that far."""
+    if not run.evaluation_path.exists():
+        return None
+    return Evaluation.model_validate_json(run.evaluation_path.read_text(encoding="utf-8"))
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """What `run --json` prints: the outside contract of a run."""
+    state = run.state()
+    evaluation = read_evaluation(run)
+    spec, lowering = run.spec(), _lowering(run)
+    return {
+        "run_id": run.id,
+        "provider": state.provider,
+        "state": state.state,
+        "model": {
+            "base": spec.model.local if state.provider == "local" else spec.model.openai,
+            "tuned": state.tuned["id"] if state.tuned else None,
+        },
+        "data": {
+            name: {"examples": split["examples"], "tokens": split["tokens"], "sha256": split["sha256"]}
+            for name, split in (state.data or {}).get("splits", {}).items()
+        },
+        "evaluation": evaluation.model_dump(mode="json") if evaluation else None,
+        "error": state.error,
+        "metrics": state.metrics,
+        "lowering": {report.field: report.outcome for report in lowering.fields} if lowering else None,
+        "path": str(run.path),
+    }
+
+
+def brief(run: Run) -> dict[str, Any]:
+    """One line of `list --json`."""
+    state = run.state()
+    return {
+        "run_id": run.id,
+        "name": state.name,
+        "provider": state.provider,
+        "state": state.state,
+        "stage": state.stage,
+        "metrics": state.metrics,
+        "path": str(run.path),
+    }
+
+
+def read_lowering(run: Run) -> Lowering:
+    """How each spec field fared. Raises `UsageError` when the run never got so far."""
+    lowering = _lowering(run)
+    if lowering is None:
+        raise UsageError(f"{run.id} was stopped before its spec was lowered.")
+    return lowering
+
+
+def preview_tokens(run: Run, count: int) -> list[list[tuple[str, bool]]]:
+    """Training examples as pieces of text with whether each is trained, by the local provider's renderer."""
+    if run.state().provider != "local":
+        raise UsageError("only runs of the local provider know their tokens.")
+    from ftbridge.providers.local.preview import preview
+    from ftbridge.providers.local.request import LocalRequest
+
+    return preview(LocalRequest.model_validate(read_lowering(run).request), run.data / "train.jsonl", count)
+
+
+def watch(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
+    """Follow a run to its end from another process. One that nobody drives, but whose job lives, is driven from here.
+
+    Raises the run's error if it ends badly. Ctrl-C stops watching; the run goes on.
+    """
+    watcher = watcher or Silent()
+    seen = 0
+    stage = ""
+    while True:
+        events = run.journal.read()
+        for event in events:
+            if event.seq > seen and event.type == "job_event":
+                watcher.job_event(JobEvent.model_validate(event.data))
+        seen = events[-1].seq
+        state = run.state()
+        if state.stage != stage:
+            stage = state.stage
+            watcher.stage(run, stage)
+        if state.state == "succeeded":
+            return read_evaluation(run)
+        if state.state in TERMINAL | {"paused"}:
+            _raise_end(run, state)
+        if not run.is_driven() and run.state().state == state.state:
+            if state.handle is None or providers.load(state.provider).poll(JobHandle(**state.handle)).state in TERMINAL:
+                raise Interrupted(f"nobody is driving {run.id}.", hint=f"Go on with: ftbridge resume {run.id}")
+            return drive(run, watcher)
+        time.sleep(POLL_SECONDS)
+
+
+def settled(run: Run, seconds: float = 20) -> str:
+    """The run's state once it has stopped, or what it is after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while run.state().state not in TERMINAL | {"paused"} and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return run.state().state
+
+
+def _raise_end(run: Run, state: RunState) -> None:
+    if state.state == "failed":
+        raise from_document(state.error or {})
+    raise Interrupted(f"{run.id} is {state.state}.", hint=f"Go on with: ftbridge resume {run.id}")
+
+
+def _ask(run: Run, request: str) -> None:
+    state = run.state()
+    if state.state in TERMINAL:
+        raise UsageError(f"{run.id} is {state.state} already.")
+    run.append(f"{request}_requested")
+    backend = providers.load(state.provider)
+    handle = JobHandle(**state.handle) if state.handle else None
+    if handle is not None:
+        getattr(backend, request)(handle)
+    if run.is_driven():
+        return
+    with run.drive():
+        if handle is not None:
+            _Life(run, Silent()).settle(handle, request)
+        run.append("cancelled" if request == "cancel" else "paused")
+
+
+def _as_json(spec: JobSpec) -> str:
+    return json.dumps(spec.model_dump(mode="json", exclude_unset=True), indent=2, ensure_ascii=False) + "\n"
+
+
+def _lowering(run: Run) -> Lowering | None:
+    if not run.lowering_path.exists():
+        return None
+    return Lowering.model_validate_json(run.lowering_path.read_text(encoding="utf-8"))
+
+
+class _Life:
+    """One driver's hold on a run: the stages, and what they share."""
+
+    def __init__(self, run: Run, watcher: Watcher) -> None:
+        self.run, self.watcher = run, watcher
+        self.backend: Provider = providers.load(run.state().provider)
+        lowering = _lowering(run)
+        if lowering is None or run.state().data is None:
+            raise UsageError(f"{run.id} was stopped before its data was prepared; start it again with `ftbridge run`.")
+        self.lowering = lowering
+        self.spec = run.resolved_spec()
+        self.manifest = Manifest.model_validate(run.state().data)
+        test = run.data / "test.jsonl"
+        self.items: list[Item] = load_items(test) if test.exists() else []
+
+    @property
+    def state(self) -> RunState:
+        return self.run.state()
+
+    def live(self) -> Evaluation | None:
+        """The stages in order. Each is skipped when the journal says it is done."""
+        if self.state.state == "succeeded":
+            return read_evaluation(self.run)
+        if self.state.tuned is None:
+            if self.state.handle is None:
+                self.preflight()
+                self.answer_with(None, [c for c in self.candidates() if c.name != "tuned"])
+            handle = self.submit()
+            self.follow(handle)
+            tuned = self.backend.result(handle)
+            self.run.append("result", model=tuned.model_dump(mode="json"))
+        tuned = TunedModel(**(self.state.tuned or {}))
+        self.answer_with(None, [c for c in self.candidates() if c.name != "tuned"])
+        self.answer_with(tuned, [c for c in self.candidates() if c.name == "tuned"])
+        evaluation = self.judge()
+        self.run.append("succeeded")
+        return evaluation
+
+    def preflight(self) -> None:
+        """Everything that can be found wrong before time or money is spent."""
+        self.watcher.stage(self.run, "checking model and data")
+        self.backend.preflight(self.submission(self.state.token or "preflight"), self.watcher.note)
+
+    def submission(self, token: str) -> Submission:
+        validation = self.run.data / "validation.jsonl"
+        return Submission(
+            token=token,
+            folder=self.run.path,
+            request=self.lowering.request,
+            train=self.run.data / "train.jsonl",
+            validation=validation if validation.exists() else None,
+        )
+
+    def submit(self) -> JobHandle:
+        """Write the intent and its token first; then submit, which for a known token never makes a second job."""
+        if self.state.handle is not None:
+            handle = JobHandle(**self.state.handle)
+            status = self.backend.poll(handle)
+            if status.state in ("paused", "failed", "cancelled"):
+                self.watcher.note(f"the job is {status.state}; it goes on from its last checkpoint")
+                handle = self.backend.resume(handle)
+            return handle
+        token = self.state.token or f"{self.run.id}-{secrets.token_hex(8)}"
+        if self.state.token is None:
+            self.run.append("submit_intended", token=token)
+        self.watcher.stage(self.run, "training")
+        handle = self.backend.submit(self.submission(token))
+        self.run.append("submitted", handle=handle.model_dump(mode="json"))
+        return handle
+
+    def follow(self, handle: JobHandle) -> None:
+        """Copy the job's events into the journal until it ends. Raises unless it succeeded."""
+        told = ""
+        started = time.monotonic()
+        limit = self.spec.budget.max_hours
+        asked = False
+        while True:
+            if self.state.cancel_requested and not asked:
+                self.backend.cancel(handle)
+                asked = True
+            status = self.backend.poll(handle)
+            self.copy_events(handle)
+            if status.state != told:
+                told = status.state
+                if status.state not in TERMINAL:
+                    self.run.append("status", state=status.state)
+            if status.state == "succeeded":
+                return
+            self.stop_on(status)
+            if limit is not None and time.monotonic() - started > limit * 3600:
+                self.backend.pause(handle)
+                self.settle(handle, "pause")
+                self.run.append("paused")
+                raise GateNotMet(
+                    f"budget.max_hours = {limit:g} is used up; {self.run.id} is paused at a checkpoint.",
+                    hint=f"Go on for as long again with: ftbridge resume {self.run.id}",
+                )
+            time.sleep(POLL_SECONDS)
+
+    def stop_on(self, status: JobStatus) -> None:
+        """Turn a job that stopped into the run's event and error."""
+        if status.state == "failed":
+            told = status.error.model_dump() if status.error else {"kind": "training_failed", "message": None, "hint": None}
+            error = from_document(told)
+            error.hint = " ".join(part for part in (error.hint, f"Then: ftbridge resume {self.run.id}") if part)
+            raise error
+        if status.state == "cancelled":
+            self.run.append("cancelled")
+            raise Interrupted(f"{self.run.id} was cancelled.", hint=f"To go on after all: ftbridge resume {self.run.id}")
+        if status.state == "paused":
+            self.run.append("paused")
+            raise Interrupted(f"{self.run.id} is paused.", hint=f"Go on with: ftbridge resume {self.run.id}")
+
+    def copy_events(self, handle: JobHandle) -> None:
+        for event in self.backend.events(handle, self.state.cursor):
+            told = event.model_dump(mode="json", exclude_none=True)
+            self.run.append("job_event", sync=event.type != "metrics", **told)
+            self.watcher.job_event(event)
+
+    def settle(self, handle: JobHandle, request: str, seconds: float = 120) -> None:
+        """Wait until a pause or cancel took effect, copying what the job still says."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            status = self.backend.poll(handle)
+            self.copy_events(handle)
+            if status.state in TERMINAL | {"paused"}:
+                return
+            time.sleep(0.1)
+        raise UsageError(f"{self.run.id}: the job did not {request} within {seconds:.0f} s; try again.")
+
+    def interrupted(self) -> None:
+        """Ctrl-C: a local job saves a checkpoint and stops; a paid one goes on without us."""
+        self.run.append("interrupted")
+        if self.state.handle is None or self.state.tuned is not None:
+            return
+        handle = JobHandle(**self.state.handle)
+        if self.backend.on_interrupt == "detach" or self.backend.poll(handle).state in TERMINAL:
+            return
+        self.watcher.note("stopping at a checkpoint (Ctrl-C again leaves at once)")
+        try:
+            self.backend.pause(handle)
+            self.settle(handle, "pause")
+            self.run.append("paused")
+        except KeyboardInterrupt:
+            return
+
+    def candidates(self) -> list[Candidate]:
+        return candidates_of(self.spec, self.run.data / "train.jsonl") if self.items else []
+
+    def answer_with(self, model: TunedModel | None, candidates: Sequence[Candidate]) -> None:
+        """Let each candidate on one model answer the test items; what is answered already is kept."""
+        waiting = [candidate for candidate in candidates if candidate.name not in self.state.evaluated]
+        if not waiting:
+            return
+        sampler: Sampler = self.backend.sampler(self.lowering, model, self.run.path)
+        try:
+            for candidate in waiting:
+                self.run.append("evaluating", candidate=candidate.name)
+                self.watcher.stage(self.run, f"answering with {candidate.name}")
+                self.watcher.answered(candidate.name, 0, len(self.items))
+                answer(
+                    candidate,
+                    self.items,
+                    sampler,
+                    self.run.predictions(candidate.name),
+                    max_tokens=self.spec.evaluation.max_completion_tokens,
+                    batch_size=self.spec.evaluation.batch_size,
+                    on_progress=self._progress(candidate.name),
+                )
+                self.run.append("evaluated", candidate=candidate.name)
+        finally:
+            sampler.close()
+
+    def _progress(self, candidate: str) -> Callable[[int, int], None]:
+        def progress(done: int, total: int) -> None:
+            self.watcher.answered(candidate, done, total)
+            if self.state.cancel_requested:
+                self.stop_on(JobStatus(state="cancelled"))
+            if self.state.pause_requested:
+                self.stop_on(JobStatus(state="paused"))
+
+        return progress
+
+    def judge(self) -> Evaluation | None:
+        """Score every candidate's answers and write evaluation.json."""
+        if not self.items:
+            return None
+        predictions: dict[str, Sequence[Prediction]] = {
+            candidate.name: read_predictions(self.run.predictions(candidate.name)) for candidate in self.candidates()
+        }
+        evaluation = judge(self.items, predictions, self.spec.evaluation.graders)
+        files.write_text(self.run.evaluation_path, evaluation.model_dump_json(indent=2) + "\n")
+        return evaluation

@@ -1,0 +1,103 @@
+"""The `ftbridge` command: one small file per command, loaded when it is called; parsing and printing only."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from ftbridge import __version__
+from ftbridge.errors import FtbridgeError
+
+COMMANDS = {
+    "run": "Fine-tune and judge, from spec to verdict.",
+    "list": "List runs, newest first.",
+    "show": "Show one run, or its trained tokens.",
+    "watch": "Follow a run from any shell.",
+    "cancel": "End a run for good.",
+    "pause": "Save a checkpoint and stop.",
+    "resume": "Go on with a run that stopped.",
+    "schema": "Print a JSON Schema.",
+}
+"""Name and short help, so that `--help` imports none of them."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of a run's life."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import one command, or None for an unknown name."""
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"ftbridge.cli.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The short helps, without importing."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest command for an unknown one."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {close[0]}?" if close else f" Commands: {', '.join(COMMANDS)}."
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="ftbridge")
+def cli() -> None:
+    """Fine-tune on OpenAI's API or your own GPU from one job spec, with one judge."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; errors become one clear message and their exit code."""
+    try:
+        status: Any = cli.main(args, standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as error:
+        status = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = 2
+    except (click.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except FtbridgeError as error:
+        _tell(error)
+        status = error.exit_code
+    raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _tell(error: FtbridgeError) -> None:
+    """What happened, where, and what to do, on standard error; a traceback only with -vv."""
+    from ftbridge.cli.options import verbosity
+
+    if verbosity() >= 2:
+        import traceback
+
+        traceback.print_exc()
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    label, style = ("", "yellow") if error.exit_code == 130 else ("error: ", "bold red")
+    console.print(Text(label, style=style) + Text(error.message))
+    for problem in getattr(error, "problems", ()):
+        console.print(Text(f"  {problem}"))
+    if error.hint:
+        console.print(Text(error.hint, style="cyan"))

@@ -1,0 +1,26 @@
+"""`ftbridge list`."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+
+from ftbridge import bridge, files
+from ftbridge.cli.options import as_json, print_json
+from ftbridge.runs.store import runs
+
+
+@click.command(help="List runs, newest first.")
+@as_json
+def command(as_json: bool) -> None:
+    """List runs, newest first."""
+    found = runs(files.home())
+    if as_json:
+        print_json([bridge.brief(run) for run in found])
+        return
+    from ftbridge.report.console import runs_table
+
+    if found:
+        Console(highlight=False).print(runs_table([run.state() for run in found]))
+    else:
+        click.echo(f"No runs in {files.home()}. Start one with: ftbridge run SPEC --provider local", err=True)

@@ -1,0 +1,98 @@
+"""`ftbridge run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from ftbridge import bridge
+from ftbridge.cli.options import as_json, print_json, talkative
+from ftbridge.cli.progress import TerminalWatcher
+from ftbridge.runs.run import Run
+
+
+@click.command(help="Fine-tune and judge, from spec to verdict.")
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--provider", required=True, help="openai or local: where to train.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a spec field.")
+@click.option("--allow", multiple=True, metavar="FIELD", help="Go on without a field the provider refuses.")
+@click.option("--fallback", type=click.Choice(["openai", "local"]), help="Where to go when the provider refuses.")
+@click.option("--dry-run", is_flag=True, help="Settle and lower everything; train nothing.")
+@click.option("--detach", is_flag=True, help="Work in the background; print the run id.")
+@click.option("--yes", is_flag=True, help="Do not ask before spending. Local training spends nothing.")
+@as_json
+@talkative
+def command(
+    spec: Path,
+    provider: str,
+    overrides: tuple[str, ...],
+    allow: tuple[str, ...],
+    fallback: str | None,
+    dry_run: bool,
+    detach: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Fine-tune and judge, from spec to verdict."""
+    del yes
+    draft = bridge.Draft.of(spec, [*overrides, *([f"fallback={fallback}"] if fallback else [])])
+    if dry_run:
+        _dry_run(draft, provider, allow, as_json)
+        return
+    run = bridge.start(draft, provider, allow=allow)
+    if detach:
+        pid = bridge.detach(run)
+        if as_json:
+            print_json({"run_id": run.id, "pid": pid, "path": str(run.path)})
+        else:
+            click.echo(run.id)
+            click.echo(f"Working in the background. Follow it with: ftbridge watch {run.id}", err=True)
+        return
+    finish(run, as_json, bridge.drive)
+
+
+def finish(run: Run, as_json: bool, go: bridge.Go) -> None:
+    """Drive a run on the terminal and print its end; with --json also when it fails."""
+    try:
+        with TerminalWatcher() as watcher:
+            go(run, watcher)
+    except Exception:
+        if as_json:
+            print_json(bridge.summary(run))
+        raise
+    if as_json:
+        print_json(bridge.summary(run))
+        return
+    from ftbridge.report.console import evaluation_table
+
+    console = Console(highlight=False)
+    evaluation = bridge.read_evaluation(run)
+    if evaluation is not None:
+        console.print(evaluation_table(evaluation))
+    tuned = run.state().tuned
+    console.print(f"tuned model  {tuned['id'] if tuned else 'none'}", soft_wrap=True)
+    console.print(f"run folder   {run.path}", soft_wrap=True)
+
+
+def _dry_run(draft: bridge.Draft, provider: str, allow: tuple[str, ...], as_json: bool) -> None:
+    manifest, resolved, lowering = bridge.dry_run(draft, provider, allow=allow)
+    if as_json:
+        print_json(
+            {
+                "data": manifest.model_dump(mode="json"),
+                "resolved": resolved.document(),
+                "lowering": lowering.model_dump(mode="json"),
+            }
+        )
+        return
+    from ftbridge.report.console import lowering_table
+
+    console = Console(highlight=False)
+    for name, split in manifest.splits.items():
+        console.print(f"{name:<11}{split.examples:>6} examples {split.tokens:>9,} tokens  sha256 {split.sha256[:12]}")
+    for settled in resolved.settled:
+        console.print(f"{settled.field} = {settled.value}: {settled.reason}", soft_wrap=True)
+    console.print(lowering_table(lowering))
+    console.print("Nothing was trained.")

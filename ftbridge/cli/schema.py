@@ -1,0 +1,15 @@
+"""`ftbridge schema`."""
+
+from __future__ import annotations
+
+import click
+
+from ftbridge import schemas
+from ftbridge.cli.options import print_json
+
+
+@click.command(help="Print a JSON Schema.")
+@click.argument("name", type=click.Choice(list(schemas.NAMES)))
+def command(name: str) -> None:
+    """Print a JSON Schema, for editors and other programs."""
+    print_json(schemas.schema(name))

@@ -1,0 +1,47 @@
+"""`ftbridge show`."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from ftbridge import bridge
+from ftbridge.cli.options import as_json, find_run, print_json, run_argument
+
+
+@click.command(help="Show one run, or its trained tokens.")
+@run_argument
+@click.option("--tokens", type=click.IntRange(min=1), metavar="N", help="Print N training examples, trained tokens coloured.")
+@click.option("--lowering", is_flag=True, help="How each spec field fared.")
+@as_json
+def command(run: str, tokens: int | None, lowering: bool, as_json: bool) -> None:
+    """Show one run: state, figures, evaluation."""
+    found = find_run(run)
+    console = Console(highlight=False)
+    if tokens is not None:
+        previews = bridge.preview_tokens(found, tokens)
+        if as_json:
+            print_json([[{"text": text, "trained": trained} for text, trained in pieces] for pieces in previews])
+            return
+        for number, pieces in enumerate(previews, 1):
+            console.rule(f"example {number}", style="dim")
+            told = Text()
+            for text, trained in pieces:
+                told.append(text if console.color_system or not trained else f"⟦{text}⟧", "bold green" if trained else "dim")
+            console.print(told)
+        console.print(Text("trained tokens are green, or in ⟦brackets⟧ without colour", style="dim"))
+    elif as_json:
+        print_json(bridge.summary(found))
+    elif lowering:
+        from ftbridge.report.console import lowering_table
+
+        console.print(lowering_table(bridge.read_lowering(found)))
+    else:
+        from ftbridge.report.console import evaluation_table, run_panel
+
+        console.print(run_panel(found.state()))
+        evaluation = bridge.read_evaluation(found)
+        if evaluation is not None:
+            console.print(evaluation_table(evaluation))
+        console.print(f"run folder  {found.path}", soft_wrap=True)

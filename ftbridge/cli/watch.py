@@ -1,0 +1,18 @@
+"""`ftbridge watch`."""
+
+from __future__ import annotations
+
+import click
+
+from ftbridge import bridge
+from ftbridge.cli.options import as_json, find_run, run_argument, talkative
+from ftbridge.cli.run import finish
+
+
+@click.command(help="Follow a run from any shell.")
+@run_argument
+@as_json
+@talkative
+def command(run: str, as_json: bool) -> None:
+    """Follow a run to its end; Ctrl-C stops watching, not the run."""
+    finish(find_run(run), as_json, bridge.watch)

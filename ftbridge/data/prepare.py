@@ -1,0 +1,314 @@
+"""From a spec's data section to canonical bytes: read, refuse what would spoil the run, split, write, hash.
+
+    train.jsonl  validation.jsonl  test.jsonl     one canonical line for each example, in the order they were read
+    lines.json                                    where each line came from, so that later errors can name it
+    manifest.json                                 examples, tokens and SHA-256 of each; written last
+
+The same sources and the same spec give the same bytes, on every machine and Python version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ftbridge.data.examples import ChatExample, Message
+from ftbridge.data.formats import SourcedExample, data_error, read_examples
+from ftbridge.data.tokens import count_tokens
+from ftbridge.errors import DataError, UsageError
+from ftbridge.files import sha256_bytes, sha256_file, write_bytes, write_json, write_text
+from ftbridge.spec import JobSpec
+
+SplitName = Literal["train", "validation", "test"]
+_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
+_PAIRS_SHOWN = 10
+
+
+class Split(BaseModel):
+    """One split: how many examples and `o200k_base` tokens, the SHA-256 of its file, the sources it was read from."""
+
+    model_config = ConfigDict(frozen=True)
+    examples: int
+    tokens: int
+    sha256: str
+    sources: list[str]
+
+
+class Manifest(BaseModel):
+    """What was prepared. `notes` are warnings; `recipe` and `lines_sha256` tell whether a folder is still this one."""
+
+    model_config = ConfigDict(frozen=True)
+    splits: dict[SplitName, Split]
+    notes: list[str]
+    recipe: str
+    lines_sha256: str
+
+
+def prepare(spec: JobSpec, *, base: Path, out: Path) -> Manifest:
+    """Write the canonical dataset of `spec` into `out`; sources are relative to `base`, the spec's folder.
+
+    Does nothing, and reads no source, when `out` already holds what this data section and seed asked for, unharmed.
+    Raises `DataError` for bad lines, fewer than 2 training examples, a validation split that is empty, and test or
+    validation examples whose prompt is also trained on; `UsageError` for sources that cannot be found.
+    """
+    if spec.method != "supervised":
+        hint = "Set method: supervised."
+        raise UsageError(f"method {spec.method}: this version reads supervised data only.", hint=hint)
+    recipe = _recipe(spec)
+    if standing := _standing(out, recipe):
+        return standing
+    splits = _read(spec, base)
+    _refuse_overlap("test", splits["test"], splits["train"])
+    _refuse_overlap("validation", splits["validation"], splits["train"])
+    notes = _size_notes(splits["train"])
+    if isinstance(spec.data.validation, float):
+        splits |= _held_out(splits["train"], spec.data.validation, spec.seed)
+    notes += _shared_notes(splits)
+    return _write(splits, notes, recipe, out)
+
+
+def load_manifest(out: Path) -> Manifest:
+    """The manifest of a prepared folder. Raises `DataError` when there is none, or it cannot be read."""
+    path = out / "manifest.json"
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        what = "is not a manifest" if isinstance(error, ValidationError) else "cannot be read"
+        raise DataError(f"{path} {what}; the data of this run is not prepared.", hint="Start the run again.") from None
+
+
+def origin(out: Path, split: str) -> list[str]:
+    """For each line of a prepared split, the `file:line` it came from."""
+    lines: dict[str, list[str]] = json.loads((out / "lines.json").read_bytes())
+    return lines[split]
+
+
+def hold_out(examples: Sequence[ChatExample], fraction: float, seed: int) -> list[int]:
+    """Indices (ascending) of the examples to hold out: `fraction` of them, rounded half up, at least 1.
+
+    Rank: examples are taken in the order of SHA-256(seed, canonical line), so the choice depends neither on Python's
+    random numbers nor on the order of the file. Copies: examples with the same messages and tools stay together.
+    Strata: with 2 to 20 distinct answers, each on at least 2 different examples, every answer gives its share by
+    largest remainders (Hamilton's method) and keeps at least one example in training. Empty when nothing can be held
+    out without splitting copies.
+    """
+    groups = _groups(examples, seed)
+    wanted = max(1, int(len(examples) * fraction + 0.5))
+    chosen = [group for stratum, share in _shares(groups, wanted, examples) for group in _take(stratum, share)]
+    if not chosen and len(groups) > 1:
+        chosen = [min(groups, key=len)]
+    return sorted(index for group in chosen for index in group)
+
+
+# Splitting
+
+_Group = list[int]
+
+
+def _groups(examples: Sequence[ChatExample], seed: int) -> list[_Group]:
+    """Indices of examples that are copies of each other, in the order of their rank."""
+    members: dict[str, _Group] = {}
+    for index, example in enumerate(examples):
+        members.setdefault(_content(example), []).append(index)
+
+    def rank(group: _Group) -> str:
+        return min(sha256_bytes(f"{seed}\n{examples[index].canonical()}".encode()) for index in group)
+
+    return sorted(members.values(), key=rank)
+
+
+def _shares(groups: list[_Group], wanted: int, examples: Sequence[ChatExample]) -> Iterator[tuple[list[_Group], int]]:
+    """Each stratum and how many of its examples to hold out; one stratum where answers are not labels."""
+    strata: dict[str, list[_Group]] = {}
+    for group in groups:
+        strata.setdefault(examples[group[0]].answer.text, []).append(group)
+    if not (2 <= len(strata) <= 20 and all(len(stratum) >= 2 for stratum in strata.values())):
+        yield groups, wanted
+        return
+    sizes = {label: sum(map(len, stratum)) for label, stratum in strata.items()}
+    total = len(examples)
+    shares = {label: wanted * size // total for label, size in sizes.items()}
+    by_remainder = sorted(sizes, key=lambda label: (-(wanted * sizes[label] % total), label))
+    for label in by_remainder[: wanted - sum(shares.values())]:
+        shares[label] += 1
+    for label in sorted(strata):
+        yield strata[label], shares[label]
+
+
+def _take(stratum: list[_Group], share: int) -> Iterator[_Group]:
+    """Groups in rank order that fit into `share`; at least one stays behind."""
+    left = len(stratum)
+    for group in stratum:
+        if len(group) <= share and left > 1:
+            share, left = share - len(group), left - 1
+            yield group
+
+
+def _held_out(train: list[SourcedExample], fraction: float, seed: int) -> dict[SplitName, list[SourcedExample]]:
+    held = set(hold_out([item.example for item in train], fraction, seed))
+    if not held:
+        raise DataError(
+            f"data.validation {fraction}: all {len(train)} training examples are copies of one; none can be held out.",
+            hint="Add different examples, or remove data.validation.",
+        )
+    if len(train) - len(held) < 2:
+        raise DataError(
+            f"data.validation {fraction}: holding out {len(held)} of {len(train)} examples leaves too few to train on.",
+            hint="Add examples, or remove data.validation.",
+        )
+    return {
+        "train": [item for index, item in enumerate(train) if index not in held],
+        "validation": [item for index, item in enumerate(train) if index in held],
+    }
+
+
+# Reading and refusing
+
+
+def _read(spec: JobSpec, base: Path) -> dict[SplitName, list[SourcedExample]]:
+    """Every split the spec names files for; the bad lines of all of them in one error."""
+    sources: dict[SplitName, str | list[str] | None] = {"train": spec.data.train, "test": spec.data.test}
+    sources["validation"] = spec.data.validation if isinstance(spec.data.validation, str) else None
+    splits: dict[SplitName, list[SourcedExample]] = {}
+    problems: list[str] = []
+    for name in _NAMES:
+        source = sources[name]
+        try:
+            splits[name] = read_examples(source, base=base, format=spec.data.format) if source is not None else []
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise data_error(problems)
+    if len(splits["train"]) < 2:
+        raise DataError(
+            "1 example is too few to train on; OpenAI needs at least 10.",
+            problems=[f"{splits['train'][0].origin} is the only training example."],
+        )
+    return splits
+
+
+def _refuse_overlap(name: SplitName, examples: list[SourcedExample], train: list[SourcedExample]) -> None:
+    pairs = _overlap(examples, train)
+    if not pairs:
+        return
+    problems: list[str] = []
+    for item, other in pairs:
+        same = _content(item.example) == _content(other.example)
+        problems.append(f"{item.origin} {'is the same example as' if same else 'has the prompt of'} {other.origin}.")
+    shown = [f"  {problem}" for problem in problems[:_PAIRS_SHOWN]]
+    if len(problems) > _PAIRS_SHOWN:
+        shown.append(f"  … and {len(problems) - _PAIRS_SHOWN:,} more")
+    count = "1 example is" if len(pairs) == 1 else f"{len(pairs):,} examples are"
+    raise DataError(
+        "\n".join([f"data.{name}: {count} also in the training data:", *shown]),
+        problems=problems,
+        hint="Remove them from one side: a model looks better than it is on what it was trained on.",
+    )
+
+
+def _overlap(
+    examples: list[SourcedExample], train: list[SourcedExample]
+) -> list[tuple[SourcedExample, SourcedExample]]:
+    """Examples whose prompt is trained on, each with the first training example that does."""
+    trained: dict[bytes, SourcedExample] = {}
+    for item in train if examples else []:
+        for message, prompt in zip(item.example.messages, _prompts(item.example), strict=True):
+            if message.trained:
+                trained.setdefault(prompt, item)
+    asked = [(item, _prompts(item.example)[-1]) for item in examples]
+    return [(item, trained[prompt]) for item, prompt in asked if prompt in trained]
+
+
+def _prompts(example: ChatExample) -> list[bytes]:
+    """For each message a digest of those before it; of the message itself for the first, which has no prompt."""
+    digest = hashlib.sha256()
+    after: list[bytes] = []
+    for message in example.messages:
+        digest.update(_meaning(message).encode() + b"\n")
+        after.append(digest.digest())
+    return [after[0], *after[:-1]]
+
+
+def _meaning(message: Message) -> str:
+    """A message's text for comparison: keys in one order, absent and null alike, and no weight."""
+    return json.dumps(message.model_dump(mode="json", exclude={"weight"}, exclude_none=True), sort_keys=True)
+
+
+def _content(example: ChatExample) -> str:
+    """What makes two examples copies: the same messages and tools, whatever their other fields."""
+    return "\n".join([json.dumps(example.tools or [], sort_keys=True), *map(_meaning, example.messages)])
+
+
+def _size_notes(train: list[SourcedExample]) -> list[str]:
+    notes: list[str] = []
+    if len(train) < 10:
+        notes.append(f"{len(train)} training examples: OpenAI refuses a file with fewer than 10.")
+    elif len(train) < 50:
+        notes.append(f"{len(train)} training examples: OpenAI sees clear improvements from 50 to 100.")
+    if copies := len(train) - len({item.example.canonical() for item in train}):
+        lines = "1 training line repeats" if copies == 1 else f"{copies:,} training lines repeat"
+        notes.append(f"{lines} an earlier line; every copy is trained on.")
+    return notes
+
+
+def _shared_notes(splits: dict[SplitName, list[SourcedExample]]) -> list[str]:
+    notes: list[str] = []
+    if shared := len(_overlap(splits["validation"], splits["train"])):
+        total = len(splits["validation"])
+        notes.append(f"{shared:,} of {total:,} validation examples have a prompt that is also trained on.")
+    if shared := len(_overlap(splits["test"], splits["validation"])):
+        total = len(splits["test"])
+        notes.append(f"{shared:,} of {total:,} test examples have a prompt that is also in validation.")
+    return notes
+
+
+# Writing
+
+
+def _write(splits: dict[SplitName, list[SourcedExample]], notes: list[str], recipe: str, out: Path) -> Manifest:
+    """Write the splits, then the manifest: a folder without one, or with one that does not fit, is not prepared."""
+    (out / "manifest.json").unlink(missing_ok=True)
+    described: dict[SplitName, Split] = {}
+    for name in _NAMES:
+        path = out / f"{name}.jsonl"
+        items = splits[name]
+        if not items:
+            path.unlink(missing_ok=True)
+            continue
+        content = "".join(f"{item.example.canonical()}\n" for item in items).encode()
+        write_bytes(path, content)
+        described[name] = Split(
+            examples=len(items),
+            tokens=count_tokens(item.example for item in items),
+            sha256=sha256_bytes(content),
+            sources=list(dict.fromkeys(item.file for item in items)),
+        )
+    lines = {name: [item.origin for item in splits[name]] for name in described}
+    text = json.dumps(lines, ensure_ascii=False, indent=0) + "\n"
+    write_text(out / "lines.json", text)
+    manifest = Manifest(splits=described, notes=notes, recipe=recipe, lines_sha256=sha256_bytes(text.encode()))
+    write_json(out / "manifest.json", manifest.model_dump(mode="json"))
+    return manifest
+
+
+def _recipe(spec: JobSpec) -> str:
+    """A name for what decides the bytes, beside the sources themselves: the data section and the seed."""
+    asked = {"data": spec.data.model_dump(mode="json"), "seed": spec.seed}
+    return sha256_bytes(json.dumps(asked, sort_keys=True).encode())
+
+
+def _standing(out: Path, recipe: str) -> Manifest | None:
+    """The manifest in `out`, if it is for this recipe and every file is as it says."""
+    try:
+        manifest = load_manifest(out)
+        expected = {f"{name}.jsonl": split.sha256 for name, split in manifest.splits.items()}
+        expected["lines.json"] = manifest.lines_sha256
+        whole = all(sha256_file(out / name) == sha256 for name, sha256 in expected.items())
+    except (DataError, OSError):
+        return None
+    return manifest if whole and manifest.recipe == recipe else None

@@ -1,0 +1,140 @@
+"""Every error a user can cause, in one tree. Each says what happened, where, and what to do, and knows its exit code.
+
+    FtbridgeError                   1   the work failed
+    ├── UsageError                  2   the command line or the spec is wrong
+    │   ├── SpecError               2   a job spec that does not validate
+    │   ├── LoweringRefused         2   the chosen provider cannot do what the spec asks
+    │   ├── RunNotFound             2   no such run
+    │   └── MissingDependency       2   an extra that is not installed
+    ├── DataError                   3   a dataset with errors (file, line, field)
+    ├── GateNotMet                  4   a budget or a margin
+    ├── ProviderRefused             5   a provider that refuses for good
+    ├── ModelUnavailable            1   a model that cannot be found, reached or used
+    ├── TrainingFailed              1   the job ended in `failed`
+    │   ├── OutOfMemory             1   … because memory ran out
+    │   └── WorkerDied              1   … because its process vanished
+    ├── DiskFull                    1   no room to write
+    ├── RunBusy                     1   another process is driving this run
+    ├── JournalCorrupt              1   a journal damaged other than at its tail
+    └── Interrupted               130   Ctrl-C; state is kept
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class FtbridgeError(Exception):
+    """The root. `exit_code` is what the command returns; `hint`, when given, is one line that says what to do next."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class UsageError(FtbridgeError):
+    """The command line or the spec is wrong; nothing was done."""
+
+    exit_code = 2
+
+
+class SpecError(UsageError):
+    """A job spec that does not validate. The message lists every problem, one a line."""
+
+
+class LoweringRefused(UsageError):
+    """The chosen provider cannot do something the spec asks; nothing was started."""
+
+
+class RunNotFound(UsageError):
+    """No run with this id, or more than one that begins with it."""
+
+
+class MissingDependency(UsageError):
+    """A part of ftbridge whose libraries are not installed; the hint is the command that installs them."""
+
+
+class DataError(FtbridgeError):
+    """A dataset with errors. `problems` are complete sentences that begin with `file:line field`."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, problems: Sequence[str] = (), hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = tuple(problems)
+
+
+class GateNotMet(FtbridgeError):
+    """A budget or a margin was not met."""
+
+    exit_code = 4
+
+
+class ProviderRefused(FtbridgeError):
+    """The provider refuses for good; trying again cannot help."""
+
+    exit_code = 5
+
+
+class ModelUnavailable(FtbridgeError):
+    """A model that cannot be found, reached, or used for this work."""
+
+
+class TrainingFailed(FtbridgeError):
+    """The training job ended in `failed`."""
+
+
+class OutOfMemory(TrainingFailed):
+    """Memory ran out, even for the smallest micro-batch."""
+
+
+class WorkerDied(TrainingFailed):
+    """The training process vanished without a last word."""
+
+
+class DiskFull(FtbridgeError):
+    """No room to write; what was complete before is intact."""
+
+
+class RunBusy(FtbridgeError):
+    """Another process is driving this run."""
+
+
+class JournalCorrupt(FtbridgeError):
+    """A journal damaged somewhere other than at its torn tail."""
+
+
+class Interrupted(FtbridgeError):
+    """The user pressed Ctrl-C; state is kept and the hint resumes it."""
+
+    exit_code = 130
+
+
+def document(error: BaseException) -> dict[str, str | None]:
+    """An error as JSON that crosses processes and journals: {kind, message, hint}. `kind` is the class in snake_case."""
+    if isinstance(error, FtbridgeError):
+        message = "\n".join([error.message, *error.problems]) if isinstance(error, DataError) else error.message
+        return {"kind": _snake(type(error).__name__), "message": message, "hint": error.hint}
+    return {"kind": "internal_error", "message": f"{type(error).__name__}: {error}", "hint": None}
+
+
+def from_document(told: dict[str, str | None]) -> FtbridgeError:
+    """The error that `document` wrote, as an exception of the same class; unknown kinds become `TrainingFailed`."""
+    kinds = {_snake(kind.__name__): kind for kind in _tree(FtbridgeError)}
+    kind = kinds.get(str(told.get("kind")), TrainingFailed)
+    return kind(told.get("message") or "the job failed without a message.", hint=told.get("hint"))
+
+
+def _tree(kind: type[FtbridgeError]) -> list[type[FtbridgeError]]:
+    return [kind, *(below for child in kind.__subclasses__() for below in _tree(child))]
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")

@@ -1,0 +1,125 @@
+"""Files that are either whole or absent: write to a temporary name, flush, rename; and the hashes that name content."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ftbridge.errors import DiskFull
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def home() -> Path:
+    """The folder that holds runs and caches: `$FTBRIDGE_HOME`, or `.ftbridge` in the working directory."""
+    return Path(os.environ.get("FTBRIDGE_HOME") or ".ftbridge").resolve()
+
+
+@contextlib.contextmanager
+def disk_full_is_an_error(path: Path) -> Iterator[None]:
+    """Turn "no space left" while writing under `path` into `DiskFull`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise DiskFull(
+                f"no room left on the disk that holds {path} ({error.strerror}).",
+                hint="Free some space and resume the run; everything written before is whole.",
+            ) from error
+        raise
+
+
+def require_room(path: Path, needed_bytes: int, purpose: str) -> None:
+    """Raise `DiskFull` when the disk that will hold `path` has less than `needed_bytes` free."""
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise DiskFull(
+            f"{purpose} needs {needed_bytes / 1e9:.1f} GB on the disk that holds {path}; {free / 1e9:.1f} GB are free.",
+            hint="Free some space, or point FTBRIDGE_HOME at a larger disk.",
+        )
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success it is flushed and renamed onto it, on failure removed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with disk_full_is_an_error(target):
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        os.close(descriptor)
+        temporary = Path(name)
+        try:
+            temporary.chmod(0o666 & ~_umask())
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(target)
+            sync_folder(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """Write `content` to `target`, whole or not at all."""
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(target: Path, content: str) -> None:
+    """Write `content` to `target` as UTF-8, whole or not at all."""
+    write_bytes(target, content.encode())
+
+
+def write_json(target: Path, document: Any) -> None:
+    """Write `document` to `target` as indented JSON, whole or not at all."""
+    write_text(target, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename in it survives a power cut (a no-op where the system cannot)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sha256_bytes(content: bytes) -> str:
+    """The SHA-256 of `content`, in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file, in hex, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A temporary folder on the same disk as `parent`, removed at the end; what is to stay is renamed out of it."""
+    with disk_full_is_an_error(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".scratch-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

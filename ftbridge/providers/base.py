@@ -1,0 +1,179 @@
+"""The provider contract, whole. A provider trains a model somewhere: in a child process, or behind an API.
+
+    lower ──▶ submit ──▶ poll · events ──▶ result ──▶ sampler
+                 ▲          │ cancel · pause · resume
+                 └──────────┘
+
+A job outlives the process that submitted it. Everything needed to reach it again is in its `JobHandle`, which the caller
+journals. `submit` is idempotent by token: called again after a crash with the same token, it returns the job that exists
+and never makes, or pays for, a second one. No method blocks for longer than one request or one spawn takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from ftbridge.data.examples import Message
+from ftbridge.lowering import Lowering
+from ftbridge.resolve import ResolvedSpec
+
+TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
+"""States a job cannot leave by itself. Any other text, known or not, is treated as still running."""
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Submission(Frozen):
+    """One job to start. `token` names it for ever; `folder` is the run's folder, which the provider may write in."""
+
+    token: str
+    folder: Path
+    request: dict[str, Any]
+    train: Path
+    validation: Path | None
+
+
+class JobHandle(Frozen):
+    """What it takes to reach a job from any process: journalled as JSON."""
+
+    provider: str
+    id: str
+    folder: Path
+
+
+class JobError(Frozen):
+    """Why a job failed. `kind` is a stable word (out_of_memory, worker_died, invalid_file, …)."""
+
+    kind: str
+    message: str
+    hint: str | None = None
+
+
+class TunedModel(Frozen):
+    """What training made: a name the provider's sampler understands, and what it stands on."""
+
+    provider: str
+    id: str
+    base: str
+    checkpoints: tuple[str, ...] = ()
+
+
+class JobStatus(Frozen):
+    """A job now. `state` is one of the run states, or a service's own word kept as text."""
+
+    state: str
+    error: JobError | None = None
+    trained_tokens: int | None = None
+
+
+class Metrics(Frozen):
+    """One step's figures. Losses are mean nats per trained token; accuracies and their like are in 0..1."""
+
+    step: int
+    total_steps: int | None = None
+    train_loss: float | None = None
+    train_mean_token_accuracy: float | None = None
+    valid_loss: float | None = None
+    valid_mean_token_accuracy: float | None = None
+    learning_rate: float | None = None
+    tokens_per_second: float | None = None
+    memory_gb: float | None = None
+    seconds_left: float | None = None
+
+
+class JobEvent(Frozen):
+    """Something a job said. `id` is unique within the job and, given back as `after`, marks where to go on."""
+
+    id: str
+    time: float
+    level: Literal["info", "warn", "error"] = "info"
+    type: Literal["message", "metrics", "checkpoint"] = "message"
+    message: str
+    metrics: Metrics | None = None
+
+
+class Prompt(Frozen):
+    """One item to answer: its key, the messages before the answer, the tools they may call."""
+
+    key: str
+    messages: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+
+
+class Completion(Frozen):
+    """One answer. `finish_reason` is OpenAI's: stop at end of turn, length at the token limit."""
+
+    key: str
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Sampler(Protocol):
+    """Answers prompts with one model. Greedy: the same prompt gives the same answer."""
+
+    def generate(self, prompts: Sequence[Prompt], *, max_tokens: int, batch_size: int) -> Iterator[Completion]:
+        """Yield one completion for each prompt, in any order, as they are ready."""
+        ...
+
+    def close(self) -> None:
+        """Give back memory and connections."""
+        ...
+
+
+class Provider(Protocol):
+    """Where a job trains. Built with no arguments; `name` is its entry-point name."""
+
+    name: str
+    on_interrupt: Literal["pause", "detach"]
+    """What Ctrl-C does to a job that is followed: a child process is paused, a paid service goes on."""
+
+    def lower(self, spec: ResolvedSpec) -> Lowering:
+        """Turn a settled spec into this provider's request, every field accounted for. Pure: no network, no files."""
+        ...
+
+    def preflight(self, submission: Submission, progress: Callable[[str], None]) -> None:
+        """Raise, before anything is spent, when the job cannot work: libraries, model, key, room, examples.
+
+        `progress` hears one line for each thing that takes time.
+        """
+        ...
+
+    def submit(self, submission: Submission) -> JobHandle:
+        """Start the job named by `submission.token`, or find it if it was started before."""
+        ...
+
+    def poll(self, handle: JobHandle) -> JobStatus:
+        """The job's state now."""
+        ...
+
+    def events(self, handle: JobHandle, after: str | None) -> Sequence[JobEvent]:
+        """Events later than `after` (all, if None), oldest first."""
+        ...
+
+    def cancel(self, handle: JobHandle) -> None:
+        """Ask the job to end for good."""
+        ...
+
+    def pause(self, handle: JobHandle) -> None:
+        """Ask the job to save its state and stop until `resume`."""
+        ...
+
+    def resume(self, handle: JobHandle) -> JobHandle:
+        """Let a paused, failed or dead job go on from what it saved."""
+        ...
+
+    def result(self, handle: JobHandle) -> TunedModel:
+        """The model a succeeded job made."""
+        ...
+
+    def sampler(self, lowering: Lowering, model: TunedModel | None, folder: Path) -> Sampler:
+        """A sampler for the tuned model, or for the base model if None. `folder` is the run's."""
+        ...

@@ -1,0 +1,129 @@
+"""Checkpoints that are whole or absent.
+
+    checkpoints/step-000120/
+      adapter_model.safetensors, adapter_config.json   peft's own format (or model files, for full tuning)
+      optimizer.pt                                     optimizer and loss-scaler state, tensors only
+      state.json                                       step, best validation loss, early-stopping count
+      COMPLETE.json                                    size and SHA-256 of each file, written last
+
+Written under a temporary name, flushed, renamed. A folder without COMPLETE.json, or that does not match it, does not exist.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from ftbridge.files import disk_full_is_an_error, sha256_file, sync_folder, write_json
+
+MARKER = "COMPLETE.json"
+
+
+class TrainingState(BaseModel):
+    """Where training stands: everything that is not a tensor and not fixed by the request."""
+
+    model_config = ConfigDict(frozen=True)
+    step: int = 0
+    best_step: int | None = None
+    best_valid_loss: float | None = None
+    bad_validations: int = 0
+    trained_tokens: int = 0
+    seconds: float = 0.0
+    tokens_per_pass: int | None = None
+    stopped_early: bool = False
+
+
+def save(folder: Path, model: Any, optimizer: torch.optim.Optimizer, scaler: Any, state: TrainingState) -> Path:
+    """Write a checkpoint for `state.step` under `folder` and return it. Raises `DiskFull`."""
+    target = folder / f"step-{state.step:06d}"
+    temporary = folder / f".{target.name}.tmp"
+    with disk_full_is_an_error(folder):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            _write(temporary, model, optimizer, scaler, state)
+            shutil.rmtree(target, ignore_errors=True)
+            temporary.replace(target)
+            sync_folder(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _write(folder: Path, model: Any, optimizer: torch.optim.Optimizer, scaler: Any, state: TrainingState) -> None:
+    try:
+        model.save_pretrained(folder, safe_serialization=True)
+        torch.save({"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}, folder / "optimizer.pt")
+    except RuntimeError as error:
+        # safetensors and torch.save report a full disk as a RuntimeError; give it back its number.
+        if "No space left" in str(error) or "os error 28" in str(error) or "file write failed" in str(error):
+            raise OSError(28, "No space left on device") from error
+        raise
+    (folder / "README.md").unlink(missing_ok=True)
+    (folder / "state.json").write_text(state.model_dump_json(indent=2))
+    marker = {}
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+        marker[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    write_json(folder / MARKER, marker)
+
+
+def whole(folder: Path) -> bool:
+    """Whether a checkpoint is complete: marked, and each file of the size and hash the marker names."""
+    try:
+        marker = json.loads((folder / MARKER).read_text())
+        return all(
+            (folder / name).stat().st_size == facts["bytes"] and sha256_file(folder / name) == facts["sha256"]
+            for name, facts in marker.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def latest(folder: Path) -> tuple[Path, TrainingState] | None:
+    """The newest whole checkpoint and its state, or None. Broken ones are passed over."""
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        if whole(path):
+            return path, TrainingState.model_validate_json((path / "state.json").read_text())
+    return None
+
+
+def restore(path: Path, model: Any, optimizer: torch.optim.Optimizer, scaler: Any) -> None:
+    """Load a checkpoint's tensors into a model and optimizer built from the same request."""
+    load_weights(path, model)
+    saved = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+    optimizer.load_state_dict(saved["optimizer"])
+    scaler.load_state_dict(saved["scaler"])
+
+
+def load_weights(path: Path, model: Any) -> None:
+    """Load a checkpoint's weights: the adapter into a peft model, or every weight into a plain one."""
+    from safetensors.torch import load_file
+
+    if hasattr(model, "get_base_model"):
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(model, load_file(path / "adapter_model.safetensors"))
+        return
+    weights = {name: tensor for file in sorted(path.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    tied = set(getattr(model, "all_tied_weights_keys", None) or getattr(model, "_tied_weights_keys", None) or ())
+    if unexpected or set(missing) - tied:
+        raise ValueError(f"checkpoint {path} does not fit the model: missing {missing}, unexpected {unexpected}")
+
+
+def prune(folder: Path, keep: int, always: Iterable[int | None]) -> None:
+    """Remove all but the `keep` newest checkpoints and the steps in `always`."""
+    kept = {f"step-{step:06d}" for step in always if step is not None}
+    for path in sorted(folder.glob("step-*"), reverse=True)[keep:]:
+        if path.name not in kept:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,83 @@
+"""Canonical lines to tokens and masks, with the length policy applied. Problems name the user's own file and line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftbridge.data.examples import parse_example
+from ftbridge.data.prepare import origin
+from ftbridge.errors import DataError
+from ftbridge.providers.local.batches import Encoded
+from ftbridge.providers.local.rendering import Renderer, RenderError
+from ftbridge.providers.local.request import LocalRequest
+
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """A split as tokens. `cut` and `dropped` name the lines that were shortened or left out."""
+
+    examples: tuple[Encoded, ...]
+    cut: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """All tokens, read or trained."""
+        return sum(len(example) for example in self.examples)
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens the loss falls on."""
+        return sum(example.n_trained for example in self.examples)
+
+
+def encode_split(
+    path: Path, split: str, renderer: Renderer, request: LocalRequest, progress: Callable[[int], None] = lambda _: None
+) -> EncodedSplit:
+    """Render every line of a canonical split. Raises `DataError` listing lines that cannot be rendered or are too long."""
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    origins = origin(path.parent, split)
+    examples: list[Encoded] = []
+    problems: list[str] = []
+    long: list[str] = []
+    for index, line in enumerate(lines):
+        try:
+            rendered = renderer.example(parse_example(json.loads(line)))
+        except RenderError as error:
+            problems.append(f"{origins[index]} {error}")
+            continue
+        encoded = Encoded(tuple(rendered.input_ids), tuple(rendered.trained), index)
+        if len(encoded) > request.max_length:
+            long.append(f"{origins[index]} is {len(encoded):,} tokens long")
+            if request.too_long == "truncate":
+                encoded = Encoded(encoded.input_ids[: request.max_length], encoded.trained[: request.max_length], index)
+        if len(encoded) <= request.max_length:
+            if encoded.n_trained:
+                examples.append(encoded)
+            else:
+                problems.append(f"{origins[index]} has no trained token{' left after truncation' if long else ''}")
+        progress(index + 1)
+    if problems:
+        raise DataError(_listed(f"{split} data cannot be used with this model", problems))
+    if long and request.too_long == "refuse":
+        raise DataError(
+            _listed(f"{len(long)} {split} examples are longer than local.max_length = {request.max_length:,}", long),
+            hint="Raise local.max_length, shorten them, or set local.too_long: truncate or drop.",
+        )
+    if not examples:
+        raise DataError(f"no {split} example is left after local.too_long: {request.too_long}.")
+    return EncodedSplit(
+        tuple(examples),
+        cut=tuple(long) if request.too_long == "truncate" else (),
+        dropped=tuple(long) if request.too_long == "drop" else (),
+    )
+
+
+def _listed(title: str, lines: Sequence[str]) -> str:
+    more = f"\n  … and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return f"{title}:\n" + "\n".join(f"  {line}" for line in lines[:SHOWN]) + more

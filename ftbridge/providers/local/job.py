@@ -1,0 +1,87 @@
+"""The files through which a local job is asked and answers. Light: shared by the provider and the worker.
+
+    RUN/local/request.json     what to train                     written once by submit
+    RUN/local/submission.json  token and data paths              written once by submit
+    RUN/local/control          "pause" or "cancel"               written by the provider, read before each step
+    RUN/local/worker.lock      held by the worker while it lives: the kernel lets go when it dies
+    RUN/worker.jsonl           the worker's journal              written by the worker alone
+    RUN/worker.log             its stdout and stderr
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from ftbridge.files import write_text
+from ftbridge.providers.base import Submission
+from ftbridge.providers.local.request import LocalRequest
+from ftbridge.runs.journal import Journal
+
+
+class Job:
+    """One local job by its run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.own = folder / "local"
+        self.lock_path = self.own / "worker.lock"
+        self.log_path = folder / "worker.log"
+        self.journal_path = folder / "worker.jsonl"
+
+    @cached_property
+    def journal(self) -> Journal:
+        """The worker's journal."""
+        return Journal(self.journal_path)
+
+    @property
+    def submitted(self) -> bool:
+        """Whether `write` was finished."""
+        return (self.own / "submission.json").exists()
+
+    def write(self, submission: Submission) -> None:
+        """Write what the worker needs; the submission last, for it says that the rest is there."""
+        request = LocalRequest.model_validate(submission.request)
+        write_text(self.own / "request.json", request.model_dump_json(indent=2))
+        write_text(self.own / "submission.json", submission.model_dump_json(indent=2))
+
+    def request(self) -> LocalRequest:
+        """What to train."""
+        return LocalRequest.model_validate_json((self.own / "request.json").read_text())
+
+    def submission(self) -> Submission:
+        """Token and data paths."""
+        return Submission.model_validate_json((self.own / "submission.json").read_text())
+
+    def ask(self, request: Literal["pause", "cancel"]) -> None:
+        """Ask the worker to stop at its next step."""
+        write_text(self.own / "control", request)
+
+    def clear_control(self) -> None:
+        """Forget an earlier request."""
+        (self.own / "control").unlink(missing_ok=True)
+
+    def requested(self) -> Literal["pause", "cancel"] | None:
+        """What the worker was asked, if anything."""
+        try:
+            text = (self.own / "control").read_text()
+        except FileNotFoundError:
+            return None
+        return "cancel" if text == "cancel" else "pause"
+
+    def alive(self) -> bool:
+        """Whether a worker holds the lock."""
+        lock = FileLock(self.lock_path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+    def stage(self, name: str) -> None:
+        """Tell what the worker is doing before steps begin."""
+        self.journal.append("stage", name=name)

@@ -1,0 +1,182 @@
+"""Load a base model for training or sampling: quantised as asked, with an adapter, and safe to evaluate in between."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from ftbridge.errors import ModelUnavailable
+from ftbridge.providers.local.device import Device
+from ftbridge.providers.local.fused import Weight
+from ftbridge.providers.local.request import LocalRequest
+
+COPY_SHARE = 0.25
+"""A 16-bit copy of nf4 weights is kept when it takes at most this share of the memory that is free."""
+
+
+def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Any:
+    """The model's tokenizer."""
+    return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+
+
+def load_base(path: Path, request: LocalRequest, device: Device) -> Any:
+    """The base model in the request's quantisation on the device. Raises `ModelUnavailable`."""
+    options: dict[str, Any] = {"dtype": torch.float32 if request.tuning == "full" else device.compute}
+    if request.quantization != "none":
+        options["quantization_config"] = _quantization(request, device)
+    if device.kind != "cpu":
+        options["device_map"] = {"": device.torch}
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path, trust_remote_code=request.trust_remote_code, use_safetensors=True, attn_implementation="sdpa", **options
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelUnavailable(f"the model in {path} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    model.config.use_cache = False
+    close_repacking_trap(model)
+    return model
+
+
+def add_adapter(model: Any, request: LocalRequest) -> Any:
+    """Wrap the model with a fresh LoRA adapter in peft's own classes; weights are fixed by the seed."""
+    from peft import LoraConfig, get_peft_model
+
+    modules = request.target_modules
+    config = LoraConfig(
+        r=request.lora_r,
+        lora_alpha=int(request.lora_alpha) if float(request.lora_alpha).is_integer() else request.lora_alpha,
+        lora_dropout=request.lora_dropout,
+        target_modules=modules if isinstance(modules, str) else list(modules),
+        use_rslora=request.use_rslora,
+        use_dora=request.use_dora,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(request.seed)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        names = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)})
+        raise ModelUnavailable(
+            f"local.lora.target_modules {modules!r} names no layer of this model.",
+            hint=f"Its linear layers are: {', '.join(names)}. Or use all-linear.",
+        ) from error
+
+
+def close_repacking_trap(model: nn.Module) -> int:
+    """Keep bitsandbytes from repacking 4-bit weights for CPU inference; returns how many layers were closed.
+
+    On CPUs with AVX512-BF16, `Linear4bit.forward` in eval mode moves its weights into an inference layout for good, and
+    the backward pass of that module is wrong from then on, without an error. A validation pass is enough.
+    """
+    closed = 0
+    for module in model.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", None) is not None:
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+            closed += 1
+    return closed
+
+
+@dataclass
+class FrozenWeights:
+    """Hands out the frozen weights of linear layers, dequantised on the spot or from a copy kept in memory."""
+
+    keep_copy: bool
+    compute: torch.dtype
+
+    @classmethod
+    def of(cls, model: nn.Module, request: LocalRequest, device: Device) -> FrozenWeights:
+        """Decide whether a 16-bit copy is kept: as asked, or when it is small beside the memory that is free."""
+        wanted = request.keep_dequantized
+        if wanted == "auto":
+            elements = sum(_elements(module) for module in model.modules() if _is_4bit(module))
+            wanted = elements * 2 <= COPY_SHARE * device.free_bytes()
+        return cls(bool(wanted), device.compute)
+
+    def weight_of(self, base: nn.Module) -> Weight | None:
+        """The weight of one base layer, for `fused.fuse`; None for layers to be left to peft (8-bit, unusual)."""
+        weight = getattr(base, "weight", None)
+        if _is_4bit(base):
+            dequantize = _dequantizer(base)
+            if not self.keep_copy:
+                return dequantize
+            copy = dequantize(self.compute)
+            return lambda dtype: copy if copy.dtype == dtype else copy.to(dtype)
+        if type(base) is nn.Linear and isinstance(weight, Tensor) and not weight.requires_grad:
+            return lambda dtype: weight if weight.dtype == dtype else weight.to(dtype)
+        return None
+
+
+def _dequantizer(module: Any) -> Callable[[torch.dtype], Tensor]:
+    from bitsandbytes.functional import dequantize_4bit
+
+    def dequantize(dtype: torch.dtype) -> Tensor:
+        with torch.no_grad():
+            return dequantize_4bit(module.weight.data, module.weight.quant_state).to(dtype)
+
+    return dequantize
+
+
+def _is_4bit(module: nn.Module) -> bool:
+    return type(module).__name__ == "Linear4bit" and hasattr(module, "compute_dtype")
+
+
+def _elements(module: Any) -> int:
+    return int(module.in_features * module.out_features)
+
+
+def _quantization(request: LocalRequest, device: Device) -> BitsAndBytesConfig:
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise ModelUnavailable(
+            f"local.quantization {request.quantization} needs bitsandbytes, which cannot be imported: {error}",
+            hint="pip install 'ftbridge[local]', or set local.quantization: none.",
+        ) from error
+    if request.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=device.compute,
+    )
+
+
+def use_dequantized(model: nn.Module, request: LocalRequest, device: Device) -> int:
+    """Replace nf4 layers by 16-bit ones holding the same numbers, when memory allows; returns how many.
+
+    Sampling then runs at 16-bit speed on the very weights that training saw.
+    """
+    frozen = FrozenWeights.of(model, request, device)
+    if not frozen.keep_copy:
+        return 0
+    replaced = 0
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if not _is_4bit(child):
+                continue
+            bias = getattr(child, "bias", None)
+            plain = nn.Linear(_in(child), _out(child), bias=bias is not None, device="meta", dtype=device.compute)
+            plain.weight = nn.Parameter(_dequantizer(child)(device.compute), requires_grad=False)
+            if bias is not None:
+                plain.bias = nn.Parameter(bias.data.to(device.compute), requires_grad=False)
+            setattr(parent, name, plain)
+            replaced += 1
+    return replaced
+
+
+def _in(module: Any) -> int:
+    return int(module.in_features)
+
+
+def _out(module: Any) -> int:
+    return int(module.out_features)

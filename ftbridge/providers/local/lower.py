@@ -1,0 +1,142 @@
+"""How each field of a spec fares on this machine. Pure; the table in the docs is made from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ftbridge.lowering import FieldReport, Lowering, Outcome, fields
+from ftbridge.providers.local.request import LocalRequest
+from ftbridge.resolve import ResolvedSpec
+from ftbridge.spec import JobSpec
+
+BASE_LEARNING_RATE = {"lora": 2e-4, "full": 2e-5}
+"""What the multiplier multiplies. LoRA: QLoRA's rate for 7B and 13B (Dettmers et al. 2023, arXiv:2305.14314, table 9).
+Full: ten times less, the ratio measured in "LoRA Without Regret" (Schulman et al. 2025)."""
+
+
+def lower(resolved: ResolvedSpec) -> Lowering:
+    """The local request, and an entry for every field of the spec."""
+    spec = resolved.spec
+    request = _request(spec)
+    told = _notes(spec, request)
+    reports = []
+    for field, asked in fields(spec):
+        outcome, given, how = told.get(field) or _by_section(field, asked)
+        reports.append(FieldReport(field=field, outcome=outcome, asked=_plain(asked), given=_plain(given), how=how))
+    return Lowering(provider="local", request=request.model_dump(mode="json"), fields=reports).complete(spec)
+
+
+def _request(spec: JobSpec) -> LocalRequest:
+    local, hyper = spec.local, spec.hyperparameters
+    assert hyper.n_epochs != "auto"
+    assert hyper.batch_size != "auto"
+    return LocalRequest(
+        name=spec.suffix or spec.name,
+        model=spec.model.local or "",
+        seed=spec.seed,
+        n_epochs=hyper.n_epochs,
+        batch_size=hyper.batch_size,
+        learning_rate=_multiplier(spec) * _base_rate(spec),
+        lr_schedule=local.lr_schedule,
+        warmup_ratio=local.warmup_ratio,
+        weight_decay=local.weight_decay,
+        max_grad_norm=local.max_grad_norm,
+        optimizer=local.optimizer,
+        tuning=local.tuning,
+        quantization=_quantization(spec),
+        lora_r=local.lora.r,
+        lora_alpha=local.lora.alpha,
+        lora_dropout=local.lora.dropout,
+        target_modules=local.lora.target_modules,
+        use_rslora=local.lora.use_rslora,
+        use_dora=local.lora.use_dora,
+        max_length=local.max_length,
+        too_long=local.too_long,
+        packing=local.packing,
+        tokens_per_pass=local.tokens_per_pass,
+        patience=local.early_stopping.patience if local.early_stopping else None,
+        min_delta=local.early_stopping.min_delta if local.early_stopping else 0.0,
+        gradient_checkpointing=local.gradient_checkpointing,
+        precision=local.precision,
+        device=local.device,
+        keep_dequantized=local.keep_dequantized,
+        evals_per_epoch=local.evals_per_epoch,
+        keep_checkpoints=local.keep_checkpoints,
+        checkpoint_minutes=local.checkpoint_minutes,
+        trust_remote_code=local.trust_remote_code,
+    )
+
+
+_Note = tuple[Outcome, Any, str]
+
+
+def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
+    """Fields whose story is more than "done as asked"."""
+    base, multiplier = _base_rate(spec), _multiplier(spec)
+    notes: dict[str, _Note] = {
+        "hyperparameters.learning_rate_multiplier": (
+            "translated",
+            request.learning_rate,
+            f"learning rate = multiplier x base = {multiplier:g} x {base:g} = {request.learning_rate:g}",
+        ),
+        "local.base_learning_rate": ("exact", base, f"base rate of {spec.local.tuning} tuning"),
+        "local.quantization": ("exact", request.quantization, _quantization_reason(spec)),
+        "model.openai": ("unused", None, "the local provider trains model.local"),
+        "suffix": ("exact", spec.suffix, "named in the model card"),
+        "metadata": ("exact", spec.metadata, "kept in the run folder"),
+        "budget.max_usd": ("exact", spec.budget.max_usd, "training here spends no money with a service"),
+        "budget.max_hours": ("exact", spec.budget.max_hours, "training pauses at a checkpoint when the hours are used"),
+        "fallback": ("unused", None, "the first provider is already local"),
+        "evaluation.margin": ("exact", spec.evaluation.margin, "kept for compare"),
+    }
+    if spec.fallback == "openai":
+        notes["fallback"] = ("refused", None, "falling back to a managed service is not in this version")
+    if spec.method != "supervised":
+        notes["method"] = ("refused", None, f"the local provider trains supervised only, not {spec.method}")
+    if spec.model.local is None:
+        notes["model.local"] = ("refused", None, "name a base model, such as smollm2-135m-instruct")
+    if spec.local.tuning == "full":
+        for field, value in fields(spec.local.lora, "local.lora."):
+            notes[field] = ("unused", None, "full tuning has no adapter")
+            del value
+    if request.quantization != "nf4":
+        notes["local.keep_dequantized"] = ("unused", None, "only nf4 weights are dequantised")
+    return notes
+
+
+def _by_section(field: str, asked: Any) -> _Note:
+    if field.startswith("openai."):
+        return "unused", None, "concerns the managed side"
+    if asked is None:
+        return "unused", None, "not given"
+    if asked == "auto":
+        return "exact", "auto", "settled by the device when training starts"
+    return "exact", asked, ""
+
+
+def _multiplier(spec: JobSpec) -> float:
+    value = spec.hyperparameters.learning_rate_multiplier
+    return 1.0 if value == "auto" else float(value)
+
+
+def _base_rate(spec: JobSpec) -> float:
+    rate = spec.local.base_learning_rate
+    return BASE_LEARNING_RATE[spec.local.tuning] if rate == "auto" else rate
+
+
+def _quantization(spec: JobSpec) -> Any:
+    if spec.local.quantization != "auto":
+        return spec.local.quantization
+    return "nf4" if spec.local.tuning == "lora" else "none"
+
+
+def _quantization_reason(spec: JobSpec) -> str:
+    if spec.local.quantization != "auto":
+        return "double quantisation, bf16 compute" if spec.local.quantization == "nf4" else ""
+    return "auto: nf4 for lora (QLoRA)" if spec.local.tuning == "lora" else "auto: none for full tuning"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value

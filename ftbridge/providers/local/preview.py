@@ -1,0 +1,24 @@
+"""What is trained, token by token: rendered examples for people to look at."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ftbridge.data.examples import parse_example
+from ftbridge.providers.local.load import load_tokenizer
+from ftbridge.providers.local.models import find_model
+from ftbridge.providers.local.provider import NEEDS, require_libraries
+from ftbridge.providers.local.rendering import Renderer, explain
+from ftbridge.providers.local.request import LocalRequest
+
+
+def preview(request: LocalRequest, train: Path, count: int) -> list[list[tuple[str, bool]]]:
+    """The first `count` training examples as consecutive pieces of text, each with whether the loss falls on it."""
+    require_libraries(NEEDS)
+    base = find_model(request.model, trust_remote_code=request.trust_remote_code)
+    tokenizer = load_tokenizer(base.path, trust_remote_code=request.trust_remote_code)
+    renderer = Renderer(tokenizer)
+    with train.open(encoding="utf-8") as lines:
+        examples = [parse_example(json.loads(line)) for _, line in zip(range(count), lines, strict=False)]
+    return [explain(renderer.example(example), tokenizer) for example in examples]

@@ -1,0 +1,220 @@
+"""The local provider: a job is a child process that outlives its parent and reports through its own journal."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from ftbridge.errors import MissingDependency, WorkerDied
+from ftbridge.lowering import Lowering
+from ftbridge.providers.base import (
+    TERMINAL,
+    Completion,
+    JobError,
+    JobEvent,
+    JobHandle,
+    JobStatus,
+    Metrics,
+    Prompt,
+    Sampler,
+    Submission,
+    TunedModel,
+)
+from ftbridge.providers.local.child import Child
+from ftbridge.providers.local.job import Job
+from ftbridge.providers.local.lower import lower
+from ftbridge.providers.local.request import LocalRequest, SampleRequest
+from ftbridge.resolve import ResolvedSpec
+from ftbridge.runs.journal import Event
+
+NEEDS = ("torch", "transformers", "peft", "psutil", "safetensors", "numpy")
+START_SECONDS = 60
+"""How long a worker may take to hold its lock; it does so before any heavy import."""
+_STATES = {"started": "running", "paused": "paused", "cancelled": "cancelled", "failed": "failed", "succeeded": "succeeded"}
+
+
+class LocalProvider:
+    """Trains in a child process on this machine."""
+
+    name = "local"
+    on_interrupt: Literal["pause", "detach"] = "pause"
+
+    def __init__(self) -> None:
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def lower(self, spec: ResolvedSpec) -> Lowering:
+        """The local request and its parity report."""
+        return lower(spec)
+
+    def preflight(self, submission: Submission, progress: Callable[[str], None]) -> None:
+        """Libraries are here, the model is found and usable, every example renders and fits."""
+        request = LocalRequest.model_validate(submission.request)
+        needs = (*NEEDS, "bitsandbytes") if request.quantization != "none" or "8bit" in request.optimizer else NEEDS
+        require_libraries(needs)
+        child = Child("ftbridge.providers.local.check", submission.folder / "worker.log")
+        try:
+            child.ask(submission.model_dump(mode="json"))
+            for found in child.answers(progress):
+                for note in found["notes"]:
+                    progress(note)
+        finally:
+            child.close()
+
+    def submit(self, submission: Submission) -> JobHandle:
+        """Start a worker for the job, unless its token is known: then only what died is started again."""
+        job = Job(submission.folder)
+        handle = JobHandle(provider=self.name, id=submission.token, folder=submission.folder)
+        if job.submitted and job.submission().token == submission.token:
+            if not job.alive() and self.poll(handle).state not in TERMINAL | {"paused"}:
+                self._start(job)
+            return handle
+        job.own.mkdir(parents=True, exist_ok=True)
+        job.write(submission)
+        self._start(job)
+        return handle
+
+    def poll(self, handle: JobHandle) -> JobStatus:
+        """What the worker's journal says; a job whose worker is gone without a last word has failed."""
+        job = Job(handle.folder)
+        events = job.journal.read()
+        words = [event for event in events if event.type in _STATES]
+        if not words:
+            return JobStatus(state="queued")
+        last = words[-1]
+        state = _STATES[last.type]
+        if state == "running" and not job.alive():
+            if job.journal.read()[-1].seq != events[-1].seq:
+                return self.poll(handle)  # it ended between the two looks
+            return JobStatus(state="failed", error=_died(job))
+        if state == "running" and (asked := job.requested()) is not None:
+            return JobStatus(state="pausing" if asked == "pause" else "running")
+        return JobStatus(state=state, error=JobError(**last.data["error"]) if state == "failed" else None)
+
+    def events(self, handle: JobHandle, after: str | None) -> Sequence[JobEvent]:
+        """The worker's events as job events; the id is the journal's sequence number."""
+        seen = int(after or 0)
+        told = (_job_event(event) for event in Job(handle.folder).journal.read() if event.seq > seen)
+        return [event for event in told if event is not None]
+
+    def cancel(self, handle: JobHandle) -> None:
+        """Ask the worker to end at its next step; a job without a worker is cancelled on the spot."""
+        self._stop(handle, "cancel", "cancelled")
+
+    def pause(self, handle: JobHandle) -> None:
+        """Ask the worker to save a checkpoint and end; `resume` starts another."""
+        self._stop(handle, "pause", "paused")
+
+    def resume(self, handle: JobHandle) -> JobHandle:
+        """Start a worker from the newest whole checkpoint, unless one is at work or the job is done."""
+        job = Job(handle.folder)
+        if not job.alive() and self.poll(handle).state != "succeeded":
+            self._start(job)
+        return handle
+
+    def result(self, handle: JobHandle) -> TunedModel:
+        """The adapter's folder (the model's, for full tuning)."""
+        job = Job(handle.folder)
+        request = job.request()
+        checkpoints = sorted(path.name for path in (handle.folder / "checkpoints").glob("step-*"))
+        folder = handle.folder / ("adapter" if request.tuning == "lora" else "model")
+        return TunedModel(provider=self.name, id=str(folder), base=request.model, checkpoints=tuple(checkpoints))
+
+    def sampler(self, lowering: Lowering, model: TunedModel | None, folder: Path) -> Sampler:
+        """A sampling process for the base or the tuned model."""
+        request = LocalRequest.model_validate(lowering.request)
+        return LocalSampler(SampleRequest(request=request, tuned=model.id if model else None), folder / "worker.log")
+
+    def _start(self, job: Job) -> None:
+        """Spawn a worker and wait until it holds its lock, so that liveness is never a guess."""
+        job.clear_control()
+        before = len(job.journal.read())
+        with job.log_path.open("ab") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "ftbridge.providers.local.worker", str(job.folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        self._children.append(child)
+        give_up = time.monotonic() + START_SECONDS
+        while len(job.journal.read()) == before:
+            if child.poll() is not None or time.monotonic() > give_up:
+                raise WorkerDied("the training process did not start.", hint=f"Its log: {job.log_path}")
+            time.sleep(0.02)
+
+    def _stop(self, handle: JobHandle, request: Literal["pause", "cancel"], ended: str) -> None:
+        job = Job(handle.folder)
+        job.ask(request)
+        if not job.alive() and self.poll(handle).state not in TERMINAL:
+            job.journal.append(ended)
+
+
+class LocalSampler:
+    """Answers through a sampling process, started on the first use."""
+
+    def __init__(self, model: SampleRequest, log: Path) -> None:
+        self._model, self._log = model, log
+        self._child: Child | None = None
+
+    def generate(self, prompts: Sequence[Prompt], *, max_tokens: int, batch_size: int) -> Iterator[Completion]:
+        """Yield one completion for each prompt as its batch is done."""
+        if self._child is None:
+            self._child = Child("ftbridge.providers.local.sampling", self._log)
+        asked = [prompt.model_dump(mode="json", exclude_unset=True) for prompt in prompts]
+        model = self._model.model_dump(mode="json")
+        self._child.ask({"model": model, "prompts": asked, "max_tokens": max_tokens, "batch_size": batch_size})
+        for message in self._child.answers():
+            yield Completion(**{name: message[name] for name in Completion.model_fields})
+
+    def close(self) -> None:
+        """End the process; its memory goes with it."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+
+def require_libraries(names: Sequence[str]) -> None:
+    """Raise `MissingDependency` when a library of the local extra is not installed. Imports none of them."""
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingDependency(
+            f"training on this machine needs {', '.join(missing)}.", hint="pip install 'ftbridge[local]'"
+        )
+
+
+def _died(job: Job) -> JobError:
+    tail = job.log_path.read_bytes()[-2000:].decode(errors="replace").strip().splitlines() if job.log_path.exists() else []
+    last = f" Its last line was: {tail[-1]}" if tail else ""
+    return JobError(
+        kind="worker_died",
+        message=f"the training process vanished without a last word (killed, or out of memory).{last}",
+        hint=f"Resume goes on from the last checkpoint. If memory was short: `dmesg | tail`. Log: {job.log_path}",
+    )
+
+
+def _job_event(event: Event) -> JobEvent | None:
+    data: dict[str, Any] = event.data
+    common: dict[str, Any] = {"id": str(event.seq), "time": event.time}
+    if event.type == "metrics":
+        figures = Metrics(**{name: data.get(name) for name in Metrics.model_fields})
+        text = f"step {figures.step}/{figures.total_steps}: training loss {figures.train_loss:.4f}"
+        if figures.valid_loss is not None:
+            text += f", validation loss {figures.valid_loss:.4f}"
+        return JobEvent(**common, type="metrics", message=text, metrics=figures)
+    if event.type == "checkpoint":
+        return JobEvent(**common, type="checkpoint", message=f"checkpoint at step {data['step']}")
+    if event.type == "message":
+        return JobEvent(**common, level=data["level"], message=data["text"])
+    if event.type == "stage":
+        return JobEvent(**common, message=data["name"])
+    if event.type == "failed":
+        return JobEvent(**common, level="error", message=str(data["error"]["message"]))
+    return JobEvent(**common, message=event.type) if event.type in _STATES else None

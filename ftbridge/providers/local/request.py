@@ -1,0 +1,56 @@
+"""What the local provider is asked to do: the job in its own terms, written to the run folder for the worker to read."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class LocalRequest(BaseModel):
+    """One local training job, every choice made except those that need the device. Losses in nats, lengths in tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    name: str
+    model: str
+    seed: int
+    n_epochs: int
+    batch_size: int
+    learning_rate: float
+    lr_schedule: Literal["cosine", "linear", "constant"]
+    warmup_ratio: float
+    weight_decay: float
+    max_grad_norm: float
+    optimizer: Literal["auto", "adamw", "adamw_8bit", "paged_adamw_8bit"]
+    tuning: Literal["lora", "full"]
+    quantization: Literal["nf4", "int8", "none"]
+    lora_r: int
+    lora_alpha: float
+    lora_dropout: float
+    target_modules: str | list[str]
+    use_rslora: bool
+    use_dora: bool
+    max_length: int
+    too_long: Literal["refuse", "truncate", "drop"]
+    packing: bool
+    tokens_per_pass: Literal["auto"] | int
+    patience: int | None
+    min_delta: float
+    gradient_checkpointing: Literal["auto"] | bool
+    precision: Literal["auto", "bf16", "fp16", "fp32"]
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    keep_dequantized: Literal["auto"] | bool
+    evals_per_epoch: int
+    keep_checkpoints: int
+    checkpoint_minutes: float
+    trust_remote_code: bool
+
+
+class SampleRequest(BaseModel):
+    """What a sampling process loads: the base of a request, and the tuned weights on it, if any."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    request: LocalRequest
+    tuned: str | None

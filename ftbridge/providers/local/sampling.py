@@ -1,0 +1,115 @@
+"""The sampling process: greedy answers in batches, sorted by length, left-padded, stopped at the end of the turn.
+
+The model stands on the same quantised weights that training saw. In a process of its own, it can neither disturb
+training (see the repacking trap in `load`) nor keep memory once it is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ftbridge.providers.base import Prompt
+from ftbridge.providers.local import load
+from ftbridge.providers.local.child import serve
+from ftbridge.providers.local.device import Device, is_out_of_memory, pick
+from ftbridge.providers.local.fused import DropoutPool, fuse
+from ftbridge.providers.local.models import find_model
+from ftbridge.providers.local.rendering import Renderer
+from ftbridge.providers.local.request import SampleRequest
+
+
+class Generator:
+    """One model, ready to answer."""
+
+    def __init__(self, asked: SampleRequest) -> None:
+        request = asked.request
+        self.device: Device = pick(request.device, request.precision)
+        base = find_model(request.model, trust_remote_code=request.trust_remote_code)
+        self.tokenizer = load.load_tokenizer(base.path, trust_remote_code=request.trust_remote_code)
+        self.renderer = Renderer(self.tokenizer)
+        weights = Path(asked.tuned) if asked.tuned and request.tuning == "full" else base.path
+        model = load.load_base(weights, request.model_copy(update={"tuning": "lora"}), self.device)
+        if asked.tuned and request.tuning == "lora":
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, asked.tuned)
+            frozen = load.FrozenWeights.of(model, request, self.device)
+            fuse(model, frozen.weight_of, DropoutPool(0.0, self.device.compute, self.device.torch))
+        elif request.quantization == "nf4":
+            load.use_dequantized(model, request, self.device)
+        self.model = model.eval()
+        self.stop = sorted(self.renderer.end_of_turn)
+
+    def answer(self, prompts: Sequence[Prompt], max_tokens: int, batch_size: int, tell: Callable[..., None]) -> None:
+        """Answer all prompts, longest first; smaller batches when memory runs out."""
+        encoded = [(prompt.key, self.renderer.prompt(prompt.messages, prompt.tools)) for prompt in prompts]
+        encoded.sort(key=lambda item: (-len(item[1]), item[0]))
+        start = 0
+        while start < len(encoded):
+            batch = encoded[start : start + batch_size]
+            try:
+                answers = self._generate([ids for _, ids in batch], max_tokens)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or batch_size == 1:
+                    raise
+                self.device.empty_cache()
+                batch_size = max(1, batch_size // 2)
+                continue
+            for (key, ids), new in zip(batch, answers, strict=True):
+                tell("result", **self._completion(key, ids, new))
+            start += len(batch)
+
+    def _completion(self, key: str, prompt: Sequence[int], new: Sequence[int]) -> dict[str, Any]:
+        end = next((place for place, token in enumerate(new) if token in self.renderer.end_of_turn), None)
+        return {
+            "key": key,
+            "text": self.tokenizer.decode(new[:end], skip_special_tokens=True),
+            "finish_reason": "length" if end is None else "stop",
+            "prompt_tokens": len(prompt),
+            "completion_tokens": len(new) if end is None else end + 1,
+        }
+
+    @torch.no_grad()
+    def _generate(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+        longest = max(len(ids) for ids in prompts)
+        pad = self.renderer.pad_id
+        ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts])
+        present = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
+        out = self.model.generate(
+            input_ids=ids.to(self.device.torch),
+            attention_mask=present.to(self.device.torch),
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            repetition_penalty=1.0,
+            eos_token_id=self.stop,
+            pad_token_id=pad,
+            use_cache=True,
+        )
+        answers: list[list[int]] = out[:, longest:].tolist()
+        return answers
+
+
+_generators: dict[str, Generator] = {}
+
+
+def answer(asked: dict[str, Any], tell: Callable[..., None]) -> None:
+    """Load the model on the first request; then answer its prompts."""
+    wanted = SampleRequest.model_validate(asked["model"])
+    name = wanted.model_dump_json()
+    if name not in _generators:
+        tell("progress", text="loading model")
+        _generators[name] = Generator(wanted)
+    prompts = [Prompt.model_validate(prompt) for prompt in asked["prompts"]]
+    _generators[name].answer(prompts, asked["max_tokens"], asked["batch_size"], tell)
+
+
+if __name__ == "__main__":
+    serve(answer)

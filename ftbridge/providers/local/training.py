@@ -1,0 +1,222 @@
+"""The training loop, in plain sight: steps, passes, validation, checkpoints, early stopping.
+
+    for each step:   look at the control file · cut the batch into passes · sum losses · clip · update · report
+    now and then:    validate, save a checkpoint, keep the best, stop when it no longer falls
+
+A run killed at any instant goes on from its last whole checkpoint and ends as an undisturbed one would: data order,
+dropout and schedule depend on (seed, step) alone, never on what ran before in the process.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from ftbridge.errors import OutOfMemory, TrainingFailed
+from ftbridge.providers.local import checkpoint
+from ftbridge.providers.local.batches import Encoded, evaluation_steps, steps_of_epoch
+from ftbridge.providers.local.checkpoint import TrainingState
+from ftbridge.providers.local.device import Device, is_out_of_memory
+from ftbridge.providers.local.forward import Forward
+from ftbridge.providers.local.optim import learning_rate
+from ftbridge.providers.local.request import LocalRequest
+
+Ending = Literal["finished", "pause", "cancel"]
+
+
+class Reporter(Protocol):
+    """Where training says what happens."""
+
+    def message(self, text: str, level: str = "info") -> None:
+        """A sentence for people."""
+        ...
+
+    def metrics(self, **figures: float | int | None) -> None:
+        """One step's figures, in the names of `ftbridge.providers.base.Metrics`."""
+        ...
+
+    def checkpoint(self, path: Path, step: int) -> None:
+        """A checkpoint is whole."""
+        ...
+
+
+@dataclass
+class Trainer:
+    """Everything a step needs. `passes` may shrink when memory runs out; nothing else changes."""
+
+    forward: Forward
+    optimizer: torch.optim.Optimizer
+    scaler: Any
+    request: LocalRequest
+    device: Device
+    train: Sequence[Encoded]
+    validation: Sequence[Encoded]
+    folder: Path
+    tokens_per_pass: int
+    reporter: Reporter
+    requested: Callable[[], Literal["pause", "cancel"] | None]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer updates in one pass over the data."""
+        return math.ceil(len(self.train) / self.request.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer updates in the whole job."""
+        return self.steps_per_epoch * self.request.n_epochs
+
+
+def train(trainer: Trainer, state: TrainingState) -> tuple[Ending, TrainingState]:
+    """Run from `state` to the end, or to the next pause or cancel request. Returns how it ended, and the state then.
+
+    Raises `OutOfMemory`, `DiskFull`, or `TrainingFailed` when the loss stops being a number.
+    """
+    total = trainer.total_steps
+    validate_after = evaluation_steps(trainer.steps_per_epoch, trainer.request.n_epochs, trainer.request.evals_per_epoch)
+    began, before = time.monotonic(), state.seconds
+    saved_at, clock = state.step, time.monotonic()
+    epoch_steps: list[list[int]] = []
+    first = state.step
+    while state.step < total and not state.stopped_early:
+        if (request := trainer.requested()) is not None:
+            if request == "pause" and saved_at != state.step:
+                _save(trainer, state)
+            return request, state
+        step, (epoch, within) = state.step + 1, divmod(state.step, trainer.steps_per_epoch)
+        if not epoch_steps or within == 0:
+            epoch_steps = steps_of_epoch(len(trainer.train), trainer.request.batch_size, trainer.request.seed, epoch)
+        batch = [trainer.train[index] for index in epoch_steps[within]]
+        figures = _step(trainer, batch, step)
+        seconds = before + time.monotonic() - began
+        state = state.model_copy(
+            update={
+                "step": step,
+                "trained_tokens": state.trained_tokens + int(figures.pop("trained_tokens")),
+                "seconds": seconds,
+                "tokens_per_pass": trainer.tokens_per_pass,
+            }
+        )
+        due = step in validate_after or step == total
+        if due and trainer.validation:
+            state, measured = _validate(trainer, state)
+            figures |= measured
+        left = (total - step) * (time.monotonic() - began) / (step - first)
+        trainer.reporter.metrics(
+            step=step, total_steps=total, memory_gb=trainer.device.peak_gb(), seconds_left=left, **figures
+        )
+        if due or time.monotonic() - clock > 60 * trainer.request.checkpoint_minutes or state.stopped_early:
+            _save(trainer, state)
+            saved_at, clock = step, time.monotonic()
+    return "finished", state
+
+
+def evaluate(forward: Forward, examples: Sequence[Encoded], tokens_per_pass: int) -> tuple[float, float]:
+    """Mean loss in nats and accuracy over the trained tokens of `examples`. Leaves the model in train mode."""
+    forward.model.eval()
+    loss = correct = 0.0
+    with torch.no_grad():
+        for part in forward.cut(examples, tokens_per_pass):
+            part_loss, part_correct = forward.loss_sum(part)
+            loss += float(part_loss)
+            correct += float(part_correct)
+    forward.model.train()
+    count = max(1, sum(example.n_trained for example in examples))
+    return loss / count, correct / count
+
+
+def _step(trainer: Trainer, batch: Sequence[Encoded], step: int) -> dict[str, float]:
+    """One optimizer update; when memory runs out, again with smaller passes."""
+    while True:
+        try:
+            return _update(trainer, batch, step)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            trainer.optimizer.zero_grad(set_to_none=True)
+            trainer.device.empty_cache()
+            _shrink(trainer, batch, error)
+
+
+def _shrink(trainer: Trainer, batch: Sequence[Encoded], error: BaseException) -> None:
+    """Halve the pass, then recompute activations, then give up."""
+    longest = max(len(example) for example in batch)
+    model = trainer.forward.model
+    if trainer.tokens_per_pass > longest:
+        trainer.tokens_per_pass = max(longest, trainer.tokens_per_pass // 2)
+        trainer.reporter.message(f"memory ran out; passes shrink to {trainer.tokens_per_pass:,} tokens", "warn")
+    elif not getattr(model, "is_gradient_checkpointing", False):
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        trainer.reporter.message("memory ran out; activations are recomputed from now on", "warn")
+    else:
+        raise OutOfMemory(
+            f"memory ran out on an example of {longest:,} tokens, alone in its pass ({str(error).splitlines()[0]}).",
+            hint="Lower local.max_length, set local.quantization: nf4, lower local.lora.r, or take a smaller base model.",
+        ) from error
+
+
+def _update(trainer: Trainer, batch: Sequence[Encoded], step: int) -> dict[str, float]:
+    began = time.monotonic()
+    rate = learning_rate(trainer.request, step, trainer.total_steps)
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = rate
+    count = max(1, sum(example.n_trained for example in batch))
+    loss = torch.zeros((), device=trainer.device.torch)
+    correct = torch.zeros((), dtype=torch.long, device=trainer.device.torch)
+    for number, part in enumerate(trainer.forward.cut(batch, trainer.tokens_per_pass)):
+        seed = (trainer.request.seed * 1_000_003 + step * 1_009 + number) % (1 << 31)
+        part_loss, part_correct = trainer.forward.loss_sum(part, seed=seed)
+        trainer.scaler.scale(part_loss / count).backward()
+        loss += part_loss.detach()
+        correct += part_correct
+    trainer.scaler.unscale_(trainer.optimizer)
+    trained = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(trained, trainer.request.max_grad_norm)
+    mean = float(loss) / count
+    if not math.isfinite(mean):
+        raise TrainingFailed(
+            f"the loss of step {step} is {mean}, not a number; training cannot go on.",
+            hint="Lower hyperparameters.learning_rate_multiplier, or set local.precision: fp32.",
+        )
+    trainer.scaler.step(trainer.optimizer)
+    trainer.scaler.update()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    tokens = sum(len(example) for example in batch)
+    return {
+        "train_loss": mean,
+        "train_mean_token_accuracy": float(correct) / count,
+        "learning_rate": rate,
+        "gradient_norm": float(norm),
+        "tokens_per_second": tokens / (time.monotonic() - began),
+        "trained_tokens": count,
+    }
+
+
+def _validate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dict[str, float]]:
+    loss, accuracy = evaluate(trainer.forward, trainer.validation, trainer.tokens_per_pass)
+    best = state.best_valid_loss
+    better = best is None or loss < best - trainer.request.min_delta
+    if better:
+        state = state.model_copy(update={"best_valid_loss": loss, "best_step": state.step, "bad_validations": 0})
+    else:
+        state = state.model_copy(update={"bad_validations": state.bad_validations + 1})
+    patience = trainer.request.patience
+    if patience is not None and state.bad_validations >= patience:
+        state = state.model_copy(update={"stopped_early": True})
+        trainer.reporter.message(
+            f"stopped early at step {state.step}: validation loss has not fallen for {patience} validations"
+            f" (best {state.best_valid_loss:.4f} at step {state.best_step})"
+        )
+    return state, {"valid_loss": loss, "valid_mean_token_accuracy": accuracy}
+
+
+def _save(trainer: Trainer, state: TrainingState) -> None:
+    path = checkpoint.save(trainer.folder, trainer.forward.model, trainer.optimizer, trainer.scaler, state)
+    trainer.reporter.checkpoint(path, state.step)
+    checkpoint.prune(trainer.folder, trainer.request.keep_checkpoints, [state.best_step])

@@ -1,0 +1,126 @@
+"""Settling "auto": written rules turn a spec's open fields into numbers, and every settlement says why.
+
+    n_epochs        3; more for few examples, fewer for many       the same on every provider
+    batch_size      0.2 % of the examples, 1 to 256                the same on every provider
+    learning_rate_multiplier   1.0 on "local"; elsewhere left to the service, which reports what it took
+
+What depends on the machine or the service (precision, tokens_per_pass, beta, …) is settled by the provider, with
+`ResolvedSpec.with_settled`. Pure: no files, no network, no clock.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from ftbridge.spec import JobSpec
+
+_TARGET_EPOCHS = 3
+_MOST_EPOCHS = 25
+_FEWEST_SEEN = 100
+_MOST_SEEN = 25_000
+_LARGEST_BATCH = 256
+
+
+class Settled(BaseModel):
+    """One field that was "auto": its dotted path, what was asked, the value it got ("auto" if left open), and why."""
+
+    model_config = ConfigDict(frozen=True)
+    field: str
+    asked: Any
+    value: Any
+    reason: str
+
+
+class ResolvedSpec(BaseModel):
+    """A spec whose "auto" fields have values, and how each came by its value."""
+
+    model_config = ConfigDict(frozen=True)
+    spec: JobSpec
+    settled: list[Settled] = []
+
+    def with_settled(self, settled: Settled) -> ResolvedSpec:
+        """A copy in which `settled.field` has `settled.value` and this entry replaces an earlier one for the field.
+
+        Raises `ValueError` for a field the spec does not have, and pydantic's `ValidationError` for a value the spec
+        would refuse: both are bugs in the caller's rule.
+        """
+        document = self.spec.model_dump(exclude_unset=True)
+        *sections, name = settled.field.split(".")
+        place, model = document, type(self.spec)
+        for section in sections:
+            model = _section(model, section, settled.field)
+            place = place.setdefault(section, {})
+        if name not in model.model_fields:
+            raise ValueError(f"a job spec has no field {settled.field}")
+        place[name] = settled.value
+        others = [entry for entry in self.settled if entry.field != settled.field]
+        return ResolvedSpec(spec=JobSpec.model_validate(document), settled=[*others, settled])
+
+    def document(self) -> dict[str, Any]:
+        """What `resolved.json` holds: the whole spec with its values, and `settled`, the list of entries."""
+        entries = [entry.model_dump(mode="json") for entry in self.settled]
+        return {**self.spec.model_dump(mode="json"), "settled": entries}
+
+
+def resolve(spec: JobSpec, train_examples: int, provider: str) -> ResolvedSpec:
+    """Settle the hyperparameters that are "auto" for a job of `train_examples` (1 or more) on `provider`.
+
+    The epochs rule is OpenAI's cookbook's (examples/Chat_finetuning_data_prep.ipynb), written for an earlier generation
+    of models: an estimate of what the service would take. The batch rule is the one OpenAI published for its first
+    fine-tuning endpoint (about 0.2 % of the training examples, at most 256).
+    """
+    if train_examples < 1:
+        raise ValueError(f"train_examples is {train_examples}; a job has at least 1")
+    resolved = ResolvedSpec(spec=spec)
+    asked = spec.hyperparameters
+    if asked.n_epochs == "auto":
+        epochs, reason = _epochs(train_examples)
+        resolved = resolved.with_settled(_entry("n_epochs", epochs, reason))
+    if asked.batch_size == "auto":
+        batch, reason = _batch(train_examples)
+        resolved = resolved.with_settled(_entry("batch_size", batch, reason))
+    if asked.learning_rate_multiplier == "auto":
+        resolved = resolved.with_settled(_entry("learning_rate_multiplier", *_multiplier(provider)))
+    return resolved
+
+
+def _entry(name: str, value: int | float | str, reason: str) -> Settled:
+    return Settled(field=f"hyperparameters.{name}", asked="auto", value=value, reason=reason)
+
+
+def _epochs(examples: int) -> tuple[int, str]:
+    seen = examples * _TARGET_EPOCHS
+    if seen < _FEWEST_SEEN:
+        epochs = min(_MOST_EPOCHS, _FEWEST_SEEN // examples)
+        return epochs, (
+            f"{examples} examples x {_TARGET_EPOCHS} epochs are fewer than {_FEWEST_SEEN}: "
+            f"{_FEWEST_SEEN} // {examples}, at most {_MOST_EPOCHS}"
+        )
+    if seen > _MOST_SEEN:
+        epochs = max(1, _MOST_SEEN // examples)
+        return epochs, (
+            f"{examples:,} examples x {_TARGET_EPOCHS} epochs are more than {_MOST_SEEN:,}: "
+            f"{_MOST_SEEN:,} // {examples:,}, at least 1"
+        )
+    return _TARGET_EPOCHS, f"{_TARGET_EPOCHS} epochs for {_FEWEST_SEEN} to {_MOST_SEEN:,} examples seen in all"
+
+
+def _batch(examples: int) -> tuple[int, str]:
+    """0.2 % rounded half up in whole numbers, so that no platform rounds otherwise."""
+    batch = min(_LARGEST_BATCH, max(1, (examples + 250) // 500))
+    return batch, f"0.2 % of {examples:,} examples, rounded, 1 to {_LARGEST_BATCH}"
+
+
+def _multiplier(provider: str) -> tuple[float | str, str]:
+    if provider == "local":
+        return 1.0, "local.base_learning_rate already suits the tuning, so it is multiplied by 1"
+    return "auto", f"left to the {provider} service, whose base rates are not published"
+
+
+def _section(model: type[BaseModel], name: str, field: str) -> Any:
+    annotation = model.model_fields[name].annotation if name in model.model_fields else None
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        raise ValueError(f"a job spec has no field {field}")
+    return annotation

@@ -1,0 +1,112 @@
+"""The Python SDK: what the command line does, as functions and one object.
+
+    run = ftbridge.run("job.yaml", provider="local")     # to its end
+    run = ftbridge.run(spec, provider="local", wait=False)
+    run.wait()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ftbridge import bridge, files
+from ftbridge.evaluate.evaluate import Evaluation
+from ftbridge.runs import run as folder
+from ftbridge.runs import store
+from ftbridge.spec import JobSpec
+
+
+class Run:
+    """One run, wherever it stands. Everything is read from its folder: other processes may be driving it."""
+
+    def __init__(self, opened: folder.Run) -> None:
+        self._run = opened
+
+    def __repr__(self) -> str:
+        return f"<ftbridge.Run {self.id} {self.state}>"
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._run.id
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self._run.path
+
+    @property
+    def state(self) -> str:
+        """prepared, validating, queued, running, pausing, paused, succeeded, failed, cancelled, or a service's own word."""
+        return self._run.state().state
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The latest training figures, in the names of `ftbridge.providers.base.Metrics`."""
+        return dict(self._run.state().metrics)
+
+    @property
+    def model(self) -> str | None:
+        """The tuned model: a folder, or a service's model name. None until there is one."""
+        tuned = self._run.state().tuned
+        return str(tuned["id"]) if tuned else None
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """What the judge found, or None before that and without a test split."""
+        return bridge.read_evaluation(self._run)
+
+    def summary(self) -> dict[str, Any]:
+        """The document that `ftbridge run --json` prints."""
+        return bridge.summary(self._run)
+
+    def wait(self, watcher: bridge.Watcher | None = None) -> Run:
+        """Follow the run to its end. Raises its error if it ends badly."""
+        bridge.watch(self._run, watcher)
+        return self
+
+    def resume(self, watcher: bridge.Watcher | None = None) -> Run:
+        """Go on with a run that stopped, to its end."""
+        bridge.resume(self._run, watcher)
+        return self
+
+    def cancel(self) -> None:
+        """Ask for the run to end for good."""
+        bridge.cancel(self._run)
+
+    def pause(self) -> None:
+        """Ask for a checkpoint and a stop."""
+        bridge.pause(self._run)
+
+
+def run(
+    spec: JobSpec | Mapping[str, Any] | str | Path,
+    *,
+    provider: str,
+    allow: Sequence[str] = (),
+    wait: bool = True,
+    watcher: bridge.Watcher | None = None,
+) -> Run:
+    """Fine-tune and judge. `spec` is a file, a mapping, or a `JobSpec`.
+
+    With `wait` the call returns when the run is done, and raises what `ftbridge run` would report; without, the run works
+    in a process of its own. Runs are kept in `$FTBRIDGE_HOME`, or `.ftbridge` in the working directory.
+    """
+    started = bridge.start(bridge.Draft.of(spec), provider, allow=allow)
+    if wait:
+        bridge.drive(started, watcher)
+    else:
+        bridge.detach(started)
+    return Run(started)
+
+
+def load_run(name: str | Path) -> Run:
+    """A run by id, unique prefix, folder, or "latest". Raises `RunNotFound`."""
+    return Run(store.find(files.home(), str(name)))
+
+
+def list_runs() -> list[Run]:
+    """All runs, newest first."""
+    return [Run(found) for found in store.runs(files.home())]

@@ -1,0 +1,43 @@
+"""Fixtures shared by all tests: a home of its own for each test, and the real small model, converted once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+
+# Models are converted once for all tests and for `make demo`; the hub is never asked.
+os.environ.setdefault("FTBRIDGE_MODELS", str(REPOSITORY / ".ftbridge" / "models"))
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["NO_COLOR"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """FTBRIDGE_HOME in the test's own folder."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("FTBRIDGE_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base_model_dir() -> Path:
+    """The built-in model: a directory with config, safetensors, tokenizer and chat template."""
+    from ftbridge.providers.local.models import find_model
+
+    return find_model("smollm2-135m-instruct").path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """GPU tests skip, with the reason, where there is no CUDA device."""
+    gpu_items = [item for item in items if item.get_closest_marker("gpu")]
+    if not gpu_items:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in gpu_items:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device; torch sees none here"))
