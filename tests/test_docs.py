@@ -52,7 +52,7 @@ def test_every_field_of_a_spec_is_in_the_table(generate):
     "row",
     [
         "| `hyperparameters.n_epochs` | `auto` or whole number ≥ 1, ≤ 50 | `auto` | Passes over the data, 1 to 50. |",
-        "| `data.train` | text at least 1 character or list of text | **required** | Training examples: a path, a glob, an https URL, ",
+        "| `data.train` | text not empty or list of text, at least 1 | **required** | Training examples: a path, a glob, an https URL, ",
         "| `local.early_stopping.min_delta` | number ≥ 0 | `0.0` | ",
         "| `suffix` | text 1 to 64 characters | absent | ",
         "| `data.validation` | text or number > 0, < 1 | absent | ",

@@ -1,0 +1,280 @@
+"""Answering and judging: candidates answer items into a file that can be taken up again; judging is pure.
+
+    check(items, graders)                    before anything is spent
+    answer(candidate, items, sampler, path)  one JSON line for each answer, as it comes
+    judge(items, predictions, graders)       scores, intervals, paired differences: evaluation.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ftbridge import graders as grading
+from ftbridge.errors import FtbridgeError, ModelUnavailable
+from ftbridge.evaluate.candidates import Candidate
+from ftbridge.evaluate.items import Item
+from ftbridge.evaluate.statistics import mean_interval, paired_difference, wilson
+from ftbridge.files import disk_full_is_an_error, sha256_bytes
+from ftbridge.providers.base import Prompt, Sampler
+from ftbridge.spec import Grader
+
+FEW = 50
+"""Below this many items an evaluation says how little they can tell."""
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Prediction(_Document):
+    """One answer, a line of `predictions/CANDIDATE.jsonl`. It stands for an item while key and prompt are the same."""
+
+    key: str
+    index: int
+    prompt_sha256: str
+    output_text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Score(_Document):
+    """One candidate on one grader."""
+
+    mean: float = Field(description="Mean score over the items, 0 to 1.")
+    ci95: tuple[float, float] = Field(description="95 % interval of the mean.")
+    n: int = Field(description="Items scored.")
+
+
+class Difference(_Document):
+    """Two candidates on one grader, item by item."""
+
+    difference: float = Field(description="Mean of the first minus mean of the second, -1 to 1.")
+    ci95: tuple[float, float] = Field(description="95 % interval of the difference, paired over the items.")
+    n: int = Field(description="Items scored.")
+    better: int = Field(description="Items on which the first scores higher.")
+    worse: int = Field(description="Items on which the first scores lower.")
+    same: int = Field(description="Items on which both score the same.")
+
+
+class Evaluation(_Document):
+    """What the judge found: `evaluation.json`."""
+
+    items: int = Field(description="Items that every candidate answered.")
+    graders: list[str] = Field(description="Names of the graders, in the order of the spec.")
+    candidates: dict[str, dict[str, Score]] = Field(description="Score by candidate and grader.")
+    paired: dict[str, dict[str, Difference]] = Field(
+        default={}, description='Difference by pair ("tuned-base": tuned minus base) and grader.'
+    )
+    notes: list[str] = Field(default=[], description="What a reader of these figures should know.")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of `evaluation.json`."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Evaluation.model_json_schema()}
+
+
+def check(items: Sequence[Item], graders: Sequence[Grader]) -> None:
+    """Raise, before any answer exists, the `GraderError` that judging these items would raise; it names the line."""
+    for item in items:
+        for grader in graders:
+            try:
+                grading.check(grader, item.fields)
+            except grading.GraderError as error:
+                raise grading.GraderError(f"test example {item.line}: {error.message}", hint=error.hint) from None
+
+
+def answer(
+    candidate: Candidate,
+    items: Sequence[Item],
+    sampler: Sampler,
+    path: Path,
+    *,
+    max_tokens: int,
+    batch_size: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Prediction]:
+    """Let a candidate answer the items into `path`; returns the predictions in the order of the items.
+
+    Every answer is written as it comes. Called again, it asks only what has no answer yet: items whose key or prompt
+    changed count as unanswered, and a line torn by a crash is cut off. A candidate that shares another's answers copies
+    them from the file beside `path`. `on_progress` hears (answered, total), first of what is there already.
+    Raises `ModelUnavailable` when the sampler ends without answering all, `DiskFull`, and whatever the sampler raises;
+    in every case the answers so far are kept.
+    """
+    prompts = {item.key: candidate.prompt(item) for item in items}
+    hashes = {key: _hash(prompt) for key, prompt in prompts.items()}
+    index = {item.key: item.index for item in items}
+    tell = on_progress or (lambda done, total: None)
+    _mend(path)
+    done = {told.key: told for told in read_predictions(path) if hashes.get(told.key) == told.prompt_sha256}
+    with disk_full_is_an_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a", encoding="utf-8", newline="\n")
+
+    def keep(told: Prediction) -> None:
+        with disk_full_is_an_error(path):
+            stream.write(_line(told))
+            stream.flush()
+        done[told.key] = told
+        tell(len(done), len(prompts))
+
+    with stream:
+        if done:
+            tell(len(done), len(prompts))
+        for shared in _shared(candidate, path):
+            if hashes.get(shared.key) == shared.prompt_sha256 and shared.key not in done:
+                keep(shared)
+        if waiting := [prompt for key, prompt in prompts.items() if key not in done]:
+            for completion in sampler.generate(waiting, max_tokens=max_tokens, batch_size=batch_size):
+                if completion.key not in prompts:
+                    raise RuntimeError(f"the sampler answered {completion.key!r}, which it was not asked")
+                keep(
+                    Prediction(
+                        key=completion.key,
+                        index=index[completion.key],
+                        prompt_sha256=hashes[completion.key],
+                        output_text=completion.text,
+                        finish_reason=completion.finish_reason,
+                        prompt_tokens=completion.prompt_tokens,
+                        completion_tokens=completion.completion_tokens,
+                    )
+                )
+        with disk_full_is_an_error(path):
+            os.fsync(stream.fileno())
+    if missing := len(prompts) - len(done):
+        raise ModelUnavailable(
+            f"{candidate.name} answered {len(done)} of {len(prompts)} items and stopped.",
+            hint=f"Resume the run: only the {missing} missing are asked again.",
+        )
+    return [done[key] for key in prompts]
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """The whole lines of a predictions file; of several for one key, the last. None when there is no file.
+
+    A damaged line is no answer: it is passed over here, and its item is asked again by `answer`.
+    """
+    predictions: dict[str, Prediction] = {}
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+        if (told := _parse(line)) is not None:
+            predictions[told.key] = told
+    return list(predictions.values())
+
+
+def judge(
+    items: Sequence[Item], predictions: Mapping[str, Sequence[Prediction]], graders: Sequence[Grader]
+) -> Evaluation:
+    """Score every candidate's answers to the same items, and compare tuned with each other candidate item by item.
+
+    Raises `FtbridgeError` when a candidate has not answered every item, `GraderError` when a template names what is not
+    there, `ValueError` without items.
+    """
+    scored = scores(items, predictions, graders)
+    pairs = [("tuned", other) for other in scored if other != "tuned"] if "tuned" in scored else []
+    return Evaluation(
+        items=len(items),
+        graders=[grader.name for grader in graders],
+        candidates={name: {grader: _score(values) for grader, values in by.items()} for name, by in scored.items()},
+        paired={
+            f"{first}-{second}": {
+                grader: _difference(values, scored[second][grader]) for grader, values in scored[first].items()
+            }
+            for first, second in pairs
+        },
+        notes=_notes(items, predictions, graders),
+    )
+
+
+def scores(
+    items: Sequence[Item], predictions: Mapping[str, Sequence[Prediction]], graders: Sequence[Grader]
+) -> dict[str, dict[str, list[float]]]:
+    """Score by candidate and grader, one for each item in the order of `items`. Raises as `judge` does."""
+    if not items:
+        raise ValueError("there are no items to judge")
+    scored: dict[str, dict[str, list[float]]] = {}
+    for name, told in predictions.items():
+        answers = {prediction.key: {"output_text": prediction.output_text} for prediction in told}
+        if missing := [item.line for item in items if item.key not in answers]:
+            raise FtbridgeError(
+                f"{name} has no answer to {len(missing)} of {len(items)} test examples (the first is {missing[0]}).",
+                hint="Candidates are compared on the same items only. Let it answer the rest first.",
+            )
+        scored[name] = {
+            grader.name: [grading.score(grader, item.fields, answers[item.key]) for item in items] for grader in graders
+        }
+    return scored
+
+
+def _score(values: Sequence[float]) -> Score:
+    mean, low, high = mean_interval(values)
+    return Score(mean=mean, ci95=(low, high), n=len(values))
+
+
+def _difference(first: Sequence[float], second: Sequence[float]) -> Difference:
+    difference, low, high = paired_difference(first, second)
+    better = sum(a > b for a, b in zip(first, second, strict=True))
+    worse = sum(a < b for a, b in zip(first, second, strict=True))
+    n = len(first)
+    return Difference(difference=difference, ci95=(low, high), n=n, better=better, worse=worse, same=n - better - worse)
+
+
+def _notes(
+    items: Sequence[Item], predictions: Mapping[str, Sequence[Prediction]], graders: Sequence[Grader]
+) -> list[str]:
+    notes = []
+    if len(items) < FEW:
+        low, high = wilson(len(items) / 2, len(items))
+        count = "1 item is" if len(items) == 1 else f"{len(items)} items are"
+        notes.append(f"{count} few: an interval on so few spans up to {100 * (high - low):.0f} points.")
+    keys = {item.key for item in items}
+    for name, told in predictions.items():
+        answered = {prediction.key: prediction.finish_reason for prediction in told if prediction.key in keys}
+        if cut := sum(reason == "length" for reason in answered.values()):
+            notes.append(f"{name}: {cut} of {len(items)} answers were cut off at the token limit.")
+    for grader in graders:
+        if not grading.reads_answer(grader):
+            notes.append(f"{grader.name} never looks at the answer: no template of it names {{{{ sample.output_text }}}}.")
+    return notes
+
+
+def _shared(candidate: Candidate, path: Path) -> list[Prediction]:
+    return read_predictions(path.with_name(f"{candidate.shares}.jsonl")) if candidate.shares else []
+
+
+def _hash(prompt: Prompt) -> str:
+    asked = prompt.model_dump(mode="json", exclude={"key"}, exclude_none=True)
+    return sha256_bytes(json.dumps(asked, sort_keys=True).encode())
+
+
+def _line(told: Prediction) -> str:
+    return json.dumps(told.model_dump(), ensure_ascii=False) + "\n"
+
+
+def _parse(line: bytes) -> Prediction | None:
+    try:
+        return Prediction.model_validate_json(line)
+    except ValidationError:
+        return None
+
+
+def _mend(path: Path) -> None:
+    """End the last line, or cut it off when it is torn, so that what is appended begins a line of its own."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    tail = content[content.rfind(b"\n") + 1 :]
+    if not tail:
+        return
+    with disk_full_is_an_error(path), path.open("r+b") as stream:
+        if _parse(tail) is not None:
+            stream.seek(0, os.SEEK_END)
+            stream.write(b"\n")
+        else:
+            stream.truncate(len(content) - len(tail))

@@ -1,0 +1,94 @@
+"""Items: what every candidate is asked, read from a canonical test split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftbridge.data.examples import ChatExample, ExampleError, FunctionCall, Message, parse_example
+from ftbridge.errors import DataError, UsageError
+from ftbridge.files import sha256_bytes
+
+
+@dataclass(frozen=True)
+class Item:
+    """One test example, seen by the judge.
+
+    `key` names it by content and place: 16 hex digits of the SHA-256 of its canonical line, and `index`, its place in the
+    split from 0. `prompt` is every message before the last; `fields` is what graders see as `item`.
+    """
+
+    key: str
+    index: int
+    prompt: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...]
+    fields: Mapping[str, Any]
+
+    @property
+    def line(self) -> int:
+        """The item's line in its file, from 1."""
+        return self.index + 1
+
+
+def load_items(path: Path) -> list[Item]:
+    """The items of a canonical JSONL file, in order. Raises `DataError` naming a bad line, `UsageError` for no file."""
+    return [_item(index, line, parse_line(line, path, index + 1)) for index, line in enumerate(read_lines(path))]
+
+
+def read_lines(path: Path) -> list[bytes]:
+    """The lines of a canonical file, without their ends. Raises `UsageError` when it cannot be read."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from None
+    # Only \n ends a line: JSON text may hold other characters that Python's splitlines would cut at.
+    return content.removesuffix(b"\n").split(b"\n") if content else []
+
+
+def parse_line(line: bytes, path: Path, number: int) -> ChatExample:
+    """One canonical line as an example. Raises `DataError` that begins with file and line number."""
+    try:
+        return parse_example(json.loads(line))
+    except ExampleError as error:
+        problems = [f"{path}:{number} {field} {text}" for field, text in error.problems]
+    except ValueError as error:
+        problems = [f"{path}:{number} is not valid JSON: {error}."]
+    raise DataError("\n".join(problems), problems=problems)
+
+
+def reference(answer: Message) -> str:
+    """The expected answer as text: what it says, or the JSON of its calls when it calls tools.
+
+    Calls become `[{"name": ..., "arguments": {...}}]`, spaced as `json.dumps` does, without their ids, which differ every
+    time; arguments that are not a JSON text stay text.
+    """
+    calls = [call.function for call in answer.tool_calls or []] or [answer.function_call]
+    told = [{"name": call.name, "arguments": _arguments(call)} for call in calls if call is not None]
+    return json.dumps(told, ensure_ascii=False) if told else answer.text
+
+
+def _item(index: int, line: bytes, example: ChatExample) -> Item:
+    return Item(
+        key=f"{sha256_bytes(line)[:16]}-{index}",
+        index=index,
+        prompt=tuple(without_weight(message) for message in example.prompt),
+        tools=tuple(example.tools or ()),
+        fields={"reference": reference(example.answer), **example.extra},
+    )
+
+
+def without_weight(message: Message) -> Message:
+    """The message as a conversation has it: `weight` concerns training, and services refuse it in a prompt."""
+    return Message.model_validate(message.model_dump(exclude={"weight"}, exclude_unset=True))
+
+
+def _arguments(call: FunctionCall) -> Any:
+    if not isinstance(call.arguments, str):
+        return call.arguments
+    try:
+        return json.loads(call.arguments)
+    except ValueError:
+        return call.arguments

@@ -1,0 +1,1 @@
+"""Runs: a folder each, whose journal is the truth."""
