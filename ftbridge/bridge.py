@@ -33,7 +33,7 @@ from ftbridge.errors import (
     from_document,
 )
 from ftbridge.evaluate.candidates import Candidate, candidates_of
-from ftbridge.evaluate.evaluate import Evaluation, Prediction, answer, judge, read_predictions
+from ftbridge.evaluate.evaluate import Evaluation, Prediction, answer, check, judge, read_predictions
 from ftbridge.evaluate.items import Item, load_items
 from ftbridge.lowering import Lowering
 from ftbridge.providers.base import JobEvent, JobHandle, JobStatus, Provider, Sampler, Submission, TunedModel
@@ -120,6 +120,7 @@ def start(draft: Draft, provider: str, *, allow: Sequence[str] = (), home: Path 
         resolved = resolve(draft.spec, manifest.splits["train"].examples, provider)
         lowering = backend.lower(resolved)
         lowering.stop_if_refused(allow)
+        _check_graders(draft.spec, scratch / "data" / "test.jsonl")
         run = Run.create(
             home or files.home(), name=draft.spec.name, provider=provider, spec_text=draft.text, spec_suffix=draft.suffix
         )
@@ -136,6 +137,7 @@ def dry_run(draft: Draft, provider: str, *, allow: Sequence[str] = ()) -> tuple[
     """What `start` would settle, without a run."""
     with files.scratch_folder(files.home()) as scratch:
         manifest = prepare(draft.spec, base=draft.base, out=scratch / "data")
+        _check_graders(draft.spec, scratch / "data" / "test.jsonl")
     resolved = resolve(draft.spec, manifest.splits["train"].examples, provider)
     lowering = providers.load(provider).lower(resolved)
     lowering.stop_if_refused(allow)
@@ -326,6 +328,12 @@ def _ask(run: Run, request: str) -> None:
         if handle is not None:
             _Life(run, Silent()).settle(handle, request)
         run.append("cancelled" if request == "cancel" else "paused")
+
+
+def _check_graders(spec: JobSpec, test: Path) -> None:
+    """Refuse, before anything is trained, graders that name fields no test item has."""
+    if test.exists():
+        check(load_items(test), spec.evaluation.graders)
 
 
 def _as_json(spec: JobSpec) -> str:

@@ -4,6 +4,8 @@
     zero_shot   the same, under the name people look for: it shares base's answers and generates nothing
     few_shot    the base model, shown training examples first
     tuned       the tuned model, asked with the item's own prompt
+
+What a candidate runs on is the caller's business: it hands a sampler to `answer`.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
     check(items, graders)                    before anything is spent
     answer(candidate, items, sampler, path)  one JSON line for each answer, as it comes
     judge(items, predictions, graders)       scores, intervals, paired differences: evaluation.json
+
+A candidate is compared with others on the same items only; an answer stands for an item while its prompt is the same.
 """
 
 from __future__ import annotations
@@ -240,7 +242,7 @@ def _notes(
             notes.append(f"{name}: {cut} of {len(items)} answers were cut off at the token limit.")
     for grader in graders:
         if not grading.reads_answer(grader):
-            notes.append(f"{grader.name} never looks at the answer: no template of it names {{{{ sample.output_text }}}}.")
+            notes.append(f"{grader.name} never looks at the answer: its templates name nothing of sample.")
     return notes
 
 

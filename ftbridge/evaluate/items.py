@@ -17,8 +17,8 @@ from ftbridge.files import sha256_bytes
 class Item:
     """One test example, seen by the judge.
 
-    `key` names it by content and place: 16 hex digits of the SHA-256 of its canonical line, and `index`, its place in the
-    split from 0. `prompt` is every message before the last; `fields` is what graders see as `item`.
+    `key` names it by content and place: 16 hex digits of the SHA-256 of its canonical line, and `index`, its place in
+    the split from 0. `prompt` is every message before the last; `fields` is what graders see as `item`.
     """
 
     key: str
@@ -62,11 +62,13 @@ def parse_line(line: bytes, path: Path, number: int) -> ChatExample:
 def reference(answer: Message) -> str:
     """The expected answer as text: what it says, or the JSON of its calls when it calls tools.
 
-    Calls become `[{"name": ..., "arguments": {...}}]`, spaced as `json.dumps` does, without their ids, which differ every
-    time; arguments that are not a JSON text stay text.
+    Calls become `[{"name": ..., "arguments": {...}}]`, spaced as `json.dumps` does, without their ids, which differ
+    every time; arguments that are not a JSON text stay text.
     """
-    calls = [call.function for call in answer.tool_calls or []] or [answer.function_call]
-    told = [{"name": call.name, "arguments": _arguments(call)} for call in calls if call is not None]
+    calls = [call.function for call in answer.tool_calls or []]
+    if answer.function_call is not None:
+        calls.append(answer.function_call)
+    told = [{"name": call.name, "arguments": _arguments(call)} for call in calls]
     return json.dumps(told, ensure_ascii=False) if told else answer.text
 
 

@@ -19,7 +19,7 @@ _Z = NormalDist().inv_cdf(1 - _TAIL)
 _RESAMPLES = 10_000
 _FEWEST_RESAMPLES = 1_000
 _DRAWS = 5_000_000
-_SEED = 20_221_123
+_SEED = 0
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:

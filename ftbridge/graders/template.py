@@ -2,13 +2,14 @@
 
     "{{item.reference}}"   "{{ item.tags[0].name }}"   "Answer: {{ sample.output_text }}"
 
-Two namespaces, item and sample; keys after dots, list positions (from 0) in brackets; spaces inside the braces are free. A
-key holds no space, dot, bracket or brace. There are no expressions: a template can read a value and nothing else. Text
-becomes itself, every other value its JSON. Source: OpenAI's graders guide.
+Two namespaces, item and sample; keys after dots, list positions (from 0) in brackets; spaces inside the braces are
+free. A key holds no space, dot, bracket or brace. There are no expressions: a template reads values and does nothing
+else. Text becomes itself, every other value its JSON. Source: OpenAI's graders guide.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -33,9 +34,8 @@ def render(template: str, item: Mapping[str, Any], sample: Mapping[str, Any], *,
     Raises `GraderError` for a template that cannot be read and for a variable that is not there.
     """
     names = {"item": item, "sample": sample}
-    return "".join(
-        _text(_value(piece, names, grader)) if is_variable else piece for is_variable, piece in _pieces(template, grader)
-    )
+    pieces = _pieces(template, grader)
+    return "".join(_text(_value(piece, names, grader)) if is_variable else piece for is_variable, piece in pieces)
 
 
 def variables(template: str, *, grader: str = "") -> list[str]:
@@ -46,7 +46,8 @@ def variables(template: str, *, grader: str = "") -> list[str]:
     return list(dict.fromkeys(piece for is_variable, piece in _pieces(template, grader) if is_variable))
 
 
-def _pieces(template: str, grader: str) -> list[tuple[bool, str]]:
+@functools.lru_cache(maxsize=256)
+def _pieces(template: str, grader: str) -> tuple[tuple[bool, str], ...]:
     """Literal text (False) and variables (True), in order."""
     pieces: list[tuple[bool, str]] = []
     for position, piece in enumerate(_TAG.split(template)):
@@ -59,7 +60,7 @@ def _pieces(template: str, grader: str) -> list[tuple[bool, str]]:
             start = piece[piece.index("{{") :]
             raise GraderError(f"{_prefix(grader)}{_short(start)} opens a variable and never closes it.", hint=_HOW)
         pieces.append((is_variable, piece))
-    return pieces
+    return tuple(pieces)
 
 
 def _value(path: str, names: Mapping[str, Mapping[str, Any]], grader: str) -> Any:

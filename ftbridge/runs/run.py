@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import time
@@ -176,6 +177,12 @@ class Run:
         """The spec as given, parsed."""
         path = self.spec_path
         return JobSpec.from_dict(parse(path.read_text(encoding="utf-8-sig"), path.suffix, str(path)), where=str(path))
+
+    def resolved_spec(self) -> JobSpec:
+        """The spec with every general "auto" settled, as recorded in resolved.json."""
+        document = json.loads(self.resolved_path.read_text(encoding="utf-8"))
+        document.pop("settled", None)
+        return JobSpec.from_dict(document, where=str(self.resolved_path))
 
     def append(self, type: str, /, *, sync: bool = True, **data: Any) -> Event:
         """Journal one event."""

@@ -1,0 +1,314 @@
+"""Tables for the terminal: evaluations, runs, lowering reports.
+
+Everything reads at 80 columns and without colour; colour adds to what the words say.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from ftbridge.evaluate.evaluate import Difference, Evaluation, Score
+from ftbridge.lowering import FieldReport, Lowering
+
+_STATES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "paused": "yellow", "pausing": "yellow"}
+_OUTCOMES = {"exact": "green", "translated": "cyan", "approximated": "yellow", "refused": "bold red", "unused": "dim"}
+_STRIP_WIDTH = 21
+_NAME_WIDTH = 24
+_ID_WIDTH = 44
+
+
+class RunLike(Protocol):
+    """What is shown of a run; `ftbridge.runs.run.RunState` is one. Times are seconds since 1970."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def provider(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def stage(self) -> str: ...
+    @property
+    def created(self) -> float: ...
+    @property
+    def updated(self) -> float: ...
+    @property
+    def finished(self) -> float | None: ...
+    @property
+    def data(self) -> Mapping[str, Any] | None: ...
+    @property
+    def metrics(self) -> Mapping[str, Any]: ...
+    @property
+    def tuned(self) -> Mapping[str, Any] | None: ...
+    @property
+    def error(self) -> Mapping[str, Any] | None: ...
+
+
+# Evaluations
+
+
+def evaluation_table(evaluation: Evaluation) -> RenderableType:
+    """Candidates by graders, base first and tuned last, each with its 95 % interval; below, what tuning changed."""
+    names = sorted(evaluation.candidates, key=lambda name: (name == "tuned", name != "base"))
+    graders = evaluation.graders
+    table = _one_grader(evaluation, names, graders[0]) if len(graders) == 1 else _ManyGraders(evaluation, names)
+    said: list[RenderableType] = [
+        _sentence(first, second, grader, difference)
+        for first, second in itertools.permutations(evaluation.candidates, 2)
+        if second != "zero_shot"  # base under another name: one sentence is enough
+        for grader, difference in evaluation.paired.get(f"{first}-{second}", {}).items()
+    ]
+    notes = [Text(f"Note: {note}", style="yellow") for note in evaluation.notes]
+    return Group(table, *([Text()] if said or notes else []), *said, *notes)
+
+
+def _one_grader(evaluation: Evaluation, names: Sequence[str], grader: str) -> Table:
+    table = _table()
+    table.add_column(Text("candidate"), overflow="fold")
+    table.add_column(Text(grader), no_wrap=True)
+    table.add_column(_Scale(), width=_STRIP_WIDTH, no_wrap=True)
+    for name in names:
+        score = evaluation.candidates[name][grader]
+        table.add_row(_name(name), _score(score), _Strip(score), style="bold" if name == "tuned" else "")
+    return table
+
+
+class _ManyGraders:
+    """As many graders side by side as fit, then the next table below."""
+
+    def __init__(self, evaluation: Evaluation, names: Sequence[str]) -> None:
+        self.evaluation, self.names = evaluation, names
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        first = min(_NAME_WIDTH, max(map(len, [*self.names, "candidate"])))
+        cell = max(_score(score).cell_len for by in self.evaluation.candidates.values() for score in by.values())
+        abreast = max(1, (options.max_width - first) // (cell + 2))
+        graders = self.evaluation.graders
+        for start in range(0, len(graders), abreast):
+            table = _table()
+            table.add_column(Text("candidate"), width=first, overflow="fold")
+            shown = graders[start : start + abreast]
+            for grader in shown:
+                table.add_column(Text(grader), width=cell, overflow="fold")
+            for name in self.names:
+                cells = [_score(self.evaluation.candidates[name][grader]) for grader in shown]
+                table.add_row(_name(name), *cells, style="bold" if name == "tuned" else "")
+            if start:
+                yield Text()
+            yield table
+
+
+def _score(score: Score) -> Text:
+    low, high = (f"{100 * end:.1f}" for end in score.ci95)
+    return Text.assemble(f"{100 * score.mean:5.1f} %  ", (f"[{low}, {high}]", "dim"), no_wrap=True)
+
+
+def _sentence(first: str, second: str, grader: str, found: Difference) -> Text:
+    """One difference in words; it is called better or worse only when the interval says so."""
+    low, high = found.ci95
+    items = "1 item" if found.n == 1 else f"{found.n} items"
+    points = abs(100 * found.difference)
+    if low > 0 or high < 0:
+        side, style = ("above", "green") if low > 0 else ("below", "red")
+        ends = (low, high) if low > 0 else (-high, -low)
+        told = f"{first} is {points:.1f} points {side} {second} on {grader}"
+        interval = f"95 % interval {100 * ends[0]:.1f} to {100 * ends[1]:.1f}"
+    else:
+        style = "yellow"
+        told = f"{first} and {second} cannot be told apart on {grader}: {100 * found.difference:+.1f} points"
+        interval = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
+    return Text(f"{told} ({interval}, {items}; {found.better} better, {found.worse} worse).", style=style)
+
+
+class _Strip:
+    """A score on a line from 0 to 100: a dot for the mean, a bar for its interval."""
+
+    def __init__(self, score: Score) -> None:
+        self.score = score
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = min(options.max_width, _STRIP_WIDTH)
+        low, mean, high = (
+            min(width - 1, max(0, round(value * (width - 1))))
+            for value in (self.score.ci95[0], self.score.mean, self.score.ci95[1])
+        )
+        strip = Text("·" * width, style="dim")
+        strip = Text.assemble(strip[:low], ("━" * (mean - low) + "●" + "━" * (high - mean), "cyan"), strip[high + 1 :])
+        yield strip
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(_STRIP_WIDTH, _STRIP_WIDTH)
+
+
+class _Scale:
+    """The heading of strips: where 0, 50 and 100 lie."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text("0" + "50".center(_STRIP_WIDTH - 4) + "100", style="dim")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(_STRIP_WIDTH, _STRIP_WIDTH)
+
+
+# Runs
+
+
+def runs_table(runs: Sequence[RunLike]) -> RenderableType:
+    """One line for each run, in the order given: id, state, figures, age."""
+    table = _table()
+    for heading in ("run", "state", "progress", "loss", "started"):
+        right = heading in ("loss", "started")
+        table.add_column(heading, overflow="fold", justify="right" if right else "left", no_wrap=heading != "progress")
+    for run in runs:
+        step, total = run.metrics.get("step"), run.metrics.get("total_steps")
+        progress = f"step {step}/{total}" if step is not None and run.stage == "training" else run.stage
+        loss = run.metrics.get("valid_loss", run.metrics.get("train_loss"))
+        table.add_row(
+            Text(run.id),
+            _state(run.state),
+            Text(progress),
+            Text(f"{loss:.3f}" if loss is not None else ""),
+            Text(_ago(run.created)),
+        )
+    table.columns[0].no_wrap = max((len(run.id) for run in runs), default=0) <= _ID_WIDTH
+    return table
+
+
+def run_panel(run: RunLike) -> RenderableType:
+    """One run: state, data, training figures, tuned model, error."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, told in _facts(run):
+        grid.add_row(label, told)
+    return Panel(grid, title=Text(run.id, style="bold"), title_align="left", border_style="dim", expand=False)
+
+
+def _facts(run: RunLike) -> Iterator[tuple[str, Text]]:
+    stage = f", {run.stage}" if run.stage not in ("", "done") else ""
+    yield "state", Text.assemble(_state(run.state), stage)
+    yield "provider", Text(run.provider)
+    end = run.finished if run.finished is not None else run.updated
+    yield "started", Text(f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(run.created))}, {_ago(run.created)}")
+    if end > run.created:
+        yield ("took" if run.finished is not None else "so far"), Text(_span(end - run.created))
+    if run.data:
+        splits = [f"{name} {split['examples']:,}" for name, split in run.data.get("splits", {}).items()]
+        yield "examples", Text(" · ".join(splits))
+    figures = run.metrics
+    if figures.get("step") is not None:
+        of = f" of {figures['total_steps']}" if figures.get("total_steps") else ""
+        yield "step", Text(f"{figures['step']}{of}")
+    if losses := [
+        f"{word} {figures[key]:.3f}"
+        for word, key in (("train", "train_loss"), ("validation", "valid_loss"))
+        if figures.get(key) is not None
+    ]:
+        yield "loss", Text(" · ".join(losses))
+    if figures.get("valid_mean_token_accuracy") is not None:
+        yield "accuracy", Text(f"{100 * figures['valid_mean_token_accuracy']:.1f} % of validation tokens")
+    if run.tuned:
+        yield "tuned model", Text(str(run.tuned["id"]))
+    if run.error:
+        yield "error", Text(str(run.error.get("message") or run.error.get("kind") or "unknown"), style="red")
+        if run.error.get("hint"):
+            yield "what to do", Text(str(run.error["hint"]))
+
+
+def _state(state: str) -> Text:
+    return Text(state, style=_STATES.get(state, "cyan"))
+
+
+def _ago(moment: float) -> str:
+    seconds = time.time() - moment
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= (2 if unit == "days" else 1) * length:
+            return f"{seconds // length:.0f} {unit} ago"
+    return "just now"
+
+
+def _span(seconds: float) -> str:
+    """A duration in its largest unit, or two of them while both matter."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} days"
+    if hours:
+        return f"{hours} h {minutes_left:02d} min"
+    return f"{minutes} min" if minutes >= 10 else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+# Lowering
+
+
+def lowering_table(lowering: Lowering) -> RenderableType:
+    """How each field of the spec fared, section by section; below, how many of each outcome."""
+    table = _table()
+    table.add_column("field", overflow="fold", no_wrap=False)
+    table.add_column("outcome", no_wrap=True)
+    table.add_column("asked → given, and how", overflow="fold", ratio=1)
+    section = ""
+    for report in lowering.fields:
+        parent, _, name = report.field.rpartition(".")
+        if parent and parent != section:
+            table.add_row(Text(parent, style="bold"), "", "")
+        section = parent
+        indent = 1 if parent else 0
+        outcome = Text(report.outcome, style=_OUTCOMES[report.outcome])
+        table.add_row(Padding(Text(name), (0, 0, 0, indent)), outcome, _story(report))
+    counts = [
+        (f"{sum(report.outcome == outcome for report in lowering.fields)} {outcome}", style)
+        for outcome, style in _OUTCOMES.items()
+        if any(report.outcome == outcome for report in lowering.fields)
+    ]
+    parts = [part for count in counts for part in (count, ", ")][:-1]
+    return Group(table, Text.assemble(f"{lowering.provider}: ", *parts, "."))
+
+
+def _story(report: FieldReport) -> Text:
+    asked, given = _shown(report.asked), _shown(report.given)
+    if report.asked is None and report.given is None:
+        values = "" if report.how else "not set"
+    else:
+        values = asked if asked == given or report.outcome in ("unused", "refused") else f"{asked} → {given}"
+    told = Text(values, style="dim" if report.outcome == "unused" else "")
+    if report.how:
+        told.append(f": {report.how}" if values else report.how, style="dim" if report.outcome != "refused" else "red")
+    return told
+
+
+def _shown(value: Any) -> str:
+    """A value as people write it; what is absent is told in words."""
+    if value is None:
+        return "not set"
+    if isinstance(value, list) and value and all(isinstance(entry, dict) and "name" in entry for entry in value):
+        return ", ".join(str(entry["name"]) for entry in value)
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, ensure_ascii=False) if value else "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# Shared
+
+
+def _table() -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+
+
+def _name(candidate: str) -> Text:
+    return Text(candidate, style="bold" if candidate == "tuned" else "")

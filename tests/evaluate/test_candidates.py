@@ -1,0 +1,129 @@
+"""Candidates: which prompts they ask, and which training examples are shown."""
+
+import json
+
+import pytest
+
+from ftbridge.data.examples import parse_example
+from ftbridge.evaluate.candidates import candidates_of, few_shot
+from ftbridge.evaluate.items import load_items
+from ftbridge.spec import JobSpec
+
+
+def _chat(question, answer, system="Answer shortly.", **answer_keys):
+    return {
+        "messages": [
+            {"role": "system", "content": system},
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": answer, **answer_keys},
+        ]
+    }
+
+
+def _write(path, documents):
+    path.write_text("".join(parse_example(document).canonical() + "\n" for document in documents))
+    return path
+
+
+def _told(prompt):
+    return [(message.role, message.text) for message in prompt.messages]
+
+
+@pytest.fixture
+def train(tmp_path):
+    return _write(tmp_path / "train.jsonl", [_chat(f"q{n}", f"a{n}", system="Training's own.") for n in range(12)])
+
+
+@pytest.fixture
+def item(tmp_path):
+    return load_items(_write(tmp_path / "test.jsonl", [_chat("the question", "the answer")]))[0]
+
+
+def _spec(baselines):
+    return JobSpec.from_dict(
+        {
+            "name": "t",
+            "data": {"train": "train.jsonl"},
+            "model": {"local": "m"},
+            "seed": 3,
+            "evaluation": {"baselines": baselines, "few_shot_examples": 2},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("baselines", "names"),
+    [
+        ([], ["base", "tuned"]),
+        (["few_shot", "zero_shot"], ["base", "zero_shot", "few_shot", "tuned"]),
+        (["few_shot"], ["base", "few_shot", "tuned"]),
+    ],
+)
+def test_a_spec_gets_base_its_baselines_and_tuned_in_that_order(train, baselines, names):
+    assert [candidate.name for candidate in candidates_of(_spec(baselines), train)] == names
+
+
+def test_base_zero_shot_and_tuned_ask_the_items_own_prompt(train, item):
+    for candidate in candidates_of(_spec(["zero_shot"]), train):
+        assert candidate.prompt(item).messages == item.prompt
+        assert candidate.prompt(item).key == item.key
+        assert candidate.shares == ("base" if candidate.name == "zero_shot" else None)
+
+
+def test_training_is_not_read_unless_few_shot_asks(tmp_path, item):
+    candidates = candidates_of(_spec(["few_shot"]), tmp_path / "none.jsonl")
+    assert candidates[0].prompt(item).messages == item.prompt
+
+
+def test_examples_stand_as_turns_between_the_system_message_and_the_question(train, item):
+    told = _told(few_shot(train, examples=3, seed=1).prompt(item))
+    assert told[0] == ("system", "Answer shortly.")
+    assert told[-1] == ("user", "the question")
+    shown = told[1:-1]
+    assert [role for role, _ in shown] == ["user", "assistant"] * 3
+    assert all(
+        answer == question.replace("q", "a") for (_, question), (_, answer) in zip(shown[::2], shown[1::2], strict=True)
+    )
+    assert len({question for _, question in shown[::2]}) == 3
+
+
+def test_the_seed_chooses_and_the_order_of_the_file_does_not(tmp_path, train, item):
+    def chosen(path, seed):
+        return _told(few_shot(path, examples=4, seed=seed).prompt(item))
+
+    lines = train.read_text().splitlines()
+    turned = tmp_path / "turned.jsonl"
+    turned.write_text("\n".join(reversed(lines)) + "\n")
+    assert chosen(train, 1) == chosen(turned, 1)
+    assert len({json.dumps(chosen(train, seed)) for seed in range(5)}) > 1
+
+
+def test_an_example_that_is_the_question_itself_is_replaced_by_the_next(tmp_path, train):
+    ask = few_shot(train, examples=3, seed=1)
+    items = load_items(_write(tmp_path / "same.jsonl", [_chat(f"q{n}", "?") for n in range(12)]))
+    for item in items:
+        told = _told(ask.prompt(item))
+        assert len(told) == 8
+        assert told.count(told[-1]) == 1
+
+
+def test_answers_that_teach_nothing_or_call_tools_are_not_shown(tmp_path, item):
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    unlearned = {
+        "messages": [
+            {"role": "user", "content": "u"},
+            {"role": "assistant", "content": "first"},
+            {"role": "user", "content": "v"},
+            {"role": "assistant", "content": "bad", "weight": 0},
+        ]
+    }
+    documents = [
+        _chat("calls", None, tool_calls=[call]),
+        unlearned,
+        _chat("q", "a", weight=1),
+        _chat("q", "b", weight=1),
+    ]
+    prompt = few_shot(_write(tmp_path / "train.jsonl", documents), examples=4, seed=1).prompt(item)
+    told = _told(prompt)[1:-1]
+    assert told in ([("user", "q"), ("assistant", "a")], [("user", "q"), ("assistant", "b")])
+    assert all("weight" not in message.model_fields_set for message in prompt.messages)

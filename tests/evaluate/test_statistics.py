@@ -1,0 +1,123 @@
+"""Intervals against published examples, at their edges, and by how often they hold the truth."""
+
+import random
+
+import pytest
+
+from ftbridge.evaluate.statistics import mean_interval, paired_difference, wilson
+
+
+def _pairs(both, first_only, second_only, neither):
+    first = [1.0] * (both + first_only) + [0.0] * (second_only + neither)
+    second = [1.0] * both + [0.0] * first_only + [1.0] * second_only + [0.0] * neither
+    return first, second
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_intervals_are_those_of_newcombes_table(successes, n, low, high):
+    # Newcombe 1998, Statist. Med. 17:857, table I, method 3.
+    values = [1.0] * successes + [0.0] * (n - successes)
+    assert mean_interval(values) == pytest.approx((successes / n, low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("counts", "difference", "low", "high", "places"),
+    [
+        # Fagerland, Lydersen and Laake 2017, Statistical Analysis of Contingency Tables, chapter 8 (Cavo et al. 2012)
+        ((59, 6, 16, 80), -0.0621, -0.1186, -0.0046, 5e-5),
+        # Fagerland, Lydersen and Laake 2014, Statist. Med. 33:2850 (Bentur et al. 2009)
+        ((1, 1, 7, 12), -0.286, -0.507, -0.026, 5e-4),
+    ],
+)
+def test_paired_intervals_are_the_published_ones(counts, difference, low, high, places):
+    first, second = _pairs(*counts)
+    assert paired_difference(first, second) == pytest.approx((difference, low, high), abs=places)
+
+
+def test_exchanging_the_sides_turns_a_difference_around():
+    first, second = _pairs(30, 12, 3, 15)
+    forth, back = paired_difference(first, second), paired_difference(second, first)
+    assert back == pytest.approx((-forth[0], -forth[2], -forth[1]))
+
+
+def test_pairing_narrows_the_interval_of_sides_that_agree():
+    agree = paired_difference(*_pairs(40, 5, 0, 40))
+    # The same two means over items that have nothing to do with each other.
+    unrelated = paired_difference(*_pairs(21, 24, 19, 21))
+    assert agree[0] == pytest.approx(unrelated[0])
+    assert agree[2] - agree[1] < 0.6 * (unrelated[2] - unrelated[1])
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_one_item_leaves_almost_everything_open(value):
+    mean, low, high = mean_interval([value])
+    assert mean == value
+    assert (low, high) == pytest.approx((0.0, 0.7935) if value == 0 else (0.2065, 1.0), abs=1e-4)
+    assert mean_interval([0.4]) == (0.4, 0.0, 1.0)
+    assert paired_difference([0.4], [0.2]) == (pytest.approx(0.2), -1.0, 1.0)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 90])
+@pytest.mark.parametrize(("first", "second"), [(0.0, 0.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0)])
+def test_unanimous_scores_have_intervals_within_bounds_around_their_mean(n, first, second):
+    difference, low, high = paired_difference([first] * n, [second] * n)
+    assert -1 <= low <= difference <= high <= 1
+    assert high > low
+    assert mean_interval([first] * n)[1:] == wilson(first * n, n)
+
+
+def test_nothing_to_average_is_an_error_not_a_number():
+    with pytest.raises(ValueError, match="at least 1"):
+        mean_interval([])
+    with pytest.raises(ValueError, match="at least 1"):
+        paired_difference([], [])
+    with pytest.raises(ValueError, match="not pairs"):
+        paired_difference([1.0], [1.0, 0.0])
+
+
+def test_graded_scores_get_the_same_interval_every_time_in_any_order():
+    values = [place / 40 for place in range(40)]
+    shuffled = random.Random(1).sample(values, len(values))
+    assert mean_interval(values) == mean_interval(values)
+    assert mean_interval(shuffled) == pytest.approx(mean_interval(values))
+
+
+def test_the_bootstrap_agrees_with_normal_theory_where_that_holds():
+    draw = random.Random(5)
+    values = [draw.random() for _ in range(400)]
+    mean, low, high = mean_interval(values)
+    spread = (sum((value - mean) ** 2 for value in values) / len(values)) ** 0.5
+    reach = 1.96 * spread / len(values) ** 0.5
+    assert (low, high) == pytest.approx((mean - reach, mean + reach), abs=0.004)
+    worse = [value * 0.9 for value in values]
+    difference, below, above = paired_difference(values, worse)
+    assert difference == pytest.approx(0.1 * mean)
+    assert (below, above) == pytest.approx((0.1 * low, 0.1 * high), abs=0.001)
+
+
+@pytest.mark.parametrize(("share", "n"), [(0.9, 40), (0.5, 20), (0.97, 90)])
+def test_wilson_holds_the_true_share_about_95_times_in_100(share, n):
+    draw = random.Random(11)
+    held = 0
+    for _ in range(2000):
+        low, high = wilson(sum(draw.random() < share for _ in range(n)), n)
+        held += low <= share <= high
+    assert 0.92 <= held / 2000 <= 0.985
+
+
+@pytest.mark.parametrize(
+    ("chances", "n"),
+    [((0.5, 0.3, 0.05, 0.15), 60), ((0.8, 0.1, 0.08, 0.02), 90), ((0.15, 0.7, 0.02, 0.13), 30)],
+)
+def test_the_paired_interval_holds_the_true_difference_about_95_times_in_100(chances, n):
+    draw = random.Random(13)
+    held = 0
+    for _ in range(2000):
+        cells = draw.choices(range(4), weights=chances, k=n)
+        first, second = _pairs(*(cells.count(cell) for cell in range(4)))
+        _, low, high = paired_difference(first, second)
+        held += low <= chances[1] - chances[2] <= high
+    assert 0.92 <= held / 2000 <= 0.985
