@@ -497,7 +497,7 @@ class _Life:
 
     def answer_with(self, model: TunedModel | None, candidates: Sequence[Candidate]) -> None:
         """Let each candidate on one model answer the test items; what is answered already is kept."""
-        waiting = [candidate for candidate in candidates if candidate.name not in self.state.evaluated]
+        waiting = [candidate for candidate in candidates if not self.answered(candidate)]
         if not waiting:
             return
         sampler: Sampler = self.backend.sampler(self.lowering, model, self.run.path)
@@ -518,6 +518,12 @@ class _Life:
                 self.run.append("evaluated", candidate=candidate.name)
         finally:
             sampler.close()
+
+    def answered(self, candidate: Candidate) -> bool:
+        """Whether a candidate's answers are complete: journalled, and still all there."""
+        if candidate.name not in self.state.evaluated:
+            return False
+        return len(read_predictions(self.run.predictions(candidate.name))) >= len(self.items)
 
     def _progress(self, candidate: str) -> Callable[[int, int], None]:
         def progress(done: int, total: int) -> None:
