@@ -94,7 +94,7 @@ class Hyperparameters(SpecModel):
 
 
 class OpenAISpec(SpecModel):
-    """Settings of the managed side. Keys come from the environment, never from here."""
+    """Which service, and where. Keys come from the environment, never from here."""
 
     target: Literal["openai", "azure", "nebius", "custom"] = Field(default="openai", description="Which service's dialect.")
     base_url: str | None = Field(default=None, description="The service's address; needed for azure and custom.")
@@ -129,7 +129,7 @@ class EarlyStopping(SpecModel):
 
 
 class LocalSpec(SpecModel):
-    """Settings of training on this machine."""
+    """How to train on this machine."""
 
     tuning: Literal["lora", "full"] = Field(default="lora", description="Train an adapter, or every weight.")
     quantization: Quantization | Auto = Field(

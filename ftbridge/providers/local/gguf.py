@@ -177,8 +177,11 @@ def _convert(gguf: Path, folder: Path, tell: Progress) -> None:
             raise ModelUnavailable(f"{gguf} is not a GGUF file: it does not begin with the letters GGUF.")
     # A 4-bit file, the smallest that people train from, grows about fourfold.
     files.require_room(folder.parent, 4 * gguf.stat().st_size, f"Converting {gguf.name}")
-    what = f"converting {gguf.name}"
-    tell(what, 0.0)
+
+    def tell_share(done: float) -> None:
+        tell(f"converting {gguf.name}", round(done, 3))
+
+    tell_share(0.0)
     try:
         import gguf as _reader  # noqa: F401
         import torch
@@ -193,7 +196,7 @@ def _convert(gguf: Path, folder: Path, tell: Progress) -> None:
     alone = folder.with_name("source")
     alone.mkdir()
     (alone / gguf.name).symlink_to(gguf.resolve())
-    tell(what, 0.05)
+    tell_share(0.05)
     try:
         tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file=gguf.name)
         if tokenizer.chat_template is None:
@@ -201,8 +204,8 @@ def _convert(gguf: Path, folder: Path, tell: Progress) -> None:
                 f"{gguf.name} carries no chat template, so messages cannot be turned into its text.",
                 hint="Take the GGUF file of an instruct model.",
             )
-        tell(what, 0.3)
-        with _bar_on_stderr(lambda share: tell(what, 0.3 + 0.55 * share)):
+        tell_share(0.3)
+        with _bar_on_stderr(lambda share: tell_share(0.3 + 0.55 * share)):
             model = AutoModelForCausalLM.from_pretrained(
                 alone,
                 gguf_file=gguf.name,
@@ -217,10 +220,10 @@ def _convert(gguf: Path, folder: Path, tell: Progress) -> None:
             f"{gguf} cannot be read as a causal language model: {reason}",
             hint="It may be damaged or cut short, or of an architecture that transformers cannot read from GGUF.",
         ) from error
-    tell(what, 0.85)
+    tell_share(0.85)
     _agree_on_end(tokenizer, model)
     try:
-        with _bar_on_stderr(lambda share: tell(what, 0.85 + 0.1 * share)):
+        with _bar_on_stderr(lambda share: tell_share(0.85 + 0.1 * share)):
             model.save_pretrained(folder)
     except SafetensorError as error:
         if code := re.search(r"os error (\d+)|code: (\d+)", str(error)):
@@ -228,7 +231,7 @@ def _convert(gguf: Path, folder: Path, tell: Progress) -> None:
             raise OSError(number, os.strerror(number), str(folder)) from error
         raise
     tokenizer.save_pretrained(folder)
-    tell(what, 0.95)
+    tell_share(0.95)
 
 
 def _agree_on_end(tokenizer: Any, model: Any) -> None:

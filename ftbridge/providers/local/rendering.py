@@ -13,8 +13,9 @@ No template marks what is trained, and no list of templates is ever complete, so
   again with a sentinel in its place.
 - A span that does not hold the message's own text is an error that names the message. There is no silent empty mask.
 
-The whole text is tokenised once, so training sees the tokens that inference sees; where a token would straddle the
-border between prompt and answer, the text is cut there, as it is when the prompt comes alone.
+The text is tokenised as a whole, if the tokens before each answer are those that the prompt alone has. Where they are
+not (a line break that merges with the next, a token that straddles the border), the text is cut at the answer, as it is
+at inference: training must see the tokens that the model will be asked with.
 """
 
 from __future__ import annotations
@@ -204,11 +205,11 @@ class Renderer:
     def _tokens(self, text: str, spans: list[Span]) -> Rendered:
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         offsets = encoded["offset_mapping"]
-        if not any(left < start < right for start, _ in spans for left, right in offsets):
+        ids: list[int] = list(encoded["input_ids"])
+        if all(self._ids(text[:start]) == ids[: sum(left < start for left, _ in offsets)] for start, _ in spans):
             flags = [any(start <= left < end for start, end in spans) for left, _ in offsets]
-            return Rendered(list(encoded["input_ids"]), flags)
-        ids: list[int] = []
-        flags = []
+            return Rendered(ids, flags)
+        ids, flags = [], []
         edges = sorted({0, len(text), *(edge for span in spans for edge in span)})
         for left, right in zip(edges, edges[1:], strict=False):
             part = self._ids(text[left:right])

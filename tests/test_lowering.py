@@ -1,0 +1,69 @@
+# ruff: noqa: E501
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ftbridge import providers
+from ftbridge.errors import LoweringRefused, UsageError
+from ftbridge.lowering import FieldReport, Lowering, fields
+from ftbridge.resolve import resolve
+from ftbridge.spec import JobSpec
+
+SPEC: dict[str, Any] = {"name": "a", "data": {"train": "t.jsonl"}, "model": {"local": "m"}}
+
+
+def lowered(**changes: Any) -> Lowering:
+    return providers.load("local").lower(resolve(JobSpec.from_dict({**SPEC, **changes}), 400, "local"))
+
+
+def report(lowering: Lowering, field: str) -> FieldReport:
+    (found,) = [one for one in lowering.fields if one.field == field]
+    return found
+
+
+@pytest.mark.parametrize("provider", providers.names())
+@pytest.mark.parametrize(
+    "changes", [{}, {"local": {"tuning": "full"}}, {"local": {"early_stopping": {"patience": 2}}, "data": {"train": "t", "validation": 0.1}}]
+)  # fmt: skip
+def test_every_field_of_a_spec_has_an_entry_for_every_provider(provider: str, changes: dict[str, Any]) -> None:
+    spec = resolve(JobSpec.from_dict({**SPEC, **changes}), 400, provider)
+    told = [entry.field for entry in providers.load(provider).lower(spec).fields]
+    assert told == [field for field, _ in fields(spec.spec)]
+
+
+def test_a_field_without_an_entry_is_a_bug_that_names_it() -> None:
+    with pytest.raises(AssertionError, match="says nothing of name"):
+        Lowering(provider="x", request={}, fields=[]).complete(JobSpec.from_dict(SPEC))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "outcome", "how"),
+    [
+        ({"hyperparameters": {"learning_rate_multiplier": 5}}, "hyperparameters.learning_rate_multiplier", "translated", "5 x 0.0002 = 0.001"),
+        ({"local": {"tuning": "full"}}, "hyperparameters.learning_rate_multiplier", "translated", "1 x 2e-05 = 2e-05"),
+        ({"local": {"tuning": "full"}}, "local.lora.r", "unused", "no adapter"),
+        ({}, "local.quantization", "exact", "QLoRA"),
+        ({"openai": {"target": "nebius"}}, "openai.target", "unused", "managed side"),
+        ({"fallback": "openai"}, "fallback", "refused", "not in this version"),
+    ],
+)  # fmt: skip
+def test_how_a_field_fares_is_told(changes: dict[str, Any], field: str, outcome: str, how: str) -> None:
+    found = report(lowered(**changes), field)
+    assert found.outcome == outcome
+    assert how in found.how
+
+
+def test_a_refused_field_stops_the_run_unless_it_is_allowed_by_name() -> None:
+    lowering = lowered(fallback="openai")
+    with pytest.raises(LoweringRefused, match="fallback") as caught:
+        lowering.stop_if_refused()
+    assert "--allow fallback" in str(caught.value)
+    assert caught.value.exit_code == 2
+    lowering.stop_if_refused(["fallback"])
+
+
+def test_an_unknown_provider_is_told_which_there_are() -> None:
+    with pytest.raises(UsageError, match="local"):
+        providers.load("cloud")
