@@ -7,7 +7,7 @@ Each run is a process of its own. Both sides get the same token ids and the same
 takes them as a processed dataset with `completion_mask`), NF4 with double quantisation and bf16 compute, LoRA r=16
 alpha=32 dropout=0.05 on all linear layers, AdamW, cosine schedule, 16 examples a step. Tokens per second count real
 tokens, not padding, over training alone. The final validation loss of both adapters is computed by one judge: a fresh
-process, the model's own forward, one example at a time.
+process, the model's own forward, logits and attention.
 
 Sides: ftbridge · trl (4 x 4 accumulated, its usual recipe) · trl-16 (16 in one padded batch).
 """
@@ -78,7 +78,9 @@ def table(data_sets: list[str], sides: list[str], repeat: int) -> None:
 def _side(side: str, data: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         told = _child("--one", side, data, folder)
-        return {**told, **_child("--judge", data, told.pop("adapter"))}
+        found = {"rate": told["rate"], "memory": told["memory"], **_child("--judge", data, told["adapter"])}
+    print(f"{data} {side}: {found}", file=sys.stderr, flush=True)
+    return found
 
 
 def _child(*args: str) -> dict[str, Any]:
@@ -180,7 +182,7 @@ def judge(data: str, adapter: str) -> dict[str, float]:
     device = pick("auto", "auto")
     model = PeftModel.from_pretrained(load.load_base(ready.base.path, local_request(), device), adapter)
     forward = Forward(model, device, "plain", autocast=device.compute != torch.float32)
-    return {"loss": evaluate(forward, ready.validation.examples, 1)[0]}
+    return {"loss": evaluate(forward, ready.validation.examples, 512)[0]}
 
 
 def rendered(folder: Path) -> Any:

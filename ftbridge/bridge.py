@@ -102,11 +102,12 @@ class Draft:
             suffix = Path(source).suffix
             if overrides:
                 text, suffix = _as_json(spec), ".json"
-            return cls(spec, text, suffix, Path(source).resolve().parent)
+            base = Path(source).resolve().parent
+            return cls(_anchored(spec, base), text, suffix, base)
         if overrides:
             raise UsageError("overrides apply to spec files; change the JobSpec instead.")
         spec = source if isinstance(source, JobSpec) else JobSpec.from_dict(dict(source))
-        return cls(spec, _as_json(spec), ".json", Path.cwd())
+        return cls(_anchored(spec, Path.cwd()), _as_json(spec), ".json", Path.cwd())
 
 
 def start(draft: Draft, provider: str, *, allow: Sequence[str] = (), home: Path | None = None) -> Run:
@@ -328,6 +329,14 @@ def _ask(run: Run, request: str) -> None:
         if handle is not None:
             _Life(run, Silent()).settle(handle, request)
         run.append("cancelled" if request == "cancel" else "paused")
+
+
+def _anchored(spec: JobSpec, base: Path) -> JobSpec:
+    """The spec with a model path that is relative to the spec made absolute; names that are no path stay as they are."""
+    local = spec.model.local
+    if local is None or not (base / local).exists():
+        return spec
+    return spec.model_copy(update={"model": spec.model.model_copy(update={"local": str((base / local).resolve())})})
 
 
 def _check_graders(spec: JobSpec, test: Path) -> None:

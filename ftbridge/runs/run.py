@@ -1,7 +1,11 @@
-"""A run: its folder, its journal, and the state that folding the journal gives."""
+"""A run: its folder, its journal, and the state that folding the journal gives.
+
+journal.jsonl ──▶ events ──▶ fold ──▶ RunState        docs/run-folder.md lists the files, the events and the locks
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -11,23 +15,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
 from ftbridge import __version__, files
-from ftbridge.errors import RunBusy, UsageError
+from ftbridge.errors import JournalCorrupt, RunBusy, RunNotFound
 from ftbridge.runs.journal import Event, Journal
 from ftbridge.spec import JobSpec, parse
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
+"""States in which nothing happens any more. `succeeded` is final; the others end with `resume_requested`."""
+_SUFFIXES = (".yaml", ".yml", ".toml", ".json")
 
 
 @dataclass(frozen=True)
 class RunState:
-    """A run now, derived from its events alone.
+    """A run now, derived from its events alone. Times are Unix seconds.
 
-    `metrics` holds the latest value of each figure; `cursor` the last job event seen; `evaluated` the candidates whose
-    answers are complete.
+    `state` is prepared, validating, queued, running, pausing, paused, succeeded, failed, cancelled, or a service's own
+    word. `metrics` holds the latest value of each figure, `best_valid_loss` the lowest (nats per trained token), `cursor`
+    the last job event seen, `evaluated` the candidates whose answers are complete.
     """
 
     id: str = ""
@@ -50,64 +58,86 @@ class RunState:
     cancel_requested: bool = False
     pause_requested: bool = False
 
+    @property
+    def step(self) -> int | None:
+        """Optimizer steps done."""
+        return self.metrics.get("step")
+
+    @property
+    def total_steps(self) -> int | None:
+        """Optimizer steps to do."""
+        return self.metrics.get("total_steps")
+
 
 def fold(events: Sequence[Event], state: RunState | None = None) -> RunState:
-    """The state after `events`, from the beginning or on top of `state`. Unknown types are passed over."""
+    """The state after `events`, from the beginning or on top of `state`. Pure.
+
+    Types it does not know are passed over. Raises `JournalCorrupt` for a known one without its fields.
+    """
     state = state or RunState()
     for event in events:
-        state = replace(_after(state, event), updated=event.time)
+        try:
+            changes = _changes(state, event)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise JournalCorrupt(f"line {event.seq}, event {event.type}, lacks what it must tell: {error}.") from None
+        if state.state == "succeeded":  # what comes late, such as a cancel in the same moment, cannot undo it
+            changes = {name: value for name, value in changes.items() if name not in _STANDING}
+        state = replace(state, updated=event.time, **changes)
     return state
 
 
-def _after(state: RunState, event: Event) -> RunState:
+_STANDING = frozenset({"state", "stage", "finished", "error"})
+
+
+def _changes(state: RunState, event: Event) -> dict[str, Any]:
+    """The fields of the state that an event sets."""
     data = event.data
-    if event.type == "created":
-        return replace(
-            state, id=data["id"], name=data["name"], provider=data["provider"], created=event.time, state="prepared"
-        )
-    if event.type == "prepared":
-        return replace(state, data=data["data"])
-    if event.type == "evaluating":
-        return replace(state, stage=f"answering with {data['candidate']}", state=_running(state))
-    if event.type == "evaluated":
-        return replace(state, evaluated=state.evaluated | {data["candidate"]})
-    if event.type == "submit_intended":
-        return replace(state, token=data["token"], stage="training", state="queued")
-    if event.type == "submitted":
-        return replace(state, handle=data["handle"], stage="training", state="queued")
-    if event.type == "status":
-        return replace(state, state=data["state"], stage="training")
-    if event.type == "job_event":
-        return _after_job_event(state, data)
-    if event.type == "cancel_requested":
-        return replace(state, cancel_requested=True)
-    if event.type == "pause_requested":
-        return replace(state, pause_requested=True)
-    if event.type == "resume_requested":
-        return replace(
-            state, state="queued", error=None, finished=None, cancel_requested=False, pause_requested=False
-        )
-    if event.type == "result":
-        return replace(state, tuned=data["model"], state="running")
-    if event.type == "failed":
-        return replace(state, state="failed", error=data["error"], finished=event.time)
-    if event.type in ("succeeded", "cancelled", "paused"):
-        done = event.type in TERMINAL
-        stage = "done" if event.type == "succeeded" else state.stage
-        return replace(state, state=event.type, stage=stage, finished=event.time if done else None)
-    return state
+    match event.type:
+        case "created":
+            return {"id": data["id"], "name": data["name"], "provider": data["provider"], "created": event.time}
+        case "prepared":
+            return {"data": data["data"]}
+        case "evaluating":
+            running = state.state if state.state in TERMINAL else "running"
+            return {"stage": f"answering with {data['candidate']}", "state": running}
+        case "evaluated":
+            return {"evaluated": state.evaluated | {data["candidate"]}}
+        case "submit_intended":
+            return {"token": data["token"], "stage": "training", "state": "queued"}
+        case "submitted":
+            return {"handle": data["handle"], "stage": "training", "state": "queued"}
+        case "status":
+            # A job that ended has not ended the run: the judge, or the driver's own event, has the last word.
+            return {"state": "running" if data["state"] in TERMINAL else data["state"], "stage": "training"}
+        case "job_event":
+            return _of_job(state, data)
+        case "cancel_requested" | "pause_requested":
+            return {event.type: True}
+        case "resume_requested":
+            asked_no_more = {"cancel_requested": False, "pause_requested": False}
+            return {"state": "queued", "error": None, "finished": None, **asked_no_more}
+        case "result":
+            return {"tuned": data["model"], "state": "running"}
+        case "failed":
+            return {"state": "failed", "error": data["error"], "finished": event.time}
+        case "succeeded":
+            return {"state": "succeeded", "stage": "done", "error": None, "finished": event.time}
+        case "cancelled":
+            return {"state": "cancelled", "finished": event.time}
+        case "paused":
+            return {"state": "paused", "finished": None}
+        case _:
+            return {}
 
 
-def _after_job_event(state: RunState, data: dict[str, Any]) -> RunState:
+def _of_job(state: RunState, data: dict[str, Any]) -> dict[str, Any]:
     figures = {name: value for name, value in (data.get("metrics") or {}).items() if value is not None}
-    best, loss = state.best_valid_loss, figures.get("valid_loss")
-    if loss is not None:
-        best = loss if best is None else min(best, loss)
-    return replace(state, cursor=data["id"], metrics={**state.metrics, **figures}, best_valid_loss=best)
-
-
-def _running(state: RunState) -> str:
-    return state.state if state.state in TERMINAL else "running"
+    losses = [loss for loss in (state.best_valid_loss, figures.get("valid_loss")) if loss is not None]
+    return {
+        "cursor": data["id"],
+        "metrics": {**state.metrics, **figures},
+        "best_valid_loss": min(losses, default=None),
+    }
 
 
 class Run:
@@ -116,28 +146,39 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.journal = Journal(path / "journal.jsonl")
-        self._state = RunState()
-        self._seen = 0
+        self._folded: tuple[int, Event | None, RunState] = (0, None, RunState())
 
     @classmethod
     def create(cls, home: Path, *, name: str, provider: str, spec_text: str, spec_suffix: str) -> Run:
-        """Make `home/runs/NAME-PROVIDER-YYYYMMDD-xxxx`, whole or not at all."""
-        suffix = spec_suffix if spec_suffix in (".yaml", ".yml", ".toml", ".json") else ".yaml"
+        """Make `home/runs/NAME-PROVIDER-YYYYMMDD-xxxx`, whole or not at all: it is built aside and renamed.
+
+        `spec_suffix` says how `spec_text` is written: .yaml, .yml, .toml or .json. Raises `DiskFull`.
+        """
+        suffix = spec_suffix.lower() if spec_suffix.lower() in _SUFFIXES else ".yaml"
+        digest = files.sha256_bytes(spec_text.encode())
         runs = home / "runs"
-        with files.disk_full_is_an_error(runs):
-            runs.mkdir(parents=True, exist_ok=True)
-            while True:
-                run_id = f"{name}-{provider}-{time.strftime('%Y%m%d')}-{secrets.token_hex(2)}"
-                if not (runs / run_id).exists():
-                    break
-            with files.scratch_folder(runs) as scratch:
-                made = cls(scratch)
-                files.write_text(scratch / f"spec{suffix}", spec_text)
-                digest = files.sha256_bytes(spec_text.encode())
+        while True:
+            run_id = f"{name}-{provider}-{time.strftime('%Y%m%d')}-{secrets.token_hex(2)}"
+            with files.scratch_folder(runs) as scratch, files.disk_full_is_an_error(runs):
+                made = cls(scratch / run_id)
+                made.path.mkdir()
+                files.write_text(made.path / f"spec{suffix}", spec_text)
                 made.append("created", id=run_id, name=name, provider=provider, spec_sha256=digest, version=__version__)
-                os.replace(scratch, runs / run_id)
+                try:
+                    made.path.rename(runs / run_id)
+                except OSError as error:
+                    if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                        continue  # the id is taken; draw another
+                    raise
                 files.sync_folder(runs)
-        return cls(runs / run_id)
+            return cls(runs / run_id)
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """The run in this folder. Raises `RunNotFound` when it is none."""
+        if not (path / "journal.jsonl").exists():
+            raise RunNotFound(f"{path} is not a run folder: it has no journal.jsonl.")
+        return cls(path.resolve())
 
     @property
     def id(self) -> str:
@@ -145,9 +186,17 @@ class Run:
         return self.path.name
 
     @property
+    def journal_path(self) -> Path:
+        """Everything that happened."""
+        return self.journal.path
+
+    @property
     def spec_path(self) -> Path:
-        """The spec as given."""
-        return next(path for path in sorted(self.path.glob("spec.*")))
+        """The spec as given. Raises `RunNotFound` when the folder has none."""
+        for suffix in _SUFFIXES:
+            if (path := self.path / f"spec{suffix}").exists():
+                return path
+        raise RunNotFound(f"{self.path} holds no spec.yaml, spec.toml or spec.json.")
 
     @property
     def resolved_path(self) -> Path:
@@ -165,13 +214,28 @@ class Run:
         return self.path / "data"
 
     @property
+    def checkpoints(self) -> Path:
+        """What training saved on its way."""
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        """The trained adapter."""
+        return self.path / "adapter"
+
+    @property
+    def worker_log(self) -> Path:
+        """What the training process printed."""
+        return self.path / "worker.log"
+
+    @property
     def evaluation_path(self) -> Path:
         """What the judge found."""
         return self.path / "evaluation.json"
 
     def predictions(self, candidate: str) -> Path:
-        """A candidate's answers, one JSON line for each."""
-        return self.path / "predictions" / f"{candidate}.jsonl"
+        """A candidate's answers, one JSON line for each. What a file name cannot hold is percent-encoded."""
+        return self.path / "predictions" / f"{quote(candidate, safe=' ')}.jsonl"
 
     def spec(self) -> JobSpec:
         """The spec as given, parsed."""
@@ -189,50 +253,62 @@ class Run:
         return self.journal.append(type, sync=sync, **data)
 
     def state(self) -> RunState:
-        """The state now, with what other processes appended."""
+        """The state now, with what other processes appended. Raises `JournalCorrupt`."""
         events = self.journal.read()
-        self._state = fold(events[self._seen :], self._state)
-        self._seen = len(events)
-        return self._state
+        seen, last, state = self._folded
+        if seen and (len(events) < seen or events[seen - 1] is not last):  # a failed append took its line back
+            seen, state = 0, RunState()
+        try:
+            state = fold(events[seen:], state)
+        except JournalCorrupt as error:
+            raise JournalCorrupt(f"{self.journal_path}, {error.message}") from None
+        self._folded = (len(events), events[-1] if events else None, state)
+        return state
 
     @contextmanager
     def drive(self) -> Iterator[None]:
-        """Hold the driver's lock; the kernel lets go of it when the process dies. Raises `RunBusy`."""
-        lock = FileLock(self.path / "driver.lock")
+        """Hold the driver's lock; the kernel lets go of it when the process dies, however it dies. Raises `RunBusy`."""
+        lock = FileLock(self._driver_lock)
+        with self.journal.hold():  # `is_driven` takes the lock for an instant; here it cannot be mistaken for a driver
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise self._busy() from None
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            holder = self._driver_pid()
-            raise RunBusy(
-                f"{self.id} is being driven by another process{f' ({holder})' if holder else ''}.",
-                hint=f"Follow it with: ftbridge watch {self.id}",
-            ) from None
-        try:
-            files.write_text(self.path / "driver.pid", str(os.getpid()))
+            files.write_json(self._driver_note, {"pid": os.getpid(), "since": round(time.time(), 3)})
             yield
         finally:
-            (self.path / "driver.pid").unlink(missing_ok=True)
+            self._driver_note.unlink(missing_ok=True)
             lock.release()
 
     def is_driven(self) -> bool:
-        """Whether a process holds the driver's lock."""
-        lock = FileLock(self.path / "driver.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        lock.release()
+        """Whether a process holds the driver's lock, without getting in the way of one that is about to."""
+        if not self._driver_lock.exists():
+            return False
+        lock = FileLock(self._driver_lock)
+        with self.journal.hold():
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                return True
+            lock.release()
         return False
 
-    def _driver_pid(self) -> str:
+    @property
+    def _driver_lock(self) -> Path:
+        return self.path / "driver.lock"
+
+    @property
+    def _driver_note(self) -> Path:
+        return self.path / "driver.json"
+
+    def _busy(self) -> RunBusy:
+        told = "another process"
         try:
-            return (self.path / "driver.pid").read_text()
-        except OSError:
-            return ""
-
-
-def open_run(path: Path) -> Run:
-    """The run in this folder. Raises `UsageError` when it is none."""
-    if not (path / "journal.jsonl").exists():
-        raise UsageError(f"{path} is not a run folder: it has no journal.jsonl.")
-    return Run(path)
+            note = json.loads(self._driver_note.read_text(encoding="utf-8"))
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(note["since"]))
+            who = "this process already" if note["pid"] == os.getpid() else told
+            told = f"{who} (PID {note['pid']}, since {since})"
+        except (OSError, ValueError, KeyError):
+            pass  # the driver has not written its note yet
+        return RunBusy(f"{self.id} is being driven by {told}.", hint=f"Follow it with: ftbridge watch {self.id}")

@@ -3,44 +3,62 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 
 from ftbridge.errors import FtbridgeError, RunNotFound
-from ftbridge.runs.run import Run, open_run
+from ftbridge.runs.run import Run
+
+_LISTED = 10
 
 
 def find(home: Path, name: str) -> Run:
-    """The run called `name`: an id, a unique prefix of one, a run folder, or "latest". Raises `RunNotFound`."""
-    if ("/" in name or name.startswith(".")) and (Path(name) / "journal.jsonl").exists():
-        return open_run(Path(name).resolve())
-    folders = _folders(home)
-    if name == "latest" and folders:
-        return runs(home)[0]
-    matches = [path for path in folders if path.name == name] or [path for path in folders if path.name.startswith(name)]
+    """The run called `name`: an id, a unique prefix of one, "latest", or a path to a run folder.
+
+    An id goes before a prefix. Raises `RunNotFound` with the nearest ids, or with those that share the prefix.
+    """
+    if os.sep in name or name.startswith("."):
+        return Run.open(Path(name).expanduser())
+    if name == "latest":
+        if newest := runs(home)[:1]:
+            return newest[0]
+        raise RunNotFound(f"there are no runs in {home / 'runs'} yet.", hint=_WHERE)
+    ids = [path.name for path in _folders(home)]
+    matches = [name] if name in ids else [run_id for run_id in ids if name and run_id.startswith(name)]
     if len(matches) == 1:
-        return open_run(matches[0])
+        return Run.open(home / "runs" / matches[0])
     if matches:
-        listed = "\n".join(f"  {path.name}" for path in matches)
-        raise RunNotFound(f"{name!r} begins the ids of {len(matches)} runs:\n{listed}", hint="Give more of the id.")
-    close = difflib.get_close_matches(name, [path.name for path in folders], n=1, cutoff=0.5)
-    hint = f"Did you mean {close[0]}?" if close else "List them with: ftbridge list (FTBRIDGE_HOME says where they are)."
-    raise RunNotFound(f"no run {name!r} in {home / 'runs'}.", hint=hint)
+        listed = "\n".join(f"  {run_id}" for run_id in matches[:_LISTED])
+        more = f"\n  and {len(matches) - _LISTED} more" if len(matches) > _LISTED else ""
+        raise RunNotFound(
+            f"{name!r} begins the ids of {len(matches)} runs:\n{listed}{more}", hint="Give more of the id."
+        )
+    close = difflib.get_close_matches(name, ids, n=3, cutoff=0.5)
+    raise RunNotFound(
+        f"no run {name!r} in {home / 'runs'}.", hint=f"Did you mean {' or '.join(close)}?" if close else _WHERE
+    )
 
 
 def runs(home: Path) -> list[Run]:
     """All runs, newest first. Folders that are not runs, or whose journal cannot be read, are passed over."""
-    found: list[tuple[float, Run]] = []
+    found: list[tuple[float, str, Run]] = []
     for path in _folders(home):
         run = Run(path)
         try:
-            found.append((run.state().created, run))
-        except FtbridgeError:
+            state = run.state()
+        except (FtbridgeError, OSError):
             continue
-    return [run for _, run in sorted(found, key=lambda item: (item[0], item[1].id), reverse=True)]
+        if state.id:
+            found.append((state.created, run.id, run))
+    return [run for _, _, run in sorted(found, key=lambda item: item[:2], reverse=True)]
+
+
+_WHERE = "List them with: ftbridge list (FTBRIDGE_HOME says where they are)."
 
 
 def _folders(home: Path) -> list[Path]:
+    """Folders with a journal; those that begin with a dot are not finished."""
     folder = home / "runs"
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if (path / "journal.jsonl").exists() and path.name[0] != ".")
+    return sorted(path for path in folder.iterdir() if path.name[0] != "." and (path / "journal.jsonl").exists())

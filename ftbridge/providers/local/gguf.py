@@ -175,7 +175,7 @@ def _convert(gguf: Path, folder: Path, tell: Progress) -> None:
     with gguf.open("rb") as stream:
         if stream.read(4) != b"GGUF":
             raise ModelUnavailable(f"{gguf} is not a GGUF file: it does not begin with the letters GGUF.")
-    # A 4-bit file, the smallest that people train from, grows about fourfold.
+    # 16 bits for each 4: smaller blocks than that are rare, and a disk that fills up later is told as such too.
     files.require_room(folder.parent, 4 * gguf.stat().st_size, f"Converting {gguf.name}")
 
     def tell_share(done: float) -> None:
@@ -192,13 +192,9 @@ def _convert(gguf: Path, folder: Path, tell: Progress) -> None:
             f"reading a GGUF file needs {error.name}.", hint="pip install 'ftbridge[local]'"
         ) from error
 
-    # In a folder of its own, so that no other model's files beside it are taken for its config or tokenizer.
-    alone = folder.with_name("source")
-    alone.mkdir()
-    (alone / gguf.name).symlink_to(gguf.resolve())
     tell_share(0.05)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file=gguf.name)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         if tokenizer.chat_template is None:
             raise ModelUnavailable(
                 f"{gguf.name} carries no chat template, so messages cannot be turned into its text.",
@@ -207,7 +203,7 @@ def _convert(gguf: Path, folder: Path, tell: Progress) -> None:
         tell_share(0.3)
         with _bar_on_stderr(lambda share: tell_share(0.3 + 0.55 * share)):
             model = AutoModelForCausalLM.from_pretrained(
-                alone,
+                gguf.parent,
                 gguf_file=gguf.name,
                 dtype=torch.bfloat16,
                 quantization_config=GgufConfig(dequantize=True),  # or the blocks stay packed and cannot be saved

@@ -109,7 +109,7 @@ def find_model(name: str, *, progress: Progress | None = None, trust_remote_code
     raise ModelUnavailable(
         f"there is no model {name!r} here.",
         hint="model.local takes a directory with config.json, a .gguf file, a hub id (OWNER/NAME), or the built-in "
-        f"{', '.join(BUILT_IN)}. Relative paths start at the working directory, {Path.cwd()}.",
+        f"{', '.join(BUILT_IN)}. Relative paths start at the spec's folder.",
     )
 
 

@@ -33,7 +33,7 @@ from ftbridge.providers.local.request import LocalRequest, SampleRequest
 from ftbridge.resolve import ResolvedSpec
 from ftbridge.runs.journal import Event
 
-NEEDS = ("torch", "transformers", "peft", "psutil", "safetensors", "numpy")
+NEEDS = ("torch", "transformers", "peft", "psutil", "safetensors", "numpy", "huggingface_hub", "gguf")
 START_SECONDS = 60
 """How long a worker may take to hold its lock; it does so before any heavy import."""
 _STATES = {"started": "running", "paused": "paused", "cancelled": "cancelled", "failed": "failed", "succeeded": "succeeded"}
