@@ -85,7 +85,11 @@ def _side(side: str, data: str) -> dict[str, float]:
 
 def _child(*args: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, __file__, *args], capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+        [sys.executable, __file__, *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
@@ -98,7 +102,9 @@ def run_one(side: str, data: str, out: str) -> dict[str, Any]:
     folder = Path(out)
     write_data(data, folder / "data")
     ready = rendered(folder / "data")
-    took, adapter = train_ftbridge(folder) if side == "ftbridge" else train_trl(folder, ready, 16 if side == "trl-16" else 4)
+    took, adapter = (
+        train_ftbridge(folder) if side == "ftbridge" else train_trl(folder, ready, 16 if side == "trl-16" else 4)
+    )
     from ftbridge.providers.local.device import pick
 
     tokens = ready.train.tokens * EPOCHS
@@ -114,7 +120,9 @@ def train_ftbridge(folder: Path) -> tuple[float, Path]:
 
     job = Job(folder)
     request = local_request().model_dump(mode="json")
-    job.write(Submission(token="bench", folder=folder, request=request, train=folder / "data/train.jsonl", validation=None))
+    job.write(
+        Submission(token="bench", folder=folder, request=request, train=folder / "data/train.jsonl", validation=None)
+    )
     assert run_training(job, JournalReporter(job)) == "succeeded"
     times = {event.data["name"]: event.time for event in job.journal.read() if event.type == "stage"}
     return times["saving"] - times["training"], folder / "adapter"
@@ -129,15 +137,22 @@ def train_trl(folder: Path, ready: Any, per_device: int) -> tuple[float, Path]:
     from trl import SFTConfig, SFTTrainer
 
     quantised = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
     )
     model = AutoModelForCausalLM.from_pretrained(ready.base.path, dtype=torch.bfloat16, quantization_config=quantised)
-    rows = [{"input_ids": list(e.input_ids), "completion_mask": [int(t) for t in e.trained]} for e in ready.train.examples]
+    rows = [
+        {"input_ids": list(e.input_ids), "completion_mask": [int(t) for t in e.trained]} for e in ready.train.examples
+    ]
     trainer = SFTTrainer(
         model=model,
         processing_class=ready.tokenizer,
         train_dataset=Dataset.from_list(rows),
-        peft_config=LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules="all-linear", task_type="CAUSAL_LM"),
+        peft_config=LoraConfig(
+            r=16, lora_alpha=32, lora_dropout=0.05, target_modules="all-linear", task_type="CAUSAL_LM"
+        ),
         args=SFTConfig(
             output_dir=str(folder / "trl"),
             per_device_train_batch_size=per_device,
@@ -226,14 +241,23 @@ def write_data(data: str, folder: Path) -> None:
     raw.mkdir(exist_ok=True)
     for name, part in (("train", rows[:train]), ("validation", rows[train:])):
         (raw / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
-    spec = {"name": "bench", "data": {"train": "train.jsonl", "validation": "validation.jsonl"}, "model": {"local": MODEL}}
+    spec = {
+        "name": "bench",
+        "data": {"train": "train.jsonl", "validation": "validation.jsonl"},
+        "model": {"local": MODEL},
+    }
     prepare(JobSpec.from_dict(spec), base=raw, out=folder)
 
 
 def dialogues(lines: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     """Multi-turn chats made from the messages, with answers of two to four sentences; fixed by the seed."""
     drawn = random.Random(SEED)
-    openings = ["Thank you for writing to us.", "I am sorry about the trouble.", "Good to hear from you.", "I understand."]
+    openings = [
+        "Thank you for writing to us.",
+        "I am sorry about the trouble.",
+        "Good to hear from you.",
+        "I understand.",
+    ]
     middles = {
         "billing": "I have looked at the payment and will ask the bank to release the second charge within three days.",
         "refund": "Your money goes back to the card you paid with, and you should see it within five working days.",
@@ -244,10 +268,16 @@ def dialogues(lines: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
         "product": "The measurements and the care instructions are on the product page, below the pictures.",
         "praise": "I will pass your kind words on to the team, who will be very pleased to read them.",
     }
-    closings = ["Is there anything else I can do for you?", "Please write again if it is not solved by then.", "All the best."]
+    closings = [
+        "Is there anything else I can do for you?",
+        "Please write again if it is not solved by then.",
+        "All the best.",
+    ]
     made = []
     for _ in range(count):
-        messages: list[dict[str, str]] = [{"role": "system", "content": "You answer for Larkfield, kindly and to the point."}]
+        messages: list[dict[str, str]] = [
+            {"role": "system", "content": "You answer for Larkfield, kindly and to the point."}
+        ]
         for line in drawn.sample(lines, drawn.randint(3, 5)):
             queue = json.loads(line["messages"][2]["content"])["queue"]
             answer = " ".join([drawn.choice(openings), middles[queue], drawn.choice(closings)])

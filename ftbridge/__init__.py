@@ -1,9 +1,9 @@
 """ftbridge: one job spec that fine-tunes a language model on OpenAI's API or on your own GPU, with one shared judge.
 
-    import ftbridge
+import ftbridge
 
-    run = ftbridge.run("job.yaml", provider="local")
-    run.evaluation.candidates["tuned"]["exact"].mean
+run = ftbridge.run("job.yaml", provider="local")
+run.evaluation.candidates["tuned"]["exact"].mean
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ was interrupted, and for one whose machine lost power.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import subprocess
 import sys
@@ -123,9 +122,13 @@ def start(draft: Draft, provider: str, *, allow: Sequence[str] = (), home: Path 
         lowering.stop_if_refused(allow)
         _check_graders(draft.spec, scratch / "data" / "test.jsonl")
         run = Run.create(
-            home or files.home(), name=draft.spec.name, provider=provider, spec_text=draft.text, spec_suffix=draft.suffix
+            home or files.home(),
+            name=draft.spec.name,
+            provider=provider,
+            spec_text=draft.text,
+            spec_suffix=draft.suffix,
         )
-        os.replace(scratch / "data", run.data)
+        (scratch / "data").replace(run.data)
     run.append("prepared", data=manifest.model_dump(mode="json"))
     files.write_json(run.resolved_path, resolved.document())
     run.append("resolved")
@@ -457,13 +460,19 @@ class _Life:
     def stop_on(self, status: JobStatus) -> None:
         """Turn a job that stopped into the run's event and error."""
         if status.state == "failed":
-            told = status.error.model_dump() if status.error else {"kind": "training_failed", "message": None, "hint": None}
+            told = (
+                status.error.model_dump()
+                if status.error
+                else {"kind": "training_failed", "message": None, "hint": None}
+            )
             error = from_document(told)
             error.hint = " ".join(part for part in (error.hint, f"Then: ftbridge resume {self.run.id}") if part)
             raise error
         if status.state == "cancelled":
             self.run.append("cancelled")
-            raise Interrupted(f"{self.run.id} was cancelled.", hint=f"To go on after all: ftbridge resume {self.run.id}")
+            raise Interrupted(
+                f"{self.run.id} was cancelled.", hint=f"To go on after all: ftbridge resume {self.run.id}"
+            )
         if status.state == "paused":
             self.run.append("paused")
             raise Interrupted(f"{self.run.id} is paused.", hint=f"Go on with: ftbridge resume {self.run.id}")

@@ -1,22 +1,22 @@
 """Every error a user can cause, in one tree. Each says what happened, where, and what to do, and knows its exit code.
 
-    FtbridgeError                   1   the work failed
-    ├── UsageError                  2   the command line or the spec is wrong
-    │   ├── SpecError               2   a job spec that does not validate
-    │   ├── LoweringRefused         2   the chosen provider cannot do what the spec asks
-    │   ├── RunNotFound             2   no such run
-    │   └── MissingDependency       2   an extra that is not installed
-    ├── DataError                   3   a dataset with errors (file, line, field)
-    ├── GateNotMet                  4   a budget or a margin
-    ├── ProviderRefused             5   a provider that refuses for good
-    ├── ModelUnavailable            1   a model that cannot be found, reached or used
-    ├── TrainingFailed              1   the job ended in `failed`
-    │   ├── OutOfMemory             1   … because memory ran out
-    │   └── WorkerDied              1   … because its process vanished
-    ├── DiskFull                    1   no room to write
-    ├── RunBusy                     1   another process is driving this run
-    ├── JournalCorrupt              1   a journal damaged other than at its tail
-    └── Interrupted               130   Ctrl-C; state is kept
+FtbridgeError                   1   the work failed
+├── UsageError                  2   the command line or the spec is wrong
+│   ├── SpecError               2   a job spec that does not validate
+│   ├── LoweringRefused         2   the chosen provider cannot do what the spec asks
+│   ├── RunNotFound             2   no such run
+│   └── MissingDependency       2   an extra that is not installed
+├── DataError                   3   a dataset with errors (file, line, field)
+├── GateNotMet                  4   a budget or a margin
+├── ProviderRefused             5   a provider that refuses for good
+├── ModelUnavailable            1   a model that cannot be found, reached or used
+├── TrainingFailed              1   the job ended in `failed`
+│   ├── OutOfMemory             1   … because memory ran out
+│   └── WorkerDied              1   … because its process vanished
+├── DiskFull                    1   no room to write
+├── RunBusy                     1   another process is driving this run
+├── JournalCorrupt              1   a journal damaged other than at its tail
+└── Interrupted               130   Ctrl-C; state is kept
 """
 
 from __future__ import annotations

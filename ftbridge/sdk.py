@@ -1,8 +1,8 @@
 """The Python SDK: what the command line does, as functions and one object.
 
-    run = ftbridge.run("job.yaml", provider="local")     # to its end
-    run = ftbridge.run(spec, provider="local", wait=False)
-    run.wait()
+run = ftbridge.run("job.yaml", provider="local")     # to its end
+run = ftbridge.run(spec, provider="local", wait=False)
+run.wait()
 """
 
 from __future__ import annotations

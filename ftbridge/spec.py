@@ -52,7 +52,9 @@ class DataSpec(SpecModel):
 class ModelSpec(SpecModel):
     """The base model on each side."""
 
-    openai: str | None = Field(default=None, min_length=1, description="A model name of the managed service, or an existing ft: model.")
+    openai: str | None = Field(
+        default=None, min_length=1, description="A model name of the managed service, or an existing ft: model."
+    )
     local: str | None = Field(
         default=None,
         min_length=1,
@@ -69,7 +71,9 @@ class ModelSpec(SpecModel):
 class Hyperparameters(SpecModel):
     """OpenAI's names and bounds; "auto" is settled by the rules in `ftbridge.resolve` and recorded with its reason."""
 
-    n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = Field(default="auto", description="Passes over the data, 1 to 50.")
+    n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = Field(
+        default="auto", description="Passes over the data, 1 to 50."
+    )
     batch_size: Auto | Annotated[int, Field(ge=1, le=256)] = Field(
         default="auto", description="Examples per optimizer step, 1 to 256."
     )
@@ -96,7 +100,9 @@ class Hyperparameters(SpecModel):
 class OpenAISpec(SpecModel):
     """Which service, and where. Keys come from the environment, never from here."""
 
-    target: Literal["openai", "azure", "nebius", "custom"] = Field(default="openai", description="Which service's dialect.")
+    target: Literal["openai", "azure", "nebius", "custom"] = Field(
+        default="openai", description="Which service's dialect."
+    )
     base_url: str | None = Field(default=None, description="The service's address; needed for azure and custom.")
     organization: str | None = Field(default=None, description="OpenAI-Organization header.")
     project: str | None = Field(default=None, description="OpenAI-Project header.")
@@ -115,10 +121,15 @@ class LoraSpec(SpecModel):
     alpha: float = Field(default=32, gt=0, description="Scale; the update is multiplied by alpha / r.")
     dropout: float = Field(default=0.05, ge=0, lt=1, description="Dropout on the adapter's input.")
     target_modules: str | list[str] = Field(
-        default="all-linear", description='Module names to adapt, or "all-linear" (every linear layer but the output head).'
+        default="all-linear",
+        description='Module names to adapt, or "all-linear" (every linear layer but the output head).',
     )
-    use_rslora: bool = Field(default=False, description="Scale by alpha / sqrt(r) instead (Kalajdzievski 2023, arXiv:2312.03732).")
-    use_dora: bool = Field(default=False, description="Split magnitude from direction (Liu et al. 2024, arXiv:2402.09353).")
+    use_rslora: bool = Field(
+        default=False, description="Scale by alpha / sqrt(r) instead (Kalajdzievski 2023, arXiv:2312.03732)."
+    )
+    use_dora: bool = Field(
+        default=False, description="Split magnitude from direction (Liu et al. 2024, arXiv:2402.09353)."
+    )
 
 
 class EarlyStopping(SpecModel):
@@ -139,9 +150,12 @@ class LocalSpec(SpecModel):
     lora: LoraSpec = Field(default_factory=LoraSpec, description="The adapter.")
     max_length: int = Field(default=2048, ge=8, description="Longest example, in tokens of the model's tokenizer.")
     too_long: Literal["refuse", "truncate", "drop"] = Field(
-        default="refuse", description="What to do with examples longer than max_length; refuse lists their line numbers."
+        default="refuse",
+        description="What to do with examples longer than max_length; refuse lists their line numbers.",
     )
-    packing: bool = Field(default=True, description="Lay examples end to end instead of padding; they never see each other.")
+    packing: bool = Field(
+        default=True, description="Lay examples end to end instead of padding; they never see each other."
+    )
     tokens_per_pass: Auto | Annotated[int, Field(ge=8)] = Field(
         default="auto",
         description="Token budget of one forward and backward pass; a batch is cut into as many passes as it needs. "
@@ -149,7 +163,8 @@ class LocalSpec(SpecModel):
     )
     early_stopping: EarlyStopping | None = Field(default=None, description="Off unless given; needs validation data.")
     optimizer: Literal["auto", "adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
-        default="auto", description="auto: paged_adamw_8bit on CUDA when quantized, adamw_8bit for full tuning on CUDA, else adamw."
+        default="auto",
+        description="auto: paged_adamw_8bit on CUDA when quantized, adamw_8bit for full tuning on CUDA, else adamw.",
     )
     base_learning_rate: Auto | Annotated[float, Field(gt=0)] = Field(
         default="auto", description="What learning_rate_multiplier multiplies; auto is 2e-4 for lora, 2e-5 for full."
@@ -159,7 +174,8 @@ class LocalSpec(SpecModel):
     weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay (AdamW).")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this global L2 norm.")
     gradient_checkpointing: Auto | bool = Field(
-        default="auto", description="Recompute activations in the backward pass; auto turns it on when memory asks for it."
+        default="auto",
+        description="Recompute activations in the backward pass; auto turns it on when memory asks for it.",
     )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         default="auto", description="Compute type; auto takes the best the device has."
@@ -167,12 +183,16 @@ class LocalSpec(SpecModel):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="auto: cuda, then mps, then cpu.")
     keep_dequantized: Auto | bool = Field(
         default="auto",
-        description="Hold a 16-bit copy of the nf4 weights: the same numbers, faster steps, more memory; auto when memory is ample.",
+        description="Hold a 16-bit copy of the nf4 weights: same numbers, faster steps; auto when memory is ample.",
     )
     checkpoint_minutes: float = Field(default=10, gt=0, description="A checkpoint at least this often, in minutes.")
-    evals_per_epoch: int = Field(default=2, ge=1, le=100, description="Validations in each epoch; each is also a checkpoint.")
+    evals_per_epoch: int = Field(
+        default=2, ge=1, le=100, description="Validations in each epoch; each is also a checkpoint."
+    )
     keep_checkpoints: int = Field(default=2, ge=1, description="Newest checkpoints kept; the best one is always kept.")
-    trust_remote_code: bool = Field(default=False, description="Run Python that comes with a hub model. Off unless you trust it.")
+    trust_remote_code: bool = Field(
+        default=False, description="Run Python that comes with a hub model. Off unless you trust it."
+    )
 
 
 class StringCheckGrader(SpecModel):
@@ -202,8 +222,12 @@ class EvaluationSpec(SpecModel):
     baselines: list[Literal["zero_shot", "few_shot"]] = Field(
         default=[], description="More candidates to answer the test items before training, beside base."
     )
-    few_shot_examples: int = Field(default=4, ge=1, le=64, description="Training examples shown to the few_shot baseline.")
-    margin: float | None = Field(default=None, ge=0, le=1, description="Non-inferiority margin for verdicts of compare.")
+    few_shot_examples: int = Field(
+        default=4, ge=1, le=64, description="Training examples shown to the few_shot baseline."
+    )
+    margin: float | None = Field(
+        default=None, ge=0, le=1, description="Non-inferiority margin for verdicts of compare."
+    )
     max_completion_tokens: int = Field(default=256, ge=1, description="Longest answer, in tokens.")
     batch_size: int = Field(default=32, ge=1, description="Items answered together.")
 
@@ -231,8 +255,12 @@ class JobSpec(SpecModel):
     data: DataSpec = Field(description="Examples to train, validate and test on.")
     model: ModelSpec = Field(description="Base model on each side.")
     hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters, description="OpenAI's names and bounds.")
-    seed: int = Field(default=42, ge=0, le=2147483647, description="Fixes splits, data order and initial adapter weights.")
-    suffix: str | None = Field(default=None, min_length=1, max_length=64, description="Goes into the tuned model's name.")
+    seed: int = Field(
+        default=42, ge=0, le=2147483647, description="Fixes splits, data order and initial adapter weights."
+    )
+    suffix: str | None = Field(
+        default=None, min_length=1, max_length=64, description="Goes into the tuned model's name."
+    )
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
         default={}, max_length=16, description="Up to 16 pairs of text kept with the job."
     )
@@ -254,7 +282,9 @@ class JobSpec(SpecModel):
         if self.local.early_stopping is not None and self.data.validation is None:
             raise ValueError("local.early_stopping needs data.validation (a path or a fraction such as 0.1)")
         if self.local.tuning == "full" and self.local.quantization in ("nf4", "int8"):
-            raise ValueError(f"local.tuning full cannot train {self.local.quantization} weights; set local.quantization: none")
+            raise ValueError(
+                f"local.tuning full cannot train {self.local.quantization} weights; set local.quantization: none"
+            )
         return self
 
     @classmethod
@@ -324,14 +354,14 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable) and key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} comes twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)$"),
     list("-+0123456789."),
@@ -421,7 +451,7 @@ def _models(annotation: Any) -> list[type[SpecModel]]:
 
 
 def _nearest(loc: tuple[int | str, ...]) -> str:
-    """ "; did you mean X?", or the known keys, for an unknown key."""
+    """What to say of an unknown key: the nearest known one, or all of them."""
     here: Any = JobSpec
     for part in loc[:-1]:
         models = _models(here)

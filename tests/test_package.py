@@ -70,7 +70,9 @@ def test_the_example_spec_fits_its_schema() -> None:
 
 
 def test_help_lists_every_command_and_each_has_its_own() -> None:
-    told = subprocess.run([sys.executable, "-m", "ftbridge", "--help"], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        [sys.executable, "-m", "ftbridge", "--help"], capture_output=True, text=True, check=True
+    ).stdout
     for name, short in COMMANDS.items():
         assert f"{name} " in told
         assert short in told

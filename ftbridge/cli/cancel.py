@@ -15,4 +15,8 @@ def command(run: str) -> None:
     found = find_run(run)
     bridge.cancel(found)
     state = bridge.settled(found)
-    click.echo(f"{found.id} is {state}." if state == "cancelled" else f"{found.id} will be cancelled at its next step (now {state}).")
+    click.echo(
+        f"{found.id} is {state}."
+        if state == "cancelled"
+        else f"{found.id} will be cancelled at its next step (now {state})."
+    )

@@ -15,4 +15,6 @@ def command(run: str) -> None:
     found = find_run(run)
     bridge.pause(found)
     state = bridge.settled(found)
-    click.echo(f"{found.id} is {state}." if state == "paused" else f"{found.id} will be paused at its next step (now {state}).")
+    click.echo(
+        f"{found.id} is {state}." if state == "paused" else f"{found.id} will be paused at its next step (now {state})."
+    )

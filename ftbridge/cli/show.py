@@ -12,7 +12,9 @@ from ftbridge.cli.options import as_json, find_run, print_json, run_argument
 
 @click.command(help="Show one run, or its trained tokens.")
 @run_argument
-@click.option("--tokens", type=click.IntRange(min=1), metavar="N", help="Print N training examples, trained tokens coloured.")
+@click.option(
+    "--tokens", type=click.IntRange(min=1), metavar="N", help="Print N training examples, trained tokens coloured."
+)
 @click.option("--lowering", is_flag=True, help="How each spec field fared.")
 @as_json
 def command(run: str, tokens: int | None, lowering: bool, as_json: bool) -> None:
@@ -28,7 +30,9 @@ def command(run: str, tokens: int | None, lowering: bool, as_json: bool) -> None
             console.rule(f"example {number}", style="dim")
             told = Text()
             for text, trained in pieces:
-                told.append(text if console.color_system or not trained else f"⟦{text}⟧", "bold green" if trained else "dim")
+                told.append(
+                    text if console.color_system or not trained else f"⟦{text}⟧", "bold green" if trained else "dim"
+                )
             console.print(told)
         console.print(Text("trained tokens are green, or in ⟦brackets⟧ without colour", style="dim"))
     elif as_json:

@@ -144,7 +144,9 @@ def _meaning(example: ChatExample) -> list[tuple[str, str]]:
                 problems.append((f"{at}.content[{part_index}].text", "is missing."))
     if example.messages[-1].role != "assistant":
         role = example.messages[-1].role
-        problems.append((f"messages[{len(example.messages) - 1}].role", f"is {role}; the last message is the answer to learn."))
+        problems.append(
+            (f"messages[{len(example.messages) - 1}].role", f"is {role}; the last message is the answer to learn.")
+        )
     elif not any(message.trained for message in example.messages):
         problems.append(("messages", "has no assistant message with a weight other than 0: nothing to train on."))
     return problems

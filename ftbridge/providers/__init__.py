@@ -25,5 +25,6 @@ def load(name: str) -> Provider:
         if point.name == name:
             return cast("Provider", point.load()())
     raise UsageError(
-        f"there is no provider {name!r} in this installation.", hint=f"Installed providers: {', '.join(names()) or 'none'}."
+        f"there is no provider {name!r} in this installation.",
+        hint=f"Installed providers: {', '.join(names()) or 'none'}.",
     )

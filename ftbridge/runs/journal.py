@@ -2,9 +2,9 @@
 
     {"seq":1,"time":1795467600.1,"type":"created","data":{…}}⏎
     {"seq":2,"time":1795467601.9,"type":"prepared","data":{…}}⏎
-    {"seq":3,"time":17954676              ◀── a torn tail: no newline. Readers pass over it, the next append cuts it off.
+    {"seq":3,"time":17954676              ◀── a torn tail: readers pass over it, the next append cuts it off.
 
-Any process may append; one at a time holds the lock beside the file, for as long as one line takes. Readers take no lock.
+Any process may append; one at a time holds the lock beside the file, for as long as one line takes. Readers need none.
 A line whose `append` returned is never lost and never changed (with `sync=False`: unless the whole machine goes down).
 """
 
@@ -57,9 +57,9 @@ class Journal:
     def append(self, type: str, /, *, sync: bool = True, **data: Any) -> Event:
         """Write one event and return it as readers will see it. Its cost does not grow with the file.
 
-        `sync=False` leaves the flush to disk to the system, for frequent small news. Data is anything pydantic turns into
-        JSON; NaN and infinities become null. Raises `DiskFull`, with nothing of the line left behind, `JournalCorrupt`
-        when the last whole line is damaged, and `RunBusy`.
+        `sync=False` leaves the flush to disk to the system, for frequent small news. Data is anything pydantic turns
+        into JSON; NaN and infinities become null. Raises `DiskFull`, with nothing of the line left behind,
+        `JournalCorrupt` when the last whole line is damaged, and `RunBusy`.
         """
         with disk_full_is_an_error(self.path), self.hold():
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -130,9 +130,7 @@ class Journal:
         try:
             size = os.fstat(descriptor).st_size
             if size < start:
-                raise JournalCorrupt(
-                    f"{self.path} is shorter than it was: something cut or replaced it.", hint=_RESTORE
-                )
+                raise JournalCorrupt(f"{self.path} is shorter than it was: it was cut or replaced.", hint=_RESTORE)
             return os.pread(descriptor, size - start, start)
         finally:
             os.close(descriptor)
@@ -156,7 +154,7 @@ class Journal:
             end = after - len(lines[-2]) - 1
 
     def _parse(self, line: bytes, number: int | None, *, at_end: bool) -> Event | None:
-        """One line as an event; None for one at the very end of the file that is not JSON. `number` is its place, if known."""
+        """One line as an event; None for one at the very end that is not JSON. `number` is its place, if known."""
         try:
             event = Event.model_validate(json.loads(line))
         except ValidationError as error:
@@ -178,8 +176,8 @@ class Journal:
 
 
 _RESTORE = (
-    "Restore the file from a backup. The lines before the damage are whole, but a run cut back to them forgets what came "
-    "after, a paid job included."
+    "Restore the file from a backup. The lines before the damage are whole, but a run cut back to them forgets what "
+    "came after, a paid job included."
 )
 
 

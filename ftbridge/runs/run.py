@@ -34,8 +34,8 @@ class RunState:
     """A run now, derived from its events alone. Times are Unix seconds.
 
     `state` is prepared, validating, queued, running, pausing, paused, succeeded, failed, cancelled, or a service's own
-    word. `metrics` holds the latest value of each figure, `best_valid_loss` the lowest (nats per trained token), `cursor`
-    the last job event seen, `evaluated` the candidates whose answers are complete.
+    word. `metrics` holds the latest value of each figure, `best_valid_loss` the lowest (nats per trained token),
+    `cursor` the last job event seen, `evaluated` the candidates whose answers are complete.
     """
 
     id: str = ""

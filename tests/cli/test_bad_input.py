@@ -101,7 +101,11 @@ def test_misuse_exits_with_2_and_says_what_is_meant(tmp_path: Path, args: list[s
 @pytest.mark.parametrize(
     ("changes", "code", "expected"),
     [
-        ({"local.max_length": 30}, 3, ["longer than local.max_length = 30", "train.jsonl:1 is", "too_long: truncate or drop"]),
+        (
+            {"local.max_length": 30},
+            3,
+            ["longer than local.max_length = 30", "train.jsonl:1 is", "too_long: truncate or drop"],
+        ),
         ({"model.local": "./missing"}, 1, ["there is no model './missing'", "smollm2-135m-instruct"]),
         ({"local.device": "cuda"}, 2, ["local.device is cuda, but torch"]),
     ],

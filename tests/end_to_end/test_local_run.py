@@ -17,7 +17,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) 
     """The run folder of a job that nobody disturbed, without a test split."""
     assert base_model_dir.exists()
     folder = tmp_path_factory.mktemp("undisturbed")
-    done = ftbridge("run", str(write_job(folder)), "--provider", "local", cwd=folder, FTBRIDGE_HOME=str(folder / "home"))
+    done = ftbridge(
+        "run", str(write_job(folder)), "--provider", "local", cwd=folder, FTBRIDGE_HOME=str(folder / "home")
+    )
     assert done.returncode == 0, done.stderr
     return run_folder(folder / "home")
 
@@ -34,7 +36,9 @@ def same_end(folder: Path, undisturbed: Path) -> None:
 
 
 def test_a_run_trains_judges_and_says_so_in_json(tmp_path: Path, home: Path) -> None:
-    job = write_job(tmp_path, train=48, test=12, **{"evaluation.baselines": ["zero_shot"], "hyperparameters.n_epochs": 3})
+    job = write_job(
+        tmp_path, train=48, test=12, **{"evaluation.baselines": ["zero_shot"], "hyperparameters.n_epochs": 3}
+    )
     done = ftbridge("run", str(job), "--provider", "local", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
@@ -176,7 +180,11 @@ def test_training_stops_early_and_keeps_the_best_weights(tmp_path: Path, home: P
     assert done.returncode == 0, done.stderr
     assert "stopped early at step" in done.stderr
     folder = run_folder(home)
-    valid = {e["data"]["step"]: e["data"]["valid_loss"] for e in worker_events(folder, "metrics") if "valid_loss" in e["data"]}
+    valid = {
+        e["data"]["step"]: e["data"]["valid_loss"]
+        for e in worker_events(folder, "metrics")
+        if "valid_loss" in e["data"]
+    }
     best = min(valid, key=valid.__getitem__)
     from safetensors.torch import load_file
 

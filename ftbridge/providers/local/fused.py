@@ -63,7 +63,14 @@ class DropoutPool:
 class _LoraLinear(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, weight: Weight, scale: float, mask: Tensor | None
+        ctx: Any,
+        x: Tensor,
+        a: Tensor,
+        b: Tensor,
+        bias: Tensor | None,
+        weight: Weight,
+        scale: float,
+        mask: Tensor | None,
     ) -> Tensor:
         a, b = a.to(x.dtype), b.to(x.dtype)
         dropped = x if mask is None else x * mask
@@ -112,8 +119,9 @@ def fuse(model: nn.Module, weight_of: Callable[[nn.Module], Weight | None], pool
         kinds = (LoraLinear, Lora4bit)
 
     fused = 0
-    for module in model.modules():
-        if not isinstance(module, kinds) or not _plain(module):
+    modules: list[Any] = list(model.modules())
+    for module in modules:
+        if not any(isinstance(module, kind) for kind in kinds) or not _plain(module):
             continue
         weight = weight_of(module.get_base_layer())
         if weight is None:

@@ -1,11 +1,11 @@
 """The files through which a local job is asked and answers. Light: shared by the provider and the worker.
 
-    RUN/local/request.json     what to train                     written once by submit
-    RUN/local/submission.json  token and data paths              written once by submit
-    RUN/local/control          "pause" or "cancel"               written by the provider, read before each step
-    RUN/local/worker.lock      held by the worker while it lives: the kernel lets go when it dies
-    RUN/worker.jsonl           the worker's journal              written by the worker alone
-    RUN/worker.log             its stdout and stderr
+RUN/local/request.json     what to train                     written once by submit
+RUN/local/submission.json  token and data paths              written once by submit
+RUN/local/control          "pause" or "cancel"               written by the provider, read before each step
+RUN/local/worker.lock      held by the worker while it lives: the kernel lets go when it dies
+RUN/worker.jsonl           the worker's journal              written by the worker alone
+RUN/worker.log             its stdout and stderr
 """
 
 from __future__ import annotations

@@ -36,7 +36,11 @@ def load_base(path: Path, request: LocalRequest, device: Device) -> Any:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            path, trust_remote_code=request.trust_remote_code, use_safetensors=True, attn_implementation="sdpa", **options
+            path,
+            trust_remote_code=request.trust_remote_code,
+            use_safetensors=True,
+            attn_implementation="sdpa",
+            **options,
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelUnavailable(f"the model in {path} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
@@ -64,7 +68,9 @@ def add_adapter(model: Any, request: LocalRequest) -> Any:
     try:
         return get_peft_model(model, config)
     except ValueError as error:
-        names = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)})
+        names = sorted(
+            {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        )
         raise ModelUnavailable(
             f"local.lora.target_modules {modules!r} names no layer of this model.",
             hint=f"Its linear layers are: {', '.join(names)}. Or use all-linear.",
@@ -80,7 +86,7 @@ def close_repacking_trap(model: nn.Module) -> int:
     closed = 0
     for module in model.modules():
         if getattr(module, "support_avx512bf16_for_cpu", None) is not None:
-            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+            module.support_avx512bf16_for_cpu = False
             closed += 1
     return closed
 

@@ -81,7 +81,11 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
         ),
         "local.base_learning_rate": ("exact", base, f"base rate of {spec.local.tuning} tuning"),
         "local.quantization": ("exact", request.quantization, _quantization_reason(spec)),
-        "data.format": ("exact", spec.data.format, "seen from each file's first character" * (spec.data.format == "auto")),
+        "data.format": (
+            "exact",
+            spec.data.format,
+            "seen from each file's first character" * (spec.data.format == "auto"),
+        ),
         "model.openai": ("unused", None, "the local provider trains model.local"),
         "suffix": ("exact", spec.suffix, "named in the model card"),
         "metadata": ("exact", spec.metadata, "kept in the run folder"),

@@ -12,7 +12,9 @@ from ftbridge.providers.local.device import Device
 from ftbridge.providers.local.request import LocalRequest
 
 
-def optimizer_for(parameters: Iterable[torch.nn.Parameter], request: LocalRequest, device: Device) -> torch.optim.Optimizer:
+def optimizer_for(
+    parameters: Iterable[torch.nn.Parameter], request: LocalRequest, device: Device
+) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) over the parameters that train, betas (0.9, 0.999)."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     options: dict[str, Any] = {"lr": request.learning_rate, "weight_decay": request.weight_decay, "betas": (0.9, 0.999)}

@@ -36,7 +36,13 @@ from ftbridge.runs.journal import Event
 NEEDS = ("torch", "transformers", "peft", "psutil", "safetensors", "numpy", "huggingface_hub", "gguf")
 START_SECONDS = 60
 """How long a worker may take to hold its lock; it does so before any heavy import."""
-_STATES = {"started": "running", "paused": "paused", "cancelled": "cancelled", "failed": "failed", "succeeded": "succeeded"}
+_STATES = {
+    "started": "running",
+    "paused": "paused",
+    "cancelled": "cancelled",
+    "failed": "failed",
+    "succeeded": "succeeded",
+}
 
 
 class LocalProvider:
@@ -191,7 +197,9 @@ def require_libraries(names: Sequence[str]) -> None:
 
 
 def _died(job: Job) -> JobError:
-    tail = job.log_path.read_bytes()[-2000:].decode(errors="replace").strip().splitlines() if job.log_path.exists() else []
+    tail = (
+        job.log_path.read_bytes()[-2000:].decode(errors="replace").strip().splitlines() if job.log_path.exists() else []
+    )
     last = f" Its last line was: {tail[-1]}" if tail else ""
     return JobError(
         kind="worker_died",

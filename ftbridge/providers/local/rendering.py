@@ -25,6 +25,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 from ftbridge.data.examples import ChatExample, FunctionCall, Message
@@ -73,7 +74,9 @@ class Renderer:
 
     def __init__(self, tokenizer: Any) -> None:
         if not getattr(tokenizer, "is_fast", False):
-            raise RenderError("this model's tokenizer cannot tell which characters a token covers (it is not a fast one)")
+            raise RenderError(
+                "this model's tokenizer cannot tell which characters a token covers (it is not a fast one)"
+            )
         if not tokenizer.chat_template:
             raise RenderError("this model has no chat template")
         self.tokenizer = tokenizer
@@ -167,7 +170,12 @@ class Renderer:
         return start, end
 
     def _span_by_sentinel(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, index: int, text: str, start: int | None
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        index: int,
+        text: str,
+        start: int | None,
     ) -> Span:
         """Render again with a sentinel for the message: what stands around it is not the message."""
         stand_in = {**messages[index], "content": _SENTINEL}
@@ -211,13 +219,15 @@ class Renderer:
             return Rendered(ids, flags)
         ids, flags = [], []
         edges = sorted({0, len(text), *(edge for span in spans for edge in span)})
-        for left, right in zip(edges, edges[1:], strict=False):
+        for left, right in pairwise(edges):
             part = self._ids(text[left:right])
             ids += part
             flags += [any(start <= left < end for start, end in spans)] * len(part)
         return Rendered(ids, flags)
 
-    def _render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, *, generation: bool = False) -> str:
+    def _render(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, *, generation: bool = False
+    ) -> str:
         """The template's text. Raises `RenderError` with the template's own reason."""
         bare = [{key: value for key, value in message.items() if key != "trained"} for message in messages]
         try:
@@ -251,7 +261,9 @@ class Renderer:
             role = "system"
         for part in message.content if isinstance(message.content, list) else ():
             if part.type not in ("text", "refusal"):
-                raise RenderError(f"messages[{index}].content has a part of type {part.type}: only text trains on this machine")
+                raise RenderError(
+                    f"messages[{index}].content has a part of type {part.type}: only text trains on this machine"
+                )
         one: dict[str, Any] = {
             "role": "tool" if role == "function" else role,
             "content": message.text,
@@ -280,7 +292,9 @@ class Renderer:
             try:
                 arguments = json.loads(arguments or "{}")
             except ValueError as error:
-                raise RenderError(f"messages[{index}]: the arguments of {function.name} are not JSON ({error})") from None
+                raise RenderError(
+                    f"messages[{index}]: the arguments of {function.name} are not JSON ({error})"
+                ) from None
         if form == "string" and not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)
         return {"name": function.name, "arguments": arguments}
@@ -312,7 +326,9 @@ class Renderer:
         text = self._try([_plain("system", _SENTINEL), _plain("user", "a")], None, generation=True)
         if text is not None and _SENTINEL in text:
             return True
-        self.notes.append("this chat template has no system role; system messages are put before the first user message")
+        self.notes.append(
+            "this chat template has no system role; system messages are put before the first user message"
+        )
         return False
 
     def _fold_system(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

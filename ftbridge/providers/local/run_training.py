@@ -62,10 +62,12 @@ def make_ready(request: LocalRequest, train_path: Path, validation_path: Path | 
         split = encode_split(path, name, renderer, request)
         for verb, lines in (("cut to local.max_length", split.cut), ("dropped", split.dropped)):
             if lines:
-                notes.append(f"{len(lines)} {name} examples were {verb}: {', '.join(lines[:5])}{' …' * (len(lines) > 5)}")
+                notes.append(
+                    f"{len(lines)} {name} examples were {verb}: {', '.join(lines[:5])}{' …' * (len(lines) > 5)}"
+                )
         splits.append(split)
     assert splits[0] is not None
-    return Ready(base, tokenizer, request, splits[0], splits[1], tuple([*notes, *renderer.notes]))
+    return Ready(base, tokenizer, request, splits[0], splits[1], (*notes, *renderer.notes))
 
 
 def run_training(job: Job, reporter: Reporter) -> Literal["succeeded", "paused", "cancelled"]:

@@ -79,7 +79,9 @@ def train(trainer: Trainer, state: TrainingState) -> tuple[Ending, TrainingState
     Raises `OutOfMemory`, `DiskFull`, or `TrainingFailed` when the loss stops being a number.
     """
     total = trainer.total_steps
-    validate_after = evaluation_steps(trainer.steps_per_epoch, trainer.request.n_epochs, trainer.request.evals_per_epoch)
+    validate_after = evaluation_steps(
+        trainer.steps_per_epoch, trainer.request.n_epochs, trainer.request.evals_per_epoch
+    )
     began, before = time.monotonic(), state.seconds
     saved_at, clock = state.step, time.monotonic()
     epoch_steps: list[list[int]] = []

@@ -46,8 +46,18 @@ except OutOfMemory as error:
 
 
 def train_within(gigabytes: float, base_model_dir: Path, folder: Path) -> str:
-    command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(base_model_dir), str(gigabytes), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "MALLOC_ARENA_MAX": "2"})
+    command = [
+        sys.executable,
+        "-c",
+        CHILD,
+        str(Path(__file__).parent),
+        str(base_model_dir),
+        str(gigabytes),
+        str(folder),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "MALLOC_ARENA_MAX": "2"}
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 

@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """The mask for any template, against an oracle that never looks at spans: what is trained must read as the answers do."""
 
 from __future__ import annotations
@@ -91,7 +90,13 @@ def test_the_prompt_is_a_prefix_and_the_first_trained_token_comes_right_after(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=20), min_size=2, max_size=2))
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=20),
+        min_size=2,
+        max_size=2,
+    )
+)
 def test_any_text_is_trained_whole_or_refused_with_a_reason(renderers: dict[str, Renderer], turns: list[str]) -> None:
     for family in ("own", "chatml", "marked", "dated"):
         renderer = renderers[family]
@@ -100,7 +105,9 @@ def test_any_text_is_trained_whole_or_refused_with_a_reason(renderers: dict[str,
         except RenderError:
             continue
         text = "".join(text for text, flag in explain(rendered, renderer.tokenizer) if flag)
-        whole = renderer.tokenizer.decode(renderer.tokenizer("".join(f"{turn}<|im_end|>" for turn in turns))["input_ids"])
+        whole = renderer.tokenizer.decode(
+            renderer.tokenizer("".join(f"{turn}<|im_end|>" for turn in turns))["input_ids"]
+        )
         assert text == whole
 
 
@@ -167,7 +174,9 @@ def test_tool_calls_are_trained_in_the_form_the_template_wants(
     assert written in calls
     assert '\\"' not in calls
     assert "It is 3 degrees.<|im_end|>" in answer
-    read = "".join(text for text, flag in explain(renderer.example(tool_chat(arguments)), renderer.tokenizer) if not flag)
+    read = "".join(
+        text for text, flag in explain(renderer.example(tool_chat(arguments)), renderer.tokenizer) if not flag
+    )
     assert "3 degrees" in read
     assert "get_weather" in read
 
@@ -179,7 +188,9 @@ def test_earlier_reasoning_that_the_template_drops_is_not_looked_for(renderers: 
     assert second == "<think>\nwell\n</think>\n\ntwo<|im_end|>"
 
 
-def test_a_system_message_the_template_refuses_goes_before_the_first_user_message(renderers: dict[str, Renderer]) -> None:
+def test_a_system_message_the_template_refuses_goes_before_the_first_user_message(
+    renderers: dict[str, Renderer],
+) -> None:
     renderer = with_template(renderers["turns"], TURNS)
     example = chat("Hello", "Hi", system="Be brief.")
     text = "".join(text for text, _ in explain(renderer.example(example), renderer.tokenizer))
