@@ -297,7 +297,10 @@ def watch(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
         if state.state in TERMINAL | {"paused"}:
             _raise_end(run, state)
         if not run.is_driven() and run.state().state == state.state:
-            if state.handle is None or providers.load(state.provider).poll(JobHandle(**state.handle)).state in TERMINAL:
+            if (
+                state.handle is None
+                or providers.load(state.provider).poll(_handle(run, state.handle)).state in TERMINAL
+            ):
                 raise Interrupted(f"nobody is driving {run.id}.", hint=f"Go on with: ftbridge resume {run.id}")
             return drive(run, watcher)
         time.sleep(POLL_SECONDS)
@@ -323,7 +326,7 @@ def _ask(run: Run, request: str) -> None:
         raise UsageError(f"{run.id} is {state.state} already.")
     run.append(f"{request}_requested")
     backend = providers.load(state.provider)
-    handle = JobHandle(**state.handle) if state.handle else None
+    handle = _handle(run, state.handle) if state.handle else None
     if handle is not None:
         getattr(backend, request)(handle)
     if run.is_driven():
@@ -340,6 +343,11 @@ def _anchored(spec: JobSpec, base: Path) -> JobSpec:
     if local is None or not (base / local).exists():
         return spec
     return spec.model_copy(update={"model": spec.model.model_copy(update={"local": str((base / local).resolve())})})
+
+
+def _handle(run: Run, told: Mapping[str, Any]) -> JobHandle:
+    """A journalled handle, with the run's folder where it is now."""
+    return JobHandle(**{**told, "folder": run.path})
 
 
 def _check_graders(spec: JobSpec, test: Path) -> None:
@@ -414,7 +422,7 @@ class _Life:
     def submit(self) -> JobHandle:
         """Write the intent and its token first; then submit, which for a known token never makes a second job."""
         if self.state.handle is not None:
-            handle = JobHandle(**self.state.handle)
+            handle = _handle(self.run, self.state.handle)
             status = self.backend.poll(handle)
             if status.state in ("paused", "failed", "cancelled"):
                 self.watcher.note(f"the job is {status.state}; it goes on from its last checkpoint")
@@ -499,7 +507,7 @@ class _Life:
         self.run.append("interrupted")
         if self.state.handle is None or self.state.tuned is not None:
             return
-        handle = JobHandle(**self.state.handle)
+        handle = _handle(self.run, self.state.handle)
         if self.backend.on_interrupt == "detach" or self.backend.poll(handle).state in TERMINAL:
             return
         self.watcher.note("stopping at a checkpoint (Ctrl-C again leaves at once)")

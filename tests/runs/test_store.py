@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -34,7 +33,7 @@ def test_runs_are_found_by_id_prefix_folder_and_latest(home: Path, monkeypatch: 
 
 def test_an_id_goes_before_those_it_begins(home: Path) -> None:
     short = make(home)
-    os.rename(short.path, home / "runs" / "tri")
+    short.path.rename(home / "runs" / "tri")
     make(home, "triage")
     assert find(home, "tri").id == "tri"
 
@@ -86,7 +85,7 @@ def test_what_is_no_run_or_is_damaged_does_not_hide_the_others(home: Path) -> No
     (home / "runs" / "empty").mkdir()
     (home / "runs" / "empty" / "journal.jsonl").touch()
     (home / "runs" / "odd" / "journal.jsonl").mkdir(parents=True)
-    os.rename(make(home).path, home / "runs" / ".scratch-left-by-a-killed-process")
+    make(home).path.rename(home / "runs" / ".scratch-left-by-a-killed-process")
     assert [run.id for run in runs(home)] == [good.id]
     assert find(home, "latest").id == good.id
     with pytest.raises(JournalCorrupt, match=rf"{bad.id}/journal\.jsonl:1 is damaged"):

@@ -53,8 +53,12 @@ class Job:
         return LocalRequest.model_validate_json((self.own / "request.json").read_text())
 
     def submission(self) -> Submission:
-        """Token and data paths."""
-        return Submission.model_validate_json((self.own / "submission.json").read_text())
+        """Token and data paths, wherever the run folder is now: it may have been moved since it was submitted."""
+        told = Submission.model_validate_json((self.own / "submission.json").read_text())
+        here = {"folder": self.folder, "train": self.folder / told.train.relative_to(told.folder)}
+        if told.validation is not None:
+            here["validation"] = self.folder / told.validation.relative_to(told.folder)
+        return told.model_copy(update=here)
 
     def ask(self, request: Literal["pause", "cancel"]) -> None:
         """Ask the worker to stop at its next step."""

@@ -114,12 +114,13 @@ def _trainer(
     longest = max(len(example) for example in [*train_set, *validation])
     passes = plan_pass(base.config, request, device, longest)
     pool = None
-    fused = 0
+    fused, copied = 0, False
     if request.tuning == "lora":
         model = load.add_adapter(base, request)
         weights = load.FrozenWeights.of(model, request, device)
         pool = DropoutPool(request.lora_dropout, device.compute, device.torch)
         fused = fuse(model, weights.weight_of, pool)
+        copied = weights.keep_copy and request.quantization == "nf4" and fused > 0
     else:
         model = base
     if passes.gradient_checkpointing:
@@ -149,7 +150,7 @@ def _trainer(
         reporter.message(
             f"{ready.base.name} from {ready.base.source} on {device.describe()}: {request.quantization} weights, "
             f"{trained:,} trained parameters, {steps} steps of {request.batch_size} examples, "
-            f"{forward.way} passes of up to {tokens:,} tokens"
+            f"{forward.way} passes of up to {tokens:,} tokens{', a 16-bit copy of the weights' if copied else ''}"
         )
     trainer = Trainer(
         forward, optimizer, scaler, request, device, train_set, validation, folder, tokens, reporter, job.requested
