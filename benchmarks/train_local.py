@@ -5,7 +5,7 @@
 
 Each run is a process of its own. Both sides get the same token ids and the same loss mask (ftbridge renders them; TRL
 takes them as a processed dataset with `completion_mask`), NF4 with double quantisation and bf16 compute, LoRA r=16
-alpha=32 dropout=0.05 on all linear layers, AdamW, cosine schedule, 16 examples a step. Tokens per second count real
+alpha=32 dropout=0.05 on all linear layers, AdamW, constant rate, 16 examples a step. Tokens per second count real
 tokens, not padding, over training alone. The final validation loss of both adapters is computed by one judge: a fresh
 process, the model's own forward, logits and attention.
 
@@ -159,8 +159,7 @@ def train_trl(folder: Path, ready: Any, per_device: int) -> tuple[float, Path]:
             gradient_accumulation_steps=BATCH // per_device,
             num_train_epochs=EPOCHS,
             learning_rate=RATE,
-            lr_scheduler_type="cosine",
-            warmup_steps=1,
+            lr_scheduler_type="constant",
             max_length=1024,
             completion_only_loss=True,
             bf16=True,
@@ -221,7 +220,13 @@ def local_request() -> Any:
             "model": {"local": MODEL},
             "hyperparameters": {"n_epochs": EPOCHS, "batch_size": BATCH, "learning_rate_multiplier": RATE / 2e-4},
             "seed": SEED,
-            "local": {"quantization": "nf4", "max_length": 1024, "evals_per_epoch": 1},
+            "local": {
+                "quantization": "nf4",
+                "max_length": 1024,
+                "evals_per_epoch": 1,
+                "lr_schedule": "constant",
+                "warmup_ratio": 0.0,
+            },
         }
     )
     return LocalRequest.model_validate(lower(resolve(spec, SIZES["short"][0], "local")).request)

@@ -371,6 +371,7 @@ class _Life:
 
     def __init__(self, run: Run, watcher: Watcher) -> None:
         self.run, self.watcher = run, watcher
+        self.first_step: float | None = None
         self.backend: Provider = providers.load(run.state().provider)
         lowering = _lowering(run)
         if lowering is None or run.state().data is None:
@@ -439,7 +440,6 @@ class _Life:
     def follow(self, handle: JobHandle) -> None:
         """Copy the job's events into the journal until it ends. Raises unless it succeeded."""
         told = ""
-        started = time.monotonic()
         limit = self.spec.budget.max_hours
         asked = False
         while True:
@@ -455,7 +455,7 @@ class _Life:
             if status.state == "succeeded":
                 return
             self.stop_on(status)
-            if limit is not None and time.monotonic() - started > limit * 3600:
+            if limit is not None and self.training_seconds() > limit * 3600:
                 self.backend.pause(handle)
                 self.settle(handle, "pause")
                 self.run.append("paused")
@@ -485,11 +485,17 @@ class _Life:
             self.run.append("paused")
             raise Interrupted(f"{self.run.id} is paused.", hint=f"Go on with: ftbridge resume {self.run.id}")
 
+    def training_seconds(self) -> float:
+        """Wall-clock seconds since this driver heard of the first step."""
+        return 0.0 if self.first_step is None else time.monotonic() - self.first_step
+
     def copy_events(self, handle: JobHandle) -> None:
         for event in self.backend.events(handle, self.state.cursor):
             told = event.model_dump(mode="json", exclude_none=True)
             self.run.append("job_event", sync=event.type != "metrics", **told)
             self.watcher.job_event(event)
+            if event.metrics is not None and self.first_step is None:
+                self.first_step = time.monotonic()
 
     def settle(self, handle: JobHandle, request: str, seconds: float = 120) -> None:
         """Wait until a pause or cancel took effect, copying what the job still says."""
