@@ -11,18 +11,15 @@ was interrupted, and for one whose machine lost power.
 
 from __future__ import annotations
 
-import json
 import secrets
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from ftbridge import files, providers
-from ftbridge.data.prepare import Manifest, prepare
+from ftbridge.data.prepare import Manifest
 from ftbridge.errors import (
     FtbridgeError,
     GateNotMet,
@@ -32,14 +29,11 @@ from ftbridge.errors import (
     from_document,
 )
 from ftbridge.evaluate.candidates import Candidate, candidates_of
-from ftbridge.evaluate.evaluate import Evaluation, Prediction, answer, check, judge, read_predictions
+from ftbridge.evaluate.evaluate import Evaluation, Prediction, answer, judge, read_predictions
 from ftbridge.evaluate.items import Item, load_items
-from ftbridge.lowering import Lowering
 from ftbridge.providers.base import JobEvent, JobHandle, JobStatus, Provider, Sampler, Submission, TunedModel
-from ftbridge.resolve import ResolvedSpec, resolve
 from ftbridge.runs.run import TERMINAL, Run, RunState
-from ftbridge.spec import JobSpec
-from ftbridge.spec import load as load_spec
+from ftbridge.view import lowering_of, read_evaluation
 
 POLL_SECONDS = 0.5
 
@@ -82,70 +76,6 @@ class Silent:
 
     def answered(self, candidate: str, done: int, total: int) -> None:
         """Nothing."""
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A validated spec with its place: what a run is made from."""
-
-    spec: JobSpec
-    text: str
-    suffix: str
-    base: Path
-
-    @classmethod
-    def of(cls, source: JobSpec | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> Draft:
-        """From a spec file, a plain mapping, or a `JobSpec`; relative paths are relative to the file, or the folder now."""
-        if isinstance(source, (str, Path)):
-            spec, text = load_spec(source, overrides)
-            suffix = Path(source).suffix
-            if overrides:
-                text, suffix = _as_json(spec), ".json"
-            base = Path(source).resolve().parent
-            return cls(_anchored(spec, base), text, suffix, base)
-        if overrides:
-            raise UsageError("overrides apply to spec files; change the JobSpec instead.")
-        spec = source if isinstance(source, JobSpec) else JobSpec.from_dict(dict(source))
-        return cls(_anchored(spec, Path.cwd()), _as_json(spec), ".json", Path.cwd())
-
-
-def start(draft: Draft, provider: str, *, allow: Sequence[str] = (), home: Path | None = None) -> Run:
-    """Make the run folder: data prepared and hashed, autos settled, every field lowered. Nothing is trained yet.
-
-    Raises `DataError`, `LoweringRefused` or `UsageError`; a run that cannot begin leaves no folder.
-    """
-    backend = providers.load(provider)
-    with files.scratch_folder(home or files.home()) as scratch:
-        manifest = prepare(draft.spec, base=draft.base, out=scratch / "data")
-        resolved = resolve(draft.spec, manifest.splits["train"].examples, provider)
-        lowering = backend.lower(resolved)
-        lowering.stop_if_refused(allow)
-        _check_graders(draft.spec, scratch / "data" / "test.jsonl")
-        run = Run.create(
-            home or files.home(),
-            name=draft.spec.name,
-            provider=provider,
-            spec_text=draft.text,
-            spec_suffix=draft.suffix,
-        )
-        (scratch / "data").replace(run.data)
-    run.append("prepared", data=manifest.model_dump(mode="json"))
-    files.write_json(run.resolved_path, resolved.document())
-    run.append("resolved")
-    files.write_json(run.lowering_path, lowering.model_dump(mode="json"))
-    run.append("lowered")
-    return run
-
-
-def dry_run(draft: Draft, provider: str, *, allow: Sequence[str] = ()) -> tuple[Manifest, ResolvedSpec, Lowering]:
-    """What `start` would settle, without a run."""
-    with files.scratch_folder(files.home()) as scratch:
-        manifest = prepare(draft.spec, base=draft.base, out=scratch / "data")
-        _check_graders(draft.spec, scratch / "data" / "test.jsonl")
-    resolved = resolve(draft.spec, manifest.splits["train"].examples, provider)
-    lowering = providers.load(provider).lower(resolved)
-    lowering.stop_if_refused(allow)
-    return manifest, resolved, lowering
 
 
 def drive(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
@@ -208,70 +138,6 @@ def detach(run: Run) -> int:
     while not run.is_driven() and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     return child.pid
-
-
-def read_evaluation(run: Run) -> Evaluation | None:
-    """The run's evaluation, if it got that far."""
-    if not run.evaluation_path.exists():
-        return None
-    return Evaluation.model_validate_json(run.evaluation_path.read_text(encoding="utf-8"))
-
-
-def summary(run: Run) -> dict[str, Any]:
-    """What `run --json` prints: the outside contract of a run."""
-    state = run.state()
-    evaluation = read_evaluation(run)
-    spec, lowering = run.spec(), _lowering(run)
-    return {
-        "run_id": run.id,
-        "provider": state.provider,
-        "state": state.state,
-        "model": {
-            "base": spec.model.local if state.provider == "local" else spec.model.openai,
-            "tuned": state.tuned["id"] if state.tuned else None,
-        },
-        "data": {
-            name: {"examples": split["examples"], "tokens": split["tokens"], "sha256": split["sha256"]}
-            for name, split in (state.data or {}).get("splits", {}).items()
-        },
-        "evaluation": evaluation.model_dump(mode="json") if evaluation else None,
-        "error": state.error,
-        "metrics": state.metrics,
-        "lowering": {report.field: report.outcome for report in lowering.fields} if lowering else None,
-        "path": str(run.path),
-    }
-
-
-def brief(run: Run) -> dict[str, Any]:
-    """One line of `list --json`."""
-    state = run.state()
-    return {
-        "run_id": run.id,
-        "name": state.name,
-        "provider": state.provider,
-        "state": state.state,
-        "stage": state.stage,
-        "metrics": state.metrics,
-        "path": str(run.path),
-    }
-
-
-def read_lowering(run: Run) -> Lowering:
-    """How each spec field fared. Raises `UsageError` when the run never got so far."""
-    lowering = _lowering(run)
-    if lowering is None:
-        raise UsageError(f"{run.id} was stopped before its spec was lowered.")
-    return lowering
-
-
-def preview_tokens(run: Run, count: int) -> list[list[tuple[str, bool]]]:
-    """Training examples as pieces of text with whether each is trained, by the local provider's renderer."""
-    if run.state().provider != "local":
-        raise UsageError("only runs of the local provider know their tokens.")
-    from ftbridge.providers.local.preview import preview
-    from ftbridge.providers.local.request import LocalRequest
-
-    return preview(LocalRequest.model_validate(read_lowering(run).request), run.data / "train.jsonl", count)
 
 
 def watch(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
@@ -337,33 +203,9 @@ def _ask(run: Run, request: str) -> None:
         run.append("cancelled" if request == "cancel" else "paused")
 
 
-def _anchored(spec: JobSpec, base: Path) -> JobSpec:
-    """The spec with a model path that is relative to the spec made absolute; names that are no path stay as they are."""
-    local = spec.model.local
-    if local is None or not (base / local).exists():
-        return spec
-    return spec.model_copy(update={"model": spec.model.model_copy(update={"local": str((base / local).resolve())})})
-
-
 def _handle(run: Run, told: Mapping[str, Any]) -> JobHandle:
     """A journalled handle, with the run's folder where it is now."""
     return JobHandle(**{**told, "folder": run.path})
-
-
-def _check_graders(spec: JobSpec, test: Path) -> None:
-    """Refuse, before anything is trained, graders that name fields no test item has."""
-    if test.exists():
-        check(load_items(test), spec.evaluation.graders)
-
-
-def _as_json(spec: JobSpec) -> str:
-    return json.dumps(spec.model_dump(mode="json", exclude_unset=True), indent=2, ensure_ascii=False) + "\n"
-
-
-def _lowering(run: Run) -> Lowering | None:
-    if not run.lowering_path.exists():
-        return None
-    return Lowering.model_validate_json(run.lowering_path.read_text(encoding="utf-8"))
 
 
 class _Life:
@@ -373,7 +215,7 @@ class _Life:
         self.run, self.watcher = run, watcher
         self.first_step: float | None = None
         self.backend: Provider = providers.load(run.state().provider)
-        lowering = _lowering(run)
+        lowering = lowering_of(run)
         if lowering is None or run.state().data is None:
             raise UsageError(f"{run.id} was stopped before its data was prepared; start it again with `ftbridge run`.")
         self.lowering = lowering

@@ -62,7 +62,7 @@ class MissingDependency(UsageError):
 
 
 class DataError(FtbridgeError):
-    """A dataset with errors. `problems` are complete sentences that begin with `file:line field`."""
+    """A dataset with errors. `problems` are complete sentences that begin with `file:line field`; the message tells them."""
 
     exit_code = 3
 
@@ -120,8 +120,7 @@ class Interrupted(FtbridgeError):
 def document(error: BaseException) -> dict[str, str | None]:
     """An error as JSON that crosses processes and journals: {kind, message, hint}. `kind` is the class in snake_case."""
     if isinstance(error, FtbridgeError):
-        message = "\n".join([error.message, *error.problems]) if isinstance(error, DataError) else error.message
-        return {"kind": _snake(type(error).__name__), "message": message, "hint": error.hint}
+        return {"kind": _snake(type(error).__name__), "message": error.message, "hint": error.hint}
     return {"kind": "internal_error", "message": f"{type(error).__name__}: {error}", "hint": None}
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ftbridge import bridge, files
+from ftbridge import bridge, draft, files, view
 from ftbridge.evaluate.evaluate import Evaluation
 from ftbridge.runs import run as folder
 from ftbridge.runs import store
@@ -56,11 +56,11 @@ class Run:
     @property
     def evaluation(self) -> Evaluation | None:
         """What the judge found, or None before that and without a test split."""
-        return bridge.read_evaluation(self._run)
+        return view.read_evaluation(self._run)
 
     def summary(self) -> dict[str, Any]:
         """The document that `ftbridge run --json` prints."""
-        return bridge.summary(self._run)
+        return view.summary(self._run)
 
     def wait(self, watcher: bridge.Watcher | None = None) -> Run:
         """Follow the run to its end. Raises its error if it ends badly."""
@@ -94,7 +94,7 @@ def run(
     With `wait` the call returns when the run is done, and raises what `ftbridge run` would report; without, the run works
     in a process of its own. Runs are kept in `$FTBRIDGE_HOME`, or `.ftbridge` in the working directory.
     """
-    started = bridge.start(bridge.Draft.of(spec), provider, allow=allow)
+    started = draft.start(draft.Draft.of(spec), provider, allow=allow)
     if wait:
         bridge.drive(started, watcher)
     else:

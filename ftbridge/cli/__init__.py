@@ -99,7 +99,5 @@ def _tell(error: FtbridgeError) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     label, style = ("", "yellow") if error.exit_code == 130 else ("error: ", "bold red")
     console.print(Text(label, style=style) + Text(error.message))
-    for problem in getattr(error, "problems", ()):
-        console.print(Text(f"  {problem}"))
     if error.hint:
         console.print(Text(error.hint, style="cyan"))

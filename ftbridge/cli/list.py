@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from rich.console import Console
 
-from ftbridge import bridge, files
+from ftbridge import files, view
 from ftbridge.cli.options import as_json, print_json
 from ftbridge.runs.store import runs
 
@@ -16,7 +16,7 @@ def command(as_json: bool) -> None:
     """List runs, newest first."""
     found = runs(files.home())
     if as_json:
-        print_json([bridge.brief(run) for run in found])
+        print_json([view.brief(run) for run in found])
         return
     from ftbridge.report.console import runs_table
 

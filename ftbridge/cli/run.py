@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from ftbridge import bridge
+from ftbridge import bridge, draft, view
 from ftbridge.cli.options import as_json, print_json, talkative
 from ftbridge.cli.progress import TerminalWatcher
 from ftbridge.runs.run import Run
@@ -37,11 +37,11 @@ def command(
 ) -> None:
     """Fine-tune and judge, from spec to verdict."""
     del yes
-    draft = bridge.Draft.of(spec, [*overrides, *([f"fallback={fallback}"] if fallback else [])])
+    drafted = draft.Draft.of(spec, [*overrides, *([f"fallback={fallback}"] if fallback else [])])
     if dry_run:
-        _dry_run(draft, provider, allow, as_json)
+        _dry_run(drafted, provider, allow, as_json)
         return
-    run = bridge.start(draft, provider, allow=allow)
+    run = draft.start(drafted, provider, allow=allow)
     if detach:
         pid = bridge.detach(run)
         if as_json:
@@ -60,15 +60,15 @@ def finish(run: Run, as_json: bool, go: bridge.Go) -> None:
             go(run, watcher)
     except Exception:
         if as_json:
-            print_json(bridge.summary(run))
+            print_json(view.summary(run))
         raise
     if as_json:
-        print_json(bridge.summary(run))
+        print_json(view.summary(run))
         return
     from ftbridge.report.console import evaluation_table
 
     console = Console(highlight=False)
-    evaluation = bridge.read_evaluation(run)
+    evaluation = view.read_evaluation(run)
     if evaluation is not None:
         console.print(evaluation_table(evaluation))
     tuned = run.state().tuned
@@ -76,8 +76,8 @@ def finish(run: Run, as_json: bool, go: bridge.Go) -> None:
     console.print(f"run folder   {run.path}", soft_wrap=True)
 
 
-def _dry_run(draft: bridge.Draft, provider: str, allow: tuple[str, ...], as_json: bool) -> None:
-    manifest, resolved, lowering = bridge.dry_run(draft, provider, allow=allow)
+def _dry_run(drafted: draft.Draft, provider: str, allow: tuple[str, ...], as_json: bool) -> None:
+    manifest, resolved, lowering = draft.dry_run(drafted, provider, allow=allow)
     if as_json:
         print_json(
             {

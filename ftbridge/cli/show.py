@@ -6,7 +6,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from ftbridge import bridge
+from ftbridge import view
 from ftbridge.cli.options import as_json, find_run, print_json, run_argument
 
 
@@ -22,7 +22,7 @@ def command(run: str, tokens: int | None, lowering: bool, as_json: bool) -> None
     found = find_run(run)
     console = Console(highlight=False)
     if tokens is not None:
-        previews = bridge.preview_tokens(found, tokens)
+        previews = view.preview_tokens(found, tokens)
         if as_json:
             print_json([[{"text": text, "trained": trained} for text, trained in pieces] for pieces in previews])
             return
@@ -36,16 +36,16 @@ def command(run: str, tokens: int | None, lowering: bool, as_json: bool) -> None
             console.print(told)
         console.print(Text("trained tokens are green, or in ⟦brackets⟧ without colour", style="dim"))
     elif as_json:
-        print_json(bridge.summary(found))
+        print_json(view.summary(found))
     elif lowering:
         from ftbridge.report.console import lowering_table
 
-        console.print(lowering_table(bridge.read_lowering(found)))
+        console.print(lowering_table(view.read_lowering(found)))
     else:
         from ftbridge.report.console import evaluation_table, run_panel
 
         console.print(run_panel(found.state()))
-        evaluation = bridge.read_evaluation(found)
+        evaluation = view.read_evaluation(found)
         if evaluation is not None:
             console.print(evaluation_table(evaluation))
         console.print(f"run folder  {found.path}", soft_wrap=True)

@@ -1,0 +1,102 @@
+"""From what the user wrote to a run folder: validated, data prepared, autos settled, every field lowered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftbridge import files, providers
+from ftbridge.data.prepare import Manifest, prepare
+from ftbridge.errors import UsageError
+from ftbridge.evaluate.evaluate import check
+from ftbridge.evaluate.items import load_items
+from ftbridge.lowering import Lowering
+from ftbridge.resolve import ResolvedSpec, resolve
+from ftbridge.runs.run import Run
+from ftbridge.spec import JobSpec
+from ftbridge.spec import load as load_spec
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A validated spec with its place: what a run is made from."""
+
+    spec: JobSpec
+    text: str
+    suffix: str
+    base: Path
+
+    @classmethod
+    def of(cls, source: JobSpec | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> Draft:
+        """From a spec file, a plain mapping, or a `JobSpec`; relative paths are relative to the file, or the folder now."""
+        if isinstance(source, (str, Path)):
+            spec, text = load_spec(source, overrides)
+            suffix = Path(source).suffix
+            if overrides:
+                text, suffix = _as_json(spec), ".json"
+            base = Path(source).resolve().parent
+            return cls(_anchored(spec, base), text, suffix, base)
+        if overrides:
+            raise UsageError("overrides apply to spec files; change the JobSpec instead.")
+        spec = source if isinstance(source, JobSpec) else JobSpec.from_dict(dict(source))
+        return cls(_anchored(spec, Path.cwd()), _as_json(spec), ".json", Path.cwd())
+
+
+def start(draft: Draft, provider: str, *, allow: Sequence[str] = (), home: Path | None = None) -> Run:
+    """Make the run folder: data prepared and hashed, autos settled, every field lowered. Nothing is trained yet.
+
+    Raises `DataError`, `LoweringRefused` or `UsageError`; a run that cannot begin leaves no folder.
+    """
+    backend = providers.load(provider)
+    with files.scratch_folder(home or files.home()) as scratch:
+        manifest = prepare(draft.spec, base=draft.base, out=scratch / "data")
+        resolved = resolve(draft.spec, manifest.splits["train"].examples, provider)
+        lowering = backend.lower(resolved)
+        lowering.stop_if_refused(allow)
+        _check_graders(draft.spec, scratch / "data" / "test.jsonl")
+        run = Run.create(
+            home or files.home(),
+            name=draft.spec.name,
+            provider=provider,
+            spec_text=draft.text,
+            spec_suffix=draft.suffix,
+        )
+        (scratch / "data").replace(run.data)
+    run.append("prepared", data=manifest.model_dump(mode="json"))
+    files.write_json(run.resolved_path, resolved.document())
+    run.append("resolved")
+    files.write_json(run.lowering_path, lowering.model_dump(mode="json"))
+    run.append("lowered")
+    return run
+
+
+def dry_run(draft: Draft, provider: str, *, allow: Sequence[str] = ()) -> tuple[Manifest, ResolvedSpec, Lowering]:
+    """What `start` would settle, without a run."""
+    with files.scratch_folder(files.home()) as scratch:
+        manifest = prepare(draft.spec, base=draft.base, out=scratch / "data")
+        _check_graders(draft.spec, scratch / "data" / "test.jsonl")
+    resolved = resolve(draft.spec, manifest.splits["train"].examples, provider)
+    lowering = providers.load(provider).lower(resolved)
+    lowering.stop_if_refused(allow)
+    return manifest, resolved, lowering
+
+
+def _anchored(spec: JobSpec, base: Path) -> JobSpec:
+    """The spec with a model path that is relative to the spec made absolute; names that are no path stay as they are."""
+    local = spec.model.local
+    if local is None or not (base / local).exists():
+        return spec
+    return spec.model_copy(update={"model": spec.model.model_copy(update={"local": str((base / local).resolve())})})
+
+
+def _check_graders(spec: JobSpec, test: Path) -> None:
+    """Refuse, before anything is trained, graders that name fields no test item has."""
+    if test.exists():
+        check(load_items(test), spec.evaluation.graders)
+
+
+def _as_json(spec: JobSpec) -> str:
+    return json.dumps(spec.model_dump(mode="json", exclude_unset=True), indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,80 @@
+"""What a run looks like from outside: the documents that commands print. Reading never changes a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ftbridge.errors import UsageError
+from ftbridge.evaluate.evaluate import Evaluation
+from ftbridge.lowering import Lowering
+from ftbridge.runs.run import Run
+
+
+def read_evaluation(run: Run) -> Evaluation | None:
+    """The run's evaluation, if it got that far."""
+    if not run.evaluation_path.exists():
+        return None
+    return Evaluation.model_validate_json(run.evaluation_path.read_text(encoding="utf-8"))
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """What `run --json` prints: the outside contract of a run."""
+    state = run.state()
+    evaluation = read_evaluation(run)
+    spec, lowering = run.spec(), lowering_of(run)
+    return {
+        "run_id": run.id,
+        "provider": state.provider,
+        "state": state.state,
+        "model": {
+            "base": spec.model.local if state.provider == "local" else spec.model.openai,
+            "tuned": state.tuned["id"] if state.tuned else None,
+        },
+        "data": {
+            name: {"examples": split["examples"], "tokens": split["tokens"], "sha256": split["sha256"]}
+            for name, split in (state.data or {}).get("splits", {}).items()
+        },
+        "evaluation": evaluation.model_dump(mode="json") if evaluation else None,
+        "error": state.error,
+        "metrics": state.metrics,
+        "lowering": {report.field: report.outcome for report in lowering.fields} if lowering else None,
+        "path": str(run.path),
+    }
+
+
+def brief(run: Run) -> dict[str, Any]:
+    """One line of `list --json`."""
+    state = run.state()
+    return {
+        "run_id": run.id,
+        "name": state.name,
+        "provider": state.provider,
+        "state": state.state,
+        "stage": state.stage,
+        "metrics": state.metrics,
+        "path": str(run.path),
+    }
+
+
+def read_lowering(run: Run) -> Lowering:
+    """How each spec field fared. Raises `UsageError` when the run never got so far."""
+    lowering = lowering_of(run)
+    if lowering is None:
+        raise UsageError(f"{run.id} was stopped before its spec was lowered.")
+    return lowering
+
+
+def preview_tokens(run: Run, count: int) -> list[list[tuple[str, bool]]]:
+    """Training examples as pieces of text with whether each is trained, by the local provider's renderer."""
+    if run.state().provider != "local":
+        raise UsageError("only runs of the local provider know their tokens.")
+    from ftbridge.providers.local.preview import preview
+    from ftbridge.providers.local.request import LocalRequest
+
+    return preview(LocalRequest.model_validate(read_lowering(run).request), run.data / "train.jsonl", count)
+
+
+def lowering_of(run: Run) -> Lowering | None:
+    if not run.lowering_path.exists():
+        return None
+    return Lowering.model_validate_json(run.lowering_path.read_text(encoding="utf-8"))
