@@ -77,10 +77,10 @@ class Job:
         return "cancel" if text == "cancel" else "pause"
 
     def alive(self) -> bool:
-        """Whether a worker holds the lock."""
+        """Whether a worker holds the lock: for longer than another process needs to ask the same."""
         lock = FileLock(self.lock_path)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=0.1, poll_interval=0.01)
         except Timeout:
             return True
         lock.release()
