@@ -86,7 +86,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error is memory running out: on a card, in the CPU allocator, or in Python."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in text or "out of memory" in text.lower() or "could not create a memory object" in text
-    )
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS) and "descriptor" not in text
+
+
+_SIGNS = (
+    "can't allocate memory",
+    "out of memory",
+    "could not create a memory",
+    "could not create a primitive",
+    "bad_alloc",
+)
+"""How torch's allocator, and oneDNN when it cannot map memory for its code or buffers, say that there is none."""
