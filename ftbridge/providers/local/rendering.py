@@ -3,23 +3,29 @@
     text     <|im_start|>user⏎Capital of France?<|im_end|>⏎<|im_start|>assistant⏎Paris.<|im_end|>⏎
              └────────────── prompt(messages before) ──────────────────────────┘
                                                                                 └── trained ─┘
+    tokens   ├─────────────────── cut here, at every answer ───────────────────┤├─────────────┤
+
 No template marks what is trained, and no list of templates is ever complete, so the mask is derived by rendering:
 
-- An assistant message begins where the rendering of the messages before it, with the generation prompt, ends: the model
-  is trained on exactly what it will be asked to write.
-- It ends with the template's end of turn (found once, by a probe); white space after that is layout, not answer.
-- Templates may render a message differently once others follow (reasoning dropped from earlier turns, dates, default
-  system prompts). Where a rendered prefix is not a prefix of the whole, the message is found by rendering the whole
-  again with a sentinel in its place.
-- A span that does not hold the message's own text is an error that names the message. There is no silent empty mask.
+- An assistant message begins where the prompt for it ends: the model is trained on exactly what it will be asked to
+  write. The prompt is the rendering with the template's generation prompt; where the template has none, or opens
+  reasoning there that it does not write in conversations, it is the header found by a probe, and `notes` says so.
+- It ends with the template's end of turn (found by a probe); white space after that is layout, not answer. Where the
+  template writes nothing after a last answer, the tokenizer's end of sequence is added: a model must learn to stop.
+- Templates may render a message differently once others follow (reasoning dropped from earlier turns). Where a rendered
+  prefix is not a prefix of the whole, the message is found by rendering the whole again with a sentinel in its place.
+  For such a message, and for no other, the prompt is not a prefix of the example: the template sees to that.
+- A span that does not hold the message's own text is an error that names the message, and so is any message or tool that
+  the template loses. There is no silent empty mask.
 
-The text is tokenised as a whole, if the tokens before each answer are those that the prompt alone has. Where they are
-not (a line break that merges with the next, a token that straddles the border), the text is cut at the answer, as it is
-at inference: training must see the tokens that the model will be asked with.
+Text is tokenised from answer to answer, in `example` and `prompt` alike, so that no token straddles the border and the
+tokens before an answer are those the model will be asked with. At the borders most templates draw (a special token, a
+line break before a word) this gives the tokens of the whole text.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -31,8 +37,14 @@ from typing import Any, Literal
 from ftbridge.data.examples import ChatExample, FunctionCall, Message
 
 Span = tuple[int, int]
+Told = dict[str, Any]
+"""A message as templates want it, with two keys of ours that never reach them: `at`, its index in the data; `trained`."""
+
+_OURS = ("at", "trained")
+_REASONING = ("reasoning_content", "reasoning", "thinking")
 _SENTINEL = "ftbridgeSENTINELq7x"
 _PROBE_KEY, _PROBE_VALUE = "ftb_probe_key", "ftb_probe_value"
+_NO_CALLS = "calls tools, which this model's chat template does not render"
 
 
 class RenderError(ValueError):
@@ -70,7 +82,11 @@ def explain(rendered: Rendered, tokenizer: Any) -> list[tuple[str, bool]]:
 
 
 class Renderer:
-    """Renders with one tokenizer's chat template. `notes` tells where the template needed help."""
+    """Renders with one tokenizer's chat template.
+
+    `notes` tells where the template needed help; `end_of_turn` holds the tokens that stop generation. Raises `RenderError`
+    when the tokenizer has no offsets, no chat template, or nothing that can end an answer.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         if not getattr(tokenizer, "is_fast", False):
@@ -82,39 +98,53 @@ class Renderer:
         self.tokenizer = tokenizer
         self.notes: list[str] = []
         self._template = json.dumps(tokenizer.chat_template)
+        if "strftime_now" in self._template:
+            self._note("this chat template writes today's date: the same data give other tokens on another day")
+        self.end_of_turn = self._find_ends()
 
     def example(self, example: ChatExample) -> Rendered:
         """Tokens and mask of a whole conversation. Raises `RenderError`."""
         messages = self._for_template(example.messages)
-        tools = example.tools or None
-        text = self._whole(messages, tools, example)
-        spans = [
-            self._span(messages, tools, index, text)
-            for index, message in enumerate(messages)
-            if message["role"] == "assistant" and message["trained"]
-        ]
+        tools = example.tools or _functions(example) or None
+        text = self._render(messages, tools)
+        self._require_tools(text, tools)
+        self._require_messages(messages, tools, text)
+        if messages[-1]["role"] == "assistant":
+            text += self._added_end
+        found = self._spans(messages, tools, text)
+        spans = [span for message, span in found if message["trained"]]
         if not spans:
             raise RenderError("has no assistant message to train on")
-        return self._tokens(text, spans)
+        return self._tokens(text, [start for _, (start, _) in found], spans)
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         """Tokens up to where the assistant's answer begins: a prefix of what `example` gives for the conversation."""
         told = self._for_template(messages)
-        text = self._render(told, list(tools) or None, generation=True)
-        self._require_tools(text, list(tools))
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        text = self._prompt_text(told, list(tools) or None)
+        self._require_tools(text, tools)
+        self._require_messages(told, list(tools) or None, text)
+        untrained = [{**message, "trained": False} for message in told]
+        starts = [start for _, (start, _) in self._spans(untrained, list(tools) or None, text, generation=True)]
+        return self._tokens(text, starts, []).input_ids
 
     @cached_property
     def end_text(self) -> str:
-        """What the template writes after an assistant's answer, without the white space that follows it."""
-        text = self._render([_plain("user", "a"), _plain("assistant", _SENTINEL)], None)
-        return self._closing(text[text.index(_SENTINEL) + len(_SENTINEL) :])
+        """What the template writes after every assistant's answer, without the white space that follows it."""
+        last = self._after_sentinel([_plain("user", "a"), _plain("assistant", _SENTINEL)])
+        middle = [_plain("user", "a"), _plain("assistant", _SENTINEL), _plain("user", "b"), _plain("assistant", "c")]
+        both = _common(last or "", self._after_sentinel(middle) or last or "")
+        return both.rstrip() or (last or "").rstrip() or both or self._added_end
 
-    @cached_property
-    def end_of_turn(self) -> frozenset[int]:
+    def _find_ends(self) -> frozenset[int]:
         """Tokens that end an assistant's turn: the template's own, and the tokenizer's end of sequence."""
-        ids = {token for token in self._ids(self.end_text) if token in self._special}
+        written = self._ids(self.end_text)
+        ids = {token for token in written if token in self._special}
+        if not ids and len(written) == 1:
+            ids = set(written)
+        if not ids:
+            self._note(f"no single token ends an answer in this chat template ({self.end_text!r}): answers may run on")
+        elif not self.end_text.strip():
+            self._note("only white space ends an answer in this chat template: answers stop at the first of it")
         if self.tokenizer.eos_token_id is not None:
             ids.add(int(self.tokenizer.eos_token_id))
         return frozenset(ids)
@@ -127,6 +157,156 @@ class Renderer:
                 return int(token)
         return 0
 
+    # Where each answer lies
+
+    def _spans(
+        self, messages: list[Told], tools: list[dict[str, Any]] | None, text: str, *, generation: bool = False
+    ) -> list[tuple[Told, Span]]:
+        """Every assistant message with its span, in order. One that is not trained and cannot be found is left out."""
+        found: list[tuple[Told, Span]] = []
+        for index, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            try:
+                span = self._span(messages, tools, index, text, generation)
+                if found and span[0] < found[-1][1][1]:
+                    raise RenderError(f"messages[{message['at']}] is not written after the answer before it")
+            except RenderError:
+                if message["trained"]:
+                    raise
+                continue
+            found.append((message, span))
+            if message["trained"]:
+                self._note_lost_reasoning(message, text[slice(*span)])
+        return found
+
+    def _span(
+        self, messages: list[Told], tools: list[dict[str, Any]] | None, index: int, text: str, generation: bool
+    ) -> Span:
+        """Where one assistant message's trained text lies in the whole text."""
+        start = end = None
+        before = self._try(messages[:index], tools, generation=True)
+        if before is not None and text.startswith(before):
+            start = len(before)
+        is_last = index == len(messages) - 1 and not generation
+        through = text if is_last else self._try(messages[: index + 1], tools)
+        if start is not None and through is not None and text.startswith(through):
+            end = start + len(self._without_layout(through[start:]))
+        if start is None or end is None or not _holds(text[start:end], messages[index]):
+            start, end = self._span_by_sentinel(messages, tools, index, text, start, generation)
+        if not _holds(text[start:end], messages[index]):
+            at = messages[index]["at"]
+            raise RenderError(f"messages[{at}] cannot be found in what this model's chat template writes")
+        return start, end
+
+    def _span_by_sentinel(
+        self,
+        messages: list[Told],
+        tools: list[dict[str, Any]] | None,
+        index: int,
+        text: str,
+        start: int | None,
+        generation: bool,
+    ) -> Span:
+        """Render again with a sentinel for the message: what stands around it is not the message."""
+        stand_in = {**messages[index], "content": _SENTINEL}
+        stand_in.pop("tool_calls", None)
+        at = messages[index]["at"]
+        other = self._try([*messages[:index], stand_in, *messages[index + 1 :]], tools, generation=generation)
+        if other is None or other.count(_SENTINEL) != 1:
+            raise RenderError(f"messages[{at}] cannot be told apart in what this model's chat template writes")
+        if not generation and messages[-1]["role"] == "assistant":
+            other += self._added_end
+        lead, after = other.split(_SENTINEL)
+        if not text.endswith(after) or (start is None and not text.startswith(lead)):
+            raise RenderError(f"messages[{at}] changes how this model's chat template writes the other messages")
+        return (len(lead) if start is None else start), len(text) - len(after) + len(self._closing(after))
+
+    def _without_layout(self, span: str) -> str:
+        """A rendered message without the white space after its end of turn; all of it when there is no such end."""
+        bare = span.rstrip()
+        ends = (self.end_text.strip(), *self._special.values())
+        return bare if any(end and bare.endswith(end) for end in ends) else span
+
+    def _closing(self, after: str) -> str:
+        """The end of turn at the start of what follows an answer."""
+        if self.end_text:
+            return self.end_text if after.startswith(self.end_text) else ""
+        place = len(after) - len(after.lstrip())
+        token = next((t for t in self._special.values() if t and after.startswith(t, place)), None)
+        return after[:place] + (token or "")
+
+    def _after_sentinel(self, messages: list[Told]) -> str | None:
+        text = self._try(messages, None)
+        return text.split(_SENTINEL, 1)[1] if text is not None and _SENTINEL in text else None
+
+    @cached_property
+    def _added_end(self) -> str:
+        """The end of sequence that is added where the template writes nothing at all after a last answer."""
+        if self._after_sentinel([_plain("user", "a"), _plain("assistant", _SENTINEL)]) != "":
+            return ""
+        if not self.tokenizer.eos_token:
+            raise RenderError("cannot be trained: neither this model's chat template nor its tokenizer ends an answer")
+        self._note(f"this chat template does not end its last answer; {self.tokenizer.eos_token} is put after it")
+        return str(self.tokenizer.eos_token)
+
+    def _note_lost_reasoning(self, message: Told, span: str) -> None:
+        thoughts = [message[key] for key in _REASONING if isinstance(message.get(key), str)]
+        thoughts += re.findall(r"<think>(.*?)</think>", message["content"], re.DOTALL)
+        if any(thought.strip() not in span for thought in thoughts):
+            self._note("this chat template leaves out the reasoning of some answers; what it leaves out is not trained")
+
+    # Text to tokens
+
+    def _tokens(self, text: str, cuts: Sequence[int], spans: Sequence[Span]) -> Rendered:
+        """Tokens of the text, cut at the answers; a token is trained when it begins within a span."""
+        edges = sorted({0, len(text), *cuts})
+        ids: list[int] = []
+        flags: list[bool] = []
+        for part, offsets in self._encode([text[left:right] for left, right in pairwise(edges)]):
+            ids += part
+            flags += [False] * len(part)
+            first = len(flags) - len(part)
+            for start, end in spans:
+                for place, (left, right) in enumerate(offsets, first):
+                    if left < end and (left >= start or right > start):
+                        flags[place] = True
+        return Rendered(ids, flags)
+
+    def _encode(self, parts: Sequence[str]) -> list[tuple[list[int], list[Span]]]:
+        """Each part's tokens and the characters of the whole text they cover."""
+        if not self._prepends_space or len(parts) == 1:
+            encoded = self.tokenizer(list(parts), add_special_tokens=False, return_offsets_mapping=True)
+            found, shift = [], 0
+            for part, ids, offsets in zip(parts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+                found.append((list(ids), _covered(offsets, shift)))
+                shift += len(part)
+            return found
+        found, shift = self._encode(parts[:1]), len(parts[0])
+        for part in parts[1:]:
+            tail = self._continued(part, shift)
+            if tail is None:
+                return self._encode(["".join(parts)])
+            found.append(tail)
+            shift += len(part)
+        return found
+
+    def _continued(self, part: str, shift: int) -> tuple[list[int], list[Span]] | None:
+        """Tokens of text that goes on, for tokenizers that put a space before a text; None if they cannot be had."""
+        for anchor in ("\n", self.tokenizer.eos_token or ".", "."):
+            lead = self._ids(anchor)
+            encoded = self.tokenizer(anchor + part, add_special_tokens=False, return_offsets_mapping=True)
+            offsets = encoded["offset_mapping"][len(lead) :]
+            if encoded["input_ids"][: len(lead)] == lead and all(left >= len(anchor) for left, _ in offsets):
+                kept = [(left - len(anchor), right - len(anchor)) for left, right in offsets]
+                return list(encoded["input_ids"][len(lead) :]), _covered(kept, shift)
+        return None
+
+    @cached_property
+    def _prepends_space(self) -> bool:
+        """Whether the tokenizer puts a space before every text, as SentencePiece's do: a part is not such a text."""
+        return bool(self._ids("a") != self._ids("\na")[-len(self._ids("a")) :])
+
     @cached_property
     def _special(self) -> dict[int, str]:
         added = self.tokenizer.added_tokens_decoder
@@ -138,124 +318,111 @@ class Renderer:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def _whole(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, example: ChatExample) -> str:
-        text = self._render(messages, tools)
-        self._require_tools(text, tools or [])
-        for message in messages:
-            for call in message.get("tool_calls") or []:
-                if call["function"]["name"] not in text:
-                    raise RenderError("calls tools, which this model's chat template does not render")
-        del example
-        return text
+    # Messages to text
 
-    def _require_tools(self, text: str, tools: Sequence[dict[str, Any]]) -> None:
-        for tool in tools:
-            name = (tool.get("function") or tool).get("name", "")
-            if name not in text:
-                raise RenderError(f"offers the tool {name!r}, which this model's chat template does not render")
-
-    def _span(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, index: int, text: str) -> Span:
-        """Where one assistant message's trained text lies in the whole text."""
-        start = end = None
-        before = self._try(messages[:index], tools, generation=True)
-        if before is not None and text.startswith(before):
-            start = len(before)
-        through = text if index == len(messages) - 1 else self._try(messages[: index + 1], tools)
-        if start is not None and through is not None and text.startswith(through):
-            end = start + len(self._without_layout(through[start:]))
-        if start is None or end is None or not self._holds(text[start:end], messages[index]):
-            start, end = self._span_by_sentinel(messages, tools, index, text, start)
-        if not self._holds(text[start:end], messages[index]):
-            raise RenderError(f"messages[{index}] cannot be found in what this model's chat template writes")
-        return start, end
-
-    def _span_by_sentinel(
-        self,
-        messages: list[dict[str, Any]],
-        tools: list[dict[str, Any]] | None,
-        index: int,
-        text: str,
-        start: int | None,
-    ) -> Span:
-        """Render again with a sentinel for the message: what stands around it is not the message."""
-        stand_in = {**messages[index], "content": _SENTINEL}
-        stand_in.pop("tool_calls", None)
-        other = self._try([*messages[:index], stand_in, *messages[index + 1 :]], tools)
-        if other is None or other.count(_SENTINEL) != 1:
-            raise RenderError(f"messages[{index}] cannot be told apart in what this model's chat template writes")
-        place = other.index(_SENTINEL)
-        after = other[place + len(_SENTINEL) :]
-        if not text.endswith(after) or (start is None and not text.startswith(other[:place])):
-            raise RenderError(f"messages[{index}] changes how this model's chat template writes the other messages")
-        closing = self._closing(after)
-        return (place if start is None else start), len(text) - len(after) + len(closing)
-
-    def _without_layout(self, span: str) -> str:
-        """A rendered message without the white space after its end-of-turn token; all of it when there is none."""
-        bare = span.rstrip()
-        return bare if any(bare.endswith(token) for token in self._special.values()) else span
-
-    def _closing(self, after: str) -> str:
-        """The end of turn at the start of what follows an answer: special tokens if it begins with any, else layout."""
-        place = len(after) - len(after.lstrip())
-        token = next((t for t in self._special.values() if t and after.startswith(t, place)), None)
-        if token is not None:
-            return after[: place + len(token)]
-        return after[:place]
-
-    def _holds(self, span: str, message: dict[str, Any]) -> bool:
-        """Whether a span holds the message's own text: the end of its content, and the tools it calls."""
-        content = message["content"].strip()
-        kept = content.rsplit("</think>", 1)[-1].strip() or content
-        names = [call["function"]["name"] for call in message.get("tool_calls") or []]
-        return bool(span) and kept in span and all(name in span for name in names)
-
-    def _tokens(self, text: str, spans: list[Span]) -> Rendered:
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        offsets = encoded["offset_mapping"]
-        ids: list[int] = list(encoded["input_ids"])
-        if all(self._ids(text[:start]) == ids[: sum(left < start for left, _ in offsets)] for start, _ in spans):
-            flags = [any(start <= left < end for start, end in spans) for left, _ in offsets]
-            return Rendered(ids, flags)
-        ids, flags = [], []
-        edges = sorted({0, len(text), *(edge for span in spans for edge in span)})
-        for left, right in pairwise(edges):
-            part = self._ids(text[left:right])
-            ids += part
-            flags += [any(start <= left < end for start, end in spans)] * len(part)
-        return Rendered(ids, flags)
-
-    def _render(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, *, generation: bool = False
-    ) -> str:
+    def _render(self, messages: list[Told], tools: list[dict[str, Any]] | None, *, generation: bool = False) -> str:
         """The template's text. Raises `RenderError` with the template's own reason."""
-        bare = [{key: value for key, value in message.items() if key != "trained"} for message in messages]
+        bare = [{key: value for key, value in message.items() if key not in _OURS} for message in messages]
         try:
             text: str = self.tokenizer.apply_chat_template(
                 bare, tools=tools, tokenize=False, add_generation_prompt=generation
             )
         except Exception as error:
-            if any(message.get("tool_calls") or message["role"] == "tool" for message in messages):
-                hint = " (it may not know tool calls)"
-            else:
-                hint = ""
+            calls = any(message.get("tool_calls") or message["role"] == "tool" for message in messages)
+            hint = " (it may not know tool calls)" if calls else ""
             raise RenderError(f"is refused by this model's chat template: {error}{hint}") from error
         return text
 
-    def _try(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, *, generation: bool = False
-    ) -> str | None:
+    def _prompt_text(self, messages: list[Told], tools: list[dict[str, Any]] | None) -> str:
+        """The text up to where an answer begins."""
+        asks = self._render(messages, tools, generation=True)
+        if self._header is None:
+            return asks
+        bare, (header, replaces) = self._render(messages, tools), self._header
+        if replaces and not asks.startswith(bare + header):
+            return asks  # here this template opens the answer otherwise, or not at all
+        return bare + header
+
+    @cached_property
+    def _header(self) -> tuple[str, bool] | None:
+        """What stands before an answer, and whether it replaces the template's own generation prompt; None to use that."""
+        asked = [_plain("user", "a")]
+        bare, asks = self._probe(asked), self._probe(asked, generation=True)
+        whole = self._probe([*asked, _plain("assistant", _SENTINEL)])
+        if not bare or not asks or not whole.startswith(bare) or _SENTINEL not in whole:
+            return None
+        lead = whole[len(bare) : whole.index(_SENTINEL)]
+        if asks == bare and lead.strip():
+            self._note(f"this chat template has no generation prompt; prompts end with its header {lead.rstrip(' ')!r}")
+            return lead.rstrip(" "), False
+        if whole.startswith(asks) or not asks.startswith(bare):
+            return None
+        header = _common(asks[len(bare) :], lead)
+        if not header.strip():
+            return None
+        left_out = asks[len(bare) + len(header) :]
+        self._note(f"prompts leave out {left_out!r}, which this chat template asks with but writes in no conversation")
+        return header, True
+
+    def _probe(self, messages: list[Told], tools: list[dict[str, Any]] | None = None, generation: bool = False) -> str:
+        """What the template writes for a conversation of ours; nothing when it refuses."""
         try:
             return self._render(messages, tools, generation=generation)
         except RenderError:
+            return ""
+
+    def _try(self, messages: list[Told], tools: list[dict[str, Any]] | None, *, generation: bool = False) -> str | None:
+        try:
+            return self._prompt_text(messages, tools) if generation else self._render(messages, tools)
+        except RenderError:
             return None
 
-    def _for_template(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
-        """Messages as Hugging Face templates want them; `trained` is ours and never reaches the template."""
-        told = [self._one(message, index) for index, message in enumerate(messages)]
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+    # What the template must not lose
+
+    def _require_tools(self, text: str, tools: Sequence[dict[str, Any]] | None) -> None:
+        for tool in tools or ():
+            name = (tool.get("function") or tool).get("name", "")
+            if name not in text or not self._writes_tools:
+                raise RenderError(f"offers the tool {name!r}, which this model's chat template does not render")
+
+    def _require_messages(self, messages: list[Told], tools: list[dict[str, Any]] | None, text: str) -> None:
+        for index, message in enumerate(messages):
+            if any(call["function"]["name"] not in text for call in message.get("tool_calls") or ()):
+                raise RenderError(_NO_CALLS)
+            content = message["content"].strip()
+            if message["role"] == "assistant" or content in text:
+                continue
+            # Not there word for word: as JSON, or in part, is well; a template that ignores the message is not.
+            other = self._try([*messages[:index], {**message, "content": _SENTINEL}, *messages[index + 1 :]], tools)
+            if other is not None and _SENTINEL not in other:
+                at, role = message["at"], message["role"]
+                raise RenderError(f"messages[{at}] (role {role}) is left out by this model's chat template")
+
+    @cached_property
+    def _writes_tools(self) -> bool:
+        tools, asked = [_probe_tool(_SENTINEL)], [_plain("user", "a")]
+        return any(
+            _SENTINEL in self._probe(messages, tools, generation=True)
+            for messages in (asked, [_plain("system", "s"), *asked])
+        )
+
+    # Messages as the template wants them
+
+    def _for_template(self, messages: Sequence[Message]) -> list[Told]:
+        told: list[Told] = []
+        call_id = None
+        for index, message in enumerate(messages):
+            told.append(self._one(message, index, call_id))
+            if message.function_call is not None:
+                call_id = told[-1]["tool_calls"][-1]["id"]
         return told if self._takes_system else self._fold_system(told)
 
-    def _one(self, message: Message, index: int) -> dict[str, Any]:
+    def _one(self, message: Message, index: int, function_call_id: str | None) -> Told:
+        """One message; a deprecated function message answers the function call before it."""
         role = message.role
         if role == "developer" and "developer" not in self._template:
             role = "system"
@@ -264,29 +431,37 @@ class Renderer:
                 raise RenderError(
                     f"messages[{index}].content has a part of type {part.type}: only text trains on this machine"
                 )
-        one: dict[str, Any] = {
+        one: Told = {
             "role": "tool" if role == "function" else role,
             "content": message.text,
+            "at": index,
             "trained": message.trained,
         }
+        one |= {key: value for key, value in (message.model_extra or {}).items() if key in _REASONING}
         if message.name:
             one["name"] = message.name
         if message.tool_call_id:
-            one["tool_call_id"] = message.tool_call_id
+            one["tool_call_id"] = self._id(message.tool_call_id)
+        elif role == "function" and function_call_id:
+            one["tool_call_id"] = function_call_id
         calls = [(call.id, call.function) for call in message.tool_calls or ()]
         if message.function_call is not None:
             calls.append((None, message.function_call))
         if calls:
             one["tool_calls"] = [
-                {"id": call_id or f"call_{index}", "type": "function", "function": self._call(function, index)}
-                for call_id, function in calls
+                {
+                    "id": self._id(given or f"call_{index}_{place}"),
+                    "type": "function",
+                    "function": self._call(function, index),
+                }
+                for place, (given, function) in enumerate(calls)
             ]
         return one
 
     def _call(self, function: FunctionCall, index: int) -> dict[str, Any]:
         form = self._arguments_form
         if form is None:
-            raise RenderError("calls tools, which this model's chat template does not render")
+            raise RenderError(_NO_CALLS)
         arguments: Any = function.arguments
         if form == "object" and isinstance(arguments, str):
             try:
@@ -298,6 +473,15 @@ class Renderer:
         if form == "string" and not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)
         return {"name": function.name, "arguments": arguments}
+
+    def _id(self, given: str) -> str:
+        """A call's id; nine letters and digits made of it where the template takes no others (Mistral's do not)."""
+        return hashlib.sha256(given.encode()).hexdigest()[:9] if self._wants_short_ids else given
+
+    @cached_property
+    def _wants_short_ids(self) -> bool:
+        arguments: Any = {} if self._arguments_form == "object" else "{}"
+        return bool(self._probe_call(arguments)) and not self._probe_call(arguments, "call_0123456789abcdef")
 
     @cached_property
     def _arguments_form(self) -> Literal["object", "string"] | None:
@@ -316,30 +500,62 @@ class Renderer:
             return "object"
         return None
 
-    def _probe_call(self, arguments: Any) -> str:
-        call = {"id": "call00000", "type": "function", "function": {"name": "probe", "arguments": arguments}}
+    def _probe_call(self, arguments: Any, call_id: str = "call00000") -> str:
+        call = {"id": call_id, "type": "function", "function": {"name": "probe", "arguments": arguments}}
         asks = {**_plain("assistant", ""), "tool_calls": [call]}
-        return self._try([_plain("user", "a"), asks], None) or ""
+        return self._probe([_plain("user", "a"), asks], [_probe_tool("probe")] if self._writes_tools else None)
 
     @cached_property
     def _takes_system(self) -> bool:
-        text = self._try([_plain("system", _SENTINEL), _plain("user", "a")], None, generation=True)
-        if text is not None and _SENTINEL in text:
-            return True
-        self.notes.append(
-            "this chat template has no system role; system messages are put before the first user message"
-        )
-        return False
+        return _SENTINEL in self._probe([_plain("system", _SENTINEL), _plain("user", "a")], generation=True)
 
-    def _fold_system(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        system = [message["content"] for message in messages if message["role"] == "system"]
+    def _fold_system(self, messages: list[Told]) -> list[Told]:
+        system = [message for message in messages if message["role"] == "system"]
         rest = [message for message in messages if message["role"] != "system"]
-        if system and rest and rest[0]["role"] == "user":
-            rest[0] = {**rest[0], "content": "\n\n".join([*system, rest[0]["content"]])}
-        elif system:
-            rest.insert(0, {**_plain("user", "\n\n".join(system))})
-        return rest
+        if not system:
+            return messages
+        self._note("this chat template has no system role; system messages are put before the first user message")
+        text = "\n\n".join(message["content"] for message in system)
+        if rest and rest[0]["role"] == "user":
+            return [{**rest[0], "content": f"{text}\n\n{rest[0]['content']}"}, *rest[1:]]
+        return [{**system[0], "role": "user", "content": text}, *rest]
 
 
-def _plain(role: str, content: str) -> dict[str, Any]:
-    return {"role": role, "content": content, "trained": False}
+def _holds(span: str, message: Told) -> bool:
+    """Whether a span holds the message's own text: the end of its content, and the tools it calls."""
+    content = message["content"].strip()
+    kept = content.rsplit("</think>", 1)[-1].strip() or content
+    names = [call["function"]["name"] for call in message.get("tool_calls") or []]
+    return bool(span) and kept in span and all(name in span for name in names)
+
+
+def _common(one: str, other: str) -> str:
+    """The longest text both begin with."""
+    length = next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    return min(one, other, key=len) if length is None else one[:length]
+
+
+def _covered(offsets: Sequence[Span], shift: int) -> list[Span]:
+    """Characters each token covers, with the white space before it, which some tokenizers leave out of their offsets."""
+    covered: list[Span] = []
+    reached = 0
+    for left, right in offsets:
+        covered.append((min(left, reached) + shift, right + shift))
+        reached = max(reached, right)
+    return covered
+
+
+def _functions(example: ChatExample) -> list[dict[str, Any]]:
+    """Tools written in the deprecated way, as `functions`."""
+    functions = example.extra.get("functions")
+    given = functions if isinstance(functions, list) else []
+    return [{"type": "function", "function": function} for function in given if isinstance(function, dict)]
+
+
+def _probe_tool(name: str) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": {"x": {"type": "string", "description": "x"}}, "required": ["x"]}
+    return {"type": "function", "function": {"name": name, "description": name, "parameters": parameters}}
+
+
+def _plain(role: str, content: str) -> Told:
+    return {"role": role, "content": content, "at": 0, "trained": False}

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from ftbridge.data.prepare import load_manifest
+from ftbridge.errors import ModelUnavailable
 from ftbridge.files import require_room
 from ftbridge.providers.local import checkpoint, load
 from ftbridge.providers.local.adapter import save_tuned
@@ -24,7 +25,7 @@ from ftbridge.providers.local.job import Job
 from ftbridge.providers.local.memory import plan_pass
 from ftbridge.providers.local.models import LocalModel, check_model, find_model
 from ftbridge.providers.local.optim import optimizer_for
-from ftbridge.providers.local.rendering import Renderer
+from ftbridge.providers.local.rendering import Renderer, RenderError
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.training import Reporter, Trainer, train
 
@@ -53,7 +54,10 @@ def make_ready(request: LocalRequest, train_path: Path, validation_path: Path | 
         notes.append(f"local.max_length is lowered to {facts.max_positions:,}, the most positions this model has")
         request = request.model_copy(update={"max_length": facts.max_positions})
     tokenizer = load.load_tokenizer(base.path, trust_remote_code=request.trust_remote_code)
-    renderer = Renderer(tokenizer)
+    try:
+        renderer = Renderer(tokenizer)
+    except RenderError as error:
+        raise ModelUnavailable(f"{base.name} cannot be used: {error}.") from error
     splits: list[EncodedSplit | None] = []
     for path, name in ((train_path, "train"), (validation_path, "validation")):
         if path is None:

@@ -60,6 +60,36 @@ Today is {{ strftime_now('%d %B %Y') }}.<|im_end|>
 LINES = """{% for m in messages %}{{ m.role }}: {{ m.content }}
 {% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"""
 
+# Asks with reasoning opened, and drops all reasoning from what it writes.
+REASONS = """{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content.split('</think>')[-1] }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+<think>
+{% endif %}"""
+
+NO_PROMPT = """{% for m in messages %}### {{ m.role }}:
+{{ m.content }}<|im_end|>
+{% endfor %}"""
+
+NO_END = """{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+PLAIN_END = """{% for m in messages %}<start>{{ m.role }}
+{{ m.content }}<END>
+{% endfor %}{% if add_generation_prompt %}<start>assistant
+{% endif %}"""
+
+LATE_SYSTEM_LOST = """{% for m in messages %}{% if m.role != 'system' or loop.first %}<|im_start|>{{ m.role }}
+{{ m.content }}<|im_end|>
+{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+NINE = THINKING.replace(
+    "<tool_call>\n",
+    "{% if c.id | length != 9 %}{{ raise_exception('Tool call IDs should be alphanumeric strings with length 9!') }}{% endif %}<tool_call>\n",
+)
+
 FAMILIES = {
     # template, end of turn, tokens to add
     "chatml": (CHATML, "<|im_end|>", []),
@@ -71,4 +101,7 @@ FAMILIES = {
     "marked": (MARKED, "<|im_end|>", []),
     "dated": (DATED, "<|im_end|>", []),
     "lines": (LINES, "\n", []),
+    "reasons": (REASONS, "<|im_end|>", []),
+    "no prompt": (NO_PROMPT, "<|im_end|>", []),
+    "plain end": (PLAIN_END, "<END>", []),
 }

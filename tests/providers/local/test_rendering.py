@@ -10,13 +10,25 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from templates import FAMILIES, LINES, STRING_CALLS, THINKING, TURNS
-from transformers import AutoTokenizer
+from templates import (
+    CHATML,
+    FAMILIES,
+    INST,
+    LATE_SYSTEM_LOST,
+    LINES,
+    NINE,
+    NO_END,
+    PLAIN_END,
+    REASONS,
+    STRING_CALLS,
+    THINKING,
+    TURNS,
+)
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ftbridge.data.examples import parse_example
 from ftbridge.providers.local.rendering import Renderer, RenderError, explain
-
-TRIMS = {"headers", "turns"}
 
 
 @pytest.fixture(scope="module")
@@ -76,17 +88,37 @@ def test_what_is_trained_is_each_answer_and_its_end_of_turn(
 
 
 @pytest.mark.parametrize("family", ["own", *FAMILIES])
-def test_the_prompt_is_a_prefix_and_the_first_trained_token_comes_right_after(
+def test_every_prompt_is_a_prefix_and_what_is_trained_comes_right_after(
     renderers: dict[str, Renderer], family: str
 ) -> None:
+    for answers in (("Paris.", "Rome."), ("  two spaces", "  two spaces"), ("\n\nlines\n", "\nmore"), ("", "x")):
+        assert_prompts_are_prefixes(renderers[family], chat("Capital?", answers[0], "And?", answers[1]))
+
+
+def assert_prompts_are_prefixes(renderer: Renderer, example: Any) -> None:
+    rendered = renderer.example(example)
+    for index, message in enumerate(example.messages):
+        if message.role == "assistant":
+            prompt = renderer.prompt(example.messages[:index], example.tools or ())
+            assert rendered.input_ids[: len(prompt)] == prompt
+            assert rendered.trained[len(prompt) - 1 : len(prompt) + 1] == [False, True]
+
+
+@pytest.mark.parametrize("family", ["own", "chatml", "turns", "thinking", "dated", "marked", "reasons"])
+def test_ordinary_answers_have_the_tokens_of_the_whole_text(renderers: dict[str, Renderer], family: str) -> None:
     renderer = renderers[family]
-    for answer in ("Paris.", "  two spaces", "\n\nlines"):
-        example = chat("Capital?", answer)
-        rendered, prompt = renderer.example(example), renderer.prompt(example.prompt)
-        if family == "inst" or (family in TRIMS and answer != "Paris."):
-            continue  # a space of the template's own belongs to the answer's first token; trimmed text is another text
-        assert rendered.input_ids[: len(prompt)] == prompt
-        assert rendered.trained.index(True) == len(prompt)
+    example = chat("Capital of France?", "Paris.", "And 2 + 2?", "It is 4 🙂.")
+    rendered = renderer.example(example)
+    messages = [{"role": message.role, "content": message.text} for message in example.messages]
+    text = renderer.tokenizer.apply_chat_template(messages, tokenize=False)
+    assert rendered.input_ids == renderer.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_tokens_do_not_depend_on_what_is_trained(renderers: dict[str, Renderer]) -> None:
+    document = chat("a", "\n\nfirst", "b", "\nsecond").model_dump(exclude_unset=True)
+    both = renderers["own"].example(parse_example(document))
+    document["messages"][1]["weight"] = 0
+    assert renderers["own"].example(parse_example(document)).input_ids == both.input_ids
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -97,13 +129,12 @@ def test_the_prompt_is_a_prefix_and_the_first_trained_token_comes_right_after(
         max_size=2,
     )
 )
-def test_any_text_is_trained_whole_or_refused_with_a_reason(renderers: dict[str, Renderer], turns: list[str]) -> None:
-    for family in ("own", "chatml", "marked", "dated"):
+def test_any_text_is_trained_whole_right_after_its_prompt(renderers: dict[str, Renderer], turns: list[str]) -> None:
+    for family in ("own", "chatml", "marked", "dated", "no prompt"):
         renderer = renderers[family]
-        try:
-            rendered = renderer.example(chat("q", *turns[:1], "r", turns[1]))
-        except RenderError:
-            continue
+        example = chat("q", *turns[:1], "r", turns[1])
+        assert_prompts_are_prefixes(renderer, example)
+        rendered = renderer.example(example)
         text = "".join(text for text, flag in explain(rendered, renderer.tokenizer) if flag)
         whole = renderer.tokenizer.decode(
             renderer.tokenizer("".join(f"{turn}<|im_end|>" for turn in turns))["input_ids"]
@@ -215,9 +246,107 @@ def test_what_a_template_cannot_express_is_refused_with_the_reason(
 
 
 def test_a_template_that_loses_the_answer_is_refused(renderers: dict[str, Renderer]) -> None:
-    silent = with_template(renderers["own"], LINES.replace("{{ m.content }}", "{{ m.content[:3] }}"))
+    silent = with_template(
+        renderers["own"],
+        LINES.replace("{{ m.content }}", "{{ m.content[:3] if m.role == 'assistant' else m.content }}"),
+    )
     with pytest.raises(RenderError, match=r"messages\[1\]"):
         silent.example(chat("question", "a long answer"))
+
+
+def test_reasoning_that_the_template_asks_with_and_never_writes_is_left_out_and_told(
+    renderers: dict[str, Renderer],
+) -> None:
+    renderer = with_template(renderers["own"], REASONS)
+    example = chat("a", "<think>hm</think>one")
+    assert trained(renderer, example) == ["one<|im_end|>"]
+    assert renderer.tokenizer.decode(renderer.prompt(example.prompt)).endswith("<|im_start|>assistant\n")
+    assert "'<think>\\n'" in renderer.notes[0]
+    assert "leaves out the reasoning" in renderer.notes[1]
+
+
+def test_reasoning_content_reaches_templates_that_write_it(renderers: dict[str, Renderer]) -> None:
+    renderer = with_template(renderers["own"], THINKING.replace("else '' %}", "else (m.reasoning_content or '') %}"))
+    assert trained(renderer, chat("a", "one", reasoning_content="because"))[0].startswith("<think>\nbecause\n</think>")
+
+
+def test_a_last_answer_the_template_does_not_end_is_ended_with_the_end_of_sequence(
+    renderers: dict[str, Renderer],
+) -> None:
+    renderer = with_template(renderers["own"], NO_END)
+    assert trained(renderer, chat("a", "one", "b", "two")) == ["one", "two<|im_end|>"]
+    assert "does not end its last answer" in renderer.notes[0]
+
+
+def test_ends_that_cannot_stop_generation_are_told_before_training(renderers: dict[str, Renderer]) -> None:
+    assert "answers may run on" in with_template(renderers["own"], PLAIN_END).notes[0]
+    lines = with_template(renderers["own"], LINES)
+    assert "only white space" in lines.notes[0]
+    assert lines.tokenizer.convert_tokens_to_ids("Ċ") in lines.end_of_turn
+
+
+def test_deprecated_functions_become_tools_and_tool_results(renderers: dict[str, Renderer]) -> None:
+    example = parse_example(
+        {
+            "messages": [
+                {"role": "user", "content": "Weather in Oslo?"},
+                {"role": "assistant", "content": None, "function_call": {"name": "get_weather", "arguments": "{}"}},
+                {"role": "function", "name": "get_weather", "content": "3 degrees"},
+                {"role": "assistant", "content": "It is 3 degrees."},
+            ],
+            "functions": [TOOLS[0]["function"]],
+        }
+    )
+    call = {"id": "call_1_0", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+    modern = tool_chat("{}").model_dump(exclude_unset=True)
+    modern["messages"][1]["tool_calls"] = [call]
+    assert renderers["thinking"].example(example) == renderers["thinking"].example(parse_example(modern))
+
+
+def test_call_ids_are_shortened_for_templates_that_take_no_others(renderers: dict[str, Renderer]) -> None:
+    calls, _ = trained(with_template(renderers["own"], NINE), tool_chat('{"city": "Oslo"}'))
+    assert '"arguments": {"city": "Oslo"}' in calls
+
+
+@pytest.mark.parametrize(
+    ("template", "document", "reason"),
+    [
+        (CHATML, {"messages": [{"role": "user", "content": "use get_weather"}, {"role": "assistant", "content": "c"}], "tools": TOOLS}, "offers the tool 'get_weather'"),
+        (LATE_SYSTEM_LOST, {"messages": [{"role": "user", "content": "a"}, {"role": "system", "content": "Be brief."}, {"role": "assistant", "content": "c"}]}, r"messages\[1\] \(role system\)"),
+        (TURNS.replace("{{ m.content | trim }}", "{{ m.content[:9] }}"), {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "a long answer"}]}, r"messages\[2\]"),
+    ],
+    ids=["a tool named in the text alone", "a late system message", "an answer after a folded system message"],
+)  # fmt: skip
+def test_what_a_template_loses_is_refused_by_its_place_in_the_data(
+    renderers: dict[str, Renderer], template: str, document: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(RenderError, match=reason):
+        with_template(renderers["own"], template).example(parse_example(document))
+
+
+@pytest.mark.parametrize("scheme", ["first", "always"])
+@pytest.mark.parametrize(("template", "ends"), [(LINES, ["\n", "\n"]), (INST, ["</s>", "</s>"])], ids=["lines", "inst"])
+def test_tokenizers_that_put_a_space_before_a_text_put_none_before_an_answer(
+    scheme: str, template: str, ends: list[str]
+) -> None:
+    bpe = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    bpe.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False)
+    bpe.train_from_iterator(["user: assistant: Paris is the capital [INST] q [/INST] one two\n"] * 5, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer.chat_template = template
+    renderer, example = Renderer(tokenizer), chat("q", "Paris", "q", "one two")
+    space = " " if template == INST else ""  # this family writes one itself
+    assert trained(renderer, example) == [f"{space}Paris{ends[0]}", f"{space}one two{ends[1]}"]
+    assert_prompts_are_prefixes(renderer, example)
+
+
+def test_offsets_that_leave_out_white_space_do_not_hide_it_from_the_mask(renderers: dict[str, Renderer]) -> None:
+    tokenizer = copy.deepcopy(renderers["lines"].tokenizer)
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    assert Renderer(tokenizer).example(chat("a", " b \n ")) == renderers["lines"].example(chat("a", " b \n "))
 
 
 def test_ten_thousand_short_chats_render_in_seconds(renderers: dict[str, Renderer]) -> None:
