@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,15 +41,17 @@ class Device:
             import resource
         except ImportError:
             return psutil.Process().memory_info().rss / 1e9
-        import sys
-
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
     def empty_cache(self) -> None:
-        """Return freed blocks to the system, after memory ran out."""
+        """Return freed blocks to the system: passes differ in size, and allocators keep what does not fit the next."""
         if self.kind == "cuda":
             torch.cuda.empty_cache()
+        elif sys.platform == "linux":
+            trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+            if trim is not None:
+                trim(0)
 
     def describe(self) -> str:
         """One phrase for people."""

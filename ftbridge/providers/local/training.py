@@ -27,6 +27,9 @@ from ftbridge.providers.local.forward import Forward
 from ftbridge.providers.local.optim import learning_rate
 from ftbridge.providers.local.request import LocalRequest
 
+TRIM_EVERY = 8
+"""Steps after which a CPU run returns freed memory. After each step it costs a tenth of the speed; never, and resident
+memory grows by about 30 MB a step on the example."""
 Ending = Literal["finished", "pause", "cancel"]
 
 
@@ -109,6 +112,8 @@ def train(trainer: Trainer, state: TrainingState) -> tuple[Ending, TrainingState
         if due and trainer.validation:
             state, measured = _validate(trainer, state)
             figures |= measured
+        if trainer.device.kind == "cpu" and step % TRIM_EVERY == 0:
+            trainer.device.empty_cache()
         left = (total - step) * (time.monotonic() - began) / (step - first)
         trainer.reporter.metrics(
             step=step, total_steps=total, memory_gb=trainer.device.peak_gb(), seconds_left=left, **figures
