@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ftbridge import files, providers
-from ftbridge.data.prepare import Manifest
 from ftbridge.errors import (
     FtbridgeError,
     GateNotMet,
@@ -220,7 +219,6 @@ class _Life:
             raise UsageError(f"{run.id} was stopped before its data was prepared; start it again with `ftbridge run`.")
         self.lowering = lowering
         self.spec = run.resolved_spec()
-        self.manifest = Manifest.model_validate(run.state().data)
         test = run.data / "test.jsonl"
         self.items: list[Item] = load_items(test) if test.exists() else []
 

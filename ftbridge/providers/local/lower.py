@@ -101,9 +101,8 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
     if spec.model.local is None:
         notes["model.local"] = ("refused", None, "name a base model, such as smollm2-135m-instruct")
     if spec.local.tuning == "full":
-        for field, value in fields(spec.local.lora, "local.lora."):
+        for field, _ in fields(spec.local.lora, "local.lora."):
             notes[field] = ("unused", None, "full tuning has no adapter")
-            del value
     if request.quantization != "nf4":
         notes["local.keep_dequantized"] = ("unused", None, "only nf4 weights are dequantised")
     return notes

@@ -59,12 +59,21 @@ def known(error: BaseException) -> BaseException:
 
     if isinstance(error, OSError) and error.errno == 28:
         return DiskFull(f"no room left on the disk ({error}).", hint="Free some space and resume the run.")
-    if type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "can't allocate memory" in str(error):
+    if _is_out_of_memory(error):
         return OutOfMemory(
             f"memory ran out ({str(error).splitlines()[0] if str(error) else type(error).__name__}).",
             hint="Lower local.max_length or local.tokens_per_pass, set local.quantization: nf4, or take a smaller model.",
         )
     return error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """The rule that training uses; before torch is there, Python's own error is all there can be."""
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from ftbridge.providers.local.device import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 class JournalReporter:
