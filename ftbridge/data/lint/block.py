@@ -1,0 +1,202 @@
+"""Check one piece of a file: every line by the rules, and one row of figures for each example. Runs in a worker.
+
+bytes ─▶ lines ─▶ plain? ──yes──▶ nothing to find ─────────────▶ row
+└─no─▶ JSON value ─▶ line rules, text rules ─▶ row
+└─ a text rule's screen matches ─▶ that text rule on this line
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from ftbridge.data.lint import plain
+from ftbridge.data.lint.dataset import Block, Found, Tally
+from ftbridge.data.lint.parse import Parsed, Trouble, parse
+from ftbridge.data.lint.rows import Rows
+from ftbridge.data.lint.shape import kind_of_line
+from ftbridge.data.lint.source import BOM
+from ftbridge.data.rules import RULES
+from ftbridge.data.rules.base import Context, Line, Problem, Rule, look, texts
+
+_ESCAPED_ASCII = re.compile(rb"\\u00[0-7]")
+"""Letters, digits and signs spelled as escapes, which hide words and keys from a search in bytes."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to look for. `rules` are codes; `keep` is how many findings of a rule a block keeps, all are counted."""
+
+    context: Context
+    rules: tuple[str, ...]
+    keep: int = 1_000
+    count: bool = True
+    """Whether tokens are counted in a managed model's vocabulary."""
+    compare: bool = True
+    """Whether examples get hashes, for duplicates, conflicts and leakage."""
+    sketch: bool = True
+    """Whether examples get a sketch, for near duplicates."""
+    encoding: str = "o200k_base"
+
+
+@dataclass
+class Checker:
+    """A plan, made ready: the rules by kind, and what is known of shapes. One for each worker."""
+
+    plan: Plan
+    shapes: plain.Shapes = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Sort the rules."""
+        context = self.plan.context
+        active = [RULES[code] for code in self.plan.rules]
+        active = [r for r in active if context.method in r.methods and r.severity_for(context.target.name)]
+        self.json_rules = [r for r in active if r.kind == "json"]
+        self.line_rules = [r for r in active if r.kind == "line"]
+        self.text_rules = [r for r in active if r.kind == "text"]
+        self.shapes = plain.Shapes(self._finds_something)
+
+    def check(self, raw: bytes, *, last: bool, first: bool) -> Block:
+        """Check a piece. `first` and `last` tell whether it begins and ends the file."""
+        offset = len(BOM) if first and raw.startswith(BOM) else 0
+        pieces = raw[offset:].split(b"\n") if offset else raw.split(b"\n")
+        ends_open = bool(pieces[-1]) if last else False
+        if not pieces[-1]:
+            pieces.pop()
+        work = _Work(self, raw, pieces, offset, ends_open)
+        return work.run()
+
+    def judge(self, line: Line, parsed: Parsed) -> Iterator[tuple[Rule, Problem]]:
+        """Every problem of a line that is JSON, by all rules of this plan that look at lines or texts."""
+        for r in self.json_rules:
+            yield from ((r, problem) for problem in r.check(parsed, self.plan.context))
+        for r in self.line_rules:
+            yield from ((r, problem) for problem in r.check(line))
+        yield from self.judge_texts(line, self.text_rules)
+
+    def judge_texts(self, line: Line, rules: Iterable[Rule]) -> Iterator[tuple[Rule, Problem]]:
+        """Every problem of a line's texts, by these text rules; fields are set here."""
+        chosen = list(rules)
+        for at, text in texts(line) if chosen else ():
+            for r in chosen:
+                for problem in r.check(text, self.plan.context):
+                    yield r, problem._replace(field=problem.field or at)
+
+    def judge_trouble(self, trouble: Trouble) -> Iterator[tuple[Rule, Problem]]:
+        """Every problem of a line that is no JSON."""
+        for r in self.json_rules:
+            yield from ((r, problem) for problem in r.check(trouble, self.plan.context))
+
+    def _finds_something(self, sample: dict[str, object]) -> bool:
+        line = look(sample, self.plan.context)
+        return any(True for r in self.line_rules for _ in r.check(line))
+
+
+class _Work:
+    """One piece being checked."""
+
+    def __init__(self, checker: Checker, raw: bytes, lines: list[bytes], offset: int, ends_open: bool) -> None:
+        self.checker, self.raw, self.lines, self.ends_open = checker, raw, lines, ends_open
+        self.plan, self.context = checker.plan, checker.plan.context
+        self.tally, self.found, self.kept = Tally(lines=len(lines)), [], {}
+        self.rows = Rows(self.plan)
+        self.starts = _starts(lines, offset)
+
+    def run(self) -> Block:
+        chats = self._decode()
+        escaped = bool(_ESCAPED_ASCII.search(self.raw))
+        screened = self._screened()
+        if not escaped and not plain.no_key_twice(self.raw, [chat for chat in chats if chat is not None]):
+            for index, chat in enumerate(chats):
+                if chat is not None and not plain.no_key_twice(self.lines[index], [chat]):
+                    chats[index] = None
+        for index, (raw, chat) in enumerate(zip(self.lines, chats, strict=True)):
+            if chat is not None and self.checker.shapes.clean(chat) and not (escaped and _ESCAPED_ASCII.search(raw)):
+                self.rows.add_chat(index + 1, self.starts[index], chat, self.tally)
+                if index in screened:
+                    self._texts_only(index, raw, screened[index])
+            elif raw.strip():
+                self._slow(index, raw)
+            else:
+                self.tally.blank += 1
+        self.tally.crlf = self.raw.count(b"\r\n")
+        return Block(self.tally, self.found, self.rows.columns())
+
+    def _decode(self) -> list[plain.Chat | None]:
+        if self.context.method != "supervised":
+            return [None] * len(self.lines)
+        decode, chats = plain.decode, []
+        for raw in self.lines:
+            try:
+                chats.append(decode(raw))
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                chats.append(None)
+        return chats
+
+    def _screened(self) -> dict[int, list[Rule]]:
+        """Lines in which a text rule may find something, by searching the whole piece for each rule's screen."""
+        suspects: dict[int, list[Rule]] = {}
+        for r in self.checker.text_rules:
+            if r.screen is None:
+                continue
+            seen = -1
+            for match in r.screen.finditer(self.raw):
+                index = bisect.bisect_right(self.starts, match.start()) - 1
+                if index > seen >= -1:
+                    suspects.setdefault(max(index, 0), []).append(r)
+                    seen = index
+        return suspects
+
+    def _texts_only(self, index: int, raw: bytes, rules: list[Rule]) -> None:
+        parsed = parse(raw)
+        if isinstance(parsed, Parsed):
+            line = look(parsed.document, self.context, parsed.text)
+            self._tell(index, self.checker.judge_texts(line, rules))
+
+    def _slow(self, index: int, raw: bytes) -> None:
+        parsed = parse(raw, ends_with_newline=not (self.ends_open and index == len(self.lines) - 1))
+        if isinstance(parsed, Trouble):
+            self.tally.methods["unknown"] += 1
+            self._tell(index, self.checker.judge_trouble(parsed))
+            return
+        line = look(parsed.document, self.context, parsed.text)
+        self.tally.methods[kind_of_line(parsed.document)] += 1
+        self._tell(index, self.checker.judge(line, parsed))
+        if isinstance(parsed.document, dict):
+            self.tally.examples += 1
+            self.rows.add_line(index + 1, self.starts[index], line, self.tally)
+
+    def _tell(self, index: int, problems: Iterable[tuple[Rule, Problem]]) -> None:
+        failed = False
+        for r, problem in problems:
+            severity = problem.severity or r.severity_for(self.context.target.name) or "info"
+            failed |= severity == "error"
+            self.tally.codes[r.code, severity] += 1
+            self.tally.fixable += problem.repair is not None
+            self.kept[r.code] = self.kept.get(r.code, 0) + 1
+            if self.kept[r.code] <= self.plan.keep:
+                said = problem.repair.said if problem.repair else None
+                self.found.append(
+                    Found(r.code, severity, index + 1, self.starts[index], problem.field, problem.message, said,
+                          problem.span, problem.secret)
+                )  # fmt: skip
+        self.tally.unfit += failed
+
+
+def _starts(lines: list[bytes], offset: int) -> list[int]:
+    starts, position = [], offset
+    for line in lines:
+        starts.append(position)
+        position += len(line) + 1
+    return starts
+
+
+def document_of(raw: bytes) -> Any:
+    """The JSON value of a line, or None: for those who come back to a line that was checked before."""
+    parsed = parse(raw)
+    return parsed.document if isinstance(parsed, Parsed) else None

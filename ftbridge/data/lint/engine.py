@@ -1,0 +1,331 @@
+"""Lint files: read each in pieces, check the pieces side by side, then judge the whole file and the job's files together.
+
+`Linting` is the work as it goes: iterate it for findings, in order, as soon as they are known; `report()` afterwards (or
+after an interrupt, for what was found so far).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from ftbridge.data.lint import shape
+from ftbridge.data.lint.block import Block, Checker, Plan, document_of
+from ftbridge.data.lint.dataset import Columns, Dataset, Found, Splits, Tally, empty, join
+from ftbridge.data.lint.findings import FileReport, Finding, LintReport, report
+from ftbridge.data.lint.select import chosen
+from ftbridge.data.lint.source import FileFacts, Piece, Source
+from ftbridge.data.lint.totals import token_counts
+from ftbridge.data.lint.worker import Task, Worker
+from ftbridge.data.rules import RULES
+from ftbridge.data.rules.base import Context, Kind, Method, Problem, Rule
+from ftbridge.data.rules.targets import TARGETS
+from ftbridge.data.tokens import encoding_for
+
+Role = Literal["train", "validation", "test"]
+Progress = Callable[[str, int, int], None]
+"""Called with a file's path, bytes checked and bytes in all."""
+
+_SMALL = 4 << 20
+"""Bytes up to which starting other processes costs more than it saves."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to lint for.
+
+    `method` None is found out from each file. `select` and `ignore` are codes or their beginnings (FTB2 is all of
+    FTB200..299); an empty `select` is every rule. `keep` bounds the findings kept for each rule and file (all are
+    counted). `jobs` is the number of processes, 0 for one a core.
+    """
+
+    target: str = "openai"
+    method: Method | None = None
+    model: str | None = None
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    keep: int = 1_000
+    jobs: int = 0
+
+
+@dataclass
+class _File:
+    source: Source
+    facts: FileFacts
+    role: Role
+    tally: Tally = field(default_factory=Tally)
+    pieces: list[Columns] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    kept: Counter[str] = field(default_factory=Counter)
+    method: Method = "supervised"
+    dataset: Dataset | None = None
+
+
+class Linting:
+    """Linting under way. Iterate for findings; close it, or use it as a context, to end its processes and files."""
+
+    def __init__(
+        self, paths: Sequence[str], options: Options, *, roles: Sequence[Role] = (), progress: Progress | None = None
+    ) -> None:
+        """Open every file. `roles` tell which of a job's files each is (train where not told). Raises `UsageError`."""
+        if options.target not in TARGETS:
+            raise ValueError(f"target {options.target}")
+        self.options = options
+        self.codes = chosen(RULES, options.select, options.ignore)
+        self._progress = progress or (lambda path, done, size: None)
+        self._workers: list[Worker] = []
+        self._files: list[_File] = []
+        self._complete = False
+        for path, role in zip(paths, [*roles, *["train"] * len(paths)][: len(paths)], strict=True):
+            source = Source(path)
+            self._files.append(_File(source, source.facts(), role))  # type: ignore[arg-type]
+
+    def __enter__(self) -> Linting:
+        """The work itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End it."""
+        self.close()
+
+    def __iter__(self) -> Iterator[tuple[str, Finding]]:
+        """Every finding kept, with its file's path: line by line, then those about whole files, then about all."""
+        for file in self._files:
+            for finding in self._check(file):
+                yield file.facts.path, finding
+        yield from self._check_together()
+        self._complete = True
+
+    def report(self) -> LintReport:
+        """The report of what was found so far; whole once iteration has ended."""
+        return report(
+            [self._describe(file) for file in self._files], target=self.options.target, complete=self._complete
+        )
+
+    def line_at(self, path: str, finding: Finding) -> bytes | None:
+        """The line a finding is about, as it stands in its file; None for a whole file."""
+        if finding.start is None:
+            return None
+        return next(file.source.line_at(finding.start) for file in self._files if file.facts.path == path)
+
+    def close(self) -> None:
+        """End processes and close files."""
+        for worker in self._workers:
+            worker.close()
+        self._workers.clear()
+        for file in self._files:
+            file.source.close()
+
+    # One file
+
+    def _check(self, file: _File) -> Iterator[Finding]:
+        facts = file.facts
+        file.method = self.options.method or _method(file.source, facts)
+        context = self._context(file)
+        yield from self._whole(file, "file", facts, context)
+        if facts.form in ("lines", "pretty"):
+            pieces = list(file.source.pieces())
+            plan = self._plan(context)
+            for piece, block in zip(pieces, self._blocks(file, pieces, plan), strict=True):
+                yield from self._merge(file, piece, block)
+                self._progress(facts.path, piece.start + piece.length, facts.bytes)
+        tally = file.tally
+        file.facts = replace(facts, lines=tally.lines, crlf=tally.crlf, blank=tally.blank)
+        yield from self._whole(file, "file", file.facts, context, again=True)
+        columns = join(file.pieces) if file.pieces else empty()
+        file.pieces.clear()
+        counted = encoding_for(self.options.model)
+        file.dataset = Dataset(facts.path, facts.bytes, file.role, file.method, tally, columns, counted)
+        file.dataset.read = lambda start: document_of(file.source.line_at(start))
+        if facts.form in ("lines", "pretty", "empty"):
+            yield from self._whole(file, "data", file.dataset, context)
+
+    def _blocks(self, file: _File, pieces: list[Piece], plan: Plan) -> Iterator[Block]:
+        """A block for each piece, in order: the first from this process, while the others start."""
+        checker = Checker(plan)
+        last = len(pieces) - 1
+
+        def here(index: int) -> Block:
+            piece = pieces[index]
+            if piece.too_long:
+                return _too_long(piece)
+            return checker.check(file.source.read(piece), first=index == 0, last=index == last)
+
+        jobs = self._jobs(file)
+        if jobs < 2 or file.source.place is None:
+            yield from map(here, range(len(pieces)))
+            return
+        place = file.source.place
+        workers = [Worker(plan) for _ in range(jobs)]
+        self._workers += workers
+        free = deque(workers)
+        with ThreadPoolExecutor(jobs) as pool:
+
+            def elsewhere(index: int) -> Block:
+                piece = pieces[index]
+                if piece.too_long:
+                    return _too_long(piece)
+                worker = free.popleft()
+                try:
+                    return worker.check(Task(place, piece.start, piece.length, index == 0, index == last))
+                finally:
+                    free.append(worker)
+
+            waiting: deque[Future[Block]] = deque()
+            following = iter(range(1, len(pieces)))
+            try:
+                waiting.extend(
+                    pool.submit(elsewhere, index) for index, _ in zip(following, range(3 * jobs), strict=False)
+                )
+                yield here(0)
+                while waiting:
+                    block = waiting.popleft().result()
+                    if (index := next(following, None)) is not None:
+                        waiting.append(pool.submit(elsewhere, index))
+                    yield block
+            finally:
+                for future in waiting:
+                    future.cancel()
+                for worker in workers:
+                    worker.close()
+                    self._workers.remove(worker)
+
+    def _merge(self, file: _File, piece: Piece, block: Block) -> Iterator[Finding]:
+        lines = file.tally.lines
+        file.tally.add(block.tally)
+        block.columns.line += lines
+        block.columns.start += piece.start
+        if len(block.columns.line):
+            file.pieces.append(block.columns)
+        for found in block.found:
+            if self._keep(file, found.code):
+                finding = _finding(found, lines, piece.start)
+                file.findings.append(finding)
+                yield finding
+
+    # Whole files, and all together
+
+    def _whole(
+        self, file: _File, kind: Kind, subject: object, context: Context, *, again: bool = False
+    ) -> Iterator[Finding]:
+        for rule in self._rules(kind, context):
+            if kind == "file" and again != rule.late:
+                continue
+            for problem in rule.check(subject, context):
+                if finding := self._note(file, rule, problem):
+                    yield finding
+
+    def _check_together(self) -> Iterator[tuple[str, Finding]]:
+        datasets = [file.dataset for file in self._files if file.dataset is not None]
+        by_path = {file.facts.path: file for file in self._files}
+        splits = Splits(datasets)
+        for rule in self._rules("split", self._context(self._files[0])) if self._files else ():
+            for path, problem in rule.check(splits, self._context(self._files[0])):
+                if finding := self._note(by_path[path], rule, problem):
+                    yield path, finding
+
+    def _note(self, file: _File, rule: Rule, problem: Problem) -> Finding | None:
+        severity = problem.severity or rule.severity_for(self.options.target) or "info"
+        file.tally.codes[rule.code, severity] += 1
+        file.tally.fixable += problem.repair is not None or bool(problem.fix)
+        if not self._keep(file, rule.code):
+            return None
+        start = None
+        if problem.line is not None and file.dataset is not None:
+            start = file.dataset.start_of(problem.line)
+        fix = problem.repair.said if problem.repair else problem.fix
+        finding = Finding(
+            code=rule.code, severity=severity, line=problem.line, field=problem.field or None, message=problem.message,
+            fix=fix, span=problem.span, secret=problem.secret, start=start,
+        )  # fmt: skip
+        file.findings.append(finding)
+        return finding
+
+    def _keep(self, file: _File, code: str) -> bool:
+        file.kept[code] += 1
+        return file.kept[code] <= self.options.keep
+
+    def _rules(self, kind: Kind, context: Context) -> Iterable[Rule]:
+        for code in self.codes:
+            rule = RULES[code]
+            if rule.kind == kind and context.method in rule.methods and rule.severity_for(context.target.name):
+                yield rule
+
+    def _context(self, file: _File) -> Context:
+        return Context(TARGETS[self.options.target], file.method, self.options.model, file.role)
+
+    def _plan(self, context: Context) -> Plan:
+        whole = [RULES[code] for code in self.codes if RULES[code].kind in ("data", "split")]
+        return Plan(
+            context=context,
+            rules=tuple(code for code in self.codes if RULES[code].kind in ("json", "line", "text")),
+            keep=self.options.keep,
+            count=any("tokens" in rule.needs for rule in whole),
+            compare=any("hashes" in rule.needs for rule in whole),
+            sketch=any("sketch" in rule.needs for rule in whole),
+            encoding=encoding_for(self.options.model),
+        )
+
+    def _jobs(self, file: _File) -> int:
+        wanted = self.options.jobs or min(
+            8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        )
+        return wanted if file.facts.bytes > _SMALL else 1
+
+    def _describe(self, file: _File) -> FileReport:
+        tally = file.tally
+        by_severity: Counter[str] = Counter()
+        by_code: Counter[str] = Counter()
+        for (code, severity), count in tally.codes.items():
+            by_severity[severity] += count
+            by_code[code] += count
+        counted = token_counts(file.dataset) if file.dataset else None
+        return FileReport(
+            path=file.facts.path, examples=tally.examples, tokens=counted.total if counted else None,
+            errors=by_severity["error"], warnings=by_severity["warning"], infos=by_severity["info"],
+            findings=file.findings, method=file.method, lines=tally.lines, bytes=file.facts.bytes,
+            rules=dict(by_code.most_common()), fixable=tally.fixable, token_counts=counted,
+        )  # fmt: skip
+
+
+def lint(
+    paths: str | Path | Sequence[str | Path],
+    options: Options = Options(),
+    *,
+    roles: Sequence[Role] = (),
+    progress: Progress | None = None,
+) -> LintReport:
+    """Lint files to the end and report. Raises `UsageError` for files that cannot be read."""
+    listed = [paths] if isinstance(paths, (str, Path)) else paths
+    with Linting([str(path) for path in listed], options, roles=roles, progress=progress) as linting:
+        for _ in linting:
+            pass
+        return linting.report()
+
+
+def _method(source: Source, facts: FileFacts) -> Method:
+    """The method of the first lines."""
+    if facts.form != "lines":
+        return "supervised"
+    lines = source.read(Piece(0, 1 << 18)).removeprefix(b"\xef\xbb\xbf").split(b"\n")[:200]
+    return shape.method_of(shape.kind_of_line(document_of(line)) for line in lines)
+
+
+def _finding(found: Found, lines: int, start: int) -> Finding:
+    return Finding(
+        code=found.code, severity=found.severity, line=found.line + lines, field=found.field or None,
+        message=found.message, fix=found.fix, span=found.span, secret=found.secret, start=found.start + start,
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def _too_long(piece: Piece) -> Block:
+    """A line no one can read."""
+    tally = Tally(lines=1, unfit=1)
+    tally.codes["FTB010", "error"] += 1
+    message = f"is {piece.length:,} bytes long, which is more than any service reads and more than is checked here."
+    return Block(tally, [Found("FTB010", "error", 1, 0, "", message, None, None, False)], empty())

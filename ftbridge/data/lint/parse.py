@@ -1,0 +1,83 @@
+"""One line of bytes to a JSON value, or to the trouble that stands in the way; strict, as RFC 8259 is."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Literal, NamedTuple
+
+TroubleKind = Literal["utf8", "json", "extra", "cut", "constant", "deep", "number", "surrogate"]
+
+
+class Trouble(NamedTuple):
+    """Why a line is no JSON value. `column` counts characters (bytes, where it is no UTF-8) from 1; `detail` is a word more."""
+
+    kind: TroubleKind
+    column: int
+    detail: str
+    ends_with_newline: bool = True
+
+
+class Parsed(NamedTuple):
+    """A line's value, and the keys that stood twice in one object: each with whether both values are the same."""
+
+    document: Any
+    doubled: tuple[tuple[str, bool], ...] = ()
+    text: str = ""
+
+
+def parse(raw: bytes, *, ends_with_newline: bool = True) -> Parsed | Trouble:
+    """Parse one line without its line feed. Never raises, whatever the bytes are."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        return Trouble("utf8", error.start + 1, f"0x{raw[error.start]:02x}", ends_with_newline)
+    doubled: list[tuple[str, bool]] = []
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        document = dict(pairs)
+        if len(document) < len(pairs):
+            seen: dict[str, Any] = {}
+            for key, value in pairs:
+                if key in seen:
+                    doubled.append((key, _same(seen[key], value)))
+                seen[key] = value
+        return document
+
+    decoder = json.JSONDecoder(object_pairs_hook=unique, parse_float=_finite, parse_constant=_constant)
+    try:
+        return Parsed(decoder.decode(text), tuple(doubled), text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            return Trouble("extra", error.pos + 1, "", ends_with_newline)
+        cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
+        what = error.msg[0].lower() + error.msg[1:]
+        return Trouble("cut" if cut and not ends_with_newline else "json", error.pos + 1, what, ends_with_newline)
+    except RecursionError:
+        return Trouble("deep", 1, "", ends_with_newline)
+    except _NotANumber as error:
+        return Trouble("constant", max(1, text.find(str(error)) + 1), str(error), ends_with_newline)
+    except ValueError as error:
+        return Trouble("number", 1, str(error), ends_with_newline)
+
+
+class _NotANumber(ValueError):
+    pass
+
+
+def _constant(text: str) -> float:
+    raise _NotANumber(text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise _NotANumber(text)
+    return number
+
+
+def _same(one: Any, other: Any) -> bool:
+    try:
+        return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    except (ValueError, RecursionError):
+        return False

@@ -1,0 +1,225 @@
+"""One row of figures for each example of a piece: hashes, token counts, a sketch. The texts themselves are let go."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ftbridge.data.lint import plain
+from ftbridge.data.lint.dataset import BANDS, LABEL_LENGTH, Columns, Tally, empty
+from ftbridge.data.lint.sketch import sketches
+from ftbridge.data.rules.base import Line
+from ftbridge.data.tokens import (
+    TOKENS_PER_MESSAGE,
+    TOKENS_PER_REPLY,
+    count_texts,
+    message_texts,
+)
+
+if TYPE_CHECKING:
+    from ftbridge.data.lint.block import Plan
+
+_PLAIN_MESSAGE = TOKENS_PER_MESSAGE + 1
+
+
+class Rows:
+    """Collects rows, and counts tokens and makes sketches for all of them at once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._line: list[int] = []
+        self._start: list[int] = []
+        self._hashes: list[tuple[int, int, int, int]] = []
+        self._texts: list[str] = []
+        self._messages: list[tuple[int, int, bool]] = []
+        """For each message: texts it is counted by, tokens whatever it says, whether it is trained on."""
+        self._sizes: list[int] = []
+        """For each example: its messages, one more for what is not a message."""
+        self._words: list[str] = []
+
+    def add_chat(self, line: int, start: int, chat: plain.Chat, tally: Tally) -> None:
+        """Add a plain line."""
+        plan = self._plan
+        messages = chat.messages
+        tally.examples += 1
+        tally.methods["supervised"] += 1
+        self._line.append(line)
+        self._start.append(start)
+        contents = [message.content for message in messages]
+        if plan.count:
+            self._sizes.append(len(messages) + 1)
+            self._messages.append((0, TOKENS_PER_REPLY, False))
+            self._texts += contents
+            for message in messages:
+                trained = type(message) is plain.Assistant and message.weight != 0
+                self._messages.append((1, _PLAIN_MESSAGE, trained))
+        if not plan.compare:
+            return
+        roles = [plain.ROLES[type(message)] for message in messages]
+        said = [f"{role}\x1f{content}" for role, content in zip(roles, contents, strict=True)]
+        system = [content for role, content in zip(roles, contents, strict=True) if role == "system"]
+        self._compare(said, last_answer(roles), "\x1e".join(system), "", tally)
+        if plan.sketch:
+            self._words.append(" ".join([c for r, c in zip(roles, contents, strict=True) if r != "system"]))
+        self._label(contents[-1] if roles[-1] == "assistant" else None, tally)
+
+    def add_line(self, line: int, start: int, example: Line, tally: Tally) -> None:
+        """Add a line that was looked at by every rule, whatever its shape."""
+        plan, document = self._plan, example.document
+        talk = example.conversations[0] if example.conversations else None
+        holder = talk.holder if talk else {}
+        spots = example.messages
+        tally.with_tools += bool(holder.get("tools") or holder.get("functions"))
+        tally.with_images += any(_has_image(spot.message) for spot in spots)
+        self._items(document, tally)
+        self._line.append(line)
+        self._start.append(start)
+        if plan.count:
+            tools = [_dump(holder[key]) for key in ("tools", "functions") if holder.get(key)]
+            self._sizes.append(len(spots) + 1)
+            self._messages.append((len(tools), TOKENS_PER_REPLY, False))
+            self._texts += tools
+            for spot in spots:
+                fixed, texts = message_texts(spot.message)
+                weight = spot.message.get("weight")
+                self._messages.append((len(texts), fixed, spot.role == "assistant" and weight not in (0, False)))
+                self._texts += texts
+        if not plan.compare:
+            return
+        roles = [spot.role for spot in spots]
+        said = [_meaning(spot.message) for spot in spots]
+        texts = [_text(spot.message) for spot in spots]
+        system = "\x1e".join(text for role, text in zip(roles, texts, strict=True) if role in ("system", "developer"))
+        outputs = next((index for index, spot in enumerate(spots) if spot.output), None)
+        answer = outputs if outputs is not None else last_answer(roles)
+        if plan.context.method == "reinforcement":
+            answer = len(spots)
+        extra = _dump(document) if plan.context.method == "reinforcement" else _dump(holder.get("tools") or "")
+        self._compare(said, answer, system, extra if extra != '""' else "", tally)
+        if plan.sketch:
+            self._words.append(
+                " ".join(t for r, t in zip(roles, texts, strict=True) if r not in ("system", "developer"))
+            )
+        label = texts[answer] if answer < len(texts) and "tool_calls" not in spots[answer].message else None
+        self._label(label, tally)
+
+    def columns(self) -> Columns:
+        """The rows as columns."""
+        import numpy as np
+
+        if not self._line:
+            return empty()
+        rows = len(self._line)
+        hashes = np.array(self._hashes, dtype=np.uint64) if self._hashes else np.zeros((rows, 4), np.uint64)
+        tokens, trained, target = self._counted(rows)
+        sketch = sketches(self._words) if self._words else np.zeros((rows, BANDS), np.uint64)
+        return Columns(
+            line=np.array(self._line, dtype=np.int64),
+            start=np.array(self._start, dtype=np.int64),
+            content=hashes[:, 0].copy(),
+            prompt=hashes[:, 1].copy(),
+            answer=hashes[:, 2].copy(),
+            system=hashes[:, 3].copy(),
+            tokens=tokens,
+            trained=trained,
+            target=target,
+            sketch=sketch,
+        )
+
+    def _compare(self, said: Sequence[str], answer: int, system: str, extra: str, tally: Tally) -> None:
+        prompt = digest("\x1e".join(said[:answer]) + extra)
+        whole = digest("\x1e".join(said) + extra)
+        reply = digest(said[answer]) if answer < len(said) else 0
+        self._hashes.append((whole, prompt, reply, digest(system) if system else 0))
+        if system:
+            tally.with_system += 1
+            cut = system[:200]
+            if cut in tally.systems or len(tally.systems) < 200:
+                tally.systems[cut] += 1
+
+    def _label(self, text: str | None, tally: Tally) -> None:
+        if text is not None and len(text) <= LABEL_LENGTH:
+            tally.count_label(text.strip())
+        else:
+            tally.other_answers += 1
+
+    def _items(self, document: dict[str, Any], tally: Tally) -> None:
+        if self._plan.context.method != "reinforcement":
+            return
+        fields = {key: value for key, value in document.items() if key not in ("messages", "tools")}
+        tally.fields[tuple(sorted(fields))] += 1
+        for key, value in fields.items():
+            known = tally.values.setdefault(key, type(tally.labels)())
+            said = _dump(value)[:200]
+            if said in known or len(known) < 50:
+                known[said] += 1
+
+    def _counted(self, rows: int) -> tuple[Any, Any, Any]:
+        import numpy as np
+
+        if not self._plan.count:
+            none = np.zeros(rows, np.int64)
+            return none, none.copy(), none.copy()
+        counts = np.zeros(len(self._texts) + 1, np.int64)
+        counts[1:] = np.cumsum(count_texts(self._texts, self._plan.encoding))
+        described = np.array(self._messages, dtype=np.int64)
+        ends = np.cumsum(described[:, 0])
+        message = counts[ends] - counts[ends - described[:, 0]] + described[:, 1]
+        last = np.cumsum(self._sizes)
+        first = last - np.array(self._sizes)
+        tokens = np.add.reduceat(message, first)
+        weights = described[:, 2].astype(bool)
+        trained = np.add.reduceat(np.where(weights, message - TOKENS_PER_MESSAGE, 0), first)
+        before = np.cumsum(message) - message
+        position = np.where(weights, np.arange(len(message)), -1)
+        final = np.maximum.reduceat(position, first)
+        target = np.where(final >= 0, before[final] - before[first], 0)
+        return tokens, np.maximum(trained, 0), target
+
+
+def last_answer(roles: Sequence[str]) -> int:
+    """The index of the last assistant message; the number of messages if there is none."""
+    for index in range(len(roles) - 1, -1, -1):
+        if roles[index] == "assistant":
+            return index
+    return len(roles)
+
+
+def digest(text: str) -> int:
+    """64 bits of BLAKE2b."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def _meaning(message: dict[str, Any]) -> str:
+    """A message for comparison: keys in one order, null and absent alike, and no weight."""
+    said = {key: value for key, value in message.items() if value is not None and key != "weight"}
+    if said.keys() == {"role", "content"} and isinstance(said["role"], str) and isinstance(said["content"], str):
+        return f"{said['role']}\x1f{said['content']}"
+    return _dump(said)
+
+
+def _text(message: dict[str, Any]) -> str:
+    """A message's text: its content, its text parts, or its calls as JSON."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        parts = [part.get("text") or part.get("refusal") for part in content if isinstance(part, dict)]
+        return "".join(part for part in parts if isinstance(part, str))
+    calls = message.get("tool_calls") or message.get("function_call") or message.get("refusal")
+    return calls if isinstance(calls, str) else _dump(calls) if calls else ""
+
+
+def _has_image(message: dict[str, Any]) -> bool:
+    content = message.get("content")
+    parts = content if isinstance(content, list) else ()
+    return any(isinstance(part, dict) and part.get("type") == "image_url" for part in parts)
+
+
+def _dump(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    except RecursionError:
+        return "…"
