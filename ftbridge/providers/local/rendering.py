@@ -25,30 +25,18 @@ line break before a word) this gives the tokens of the whole text.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
-from ftbridge.data.examples import ChatExample, FunctionCall, Message
+from ftbridge.data.examples import ChatExample, Message
+from ftbridge.providers.local.messages import NO_CALLS, REASONING, for_template, tools_of
+from ftbridge.providers.local.template import SENTINEL, ChatTemplate, RenderError, Told, common, plain
 
 Span = tuple[int, int]
-Told = dict[str, Any]
-"""A message as templates want it, with two keys of ours that never reach them: `at`, its index in the data; `trained`."""
-
-_OURS = ("at", "trained")
-_REASONING = ("reasoning_content", "reasoning", "thinking")
-_SENTINEL = "ftbridgeSENTINELq7x"
-_PROBE_KEY, _PROBE_VALUE = "ftb_probe_key", "ftb_probe_value"
-_NO_CALLS = "calls tools, which this model's chat template does not render"
-
-
-class RenderError(ValueError):
-    """A conversation that this chat template cannot express; the message says which message and why."""
 
 
 @dataclass(frozen=True)
@@ -93,20 +81,16 @@ class Renderer:
             raise RenderError(
                 "this model's tokenizer cannot tell which characters a token covers (it is not a fast one)"
             )
-        if not tokenizer.chat_template:
-            raise RenderError("this model has no chat template")
         self.tokenizer = tokenizer
-        self.notes: list[str] = []
-        self._template = json.dumps(tokenizer.chat_template)
-        if "strftime_now" in self._template:
-            self._note("this chat template writes today's date: the same data give other tokens on another day")
+        self._template = ChatTemplate(tokenizer)
+        self.notes = self._template.notes
         self.end_of_turn = self._find_ends()
 
     def example(self, example: ChatExample) -> Rendered:
         """Tokens and mask of a whole conversation. Raises `RenderError`."""
-        messages = self._for_template(example.messages)
-        tools = example.tools or _functions(example) or None
-        text = self._render(messages, tools)
+        messages = for_template(example.messages, self._template)
+        tools = tools_of(example)
+        text = self._template.render(messages, tools)
         self._require_tools(text, tools)
         self._require_messages(messages, tools, text)
         if messages[-1]["role"] == "assistant":
@@ -119,8 +103,8 @@ class Renderer:
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         """Tokens up to where the assistant's answer begins: a prefix of what `example` gives for the conversation."""
-        told = self._for_template(messages)
-        text = self._prompt_text(told, list(tools) or None)
+        told = for_template(messages, self._template)
+        text = self._template.prompt(told, list(tools) or None)
         self._require_tools(text, tools)
         self._require_messages(told, list(tools) or None, text)
         untrained = [{**message, "trained": False} for message in told]
@@ -130,9 +114,9 @@ class Renderer:
     @cached_property
     def end_text(self) -> str:
         """What the template writes after every assistant's answer, without the white space that follows it."""
-        last = self._after_sentinel([_plain("user", "a"), _plain("assistant", _SENTINEL)])
-        middle = [_plain("user", "a"), _plain("assistant", _SENTINEL), _plain("user", "b"), _plain("assistant", "c")]
-        both = _common(last or "", self._after_sentinel(middle) or last or "")
+        last = self._after_sentinel([plain("user", "a"), plain("assistant", SENTINEL)])
+        middle = [plain("user", "a"), plain("assistant", SENTINEL), plain("user", "b"), plain("assistant", "c")]
+        both = common(last or "", self._after_sentinel(middle) or last or "")
         return both.rstrip() or (last or "").rstrip() or both or self._added_end
 
     def _find_ends(self) -> frozenset[int]:
@@ -142,9 +126,13 @@ class Renderer:
         if not ids and len(written) == 1:
             ids = set(written)
         if not ids:
-            self._note(f"no single token ends an answer in this chat template ({self.end_text!r}): answers may run on")
+            self._template.note(
+                f"no single token ends an answer in this chat template ({self.end_text!r}): answers may run on"
+            )
         elif not self.end_text.strip():
-            self._note("only white space ends an answer in this chat template: answers stop at the first of it")
+            self._template.note(
+                "only white space ends an answer in this chat template: answers stop at the first of it"
+            )
         if self.tokenizer.eos_token_id is not None:
             ids.add(int(self.tokenizer.eos_token_id))
         return frozenset(ids)
@@ -185,11 +173,11 @@ class Renderer:
     ) -> Span:
         """Where one assistant message's trained text lies in the whole text."""
         start = end = None
-        before = self._try(messages[:index], tools, generation=True)
+        before = self._template.attempt(messages[:index], tools, generation=True)
         if before is not None and text.startswith(before):
             start = len(before)
         is_last = index == len(messages) - 1 and not generation
-        through = text if is_last else self._try(messages[: index + 1], tools)
+        through = text if is_last else self._template.attempt(messages[: index + 1], tools)
         if start is not None and through is not None and text.startswith(through):
             end = start + len(self._without_layout(through[start:]))
         if start is None or end is None or not _holds(text[start:end], messages[index]):
@@ -209,15 +197,17 @@ class Renderer:
         generation: bool,
     ) -> Span:
         """Render again with a sentinel for the message: what stands around it is not the message."""
-        stand_in = {**messages[index], "content": _SENTINEL}
+        stand_in = {**messages[index], "content": SENTINEL}
         stand_in.pop("tool_calls", None)
         at = messages[index]["at"]
-        other = self._try([*messages[:index], stand_in, *messages[index + 1 :]], tools, generation=generation)
-        if other is None or other.count(_SENTINEL) != 1:
+        other = self._template.attempt(
+            [*messages[:index], stand_in, *messages[index + 1 :]], tools, generation=generation
+        )
+        if other is None or other.count(SENTINEL) != 1:
             raise RenderError(f"messages[{at}] cannot be told apart in what this model's chat template writes")
         if not generation and messages[-1]["role"] == "assistant":
             other += self._added_end
-        lead, after = other.split(_SENTINEL)
+        lead, after = other.split(SENTINEL)
         if not text.endswith(after) or (start is None and not text.startswith(lead)):
             raise RenderError(f"messages[{at}] changes how this model's chat template writes the other messages")
         return (len(lead) if start is None else start), len(text) - len(after) + len(self._closing(after))
@@ -237,24 +227,28 @@ class Renderer:
         return after[:place] + (token or "")
 
     def _after_sentinel(self, messages: list[Told]) -> str | None:
-        text = self._try(messages, None)
-        return text.split(_SENTINEL, 1)[1] if text is not None and _SENTINEL in text else None
+        text = self._template.attempt(messages, None)
+        return text.split(SENTINEL, 1)[1] if text is not None and SENTINEL in text else None
 
     @cached_property
     def _added_end(self) -> str:
         """The end of sequence that is added where the template writes nothing at all after a last answer."""
-        if self._after_sentinel([_plain("user", "a"), _plain("assistant", _SENTINEL)]) != "":
+        if self._after_sentinel([plain("user", "a"), plain("assistant", SENTINEL)]) != "":
             return ""
         if not self.tokenizer.eos_token:
             raise RenderError("cannot be trained: neither this model's chat template nor its tokenizer ends an answer")
-        self._note(f"this chat template does not end its last answer; {self.tokenizer.eos_token} is put after it")
+        self._template.note(
+            f"this chat template does not end its last answer; {self.tokenizer.eos_token} is put after it"
+        )
         return str(self.tokenizer.eos_token)
 
     def _note_lost_reasoning(self, message: Told, span: str) -> None:
-        thoughts = [message[key] for key in _REASONING if isinstance(message.get(key), str)]
+        thoughts = [message[key] for key in REASONING if isinstance(message.get(key), str)]
         thoughts += re.findall(r"<think>(.*?)</think>", message["content"], re.DOTALL)
         if any(thought.strip() not in span for thought in thoughts):
-            self._note("this chat template leaves out the reasoning of some answers; what it leaves out is not trained")
+            self._template.note(
+                "this chat template leaves out the reasoning of some answers; what it leaves out is not trained"
+            )
 
     # Text to tokens
 
@@ -318,207 +312,28 @@ class Renderer:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    # Messages to text
-
-    def _render(self, messages: list[Told], tools: list[dict[str, Any]] | None, *, generation: bool = False) -> str:
-        """The template's text. Raises `RenderError` with the template's own reason."""
-        bare = [{key: value for key, value in message.items() if key not in _OURS} for message in messages]
-        try:
-            text: str = self.tokenizer.apply_chat_template(
-                bare, tools=tools, tokenize=False, add_generation_prompt=generation
-            )
-        except Exception as error:
-            calls = any(message.get("tool_calls") or message["role"] == "tool" for message in messages)
-            hint = " (it may not know tool calls)" if calls else ""
-            raise RenderError(f"is refused by this model's chat template: {error}{hint}") from error
-        return text
-
-    def _prompt_text(self, messages: list[Told], tools: list[dict[str, Any]] | None) -> str:
-        """The text up to where an answer begins."""
-        asks = self._render(messages, tools, generation=True)
-        if self._header is None:
-            return asks
-        bare, (header, replaces) = self._render(messages, tools), self._header
-        if replaces and not asks.startswith(bare + header):
-            return asks  # here this template opens the answer otherwise, or not at all
-        return bare + header
-
-    @cached_property
-    def _header(self) -> tuple[str, bool] | None:
-        """What stands before an answer, and whether it replaces the template's own generation prompt; None to use that."""
-        asked = [_plain("user", "a")]
-        bare, asks = self._probe(asked), self._probe(asked, generation=True)
-        whole = self._probe([*asked, _plain("assistant", _SENTINEL)])
-        if not bare or not asks or not whole.startswith(bare) or _SENTINEL not in whole:
-            return None
-        lead = whole[len(bare) : whole.index(_SENTINEL)]
-        if asks == bare and lead.strip():
-            self._note(f"this chat template has no generation prompt; prompts end with its header {lead.rstrip(' ')!r}")
-            return lead.rstrip(" "), False
-        if whole.startswith(asks) or not asks.startswith(bare):
-            return None
-        header = _common(asks[len(bare) :], lead)
-        if not header.strip():
-            return None
-        left_out = asks[len(bare) + len(header) :]
-        self._note(f"prompts leave out {left_out!r}, which this chat template asks with but writes in no conversation")
-        return header, True
-
-    def _probe(self, messages: list[Told], tools: list[dict[str, Any]] | None = None, generation: bool = False) -> str:
-        """What the template writes for a conversation of ours; nothing when it refuses."""
-        try:
-            return self._render(messages, tools, generation=generation)
-        except RenderError:
-            return ""
-
-    def _try(self, messages: list[Told], tools: list[dict[str, Any]] | None, *, generation: bool = False) -> str | None:
-        try:
-            return self._prompt_text(messages, tools) if generation else self._render(messages, tools)
-        except RenderError:
-            return None
-
-    def _note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-
     # What the template must not lose
 
     def _require_tools(self, text: str, tools: Sequence[dict[str, Any]] | None) -> None:
         for tool in tools or ():
             name = (tool.get("function") or tool).get("name", "")
-            if name not in text or not self._writes_tools:
+            if name not in text or not self._template.writes_tools:
                 raise RenderError(f"offers the tool {name!r}, which this model's chat template does not render")
 
     def _require_messages(self, messages: list[Told], tools: list[dict[str, Any]] | None, text: str) -> None:
         for index, message in enumerate(messages):
             if any(call["function"]["name"] not in text for call in message.get("tool_calls") or ()):
-                raise RenderError(_NO_CALLS)
+                raise RenderError(NO_CALLS)
             content = message["content"].strip()
             if message["role"] == "assistant" or content in text:
                 continue
             # Not there word for word: as JSON, or in part, is well; a template that ignores the message is not.
-            other = self._try([*messages[:index], {**message, "content": _SENTINEL}, *messages[index + 1 :]], tools)
-            if other is not None and _SENTINEL not in other:
+            other = self._template.attempt(
+                [*messages[:index], {**message, "content": SENTINEL}, *messages[index + 1 :]], tools
+            )
+            if other is not None and SENTINEL not in other:
                 at, role = message["at"], message["role"]
                 raise RenderError(f"messages[{at}] (role {role}) is left out by this model's chat template")
-
-    @cached_property
-    def _writes_tools(self) -> bool:
-        tools, asked = [_probe_tool(_SENTINEL)], [_plain("user", "a")]
-        return any(
-            _SENTINEL in self._probe(messages, tools, generation=True)
-            for messages in (asked, [_plain("system", "s"), *asked])
-        )
-
-    # Messages as the template wants them
-
-    def _for_template(self, messages: Sequence[Message]) -> list[Told]:
-        told: list[Told] = []
-        call_id = None
-        for index, message in enumerate(messages):
-            told.append(self._one(message, index, call_id))
-            if message.function_call is not None:
-                call_id = told[-1]["tool_calls"][-1]["id"]
-        return told if self._takes_system else self._fold_system(told)
-
-    def _one(self, message: Message, index: int, function_call_id: str | None) -> Told:
-        """One message; a deprecated function message answers the function call before it."""
-        role = message.role
-        if role == "developer" and "developer" not in self._template:
-            role = "system"
-        for part in message.content if isinstance(message.content, list) else ():
-            if part.type not in ("text", "refusal"):
-                raise RenderError(
-                    f"messages[{index}].content has a part of type {part.type}: only text trains on this machine"
-                )
-        one: Told = {
-            "role": "tool" if role == "function" else role,
-            "content": message.text,
-            "at": index,
-            "trained": message.trained,
-        }
-        one |= {key: value for key, value in (message.model_extra or {}).items() if key in _REASONING}
-        if message.name:
-            one["name"] = message.name
-        if message.tool_call_id:
-            one["tool_call_id"] = self._id(message.tool_call_id)
-        elif role == "function" and function_call_id:
-            one["tool_call_id"] = function_call_id
-        calls = [(call.id, call.function) for call in message.tool_calls or ()]
-        if message.function_call is not None:
-            calls.append((None, message.function_call))
-        if calls:
-            one["tool_calls"] = [
-                {
-                    "id": self._id(given or f"call_{index}_{place}"),
-                    "type": "function",
-                    "function": self._call(function, index),
-                }
-                for place, (given, function) in enumerate(calls)
-            ]
-        return one
-
-    def _call(self, function: FunctionCall, index: int) -> dict[str, Any]:
-        form = self._arguments_form
-        if form is None:
-            raise RenderError(_NO_CALLS)
-        arguments: Any = function.arguments
-        if form == "object" and isinstance(arguments, str):
-            try:
-                arguments = json.loads(arguments or "{}")
-            except ValueError as error:
-                raise RenderError(
-                    f"messages[{index}]: the arguments of {function.name} are not JSON ({error})"
-                ) from None
-        if form == "string" and not isinstance(arguments, str):
-            arguments = json.dumps(arguments, ensure_ascii=False)
-        return {"name": function.name, "arguments": arguments}
-
-    def _id(self, given: str) -> str:
-        """A call's id; nine letters and digits made of it where the template takes no others (Mistral's do not)."""
-        return hashlib.sha256(given.encode()).hexdigest()[:9] if self._wants_short_ids else given
-
-    @cached_property
-    def _wants_short_ids(self) -> bool:
-        arguments: Any = {} if self._arguments_form == "object" else "{}"
-        return bool(self._probe_call(arguments)) and not self._probe_call(arguments, "call_0123456789abcdef")
-
-    @cached_property
-    def _arguments_form(self) -> Literal["object", "string"] | None:
-        """Whether the template wants a call's arguments as an object or as JSON text; None if it renders no calls.
-
-        The wrong one trains the wrong target: text that a template encodes again comes out escaped.
-        """
-        arguments = {_PROBE_KEY: _PROBE_VALUE}
-        as_object, as_string = (self._probe_call(form) for form in (arguments, json.dumps(arguments)))
-        unescaped = re.compile(rf'(?<!\\)"{_PROBE_KEY}(?<!\\)"')
-        if unescaped.search(as_object):
-            return "object"
-        if unescaped.search(as_string):
-            return "string"
-        if _PROBE_KEY in as_object and _PROBE_VALUE in as_object and f"'{_PROBE_KEY}'" not in as_object:
-            return "object"
-        return None
-
-    def _probe_call(self, arguments: Any, call_id: str = "call00000") -> str:
-        call = {"id": call_id, "type": "function", "function": {"name": "probe", "arguments": arguments}}
-        asks = {**_plain("assistant", ""), "tool_calls": [call]}
-        return self._probe([_plain("user", "a"), asks], [_probe_tool("probe")] if self._writes_tools else None)
-
-    @cached_property
-    def _takes_system(self) -> bool:
-        return _SENTINEL in self._probe([_plain("system", _SENTINEL), _plain("user", "a")], generation=True)
-
-    def _fold_system(self, messages: list[Told]) -> list[Told]:
-        system = [message for message in messages if message["role"] == "system"]
-        rest = [message for message in messages if message["role"] != "system"]
-        if not system:
-            return messages
-        self._note("this chat template has no system role; system messages are put before the first user message")
-        text = "\n\n".join(message["content"] for message in system)
-        if rest and rest[0]["role"] == "user":
-            return [{**rest[0], "content": f"{text}\n\n{rest[0]['content']}"}, *rest[1:]]
-        return [{**system[0], "role": "user", "content": text}, *rest]
 
 
 def _holds(span: str, message: Told) -> bool:
@@ -529,12 +344,6 @@ def _holds(span: str, message: Told) -> bool:
     return bool(span) and kept in span and all(name in span for name in names)
 
 
-def _common(one: str, other: str) -> str:
-    """The longest text both begin with."""
-    length = next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
-    return min(one, other, key=len) if length is None else one[:length]
-
-
 def _covered(offsets: Sequence[Span], shift: int) -> list[Span]:
     """Characters each token covers, with the white space before it, which some tokenizers leave out of their offsets."""
     covered: list[Span] = []
@@ -543,19 +352,3 @@ def _covered(offsets: Sequence[Span], shift: int) -> list[Span]:
         covered.append((min(left, reached) + shift, right + shift))
         reached = max(reached, right)
     return covered
-
-
-def _functions(example: ChatExample) -> list[dict[str, Any]]:
-    """Tools written in the deprecated way, as `functions`."""
-    functions = example.extra.get("functions")
-    given = functions if isinstance(functions, list) else []
-    return [{"type": "function", "function": function} for function in given if isinstance(function, dict)]
-
-
-def _probe_tool(name: str) -> dict[str, Any]:
-    parameters = {"type": "object", "properties": {"x": {"type": "string", "description": "x"}}, "required": ["x"]}
-    return {"type": "function", "function": {"name": name, "description": name, "parameters": parameters}}
-
-
-def _plain(role: str, content: str) -> Told:
-    return {"role": role, "content": content, "at": 0, "trained": False}
