@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ftbridge import files, providers
+from ftbridge.data.lint.prepared import lint_prepared, stop_on_errors, summary
 from ftbridge.data.prepare import Manifest, prepare
 from ftbridge.errors import UsageError
 from ftbridge.evaluate.evaluate import check
@@ -45,14 +46,16 @@ class Draft:
         return cls(_anchored(spec, Path.cwd()), _as_json(spec), ".json", Path.cwd())
 
 
-def start(draft: Draft, provider: str, *, allow: Sequence[str] = (), home: Path | None = None) -> Run:
-    """Make the run folder: data prepared and hashed, autos settled, every field lowered. Nothing is trained yet.
+def start(
+    draft: Draft, provider: str, *, allow: Sequence[str] = (), lint: bool = True, home: Path | None = None
+) -> Run:
+    """Make the run folder: data prepared, hashed and linted, autos settled, every field lowered. Nothing is trained yet.
 
     Raises `DataError`, `LoweringRefused` or `UsageError`; a run that cannot begin leaves no folder.
     """
     backend = providers.load(provider)
     with files.scratch_folder(home or files.home()) as scratch:
-        manifest = prepare(draft.spec, base=draft.base, out=scratch / "data")
+        manifest = _prepare(draft, provider, scratch / "data", lint)
         resolved = resolve(draft.spec, manifest.splits["train"].examples, provider)
         lowering = backend.lower(resolved)
         lowering.stop_if_refused(allow)
@@ -73,15 +76,37 @@ def start(draft: Draft, provider: str, *, allow: Sequence[str] = (), home: Path 
     return run
 
 
-def dry_run(draft: Draft, provider: str, *, allow: Sequence[str] = ()) -> tuple[Manifest, ResolvedSpec, Lowering]:
+def dry_run(
+    draft: Draft, provider: str, *, allow: Sequence[str] = (), lint: bool = True
+) -> tuple[Manifest, ResolvedSpec, Lowering]:
     """What `start` would settle, without a run."""
     with files.scratch_folder(files.home()) as scratch:
-        manifest = prepare(draft.spec, base=draft.base, out=scratch / "data")
+        manifest = _prepare(draft, provider, scratch / "data", lint)
         _check_graders(draft.spec, scratch / "data" / "test.jsonl")
     resolved = resolve(draft.spec, manifest.splits["train"].examples, provider)
     lowering = providers.load(provider).lower(resolved)
     lowering.stop_if_refused(allow)
     return manifest, resolved, lowering
+
+
+def _prepare(draft: Draft, provider: str, folder: Path, lint: bool) -> Manifest:
+    """Write the canonical splits, and stop where a linter for the place they go to finds errors in them."""
+    spec = draft.spec
+    manifest = prepare(spec, base=draft.base, out=folder)
+    if not lint:
+        return manifest
+    target = "local" if provider == "local" else _LINT_TARGETS.get(spec.openai.target, "openai")
+    model = None if provider == "local" else spec.model.openai
+    report = lint_prepared(folder, method=spec.method, target=target, model=model)
+    stop_on_errors(report, folder)
+    files.write_json(folder / "lint.json", report.model_dump(mode="json"))
+    manifest = manifest.model_copy(update={"notes": [*manifest.notes, *summary(report)]})
+    files.write_json(folder / "manifest.json", manifest.model_dump(mode="json"))
+    return manifest
+
+
+_LINT_TARGETS = {"azure": "azure", "nebius": "nebius"}
+"""Services whose data rules differ from OpenAI's."""
 
 
 def _anchored(spec: JobSpec, base: Path) -> JobSpec:

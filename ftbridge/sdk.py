@@ -86,15 +86,16 @@ def run(
     *,
     provider: str,
     allow: Sequence[str] = (),
+    lint: bool = True,
     wait: bool = True,
     watcher: bridge.Watcher | None = None,
 ) -> Run:
-    """Fine-tune and judge. `spec` is a file, a mapping, or a `JobSpec`.
+    """Fine-tune and judge. `spec` is a file, a mapping, or a `JobSpec`; `lint=False` starts with data that has lint errors.
 
     With `wait` the call returns when the run is done, and raises what `ftbridge run` would report; without, the run works
     in a process of its own. Runs are kept in `$FTBRIDGE_HOME`, or `.ftbridge` in the working directory.
     """
-    started = draft.start(draft.Draft.of(spec), provider, allow=allow)
+    started = draft.start(draft.Draft.of(spec), provider, allow=allow, lint=lint)
     if wait:
         bridge.drive(started, watcher)
     else:

@@ -8,8 +8,9 @@ import click
 from rich.console import Console
 
 from ftbridge import bridge, draft, view
-from ftbridge.cli.options import as_json, print_json, talkative
+from ftbridge.cli.options import as_json, print_json, talkative, verbosity
 from ftbridge.cli.progress import TerminalWatcher
+from ftbridge.data.prepare import load_manifest
 from ftbridge.runs.run import Run
 
 
@@ -21,6 +22,7 @@ from ftbridge.runs.run import Run
 @click.option("--fallback", type=click.Choice(["openai", "local"]), help="Where to go when the provider refuses.")
 @click.option("--dry-run", is_flag=True, help="Settle and lower everything; train nothing.")
 @click.option("--detach", is_flag=True, help="Work in the background; print the run id.")
+@click.option("--no-lint", is_flag=True, help="Start even if the data has lint errors.")
 @click.option("--yes", is_flag=True, help="Do not ask before spending. Local training spends nothing.")
 @as_json
 @talkative
@@ -32,6 +34,7 @@ def command(
     fallback: str | None,
     dry_run: bool,
     detach: bool,
+    no_lint: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -39,9 +42,11 @@ def command(
     del yes
     drafted = draft.Draft.of(spec, [*overrides, *([f"fallback={fallback}"] if fallback else [])])
     if dry_run:
-        _dry_run(drafted, provider, allow, as_json)
+        _dry_run(drafted, provider, allow, not no_lint, as_json)
         return
-    run = draft.start(drafted, provider, allow=allow)
+    run = draft.start(drafted, provider, allow=allow, lint=not no_lint)
+    for note in load_manifest(run.data).notes if verbosity() >= 0 else ():
+        click.echo(f"note: {note}", err=True)
     if detach:
         pid = bridge.detach(run)
         if as_json:
@@ -76,8 +81,8 @@ def finish(run: Run, as_json: bool, go: bridge.Go) -> None:
     console.print(f"run folder   {run.path}", soft_wrap=True)
 
 
-def _dry_run(drafted: draft.Draft, provider: str, allow: tuple[str, ...], as_json: bool) -> None:
-    manifest, resolved, lowering = draft.dry_run(drafted, provider, allow=allow)
+def _dry_run(drafted: draft.Draft, provider: str, allow: tuple[str, ...], lint: bool, as_json: bool) -> None:
+    manifest, resolved, lowering = draft.dry_run(drafted, provider, allow=allow, lint=lint)
     if as_json:
         print_json(
             {
@@ -92,6 +97,8 @@ def _dry_run(drafted: draft.Draft, provider: str, allow: tuple[str, ...], as_jso
     console = Console(highlight=False)
     for name, split in manifest.splits.items():
         console.print(f"{name:<11}{split.examples:>6} examples {split.tokens:>9,} tokens  sha256 {split.sha256[:12]}")
+    for note in manifest.notes:
+        console.print(f"note: {note}", soft_wrap=True)
     for settled in resolved.settled:
         console.print(f"{settled.field} = {settled.value}: {settled.reason}", soft_wrap=True)
     console.print(lowering_table(lowering))
