@@ -11,8 +11,9 @@ from ftbridge.data.examples import parse_example
 from ftbridge.data.prepare import origin
 from ftbridge.errors import DataError
 from ftbridge.providers.local.batches import Encoded
-from ftbridge.providers.local.rendering import Renderer, RenderError
+from ftbridge.providers.local.rendering import Renderer
 from ftbridge.providers.local.request import LocalRequest
+from ftbridge.providers.local.template import RenderError
 
 SHOWN = 20
 

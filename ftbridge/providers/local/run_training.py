@@ -25,8 +25,9 @@ from ftbridge.providers.local.job import Job
 from ftbridge.providers.local.memory import plan_pass
 from ftbridge.providers.local.models import LocalModel, check_model, find_model
 from ftbridge.providers.local.optim import optimizer_for
-from ftbridge.providers.local.rendering import Renderer, RenderError
+from ftbridge.providers.local.rendering import Renderer
 from ftbridge.providers.local.request import LocalRequest
+from ftbridge.providers.local.template import RenderError
 from ftbridge.providers.local.training import Reporter, Trainer, train
 
 

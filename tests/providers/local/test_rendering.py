@@ -28,7 +28,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ftbridge.data.examples import parse_example
-from ftbridge.providers.local.rendering import Renderer, RenderError, explain
+from ftbridge.providers.local.rendering import Renderer, explain
+from ftbridge.providers.local.template import RenderError
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,139 @@
+"""A model that answers many at once, as an asynchronous server sees it: start it, ask it, stop it.
+
+The model lives in a child process; torch never enters this one. If the child dies, every open answer fails with the
+reason, and the next ask starts another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from ftbridge.errors import FtbridgeError, WorkerDied, from_document
+from ftbridge.providers.local.hosting.requests import Ask, End, Piece, Start, Told
+from ftbridge.providers.local.request import SampleRequest
+
+_KINDS: dict[str, type[Start] | type[Piece] | type[End]] = {"start": Start, "piece": Piece, "end": End}
+_LONGEST_LINE = 1 << 26
+
+
+class Host:
+    """One model in one child process. Use within one event loop."""
+
+    def __init__(self, model: SampleRequest, log: Path) -> None:
+        """Nothing is started yet. `log` gets what libraries print."""
+        self._model, self._log = model, log
+        self._process: asyncio.subprocess.Process | None = None
+        self._open: dict[str, asyncio.Queue[Told | FtbridgeError]] = {}
+        self._starting = asyncio.Lock()
+        self._reader: asyncio.Task[None] | None = None
+        self.notes: list[str] = []
+        self.context = 0
+
+    async def start(self) -> None:
+        """Load the model, if it is not loaded. Raises what keeps it from being loaded."""
+        async with self._starting:
+            if self._process is not None and self._process.returncode is None:
+                return
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            with self._log.open("ab") as log:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "ftbridge.providers.local.hosting.process",
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=log,
+                    limit=_LONGEST_LINE,
+                    start_new_session=True,
+                )
+            await self._send(self._model.model_dump(mode="json"))
+            said = await self._hear()
+            if said is None:
+                raise await self._died()
+            if "dead" in said:
+                raise from_document(said["dead"])
+            self.notes, self.context = said["notes"], said["context"]
+            self._reader = asyncio.create_task(self._read())
+
+    async def answer(self, ask: Ask) -> AsyncIterator[Told]:
+        """The prompt's size, then every piece of every answer as it comes, and the end of each.
+
+        Closing the iterator early cancels the answers. Raises `UsageError` for what the model cannot answer
+        (`ContextTooLong` if it is too long), `WorkerDied` when the process is gone.
+        """
+        await self.start()
+        inbox: asyncio.Queue[Told | FtbridgeError] = asyncio.Queue()
+        self._open[ask.id] = inbox
+        left = ask.n
+        try:
+            await self._send({"ask": ask.model_dump(mode="json", exclude_unset=True)})
+            while left:
+                told = await inbox.get()
+                if isinstance(told, FtbridgeError):
+                    left = 0
+                    raise told
+                left -= isinstance(told, End)
+                yield told
+        finally:
+            del self._open[ask.id]
+            if left:
+                with contextlib.suppress(FtbridgeError):
+                    await self._send({"cancel": ask.id})
+
+    async def close(self) -> None:
+        """End the process and give back its memory."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), timeout=5)
+        except asyncio.TimeoutError:
+            process.kill()
+            await process.wait()
+        if self._reader is not None:
+            await self._reader
+
+    async def _read(self) -> None:
+        while (said := await self._hear()) is not None:
+            if "failed" in said:
+                name, error = said["failed"]
+                self._tell(name, from_document(error))
+            for name, kind, fields in said.get("told", ()):
+                self._tell(name, _KINDS[kind](**fields))
+        if self._open:
+            error = await self._died()
+            for name in list(self._open):
+                self._tell(name, error)
+
+    def _tell(self, name: str, told: Told | FtbridgeError) -> None:
+        if name in self._open:
+            self._open[name].put_nowait(told)
+
+    async def _send(self, said: dict[str, Any]) -> None:
+        stdin = self._process.stdin if self._process else None
+        if stdin is None:
+            raise WorkerDied("the process that runs the model was closed.")
+        try:
+            stdin.write(json.dumps(said, ensure_ascii=True).encode() + b"\n")
+            await stdin.drain()
+        except (BrokenPipeError, ConnectionResetError):
+            raise await self._died() from None
+
+    async def _hear(self) -> dict[str, Any] | None:
+        stdout = self._process.stdout if self._process else None
+        line = await stdout.readline() if stdout else b""
+        return json.loads(line) if line else None
+
+    async def _died(self) -> WorkerDied:
+        status = await self._process.wait() if self._process else 0
+        reason = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        hint = "Signal 9 often means that the system ran out of memory. " if status == -9 else ""
+        return WorkerDied(f"the process that runs the model {reason}.", hint=f"{hint}Its log: {self._log}")

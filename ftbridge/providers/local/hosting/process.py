@@ -1,0 +1,259 @@
+"""The process that answers: takes asks as they come, lets them join the running batch, and tells every token.
+
+Lines in   {"ask": {…}}, {"cancel": ID}
+Lines out  {"ready": …} once the model stands; {"told": [[ID, kind, {…}], …]} after each pass; {"failed": [ID, error]}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ftbridge.errors import FtbridgeError, UsageError, document
+from ftbridge.providers.local import load
+from ftbridge.providers.local.device import is_out_of_memory, pick
+from ftbridge.providers.local.hosting.adapters import Adapters
+from ftbridge.providers.local.hosting.batch import Batch, Row
+from ftbridge.providers.local.hosting.choose import Choice, Drawing
+from ftbridge.providers.local.hosting.requests import Ask, ContextTooLong, End, Piece, Start, Told
+from ftbridge.providers.local.hosting.words import Words
+from ftbridge.providers.local.models import find_model
+from ftbridge.providers.local.rendering import Renderer
+from ftbridge.providers.local.request import SampleRequest
+from ftbridge.providers.local.template import RenderError
+
+MOST_ROWS = 64
+MEMORY_SHARE = 0.5
+"""Share of the memory that is free which keys and values may take."""
+DEFAULT_MAX_TOKENS = 4_096
+"""Tokens of an answer that sets no limit, where the model's context has room for as many."""
+
+
+@dataclass(eq=False)
+class Answer:
+    """One answer under way."""
+
+    ask: Ask
+    index: int
+    row: Row
+    words: Words
+    limit: int
+    said: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Server:
+    """A model and its running answers."""
+
+    asked: SampleRequest
+    waiting: deque[Answer] = field(default_factory=deque)
+    running: list[Answer] = field(default_factory=list)
+    cancelled: set[str] = field(default_factory=set)
+    most_rows: int = MOST_ROWS
+
+    def __post_init__(self) -> None:
+        """Load the model."""
+        request = self.asked.request
+        self.device = pick(request.device, request.precision)
+        base = find_model(request.model, trust_remote_code=request.trust_remote_code)
+        self.tokenizer = load.load_tokenizer(base.path, trust_remote_code=request.trust_remote_code)
+        self.renderer = Renderer(self.tokenizer)
+        weights = Path(self.asked.tuned) if self.asked.tuned else base.path
+        plain = request.model_copy(update={"tuning": "lora"})
+        self.model = load.load_base(weights, plain, self.device)
+        if request.quantization == "nf4":
+            load.use_dequantized(self.model, plain, self.device)
+        self.model.eval()
+        self.adapters = Adapters(self.model, self.device.torch, self.device.compute)
+        self.batch = Batch(self.model, self.adapters, self.device, self.renderer.pad_id)
+        self.context = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
+
+    def take(self, ask: Ask) -> list[tuple[str, Told]]:
+        """Put an ask in line. Raises `UsageError` or `RenderError` for what this model cannot answer."""
+        if ask.adapter is not None:
+            self.adapters.load(ask.adapter)
+        prompt = self.renderer.prompt(ask.messages, ask.tools)
+        room = self.context - len(prompt)
+        if room < 1 or (ask.max_tokens or 1) > room:
+            wanted = f" and {ask.max_tokens:,} in the answer" if ask.max_tokens else ""
+            raise ContextTooLong(
+                f"This model's maximum context length is {self.context:,} tokens; the messages have {len(prompt):,}{wanted}."
+            )
+        limit = ask.max_tokens or min(room, DEFAULT_MAX_TOKENS)
+        for index in range(ask.n):
+            seed = None if ask.seed is None else ask.seed + index
+            drawing = Drawing(ask.temperature, ask.top_p, seed, ask.logprobs)
+            row = Row(list(prompt), ask.adapter, drawing)
+            self.waiting.append(Answer(ask, index, row, Words(self.tokenizer, ask.stop), limit))
+        return [(ask.id, Start(prompt_tokens=len(prompt)))]
+
+    def advance(self) -> list[tuple[str, Told]]:
+        """One pass: let those who wait join, or one more token for all who run."""
+        self._drop({place for place, answer in enumerate(self.running) if answer.ask.id in self.cancelled})
+        self.waiting = deque(answer for answer in self.waiting if answer.ask.id not in self.cancelled)
+        self.cancelled.clear()
+        joining = self._joining()
+        if joining:
+            try:
+                choices = self.batch.join([answer.row for answer in joining])
+            except Exception:
+                self.waiting.extendleft(reversed(joining))
+                raise
+            first = len(self.running)
+            self.running += joining
+            return self._told(list(enumerate(joining, first)), choices)
+        if self.running:
+            return self._told(list(enumerate(self.running)), self.batch.step())
+        return []
+
+    def make_smaller(self) -> bool:
+        """After memory ran out: put every answer back in line with what it has said, half as many at a time.
+
+        False when there was only one left to answer.
+        """
+        rows = min(self.most_rows, len(self.running) + 1)
+        for answer in reversed(self.running):
+            read = len(answer.row.prompt) - answer.row.asked
+            answer.row.prompt += answer.said[read:]
+            self.waiting.appendleft(answer)
+        self.batch.leave(set(range(len(self.running))))
+        self.running = []
+        self.most_rows = max(1, rows // 2)
+        self.device.empty_cache()
+        return rows > 1
+
+    def fail(self) -> set[str]:
+        """Forget every answer; their names."""
+        names = {answer.ask.id for answer in (*self.running, *self.waiting)}
+        self.batch.leave(set(range(len(self.running))))
+        self.running, self.waiting = [], deque()
+        return names
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.waiting or self.running)
+
+    def _joining(self) -> list[Answer]:
+        """Those who wait and fit: by rows, and by the memory their keys and values will take."""
+        joining: list[Answer] = []
+        longest = max([self.batch.columns, *(len(a.row.prompt) + a.limit for a in self.running)], default=0)
+        while self.waiting and len(self.running) + len(joining) < self.most_rows:
+            answer = self.waiting[0]
+            longest = max(longest, len(answer.row.prompt) + min(answer.limit, 512))
+            rows = len(self.running) + len(joining) + 1
+            needed = rows * longest * self.batch.token_bytes
+            if rows > 1 and needed > MEMORY_SHARE * self.device.free_bytes():
+                break
+            joining.append(self.waiting.popleft())
+        return joining
+
+    def _told(self, answers: list[tuple[int, Answer]], choices: list[Choice]) -> list[tuple[str, Told]]:
+        told: list[tuple[str, Told]] = []
+        done: set[int] = set()
+        for (place, answer), choice in zip(answers, choices, strict=True):
+            answer.said.append(choice.token)
+            name, ended = answer.ask.id, choice.token in self.renderer.end_of_turn
+            text = "" if ended else answer.words.add(choice.token)
+            reason = "stop" if ended or answer.words.stopped else "length" if len(answer.said) >= answer.limit else None
+            if reason:
+                text += answer.words.rest()
+            if not ended and (text or choice.logprob is not None):
+                told.append((name, self._piece(answer.index, text, choice)))
+            elif text:
+                told.append((name, Piece(index=answer.index, text=text)))
+            if reason:
+                done.add(place)
+                told.append((name, End(index=answer.index, finish_reason=reason, completion_tokens=len(answer.said))))
+        self._drop(done)
+        return told
+
+    def _piece(self, index: int, text: str, choice: Choice) -> Piece:
+        if choice.logprob is None:
+            return Piece(index=index, text=text)
+        top = [(self.tokenizer.decode([token]), logprob) for token, logprob in choice.top]
+        token = self.tokenizer.decode([choice.token])
+        return Piece(index=index, text=text, token=token, logprob=choice.logprob, top=top)
+
+    def _drop(self, gone: set[int]) -> None:
+        if gone:
+            self.batch.leave(gone)
+            self.running = [answer for place, answer in enumerate(self.running) if place not in gone]
+
+
+def main() -> None:
+    """Serve until standard input closes: the first line is the model to load."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def tell(**said: Any) -> None:
+        out.write(json.dumps(said, ensure_ascii=True) + "\n")
+        out.flush()
+
+    try:
+        server = Server(SampleRequest.model_validate_json(sys.stdin.readline()))
+    except Exception as error:
+        from ftbridge.providers.local.worker import known
+
+        tell(dead=document(known(error)))
+        return
+    tell(ready=True, notes=server.renderer.notes, context=server.context)
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(lines,), daemon=True).start()
+    while True:
+        line = lines.get() if not server.busy or not lines.empty() else None
+        if line == "":
+            return
+        if line is not None:
+            _hear(server, json.loads(line), tell)
+            continue
+        try:
+            told = server.advance()
+        except Exception as error:
+            _fail(server, error, tell)
+            continue
+        if told:
+            tell(told=[[name, type(said).__name__.lower(), said.model_dump()] for name, said in told])
+
+
+def _read(lines: queue.SimpleQueue[str]) -> None:
+    for line in sys.stdin:
+        lines.put(line)
+    lines.put("")
+
+
+def _hear(server: Server, said: dict[str, Any], tell: Any) -> None:
+    if "cancel" in said:
+        server.cancelled.add(said["cancel"])
+        return
+    ask = Ask.model_validate(said["ask"])
+    try:
+        for name, told in server.take(ask):
+            tell(told=[[name, type(told).__name__.lower(), told.model_dump()]])
+    except (FtbridgeError, RenderError) as error:
+        known = error if isinstance(error, FtbridgeError) else UsageError(f"The conversation {error}.")
+        tell(failed=[ask.id, document(known)])
+
+
+def _fail(server: Server, error: Exception, tell: Any) -> None:
+    """A pass failed: go on with fewer rows if memory ran out, else every answer fails."""
+    from ftbridge.providers.local.worker import known
+
+    if is_out_of_memory(error) and server.make_smaller():
+        return
+    import traceback
+
+    traceback.print_exc()
+    for name in server.fail():
+        tell(failed=[name, document(known(error))])
+
+
+if __name__ == "__main__":
+    main()
