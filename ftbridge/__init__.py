@@ -16,6 +16,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ftbridge.errors import FtbridgeError as FtbridgeError
     from ftbridge.sdk import Run as Run
+    from ftbridge.data.lint.findings import LintReport as LintReport
+    from ftbridge.sdk import lint as lint
     from ftbridge.sdk import list_runs as list_runs
     from ftbridge.sdk import load_run as load_run
     from ftbridge.sdk import run as run
@@ -24,12 +26,14 @@ if TYPE_CHECKING:
 _WHERE = {
     "FtbridgeError": "ftbridge.errors",
     "JobSpec": "ftbridge.spec",
+    "LintReport": "ftbridge.data.lint.findings",
     "Run": "ftbridge.sdk",
+    "lint": "ftbridge.sdk",
     "list_runs": "ftbridge.sdk",
     "load_run": "ftbridge.sdk",
     "run": "ftbridge.sdk",
 }
-__all__ = ["FtbridgeError", "JobSpec", "Run", "__version__", "list_runs", "load_run", "run"]
+__all__ = ["FtbridgeError", "JobSpec", "LintReport", "Run", "__version__", "lint", "list_runs", "load_run", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,11 +7,18 @@ run.wait()
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ftbridge import bridge, draft, files, view
+from ftbridge.data.lint.engine import Options, Role
+from ftbridge.data.lint.engine import lint as lint_files
+from ftbridge.data.lint.findings import LintReport
+from ftbridge.data.rules.base import Method
+from ftbridge.data.rules.targets import TargetName
 from ftbridge.evaluate.evaluate import Evaluation
 from ftbridge.runs import run as folder
 from ftbridge.runs import store
@@ -101,6 +108,41 @@ def run(
     else:
         bridge.detach(started)
     return Run(started)
+
+
+def lint(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    target: TargetName = "openai",
+    method: Method | None = None,
+    model: str | None = None,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    roles: Sequence[Role] = (),
+    jobs: int = 0,
+) -> LintReport:
+    """What is wrong with fine-tuning files, line by line. `report.ok` is true when there is no error.
+
+    `roles` tell which of a job's files each is ("train" where not told), so that leakage is found. With target "local",
+    `model` counts tokens with its own tokenizer and template. Raises `UsageError` for files that cannot be read.
+    """
+    options = Options(
+        target=target, method=method, model=model, select=tuple(select), ignore=tuple(ignore), jobs=jobs
+    )
+    with with_counter(options) as counted:
+        return lint_files(paths, counted, roles=roles)
+
+
+@contextlib.contextmanager
+def with_counter(options: Options, *, progress: Callable[[str], None] = lambda _: None) -> Iterator[Options]:
+    """The options, counting with the local model they name, if they name one."""
+    if options.target != "local" or options.model is None:
+        yield options
+        return
+    from ftbridge.providers.local.lint_counter import local_counter
+
+    with local_counter(options.model, log=files.home() / "lint.log", progress=progress) as counter:
+        yield replace(options, counter=counter)
 
 
 def load_run(name: str | Path) -> Run:

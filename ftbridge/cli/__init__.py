@@ -13,6 +13,7 @@ from ftbridge import __version__
 from ftbridge.errors import FtbridgeError
 
 COMMANDS = {
+    "lint": "Find what is wrong with fine-tuning files.",
     "run": "Fine-tune and judge, from spec to verdict.",
     "list": "List runs, newest first.",
     "show": "Show one run, or its trained tokens.",

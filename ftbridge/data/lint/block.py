@@ -8,6 +8,7 @@ bytes ─▶ lines ─▶ plain? ──yes──▶ nothing to find ────
 from __future__ import annotations
 
 import bisect
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,8 +22,8 @@ from ftbridge.data.lint.parse import Parsed, Trouble, parse
 from ftbridge.data.lint.rows import Rows
 from ftbridge.data.lint.shape import kind_of_line
 from ftbridge.data.lint.source import BOM
-from ftbridge.data.rules import RULES
-from ftbridge.data.rules.base import Context, Line, Problem, Rule, look, texts
+from ftbridge.data.rules.base import RULES, Context, Line, Problem, Rule, look, texts
+from ftbridge.data.rules.screens import Piece
 
 _ESCAPED_ASCII = re.compile(rb"\\u00[0-7]")
 """Letters, digits and signs spelled as escapes, which hide words and keys from a search in bytes."""
@@ -71,19 +72,26 @@ class Checker:
         work = _Work(self, raw, pieces, offset, ends_open)
         return work.run()
 
-    def judge(self, line: Line, parsed: Parsed) -> Iterator[tuple[Rule, Problem]]:
-        """Every problem of a line that is JSON, by all rules of this plan that look at lines or texts."""
+    def judge(
+        self, line: Line, parsed: Parsed, text_rules: Iterable[Rule] | None = None
+    ) -> Iterator[tuple[Rule, Problem]]:
+        """Every problem of a line that is JSON, by all rules of this plan that look at lines, and by these text rules.
+
+        Without `text_rules` it is all of them.
+        """
         for r in self.json_rules:
             yield from ((r, problem) for problem in r.check(parsed, self.plan.context))
         for r in self.line_rules:
             yield from ((r, problem) for problem in r.check(line))
-        yield from self.judge_texts(line, self.text_rules)
+        yield from self.judge_texts(line, self.text_rules if text_rules is None else text_rules)
 
     def judge_texts(self, line: Line, rules: Iterable[Rule]) -> Iterator[tuple[Rule, Problem]]:
         """Every problem of a line's texts, by these text rules; fields are set here."""
         chosen = list(rules)
+        answers = tuple(f"{spot.at}." for spot in line.messages if spot.role == "assistant")
+        elsewhere = [r for r in chosen if not r.answers_only]
         for at, text in texts(line) if chosen else ():
-            for r in chosen:
+            for r in chosen if at.startswith(answers) else elsewhere:
                 for problem in r.check(text, self.plan.context):
                     yield r, problem._replace(field=problem.field or at)
 
@@ -116,12 +124,13 @@ class _Work:
                 if chat is not None and not plain.no_key_twice(self.lines[index], [chat]):
                     chats[index] = None
         for index, (raw, chat) in enumerate(zip(self.lines, chats, strict=True)):
-            if chat is not None and self.checker.shapes.clean(chat) and not (escaped and _ESCAPED_ASCII.search(raw)):
+            veiled = escaped and _ESCAPED_ASCII.search(raw) is not None
+            if chat is not None and self.checker.shapes.clean(chat) and not veiled:
                 self.rows.add_chat(index + 1, self.starts[index], chat, self.tally)
                 if index in screened:
                     self._texts_only(index, raw, screened[index])
             elif raw.strip():
-                self._slow(index, raw)
+                self._slow(index, raw, None if veiled else screened.get(index, ()))
             else:
                 self.tally.blank += 1
         self.tally.crlf = self.raw.count(b"\r\n")
@@ -141,15 +150,16 @@ class _Work:
     def _screened(self) -> dict[int, list[Rule]]:
         """Lines in which a text rule may find something, by searching the whole piece for each rule's screen."""
         suspects: dict[int, list[Rule]] = {}
+        piece = Piece(self.raw)
         for r in self.checker.text_rules:
             if r.screen is None:
                 continue
             seen = -1
-            for match in r.screen.finditer(self.raw):
-                index = bisect.bisect_right(self.starts, match.start()) - 1
-                if index > seen >= -1:
-                    suspects.setdefault(max(index, 0), []).append(r)
-                    seen = index
+            for position in r.screen(piece):
+                index = max(bisect.bisect_right(self.starts, position) - 1, 0)
+                if index != seen and (not suspects.get(index) or suspects[index][-1] is not r):
+                    suspects.setdefault(index, []).append(r)
+                seen = index
         return suspects
 
     def _texts_only(self, index: int, raw: bytes, rules: list[Rule]) -> None:
@@ -158,7 +168,7 @@ class _Work:
             line = look(parsed.document, self.context, parsed.text)
             self._tell(index, self.checker.judge_texts(line, rules))
 
-    def _slow(self, index: int, raw: bytes) -> None:
+    def _slow(self, index: int, raw: bytes, text_rules: Iterable[Rule] | None) -> None:
         parsed = parse(raw, ends_with_newline=not (self.ends_open and index == len(self.lines) - 1))
         if isinstance(parsed, Trouble):
             self.tally.methods["unknown"] += 1
@@ -166,7 +176,9 @@ class _Work:
             return
         line = look(parsed.document, self.context, parsed.text)
         self.tally.methods[kind_of_line(parsed.document)] += 1
-        self._tell(index, self.checker.judge(line, parsed))
+        if text_rules is None:
+            text_rules = _unveiled(parsed.document, self.checker.text_rules)
+        self._tell(index, self.checker.judge(line, parsed, text_rules))
         if isinstance(parsed.document, dict):
             self.tally.examples += 1
             self.rows.add_line(index + 1, self.starts[index], line, self.tally)
@@ -186,6 +198,15 @@ class _Work:
                           problem.span, problem.secret)
                 )  # fmt: skip
         self.tally.unfit += failed
+
+
+def _unveiled(document: Any, rules: list[Rule]) -> list[Rule]:
+    """Text rules that may find something in a line whose own bytes hide ASCII behind escapes."""
+    try:
+        piece = Piece(json.dumps(document).encode())
+    except RecursionError:
+        return rules
+    return [r for r in rules if r.screen is None or any(True for _ in r.screen(piece))]
 
 
 def _starts(lines: list[bytes], offset: int) -> list[int]:

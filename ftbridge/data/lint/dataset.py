@@ -51,7 +51,7 @@ class Columns:
     prompt: NDArray[np.uint64]
     """What stands before the last answer."""
     answer: NDArray[np.uint64]
-    """The last answer; the preferred one in preference data."""
+    """The last answer; the preferred one in preference data, the item's fields in reinforcement data."""
     system: NDArray[np.uint64]
     """The system messages."""
     tokens: NDArray[np.int64]
@@ -145,6 +145,10 @@ class Dataset:
     tally: Tally
     columns: Columns
     counted_with: str
+    by_model: bool = False
+    """Whether a local model's own tokenizer and template counted, instead of a managed model's vocabulary."""
+    unreadable: list[tuple[int, str]] = field(default_factory=list)
+    """Lines that this model's template cannot write, each with the reason."""
     read: Callable[[int], Any] = lambda start: None
     """The JSON value of the line that begins at this byte; None if it is not JSON."""
 

@@ -16,14 +16,14 @@ from typing import Literal
 
 from ftbridge.data.lint import shape
 from ftbridge.data.lint.block import Block, Checker, Plan, document_of
+from ftbridge.data.lint.counting import ModelCounter, recount
 from ftbridge.data.lint.dataset import Columns, Dataset, Found, Splits, Tally, empty, join
 from ftbridge.data.lint.findings import FileReport, Finding, LintReport, report
 from ftbridge.data.lint.select import chosen
 from ftbridge.data.lint.source import FileFacts, Piece, Source
 from ftbridge.data.lint.totals import token_counts
 from ftbridge.data.lint.worker import Task, Worker
-from ftbridge.data.rules import RULES
-from ftbridge.data.rules.base import Context, Kind, Method, Problem, Rule
+from ftbridge.data.rules.base import RULES, Context, Kind, Method, Problem, Rule
 from ftbridge.data.rules.targets import TARGETS
 from ftbridge.data.tokens import encoding_for
 
@@ -41,7 +41,8 @@ class Options:
 
     `method` None is found out from each file. `select` and `ignore` are codes or their beginnings (FTB2 is all of
     FTB200..299); an empty `select` is every rule. `keep` bounds the findings kept for each rule and file (all are
-    counted). `jobs` is the number of processes, 0 for one a core.
+    counted). `jobs` is the number of processes, 0 for one a core. `variables` are what the job's graders read
+    (`item.reference`). `counter` counts with a local model instead of a managed model's vocabulary.
     """
 
     target: str = "openai"
@@ -51,6 +52,10 @@ class Options:
     ignore: tuple[str, ...] = ()
     keep: int = 1_000
     jobs: int = 0
+    variables: tuple[str, ...] = ()
+    counter: ModelCounter | None = None
+    file_ignores: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Codes that are ignored in one file only, by the path it was named by."""
 
 
 @dataclass
@@ -64,6 +69,7 @@ class _File:
     kept: Counter[str] = field(default_factory=Counter)
     method: Method = "supervised"
     dataset: Dataset | None = None
+    codes: tuple[str, ...] = ()
 
 
 class Linting:
@@ -76,14 +82,15 @@ class Linting:
         if options.target not in TARGETS:
             raise ValueError(f"target {options.target}")
         self.options = options
-        self.codes = chosen(RULES, options.select, options.ignore)
+        ignores = dict(options.file_ignores)
         self._progress = progress or (lambda path, done, size: None)
         self._workers: list[Worker] = []
         self._files: list[_File] = []
         self._complete = False
         for path, role in zip(paths, [*roles, *["train"] * len(paths)][: len(paths)], strict=True):
             source = Source(path)
-            self._files.append(_File(source, source.facts(), role))  # type: ignore[arg-type]
+            codes = chosen(RULES, options.select, (*options.ignore, *ignores.get(path, ())))
+            self._files.append(_File(source, source.facts(), role, codes=codes))  # type: ignore[arg-type]
 
     def __enter__(self) -> Linting:
         """The work itself."""
@@ -101,6 +108,12 @@ class Linting:
         yield from self._check_together()
         self._complete = True
 
+    def prepare(self, index: int) -> tuple[Source, FileFacts, Checker]:
+        """One file, its first look, and the rules that look at its lines, for those who repair rather than report."""
+        file = self._files[index]
+        file.method = self.options.method or _method(file.source, file.facts)
+        return file.source, file.facts, Checker(self._plan(file, self._context(file)))
+
     def report(self) -> LintReport:
         """The report of what was found so far; whole once iteration has ended."""
         return report(
@@ -112,6 +125,11 @@ class Linting:
         if finding.start is None:
             return None
         return next(file.source.line_at(finding.start) for file in self._files if file.facts.path == path)
+
+    def findings_at(self, path: str, line: int | None) -> list[Finding]:
+        """Everything known of one line."""
+        file = next(file for file in self._files if file.facts.path == path)
+        return [finding for finding in file.findings if finding.line == line]
 
     def close(self) -> None:
         """End processes and close files."""
@@ -130,7 +148,7 @@ class Linting:
         yield from self._whole(file, "file", facts, context)
         if facts.form in ("lines", "pretty"):
             pieces = list(file.source.pieces())
-            plan = self._plan(context)
+            plan = self._plan(file, context)
             for piece, block in zip(pieces, self._blocks(file, pieces, plan), strict=True):
                 yield from self._merge(file, piece, block)
                 self._progress(facts.path, piece.start + piece.length, facts.bytes)
@@ -142,6 +160,8 @@ class Linting:
         counted = encoding_for(self.options.model)
         file.dataset = Dataset(facts.path, facts.bytes, file.role, file.method, tally, columns, counted)
         file.dataset.read = lambda start: document_of(file.source.line_at(start))
+        if self.options.counter and self._needs_tokens(file):
+            recount(file.dataset, self.options.counter)
         if facts.form in ("lines", "pretty", "empty"):
             yield from self._whole(file, "data", file.dataset, context)
 
@@ -180,7 +200,7 @@ class Linting:
             following = iter(range(1, len(pieces)))
             try:
                 waiting.extend(
-                    pool.submit(elsewhere, index) for index, _ in zip(following, range(3 * jobs), strict=False)
+                    pool.submit(elsewhere, index) for _, index in zip(range(3 * jobs), following, strict=False)
                 )
                 yield here(0)
                 while waiting:
@@ -202,18 +222,17 @@ class Linting:
         block.columns.start += piece.start
         if len(block.columns.line):
             file.pieces.append(block.columns)
-        for found in block.found:
-            if self._keep(file, found.code):
-                finding = _finding(found, lines, piece.start)
-                file.findings.append(finding)
-                yield finding
+        kept = [found for found in block.found if self._keep(file, found.code)]
+        fresh = [_finding(found, lines, piece.start) for found in kept]
+        file.findings += fresh  # all of them before the first is told: secrets are masked for their whole line
+        yield from fresh
 
     # Whole files, and all together
 
     def _whole(
         self, file: _File, kind: Kind, subject: object, context: Context, *, again: bool = False
     ) -> Iterator[Finding]:
-        for rule in self._rules(kind, context):
+        for rule in self._rules(file, kind, context):
             if kind == "file" and again != rule.late:
                 continue
             for problem in rule.check(subject, context):
@@ -224,9 +243,12 @@ class Linting:
         datasets = [file.dataset for file in self._files if file.dataset is not None]
         by_path = {file.facts.path: file for file in self._files}
         splits = Splits(datasets)
-        for rule in self._rules("split", self._context(self._files[0])) if self._files else ():
-            for path, problem in rule.check(splits, self._context(self._files[0])):
-                if finding := self._note(by_path[path], rule, problem):
+        if not self._files:
+            return
+        context = self._context(self._files[0])
+        for rule in self._rules(self._files[0], "split", context):
+            for path, problem in rule.check(splits, context):
+                if rule.code in by_path[path].codes and (finding := self._note(by_path[path], rule, problem)):
                     yield path, finding
 
     def _note(self, file: _File, rule: Rule, problem: Problem) -> Finding | None:
@@ -250,22 +272,29 @@ class Linting:
         file.kept[code] += 1
         return file.kept[code] <= self.options.keep
 
-    def _rules(self, kind: Kind, context: Context) -> Iterable[Rule]:
-        for code in self.codes:
+    def _rules(self, file: _File, kind: Kind, context: Context) -> Iterable[Rule]:
+        for code in file.codes:
             rule = RULES[code]
             if rule.kind == kind and context.method in rule.methods and rule.severity_for(context.target.name):
                 yield rule
 
     def _context(self, file: _File) -> Context:
-        return Context(TARGETS[self.options.target], file.method, self.options.model, file.role)
+        options = self.options
+        longest = options.counter.limit if options.counter else None
+        return Context(
+            TARGETS[options.target], file.method, options.model, file.role, variables=options.variables, longest=longest
+        )
 
-    def _plan(self, context: Context) -> Plan:
-        whole = [RULES[code] for code in self.codes if RULES[code].kind in ("data", "split")]
+    def _needs_tokens(self, file: _File) -> bool:
+        return any("tokens" in RULES[code].needs for code in file.codes)
+
+    def _plan(self, file: _File, context: Context) -> Plan:
+        whole = [RULES[code] for code in file.codes if RULES[code].kind in ("data", "split")]
         return Plan(
             context=context,
-            rules=tuple(code for code in self.codes if RULES[code].kind in ("json", "line", "text")),
+            rules=tuple(code for code in file.codes if RULES[code].kind in ("json", "line", "text")),
             keep=self.options.keep,
-            count=any("tokens" in rule.needs for rule in whole),
+            count=self.options.counter is None and self._needs_tokens(file),
             compare=any("hashes" in rule.needs for rule in whole),
             sketch=any("sketch" in rule.needs for rule in whole),
             encoding=encoding_for(self.options.model),

@@ -11,8 +11,7 @@ from pathlib import Path
 from ftbridge.data.formats import data_error
 from ftbridge.data.lint.engine import Options, Role, lint
 from ftbridge.data.lint.findings import Finding, LintReport
-from ftbridge.data.rules import RULES
-from ftbridge.data.rules.base import Method
+from ftbridge.data.rules.base import RULES, Method
 from ftbridge.errors import DataError
 
 _SPLITS: tuple[Role, ...] = ("train", "validation", "test")

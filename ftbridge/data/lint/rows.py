@@ -94,10 +94,12 @@ class Rows:
         system = "\x1e".join(text for role, text in zip(roles, texts, strict=True) if role in ("system", "developer"))
         outputs = next((index for index, spot in enumerate(spots) if spot.output), None)
         answer = outputs if outputs is not None else last_answer(roles)
+        fields = ""
         if plan.context.method == "reinforcement":
             answer = len(spots)
-        extra = _dump(document) if plan.context.method == "reinforcement" else _dump(holder.get("tools") or "")
-        self._compare(said, answer, system, extra if extra != '""' else "", tally)
+            fields = _dump({key: value for key, value in document.items() if key not in ("messages", "tools")})
+        extra = _dump(holder["tools"]) if holder.get("tools") else ""
+        self._compare(said, answer, system, extra, tally, fields)
         if plan.sketch:
             self._words.append(
                 " ".join(t for r, t in zip(roles, texts, strict=True) if r not in ("system", "developer"))
@@ -128,10 +130,12 @@ class Rows:
             sketch=sketch,
         )
 
-    def _compare(self, said: Sequence[str], answer: int, system: str, extra: str, tally: Tally) -> None:
+    def _compare(
+        self, said: Sequence[str], answer: int, system: str, extra: str, tally: Tally, fields: str = ""
+    ) -> None:
         prompt = digest("\x1e".join(said[:answer]) + extra)
-        whole = digest("\x1e".join(said) + extra)
-        reply = digest(said[answer]) if answer < len(said) else 0
+        whole = digest("\x1e".join(said) + extra + fields)
+        reply = digest(said[answer]) if answer < len(said) else digest(fields) if fields else 0
         self._hashes.append((whole, prompt, reply, digest(system) if system else 0))
         if system:
             tally.with_system += 1

@@ -27,6 +27,15 @@ def chosen(rules: Mapping[str, Rule], select: Sequence[str], ignore: Sequence[st
     return tuple(codes)
 
 
+def one(rules: Mapping[str, Rule], word: str) -> Rule:
+    """The rule with this code or name. Raises `UsageError`."""
+    code = _code(word, rules, {rule.name: code for code, rule in rules.items()})
+    if code not in rules:
+        matching = [known for known in sorted(rules) if known.startswith(code)]
+        raise UsageError(f"{word} is more than one rule.", hint=f"One of {', '.join(matching[:12])}.")
+    return rules[code]
+
+
 def _code(word: str, rules: Mapping[str, Rule], names: Mapping[str, str]) -> str:
     code = names.get(word.strip().lower(), word.strip().upper())
     if code == "ALL":

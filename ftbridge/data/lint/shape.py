@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ftbridge.data.rules.base import Method
+if TYPE_CHECKING:
+    from ftbridge.data.rules.base import Method
 
 OTHER_FORMATS = {
     "prompt/completion": ({"prompt", "completion"},),

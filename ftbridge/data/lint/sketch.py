@@ -40,7 +40,7 @@ def sketches(texts: Sequence[str]) -> NDArray[np.uint64]:
     import numpy as np
     import rensa
 
-    split = [words(text) for text in texts]
+    split = [words(text if text.isascii() else text.encode("utf-8", "replace").decode()) for text in texts]
     hashed = rensa.RMinHash.hash_token_sets(split)
     lengths = np.array([len(item) for item in split])
     long = lengths >= SHORTEST

@@ -94,7 +94,12 @@ class Source:
 
     def line_at(self, start: int, limit: int = 1 << 22) -> bytes:
         """The line that begins at `start`, without its line feed, cut after `limit` bytes."""
-        return self._read(start, limit).split(b"\n", 1)[0]
+        length = min(1 << 14, limit)
+        while True:
+            block = self._read(start, length)
+            if b"\n" in block or len(block) < length or length == limit:
+                return block.split(b"\n", 1)[0]
+            length = min(8 * length, limit)
 
     def close(self) -> None:
         """Close the file, and remove the temporary copy."""

@@ -9,10 +9,45 @@ FTB080–089  preference data                      FTB4xx      safety: secrets a
 So `--select FTB0` is structure only. FTB021 is a message without content, as everywhere in ftbridge.
 """
 
+from ftbridge.data.rules import calls as _calls
+from ftbridge.data.rules import counts as _counts
 from ftbridge.data.rules import file as _file
+from ftbridge.data.rules import graders as _graders
+from ftbridge.data.rules import images as _images
 from ftbridge.data.rules import json_lines as _json_lines
+from ftbridge.data.rules import lines as _lines
+from ftbridge.data.rules import messages as _messages
+from ftbridge.data.rules import order as _order
+from ftbridge.data.rules import personal as _personal
+from ftbridge.data.rules import preference as _preference
+from ftbridge.data.rules import quality as _quality
+from ftbridge.data.rules import reinforcement as _reinforcement
+from ftbridge.data.rules import safety as _safety
+from ftbridge.data.rules import splits as _splits
+from ftbridge.data.rules import text as _text
+from ftbridge.data.rules import tokens as _tokens
+from ftbridge.data.rules import tools as _tools
 from ftbridge.data.rules.base import RULES, Context, Line, Problem, Repair, Rule
 
 __all__ = ["RULES", "Context", "Line", "Problem", "Repair", "Rule"]
 
-_MODULES = (_file, _json_lines)
+_MODULES = (
+    _file,
+    _json_lines,
+    _personal,
+    _safety,
+    _text,
+    _graders,
+    _quality,
+    _splits,
+    _tokens,
+    _calls,
+    _counts,
+    _images,
+    _lines,
+    _messages,
+    _order,
+    _preference,
+    _reinforcement,
+    _tools,
+)

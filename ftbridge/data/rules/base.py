@@ -12,11 +12,11 @@ Every rule is pure. It yields `Problem`s; where and how bad they are is decided 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from ftbridge.data.rules.screens import Screen
 from ftbridge.data.rules.targets import TARGETS, Target
 
 Severity = Literal["error", "warning", "info"]
@@ -61,6 +61,10 @@ class Context:
     method: Method = "supervised"
     model: str | None = None
     role: Literal["train", "validation", "test"] = "train"
+    variables: tuple[str, ...] = ()
+    """What the job's graders read, as in `item.reference` and `item.tags[0].name`."""
+    longest: int | None = None
+    """The most tokens of one example that a local model reads, where it is known."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,8 @@ class Rule:
     check: Callable[..., Iterable[Any]]
     methods: tuple[Method, ...] = METHODS
     severities: Mapping[str, Severity | None] = field(default_factory=dict)
-    screen: re.Pattern[bytes] | None = None
+    screen: Screen | None = None
+    answers_only: bool = False
     fixable: bool = False
     needs: frozenset[Need] = frozenset()
     late: bool = False
@@ -143,7 +148,8 @@ def rule(
     good: str,
     methods: tuple[Method, ...] = METHODS,
     severities: Mapping[str, Severity | None] | None = None,
-    screen: re.Pattern[bytes] | None = None,
+    screen: Screen | None = None,
+    answers_only: bool = False,
     fixable: bool = False,
     needs: tuple[Need, ...] = (),
     late: bool = False,
@@ -151,9 +157,10 @@ def rule(
     """Register a rule. Its summary is the first line of the function's docstring.
 
     `bad` and `good` are whole lines of a file for line and text rules (the tests run them: `bad` must find this rule
-    and `good` must not), and a description for the others. `screen`, for text rules, is a pattern on raw bytes without
-    which no line can have this problem. `kind` gives the function's arguments: file (FileFacts, Context), json (Parsed or Trouble, Context), line (Line),
-    text (text, Context), data (Dataset, Context), split (Splits, Context); a split rule yields (path, Problem).
+    and `good` must not), and a description for the others. `screen`, for text rules, finds places in raw bytes without
+    which no line can have this problem (see `screens`); `answers_only` text rules read what the assistant says. `kind`
+    gives the function's arguments: file (FileFacts, Context), json (Parsed or Trouble, Context), line (Line), text
+    (text, Context), data (Dataset, Context), split (Splits, Context); a split rule yields (path, Problem).
     A line rule looks at keys, roles, types and bounds, never at what a plain text says: lines with the same roles and
     weights are judged once. A text rule must have a `screen`. `late` file rules run when every line has been read.
     """
@@ -166,7 +173,7 @@ def rule(
         summary = (check.__doc__ or "").strip().splitlines()[0]
         RULES[code] = Rule(
             code, name, kind, severity, summary, reason, source, bad, good, check,
-            methods=methods, severities=severities or {}, screen=screen, fixable=fixable,
+            methods=methods, severities=severities or {}, screen=screen, answers_only=answers_only, fixable=fixable,
             needs=frozenset(needs), late=late,
         )  # fmt: skip
         return check

@@ -28,9 +28,9 @@ def invalid_json(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
         return
     at = f"at column {line.column:,}"
     if line.kind == "json":
-        yield Problem("", f"is not valid JSON {at}: {line.detail}.")
+        yield Problem("", f"is not valid JSON {at}: {line.detail}.", span=_at(line))
     elif line.kind == "constant":
-        yield Problem("", f"holds {line.detail} {at}, which is not a number JSON can hold.")
+        yield Problem("", f"holds {line.detail} {at}, which is not a number JSON can hold.", span=_at(line, len(line.detail)))
     elif line.kind == "number":
         yield Problem("", f"holds a number that cannot be read: {line.detail}.")
     elif line.kind == "deep":
@@ -67,7 +67,7 @@ def not_utf8(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
 def several_values(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
     """A line goes on after its JSON value ends."""
     if isinstance(line, Trouble) and line.kind == "extra":
-        yield Problem("", f"goes on after its JSON value ends, at column {line.column:,}; each line holds one example.")
+        yield Problem("", f"goes on after its JSON value ends, at column {line.column:,}; each line holds one example.", span=_at(line))
 
 
 @rule(
@@ -103,3 +103,7 @@ def key_twice(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
         for key, same in line.doubled:
             which = "with the same value" if same else "with different values, of which readers keep one"
             yield Problem("", f'has the key "{key}" twice in one object, {which}.')
+
+
+def _at(trouble: Trouble, length: int = 1) -> tuple[int, int]:
+    return trouble.column - 1, trouble.column - 1 + length

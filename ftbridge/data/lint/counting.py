@@ -1,0 +1,66 @@
+"""Token counts from outside: a local model's own tokenizer and chat template instead of a managed model's vocabulary.
+
+Whoever can run the model hands a `ModelCounter` in; the linter reads the lines again and asks it for counts in batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from ftbridge.data.lint.dataset import Dataset
+    from ftbridge.data.rules.base import Method
+
+BATCH_BYTES = 1 << 19
+BATCH_EXAMPLES = 256
+
+
+class Counted(NamedTuple):
+    """One example's counts, in tokens; see `Columns` for their meaning. `problem` says why the model cannot read it."""
+
+    tokens: int
+    trained: int
+    target: int
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelCounter:
+    """A model that counts. `limit` is the most tokens of one example that it reads, if there is such a limit.
+
+    `count` takes parsed lines and gives one `Counted` for each; lines that are no example have zeros and no problem,
+    because the rules of lines tell what is wrong with them.
+    """
+
+    name: str
+    limit: int | None
+    count: Callable[[Sequence[Any], Method], list[Counted]]
+
+
+def recount(dataset: Dataset, counter: ModelCounter) -> None:
+    """Fill a file's token columns by the model's own counts, and note the lines that it cannot read."""
+    columns = dataset.columns
+    dataset.counted_with = counter.name
+    dataset.by_model = True
+    for rows in _batches(columns.start.tolist()):
+        counts = counter.count([dataset.example(row) for row in rows], dataset.method)  # type: ignore[arg-type]
+        for row, counted in zip(rows, counts, strict=True):
+            columns.tokens[row], columns.trained[row], columns.target[row] = counted[:3]
+            if counted.problem:
+                dataset.unreadable.append((int(columns.line[row]), counted.problem))
+
+
+def _batches(starts: Iterable[int]) -> Iterator[list[int]]:
+    """Rows in order, in batches of bounded bytes and number."""
+    batch: list[int] = []
+    first = 0
+    for row, start in enumerate(starts):
+        if batch and (start - first > BATCH_BYTES or len(batch) == BATCH_EXAMPLES):
+            yield batch
+            batch = []
+        first = first if batch else start
+        batch.append(row)
+    if batch:
+        yield batch

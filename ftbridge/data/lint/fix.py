@@ -1,0 +1,238 @@
+"""Write a repaired copy of a file: every safe fix applied, everything else byte for byte as it was.
+
+A fix is safe when nothing a model learns changes: line ends, a key that services refuse and training never sees, a role
+in the wrong case. What needs a decision is left, and told.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydantic import BaseModel, ConfigDict
+
+from ftbridge.data.lint.block import Checker
+from ftbridge.data.lint.engine import Linting, Options, lint
+from ftbridge.data.lint.findings import LintReport
+from ftbridge.data.lint.parse import Parsed, Trouble, parse
+from ftbridge.data.lint.source import BOM, FileFacts, Piece, Source
+from ftbridge.data.rules.base import look
+from ftbridge.errors import UsageError
+from ftbridge.files import atomic_path
+
+KEPT = 10_000
+"""Changes that are told one by one; all are counted."""
+
+_ROUNDS = 200
+"""Repairs of one line, one after the other: each is looked for again after the one before it."""
+
+_LARGEST_WHOLE = 1 << 30
+"""Bytes of a file that is no JSON Lines, which has to be read whole."""
+
+
+class Change(BaseModel):
+    """One thing that was mended: where it stood and stands now (both count from 1; null for the whole file)."""
+
+    model_config = ConfigDict(frozen=True)
+    line: int | None
+    out_line: int | None
+    code: str
+    did: str
+
+
+class FixReport(BaseModel):
+    """What was done to one file, and what is left for a person, as a lint report of the copy."""
+
+    model_config = ConfigDict(frozen=True)
+    path: str
+    out: str
+    lines: int
+    changed: int
+    changes: list[Change]
+    more_changes: int
+    left: LintReport
+
+
+def fix_files(paths: Sequence[str], out: str, options: Options) -> list[FixReport]:
+    """Repair each file into `out`: a file for one, a folder for several (or when it is one). Raises `UsageError`."""
+    folder = Path(out)
+    if len(paths) == 1 and not folder.is_dir():
+        return [fix(paths[0], folder, options)]
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{out} is a file; several files are repaired into a folder.")
+    names = [Path(path).name for path in paths]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"two of the files are named {twice}; repair them one by one.")
+    return [fix(path, folder / name, options) for path, name in zip(paths, names, strict=True)]
+
+
+def fix(path: str, out: Path, options: Options) -> FixReport:
+    """Write a repaired copy of one file, whole or not at all; the original is never touched.
+
+    Raises `UsageError` where the copy would be the original, or there is nothing that could be read as lines.
+    """
+    if path != "-" and out.exists() and Path(path).exists() and out.samefile(path):
+        raise UsageError(f"{out} is the file to be repaired.", hint="Name another file: the original is never changed.")
+    with Linting([path], options) as linting:
+        source, facts, checker = linting.prepare(0)
+        work = _Repair(checker, facts)
+        with atomic_path(out) as temporary, temporary.open("wb") as target:
+            if checker.plan.context.target.bom == "needed":
+                target.write(BOM)
+            for line in work.lines(source):
+                target.write(line + b"\n")
+        method = checker.plan.context.method
+    left = lint(out, replace(options, method=method, file_ignores=((str(out), dict(options.file_ignores).get(path, ())),)))
+    return FixReport(
+        path=facts.path,
+        out=str(out),
+        lines=work.written,
+        changed=work.changed,
+        changes=work.changes,
+        more_changes=work.more,
+        left=left,
+    )
+
+
+class _Repair:
+    def __init__(self, checker: Checker, facts: FileFacts) -> None:
+        self._checker, self._facts = checker, facts
+        self.changes: list[Change] = []
+        self.written = self.changed = self.more = 0
+
+    def lines(self, source: Source) -> Iterator[bytes]:
+        """The repaired file's lines, without line feeds."""
+        policy = self._checker.plan.context.target.bom
+        if self._facts.bom and policy == "breaks":
+            self._note(None, None, "FTB004", "removed the byte order mark")
+        elif policy == "needed" and not self._facts.bom:
+            self._note(None, None, "FTB004", "added a byte order mark")
+        if self._facts.form == "lines":
+            yield from self._repaired(self._raw_lines(source.file))
+        elif self._facts.form != "empty":
+            yield from self._repaired(enumerate(self._values(source), 1))
+
+    def _raw_lines(self, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+        file.seek(len(BOM) if self._facts.bom else 0)
+        crlf = 0
+        for number, raw in enumerate(file, 1):
+            line = raw.removesuffix(b"\n")
+            if line.endswith(b"\r"):
+                line, crlf = line.removesuffix(b"\r"), crlf + 1
+            if line.strip():
+                yield number, line
+            else:
+                self._note(number, None, "FTB007", "removed a blank line")
+        if crlf:
+            self._note(None, None, "FTB008", f"ended {crlf:,} lines in LF")
+
+    def _values(self, source: Source) -> Iterator[bytes]:
+        """The values of a file that is no JSON Lines: an array's elements, or values one after the other."""
+        if self._facts.form not in ("array", "pretty", "utf-16") or self._facts.bytes > _LARGEST_WHOLE:
+            raise UsageError(
+                f"{self._facts.path} cannot be repaired: it is not JSON text, or too large to be read whole.",
+                hint="ftbridge convert reads CSV, Parquet and compressed files.",
+            )
+        raw = source.read(Piece(0, self._facts.bytes))
+        try:
+            text = raw.decode("utf-16" if self._facts.form == "utf-16" else "utf-8-sig")
+            values = list(_sequence(text))
+        except (UnicodeDecodeError, ValueError, RecursionError) as error:
+            raise UsageError(f"{self._facts.path} cannot be repaired: {error}.") from None
+        if self._facts.form == "utf-16":
+            self._note(None, None, "FTB002", "wrote UTF-8")
+        else:
+            self._note(None, None, "FTB001", f"wrote {len(values):,} examples, one a line")
+        yield from (_dump(value) for value in values)
+
+    def _repaired(self, numbered: Iterator[tuple[int, bytes]] | enumerate[bytes]) -> Iterator[bytes]:
+        for number, raw in numbered:
+            for line in self._one(number, raw):
+                self.written += 1
+                yield line
+
+    def _one(self, number: int, raw: bytes) -> Iterator[bytes]:
+        """The lines that one line becomes."""
+        parsed = parse(raw)
+        if isinstance(parsed, Trouble):
+            pieces = _split(raw) if parsed.kind == "extra" and "FTB012" in self._checker.plan.rules else []
+            if pieces:
+                self._note(number, self.written + 1, "FTB012", f"wrote {len(pieces)} examples, one a line")
+                for piece in pieces:
+                    yield from self._one(number, piece)
+                return
+            yield raw
+            return
+        document, did = parsed.document, 0
+        if parsed.doubled and all(same for _, same in parsed.doubled) and "FTB014" in self._checker.plan.rules:
+            self._note(number, self.written + 1, "FTB014", "kept one of two equal keys")
+            did += 1
+        elif parsed.doubled:
+            yield raw  # readers keep one or the other: mending anything else would decide which
+            return
+        for _ in range(_ROUNDS):
+            repair = self._next_repair(document, parsed)
+            if repair is None:
+                break
+            code, said, document = repair
+            self._note(number, self.written + 1, code, said)
+            did += 1
+        self.changed += bool(did)
+        yield _dump(document) if did else raw
+
+    def _next_repair(self, document: Any, parsed: Parsed) -> tuple[str, str, Any] | None:
+        line = look(document, self._checker.plan.context, parsed.text)
+        for rule, problem in self._checker.judge(line, Parsed(document)):
+            if problem.repair is not None:
+                problem.repair.apply()
+                return rule.code, f"{problem.field}: {problem.repair.said}".removeprefix(": "), document
+        return None
+
+    def _note(self, line: int | None, out_line: int | None, code: str, did: str) -> None:
+        if len(self.changes) < KEPT:
+            self.changes.append(Change(line=line, out_line=out_line, code=code, did=did))
+        else:
+            self.more += 1
+
+
+def _sequence(text: str) -> Iterator[Any]:
+    """The elements of one array, or values one after the other."""
+    decoder = json.JSONDecoder()
+    text = text.strip()
+    if text.startswith("["):
+        value = decoder.decode(text)
+        yield from value
+        return
+    position = 0
+    while position < len(text):
+        value, position = decoder.raw_decode(text, position)
+        yield value
+        while position < len(text) and text[position] in " \t\r\n,":
+            position += 1
+
+
+def _split(raw: bytes) -> list[bytes]:
+    """The values of a line that holds several; none if something between them is not JSON."""
+    text, decoder, pieces, position = raw.decode(), json.JSONDecoder(), [], 0
+    while position < len(text):
+        if text[position] in " \t\r":
+            position += 1
+            continue
+        try:
+            end = decoder.raw_decode(text, position)[1]
+        except (ValueError, RecursionError):
+            return []
+        pieces.append(text[position:end].encode())
+        position = end
+    return pieces
+
+
+def _dump(document: Any) -> bytes:
+    text = json.dumps(document, ensure_ascii=False)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(document).encode()

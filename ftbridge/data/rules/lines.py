@@ -1,0 +1,256 @@
+"""Rules about a line as an example: that it is one, of this method and format, with the keys it may have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from ftbridge.data.lint.shape import OTHER_FORMATS, kind_of_line
+from ftbridge.data.rules.base import JSON, Line, Problem, kind_of, rule
+from ftbridge.data.rules.specimens import GOOD, assistant, chat, preference, user
+from ftbridge.data.rules.structure import (
+    COOKBOOK,
+    KEYS,
+    LINE_KEYS,
+    LLMCOMP,
+    PREFERENCE_SCHEMA,
+    REASONING,
+    SUPERVISED_SCHEMA,
+    dropped,
+    join,
+    near,
+    renamed,
+)
+
+_METHOD_NAMES = {
+    "supervised": "a chat example, as method supervised reads them",
+    "dpo": "a preference example, as method dpo reads them",
+    "reinforcement": "a reinforcement example, as method reinforcement reads them",
+}
+
+
+@rule(
+    "FTB020",
+    "line-not-an-object",
+    kind="line",
+    severity="error",
+    reason="Each line is one example, and an example is a JSON object; the upload is refused otherwise.",
+    source="OpenAI's server (HTTP 400: every line must be a JSON dictionary), OkGoDoIt/OpenAI-API-dotnet#59",
+    bad='["Capital of France?", "Paris"]',
+    good=GOOD,
+)
+def line_not_an_object(line: Line) -> Iterator[Problem]:
+    """A line is JSON, but no object."""
+    if not isinstance(line.document, dict):
+        yield Problem("", f"is {kind_of(line.document)}; each line is one example, a JSON object.")
+
+
+@rule(
+    "FTB022",
+    "missing-messages",
+    kind="line",
+    severity="error",
+    methods=("supervised", "reinforcement"),
+    reason="An example is a list of messages; the service says that the example is missing the key messages.",
+    source=f"OpenAI's server (Example N is missing key 'messages'); {SUPERVISED_SCHEMA}: at least one message",
+    bad=json.dumps({"conversation": [user(), assistant()]}),
+    good=GOOD,
+    fixable=True,
+)
+def missing_messages(line: Line) -> Iterator[Problem]:
+    """A line has no list of messages, or an empty one."""
+    document = line.document
+    if not isinstance(document, dict) or foreign(document, line.context.method):
+        return
+    if "messages" not in document:
+        like = next((key for key in document if key.strip().lower() == "messages"), None)
+        if like is not None:
+            yield Problem(
+                like, "is not spelled as a key of examples is: messages.", renamed(document, like, "messages")
+            )
+        else:
+            near_it = next((key for key, value in document.items() if _looks_like_messages(value)), None)
+            hint = f" Rename {near_it} to messages." if near_it else " Give the line its list of messages."
+            yield Problem("messages", f"is missing.{hint}")
+    elif not isinstance(document["messages"], list):
+        yield Problem("messages", f"is {kind_of(document['messages'])}, not a list. Write the messages as a list.")
+    elif not document["messages"]:
+        yield Problem("messages", "is an empty list. Give the line messages, or remove it.")
+
+
+@rule(
+    "FTB023",
+    "other-format",
+    kind="line",
+    severity="error",
+    reason="Fine-tuning services of this dialect read chat messages; other formats lack the keys they look for.",
+    source=f"OpenAI's server (Example N is missing key 'messages' or 'input'); {SUPERVISED_SCHEMA}",
+    bad='{"prompt": "Capital of France?", "completion": "Paris"}',
+    good=GOOD,
+)
+def other_format(line: Line) -> Iterator[Problem]:
+    """A line is in another format: prompt and completion, alpaca, ShareGPT, chosen and rejected, a batch request."""
+    kind = foreign(line.document, line.context.method)
+    if kind == "batch request":
+        yield Problem("", "is a batch request, not an example. Make one of its messages and the answer.")
+    elif kind in OTHER_FORMATS:
+        yield Problem("", f"is in the {kind} format, which no service reads. Convert the file with `ftbridge convert`.")
+
+
+@rule(
+    "FTB024",
+    "other-method",
+    kind="line",
+    severity="error",
+    reason="Each method reads its own lines: a chat file fails in a preference job, and the other way round.",
+    source="OpenAI's server refuses chat files for methods other than supervised; the published per-line schemas",
+    bad=preference(),
+    good=GOOD,
+)
+def other_method(line: Line) -> Iterator[Problem]:
+    """A line is an example of another method."""
+    kind = foreign(line.document, line.context.method)
+    if kind in _METHOD_NAMES:
+        yield Problem(
+            "", f"is {_METHOD_NAMES[kind]}, in a file for method {line.context.method}. Keep one method a file."
+        )
+
+
+@rule(
+    "FTB025",
+    "extra-key",
+    kind="line",
+    severity="error",
+    methods=("supervised", "dpo"),
+    severities={"nebius": "warning", "local": "info"},
+    reason='The service refuses lines with keys it does not know: Example 1 contains an extra "weight".',
+    source="OpenAI's server, code invalid_file_format (2025); reported for metadata and weight",
+    bad=chat(user(), assistant(), metadata={"id": 7}),
+    good=GOOD,
+    fixable=True,
+)
+def extra_key(line: Line) -> Iterator[Problem]:
+    """A line has a key that no example has."""
+    document, method = line.document, line.context.method
+    known = LINE_KEYS[method]
+    if not isinstance(document, dict) or not line.conversations or document.keys() <= known:
+        return
+    for key in [key for key in document if key not in known]:
+        moved = method == "dpo" and (key in LINE_KEYS["supervised"] or key.endswith("preferred_completion"))
+        if not moved:  # FTB082 and FTB085 tell of those
+            meant = near(key, known)
+            hint = f"Is it {meant}?" if meant else "Remove it."
+            refuses = "is not read; it trains nothing" if line.context.target.name == "local" else "is no example's key"
+            yield Problem(key, f"{refuses}. {hint}", None if meant else dropped(document, key))
+    holder = line.conversations[0].holder
+    if method == "dpo":
+        for key in [key for key in holder if key not in LINE_KEYS["supervised"]]:
+            meant = near(key, LINE_KEYS["supervised"])
+            hint = f"Is it {meant}?" if meant else "Remove it."
+            yield Problem(join("input", key), f"is no example's key. {hint}", None if meant else dropped(holder, key))
+
+
+_NOT_NULL = ("name", "weight", "tool_calls", "tool_call_id")
+
+
+@rule(
+    "FTB026",
+    "null-key",
+    kind="line",
+    severity="warning",
+    severities={"local": "info"},
+    reason="The schema lets only content, refusal and function_call be null; other keys are there with a value, or not.",
+    source=f"{SUPERVISED_SCHEMA}: name, weight, tool_calls, tools and parallel_tool_calls are not nullable",
+    bad=chat(user(), assistant(tool_calls=None)),
+    good=GOOD,
+    fixable=True,
+)
+def null_key(line: Line) -> Iterator[Problem]:
+    """An optional key is null instead of left out."""
+    for talk in line.conversations:
+        for key in ("tools", "parallel_tool_calls", "functions"):
+            if key in talk.holder and talk.holder[key] is None:
+                yield Problem(join(talk.holder_at, key), "is null. Leave the key out.", dropped(talk.holder, key))
+    for at, message, role, _ in line.messages:
+        for key in _NOT_NULL:
+            needed = (role, key) in (("tool", "tool_call_id"), ("function", "name"))
+            if key in message and message[key] is None and key in KEYS.get(role, ()) and not needed:
+                yield Problem(f"{at}.{key}", "is null. Leave the key out.", dropped(message, key))
+
+
+@rule(
+    "FTB027",
+    "message-not-an-object",
+    kind="line",
+    severity="error",
+    reason="A message is an object with a role and content.",
+    source=f"{SUPERVISED_SCHEMA}; {COOKBOOK}: data_type",
+    bad=chat("Capital of France?", assistant()),
+    good=GOOD,
+)
+def message_not_an_object(line: Line) -> Iterator[Problem]:
+    """An element of messages is no object."""
+    lists = [(talk.at, talk.messages) for talk in line.conversations]
+    if line.context.method == "dpo" and isinstance(line.document, dict):
+        outputs = {key: line.document.get(key) for key in ("preferred_output", "non_preferred_output")}
+        lists += [(key, value) for key, value in outputs.items() if isinstance(value, list)]
+    for at, messages in lists:
+        for index, message in enumerate(messages):
+            if not isinstance(message, dict):
+                yield Problem(f"{at}[{index}]", f"is {kind_of(message)}; a message is an object with role and content.")
+
+
+@rule(
+    "FTB031",
+    "extra-message-key",
+    kind="line",
+    severity="error",
+    severities={"nebius": "warning", "local": "info"},
+    reason="Each role has its own keys, and the service refuses others.",
+    source=f"{LLMCOMP}; {COOKBOOK}: message_unrecognized_key; {PREFERENCE_SCHEMA}",
+    bad=chat(user(timestamp=1_700_000_000), assistant()),
+    good=GOOD,
+    fixable=True,
+)
+def extra_message_key(line: Line) -> Iterator[Problem]:
+    """A message has a key that messages of its role do not have."""
+    here = line.context.target.name == "local"
+    for at, message, role, _ in line.messages:
+        known = KEYS.get(role)
+        if known is None or message.keys() <= known:
+            continue
+        for key in [key for key in message if key not in known and key != "weight"]:
+            if here and (key in REASONING or key == "name" or message[key] is None):
+                continue
+            if role == "tool" and key == "name":
+                said = "belongs to tool calls; a tool's result is known by its tool_call_id. Remove it."
+                yield Problem(f"{at}.name", said, dropped(message, key), severity="warning")
+            elif key == "audio" and message[key] is None:
+                yield Problem(f"{at}.audio", "is null. Leave the key out.", dropped(message, key), severity="info")
+            elif any(key in others for others in KEYS.values()):
+                if message[key] in (None, []):
+                    yield Problem(f"{at}.{key}", f"is no key of {role} messages. Remove it.", dropped(message, key))
+                else:
+                    yield Problem(f"{at}.{key}", f"is no key of {role} messages. Move it to the message it belongs to.")
+            else:
+                meant = near(key, known)
+                hint = f"Is it {meant}?" if meant else "Remove it."
+                said = f"is no key of {role} messages. {hint}"
+                yield Problem(f"{at}.{key}", said, None if meant else dropped(message, key))
+
+
+def foreign(document: JSON, method: str) -> str | None:
+    """The other method or format that a line is of; None if it is of this method, or of no kind that is known."""
+    if not isinstance(document, dict):
+        return None
+    if method == "dpo":
+        outputs = any(key.endswith(("preferred_output", "preferred_completion")) for key in document)
+        ours = outputs or isinstance(document.get("input"), (dict, list))
+    else:
+        ours = "messages" in document
+    kind = "unknown" if ours else kind_of_line(document)
+    return None if kind in ("unknown", method) else kind
+
+
+def _looks_like_messages(value: JSON) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(m, dict) and "role" in m for m in value)

@@ -1,0 +1,130 @@
+"""Counts for the linter with a local model's own tokenizer and chat template, in one child process without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ftbridge.data.examples import ExampleError, Message, parse_example
+from ftbridge.data.lint.counting import Counted, ModelCounter
+from ftbridge.data.rules.base import Method
+from ftbridge.errors import ModelUnavailable
+from ftbridge.providers.local.child import Child, serve
+
+
+@contextmanager
+def local_counter(
+    model: str,
+    *,
+    log: Path,
+    max_length: int | None = None,
+    trust_remote_code: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Iterator[ModelCounter]:
+    """A counter for `Options.counter`, as long as the context is open; its process ends with it.
+
+    `model` is a name as `find_model` takes it, and is fetched if it has to be. The limit is `max_length` or the model's
+    positions, whichever is less. What libraries print goes to `log`. Raises `MissingDependency` or `ModelUnavailable`.
+    """
+    from ftbridge.providers.local.provider import NEEDS, require_libraries
+
+    require_libraries(NEEDS)
+    child = Child("ftbridge.providers.local.lint_counter", log)
+    asked = {"model": model, "trust_remote_code": trust_remote_code}
+
+    def ask(**more: Any) -> list[dict[str, Any]]:
+        child.ask({**asked, **more})
+        return list(child.answers(progress))
+
+    def count(documents: Sequence[Any], method: Method) -> list[Counted]:
+        [answered] = ask(documents=list(documents), method=method)
+        return [Counted(*counts) for counts in answered["counts"]]
+
+    try:
+        [facts] = ask()
+        limits = [limit for limit in (max_length, facts["max_positions"]) if limit]
+        yield ModelCounter(facts["name"], min(limits, default=None), count)
+    finally:
+        child.close()
+
+
+class _Reader(NamedTuple):
+    name: str
+    max_positions: int | None
+    renderer: Any
+
+
+def answer(asked: dict[str, Any], tell: Callable[..., None]) -> None:
+    """Without documents tell {name, max_positions}; with them, {counts}: a `Counted` for each, in order."""
+
+    def progress(what: str, done: float) -> None:
+        tell("progress", text=f"{what} {done:4.0%}")
+
+    reader = _reader(asked["model"], asked["trust_remote_code"], progress)
+    if "documents" in asked:
+        tell("result", counts=[count_one(reader.renderer, one, asked["method"]) for one in asked["documents"]])
+    else:
+        tell("result", name=reader.name, max_positions=reader.max_positions)
+
+
+def count_one(renderer: Any, document: Any, method: Method) -> Counted:
+    """One parsed line. A preference counts as its longer side, a reinforcement item as its prompt."""
+    from ftbridge.providers.local.template import RenderError
+
+    try:
+        if method == "dpo":
+            return max(_conversation(renderer, side) for side in _sides(document))
+        if method == "reinforcement":
+            messages = [Message.model_validate(message) for message in document["messages"]]
+            return Counted(len(renderer.prompt(messages, document.get("tools") or ())), 0, 0)
+        return _conversation(renderer, document)
+    except RenderError as error:
+        return Counted(0, 0, 0, f"{error}.")
+    except (ExampleError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return Counted(0, 0, 0)  # no example: the rules of lines and texts tell why
+
+
+def _conversation(renderer: Any, document: Any) -> Counted:
+    rendered = renderer.example(parse_example(document))
+    trained = rendered.trained
+    target = len(trained) - trained[::-1].index(True)
+    while target and trained[target - 1]:
+        target -= 1
+    return Counted(rendered.n_tokens, rendered.n_trained, target)
+
+
+def _sides(document: Any) -> list[Any]:
+    """A preference as two conversations."""
+    given = document["input"]
+    return [
+        {**given, "messages": [*given["messages"], *document[key]]}
+        for key in ("preferred_output", "non_preferred_output")
+    ]
+
+
+_READERS: dict[str, _Reader] = {}
+
+
+def _reader(model: str, trust_remote_code: bool, progress: Callable[[str, float], None]) -> _Reader:
+    """The model's renderer, made once in this process."""
+    if model in _READERS:
+        return _READERS[model]
+    from ftbridge.providers.local.load import load_tokenizer
+    from ftbridge.providers.local.models import check_model, find_model
+    from ftbridge.providers.local.rendering import Renderer
+    from ftbridge.providers.local.template import RenderError
+
+    base = find_model(model, progress=progress, trust_remote_code=trust_remote_code)
+    facts = check_model(base, trust_remote_code=trust_remote_code)
+    try:
+        renderer = Renderer(load_tokenizer(base.path, trust_remote_code=trust_remote_code))
+    except RenderError as error:
+        raise ModelUnavailable(f"{base.name} cannot be used: {error}.") from error
+    _READERS[model] = _Reader(base.name, facts.max_positions, renderer)
+    return _READERS[model]
+
+
+if __name__ == "__main__":
+    serve(answer)

@@ -1,0 +1,82 @@
+"""The linter counts with a local model's own tokenizer and chat template."""
+
+import json
+
+import pytest
+
+from ftbridge.data.lint import Options, lint
+from ftbridge.errors import ModelUnavailable
+from ftbridge.providers.local.lint_counter import local_counter
+from ftbridge.providers.local.load import load_tokenizer
+from ftbridge.providers.local.rendering import Renderer
+
+MODEL = "smollm2-135m-instruct"
+CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello there"}]}
+PICTURE = {
+    "messages": [
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]},
+        {"role": "assistant", "content": "A cat"},
+    ]
+}
+PREFERENCE = {
+    "input": {"messages": [{"role": "user", "content": "hi"}]},
+    "preferred_output": [{"role": "assistant", "content": "a"}],
+    "non_preferred_output": [{"role": "assistant", "content": "one two three four"}],
+}
+
+
+@pytest.fixture(scope="module")
+def counter(base_model_dir, tmp_path_factory):
+    with local_counter(str(base_model_dir), log=tmp_path_factory.mktemp("log") / "lint.log", max_length=64) as counter:
+        yield counter
+
+
+@pytest.mark.slow
+def test_counts_are_those_that_training_sees(counter, base_model_dir):
+    from ftbridge.data.examples import parse_example
+
+    rendered = Renderer(load_tokenizer(base_model_dir)).example(parse_example(CHAT))
+    [counted] = counter.count([CHAT], "supervised")
+    assert (counted.tokens, counted.trained) == (rendered.n_tokens, rendered.n_trained)
+    assert counted.target == rendered.trained.index(True)
+    assert (counter.name, counter.limit) == (str(base_model_dir), 64)
+
+
+@pytest.mark.slow
+def test_a_preference_counts_as_its_longer_side_and_an_item_as_its_prompt(counter):
+    [one] = counter.count([PREFERENCE], "dpo")
+    [long_side] = counter.count(
+        [{"messages": [*PREFERENCE["input"]["messages"], *PREFERENCE["non_preferred_output"]]}], "supervised"
+    )
+    assert one == long_side
+    [item] = counter.count([{"messages": CHAT["messages"][:1], "answer": 4}], "reinforcement")
+    assert item.trained == 0
+    assert 0 < item.tokens < one.tokens
+
+
+@pytest.mark.slow
+def test_lines_that_are_no_examples_count_nothing_and_the_next_ones_are_counted(counter):
+    lines = [None, 4, [], {}, {"messages": 3}, {"messages": [{"role": "user", "content": "\ud800"}]}, CHAT]
+    for method in ("supervised", "dpo", "reinforcement"):
+        assert [counted[:3] for counted in counter.count(lines[:-1], method)] == [(0, 0, 0)] * 6
+    assert counter.count(lines, "supervised")[-1].tokens > 0
+
+
+@pytest.mark.slow
+def test_the_linter_tells_what_the_model_cuts_and_cannot_read(counter, tmp_path):
+    long = {"messages": [{"role": "user", "content": "word " * 100}, CHAT["messages"][1]]}
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(document) + "\n" for document in (CHAT, long, PICTURE)))
+    [file] = lint(path, Options(target="local", select=("FTB2",), counter=counter)).files
+    assert [(one.code, one.line, one.severity) for one in file.findings] == [
+        ("FTB200", 2, "warning"),
+        ("FTB201", 3, "error"),
+    ]
+    assert "only text trains on this machine" in file.findings[1].message
+    assert file.token_counts.counted_with == counter.name
+
+
+@pytest.mark.slow
+def test_a_model_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(ModelUnavailable, match="there is no model"), local_counter("nothing", log=tmp_path / "log"):
+        pass
