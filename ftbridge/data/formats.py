@@ -6,26 +6,16 @@ wrong on the way becomes a problem, and all problems of a source come in one `Da
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import glob
 import json
 import math
-import os
-import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
-from urllib.parse import quote, urlsplit
 
 from ftbridge.data.examples import ChatExample, ExampleError, parse_example
-from ftbridge.errors import DataError, FtbridgeError, UsageError
-from ftbridge.files import disk_full_is_an_error
-
-LARGEST_DOWNLOAD = 1_000_000_000
-"""Bytes after which a download is given up."""
+from ftbridge.data.sources import find_files, opened
+from ftbridge.errors import DataError
 
 _SHOWN = 20
 _TRUNCATED = " The text ends there: the file looks truncated."
@@ -63,8 +53,8 @@ def read_examples(
     """
     examples: list[SourcedExample] = []
     problems: list[str] = []
-    for file in _files([source] if isinstance(source, str) else source, base):
-        with _opened(file) as stream:
+    for file in find_files([source] if isinstance(source, str) else source, base):
+        with opened(file) as stream:
             _read_file(stream, file.label, format, examples, problems)
     if problems:
         raise data_error(problems)
@@ -245,156 +235,3 @@ def _finite(text: str) -> float:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
-
-
-# Finding files
-
-
-@dataclass(frozen=True)
-class _File:
-    label: str
-    place: str
-    remote: bool
-
-
-def _files(sources: Sequence[str], base: Path) -> list[_File]:
-    """The files of all sources in order, each once."""
-    if not sources:
-        raise UsageError("data names no file to read.", hint="Give a path, a glob, an https URL or hf://datasets/….")
-    files: dict[str, _File] = {}
-    for source in sources:
-        for file in _find(source, base):
-            files.setdefault(file.place, file)
-    return list(files.values())
-
-
-def _find(source: str, base: Path) -> list[_File]:
-    if source.startswith("hf://"):
-        return [_File(source, _hub_url(source), remote=True)]
-    if source.startswith(("http://", "https://")):
-        parts = urlsplit(source)
-        # A user name, password or signature in a URL is a secret; it must not reach a manifest or an error.
-        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-        return [_File(shown, source, remote=True)]
-    if "://" in source:
-        raise UsageError(f"{source}: ftbridge reads paths, globs, http(s) and hf:// addresses.")
-    path = base / Path(source).expanduser()
-    if path.is_dir():
-        pattern = f"{source.rstrip('/')}/*.jsonl"
-        raise UsageError(f"{source} is a folder.", hint=f"Name a file in it, or a glob such as {pattern}.")
-    if path.exists():
-        return [_File(source, str(path.resolve()), remote=False)]
-    if glob.has_magic(source):
-        # Path.glob refuses absolute patterns.
-        names = sorted(glob.glob(str(Path(source).expanduser()), root_dir=base, recursive=True))  # noqa: PTH207
-        if files := [name for name in names if (base / name).is_file()]:
-            return [_File(Path(name).as_posix(), str((base / name).resolve()), remote=False) for name in files]
-        raise UsageError(f"{source}: no file matches in {base.resolve()}.")
-    raise UsageError(f"{source}: no such file ({path.resolve()}).", hint=_near(path))
-
-
-def _near(path: Path) -> str:
-    folder = path.parent.resolve()
-    if not folder.is_dir():
-        return f"There is no folder {folder} either."
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-    close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
-    if close:
-        return f"Did you mean {' or '.join(close)}?"
-    data = [name for name in names if name.endswith((".jsonl", ".json"))]
-    return f"{folder} holds {', '.join(data[:5])}." if data else f"{folder} holds no .jsonl or .json file."
-
-
-def _hub_url(source: str) -> str:
-    """The download address of a dataset file on the Hugging Face hub, or on `$HF_ENDPOINT`."""
-    match = re.fullmatch(r"hf://datasets/([^/@]+)/([^/@]+)/([^@]+)(?:@([^@]+))?", source)
-    if not match:
-        raise UsageError(f"{source}: write it as hf://datasets/OWNER/NAME/path/to/file.jsonl, and @REVISION if wanted.")
-    owner, name, path, revision = match.groups()
-    endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-    return f"{endpoint}/datasets/{owner}/{name}/resolve/{quote(revision or 'main', safe='')}/{quote(path)}"
-
-
-# Opening and downloading
-
-
-def _opened(file: _File) -> contextlib.AbstractContextManager[BinaryIO]:
-    if file.remote:
-        return _downloaded(file)
-    try:
-        return Path(file.place).open("rb")
-    except OSError as error:
-        raise UsageError(f"{file.label}: cannot be read ({error.strerror}).") from None
-
-
-@contextlib.contextmanager
-def _downloaded(file: _File) -> Iterator[BinaryIO]:
-    with tempfile.TemporaryFile() as temporary:
-        _download(file, temporary)
-        temporary.seek(0)
-        yield temporary
-
-
-class _Transient(Exception):
-    """A failure that may pass: a lost connection, a timeout, 408, 425, 429 or 5xx."""
-
-
-def _download(file: _File, target: BinaryIO) -> None:
-    """Fetch a file, three tries in all. The wait between them grows from half a second, with jitter."""
-    import tenacity
-
-    tries = tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(3),
-        wait=tenacity.wait_exponential_jitter(initial=0.5, max=5, jitter=0.5),
-        retry=tenacity.retry_if_exception_type(_Transient),
-        reraise=True,
-    )
-    try:
-        tries(_fetch, file, target)
-    except _Transient as error:
-        raise FtbridgeError(
-            f"{file.label}: could not be downloaded in 3 tries: {error}.",
-            hint="Try again later, or download the file and give its path.",
-        ) from None
-
-
-def _fetch(file: _File, target: BinaryIO) -> None:
-    import httpx  # takes 0.1 s, which only downloads should wait for
-
-    token = os.environ.get("HF_TOKEN") if file.label.startswith("hf://") else None
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    target.seek(0)
-    target.truncate()
-    try:
-        timeout = httpx.Timeout(30, connect=10)
-        with httpx.stream("GET", file.place, headers=headers, follow_redirects=True, timeout=timeout) as response:
-            _check_status(response.status_code, file.label)
-            _check_size(int(response.headers.get("Content-Length") or 0), file.label)
-            with disk_full_is_an_error(Path(tempfile.gettempdir())):
-                for block in response.iter_bytes():
-                    target.write(block)
-                    _check_size(target.tell(), file.label)
-    except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.TooManyRedirects, httpx.DecodingError) as error:
-        raise UsageError(f"{file.label}: cannot be downloaded ({type(error).__name__}).") from None
-    except httpx.TransportError as error:
-        raise _Transient(f"{type(error).__name__} {error}".strip()) from None
-
-
-def _check_status(status: int, label: str) -> None:
-    if status in (408, 425, 429) or status >= 500:
-        raise _Transient(f"the server answered {status}")
-    if status in (401, 403):
-        hint = (
-            "Set HF_TOKEN to a token that may read it." if label.startswith("hf://") else "Use an address you may read."
-        )
-        raise UsageError(f"{label}: the server refuses access ({status}).", hint=hint)
-    if status >= 400:
-        raise UsageError(f"{label}: the server answered {status}.", hint="Check the address and the revision.")
-
-
-def _check_size(size: int, label: str) -> None:
-    if size > LARGEST_DOWNLOAD:
-        raise UsageError(
-            f"{label}: more than 1 GB, which is more than ftbridge downloads.",
-            hint="Download it yourself and give its path.",
-        )
