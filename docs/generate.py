@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ftbridge.report.lint.explain import rules_page, rules_table
 from ftbridge.spec import json_schema
 
 DOCS = Path(__file__).resolve().parent
@@ -23,7 +24,8 @@ def render_spec_table() -> str:
     return "\n\n".join(_section(schema, schema, "", "The job"))
 
 
-PARTS: dict[str, Callable[[], str]] = {"spec": render_spec_table}
+PARTS: dict[str, Callable[[], str]] = {"spec": render_spec_table, "rules": rules_page, "rules-table": rules_table}
+PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"]
 
 
 def filled(text: str) -> str:
@@ -33,7 +35,7 @@ def filled(text: str) -> str:
 
 def stale() -> list[Path]:
     """Pages that differ from what would be generated now."""
-    return [page for page in sorted(DOCS.glob("*.md")) if (text := page.read_text("utf-8")) != filled(text)]
+    return [page for page in PAGES if (text := page.read_text("utf-8")) != filled(text)]
 
 
 def _section(schema: dict[str, Any], section: dict[str, Any], path: str, title: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-NAMES = ("job", "example", "journal-event", "evaluation", "lowering", "manifest")
+NAMES = ("job", "example", "lint-report", "journal-event", "evaluation", "lowering", "manifest")
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -37,6 +37,10 @@ def _model(name: str) -> type[BaseModel]:
         from ftbridge.data.examples import ChatExample
 
         return ChatExample
+    if name == "lint-report":
+        from ftbridge.data.lint.findings import LintReport
+
+        return LintReport
     if name == "journal-event":
         from ftbridge.runs.journal import Event
 
