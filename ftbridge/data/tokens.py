@@ -11,9 +11,10 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ftbridge.data.examples import ChatExample
+if TYPE_CHECKING:
+    from ftbridge.data.examples import ChatExample
 
 TOKENS_PER_MESSAGE = 3
 TOKENS_PER_NAME = 1

@@ -1,6 +1,23 @@
-"""The linter: `lint(paths, Options(...))` for a report, `Linting` for findings as they come."""
+"""The linter: `lint(paths, Options(...))` for a report, `Linting` for findings as they come.
 
-from ftbridge.data.lint.engine import Linting, Options, lint
-from ftbridge.data.lint.findings import FileReport, Finding, LintReport
+Names are imported when they are used, so that worker processes load no more than they need.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ftbridge.data.lint.engine import Linting, Options, lint
+    from ftbridge.data.lint.findings import FileReport, Finding, LintReport
 
 __all__ = ["FileReport", "Finding", "LintReport", "Linting", "Options", "lint"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name."""
+    if name not in __all__:
+        raise AttributeError(f"module 'ftbridge.data.lint' has no attribute {name!r}")
+    place = "engine" if name in ("Linting", "Options", "lint") else "findings"
+    return getattr(importlib.import_module(f"ftbridge.data.lint.{place}"), name)

@@ -119,32 +119,43 @@ class _Work:
         chats = self._decode()
         escaped = bool(_ESCAPED_ASCII.search(self.raw))
         screened = self._screened()
-        if not escaped and not plain.no_key_twice(self.raw, [chat for chat in chats if chat is not None]):
+        if not plain.no_key_twice(self.raw, [chat for chat in chats if chat is not None]):
             for index, chat in enumerate(chats):
                 if chat is not None and not plain.no_key_twice(self.lines[index], [chat]):
                     chats[index] = None
+        rows, starts = self.rows, self.starts
         for index, (raw, chat) in enumerate(zip(self.lines, chats, strict=True)):
             veiled = escaped and _ESCAPED_ASCII.search(raw) is not None
-            if chat is not None and self.checker.shapes.clean(chat) and not veiled:
-                self.rows.add_chat(index + 1, self.starts[index], chat, self.tally)
-                if index in screened:
-                    self._texts_only(index, raw, screened[index])
-            elif raw.strip():
+            if chat is not None and not veiled:
+                contents = [message.content for message in chat[0].messages]
+                if not any(map(str.isspace, contents)):
+                    rows.add_chat(index + 1, starts[index], contents, chat[1], self.tally)
+                    if index in screened:
+                        self._texts_only(index, raw, screened[index])
+                    continue
+            if raw and not raw.isspace():
                 self._slow(index, raw, None if veiled else screened.get(index, ()))
             else:
                 self.tally.blank += 1
+        self.tally.examples += rows.plain
+        self.tally.methods["supervised"] += rows.plain
         self.tally.crlf = self.raw.count(b"\r\n")
         return Block(self.tally, self.found, self.rows.columns())
 
-    def _decode(self) -> list[plain.Chat | None]:
+    def _decode(self) -> list[tuple[plain.Chat, plain.Shape] | None]:
+        """Every plain line whose shape is clean; None for lines that every rule must look at."""
         if self.context.method != "supervised":
             return [None] * len(self.lines)
-        decode, chats = plain.decode, []
+        decode, shape_of = plain.decode, self.checker.shapes.of
+        chats: list[tuple[plain.Chat, plain.Shape] | None] = []
         for raw in self.lines:
             try:
-                chats.append(decode(raw))
+                chat = decode(raw)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 chats.append(None)
+                continue
+            shape = shape_of(chat)
+            chats.append((chat, shape) if shape.clean else None)
         return chats
 
     def _screened(self) -> dict[int, list[Rule]]:

@@ -10,7 +10,7 @@ is looked at by every rule, so the fast path can only cost time, never a finding
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
@@ -47,28 +47,44 @@ ROLES: dict[type, str] = {System: "system", User: "user", Assistant: "assistant"
 decode: Callable[[bytes], Chat] = msgspec.json.Decoder(Chat).decode
 """Raises `msgspec.DecodeError` (and `UnicodeDecodeError`) for every line that is not plain."""
 
-Shape = tuple[object, ...]
+class Shape(NamedTuple):
+    """What lines with the same roles and weights have in common."""
+
+    clean: bool
+    """Whether the line rules find nothing in such a line, if none of its texts is blank."""
+    roles: tuple[str, ...]
+    trained: tuple[bool, ...]
+    weights: int
+    """How many messages have a weight."""
+    answer: int
+    """Where the last assistant message stands; the number of messages if there is none."""
 
 
 class Shapes:
-    """Which shapes the line rules find nothing in. `judge` tells whether they find something in a sample document."""
+    """The shapes met so far. `judge` tells whether the line rules find something in a sample document."""
 
     def __init__(self, judge: Callable[[dict[str, object]], bool]) -> None:
         self._judge = judge
-        self._clean: dict[Shape, bool] = {}
+        self._known: dict[tuple[object, ...], Shape] = {}
 
-    def clean(self, chat: Chat) -> bool:
-        """Whether no line rule can find anything in this line, given that its texts are not blank."""
+    def of(self, chat: Chat) -> Shape:
+        """A line's shape."""
         messages = chat.messages
-        shape: Shape = tuple(
-            [type(message) if type(message) is not Assistant else message.weight for message in messages]
-        )
-        known = self._clean.get(shape)
-        if known is None:
-            if len(self._clean) > 10_000:
-                self._clean.clear()
-            known = self._clean[shape] = not self._judge(_sample(messages))
-        return known and not any([message.content.isspace() for message in messages])
+        key = tuple([message.weight if type(message) is Assistant else type(message) for message in messages])
+        shape = self._known.get(key)
+        if shape is None:
+            if len(self._known) > 10_000:
+                self._known.clear()
+            shape = self._known[key] = self._describe(messages)
+        return shape
+
+    def _describe(self, messages: list[System | User | Assistant]) -> Shape:
+        roles = tuple(ROLES[type(message)] for message in messages)
+        weights = [message.weight if isinstance(message, Assistant) else None for message in messages]
+        trained = tuple(weight is not None and weight != 0 for weight in weights)
+        given = sum(weight in (0, 1) for weight in weights)
+        last = max((place for place, role in enumerate(roles) if role == "assistant"), default=len(roles))
+        return Shape(not self._judge(_sample(messages)), roles, trained, given, last)
 
 
 def _sample(messages: Iterable[System | User | Assistant]) -> dict[str, object]:
@@ -81,18 +97,17 @@ def _sample(messages: Iterable[System | User | Assistant]) -> dict[str, object]:
     return {"messages": sample}
 
 
-def no_key_twice(raw: bytes, chats: Iterable[Chat]) -> bool:
-    """Whether no object in these bytes has a key twice, given what was decoded from them.
+def no_key_twice(raw: bytes, chats: Iterable[tuple[Chat, Shape]]) -> bool:
+    r"""Whether no object in these bytes has a key twice, given what was decoded from them.
 
     A key's bytes cannot stand inside a text, where quotes are escaped; so counting them counts keys, and texts that are
     exactly such a word. Keys spelled with \\u escapes are not seen: lines that escape ASCII are for the slow path.
     """
     lines = messages = weights = 0
-    for chat in chats:
+    for _, shape in chats:
         lines += 1
-        messages += len(chat.messages)
-        for message in chat.messages:
-            weights += type(message) is Assistant and message.weight is not msgspec.UNSET
+        messages += len(shape.roles)
+        weights += shape.weights
     return (
         raw.count(b'"role"') == messages
         and raw.count(b'"content"') == messages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -38,31 +39,36 @@ class Rows:
         self._sizes: list[int] = []
         """For each example: its messages, one more for what is not a message."""
         self._words: list[str] = []
+        self._counted_shapes: dict[plain.Shape, list[tuple[int, int, bool]]] = {}
+        self.plain = 0
+        """Plain lines added."""
 
-    def add_chat(self, line: int, start: int, chat: plain.Chat, tally: Tally) -> None:
+    def add_chat(self, line: int, start: int, contents: list[str], shape: plain.Shape, tally: Tally) -> None:
         """Add a plain line."""
         plan = self._plan
-        messages = chat.messages
-        tally.examples += 1
-        tally.methods["supervised"] += 1
+        self.plain += 1
         self._line.append(line)
         self._start.append(start)
-        contents = [message.content for message in messages]
         if plan.count:
-            self._sizes.append(len(messages) + 1)
-            self._messages.append((0, TOKENS_PER_REPLY, False))
             self._texts += contents
-            for message in messages:
-                trained = type(message) is plain.Assistant and message.weight != 0
-                self._messages.append((1, _PLAIN_MESSAGE, trained))
+            counted = self._counted_shapes.get(shape)
+            if counted is None:
+                counted = self._counted_shapes[shape] = [(0, TOKENS_PER_REPLY, False)]
+                counted += [(1, _PLAIN_MESSAGE, trained) for trained in shape.trained]
+            self._sizes.append(len(counted))
+            self._messages += counted
         if not plan.compare:
             return
-        roles = [plain.ROLES[type(message)] for message in messages]
+        roles = shape.roles
         said = [f"{role}\x1f{content}" for role, content in zip(roles, contents, strict=True)]
-        system = [content for role, content in zip(roles, contents, strict=True) if role == "system"]
-        self._compare(said, last_answer(roles), "\x1e".join(system), "", tally)
+        spoken = contents
+        system = ""
+        if "system" in roles:
+            system = "\x1e".join([content for role, content in zip(roles, contents, strict=True) if role == "system"])
+            spoken = [content for role, content in zip(roles, contents, strict=True) if role != "system"]
+        self._compare(said, shape.answer, system, "", tally)
         if plan.sketch:
-            self._words.append(" ".join([c for r, c in zip(roles, contents, strict=True) if r != "system"]))
+            self._words.append(" ".join(spoken))
         self._label(contents[-1] if roles[-1] == "assistant" else None, tally)
 
     def add_line(self, line: int, start: int, example: Line, tally: Tally) -> None:
@@ -134,9 +140,10 @@ class Rows:
         self, said: Sequence[str], answer: int, system: str, extra: str, tally: Tally, fields: str = ""
     ) -> None:
         prompt = digest("\x1e".join(said[:answer]) + extra)
-        whole = digest("\x1e".join(said) + extra + fields)
-        reply = digest(said[answer]) if answer < len(said) else digest(fields) if fields else 0
-        self._hashes.append((whole, prompt, reply, digest(system) if system else 0))
+        rest = said[answer:]
+        reply = digest(rest[0]) if rest else digest(fields) if fields else 0
+        whole = _mixed(prompt, reply if len(rest) == 1 and not fields else digest("\x1e".join([*rest, fields])))
+        self._hashes.append((whole, prompt, reply, _system_digest(system) if system else 0))
         if system:
             tally.with_system += 1
             cut = system[:200]
@@ -194,6 +201,15 @@ def last_answer(roles: Sequence[str]) -> int:
 def digest(text: str) -> int:
     """64 bits of BLAKE2b."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+_system_digest = functools.lru_cache(maxsize=64)(digest)
+"""Most lines have the system message of the line before."""
+
+
+def _mixed(one: int, other: int) -> int:
+    """Two hashes as one, in order."""
+    return (one * 0x9E3779B97F4A7C15 + other) & 0xFFFFFFFFFFFFFFFF
 
 
 def _meaning(message: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ bands of 8; texts whose bands agree somewhere are compared for real. A pair shar
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,8 @@ def sketches(texts: Sequence[str]) -> NDArray[np.uint64]:
     result = np.zeros((len(texts), BANDS), np.uint64)
     if not long.any():
         return result
-    flat = np.concatenate([np.array(item, dtype=np.uint64) for item, keep in zip(hashed, long, strict=True) if keep])
+    kept = itertools.compress(hashed, long.tolist())
+    flat = np.fromiter(itertools.chain.from_iterable(kept), np.uint64, int(lengths[long].sum()))
     offsets = np.concatenate([[0], np.cumsum(lengths[long])]).astype(np.uint64)
     triples = _rolled(flat)
     # The last two positions of a text would mix it with the next: they repeat the text's first triple instead.
@@ -56,8 +58,9 @@ def sketches(texts: Sequence[str]) -> NDArray[np.uint64]:
     for back in range(1, SHINGLE):
         triples[ends - back] = firsts
     matrix: Any = rensa.RMinHash.digest_matrix_from_flat_token_hashes(triples, offsets, MINIMA, _SEED)
-    signatures = np.array(matrix.to_rows(), dtype=np.uint32)
-    bands = signatures.reshape(len(signatures), BANDS, -1).astype(np.uint64)
+    rows = int(long.sum())
+    signatures = np.fromiter(itertools.chain.from_iterable(matrix.to_rows()), np.uint64, rows * MINIMA)
+    bands = signatures.reshape(rows, BANDS, -1)
     mixed = np.zeros(bands.shape[:2], np.uint64)
     for column in range(bands.shape[2]):
         mixed = (mixed ^ bands[:, :, column]) * np.uint64(0x9E3779B97F4A7C15)

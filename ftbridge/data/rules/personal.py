@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ftbridge.data.rules.base import Context, Problem, rule
-from ftbridge.data.rules.screens import any_of, drawn, pattern
+from ftbridge.data.rules.screens import any_of, digit_runs, drawn, pattern
 
 
 def _line(question: str, answer: str = "Thank you.") -> str:
@@ -146,7 +146,9 @@ _CARD = re.compile(
     source="ISO/IEC 7812-1 (check digit by Luhn); the issuers' published number ranges; PCI DSS requirement 3",
     bad=_line("My card is 4539 1488 0343 6467."),
     good=_line("My order is 4539 1488 0343 6468."),
-    screen=drawn(b"0" * 15, b"0000 0000 0000 0", b"0000-0000-0000-0", b"0000 000000 0000", b"0000-000000-0000"),
+    screen=any_of(
+        digit_runs(15, 16), drawn(b"0000 0000 0000 0", b"0000-0000-0000-0", b"0000 000000 0000", b"0000-000000-0000")
+    ),
 )
 def card_number(text: str, context: Context) -> Iterator[Problem]:
     """A text holds the number of a payment card."""

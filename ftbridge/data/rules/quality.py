@@ -346,8 +346,10 @@ def _group_rows(hashes: NDArray[np.uint64], keep: NDArray[np.bool_]) -> Iterator
 
     rows = np.flatnonzero((hashes != 0) & keep)
     order = rows[np.argsort(hashes[rows], kind="stable")]
-    edges: NDArray[np.int64] = np.flatnonzero(hashes[order][1:] != hashes[order][:-1]) + 1
-    groups = [group for group in np.split(order, edges) if len(group) > 1]
+    ends: NDArray[np.int64] = np.append(np.flatnonzero(hashes[order][1:] != hashes[order][:-1]) + 1, len(order))
+    starts = np.concatenate([[0], ends[:-1]])
+    shared = ends - starts > 1
+    groups = [order[start:end] for start, end in zip(starts[shared], ends[shared], strict=True)]
     yield from sorted(groups, key=lambda group: int(group[0]))
 
 

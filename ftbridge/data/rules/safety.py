@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ftbridge.data.rules.base import Context, Problem, rule
-from ftbridge.data.rules.screens import Piece, any_of, in_long_runs, pattern
+from ftbridge.data.rules.screens import any_of, in_long_runs, pattern
 
 
 def _line(question: str, answer: str = "Done.") -> str:
@@ -49,6 +49,12 @@ KEYS: tuple[tuple[str, str], ...] = (
 )
 """Services and the form of their keys, each with at least 20 letters, digits, `_` or `-` in a row (see `in_long_runs`).
 Sources: the services' own announcements of key formats, as collected by GitHub's list of secret scanning patterns."""
+_HINTS = re.findall(
+    rb"\S+",
+    b"sk- AKIA ASIA aws_secret AWS_SECRET AIza GOCSPX- ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- xox k_live_ hf_ SG. SK npm_ "
+    b"pypi-AgE gsk_ xai- dapi _v1_ shp :AA",
+)
+"""One of these is in every key."""
 
 
 def _as_written(forms: Iterable[str]) -> bytes:
@@ -76,7 +82,7 @@ _KEY = re.compile(
     bad=_line("Use sk-" + "proj-Zk3Q8vN1xT7bL5mW9cR2yH6dJ4sF0aGu to list my invoices."),
     good=_GOOD,
     screen=any_of(
-        in_long_runs(_as_written(form for _, form in KEYS)),
+        in_long_runs(_as_written(form for _, form in KEYS), _HINTS),
         pattern(rb"AccountKey="),
     ),
 )
@@ -130,7 +136,7 @@ _TOKEN = re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{17,2000}\.eyJ[A-Za-z0-9
     source="RFC 7519",
     bad=_line("Bearer eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiJhbm4ifQ.d8GhV2s0Lq9xN4cT7bRmZ1pKfWvYu3Ej"),
     good=_GOOD,
-    screen=in_long_runs(rb"eyJ[A-Za-z0-9_-]{17}"),
+    screen=in_long_runs(rb"eyJ[A-Za-z0-9_-]{17}", [b"eyJ"]),
 )
 def json_web_token(text: str, context: Context) -> Iterator[Problem]:
     """A text holds a JSON Web Token."""
@@ -145,16 +151,6 @@ _NO_PASSWORD = re.compile(
 )
 
 
-def _logins(piece: Piece) -> Iterator[int]:
-    """Signs @ with :// somewhere before them."""
-    position = piece.raw.find(b"@")
-    while position >= 0:
-        begin = max(0, position - 1_500)
-        if piece.raw.find(b"://", begin, position) >= 0 or piece.raw.find(b":\\/\\/", begin, position) >= 0:
-            yield position
-        position = piece.raw.find(b"@", position + 1)
-
-
 @rule(
     "FTB403",
     "password-in-url",
@@ -164,7 +160,7 @@ def _logins(piece: Piece) -> Iterator[int]:
     source="RFC 3986 section 3.2.1: a password in a URL is a security risk",
     bad=_line("Connect to postgres://ann:k7Rw-2vQx@db.internal:5432/shop"),
     good=_line("Connect to postgres://user:password@localhost:5432/shop"),
-    screen=_logins,
+    screen=pattern(rb":(?://|\\/\\/)[^ @/]{3,1300}@"),
 )
 def password_in_url(text: str, context: Context) -> Iterator[Problem]:
     """A text holds a URL with a password."""

@@ -13,7 +13,7 @@ digit replaced by `0` and every capital by `A`, in which "000-00-0000" is a plai
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 
 LONG_RUN = 20
@@ -23,6 +23,8 @@ _CAPITALS, _DIGITS = range(0x41, 0x5B), range(0x30, 0x3A)
 _PICTURE = bytes(0x41 if c in _CAPITALS else 0x30 if c in _DIGITS else c for c in range(256))
 _WORDS = bytes(0x77 if chr(c).isascii() and (chr(c).isalnum() or chr(c) in "_-") else 0x20 for c in range(256))
 _RUN = re.compile(rb"w+")
+_ZEROS = re.compile(rb"0+")
+_LONGEST_KEY = 400
 _ESCAPE = re.compile(rb"\\u([0-9a-fA-F]{4})")
 _SURROGATES = re.compile(rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F])?|[c-fC-F])")
 
@@ -95,9 +97,11 @@ def drawn(*pictures: bytes, confirmed: bytes = b"") -> Screen:
         for wanted in pictures:
             position = piece.picture.find(wanted)
             while position >= 0:
+                step = 1
                 if compiled.match(piece.raw, position):
                     yield position
-                position = piece.picture.find(wanted, position + 1)
+                    step = len(wanted)
+                position = piece.picture.find(wanted, position + step)
 
     return found
 
@@ -116,16 +120,51 @@ def characters(utf8: bytes, escapes: bytes) -> Screen:
     return found
 
 
-def in_long_runs(wanted: bytes, *, before: int = 16, after: int = 64) -> Screen:
-    """A pattern in long runs of letters and digits, and a few bytes around them; it need not begin with a literal."""
-    compiled = re.compile(wanted)
+def digit_runs(least: int, most: int) -> Screen:
+    """Digits in a row, not behind a decimal point; an escape before them may add up to four."""
 
     def found(piece: Piece) -> Iterator[int]:
-        for start, end in piece.long_runs:
-            if compiled.search(piece.raw, max(0, start - before), end + after):
+        needle = b"0" * least
+        start = piece.picture.find(needle)
+        while start >= 0:
+            end = _ZEROS.match(piece.picture, start).end()  # type: ignore[union-attr]
+            if end - start <= most + 4 and piece.raw[start - 1 : start] != b".":
                 yield start
+            start = piece.picture.find(needle, end)
 
     return found
+
+
+def in_long_runs(wanted: bytes, hints: Sequence[bytes], *, before: int = 16, after: int = 64) -> Screen:
+    """A pattern in long runs of letters and digits, and a few bytes around them; it need not begin with a literal.
+
+    Every match holds one of the literals in `hints`, within its first `before` bytes, and is at most _LONGEST_KEY bytes long.
+    They are searched first, because a pattern of many alternatives is slow; one by one where runs are many, as in pictures
+    in base64.
+    """
+    compiled, hint = re.compile(wanted), re.compile(b"|".join(map(re.escape, hints)))
+
+    def hits(piece: Piece) -> Iterator[int]:
+        if 4 * sum(end - start for start, end in piece.long_runs) > len(piece.raw):
+            for literal in hints:
+                yield from _places(piece.raw, literal)
+            return
+        for start, end in piece.long_runs:
+            yield from (match.start() for match in hint.finditer(piece.raw, max(0, start - before), end + after))
+
+    def found(piece: Piece) -> Iterator[int]:
+        for hit in hits(piece):
+            if compiled.search(piece.raw, max(0, hit - before), hit + _LONGEST_KEY):
+                yield hit
+
+    return found
+
+
+def _places(raw: bytes, literal: bytes) -> Iterator[int]:
+    position = raw.find(literal)
+    while position >= 0:
+        yield position
+        position = raw.find(literal, position + 1)
 
 
 def lone_surrogates(piece: Piece) -> Iterator[int]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ftbridge import __version__
-from ftbridge.data.lint import Finding, Linting, LintReport
+from ftbridge.data.lint.engine import Linting
+from ftbridge.data.lint.findings import Finding, LintReport
 from ftbridge.data.lint.locate import locate
 from ftbridge.data.rules import RULES
 

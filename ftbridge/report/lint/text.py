@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ftbridge.data.lint import FileReport, Finding, Linting, LintReport
-from ftbridge.data.lint.findings import Tokens
+from ftbridge.data.lint.engine import Linting
+from ftbridge.data.lint.findings import FileReport, Finding, LintReport, Tokens
 from ftbridge.data.rules import RULES
 from ftbridge.report.lint.excerpt import excerpt
 

@@ -8,7 +8,7 @@ from looking import codes_of_kind
 
 from ftbridge.data.rules import RULES
 from ftbridge.data.rules.base import Context
-from ftbridge.data.rules.screens import LONG_RUN, Piece, characters, drawn, in_long_runs, lone_surrogates
+from ftbridge.data.rules.screens import LONG_RUN, Piece, characters, digit_runs, drawn, in_long_runs, lone_surrogates
 from ftbridge.data.rules.targets import TARGETS
 
 TEXT_RULES = [RULES[code] for code in codes_of_kind("text", "FTB")]
@@ -76,7 +76,20 @@ def test_long_runs_are_words_that_no_language_has():
     word = b"a_B-9" * (LONG_RUN // 5)
     piece = Piece(b"short words " + word + b" internationalization " + b"- " * 30 + word + b"more")
     assert [piece.raw[start:end] for start, end in piece.long_runs] == [word, b"internationalization", word + b"more"]
-    assert list(in_long_runs(b"9m")(piece)) == [piece.raw.rindex(word)]
+    assert list(in_long_runs(b"9m", [b"9more", b"9int"])(piece)) == [piece.raw.rindex(b"9more")]
+
+
+def test_a_key_is_found_in_the_middle_of_a_very_long_run():
+    key = b"_ghp_" + b"aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0dF3gH6"
+    raw = b"x" * 100_000 + key + b"-" + b"y" * 100_000
+    assert list(RULES["FTB400"].screen(Piece(raw)))
+    assert not list(RULES["FTB400"].screen(Piece(raw.replace(b"ghp_", b"ghq_"))))
+
+
+def test_digits_behind_a_decimal_point_and_longer_numbers_are_passed_over():
+    screen = digit_runs(15, 16)
+    piece = Piece(b"0.4539148803436467 453914880343646745391488 \\n4539148803436467 \\u4e004539148803436467")
+    assert [piece.raw[at : at + 4] for at in screen(piece)] == [b"4539", b"0045"]
 
 
 def test_characters_are_found_as_utf8_and_as_escapes_in_either_case():
