@@ -14,6 +14,7 @@ from ftbridge.errors import FtbridgeError
 
 COMMANDS = {
     "lint": "Find what is wrong with fine-tuning files.",
+    "convert": "Turn any known format into canonical JSON Lines.",
     "run": "Fine-tune and judge, from spec to verdict.",
     "list": "List runs, newest first.",
     "show": "Show one run, or its trained tokens.",

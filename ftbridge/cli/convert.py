@@ -1,0 +1,88 @@
+"""`ftbridge convert`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ftbridge.cli.options import talkative, verbosity
+from ftbridge.data.convert.containers import CONTAINERS
+from ftbridge.data.convert.convert import Converted, Recipe, convert
+from ftbridge.data.convert.shapes import SHAPES
+from ftbridge.errors import UsageError
+
+
+def _columns(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    pairs = [item.partition("=") for item in value]
+    if bad := next((item for item, pair in zip(value, pairs, strict=True) if not pair[0] or not pair[2]), None):
+        raise click.BadParameter(f"{bad}: write NAME=COLUMN, as in prompt=question.")
+    return tuple((new, old) for new, _, old in pairs)
+
+
+@click.command(help="Turn any known format into canonical JSON Lines, and back.")
+@click.argument("source", metavar="IN")
+@click.argument("out", metavar="OUT")
+@click.option("--from", "source_shape", type=click.Choice(SHAPES), help="What a record of IN means; else found out.")
+@click.option("--to", "target_shape", type=click.Choice(SHAPES), help="What a record of OUT means [chat, preference].")
+@click.option("--input-format", type=click.Choice(CONTAINERS), help="How IN is stored; else found out.")
+@click.option("--map", "columns", multiple=True, callback=_columns, metavar="NAME=COLUMN", help="Read COLUMN as NAME.")
+@click.option("--system", metavar="TEXT", help="A system message for conversations without one.")
+@click.option("--drop", multiple=True, metavar="FIELD", help="Let a field go that OUT cannot hold.")
+@click.option("--keep", is_flag=True, help="Keep other fields beside the messages.")
+@click.option("--skip-bad", is_flag=True, help="Leave out records that cannot be read, and say which.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document about what was done, on stdout.")
+@talkative
+def command(
+    source: str,
+    out: str,
+    source_shape: str | None,
+    target_shape: str | None,
+    input_format: str | None,
+    columns: tuple[tuple[str, str], ...],
+    system: str | None,
+    drop: tuple[str, ...],
+    keep: bool,
+    skip_bad: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Convert IN to OUT; `-` is standard input and output, and IN may be an https or hf:// address."""
+    if as_json and out == "-":
+        raise UsageError("--json and OUT - both want standard output.", hint="Write to a file.")
+    recipe = Recipe(
+        source=source_shape,  # type: ignore[arg-type]
+        target=target_shape,  # type: ignore[arg-type]
+        container=input_format,  # type: ignore[arg-type]
+        columns=columns,
+        system=system,
+        drop=drop,
+        keep=keep,
+        skip_bad=skip_bad,
+    )
+    draws = sys.stderr.isatty() and verbosity() >= 0
+
+    def progress(records: int) -> None:
+        if draws:
+            click.echo(f"\r{records:,} records\x1b[K", err=True, nl=False)
+
+    try:
+        done = convert(source, out, recipe, force=force, progress=progress)
+    finally:
+        if draws:
+            click.echo("\r\x1b[K", err=True, nl=False)
+    if as_json:
+        click.echo(done.model_dump_json(indent=2))
+    elif verbosity() >= 0:
+        _tell(done)
+
+
+def _tell(done: Converted) -> None:
+    for problem in done.skipped[:20]:
+        click.echo(f"left out: {problem}", err=True)
+    if len(done.skipped) > 20:
+        click.echo(f"… and {len(done.skipped) - 20:,} more", err=True)
+    shapes = ", ".join(done.shapes)
+    dropped = "".join(f"; dropped {field} from {count:,}" for field, count in done.dropped.items())
+    click.echo(f"{done.out}: {done.examples:,} examples from {shapes} to {done.to}{dropped}", err=True)
