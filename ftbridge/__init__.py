@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ftbridge.data.lint.findings import LintReport as LintReport
     from ftbridge.errors import FtbridgeError as FtbridgeError
     from ftbridge.sdk import Run as Run
-    from ftbridge.data.lint.findings import LintReport as LintReport
     from ftbridge.sdk import lint as lint
     from ftbridge.sdk import list_runs as list_runs
     from ftbridge.sdk import load_run as load_run

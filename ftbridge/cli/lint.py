@@ -26,12 +26,18 @@ def _words(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...])
 
 @click.command(help="Find what is wrong with fine-tuning files, before anyone is paid.")
 @click.argument("paths", metavar="FILE...", nargs=-1, type=click.Path(path_type=str))
-@click.option("--method", type=click.Choice(["supervised", "dpo", "reinforcement", *METHODS]), help="Else told by the lines.")
-@click.option("--target", type=click.Choice(["openai", "azure", "nebius", "local"]), help="Where the file goes [openai].")
+@click.option(
+    "--method", type=click.Choice(["supervised", "dpo", "reinforcement", *METHODS]), help="Else told by the lines."
+)
+@click.option(
+    "--target", type=click.Choice(["openai", "azure", "nebius", "local"]), help="Where the file goes [openai]."
+)
 @click.option("--model", help="The model to train: its token limit, its vocabulary; a local one's own template.")
 @click.option("--validation", multiple=True, metavar="FILE", help="Held out for validation: leakage is looked for.")
 @click.option("--test", multiple=True, metavar="FILE", help="Held out for the judge: leakage is looked for.")
-@click.option("--select", multiple=True, callback=_words, metavar="CODES", help="Only these rules: FTB021, FTB3, names.")
+@click.option(
+    "--select", multiple=True, callback=_words, metavar="CODES", help="Only these rules: FTB021, FTB3, names."
+)
 @click.option("--ignore", multiple=True, callback=_words, metavar="CODES", help="Not these rules.")
 @click.option("--fix", "fix_to", metavar="OUT", help="Write a repaired copy to OUT (a folder for several files).")
 @click.option("--explain", metavar="CODE", help="Explain a rule; `all` lists them.")
@@ -189,7 +195,12 @@ def _bar(form: str) -> Callable[[str, int, int], None] | None:
         if size >= _BAR_FROM and time.monotonic() - told[0] > 0.1:
             told[0] = time.monotonic()
             filled = 24 * done // size
-            print(f"\r{'━' * filled}{'─' * (24 - filled)} {done / size:4.0%} {path}\x1b[K", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r{'━' * filled}{'─' * (24 - filled)} {done / size:4.0%} {path}\x1b[K",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
 
     return show
 

@@ -120,7 +120,10 @@ def _counter(encoding: str) -> Callable[[Sequence[str]], list[int]]:
         return _slow_counter(encoding)
 
     def count(texts: Sequence[str]) -> list[int]:
-        return toktok.batch_count([_encodable(text) for text in texts], encoding, threads=1)
+        try:
+            return toktok.batch_count(texts, encoding, threads=1)
+        except UnicodeEncodeError:
+            return toktok.batch_count([_encodable(text) for text in texts], encoding, threads=1)
 
     return count
 

@@ -8,17 +8,16 @@ bytes ─▶ lines ─▶ plain? ──yes──▶ nothing to find ────
 from __future__ import annotations
 
 import bisect
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
-from ftbridge.data.lint import plain
-from ftbridge.data.lint.dataset import Block, Found, Tally
+from ftbridge.data.lint.dataset import Block, Found, Tally, empty
 from ftbridge.data.lint.parse import Parsed, Trouble, parse
+from ftbridge.data.lint.plain import Shapes, plain
 from ftbridge.data.lint.rows import Rows
 from ftbridge.data.lint.shape import kind_of_line
 from ftbridge.data.lint.source import BOM
@@ -28,6 +27,8 @@ from ftbridge.data.rules.screens import Piece
 _ESCAPED_ASCII = re.compile(rb"\\u00[0-7]")
 """Letters, digits and signs spelled as escapes, which hide words and keys from a search in bytes."""
 
+_BLANK = b" \t\r"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -36,6 +37,8 @@ class Plan:
     context: Context
     rules: tuple[str, ...]
     keep: int = 1_000
+    rows: bool = True
+    """Whether examples get rows at all; rules about lines need none."""
     count: bool = True
     """Whether tokens are counted in a managed model's vocabulary."""
     compare: bool = True
@@ -50,7 +53,7 @@ class Checker:
     """A plan, made ready: the rules by kind, and what is known of shapes. One for each worker."""
 
     plan: Plan
-    shapes: plain.Shapes = field(init=False)
+    shapes: Shapes = field(init=False)
 
     def __post_init__(self) -> None:
         """Sort the rules."""
@@ -60,7 +63,7 @@ class Checker:
         self.json_rules = [r for r in active if r.kind == "json"]
         self.line_rules = [r for r in active if r.kind == "line"]
         self.text_rules = [r for r in active if r.kind == "text"]
-        self.shapes = plain.Shapes(self._finds_something)
+        self.shapes = Shapes(self._finds_something)
 
     def check(self, raw: bytes, *, last: bool, first: bool) -> Block:
         """Check a piece. `first` and `last` tell whether it begins and ends the file."""
@@ -111,52 +114,33 @@ class _Work:
     def __init__(self, checker: Checker, raw: bytes, lines: list[bytes], offset: int, ends_open: bool) -> None:
         self.checker, self.raw, self.lines, self.ends_open = checker, raw, lines, ends_open
         self.plan, self.context = checker.plan, checker.plan.context
-        self.tally, self.found, self.kept = Tally(lines=len(lines)), [], {}
-        self.rows = Rows(self.plan)
-        self.starts = _starts(lines, offset)
+        self.tally = Tally(lines=len(lines), crlf=raw.count(b"\r\n") if b"\r" in raw else 0)
+        self.found: list[Found] = []
+        self.kept: dict[str, int] = {}
+        self.rows = Rows(self.plan) if self.plan.rows else None
+        self.starts = list(itertools.accumulate([len(line) + 1 for line in lines], initial=offset))
 
     def run(self) -> Block:
-        chats = self._decode()
-        escaped = bool(_ESCAPED_ASCII.search(self.raw))
-        screened = self._screened()
-        if not plain.no_key_twice(self.raw, [chat for chat in chats if chat is not None]):
-            for index, chat in enumerate(chats):
-                if chat is not None and not plain.no_key_twice(self.lines[index], [chat]):
-                    chats[index] = None
-        rows, starts = self.rows, self.starts
-        for index, (raw, chat) in enumerate(zip(self.lines, chats, strict=True)):
+        escaped = b"\\u00" in self.raw and _ESCAPED_ASCII.search(self.raw) is not None
+        screened = self._screened() if self.checker.text_rules else {}
+        shapes = self.checker.shapes if self.context.method == "supervised" else None
+        rows, starts, tally, clean = self.rows, self.starts, self.tally, 0
+        for index, raw in enumerate(self.lines):
             veiled = escaped and _ESCAPED_ASCII.search(raw) is not None
-            if chat is not None and not veiled:
-                contents = [message.content for message in chat[0].messages]
-                if not any(map(str.isspace, contents)):
-                    rows.add_chat(index + 1, starts[index], contents, chat[1], self.tally)
-                    if index in screened:
-                        self._texts_only(index, raw, screened[index])
-                    continue
-            if raw and not raw.isspace():
+            if shapes and not veiled and (known := plain(raw, shapes)):
+                clean += 1
+                if rows:
+                    rows.add_chat(index + 1, starts[index], *known, tally)
+                if index in screened:
+                    self._texts_only(index, raw, screened[index])
+            elif raw.strip(_BLANK):
                 self._slow(index, raw, None if veiled else screened.get(index, ()))
             else:
-                self.tally.blank += 1
-        self.tally.examples += rows.plain
-        self.tally.methods["supervised"] += rows.plain
-        self.tally.crlf = self.raw.count(b"\r\n")
-        return Block(self.tally, self.found, self.rows.columns())
-
-    def _decode(self) -> list[tuple[plain.Chat, plain.Shape] | None]:
-        """Every plain line whose shape is clean; None for lines that every rule must look at."""
-        if self.context.method != "supervised":
-            return [None] * len(self.lines)
-        decode, shape_of = plain.decode, self.checker.shapes.of
-        chats: list[tuple[plain.Chat, plain.Shape] | None] = []
-        for raw in self.lines:
-            try:
-                chat = decode(raw)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                chats.append(None)
-                continue
-            shape = shape_of(chat)
-            chats.append((chat, shape) if shape.clean else None)
-        return chats
+                tally.blank += 1
+        tally.examples += clean
+        if clean:
+            tally.methods["supervised"] += clean
+        return Block(tally, self.found, rows.columns() if rows else empty())
 
     def _screened(self) -> dict[int, list[Rule]]:
         """Lines in which a text rule may find something, by searching the whole piece for each rule's screen."""
@@ -192,7 +176,8 @@ class _Work:
         self._tell(index, self.checker.judge(line, parsed, text_rules))
         if isinstance(parsed.document, dict):
             self.tally.examples += 1
-            self.rows.add_line(index + 1, self.starts[index], line, self.tally)
+            if self.rows:
+                self.rows.add_line(index + 1, self.starts[index], line, self.tally)
 
     def _tell(self, index: int, problems: Iterable[tuple[Rule, Problem]]) -> None:
         failed = False
@@ -218,14 +203,6 @@ def _unveiled(document: Any, rules: list[Rule]) -> list[Rule]:
     except RecursionError:
         return rules
     return [r for r in rules if r.screen is None or any(True for _ in r.screen(piece))]
-
-
-def _starts(lines: list[bytes], offset: int) -> list[int]:
-    starts, position = [], offset
-    for line in lines:
-        starts.append(position)
-        position += len(line) + 1
-    return starts
 
 
 def document_of(raw: bytes) -> Any:

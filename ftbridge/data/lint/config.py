@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import importlib
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -62,12 +63,9 @@ def find_config(folder: Path) -> LintConfig:
 
 
 def _table(path: Path) -> object | None:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        document = toml.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read: {error}.") from None
     tool = document.get("tool", {}).get("ftbridge", {})

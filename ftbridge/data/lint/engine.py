@@ -7,22 +7,22 @@ after an interrupt, for what was found so far).
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from ftbridge.data.lint import shape
-from ftbridge.data.lint.block import Block, Checker, Plan, document_of
+from ftbridge.data.lint.block import Checker, Plan, document_of
 from ftbridge.data.lint.counting import ModelCounter, recount
-from ftbridge.data.lint.dataset import Columns, Dataset, Found, Splits, Tally, empty, join
-from ftbridge.data.lint.findings import FileReport, Finding, LintReport, report
+from ftbridge.data.lint.dataset import Block, Columns, Dataset, Found, Splits, Tally, join
+from ftbridge.data.lint.findings import FileReport, Finding, LintReport, report, text_of
+from ftbridge.data.lint.parallel import Crew
 from ftbridge.data.lint.select import chosen
-from ftbridge.data.lint.source import FileFacts, Piece, Source
+from ftbridge.data.lint.source import BOM, FileFacts, Piece, Source
 from ftbridge.data.lint.totals import token_counts
-from ftbridge.data.lint.worker import Task, Worker
+from ftbridge.data.lint.worker import Subject
 from ftbridge.data.rules.base import RULES, Context, Kind, Method, Problem, Rule
 from ftbridge.data.rules.targets import TARGETS
 from ftbridge.data.tokens import encoding_for
@@ -31,8 +31,11 @@ Role = Literal["train", "validation", "test"]
 Progress = Callable[[str, int, int], None]
 """Called with a file's path, bytes checked and bytes in all."""
 
-_SMALL = 4 << 20
+_SMALL = 3 << 20
 """Bytes up to which starting other processes costs more than it saves."""
+
+_MOST_JOBS = 8
+"""Processes where their number is not told."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +64,15 @@ class Options:
 @dataclass
 class _File:
     source: Source
-    facts: FileFacts
     role: Role
+    codes: tuple[str, ...]
+    facts: FileFacts = field(init=False)
     tally: Tally = field(default_factory=Tally)
     pieces: list[Columns] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     kept: Counter[str] = field(default_factory=Counter)
     method: Method = "supervised"
     dataset: Dataset | None = None
-    codes: tuple[str, ...] = ()
 
 
 class Linting:
@@ -84,13 +87,19 @@ class Linting:
         self.options = options
         ignores = dict(options.file_ignores)
         self._progress = progress or (lambda path, done, size: None)
-        self._workers: list[Worker] = []
+        self._crew: Crew | None = None
         self._files: list[_File] = []
         self._complete = False
-        for path, role in zip(paths, [*roles, *["train"] * len(paths)][: len(paths)], strict=True):
-            source = Source(path)
-            codes = chosen(RULES, options.select, (*options.ignore, *ignores.get(path, ())))
-            self._files.append(_File(source, source.facts(), role, codes=codes))  # type: ignore[arg-type]
+        chosen_roles: list[Role] = [*roles, *["train" for _ in paths[len(roles) :]]]  # type: ignore[list-item]
+        try:
+            for path, role in zip(paths, chosen_roles, strict=True):
+                codes = chosen(RULES, options.select, (*options.ignore, *ignores.get(path, ())))
+                source = Source(path)
+                self._files.append(_File(source, role, codes))
+                self._files[-1].facts = source.facts()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Linting:
         """The work itself."""
@@ -103,8 +112,12 @@ class Linting:
     def __iter__(self) -> Iterator[tuple[str, Finding]]:
         """Every finding kept, with its file's path: line by line, then those about whole files, then about all."""
         for file in self._files:
-            for finding in self._check(file):
+            file.method = self.options.method or _method(file.source, file.facts)
+        self._crew = self._new_crew()
+        for index, file in enumerate(self._files):
+            for finding in self._check(index, file):
                 yield file.facts.path, finding
+        self._crew.close()
         yield from self._check_together()
         self._complete = True
 
@@ -133,87 +146,35 @@ class Linting:
 
     def close(self) -> None:
         """End processes and close files."""
-        for worker in self._workers:
-            worker.close()
-        self._workers.clear()
+        if self._crew:
+            self._crew.close()
         for file in self._files:
             file.source.close()
 
     # One file
 
-    def _check(self, file: _File) -> Iterator[Finding]:
+    def _check(self, index: int, file: _File) -> Iterator[Finding]:
         facts = file.facts
-        file.method = self.options.method or _method(file.source, facts)
         context = self._context(file)
         yield from self._whole(file, "file", facts, context)
-        if facts.form in ("lines", "pretty"):
-            pieces = list(file.source.pieces())
-            plan = self._plan(file, context)
-            for piece, block in zip(pieces, self._blocks(file, pieces, plan), strict=True):
+        if facts.form == "lines":
+            assert self._crew
+            alone = facts.bytes <= _SMALL
+            for piece, block in self._crew.blocks(index, file.source.pieces(), size=facts.bytes, alone=alone):
                 yield from self._merge(file, piece, block)
                 self._progress(facts.path, piece.start + piece.length, facts.bytes)
+            file.source.check_unchanged()
         tally = file.tally
         file.facts = replace(facts, lines=tally.lines, crlf=tally.crlf, blank=tally.blank)
         yield from self._whole(file, "file", file.facts, context, again=True)
-        columns = join(file.pieces) if file.pieces else empty()
-        file.pieces.clear()
+        columns = join(file.pieces)
         counted = encoding_for(self.options.model)
         file.dataset = Dataset(facts.path, facts.bytes, file.role, file.method, tally, columns, counted)
         file.dataset.read = lambda start: document_of(file.source.line_at(start))
         if self.options.counter and self._needs_tokens(file):
             recount(file.dataset, self.options.counter)
-        if facts.form in ("lines", "pretty", "empty"):
+        if facts.form in ("lines", "empty"):
             yield from self._whole(file, "data", file.dataset, context)
-
-    def _blocks(self, file: _File, pieces: list[Piece], plan: Plan) -> Iterator[Block]:
-        """A block for each piece, in order: the first from this process, while the others start."""
-        checker = Checker(plan)
-        last = len(pieces) - 1
-
-        def here(index: int) -> Block:
-            piece = pieces[index]
-            if piece.too_long:
-                return _too_long(piece)
-            return checker.check(file.source.read(piece), first=index == 0, last=index == last)
-
-        jobs = self._jobs(file)
-        if jobs < 2 or file.source.place is None:
-            yield from map(here, range(len(pieces)))
-            return
-        place = file.source.place
-        workers = [Worker(plan) for _ in range(jobs)]
-        self._workers += workers
-        free = deque(workers)
-        with ThreadPoolExecutor(jobs) as pool:
-
-            def elsewhere(index: int) -> Block:
-                piece = pieces[index]
-                if piece.too_long:
-                    return _too_long(piece)
-                worker = free.popleft()
-                try:
-                    return worker.check(Task(place, piece.start, piece.length, index == 0, index == last))
-                finally:
-                    free.append(worker)
-
-            waiting: deque[Future[Block]] = deque()
-            following = iter(range(1, len(pieces)))
-            try:
-                waiting.extend(
-                    pool.submit(elsewhere, index) for _, index in zip(range(3 * jobs), following, strict=False)
-                )
-                yield here(0)
-                while waiting:
-                    block = waiting.popleft().result()
-                    if (index := next(following, None)) is not None:
-                        waiting.append(pool.submit(elsewhere, index))
-                    yield block
-            finally:
-                for future in waiting:
-                    future.cancel()
-                for worker in workers:
-                    worker.close()
-                    self._workers.remove(worker)
 
     def _merge(self, file: _File, piece: Piece, block: Block) -> Iterator[Finding]:
         lines = file.tally.lines
@@ -262,7 +223,8 @@ class Linting:
             start = file.dataset.start_of(problem.line)
         fix = problem.repair.said if problem.repair else problem.fix
         finding = Finding(
-            code=rule.code, severity=severity, line=problem.line, field=problem.field or None, message=problem.message,
+            code=rule.code, severity=severity, line=problem.line, field=text_of(problem.field) or None,
+            message=text_of(problem.message),
             fix=fix, span=problem.span, secret=problem.secret, start=start,
         )  # fmt: skip
         file.findings.append(finding)
@@ -289,22 +251,30 @@ class Linting:
         return any("tokens" in RULES[code].needs for code in file.codes)
 
     def _plan(self, file: _File, context: Context) -> Plan:
-        whole = [RULES[code] for code in file.codes if RULES[code].kind in ("data", "split")]
+        whole = [rule for kind in ("data", "split") for rule in self._rules(file, kind, context)]
+        counts = any("tokens" in rule.needs for rule in whole)
         return Plan(
             context=context,
             rules=tuple(code for code in file.codes if RULES[code].kind in ("json", "line", "text")),
             keep=self.options.keep,
-            count=self.options.counter is None and self._needs_tokens(file),
+            rows=bool(whole),
+            count=counts and self.options.counter is None,
             compare=any("hashes" in rule.needs for rule in whole),
             sketch=any("sketch" in rule.needs for rule in whole),
             encoding=encoding_for(self.options.model),
         )
 
-    def _jobs(self, file: _File) -> int:
-        wanted = self.options.jobs or min(
-            8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        )
-        return wanted if file.facts.bytes > _SMALL else 1
+    def _new_crew(self) -> Crew:
+        """The processes for these files, which are not started before a large file comes."""
+        subjects = [
+            Subject(file.facts.path, file.source.descriptor, self._plan(file, self._context(file)))
+            for file in self._files
+        ]
+        if hasattr(os, "sched_getaffinity"):
+            cores = len(os.sched_getaffinity(0))
+        else:
+            cores = os.cpu_count() or 1
+        return Crew(subjects, self.options.jobs or min(_MOST_JOBS, cores))
 
     def _describe(self, file: _File) -> FileReport:
         tally = file.tally
@@ -341,20 +311,14 @@ def _method(source: Source, facts: FileFacts) -> Method:
     """The method of the first lines."""
     if facts.form != "lines":
         return "supervised"
-    lines = source.read(Piece(0, 1 << 18)).removeprefix(b"\xef\xbb\xbf").split(b"\n")[:200]
+    head = source.read(Piece(0, min(1 << 18, facts.bytes)))
+    head = head if b"\n" in head else source.line_at(0, 1 << 25)
+    lines = head.removeprefix(BOM).split(b"\n")[:200]
     return shape.method_of(shape.kind_of_line(document_of(line)) for line in lines)
 
 
 def _finding(found: Found, lines: int, start: int) -> Finding:
     return Finding(
-        code=found.code, severity=found.severity, line=found.line + lines, field=found.field or None,
-        message=found.message, fix=found.fix, span=found.span, secret=found.secret, start=found.start + start,
+        code=found.code, severity=found.severity, line=found.line + lines, field=text_of(found.field) or None,
+        message=text_of(found.message), fix=found.fix, span=found.span, secret=found.secret, start=found.start + start,
     )  # type: ignore[arg-type]  # fmt: skip
-
-
-def _too_long(piece: Piece) -> Block:
-    """A line no one can read."""
-    tally = Tally(lines=1, unfit=1)
-    tally.codes["FTB010", "error"] += 1
-    message = f"is {piece.length:,} bytes long, which is more than any service reads and more than is checked here."
-    return Block(tally, [Found("FTB010", "error", 1, 0, "", message, None, None, False)], empty())

@@ -93,3 +93,8 @@ def report(files: Iterable[FileReport], *, target: str, complete: bool = True) -
     """Put files together."""
     listed = list(files)
     return LintReport(ok=not any(file.errors for file in listed), files=listed, target=target, complete=complete)
+
+
+def text_of(said: str) -> str:
+    """Text that can be written anywhere: halves of characters, which JSON allows and UTF-8 does not, as escapes."""
+    return said if said.isascii() else said.encode("utf-8", "backslashreplace").decode()

@@ -85,7 +85,9 @@ def fix(path: str, out: Path, options: Options) -> FixReport:
             for line in work.lines(source):
                 target.write(line + b"\n")
         method = checker.plan.context.method
-    left = lint(out, replace(options, method=method, file_ignores=((str(out), dict(options.file_ignores).get(path, ())),)))
+    left = lint(
+        out, replace(options, method=method, file_ignores=((str(out), dict(options.file_ignores).get(path, ())),))
+    )
     return FixReport(
         path=facts.path,
         out=str(out),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from json.decoder import scanstring
+from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import NamedTuple
 
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
@@ -108,6 +108,8 @@ def _inside(text: str, quote: int, span: tuple[int, int]) -> tuple[int, int] | N
             break
         position += _character(text, position)
         decoded += 1
+    if start < 0 and decoded == span[0]:
+        start = position
     if end < 0:
         end = position
     return (start, end) if 0 <= start <= end else None

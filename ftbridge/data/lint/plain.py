@@ -47,6 +47,7 @@ ROLES: dict[type, str] = {System: "system", User: "user", Assistant: "assistant"
 decode: Callable[[bytes], Chat] = msgspec.json.Decoder(Chat).decode
 """Raises `msgspec.DecodeError` (and `UnicodeDecodeError`) for every line that is not plain."""
 
+
 class Shape(NamedTuple):
     """What lines with the same roles and weights have in common."""
 
@@ -54,10 +55,12 @@ class Shape(NamedTuple):
     """Whether the line rules find nothing in such a line, if none of its texts is blank."""
     roles: tuple[str, ...]
     trained: tuple[bool, ...]
-    weights: int
-    """How many messages have a weight."""
     answer: int
     """Where the last assistant message stands; the number of messages if there is none."""
+    systems: tuple[int, ...]
+    """Where the system messages stand."""
+    quotes: int
+    """Quotation marks of such a line, those in its texts aside."""
 
 
 class Shapes:
@@ -66,25 +69,55 @@ class Shapes:
     def __init__(self, judge: Callable[[dict[str, object]], bool]) -> None:
         self._judge = judge
         self._known: dict[tuple[object, ...], Shape] = {}
+        self._room = _ROOM
 
-    def of(self, chat: Chat) -> Shape:
-        """A line's shape."""
-        messages = chat.messages
+    def of(self, messages: list[System | User | Assistant]) -> Shape:
+        """The shape of a line with these messages."""
         key = tuple([message.weight if type(message) is Assistant else type(message) for message in messages])
         shape = self._known.get(key)
         if shape is None:
-            if len(self._known) > 10_000:
+            self._room -= len(key)
+            if self._room < 0:
                 self._known.clear()
+                self._room = _ROOM
             shape = self._known[key] = self._describe(messages)
         return shape
 
     def _describe(self, messages: list[System | User | Assistant]) -> Shape:
         roles = tuple(ROLES[type(message)] for message in messages)
-        weights = [message.weight if isinstance(message, Assistant) else None for message in messages]
-        trained = tuple(weight is not None and weight != 0 for weight in weights)
-        given = sum(weight in (0, 1) for weight in weights)
-        last = max((place for place, role in enumerate(roles) if role == "assistant"), default=len(roles))
-        return Shape(not self._judge(_sample(messages)), roles, trained, given, last)
+        weights = [message.weight for message in messages if isinstance(message, Assistant)]
+        given = sum(weight is not msgspec.UNSET for weight in weights)
+        return Shape(
+            clean=not self._judge(_sample(messages)),
+            roles=roles,
+            trained=tuple(isinstance(message, Assistant) and message.weight != 0 for message in messages),
+            answer=max((place for place, role in enumerate(roles) if role == "assistant"), default=len(roles)),
+            systems=tuple(place for place, role in enumerate(roles) if role == "system"),
+            quotes=2 + 8 * len(roles) + 2 * given,
+        )
+
+
+_ROOM = 300_000
+"""Messages of all shapes that are remembered."""
+
+
+def plain(raw: bytes, shapes: Shapes) -> tuple[list[str], Shape] | None:
+    r"""The texts and the shape of a line in which no line rule finds anything; None for every other line.
+
+    The line must not spell ASCII as \u escapes. No object in it has a key twice: a text's own quotation marks are
+    escaped, so those of the line are its keys', its texts' ends and the marks in its texts, which are all counted.
+    """
+    try:
+        messages = decode(raw).messages
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    shape = shapes.of(messages)
+    contents = [message.content for message in messages]
+    if not shape.clean or any(map(str.isspace, contents)):
+        return None
+    if raw.count(b'"') != shape.quotes + "".join(contents).count('"'):
+        return None
+    return contents, shape
 
 
 def _sample(messages: Iterable[System | User | Assistant]) -> dict[str, object]:
@@ -95,22 +128,3 @@ def _sample(messages: Iterable[System | User | Assistant]) -> dict[str, object]:
             said["weight"] = message.weight
         sample.append(said)
     return {"messages": sample}
-
-
-def no_key_twice(raw: bytes, chats: Iterable[tuple[Chat, Shape]]) -> bool:
-    r"""Whether no object in these bytes has a key twice, given what was decoded from them.
-
-    A key's bytes cannot stand inside a text, where quotes are escaped; so counting them counts keys, and texts that are
-    exactly such a word. Keys spelled with \\u escapes are not seen: lines that escape ASCII are for the slow path.
-    """
-    lines = messages = weights = 0
-    for _, shape in chats:
-        lines += 1
-        messages += len(shape.roles)
-        weights += shape.weights
-    return (
-        raw.count(b'"role"') == messages
-        and raw.count(b'"content"') == messages
-        and raw.count(b'"messages"') == lines
-        and raw.count(b'"weight"') == weights
-    )

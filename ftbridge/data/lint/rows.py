@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from ftbridge.data.lint import plain
 from ftbridge.data.lint.dataset import BANDS, LABEL_LENGTH, Columns, Tally, empty
+from ftbridge.data.lint.plain import Shape
 from ftbridge.data.lint.sketch import sketches
 from ftbridge.data.rules.base import Line
 from ftbridge.data.tokens import (
@@ -32,44 +32,44 @@ class Rows:
         self._plan = plan
         self._line: list[int] = []
         self._start: list[int] = []
-        self._hashes: list[tuple[int, int, int, int]] = []
+        self._prompt: list[bytes] = []
+        self._rest: list[bytes] = []
+        self._reply: list[bytes] = []
+        self._system: list[bytes] = []
         self._texts: list[str] = []
         self._messages: list[tuple[int, int, bool]] = []
         """For each message: texts it is counted by, tokens whatever it says, whether it is trained on."""
         self._sizes: list[int] = []
         """For each example: its messages, one more for what is not a message."""
         self._words: list[str] = []
-        self._counted_shapes: dict[plain.Shape, list[tuple[int, int, bool]]] = {}
-        self.plain = 0
-        """Plain lines added."""
+        self._counted_shapes: dict[tuple[bool, ...], list[tuple[int, int, bool]]] = {}
 
-    def add_chat(self, line: int, start: int, contents: list[str], shape: plain.Shape, tally: Tally) -> None:
+    def add_chat(self, line: int, start: int, contents: list[str], shape: Shape, tally: Tally) -> None:
         """Add a plain line."""
         plan = self._plan
-        self.plain += 1
         self._line.append(line)
         self._start.append(start)
         if plan.count:
             self._texts += contents
-            counted = self._counted_shapes.get(shape)
+            counted = self._counted_shapes.get(shape.trained)
             if counted is None:
-                counted = self._counted_shapes[shape] = [(0, TOKENS_PER_REPLY, False)]
-                counted += [(1, _PLAIN_MESSAGE, trained) for trained in shape.trained]
+                counted = [(0, TOKENS_PER_REPLY, False), *((1, _PLAIN_MESSAGE, trained) for trained in shape.trained)]
+                self._counted_shapes[shape.trained] = counted
             self._sizes.append(len(counted))
             self._messages += counted
         if not plan.compare:
             return
-        roles = shape.roles
-        said = [f"{role}\x1f{content}" for role, content in zip(roles, contents, strict=True)]
-        spoken = contents
-        system = ""
-        if "system" in roles:
-            system = "\x1e".join([content for role, content in zip(roles, contents, strict=True) if role == "system"])
-            spoken = [content for role, content in zip(roles, contents, strict=True) if role != "system"]
+        systems, spoken, system = shape.systems, contents, ""
+        if systems == (0,):
+            system, spoken = contents[0], contents[1:]
+        elif systems:
+            system = "\x1e".join([contents[place] for place in systems])
+            spoken = [content for place, content in enumerate(contents) if place not in systems]
+        said = [f"{role}\x1f{content}" for role, content in zip(shape.roles, contents, strict=True)]
         self._compare(said, shape.answer, system, "", tally)
         if plan.sketch:
             self._words.append(" ".join(spoken))
-        self._label(contents[-1] if roles[-1] == "assistant" else None, tally)
+        self._label(contents[-1] if shape.roles[-1] == "assistant" else None, tally)
 
     def add_line(self, line: int, start: int, example: Line, tally: Tally) -> None:
         """Add a line that was looked at by every rule, whatever its shape."""
@@ -89,8 +89,8 @@ class Rows:
             self._texts += tools
             for spot in spots:
                 fixed, texts = message_texts(spot.message)
-                weight = spot.message.get("weight")
-                self._messages.append((len(texts), fixed, spot.role == "assistant" and weight not in (0, False)))
+                trained = spot.role == "assistant" and spot.message.get("weight") not in (0, False)
+                self._messages.append((len(texts), fixed, trained))
                 self._texts += texts
         if not plan.compare:
             return
@@ -120,30 +120,30 @@ class Rows:
         if not self._line:
             return empty()
         rows = len(self._line)
-        hashes = np.array(self._hashes, dtype=np.uint64) if self._hashes else np.zeros((rows, 4), np.uint64)
         tokens, trained, target = self._counted(rows)
-        sketch = sketches(self._words) if self._words else np.zeros((rows, BANDS), np.uint64)
+        prompt = _joined(self._prompt, rows)
         return Columns(
-            line=np.array(self._line, dtype=np.int64),
+            line=np.array(self._line, dtype=np.int32),
             start=np.array(self._start, dtype=np.int64),
-            content=hashes[:, 0].copy(),
-            prompt=hashes[:, 1].copy(),
-            answer=hashes[:, 2].copy(),
-            system=hashes[:, 3].copy(),
+            content=prompt * np.uint64(_ODD) + _joined(self._rest, rows),
+            prompt=prompt,
+            answer=_joined(self._reply, rows),
+            system=_joined(self._system, rows),
             tokens=tokens,
             trained=trained,
             target=target,
-            sketch=sketch,
+            sketch=sketches(self._words) if self._words else np.zeros((rows, BANDS), np.uint32),
         )
 
     def _compare(
         self, said: Sequence[str], answer: int, system: str, extra: str, tally: Tally, fields: str = ""
     ) -> None:
-        prompt = digest("\x1e".join(said[:answer]) + extra)
         rest = said[answer:]
-        reply = digest(rest[0]) if rest else digest(fields) if fields else 0
-        whole = _mixed(prompt, reply if len(rest) == 1 and not fields else digest("\x1e".join([*rest, fields])))
-        self._hashes.append((whole, prompt, reply, _system_digest(system) if system else 0))
+        reply = digest(rest[0]) if rest else digest(fields) if fields else NOTHING
+        self._prompt.append(digest("\x1e".join(said[:answer]) + extra))
+        self._reply.append(reply)
+        self._rest.append(reply if len(rest) == 1 and not fields else digest("\x1e".join([*rest, fields])))
+        self._system.append(_system_digest(system) if system else NOTHING)
         if system:
             tally.with_system += 1
             cut = system[:200]
@@ -171,9 +171,8 @@ class Rows:
         import numpy as np
 
         if not self._plan.count:
-            none = np.zeros(rows, np.int64)
-            return none, none.copy(), none.copy()
-        counts = np.zeros(len(self._texts) + 1, np.int64)
+            return tuple(np.zeros(rows, np.int32) for _ in range(3))  # type: ignore[return-value]
+        counts: Any = np.zeros(len(self._texts) + 1, np.int64)
         counts[1:] = np.cumsum(count_texts(self._texts, self._plan.encoding))
         described = np.array(self._messages, dtype=np.int64)
         ends = np.cumsum(described[:, 0])
@@ -187,7 +186,7 @@ class Rows:
         position = np.where(weights, np.arange(len(message)), -1)
         final = np.maximum.reduceat(position, first)
         target = np.where(final >= 0, before[final] - before[first], 0)
-        return tokens, np.maximum(trained, 0), target
+        return tuple(column.astype(np.int32) for column in (tokens, np.maximum(trained, 0), target))
 
 
 def last_answer(roles: Sequence[str]) -> int:
@@ -198,18 +197,24 @@ def last_answer(roles: Sequence[str]) -> int:
     return len(roles)
 
 
-def digest(text: str) -> int:
+def digest(text: str) -> bytes:
     """64 bits of BLAKE2b."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
+
+NOTHING = bytes(8)
+"""The hash of what an example does not have."""
+
+_ODD = 0x9E3779B97F4A7C15
 
 _system_digest = functools.lru_cache(maxsize=64)(digest)
 """Most lines have the system message of the line before."""
 
 
-def _mixed(one: int, other: int) -> int:
-    """Two hashes as one, in order."""
-    return (one * 0x9E3779B97F4A7C15 + other) & 0xFFFFFFFFFFFFFFFF
+def _joined(hashes: list[bytes], rows: int) -> Any:
+    import numpy as np
+
+    return np.frombuffer(b"".join(hashes), "<u8").astype(np.uint64) if hashes else np.zeros(rows, np.uint64)
 
 
 def _meaning(message: dict[str, Any]) -> str:

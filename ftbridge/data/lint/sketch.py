@@ -22,6 +22,9 @@ SHINGLE = 3
 SHORTEST = 8
 """Words below which a text gets no sketch: one changed word would change most of its triples."""
 
+LONGEST = 200_000
+"""Characters of a text that are looked at."""
+
 _SEED = 42
 
 
@@ -36,46 +39,72 @@ def similarity(one: str, other: str) -> float:
     return len(first & second) / len(first | second) if first and second else 0.0
 
 
-def sketches(texts: Sequence[str]) -> NDArray[np.uint64]:
-    """One sketch a text, shape [texts, BANDS]; zeros for texts shorter than SHORTEST words."""
+def sketches(texts: Sequence[str]) -> NDArray[np.uint32]:
+    """One sketch a text, shape [texts, BANDS]; zeros for texts shorter than SHORTEST words.
+
+    Words are cut at ASCII white space; only the first LONGEST characters of a text count.
+    """
     import numpy as np
     import rensa
 
-    split = [words(text if text.isascii() else text.encode("utf-8", "replace").decode()) for text in texts]
-    hashed = rensa.RMinHash.hash_token_sets(split)
-    lengths = np.array([len(item) for item in split])
-    long = lengths >= SHORTEST
-    result = np.zeros((len(texts), BANDS), np.uint64)
-    if not long.any():
+    result: NDArray[np.uint32] = np.zeros((len(texts), BANDS), np.uint32)
+    hashed, offsets = _word_hashes([text[:LONGEST].lower().encode("utf-8", "surrogatepass") for text in texts])
+    long = np.flatnonzero(np.diff(offsets) >= SHORTEST)
+    if not len(long):
         return result
-    kept = itertools.compress(hashed, long.tolist())
-    flat = np.fromiter(itertools.chain.from_iterable(kept), np.uint64, int(lengths[long].sum()))
-    offsets = np.concatenate([[0], np.cumsum(lengths[long])]).astype(np.uint64)
-    triples = _rolled(flat)
+    triples = _rolled(hashed)
     # The last two positions of a text would mix it with the next: they repeat the text's first triple instead.
-    ends = offsets[1:].astype(np.int64)
-    firsts = triples[offsets[:-1].astype(np.int64)]
     for back in range(1, SHINGLE):
-        triples[ends - back] = firsts
-    matrix: Any = rensa.RMinHash.digest_matrix_from_flat_token_hashes(triples, offsets, MINIMA, _SEED)
-    rows = int(long.sum())
-    signatures = np.fromiter(itertools.chain.from_iterable(matrix.to_rows()), np.uint64, rows * MINIMA)
-    bands = signatures.reshape(rows, BANDS, -1)
+        triples[offsets[long + 1] - back] = triples[offsets[long]]
+    lengths = offsets[long + 1] - offsets[long]
+    if len(long) < len(texts):
+        triples = triples[np.repeat(np.isin(np.arange(len(texts)), long), np.diff(offsets))]
+    bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.uint64)
+    matrix: Any = rensa.RMinHash.digest_matrix_from_flat_token_hashes(triples, bounds, MINIMA, _SEED)
+    rows = itertools.chain.from_iterable(matrix.to_rows())
+    bands = np.fromiter(rows, np.uint64, len(long) * MINIMA).reshape(len(long), BANDS, -1)
     mixed = np.zeros(bands.shape[:2], np.uint64)
     for column in range(bands.shape[2]):
-        mixed = (mixed ^ bands[:, :, column]) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ bands[:, :, column]) * np.uint64(_ODD)
         mixed ^= mixed >> np.uint64(29)
-    result[long] = mixed | np.uint64(1)
+    result[long] = (mixed >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
     return result
+
+
+_ODD = 0x9E3779B97F4A7C15
+_OTHER_ODD = 0xC2B2AE3D27D4EB4F
+
+
+def _word_hashes(texts: Sequence[bytes]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """A hash for each word of all texts, and where each text's words begin and end among them.
+
+    A hash is made of a word's first and last eight bytes and its length: words of up to 16 bytes have their own.
+    """
+    import numpy as np
+
+    raw = b" " + b" ".join(texts) + b" " * 9
+    letters = np.frombuffer(raw, np.uint8, len(raw) - 8) > 32
+    edges: NDArray[np.int64] = np.flatnonzero(letters[1:] != letters[:-1]) + 1
+    begins, ends = edges[::2], edges[1::2]
+    eights: NDArray[np.uint64] = np.ndarray((len(raw) - 7,), "<u8", raw, strides=(1,))
+    lengths = ends - begins
+    spare = (np.uint64(8) * (8 - np.minimum(lengths, 8)).astype(np.uint64)).astype(np.uint64)
+    first = eights[begins] << spare
+    last = eights[np.maximum(ends - 8, begins)] << spare
+    hashed = (first * np.uint64(_ODD) ^ last) * np.uint64(_OTHER_ODD) + lengths.astype(np.uint64)
+    hashed ^= hashed >> np.uint64(31)
+    hashed *= np.uint64(_ODD)
+    ends_of_texts = np.cumsum([len(text) + 1 for text in texts])
+    offsets = np.concatenate([[0], np.searchsorted(begins, ends_of_texts)])
+    return hashed ^ (hashed >> np.uint64(29)), offsets.astype(np.int64)
 
 
 def _rolled(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     import numpy as np
 
-    odd = np.uint64(0xC2B2AE3D27D4EB4F)
     rolled = hashes.copy()
     for ahead in range(1, SHINGLE):
-        rolled[:-ahead] = rolled[:-ahead] * odd + hashes[ahead:]
+        rolled[:-ahead] = rolled[:-ahead] * np.uint64(_OTHER_ODD) + hashes[ahead:]
     return rolled
 
 

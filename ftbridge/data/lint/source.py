@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import sys
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
-from ftbridge.errors import UsageError
+from ftbridge.errors import FtbridgeError, UsageError
 from ftbridge.files import disk_full_is_an_error
 
 PIECE = 1 << 20
@@ -21,6 +22,8 @@ LONGEST_LINE = 256 << 20
 """Bytes of a line beyond which it is not parsed; no service reads such an example."""
 
 _HEAD = 1 << 16
+_STEP = 1 << 14
+_BLANK = b" \t\r\n"
 
 Form = Literal["lines", "array", "pretty", "empty", "utf-16", "gzip", "zstd", "zip", "parquet", "binary"]
 
@@ -59,38 +62,49 @@ class FileFacts:
 
 
 class Source:
-    """An open file. Standard input is copied to a temporary file first, so that lines can be read again for the report."""
+    """An open file. Standard input and pipes are copied to a temporary file, so that lines can be read again."""
 
     def __init__(self, path: str) -> None:
         """Open `path`, or standard input for `-`. Raises `UsageError` for what cannot be read."""
-        self.path = "<stdin>" if path == "-" else path
+        self.path = "<stdin>" if path == "-" else _shown(path)
         self.file = _stdin() if path == "-" else _opened(path)
-        self.place = None if path == "-" else str(Path(path).resolve())
+        self._state = self._now()
+
+    @property
+    def descriptor(self) -> int:
+        """The open file, for processes that inherit it: reads name their place, so that it can be shared."""
+        return self.file.fileno()
+
+    @property
+    def size(self) -> int:
+        """Bytes when it was opened; what is appended later is not read."""
+        return self._state[0]
 
     def facts(self) -> FileFacts:
         """The first look."""
-        size = os.fstat(self.file.fileno()).st_size
-        head = self._read(0, _HEAD)
-        bom = head.startswith(BOM)
-        form = _form(head.removeprefix(BOM), size)
-        last = self._read(max(0, size - 1), 1)
-        return FileFacts(self.path, Path(self.path).name, size, form, bom, last in (b"\n", b""))
+        head = self._first_bytes()
+        bom = self._read(0, len(BOM)) == BOM
+        last = self._read(max(0, self.size - 1), 1)
+        return FileFacts(self.path, Path(self.path).name, self.size, _form(head), bom, last in (b"\n", b""))
 
     def pieces(self) -> Iterator[Piece]:
         """The file in stretches of whole lines of about PIECE bytes, in order, byte order mark included."""
-        size = os.fstat(self.file.fileno()).st_size
         start = 0
-        while start < size:
-            end = self._line_end(min(start + PIECE, size), size, start)
-            if end - start > LONGEST_LINE:
-                yield from self._around_long_lines(start, end)
-            else:
-                yield Piece(start, end - start)
+        while start < self.size:
+            end = self._line_end(min(start + PIECE, self.size))
+            # Only the last line of a stretch can be too long: what stands before it is a piece of its own.
+            cut = start + self._read(start, PIECE).rfind(b"\n") + 1 if end - start > LONGEST_LINE else start
+            if cut > start:
+                yield Piece(start, cut - start)
+            yield Piece(cut, end - cut, too_long=end - cut > LONGEST_LINE)
             start = end
 
     def read(self, piece: Piece) -> bytes:
-        """The bytes of a piece."""
-        return self._read(piece.start, piece.length)
+        """The bytes of a piece. Raises `FtbridgeError` when the file has become shorter."""
+        raw = self._read(piece.start, piece.length)
+        if len(raw) < piece.length:
+            raise self._changed()
+        return raw
 
     def line_at(self, start: int, limit: int = 1 << 22) -> bytes:
         """The line that begins at `start`, without its line feed, cut after `limit` bytes."""
@@ -101,34 +115,52 @@ class Source:
                 return block.split(b"\n", 1)[0]
             length = min(8 * length, limit)
 
+    def check_unchanged(self) -> None:
+        """Raise `FtbridgeError` if the file was written to since it was opened."""
+        if self._now() != self._state:
+            raise self._changed()
+
     def close(self) -> None:
         """Close the file, and remove the temporary copy."""
         self.file.close()
 
     def _read(self, start: int, length: int) -> bytes:
-        return read_fully(self.file.fileno(), start, length)
+        return read_fully(self.descriptor, start, min(length, max(0, self.size - start)))
 
-    def _line_end(self, position: int, size: int, start: int) -> int:
-        """The end of the line that `position` is in, line feed included."""
-        if position > start and self._read(position - 1, 1) == b"\n":
-            return position
-        while position < size:
-            block = self._read(position, PIECE)
+    def _line_end(self, position: int) -> int:
+        """The end of the line that the byte before `position` is in, line feed included."""
+        position -= 1
+        step = _STEP
+        while position < self.size:
+            block = self._read(position, step)
             found = block.find(b"\n")
             if found >= 0:
                 return position + found + 1
-            position += len(block)
             if not block:
-                break
-        return size
+                raise self._changed()
+            position, step = position + len(block), PIECE
+        return self.size
 
-    def _around_long_lines(self, start: int, end: int) -> Iterator[Piece]:
-        """Only the last line of a stretch can be too long: what stands before it is a piece of its own."""
-        first = self._read(start, PIECE)
-        cut = first.rfind(b"\n") + 1
-        if cut:
-            yield Piece(start, cut)
-        yield Piece(start + cut, end - start - cut, too_long=end - start - cut > LONGEST_LINE)
+    def _first_bytes(self) -> bytes:
+        """The beginning, without a byte order mark and without blank lines."""
+        start = len(BOM) if self._read(0, len(BOM)) == BOM else 0
+        while start < self.size:
+            head = self._read(start, _HEAD)
+            if not head:
+                raise self._changed()
+            if stripped := head.lstrip(_BLANK):
+                return stripped if len(stripped) == len(head) else self._read(start + len(head) - len(stripped), _HEAD)
+            start += len(head)
+        return b""
+
+    def _now(self) -> tuple[int, int]:
+        state = os.fstat(self.descriptor)
+        return state.st_size, state.st_mtime_ns
+
+    def _changed(self) -> FtbridgeError:
+        return FtbridgeError(
+            f"{self.path} was written to while it was linted.", hint="Lint it again when whatever writes it has ended."
+        )
 
 
 def read_fully(descriptor: int, start: int, length: int) -> bytes:
@@ -143,26 +175,37 @@ def read_fully(descriptor: int, start: int, length: int) -> bytes:
     return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
 
+_READABLE_DEVICES = ("/dev/null", "/dev/stdin", "/dev/fd/0", "/dev/tty")
+
+
 def _opened(path: str) -> BinaryIO:
+    shown = _shown(path)
     try:
         mode = Path(path).stat().st_mode
         if stat.S_ISDIR(mode):
-            raise UsageError(f"{path} is a folder.", hint="Name the files in it, as in data/*.jsonl.")
+            raise UsageError(f"{shown} is a folder.", hint="Name the files in it, as in data/*.jsonl.")
+        if (stat.S_ISCHR(mode) and path not in _READABLE_DEVICES) or stat.S_ISBLK(mode):
+            raise UsageError(f"{shown} is a device, not a file.")
         if not stat.S_ISREG(mode):
             with Path(path).open("rb") as stream:
                 return _spooled(stream)
         return Path(path).open("rb")
     except FileNotFoundError:
         raise UsageError(
-            f"{path}: no such file.", hint="Check the path; the shell's glob may have matched nothing."
+            f"{shown}: no such file.", hint="Check the path; the shell's glob may have matched nothing."
         ) from None
     except (OSError, ValueError) as error:
         said = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(f"{path}: cannot be read ({said}).") from None
+        raise UsageError(f"{shown}: cannot be read ({said}).") from None
 
 
 def _stdin() -> BinaryIO:
-    return _spooled(sys.stdin.buffer)
+    if sys.stdin is None or sys.stdin.closed:
+        raise UsageError("standard input is closed.", hint="Name a file, or pipe one in.")
+    try:
+        return _spooled(sys.stdin.buffer)
+    except OSError as error:
+        raise UsageError(f"standard input cannot be read ({error.strerror}).") from None
 
 
 def _spooled(stream: BinaryIO) -> BinaryIO:
@@ -174,20 +217,34 @@ def _spooled(stream: BinaryIO) -> BinaryIO:
     return copy
 
 
-def _form(head: bytes, size: int) -> Form:
+def _shown(path: str) -> str:
+    """The path as text that can be written anywhere; names of files may be no UTF-8."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _form(head: bytes) -> Form:
+    """What kind of file begins with these bytes, which are not blank."""
+    if not head:
+        return "empty"
     for signature, form in _SIGNATURES:
         if head.startswith(signature):
             return form
-    stripped = head.lstrip()
-    if not stripped:
-        return "empty" if size <= _HEAD else "lines"
-    if b"\0" in head and head.count(b"\0") * 4 > len(head):
-        return "utf-16" if stripped.startswith((b"{\0", b"[\0", b"\0{", b"\0[")) else "binary"
-    first = stripped.split(b"\n", 1)[0].strip()
-    if stripped.startswith(b"[") and not first.endswith(b"]"):
-        return "array"
-    if first.startswith(b"[") and first.endswith(b"]") and first[1:].lstrip().startswith(b"{"):
-        return "array"
-    if first in (b"{", b"["):
-        return "pretty" if first == b"{" else "array"
+    if head.count(b"\0") * 4 > len(head):
+        return "utf-16" if head.startswith((b"{\0", b"[\0", b"\0{", b"\0[")) else "binary"
+    first = head.split(b"\n", 1)[0].strip()
+    if first.startswith(b"["):
+        inside = first[1:].lstrip()
+        return "array" if not first.endswith(b"]") or inside.startswith(b"{") else "lines"
+    if first == b"{" or (first.startswith(b"{") and _spreads(head)):
+        return "pretty"
     return "lines"
+
+
+def _spreads(head: bytes) -> bool:
+    """Whether a JSON value begins on the first line and ends on a later one."""
+    text = head.decode("utf-8", "replace")
+    try:
+        end = json.JSONDecoder().raw_decode(text)[1]
+    except (ValueError, RecursionError):
+        return False
+    return "\n" in text[:end]

@@ -30,7 +30,9 @@ def invalid_json(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
     if line.kind == "json":
         yield Problem("", f"is not valid JSON {at}: {line.detail}.", span=_at(line))
     elif line.kind == "constant":
-        yield Problem("", f"holds {line.detail} {at}, which is not a number JSON can hold.", span=_at(line, len(line.detail)))
+        yield Problem(
+            "", f"holds {line.detail} {at}, which is not a number JSON can hold.", span=_at(line, len(line.detail))
+        )
     elif line.kind == "number":
         yield Problem("", f"holds a number that cannot be read: {line.detail}.")
     elif line.kind == "deep":
@@ -67,7 +69,11 @@ def not_utf8(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
 def several_values(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
     """A line goes on after its JSON value ends."""
     if isinstance(line, Trouble) and line.kind == "extra":
-        yield Problem("", f"goes on after its JSON value ends, at column {line.column:,}; each line holds one example.", span=_at(line))
+        yield Problem(
+            "",
+            f"goes on after its JSON value ends, at column {line.column:,}; each line holds one example.",
+            span=_at(line),
+        )
 
 
 @rule(

@@ -5,6 +5,7 @@ The data itself is never shown: messages hold a masked form, and `Problem.secret
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -222,21 +223,21 @@ def iban(text: str, context: Context) -> Iterator[Problem]:
 def _ibans(text: str) -> Iterator[Place]:
     for found in _IBAN_START.finditer(text):
         length = IBAN_LENGTHS.get(found[1])
-        if length is None:
-            continue
-        end, letters = found.start(), ""
-        while len(letters) < length and end < len(text):
-            if text[end] == " " and len(letters) % 4 == 0 and letters and text[end - 1] != " ":
-                end += 1
-            elif text[end].isascii() and (text[end].isdigit() or text[end].isupper()):
-                letters += text[end]
-                end += 1
-            else:
-                break
-        after = text[end : end + 1]
-        whole = len(letters) == length and not (after.isascii() and after.isalnum())
-        if whole and int("".join(str(int(letter, 36)) for letter in letters[4:] + letters[:4])) % 97 == 1:
-            yield found.start(), end, f"{letters[:2]}…{letters[-4:]}"
+        whole = _iban_of(length).match(text, found.start()) if length else None
+        if whole:
+            letters = whole[0].replace(" ", "")
+            if int((letters[4:] + letters[:4]).translate(_AS_DIGITS)) % 97 == 1:
+                yield *whole.span(), f"{letters[:2]}…{letters[-4:]}"
+
+
+_AS_DIGITS = {ord(letter): str(int(letter, 36)) for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+
+
+@functools.lru_cache
+def _iban_of(length: int) -> re.Pattern[str]:
+    """So many letters and digits, with or without a space after every four."""
+    last = length - 4 * ((length - 1) // 4)
+    return re.compile(rf"(?:[A-Z0-9]{{4}} ?){{{(length - 1) // 4}}}[A-Z0-9]{{{last}}}(?![A-Za-z0-9])")
 
 
 # Social security

@@ -49,9 +49,7 @@ def rule_list(rules: Iterable[Rule], console: Console) -> None:
 def severities(rule: Rule) -> str:
     """The severity, and the targets that differ: "error (local: info, nebius: off)"."""
     other = [
-        f"{name}: {rule.severity_for(name) or 'off'}"
-        for name in TARGETS
-        if rule.severity_for(name) != rule.severity
+        f"{name}: {rule.severity_for(name) or 'off'}" for name in TARGETS if rule.severity_for(name) != rule.severity
     ]
     return f"{rule.severity} ({', '.join(other)})" if other else rule.severity
 

@@ -31,9 +31,7 @@ def github(report: LintReport) -> Iterator[str]:
 def sarif(report: LintReport, linting: Linting) -> dict[str, Any]:
     """The report as a SARIF log with one run; columns count UTF-16 units from 1, as SARIF does by default."""
     used = sorted({finding.code for file in report.files for finding in file.findings})
-    results = [
-        _result(file.path, finding, used, linting) for file in report.files for finding in file.findings
-    ]
+    results = [_result(file.path, finding, used, linting) for file in report.files for finding in file.findings]
     driver = {
         "name": "ftbridge",
         "semanticVersion": __version__,

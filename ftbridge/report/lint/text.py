@@ -96,7 +96,9 @@ class TextReport:
         most = max(count for _, _, count in tokens.histogram)
         for start, below, count in tokens.histogram:
             label = f"{start:>9,}–{below - 1:<9,}" if below - 1 > start else f"{start:>9,}{'':<10}"
-            self.console.print(Text(f"{label.replace('–', '-') if self._ascii else label} {self._bar(count / most)} {count:,}"))
+            self.console.print(
+                Text(f"{label.replace('–', '-') if self._ascii else label} {self._bar(count / most)} {count:,}")
+            )
         self.console.print(Text(quantiles, style="dim"))
         self.console.print()
 

@@ -180,7 +180,7 @@ HUGE = {
 
 
 @pytest.mark.parametrize("name", HUGE)
-def test_a_text_of_a_megabyte_takes_no_more_than_two_seconds_by_all_rules(name):
+def test_a_text_of_a_megabyte_takes_no_more_than_three_seconds_by_all_rules(name):
     text = HUGE[name]
     raw = json.dumps(text, ensure_ascii=False).encode()
     started = time.process_time()
@@ -190,4 +190,4 @@ def test_a_text_of_a_megabyte_takes_no_more_than_two_seconds_by_all_rules(name):
             break
         for _ in RULES[code].check(text, Context(TARGETS["local"])):
             pass
-    assert time.process_time() - started < 2.0
+    assert time.process_time() - started < 3.0

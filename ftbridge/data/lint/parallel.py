@@ -1,0 +1,188 @@
+"""Pieces of a file checked side by side: this process works too, and blocks come out in the order of the file.
+
+    pieces ─▶ taken in order by ┬ this process          ─▶ ready, by number ─▶ given in order
+                                └ a thread for each child
+
+Nobody takes a piece that is far ahead of what was given, so that memory stays bounded.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ftbridge.data.lint.dataset import Block, Found, Tally, empty
+from ftbridge.data.lint.source import Piece
+from ftbridge.data.lint.worker import Checkers, Subject, Task, Worker
+
+_TOLD = 3
+"""Pieces that a child knows of: it works on one while the answer to another is read."""
+
+_AHEAD = 2 * _TOLD
+"""Pieces for each process that may be taken before they are given."""
+
+
+class Crew:
+    """The processes that check a set of files: `jobs` of them, this one included."""
+
+    def __init__(self, subjects: Sequence[Subject], jobs: int) -> None:
+        self._subjects, self._jobs = subjects, jobs
+        self._own = Checkers(subjects)
+        self._workers: list[Worker] = []
+        self._shift: _Shift | None = None
+
+    def blocks(self, file: int, pieces: Iterator[Piece], *, size: int, alone: bool) -> Iterator[tuple[Piece, Block]]:
+        """Each piece of a file with its block, in order. `alone` leaves the work to this process.
+
+        Raises `FtbridgeError` when a child dies or the file becomes shorter.
+        """
+        if alone or self._jobs < 2:
+            yield from ((piece, self._check(file, piece, size)) for piece in pieces)
+            return
+        while len(self._workers) < self._jobs - 1:
+            self._workers.append(Worker(self._subjects, self._workers))
+        shift = self._shift = _Shift(pieces, _AHEAD * self._jobs)
+        threads = [threading.Thread(target=self._run, args=(shift, file, size, worker)) for worker in self._workers]
+        try:
+            for thread in threads:
+                thread.start()
+            while True:
+                index, piece, block = shift.next()
+                if piece is None:
+                    break
+                if block is not None:
+                    yield piece, block
+                else:
+                    shift.done(index, piece, self._check(file, piece, size))
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            shift.stop()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+
+    def close(self) -> None:
+        """End the children, whatever they are doing."""
+        if self._shift:
+            self._shift.stop()
+        while self._workers:
+            self._workers.pop().close()
+
+    def _run(self, shift: _Shift, file: int, size: int, worker: Worker) -> None:
+        """One child's thread."""
+        told: deque[tuple[int, Piece]] = deque()
+        index, piece = -1, None
+        try:
+            while True:
+                while len(told) < _TOLD and (taken := shift.take(wait=not told)):
+                    index, piece = taken
+                    if piece.too_long:
+                        shift.done(index, piece, self._check(file, piece, size))
+                    else:
+                        told.append(taken)
+                        worker.send(_task(file, piece, size))
+                if not told:
+                    return
+                index, piece = told[0]
+                shift.done(index, piece, worker.receive(_task(file, piece, size)))
+                told.popleft()
+        except BaseException as error:
+            shift.fail(error)
+
+    def _check(self, file: int, piece: Piece, size: int) -> Block:
+        if piece.too_long:
+            return _too_long(piece, "FTB010" in self._subjects[file].plan.rules)
+        return self._own.check(_task(file, piece, size))
+
+
+def _task(file: int, piece: Piece, size: int) -> Task:
+    return Task(file, piece.start, piece.length, first=piece.start == 0, last=piece.start + piece.length == size)
+
+
+@dataclass
+class _Shift:
+    """The work on one file: which pieces are taken, done and given."""
+
+    pieces: Iterator[Piece]
+    ahead: int
+    taken: int = 0
+    given: int = 0
+    over: bool = False
+    """Whether there is no piece left to take."""
+    ready: dict[int, tuple[Piece, Block]] = field(default_factory=dict)
+    error: BaseException | None = None
+    """What ended the work."""
+    change: threading.Condition = field(default_factory=threading.Condition)
+
+    def take(self, *, wait: bool) -> tuple[int, Piece] | None:
+        """A piece to check; None when there are no more, or too much is ahead and it is not to be waited for."""
+        with self.change:
+            while wait and not self.over and self.taken >= self.given + self.ahead:
+                self.change.wait()
+            return self._take() if self.taken < self.given + self.ahead else None
+
+    def next(self) -> tuple[int, Piece | None, Block | None]:
+        """For the process that gives: the block that is due, or else a piece to check meanwhile; no piece at the end."""
+        with self.change:
+            while True:
+                if self.given in self.ready:
+                    piece, block = self.ready.pop(self.given)
+                    self.given += 1
+                    self.change.notify_all()
+                    return self.given - 1, piece, block
+                if self.error:
+                    raise self.error
+                if self.taken < self.given + self.ahead and (mine := self._take()):
+                    return *mine, None
+                if self.over and self.given >= self.taken:
+                    return self.given, None, None
+                self.change.wait()
+
+    def done(self, index: int, piece: Piece, block: Block) -> None:
+        """Put a block where it is given from."""
+        with self.change:
+            self.ready[index] = piece, block
+            self.change.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        """End the work, with an error for whoever is given blocks."""
+        with self.change:
+            self.error = self.error or error
+            self.over = True
+            self.change.notify_all()
+
+    def stop(self) -> None:
+        """Nobody takes anything more."""
+        with self.change:
+            self.over = True
+            self.change.notify_all()
+
+    def _take(self) -> tuple[int, Piece] | None:
+        if self.over:
+            return None
+        try:
+            piece = next(self.pieces, None)
+        except BaseException:
+            self.over = True
+            raise
+        if piece is None:
+            self.over = True
+            self.change.notify_all()
+            return None
+        self.taken += 1
+        return self.taken - 1, piece
+
+
+def _too_long(piece: Piece, told: bool) -> Block:
+    """A line no one can read."""
+    tally = Tally(lines=1, unfit=1)
+    tally.methods["unknown"] += 1
+    if not told:
+        return Block(tally, [], empty())
+    tally.codes["FTB010", "error"] += 1
+    message = f"is {piece.length:,} bytes long, which is more than any service reads and more than is checked here."
+    return Block(tally, [Found("FTB010", "error", 1, 0, "", message, None, None, False)], empty())

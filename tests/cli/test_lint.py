@@ -1,0 +1,215 @@
+"""`ftbridge lint` as people and programs use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+import ftbridge
+from ftbridge import schemas
+
+GOOD = '{"messages": [{"role": "user", "content": "Question %d"}, {"role": "assistant", "content": "Answer %d"}]}'
+NULL = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": null}]}'
+KEY = "sk-proj-" + "Zx9Yw8Vu7Ts6Rq5Po4Nm3Lk2Ji1Hg0Fe" * 2
+
+
+def run(*args: str, cwd: Path, given: bytes | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "ftbridge", "lint", *args], input=given, capture_output=True, cwd=cwd, check=False,
+        env={**os.environ, "COLUMNS": "80", "PYTHONIOENCODING": "utf-8", **env},
+    )  # fmt: skip
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def write(folder: Path, name: str = "train.jsonl", *bad: str, good: int = 12) -> Path:
+    path = folder / name
+    path.write_text("".join(f"{line}\n" for line in [*[GOOD % (i, i) for i in range(good)], *bad]))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("args", "code"), [(["train.jsonl"], 0), (["bad.jsonl"], 3), (["no.jsonl"], 2), ([], 2), (["."], 2),
+                       (["train.jsonl", "--select", "FTB99"], 2), (["train.jsonl", "--target", "aws"], 2),
+                       (["train.jsonl", "bad.jsonl", "--ignore", "FTB021"], 0), (["--explain", "FTB021"], 0),
+                       (["--explain", "missing-content"], 0), (["--explain", "FTB777"], 2)]
+)  # fmt: skip
+def test_exit_codes(tmp_path: Path, args: list[str], code: int):
+    write(tmp_path)
+    write(tmp_path, "bad.jsonl", NULL)
+    done = run(*args, cwd=tmp_path)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_finding_is_shown_with_its_line_its_field_and_the_piece_underlined(tmp_path: Path):
+    write(tmp_path, "train.jsonl", NULL)
+    shown = run("train.jsonl", cwd=tmp_path).stdout.splitlines()
+    at = next(index for index, line in enumerate(shown) if "FTB021" in line or "messages[1].content" in line)
+    assert shown[at].split()[:3] == ["13", "error", "messages[1].content"]
+    below = next(index for index, line in enumerate(shown) if "‾" in line)
+    start, length = shown[below].index("‾"), shown[below].count("‾")
+    assert shown[below - 1][start : start + length] == "null"
+    assert all(len(line) <= 80 for line in shown)
+    assert "1 error" in shown[-1] + shown[-2]
+
+
+def test_the_json_document_is_as_promised(tmp_path: Path):
+    write(tmp_path, "train.jsonl", NULL)
+    done = run("train.jsonl", "--json", cwd=tmp_path)
+    document = json.loads(done.stdout)
+    jsonschema.validate(document, schemas.schema("lint-report"))
+    assert document["ok"] is False
+    (file,) = document["files"]
+    assert {"path", "examples", "tokens", "errors", "warnings", "findings"} <= file.keys()
+    assert (file["path"], file["examples"], file["errors"]) == ("train.jsonl", 13, 1)
+    assert file["tokens"] > 100
+    finding = next(finding for finding in file["findings"] if finding["severity"] == "error")
+    assert finding.keys() == {"code", "severity", "line", "field", "message", "fix"}
+    assert (finding["code"], finding["line"], finding["field"]) == ("FTB021", 13, "messages[1].content")
+
+
+def test_standard_input_is_a_file_like_others(tmp_path: Path):
+    done = run("-", "--json", cwd=tmp_path, given=write(tmp_path).read_bytes())
+    assert json.loads(done.stdout)["files"][0]["examples"] == 12
+
+
+@pytest.mark.parametrize("form", ["text", "json", "github", "sarif"])
+def test_a_secret_is_masked_in_every_form_also_beside_another_finding(tmp_path: Path, form: str):
+    line = json.dumps(
+        {"messages": [{"role": "user", "content": f"use {KEY} ok"}, {"role": "Assistant", "content": "x"}]}
+    )
+    write(tmp_path, "train.jsonl", line)
+    done = run("train.jsonl", "--format", form, cwd=tmp_path)
+    assert "FTB400" in done.stdout
+    assert KEY not in done.stdout + done.stderr
+    assert KEY[10:40] not in done.stdout + done.stderr
+
+
+def test_github_annotations_are_escaped(tmp_path: Path):
+    write(tmp_path, "a,b:c%.jsonl", NULL)
+    line = next(
+        line for line in run("a,b:c%.jsonl", "--format", "github", cwd=tmp_path).stdout.splitlines() if "FTB021" in line
+    )
+    assert line.startswith(
+        "::error file=a%2Cb%3Ac%25.jsonl,title=FTB021 missing-content,line=13::messages[1].content is null"
+    )
+
+
+def test_sarif_points_at_the_piece_and_describes_its_rules(tmp_path: Path):
+    write(tmp_path, "train.jsonl", NULL.replace("Hi", "😀"))
+    log: dict[str, Any] = json.loads(run("train.jsonl", "--format", "sarif", cwd=tmp_path).stdout)
+    assert log["version"] == "2.1.0"
+    (found,) = log["runs"]
+    rules = found["tool"]["driver"]["rules"]
+    for result in found["results"]:
+        assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
+        assert result["level"] in ("error", "warning", "note")
+        assert result["message"]["text"]
+    error = next(result for result in found["results"] if result["ruleId"] == "FTB021")
+    region = error["locations"][0]["physicalLocation"]["region"]
+    line = NULL.replace("Hi", "😀")
+    units = line.encode("utf-16-le")
+    piece = units[2 * (region["startColumn"] - 1) : 2 * (region["endColumn"] - 1)].decode("utf-16-le")
+    assert (region["startLine"], piece) == (13, "null")
+
+
+def test_many_findings_of_a_rule_are_folded_unless_all_are_wanted(tmp_path: Path):
+    write(tmp_path, "train.jsonl", *[NULL] * 30)
+    folded, whole = (
+        run("train.jsonl", cwd=tmp_path).stdout,
+        run("train.jsonl", "--max-findings", "0", cwd=tmp_path).stdout,
+    )
+    assert folded.count("(FTB021)") == 5
+    assert "and 25 more FTB021" in folded
+    assert whole.count("(FTB021)") == 30
+    assert "30 errors" in folded.replace("\n", " ")
+
+
+def test_statistics_count_by_rule(tmp_path: Path):
+    write(tmp_path, "train.jsonl", *[NULL] * 3)
+    assert ["3", "FTB021"] in [
+        line.split()[:2] for line in run("train.jsonl", "--statistics", cwd=tmp_path).stdout.splitlines()
+    ]
+
+
+def test_leakage_is_looked_for_between_the_files_of_a_job(tmp_path: Path):
+    write(tmp_path)
+    write(tmp_path, "held.jsonl", good=3)
+    alone = json.loads(run("held.jsonl", "--json", cwd=tmp_path).stdout)
+    both = json.loads(run("train.jsonl", "--test", "held.jsonl", "--json", cwd=tmp_path).stdout)
+    assert not any(code.startswith("FTB35") or "leak" in code for code in alone["files"][0]["rules"])
+    codes = {finding["code"] for finding in both["files"][1]["findings"] if "train.jsonl" in finding["message"]}
+    assert codes
+
+
+def test_settings_of_the_project_hold_and_the_command_line_wins(tmp_path: Path):
+    write(tmp_path, "train.jsonl", NULL)
+    (tmp_path / "pyproject.toml").write_text('[tool.ftbridge.lint]\nignore = ["FTB021"]\ntarget = "local"\n')
+    assert run("train.jsonl", cwd=tmp_path).returncode == 0
+    assert json.loads(run("train.jsonl", "--json", "--target", "azure", cwd=tmp_path).stdout)["target"] == "azure"
+    (tmp_path / "pyproject.toml").write_text('[tool.ftbridge.lint.per-file-ignores]\n"train*" = ["FTB021"]\n')
+    assert run("train.jsonl", cwd=tmp_path).returncode == 0
+
+
+def test_fix_writes_a_copy_and_says_what_it_did_and_what_is_left(tmp_path: Path):
+    write(tmp_path, "train.jsonl", NULL, (GOOD % (99, 99)).replace("assistant", "Assistant"))
+    done = run("train.jsonl", "--fix", "out.jsonl", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "train.jsonl:14 messages[1].role" in done.stdout
+    assert "1 errors and warnings are left" in done.stdout
+    assert (tmp_path / "out.jsonl").read_text().count('"assistant"') == 14
+
+
+def test_output_without_unicode_or_colour_is_plain(tmp_path: Path):
+    write(tmp_path, "train.jsonl", NULL)
+    done = run("train.jsonl", cwd=tmp_path, PYTHONIOENCODING="ascii:replace", NO_COLOR="1")
+    assert done.returncode == 3
+    assert "\x1b" not in done.stdout
+    assert "^^^^" in done.stdout
+
+
+def test_a_pipe_that_closes_is_quiet(tmp_path: Path):
+    write(tmp_path, "train.jsonl", *[NULL] * 5_000)
+    command = [sys.executable, "-m", "ftbridge", "lint", "train.jsonl", "--max-findings", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        process.wait(timeout=60)
+        assert b"Traceback" not in process.stderr.read()
+
+
+@pytest.mark.slow
+def test_ctrl_c_prints_what_was_found_so_far(tmp_path: Path):
+    path = tmp_path / "train.jsonl"
+    with path.open("w") as target:
+        target.write(NULL + "\n")
+        for index in range(400_000):
+            target.write(GOOD % (index, index) + "\n")
+    command = [sys.executable, "-m", "ftbridge", "lint", "train.jsonl", "--json"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        time.sleep(1.2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    document = json.loads(out)
+    assert document["complete"] is False
+    assert document["files"][0]["findings"][0]["code"] == "FTB021"
+
+
+def test_the_sdk_lints(tmp_path: Path):
+    path = write(tmp_path, "train.jsonl", NULL)
+    report = ftbridge.lint(path)
+    assert not report.ok
+    assert report.rules["FTB021"] == 1
+    assert ftbridge.lint(path, ignore=["FTB021"]).ok
