@@ -162,10 +162,11 @@ def _explain(code: str) -> None:
 
 
 def _roles(paths: tuple[str, ...], validation: tuple[str, ...], test: tuple[str, ...]) -> list[Role]:
-    """Which of a job's files each is: as told, or by its name when nothing is told."""
+    """Which of a job's files each is: as told, or by their names if those differ; nothing where it is not known."""
     if validation or test:
         return [*["train"] * len(paths), *["validation"] * len(validation), *["test"] * len(test)]  # type: ignore[list-item]
-    return [_role(path) for path in paths] if len(paths) > 1 else ["train"] * len(paths)
+    guessed = [_role(path) for path in paths]
+    return guessed if len(set(guessed)) > 1 else []
 
 
 def _role(path: str) -> Role:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ftbridge.data.lint.dataset import Block, Found, Tally, empty
+from ftbridge.data.lint.dataset import Block, Found, Tally
 from ftbridge.data.lint.parse import Parsed, Trouble, parse
 from ftbridge.data.lint.plain import Shapes, plain
 from ftbridge.data.lint.rows import Rows
@@ -65,15 +65,15 @@ class Checker:
         self.text_rules = [r for r in active if r.kind == "text"]
         self.shapes = Shapes(self._finds_something)
 
-    def check(self, raw: bytes, *, last: bool, first: bool) -> Block:
-        """Check a piece. `first` and `last` tell whether it begins and ends the file."""
+    def check(self, raw: bytes, *, last: bool, first: bool, finish: bool = True) -> Block:
+        """Check a piece. `first` and `last` tell whether it begins and ends the file; `finish` makes the columns too."""
         offset = len(BOM) if first and raw.startswith(BOM) else 0
         pieces = raw[offset:].split(b"\n") if offset else raw.split(b"\n")
         ends_open = bool(pieces[-1]) if last else False
         if not pieces[-1]:
             pieces.pop()
-        work = _Work(self, raw, pieces, offset, ends_open)
-        return work.run()
+        block = _Work(self, raw, pieces, offset, ends_open).run()
+        return block.finish() if finish else block
 
     def judge(
         self, line: Line, parsed: Parsed, text_rules: Iterable[Rule] | None = None
@@ -140,7 +140,7 @@ class _Work:
         tally.examples += clean
         if clean:
             tally.methods["supervised"] += clean
-        return Block(tally, self.found, rows.columns() if rows else empty())
+        return Block(tally, self.found, None, rows.columns if rows else None)
 
     def _screened(self) -> dict[int, list[Rule]]:
         """Lines in which a text rule may find something, by searching the whole piece for each rule's screen."""

@@ -131,7 +131,16 @@ class Block:
 
     tally: Tally
     found: list[Found]
-    columns: Columns
+    columns: Columns | None
+    """None where there is no example, or no rule that asks for rows."""
+    unfinished: Callable[[], Columns | None] | None = None
+    """Makes the columns, where they were put off so that findings can be told before tokens are counted."""
+
+    def finish(self) -> Block:
+        """Make the columns, if they are not made."""
+        if self.unfinished:
+            self.columns, self.unfinished = self.unfinished(), None
+        return self
 
 
 @dataclass
@@ -171,9 +180,10 @@ class Dataset:
 
 @dataclass
 class Splits:
-    """The files of one job, by their path, in the order given."""
+    """The files of one job, by their path, in the order given; `whole` when it was said what each of them is."""
 
     files: list[Dataset]
+    whole: bool = False
 
     @property
     def train(self) -> list[Dataset]:

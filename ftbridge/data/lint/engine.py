@@ -85,6 +85,7 @@ class Linting:
         if options.target not in TARGETS:
             raise ValueError(f"target {options.target}")
         self.options = options
+        self._whole_job = bool(roles)
         ignores = dict(options.file_ignores)
         self._progress = progress or (lambda path, done, size: None)
         self._crew: Crew | None = None
@@ -167,26 +168,29 @@ class Linting:
         tally = file.tally
         file.facts = replace(facts, lines=tally.lines, crlf=tally.crlf, blank=tally.blank)
         yield from self._whole(file, "file", file.facts, context, again=True)
+        if facts.form in ("lines", "empty") and self._plan(file, context).rows:
+            yield from self._data(file, context)
+
+    def _data(self, file: _File, context: Context) -> Iterator[Finding]:
         columns = join(file.pieces)
         counted = encoding_for(self.options.model)
-        file.dataset = Dataset(facts.path, facts.bytes, file.role, file.method, tally, columns, counted)
+        file.dataset = Dataset(file.facts.path, file.facts.bytes, file.role, file.method, file.tally, columns, counted)
         file.dataset.read = lambda start: document_of(file.source.line_at(start))
         if self.options.counter and self._needs_tokens(file):
             recount(file.dataset, self.options.counter)
-        if facts.form in ("lines", "empty"):
-            yield from self._whole(file, "data", file.dataset, context)
+        yield from self._whole(file, "data", file.dataset, context)
 
     def _merge(self, file: _File, piece: Piece, block: Block) -> Iterator[Finding]:
         lines = file.tally.lines
         file.tally.add(block.tally)
-        block.columns.line += lines
-        block.columns.start += piece.start
-        if len(block.columns.line):
-            file.pieces.append(block.columns)
         kept = [found for found in block.found if self._keep(file, found.code)]
         fresh = [_finding(found, lines, piece.start) for found in kept]
         file.findings += fresh  # all of them before the first is told: secrets are masked for their whole line
         yield from fresh
+        if block.finish().columns:
+            block.columns.line += lines
+            block.columns.start += piece.start
+            file.pieces.append(block.columns)
 
     # Whole files, and all together
 
@@ -203,7 +207,7 @@ class Linting:
     def _check_together(self) -> Iterator[tuple[str, Finding]]:
         datasets = [file.dataset for file in self._files if file.dataset is not None]
         by_path = {file.facts.path: file for file in self._files}
-        splits = Splits(datasets)
+        splits = Splits(datasets, whole=self._whole_job)
         if not self._files:
             return
         context = self._context(self._files[0])

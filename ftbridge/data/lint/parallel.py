@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ftbridge.data.lint.dataset import Block, Found, Tally, empty
+from ftbridge.data.lint.dataset import Block, Found, Tally
 from ftbridge.data.lint.source import Piece
 from ftbridge.data.lint.worker import Checkers, Subject, Task, Worker
 
@@ -96,7 +96,7 @@ class Crew:
     def _check(self, file: int, piece: Piece, size: int) -> Block:
         if piece.too_long:
             return _too_long(piece, "FTB010" in self._subjects[file].plan.rules)
-        return self._own.check(_task(file, piece, size))
+        return self._own.check(_task(file, piece, size), finish=piece.start > 0)
 
 
 def _task(file: int, piece: Piece, size: int) -> Task:
@@ -182,7 +182,7 @@ def _too_long(piece: Piece, told: bool) -> Block:
     tally = Tally(lines=1, unfit=1)
     tally.methods["unknown"] += 1
     if not told:
-        return Block(tally, [], empty())
+        return Block(tally, [], None)
     tally.codes["FTB010", "error"] += 1
     message = f"is {piece.length:,} bytes long, which is more than any service reads and more than is checked here."
-    return Block(tally, [Found("FTB010", "error", 1, 0, "", message, None, None, False)], empty())
+    return Block(tally, [Found("FTB010", "error", 1, 0, "", message, None, None, False)], None)

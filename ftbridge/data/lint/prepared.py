@@ -23,7 +23,7 @@ def lint_prepared(folder: Path, *, method: Method, target: str, model: str | Non
     Leakage between splits is left to preparation, which refuses it with both origins.
     """
     splits = [split for split in _SPLITS if (folder / f"{split}.jsonl").exists()]
-    ignored = tuple(code for code, rule in RULES.items() if rule.kind == "split")
+    ignored = tuple(code for code, rule in RULES.items() if rule.kind == "split" and rule.needs)
     options = Options(target=target, method=method, model=model, ignore=ignored, keep=50)
     return lint([folder / f"{split}.jsonl" for split in splits], options, roles=splits)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from ftbridge.data.lint.dataset import BANDS, LABEL_LENGTH, Columns, Tally, empty
+from ftbridge.data.lint.dataset import BANDS, LABEL_LENGTH, Columns, Tally
 from ftbridge.data.lint.plain import Shape
 from ftbridge.data.lint.sketch import sketches
 from ftbridge.data.rules.base import Line
@@ -113,12 +113,12 @@ class Rows:
         label = texts[answer] if answer < len(texts) and "tool_calls" not in spots[answer].message else None
         self._label(label, tally)
 
-    def columns(self) -> Columns:
-        """The rows as columns."""
+    def columns(self) -> Columns | None:
+        """The rows as columns; None without rows."""
+        if not self._line:
+            return None
         import numpy as np
 
-        if not self._line:
-            return empty()
         rows = len(self._line)
         tokens, trained, target = self._counted(rows)
         prompt = _joined(self._prompt, rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import sys
 import tempfile
@@ -231,10 +232,14 @@ def _form(head: bytes) -> Form:
             return form
     if head.count(b"\0") * 4 > len(head):
         return "utf-16" if head.startswith((b"{\0", b"[\0", b"\0{", b"\0[")) else "binary"
-    first = head.split(b"\n", 1)[0].strip()
+    first, _, others = head.partition(b"\n")
+    first = first.strip()
     if first.startswith(b"["):
-        inside = first[1:].lstrip()
-        return "array" if not first.endswith(b"]") or inside.startswith(b"{") else "lines"
+        if not first.endswith(b"]"):
+            return "array"
+        # A line may be a list, which is a problem of that line: of messages, or one of several.
+        examples = re.match(rb'\[\s*\{(?!\s*"role")', first)
+        return "array" if examples and not others.strip() else "lines"
     if first == b"{" or (first.startswith(b"{") and _spreads(head)):
         return "pretty"
     return "lines"

@@ -49,8 +49,8 @@ class Checkers:
         self._subjects = subjects
         self._made: dict[int, Checker] = {}
 
-    def check(self, task: Task) -> Block:
-        """Check a piece. Raises `FtbridgeError` when the file has become shorter, memory runs out or a rule fails."""
+    def check(self, task: Task, *, finish: bool = True) -> Block:
+        """Check a piece; `finish` makes its columns too. Raises `FtbridgeError` when the file has become shorter, memory runs out or a rule fails."""
         subject = self._subjects[task.file]
         raw = read_fully(subject.descriptor, task.start, task.length)
         if len(raw) < task.length:
@@ -61,7 +61,7 @@ class Checkers:
         if task.file not in self._made:
             self._made[task.file] = Checker(subject.plan)
         try:
-            return self._made[task.file].check(raw, first=task.first, last=task.last)
+            return self._made[task.file].check(raw, first=task.first, last=task.last, finish=finish)
         except Exception as error:
             where = f"{subject.path}: bytes {task.start:,} to {task.start + task.length:,}"
             if isinstance(error, MemoryError):
@@ -202,7 +202,7 @@ def _live(source: BinaryIO, target: BinaryIO, subjects: Sequence[Subject]) -> No
     """Answer tasks until there are no more."""
     if os.getsid(0) != os.getpid():
         os.setsid()  # Ctrl-C is for the parent, which ends its children
-    pass  #gc.freeze()
+    gc.freeze()
     checkers = Checkers(subjects)
     while True:
         try:

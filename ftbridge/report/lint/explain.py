@@ -73,14 +73,15 @@ def rules_page() -> str:
 
 
 def rules_table() -> str:
-    """One row for each rule in Markdown."""
-    rows = ["| code | name | severity | finds | fix |", "|---|---|---|---|---|"]
+    """Every rule in Markdown, one row for each group; advice in italics."""
+    groups: dict[str, list[str]] = {}
     for code in sorted(RULES):
+        title = next(title for start, title in GROUPS if code.startswith(start))
         rule = RULES[code]
-        link = f"[{code}](docs/rules.md#{code.lower()}-{rule.name})"
-        cells = [link, rule.name, severities(rule), rule.summary, "yes" if rule.fixable else ""]
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(rows)
+        name = f"*{rule.name}*" if rule.severity == "info" else rule.name
+        groups.setdefault(title, []).append(f"[{code[3:]}](docs/rules.md#{code.lower()}-{rule.name}) {name}")
+    rows = ["| about | rules (FTB…) |", "|---|---|"]
+    return "\n".join([*rows, *(f"| {title} | {' · '.join(named)} |" for title, named in groups.items())])
 
 
 def _indented(text: str) -> str:
