@@ -1,0 +1,55 @@
+"""A run lints the bytes it trains on before anything is spent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftbridge.data.prepare import load_manifest
+from ftbridge.draft import Draft, dry_run, start
+from ftbridge.errors import DataError
+
+
+def job(folder: Path, bad: dict[str, Any] | None = None, count: int = 12) -> Path:
+    examples: list[dict[str, Any]] = [
+        {"messages": [{"role": "user", "content": f"Question {i}?"}, {"role": "assistant", "content": f"Answer {i}."}]}
+        for i in range(count)
+    ]
+    lines = [json.dumps(example) for example in [*examples[:3], *([bad] if bad else []), *examples[3:]]]
+    (folder / "train.jsonl").write_text("\n".join(lines))
+    spec = {"name": "t", "data": {"train": "train.jsonl"}, "model": {"local": "smollm2-135m-instruct"}}
+    (folder / "job.json").write_text(json.dumps(spec))
+    return folder / "job.json"
+
+
+BAD = {
+    "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}],
+    "tools": [{"function": {"name": "look_up", "parameters": {"type": "object"}}}],
+}
+
+
+def test_an_error_stops_the_run_with_the_line_it_came_from_and_leaves_no_folder(tmp_path: Path, home: Path):
+    with pytest.raises(DataError, match=r"train.jsonl:4 tools\[0\].type is missing.*\(FTB051\)") as error:
+        start(Draft.of(job(tmp_path, BAD)), "local")
+    assert "--no-lint" in str(error.value)
+    assert not list(home.glob("runs/*"))
+    with pytest.raises(DataError):
+        dry_run(Draft.of(job(tmp_path, BAD)), "local")
+
+
+def test_only_by_name_does_a_run_go_on_with_errors(tmp_path: Path):
+    run = start(Draft.of(job(tmp_path, BAD)), "local", lint=False)
+    assert load_manifest(run.data).splits["train"].examples == 13
+    assert not (run.data / "lint.json").exists()
+
+
+def test_warnings_are_noted_and_the_report_is_kept_with_the_data(tmp_path: Path):
+    twice = {"messages": [{"role": "user", "content": "Question 1?"}, {"role": "assistant", "content": "Other."}]}
+    run = start(Draft.of(job(tmp_path, twice)), "local")
+    assert any("same-prompt-different-answers" in note for note in load_manifest(run.data).notes)
+    report = json.loads((run.data / "lint.json").read_text())
+    assert report["ok"] is True
+    assert report["target"] == "local"
