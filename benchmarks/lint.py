@@ -1,16 +1,11 @@
-"""Linting against other checkers: the same generated chat file, side by side in one run.
+"""How fast `ftbridge lint` is, against published checkers and token counters, side by side in one run.
 
-    pip install 'ftbridge[bench]' together parallelogram
-    python benchmarks/lint.py --megabytes 100 --repeat 5
+    pip install ftbridge together parallelogram tiktoken
+    python benchmarks/lint.py --repeat 5
 
-Prints a Markdown table: median seconds, MB/s, and the ratio to Together's `check_file`, which checks structure only. Each
-measurement is a process of its own that imports first and then times the check alone; ours includes starting its worker
-processes. The sides alternate. The file is seeded: paragraphs of Python's standard library as chats of one or two
-exchanges with one system message, about 950 bytes a line; `--memory GIGABYTES` measures the peak memory of all processes
-together on a file of that size instead.
-
-Sides: structure (ftbridge lint --select FTB0) · everything (all rules, exact tokens, near duplicates, leakage against a
-second file of 5 MB) · together (check_file) · parallelogram (check: schema, roles, exact duplicates, approximate length).
+The file is made of paragraphs of Python's standard library, always the same ones: chats of one or two questions. Sides
+alternate, each in a process of its own that is timed from the call, imports aside; processes that the call starts count.
+Prints medians and ratios as Markdown tables. Sides that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -26,142 +20,141 @@ import sys
 import sysconfig
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 
-SIDES = ("structure", "together", "everything", "parallelogram")
-JOBS = 2
-_OURS = """
-import sys, time, json
-from ftbridge.data.lint.engine import Linting, Options
-select, jobs, paths = sys.argv[1].split(",") if sys.argv[1] else [], int(sys.argv[2]), sys.argv[3:]
-options = Options(method="supervised", select=tuple(select), jobs=jobs)
-begun, first = time.perf_counter(), None
-with Linting(paths, options, roles=["train", "test"][: len(paths)]) as linting:
-    for _ in linting:
-        first = first or time.perf_counter() - begun
-    report = linting.report()
-print(json.dumps({"seconds": time.perf_counter() - begun, "first": first, "examples": report.files[0].examples}))
+OURS = """
+from ftbridge.data.lint import Options, lint
+run = lambda: lint(PATHS, Options(select=SELECT, jobs=2), roles=["train", "test"][:len(PATHS)])
 """
-_TOGETHER = """
-import sys, time, json
-from together.lib.utils.files import check_file
-begun = time.perf_counter()
-found = check_file(sys.argv[1])
-print(json.dumps({"seconds": time.perf_counter() - begun, "examples": found["num_samples"]}))
-"""
-_PARALLELOGRAM = """
-import sys, time, json, contextlib, io
-from typer.testing import CliRunner
-from parallelogram.cli import app
-begun = time.perf_counter()
-result = CliRunner().invoke(app, ["check", sys.argv[1]])
-print(json.dumps({"seconds": time.perf_counter() - begun, "examples": result.exit_code}))
+SIDES = {
+    "structure only": {
+        "ftbridge --select FTB0": OURS.replace("SELECT", "('FTB0',)").replace("PATHS", "[PATH]"),
+        "together check_file": "from together.lib.utils.files import check_file\nrun = lambda: check_file(PATH)",
+        "parallelogram check": "import subprocess, sys\nfrom pathlib import Path\n"
+        "command = [str(Path(sys.executable).parent / 'parallelogram'), 'check', PATH]\n"
+        "run = lambda: subprocess.run(command, capture_output=True)",
+    },
+    "everything on, with leakage against a test file": {
+        "ftbridge": OURS.replace("SELECT", "()").replace("PATHS", "[PATH, OTHER]"),
+    },
+}
+COUNTERS = {
+    "toktok": "import toktok\nrun = lambda: sum(toktok.batch_count(TEXTS, 'o200k_base', threads=1))",
+    "bpe-openai": "import bpe_openai\nencode = bpe_openai.get_encoding('o200k_base').encode_ordinary\n"
+    "run = lambda: sum(len(encode(text)) for text in TEXTS)",
+    "tiktoken": """
+import bpe_openai, tiktoken, tiktoken.load
+ours = bpe_openai.get_encoding('o200k_base')
+# The vocabulary is downloaded by tiktoken; here its ranks come from a package that is installed.
+ranks = {token: rank for rank, token in enumerate(ours.token_byte_values())}
+encode = tiktoken.Encoding('o200k_base', pat_str=ours._pat_str, mergeable_ranks=ranks, special_tokens={}).encode_ordinary
+run = lambda: sum(len(encode(text)) for text in TEXTS)
+""",
+}
+_TIMED = """
+import json, sys, time
+PATH, OTHER, WARM = sys.argv[1:]
+TEXTS = json.loads(open(OTHER).read()) if OTHER.endswith('.json') else []
+{code}
+run() if WARM == 'warm' else None
+began = time.perf_counter()
+said = run()
+print('\\n' + json.dumps([time.perf_counter() - began, said if isinstance(said, int) else None]))
 """
 
 
 def main() -> None:
-    """Generate, alternate, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=float, default=100)
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--sides", default=",".join(SIDES))
-    parser.add_argument("--memory", type=float, metavar="GIGABYTES")
-    asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        if asked.memory:
-            print(memory(Path(folder), asked.memory))
-        else:
-            speed(Path(folder), asked.megabytes, asked.sides.split(","), asked.repeat)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path, other, texts = folder / "train.jsonl", folder / "test.jsonl", folder / "texts.json"
+        write_chats(path, arguments.megabytes, seed=0)
+        write_chats(other, arguments.megabytes / 20, seed=1)
+        texts.write_text(json.dumps(rich_texts(path)))
+        for title, sides in SIDES.items():
+            size = path.stat().st_size + (other.stat().st_size if "leakage" in title else 0)
+            table(f"{title} ({size / 1e6:,.0f} MB)", measure(sides, path, other, arguments.repeat), size)
+        size = sum(len(text.encode()) for text in json.loads(texts.read_text()))
+        counts = measure(COUNTERS, path, texts, arguments.repeat, "warm")
+        table(f"exact tokens of Unicode-rich text, one thread ({size / 1e6:,.0f} MB)", counts, size)
+        print(f"First finding of the large file: {first_finding(path):.2f} s after the command.")
 
 
-def speed(folder: Path, megabytes: float, sides: list[str], repeat: int) -> None:
-    """Run every side `repeat` times, alternating, and print medians and ratios."""
-    train, test = folder / "train.jsonl", folder / "test.jsonl"
-    write_chats(train, megabytes * 1e6, seed=0, bad_line=50)
-    write_chats(test, 5e6, seed=1)
-    size = train.stat().st_size / 1e6
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
-    first: list[float] = []
-    for _ in range(repeat):
-        for side in sides:
-            told = run(side, train, test)
-            seconds[side].append(told["seconds"])
-            if side == "everything":
-                first.append(told["first"])
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}, "
-          f"{versions(sides)}; {size:.0f} MB, medians of {repeat}, {JOBS} processes for ftbridge\n")  # fmt: skip
-    print("| side | seconds | MB/s | against together |\n|---|---|---|---|")
-    for side in sides:
-        ratios = [theirs / ours for ours, theirs in zip(seconds[side], seconds.get("together", []), strict=False)]
-        ratio = f"{statistics.median(ratios):.2f}x" if ratios else ""
-        median = statistics.median(seconds[side])
-        bytes_read = size + (test.stat().st_size / 1e6 if side == "everything" else 0)
-        print(f"| {side} | {median:.2f} | {bytes_read / median:.0f} | {ratio} |")
-    if first:
-        print(f"\nThe first finding (line 50) came after {statistics.median(first):.2f} s with everything on.")
-
-
-def run(side: str, train: Path, test: Path) -> dict[str, float]:
-    """One measurement in a process of its own."""
-    command = {
-        "structure": [_OURS, "FTB0", str(JOBS), str(train)],
-        "everything": [_OURS, "", str(JOBS), str(train), str(test)],
-        "together": [_TOGETHER, str(train)],
-        "parallelogram": [_PARALLELOGRAM, str(train)],
-    }[side]
-    done = subprocess.run([sys.executable, "-c", *command], capture_output=True, text=True, check=True)
-    told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return told
-
-
-def memory(folder: Path, gigabytes: float) -> str:
-    """The most memory that all processes together held (proportional set size), linting a file of this size."""
-    import psutil
-
-    path = folder / "large.jsonl"
-    write_chats(folder / "part.jsonl", 200e6, seed=0)
-    part = (folder / "part.jsonl").read_bytes()
-    with path.open("wb") as target:
-        for _ in range(max(1, round(gigabytes * 1e9 / len(part)))):
-            target.write(part)
-    del part
-    begun = time.perf_counter()
-    process = psutil.Popen([sys.executable, "-c", _OURS, "", str(JOBS), str(path)], stdout=subprocess.DEVNULL)
-    peak = 0
-    while process.poll() is None:
-        held = 0
-        for one in [process, *process.children(recursive=True)]:
-            try:
-                held += one.memory_full_info().pss
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        peak = max(peak, held)
-        time.sleep(0.2)
-    size = path.stat().st_size / 1e9
-    return f"{size:.1f} GB with everything on: at most {peak / 1e6:.0f} MB in all processes, {time.perf_counter() - begun:.0f} s"
-
-
-def write_chats(path: Path, size: float, *, seed: int, bad_line: int | None = None) -> None:
-    """A chat file of about `size` bytes; `bad_line` has a message without content."""
+def write_chats(path: Path, megabytes: float, seed: int) -> None:
+    """Chats of paragraphs of the standard library's sources; the fiftieth of them has an error."""
     sources = sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
     text = "\n".join(source.read_text("utf-8", "ignore") for source in sources)
     paragraphs = [part.strip() for part in text.split("\n\n") if 60 < len(part) < 600]
-    draw, written, line = random.Random(seed), 0, 0
-    with path.open("w", encoding="utf-8") as target:
-        while written < size:
-            line += 1
-            messages = [{"role": "system", "content": "You are a helpful reviewer of Python code."}]
+    draw = random.Random(seed)
+    size = lines = 0
+    with path.open("w", encoding="utf-8") as file:
+        while size < megabytes * 1e6:
+            messages: list[dict[str, object]] = [{"role": "system", "content": "You review Python code."}]
             for _ in range(draw.choice([1, 1, 1, 2])):
-                messages.append({"role": "user", "content": "\n\n".join(draw.sample(paragraphs, 2))})
-                answer = None if line == bad_line else "\n\n".join(draw.sample(paragraphs, 2))
-                messages.append({"role": "assistant", "content": answer})  # type: ignore[dict-item]
-            written += target.write(json.dumps({"messages": messages}) + "\n")
+                messages.append({"role": "user", "content": draw.choice(paragraphs)})
+                messages.append({"role": "assistant", "content": "\n\n".join(draw.sample(paragraphs, 2))})
+            lines += 1
+            if lines == 50:
+                messages[1]["content"] = None
+            size += file.write(json.dumps({"messages": messages}) + "\n")
 
 
-def versions(sides: list[str]) -> str:
-    """The versions of what is compared."""
-    return ", ".join(f"{name} {metadata.version(name)}" for name in ("ftbridge", *sides) if name in ("ftbridge", "together", "parallelogram"))
+def rich_texts(path: Path) -> list[str]:
+    """Texts of the file, with stretches of other scripts and signs between their words."""
+    draw = random.Random(2)
+    scripts = [(0x410, 0x44F), (0x4E00, 0x9FA5), (0x3041, 0x3096), (0x620, 0x64A), (0x905, 0x939), (0x1F600, 0x1F64F)]
+    texts = []
+    with path.open(encoding="utf-8") as file:
+        for line, _ in zip(file, range(10_000), strict=False):
+            low, high = draw.choice(scripts)
+            foreign = "".join(chr(draw.randint(low, high)) for _ in range(draw.randint(20, 200)))
+            texts.append(f"{json.loads(line)['messages'][-1]['content']} {foreign} \N{COMBINING ACUTE ACCENT}é\u2028 ₿")
+    return texts
+
+
+def measure(
+    sides: dict[str, str], path: Path, other: Path, repeat: int, warm: str = ""
+) -> dict[str, list[list[float]]]:
+    """[seconds, count] of each run of each side, alternating."""
+    took: dict[str, list[list[float]]] = {}
+    for _ in range(repeat):
+        for name, code in sides.items():
+            command = [sys.executable, "-c", _TIMED.format(code=code.strip()), path, other, warm]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                print(f"{name} is left out: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+                continue
+            took.setdefault(name, []).append(json.loads(done.stdout.strip().splitlines()[-1]))
+    return took
+
+
+def table(title: str, took: dict[str, list[list[float]]], size: int) -> None:
+    """Medians, speeds, and the ratio to the first side."""
+    print(f"\n### {title}\n\n| side | median | MB/s | ratio of ours | result |\n|---|---|---|---|---|")
+    medians = {name: statistics.median(seconds for seconds, _ in runs) for name, runs in took.items()}
+    ours = next(iter(medians.values()))
+    for name, median in medians.items():
+        result = took[name][0][1]
+        told = "" if result is None else f"{result:,} tokens"
+        print(f"| {name} | {median:.2f} s | {size / 1e6 / median:,.1f} | {median / ours:.2f}x | {told} |")
+
+
+def first_finding(path: Path) -> float:
+    """Seconds from the start of the command to the first line of its report."""
+    command = [sys.executable, "-u", "-m", "ftbridge", "lint", "--jobs", "2", str(path)]
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "NO_COLOR": "1"})
+    assert process.stdout
+    while b"FTB" not in process.stdout.readline():
+        pass
+    took = time.perf_counter() - began
+    process.kill()
+    process.wait()
+    return took
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ftbridge.providers.openai.page import lowering_table, targets_table
 from ftbridge.report.lint.explain import rules_page, rules_table
 from ftbridge.spec import json_schema
 
@@ -21,10 +22,17 @@ _PART = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end: \2 -->)", re.DOT
 def render_spec_table() -> str:
     """Every field of a job spec, one table for each section: type and bounds, default, meaning."""
     schema = json_schema()
-    return "\n\n".join(_section(schema, schema, "", "The job"))
+    # Two types of grader hold the same messages: a section that is there already is not repeated.
+    return "\n\n".join(dict.fromkeys(_section(schema, schema, "", "The job")))
 
 
-PARTS: dict[str, Callable[[], str]] = {"spec": render_spec_table, "rules": rules_page, "rules-table": rules_table}
+PARTS: dict[str, Callable[[], str]] = {
+    "spec": render_spec_table,
+    "rules": rules_page,
+    "rules-table": rules_table,
+    "targets": targets_table,
+    "openai-lowering": lowering_table,
+}
 PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"]
 
 
@@ -46,14 +54,15 @@ def _section(schema: dict[str, Any], section: dict[str, Any], path: str, title: 
         below += [(f"{path}{name}{mark}", inner) for mark, inner in _sections(schema, field)]
     yield f"### {title}\n\n{section['description'].splitlines()[0]}\n\n" + "\n".join(rows)
     for inner_path, inner in below:
-        yield from _section(schema, inner, f"{inner_path}.", f"`{inner_path}`")
+        of = inner["properties"].get("type", {}).get("const")
+        yield from _section(schema, inner, f"{inner_path}.", f"`{inner_path}`" + (f" of type `{of}`" if of else ""))
 
 
 def _sections(schema: dict[str, Any], field: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The sections a field holds: itself one, one or nothing, or a list of one kind (marked [])."""
+    """The sections a field holds: itself one, one or nothing, one of several, or a list of these (marked [])."""
     if "$ref" in field:
         yield "", schema["$defs"][field["$ref"].rpartition("/")[2]]
-    for branch in field.get("anyOf", []):
+    for branch in [*field.get("anyOf", []), *field.get("oneOf", [])]:
         yield from _sections(schema, branch)
     if "items" in field:
         yield from (("[]", inner) for _, inner in _sections(schema, field["items"]))
@@ -84,7 +93,7 @@ def _value(field: dict[str, Any]) -> str:
     """The type of a field and its bounds, in words."""
     if "anyOf" in field:
         return " or ".join(_value(branch) for branch in field["anyOf"] if branch.get("type") != "null")
-    if "$ref" in field:
+    if "$ref" in field or "oneOf" in field:
         return "a section"
     if "const" in field:
         return f"`{field['const']}`"
@@ -93,7 +102,11 @@ def _value(field: dict[str, Any]) -> str:
     kind = field["type"]
     if kind == "array":
         least = f", at least {field['minItems']}" if "minItems" in field else ""
-        return f"list of {'sections' if '$ref' in field['items'] else _value(field['items'])}{least}"
+        sections = not {"$ref", "oneOf"}.isdisjoint(field["items"])
+        return f"list of {'sections' if sections else _value(field['items'])}{least}"
+    if kind == "object" and "maxProperties" not in field:
+        values = field.get("additionalProperties") or next(iter(field.get("patternProperties", {}).values()), None)
+        return "sections by name" if isinstance(values, dict) and "oneOf" in values else "an object"
     if kind == "object":
         return f"up to {field['maxProperties']} pairs of text"
     words = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true`, `false`"}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ftbridge.data.lint.findings import LintReport as LintReport
     from ftbridge.errors import FtbridgeError as FtbridgeError
     from ftbridge.sdk import Run as Run
+    from ftbridge.sdk import convert as convert
     from ftbridge.sdk import lint as lint
     from ftbridge.sdk import list_runs as list_runs
     from ftbridge.sdk import load_run as load_run
@@ -28,12 +29,24 @@ _WHERE = {
     "JobSpec": "ftbridge.spec",
     "LintReport": "ftbridge.data.lint.findings",
     "Run": "ftbridge.sdk",
+    "convert": "ftbridge.sdk",
     "lint": "ftbridge.sdk",
     "list_runs": "ftbridge.sdk",
     "load_run": "ftbridge.sdk",
     "run": "ftbridge.sdk",
 }
-__all__ = ["FtbridgeError", "JobSpec", "LintReport", "Run", "__version__", "lint", "list_runs", "load_run", "run"]
+__all__ = [
+    "FtbridgeError",
+    "JobSpec",
+    "LintReport",
+    "Run",
+    "__version__",
+    "convert",
+    "lint",
+    "list_runs",
+    "load_run",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from ftbridge import files, providers
 from ftbridge.errors import (
+    DataError,
     FtbridgeError,
     GateNotMet,
     Interrupted,
@@ -89,10 +90,8 @@ def drive(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
         try:
             return life.live()
         except KeyboardInterrupt:
-            life.interrupted()
-            raise Interrupted(
-                f"interrupted; {run.id} is kept as it stands.", hint=f"Go on with: ftbridge resume {run.id}"
-            ) from None
+            told = life.interrupted()
+            raise Interrupted(f"interrupted; {told}.", hint=f"Go on with: ftbridge resume {run.id}") from None
         except (Interrupted, GateNotMet):
             raise
         except FtbridgeError as error:
@@ -162,13 +161,16 @@ def watch(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
         if state.state in TERMINAL | {"paused"}:
             _raise_end(run, state)
         if not run.is_driven() and run.state().state == state.state:
-            if (
-                state.handle is None
-                or providers.load(state.provider).poll(_handle(run, state.handle)).state in TERMINAL
-            ):
+            if state.handle is None or not _goes_on(providers.load(state.provider), _handle(run, state.handle)):
                 raise Interrupted(f"nobody is driving {run.id}.", hint=f"Go on with: ftbridge resume {run.id}")
             return drive(run, watcher)
         time.sleep(POLL_SECONDS)
+
+
+def _goes_on(backend: Provider, handle: JobHandle) -> bool:
+    """Whether there is something to follow: a job that lives, or one that a service finished while nobody looked."""
+    state = backend.poll(handle).state
+    return state not in TERMINAL or (state == "succeeded" and backend.on_interrupt == "detach")
 
 
 def settled(run: Run, seconds: float = 20) -> str:
@@ -191,14 +193,16 @@ def _ask(run: Run, request: str) -> None:
         raise UsageError(f"{run.id} is {state.state} already.")
     run.append(f"{request}_requested")
     backend = providers.load(state.provider)
-    handle = _handle(run, state.handle) if state.handle else None
-    if handle is not None:
-        getattr(backend, request)(handle)
     if run.is_driven():
+        if state.handle is not None:
+            getattr(backend, request)(_handle(run, state.handle))
         return
     with run.drive():
-        if handle is not None:
-            _Life(run, Silent()).settle(handle, request)
+        if state.token is not None:
+            life = _Life(run, Silent())
+            if (handle := life.submitted_handle()) is not None:
+                getattr(backend, request)(handle)
+                life.settle(handle, request)
         run.append("cancelled" if request == "cancel" else "paused")
 
 
@@ -266,8 +270,12 @@ class _Life:
             handle = _handle(self.run, self.state.handle)
             status = self.backend.poll(handle)
             if status.state in ("paused", "failed", "cancelled"):
-                self.watcher.note(f"the job is {status.state}; it goes on from its last checkpoint")
-                handle = self.backend.resume(handle)
+                self.watcher.note(f"the job is {status.state}; resuming it")
+                resumed = self.backend.resume(handle)
+                if resumed != handle:
+                    self.watcher.note(f"submitted again as {resumed.id}")
+                    self.run.append("submitted", handle=resumed.model_dump(mode="json"))
+                handle = resumed
             return handle
         token = self.state.token or f"{self.run.id}-{secrets.token_hex(8)}"
         if self.state.token is None:
@@ -276,6 +284,19 @@ class _Life:
         handle = self.backend.submit(self.submission(token))
         self.run.append("submitted", handle=handle.model_dump(mode="json"))
         return handle
+
+    def submitted_handle(self) -> JobHandle | None:
+        """The job, if there is one: also one whose submission was cut short before its handle was journalled."""
+        state = self.state
+        if state.handle is not None:
+            return _handle(self.run, state.handle)
+        find = getattr(self.backend, "find", None)
+        if state.token is None or find is None:
+            return None
+        found: JobHandle | None = find(self.submission(state.token))
+        if found is not None:
+            self.run.append("submitted", handle=found.model_dump(mode="json"))
+        return found
 
     def follow(self, handle: JobHandle) -> None:
         """Copy the job's events into the journal until it ends. Raises unless it succeeded."""
@@ -314,7 +335,8 @@ class _Life:
                 else {"kind": "training_failed", "message": None, "hint": None}
             )
             error = from_document(told)
-            error.hint = " ".join(part for part in (error.hint, f"Then: ftbridge resume {self.run.id}") if part)
+            if not isinstance(error, DataError):  # the run keeps its data: mended data are a new run
+                error.hint = " ".join(part for part in (error.hint, f"Then: ftbridge resume {self.run.id}") if part)
             raise error
         if status.state == "cancelled":
             self.run.append("cancelled")
@@ -348,21 +370,25 @@ class _Life:
             time.sleep(0.1)
         raise UsageError(f"{self.run.id}: the job did not {request} within {seconds:.0f} s; try again.")
 
-    def interrupted(self) -> None:
-        """Ctrl-C: a local job saves a checkpoint and stops; a paid one goes on without us."""
+    def interrupted(self) -> str:
+        """Ctrl-C: a local job saves a checkpoint and stops; a paid one goes on without us. Returns what became of it."""
         self.run.append("interrupted")
+        kept = f"{self.run.id} is kept as it stands"
         if self.state.handle is None or self.state.tuned is not None:
-            return
+            return kept
         handle = _handle(self.run, self.state.handle)
-        if self.backend.on_interrupt == "detach" or self.backend.poll(handle).state in TERMINAL:
-            return
+        if self.backend.on_interrupt == "detach":
+            return f"the job {handle.id} goes on at the service, and {kept}"
+        if self.backend.poll(handle).state in TERMINAL:
+            return kept
         self.watcher.note("stopping at a checkpoint (Ctrl-C again leaves at once)")
         try:
             self.backend.pause(handle)
             self.settle(handle, "pause")
             self.run.append("paused")
         except KeyboardInterrupt:
-            return
+            pass
+        return kept
 
     def candidates(self) -> list[Candidate]:
         return candidates_of(self.spec, self.run.data / "train.jsonl") if self.items else []

@@ -8,7 +8,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-NAMES = ("job", "example", "lint-report", "journal-event", "evaluation", "lowering", "manifest")
+NAMES = (
+    "job",
+    "example",
+    "preference-example",
+    "reinforcement-example",
+    "lint-report",
+    "journal-event",
+    "evaluation",
+    "lowering",
+    "manifest",
+)
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -37,6 +47,14 @@ def _model(name: str) -> type[BaseModel]:
         from ftbridge.data.examples import ChatExample
 
         return ChatExample
+    if name == "preference-example":
+        from ftbridge.data.examples import PreferenceExample
+
+        return PreferenceExample
+    if name == "reinforcement-example":
+        from ftbridge.data.examples import ReinforcementExample
+
+        return ReinforcementExample
     if name == "lint-report":
         from ftbridge.data.lint.findings import LintReport
 

@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ftbridge import bridge, draft, files, view
+from ftbridge.data.convert.convert import Converted
+from ftbridge.data.convert.convert import convert as convert_file
+from ftbridge.data.convert.recipe import Recipe
+from ftbridge.data.convert.shapes import Shape
 from ftbridge.data.lint.engine import Options, Role
 from ftbridge.data.lint.engine import lint as lint_files
 from ftbridge.data.lint.findings import LintReport
@@ -123,26 +127,57 @@ def lint(
 ) -> LintReport:
     """What is wrong with fine-tuning files, line by line. `report.ok` is true when there is no error.
 
-    `roles` tell which of a job's files each is ("train" where not told), so that leakage is found. With target "local",
-    `model` counts tokens with its own tokenizer and template. Raises `UsageError` for files that cannot be read.
+    `roles` tell which of a job's files each is ("train" where not told), so that leakage is found. A local model
+    (with target "local", or a folder or file) counts tokens with its own tokenizer and template. Raises `UsageError` for
+    files that cannot be read.
     """
-    options = Options(
-        target=target, method=method, model=model, select=tuple(select), ignore=tuple(ignore), jobs=jobs
-    )
+    options = Options(target=target, method=method, model=model, select=tuple(select), ignore=tuple(ignore), jobs=jobs)
     with with_counter(options) as counted:
         return lint_files(paths, counted, roles=roles)
 
 
 @contextlib.contextmanager
 def with_counter(options: Options, *, progress: Callable[[str], None] = lambda _: None) -> Iterator[Options]:
-    """The options, counting with the local model they name, if they name one."""
-    if options.target != "local" or options.model is None:
+    """The options, counting with the local model they name: one for the local target, or a folder or file for any."""
+    if options.model is None or (options.target != "local" and not Path(options.model).exists()):
         yield options
         return
     from ftbridge.providers.local.lint_counter import local_counter
 
     with local_counter(options.model, log=files.home() / "lint.log", progress=progress) as counter:
         yield replace(options, counter=counter)
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    *,
+    shape: Shape | None = None,
+    to: Shape | None = None,
+    columns: Mapping[str, str] | None = None,
+    system: str | None = None,
+    drop: Sequence[str] = (),
+    keep: bool = False,
+    skip_bad: bool = False,
+    parse: Sequence[str] = (),
+    force: bool = False,
+) -> Converted:
+    """Turn any known format into canonical JSON Lines, and back; what `ftbridge convert` does, by the same words.
+
+    `shape` is what a record of `source` means (found out if not told), `to` what one of `out` means; `columns` maps names to
+    the columns that hold them. Raises `DataError` for records that cannot be read and fields that would be lost.
+    """
+    recipe = Recipe(
+        source=shape,
+        target=to,
+        columns=tuple((columns or {}).items()),
+        system=system,
+        drop=tuple(drop),
+        keep=keep,
+        skip_bad=skip_bad,
+        parsed=tuple(parse),
+    )
+    return convert_file(str(source), str(out), recipe, force=force)
 
 
 def load_run(name: str | Path) -> Run:

@@ -15,12 +15,14 @@ import re
 import sys
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ftbridge.errors import SpecError, UsageError
+from ftbridge.grader_schema import ANSWER, REFERENCE, Grader, StringCheckGrader
 
 Auto = Literal["auto"]
 Method = Literal["supervised", "dpo", "reinforcement"]
@@ -97,6 +99,16 @@ class Hyperparameters(SpecModel):
     )
 
 
+class WandbIntegration(SpecModel):
+    """Weights & Biases, by a key that an administrator keeps with the service."""
+
+    type: Literal["wandb"] = Field(default="wandb", description="wandb.")
+    project: str = Field(min_length=1, description="Project that the job's figures go to.")
+    name: str | None = Field(default=None, description="Display name of the W&B run; the job's id if absent.")
+    entity: str | None = Field(default=None, description="W&B team or user; the key's default if absent.")
+    tags: list[str] = Field(default=[], description="Tags of the W&B run.")
+
+
 class OpenAISpec(SpecModel):
     """Which service, and where. Keys come from the environment, never from here."""
 
@@ -106,6 +118,30 @@ class OpenAISpec(SpecModel):
     base_url: str | None = Field(default=None, description="The service's address; needed for azure and custom.")
     organization: str | None = Field(default=None, description="OpenAI-Organization header.")
     project: str | None = Field(default=None, description="OpenAI-Project header.")
+    api_version: str | None = Field(
+        default=None, min_length=1, description="Azure's classic address only: its api-version; v1 addresses need none."
+    )
+    training_type: Literal["standard", "globalStandard", "developerTier"] | None = Field(
+        default=None, description="Azure only: where training runs; open models need globalStandard."
+    )
+    deployment: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Where a tuned model must be deployed before it answers (azure, nebius): the name it is deployed under.",
+    )
+    integrations: list[WandbIntegration] = Field(
+        default=[], max_length=5, description="Where the service reports the job besides; OpenAI knows wandb."
+    )
+    grader: str | None = Field(
+        default=None,
+        description="Reinforcement only: which of evaluation.graders rewards samples; may be left out when there is one.",
+    )
+    response_format: dict[str, Any] | None = Field(
+        default=None, description="Reinforcement only: the response format that samples must keep to."
+    )
+    batch: bool = Field(
+        default=False, description="Answer test items through the Batch API: half the price, up to 24 hours."
+    )
 
     @model_validator(mode="after")
     def _some_targets_need_an_address(self) -> OpenAISpec:
@@ -195,21 +231,8 @@ class LocalSpec(SpecModel):
     )
 
 
-class StringCheckGrader(SpecModel):
-    """OpenAI's `string_check` grader."""
-
-    type: Literal["string_check"] = Field(description="string_check.")
-    name: str = Field(min_length=1, description="Name in the results.")
-    operation: Literal["eq", "ne", "like", "ilike"] = Field(
-        description="eq, ne: equal or not; like, ilike: input contains reference, with or without case."
-    )
-    input: str = Field(description="Template, usually {{sample.output_text}}.")
-    reference: str = Field(description="Template, usually {{item.reference}}.")
-
-
-Grader = StringCheckGrader
 _DEFAULT_GRADER = StringCheckGrader(
-    type="string_check", name="exact", operation="eq", input="{{sample.output_text}}", reference="{{item.reference}}"
+    type="string_check", name="exact", operation="eq", input=ANSWER, reference=REFERENCE
 )
 
 
@@ -217,7 +240,9 @@ class EvaluationSpec(SpecModel):
     """How the judge scores base and tuned answers."""
 
     graders: list[Grader] = Field(
-        default=[_DEFAULT_GRADER], min_length=1, description="OpenAI grader objects; this version scores string_check."
+        default=[_DEFAULT_GRADER],
+        min_length=1,
+        description="Grader objects in OpenAI's schemas, and three of ours; see the page on graders.",
     )
     baselines: list[Literal["zero_shot", "few_shot"]] = Field(
         default=[], description="More candidates to answer the test items before training, beside base."
@@ -409,6 +434,11 @@ def _problems(error: ValidationError, where: str) -> list[str]:
             text = "is missing."
         elif kind == "value_error":
             text = f"{problem['ctx']['error']}."
+        elif kind == "union_tag_not_found":
+            field, text = f"{field}.type", "is missing."
+        elif kind == "union_tag_invalid":
+            known = problem["ctx"]["expected_tags"].replace("'", "")
+            field, text = f"{field}.type", f"there is no type {problem['ctx']['tag']}; known types: {known}."
         else:
             text = f"{problem['msg'].removeprefix('Input ')}, not {problem['input']!r}."
         told.setdefault(field, []).append(text)
@@ -420,45 +450,57 @@ def _problems(error: ValidationError, where: str) -> list[str]:
 
 def _field(loc: tuple[int | str, ...]) -> str:
     """Dotted path of the user's keys: pydantic's names of union branches are left out."""
-    return ".".join(str(part) for part in _keys(loc)).replace(".[", "[")
+    return ".".join(_walk(loc)[0]).replace(".[", "[")
 
 
-def _keys(loc: tuple[int | str, ...]) -> list[str]:
+def _walk(loc: tuple[int | str, ...]) -> tuple[list[str], Any]:
+    """The user's keys on the way that pydantic tells, and the annotation it ends at."""
     keys: list[str] = []
     here: Any = JobSpec
     for part in loc:
+        branches = _branches(here)
+        only = branches[0] if len(branches) == 1 else None
         if isinstance(part, int):
             keys.append(f"[{part}]")
-            here = next((inner for inner in _models(here)), None)
-        elif (model := next(iter(_models(here)), None)) is not None:
-            keys.append(part)
-            here = model.model_fields[part].annotation if part in model.model_fields else None
-        elif part in ("[key]",) or not (here is None or get_origin(here) is dict):
+            here = next((get_args(branch)[0] for branch in branches if get_origin(branch) is list), None)
+        elif part == "[key]":
             continue
-        elif get_origin(here) is dict:
+        elif len(branches) > 1:
+            here = next((branch for branch in branches if _is_called(branch, part)), None)
+        elif get_origin(only) is dict:
             keys.append(part)
-            here = None
-    return keys
+            here = get_args(only)[1]
+        elif _is_model(only):
+            keys.append(part)
+            here = only.model_fields[part].annotation if part in only.model_fields else None
+    return keys, here
 
 
-def _models(annotation: Any) -> list[type[SpecModel]]:
-    """The spec models an annotation can hold, through unions, lists and Annotated."""
-    if isinstance(annotation, type) and issubclass(annotation, SpecModel):
-        return [annotation]
-    if get_origin(annotation) in (Union, list, Annotated) or str(get_origin(annotation)) == "<class 'types.UnionType'>":
-        return [model for inner in get_args(annotation) for model in _models(inner)]
-    return []
+def _branches(annotation: Any) -> list[Any]:
+    """What an annotation can hold, beside None: the branches of unions, without their marks."""
+    if get_origin(annotation) is Annotated:
+        return _branches(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [branch for inner in get_args(annotation) for branch in _branches(inner)]
+    return [] if annotation in (None, type(None)) else [annotation]
+
+
+def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _is_called(branch: Any, label: str) -> bool:
+    """Whether pydantic calls this branch of a union so: a list by its type, a model by its class or its `type`."""
+    if not _is_model(branch):
+        return get_origin(branch) is list and "list[" in label
+    tag = branch.model_fields.get("type")
+    return label == branch.__name__ or (tag is not None and label in get_args(tag.annotation))
 
 
 def _nearest(loc: tuple[int | str, ...]) -> str:
     """What to say of an unknown key: the nearest known one, or all of them."""
-    here: Any = JobSpec
-    for part in loc[:-1]:
-        models = _models(here)
-        if isinstance(part, str) and models and part in models[0].model_fields:
-            here = models[0].model_fields[part].annotation
-    models = _models(here)
-    if not models:
+    models = [branch for branch in _branches(_walk(loc[:-1])[1]) if _is_model(branch)]
+    if len(models) != 1:
         return ""
     known = list(models[0].model_fields)
     close = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.6)

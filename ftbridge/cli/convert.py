@@ -7,8 +7,10 @@ import sys
 import click
 
 from ftbridge.cli.options import talkative, verbosity
+from ftbridge.data.convert.compression import MAX_RATIO
 from ftbridge.data.convert.containers import CONTAINERS
-from ftbridge.data.convert.convert import Converted, Recipe, convert
+from ftbridge.data.convert.convert import Converted, convert
+from ftbridge.data.convert.recipe import Recipe
 from ftbridge.data.convert.shapes import SHAPES
 from ftbridge.errors import UsageError
 
@@ -24,13 +26,28 @@ def _columns(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...
 @click.argument("source", metavar="IN")
 @click.argument("out", metavar="OUT")
 @click.option("--from", "source_shape", type=click.Choice(SHAPES), help="What a record of IN means; else found out.")
-@click.option("--to", "target_shape", type=click.Choice(SHAPES), help="What a record of OUT means [chat, preference].")
+@click.option(
+    "--to",
+    "target_shape",
+    type=click.Choice(SHAPES),
+    help="What a record of OUT means [chat, preference, reinforcement].",
+)
 @click.option("--input-format", type=click.Choice(CONTAINERS), help="How IN is stored; else found out.")
 @click.option("--map", "columns", multiple=True, callback=_columns, metavar="NAME=COLUMN", help="Read COLUMN as NAME.")
 @click.option("--system", metavar="TEXT", help="A system message for conversations without one.")
-@click.option("--drop", multiple=True, metavar="FIELD", help="Let a field go that OUT cannot hold.")
-@click.option("--keep", is_flag=True, help="Keep other fields beside the messages.")
+@click.option(
+    "--drop", multiple=True, metavar="FIELD", help="Let a field go that OUT cannot hold (messages[].NAME: of messages)."
+)
+@click.option("--keep", is_flag=True, help="Keep the other fields, as the example's own.")
 @click.option("--skip-bad", is_flag=True, help="Leave out records that cannot be read, and say which.")
+@click.option("--parse", "parsed", multiple=True, metavar="COLUMN", help="Cells of this column are JSON, not text.")
+@click.option("--delimiter", metavar="CHAR", help="What parts the cells of a CSV; else found out.")
+@click.option(
+    "--max-ratio",
+    type=click.FloatRange(min=0),
+    default=MAX_RATIO,
+    help="A compressed file may unpack to this many times its size; 0 for any [250].",
+)
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document about what was done, on stdout.")
 @talkative
@@ -45,6 +62,9 @@ def command(
     drop: tuple[str, ...],
     keep: bool,
     skip_bad: bool,
+    parsed: tuple[str, ...],
+    delimiter: str | None,
+    max_ratio: float,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -60,7 +80,12 @@ def command(
         drop=drop,
         keep=keep,
         skip_bad=skip_bad,
+        parsed=parsed,
+        delimiter={"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter) if delimiter else None,
+        max_ratio=max_ratio,
     )
+    if recipe.delimiter and len(recipe.delimiter) != 1:
+        raise UsageError(f"--delimiter {delimiter}: give one character, or tab.")
     draws = sys.stderr.isatty() and verbosity() >= 0
 
     def progress(records: int) -> None:
@@ -81,8 +106,11 @@ def command(
 def _tell(done: Converted) -> None:
     for problem in done.skipped[:20]:
         click.echo(f"left out: {problem}", err=True)
-    if len(done.skipped) > 20:
-        click.echo(f"… and {len(done.skipped) - 20:,} more", err=True)
+    if done.skipped_count > 20:
+        click.echo(f"… and {done.skipped_count - 20:,} more; --json lists them.", err=True)
+    if done.json_columns:
+        names = " ".join(f"--parse {name}" for name in done.json_columns)
+        click.echo(f"note: some columns hold JSON; read {done.out} back with {names}", err=True)
     shapes = ", ".join(done.shapes)
     dropped = "".join(f"; dropped {field} from {count:,}" for field, count in done.dropped.items())
     click.echo(f"{done.out}: {done.examples:,} examples from {shapes} to {done.to}{dropped}", err=True)

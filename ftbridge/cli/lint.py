@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from ftbridge.cli.options import print_json, talkative, verbosity
-from ftbridge.data.lint.config import find_config
-from ftbridge.data.lint.engine import Linting, Options, Role
 from ftbridge.errors import UsageError
+
+if TYPE_CHECKING:
+    from ftbridge.data.lint.config import LintConfig
+    from ftbridge.data.lint.engine import Linting, Options, Role
+    from ftbridge.data.lint.findings import LintReport
+    from ftbridge.data.lint.fix import FixReport
 
 METHODS = {"sft": "supervised", "rft": "reinforcement"}
 _BAR_FROM = 20_000_000
+"""Bytes of a file from which a bar tells how far it is."""
+_TEXT_LIMIT = 100
+_KEPT = 1_000
+"""Findings of one rule and file that programs get."""
+_ALL = 10**9
 
 
 def _words(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -27,12 +38,14 @@ def _words(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...])
 @click.command(help="Find what is wrong with fine-tuning files, before anyone is paid.")
 @click.argument("paths", metavar="FILE...", nargs=-1, type=click.Path(path_type=str))
 @click.option(
-    "--method", type=click.Choice(["supervised", "dpo", "reinforcement", *METHODS]), help="Else told by the lines."
+    "--method",
+    type=click.Choice(["supervised", "dpo", "reinforcement", *METHODS]),
+    help="What the files are for; else their lines tell.",
 )
 @click.option(
-    "--target", type=click.Choice(["openai", "azure", "nebius", "local"]), help="Where the file goes [openai]."
+    "--target", type=click.Choice(["openai", "azure", "nebius", "local"]), help="Where the files go [openai]."
 )
-@click.option("--model", help="The model to train: its token limit, its vocabulary; a local one's own template.")
+@click.option("--model", help="The model to train: its token limit and vocabulary; a local one's own template.")
 @click.option("--validation", multiple=True, metavar="FILE", help="Held out for validation: leakage is looked for.")
 @click.option("--test", multiple=True, metavar="FILE", help="Held out for the judge: leakage is looked for.")
 @click.option(
@@ -41,11 +54,11 @@ def _words(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...])
 @click.option("--ignore", multiple=True, callback=_words, metavar="CODES", help="Not these rules.")
 @click.option("--fix", "fix_to", metavar="OUT", help="Write a repaired copy to OUT (a folder for several files).")
 @click.option("--explain", metavar="CODE", help="Explain a rule; `all` lists them.")
-@click.option("--format", "form", type=click.Choice(["text", "json", "github", "sarif"]), default="text")
+@click.option("--format", "form", type=click.Choice(["text", "json", "github", "sarif"]), help="For whom [text].")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("--statistics", is_flag=True, help="Only how often each rule is broken.")
-@click.option("--max-findings", type=click.IntRange(min=0), help="Findings told, 0 for all [100; 1,000 for programs].")
-@click.option("--jobs", type=click.IntRange(min=0), default=0, help="Processes; 0 is one a core.")
+@click.option("--max-findings", metavar="N", type=click.IntRange(min=0), help="Tell at most N; 0 is all [100 as text].")
+@click.option("--jobs", metavar="N", type=click.IntRange(min=0), default=0, help="Processes; 0 is one a core.")
 @talkative
 def command(
     paths: tuple[str, ...],
@@ -58,98 +71,131 @@ def command(
     ignore: tuple[str, ...],
     fix_to: str | None,
     explain: str | None,
-    form: str,
+    form: str | None,
     as_json: bool,
     statistics: bool,
     max_findings: int | None,
     jobs: int,
 ) -> int:
     """Lint; the exit code is 0, or 3 when there are errors."""
+    from ftbridge.data.lint.config import find_config
+    from ftbridge.data.lint.engine import Linting, Options
+
+    if as_json and form not in (None, "json"):
+        raise UsageError(f"--json and --format {form} are two forms.", hint="Name one.")
+    form = "json" if as_json else form or "text"
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        if form == "text":
+            sys.stdout.reconfigure(errors="backslashreplace")
+        else:
+            sys.stdout.reconfigure(encoding="utf-8")
     if explain:
         _explain(explain)
         return 0
     listed = [*paths, *validation, *test]
     if not listed:
         raise UsageError("name a file to lint, or - for standard input.", hint="ftbridge lint train.jsonl")
-    form = "json" if as_json else form
-    config = find_config(Path.cwd())
-    chosen = target or config.target or "openai"
+    config: LintConfig = find_config(Path.cwd())
     limit = max_findings if max_findings is not None else config.max_findings
     options = Options(
-        target=chosen,
+        target=target or config.target or "openai",
         method=METHODS.get(method, method) if method else config.method,  # type: ignore[arg-type]
         model=model or config.model,
         select=select or config.select,
         ignore=(*config.ignore, *ignore),
-        keep=10**9 if limit == 0 else limit or 1_000,
+        keep=_ALL if limit == 0 else limit or _KEPT,
         jobs=jobs,
         file_ignores=tuple((path, config.ignored_for(path)) for path in listed),
     )
     if fix_to:
         return _fix(listed, fix_to, options, form)
     roles = _roles(paths, validation, test)
-    with _counter(options) as options, Linting(listed, options, roles=roles, progress=_bar(form)) as linting:
-        report = _told(linting, form, limit, statistics)
-    return 0 if report.ok and report.complete else 130 if not report.complete else 3
+    bar = _Bar()
+    with _counting(options) as counting, Linting(listed, counting, roles=roles, progress=bar.show) as linting:
+        report = _told(linting, form, limit, statistics, bar)
+    return 130 if not report.complete else 0 if report.ok else 3
 
 
-def _told(linting: Linting, form: str, limit: int | None, statistics: bool) -> Any:
+def _told(linting: Linting, form: str, limit: int | None, statistics: bool, bar: _Bar) -> LintReport:
     """Lint to the end, or to Ctrl-C, and print in the form asked for; the report."""
-    from ftbridge.report.lint.machine import as_json, github, sarif
-    from ftbridge.report.lint.text import TextReport, summary
-    from ftbridge.report.lint.text import statistics as count_table
+    from rich.console import Console
+
+    from ftbridge.report.lint import machine, text
 
     console = Console(highlight=False)
     shows = form == "text" and not statistics and verbosity() >= 0
-    printed = TextReport(console, linting, None if limit == 0 else limit or 100) if shows else None
-    try:
+    printed = text.TextReport(console, linting, None if limit == 0 else limit or _TEXT_LIMIT) if shows else None
+    with contextlib.suppress(KeyboardInterrupt):
         for path, finding in linting:
             if printed:
-                _clear()
+                bar.clear()
                 printed.add(path, finding)
-    except KeyboardInterrupt:
-        pass
-    _clear()
+    bar.clear()
     report = linting.report()
-    if form == "json":
-        print(as_json(report))
-    elif form == "sarif":
-        print(json.dumps(sarif(report, linting), ensure_ascii=False, indent=2))
-    elif form == "github":
-        for line in github(report):
-            print(line)
-    elif statistics:
-        count_table(report, console)
-        console.print(summary(report))
+    if form != "text":
+        _print_for_programs(machine.at_most(report, limit) if limit else report, linting, form)
     elif printed:
         printed.finish(report)
     else:
-        console.print(summary(report))
+        if statistics:
+            text.statistics(report, console)
+        console.print(text.summary(report), soft_wrap=True)
     return report
+
+
+def _print_for_programs(report: LintReport, linting: Linting, form: str) -> None:
+    from ftbridge.report.lint import machine
+
+    if form == "json":
+        print(machine.as_json(report))
+    elif form == "sarif":
+        print(json.dumps(machine.sarif(report, linting), ensure_ascii=False, indent=2))
+    else:
+        for line in machine.github(report, linting):
+            print(line)
 
 
 def _fix(paths: list[str], out: str, options: Options, form: str) -> int:
     """Write repaired copies; tell what was done, and what is left. The exit code is that of linting the copies."""
     from ftbridge.data.lint.fix import fix_files
 
+    if form not in ("text", "json"):
+        raise UsageError(f"--fix reports as text or JSON, not as {form}.", hint=f"Lint {out} afterwards.")
     reports = fix_files(paths, out, options)
     ok = all(report.left.ok for report in reports)
     if form == "json":
         print_json({"ok": ok, "files": [report.model_dump(mode="json") for report in reports]})
-        return 0 if ok else 3
-    for report in reports:
-        for change in report.changes if verbosity() >= 0 else ():
-            at = "" if change.line is None else f":{change.line}"
-            click.echo(f"{report.path}{at} {change.did} ({change.code})")
-        if report.more_changes:
-            click.echo(f"… and {report.more_changes:,} more changes")
-        left = report.left.errors + report.left.warnings
-        told = f"; {left:,} errors and warnings are left to a person: ftbridge lint {report.out}" if left else ""
-        click.echo(f"{report.out}: {report.lines:,} lines, {report.changed:,} of them changed{told}.")
+    else:
+        _print_fixes(reports)
     return 0 if ok else 3
 
 
+def _print_fixes(reports: Iterable[FixReport]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from ftbridge.report.lint.text import STYLES, plural
+
+    console = Console(highlight=False)
+    for report in reports:
+        for change in report.changes if verbosity() >= 0 else ():
+            at = report.path if change.line is None else f"{report.path}:{change.line}"
+            console.print(Text.assemble((at, "cyan"), f" {change.did} ", (f"({change.code})", "dim")), soft_wrap=True)
+        if report.more_changes:
+            console.print(Text(f"… and {report.more_changes:,} more changes"))
+        told = Text(f"{report.out}: {plural(report.lines, 'line')}, {report.changed:,} of them mended. ")
+        left = [(report.left.errors, "error"), (report.left.warnings, "warning")]
+        kinds = [Text(plural(count, kind), style=STYLES[kind]) for count, kind in left if count]
+        if kinds:
+            told += Text("Left to a person: ") + Text(" and ").join(kinds) + Text(f" (ftbridge lint {report.out}).")
+        else:
+            told += Text("Nothing is left to a person.", style="green")
+        console.print(told, soft_wrap=True)
+
+
 def _explain(code: str) -> None:
+    from rich.console import Console
+
     from ftbridge.data.lint.select import one
     from ftbridge.data.rules import RULES
     from ftbridge.report.lint.explain import explain, rule_list
@@ -162,11 +208,14 @@ def _explain(code: str) -> None:
 
 
 def _roles(paths: tuple[str, ...], validation: tuple[str, ...], test: tuple[str, ...]) -> list[Role]:
-    """Which of a job's files each is: as told, or by their names if those differ; nothing where it is not known."""
-    if validation or test:
+    """Which of a job's files each is: as told, or by its name when nothing is told and there are several."""
+    if validation or test or len(paths) < 2:
         return [*["train"] * len(paths), *["validation"] * len(validation), *["test"] * len(test)]  # type: ignore[list-item]
-    guessed = [_role(path) for path in paths]
-    return guessed if len(set(guessed)) > 1 else []
+    roles = [_role(path) for path in paths]
+    for path, role in zip(paths, roles, strict=True):
+        if role != "train" and verbosity() >= 0:
+            click.echo(f"{path} counts as {role} data by its name; --validation and --test tell.", err=True)
+    return roles
 
 
 def _role(path: str) -> Role:
@@ -177,35 +226,47 @@ def _role(path: str) -> Role:
     return "validation" if words & {"validation", "valid", "val", "dev", "eval"} else "train"
 
 
-def _counter(options: Options) -> Any:
-    """The options, with a local model's own counter where one is named for the local target."""
+@contextlib.contextmanager
+def _counting(options: Options) -> Iterator[Options]:
+    """The options, with a local model's own counter where one is named."""
+    if options.model is None:
+        yield options
+        return
     from ftbridge.sdk import with_counter
 
-    return with_counter(options, progress=lambda text: click.echo(text, err=True) if verbosity() > 0 else None)
+    def tell(text: str) -> None:
+        if verbosity() > 0:
+            click.echo(text, err=True)
+
+    with with_counter(options, progress=tell) as counting:
+        yield counting
 
 
-def _bar(form: str) -> Callable[[str, int, int], None] | None:
-    """A line on standard error that tells how far a large file is; nothing where there is no terminal."""
-    if not sys.stderr.isatty() or verbosity() < 0:
-        return None
-    import time
+class _Bar:
+    """How far a large file is, on standard error; nothing where there is no terminal."""
 
-    told = [0.0]
+    def __init__(self) -> None:
+        self._on = sys.stderr.isatty() and verbosity() >= 0
+        self._told = 0.0
+        self._drawn = False
 
-    def show(path: str, done: int, size: int) -> None:
-        if size >= _BAR_FROM and time.monotonic() - told[0] > 0.1:
-            told[0] = time.monotonic()
-            filled = 24 * done // size
-            print(
-                f"\r{'━' * filled}{'─' * (24 - filled)} {done / size:4.0%} {path}\x1b[K",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
+    def show(self, path: str, done: int, size: int) -> None:
+        """Draw it, ten times a second at most."""
+        now = time.monotonic()
+        if not self._on or size < _BAR_FROM or now - self._told < 0.1:
+            return
+        self._told, self._drawn = now, True
+        utf = (sys.stderr.encoding or "").lower().startswith("utf")
+        full, empty = ("━", "─") if utf else ("#", "-")
+        filled = 24 * done // size
+        bar = f"{full * filled}{empty * (24 - filled)} {done / size:4.0%} {Path(path).name[:40]}"
+        self._write(f"\r{bar}\x1b[K")
 
-    return show
+    def clear(self) -> None:
+        """Make room for a line."""
+        if self._drawn:
+            self._drawn = False
+            self._write("\r\x1b[K")
 
-
-def _clear() -> None:
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    def _write(self, text: Any) -> None:
+        print(text, end="", file=sys.stderr, flush=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ftbridge import files
-from ftbridge.runs.run import Run
-from ftbridge.runs.store import find
+if TYPE_CHECKING:
+    from ftbridge.runs.run import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
 _verbosity = 0
@@ -43,6 +42,9 @@ run_argument = click.argument("run", metavar="RUN")
 
 def find_run(name: str) -> Run:
     """The run with this id, unique prefix, folder, or `latest`."""
+    from ftbridge import files
+    from ftbridge.runs.store import find
+
     return find(files.home(), name)
 
 

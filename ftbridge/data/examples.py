@@ -1,53 +1,71 @@
-"""Typed examples: one line of a supervised chat dataset, as OpenAI publishes it, read and written back without loss.
+"""Typed examples: one line of a fine-tuning dataset, as OpenAI publishes it, read and written back without loss.
 
-Unknown keys are kept (graders see them as `item.*`). The checks here are those without which an example means nothing;
-advice belongs to the linter.
+    method          a line                                                                          type
+    supervised      {messages, tools?, parallel_tool_calls?, functions?, …}                         ChatExample
+    dpo             {input: {messages, tools?, parallel_tool_calls?}, preferred_output,
+                     non_preferred_output}: each output one assistant message                       PreferenceExample
+    reinforcement   {messages, tools?, …}: the last message is the user's                           ReinforcementExample
+
+Unknown keys are kept (graders see those of a line as `item.*`). The checks here are those without which an example means
+nothing; advice belongs to the linter. Sources: OpenAI's supervised, preference and reinforcement guides, and its published
+schemas `FineTuneChatRequestInput`, `FineTunePreferenceRequestInput` and `FineTuneReinforcementRequestInput`.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal, overload
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+Method = Literal["supervised", "dpo", "reinforcement"]
 
 
-class Part(BaseModel):
-    """A content part: text, refusal or image_url. Only text and refusal can be rendered locally."""
+class _Open(BaseModel):
+    """Frozen, and open: keys that are not known are kept, after those that are."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class Part(_Open):
+    """A content part: text, refusal or image_url. Only text and refusal can be rendered locally."""
+
     type: str
     text: str | None = None
     refusal: str | None = None
 
+    @property
+    def image_url(self) -> str | None:
+        """The address of an image part: https, or data: with the image itself."""
+        image = (self.model_extra or {}).get("image_url")
+        url = image.get("url") if isinstance(image, dict) else None
+        return url if self.type == "image_url" and isinstance(url, str) else None
 
-class FunctionCall(BaseModel):
+
+class FunctionCall(_Open):
     """A function's name and its arguments: a JSON string as OpenAI writes them, or an object as templates want them."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
     name: str
     arguments: str | dict[str, Any]
 
 
-class ToolCall(BaseModel):
+class ToolCall(_Open):
     """One call of a tool by the assistant."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
     id: str | None = None
     type: Literal["function"] = "function"
     function: FunctionCall
 
 
-class Message(BaseModel):
+class Message(_Open):
     """One message. `weight` 0 keeps an assistant message out of the loss; absent or 1 trains it."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
     role: Role
     content: str | list[Part] | None = None
     name: str | None = None
-    weight: Literal[0, 1] | None = None
+    weight: Annotated[int, Field(ge=0, le=1)] | None = None
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
@@ -66,19 +84,35 @@ class Message(BaseModel):
         return self.content or self.refusal or ""
 
 
-class ChatExample(BaseModel):
-    """One supervised example: messages, and the tools they may call."""
+class _Line(_Open):
+    """What every kind of example can do."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    def document(self) -> dict[str, Any]:
+        """The line as JSON values: known keys in the order of these classes, then the others as given."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    def canonical(self) -> str:
+        """One line of JSON: the document, nothing added or lost."""
+        return json.dumps(self.document(), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """The line's own fields, beside those of its kind."""
+        return dict(self.model_extra or {})
+
+
+class ChatExample(_Line):
+    """One supervised example: messages, the last of them the answer to learn, and the tools they may call."""
+
     messages: Annotated[list[Message], Field(min_length=1)]
     tools: list[dict[str, Any]] | None = None
     parallel_tool_calls: bool | None = None
 
-    def canonical(self) -> str:
-        """One line of JSON: known keys in the order of these classes, then the others as given; nothing added or lost."""
-        return json.dumps(
-            self.model_dump(mode="json", exclude_unset=True), ensure_ascii=False, separators=(",", ":"), allow_nan=False
-        )
+    @property
+    def functions(self) -> list[dict[str, Any]]:
+        """Tools written in the deprecated way; empty where there are none."""
+        given = (self.model_extra or {}).get("functions")
+        return [function for function in given if isinstance(function, dict)] if isinstance(given, list) else []
 
     @property
     def prompt(self) -> list[Message]:
@@ -90,10 +124,65 @@ class ChatExample(BaseModel):
         """The last message."""
         return self.messages[-1]
 
+
+class PreferenceInput(_Open):
+    """What both answers of a preference reply to."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    tools: list[dict[str, Any]] | None = None
+    parallel_tool_calls: bool | None = None
+
+
+_Output = Annotated[list[Message], Field(min_length=1, max_length=1)]
+
+
+class PreferenceExample(_Line):
+    """One preference: an input and two answers to it. Each output is a list of one assistant message."""
+
+    input: PreferenceInput
+    preferred_output: _Output
+    non_preferred_output: _Output
+
     @property
-    def extra(self) -> dict[str, Any]:
-        """The item's own fields, beside messages and tools."""
-        return dict(self.model_extra or {})
+    def prompt(self) -> list[Message]:
+        """What both answers reply to."""
+        return self.input.messages
+
+    @property
+    def tools(self) -> list[dict[str, Any]] | None:
+        """The tools that the answers may call."""
+        return self.input.tools
+
+    @property
+    def preferred(self) -> Message:
+        """The better answer."""
+        return self.preferred_output[0]
+
+    @property
+    def non_preferred(self) -> Message:
+        """The worse answer."""
+        return self.non_preferred_output[0]
+
+
+class ReinforcementExample(_Line):
+    """One item to practise on: messages that end with the user's, tools, and fields of its own for graders."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    tools: list[dict[str, Any]] | None = None
+
+    @property
+    def prompt(self) -> list[Message]:
+        """All messages; the model writes the next one."""
+        return self.messages
+
+
+Example = ChatExample | PreferenceExample | ReinforcementExample
+
+_TYPES: dict[Method, type[Example]] = {
+    "supervised": ChatExample,
+    "dpo": PreferenceExample,
+    "reinforcement": ReinforcementExample,
+}
 
 
 class ExampleError(ValueError):
@@ -104,52 +193,89 @@ class ExampleError(ValueError):
         self.problems = problems
 
 
-def parse_example(document: object) -> ChatExample:
-    """Check one parsed line and type it. Raises `ExampleError` naming each field."""
+@overload
+def parse_example(document: object, method: Literal["supervised"] = "supervised") -> ChatExample: ...
+@overload
+def parse_example(document: object, method: Literal["dpo"]) -> PreferenceExample: ...
+@overload
+def parse_example(document: object, method: Literal["reinforcement"]) -> ReinforcementExample: ...
+@overload
+def parse_example(document: object, method: Method) -> Example: ...
+def parse_example(document: object, method: Method = "supervised") -> Example:
+    """Check one parsed line and type it for its method. Raises `ExampleError` naming each field."""
     if not isinstance(document, dict):
-        raise ExampleError([("", f"is {_kind(document)}; each example is a JSON object with a messages list.")])
-    if "messages" not in document:
-        hint = ""
-        if {"prompt", "completion"} <= document.keys():
-            hint = " This looks like the old prompt and completion format."
-        elif "preferred_output" in document:
-            hint = " This looks like preference data, for method dpo."
-        raise ExampleError([("messages", f"is missing.{hint}")])
+        raise ExampleError([("", f"is {_kind(document)}; each example is a JSON object with {_WANTED[method]}.")])
+    needed = "input" if method == "dpo" else "messages"
+    if needed not in document:
+        raise ExampleError([(needed, f"is missing.{_other_kind(document, method)}")])
     try:
-        example = ChatExample.model_validate(document, strict=True)
+        example = _TYPES[method].model_validate(document, strict=True)
     except ValidationError as error:
         raise ExampleError([_problem(item) for item in error.errors()]) from None
-    if problems := _meaning(example):
+    if problems := list(_meaning(example)):
         raise ExampleError(problems)
     return example
 
 
-def _meaning(example: ChatExample) -> list[tuple[str, str]]:
-    """Problems that types cannot see. Sources: OpenAI's supervised guide and its published per-line schema."""
-    problems: list[tuple[str, str]] = []
-    for index, message in enumerate(example.messages):
-        at = f"messages[{index}]"
+# What types cannot see
+
+_WANTED = {
+    "supervised": "a messages list",
+    "dpo": "input, preferred_output and non_preferred_output",
+    "reinforcement": "a messages list",
+}
+
+_Problems = Iterator[tuple[str, str]]
+
+
+def _meaning(example: Example) -> _Problems:
+    if isinstance(example, PreferenceExample):
+        yield from _messages(example.input.messages, "input.messages")
+        for field in ("preferred_output", "non_preferred_output"):
+            output: list[Message] = getattr(example, field)
+            yield from _messages(output, field)
+            if output[0].role != "assistant":
+                yield f"{field}[0].role", f"is {output[0].role}; an output is one assistant message."
+        return
+    yield from _messages(example.messages, "messages")
+    last = example.messages[-1]
+    at = f"messages[{len(example.messages) - 1}].role"
+    if isinstance(example, ReinforcementExample):
+        if last.role != "user":
+            yield at, f"is {last.role}; the last message is the user's, which the model learns to answer."
+    elif last.role != "assistant":
+        yield at, f"is {last.role}; the last message is the answer to learn."
+    elif not any(message.trained for message in example.messages):
+        yield "messages", "has no assistant message with a weight other than 0: nothing to train on."
+
+
+def _messages(messages: Sequence[Message], field: str) -> _Problems:
+    for index, message in enumerate(messages):
+        at = f"{field}[{index}]"
         calls = message.tool_calls or message.function_call
         if message.content is None and not calls and message.refusal is None:
             hint = " but the message has no tool_calls" if message.role == "assistant" else ""
-            problems.append((f"{at}.content", f"is null{hint}. Give it text, or remove the message. (FTB021)"))
+            yield f"{at}.content", f"is null{hint}. Give it text, or remove the message. (FTB021)"
         if message.role == "tool" and not message.tool_call_id:
-            problems.append((f"{at}.tool_call_id", "is missing. Name the call this result answers."))
+            yield f"{at}.tool_call_id", "is missing. Name the call this result answers."
         if message.tool_calls is not None and not message.tool_calls:
-            problems.append((f"{at}.tool_calls", "is empty. Remove the key, or list the calls."))
+            yield f"{at}.tool_calls", "is empty. Remove the key, or list the calls."
         if message.weight is not None and message.role != "assistant":
-            problems.append((f"{at}.weight", f"belongs to assistant messages, not to {message.role}."))
+            yield f"{at}.weight", f"belongs to assistant messages, not to {message.role}."
         for part_index, part in enumerate(message.content if isinstance(message.content, list) else []):
             if part.type == "text" and part.text is None:
-                problems.append((f"{at}.content[{part_index}].text", "is missing."))
-    if example.messages[-1].role != "assistant":
-        role = example.messages[-1].role
-        problems.append(
-            (f"messages[{len(example.messages) - 1}].role", f"is {role}; the last message is the answer to learn.")
-        )
-    elif not any(message.trained for message in example.messages):
-        problems.append(("messages", "has no assistant message with a weight other than 0: nothing to train on."))
-    return problems
+                yield f"{at}.content[{part_index}].text", "is missing."
+
+
+def _other_kind(document: dict[str, Any], method: Method) -> str:
+    """What a line without its method's first key may be instead."""
+    if {"prompt", "completion"} <= document.keys():
+        return " This looks like the old prompt and completion format."
+    if "preferred_output" in document and method != "dpo":
+        return " This looks like preference data, for method dpo."
+    if "messages" in document and method == "dpo":
+        return " This looks like chat data, for method supervised or reinforcement."
+    return ""
 
 
 def _problem(item: Any) -> tuple[str, str]:
@@ -163,6 +289,8 @@ def _problem(item: Any) -> tuple[str, str]:
             field += f".{part}" if field else str(part)
     if item["type"] == "missing":
         return field, "is missing."
+    if field in ("preferred_output", "non_preferred_output") and item["type"] in ("too_long", "too_short"):
+        return field, f"has {len(item['input'])} messages; an output is one assistant message."
     value = json.dumps(item["input"], ensure_ascii=False, default=str)
     shown = value if len(value) <= 40 else value[:37] + "..."
     return field, f"{item['msg'].removeprefix('Input ').rstrip('.')}, not {shown}."

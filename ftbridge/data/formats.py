@@ -1,38 +1,33 @@
 """From a source to typed examples: find the files (path, glob, https, hf://), read them, name every bad line.
 
 A source becomes files, a file becomes documents with line numbers, a document becomes a `SourcedExample`; what goes
-wrong on the way becomes a problem, and all problems of a source come in one `DataError`.
+wrong on the way becomes a problem, and all problems of a source come in one `DataError`. Whatever `ftbridge convert` reads
+is read here too: CSV, TSV, Parquet, compressed files, and records of other shapes (alpaca, ShareGPT, chosen and rejected, …).
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Generic, Literal, TypeVar
 
-from ftbridge.data.examples import ChatExample, ExampleError, parse_example
+from ftbridge.data.convert.containers import Reading, read_records
+from ftbridge.data.convert.shapes import METHODS, ShapeError, detect, read
+from ftbridge.data.examples import Example, ExampleError, Method, parse_example
 from ftbridge.data.sources import find_files, opened
-from ftbridge.errors import DataError
+from ftbridge.errors import DataError, UsageError
 
 _SHOWN = 20
-_TRUNCATED = " The text ends there: the file looks truncated."
-_SIGNATURES = {
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
-    b"\x1f\x8b": "compressed with gzip",
-    b"PK\x03\x04": "a zip archive",
-    b"PAR1": "a Parquet file",
-}
+
+E = TypeVar("E", bound=Example, covariant=True)
 
 
 @dataclass(frozen=True)
-class SourcedExample:
-    """An example and where it stands: `file` as the user would name it, `line` counted from 1."""
+class SourcedExample(Generic[E]):
+    """An example and where it stands: `file` as the user would name it, `line` counted from 1 (a Parquet file's row)."""
 
-    example: ChatExample
+    example: E
     file: str
     line: int
 
@@ -43,60 +38,58 @@ class SourcedExample:
 
 
 def read_examples(
-    source: str | list[str], *, base: Path, format: Literal["auto", "jsonl", "json"] = "auto"
-) -> list[SourcedExample]:
+    source: str | list[str],
+    *,
+    base: Path,
+    format: Literal["auto", "jsonl", "json"] = "auto",
+    method: Method = "supervised",
+) -> list[SourcedExample[Example]]:
     """Read every example of a source, in the order of its files and lines; a file that is named twice is read once.
 
     A source is a path or glob relative to `base`, an http or https URL, hf://datasets/OWNER/NAME/FILE[@REVISION], or a
-    list of these. Raises `UsageError` when a file cannot be found or fetched, `FtbridgeError` when the network fails
-    three times, and `DataError` with every problem of every line.
+    list of these. `auto` tells files by their content and ending; jsonl and json are believed. Fields of a record that its
+    shape does not know stay with the example as its own, except in a preference, which has none.
+
+    Raises `UsageError` when a file cannot be found or fetched or is plainly for another method, `FtbridgeError` when the
+    network fails three times, and `DataError` with every problem of every line.
     """
-    examples: list[SourcedExample] = []
+    examples: list[SourcedExample[Example]] = []
     problems: list[str] = []
     for file in find_files([source] if isinstance(source, str) else source, base):
         with opened(file) as stream:
-            _read_file(stream, file.label, format, examples, problems)
+            _read_file(stream, file.label, format, method, examples, problems)
     if problems:
         raise data_error(problems)
     return examples
 
 
-def data_error(problems: Sequence[str]) -> DataError:
-    """One error for all problems of a dataset; the message shows the first 20 and counts the rest."""
+def data_error(problems: Sequence[str], total: int | None = None) -> DataError:
+    """One error for all problems of a dataset; the message shows the first 20 and counts the rest (of `total`, if given)."""
+    total = total or len(problems)
     shown = [f"  {problem}" for problem in problems[:_SHOWN]]
-    if len(problems) > _SHOWN:
-        shown.append(f"  … and {len(problems) - _SHOWN:,} more")
-    count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
+    if total > len(shown):
+        shown.append(f"  … and {total - len(shown):,} more")
+    count = "1 problem" if total == 1 else f"{total:,} problems"
     return DataError("\n".join([f"{count} in the data:", *shown]), problems=problems)
 
 
-# Reading one file
-
-
-class _Unreadable(ValueError):
-    """A line or file that holds no usable JSON; the text says why."""
-
-
-def _read_file(stream: BinaryIO, label: str, format: str, examples: list[SourcedExample], problems: list[str]) -> None:
-    first = _first_line(stream)
-    signature = next((kind for start, kind in _SIGNATURES.items() if first.startswith(start)), None)
-    if signature:
-        problems.append(f"{label} is {signature}; ftbridge reads JSON Lines or JSON in UTF-8.")
-        return
-    if not first:
-        problems.append(f"{label} is empty; it holds no examples.")
-        return
-    array = format == "json" or (format == "auto" and first.lstrip().startswith(b"["))
-    if not array and first.strip() == b"{":
-        problems.append(f"{label}:1 opens an object over several lines; JSON Lines has one example a line.")
-        return
+def _read_file(
+    stream: BinaryIO,
+    label: str,
+    format: Literal["auto", "jsonl", "json"],
+    method: Method,
+    examples: list[SourcedExample[Example]],
+    problems: list[str],
+) -> None:
     before = len(examples), len(problems)
-    for line, document in _array(stream) if array else _lines(stream):
-        if isinstance(document, _Unreadable):
-            problems.append(f"{label}:{line} {document}")
+    for line, document, problem in read_records(stream, label, Reading(None if format == "auto" else format)):
+        if problem is not None:
+            problems.append(f"{label}:{line} {problem}" if line else f"{label} {problem}")
             continue
+        if (len(examples), len(problems)) == before:
+            _refuse_other_method(document, label, method)
         try:
-            example = parse_example(document)
+            example = parse_example(_in_shape(document, method), method)
             example.canonical().encode()
         except ExampleError as error:
             problems += [f"{label}:{line} {field}{' ' if field else ''}{text}" for field, text in error.problems]
@@ -106,132 +99,46 @@ def _read_file(stream: BinaryIO, label: str, format: str, examples: list[Sourced
             problems.append(f"{label}:{line} is nested too deeply to be written again.")
         else:
             examples.append(SourcedExample(example, label, line))
-    if (len(examples), len(problems)) == before:
-        problems.append(f"{label} is an empty list; it holds no examples.")
 
 
-def _first_line(stream: BinaryIO) -> bytes:
-    """The first line that is not blank, without a byte order mark; empty when there is none."""
-    for raw in stream:
-        if line := raw.removeprefix(b"\xef\xbb\xbf"):
-            if not line.strip():
-                continue
-            stream.seek(0)
-            return line
-    return b""
+# From a document to an example of the method
 
 
-def _lines(stream: BinaryIO) -> Iterator[tuple[int, object]]:
-    """Each line's number and its document or what is wrong. Only a line feed ends a line: a text may hold U+2028."""
-    for number, raw in enumerate(stream, start=1):
-        raw = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-        if not raw.strip():
-            continue
-        try:
-            yield number, _parse(raw.rstrip().decode())
-        except UnicodeDecodeError as error:
-            cut = error.reason == "unexpected end of data" and not raw.endswith(b"\n")
-            yield number, _Unreadable(f"{_not_utf8(error)[1]}{_TRUNCATED if cut else ''}")
-        except json.JSONDecodeError as error:
-            cut = _is_cut(error) and not raw.endswith(b"\n")
-            yield number, _Unreadable(f"{_json_problem(error)}{_TRUNCATED if cut else ''}")
-        except _Unreadable as error:
-            yield number, error
-
-
-def _array(stream: BinaryIO) -> Iterator[tuple[int, object]]:
-    """The same for one JSON array: each element with the line it begins on. Broken JSON ends the reading."""
-    try:
-        text = stream.read().removeprefix(b"\xef\xbb\xbf").rstrip().decode()
-    except UnicodeDecodeError as error:
-        lines_down, problem = _not_utf8(error)
-        yield 1 + lines_down, problem
+def _refuse_other_method(document: object, label: str, method: Method) -> None:
+    """A file of preferences is not for a chat method, nor the other way round: one error, not one for each line."""
+    if not isinstance(document, dict):
         return
-    position, line = _next(text, 0), 1
-    if text[position] != "[":
-        yield 1 + text.count("\n", 0, position), _Unreadable("is not a JSON array; format json is a list of examples.")
+    preferences = "preferred_output" in document and "input" in document
+    if preferences and method != "dpo":
+        what, needs = "preferences", "dpo"
+    elif "messages" in document and not preferences and "input" not in document and method == "dpo":
+        what, needs = "chats", "supervised"
+    else:
         return
-    counted, position = 0, _next(text, position + 1)
-    while text[position : position + 1] != "]":
-        line, counted = line + text.count("\n", counted, position), position
-        try:
-            try:
-                document, position = _DECODER.raw_decode(text, position)
-            except _Unreadable as error:  # valid JSON that an example may not hold: pass over it and go on
-                document, position = error, json.JSONDecoder().raw_decode(text, position)[1]
-            yield line, document
-            position = _separator(text, _next(text, position))
-        except json.JSONDecodeError as error:
-            yield error.lineno, _Unreadable(f"{_json_problem(error)}{_TRUNCATED if _is_cut(error) else ''}")
-            return
-        except (ValueError, RecursionError) as error:
-            yield line, _Unreadable("is nested too deeply." if isinstance(error, RecursionError) else f"{error}")
-            return
-    if (end := _next(text, position + 1)) < len(text):
-        yield 1 + text.count("\n", 0, end), _Unreadable("goes on after the end of the JSON array.")
+    raise UsageError(
+        f"{label} holds {what}, which are not data for method {method}.",
+        hint=f"Set method: {needs}, or give data for {method}: {_LINES[method]}.",
+    )
 
 
-def _next(text: str, position: int) -> int:
-    while position < len(text) and text[position] in " \t\r\n":
-        position += 1
-    return position
+_LINES: dict[Method, str] = {
+    "supervised": "lines with messages that end with the assistant's",
+    "dpo": "lines with input, preferred_output and non_preferred_output",
+    "reinforcement": "lines with messages that end with the user's",
+}
 
 
-def _separator(text: str, position: int) -> int:
-    """The start of the next element, or the closing bracket."""
-    if text[position : position + 1] == ",":
-        after = _next(text, position + 1)
-        if text[after : after + 1] != "]":
-            return after
-        raise json.JSONDecodeError("Illegal trailing comma before end of array", text, position)
-    if text[position : position + 1] != "]":
-        raise json.JSONDecodeError("Expecting ',' delimiter", text, position)
-    return position
-
-
-def _not_utf8(error: UnicodeDecodeError) -> tuple[int, _Unreadable]:
-    """How many lines down the bad byte is, and what is wrong."""
-    before = error.object[: error.start]
-    byte = error.start - before.rfind(b"\n")
-    return before.count(b"\n"), _Unreadable(f"is not UTF-8 at byte {byte} (0x{error.object[error.start]:02x}).")
-
-
-def _parse(text: str) -> object:
+def _in_shape(document: object, method: Method) -> object:
+    """A record of another shape in the one that its method has; anything else as it is, for `parse_example` to judge."""
+    if not isinstance(document, dict) or {"messages", "preferred_output"} & document.keys():
+        return document
+    shape = detect(document)
+    if shape is None or (METHODS.get(shape) == "dpo") != (method == "dpo"):
+        return document
     try:
-        return _DECODER.decode(text)
-    except json.JSONDecodeError:
-        raise
-    except RecursionError:
-        raise _Unreadable("is nested too deeply.") from None
-    except ValueError as error:
-        raise _Unreadable(str(error)) from None
-
-
-def _json_problem(error: json.JSONDecodeError) -> str:
-    if error.msg == "Extra data":
-        return f"goes on after its JSON ends, at column {error.colno}; each line holds one example."
-    return f"is not valid JSON at column {error.colno}: {error.msg[0].lower()}{error.msg[1:]}."
-
-
-def _is_cut(error: json.JSONDecodeError) -> bool:
-    """Whether the text ended too early, rather than being wrong."""
-    return error.pos >= len(error.doc) or error.msg.startswith("Unterminated string")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise _Unreadable(f'has the key "{twice}" twice in one object; only one of the two could be kept.')
-    return document
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise _Unreadable(f"holds {text}, which is not a number JSON can hold.")
-    return number
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
+        example, left = read(document, shape)
+    except ShapeError as error:
+        raise ExampleError([("", f"{error} ({shape}).")]) from None
+    if left and method == "dpo":
+        raise ExampleError([(key, "has no place in a preference. Convert the file, with --drop.") for key in left])
+    return {**example, **left}

@@ -17,16 +17,17 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ftbridge.data.examples import ChatExample, Message
+from ftbridge.data.examples import ChatExample, Example, Message, PreferenceExample, ReinforcementExample
 from ftbridge.data.formats import SourcedExample, data_error, read_examples
-from ftbridge.data.tokens import count_tokens
-from ftbridge.errors import DataError, UsageError
+from ftbridge.data.tokens import count_texts, example_texts
+from ftbridge.errors import DataError
 from ftbridge.files import sha256_bytes, sha256_file, write_bytes, write_json, write_text
 from ftbridge.spec import JobSpec
 
 SplitName = Literal["train", "validation", "test"]
 _NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
 _PAIRS_SHOWN = 10
+_Sourced = SourcedExample[Example]
 
 
 class Split(BaseModel):
@@ -54,11 +55,9 @@ def prepare(spec: JobSpec, *, base: Path, out: Path) -> Manifest:
 
     Does nothing, and reads no source, when `out` already holds what this data section and seed asked for, unharmed.
     Raises `DataError` for bad lines, fewer than 2 training examples, a validation split that is empty, and test or
-    validation examples whose prompt is also trained on; `UsageError` for sources that cannot be found.
+    validation examples whose prompt is also trained on; `UsageError` for sources that cannot be found, or hold examples of
+    another method.
     """
-    if spec.method != "supervised":
-        hint = "Set method: supervised."
-        raise UsageError(f"method {spec.method}: this version reads supervised data only.", hint=hint)
     recipe = _recipe(spec)
     if standing := _standing(out, recipe):
         return standing
@@ -88,14 +87,14 @@ def origin(out: Path, split: str) -> list[str]:
     return lines[split]
 
 
-def hold_out(examples: Sequence[ChatExample], fraction: float, seed: int) -> list[int]:
+def hold_out(examples: Sequence[Example], fraction: float, seed: int) -> list[int]:
     """Indices (ascending) of the examples to hold out: `fraction` of them, rounded half up, at least 1.
 
     Rank: examples are taken in the order of SHA-256(seed, canonical line), so the choice depends neither on Python's
     random numbers nor on the order of the file. Copies: examples with the same messages and tools stay together.
-    Strata: with 2 to 20 distinct answers, each on at least 2 different examples, every answer gives its share by
-    largest remainders (Hamilton's method) and keeps at least one example in training. Empty when nothing can be held
-    out without splitting copies.
+    Strata: with 2 to 20 distinct answers (of preferences the preferred one; reinforcement items have none), each on at
+    least 2 different examples, every answer gives its share by largest remainders (Hamilton's method) and keeps at least
+    one example in training. Empty when nothing can be held out without splitting copies.
     """
     groups = _groups(examples, seed)
     wanted = max(1, int(len(examples) * fraction + 0.5))
@@ -110,7 +109,7 @@ def hold_out(examples: Sequence[ChatExample], fraction: float, seed: int) -> lis
 _Group = list[int]
 
 
-def _groups(examples: Sequence[ChatExample], seed: int) -> list[_Group]:
+def _groups(examples: Sequence[Example], seed: int) -> list[_Group]:
     """Indices of examples that are copies of each other, in the order of their rank."""
     members: dict[str, _Group] = {}
     for index, example in enumerate(examples):
@@ -122,11 +121,11 @@ def _groups(examples: Sequence[ChatExample], seed: int) -> list[_Group]:
     return sorted(members.values(), key=rank)
 
 
-def _shares(groups: list[_Group], wanted: int, examples: Sequence[ChatExample]) -> Iterator[tuple[list[_Group], int]]:
+def _shares(groups: list[_Group], wanted: int, examples: Sequence[Example]) -> Iterator[tuple[list[_Group], int]]:
     """Each stratum and how many of its examples to hold out; one stratum where answers are not labels."""
     strata: dict[str, list[_Group]] = {}
     for group in groups:
-        strata.setdefault(examples[group[0]].answer.text, []).append(group)
+        strata.setdefault(_answer(examples[group[0]]), []).append(group)
     if not (2 <= len(strata) <= 20 and all(len(stratum) >= 2 for stratum in strata.values())):
         yield groups, wanted
         return
@@ -149,7 +148,7 @@ def _take(stratum: list[_Group], share: int) -> Iterator[_Group]:
             yield group
 
 
-def _held_out(train: list[SourcedExample], fraction: float, seed: int) -> dict[SplitName, list[SourcedExample]]:
+def _held_out(train: list[_Sourced], fraction: float, seed: int) -> dict[SplitName, list[_Sourced]]:
     held = set(hold_out([item.example for item in train], fraction, seed))
     if not held:
         raise DataError(
@@ -170,16 +169,16 @@ def _held_out(train: list[SourcedExample], fraction: float, seed: int) -> dict[S
 # Reading and refusing
 
 
-def _read(spec: JobSpec, base: Path) -> dict[SplitName, list[SourcedExample]]:
+def _read(spec: JobSpec, base: Path) -> dict[SplitName, list[_Sourced]]:
     """Every split the spec names files for; the bad lines of all of them in one error."""
     sources: dict[SplitName, str | list[str] | None] = {"train": spec.data.train, "test": spec.data.test}
     sources["validation"] = spec.data.validation if isinstance(spec.data.validation, str) else None
-    splits: dict[SplitName, list[SourcedExample]] = {}
+    splits: dict[SplitName, list[_Sourced]] = {}
     problems: list[str] = []
     for name in _NAMES:
         source = sources[name]
         try:
-            splits[name] = read_examples(source, base=base, format=spec.data.format) if source is not None else []
+            splits[name] = _read_source(source, spec, base) if source is not None else []
         except DataError as error:
             problems += error.problems
     if problems:
@@ -192,7 +191,11 @@ def _read(spec: JobSpec, base: Path) -> dict[SplitName, list[SourcedExample]]:
     return splits
 
 
-def _refuse_overlap(name: SplitName, examples: list[SourcedExample], train: list[SourcedExample]) -> None:
+def _read_source(source: str | list[str], spec: JobSpec, base: Path) -> list[_Sourced]:
+    return read_examples(source, base=base, format=spec.data.format, method=spec.method)
+
+
+def _refuse_overlap(name: SplitName, examples: list[_Sourced], train: list[_Sourced]) -> None:
     pairs = _overlap(examples, train)
     if not pairs:
         return
@@ -211,40 +214,17 @@ def _refuse_overlap(name: SplitName, examples: list[SourcedExample], train: list
     )
 
 
-def _overlap(
-    examples: list[SourcedExample], train: list[SourcedExample]
-) -> list[tuple[SourcedExample, SourcedExample]]:
+def _overlap(examples: list[_Sourced], train: list[_Sourced]) -> list[tuple[_Sourced, _Sourced]]:
     """Examples whose prompt is trained on, each with the first training example that does."""
-    trained: dict[bytes, SourcedExample] = {}
+    trained: dict[bytes, _Sourced] = {}
     for item in train if examples else []:
-        for message, prompt in zip(item.example.messages, _prompts(item.example), strict=True):
-            if message.trained:
-                trained.setdefault(prompt, item)
-    asked = [(item, _prompts(item.example)[-1]) for item in examples]
+        for prompt in _trained_prompts(item.example):
+            trained.setdefault(prompt, item)
+    asked = [(item, _asked_prompt(item.example)) for item in examples]
     return [(item, trained[prompt]) for item, prompt in asked if prompt in trained]
 
 
-def _prompts(example: ChatExample) -> list[bytes]:
-    """For each message a digest of those before it; of the message itself for the first, which has no prompt."""
-    digest = hashlib.sha256()
-    after: list[bytes] = []
-    for message in example.messages:
-        digest.update(_meaning(message).encode() + b"\n")
-        after.append(digest.digest())
-    return [after[0], *after[:-1]]
-
-
-def _meaning(message: Message) -> str:
-    """A message's text for comparison: keys in one order, absent and null alike, and no weight."""
-    return json.dumps(message.model_dump(mode="json", exclude={"weight"}, exclude_none=True), sort_keys=True)
-
-
-def _content(example: ChatExample) -> str:
-    """What makes two examples copies: the same messages and tools, whatever their other fields."""
-    return "\n".join([json.dumps(example.tools or [], sort_keys=True), *map(_meaning, example.messages)])
-
-
-def _size_notes(train: list[SourcedExample]) -> list[str]:
+def _size_notes(train: list[_Sourced]) -> list[str]:
     notes: list[str] = []
     if len(train) < 10:
         notes.append(f"{len(train)} training examples: OpenAI refuses a file with fewer than 10.")
@@ -256,7 +236,7 @@ def _size_notes(train: list[SourcedExample]) -> list[str]:
     return notes
 
 
-def _shared_notes(splits: dict[SplitName, list[SourcedExample]]) -> list[str]:
+def _shared_notes(splits: dict[SplitName, list[_Sourced]]) -> list[str]:
     notes: list[str] = []
     if shared := len(_overlap(splits["validation"], splits["train"])):
         total = len(splits["validation"])
@@ -267,10 +247,79 @@ def _shared_notes(splits: dict[SplitName, list[SourcedExample]]) -> list[str]:
     return notes
 
 
+# What an example is, whatever its method
+
+
+def _answer(example: Example) -> str:
+    """The text that may be a label."""
+    if isinstance(example, PreferenceExample):
+        return example.preferred.text
+    return "" if isinstance(example, ReinforcementExample) else example.answer.text
+
+
+def _trained_prompts(example: Example) -> list[bytes]:
+    """Digests of every prompt that an answer is trained for: all turns of a chat, the whole input of the others."""
+    if isinstance(example, ChatExample):
+        prompts = zip(example.messages, _prompts(example.messages), strict=True)
+        return [prompt for message, prompt in prompts if message.trained]
+    return [_asked_prompt(example)]
+
+
+def _asked_prompt(example: Example) -> bytes:
+    """The digest of the messages that an answer is wanted for."""
+    if isinstance(example, ChatExample):
+        return _prompts(example.messages)[-1]
+    return _digests(example.prompt)[-1]
+
+
+def _prompts(messages: Sequence[Message]) -> list[bytes]:
+    """For each message a digest of those before it; of the message itself for the first, which has no prompt."""
+    after = _digests(messages)
+    return [after[0], *after[:-1]]
+
+
+def _digests(messages: Sequence[Message]) -> list[bytes]:
+    """For each message a digest of it and those before it."""
+    digest = hashlib.sha256()
+    after: list[bytes] = []
+    for message in messages:
+        digest.update(_meaning(message).encode() + b"\n")
+        after.append(digest.digest())
+    return after
+
+
+def _meaning(message: Message) -> str:
+    """A message's text for comparison: keys in one order, absent and null alike, and no weight."""
+    return json.dumps(message.model_dump(mode="json", exclude={"weight"}, exclude_none=True), sort_keys=True)
+
+
+def _content(example: Example) -> str:
+    """What makes two examples copies: the same messages and tools, whatever their other fields."""
+    return "\n".join([json.dumps(example.tools or [], sort_keys=True), *map(_meaning, _all_messages(example))])
+
+
+def _all_messages(example: Example) -> list[Message]:
+    if isinstance(example, PreferenceExample):
+        return [*example.prompt, example.preferred, example.non_preferred]
+    return example.messages
+
+
+def _tokens(example: Example) -> int:
+    """Tokens in `o200k_base`; a preference counts its input once and both answers."""
+    document = example.model_dump(mode="json", exclude_unset=True)
+    messages = document.get("messages", [])
+    if isinstance(example, PreferenceExample):
+        outputs = document["preferred_output"] + document["non_preferred_output"]
+        document = document["input"]
+        messages = document["messages"] + outputs
+    fixed, texts = example_texts(messages, document)
+    return fixed + sum(count_texts(texts))
+
+
 # Writing
 
 
-def _write(splits: dict[SplitName, list[SourcedExample]], notes: list[str], recipe: str, out: Path) -> Manifest:
+def _write(splits: dict[SplitName, list[_Sourced]], notes: list[str], recipe: str, out: Path) -> Manifest:
     """Write the splits, then the manifest: a folder without one, or with one that does not fit, is not prepared."""
     (out / "manifest.json").unlink(missing_ok=True)
     described: dict[SplitName, Split] = {}
@@ -284,7 +333,7 @@ def _write(splits: dict[SplitName, list[SourcedExample]], notes: list[str], reci
         write_bytes(path, content)
         described[name] = Split(
             examples=len(items),
-            tokens=count_tokens(item.example for item in items),
+            tokens=sum(_tokens(item.example) for item in items),
             sha256=sha256_bytes(content),
             sources=list(dict.fromkeys(item.file for item in items)),
         )
@@ -297,8 +346,10 @@ def _write(splits: dict[SplitName, list[SourcedExample]], notes: list[str], reci
 
 
 def _recipe(spec: JobSpec) -> str:
-    """A name for what decides the bytes, beside the sources themselves: the data section and the seed."""
+    """A name for what decides the bytes, beside the sources themselves: the data section, the seed and the method."""
     asked = {"data": spec.data.model_dump(mode="json"), "seed": spec.seed}
+    if spec.method != "supervised":
+        asked["method"] = spec.method
     return sha256_bytes(json.dumps(asked, sort_keys=True).encode())
 
 

@@ -6,14 +6,14 @@ import contextlib
 import difflib
 import glob
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
+from ftbridge.data.hub import dataset_files, hub_headers
 from ftbridge.errors import FtbridgeError, UsageError
 from ftbridge.files import disk_full_is_an_error
 
@@ -43,7 +43,7 @@ def find_files(sources: Sequence[str], base: Path) -> list[SourceFile]:
 
 def _find(source: str, base: Path) -> list[SourceFile]:
     if source.startswith("hf://"):
-        return [SourceFile(source, _hub_url(source), remote=True)]
+        return [SourceFile(label, address, remote=True) for label, address in dataset_files(source)]
     if source.startswith(("http://", "https://")):
         parts = urlsplit(source)
         # A user name, password or signature in a URL is a secret; it must not reach a manifest or an error.
@@ -55,6 +55,8 @@ def _find(source: str, base: Path) -> list[SourceFile]:
     if path.is_dir():
         pattern = f"{source.rstrip('/')}/*.jsonl"
         raise UsageError(f"{source} is a folder.", hint=f"Name a file in it, or a glob such as {pattern}.")
+    if path.exists() and not path.is_file():  # a pipe, such as a shell's <(…), has no other name
+        return [SourceFile(source, str(path), remote=False)]
     if path.exists():
         return [SourceFile(source, str(path.resolve()), remote=False)]
     if glob.has_magic(source):
@@ -76,16 +78,6 @@ def _near(path: Path) -> str:
         return f"Did you mean {' or '.join(close)}?"
     data = [name for name in names if name.endswith((".jsonl", ".json"))]
     return f"{folder} holds {', '.join(data[:5])}." if data else f"{folder} holds no .jsonl or .json file."
-
-
-def _hub_url(source: str) -> str:
-    """The download address of a dataset file on the Hugging Face hub, or on `$HF_ENDPOINT`."""
-    match = re.fullmatch(r"hf://datasets/([^/@]+)/([^/@]+)/([^@]+)(?:@([^@]+))?", source)
-    if not match:
-        raise UsageError(f"{source}: write it as hf://datasets/OWNER/NAME/path/to/file.jsonl, and @REVISION if wanted.")
-    owner, name, path, revision = match.groups()
-    endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-    return f"{endpoint}/datasets/{owner}/{name}/resolve/{quote(revision or 'main', safe='')}/{quote(path)}"
 
 
 # Opening and downloading
@@ -114,17 +106,21 @@ class _Transient(Exception):
 
 
 def _download(file: SourceFile, target: BinaryIO) -> None:
-    """Fetch a file, three tries in all, each going on where the last broke off; waits grow from 0.5 s, with jitter."""
+    """Fetch a file, each try going on where the last broke off; given up after three tries in a row that bring nothing.
+
+    The wait between tries grows from half a second, with jitter.
+    """
     import tenacity
 
+    progress = _Progress()
     tries = tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(3),
+        stop=lambda _: progress.in_vain >= 3,
         wait=tenacity.wait_exponential_jitter(initial=0.5, max=5, jitter=0.5),
         retry=tenacity.retry_if_exception_type(_Transient),
         reraise=True,
     )
     try:
-        tries(_fetch, file, target, {})
+        tries(_fetch, file, target, progress)
     except _Transient as error:
         raise FtbridgeError(
             f"{file.label}: could not be downloaded in 3 tries: {error}.",
@@ -132,41 +128,61 @@ def _download(file: SourceFile, target: BinaryIO) -> None:
         ) from None
 
 
-def _fetch(file: SourceFile, target: BinaryIO, version: dict[str, str]) -> None:
-    """One try. `version` remembers what was being fetched, so that the next one asks only for what is missing."""
+@dataclass
+class _Progress:
+    """What tries remember: what tells that the file is still the same, and how many of the last brought nothing."""
+
+    validator: str = ""
+    most: int = 0
+    in_vain: int = 0
+
+
+def _fetch(file: SourceFile, target: BinaryIO, progress: _Progress) -> None:
+    """One try, which asks only for what is missing if the file is known to be the same."""
     import httpx  # takes 0.1 s, which only downloads should wait for
 
-    token = os.environ.get("HF_TOKEN") if file.label.startswith("hf://") else None
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    # Compressed transfers are counted in other bytes than are written.
+    headers = {"Accept-Encoding": "identity", **hub_headers(file.label)}
     have = target.seek(0, os.SEEK_END)
-    if have and version.get("tag"):
-        headers |= {"Range": f"bytes={have}-", "If-Range": version["tag"]}
+    if have and progress.validator:
+        headers |= {"Range": f"bytes={have}-", "If-Range": progress.validator}
     try:
         timeout = httpx.Timeout(30, connect=10)
         with httpx.stream("GET", file.place, headers=headers, follow_redirects=True, timeout=timeout) as response:
+            if response.status_code == 416:  # there is no such range: the file is not what it was
+                progress.validator = ""
+                raise _Transient("the server has no such range")
             _check_status(response.status_code, file.label)
-            if response.status_code != 206:  # the whole file, because it is the first try or the file has changed
+            goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+            if response.status_code != 206 or not goes_on:
+                # the whole file, because it is the first try or the file has changed
+                if response.status_code == 206:
+                    progress.validator = ""
+                    raise _Transient("the server sent another range than was asked for")
                 target.seek(0)
                 target.truncate()
-            version["tag"] = _validator(response.headers)
-            _check_size(int(response.headers.get("Content-Length") or 0), file.label)
+            progress.validator = _validator(response.headers)
+            _check_size(target.tell() + int(response.headers.get("Content-Length") or 0), file.label)
             with disk_full_is_an_error(Path(tempfile.gettempdir())):
                 for block in response.iter_bytes():
                     target.write(block)
                     _check_size(target.tell(), file.label)
     except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.TooManyRedirects, httpx.DecodingError) as error:
         raise UsageError(f"{file.label}: cannot be downloaded ({type(error).__name__}).") from None
-    except httpx.TransportError as error:
-        raise _Transient(f"{type(error).__name__} {error}".strip()) from None
+    except (httpx.TransportError, _Transient) as error:
+        size = target.tell()
+        progress.in_vain = 0 if size > progress.most and have else progress.in_vain + 1
+        progress.most = max(size, progress.most)
+        told = str(error) if isinstance(error, _Transient) else f"{type(error).__name__} {error}".strip()
+        raise _Transient(told) from None
 
 
 def _validator(headers: Mapping[str, str]) -> str:
-    """What tells that the file is still the same (RFC 9110, If-Range): a strong tag, or else nothing.
-
-    Compressed transfers are counted in other bytes than are written, so they are fetched whole again.
-    """
+    """What tells that the file is still the same (RFC 9110, section 13.1.5): a strong tag, else the date it was changed."""
+    if headers.get("Content-Encoding", "identity") != "identity":
+        return ""
     tag = headers.get("ETag", "")
-    return "" if tag.startswith("W/") or headers.get("Content-Encoding") else tag
+    return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
 
 
 def _check_status(status: int, label: str) -> None:

@@ -121,9 +121,10 @@ def _counter(encoding: str) -> Callable[[Sequence[str]], list[int]]:
 
     def count(texts: Sequence[str]) -> list[int]:
         try:
-            return toktok.batch_count(texts, encoding, threads=1)
+            counts: list[int] = toktok.batch_count(texts, encoding, threads=1)
         except UnicodeEncodeError:
-            return toktok.batch_count([_encodable(text) for text in texts], encoding, threads=1)
+            counts = toktok.batch_count([_encodable(text) for text in texts], encoding, threads=1)
+        return counts
 
     return count
 

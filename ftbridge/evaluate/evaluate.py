@@ -23,8 +23,11 @@ from ftbridge.evaluate.candidates import Candidate
 from ftbridge.evaluate.items import Item
 from ftbridge.evaluate.statistics import mean_interval, paired_difference, wilson
 from ftbridge.files import disk_full_is_an_error, sha256_bytes
+from ftbridge.grader_schema import Grader, ScoreModelGrader
 from ftbridge.providers.base import Prompt, Sampler
-from ftbridge.spec import Grader
+
+Results = dict[str, dict[str, list[grading.GraderResult]]]
+"""What graders say: by candidate, by grader, in the order of the items."""
 
 FEW = 50
 """Below this many items an evaluation says how little they can tell."""
@@ -175,10 +178,11 @@ def judge(
 ) -> Evaluation:
     """Score every candidate's answers to the same items, and compare tuned with each other candidate item by item.
 
-    Raises `FtbridgeError` when a candidate has not answered every item, `GraderError` when a template names what is not
-    there, `ValueError` without items.
+    An answer that a grader cannot grade scores 0, and a note tells how many and why. Raises `FtbridgeError` when a candidate
+    has not answered every item, `GraderError` for a grader that can grade nothing, `ValueError` without items.
     """
-    scored = scores(items, predictions, graders)
+    graded = results(items, predictions, graders)
+    scored = _scores(graded, graders)
     pairs = [("tuned", other) for other in scored if other != "tuned"] if "tuned" in scored else []
     return Evaluation(
         items=len(items),
@@ -190,28 +194,45 @@ def judge(
             }
             for first, second in pairs
         },
-        notes=_notes(items, predictions, graders),
+        notes=[*_notes(items, predictions, graders), *_grading_notes(graded, graders)],
     )
 
 
 def scores(
     items: Sequence[Item], predictions: Mapping[str, Sequence[Prediction]], graders: Sequence[Grader]
 ) -> dict[str, dict[str, list[float]]]:
-    """Score by candidate and grader, one for each item in the order of `items`. Raises as `judge` does."""
+    """Score by candidate and grader, one for each item in the order of `items`, 0 to 1. Raises as `judge` does."""
+    return _scores(results(items, predictions, graders), graders)
+
+
+def results(
+    items: Sequence[Item], predictions: Mapping[str, Sequence[Prediction]], graders: Sequence[Grader]
+) -> Results:
+    """What each grader says by candidate and grader, one for each item in the order of `items`. Raises as `judge` does."""
     if not items:
         raise ValueError("there are no items to judge")
-    scored: dict[str, dict[str, list[float]]] = {}
+    graded: Results = {}
     for name, told in predictions.items():
-        answers = {prediction.key: {"output_text": prediction.output_text} for prediction in told}
+        answers = {prediction.key: _sample(prediction) for prediction in told}
         if missing := [item.line for item in items if item.key not in answers]:
             raise FtbridgeError(
                 f"{name} has no answer to {len(missing)} of {len(items)} test examples (the first is {missing[0]}).",
                 hint="Candidates are compared on the same items only. Let it answer the rest first.",
             )
-        scored[name] = {
-            grader.name: [grading.score(grader, item.fields, answers[item.key]) for item in items] for grader in graders
-        }
-    return scored
+        pairs = [(item.fields, answers[item.key]) for item in items]
+        graded[name] = {grader.name: grading.grade_all(grader, pairs) for grader in graders}
+    return graded
+
+
+def _sample(prediction: Prediction) -> dict[str, str]:
+    return {"output_text": prediction.output_text, "finish_reason": prediction.finish_reason}
+
+
+def _scores(graded: Results, graders: Sequence[Grader]) -> dict[str, dict[str, list[float]]]:
+    return {
+        name: {grader.name: [grading.score(grader, result) for result in by[grader.name]] for grader in graders}
+        for name, by in graded.items()
+    }
 
 
 def _score(values: Sequence[float]) -> Score:
@@ -243,6 +264,28 @@ def _notes(
     for grader in graders:
         if not grading.reads_answer(grader):
             notes.append(f"{grader.name} never looks at the answer: its templates name nothing of sample.")
+    return notes
+
+
+def _grading_notes(graded: Results, graders: Sequence[Grader]) -> list[str]:
+    """What could not be graded, and scores that are not what the grader computed."""
+    notes = []
+    for name, by in graded.items():
+        for grader in graders:
+            told = [result for result in by[grader.name] if result.errors]
+            if told:
+                kinds = sorted({error for result in told for error in result.errors})
+                example = next(iter(told[0].errors.values()))
+                notes.append(
+                    f"{name}: {len(told)} of {len(by[grader.name])} answers could not be graded by {grader.name} "
+                    f"({', '.join(kinds)}), such as: {example}"
+                )
+    for grader in graders:
+        if isinstance(grader, ScoreModelGrader) and grader.range != [0, 1]:
+            low, high = grader.range
+            notes.append(f"{grader.name}: scores of {low:g} to {high:g} are shown as 0 to 1.")
+        elif any(not 0 <= result.reward <= 1 for by in graded.values() for result in by[grader.name]):
+            notes.append(f"{grader.name}: rewards below 0 count as 0, rewards above 1 as 1.")
     return notes
 
 

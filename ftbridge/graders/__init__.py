@@ -1,42 +1,238 @@
-"""Graders in OpenAI's own schema: each turns one item and one answer into a score from 0 to 1.
+"""Graders in OpenAI's own schemas, and three of ours: each turns one item and one answer into a reward.
 
     item     the test example's own fields, and its `reference`
-    sample   the answer: `output_text`
+    sample   the answer: `output_text`, `output_json`, `output_tools`, `choices`
 
-A new type of grader is a module here with a `grade` function, a spec model, and a line in `score` and `templates`.
+    check(grader, item)              before anything is spent: what would fail for every answer
+    grade(grader, item, sample)      one answer; what goes wrong is told in the result, with reward 0
+    grade_all(grader, pairs)         many; graders that wait for others work side by side
+    variables(grader)                the template variables it reads
+
+A new type of grader is a model in `ftbridge.grader_schema`, a module here with a `grade` function that returns an `Outcome`,
+and a line in `_outcome`, `_check` and `templates`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ftbridge.graders import string_check
-from ftbridge.graders.template import GraderError, render, variables
-from ftbridge.spec import Grader
+from ftbridge.grader_schema import (
+    Grader,
+    JsonFieldsGrader,
+    JsonSchemaGrader,
+    LabelModelGrader,
+    MultiGrader,
+    PythonGrader,
+    ScoreModelGrader,
+    StringCheckGrader,
+    TextSimilarityGrader,
+    ToolCallsGrader,
+)
+from ftbridge.graders import judge, multi, python, similarity, string_check, structured, tool_calls
+from ftbridge.graders.python import PythonPolicy
+from ftbridge.graders.result import ErrorName, GraderResult, Metadata, Outcome, failed, openai_document
+from ftbridge.graders.sample import NAMES, BadSample, complete
+from ftbridge.graders.template import GraderError, VariableMissing, render
+from ftbridge.graders.template import variables as _variables
 
-__all__ = ["GraderError", "check", "reads_answer", "score", "templates"]
+__all__ = [
+    "ErrorName",
+    "GraderError",
+    "GraderResult",
+    "PythonPolicy",
+    "check",
+    "grade",
+    "grade_all",
+    "openai_document",
+    "reads_answer",
+    "score",
+    "templates",
+    "variables",
+]
 
-_ANY_ANSWER = {"output_text": ""}
+JUDGES = 8
+"""Questions to judges that are under way at once."""
 
 
-def score(grader: Grader, item: Mapping[str, Any], sample: Mapping[str, Any]) -> float:
-    """The grader's score, 0 to 1, for one answer. Raises `GraderError` when a template names what is not there."""
-    return string_check.grade(grader, item, sample)
+def grade(
+    grader: Grader, item: Mapping[str, Any], sample: Mapping[str, Any], *, policy: PythonPolicy | None = None
+) -> GraderResult:
+    """One answer's reward, and whether it passed.
+
+    What goes wrong with this item, this answer or a judge is in `errors`, with reward 0. Raises `GraderError` for a grader
+    that can grade nothing (a template, formula or schema that cannot be read, Python source that is not allowed), and
+    `MissingDependency` without the libraries it needs. `policy` defaults to that of the environment.
+    """
+    policy = policy or PythonPolicy.from_environment()
+    _check(grader, policy)
+    began = time.perf_counter()
+    try:
+        outcome = _outcome(grader, item, complete(sample), policy)
+    except BadSample as error:
+        outcome = failed("sample_parse_error", str(error))
+    except VariableMissing as error:
+        outcome = _missing(error)
+    except RecursionError:
+        outcome = failed("other_error", "the item or the answer is nested too deeply")
+    return _result(grader, outcome, time.perf_counter() - began)
 
 
-def check(grader: Grader, item: Mapping[str, Any]) -> None:
-    """Raise the `GraderError` that scoring any answer to this item would raise; for use before answers exist."""
-    for template in templates(grader):
-        render(template, item, _ANY_ANSWER, grader=grader.name)
+def grade_all(
+    grader: Grader,
+    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+    *,
+    policy: PythonPolicy | None = None,
+) -> list[GraderResult]:
+    """`grade` of every (item, sample), in order. Judges are asked `JUDGES` at a time, Python runs on every core."""
+    policy = policy or PythonPolicy.from_environment()
+    workers = _workers(grader)
+    if workers == 1:
+        return [grade(grader, item, sample, policy=policy) for item, sample in pairs]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(lambda pair: grade(grader, *pair, policy=policy), pairs))
 
 
-def reads_answer(grader: Grader) -> bool:
-    """Whether the grader looks at the answer at all; one that does not gives every candidate the same score."""
-    named = [variable for template in templates(grader) for variable in variables(template, grader=grader.name)]
-    return any(variable.startswith("sample.") for variable in named)
+def check(grader: Grader, item: Mapping[str, Any], *, policy: PythonPolicy | None = None) -> None:
+    """Raise what would keep the grader from grading any answer to this item; for use before answers exist.
+
+    That is what `grade` raises, and a `GraderError` for a template that names what the item, or any sample, has not.
+    """
+    _check(grader, policy or PythonPolicy.from_environment())
+    for variable in sorted(variables(grader)):
+        if variable.startswith("item"):
+            render(f"{{{{ {variable} }}}}", item, {}, grader=grader.name)
+        elif variable.removeprefix("sample.").partition(".")[0].partition("[")[0] not in NAMES:
+            raise VariableMissing(
+                f"grader {grader.name}: {{{{ {variable} }}}} is not there: a sample has {', '.join(NAMES)}.",
+                hint="Change the template.",
+                variable=variable,
+            )
+
+
+def variables(grader: Grader) -> set[str]:
+    """The template variables a grader reads, such as `item.tags[0].name` and `sample.output_text`.
+
+    A python grader's source is not looked into. Raises `GraderError` for a template that cannot be read.
+    """
+    return {name for template in templates(grader) for name in _variables(template, grader=grader.name)}
 
 
 def templates(grader: Grader) -> tuple[str, ...]:
-    """Every template of a grader."""
+    """Every template of a grader, those of the graders in a multi grader included."""
+    if isinstance(grader, MultiGrader):
+        return tuple(template for part in grader.graders.values() for template in templates(part))
+    if isinstance(grader, (ScoreModelGrader, LabelModelGrader)):
+        return tuple(judge.templates(grader.input))
+    if isinstance(grader, PythonGrader):
+        return ()
+    if isinstance(grader, JsonSchemaGrader):
+        return (grader.input,)
     return grader.input, grader.reference
+
+
+def reads_answer(grader: Grader) -> bool:
+    """Whether the grader looks at the answer at all; one that does not gives every candidate the same reward."""
+    parts = grader.graders.values() if isinstance(grader, MultiGrader) else [grader]
+    return any(isinstance(part, PythonGrader) for part in parts) or any(
+        variable.startswith("sample.") for variable in variables(grader)
+    )
+
+
+def score(grader: Grader, result: GraderResult) -> float:
+    """A result as a score from 0 to 1, for statistics.
+
+    score_model by its range (its lowest is 0, its highest 1), and 0 for an answer it could not grade, wherever 0 lies in
+    the range; what python and multi compute outside 0 to 1 is clipped.
+    """
+    reward = result.reward
+    if isinstance(grader, ScoreModelGrader):
+        low, high = grader.range
+        reward = 0.0 if result.errors else (reward - low) / (high - low)
+    return min(1.0, max(0.0, reward))
+
+
+def _outcome(grader: Grader, item: Mapping[str, Any], sample: Mapping[str, Any], policy: PythonPolicy) -> Outcome:
+    match grader:
+        case StringCheckGrader():
+            return string_check.grade(grader, item, sample)
+        case TextSimilarityGrader():
+            return similarity.grade(grader, item, sample)
+        case ScoreModelGrader():
+            return judge.grade_score(grader, item, sample)
+        case LabelModelGrader():
+            return judge.grade_label(grader, item, sample)
+        case PythonGrader():
+            return python.grade(grader, item, sample, policy)
+        case JsonSchemaGrader():
+            return structured.grade_schema(grader, item, sample)
+        case JsonFieldsGrader():
+            return structured.grade_fields(grader, item, sample)
+        case ToolCallsGrader():
+            return tool_calls.grade(grader, item, sample)
+        case MultiGrader():
+            return multi.grade(grader, lambda part: grade(part, item, sample, policy=policy))
+
+
+def _check(grader: Grader, policy: PythonPolicy) -> None:
+    """What can be said of a grader without an item."""
+    match grader:
+        case TextSimilarityGrader():
+            similarity.check(grader)
+        case PythonGrader():
+            python.check(grader, policy)
+        case JsonSchemaGrader():
+            structured.check_schema(grader)
+        case JsonFieldsGrader():
+            structured.check_fields(grader)
+        case MultiGrader():
+            for part in grader.graders.values():
+                _check(part, policy)
+            multi.check(grader)
+        case ScoreModelGrader() | LabelModelGrader():
+            judge.check(grader)
+    variables(grader)
+
+
+def _missing(error: VariableMissing) -> Outcome:
+    """A variable that is not there; a sample without `output_json` is an answer that is not JSON."""
+    if error.at == "sample" and re.match(r"sample\.output_json\b", error.variable):
+        return failed("sample_parse_error", f"the answer is not JSON, and a template reads {error.variable}")
+    return failed("invalid_variable_error", error.message)
+
+
+def _result(grader: Grader, outcome: Outcome, seconds: float) -> GraderResult:
+    errors, reward = dict(outcome.errors), outcome.reward
+    if not math.isfinite(reward):
+        errors["other_error"], reward = f"the reward is {reward}, not a finite number", 0.0
+    return GraderResult(
+        name=grader.name,
+        type=grader.type,
+        reward=reward,
+        passed=_passed(grader, reward, bool(errors)),
+        errors=errors,
+        sub_rewards=dict(outcome.sub_rewards),
+        metadata=Metadata(execution_time=seconds, details=dict(outcome.details), calls=list(outcome.calls)),
+    )
+
+
+def _passed(grader: Grader, reward: float, in_error: bool) -> bool | None:
+    """At the threshold or above, and without errors; graders that only say yes or no pass with 1."""
+    threshold = 1.0
+    if not isinstance(grader, (StringCheckGrader, LabelModelGrader, JsonSchemaGrader)):
+        if grader.pass_threshold is None:
+            return None
+        threshold = grader.pass_threshold
+    return reward >= threshold and not in_error
+
+
+def _workers(grader: Grader) -> int:
+    parts = list(grader.graders.values()) if isinstance(grader, MultiGrader) else [grader]
+    if any(isinstance(part, (ScoreModelGrader, LabelModelGrader)) for part in parts):
+        return JUDGES
+    return (os.cpu_count() or 1) if any(isinstance(part, PythonGrader) for part in parts) else 1

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ftbridge.grader_schema import StringCheckGrader
+from ftbridge.graders.result import Outcome
 from ftbridge.graders.template import render
-from ftbridge.spec import StringCheckGrader
 
 
-def grade(grader: StringCheckGrader, item: Mapping[str, Any], sample: Mapping[str, Any]) -> float:
+def grade(grader: StringCheckGrader, item: Mapping[str, Any], sample: Mapping[str, Any]) -> Outcome:
     """1.0 when the check holds, else 0.0.
 
         eq      input and reference are the same text          ne      they are not
@@ -27,4 +28,4 @@ def grade(grader: StringCheckGrader, item: Mapping[str, Any], sample: Mapping[st
         "like": reference in text,
         "ilike": reference.casefold() in text.casefold(),
     }
-    return float(holds[grader.operation])
+    return Outcome(float(holds[grader.operation]))

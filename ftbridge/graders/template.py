@@ -24,14 +24,23 @@ _HOW = "Write {{ item.KEY }} or {{ sample.output_text }}; paths go deeper with .
 
 
 class GraderError(UsageError):
-    """A grader's template cannot be read, or names something that is not there."""
+    """A grader that cannot grade: its template or formula cannot be read, or it needs what this machine has not."""
+
+
+class VariableMissing(GraderError):
+    """A template names something that is not there: `variable` is its path, `at` the last place on it that is there."""
+
+    def __init__(self, message: str, *, hint: str | None = None, variable: str = "", at: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.variable = variable
+        self.at = at
 
 
 def render(template: str, item: Mapping[str, Any], sample: Mapping[str, Any], *, grader: str) -> str:
     """The template with its variables filled in; `grader` is the name that errors give.
 
     Values that are not text are written as JSON, as Python's `json.dumps` spaces it, letters outside ASCII as they are.
-    Raises `GraderError` for a template that cannot be read and for a variable that is not there.
+    Raises `GraderError` for a template that cannot be read and `VariableMissing` for a variable that is not there.
     """
     names = {"item": item, "sample": sample}
     pieces = _pieces(template, grader)
@@ -73,9 +82,11 @@ def _value(path: str, names: Mapping[str, Mapping[str, Any]], grader: str) -> An
         key, position = step.groups()
         found, value, there = _entry(value, key) if key is not None else _element(value, int(position))
         if not found:
-            raise GraderError(
+            raise VariableMissing(
                 f"{_prefix(grader)}{{{{ {path} }}}} is not there: {at} {there}.",
                 hint="Change the template, or give every test example this field.",
+                variable=path,
+                at=at,
             )
         at += step.group()
     return value

@@ -19,6 +19,96 @@ from ftbridge import schemas
 
 GOOD = '{"messages": [{"role": "user", "content": "Question %d"}, {"role": "assistant", "content": "Answer %d"}]}'
 NULL = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": null}]}'
+TEXT = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string", "minLength": 1}}}
+SARIF = {
+    "type": "object",
+    "required": ["version", "runs"],
+    "properties": {
+        "version": {"const": "2.1.0"},
+        "$schema": {"type": "string", "format": "uri"},
+        "runs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["tool"],
+                "additionalProperties": False,
+                "properties": {
+                    "columnKind": {"enum": ["utf16CodeUnits", "unicodeCodePoints"]},
+                    "tool": {
+                        "type": "object",
+                        "required": ["driver"],
+                        "properties": {
+                            "driver": {
+                                "type": "object",
+                                "required": ["name"],
+                                "additionalProperties": False,
+                                "properties": {
+                                    "name": {"type": "string"},
+                                    "semanticVersion": {"type": "string"},
+                                    "rules": {"type": "array", "uniqueItems": True, "items": {"$ref": "#/$defs/rule"}},
+                                },
+                            }
+                        },
+                    },
+                    "results": {"type": "array", "items": {"$ref": "#/$defs/result"}},
+                },
+            },
+        },
+    },
+    "$defs": {
+        "rule": {
+            "type": "object",
+            "required": ["id"],
+            "additionalProperties": False,
+            "properties": {
+                "id": {"type": "string"},
+                "name": {"type": "string"},
+                "shortDescription": TEXT,
+                "fullDescription": TEXT,
+                "help": TEXT,
+                "defaultConfiguration": {"properties": {"level": {"enum": ["none", "note", "warning", "error"]}}},
+            },
+        },
+        "result": {
+            "type": "object",
+            "required": ["message"],
+            "additionalProperties": False,
+            "properties": {
+                "ruleId": {"type": "string"},
+                "ruleIndex": {"type": "integer", "minimum": -1},
+                "level": {"enum": ["none", "note", "warning", "error"]},
+                "message": TEXT,
+                "partialFingerprints": {"additionalProperties": {"type": "string"}},
+                "locations": {"type": "array", "items": {"$ref": "#/$defs/location"}},
+            },
+        },
+        "location": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "physicalLocation": {
+                    "type": "object",
+                    "required": ["artifactLocation"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "artifactLocation": {"properties": {"uri": {"type": "string", "pattern": "^[^ ]+$"}}},
+                        "region": {
+                            "type": "object",
+                            "required": ["startLine"],
+                            "additionalProperties": False,
+                            "properties": {
+                                name: {"type": "integer", "minimum": 1}
+                                for name in ("startLine", "startColumn", "endColumn")
+                            },
+                        },
+                    },
+                }
+            },
+        },
+    },
+}
+"""What is used here of the OASIS standard's sarif-schema-2.1.0.json."""
+
 KEY = "sk-proj-" + "Zx9Yw8Vu7Ts6Rq5Po4Nm3Lk2Ji1Hg0Fe" * 2
 
 
@@ -53,13 +143,21 @@ def test_exit_codes(tmp_path: Path, args: list[str], code: int):
 def test_a_finding_is_shown_with_its_line_its_field_and_the_piece_underlined(tmp_path: Path):
     write(tmp_path, "train.jsonl", NULL)
     shown = run("train.jsonl", cwd=tmp_path).stdout.splitlines()
-    at = next(index for index, line in enumerate(shown) if "FTB021" in line or "messages[1].content" in line)
-    assert shown[at].split()[:3] == ["13", "error", "messages[1].content"]
+    at = shown.index("error FTB021 missing-content")
+    assert shown[at + 1].split()[:3] == ["train.jsonl:13", "messages[1].content", "is"]
     below = next(index for index, line in enumerate(shown) if "‾" in line)
     start, length = shown[below].index("‾"), shown[below].count("‾")
     assert shown[below - 1][start : start + length] == "null"
-    assert all(len(line) <= 80 for line in shown)
-    assert "1 error" in shown[-1] + shown[-2]
+    assert all(len(line) <= 80 and line == line.rstrip() for line in shown[:-1])
+    assert shown[-1].startswith("1 error")
+
+
+def test_in_a_pipe_a_sentence_stays_on_one_line(tmp_path: Path):
+    write(tmp_path, "train.jsonl", NULL)
+    command = [sys.executable, "-m", "ftbridge", "lint", "train.jsonl"]
+    without = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=without).stdout
+    assert "train.jsonl:13 messages[1].content is null but the message has no tool_calls. Give it text, or" in shown
 
 
 def test_the_json_document_is_as_promised(tmp_path: Path):
@@ -100,14 +198,17 @@ def test_github_annotations_are_escaped(tmp_path: Path):
         line for line in run("a,b:c%.jsonl", "--format", "github", cwd=tmp_path).stdout.splitlines() if "FTB021" in line
     )
     assert line.startswith(
-        "::error file=a%2Cb%3Ac%25.jsonl,title=FTB021 missing-content,line=13::messages[1].content is null"
+        "::error file=a%2Cb%3Ac%25.jsonl,title=FTB021 missing-content,line=13,col=83,endColumn=87::"
+        "messages[1].content is null"
     )
 
 
 def test_sarif_points_at_the_piece_and_describes_its_rules(tmp_path: Path):
     write(tmp_path, "train.jsonl", NULL.replace("Hi", "😀"))
-    log: dict[str, Any] = json.loads(run("train.jsonl", "--format", "sarif", cwd=tmp_path).stdout)
-    assert log["version"] == "2.1.0"
+    write(tmp_path, "a file.jsonl", "{broken")
+    done = run("train.jsonl", "a file.jsonl", "--format", "sarif", cwd=tmp_path)
+    log: dict[str, Any] = json.loads(done.stdout)
+    jsonschema.validate(log, SARIF)
     (found,) = log["runs"]
     rules = found["tool"]["driver"]["rules"]
     for result in found["results"]:
@@ -128,9 +229,10 @@ def test_many_findings_of_a_rule_are_folded_unless_all_are_wanted(tmp_path: Path
         run("train.jsonl", cwd=tmp_path).stdout,
         run("train.jsonl", "--max-findings", "0", cwd=tmp_path).stdout,
     )
-    assert folded.count("(FTB021)") == 5
+    assert folded.count("error FTB021") == 5
     assert "and 25 more FTB021" in folded
-    assert whole.count("(FTB021)") == 30
+    assert whole.count("error FTB021") == 30
+    assert "more FTB021" not in whole
     assert "30 errors" in folded.replace("\n", " ")
 
 
@@ -165,16 +267,81 @@ def test_fix_writes_a_copy_and_says_what_it_did_and_what_is_left(tmp_path: Path)
     done = run("train.jsonl", "--fix", "out.jsonl", cwd=tmp_path)
     assert done.returncode == 3
     assert "train.jsonl:14 messages[1].role" in done.stdout
-    assert "1 errors and warnings are left" in done.stdout
+    assert "14 lines, 1 of them mended. Left to a person: 1 error (ftbridge lint out.jsonl)." in done.stdout
     assert (tmp_path / "out.jsonl").read_text().count('"assistant"') == 14
 
 
-def test_output_without_unicode_or_colour_is_plain(tmp_path: Path):
-    write(tmp_path, "train.jsonl", NULL)
-    done = run("train.jsonl", cwd=tmp_path, PYTHONIOENCODING="ascii:replace", NO_COLOR="1")
-    assert done.returncode == 3
-    assert "\x1b" not in done.stdout
+def test_output_for_a_terminal_that_knows_only_ascii_is_ascii(tmp_path: Path):
+    write(tmp_path, "train.jsonl", NULL.replace("Hi", "é" * 90))
+    done = run("train.jsonl", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.isascii()
     assert "^^^^" in done.stdout
+    assert "####" in done.stdout
+
+
+def test_colour_is_for_terminals_that_want_it(tmp_path: Path):
+    write(tmp_path, "train.jsonl", NULL)
+    assert "\x1b[1;31merror" in on_a_terminal(tmp_path, "train.jsonl")
+    assert "\x1b[1;31m" not in on_a_terminal(tmp_path, "train.jsonl", NO_COLOR="1")
+    assert "\x1b" not in run("train.jsonl", cwd=tmp_path).stdout
+
+
+def on_a_terminal(folder: Path, *args: str, **env: str) -> str:
+    master, slave = os.openpty()
+    command = [sys.executable, "-m", "ftbridge", "lint", *args]
+    inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLORTERM")}
+    settings = {**inherited, "TERM": "xterm", "COLUMNS": "80", **env}
+    with subprocess.Popen(command, cwd=folder, stdout=slave, stderr=subprocess.DEVNULL, env=settings) as process:
+        os.close(slave)
+        said = read_to_end(master)
+        process.wait(timeout=60)
+    return said
+
+
+def read_to_end(descriptor: int) -> str:
+    said = b""
+    while True:
+        try:
+            more = os.read(descriptor, 1 << 16)
+        except OSError:  # Linux's way to say that nobody holds the other end of a terminal
+            more = b""
+        if not more:
+            os.close(descriptor)
+            return said.decode()
+        said += more
+
+
+def test_files_of_a_job_are_told_apart_by_their_names_and_it_is_said(tmp_path: Path):
+    write(tmp_path)
+    write(tmp_path, "dev.jsonl", good=3)
+    done = run("train.jsonl", "dev.jsonl", "--json", cwd=tmp_path)
+    assert "FTB350" in json.loads(done.stdout)["files"][1]["rules"]
+    assert done.stderr.startswith("dev.jsonl counts as validation data by its name")
+
+
+@pytest.mark.parametrize("form", ["json", "github", "sarif"])
+def test_programs_get_no_more_findings_than_asked_for(tmp_path: Path, form: str):
+    write(tmp_path, "train.jsonl", *[NULL] * 30, (GOOD % (9, 9)).replace("assistant", "Assistant"))
+    done = run("train.jsonl", "--format", form, "--max-findings", "7", cwd=tmp_path)
+    told = {
+        "json": lambda: [f for file in json.loads(done.stdout)["files"] for f in file["findings"]],
+        "github": lambda: done.stdout.splitlines(),
+        "sarif": lambda: json.loads(done.stdout)["runs"][0]["results"],
+    }[form]()
+    assert len(told) == 7
+    assert done.returncode == 3
+
+
+def test_fix_tells_programs_each_change(tmp_path: Path):
+    write(tmp_path, "train.jsonl", "", (GOOD % (99, 99)).replace("assistant", "Assistant"))
+    done = run("train.jsonl", "--fix", "out.jsonl", "--json", cwd=tmp_path)
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["ok"]) == (0, True)
+    assert [(change["line"], change["out_line"], change["code"]) for change in document["files"][0]["changes"]] == [
+        (13, None, "FTB007"),
+        (14, 13, "FTB029"),
+    ]
 
 
 def test_a_pipe_that_closes_is_quiet(tmp_path: Path):
@@ -190,21 +357,39 @@ def test_a_pipe_that_closes_is_quiet(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_prints_what_was_found_so_far(tmp_path: Path):
-    path = tmp_path / "train.jsonl"
-    with path.open("w") as target:
-        target.write(NULL + "\n")
-        for index in range(400_000):
-            target.write(GOOD % (index, index) + "\n")
+def test_ctrl_c_prints_what_was_found_so_far_after_a_bar_told_how_far_it_was(tmp_path: Path):
+    lines = [NULL, *[GOOD % (index, index) for index in range(400_000)]]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    master, slave = os.openpty()
     command = [sys.executable, "-m", "ftbridge", "lint", "train.jsonl", "--json"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        time.sleep(1.2)
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=slave) as process:
+        os.close(slave)
+        told = b""
+        while b"%" not in told:
+            told += os.read(master, 1024)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    document = json.loads(out)
+        assert process.stdout
+        document = json.loads(process.stdout.read())
+        assert process.wait(timeout=60) == 130
+    os.close(master)
     assert document["complete"] is False
     assert document["files"][0]["findings"][0]["code"] == "FTB021"
+    assert document["files"][0]["lines"] < 400_001
+
+
+@pytest.mark.slow
+def test_the_first_finding_of_a_large_file_is_told_long_before_the_last(tmp_path: Path):
+    lines = [NULL, *[GOOD % (index, index) for index in range(600_000)]]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    command = [sys.executable, "-m", "ftbridge", "lint", "train.jsonl"]
+    begun = time.monotonic()
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"error FTB021 missing-content\n"
+        first = time.monotonic() - begun
+        process.stdout.read()
+        last = time.monotonic() - begun
+    assert first < last / 2
 
 
 def test_the_sdk_lints(tmp_path: Path):

@@ -1,5 +1,7 @@
 """Reading sources: formats, line numbers, bad lines, missing files, downloads over real HTTP."""
 
+import csv
+import gzip
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -71,7 +73,8 @@ def test_a_json_array_is_read_with_the_line_each_element_begins_on(tmp_path):
         (f"{_line()}{_line()}\n", "t.jsonl:1 goes on after its JSON ends, at column"),
         (b"\n\n" + _line("\xe9").encode("latin-1"), "t.jsonl:3 is not UTF-8 at byte 44 (0xe9)."),
         (_line().encode("utf-16"), "t.jsonl is UTF-16 text"),
-        (b"\x1f\x8b\x08\x00rest", "t.jsonl is compressed with gzip"),
+        (b"PK\x03\x04rest", "t.jsonl is a zip archive"),
+        (b"\x1f\x8b\x08\x00rest", "t.jsonl cannot be read to its end"),
         ('{"messages": [], "messages": []}', 't.jsonl:1 has the key "messages" twice'),
         (_line()[:-1] + ', "score": NaN}', "t.jsonl:1 holds NaN"),
         (_line()[:-1] + ', "score": 1e999}', "t.jsonl:1 holds 1e999"),
@@ -166,6 +169,80 @@ def test_a_missing_file_is_named_by_the_path_that_was_tried(tmp_path):
     with pytest.raises(UsageError) as caught:
         read_examples("sub/../train.jsonl", base=tmp_path)
     assert str(tmp_path.resolve() / "train.jsonl") in str(caught.value)
+
+
+CHAT = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+PAIR = {
+    "input": {"messages": [{"role": "user", "content": "q"}]},
+    "preferred_output": [{"role": "assistant", "content": "a"}],
+    "non_preferred_output": [{"role": "assistant", "content": "b"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "record", "example"),
+    [
+        ("supervised", {"prompt": "q", "completion": "a"}, CHAT),
+        ("supervised", {"instruction": "q", "input": "", "output": "a", "id": 7}, {**CHAT, "id": 7}),
+        ("supervised", {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, CHAT),
+        ("dpo", PAIR, PAIR),
+        ("dpo", {"prompt": "q", "chosen": "a", "rejected": "b"}, PAIR),
+        (
+            "reinforcement",
+            {"messages": CHAT["messages"][:1], "reference": "a"},
+            {"messages": CHAT["messages"][:1], "reference": "a"},
+        ),
+    ],
+)
+def test_records_of_every_shape_become_examples_of_the_method(tmp_path, method, record, example):
+    (tmp_path / "t.jsonl").write_text(f"\n{json.dumps(record)}\n")
+    (read,) = read_examples("t.jsonl", base=tmp_path, method=method)
+    assert json.loads(read.example.canonical()) == example
+    assert read.origin == "t.jsonl:2"
+
+
+def test_tables_and_compressed_files_are_read_like_lines(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [{"prompt": f"q{number},\nmore", "completion": f"a{number}"} for number in range(3)]
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["prompt", "completion"])
+        writer.writeheader()
+        writer.writerows(rows)
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "t.parquet")
+    (tmp_path / "t.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    read = {name: read_examples(name, base=tmp_path) for name in ("t.csv", "t.parquet", "t.jsonl.gz")}
+    lines = {name: [item.example.canonical() for item in items] for name, items in read.items()}
+    assert lines["t.csv"] == lines["t.parquet"] == lines["t.jsonl.gz"]
+    assert [item.line for item in read["t.csv"]] == [2, 4, 6]
+    assert _questions(read["t.csv"])[0] == "q0,\nmore"
+
+
+def test_bad_rows_of_a_table_are_named_by_their_line(tmp_path):
+    problems = _problems(tmp_path, "prompt,completion\nq,a\nq\n,a\n", name="t.csv")
+    assert [problem.split(" ")[0] for problem in problems] == ["t.csv:3", "t.csv:4"]
+
+
+def test_a_field_of_a_record_that_a_preference_cannot_hold_is_refused_by_name(tmp_path):
+    record = {"prompt": "q", "chosen": "a", "rejected": "b", "score": 3}
+    problems = _problems(tmp_path, json.dumps(record), method="dpo")
+    assert problems == ["t.jsonl:1 score has no place in a preference. Convert the file, with --drop."]
+
+
+@pytest.mark.parametrize(
+    ("record", "method", "says"),
+    [
+        (PAIR, "supervised", "t.jsonl holds preferences, which are not data for method supervised.\nSet method: dpo"),
+        (PAIR, "reinforcement", "Set method: dpo"),
+        (CHAT, "dpo", "t.jsonl holds chats, which are not data for method dpo.\nSet method: supervised"),
+    ],
+)
+def test_a_file_for_another_method_is_one_error_about_the_method(tmp_path, record, method, says):
+    (tmp_path / "t.jsonl").write_text(f"{json.dumps(record)}\n" * 3)
+    with pytest.raises(UsageError) as caught:
+        read_examples("t.jsonl", base=tmp_path, method=method)
+    assert says in str(caught.value)
 
 
 class _Server(ThreadingHTTPServer):

@@ -11,7 +11,7 @@ import pytest
 from ftbridge.data.examples import parse_example
 from ftbridge.data.prepare import hold_out, load_manifest, origin, prepare
 from ftbridge.data.tokens import count_tokens
-from ftbridge.errors import DataError, UsageError
+from ftbridge.errors import DataError
 from ftbridge.spec import JobSpec
 
 
@@ -298,6 +298,92 @@ def test_a_folder_that_was_not_prepared_says_so(tmp_path):
         load_manifest(tmp_path)
 
 
-def test_preference_and_reward_data_are_not_read_by_this_version(tmp_path):
-    with pytest.raises(UsageError, match="method dpo"):
-        prepare(_spec(method="dpo"), base=tmp_path, out=tmp_path / "out")
+def _pair(question, good, bad="bad", **extra):
+    said = [
+        [{"role": role, "content": text}]
+        for role, text in (("user", question), ("assistant", good), ("assistant", bad))
+    ]
+    return {"input": {"messages": said[0]}, "preferred_output": said[1], "non_preferred_output": said[2], **extra}
+
+
+def _item(question, **extra):
+    return {"messages": [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": question}], **extra}
+
+
+METHODS = [
+    ("dpo", lambda number: _pair(f"q{number}", f"a{number}")),
+    ("reinforcement", lambda number: _item(f"q{number}", n=number)),
+]
+
+
+@pytest.mark.parametrize(("method", "make"), METHODS)
+def test_every_method_is_split_hashed_and_counted_with_nothing_lost(tmp_path, method, make):
+    documents = [make(number) for number in range(20)]
+    _write(tmp_path / "train.jsonl", [*documents, documents[0]])
+    out = tmp_path / "out"
+    manifest = prepare(_spec(method=method, validation=0.2), base=tmp_path, out=out)
+    assert manifest.splits["train"].examples + manifest.splits["validation"].examples == 21
+    kept = [json.loads(line) for split in manifest.splits for line in _lines(out, split)]
+    assert sorted(map(json.dumps, kept)) == sorted(map(json.dumps, [*documents, documents[0]]))
+    for name, split in manifest.splits.items():
+        assert split.sha256 == hashlib.sha256((out / f"{name}.jsonl").read_bytes()).hexdigest()
+        assert split.tokens > 9 * split.examples
+    assert prepare(_spec(method=method, validation=0.2), base=tmp_path, out=out) == manifest
+
+
+def test_a_preference_counts_its_input_once_and_both_answers(tmp_path):
+    _write(tmp_path / "train.jsonl", [_pair("one", "two", "three"), _pair("four", "five", "six")])
+    tokens = prepare(_spec(method="dpo"), base=tmp_path, out=tmp_path / "out").splits["train"].tokens
+    # OpenAI's cookbook: 3 for each example; 3, the role and the text (a token each) for each of three messages.
+    assert tokens == 2 * (3 + 3 * (3 + 1 + 1))
+
+
+@pytest.mark.parametrize(
+    ("method", "train", "other", "says"),
+    [
+        ("dpo", _pair("q", "a"), _pair("q", "b"), "has the prompt of train.jsonl:1"),
+        ("dpo", _pair("q", "a", id=1), _pair("q", "a"), "is the same example as train.jsonl:1"),
+        ("reinforcement", _item("q", reference=1), _item("q", reference=2), "is the same example as train.jsonl:1"),
+    ],
+)
+def test_every_method_refuses_to_judge_on_what_it_trains_on(tmp_path, method, train, other, says):
+    fresh = {"dpo": _pair("fresh", "x"), "reinforcement": _item("fresh")}[method]
+    _write(tmp_path / "train.jsonl", [train, fresh])
+    _write(tmp_path / "test.jsonl", [other])
+    with pytest.raises(DataError, match=f"test.jsonl:1 {says}"):
+        prepare(_spec(method=method, test="test.jsonl"), base=tmp_path, out=tmp_path / "out")
+
+
+def test_preferences_are_held_out_in_proportion_to_their_preferred_labels():
+    documents = [_pair(f"a{n}", "often") for n in range(80)] + [_pair(f"b{n}", "seldom") for n in range(20)]
+    for seed in range(10):
+        held = hold_out([parse_example(document, "dpo") for document in documents], 0.1, seed)
+        assert [index >= 80 for index in held].count(True) == 2
+
+
+def test_another_method_prepares_anew(tmp_path):
+    _write(tmp_path / "train.jsonl", [_item("one"), _item("two")])
+    prepare(_spec(method="reinforcement"), base=tmp_path, out=tmp_path / "out")
+    with pytest.raises(DataError, match="the answer to learn"):
+        prepare(_spec(), base=tmp_path, out=tmp_path / "out")
+
+
+def test_supervised_bytes_are_these_for_ever(tmp_path):
+    """A change here changes the data, and the hashes, of everyone's runs."""
+    calls = [{"type": "function", "id": "c", "function": {"arguments": "{}", "name": "f"}}]
+    image = {"image_url": {"url": "u", "detail": "low"}, "type": "image_url"}
+    rich = {
+        "functions": [{"parameters": {}, "name": "f"}],
+        "id": 1.0,
+        "messages": [
+            {"content": [image, {"text": "é\u2028", "type": "text"}], "role": "user"},
+            {"tool_calls": calls, "role": "assistant", "weight": 0, "reasoning": "r", "content": None},
+            {"tool_call_id": "c", "content": "1", "role": "tool"},
+            {"refusal": "No.", "role": "assistant", "content": ""},
+        ],
+        "parallel_tool_calls": False,
+        "tools": [{"function": {"name": "f"}, "type": "function"}],
+    }
+    _write(tmp_path / "train.jsonl", [rich, _chat("two", "b", zeta=1, alpha=[2, {"b": 1, "a": None}])])
+    manifest = prepare(_spec(), base=tmp_path, out=tmp_path / "out")
+    assert manifest.splits["train"].sha256 == "a8ba5fdd90ea47ae9ce78731b0f5e2255121db44893992796778360ef4f256c0"

@@ -2,8 +2,10 @@
 
 import time
 
+import pytest
+
 from ftbridge.data.examples import parse_example
-from ftbridge.data.tokens import count_tokens
+from ftbridge.data.tokens import _ONE_TOKEN, _slow_counter, count_texts, count_tokens, encoding_for
 
 
 def _example(*messages, **extra):
@@ -56,3 +58,32 @@ def test_ten_thousand_short_chats_are_counted_in_seconds():
     began = time.process_time()
     assert count_tokens(chats) > 300_000
     assert time.process_time() - began < 5
+
+
+def test_both_counters_agree_on_text_of_many_scripts():
+    pytest.importorskip("toktok")
+    texts = [
+        "",
+        "Überweisung\u00a0nötig",
+        "カードを失くしました。",
+        "🧑‍🚀 e\u0301 \u2028 \ud83d",
+        "a" * 5_000,
+        " \n\n\t x" * 300,
+        "<|endoftext|>",
+    ]
+    for encoding in ("o200k_base", "cl100k_base"):
+        assert _slow_counter(encoding)(texts) == count_texts(texts, encoding)
+
+
+def test_every_role_is_one_token_in_both_vocabularies():
+    for encoding in ("o200k_base", "cl100k_base"):
+        assert set(count_texts(sorted(_ONE_TOKEN), encoding)) == {1}
+
+
+@pytest.mark.parametrize(
+    ("model", "encoding"),
+    [(None, "o200k_base"), ("gpt-4.1-mini-2025-04-14", "o200k_base"), ("gpt-4o", "o200k_base"), ("gpt-4", "cl100k_base"),
+     ("gpt-3.5-turbo-0125", "cl100k_base"), ("ft:gpt-3.5-turbo-0125:org::1", "cl100k_base"), ("gpt-4-0613", "cl100k_base")],
+)  # fmt: skip
+def test_a_model_has_its_vocabulary(model, encoding):
+    assert encoding_for(model) == encoding

@@ -1,22 +1,23 @@
-"""From one file to another, record by record, whole or not at all."""
+"""From one place to another, record by record, whole or not at all."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict
 
-from ftbridge.data.convert.containers import Container, Record, container_of, endings, read_records, written
-from ftbridge.data.convert.shapes import Document, Shape, ShapeError, detect, read, write
+from ftbridge.data.convert.compression import ENDINGS
+from ftbridge.data.convert.containers import Container, Reading, Record, container_of, endings, read_records
+from ftbridge.data.convert.recipe import Recipe, example_of, record_of
+from ftbridge.data.convert.shapes import METHODS, NATIVE, Shape, ShapeError, WouldBeLost
+from ftbridge.data.convert.writing import Writer, written
 from ftbridge.data.formats import data_error
 from ftbridge.data.sources import SourceFile, find_files, opened
 from ftbridge.errors import DataError, UsageError
@@ -25,27 +26,13 @@ from ftbridge.files import atomic_path, disk_full_is_an_error
 _PROBLEMS_KEPT = 1_000
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How to convert.
-
-    `source` and `target` are shapes, None to find out and for chat or preference. `columns` renames fields before they
-    are read (new name: old name). `drop` lets fields go by name; `keep` keeps the rest beside messages, as item fields.
-    `skip_bad` leaves out records that cannot be read, and reports them.
-    """
-
-    source: Shape | None = None
-    target: Shape | None = None
-    container: Container | None = None
-    columns: tuple[tuple[str, str], ...] = ()
-    system: str | None = None
-    drop: tuple[str, ...] = ()
-    keep: bool = False
-    skip_bad: bool = False
-
-
 class Converted(BaseModel):
-    """What was done. `sha256` is of the bytes written; `dropped` counts fields let go, by name."""
+    """What was done.
+
+    `shapes` counts the records of each shape; `dropped` the fields let go, by name. `skipped` tells what was left out (the
+    first 1,000), `skipped_count` how much. `json_columns` are columns of a table that are to be read back with --parse.
+    `sha256` is of the bytes written.
+    """
 
     model_config = ConfigDict(frozen=True)
     source: str
@@ -55,150 +42,184 @@ class Converted(BaseModel):
     examples: int
     dropped: dict[str, int]
     skipped: list[str]
+    skipped_count: int
+    json_columns: list[str]
     sha256: str
 
 
 def convert(
-    source: str, out: str, recipe: Recipe, *, force: bool = False, progress: Callable[[int], None] = lambda _: None
+    source: str,
+    out: str,
+    recipe: Recipe | None = None,
+    *,
+    force: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Converted:
-    """Convert one file, or `-` for standard input and output; `progress` hears how many records were read.
+    """Convert a file, every file of a glob, or `-` for standard input and output; `progress` hears how many records were read.
 
-    Raises `DataError` with every record that cannot be read or written (none is written then, unless `skip_bad`), and
-    `UsageError` for files that are not there, are the same, or stand in the way.
+    Raises `DataError` with every record that cannot be read or written, and every field that would be lost (OUT is not
+    written then), and `UsageError` for files that are not there, are the same, or stand in the way. With `skip_bad`, records
+    that cannot be read are left out and told; fields are never.
     """
-    compression = Path(out).suffix if out.endswith((".gz", ".zst")) else None
+    recipe = recipe or Recipe()
+    compression = Path(out).suffix.lower() if out.lower().endswith(ENDINGS) else None
     container: Container = container_of(out) or "jsonl"
-    if out != "-" and container_of(out) is None:
+    if out != "-" and container_of(out) is None and _is_new_or_file(Path(out)):
         raise UsageError(f"{out}: its ending names no format.", hint=f"One of {endings()}; .gz and .zst may follow.")
     work = _Work(recipe)
-    with _input(source) as (stream, label), _output(source, out, force) as target:
-        records = read_records(stream, label, recipe.container)
-        with written(target, container, compression) as put:
-            for number, record in enumerate(records, 1):
-                work.one(label, record, put)
-                if number % 1_000 == 0:
-                    progress(number)
+    reading = Reading(recipe.container, recipe.delimiter, recipe.parsed, recipe.max_ratio)
+    files = [] if source == "-" else find_files([source], Path())
+    with _output(out, force, [Path(file.place) for file in files if not file.remote]) as target:
+        with written(target, container, compression) as writer:
+            read = 0
+            for stream, label in _streams(files):
+                for record in read_records(stream, label, reading):
+                    work.one(label, record, writer)
+                    read += 1
+                    if read % 1_000 == 0:
+                        progress(read)
+            work.stop_on_problems(source)
         target.flush()
-        work.finish(label)
     return Converted(
-        source=label,
+        source="<stdin>" if source == "-" else source,
         out=out,
         shapes=dict(work.shapes),
-        to=recipe.target or ("preference" if work.shapes.keys() & {"preference", "chosen_rejected"} else "chat"),
+        to=work.target or "chat",
         examples=work.examples,
         dropped=dict(work.dropped),
         skipped=work.problems,
+        skipped_count=work.bad,
+        json_columns=writer.json_columns,
         sha256=target.digest(),
     )
 
 
 class _Work:
+    """Converts records, and remembers what happened to them."""
+
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+        self.target: Shape | None = recipe.target
         self.shapes: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
         self.problems: list[str] = []
         self.bad = self.examples = 0
 
-    def one(self, label: str, record: Record, put: Callable[[Document], None]) -> None:
+    def one(self, label: str, record: Record, writer: Writer) -> None:
         try:
-            if record.value is None:
-                raise ShapeError(record.problem or "cannot be read")
-            value = self._record(record.value)
-            put(value)
-            self.examples += 1
-        except (ShapeError, DataError, ValueError) as error:
-            self.bad += 1
-            if len(self.problems) < _PROBLEMS_KEPT:
-                self.problems.append(f"{label}:{record.line} {str(error).rstrip('.')}.")
-
-    def finish(self, label: str) -> None:
-        """Raise what was wrong, unless it may be skipped; nothing at all is an error either way."""
-        if self.problems and not self.recipe.skip_bad:
-            error = data_error(self.problems)
-            hint = "--skip-bad leaves them out, and says so."
-            if any("would be lost" in problem for problem in self.problems):
-                hint = "--drop FIELD lets a field go, --keep keeps all of them beside the messages."
-            raise DataError(error.message, problems=self.problems, hint=hint)
-        if not self.examples:
-            raise DataError(f"{label} holds no records.")
-
-    def _record(self, value: Document) -> Document:
-        recipe = self.recipe
-        renamed = _renamed(value, recipe.columns)
-        shape = recipe.source or detect(renamed)
-        if shape is None:
-            known = "messages; prompt and completion; instruction and output; conversations; chosen and rejected"
-            raise ShapeError(
-                f"has the fields {', '.join(list(renamed)[:6])}, which are no format that is known ({known})"
+            if record.problem is not None:
+                raise ShapeError(record.problem)
+            shape, example = example_of(record.value, self.recipe, self.target, self.dropped)
+            self.target = self.target or NATIVE[METHODS.get(shape, "supervised")]
+            writer.put(record_of(example, self.target, self.recipe))
+        except WouldBeLost as error:
+            first = not self.lost.keys() >= {*error.fields}
+            self.lost.update(error.fields)
+            self._problem(label, record, str(error), kept=first)
+        except (ShapeError, DataError) as error:
+            self._problem(label, record, str(error))
+        except UnicodeEncodeError:
+            self._problem(label, record, "holds half of a \\u surrogate pair, which no UTF-8 text can hold")
+        except (ValueError, RecursionError, TypeError) as error:
+            told = (
+                "is nested too deeply to be written"
+                if isinstance(error, RecursionError)
+                else f"cannot be written: {error}"
             )
-        example, left = read(renamed, shape, recipe.system)
-        for field in [field for field in left if field in recipe.drop]:
-            del left[field]
-            self.dropped[field] += 1
-        if left and not recipe.keep and shape != "chat":
-            raise ShapeError(f"{next(iter(left))} would be lost")
-        if left and "input" in example:
-            raise ShapeError(f"{next(iter(left))} would be lost: a preference has no fields of its own")
-        example = {**example, **left}
-        self.shapes[shape] += 1
-        target = recipe.target or ("preference" if "input" in example else "chat")
-        if target == "chat" and "input" in example:
-            raise ShapeError("preferred_output: a preference is no chat; write it as preference")
-        if target == "preference" and "input" not in example:
-            raise ShapeError("messages: a chat is no preference")
-        converted = write(example, target)
-        json.dumps(converted, ensure_ascii=False, allow_nan=False).encode()
-        return converted
+            self._problem(label, record, told)
+        else:
+            self.examples += 1
+            self.shapes[shape] += 1
+
+    def stop_on_problems(self, source: str) -> None:
+        """Raise what was wrong, unless it may be skipped; nothing at all is an error either way."""
+        if self.bad and (self.lost or not self.recipe.skip_bad):
+            raise DataError(data_error(self.problems, self.bad).message, problems=self.problems, hint=self._hint())
+        if not self.examples:
+            problem = f"{source} holds no record that can be read."
+            shown = "\n".join([problem, *(f"  {told}" for told in self.problems[:20])])
+            raise DataError(shown, problems=[problem, *self.problems])
+
+    def _hint(self) -> str:
+        if not self.lost:
+            return "--skip-bad leaves them out, and says so."
+        names = " ".join(f"--drop '{name}'" if "[" in name else f"--drop {name}" for name in self.lost)
+        keeps = not any("[" in name or "." in name for name in self.lost) and self.target != "preference"
+        return f"{names} lets them go{'; --keep keeps them beside the rest' * keeps}."
+
+    def _problem(self, label: str, record: Record, told: str, kept: bool = True) -> None:
+        self.bad += 1
+        if kept and len(self.problems) < _PROBLEMS_KEPT:
+            at = f"{label}:{record.line}" if record.line else label
+            self.problems.append(f"{at} {told.rstrip('.')}.")
 
 
-def _renamed(value: Document, columns: tuple[tuple[str, str], ...]) -> Document:
-    if not columns:
-        return value
-    given = dict(value)
-    for new, old in columns:
-        if old not in given:
-            raise ShapeError(f"{old} is missing, which is mapped to {new}")
-        if new in given and new != old:
-            raise ShapeError(f"{new} is there already, and {old} is mapped to it")
-        given[new] = given.pop(old)
-    return given
+# Files
+
+
+def _streams(files: list[SourceFile]) -> Iterator[tuple[BinaryIO, str]]:
+    """Each file, open; standard input where there are none."""
+    if not files:
+        yield sys.stdin.buffer, "<stdin>"
+    for file in files:
+        with opened(file) as stream:
+            yield stream, file.label
+
+
+def _is_new_or_file(place: Path) -> bool:
+    return not place.exists() or place.is_file()
 
 
 @contextmanager
-def _input(source: str) -> Iterator[tuple[Any, str]]:
-    if source == "-":
-        with disk_full_is_an_error(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as copy:
-            while block := sys.stdin.buffer.read(1 << 20):
-                copy.write(block)
-            copy.seek(0)
-            yield copy, "<stdin>"
-        return
-    found = find_files([source], Path())
-    if len(found) != 1:
-        raise UsageError(f"{source} is {len(found)} files; convert them one by one.")
-    file: SourceFile = found[0]
-    with opened(file) as stream:
-        yield stream, file.label
+def _output(out: str, force: bool, inputs: list[Path]) -> Iterator[Any]:
+    place = Path(out)
+    if out == "-":
+        yield _Hashing(sys.stdout.buffer)
+    elif place.is_dir():
+        raise UsageError(f"{out} is a folder.", hint="Name a file in it.")
+    elif place.exists() and any(place.samefile(source) for source in inputs):
+        raise UsageError(f"{out} is the file to be converted.", hint="Name another file.")
+    elif not _is_new_or_file(place):  # a device or a pipe: nothing to replace
+        with place.open("wb") as target:
+            yield _Hashing(target)
+    elif place.exists() and not force:
+        raise UsageError(f"{out} exists.", hint="Name another file, or use --force to replace it.")
+    else:
+        _make_room(place)
+        with disk_full_is_an_error(place), atomic_path(place) as temporary, temporary.open("wb") as target:
+            yield _Hashing(target)
+
+
+def _make_room(place: Path) -> None:
+    """Make the folder of a file to be written. Raises `UsageError` where nothing can be written."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=place.parent).close()
+    except OSError as error:
+        raise UsageError(f"{place}: cannot be written ({error.strerror}).") from None
 
 
 class _Hashing:
     """A binary file that knows the SHA-256 of what was written to it."""
 
-    def __init__(self, target: IO[bytes]) -> None:
-        self._target, self._hash = target, hashlib.sha256()
+    closed = False
 
-    def write(self, block: bytes) -> int:
+    def __init__(self, target: IO[bytes]) -> None:
+        self._target, self._hash, self._size = target, hashlib.sha256(), 0
+
+    def write(self, block: Any) -> int:
         self._hash.update(block)
-        return self._target.write(block)
+        self._target.write(block)
+        size = memoryview(block).nbytes
+        self._size += size
+        return size
 
     def flush(self) -> None:
         self._target.flush()
 
     def digest(self) -> str:
         return self._hash.hexdigest()
-
-    closed = False
 
     def writable(self) -> bool:
         return True
@@ -210,23 +231,7 @@ class _Hashing:
         return False
 
     def tell(self) -> int:
-        return self._target.tell()
+        return self._size
 
     def close(self) -> None:
         """The file is closed by who opened it."""
-
-
-@contextmanager
-def _output(source: str, out: str, force: bool) -> Iterator[Any]:
-    if out == "-":
-        yield _Hashing(sys.stdout.buffer)
-        return
-    place = Path(out)
-    if place.is_dir():
-        raise UsageError(f"{out} is a folder.", hint="Name a file in it.")
-    if place.exists() and source != "-" and Path(source).exists() and place.samefile(source):
-        raise UsageError(f"{out} is the file to be converted.", hint="Name another file.")
-    if place.exists() and not force:
-        raise UsageError(f"{out} exists.", hint="Name another file, or use --force to replace it.")
-    with atomic_path(place) as temporary, temporary.open("wb") as target:
-        yield _Hashing(target)

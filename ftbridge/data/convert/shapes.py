@@ -1,12 +1,15 @@
 """What records mean, and the same in another shape: each pair of functions reads a shape into an example and writes it.
 
     shape               a record                                                        is an example for
-    chat                {messages, tools?, …}                                           supervised, reinforcement
+    chat                {messages, tools?, …}, the last message the assistant's         supervised
+    reinforcement       {messages, tools?, …}, the last message the user's              reinforcement
     preference          {input: {messages}, preferred_output, non_preferred_output}     dpo
     prompt_completion   {prompt, completion}: text, or lists of messages (TRL's)        supervised
     alpaca              {instruction, input?, output, system?, history?}                supervised
     sharegpt            {conversations: [{from, value}], system?, tools?}               supervised
     chosen_rejected     {prompt?, chosen, rejected}: text, or lists of messages (TRL's) dpo
+
+Optional fields (system, tools, history, input) that are null or empty are as good as absent.
 
 Sources: OpenAI's fine-tuning guides; TRL's documentation "Dataset formats and types"; Stanford Alpaca's README; the ShareGPT
 and alpaca sections of LLaMA-Factory's data/README.md.
@@ -15,11 +18,13 @@ and alpaca sections of LLaMA-Factory's data/README.md.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
-Shape = Literal["chat", "preference", "prompt_completion", "alpaca", "sharegpt", "chosen_rejected"]
-SHAPES: tuple[Shape, ...] = ("chat", "preference", "prompt_completion", "alpaca", "sharegpt", "chosen_rejected")
+from ftbridge.data.examples import Method
+
+Shape = Literal["chat", "reinforcement", "preference", "prompt_completion", "alpaca", "sharegpt", "chosen_rejected"]
+SHAPES: tuple[Shape, ...] = get_args(Shape)
 
 Document = dict[str, Any]
 Messages = list[Document]
@@ -29,11 +34,29 @@ _ROLES = {
     "assistant": "assistant", "model": "assistant", "bing": "assistant", "bard": "assistant", "system": "system",
     "tool": "tool", "observation": "tool", "function_response": "tool", "function_call": "function_call",
 }  # fmt: skip
+METHODS: dict[Shape, Method] = {
+    "preference": "dpo",
+    "chosen_rejected": "dpo",
+    "reinforcement": "reinforcement",
+}
+"""The method a shape holds examples for; supervised for the others."""
+
+NATIVE: dict[Method, Shape] = {"supervised": "chat", "reinforcement": "reinforcement", "dpo": "preference"}
+"""OpenAI's own shape for each method."""
+
 _CHAT_KEYS = ("messages", "tools", "parallel_tool_calls", "functions")
 
 
 class ShapeError(ValueError):
     """Why a record cannot be read in a shape, or written in one: "field sentence"."""
+
+
+class WouldBeLost(ShapeError):
+    """Fields that have no place where the record goes; only the caller may let them go, by these names."""
+
+    def __init__(self, fields: Sequence[str], where: str, told: Sequence[str] = ()) -> None:
+        super().__init__(f"{', '.join(told or fields)} would be lost: {where}")
+        self.fields = tuple(fields)
 
 
 class Read(NamedTuple):
@@ -44,30 +67,35 @@ class Read(NamedTuple):
 
 
 def detect(record: Document) -> Shape | None:
-    """The shape of a record by its fields; None if it has those of none."""
-    if isinstance(record.get("messages"), list):
-        return "chat"
+    """The shape of a record by the fields that tell it; None if it has those of none."""
+    messages = record.get("messages")
+    if isinstance(messages, list):
+        last = messages[-1] if messages else None
+        return "reinforcement" if isinstance(last, dict) and last.get("role") == "user" else "chat"
     if "preferred_output" in record or "non_preferred_output" in record:
         return "preference"
-    if "chosen" in record and "rejected" in record:
+    if "chosen" in record or "rejected" in record:
         return "chosen_rejected"
     if isinstance(record.get("conversations"), list):
         return "sharegpt"
-    if "instruction" in record and ("output" in record or "response" in record):
+    if "instruction" in record:
         return "alpaca"
-    if "prompt" in record and "completion" in record:
-        return "prompt_completion"
-    return None
+    return "prompt_completion" if "prompt" in record else None
 
 
-def read(record: Document, shape: Shape, system: str | None = None) -> Read:
-    """A record as an example. `system` is put before conversations that have no system message. Raises `ShapeError`."""
+def read(record: Document, shape: Shape, system: str | None = None, *, answered: bool = True) -> Read:
+    """A record as an example. `system` is put before conversations that have no system message. Raises `ShapeError`.
+
+    With `answered` false a prompt may come without its completion.
+    """
     reader = _READERS[shape]
+    if shape == "prompt_completion" and not answered and "completion" not in record:
+        reader = _read_prompt
     given = dict(record)
     example = reader(given)
     if system is not None:
         holder = example.get("input", example)
-        if not any(message.get("role") in ("system", "developer") for message in holder["messages"]):
+        if not any(isinstance(one, dict) and one.get("role") in ("system", "developer") for one in holder["messages"]):
             holder["messages"] = [{"role": "system", "content": system}, *holder["messages"]]
     return Read(example, given)
 
@@ -83,15 +111,13 @@ def write(example: Document, shape: Shape) -> Document:
 def _read_chat(record: Document) -> Document:
     if not isinstance(record.get("messages"), list):
         raise ShapeError("messages is missing or no list")
-    example = {key: record.pop(key) for key in _CHAT_KEYS if key in record}
-    example["messages"] = [_message(message) for message in example["messages"]]
-    return example
+    return {key: record.pop(key) for key in _CHAT_KEYS if key in record}
 
 
-def _message(message: Any) -> Document:
-    if not isinstance(message, dict):
-        raise ShapeError("messages holds what is no object")
-    return message
+def _read_reinforcement(record: Document) -> Document:
+    if not isinstance(record.get("messages"), list):
+        raise ShapeError("messages is missing or no list")
+    return {key: record.pop(key) for key in ("messages", "tools") if key in record}
 
 
 def _read_preference(record: Document) -> Document:
@@ -104,9 +130,14 @@ def _read_preference(record: Document) -> Document:
 
 
 def _read_prompt_completion(record: Document) -> Document:
-    prompt, completion = record.pop("prompt", None), record.pop("completion", None)
-    messages = [*_said(prompt, "user", "prompt"), *_said(completion, "assistant", "completion")]
+    messages = [*_said(record.pop("prompt", None), "user", "prompt")]
+    messages += _said(record.pop("completion", None), "assistant", "completion")
     return _with_system(record, messages)
+
+
+def _read_prompt(record: Document) -> Document:
+    """A question without its answer, which is all that reinforcement needs."""
+    return _with_system(record, [*_said(record.pop("prompt", None), "user", "prompt")])
 
 
 def _said(value: Any, role: str, field: str) -> Messages:
@@ -119,7 +150,9 @@ def _said(value: Any, role: str, field: str) -> Messages:
 
 def _with_system(record: Document, messages: Messages) -> Document:
     system = record.pop("system", None)
-    if isinstance(system, str) and system:
+    if system not in (None, "") and not isinstance(system, str):
+        raise ShapeError("system is no text")
+    if system:
         messages = [{"role": "system", "content": system}, *messages]
     example: Document = {"messages": messages}
     if tools := _tools(record.pop("tools", None)):
@@ -152,7 +185,10 @@ def _read_alpaca(record: Document) -> Document:
     if not isinstance(answer, str):
         raise ShapeError(f"{key} is missing or no text")
     messages: Messages = []
-    for turn in record.pop("history", None) or []:
+    history = record.pop("history", None)
+    if history not in (None, "") and not isinstance(history, list):
+        raise ShapeError("history is no list of pairs")
+    for turn in history or []:
         if not isinstance(turn, (list, tuple)) or len(turn) != 2:
             raise ShapeError("history is no list of pairs")
         messages += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]
@@ -207,19 +243,26 @@ def _turn(role: str, text: Any, before: Messages, index: int) -> Document:
 def _read_chosen_rejected(record: Document) -> Document:
     chosen = _said(record.pop("chosen", None), "assistant", "chosen")
     rejected = _said(record.pop("rejected", None), "assistant", "rejected")
-    if "prompt" in record:
-        messages = _said(record.pop("prompt"), "user", "prompt")
-    else:
-        shared = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), 0)
-        messages, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
-    if len(chosen) > len(messages) >= 1 and chosen[: len(messages)] == messages == rejected[: len(messages)]:
-        chosen, rejected = chosen[len(messages) :], rejected[len(messages) :]
+    shared = _shared(chosen, rejected)
+    messages = _said(record.pop("prompt"), "user", "prompt") if record.get("prompt") is not None else shared
+    record.pop("prompt", None)
+    if (
+        shared and shared[-len(messages) :] == messages
+    ):  # both answers repeat the prompt, perhaps after a system message
+        messages, chosen, rejected = shared, chosen[len(shared) :], rejected[len(shared) :]
     if not messages:
         raise ShapeError("prompt is missing, and chosen and rejected do not begin alike")
     if len(chosen) != 1 or len(rejected) != 1:
         raise ShapeError("chosen and rejected must each end in one message after the prompt")
     held = _with_system(record, messages)
     return {"input": held, "preferred_output": chosen, "non_preferred_output": rejected}
+
+
+def _shared(chosen: Messages, rejected: Messages) -> Messages:
+    """The messages that both begin with, the last of each aside."""
+    most = min(len(chosen), len(rejected)) - 1
+    differs = (index for index in range(most) if chosen[index] != rejected[index])
+    return chosen[: next(differs, most)]
 
 
 # Writing
@@ -233,16 +276,18 @@ def _plain_turns(example: Document, shape: str) -> tuple[str | None, Messages]:
     """The system text and the other messages, if every message is only a role and text."""
     if "messages" not in example:
         raise ShapeError(f"input: a preference cannot be written as {shape}; use preference or chosen_rejected")
-    for key in example:
-        if key != "messages":
-            raise ShapeError(f"{key} has no place in {shape}")
+    if lost := [key for key in example if key != "messages"]:
+        raise WouldBeLost(lost, f"{shape} has no place for it")
     messages = example["messages"]
     for index, message in enumerate(messages):
         if not isinstance(message.get("content"), str):
             raise ShapeError(f"messages[{index}].content is no plain text, and {shape} holds only that")
         if extra := [key for key in message if key not in ("role", "content")]:
-            raise ShapeError(f"messages[{index}].{extra[0]} has no place in {shape}")
+            told = [f"messages[{index}].{key}" for key in extra]
+            raise WouldBeLost([f"messages[].{key}" for key in extra], f"{shape} has no place for it", told)
     system = messages[0]["content"] if messages and messages[0]["role"] == "system" else None
+    if system == "" and shape != "sharegpt":
+        raise ShapeError(f"messages[0].content is empty, and an empty system field of {shape} means that there is none")
     rest = messages[1:] if system is not None else messages
     for index, message in enumerate(rest, int(system is not None)):
         if message["role"] not in ("user", "assistant"):
@@ -288,9 +333,9 @@ def _write_chosen_rejected(example: Document) -> Document:
     if "input" not in example:
         raise ShapeError("messages: a chat has no rejected answer; chosen_rejected needs a preference")
     held = example["input"]
-    for key in held:
-        if key != "messages":
-            raise ShapeError(f"input.{key} has no place in chosen_rejected")
+    lost = [key for key in example if key not in ("input", "preferred_output", "non_preferred_output")]
+    if lost := [*lost, *(f"input.{key}" for key in held if key != "messages")]:
+        raise WouldBeLost(lost, "chosen_rejected has no place for it")
     return {
         "prompt": held["messages"],
         "chosen": example["preferred_output"],
@@ -300,6 +345,7 @@ def _write_chosen_rejected(example: Document) -> Document:
 
 _READERS: dict[Shape, Callable[[Document], Document]] = {
     "chat": _read_chat,
+    "reinforcement": _read_reinforcement,
     "preference": _read_preference,
     "prompt_completion": _read_prompt_completion,
     "alpaca": _read_alpaca,
@@ -308,6 +354,7 @@ _READERS: dict[Shape, Callable[[Document], Document]] = {
 }
 _WRITERS: dict[Shape, Callable[[Document], Document]] = {
     "chat": _as_is,
+    "reinforcement": _as_is,
     "preference": _as_is,
     "prompt_completion": _write_prompt_completion,
     "alpaca": _write_alpaca,

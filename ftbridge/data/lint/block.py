@@ -29,6 +29,9 @@ _ESCAPED_ASCII = re.compile(rb"\\u00[0-7]")
 
 _BLANK = b" \t\r"
 
+MOST_IN_A_LINE = 1_000
+"""Problems of one rule in one line that are looked for: a line of millions of wrong parts tells no more than that."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -85,7 +88,7 @@ class Checker:
         for r in self.json_rules:
             yield from ((r, problem) for problem in r.check(parsed, self.plan.context))
         for r in self.line_rules:
-            yield from ((r, problem) for problem in r.check(line))
+            yield from ((r, problem) for problem in itertools.islice(r.check(line), MOST_IN_A_LINE))
         yield from self.judge_texts(line, self.text_rules if text_rules is None else text_rules)
 
     def judge_texts(self, line: Line, rules: Iterable[Rule]) -> Iterator[tuple[Rule, Problem]]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ftbridge.data.rules.base import Severity
+
 BANDS = 8
 """Bands of a sketch: two examples that share one are compared."""
 
@@ -29,7 +31,7 @@ class Found(NamedTuple):
     """A finding as it crosses processes; `line` and `start` count from the block's beginning."""
 
     code: str
-    severity: str
+    severity: Severity
     line: int
     start: int
     field: str

@@ -71,6 +71,7 @@ class _File:
     pieces: list[Columns] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     kept: Counter[str] = field(default_factory=Counter)
+    secrets: dict[int | None, list[Finding]] = field(default_factory=dict)
     method: Method = "supervised"
     dataset: Dataset | None = None
 
@@ -140,10 +141,10 @@ class Linting:
             return None
         return next(file.source.line_at(finding.start) for file in self._files if file.facts.path == path)
 
-    def findings_at(self, path: str, line: int | None) -> list[Finding]:
-        """Everything known of one line."""
+    def secrets_at(self, path: str, line: int | None) -> list[Finding]:
+        """Findings of one line whose piece must not be shown, whichever finding of the line is."""
         file = next(file for file in self._files if file.facts.path == path)
-        return [finding for finding in file.findings if finding.line == line]
+        return file.secrets.get(line, [])
 
     def close(self) -> None:
         """End processes and close files."""
@@ -165,6 +166,8 @@ class Linting:
                 yield from self._merge(file, piece, block)
                 self._progress(facts.path, piece.start + piece.length, facts.bytes)
             file.source.check_unchanged()
+            if all(later.facts.bytes <= _SMALL for later in self._files[index + 1 :]):
+                self._crew.close()  # so that the children's memory is free for the rules about whole files
         tally = file.tally
         file.facts = replace(facts, lines=tally.lines, crlf=tally.crlf, blank=tally.blank)
         yield from self._whole(file, "file", file.facts, context, again=True)
@@ -185,12 +188,15 @@ class Linting:
         file.tally.add(block.tally)
         kept = [found for found in block.found if self._keep(file, found.code)]
         fresh = [_finding(found, lines, piece.start) for found in kept]
-        file.findings += fresh  # all of them before the first is told: secrets are masked for their whole line
+        file.findings += fresh
+        for finding in fresh:  # all of them before the first is told: secrets are masked for their whole line
+            if finding.secret:
+                file.secrets.setdefault(finding.line, []).append(finding)
         yield from fresh
-        if block.finish().columns:
-            block.columns.line += lines
-            block.columns.start += piece.start
-            file.pieces.append(block.columns)
+        if columns := block.finish().columns:
+            columns.line += lines
+            columns.start += piece.start
+            file.pieces.append(columns)
 
     # Whole files, and all together
 
@@ -229,7 +235,7 @@ class Linting:
         finding = Finding(
             code=rule.code, severity=severity, line=problem.line, field=text_of(problem.field) or None,
             message=text_of(problem.message),
-            fix=fix, span=problem.span, secret=problem.secret, start=start,
+            fix=fix and text_of(fix), span=problem.span, secret=problem.secret, start=start,
         )  # fmt: skip
         file.findings.append(finding)
         return finding
@@ -323,6 +329,13 @@ def _method(source: Source, facts: FileFacts) -> Method:
 
 def _finding(found: Found, lines: int, start: int) -> Finding:
     return Finding(
-        code=found.code, severity=found.severity, line=found.line + lines, field=text_of(found.field) or None,
-        message=text_of(found.message), fix=found.fix, span=found.span, secret=found.secret, start=found.start + start,
-    )  # type: ignore[arg-type]  # fmt: skip
+        code=found.code,
+        severity=found.severity,
+        line=found.line + lines,
+        field=text_of(found.field) or None,
+        message=text_of(found.message),
+        fix=found.fix and text_of(found.fix),
+        span=found.span,
+        secret=found.secret,
+        start=found.start + start,
+    )

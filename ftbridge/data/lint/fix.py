@@ -7,19 +7,21 @@ in the wrong case. What needs a decision is left, and told.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.data.lint.block import Checker
 from ftbridge.data.lint.engine import Linting, Options, lint
 from ftbridge.data.lint.findings import LintReport
 from ftbridge.data.lint.parse import Parsed, Trouble, parse
+from ftbridge.data.lint.select import chosen
 from ftbridge.data.lint.source import BOM, FileFacts, Piece, Source
-from ftbridge.data.rules.base import look
+from ftbridge.data.rules.base import RULES, look
 from ftbridge.errors import UsageError
 from ftbridge.files import atomic_path
 
@@ -32,6 +34,9 @@ _ROUNDS = 200
 _LARGEST_WHOLE = 1 << 30
 """Bytes of a file that is no JSON Lines, which has to be read whole."""
 
+_ACROSS_LINES = re.compile(r"(,?)[ \t\r]*\n[ \t\r\n]*")
+"""White space that holds a line feed. JSON's strings hold none, so it stands between tokens."""
+
 
 class Change(BaseModel):
     """One thing that was mended: where it stood and stands now (both count from 1; null for the whole file)."""
@@ -40,7 +45,7 @@ class Change(BaseModel):
     line: int | None
     out_line: int | None
     code: str
-    did: str
+    did: str = Field(description="What was done, in the past tense, after the field it was done to.")
 
 
 class FixReport(BaseModel):
@@ -49,10 +54,10 @@ class FixReport(BaseModel):
     model_config = ConfigDict(frozen=True)
     path: str
     out: str
-    lines: int
-    changed: int
+    lines: int = Field(description="Lines of the copy.")
+    changed: int = Field(description="Lines that were mended inside.")
     changes: list[Change]
-    more_changes: int
+    more_changes: int = Field(description=f"Changes beyond the {KEPT:,} that are told one by one.")
     left: LintReport
 
 
@@ -63,7 +68,7 @@ def fix_files(paths: Sequence[str], out: str, options: Options) -> list[FixRepor
         return [fix(paths[0], folder, options)]
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{out} is a file; several files are repaired into a folder.")
-    names = [Path(path).name for path in paths]
+    names = ["stdin.jsonl" if path == "-" else Path(path).name for path in paths]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"two of the files are named {twice}; repair them one by one.")
     return [fix(path, folder / name, options) for path, name in zip(paths, names, strict=True)]
@@ -72,22 +77,23 @@ def fix_files(paths: Sequence[str], out: str, options: Options) -> list[FixRepor
 def fix(path: str, out: Path, options: Options) -> FixReport:
     """Write a repaired copy of one file, whole or not at all; the original is never touched.
 
-    Raises `UsageError` where the copy would be the original, or there is nothing that could be read as lines.
+    Rules that are not asked for mend nothing. Raises `UsageError` where the copy would be the original, or there is
+    nothing that could be read as lines.
     """
     if path != "-" and out.exists() and Path(path).exists() and out.samefile(path):
         raise UsageError(f"{out} is the file to be repaired.", hint="Name another file: the original is never changed.")
+    ignored = dict(options.file_ignores).get(path, ())
+    codes = chosen(RULES, options.select, (*options.ignore, *ignored))
     with Linting([path], options) as linting:
         source, facts, checker = linting.prepare(0)
-        work = _Repair(checker, facts)
+        work = _Repair(checker, facts, frozenset(code for code in codes if RULES[code].severity_for(options.target)))
         with atomic_path(out) as temporary, temporary.open("wb") as target:
-            if checker.plan.context.target.bom == "needed":
-                target.write(BOM)
+            target.write(work.mark())
             for line in work.lines(source):
                 target.write(line + b"\n")
+            source.check_unchanged()
         method = checker.plan.context.method
-    left = lint(
-        out, replace(options, method=method, file_ignores=((str(out), dict(options.file_ignores).get(path, ())),))
-    )
+    left = lint(out, replace(options, method=method, file_ignores=((str(out), ignored),)))
     return FixReport(
         path=facts.path,
         out=str(out),
@@ -100,38 +106,50 @@ def fix(path: str, out: Path, options: Options) -> FixReport:
 
 
 class _Repair:
-    def __init__(self, checker: Checker, facts: FileFacts) -> None:
-        self._checker, self._facts = checker, facts
+    """One file under repair. `codes` are the rules asked for that apply to its target."""
+
+    def __init__(self, checker: Checker, facts: FileFacts, codes: frozenset[str]) -> None:
+        self._checker, self._facts, self._codes = checker, facts, codes
         self.changes: list[Change] = []
         self.written = self.changed = self.more = 0
 
+    def mark(self) -> bytes:
+        """The byte order mark of the copy, or nothing."""
+        has = self._facts.bom and self._facts.form == "lines"
+        policy = self._checker.plan.context.target.bom if "FTB004" in self._codes else "ignored"
+        if policy == "needed" and not has:
+            self._note(None, None, "FTB004", "added a byte order mark")
+        elif policy == "breaks" and self._facts.bom:
+            self._note(None, None, "FTB004", "removed the byte order mark")
+        return BOM if policy == "needed" or (policy == "ignored" and has) else b""
+
     def lines(self, source: Source) -> Iterator[bytes]:
         """The repaired file's lines, without line feeds."""
-        policy = self._checker.plan.context.target.bom
-        if self._facts.bom and policy == "breaks":
-            self._note(None, None, "FTB004", "removed the byte order mark")
-        elif policy == "needed" and not self._facts.bom:
-            self._note(None, None, "FTB004", "added a byte order mark")
+        numbered: Iterable[tuple[int | None, bytes]] = ()
         if self._facts.form == "lines":
-            yield from self._repaired(self._raw_lines(source.file))
+            numbered = self._raw_lines(source.file)
         elif self._facts.form != "empty":
-            yield from self._repaired(enumerate(self._values(source), 1))
+            numbered = ((None, value) for value in self._values(source))
+        for number, raw in numbered:
+            for line in self._one(number, raw):
+                self.written += 1
+                yield line
 
     def _raw_lines(self, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         file.seek(len(BOM) if self._facts.bom else 0)
         crlf = 0
         for number, raw in enumerate(file, 1):
             line = raw.removesuffix(b"\n")
-            if line.endswith(b"\r"):
+            if line.endswith(b"\r") and "FTB008" in self._codes:
                 line, crlf = line.removesuffix(b"\r"), crlf + 1
-            if line.strip():
+            if line.strip() or "FTB007" not in self._codes:
                 yield number, line
             else:
                 self._note(number, None, "FTB007", "removed a blank line")
         if crlf:
             self._note(None, None, "FTB008", f"ended {crlf:,} lines in LF")
 
-    def _values(self, source: Source) -> Iterator[bytes]:
+    def _values(self, source: Source) -> list[bytes]:
         """The values of a file that is no JSON Lines: an array's elements, or values one after the other."""
         if self._facts.form not in ("array", "pretty", "utf-16") or self._facts.bytes > _LARGEST_WHOLE:
             raise UsageError(
@@ -141,26 +159,20 @@ class _Repair:
         raw = source.read(Piece(0, self._facts.bytes))
         try:
             text = raw.decode("utf-16" if self._facts.form == "utf-16" else "utf-8-sig")
-            values = list(_sequence(text))
-        except (UnicodeDecodeError, ValueError, RecursionError) as error:
+            values = [_ACROSS_LINES.sub(_joined, value).encode() for value in _sequence(text.strip())]
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{self._facts.path} cannot be repaired: {error}.") from None
         if self._facts.form == "utf-16":
             self._note(None, None, "FTB002", "wrote UTF-8")
         else:
             self._note(None, None, "FTB001", f"wrote {len(values):,} examples, one a line")
-        yield from (_dump(value) for value in values)
+        return values
 
-    def _repaired(self, numbered: Iterator[tuple[int, bytes]] | enumerate[bytes]) -> Iterator[bytes]:
-        for number, raw in numbered:
-            for line in self._one(number, raw):
-                self.written += 1
-                yield line
-
-    def _one(self, number: int, raw: bytes) -> Iterator[bytes]:
+    def _one(self, number: int | None, raw: bytes) -> Iterator[bytes]:
         """The lines that one line becomes."""
         parsed = parse(raw)
         if isinstance(parsed, Trouble):
-            pieces = _split(raw) if parsed.kind == "extra" and "FTB012" in self._checker.plan.rules else []
+            pieces = _split(raw) if parsed.kind == "extra" and "FTB012" in self._codes else []
             if pieces:
                 self._note(number, self.written + 1, "FTB012", f"wrote {len(pieces)} examples, one a line")
                 for piece in pieces:
@@ -169,7 +181,7 @@ class _Repair:
             yield raw
             return
         document, did = parsed.document, 0
-        if parsed.doubled and all(same for _, same in parsed.doubled) and "FTB014" in self._checker.plan.rules:
+        if parsed.doubled and all(same for _, same in parsed.doubled) and "FTB014" in self._codes:
             self._note(number, self.written + 1, "FTB014", "kept one of two equal keys")
             did += 1
         elif parsed.doubled:
@@ -179,18 +191,19 @@ class _Repair:
             repair = self._next_repair(document, parsed)
             if repair is None:
                 break
-            code, said, document = repair
-            self._note(number, self.written + 1, code, said)
+            self._note(number, self.written + 1, *repair)
             did += 1
         self.changed += bool(did)
         yield _dump(document) if did else raw
 
-    def _next_repair(self, document: Any, parsed: Parsed) -> tuple[str, str, Any] | None:
+    def _next_repair(self, document: Any, parsed: Parsed) -> tuple[str, str] | None:
+        """Mend the first thing in the document that can be; its code and what was done."""
         line = look(document, self._checker.plan.context, parsed.text)
         for rule, problem in self._checker.judge(line, Parsed(document)):
             if problem.repair is not None:
                 problem.repair.apply()
-                return rule.code, f"{problem.field}: {problem.repair.said}".removeprefix(": "), document
+                said = problem.repair.said
+                return rule.code, said if problem.field in ("", *said.split()) else f"{problem.field}: {said}"
         return None
 
     def _note(self, line: int | None, out_line: int | None, code: str, did: str) -> None:
@@ -200,31 +213,48 @@ class _Repair:
             self.more += 1
 
 
-def _sequence(text: str) -> Iterator[Any]:
-    """The elements of one array, or values one after the other."""
-    decoder = json.JSONDecoder()
-    text = text.strip()
-    if text.startswith("["):
-        value = decoder.decode(text)
-        yield from value
-        return
-    position = 0
-    while position < len(text):
-        value, position = decoder.raw_decode(text, position)
-        yield value
-        while position < len(text) and text[position] in " \t\r\n,":
-            position += 1
+_TEXT = json.JSONDecoder(parse_int=str, parse_float=str)
+"""Finds where a value ends; what its numbers are does not matter."""
+
+
+def _sequence(text: str) -> Iterator[str]:
+    """The values of one array, or values one after the other, as they are written."""
+    array = text.startswith("[")
+    position = _blank_end(text, int(array))
+    while position < len(text) and not (array and text[position] == "]"):
+        end = _TEXT.raw_decode(text, position)[1]
+        yield text[position:end]
+        position = _blank_end(text, end)
+        comma = text.startswith(",", position)
+        if comma:
+            position = _blank_end(text, position + 1)
+        if array and not comma and not text.startswith("]", position):
+            raise ValueError(f"the array has no comma or end at character {position + 1:,}")
+    if array and position >= len(text):
+        raise ValueError("the array has no end")
+    if array and _blank_end(text, position + 1) < len(text):
+        raise ValueError(f"the array ends at character {position + 1:,}, and the file goes on")
+
+
+def _blank_end(text: str, position: int) -> int:
+    while position < len(text) and text[position] in " \t\r\n":
+        position += 1
+    return position
+
+
+def _joined(gap: re.Match[str]) -> str:
+    return ", " if gap[1] else ""
 
 
 def _split(raw: bytes) -> list[bytes]:
     """The values of a line that holds several; none if something between them is not JSON."""
-    text, decoder, pieces, position = raw.decode(), json.JSONDecoder(), [], 0
+    text, pieces, position = raw.decode(), [], 0
     while position < len(text):
         if text[position] in " \t\r":
             position += 1
             continue
         try:
-            end = decoder.raw_decode(text, position)[1]
+            end = _TEXT.raw_decode(text, position)[1]
         except (ValueError, RecursionError):
             return []
         pieces.append(text[position:end].encode())

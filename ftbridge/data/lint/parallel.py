@@ -46,16 +46,16 @@ class Crew:
         shift = self._shift = _Shift(pieces, _AHEAD * self._jobs)
         threads = [threading.Thread(target=self._run, args=(shift, file, size, worker)) for worker in self._workers]
         try:
+            due = shift.next()  # the first piece is checked here: its findings are told before its tokens are counted
             for thread in threads:
                 thread.start()
-            while True:
-                index, piece, block = shift.next()
-                if piece is None:
-                    break
-                if block is not None:
+            while due:
+                index, piece, block = due
+                if block:
                     yield piece, block
                 else:
                     shift.done(index, piece, self._check(file, piece, size))
+                due = shift.next()
         except BaseException:
             self.close()
             raise
@@ -125,8 +125,8 @@ class _Shift:
                 self.change.wait()
             return self._take() if self.taken < self.given + self.ahead else None
 
-    def next(self) -> tuple[int, Piece | None, Block | None]:
-        """For the process that gives: the block that is due, or else a piece to check meanwhile; no piece at the end."""
+    def next(self) -> tuple[int, Piece, Block | None] | None:
+        """For the process that gives: the block that is due, or else a piece to check meanwhile; None at the end."""
         with self.change:
             while True:
                 if self.given in self.ready:
@@ -139,7 +139,7 @@ class _Shift:
                 if self.taken < self.given + self.ahead and (mine := self._take()):
                     return *mine, None
                 if self.over and self.given >= self.taken:
-                    return self.given, None, None
+                    return None
                 self.change.wait()
 
     def done(self, index: int, piece: Piece, block: Block) -> None:

@@ -6,6 +6,10 @@ import json
 import math
 from typing import Any, Literal, NamedTuple
 
+DEEPEST = 200
+"""Objects and lists inside each other beyond which a line is not read: services' parsers stop at 128 or so, Python's own at
+a depth that depends on its version."""
+
 TroubleKind = Literal["utf8", "json", "extra", "cut", "constant", "deep", "number", "surrogate"]
 
 
@@ -46,7 +50,10 @@ def parse(raw: bytes, *, ends_with_newline: bool = True) -> Parsed | Trouble:
 
     decoder = json.JSONDecoder(object_pairs_hook=unique, parse_float=_finite, parse_constant=_constant)
     try:
-        return Parsed(decoder.decode(text), tuple(doubled), text)
+        document = decoder.decode(text)
+        if raw.count(b"[") + raw.count(b"{") > DEEPEST and _too_deep(document):
+            return Trouble("deep", 1, "", ends_with_newline)
+        return Parsed(document, tuple(doubled), text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":
             return Trouble("extra", error.pos + 1, "", ends_with_newline)
@@ -57,8 +64,18 @@ def parse(raw: bytes, *, ends_with_newline: bool = True) -> Parsed | Trouble:
         return Trouble("deep", 1, "", ends_with_newline)
     except _NotANumber as error:
         return Trouble("constant", max(1, text.find(str(error)) + 1), str(error), ends_with_newline)
-    except ValueError as error:
-        return Trouble("number", 1, str(error), ends_with_newline)
+    except ValueError:  # Python's own bound on the digits of an integer, which guards against quadratic time
+        return Trouble("number", 1, "it has thousands of digits", ends_with_newline)
+
+
+def _too_deep(document: Any) -> bool:
+    level = [document] if isinstance(document, (dict, list)) else []
+    for _ in range(DEEPEST):
+        inside = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+        level = [child for child in inside if isinstance(child, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 class _NotANumber(ValueError):

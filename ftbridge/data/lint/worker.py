@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn
 
 from ftbridge.data.lint.block import Checker, Plan
 from ftbridge.data.lint.dataset import Block
@@ -50,7 +50,10 @@ class Checkers:
         self._made: dict[int, Checker] = {}
 
     def check(self, task: Task, *, finish: bool = True) -> Block:
-        """Check a piece; `finish` makes its columns too. Raises `FtbridgeError` when the file has become shorter, memory runs out or a rule fails."""
+        """Check a piece; `finish` makes its columns too.
+
+        Raises `FtbridgeError` when the file has become shorter, memory runs out or a rule fails.
+        """
         subject = self._subjects[task.file]
         raw = read_fully(subject.descriptor, task.start, task.length)
         if len(raw) < task.length:
@@ -130,7 +133,7 @@ class _Child(NamedTuple):
             os.waitpid(self.pid, 0)
 
 
-_Started = tuple["_Child | subprocess.Popen[bytes]", BinaryIO, BinaryIO]
+_Started = tuple["_Child | subprocess.Popen[bytes]", IO[bytes], IO[bytes]]
 
 
 def _single_threaded() -> bool:
@@ -176,11 +179,10 @@ def _spawned(subjects: Sequence[Subject], siblings: Sequence[Worker]) -> _Starte
     )  # fmt: skip
     assert process.stdin
     assert process.stdout
-    source, target = process.stdout, process.stdin
-    _widen(source.fileno())
+    _widen(process.stdout.fileno())
     with contextlib.suppress(OSError):  # the first task tells that it died
-        _send(target, subjects)
-    return process, source, target  # type: ignore[return-value]
+        _send(process.stdin, subjects)
+    return process, process.stdout, process.stdin
 
 
 def _widen(pipe: int) -> None:
@@ -198,7 +200,7 @@ def serve() -> NoReturn:
     os._exit(0)
 
 
-def _live(source: BinaryIO, target: BinaryIO, subjects: Sequence[Subject]) -> None:
+def _live(source: IO[bytes], target: IO[bytes], subjects: Sequence[Subject]) -> None:
     """Answer tasks until there are no more."""
     if os.getsid(0) != os.getpid():
         os.setsid()  # Ctrl-C is for the parent, which ends its children
@@ -220,6 +222,6 @@ def _live(source: BinaryIO, target: BinaryIO, subjects: Sequence[Subject]) -> No
             return
 
 
-def _send(target: BinaryIO, message: Any) -> None:
+def _send(target: IO[bytes], message: Any) -> None:
     pickle.dump(message, target, protocol=5)
     target.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -106,12 +107,14 @@ def image_unreachable(line: Line) -> Iterator[Problem]:
             yield Problem(at, f"looks like {ending}; images other than JPEG, PNG and WEBP are skipped. Convert it.")
 
 
-_PRIVATE = re.compile(r"127\.|10\.|192\.168\.|169\.254\.|172\.(?:1[6-9]|2\d|3[01])\.|0\.0\.0\.0$|localhost$|::1$")
-
-
 def _private(host: str) -> bool:
-    names = ("", "host.docker.internal")
-    return host in names or bool(_PRIVATE.match(host)) or host.endswith((".local", ".internal", ".localhost"))
+    """Whether a host is known on one machine or in one network only."""
+    if host in ("", "localhost") or host.endswith((".localhost", ".local", ".internal")):
+        return True
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return False
 
 
 _DATA_URL = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),", re.IGNORECASE)
@@ -183,7 +186,7 @@ def _format(begins: bytes) -> str | None:
     severities=_HERE,
     reason="detail is auto, low or high.",
     source=f"{SUPERVISED_SCHEMA}: detail, enum auto, low, high",
-    bad=chat(user([text(), image(detail="ultra")]), assistant()),
+    bad=chat(user([text(), image(detail="High")]), assistant()),
     good=chat(user([text(), image(detail="low")]), assistant()),
     fixable=True,
 )

@@ -53,7 +53,7 @@ def line_not_an_object(line: Line) -> Iterator[Problem]:
     methods=("supervised", "reinforcement"),
     reason="An example is a list of messages; the service says that the example is missing the key messages.",
     source=f"OpenAI's server (Example N is missing key 'messages'); {SUPERVISED_SCHEMA}: at least one message",
-    bad=json.dumps({"conversation": [user(), assistant()]}),
+    bad=json.dumps({"Messages": [user(), assistant()]}),
     good=GOOD,
     fixable=True,
 )
@@ -132,22 +132,19 @@ def other_method(line: Line) -> Iterator[Problem]:
 def extra_key(line: Line) -> Iterator[Problem]:
     """A line has a key that no example has."""
     document, method = line.document, line.context.method
-    known = LINE_KEYS[method]
-    if not isinstance(document, dict) or not line.conversations or document.keys() <= known:
+    if not isinstance(document, dict) or not line.conversations:
         return
-    for key in [key for key in document if key not in known]:
-        moved = method == "dpo" and (key in LINE_KEYS["supervised"] or key.endswith("preferred_completion"))
-        if not moved:  # FTB082 and FTB085 tell of those
+    holders = [(document, "", LINE_KEYS[method])]
+    if method == "dpo":
+        holders.append((line.conversations[0].holder, "input", LINE_KEYS["supervised"]))
+    idle = "is not read" if line.context.target.name == "local" else "is no example's key"
+    for holder, at, known in holders:
+        for key in [] if holder.keys() <= known else [key for key in holder if key not in known]:
+            if method == "dpo" and not at and (key in LINE_KEYS["supervised"] or key.endswith("preferred_completion")):
+                continue  # FTB082 and FTB085 tell of those
             meant = near(key, known)
             hint = f"Is it {meant}?" if meant else "Remove it."
-            refuses = "is not read; it trains nothing" if line.context.target.name == "local" else "is no example's key"
-            yield Problem(key, f"{refuses}. {hint}", None if meant else dropped(document, key))
-    holder = line.conversations[0].holder
-    if method == "dpo":
-        for key in [key for key in holder if key not in LINE_KEYS["supervised"]]:
-            meant = near(key, LINE_KEYS["supervised"])
-            hint = f"Is it {meant}?" if meant else "Remove it."
-            yield Problem(join("input", key), f"is no example's key. {hint}", None if meant else dropped(holder, key))
+            yield Problem(join(at, key), f"{idle}. {hint}", None if meant else dropped(holder, key))
 
 
 _NOT_NULL = ("name", "weight", "tool_calls", "tool_call_id")

@@ -20,6 +20,9 @@ Makes Language Models Better (2022), use 0.8 on longer documents."""
 COMPARED = 2_000
 """Pairs whose texts are read and compared at most; a file with more candidates is told by what was found in these."""
 
+PAIRED = 100_000
+"""Pairs of each band that are ranked for that, which bounds memory in files whose lines are all alike."""
+
 _LONGEST = 200_000
 """Characters of a text that are compared."""
 
@@ -73,7 +76,8 @@ def _candidates(
         keep = paired != rows
         if first_of is not None:
             keep &= paired < first_of
-        keys.append(rows[keep].astype(np.int64) << 32 | paired[keep].astype(np.int64))
+        kept = np.flatnonzero(keep)[:PAIRED]
+        keys.append(rows[kept].astype(np.int64) << 32 | paired[kept].astype(np.int64))
     pairs, shared = np.unique(np.concatenate(keys) if keys else np.zeros(0, np.int64), return_counts=True)
     for key in pairs[np.argsort(-shared, kind="stable")].tolist():
         yield key >> 32, key & 0xFFFFFFFF

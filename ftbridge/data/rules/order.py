@@ -24,7 +24,7 @@ from ftbridge.data.rules.structure import (
     severity="error",
     reason="A weight is the integer 0 (not trained on) or 1; there is nothing between.",
     source=f"{SUPERVISED_SCHEMA}: enum [0, 1]; openai-cookbook#1270",
-    bad=chat(user(), assistant(weight=0.5)),
+    bad=chat(user(), assistant(weight="1")),
     good=chat(user(), assistant(weight=1)),
     fixable=True,
 )

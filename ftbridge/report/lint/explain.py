@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ftbridge.data.lint import shape
+from ftbridge.data.lint.block import Checker, Plan, document_of
+from ftbridge.data.lint.dataset import Found
+from ftbridge.data.lint.locate import Place, locate
 from ftbridge.data.rules import RULES, Rule
+from ftbridge.data.rules.base import Context
 from ftbridge.data.rules.targets import TARGETS
-from ftbridge.report.lint.text import STYLES
+from ftbridge.report.lint.text import STYLES, is_plain, print_trimmed
 
 GROUPS = (
     ("FTB00", "The file"), ("FTB01", "Lines as JSON"), ("FTB02", "Examples and messages"),
@@ -21,20 +26,81 @@ GROUPS = (
     ("FTB4", "Safety"),
 )  # fmt: skip
 
+_WIDEST = 100
+
 
 def explain(rule: Rule, console: Console) -> None:
     """Print everything known of a rule."""
-    console.print(Text.assemble((rule.code, "bold"), " ", (rule.name, "bold"), "  ", (severities(rule), "dim")))
-    console.print(Text(rule.summary))
+    width = min(console.width, _WIDEST)
+    found = _found(rule)
+    fix = "yes, by --fix OUT" if rule.fixable else "no: a person must decide"
+    console.print(Text.assemble((rule.code, "bold"), " ", (rule.name, "bold")))
+    _wrapped(rule.summary, console, width)
     console.print()
-    for head, text in (("Why", rule.reason), ("Source", rule.source), ("Methods", ", ".join(rule.methods))):
-        console.print(Text.assemble((f"{head}: ", "bold"), text))
+    _part("Severity", Text(severities(rule), style=STYLES[rule.severity]), console, width)
+    _part("Methods", Text(", ".join(rule.methods)), console, width)
+    _part("Fixed", Text(fix), console, width)
+    _part("Why", Text(rule.reason), console, width)
+    _part("Source", Text(rule.source), console, width)
     console.print()
-    for head, text, style in (("Bad", rule.bad, STYLES["error"]), ("Good", rule.good, "green")):
-        console.print(Text(f"{head}:", style=style))
-        console.print(Padding(Text(text, overflow="fold"), (0, 0, 0, 4)))
+    _line(
+        "Bad", STYLES["error"], rule.bad, locate(rule.bad, found.field, found.span) if found else None, console, width
+    )
+    if found:
+        _wrapped(f"{found.field} ".lstrip() + found.message, console, width, indent=2)
     console.print()
-    console.print(Text("Fixed by --fix." if rule.fixable else "Not fixed by --fix: a person must decide.", style="dim"))
+    _line("Good", "bold green", rule.good, None, console, width)
+
+
+def _part(head: str, text: Text, console: Console, width: int) -> None:
+    for index, line in enumerate(text.wrap(console, max(20, width - 10))):
+        line.rstrip()
+        console.print(Text.assemble((f"{head if index == 0 else '':<10}", "bold"), line), soft_wrap=True)
+
+
+def _wrapped(text: str, console: Console, width: int, indent: int = 0) -> None:
+    for line in Text(text).wrap(console, width - indent):
+        line.rstrip()
+        console.print(Text(" " * indent) + line, soft_wrap=True)
+
+
+def _line(head: str, style: str, text: str, place: Place | None, console: Console, width: int) -> None:
+    """A line of a file, whole, with its piece underlined; or a file, described."""
+    console.print(Text(head, style=style))
+    if not text.startswith(("{", "[")):
+        _wrapped(text, console, width, indent=2)
+        return
+    start, end = (place.start, place.end if place.exact else place.start + 1) if place else (0, 0)
+    for first, last in _folds(text, width - 2):
+        console.print(Text(f"  {text[first:last]}"), soft_wrap=True)
+        if place and first < end and start < last:
+            before = cell_len(text[first : max(first, start)])
+            marks = cell_len(text[max(first, start) : min(last, end)])
+            console.print(Text(f"  {' ' * before}{('^' if is_plain(console) else '‾') * marks}", style=style))
+
+
+def _folds(text: str, width: int) -> Iterator[tuple[int, int]]:
+    """Stretches of at most `width` cells."""
+    first = cells = 0
+    for index, character in enumerate(text):
+        if cells + cell_len(character) > width:
+            yield first, index
+            first, cells = index, 0
+        cells += cell_len(character)
+    yield first, len(text)
+
+
+def _found(rule: Rule) -> Found | None:
+    """What the rule says of its bad line; None for rules about whole files, whose bad example is a description."""
+    if rule.kind not in ("json", "line", "text"):
+        return None
+    known = shape.method_of([shape.kind_of_line(document_of(rule.bad.encode()))])
+    method = known if known in rule.methods else rule.methods[0]
+    for target in TARGETS.values():
+        plan = Plan(Context(target, method), (rule.code,), rows=False, count=False, compare=False, sketch=False)
+        if found := Checker(plan).check(rule.bad.encode(), first=True, last=True).found:
+            return found[0]
+    return None
 
 
 def rule_list(rules: Iterable[Rule], console: Console) -> None:
@@ -43,7 +109,7 @@ def rule_list(rules: Iterable[Rule], console: Console) -> None:
     for rule in rules:
         fix = Text("fix", style="green") if rule.fixable else Text("")
         table.add_row(rule.code, Text(rule.severity, style=STYLES[rule.severity]), rule.name, rule.summary, fix)
-    console.print(table)
+    print_trimmed(table, console)
 
 
 def severities(rule: Rule) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 from ftbridge import __version__
 from ftbridge.data.lint.engine import Linting
@@ -17,13 +18,17 @@ _COMMANDS = {"error": "error", "warning": "warning", "info": "notice"}
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
-def github(report: LintReport) -> Iterator[str]:
+def github(report: LintReport, linting: Linting) -> Iterator[str]:
     """One workflow command a finding (GitHub's documentation, "Workflow commands for GitHub Actions")."""
     for file in report.files:
         for finding in file.findings:
             properties = {"file": file.path, "title": f"{finding.code} {RULES[finding.code].name}"}
             if finding.line is not None:
+                region = _region(file.path, finding, linting)
                 properties["line"] = str(finding.line)
+                for name, key in (("col", "startColumn"), ("endColumn", "endColumn")):
+                    if key in region:
+                        properties[name] = str(region[key])
             told = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
             yield f"::{_COMMANDS[finding.severity]} {told}::{_data(_sentence(finding))}"
 
@@ -48,13 +53,16 @@ def _rule(code: str) -> dict[str, Any]:
         "name": "".join(part.capitalize() for part in rule.name.split("-")),
         "shortDescription": {"text": rule.summary},
         "fullDescription": {"text": rule.reason},
-        "help": {"text": f"{rule.reason}\n\nSource: {rule.source}\n\nMore: ftbridge lint --explain {code}"},
+        "help": {
+            "text": f"{rule.reason}\n\nSource: {rule.source}\n\nMore: ftbridge lint --explain {code}",
+            "markdown": f"{rule.reason}\n\n*Source: {rule.source}*\n\nMore: `ftbridge lint --explain {code}`",
+        },
         "defaultConfiguration": {"level": _LEVELS[rule.severity]},
     }
 
 
 def _result(path: str, finding: Finding, used: list[str], linting: Linting) -> dict[str, Any]:
-    location: dict[str, Any] = {"artifactLocation": {"uri": path.replace("\\", "/")}}
+    location: dict[str, Any] = {"artifactLocation": {"uri": quote(path.replace("\\", "/"))}}
     if finding.line is not None:
         location["region"] = _region(path, finding, linting)
     return {
@@ -70,12 +78,21 @@ def _result(path: str, finding: Finding, used: list[str], linting: Linting) -> d
 def _region(path: str, finding: Finding, linting: Linting) -> dict[str, int]:
     region = {"startLine": finding.line or 1}
     raw = linting.line_at(path, finding)
-    if raw is not None:
+    if raw is not None and (finding.field or finding.span):
         text = raw.decode("utf-8", "replace")
         place = locate(text, finding.field, finding.span)
         region["startColumn"] = _units(text[: place.start]) + 1
-        region["endColumn"] = _units(text[: place.end]) + 1
+        region["endColumn"] = _units(text[: max(place.end, place.start + 1)]) + 1
     return region
+
+
+def at_most(report: LintReport, limit: int) -> LintReport:
+    """The report with the first findings only, `limit` in all files together; counts stay complete."""
+    files = []
+    for file in report.files:
+        files.append(file.model_copy(update={"findings": file.findings[:limit]}))
+        limit -= len(files[-1].findings)
+    return report.model_copy(update={"files": files})
 
 
 def _units(text: str) -> int:

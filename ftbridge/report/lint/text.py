@@ -1,23 +1,36 @@
-"""Findings on the terminal: grouped by file, the piece underlined, repeats folded, a summary at the end."""
+"""Findings on the terminal: file by file, the piece underlined, repeats folded, a summary at the end.
+
+error FTB021 missing-content
+train.jsonl:12 messages[1].content is null but the message has no tool_calls. Give it text, or remove the message.
+│ …"role": "assistant", "content": null}]}
+│                                  ‾‾‾‾
+"""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Iterator
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ftbridge.data.lint.engine import Linting
-from ftbridge.data.lint.findings import FileReport, Finding, LintReport, Tokens
+from ftbridge.data.lint.findings import Finding, LintReport
 from ftbridge.data.rules import RULES
-from ftbridge.report.lint.excerpt import excerpt
+from ftbridge.data.rules.targets import longest_example
+from ftbridge.report.lint.distribution import distribution
+from ftbridge.report.lint.excerpt import MASK, excerpt
 
 SHOWN = 5
-"""Findings of one rule that are shown for a file; the rest is counted. Without a limit by --max-findings 0."""
+"""Findings of one rule that are shown for a file; the rest is counted. Without a limit, by --max-findings 0."""
 
 STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
-_BARS = " ▏▎▍▌▋▊▉█"
+
+_MOST_FOLDED = 20
+_MOST_DRAWN = 3
+"""Files whose token distributions are drawn."""
 
 
 class TextReport:
@@ -25,89 +38,82 @@ class TextReport:
 
     def __init__(self, console: Console, linting: Linting, limit: int | None) -> None:
         self.console, self._linting, self._limit = console, linting, limit
-        self._file: str | None = None
-        self._seen: Counter[str] = Counter()
-        self._shown = 0
-        self._ascii = not (console.encoding or "").lower().startswith("utf")
+        self._shown: Counter[tuple[str, str]] = Counter()
+        self._total = 0
+        self._plain = is_plain(console)
+        # Nobody reads a pipe by its width, and a sentence on one line can be searched for.
+        self._wraps = console.is_terminal or "COLUMNS" in os.environ
 
     def add(self, path: str, finding: Finding) -> None:
         """Print a finding, unless there are enough of its kind."""
-        if path != self._file:
-            self._fold()
-            self._file = path
-            self._seen.clear()
-            self.console.print(Text(path, style="bold underline"), soft_wrap=True)
-        self._seen[finding.code] += 1
-        if self._limit is not None and (self._seen[finding.code] > SHOWN or self._shown >= self._limit):
+        if self._limit is not None and (self._shown[path, finding.code] >= SHOWN or self._total >= self._limit):
             return
-        self._shown += 1
-        self._print(path, finding)
+        self._shown[path, finding.code] += 1
+        self._total += 1
+        for line in self._lines(path, finding):
+            self._print(line)
+        self._print(Text())
 
     def finish(self, report: LintReport) -> None:
         """Print what was folded, each file's tokens, and the summary."""
-        self._fold(report)
-        for file in report.files:
-            if file.token_counts and len(report.files) <= 3 and file.examples > 1:
-                self._print_tokens(file, file.token_counts)
-        self.console.print(summary(report))
+        self._print_folded(report)
+        for file in report.files if len(report.files) <= _MOST_DRAWN else ():
+            if file.token_counts and file.examples > 1:
+                drawn = distribution(
+                    file, file.token_counts, self._longest(), width=self.console.width, plain=self._plain
+                )
+                for line in drawn:
+                    self._print(line)
+                self._print(Text())
+        self._print(summary(report))
 
-    def _print(self, path: str, finding: Finding) -> None:
-        raw = self._linting.line_at(path, finding) if finding.start is not None else None
-        at = "" if finding.line is None else str(finding.line)
-        said = Text(finding.field or "", style="bold")
-        said.append(" " if finding.field else "", style="not bold")
-        said.append(finding.message, style="not bold")
-        said.append(f" ({finding.code})", style="dim not bold")
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(justify="right", width=max(6, len(at)), style="dim")
-        grid.add_column(width=7)
-        grid.add_column(ratio=1)
-        grid.add_row(at, Text(finding.severity, style=STYLES[finding.severity]), said)
-        piece = excerpt(raw, finding, self._same_line(path, finding), self.console.width - 18) if raw else None
+    def _lines(self, path: str, finding: Finding) -> Iterator[Text]:
+        rule = RULES[finding.code]
+        yield Text.assemble((finding.severity, STYLES[finding.severity]), " ", (finding.code, "bold"), f" {rule.name}")
+        at = path if finding.line is None else f"{path}:{finding.line}"
+        said = Text.assemble(
+            (at, "cyan"), " ", (finding.field or "", "bold"), " " if finding.field else "", finding.message
+        )
+        width = max(20, self.console.width - 2)
+        yield from (Text("  ") + line for line in (said.wrap(self.console, width) if self._wraps else [said]))
+        raw = self._linting.line_at(path, finding)
+        piece = excerpt(raw, finding, self._linting.secrets_at(path, finding.line), width - 2) if raw else None
         if piece:
-            grid.add_row("", "", Text(piece.text, style="dim", no_wrap=True, overflow="crop"))
-            mark = ("^" if self._ascii else "‾") * piece.length
-            grid.add_row("", "", Text(" " * piece.start + mark, style=STYLES[finding.severity], no_wrap=True))
+            gutter = ("  | " if self._plain else "  │ ", "dim")
+            shown = piece.text.replace(MASK, "*").replace("…", "~") if self._plain else piece.text
+            mark = ("^" if self._plain else "‾") * piece.length
+            yield Text.assemble(gutter, shown)
+            yield Text.assemble(gutter, " " * piece.start, (mark, STYLES[finding.severity]))
         if finding.fix:
-            grid.add_row("", "", Text(f"--fix: {finding.fix}", style="green"))
-        self.console.print(grid)
+            yield Text(f"  --fix: {finding.fix}", style="green")
 
-    def _same_line(self, path: str, finding: Finding) -> list[Finding]:
-        return self._linting.findings_at(path, finding.line)
+    def _print_folded(self, report: LintReport) -> None:
+        """How many findings of each rule and file were not shown."""
+        rest = [
+            (count - self._shown[file.path, code], code, file.path)
+            for file in report.files
+            for code, count in file.rules.items()
+            if count > self._shown[file.path, code]
+        ]
+        lead = "..." if self._plain else "…"
+        for count, code, path in rest[:_MOST_FOLDED]:
+            of = f" in {path}" if len(report.files) > 1 else ""
+            self._print(Text(f"{lead} and {count:,} more {code} {RULES[code].name}{of}", style="dim"))
+        if more := sum(count for count, _, _ in rest[_MOST_FOLDED:]):
+            self._print(Text(f"{lead} and {more:,} more of other rules", style="dim"))
+        if rest:
+            self._print(Text("--max-findings 0 shows every one, --statistics counts by rule.", style="dim"))
+            self._print(Text())
 
-    def _fold(self, report: LintReport | None = None) -> None:
-        """Say how many findings of each rule were not shown for the file that ends here."""
-        if self._file is None or self._limit is None:
-            return
-        counts = Counter(self._seen)
-        for file in report.files if report else ():
-            if file.path == self._file:
-                counts.update({code: count - counts[code] for code, count in file.rules.items()})
-        for code, count in counts.items():
-            if count > SHOWN:
-                text = f"… and {count - SHOWN:,} more {code} {RULES[code].name}"
-                self.console.print(Text(f"{'':>17}{text}", style="dim"), soft_wrap=True)
-        self.console.print()
+    def _print(self, line: Text) -> None:
+        line.rstrip()
+        self.console.print(line, soft_wrap=True)
 
-    def _print_tokens(self, file: FileReport, tokens: Tokens) -> None:
-        quantiles = f"median {tokens.median:,}, 95 % up to {tokens.p95:,}, most {tokens.largest:,}"
-        head = f"{file.path}: {tokens.total:,} tokens in {file.examples:,} examples ({tokens.counted_with})"
-        self.console.print(Text(head, style="bold"), soft_wrap=True)
-        most = max(count for _, _, count in tokens.histogram)
-        for start, below, count in tokens.histogram:
-            label = f"{start:>9,}–{below - 1:<9,}" if below - 1 > start else f"{start:>9,}{'':<10}"
-            self.console.print(
-                Text(f"{label.replace('–', '-') if self._ascii else label} {self._bar(count / most)} {count:,}")
-            )
-        self.console.print(Text(quantiles, style="dim"))
-        self.console.print()
-
-    def _bar(self, share: float) -> str:
-        room = max(4, min(40, self.console.width - 32))
-        if self._ascii:
-            return "#" * max(int(share * room), share > 0)
-        eighths = max(int(share * room * 8), share > 0)
-        return "█" * (eighths // 8) + _BARS[eighths % 8].strip()
+    def _longest(self) -> int | None:
+        options = self._linting.options
+        if options.counter or options.target == "local":
+            return options.counter.limit if options.counter else None
+        return longest_example(options.model)
 
 
 def summary(report: LintReport) -> Text:
@@ -119,11 +125,11 @@ def summary(report: LintReport) -> Text:
         told.append("Nothing found", style="green")
     for index, (count, severity) in enumerate((count, severity) for count, severity in counts if count):
         told.append(", " if index else "")
-        told.append(_plural(count, severity), style=STYLES[severity])
+        told.append(plural(count, severity), style=STYLES[severity])
     examples = sum(file.examples for file in report.files)
     tokens = [file.tokens for file in report.files if file.tokens is not None]
-    held = f"{_plural(examples, 'example')}" + (f", {sum(tokens):,} tokens" if tokens else "")
-    told.append(f" in {_plural(len(report.files), 'file')} ({held}).")
+    held = plural(examples, "example") + (f", {sum(tokens):,} tokens" if tokens else "")
+    told.append(f" in {plural(len(report.files), 'file')} ({held}).")
     if fixable := sum(file.fixable for file in report.files):
         told.append(f" {fixable:,} can be fixed with --fix OUT.", style="green")
     if not report.complete:
@@ -136,9 +142,29 @@ def statistics(report: LintReport, console: Console) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(justify="right", style="bold")
     for code, count in report.rules.items():
-        table.add_row(f"{count:,}", code, RULES[code].name, Text(RULES[code].summary, style="dim"))
-    console.print(table)
+        rule = RULES[code]
+        severity = rule.severity_for(report.target) or rule.severity
+        fix = Text("fix", style="green") if rule.fixable else ""
+        table.add_row(f"{count:,}", Text(code, style=STYLES[severity]), rule.name, Text(rule.summary, style="dim"), fix)
+    if report.rules:
+        print_trimmed(table, console)
+        console.print()
 
 
-def _plural(count: int, noun: str) -> str:
+def print_trimmed(table: RenderableType, console: Console) -> None:
+    """Print something that pads its lines, without the padding at their ends."""
+    with console.capture() as captured:
+        console.print(table)
+    for line in Text.from_ansi(captured.get()).split():
+        line.rstrip()
+        console.print(line, soft_wrap=True)
+
+
+def is_plain(console: Console) -> bool:
+    """Whether the terminal takes ASCII only."""
+    return not (console.encoding or "").lower().startswith("utf")
+
+
+def plural(count: int, noun: str) -> str:
+    """A number of things in words."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

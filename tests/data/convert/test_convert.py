@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ftbridge.data.convert.containers import read_records
-from ftbridge.data.convert.convert import Recipe, convert
+from ftbridge.data.convert.convert import convert
+from ftbridge.data.convert.recipe import Recipe
 from ftbridge.data.convert.shapes import SHAPES, ShapeError, read, write
 from ftbridge.errors import DataError, UsageError
 
@@ -153,8 +154,9 @@ def test_each_format_is_recognised_and_read(tmp_path: Path, name: str):
     ],
 )
 def test_what_cannot_be_read_or_would_be_lost_is_named_with_its_line(tmp_path: Path, record: Any, problem: str):
+    before = READ["chosen and rejected" if "chosen" in record else "prompt and completion"][0]
     with pytest.raises(DataError, match=rf"in.jsonl:2 .*{problem}"):
-        converted(tmp_path, lines(READ["prompt and completion"][0], record))
+        converted(tmp_path, lines(before, record))
     assert not (tmp_path / "out.jsonl").exists()
 
 
@@ -271,9 +273,9 @@ def test_a_large_array_takes_the_memory_of_its_elements(tmp_path: Path):
     [
         (b"a,a\n1,2\n", "names the column a twice"),
         (b"a,\n1,2\n", "a column without a name"),
-        (b"prompt,completion\na,b,c\n", "in.csv:2 has 3 cells; the header names 2"),
+        (b"prompt,completion\na,b,c\n", "in.csv:2 has 3 cells; the header has 2"),
         (b'prompt,completion\n"a\nb",c\n"d,e\n', "in.csv:4 cannot be read"),
-        (b"prompt,completion\ncaf\xe9,b\n", "cannot be read"),
+        (b"prompt,completion\ncaf\xe9,b\n", "in.csv:2 prompt is not UTF-8"),
     ],
 )
 def test_tables_that_are_damaged_are_told_with_their_line(tmp_path: Path, content: bytes, problem: str):
@@ -294,10 +296,11 @@ def test_a_truncated_archive_is_said_and_nothing_is_written(tmp_path: Path, cut:
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_an_archive_that_unpacks_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("ftbridge.data.convert.containers.MOST_INFLATED", 1_000_000)
-    with pytest.raises(UsageError, match="unpacks to more than"):
-        converted(tmp_path, gzip.compress(b" " * 50_000_000), name="in.jsonl.gz")
+def test_an_archive_that_unpacks_without_end_is_stopped_unless_it_is_trusted(tmp_path: Path):
+    bomb = gzip.compress((b" " * 9_999 + b"\n") * 30_000 + lines(CHAT))
+    with pytest.raises(UsageError, match="unpacks to more than 250 times its size"):
+        converted(tmp_path, bomb, name="in.jsonl.gz")
+    assert converted(tmp_path, bomb, name="in.jsonl.gz", max_ratio=0) == [CHAT]
 
 
 @given(content=st.binary(max_size=300))
@@ -371,6 +374,8 @@ class Cutting(BaseHTTPRequestHandler):
             else 0
         )
         self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
         self.send_header("ETag", '"v1"')
         self.send_header("Content-Length", str(len(self.content) - start))
         self.end_headers()

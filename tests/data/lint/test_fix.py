@@ -87,22 +87,65 @@ def test_what_a_rule_is_not_asked_for_is_not_mended(tmp_path: Path):
     assert mended(tmp_path, content, ignore=("FTB029",))[0] == content
 
 
+@pytest.mark.parametrize(
+    ("content", "ignore", "target"),
+    [
+        (b"\xef\xbb\xbf" + GOOD.encode() + b"\n", ("FTB004",), "openai"),
+        (b"\xef\xbb\xbf" + GOOD.encode() + b"\n", (), "local"),
+        (GOOD.encode() + b"\r\n", ("FTB008",), "openai"),
+        (GOOD.encode() + b"\n\n" + GOOD.encode() + b"\n", ("FTB007",), "openai"),
+        (GOOD.encode() * 2 + b"\n", ("FTB012",), "openai"),
+    ],
+)
+def test_the_file_around_lines_too_is_left_where_its_rule_is_not_asked_for(
+    tmp_path: Path, content: bytes, ignore: tuple[str, ...], target: str
+):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes(content)
+    report = fix(str(source), out, Options(target=target, ignore=ignore))
+    assert out.read_bytes() == content
+    assert report.changes == []
+
+
+@pytest.mark.parametrize("layout", ["[\n%s\n]", "[%s,\n%s]", "%s\n\n%s"])
+def test_values_over_several_lines_keep_their_spelling(tmp_path: Path, layout: str):
+    value = '{"messages": [\n  {"role": "user",\n   "content": "a\\nb \\u00e9"},\n {"role": "assistant", "content": "é"}]\n}'
+    lines = layout.count("%s")
+    out, _ = mended(tmp_path, (layout % ((value,) * lines)).encode())
+    wanted = '{"messages": [{"role": "user", "content": "a\\nb \\u00e9"}, {"role": "assistant", "content": "é"}]}\n'
+    assert out.decode() == wanted * lines
+
+
+def test_keys_that_contradict_each_other_are_left_to_a_person_in_an_array_too(tmp_path: Path):
+    value = GOOD.replace('"content": "Hello"', '"content": "Hello", "content": "Bye"')
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(f"[{value},\n{GOOD}]")
+    report = fix(str(source), out, Options())
+    assert out.read_text() == f"{value}\n{GOOD}\n"
+    assert report.left.rules["FTB014"] == 1
+
+
+def _answer(document: Any) -> Any:
+    """The assistant's message, wherever damage has moved it."""
+    return next(message for message in document["messages"] if message["role"].lower() == "assistant")
+
+
 damages = st.sampled_from(
     [
-        lambda d: d["messages"][1].update(role="Assistant"),
-        lambda d: d["messages"][1].update(weight=True),
-        lambda d: d["messages"][1].update(weight="1"),
-        lambda d: d["messages"][1].update(tool_calls=[]),
-        lambda d: d["messages"][1].update(refusal=None),
+        lambda d: _answer(d).update(role="Assistant"),
+        lambda d: _answer(d).update(weight=True),
+        lambda d: _answer(d).update(weight="1"),
+        lambda d: _answer(d).update(tool_calls=[]),
+        lambda d: _answer(d).update(refusal=None),
         lambda d: d["messages"][0].update(timestamp=3),
         lambda d: d.update(id="a"),
         lambda d: d.update(tools=[]),
         lambda d: d.update(parallel_tool_calls="true"),
         lambda d: d["messages"][0].update(content=[{"type": "text", "text": "a"}]),
-        lambda d: d["messages"][1].update(content=None),
+        lambda d: _answer(d).update(content=None),
         lambda d: d["messages"].insert(0, {"role": "system ", "content": "s"}),
         lambda d: d["messages"].append("text"),
-        lambda d: d["messages"][1].update(
+        lambda d: _answer(d).update(
             tool_calls=[{"id": "c", "function": {"name": "f", "arguments": {"x": 1}}}], content=None
         ),
     ]
@@ -114,18 +157,27 @@ damages = st.sampled_from(
 )
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_damaged_the_copy_has_nothing_fixable_and_no_new_error(tmp_path: Path, damage: Any, target: str):
-    lines = []
+    documents = []
     for changes in damage:
         document = copy.deepcopy(json.loads(GOOD))
         for change in changes:
             change(document)
-        lines.append(json.dumps(document))
-    content = "\n".join(lines).encode() + b"\n"
+        documents.append(document)
+    content = _lines(documents)
     before = tmp_path / "before.jsonl"
     before.write_bytes(content)
     known = _errors(before, target)
+    # What else is wrong with a message is told only when its role is known.
+    for message in (message for document in documents for message in document["messages"] if message != "text"):
+        message["role"] = message["role"].strip().lower()
+    before.write_bytes(_lines(documents))
+    known |= _errors(before, target)
     mended(tmp_path, content, target=target, method="supervised")
     assert _errors(tmp_path / "out.jsonl", target) <= known
+
+
+def _lines(documents: list[Any]) -> bytes:
+    return "".join(f"{json.dumps(document)}\n" for document in documents).encode()
 
 
 def _errors(path: Path, target: str) -> set[tuple[str, str | None]]:

@@ -1,0 +1,111 @@
+"""Datasets on the Hugging Face hub: which files an hf:// address names, and where they are downloaded from.
+
+    hf://datasets/OWNER/NAME/FILE[@REVISION]      one file
+    hf://datasets/OWNER/NAME/data/*.parquet       every file that matches
+    hf://datasets/OWNER/NAME                      the data file, if the repository has only one
+
+Listing uses the hub's published API (GET /api/datasets/OWNER/NAME/revision/REVISION, `siblings`).
+`HF_ENDPOINT` and `HF_TOKEN` are respected.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from typing import Any
+from urllib.parse import quote
+
+from ftbridge.errors import FtbridgeError, UsageError
+
+_DATA = re.compile(r"\.(jsonl|ndjson|json|csv|tsv|tab|parquet)(\.gz|\.zst)?$", re.IGNORECASE)
+_ABOUT = re.compile(r"(^|/)(dataset_infos?|dataset_dict|state|config|package)\.json$")
+_SHOWN = 10
+
+
+def dataset_files(address: str) -> list[tuple[str, str]]:
+    """Label and download address of each file. Raises `UsageError` for what is no address, or names no file or too many."""
+    match = re.fullmatch(r"hf://datasets/([^/@]+)/([^/@]+?)(?:/([^@]*))?(?:@([^@]+))?", address)
+    if not match or match[1] in (".", ".."):
+        raise UsageError(
+            f"{address}: write it as hf://datasets/OWNER/NAME/path/to/file.jsonl, and @REVISION if wanted."
+        )
+    owner, name, path, revision = match[1], match[2], (match[3] or "").strip("/"), match[4]
+    repository = f"{_endpoint()}/datasets/{owner}/{name}/resolve/{quote(revision or 'main', safe='')}"
+
+    def found(file: str) -> tuple[str, str]:
+        at = f"@{revision}" if revision else ""
+        return f"hf://datasets/{owner}/{name}/{file}{at}", f"{repository}/{quote(file)}"
+
+    if path and not any(letter in path for letter in "*?["):
+        return [found(path)]
+    listed = _listed(address, f"{owner}/{name}", revision or "main")
+    if path:
+        if files := [file for file in listed if fnmatch.fnmatchcase(file, path)]:
+            return [found(file) for file in files]
+        raise UsageError(f"{address}: no file matches.", hint=_there(listed))
+    data = [file for file in listed if _DATA.search(file) and not _ABOUT.search(file)]
+    if len(data) == 1:
+        return [found(data[0])]
+    if not data:
+        raise UsageError(f"{address} has no data file that is known.", hint=_there(listed))
+    shown = "\n".join(f"  {found(file)[0]}" for file in data[:_SHOWN])
+    more = f"\n  … and {len(data) - _SHOWN:,} more" if len(data) > _SHOWN else ""
+    raise UsageError(
+        f"{address} has {len(data)} data files:\n{shown}{more}",
+        hint="Name one, or several with a pattern such as /*.parquet.",
+    )
+
+
+def hub_headers(label: str) -> dict[str, str]:
+    """The token for what comes from the hub, and nothing for any other address."""
+    token = os.environ.get("HF_TOKEN") if label.startswith("hf://") else None
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _endpoint() -> str:
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def _listed(address: str, repository: str, revision: str) -> list[str]:
+    """Every file of a dataset repository, sorted."""
+    import httpx  # takes 0.1 s, which only downloads should wait for
+    import tenacity
+
+    url = f"{_endpoint()}/api/datasets/{repository}/revision/{quote(revision, safe='')}"
+
+    def ask() -> httpx.Response:
+        response = httpx.get(url, headers=hub_headers(address), follow_redirects=True, timeout=30)
+        if response.status_code in (408, 425, 429) or response.status_code >= 500:
+            raise httpx.TransportError(f"the hub answered {response.status_code}")
+        return response
+
+    tries = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(3),
+        wait=tenacity.wait_exponential_jitter(initial=0.5, max=5, jitter=0.5),
+        retry=tenacity.retry_if_exception_type(httpx.TransportError),
+        reraise=True,
+    )
+    try:
+        response = tries(ask)
+    except httpx.TransportError as error:
+        raise FtbridgeError(
+            f"{address}: the hub could not be asked for its files in 3 tries: {error}.",
+            hint="Name the file, or try again later.",
+        ) from None
+    if response.status_code in (401, 403):
+        raise UsageError(f"{address}: the hub refuses access.", hint="Set HF_TOKEN to a token that may read it.")
+    if response.status_code >= 400:
+        raise UsageError(
+            f"{address}: the hub answered {response.status_code}.", hint="Check the name and the revision."
+        )
+    try:
+        told: Any = response.json()
+        return sorted(str(sibling["rfilename"]) for sibling in told["siblings"])
+    except (ValueError, KeyError, TypeError):
+        raise FtbridgeError(f"{address}: the hub's answer is not understood.", hint="Name the file.") from None
+
+
+def _there(listed: list[str]) -> str:
+    more = ", …" if len(listed) > _SHOWN else ""
+    return f"It holds {', '.join(listed[:_SHOWN])}{more}." if listed else "It holds no file."

@@ -1,0 +1,183 @@
+"""OpenAI's model graders: `score_model` asks a model for a number, `label_model` for a label.
+
+The judge is asked to reply with {"steps": [{"description", "conclusion"}], "result"}, as OpenAI's graders are; an instruction
+that says so is put at the end of the system message, or before the others where there is none. Prompt, seed and raw reply
+are kept in the result.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ftbridge.grader_schema import JudgeMessage, JudgeSampling, LabelModelGrader, ScoreModelGrader
+from ftbridge.graders.chat import JudgeFailed, ask, endpoint
+from ftbridge.graders.result import ErrorName, JudgeCall, Outcome
+from ftbridge.graders.sample import NotJson, parse_json
+from ftbridge.graders.template import GraderError, render
+
+_ModelGrader = ScoreModelGrader | LabelModelGrader
+_LONGEST_ERROR = 300
+
+
+def grade_score(grader: ScoreModelGrader, item: Mapping[str, Any], sample: Mapping[str, Any]) -> Outcome:
+    """The judge's number, clipped to the range; a reply without a number scores 0, as OpenAI documents, and is an error.
+
+    model_grader_server_error     the endpoint failed, after retries
+    model_grader_refusal_error    the judge refused
+    model_grader_parse_error      the reply holds no finite number as its result
+    """
+    low, high = grader.range
+    instruction = f"result is the score: a number from {low:g} to {high:g}."
+
+    def read(result: Any) -> tuple[float, dict[str, Any]]:
+        number = _number(result)
+        clipped = min(high, max(low, number))
+        return clipped, {} if clipped == number else {"clipped_from": number}
+
+    return _judge(grader, item, sample, instruction, {"type": "number"}, read)
+
+
+def grade_label(grader: LabelModelGrader, item: Mapping[str, Any], sample: Mapping[str, Any]) -> Outcome:
+    """1 when the judge chooses a passing label, else 0. Errors as for `grade_score`; a label that is none is one."""
+    told = ", ".join(json.dumps(label, ensure_ascii=False) for label in grader.labels)
+    instruction = f"result is exactly one of these labels: {told}."
+
+    def read(result: Any) -> tuple[float, dict[str, Any]]:
+        label = result.strip() if isinstance(result, str) and result not in grader.labels else result
+        if label not in grader.labels:
+            raise ValueError(f"{_short(result)} is not one of the labels {told}")
+        return float(label in grader.passing_labels), {"label": label}
+
+    return _judge(grader, item, sample, instruction, {"type": "string", "enum": list(grader.labels)}, read)
+
+
+def check(grader: _ModelGrader) -> None:
+    """Raise `GraderError` when the judge is OpenAI's and there is no key."""
+    if grader.base_url is None and not os.environ.get("OPENAI_BASE_URL") and endpoint(None).key is None:
+        raise GraderError(
+            f"grader {grader.name} asks {grader.model} at OpenAI, and OPENAI_API_KEY is not set.",
+            hint="Set it, or name another endpoint with base_url or OPENAI_BASE_URL.",
+        )
+
+
+def templates(messages: Sequence[JudgeMessage]) -> list[str]:
+    """Every template of a judge's prompt."""
+    return [part for message in messages for part in _parts(message)]
+
+
+def _judge(
+    grader: _ModelGrader,
+    item: Mapping[str, Any],
+    sample: Mapping[str, Any],
+    instruction: str,
+    result_schema: dict[str, Any],
+    read: Callable[[Any], tuple[float, dict[str, Any]]],
+) -> Outcome:
+    messages = [
+        {
+            "role": message.role,
+            "content": "".join(render(part, item, sample, grader=grader.name) for part in _parts(message)),
+        }
+        for message in grader.input
+    ]
+    messages = _with_instruction(messages, instruction)
+    sampling = grader.sampling_params or JudgeSampling()
+    where = endpoint(grader.base_url)
+    call = JudgeCall(model=grader.model, endpoint=where.base_url, messages=messages, seed=sampling.seed)
+    try:
+        reply = ask(where, _body(grader.model, messages, sampling, result_schema))
+    except JudgeFailed as error:
+        return _wrong("model_grader_server_error", str(error), call)
+    call = call.model_copy(
+        update={"reply": reply.text or reply.refusal, "sampled_model_name": reply.model, "tokens": reply.tokens}
+    )
+    if reply.refusal is not None:
+        return _wrong("model_grader_refusal_error", _short(reply.refusal), call)
+    try:
+        reward, details = read(_result(reply.text or ""))
+    except ValueError as error:
+        return _wrong("model_grader_parse_error", str(error), call)
+    return Outcome(reward, details=details, calls=(call,))
+
+
+def _wrong(error: ErrorName, text: str, call: JudgeCall) -> Outcome:
+    return Outcome(0.0, errors={error: text}, calls=(call,))
+
+
+def _parts(message: JudgeMessage) -> list[str]:
+    content = message.content if isinstance(message.content, list) else [message.content]
+    return [part if isinstance(part, str) else part.text for part in content]
+
+
+def _with_instruction(messages: list[dict[str, str]], instruction: str) -> list[dict[str, str]]:
+    text = (
+        'Reply with one JSON object and nothing else: {"steps": [{"description": "...", "conclusion": "..."}], '
+        f'"result": ...}}. steps are your reasoning, in order; {instruction}'
+    )
+    if messages[0]["role"] in ("system", "developer"):
+        first = {**messages[0], "content": f"{messages[0]['content']}\n\n{text}"}
+        return [first, *messages[1:]]
+    return [{"role": "system", "content": text}, *messages]
+
+
+def _body(
+    model: str, messages: list[dict[str, str]], sampling: JudgeSampling, result: dict[str, Any]
+) -> dict[str, Any]:
+    step = {"description": {"type": "string"}, "conclusion": {"type": "string"}}
+    properties = {"steps": {"type": "array", "items": _closed(step)}, "result": result}
+    given = sampling.model_dump(exclude_none=True)
+    if "max_completions_tokens" in given:
+        # The grader object spells it with an s; the endpoint does not.
+        given["max_completion_tokens"] = given.pop("max_completions_tokens")
+    shape = {"name": "grade", "strict": True, "schema": _closed(properties)}
+    return {
+        "model": model,
+        "messages": messages,
+        **given,
+        "response_format": {"type": "json_schema", "json_schema": shape},
+    }
+
+
+def _closed(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _result(text: str) -> Any:
+    """`result` of the last JSON object in a reply that has one; a reply that is one JSON value; else the whole text.
+
+    The last, since judges that think aloud write their drafts first.
+    """
+    decoder, found, start = json.JSONDecoder(), None, text.find("{")
+    while start >= 0:
+        try:
+            document, end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            end = start + 1
+        else:
+            found = document if "result" in document else found
+        start = text.find("{", end)
+    if found is not None:
+        return found["result"]
+    try:
+        return parse_json(text)
+    except NotJson:
+        return text.strip()
+
+
+def _number(result: Any) -> float:
+    try:
+        number = math.nan if isinstance(result, (bool, list, dict)) or result is None else float(result)
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{_short(result)} is not a number")
+    return number
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_ERROR else text[: _LONGEST_ERROR - 3] + "..."

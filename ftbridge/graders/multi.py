@@ -1,0 +1,59 @@
+"""OpenAI's `multi` grader: a formula over the rewards of other graders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ftbridge.grader_schema import MultiGrader, SingleGrader
+from ftbridge.graders.formula import FUNCTIONS, ArithmeticFailed, Formula, FormulaError, parse
+from ftbridge.graders.result import ErrorName, GraderResult, Outcome
+from ftbridge.graders.template import GraderError
+
+
+def grade(grader: MultiGrader, part: Callable[[SingleGrader], GraderResult]) -> Outcome:
+    """The formula over what `part` says of each grader.
+
+    A grader in error counts with its reward, 0, and its error is told under its name. A formula without a result for these
+    rewards (division by zero, a logarithm of 0) is `other_error`, and the reward is 0.
+    """
+    results = {key: part(inner) for key, inner in grader.graders.items()}
+    rewards = {key: result.reward for key, result in results.items()}
+    told: dict[ErrorName, list[str]] = {}
+    for key, result in results.items():
+        for error, text in result.errors.items():
+            told.setdefault(error, []).append(f"{key}: {text}")
+    reward = 0.0
+    try:
+        reward = _formula(grader).compute(rewards)
+    except ArithmeticFailed as error:
+        told.setdefault("other_error", []).append(f"calculate_output: {error}")
+    return Outcome(
+        reward,
+        errors={error: "; ".join(texts) for error, texts in told.items()},
+        details={key: result.metadata.details for key, result in results.items() if result.metadata.details},
+        calls=tuple(call for result in results.values() for call in result.metadata.calls),
+        sub_rewards=rewards,
+    )
+
+
+def check(grader: MultiGrader) -> None:
+    """Raise `GraderError` for a formula that cannot be read, or names a grader that is not there (formula_parse_error)."""
+    _formula(grader)
+
+
+def _formula(grader: MultiGrader) -> Formula:
+    try:
+        formula = parse(grader.calculate_output)
+    except FormulaError as error:
+        raise GraderError(
+            f"grader {grader.name}: calculate_output cannot be read: {error}.",
+            hint="A formula has the names of graders, numbers, + - * / ^, parentheses and functions.",
+        ) from None
+    if unknown := sorted(formula.names - grader.graders.keys()):
+        raise GraderError(
+            f"grader {grader.name}: calculate_output names {', '.join(unknown)}, which is no grader of its own.",
+            hint=f"Its graders are {', '.join(grader.graders)}.",
+        )
+    if taken := sorted(FUNCTIONS & grader.graders.keys()):
+        raise GraderError(f"grader {grader.name}: {', '.join(taken)} is a function.", hint="Rename this grader's key.")
+    return formula

@@ -1,0 +1,220 @@
+"""OpenAI's `python` grader: `grade(sample, item)` in a process of its own, that can reach nothing but its arguments.
+
+    this process                      child: `python -I sandbox.py`, an empty working folder, an empty environment
+    request ──stdin──▶                limits, Landlock, seccomp; then the source
+    answer  ◀─stdout─                 time, disk and the size of the answer are watched from here
+
+Off unless the grader's name is allowed: `PythonPolicy(allow=...)`, or FTBRIDGE_ALLOW_PYTHON_GRADERS=name,name.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from ftbridge.grader_schema import PythonGrader
+from ftbridge.graders import sandbox
+from ftbridge.graders.result import Outcome, failed
+from ftbridge.graders.template import GraderError
+
+VARIABLE = "FTBRIDGE_ALLOW_PYTHON_GRADERS"
+_KEPT_PRINT = 4_000
+_LONGEST_ANSWER = 100_000
+
+
+@dataclass(frozen=True)
+class PythonPolicy:
+    """Which python graders may run, by name, and their limits: OpenAI's by default (2 minutes, 2 GB, 1 GB of disk)."""
+
+    allow: frozenset[str] = field(default_factory=frozenset)
+    seconds: float = 120.0
+    memory_bytes: int = 2_000_000_000
+    disk_bytes: int = 1_000_000_000
+
+    @classmethod
+    def from_environment(cls) -> PythonPolicy:
+        """What FTBRIDGE_ALLOW_PYTHON_GRADERS allows: names with commas between."""
+        names = os.environ.get(VARIABLE, "").split(",")
+        return cls(allow=frozenset(name.strip() for name in names if name.strip()))
+
+
+def check(grader: PythonGrader, policy: PythonPolicy) -> None:
+    """Raise `GraderError` when the grader is not allowed, cannot be isolated here, or is no source with grade(sample, item)."""
+    if grader.name not in policy.allow:
+        raise GraderError(
+            f"grader {grader.name} runs Python source, and its name is not allowed.",
+            hint=f"Read its source; to run it, set {VARIABLE}={grader.name}.",
+        )
+    if lacking := sandbox.missing():
+        raise GraderError(
+            f"grader {grader.name}: this machine cannot isolate Python source; it lacks {lacking}.",
+            hint="Use another type of grader here, or run the evaluation on a Linux machine.",
+        )
+    try:
+        module = ast.parse(grader.source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = f"line {error.lineno}: " if isinstance(error, SyntaxError) and error.lineno else ""
+        told = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise GraderError(f"grader {grader.name}: its source is not Python: {line}{told}.") from None
+    functions = [node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == "grade"]
+    if functions and not _takes_two(functions[-1].args):
+        raise GraderError(f"grader {grader.name}: grade takes exactly two arguments, sample and item.")
+    if not functions and not any(
+        isinstance(node, (ast.Import, ast.ImportFrom, ast.Assign, ast.If)) for node in module.body
+    ):
+        raise GraderError(f"grader {grader.name}: its source defines no function grade(sample, item).")
+
+
+def grade(grader: PythonGrader, item: Mapping[str, Any], sample: Mapping[str, Any], policy: PythonPolicy) -> Outcome:
+    """What `grade(sample, item)` returns, as a float; every failure is reward 0.
+
+    python_grader_runtime_error    the source raised, or returned what is not a finite number
+    unresponsive_reward_error      it did not return in time
+    python_grader_server_error     its process died, or its answer or its files grew too large
+    """
+    request = {
+        "source": grader.source,
+        "sample": dict(sample),
+        "item": dict(item),
+        "seconds": policy.seconds,
+        "memory_bytes": policy.memory_bytes,
+        "disk_bytes": policy.disk_bytes,
+    }
+    with tempfile.TemporaryDirectory(prefix="ftbridge-grader-", ignore_cleanup_errors=True) as folder:
+        child = _Child(json.dumps(request).encode(), Path(folder))
+        why = child.watch(policy)
+    details = {"printed": child.printed} if child.printed else {}
+    if why == "time":
+        return failed("unresponsive_reward_error", f"grade did not return within {policy.seconds:g} s", **details)
+    if why == "disk":
+        return failed("python_grader_server_error", f"wrote more than {policy.disk_bytes:,} bytes", **details)
+    if why == "answer":
+        return failed("python_grader_server_error", "its answer is too long", **details)
+    return _read(child, details)
+
+
+def _read(child: _Child, details: dict[str, Any]) -> Outcome:
+    code = child.process.returncode
+    if code == sandbox.UNPROTECTED:
+        return failed("python_grader_server_error", f"could not be isolated, and was not run: {child.printed}")
+    try:
+        answer = json.loads(child.answer)
+        if "reward" in answer:
+            return Outcome(float(answer["reward"]), details=details)
+        return failed("python_grader_runtime_error", str(answer["details"]), **details)
+    except (ValueError, KeyError, TypeError):
+        end = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        return failed("python_grader_server_error", f"its process {end} without an answer", **details)
+
+
+class _Child:
+    """The process and its three pipes, each served by a thread, so that none can fill up and stand still."""
+
+    def __init__(self, request: bytes, folder: Path) -> None:
+        self.folder = folder
+        self.kept: dict[str, bytes] = {"answer": b"", "printed": b""}
+        self.too_long = threading.Event()
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-B", "-X", "utf8", sandbox.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=folder,
+            env=_environment(folder),
+            start_new_session=True,
+        )
+        streams = self.process.stdin, self.process.stdout, self.process.stderr
+        assert all(streams)
+        self.threads = [
+            threading.Thread(target=self._give, args=(streams[0], request), daemon=True),
+            threading.Thread(target=self._take, args=(streams[1], "answer", _LONGEST_ANSWER), daemon=True),
+            threading.Thread(target=self._take, args=(streams[2], "printed", _KEPT_PRINT), daemon=True),
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    @property
+    def answer(self) -> bytes:
+        return self.kept["answer"]
+
+    @property
+    def printed(self) -> str:
+        """The beginning of what the grader printed."""
+        return self.kept["printed"].decode("utf-8", "replace")
+
+    def watch(self, policy: PythonPolicy) -> str | None:
+        """Wait for its end; past a limit, end it and say which: time, disk or answer."""
+        deadline, why = time.monotonic() + policy.seconds, None
+        pause = 0.005
+        try:
+            while why is None and self.process.poll() is None:
+                if time.monotonic() > deadline:
+                    why = "time"
+                elif self.too_long.is_set():
+                    why = "answer"
+                elif pause >= 0.1 and _size(self.folder) > policy.disk_bytes:
+                    why = "disk"
+                else:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        self.process.wait(pause)
+                    pause = min(pause * 1.5, 0.1)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+            self.process.wait()
+        for thread in self.threads:
+            thread.join(5)
+        return "answer" if self.too_long.is_set() else why
+
+    def _give(self, stream: IO[bytes], request: bytes) -> None:
+        with contextlib.suppress(OSError), stream:
+            stream.write(request)
+
+    def _take(self, stream: IO[bytes], name: str, most: int) -> None:
+        """Read to the end; keep the beginning. An answer that is longer ends the process, a print is only cut."""
+        with stream:
+            while piece := os.read(stream.fileno(), 65536):
+                room = most - len(self.kept[name])
+                self.kept[name] += piece[:room]
+                if name == "answer" and len(piece) > room:
+                    self.too_long.set()
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Nothing of the caller's environment, which may hold keys; one thread each for numeric libraries."""
+    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    return {
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "LANG": "C.UTF-8",
+        "PYTHONHASHSEED": "0",
+        **dict.fromkeys(threads, "1"),
+    }
+
+
+def _size(folder: Path) -> int:
+    """Bytes on disk under a folder; a file of holes counts what it holds."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += path.lstat().st_blocks * 512
+    return total
+
+
+def _takes_two(arguments: ast.arguments) -> bool:
+    positional = len(arguments.posonlyargs) + len(arguments.args)
+    required = positional - len(arguments.defaults)
+    needed = any(default is None for default in arguments.kw_defaults)
+    return not needed and required <= 2 and (positional >= 2 or arguments.vararg is not None)

@@ -1,0 +1,111 @@
+"""What a grader says of one answer, and the same in the shape of OpenAI's `graders/run`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ErrorName = Literal[
+    "formula_parse_error",
+    "sample_parse_error",
+    "truncated_observation_error",
+    "unresponsive_reward_error",
+    "invalid_variable_error",
+    "other_error",
+    "python_grader_server_error",
+    "python_grader_runtime_error",
+    "model_grader_server_error",
+    "model_grader_refusal_error",
+    "model_grader_parse_error",
+]
+"""OpenAI's names for what can go wrong while grading; docs/graders.md says which means what."""
+
+_TOLD = {
+    "python_grader_server_error": "python_grader_server_error_type",
+    "python_grader_runtime_error": "python_grader_runtime_error_details",
+    "model_grader_server_error": "model_grader_server_error_details",
+}
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class JudgeCall(_Document):
+    """One question to a judge, as it was asked and answered."""
+
+    model: str = Field(description="The model that was asked.")
+    endpoint: str = Field(description="The address that was asked.")
+    messages: list[dict[str, str]] = Field(description="The prompt, templates filled in.")
+    seed: int | None = Field(default=None, description="The seed that was sent.")
+    reply: str | None = Field(default=None, description="The raw reply; null when none came.")
+    sampled_model_name: str | None = Field(default=None, description="The model that the endpoint says answered.")
+    tokens: int | None = Field(default=None, description="Tokens of prompt and reply, as the endpoint counts them.")
+
+
+class Metadata(_Document):
+    """How a reward came about."""
+
+    execution_time: float = Field(default=0.0, description="Seconds.")
+    details: dict[str, Any] = Field(
+        default={}, description="What the type of grader has to tell, such as the label chosen."
+    )
+    calls: list[JudgeCall] = Field(default=[], description="Questions to judges.")
+
+
+class GraderResult(_Document):
+    """One grader's word on one answer.
+
+    `reward` is finite, also when there are errors: an answer that could not be graded has reward 0 and says why.
+    """
+
+    name: str
+    type: str
+    reward: float = Field(description="0 to 1; for score_model in its range; for python and multi what they compute.")
+    passed: bool | None = Field(description="Null when the grader names no threshold.")
+    errors: dict[ErrorName, str] = Field(default={}, description="What went wrong, by OpenAI's name of it.")
+    sub_rewards: dict[str, float] = Field(default={}, description="Of a multi grader: reward by variable.")
+    metadata: Metadata = Metadata()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the module of one type of grader returns; `grade` makes a `GraderResult` of it."""
+
+    reward: float = 0.0
+    errors: Mapping[ErrorName, str] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    calls: tuple[JudgeCall, ...] = ()
+    sub_rewards: Mapping[str, float] = field(default_factory=dict)
+
+
+def failed(error: ErrorName, text: str, **details: Any) -> Outcome:
+    """Reward 0, and why."""
+    return Outcome(errors={error: text}, details=details)
+
+
+def openai_document(result: GraderResult) -> dict[str, Any]:
+    """The body that `POST /fine_tuning/alpha/graders/run` answers (`GraderRunResponse` of OpenAI's library)."""
+    used: dict[str, int] = {}
+    for call in result.metadata.calls:
+        used[call.model] = used.get(call.model, 0) + (call.tokens or 0)
+    answered = [call.sampled_model_name for call in result.metadata.calls if call.sampled_model_name]
+    errors: dict[str, bool | str | None] = {name: name in result.errors for name in get_args(ErrorName)}
+    errors |= {told: result.errors.get(name) for name, told in _TOLD.items()}  # type: ignore[call-overload]
+    return {
+        "reward": result.reward,
+        "metadata": {
+            "name": result.name,
+            "type": result.type,
+            "errors": errors,
+            "execution_time": result.metadata.execution_time,
+            "scores": dict(result.sub_rewards) or {result.name: result.reward},
+            "token_usage": sum(used.values()) if used else None,
+            "sampled_model_name": answered[0] if answered else None,
+        },
+        "sub_rewards": dict(result.sub_rewards),
+        "model_grader_token_usage_per_model": used,
+    }

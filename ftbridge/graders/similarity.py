@@ -1,0 +1,167 @@
+"""OpenAI's `text_similarity` grader: measures of likeness between two texts, each 0 to 1.
+
+OpenAI names the measures and, for fuzzy_match alone, the library; docs/graders.md says which variant of each is used and why.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ftbridge.errors import MissingDependency
+from ftbridge.grader_schema import TextSimilarityGrader
+from ftbridge.graders.result import ErrorName, Outcome
+from ftbridge.graders.template import GraderError, render
+
+_LIBRARIES = {
+    "fuzzy_match": ("rapidfuzz",),
+    "bleu": ("sacrebleu",),
+    "gleu": ("nltk", "sacrebleu"),
+    "meteor": ("nltk",),
+    "rouge_l": ("rapidfuzz",),
+}
+_ROUGE_WORD = re.compile(r"[a-z0-9]+")
+
+
+def grade(grader: TextSimilarityGrader, item: Mapping[str, Any], sample: Mapping[str, Any]) -> Outcome:
+    """The measure of likeness between input and reference, 0 to 1.
+
+    Rouge sees only a-z and 0-9, as the reference implementation does: where a text has letters but none of these, the
+    reward is 0 with `other_error`, since 0 then says nothing about the answer.
+    """
+    metric = grader.evaluation_metric
+    answer = render(grader.input, item, sample, grader=grader.name)
+    reference = render(grader.reference, item, sample, grader=grader.name)
+    reward = measure(metric, answer, reference)
+    errors: dict[ErrorName, str] = {}
+    if metric.startswith("rouge") and (blind := [text for text in (answer, reference) if _is_invisible(text)]):
+        errors["other_error"] = f"{metric} sees only a-z and 0-9, and {blind[0][:40]!r} has none; use fuzzy_match"
+    details = {"synonyms": "WordNet" if _synonyms() else "none"} if metric == "meteor" else {}
+    return Outcome(reward, errors, details)
+
+
+def check(grader: TextSimilarityGrader) -> None:
+    """Raise `GraderError` for cosine, `MissingDependency` when the measure's library is not installed."""
+    metric = grader.evaluation_metric
+    if metric == "cosine":
+        raise GraderError(
+            f"grader {grader.name}: cosine needs OpenAI's text-embedding-3-large, which this machine has not.",
+            hint="Use fuzzy_match or rouge_l for wording, or a score_model grader for meaning.",
+        )
+    for library in _LIBRARIES.get(metric, ()):
+        if importlib.util.find_spec(library) is None:
+            raise _not_installed(library, metric)
+
+
+def measure(metric: str, answer: str, reference: str) -> float:
+    """One measure of two texts, 0 to 1; `metric` is one of OpenAI's names beside cosine."""
+    if metric.startswith("rouge_"):
+        return _rouge(metric.removeprefix("rouge_"), _rouge_words(answer), _rouge_words(reference))
+    return min(1.0, max(0.0, _MEASURES[metric](answer, reference)))
+
+
+def _fuzzy_match(answer: str, reference: str) -> float:
+    """RapidFuzz's ratio: 2 LCS / (characters of both), the normalised insertion-deletion similarity."""
+    return float(_load("rapidfuzz.fuzz", "fuzzy_match").ratio(answer, reference)) / 100
+
+
+def _bleu(answer: str, reference: str) -> float:
+    """SacreBLEU's sentence BLEU with its defaults: 13a tokens, up to 4-grams, exponential smoothing, effective order."""
+    return float(_sacrebleu().sentence_score(answer, [reference]).score) / 100
+
+
+def _gleu(answer: str, reference: str) -> float:
+    """NLTK's Google BLEU (Wu et al. 2016, section 6): min of precision and recall over 1- to 4-grams of 13a tokens."""
+    gleu, tokens = _load("nltk.translate.gleu_score", "gleu"), _tokens_13a()
+    return float(gleu.sentence_gleu([tokens(reference).split()], tokens(answer).split()))
+
+
+def _meteor(answer: str, reference: str) -> float:
+    """NLTK's METEOR (alpha 0.9, beta 3, gamma 0.5) on Penn Treebank tokens: exact words, then stems, then synonyms."""
+    meteor, split = _load("nltk.translate.meteor_score", "meteor"), _treebank()
+    return float(meteor.single_meteor_score(split(reference), split(answer), wordnet=_synonyms() or _NoSynonyms()))
+
+
+_MEASURES: dict[str, Callable[[str, str], float]] = {
+    "fuzzy_match": _fuzzy_match,
+    "bleu": _bleu,
+    "gleu": _gleu,
+    "meteor": _meteor,
+}
+
+
+def _rouge(kind: str, answer: Sequence[str], reference: Sequence[str]) -> float:
+    """F1 of n-grams, or of the longest common subsequence (Lin 2004), as Google's rouge-score computes them."""
+    if kind == "l":
+        shared = int(_load("rapidfuzz.distance.LCSseq", "rouge_l").similarity(answer, reference))
+        return _f1(shared, len(answer), len(reference))
+    made, expected = (_ngrams(words, int(kind)) for words in (answer, reference))
+    return _f1((made & expected).total(), made.total(), expected.total())
+
+
+def _f1(shared: int, made: int, expected: int) -> float:
+    return 2 * shared / (made + expected) if shared else 0.0
+
+
+def _ngrams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
+    return Counter(zip(*(words[start:] for start in range(n)), strict=False))
+
+
+def _rouge_words(text: str) -> list[str]:
+    return _ROUGE_WORD.findall(text.lower())
+
+
+def _is_invisible(text: str) -> bool:
+    return not _rouge_words(text) and any(map(str.isalnum, text))
+
+
+class _NoSynonyms:
+    """Stands for WordNet where its data is not installed: no word has synonyms."""
+
+    def synsets(self, word: str) -> list[Any]:
+        return []
+
+
+@functools.cache
+def _synonyms() -> Any:
+    """NLTK's WordNet when its data lies in one of `nltk.data.path`; it is never downloaded here."""
+    wordnet = _load("nltk.corpus", "meteor").wordnet
+    try:
+        wordnet.ensure_loaded()
+    except LookupError:
+        return None
+    return wordnet
+
+
+@functools.cache
+def _sacrebleu() -> Any:
+    return _load("sacrebleu.metrics.bleu", "bleu").BLEU(effective_order=True)
+
+
+@functools.cache
+def _tokens_13a() -> Callable[[str], str]:
+    tokens: Callable[[str], str] = _load("sacrebleu.tokenizers.tokenizer_13a", "gleu").Tokenizer13a()
+    return tokens
+
+
+@functools.cache
+def _treebank() -> Callable[[str], list[str]]:
+    split: Callable[[str], list[str]] = _load("nltk.tokenize", "meteor").NLTKWordTokenizer().tokenize
+    return split
+
+
+def _load(module: str, metric: str) -> Any:
+    """A module of the `judge` extra. Raises `MissingDependency`."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        raise _not_installed(module.partition(".")[0], metric) from None
+
+
+def _not_installed(library: str, metric: str) -> MissingDependency:
+    return MissingDependency(f"{metric} needs the package {library}.", hint="pip install 'ftbridge[judge]'")

@@ -1,0 +1,75 @@
+"""The `tool_calls` grader, ours beyond OpenAI's: were the expected tools called, with the expected arguments?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ftbridge.grader_schema import ToolCallsGrader
+from ftbridge.graders.result import Outcome, failed
+from ftbridge.graders.sample import NotJson, calls_of, parse_json
+from ftbridge.graders.structured import same_json
+from ftbridge.graders.template import render
+
+_Call = tuple[str, Any]
+
+
+def grade(grader: ToolCallsGrader, item: Mapping[str, Any], sample: Mapping[str, Any]) -> Outcome:
+    """Calls that match, over the larger of the calls made and the calls expected: 0 to 1.
+
+    A call matches one expected call at most: the same name, and arguments that are the same JSON (unless names alone
+    count). Without `ordered`, order does not matter; with it, the longest run of matches in order counts. So a call too
+    many costs as much as one too few. No calls where none are expected score 1: a reference that is not the JSON of calls
+    (the expected answer is prose) expects none. Input that is not calls made none.
+    """
+    expected = _calls(render(grader.reference, item, sample, grader=grader.name))
+    made = _calls(render(grader.input, item, sample, grader=grader.name))
+    if isinstance(expected, str):
+        if expected.startswith("not a tool call"):
+            return failed("other_error", f"the reference holds what is {expected}")
+        expected = []
+    if isinstance(made, str):
+        made = []
+    most = max(len(made), len(expected))
+    if most == 0:
+        return Outcome(1.0)
+
+    def same(one: _Call, other: _Call) -> bool:
+        return one[0] == other[0] and (grader.match == "name" or same_json(one[1], other[1]))
+
+    matches = _in_order(made, expected, same) if grader.ordered else _in_any_order(made, expected, same)
+    return Outcome(matches / most, details={"made": len(made), "expected": len(expected), "matching": matches})
+
+
+def _calls(text: str) -> list[_Call] | str:
+    """The calls that a text is the JSON of, or why it is none."""
+    try:
+        document = parse_json(text)
+        return calls_of(document) if isinstance(document, (list, dict)) else "not JSON of calls"
+    except NotJson as error:
+        return f"not JSON: {error}"
+    except ValueError as error:
+        return str(error)
+
+
+def _in_any_order(made: Sequence[_Call], expected: Sequence[_Call], same: Callable[[_Call, _Call], bool]) -> int:
+    """Being the same is an equivalence, so taking the first match that is left finds the most matches."""
+    left = list(expected)
+    for call in made:
+        found = next((place for place, other in enumerate(left) if same(call, other)), None)
+        if found is not None:
+            del left[found]
+    return len(expected) - len(left)
+
+
+def _in_order(made: Sequence[_Call], expected: Sequence[_Call], same: Callable[[_Call, _Call], bool]) -> int:
+    """Length of the longest common subsequence."""
+    lengths = [0] * (len(expected) + 1)
+    for call in made:
+        above = 0
+        for place, other in enumerate(expected, 1):
+            above, lengths[place] = (
+                lengths[place],
+                above + 1 if same(call, other) else max(lengths[place], lengths[place - 1]),
+            )
+    return lengths[-1]

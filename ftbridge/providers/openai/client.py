@@ -1,0 +1,121 @@
+"""One connection to a service: its address, its key, and the SDK's client with the SDK's own retries off."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ftbridge.errors import UsageError
+from ftbridge.files import home, sha256_bytes
+from ftbridge.providers.openai.errors import keep_secret
+from ftbridge.providers.openai.ledger import Ledger
+from ftbridge.providers.openai.request import OpenAIRequest
+from ftbridge.providers.openai.targets import Target
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+TIMEOUT = 120.0
+"""Seconds without a byte before a request counts as unanswered."""
+UPLOAD_TIMEOUT = 600.0
+"""The same for uploads, whose answer may wait until the service has read the file."""
+_KEYRING = "ftbridge"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A service as one run speaks to it. `base_url` is fixed at the run's first contact."""
+
+    request: OpenAIRequest
+    base_url: str
+
+    @property
+    def target(self) -> Target:
+        """What the service can do."""
+        return self.request.service
+
+    @property
+    def service(self) -> str:
+        """The service in messages: its name, or its address where it is not the usual one."""
+        usual = self.base_url.rstrip("/") == (self.target.base_url or "").rstrip("/")
+        return self.target.title if usual else f"{self.target.title} ({urlsplit(self.base_url).netloc})"
+
+    @cached_property
+    def client(self) -> OpenAI:
+        """The SDK's client. It never retries by itself: a repeated POST may be a second paid job."""
+        from openai import AzureOpenAI, OpenAI
+
+        key = key_of(self.target)
+        told: dict[str, Any] = {"api_key": key, "max_retries": 0, "timeout": TIMEOUT}
+        if self.request.api_version is not None and self.target.name == "azure":
+            return AzureOpenAI(azure_endpoint=self.base_url, api_version=self.request.api_version, **told)
+        if self.target.name == "azure":
+            told["default_headers"] = {"api-key": key}
+        return OpenAI(
+            base_url=self.base_url, organization=self.request.organization, project=self.request.project, **told
+        )
+
+    @property
+    def account(self) -> str:
+        """A name for address, organisation, project and key, of which none can be read back: 16 hex digits."""
+        parts = (self.base_url, self.request.organization or "", self.request.project or "", key_of(self.target))
+        return sha256_bytes("\n".join(parts).encode("utf-8", "surrogateescape"))[:16]
+
+    @property
+    def registry(self) -> Path:
+        """Where files of this account are remembered across runs."""
+        return home() / "openai" / f"{self.account}.jsonl"
+
+
+def connect(request: OpenAIRequest, folder: Path) -> Connection:
+    """The connection of the run in `folder`: to the address it spoke to before, else to the one asked for now.
+
+    The environment's OPENAI_BASE_URL counts for target openai only, when the spec names no address. Raises `UsageError`.
+    """
+    ledger = Ledger(folder)
+    known = ledger.last("service")
+    if known is not None:
+        return Connection(request, str(known.data["base_url"]))
+    address = request.base_url
+    if address is None and request.target == "openai":
+        address = os.environ.get("OPENAI_BASE_URL") or None
+    address = checked(address or request.service.base_url or "")
+    ledger.append("service", target=request.target, base_url=address)
+    return Connection(request, address)
+
+
+def checked(address: str) -> str:
+    """The address, if requests can be sent to it and it holds no password. Raises `UsageError`."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"{address!r} is not a service's address.", hint="Write it as https://HOST/v1.")
+    if parts.username or parts.password:
+        hint = "Keys belong into the environment; an address is written into the run folder."
+        raise UsageError(f"the address of {parts.hostname} holds a user name or password.", hint=hint)
+    return address
+
+
+def key_of(target: Target) -> str:
+    """The service's key, out of the environment or, if the library is installed, the keyring. Raises `UsageError`."""
+    for name in target.keys:
+        if (key := os.environ.get(name, "").strip() or _from_keyring(name)) is not None:
+            keep_secret(key)
+            return key
+    first = target.keys[0]
+    hint = f"export {first}=…, or keep it in the keyring: keyring set {_KEYRING} {first}"
+    raise UsageError(f"{target.title} needs an API key, and {' and '.join(target.keys)} is not set.", hint=hint)
+
+
+def _from_keyring(name: str) -> str | None:
+    if importlib.util.find_spec("keyring") is None:
+        return None
+    try:
+        return importlib.import_module("keyring").get_password(_KEYRING, name) or None
+    except Exception:  # a keyring that is locked or has no backend is no keyring
+        return None

@@ -1,0 +1,193 @@
+"""What went wrong with a request, in one of seven kinds, and the error a user reads for it. No key ever gets into either.
+
+    lost       no answer, or one that says nothing of what was done: timeouts, resets, 408, 409, 5xx, HTML
+    later      too many requests: nothing was done, wait and ask again
+    tomorrow   the day's jobs are used up: nothing was done, and asking again within minutes does not help
+    not_ready  the file is still being processed: nothing was done
+    missing    404
+    unsafe     no connection that can be trusted or used: certificate, proxy, address
+    refused    any other answer: nothing was done, and asking again cannot help
+
+Sources: OpenAI's error guide; server texts collected in public issues (`training_not_available`, the daily job limit, files
+that are not ready).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ftbridge.errors import FtbridgeError, ModelUnavailable, ProviderRefused, UsageError
+
+Kind = Literal["lost", "later", "tomorrow", "not_ready", "missing", "unsafe", "refused"]
+
+_CLOSED = frozenset({"training_not_available", "fine_tuning_not_available"})
+_UNPAID = frozenset({"insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "exceeded_quota"})
+_DAILY = re.compile(r"maximum of \d+ .*per day|requests? per day|daily (?:job )?limit", re.IGNORECASE)
+_NOT_READY = re.compile(r"not (?:yet )?ready|still (?:being )?process|pending processing", re.IGNORECASE)
+_SECRET = re.compile(r"\b(?:sk|gsk|sess|key)-[A-Za-z0-9_*.-]{6,}|(?<=Bearer )\S+", re.IGNORECASE)
+_KEY_VARIABLES = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "NEBIUS_API_KEY", "OPENAI_ADMIN_KEY")
+_LONGEST = 500
+_secrets: set[str] = set()
+
+
+class ServiceUnavailable(FtbridgeError):
+    """The service does not answer, or asks to come back later. What was done is kept; resuming is safe."""
+
+
+class NotTheService(Exception):
+    """An answer that is not the dialect's JSON, such as a proxy's HTML page."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One failed request. `retry_after` is in seconds, when the service told it; `message` holds no secret."""
+
+    kind: Kind
+    message: str
+    status: int | None = None
+    code: str | None = None
+    param: str | None = None
+    retry_after: float | None = None
+
+
+def keep_secret(value: str) -> None:
+    """Make sure that `clean` knows this key."""
+    _secrets.add(value)
+
+
+def clean(text: object) -> str:
+    """Text without keys, whoever put them there, on one line and not too long."""
+    told = str(text)
+    for secret in {*_secrets, *(os.environ.get(name, "") for name in _KEY_VARIABLES)}:
+        if len(secret) >= 4:
+            told = told.replace(secret, "[key]")
+    told = " ".join(_SECRET.sub("[key]", told).split())
+    return told if len(told) <= _LONGEST else told[: _LONGEST - 1] + "…"
+
+
+def fault_of(error: Exception) -> Fault:
+    """What kind of failure an SDK exception (or `NotTheService`) tells of. Anything unforeseen counts as lost."""
+    status = getattr(error, "status_code", None)
+    if not isinstance(status, int):
+        return _without_answer(error)
+    code, param, message = _body(error)
+    told = Fault("refused", message, status, code, param, _retry_after(error))
+    return Fault(**{**vars(told), "kind": _kind(status, code, message)})
+
+
+def error_of(fault: Fault, doing: str, service: str) -> FtbridgeError:
+    """The error that a user reads: `doing` is what was tried ("creating the job")."""
+    at = f"{doing}: {service}"
+    if fault.kind == "lost":
+        return ServiceUnavailable(f"{at} gave no usable answer ({fault.message}).", hint=_RESUME)
+    if fault.kind == "later":
+        return ServiceUnavailable(f"{at} takes no more requests for now ({fault.message}).", hint=_RESUME)
+    if fault.kind == "tomorrow":
+        hint = "Wait until the day is over, then resume the run; nothing was started."
+        return ServiceUnavailable(f"{at} takes no more jobs today ({fault.message}).", hint=hint)
+    if fault.kind == "not_ready":
+        return ServiceUnavailable(f"{at} is still processing the file ({fault.message}).", hint=_RESUME)
+    if fault.kind == "unsafe":
+        return _unsafe(fault, at)
+    if fault.code in _CLOSED:
+        hint = "Train on your own machine instead: ftbridge run SPEC --provider local"
+        return ProviderRefused(
+            f"{service} no longer lets this organisation create fine-tuning jobs ({fault.message}).", hint=hint
+        )
+    if fault.code in _UNPAID:
+        hint = "Look at the plan and the billing of this account; then resume the run."
+        return ProviderRefused(f"{at} says the account cannot pay ({fault.message}).", hint=hint)
+    if fault.status == 401:
+        hint = "Check the key, and that openai.target, base_url, organization and project are its own."
+        return ProviderRefused(f"{at} does not accept the API key ({fault.message}).", hint=hint)
+    if fault.kind == "missing":
+        return ModelUnavailable(f"{at} knows no such thing ({fault.message}).", hint="Check names and openai.base_url.")
+    told = f" [{fault.code}]" if fault.code else ""
+    hint = "The account lacks a permission for this." if fault.status == 403 else "Change what it objects to."
+    return ProviderRefused(f"{at} refuses ({fault.status}{told}: {fault.message}).", hint=hint)
+
+
+def whole(answer: Any, *names: str) -> Any:
+    """The answer, once it is seen to have these fields. Raises `NotTheService` for a page, or an object without them."""
+    if isinstance(answer, (str, bytes)):
+        text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
+        kind = "an HTML page" if "<" in text[:200] else "text"
+        raise NotTheService(f"the answer is {kind} instead of JSON: {clean(text)[:120]!r}")
+    for name in names:
+        if getattr(answer, name, None) is None:
+            raise NotTheService(f"the answer has no {name}")
+    return answer
+
+
+_RESUME = "Nothing is lost or paid twice: resume the run when the service answers again."
+
+
+def _kind(status: int, code: str | None, message: str) -> Kind:
+    if status == 429:
+        if code in _UNPAID:
+            return "refused"
+        return "tomorrow" if code == "daily_limit_exceeded" or _DAILY.search(message) else "later"
+    if status in (408, 409) or status >= 500:
+        return "lost"
+    if status == 400 and _NOT_READY.search(message):
+        return "not_ready"
+    return "missing" if status == 404 else "refused"
+
+
+def _body(error: Exception) -> tuple[str | None, str | None, str]:
+    """Code, parameter and message, out of OpenAI's error object or whatever a compatible host sends."""
+    body = getattr(error, "body", None)
+    inner = body.get("error", body) if isinstance(body, dict) else body
+    if not isinstance(inner, dict):
+        text = clean(inner if isinstance(inner, str) else error)
+        return None, None, "an HTML page instead of an error" if "<" in text[:20] else text
+    code, param = inner.get("code"), inner.get("param")
+    return (
+        str(code) if code is not None else None,
+        str(param) if param is not None else None,
+        clean(inner.get("message") or error),
+    )
+
+
+def _retry_after(error: Exception) -> float | None:
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers[name]) * unit)
+        except (KeyError, ValueError):
+            continue
+    return None
+
+
+def _without_answer(error: Exception) -> Fault:
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    names = {type(link).__name__ for link in chain}
+    text = clean("; ".join(dict.fromkeys(str(link) or type(link).__name__ for link in chain)))
+    if "CERTIFICATE_VERIFY_FAILED" in text or "SSLCertVerificationError" in names:
+        return Fault("unsafe", text, code="certificate")
+    if "ProxyError" in names:
+        return Fault("unsafe", text, code="proxy")
+    if "LocalProtocolError" in names or "UnsupportedProtocol" in names or "InvalidURL" in names:
+        return Fault("unsafe", text, code="address")
+    if "UnicodeEncodeError" in names:
+        return Fault("unsafe", "the key holds characters that no key has", code="address")
+    if isinstance(error, FtbridgeError):
+        raise error
+    return Fault("lost", text)
+
+
+def _unsafe(fault: Fault, at: str) -> FtbridgeError:
+    if fault.code == "certificate":
+        hint = "Behind a company proxy, point SSL_CERT_FILE at its certificate; never switch checking off."
+        return ServiceUnavailable(f"{at} shows a certificate that cannot be verified ({fault.message}).", hint=hint)
+    if fault.code == "proxy":
+        hint = "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY."
+        return ServiceUnavailable(f"{at} cannot be reached through the proxy ({fault.message}).", hint=hint)
+    return UsageError(
+        f"{at} cannot be asked ({fault.message}).", hint="Check openai.base_url and the key for stray signs."
+    )

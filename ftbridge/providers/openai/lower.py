@@ -1,0 +1,290 @@
+"""How each field of a spec fares on a service. Pure; the table in the docs is made from it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ftbridge.lowering import FieldReport, Lowering, Outcome, fields
+from ftbridge.providers.openai import prices
+from ftbridge.providers.openai.request import OpenAIRequest
+from ftbridge.providers.openai.targets import TARGETS, Target
+from ftbridge.resolve import ResolvedSpec
+from ftbridge.spec import JobSpec
+
+TOKEN_KEY = "ftbridge_run"
+"""The key in a job's `metadata` under which its run's token stands."""
+
+_MOST_METADATA = 16
+_REWARDS = ("string_check", "text_similarity", "score_model", "python", "multi")
+_EVERY_EPOCH = "the service trains every epoch; its checkpoints are kept to choose from"
+_OF_METHOD = ("beta", "compute_multiplier", "eval_interval", "eval_samples", "reasoning_effort")
+_NEBIUS = {
+    "local.lora.r": "lora_r",
+    "local.lora.alpha": "lora_alpha",
+    "local.lora.dropout": "lora_dropout",
+    "local.packing": "packing",
+    "local.warmup_ratio": "warmup_ratio",
+    "local.weight_decay": "weight_decay",
+    "local.max_grad_norm": "max_grad_norm",
+    "local.max_length": "context_length",
+}
+"""Fields of local training that Nebius takes too, under its own names; sent when the spec gives them."""
+
+Note = tuple[Outcome, Any, str]
+
+
+def lower(resolved: ResolvedSpec) -> Lowering:
+    """The service's request, and an entry for every field of the spec."""
+    spec = resolved.spec
+    target = TARGETS[spec.openai.target]
+    why = {entry.field: entry.reason for entry in resolved.settled}
+    told = _method_notes(spec, target) | _service_notes(spec, target) | _local_notes(spec, target) | _run_notes(spec)
+    reports = []
+    for field, asked in fields(spec):
+        outcome, given, how = told.get(field) or _plainly(field, asked, why.get(field, ""))
+        reports.append(FieldReport(field=field, outcome=outcome, asked=_json(asked), given=_json(given), how=how))
+    request = _request(spec, target, {report.field for report in reports if report.outcome == "refused"})
+    return Lowering(provider="openai", request=request.model_dump(mode="json"), fields=reports).complete(spec)
+
+
+def suffix_of(asked: str, target: Target) -> str:
+    """A suffix that every host takes: a-z, 0-9 and hyphens, cut to the target's length. May be empty."""
+    return re.sub(r"[^a-z0-9]+", "-", asked.lower()).strip("-")[: target.suffix_length].strip("-")
+
+
+def _request(spec: JobSpec, target: Target, refused: set[str]) -> OpenAIRequest:
+    """The request without what was refused: a run that goes on by name goes on without it."""
+    hyper = spec.hyperparameters
+    assert hyper.n_epochs != "auto"
+    body: dict[str, Any] = {"model": spec.model.openai or "", "seed": spec.seed}
+    if spec.suffix and suffix_of(spec.suffix, target):
+        body["suffix"] = suffix_of(spec.suffix, target)
+    if spec.openai.integrations:
+        body["integrations"] = [_wandb(given.model_dump(exclude_none=True)) for given in spec.openai.integrations]
+    body["metadata"] = {} if "metadata" in refused else dict(spec.metadata)
+    figures: dict[str, Any] = {
+        "n_epochs": hyper.n_epochs,
+        "batch_size": hyper.batch_size,
+        "learning_rate_multiplier": hyper.learning_rate_multiplier,
+    }
+    figures |= {name: getattr(hyper, name) for name in _OF_METHOD if getattr(hyper, name) is not None}
+    if target.hyperparameters == "top":
+        body["hyperparameters"] = _nebius(spec, figures, refused)
+    else:
+        method: dict[str, Any] = {"hyperparameters": figures}
+        if spec.method == "reinforcement":
+            method["grader"] = _reward(spec)
+            if spec.openai.response_format is not None:
+                method["response_format"] = spec.openai.response_format
+        body["method"] = {"type": spec.method, spec.method: method}
+    typed = spec.openai.training_type if target.name == "azure" else None
+    return OpenAIRequest(
+        target=target.name,
+        base_url=spec.openai.base_url,
+        organization=spec.openai.organization,
+        project=spec.openai.project,
+        api_version=spec.openai.api_version,
+        deployment=None if target.serves_tuned else spec.openai.deployment,
+        batch=spec.openai.batch and target.batch,
+        max_usd=spec.budget.max_usd,
+        n_epochs=hyper.n_epochs,
+        body=body,
+        extra={"trainingType": typed} if typed else {},
+    )
+
+
+def _method_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
+    """Method, model, hyperparameters and grader."""
+    hyper = spec.hyperparameters
+    top = target.hyperparameters == "top"
+    place = "hyperparameters" if top else f"method.{spec.method}.hyperparameters"
+    notes: dict[str, Note] = {}
+    if spec.method not in target.methods:
+        notes["method"] = ("refused", None, f"{target.title} trains {', '.join(target.methods)} only")
+    if spec.model.openai is None:
+        notes["model.openai"] = ("refused", None, "name the service's base model, such as gpt-4.1-mini-2025-04-14")
+    if hyper.learning_rate_multiplier == "auto":
+        how = "left to the service, which reports what it took"
+        notes["hyperparameters.learning_rate_multiplier"] = ("exact", "auto", how)
+    elif top:
+        notes["hyperparameters.learning_rate_multiplier"] = _absolute_rate(spec, target)
+    else:
+        how = f"{place}: a factor on the service's own base rate, which is not published; 1 here is not 1 on a GPU"
+        notes["hyperparameters.learning_rate_multiplier"] = ("exact", hyper.learning_rate_multiplier, how)
+    if spec.method == "reinforcement":
+        notes["openai.grader"] = _grader_note(spec)
+    elif spec.openai.grader is not None:
+        notes["openai.grader"] = ("unused", None, "graders reward samples in reinforcement only")
+    if spec.method != "reinforcement" and spec.openai.response_format is not None:
+        notes["openai.response_format"] = ("unused", None, "belongs to reinforcement")
+    return notes
+
+
+def _absolute_rate(spec: JobSpec, target: Target) -> Note:
+    rate, multiplier = spec.local.base_learning_rate, spec.hyperparameters.learning_rate_multiplier
+    assert multiplier != "auto"
+    if rate == "auto":
+        how = f"{target.title} takes an absolute rate: name local.base_learning_rate, or leave the multiplier on auto"
+        return "refused", None, how
+    value = multiplier * rate
+    return "translated", value, f"learning_rate = multiplier x base = {multiplier:g} x {rate:g} = {value:g}"
+
+
+def _grader_note(spec: JobSpec) -> Note:
+    graders = {grader.name: grader for grader in spec.evaluation.graders}
+    if spec.openai.grader is None and len(graders) > 1:
+        return "refused", None, f"several graders: name the one that rewards samples ({', '.join(graders)})"
+    name = spec.openai.grader or next(iter(graders))
+    if name not in graders:
+        return "refused", None, f"there is no grader {name!r} in evaluation.graders ({', '.join(graders)})"
+    if graders[name].type not in _REWARDS:
+        return "refused", None, f"{graders[name].type} is not one of OpenAI's rewards ({', '.join(_REWARDS)})"
+    return (
+        "translated",
+        name,
+        f"sent whole as method.reinforcement.grader: the {graders[name].type} of evaluation.graders",
+    )
+
+
+def _service_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
+    """The openai section, and what a target cannot do."""
+    asked = spec.openai
+    notes: dict[str, Note] = {
+        "metadata": ("exact", spec.metadata, f"sent with one pair more, {TOKEN_KEY}, by which the job is found again"),
+        "seed": ("exact", spec.seed, "given to the service, which draws order and weights its own way"),
+    }
+    if len(spec.metadata) >= _MOST_METADATA or TOKEN_KEY in spec.metadata:
+        how = f"a job has {_MOST_METADATA} pairs at most, and one, {TOKEN_KEY}, is needed to find it again"
+        notes["metadata"] = ("refused", None, how)
+    if spec.suffix is not None and (suffix := suffix_of(spec.suffix, target)) != spec.suffix:
+        how = f"a-z, 0-9 and hyphens, at most {target.suffix_length}, which every host takes"
+        notes["suffix"] = ("translated", suffix, how) if suffix else ("refused", None, f"nothing is left of it: {how}")
+    if target.name != "azure":
+        for field in ("training_type", "api_version"):
+            if getattr(asked, field) is not None:
+                notes[f"openai.{field}"] = ("unused", None, "concerns azure")
+    if asked.deployment is not None:
+        how = "answers are asked of this name, once the tuned model is deployed under it"
+        notes["openai.deployment"] = ("exact", asked.deployment, how)
+        if target.serves_tuned:
+            notes["openai.deployment"] = ("unused", None, "a tuned model answers under its own name here")
+    if asked.batch and not target.batch:
+        notes["openai.batch"] = ("refused", None, f"{target.title} has no Batch API")
+    if spec.data.test is not None and not target.serves_tuned and asked.deployment is None:
+        how = "a tuned model answers here only when it is deployed: name openai.deployment, or leave out data.test"
+        notes["data.test"] = ("refused", None, how)
+    if spec.budget.max_hours is not None and not target.pause:
+        notes["budget.max_hours"] = ("refused", None, f"{target.title} cannot pause a job")
+    if not target.checkpoints:
+        notes["openai.target"] = ("exact", asked.target, f"{target.title} keeps no checkpoints")
+    return notes
+
+
+def _local_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
+    """What the settings of local training have as their like on a service."""
+    local: dict[str, Note] = {
+        "local.packing": ("unused", None, "the service lays out batches its own way and does not tell it"),
+        "local.max_length": (
+            "unused",
+            None,
+            "the service cuts examples at the model's limit; the linter warns of them",
+        ),
+        "local.evals_per_epoch": (
+            "unused",
+            None,
+            "the service validates as it sees fit; one checkpoint for each epoch",
+        ),
+        "local.early_stopping.patience": ("unused", None, _EVERY_EPOCH),
+        "local.early_stopping.min_delta": ("unused", None, _EVERY_EPOCH),
+        "local.lora.r": ("unused", None, "the service chooses its adapter and does not tell it"),
+        "local.lora.alpha": ("unused", None, "the service chooses its adapter and does not tell it"),
+        "local.keep_checkpoints": ("unused", None, "OpenAI keeps those of the last three epochs"),
+    }
+    if target.hyperparameters == "top":
+        given = _given(spec)
+        for field, name in _NEBIUS.items():
+            if field in given:
+                local[field] = ("translated", given[field], f"hyperparameters.{name}")
+        if spec.hyperparameters.learning_rate_multiplier != "auto" and spec.local.base_learning_rate != "auto":
+            local["local.base_learning_rate"] = ("translated", spec.local.base_learning_rate, "in learning_rate")
+    return local
+
+
+def _run_notes(spec: JobSpec) -> dict[str, Note]:
+    """Judging, budget and fallback."""
+    notes: dict[str, Note] = {
+        "name": ("exact", spec.name, "names the run; the job is named by suffix"),
+        "model.local": ("unused", None, "the service trains model.openai"),
+        "evaluation.batch_size": ("translated", spec.evaluation.batch_size, "requests in flight at once, at most"),
+        "evaluation.margin": ("exact", spec.evaluation.margin, "kept for compare"),
+    }
+    if spec.budget.max_usd is not None:
+        how = f"reckoned before the upload: tokens x epochs x the price of {prices.AS_OF}; answers are not counted"
+        notes["budget.max_usd"] = ("approximated", spec.budget.max_usd, how)
+        if spec.method == "reinforcement":
+            how = "reinforcement is billed by the hour: set budget.max_hours"
+            notes["budget.max_usd"] = ("refused", None, how)
+    if spec.fallback == "openai":
+        notes["fallback"] = ("unused", None, "the first provider is already openai")
+    elif spec.fallback is not None:
+        notes["fallback"] = ("refused", None, "falling back is not in this version")
+    return notes
+
+
+def _plainly(field: str, asked: Any, why: str) -> Note:
+    if field.startswith("local."):
+        return "unused", None, "concerns training on this machine"
+    if asked is None:
+        return "unused", None, "not given"
+    return "exact", asked, why
+
+
+def _reward(spec: JobSpec) -> dict[str, Any] | None:
+    """The grader that rewards samples, in OpenAI's schema; None where it was refused."""
+    name = spec.openai.grader or spec.evaluation.graders[0].name
+    chosen = next((grader for grader in spec.evaluation.graders if grader.name == name), None)
+    return None if chosen is None else _openai_only(chosen.model_dump(mode="json", exclude_none=True))
+
+
+def _openai_only(grader: dict[str, Any]) -> dict[str, Any]:
+    """A grader without the keys that are ours: `base_url`, and `pass_threshold` of multi."""
+    ours = {"base_url", "pass_threshold"} if grader.get("type") == "multi" else {"base_url"}
+    return {key: _openai_inside(value) for key, value in grader.items() if key not in ours}
+
+
+def _openai_inside(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _openai_only(value) if "type" in value else {key: _openai_inside(inner) for key, inner in value.items()}
+    return [_openai_inside(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _nebius(spec: JobSpec, figures: dict[str, Any], refused: set[str]) -> dict[str, Any]:
+    given = _given(spec)
+    multiplier = figures.pop("learning_rate_multiplier")
+    if multiplier != "auto" and spec.local.base_learning_rate != "auto":
+        figures["learning_rate"] = multiplier * spec.local.base_learning_rate
+    elif multiplier == "auto" or "hyperparameters.learning_rate_multiplier" in refused:
+        pass  # the service's own rate
+    figures |= {name: given[field] for field, name in _NEBIUS.items() if field in given}
+    if "tuning" in spec.local.model_fields_set:
+        figures["lora"] = spec.local.tuning == "lora"
+    return figures
+
+
+def _given(spec: JobSpec) -> dict[str, Any]:
+    """The fields of local training that the spec gives, not those it leaves on their defaults."""
+    local = spec.local
+    told = {f"local.{name}": getattr(local, name) for name in local.model_fields_set}
+    return told | {f"local.lora.{name}": getattr(local.lora, name) for name in local.lora.model_fields_set}
+
+
+def _wandb(given: dict[str, Any]) -> dict[str, Any]:
+    kind = given.pop("type")
+    return {"type": kind, kind: {key: value for key, value in given.items() if value != []}}
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_json(item) for item in value]
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value

@@ -1,0 +1,124 @@
+"""Everything that can be found wrong before a byte is uploaded: key, model, dates, sizes, money."""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+from ftbridge.data.prepare import load_manifest
+from ftbridge.errors import DataError, FtbridgeError, GateNotMet, ModelUnavailable, ProviderRefused
+from ftbridge.providers.base import Submission
+from ftbridge.providers.openai import calendar, prices
+from ftbridge.providers.openai.client import Connection
+from ftbridge.providers.openai.errors import fault_of, whole
+from ftbridge.providers.openai.retry import read
+
+_SOON = datetime.timedelta(days=60)
+_LOCAL = "Train on your own machine instead: ftbridge run SPEC --provider local"
+
+
+def check(at: Connection, submission: Submission, progress: Callable[[str], None], today: datetime.date) -> None:
+    """Raise when the job cannot work; `progress` hears what is worth knowing. Cheap checks go first."""
+    check_sizes(at, submission)
+    check_budget(at, submission.train.parent)
+    if at.target.name == "openai":
+        check_calendar(at.request.model, today, progress)
+    shutdown_date = check_model(at, progress)
+    if shutdown_date is not None:
+        check_shutdown(at.request.model, shutdown_date, today, progress)
+
+
+def check_sizes(at: Connection, submission: Submission) -> None:
+    """Raise `DataError` for a file larger than the service takes."""
+    limit = at.target.largest_file
+    for path in (submission.train, submission.validation):
+        if path is not None and limit is not None and (size := path.stat().st_size) > limit:
+            raise DataError(
+                f"{path.name} has {size / 1e9:.2f} GB; {at.service} takes files up to {limit / 1e9:g} GB.",
+                hint="Train on fewer examples.",
+            )
+
+
+def check_budget(at: Connection, data: Path) -> None:
+    """Raise `GateNotMet` when the training costs more than `budget.max_usd`, or its price is not known."""
+    limit = at.request.max_usd
+    if limit is None:
+        return
+    tokens = load_manifest(data).splits["train"].tokens
+    usd = prices.training_usd(at.request.model, tokens, at.request.n_epochs) if at.target.name == "openai" else None
+    if usd is None:
+        raise GateNotMet(
+            f"budget.max_usd = {limit:g} cannot be held: the price of training {at.request.model} is not known here.",
+            hint="Reckon it by the service's price list, and leave budget.max_usd out.",
+        )
+    if usd > limit:
+        raise GateNotMet(
+            f"training would cost about ${usd:.2f} ({tokens:,} tokens x {at.request.n_epochs} epochs, prices of "
+            f"{prices.AS_OF}); budget.max_usd is {limit:g}.",
+            hint="Fewer examples or epochs, a smaller model, or a larger budget.",
+        )
+
+
+def check_calendar(model: str, today: datetime.date, progress: Callable[[str], None]) -> None:
+    """Raise `ProviderRefused` after the days on which OpenAI closes; tell of them when they are near."""
+    if today >= calendar.NO_NEW_JOBS:
+        raise ProviderRefused(f"OpenAI takes no new fine-tuning jobs since {calendar.NO_NEW_JOBS}.", hint=_LOCAL)
+    if (day := calendar.shutdown(model)) is not None:
+        check_shutdown(model, day, today, progress)
+
+
+def check_shutdown(model: str, day: datetime.date, today: datetime.date, progress: Callable[[str], None]) -> None:
+    """Raise `ProviderRefused` when the model, and what is tuned from it, has stopped; tell when it soon will."""
+    if today >= day:
+        raise ProviderRefused(f"{model} was shut down on {day}, and models tuned from it with it.", hint=_LOCAL)
+    if day - today <= _SOON:
+        progress(f"{model} and models tuned from it stop on {day}, in {(day - today).days} days")
+
+
+def check_model(at: Connection, progress: Callable[[str], None]) -> datetime.date | None:
+    """Ask for the model, which also tries key, address and proxy; returns the service's own shutdown date for it.
+
+    Raises `ModelUnavailable` with the nearest names, `ProviderRefused` for a key that is not accepted. A service without a
+    list of models, or a key that may not read it, is no reason to stop.
+    """
+    model = at.request.model
+
+    def ask() -> object:
+        try:
+            return whole(at.client.models.retrieve(model), "id")
+        except Exception as error:
+            fault = fault_of(error)
+            if fault.status in (403, 404, 405):
+                return fault
+            raise
+
+    told = read(ask, "looking for the model", at.service)
+    status = getattr(told, "status", None)
+    if status is None:
+        return _date(getattr(told, "shutdown_date", None))
+    names = _names(at) if status == 404 else None
+    if names:
+        close = difflib.get_close_matches(model, names, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(close)}?" if close else f"It lists {len(names)} others."
+        raise ModelUnavailable(f"{at.service} has no model {model!r}.", hint=hint)
+    if status == 404 and at.target.name == "openai":
+        raise ModelUnavailable(f"{at.service} has no model {model!r}.", hint="Check model.openai.")
+    progress(f"{at.service} does not let this key look at its models; {model} was not checked")
+    return None
+
+
+def _names(at: Connection) -> list[str] | None:
+    try:
+        listed = read(lambda: [m.id for m in whole(at.client.models.list(), "data")], "listing models", at.service)
+    except FtbridgeError:
+        return None
+    return [str(name) for name in listed]
+
+
+def _date(value: object) -> datetime.date | None:
+    try:
+        return datetime.date.fromisoformat(str(value)[:10])
+    except ValueError:
+        return None

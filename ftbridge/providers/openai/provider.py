@@ -1,0 +1,190 @@
+"""The OpenAI provider: the contract of `providers.base`, over one service that speaks OpenAI's dialect."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from ftbridge import files
+from ftbridge.errors import FtbridgeError, ModelUnavailable, UsageError
+from ftbridge.lowering import Lowering
+from ftbridge.providers.base import TERMINAL, JobEvent, JobHandle, JobStatus, Sampler, Submission, TunedModel
+from ftbridge.providers.openai import preflight
+from ftbridge.providers.openai.client import Connection, connect
+from ftbridge.providers.openai.create import ensure_job, find_job
+from ftbridge.providers.openai.errors import whole
+from ftbridge.providers.openai.follow import Follower, checkpoints_of
+from ftbridge.providers.openai.ledger import Ledger
+from ftbridge.providers.openai.lower import lower
+from ftbridge.providers.openai.request import OpenAIRequest
+from ftbridge.providers.openai.retry import read
+from ftbridge.providers.openai.upload import ensure_file
+from ftbridge.resolve import ResolvedSpec
+
+
+class OpenAIProvider:
+    """Trains on a service. A job that is followed goes on when nobody looks."""
+
+    name = "openai"
+    on_interrupt: Literal["pause", "detach"] = "detach"
+
+    def __init__(self) -> None:
+        self._followers: dict[tuple[Path, str], Follower] = {}
+        self._connections: dict[tuple[Path, str], Connection] = {}
+
+    def lower(self, spec: ResolvedSpec) -> Lowering:
+        """The service's request and its parity report."""
+        return lower(spec)
+
+    def preflight(self, submission: Submission, progress: Callable[[str], None]) -> None:
+        """Key, model, dates, sizes and money: nothing is uploaded before they are in order."""
+        at = self._connect(OpenAIRequest.model_validate(submission.request), submission.folder)
+        preflight.check(at, submission, progress, datetime.datetime.now(datetime.timezone.utc).date())
+
+    def submit(self, submission: Submission) -> JobHandle:
+        """Upload what the account does not have and create the job, each exactly once; or find what is there.
+
+        Blocks for the uploads and for bounded retries. After `ServiceUnavailable`, or a crash, call it again.
+        """
+        request = OpenAIRequest.model_validate(submission.request)
+        at, ledger = self._connect(request, submission.folder), Ledger(submission.folder)
+        files.write_json(ledger.folder / "submission.json", _portable(submission))
+        return self._handle(self._submitted(at, ledger, submission), submission.folder)
+
+    def find(self, submission: Submission) -> JobHandle | None:
+        """The job that `submit` made for this token, if it made one. Creates nothing."""
+        ledger = Ledger(submission.folder)
+        if ledger.last("service") is None:
+            return None
+        at = self._connect(OpenAIRequest.model_validate(submission.request), submission.folder)
+        job = find_job(at, ledger, submission.token)
+        return None if job is None else self._handle(job, submission.folder)
+
+    def poll(self, handle: JobHandle) -> JobStatus:
+        """The job's state, asked of the service when it is time to look again; a service that is down changes nothing."""
+        return self._follower(handle).poll()
+
+    def events(self, handle: JobHandle, after: str | None) -> Sequence[JobEvent]:
+        """What the job said, each thing once, in order."""
+        return self._follower(handle).events(after)
+
+    def cancel(self, handle: JobHandle) -> None:
+        """End the job at the service."""
+        self._ask(handle, "cancel")
+
+    def pause(self, handle: JobHandle) -> None:
+        """Have the service save the job's state and stop. Raises `UsageError` where a service cannot."""
+        at, _ = self._of(handle)
+        if not at.target.pause:
+            raise UsageError(f"{at.service} cannot pause a job.", hint="Cancel it, or let it go on.")
+        self._ask(handle, "pause")
+
+    def resume(self, handle: JobHandle) -> JobHandle:
+        """Let a paused job go on. One that failed or was cancelled cannot: the same work is submitted again, once."""
+        at, ledger = self._of(handle)
+        job = read(
+            lambda: whole(at.client.fine_tuning.jobs.retrieve(handle.id), "status"), "looking at the job", at.service
+        )
+        if job.status in ("failed", "cancelled", "canceled"):
+            submission = _submission(handle.folder)
+            again = submission.model_copy(update={"token": f"{submission.token}-after-{handle.id}"})
+            return self._handle(self._submitted(at, ledger, again), handle.folder)
+        if job.status in ("paused", "pausing"):
+            self._ask(handle, "resume")
+        return handle
+
+    def result(self, handle: JobHandle) -> TunedModel:
+        """The model's name and those of its checkpoints. Raises `ModelUnavailable` when the service made none."""
+        at, _ = self._of(handle)
+        jobs = at.client.fine_tuning.jobs
+        job = read(lambda: whole(jobs.retrieve(handle.id), "status"), "reading the result", at.service)
+        names: list[str] = []
+        if at.target.checkpoints:
+            try:
+                names = read(
+                    lambda: checkpoints_of(whole(jobs.checkpoints.list(handle.id, limit=100), "data")),
+                    "listing the checkpoints",
+                    at.service,
+                )
+            except FtbridgeError:
+                names = []  # the model itself is what counts
+        model = getattr(job, "fine_tuned_model", None) or (names[-1] if names and not at.target.serves_tuned else None)
+        if model is None:
+            hint = (
+                "The service may have held it back in its safety evaluation: look at `ftbridge show` and its dashboard."
+            )
+            raise ModelUnavailable(f"{handle.id} succeeded, but {at.service} names no model.", hint=hint)
+        return TunedModel(provider=self.name, id=str(model), base=at.request.model, checkpoints=tuple(names))
+
+    def sampler(self, lowering: Lowering, model: TunedModel | None, folder: Path) -> Sampler:
+        """Answers over chat completions, or through the Batch API when the spec asks for it."""
+        from ftbridge.providers.openai.batch import BatchSampler
+        from ftbridge.providers.openai.sampling import ChatSampler
+
+        request = OpenAIRequest.model_validate(lowering.request)
+        at = self._connect(request, folder)
+        name = request.model if model is None else (request.deployment or model.id)
+        fresh = model is not None
+        return BatchSampler(at, name, Ledger(folder)) if request.batch else ChatSampler(at, name, fresh=fresh)
+
+    def _submitted(self, at: Connection, ledger: Ledger, submission: Submission) -> str:
+        if (job := ledger.made("job", submission.token)) is not None:
+            return job
+        train = ensure_file(at, ledger, submission.train, "train")
+        validation = None
+        if submission.validation is not None:
+            validation = ensure_file(at, ledger, submission.validation, "validation")
+        return ensure_job(at, ledger, submission.token, train, validation)
+
+    def _ask(self, handle: JobHandle, request: Literal["cancel", "pause", "resume"]) -> None:
+        """Cancel, pause or resume; done twice they do no harm. A job that has ended meanwhile is left as it is."""
+        at, _ = self._of(handle)
+        follower = self._follower(handle)
+        follower.pace.now()
+        try:
+            read(lambda: getattr(at.client.fine_tuning.jobs, request)(handle.id), f"asking to {request}", at.service)
+        except FtbridgeError:
+            follower.pace.now()
+            if follower.poll().state not in TERMINAL:
+                raise
+        follower.pace.now()
+
+    def _connect(self, request: OpenAIRequest, folder: Path) -> Connection:
+        """One client for each run and request: its connections are kept open and used again."""
+        key = (folder, request.model_dump_json())
+        if key not in self._connections:
+            self._connections[key] = connect(request, folder)
+        return self._connections[key]
+
+    def _of(self, handle: JobHandle) -> tuple[Connection, Ledger]:
+        request = OpenAIRequest.model_validate(_submission(handle.folder).request)
+        return self._connect(request, handle.folder), Ledger(handle.folder)
+
+    def _follower(self, handle: JobHandle) -> Follower:
+        key = (handle.folder, handle.id)
+        if key not in self._followers:
+            self._followers[key] = Follower(*self._of(handle), handle.id)
+        return self._followers[key]
+
+    def _handle(self, job: str, folder: Path) -> JobHandle:
+        return JobHandle(provider=self.name, id=job, folder=folder)
+
+
+def _portable(submission: Submission) -> dict[str, object]:
+    """A submission whose paths stay true when the run's folder is moved."""
+    told = submission.model_dump(mode="json", exclude={"folder"})
+    for split in ("train", "validation"):
+        if told[split] is not None:
+            told[split] = str(Path(told[split]).relative_to(submission.folder))
+    return told
+
+
+def _submission(folder: Path) -> Submission:
+    told = json.loads((folder / "openai" / "submission.json").read_text(encoding="utf-8"))
+    for split in ("train", "validation"):
+        if told[split] is not None:
+            told[split] = folder / told[split]
+    return Submission(folder=folder, **told)

@@ -1,0 +1,166 @@
+"""Answers over chat completions: as many at once as the service bears, in any order, each asked until it is answered.
+
+The number in flight follows additive increase, multiplicative decrease (Chiu and Jain 1989): it starts at the most allowed,
+is halved when the service says 429 (once for all requests that were under way then), and grows by one for each round of
+answers. A fresh model that is not loaded yet is waited for; so is a service that stumbles, within bounds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+from ftbridge.providers.base import Completion, Prompt
+from ftbridge.providers.openai.chat import body_of, completion_of, without
+from ftbridge.providers.openai.client import Connection
+from ftbridge.providers.openai.errors import Fault, error_of, fault_of
+from ftbridge.providers.openai.retry import ATTEMPTS, backoff, sleep
+
+FRESH_TRIES = 40
+"""Times that a fresh model's absence is waited out, `FRESH_SECONDS` apart: ten minutes."""
+FRESH_SECONDS = 15.0
+THROTTLED_TRIES = 60
+"""Rounds of 429 without a single answer in between, before giving up: about an hour."""
+
+
+class Limit:
+    """How many requests may be in flight. Pure: no clock, no threads."""
+
+    def __init__(self, most: int) -> None:
+        self.most = max(1, most)
+        self.value = float(self.most)
+        self._round = 0
+
+    @property
+    def now(self) -> int:
+        """Requests that may be in flight."""
+        return max(1, int(self.value))
+
+    @property
+    def round(self) -> int:
+        """What a request notes when it is sent, for `throttled`."""
+        return self._round
+
+    def answered(self) -> None:
+        """One more for each round of answers."""
+        self.value = min(float(self.most), self.value + 1 / self.value)
+
+    def throttled(self, sent_in: int) -> bool:
+        """Halve, unless the request was sent before the last halving; returns whether it did."""
+        if sent_in != self._round:
+            return False
+        self._round += 1
+        self.value = max(1.0, self.value / 2)
+        return True
+
+
+@dataclass
+class _Ask:
+    """One prompt on its way to an answer."""
+
+    prompt: Prompt
+    body: dict[str, Any]
+    failures: int = 0
+    sent_in: int = 0
+
+
+class ChatSampler:
+    """Answers prompts with one model. `fresh` says that it was tuned a moment ago and may not be loaded yet."""
+
+    def __init__(self, at: Connection, model: str, *, fresh: bool) -> None:
+        self._at, self._model, self._fresh = at, model, fresh
+        self._pool: ThreadPoolExecutor | None = None
+        self._dropped: list[str] = []
+
+    def generate(self, prompts: Sequence[Prompt], *, max_tokens: int, batch_size: int) -> Iterator[Completion]:
+        """Yield one completion for each prompt as it comes; at most `batch_size` are asked at once.
+
+        Raises `ServiceUnavailable` when the service gives no more answers, `ModelUnavailable` for a model that does not
+        come, `ProviderRefused` for a prompt that it will not take. Answers so far are the caller's.
+        """
+        bodies = (body_of(prompt, self._model, self._at.target, max_tokens) for prompt in prompts)
+        waiting = deque(_Ask(prompt, body) for prompt, body in zip(prompts, bodies, strict=True))
+        limit = Limit(batch_size)
+        self._pool = self._pool or ThreadPoolExecutor(max_workers=limit.most, thread_name_prefix="ask")
+        flying: dict[Future[Completion | Fault], _Ask] = {}
+        trouble = _Trouble(self._at, self._model, fresh=self._fresh)
+        try:
+            while waiting or flying:
+                while waiting and len(flying) < limit.now:
+                    ask = waiting.popleft()
+                    ask.sent_in = limit.round
+                    flying[self._pool.submit(self._ask, ask)] = ask
+                for done in wait(flying, return_when=FIRST_COMPLETED).done:
+                    ask, told = flying.pop(done), done.result()
+                    if isinstance(told, Completion):
+                        limit.answered()
+                        trouble.over()
+                        self._fresh = False
+                        yield told
+                        continue
+                    waiting.append(ask)
+                    if told.kind == "later" and not limit.throttled(ask.sent_in):
+                        continue
+                    trouble.bear(ask, told)
+        finally:
+            for future in flying:
+                future.cancel()
+
+    def close(self) -> None:
+        """Let go of threads; connections close with the client."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+    def _ask(self, ask: _Ask) -> Completion | Fault:
+        """One request; a body that the model objects to is changed and asked again at once."""
+        for param in self._dropped:
+            ask.body = without(ask.body, param) or ask.body
+        while True:
+            try:
+                told = self._at.client.chat.completions.create(**ask.body)
+                return completion_of(ask.prompt.key, told)
+            except Exception as error:
+                fault = fault_of(error)
+                changed = without(ask.body, fault.param) if fault.status == 400 else None
+                if changed is None:
+                    return fault
+                if fault.param is not None and fault.param not in self._dropped:
+                    self._dropped.append(fault.param)
+                ask.body = changed
+
+
+class _Trouble:
+    """Failures in a row, and when they are too many."""
+
+    def __init__(self, at: Connection, model: str, *, fresh: bool) -> None:
+        self._at, self._model, self._fresh = at, model, fresh
+        self._absences = self._throttles = 0
+
+    def over(self) -> None:
+        """An answer came."""
+        self._absences = self._throttles = 0
+        self._fresh = False
+
+    def bear(self, ask: _Ask, fault: Fault) -> None:
+        """Wait out a failure, or raise when waiting cannot help any more."""
+        doing = f"answering with {self._model}"
+        if self._fresh and fault.kind in ("missing", "lost"):
+            self._absences += 1
+            if self._absences > FRESH_TRIES:
+                raise error_of(fault, f"waiting for {self._model} to be loaded", self._at.service)
+            sleep(FRESH_SECONDS if fault.retry_after is None else fault.retry_after)
+            return
+        if fault.kind == "later":
+            self._throttles += 1
+            if self._throttles > THROTTLED_TRIES:
+                raise error_of(fault, doing, self._at.service)
+            sleep(backoff(min(self._throttles, 6), fault))
+            return
+        ask.failures += 1
+        if fault.kind not in ("lost", "not_ready") or ask.failures >= ATTEMPTS:
+            raise error_of(fault, doing, self._at.service)
+        sleep(backoff(ask.failures, fault))
