@@ -113,4 +113,5 @@ def _tell(done: Converted) -> None:
         click.echo(f"note: some columns hold JSON; read {done.out} back with {names}", err=True)
     shapes = ", ".join(done.shapes)
     dropped = "".join(f"; dropped {field} from {count:,}" for field, count in done.dropped.items())
-    click.echo(f"{done.out}: {done.examples:,} examples from {shapes} to {done.to}{dropped}", err=True)
+    count = "1 example" if done.examples == 1 else f"{done.examples:,} examples"
+    click.echo(f"{done.out}: {count} from {shapes} to {done.to}{dropped}", err=True)

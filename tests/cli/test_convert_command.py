@@ -41,7 +41,7 @@ def test_people_are_told_what_was_left_out_on_stderr(tmp_path: Path) -> None:
     done = run("in.jsonl", "-", "--skip-bad", cwd=tmp_path)
     assert json.loads(done.stdout) == CHAT
     assert "left out: in.jsonl:2 is not valid JSON" in done.stderr
-    assert "1 examples from prompt_completion to chat" in done.stderr
+    assert "-: 1 example from prompt_completion to chat" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -119,9 +119,9 @@ def test_a_line_of_100_mb_is_linted_in_bounded_time(name, tmp_path):
     assert report.files[0].lines == 3
 
 
-def test_a_line_of_a_million_problems_tells_some_of_them(tmp_path):
+def test_a_line_of_many_problems_tells_some_of_them(tmp_path):
     path = tmp_path / "train.jsonl"
-    path.write_bytes(around(b"[" + b"[]," * 1_000_000 + b"1]"))
+    path.write_bytes(around(b"[" + b"[]," * 200_000 + b"1]"))
     began = time.perf_counter()
     [file] = lint(path, Options(keep=10**9)).files
 

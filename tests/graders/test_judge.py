@@ -1,0 +1,313 @@
+"""score_model and label_model against a real endpoint on loopback that says what each test wants it to say."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from ftbridge.grader_schema import LabelModelGrader, ScoreModelGrader
+from ftbridge.graders import GraderError, check, grade, grade_all, openai_document
+
+ITEM, SAMPLE = {"reference": "Paris"}, {"output_text": "It is Paris."}
+
+
+class Endpoint:
+    """`replies` are taken in turn, the last again and again: a text, or (status, headers, body)."""
+
+    def __init__(self):
+        self.replies, self.requests = ["1"], []
+        self.lock, self.together, self.most_together, self.gate = threading.Lock(), 0, 0, None
+
+    def answer(self, body, headers):
+        with self.lock:
+            self.requests.append((json.loads(body), dict(headers)))
+            reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+            self.together += 1
+            self.most_together = max(self.most_together, self.together)
+        if self.gate:
+            self.gate.wait(10)
+        with self.lock:
+            self.together -= 1
+        return reply
+
+
+def _completion(text, **message):
+    return {
+        "model": "judge-2026-01-01",
+        "choices": [
+            {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text, **message}}
+        ],
+        "usage": {"prompt_tokens": 40, "completion_tokens": 2, "total_tokens": 42},
+    }
+
+
+@pytest.fixture
+def endpoint(monkeypatch):
+    served = Endpoint()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            assert self.path == "/v1/chat/completions"
+            reply = served.answer(self.rfile.read(int(self.headers["Content-Length"])), self.headers)
+            status, headers, body = (200, {}, json.dumps(_completion(reply))) if isinstance(reply, str) else reply
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body.encode())), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    served.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-openai")
+    monkeypatch.setenv("FTBRIDGE_JUDGE_API_KEY", "sk-judge")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    yield served
+    server.shutdown()
+    server.server_close()
+
+
+def _score(endpoint, **more):
+    document = {
+        "type": "score_model",
+        "name": "quality",
+        "model": "judge",
+        "base_url": endpoint.url,
+        "input": [
+            {"role": "system", "content": "Be fair."},
+            {"role": "user", "content": ["Reference: {{item.reference}}\n", {"type": "input_text", "text": "Answer: {{sample.output_text}}"}]},
+        ],
+    }  # fmt: skip
+    return ScoreModelGrader.model_validate({**document, **more})
+
+
+def _label(endpoint, **more):
+    document = {
+        "type": "label_model",
+        "name": "tone",
+        "model": "judge",
+        "base_url": endpoint.url,
+        "labels": ["kind", "rude", "neutral"],
+        "passing_labels": ["kind", "neutral"],
+        "input": [{"role": "user", "content": "{{sample.output_text}}"}],
+    }
+    return LabelModelGrader.model_validate({**document, **more})
+
+
+@pytest.mark.parametrize(
+    ("reply", "reward"),
+    [
+        ('{"steps": [], "result": 0.75}', 0.75),
+        ('{"steps": [{"description": "d", "conclusion": "c"}], "result": "0.5"}', 0.5),
+        ("0.25", 0.25),
+        (" 1\n", 1.0),
+        ('```json\n{"result": 0.75}\n```', 0.75),
+        ('<think>maybe {"result": 0.1}</think> {"steps": [{"x": {"y": 1}}], "result": 0.9}', 0.9),
+        ('Sure {not json} {"result": 0}', 0.0),
+    ],
+)
+def test_the_judges_number_is_the_reward(endpoint, reply, reward):
+    endpoint.replies = [reply]
+    result = grade(_score(endpoint), ITEM, SAMPLE)
+    assert (result.reward, result.errors) == (reward, {})
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["good", "", "{}", '{"result": "high"}', '{"result": NaN}', "nan", '{"result": true}', '{"result": null}', '{"result": [1]}', '{"score": 1}', "7 of 10", '{"result": 1e999}'],
+)  # fmt: skip
+def test_nonsense_scores_0_and_is_shown_as_an_error(endpoint, reply):
+    endpoint.replies = [reply]
+    result = grade(_score(endpoint, range=[1.0, 7.0], pass_threshold=0.0), ITEM, SAMPLE)
+    assert (result.reward, result.passed) == (0, False)
+    assert "is not a number" in result.errors["model_grader_parse_error"]
+    assert result.metadata.calls[0].reply == reply
+
+
+@pytest.mark.parametrize(
+    ("number", "ends", "reward", "clipped"),
+    [
+        (1.5, [0.0, 1.0], 1.0, True),
+        (-1, [0.0, 1.0], 0.0, True),
+        (9, [1.0, 7.0], 7.0, True),
+        (4, [1.0, 7.0], 4.0, False),
+    ],
+)
+def test_a_score_outside_the_range_is_clipped_and_told(endpoint, number, ends, reward, clipped):
+    endpoint.replies = [json.dumps({"result": number})]
+    result = grade(_score(endpoint, range=ends), ITEM, SAMPLE)
+    assert (result.reward, result.errors) == (reward, {})
+    assert result.metadata.details == ({"clipped_from": number} if clipped else {})
+
+
+def test_prompt_seed_and_raw_reply_are_kept(endpoint):
+    endpoint.replies = ['{"steps": [], "result": 0.75}']
+    result = grade(_score(endpoint, sampling_params={"seed": 7}), ITEM, SAMPLE)
+    (call,) = result.metadata.calls
+    sent, _ = endpoint.requests[0]
+    assert call.messages == sent["messages"]
+    assert call.messages[1] == {"role": "user", "content": "Reference: Paris\nAnswer: It is Paris."}
+    assert (call.seed, call.reply, call.tokens) == (7, '{"steps": [], "result": 0.75}', 42)
+    assert (call.model, call.sampled_model_name, call.endpoint) == ("judge", "judge-2026-01-01", endpoint.url)
+    document = openai_document(result)
+    assert document["metadata"]["token_usage"] == 42
+    assert document["model_grader_token_usage_per_model"] == {"judge": 42}
+
+
+def test_the_request_carries_sampling_and_shape(endpoint):
+    sampling = {"seed": 7, "temperature": 0.0, "top_p": 0.5, "max_completions_tokens": 64, "reasoning_effort": "low"}
+    grade(_score(endpoint, range=[1.0, 5.0], sampling_params=sampling), ITEM, SAMPLE)
+    sent, headers = endpoint.requests[0]
+    assert {key: sent[key] for key in ("model", "seed", "temperature", "top_p", "max_completion_tokens", "reasoning_effort")} == {
+        "model": "judge", "seed": 7, "temperature": 0.0, "top_p": 0.5, "max_completion_tokens": 64, "reasoning_effort": "low",
+    }  # fmt: skip
+    assert sent["response_format"]["json_schema"]["schema"]["required"] == ["steps", "result"]
+    assert sent["messages"][0]["role"] == "system"
+    assert sent["messages"][0]["content"].startswith("Be fair.\n\nReply with one JSON object")
+    assert "a number from 1 to 5" in sent["messages"][0]["content"]
+    assert headers["Authorization"] == "Bearer sk-judge"
+
+
+@pytest.mark.parametrize(
+    ("reply", "reward", "label"),
+    [
+        ('{"steps": [], "result": "kind"}', 1, "kind"),
+        ('{"result": "rude"}', 0, "rude"),
+        ("neutral", 1, "neutral"),
+        (" rude\n", 0, "rude"),
+    ],
+)
+def test_a_label_passes_or_not(endpoint, reply, reward, label):
+    endpoint.replies = [reply]
+    result = grade(_label(endpoint), ITEM, SAMPLE)
+    assert (result.reward, result.passed, result.errors) == (reward, reward == 1, {})
+    assert result.metadata.details == {"label": label}
+    sent, _ = endpoint.requests[0]
+    assert '"kind", "rude", "neutral"' in sent["messages"][0]["content"]
+    assert sent["response_format"]["json_schema"]["schema"]["properties"]["result"]["enum"] == [
+        "kind",
+        "rude",
+        "neutral",
+    ]
+
+
+@pytest.mark.parametrize(
+    "reply", ["Kind", '{"result": "polite"}', '{"result": 1}', '{"result": ["kind"]}', "It is kind."]
+)
+def test_a_label_that_is_none_is_an_error(endpoint, reply):
+    endpoint.replies = [reply]
+    result = grade(_label(endpoint), ITEM, SAMPLE)
+    assert result.reward == 0
+    assert "is not one of the labels" in result.errors["model_grader_parse_error"]
+
+
+def test_a_refusal_is_an_error_that_is_shown(endpoint):
+    for body in (
+        _completion(None, refusal="I cannot judge this."),
+        {"choices": [{"finish_reason": "content_filter", "message": {"content": '{"result": 1}'}}]},
+    ):
+        endpoint.replies = [(200, {}, json.dumps(body))]
+        result = grade(_score(endpoint), ITEM, SAMPLE)
+        assert result.reward == 0
+        assert list(result.errors) == ["model_grader_refusal_error"]
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
+def test_a_passing_failure_is_tried_again(endpoint, status):
+    endpoint.replies = [(status, {"Retry-After": "0"}, "busy")] * 3 + ["0.5"]
+    assert grade(_score(endpoint), ITEM, SAMPLE).reward == 0.5
+    assert len(endpoint.requests) == 4
+
+
+def test_a_failure_that_stays_is_an_error_after_four_attempts(endpoint):
+    endpoint.replies = [(503, {"Retry-After": "0"}, "overloaded")]
+    result = grade(_score(endpoint), ITEM, SAMPLE)
+    assert result.errors == {"model_grader_server_error": "HTTP 503: overloaded"}
+    assert len(endpoint.requests) == 4
+    assert result.metadata.calls[0].reply is None
+
+
+@pytest.mark.parametrize(("status", "body"), [(401, "wrong key sk-judge"), (404, "no model judge"), (400, "too long")])
+def test_a_request_that_is_refused_is_not_tried_again_and_shows_no_key(endpoint, status, body):
+    endpoint.replies = [(status, {}, body)]
+    result = grade(_score(endpoint), ITEM, SAMPLE)
+    assert result.errors["model_grader_server_error"].startswith(f"HTTP {status}: {body[:8]}")
+    assert "sk-judge" not in result.model_dump_json()
+    assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize("body", ["<html>", "[]", "{}", '{"choices": []}', '{"choices": [{"message": null}]}'])
+def test_what_is_no_chat_completion_is_an_error(endpoint, body):
+    endpoint.replies = [(200, {}, body)]
+    assert "not a chat completion" in grade(_score(endpoint), ITEM, SAMPLE).errors["model_grader_server_error"]
+
+
+@pytest.mark.slow
+def test_an_endpoint_that_is_not_there_is_an_error_for_each_item(endpoint):
+    result = grade(_score(endpoint, base_url="http://127.0.0.1:9/v1"), ITEM, SAMPLE)
+    assert "http://127.0.0.1:9/v1 did not answer" in result.errors["model_grader_server_error"]
+
+
+def test_an_endpoint_without_response_format_is_asked_without_it(endpoint):
+    endpoint.replies = [(400, {}, "response_format is not supported"), "0.5"]
+    assert grade(_score(endpoint), ITEM, SAMPLE).reward == 0.5
+    assert "response_format" not in endpoint.requests[1][0]
+
+
+def test_openais_key_goes_to_openais_address_only(endpoint, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
+    grade(_score(endpoint, base_url=None), ITEM, SAMPLE)
+    monkeypatch.delenv("FTBRIDGE_JUDGE_API_KEY")
+    grade(_score(endpoint), ITEM, SAMPLE)
+    assert [headers.get("Authorization") for _, headers in endpoint.requests] == ["Bearer sk-openai", None]
+
+
+def test_a_judge_at_openai_without_a_key_is_told_before_anything_is_spent(endpoint, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(GraderError, match="OPENAI_API_KEY is not set"):
+        check(_score(endpoint, base_url=None), ITEM)
+    check(_score(endpoint), ITEM)
+
+
+def test_some_items_may_fail_and_none_is_dropped(endpoint):
+    endpoint.replies = ["1", (400, {}, "too long"), "what?", "0.5"]
+    results = [grade(_score(endpoint), ITEM, SAMPLE) for _ in range(4)]
+    assert [result.reward for result in results] == [1, 0, 0, 0.5]
+    assert [list(result.errors) for result in results] == [
+        [],
+        ["model_grader_server_error"],
+        ["model_grader_parse_error"],
+        [],
+    ]
+
+
+def test_several_questions_are_under_way_at_once(endpoint):
+    endpoint.gate = threading.Event()
+    threading.Timer(0.5, endpoint.gate.set).start()
+    results = grade_all(_score(endpoint), [(ITEM, SAMPLE)] * 12)
+    assert [result.reward for result in results] == [1.0] * 12
+    assert endpoint.most_together == 8
+
+
+def test_letters_that_are_no_unicode_reach_the_judge_without_a_crash(endpoint):
+    assert grade(_score(endpoint), ITEM, {"output_text": "a\ud800b"}).reward == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"range": [1.0, 0.0]}, "1 is not below 0"),
+        ({"input": []}, "at least 1 item"),
+        ({"base_url": "localhost:8000"}, "pattern"),
+        ({"input": [{"role": "user", "content": {"type": "input_image", "image_url": "x"}}]}, "input_text"),
+    ],
+)
+def test_a_judge_that_cannot_be_asked_is_refused_by_the_schema(endpoint, changes, says):
+    with pytest.raises(ValueError, match=says):
+        _score(endpoint, **changes)
+    with pytest.raises(ValueError, match="not among them: polite"):
+        _label(endpoint, passing_labels=["polite"])
