@@ -92,9 +92,8 @@ def _judge(
         reply = ask(where, _body(grader.model, messages, sampling, result_schema))
     except JudgeFailed as error:
         return _wrong("model_grader_server_error", str(error), call)
-    call = call.model_copy(
-        update={"reply": reply.text or reply.refusal, "sampled_model_name": reply.model, "tokens": reply.tokens}
-    )
+    said = reply.refusal if reply.refusal is not None and not reply.text else reply.text
+    call = call.model_copy(update={"reply": said, "sampled_model_name": reply.model, "tokens": reply.tokens})
     if reply.refusal is not None:
         return _wrong("model_grader_refusal_error", _short(reply.refusal), call)
     try:

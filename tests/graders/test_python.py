@@ -229,9 +229,9 @@ def test_it_runs_only_when_its_name_is_allowed(monkeypatch):
     grader = _grader("return 1")
     for policy in (None, PythonPolicy(), PythonPolicy(frozenset(["other"]))):
         for attempt in (
-            lambda: check(grader, {}, policy=policy),
-            lambda: grade(grader, {}, {"output_text": ""}, policy=policy),
-        ):  # noqa: B023
+            lambda policy=policy: check(grader, {}, policy=policy),
+            lambda policy=policy: grade(grader, {}, {"output_text": ""}, policy=policy),
+        ):
             with pytest.raises(GraderError, match=r"name is not allowed(.|\n)*FTBRIDGE_ALLOW_PYTHON_GRADERS=mine"):
                 attempt()
     monkeypatch.setenv("FTBRIDGE_ALLOW_PYTHON_GRADERS", "other, mine")
