@@ -30,6 +30,8 @@ class Ask(BaseModel):
     stop: list[str] = []
     n: int = Field(default=1, ge=1, le=128)
     logprobs: int | None = Field(default=None, ge=0, le=20)
+    json_schema: dict[str, Any] | None = None
+    """Only JSON of this schema is answered."""
 
 
 class Piece(BaseModel):
@@ -43,6 +45,8 @@ class Piece(BaseModel):
     """The token's own text; only with logprobs."""
     logprob: float | None = None
     top: list[tuple[str, float]] = []
+    tool_calls: list[dict[str, Any]] = []
+    """Whole calls, as OpenAI writes them; only from a script."""
 
 
 class End(BaseModel):

@@ -1,0 +1,128 @@
+"""OpenAI's fine-tuning dialect as a service: over the local provider, or scripted, with faults on order.
+
+with ftbridge.server.simulating(faults=[{"on": "POST /fine_tuning/jobs", "status": 503, "nth": 1}]) as simulator:
+client = OpenAI(base_url=simulator.base_url, api_key="any")
+
+app.py          routes, and what is done around every request      network.py   ports and signals
+files.py uploads.py jobs.py models.py chat.py batches.py graders.py permissions.py    one for each kind of object
+store.py        everything that is kept, in SQLite                 book.py      how jobs change
+engine.py       the contract of an engine; local/ and scripted/    openapi.py   what this server answers
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ftbridge.server.scripted.scenario import Scenario
+    from ftbridge.server.service import Service
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """A simulator that runs. Everything it holds can be read while it does."""
+
+    base_url: str
+    service: Service
+
+    @property
+    def requests(self) -> dict[str, int]:
+        """Requests by route, as in {"POST /fine_tuning/jobs": 1, "GET /files/{}": 3}."""
+        return dict(self.service.faults.requests) if self.service.faults else {}
+
+    @property
+    def jobs(self) -> list[dict[str, Any]]:
+        """Every job's object, oldest first."""
+        return [job.document for job in self.service.store.every("job")]
+
+    @property
+    def files(self) -> list[dict[str, Any]]:
+        """Every file's object, oldest first."""
+        return [file.document for file in self.service.store.every("file")]
+
+    @property
+    def faults(self) -> list[dict[str, Any]]:
+        """The faults that were met."""
+        return list(self.service.faults.met) if self.service.faults else []
+
+    def content(self, file: str) -> bytes:
+        """A file's bytes."""
+        return (self.service.files / file).read_bytes()
+
+    def play(self, scenario: Scenario | Mapping[str, Any]) -> None:
+        """Another scenario, from the next request on."""
+        from ftbridge.server.scripted import control
+        from ftbridge.server.scripted.scenario import Scenario, understand
+
+        control.take(self.service, scenario if isinstance(scenario, Scenario) else understand(scenario))
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock forward."""
+        from ftbridge.server.scripted.control import Clock
+
+        assert isinstance(self.service.clock, Clock)
+        self.service.clock.ahead += seconds
+
+
+@contextlib.contextmanager
+def simulating(
+    scenario: Scenario | Mapping[str, Any] | str | Path | None = None,
+    *,
+    faults: Sequence[Mapping[str, Any]] = (),
+    folder: Path | None = None,
+    port: int = 0,
+) -> Iterator[Simulator]:
+    """A simulator on loopback while the block runs, in a thread of this process.
+
+    `scenario` is a file, a mapping, or a `Scenario`; `faults` are added to it. Without `folder` nothing is kept. Raises
+    `UsageError` for a scenario that is none.
+    """
+    from ftbridge.server import network
+    from ftbridge.server.app import application
+    from ftbridge.server.scripted.scenario import Scenario, load, understand
+
+    if isinstance(scenario, (str, Path)):
+        scenario = load(Path(scenario))
+    told = scenario.model_dump() if isinstance(scenario, Scenario) else dict(scenario or {})
+    chosen = understand({**told, "faults": [*told.get("faults", []), *faults]})
+    with contextlib.ExitStack() as stack:
+        place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ftbridge-simulator-")))
+        service = simulated(chosen, place)
+        listening = stack.enter_context(contextlib.closing(network.bind("127.0.0.1", port)))
+        app = application(service, hosts=network.LOOPBACK_NAMES)
+        stack.enter_context(network.in_background(app, listening))
+        yield Simulator(f"{network.address_of(listening)}/v1", service)
+
+
+def simulated(scenario: Scenario, folder: Path) -> Service:
+    """A simulator's service, its state in `folder`."""
+    from ftbridge.server.scripted.control import Clock
+    from ftbridge.server.scripted.engine import ScriptedEngine
+    from ftbridge.server.scripted.inject import Faults
+    from ftbridge.server.service import Service
+    from ftbridge.server.store import Store
+
+    return Service(
+        folder=folder,
+        store=Store(folder / "server.sqlite"),
+        engine=ScriptedEngine(scenario),
+        salt=f"seed {scenario.seed}",
+        clock=Clock(),
+        faults=Faults(scenario),
+    )
+
+
+def salt(folder: Path) -> str:
+    """What makes a server's ids its own: drawn once, and kept."""
+    from ftbridge import files
+
+    path = folder / "salt"
+    if not path.exists():
+        files.write_text(path, secrets.token_hex(16))
+    return path.read_text(encoding="utf-8")

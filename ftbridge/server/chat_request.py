@@ -1,0 +1,201 @@
+"""POST /chat/completions: its body, and what of it an engine can act on.
+
+A setting that changes the answer is acted on or refused; one that cannot (whom to bill, what to cache) is read and let be.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from ftbridge.data.examples import Message
+from ftbridge.providers.local.hosting.requests import Ask
+from ftbridge.server.asking import Asked, Metadata
+from ftbridge.server.errors import ApiError, invalid
+
+
+class StreamOptions(Asked):
+    """`include_usage` adds a last piece with the tokens used."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class JsonSchema(Asked):
+    """response_format.json_schema."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Asked):
+    """text, any JSON object, or JSON of a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class CreateChat(Asked):
+    """The body, every field of the published interface."""
+
+    model: str = Field(min_length=1)
+    messages: list[dict[str, Any]] = Field(min_length=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    n: int | None = Field(default=None, ge=1, le=128)
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    response_format: ResponseFormat | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    logit_bias: dict[str, int] | None = None
+    functions: list[dict[str, Any]] | None = Field(default=None, min_length=1, max_length=128)
+    function_call: str | dict[str, Any] | None = None
+    modalities: list[Literal["text", "audio"]] | None = None
+    audio: dict[str, Any] | None = None
+    web_search_options: dict[str, Any] | None = None
+    moderation: dict[str, Any] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    reasoning_effort: str | None = None
+
+    metadata: Metadata | None = None
+    user: str | None = None
+    safety_identifier: str | None = Field(default=None, max_length=64)
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    prediction: dict[str, Any] | None = None
+
+    @property
+    def stops(self) -> list[str]:
+        """The texts that end an answer."""
+        return [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
+
+
+_CANNOT: dict[str, tuple[Any, ...]] = {
+    "frequency_penalty": (None, 0),
+    "presence_penalty": (None, 0),
+    "logit_bias": (None, {}),
+    "functions": (None,),
+    "function_call": (None, "none"),
+    "modalities": (None, ["text"]),
+    "audio": (None,),
+    "web_search_options": (None,),
+    "moderation": (None,),
+    "verbosity": (None, "medium"),
+    "reasoning_effort": (None, "none"),
+    "tool_choice": (None, "none", "auto"),
+}
+"""Settings that would change the answer and that nothing here acts on, with the values that change nothing."""
+
+
+def to_ask(asked: CreateChat, name: str) -> Ask:
+    """What the engine is asked. Raises `ApiError` 400 for what it could not do, and for messages that are none."""
+    for field, neutral in _CANNOT.items():
+        if getattr(asked, field) not in neutral:
+            raise invalid(
+                f"'{field}' cannot be acted on here; leave it out, or set it to {neutral[-1]!r}.",
+                field,
+                "unsupported_parameter",
+            )
+    if len(asked.stops) > 4 or not all(asked.stops):
+        raise invalid("'stop' takes 1 to 4 texts, none of them empty.", "stop", "invalid_value")
+    if asked.max_tokens is not None and asked.max_completion_tokens is not None:
+        raise invalid(
+            "'max_tokens' and 'max_completion_tokens' are the same limit; give one.", "max_tokens", "invalid_value"
+        )
+    if asked.stream_options is not None and not asked.stream:
+        raise invalid("'stream_options' is for streams only.", "stream_options", "invalid_value")
+    if asked.top_logprobs is not None and not asked.logprobs:
+        raise invalid("'top_logprobs' needs 'logprobs': true.", "top_logprobs", "invalid_value")
+    shape = asked.response_format
+    if (
+        shape is not None
+        and shape.type == "json_schema"
+        and (shape.json_schema is None or not shape.json_schema.schema_)
+    ):
+        raise invalid(
+            "'response_format.json_schema.schema' is missing.", "response_format", "missing_required_parameter"
+        )
+    return Ask(
+        id=name,
+        messages=_messages(asked.messages),
+        tools=(asked.tools or []) if asked.tool_choice != "none" else [],
+        max_tokens=asked.max_completion_tokens or asked.max_tokens,
+        temperature=1.0 if asked.temperature is None else asked.temperature,
+        top_p=asked.top_p or (1.0 if asked.top_p is None else 1e-6),
+        seed=asked.seed,
+        stop=asked.stops,
+        n=asked.n or 1,
+        logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+        json_schema=_schema(shape),
+    )
+
+
+def _schema(shape: ResponseFormat | None) -> dict[str, Any] | None:
+    if shape is None or shape.type == "text":
+        return None
+    if shape.type == "json_object" or shape.json_schema is None:
+        return {"type": "object"}
+    return shape.json_schema.schema_
+
+
+_KEYS: dict[str, frozenset[str]] = {
+    "system": frozenset({"role", "content", "name"}),
+    "developer": frozenset({"role", "content", "name"}),
+    "user": frozenset({"role", "content", "name"}),
+    "assistant": frozenset({"role", "content", "name", "refusal", "tool_calls", "function_call", "audio"}),
+    "tool": frozenset({"role", "content", "tool_call_id"}),
+    "function": frozenset({"role", "content", "name"}),
+}
+
+
+def _messages(told: list[dict[str, Any]]) -> list[Message]:
+    messages = []
+    for place, message in enumerate(told):
+        where = f"messages[{place}]"
+        role = message.get("role")
+        if not isinstance(role, str) or role not in _KEYS:
+            raise invalid(f"'{where}.role' must be one of {', '.join(_KEYS)}.", f"{where}.role", "invalid_value")
+        if unknown := sorted(set(message) - _KEYS[role]):
+            path = f"{where}.{unknown[0]}"
+            raise invalid(f"Unknown parameter: '{path}'.", path, "unknown_parameter")
+        if message.get("content") is None and not (
+            role == "assistant"
+            and (message.get("tool_calls") or message.get("function_call") or message.get("refusal"))
+        ):
+            path = f"{where}.content"
+            raise invalid(f"Missing required parameter: '{path}'.", path, "missing_required_parameter")
+        if role == "tool" and not message.get("tool_call_id"):
+            path = f"{where}.tool_call_id"
+            raise invalid(f"Missing required parameter: '{path}'.", path, "missing_required_parameter")
+        messages.append(_message(message, where))
+    return messages
+
+
+def _message(told: dict[str, Any], where: str) -> Message:
+    try:
+        return Message.model_validate(told)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False)[0]
+        path = where + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"][:1])
+        raise _wrong(path, problem["msg"]) from None
+
+
+def _wrong(path: str, message: str) -> ApiError:
+    return invalid(f"'{path}' is not acceptable: {message[:1].lower()}{message[1:]}.", path, "invalid_value")

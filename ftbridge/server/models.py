@@ -1,0 +1,48 @@
+"""/models: what can be asked. Base models come from the engine, tuned ones from the books."""
+
+from __future__ import annotations
+
+from openai.types import ModelDeleted
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ftbridge.server.errors import ApiError, not_found
+from ftbridge.server.service import Service
+
+
+async def list_models(request: Request) -> Response:
+    """GET /models: all of them, in one page."""
+    service: Service = request.app.state.service
+    tuned = [kept.document for kept in service.store.every("model")]
+    return JSONResponse({"object": "list", "data": [*service.engine.base_models(), *tuned]})
+
+
+async def retrieve(request: Request) -> Response:
+    """GET /models/{model}."""
+    service: Service = request.app.state.service
+    name = request.path_params["model"]
+    kept = service.store.get("model", name)
+    if kept is not None:
+        return JSONResponse(kept.document)
+    for shown in service.engine.base_models():
+        if shown["id"] == name:
+            return JSONResponse(shown)
+    raise no_model(name)
+
+
+async def delete(request: Request) -> Response:
+    """DELETE /models/{model}: a tuned one is no longer offered. Base models stay."""
+    service: Service = request.app.state.service
+    name = request.path_params["model"]
+    if any(shown["id"] == name for shown in service.engine.base_models()):
+        raise ApiError(403, f"{name} is a base model; only tuned models can be deleted.", code="permission_denied")
+    if not service.store.remove("model", name):
+        raise no_model(name)
+    return JSONResponse(ModelDeleted(id=name, deleted=True, object="model").to_dict())
+
+
+def no_model(name: str) -> ApiError:
+    """404 with the code that clients look for."""
+    error = not_found("model", name, "model")
+    error.code = "model_not_found"
+    return error

@@ -1,0 +1,105 @@
+"""What a job shows that trains nothing: its data checked as OpenAI would, "auto" settled, and a loss curve of its seed."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftbridge.data.lint.engine import Options, Role, lint
+from ftbridge.data.lint.findings import FileReport, Finding
+from ftbridge.data.rules.base import Method
+from ftbridge.errors import FtbridgeError
+from ftbridge.resolve import resolve
+from ftbridge.server.book import Figures
+from ftbridge.spec import JobSpec
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What validation found: the sizes, or why the job fails."""
+
+    examples: int = 0
+    tokens: int = 0
+    code: str | None = None
+    message: str | None = None
+    param: str | None = None
+
+
+def verdict(train: Path, validation: Path | None, method: Method, model: str, check: bool) -> Verdict:
+    """Lint the files as OpenAI's service would read them. With `check` off nothing fails, and lines are only counted."""
+    base = model.split(":")[1] if model.startswith("ft:") else model
+    found = Verdict()
+    for param, path in (("training_file", train), ("validation_file", validation)):
+        if path is None:
+            continue
+        if not check:
+            examples = sum(1 for line in path.read_bytes().splitlines() if line.strip())
+            told = Verdict(examples, path.stat().st_size // 4)
+        else:
+            told = _linted(path, param, method, base)
+        if told.code is not None:
+            return told
+        found = told if param == "training_file" else found
+    return found
+
+
+def _linted(path: Path, param: str, method: Method, model: str) -> Verdict:
+    roles: list[Role] = ["train" if param == "training_file" else "validation"]
+    try:
+        report = lint(path, Options(target="openai", method=method, model=model, keep=1, jobs=1), roles=roles)
+    except FtbridgeError as error:
+        return Verdict(code="invalid_file_format", message=str(error), param=param)
+    (file,) = report.files
+    if (worst := _worst(file)) is None:
+        return Verdict(file.examples, file.tokens or 0)
+    where = f"Line {worst.line}" if worst.line else "The file"
+    field = f", {worst.field}" if worst.field else ""
+    code = "invalid_n_examples" if worst.code == _FEWEST else "invalid_file_format"
+    return Verdict(code=code, message=f"{where}{field}: {worst.message}", param=param)
+
+
+_FEWEST = "FTB210"
+"""The rule of the smallest number of examples."""
+
+
+def _worst(file: FileReport) -> Finding | None:
+    errors = [finding for finding in file.findings if finding.severity == "error"]
+    return min(errors, key=lambda finding: (finding.line is None, finding.line or 0), default=None)
+
+
+def settled(settings: dict[str, Any], examples: int) -> dict[str, int | float]:
+    """Numbers in the place of "auto", by the same rules as a run's."""
+    common = {key: settings[key] for key in ("n_epochs", "batch_size", "learning_rate_multiplier")}
+    spec = JobSpec.from_dict(
+        {"name": "job", "data": {"train": "t"}, "model": {"openai": "m"}, "hyperparameters": common}
+    )
+    figures = resolve(spec, max(1, examples), "local").spec.hyperparameters
+    numbers: dict[str, int | float] = {}
+    for key, default in (("n_epochs", 3), ("batch_size", 1), ("learning_rate_multiplier", 1.0)):
+        value = getattr(figures, key)
+        numbers[key] = default if value == "auto" else value
+    if "beta" in settings:
+        numbers["beta"] = 0.1 if settings["beta"] == "auto" else settings["beta"]
+    return numbers
+
+
+def curve(seed: int, steps: int, per_epoch: int, validates: bool) -> Iterator[Figures]:
+    """A loss that falls as losses do, with noise of the seed: the same for the same job, made up and meant to look so."""
+    dice = random.Random(seed)
+    for step in range(1, steps + 1):
+        share = step / steps
+        loss = 0.4 + 1.8 * math.exp(-4 * share) + dice.gauss(0, 0.04)
+        accuracy = min(0.99, max(0.0, 0.5 + 0.4 * (1 - math.exp(-3 * share)) + dice.gauss(0, 0.01)))
+        due = validates and (step % per_epoch == 0 or step == steps)
+        yield Figures(
+            step=step,
+            total_steps=steps,
+            train_loss=round(max(0.01, loss), 5),
+            train_accuracy=round(accuracy, 5),
+            valid_loss=round(max(0.02, loss + 0.1), 5) if due else None,
+            valid_accuracy=round(max(0.0, accuracy - 0.02), 5) if due else None,
+        )
