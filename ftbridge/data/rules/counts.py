@@ -72,7 +72,7 @@ def mixed_methods(data: Dataset, context: Context) -> Iterator[Problem]:
         # Chat lines that end too early and have a key too many look like items; both are told line by line.
         kinds.pop("reinforcement", None)
     if len(kinds) > 1:
-        said = ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items(), key=lambda item: -item[1]))
+        said = ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
         yield Problem("", f"mixes lines of several kinds: {said}. Keep one method a file.")
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from ftbridge.data.rules.base import Line, Problem, Repair, kind_of, rule
 from ftbridge.data.rules.specimens import GOOD, assistant, chat, system, text, user
 from ftbridge.data.rules.structure import (
     COOKBOOK,
     LLMCOMP,
+    MOST_PARTS,
     SUPERVISED_SCHEMA,
     blank,
     dropped,
@@ -323,7 +325,8 @@ def misplaced_refusal(line: Line) -> Iterator[Problem]:
     for at, message, role, _ in line.messages:
         content = message.get("content")
         if isinstance(content, list):
-            refusals = [index for index, part in enumerate(content) if _type(part) == "refusal"]
+            looked_at = enumerate(islice(content, MOST_PARTS))
+            refusals = [index for index, part in looked_at if _type(part) == "refusal"]
             if refusals and role != "assistant":
                 yield Problem(f"{at}.content[{refusals[0]}]", f"is a refusal in a {role} message. Write a text part.")
             elif refusals and len(content) > 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from ftbridge.data.rules.base import JSON, Line, Repair, Spot
@@ -51,12 +52,16 @@ class Part(NamedTuple):
     type: str
 
 
+MOST_PARTS = 10_000
+"""Elements of one content list that rules look at: far more than any service reads, few enough for hostile lines."""
+
+
 def parts(line: Line) -> Iterator[Part]:
-    """Every element of every content list; `type` is empty where it is not text."""
+    """Every element of every content list, the first `MOST_PARTS` of each; `type` is empty where it is not text."""
     for spot in line.messages:
         content = spot.message.get("content")
         if isinstance(content, list):
-            for index, value in enumerate(content):
+            for index, value in enumerate(islice(content, MOST_PARTS)):
                 kind = value.get("type") if isinstance(value, dict) else None
                 yield Part(f"{spot.at}.content[{index}]", spot, value, kind if isinstance(kind, str) else "")
 
