@@ -22,6 +22,8 @@ COMMANDS = {
     "cancel": "End a run for good.",
     "pause": "Save a checkpoint and stop.",
     "resume": "Go on with a run that stopped.",
+    "serve": "OpenAI's dialect over this machine's own models.",
+    "simulate": "The same dialect, scripted, with faults on order.",
     "schema": "Print a JSON Schema.",
 }
 """Name and short help, so that `--help` imports none of them."""

@@ -118,6 +118,24 @@ def simulated(scenario: Scenario, folder: Path) -> Service:
     )
 
 
+def served(
+    models: Mapping[str, str],
+    folder: Path,
+    *,
+    home: Path,
+    settings: Mapping[str, Any] | None = None,
+    at_once: int = 1,
+    held: int = 2,
+) -> Service:
+    """The service of `ftbridge serve`: the local provider behind the dialect. Raises `SpecError` for settings that are none."""
+    from ftbridge.server.local.engine import LocalEngine
+    from ftbridge.server.service import Service
+    from ftbridge.server.store import Store
+
+    engine = LocalEngine(models, home=home, settings=settings, at_once=at_once, held=held)
+    return Service(folder=folder, store=Store(folder / "server.sqlite"), engine=engine, salt=salt(folder))
+
+
 def salt(folder: Path) -> str:
     """What makes a server's ids its own: drawn once, and kept."""
     from ftbridge import files

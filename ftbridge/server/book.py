@@ -113,7 +113,7 @@ def say(
     at: float | None = None,
 ) -> None:
     """Add an event; one with figures is of the type metrics. An event whose `id` is there already is not added again."""
-    shown = FineTuningJobEvent(
+    shown: dict[str, Any] = FineTuningJobEvent(
         object="fine_tuning.job.event",
         id=id or service.new_id("ftevent-"),
         created_at=service.now() if at is None else int(at),

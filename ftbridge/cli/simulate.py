@@ -1,0 +1,56 @@
+"""`ftbridge simulate`."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ftbridge.cli.options import talkative
+from ftbridge.cli.serve import require_server, start
+
+
+@click.command(help="OpenAI's dialect with a scripted engine and faults on order.")
+@click.option(
+    "--faults",
+    "scenario",
+    type=click.Path(path_type=Path),
+    help="A scenario in YAML or JSON; else a faultless service.",
+)
+@click.option("--seed", type=int, help="Draws chances and ids; the scenario's own unless given.")
+@click.option(
+    "--speed", type=click.FloatRange(min=0, min_open=True), help="How fast jobs run; 1 is a few seconds each."
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Beyond loopback, FTBRIDGE_SERVER_TOKEN must be set."
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any that is free.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep the state here; else it ends with the simulator.")
+@click.option("--json", "as_json", is_flag=True, help="The address as one JSON document on stdout.")
+@talkative
+def command(
+    scenario: Path | None,
+    seed: int | None,
+    speed: float | None,
+    host: str,
+    port: int,
+    folder: Path | None,
+    as_json: bool,
+) -> None:
+    """Simulate until Ctrl-C."""
+    require_server()
+    from ftbridge import server
+    from ftbridge.server.scripted.scenario import Scenario, load
+
+    chosen = load(scenario) if scenario is not None else Scenario()
+    changes: dict[str, Any] = {"seed": seed, "speed": speed}
+    chosen = chosen.model_copy(update={key: value for key, value in changes.items() if value is not None})
+    count = len(chosen.faults)
+    told = [f"{count} faults on order" if count else "no faults on order", "/simulator tells what happened"]
+    with contextlib.ExitStack() as stack:
+        place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ftbridge-simulator-")))
+        place.mkdir(parents=True, exist_ok=True)
+        start(server.simulated(chosen, place.resolve()), host, port, place.resolve(), as_json, told)

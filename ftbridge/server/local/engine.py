@@ -1,0 +1,190 @@
+"""The local engine: jobs become runs of the local provider, chats are answered by models in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, cast
+
+from openai.types import Model
+
+from ftbridge import bridge
+from ftbridge.errors import FtbridgeError
+from ftbridge.providers.local.hosting.requests import Ask, Told
+from ftbridge.providers.local.request import LocalRequest
+from ftbridge.server import book
+from ftbridge.server.errors import invalid
+from ftbridge.server.job_request import CreateJob
+from ftbridge.server.local.hosts import Hosts
+from ftbridge.server.local.spec import base_request
+from ftbridge.server.local.training import find_run, work
+from ftbridge.server.models import no_model
+from ftbridge.server.service import Service
+from ftbridge.server.store import Kept
+
+ACT_SECONDS = 20
+"""How long a cancel waits to see its effect before it answers with the state as it is."""
+STOP_SECONDS = 60
+"""How long a stopping server waits for training to reach a checkpoint."""
+
+
+class LocalEngine:
+    """Trains one job at a time (`at_once`), in the order they came; answers with at most `held` base models in memory.
+
+    `models` maps the names that clients use to local models: a folder, a GGUF file, a hub id, or a built-in alias. Only
+    these can be asked for, so a client cannot make the server read a path of its own choice.
+    """
+
+    name = "local"
+
+    def __init__(
+        self,
+        models: Mapping[str, str],
+        *,
+        home: Path,
+        settings: Mapping[str, Any] | None = None,
+        at_once: int = 1,
+        held: int = 2,
+    ) -> None:
+        self.models, self.home, self.settings = dict(models), home, dict(settings or {})
+        self._requests = {name: base_request(local, self.settings) for name, local in self.models.items()}
+        self._turn = asyncio.Semaphore(at_once)
+        self._held = held
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._began = int(time.time())
+
+    async def start(self, service: Service) -> None:
+        """Go on with every job that had not ended and was not paused by a client, oldest first."""
+        self._service = service
+        self._hosts = Hosts(service.folder / "models.log", self._held)
+        for job in service.store.every("job"):
+            if job.document["status"] not in (*book.TERMINAL, "paused"):
+                self._take(job)
+
+    async def stop(self) -> None:
+        """Let running jobs save a checkpoint and give back the machine; the next `start` goes on with them."""
+        tasks = dict(self._tasks)
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        await asyncio.gather(*(self._suspend(name) for name in tasks))
+        await self._hosts.close()
+
+    def base_models(self) -> list[dict[str, Any]]:
+        """The names of the map."""
+        return [
+            Model(id=name, created=self._began, object="model", owned_by="ftbridge").to_dict() for name in self.models
+        ]
+
+    def told_file(self, shown: dict[str, Any]) -> dict[str, Any]:
+        """As it is."""
+        return shown
+
+    def accept(self, asked: CreateJob) -> None:
+        """Supervised jobs on a base model of the map; what a run here could not do is refused now."""
+        if asked.model not in self.models:
+            tuned = self._service.store.get("model", asked.model) is not None
+            why = "is a tuned model; training here starts from base models" if tuned else "is not served here"
+            known = ", ".join(self.models)
+            raise invalid(
+                f"{asked.model!r} {why}. Base models: {known}. `ftbridge serve --map NAME=MODEL` adds one.",
+                "model",
+                "model_not_available",
+            )
+        if asked.kind != "supervised":
+            raise invalid(
+                f"Training here is supervised; {asked.kind} is not built.", "method.type", "method_not_available"
+            )
+        if asked.integrations:
+            raise invalid("No integrations are built here.", "integrations", "unsupported_parameter")
+
+    def created(self, job: Kept) -> None:
+        """Begin with it."""
+        self._take(job)
+
+    def advance(self) -> None:
+        """Jobs are followed in the background."""
+
+    async def cancel(self, job: Kept) -> None:
+        """End its run, if it has one; a job that waits ends at once."""
+        run = await asyncio.to_thread(find_run, self.home, job)
+        if run is None or (not run.is_driven() and run.state().token is None):
+            book.cancelled(self._service, job.id)
+            await self._drop(job.id)
+            if run is not None:
+                await asyncio.to_thread(_quietly, bridge.cancel, run)
+            return
+        await asyncio.to_thread(_quietly, bridge.cancel, run)
+        if job.id not in self._tasks:  # paused: nobody follows it
+            book.cancelled(self._service, job.id)
+            return
+        await self._wait(job.id, book.TERMINAL)
+
+    async def pause(self, job: Kept) -> None:
+        """Ask its run for a checkpoint and a stop."""
+        run = await asyncio.to_thread(find_run, self.home, job)
+        assert run is not None, "a running job has a run"
+        book.change(self._service, job.id, status="pausing")
+        await asyncio.to_thread(_quietly, bridge.pause, run)
+
+    async def resume(self, job: Kept) -> None:
+        """Queue it again."""
+        book.change(self._service, job.id, status="queued")
+        self._take(job)
+
+    def answerable(self, model: str) -> None:
+        """Base models of the map, and tuned ones that are offered."""
+        if model not in self.models and self._service.store.get("model", model) is None:
+            raise no_model(model)
+
+    async def answer(self, model: str, ask: Ask) -> AsyncIterator[Told]:
+        """From the base model, with the tuned model's adapter on the rows of this ask."""
+        if model in self.models:
+            request, weights = self._requests[model], None
+        else:
+            kept = self._service.store.get("model", model)
+            if kept is None:
+                raise no_model(model)
+            request, weights = LocalRequest.model_validate(kept.own["request"]), kept.own.get("weights")
+            ask = ask.model_copy(update={"adapter": kept.own.get("adapter")})
+        async with aclosing(cast(Any, self._hosts.answer(request, weights, ask))) as told:
+            async for said in told:
+                yield said
+
+    def _take(self, job: Kept) -> None:
+        model = self.models.get(job.document["model"])
+        if model is None:
+            base = job.document["model"]
+            book.fail(self._service, job.id, "model_not_available", f"{base} is no longer served here.", "model")
+            return
+        working = work(self._service, job.id, model, self.settings, self._turn, self.home)
+        self._tasks[job.id] = task = asyncio.create_task(working)
+        task.add_done_callback(lambda done: self._tasks.pop(job.id) if self._tasks.get(job.id) is done else None)
+
+    async def _drop(self, name: str) -> None:
+        task = self._tasks.get(name)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _wait(self, name: str, states: frozenset[str]) -> None:
+        give_up = time.monotonic() + ACT_SECONDS
+        while book.find_job(self._service, name).document["status"] not in states and time.monotonic() < give_up:
+            await asyncio.sleep(0.05)
+
+    async def _suspend(self, name: str) -> None:
+        job = book.find_job(self._service, name)
+        run = await asyncio.to_thread(find_run, self.home, job)
+        if run is not None and run.is_driven():
+            await asyncio.to_thread(_quietly, bridge.pause, run)
+            await asyncio.to_thread(bridge.settled, run, STOP_SECONDS)
+
+
+def _quietly(act: Any, run: Any) -> None:
+    """Ask; a run that ended in the same moment needs no asking."""
+    with contextlib.suppress(FtbridgeError):
+        act(run)

@@ -1,0 +1,67 @@
+"""Models in memory: one process for each base model, shared by all of its adapters; the least used one makes room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from ftbridge.providers.local.hosting.host import Host
+from ftbridge.providers.local.hosting.requests import Ask, Told
+from ftbridge.providers.local.request import LocalRequest, SampleRequest
+
+
+@dataclass
+class _Held:
+    host: Host
+    answering: int = 0
+    used: float = 0.0
+
+
+class Hosts:
+    """At most `most` models at a time. One that is answering is never put out: there may be more for a while."""
+
+    def __init__(self, log: Path, most: int) -> None:
+        self._log, self._most = log, most
+        self._held: dict[str, _Held] = {}
+
+    async def answer(self, request: LocalRequest, weights: str | None, ask: Ask) -> AsyncIterator[Told]:
+        """The answers of a model. `weights` is the folder of a model tuned whole; adapters are named in the ask."""
+        held = await self._host(request, weights)
+        held.answering += 1
+        held.used = asyncio.get_running_loop().time()
+        try:
+            async with aclosing(cast(Any, held.host.answer(ask))) as told:
+                async for said in told:
+                    yield said
+        finally:
+            held.answering -= 1
+
+    async def close(self) -> None:
+        """End all of them."""
+        held, self._held = list(self._held.values()), {}
+        await asyncio.gather(*(one.host.close() for one in held))
+
+    async def _host(self, request: LocalRequest, weights: str | None) -> _Held:
+        key = "\n".join(
+            str(part)
+            for part in (
+                request.model,
+                request.quantization,
+                request.precision,
+                request.device,
+                request.keep_dequantized,
+                request.trust_remote_code,
+                weights,
+            )
+        )
+        if key not in self._held:
+            # In the books before anything is awaited: two first questions share one model.
+            self._held[key] = _Held(Host(SampleRequest(request=request, tuned=weights), self._log))
+            idle = [name for name, one in self._held.items() if not one.answering and name != key]
+            for name in sorted(idle, key=lambda name: self._held[name].used)[: len(self._held) - self._most]:
+                await self._held.pop(name).host.close()
+        return self._held[key]

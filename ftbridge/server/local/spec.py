@@ -1,0 +1,51 @@
+"""From a request in OpenAI's dialect to a job spec: every field has its place, so that lowering tells what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ftbridge.lowering import Lowering
+from ftbridge.providers.local.provider import LocalProvider
+from ftbridge.providers.local.request import LocalRequest
+from ftbridge.resolve import resolve
+from ftbridge.server.store import Kept
+from ftbridge.spec import JobSpec
+
+
+def spec_of(job: Kept, model: str, files: Path, settings: Mapping[str, Any]) -> JobSpec:
+    """The run of a job. It is named by the job's id, so that it is found again. `settings` is the spec's `local` section."""
+    shown = job.document
+    kind = shown["method"]["type"]
+    data: dict[str, Any] = {"train": str(files / shown["training_file"]), "format": "jsonl"}
+    if shown["validation_file"]:
+        data["validation"] = str(files / shown["validation_file"])
+    asked = shown["method"][kind].get("hyperparameters", {})
+    return JobSpec.from_dict(
+        {
+            "name": job.id,
+            "method": kind,
+            "data": data,
+            "model": {"local": model, "openai": shown["model"]},
+            "hyperparameters": {key: value for key, value in asked.items() if key in _PASSED},
+            "seed": shown["seed"],
+            "metadata": shown["metadata"] or {},
+            "local": dict(settings),
+            **({"suffix": shown["user_provided_suffix"]} if shown["user_provided_suffix"] else {}),
+        },
+        where=job.id,
+    )
+
+
+_PASSED = frozenset({"n_epochs", "batch_size", "learning_rate_multiplier", "beta"})
+
+
+def base_request(model: str, settings: Mapping[str, Any]) -> LocalRequest:
+    """How a base model is loaded for answering: as a job with these settings would load it."""
+    told = {"name": "serve", "data": {"train": "unused"}, "model": {"local": model}, "local": dict(settings)}
+    return LocalRequest.model_validate(_lowered(JobSpec.from_dict(told)).request)
+
+
+def _lowered(spec: JobSpec) -> Lowering:
+    return LocalProvider().lower(resolve(spec, 100, "local"))
