@@ -72,10 +72,11 @@ def open_job(service: Service, asked: CreateJob, own: Mapping[str, Any] | None =
         trained_tokens=None,
         error=None,
         seed=seed,
-        integrations=cast(Any, [part.model_dump(exclude_none=True) for part in asked.integrations or []]),
+        integrations=[],
         metadata=asked.metadata,
     ).to_dict(exclude_unset=False, exclude_none=False)
     shown["method"] = {"type": asked.kind, asked.kind: settings}
+    shown["integrations"] = [part.model_dump(exclude_none=True) for part in asked.integrations or []]
     shown["user_provided_suffix"] = asked.suffix
     job = Kept("job", name, shown, dict(own or {}))
     with service.store.change():

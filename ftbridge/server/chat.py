@@ -54,9 +54,9 @@ async def completed(service: Service, asked: CreateChat) -> dict[str, Any]:
         model=asked.model,
         choices=cast(Any, [answer.choice(index, bool(asked.logprobs)) for index, answer in enumerate(answers)]),
         usage=_usage(prompt, [answer.end for answer in answers if answer.end is not None]),
-        system_fingerprint=None,
+        service_tier="default",
     )
-    return done.to_dict(exclude_unset=False, exclude_none=False) | {"service_tier": "default"}
+    return done.to_dict()
 
 
 async def _answer(service: Service, asked: CreateChat, name: str) -> AsyncGenerator[Told, None]:
@@ -129,7 +129,6 @@ class _Shape:
             choices=cast(Any, choices),
             usage=usage,
         ).to_dict(exclude_unset=True)
-        chunk["system_fingerprint"] = None
         if usage is None:
             chunk.pop("usage", None)
         return b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"

@@ -38,6 +38,13 @@ class ResponseFormat(Asked):
     json_schema: JsonSchema | None = None
 
 
+class Prediction(Asked):
+    """What much of the answer is expected to be; it would only make it faster."""
+
+    type: Literal["content"]
+    content: str | list[dict[str, Any]]
+
+
 class CreateChat(Asked):
     """The body, every field of the published interface."""
 
@@ -76,10 +83,10 @@ class CreateChat(Asked):
     safety_identifier: str | None = Field(default=None, max_length=64)
     prompt_cache_key: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
-    prompt_cache_retention: str | None = None
-    service_tier: str | None = None
+    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
     store: bool | None = None
-    prediction: dict[str, Any] | None = None
+    prediction: Prediction | None = None
 
     @property
     def stops(self) -> list[str]:

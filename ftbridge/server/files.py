@@ -123,8 +123,7 @@ def keep(
         purpose=cast(Any, purpose),
         status="processed",
         expires_at=expires_at,
-        status_details=None,
-    ).to_dict()
+    ).to_dict(exclude_none=True)
     kept = Kept("file", made, service.engine.told_file(shown), own or {})
     service.files.mkdir(parents=True, exist_ok=True)
     path.replace(service.files / made)

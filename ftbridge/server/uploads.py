@@ -68,7 +68,6 @@ async def create(request: Request) -> Response:
         object="upload",
         purpose=asked.purpose,
         status="pending",
-        file=None,
     ).to_dict()
     service.store.add(Kept("upload", shown["id"], shown, own))
     return JSONResponse(shown)

@@ -77,8 +77,8 @@ class ScriptedEngine:
         if shown["purpose"] != "fine-tune":
             return shown
         status = self.scenario.file_status
-        details = "Line 1 cannot be read." if status == "error" else None
-        return {**shown, "status": status, "status_details": details}
+        details = {"status_details": "Line 1 cannot be read."} if status == "error" else {}
+        return {**shown, "status": status, **details}
 
     def accept(self, asked: CreateJob) -> None:
         """Any method, on a base model of the scenario or a tuned one."""
@@ -195,7 +195,9 @@ class ScriptedEngine:
                 job = self._train(job, 1.0 if elapsed >= seconds else elapsed / seconds)
             if elapsed < seconds:
                 return
-            job = self._enter(job, job.own["since"] + seconds / self.scenario.speed)
+            due = job.own["since"] + seconds / self.scenario.speed
+            late = job.own.get("checked", due) if state == "validating_files" else due  # the check may take longer
+            job = self._enter(job, max(due, late))
 
     def _validated(self, job: Kept) -> Kept | None:
         """The job with its sizes; failed if its data are bad; None while nobody knows."""
@@ -208,7 +210,8 @@ class ScriptedEngine:
             book.fail(self._service, job.id, told.code, told.message or "", told.param)
             self._live.discard(job.id)
         else:
-            book.change(self._service, job.id, own={"examples": told.examples, "tokens": told.tokens})
+            own = {"examples": told.examples, "tokens": told.tokens, "checked": self._service.clock()}
+            book.change(self._service, job.id, own=own)
         return self._service.store.get("job", job.id)
 
     def _enter(self, job: Kept, since: float) -> Kept:

@@ -1,0 +1,20 @@
+"""Following jobs in tests."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from openai import OpenAI
+
+ENDS = ("succeeded", "failed", "cancelled")
+
+
+def until(client: OpenAI, job: str, states: tuple[str, ...] = ENDS, seconds: float = 60) -> Any:
+    """The job once its status is one of `states`."""
+    give_up = time.monotonic() + seconds
+    while (seen := client.fine_tuning.jobs.retrieve(job)).status not in states:
+        assert time.monotonic() < give_up, f"{job} is still {seen.status}"
+        assert seen.status not in ENDS, f"{job} is {seen.status}: {seen.error}"
+        time.sleep(0.05)
+    return seen
