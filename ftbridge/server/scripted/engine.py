@@ -33,6 +33,8 @@ _HEALTHY: dict[str, Any] = {
     "empty": {},
     "object_of_nulls": {"code": None, "message": None, "param": None},
 }
+_CHECKED = ("validating_files", "running")
+"""States that a job does not leave before its data were checked; a walk may have no validation."""
 _CHECKPOINTS = 3
 """Checkpoints that are kept: those of the last epochs, as OpenAI keeps them."""
 
@@ -47,7 +49,7 @@ class ScriptedEngine:
         self._verdicts: dict[str, Verdict] = {}
         self._checks = ThreadPoolExecutor(max_workers=1, thread_name_prefix="check")
         self._lock = threading.Lock()
-        self._live: set[str] = set()
+        self._live: dict[str, float] = {}
         self._answering = 0
         self.most_answering = 0
 
@@ -96,16 +98,17 @@ class ScriptedEngine:
         self._take(job)
 
     def advance(self) -> None:
-        """Take every job to where the clock says it is."""
+        """Take every job to where the clock says it is. Those for which nothing is due are not looked at."""
+        now = self._service.clock()
         with self._lock:
-            for name in list(self._live):
-                self._walk(name)
+            for name in [name for name, due in self._live.items() if due <= now]:
+                self._walk(name, now)
 
     async def cancel(self, job: Kept) -> None:
         """At once."""
         with self._lock:
             book.cancelled(self._service, job.id)
-            self._live.discard(job.id)
+            self._live.pop(job.id, None)
 
     async def pause(self, job: Kept) -> None:
         """`pausing`, and `paused` a moment later; the time to the next state stands still."""
@@ -113,6 +116,7 @@ class ScriptedEngine:
             now = self._service.clock()
             spent = now - job.own["since"]
             book.change(self._service, job.id, own={"pausing": now, "spent": spent}, status="pausing")
+            self._live[job.id] = 0.0
             book.say(self._service, job.id, "Pausing the job")
 
     async def resume(self, job: Kept) -> None:
@@ -121,7 +125,7 @@ class ScriptedEngine:
             since = self._service.clock() - job.own.get("spent", 0)
             book.change(self._service, job.id, own={"since": since, "pausing": None}, status="queued")
             book.say(self._service, job.id, "Resuming the job")
-            self._live.add(job.id)
+            self._live[job.id] = 0.0
 
     def answerable(self, model: str) -> None:
         """404 for unknown models, and for new ones that are still being loaded."""
@@ -153,7 +157,7 @@ class ScriptedEngine:
             self._answering -= 1
 
     def _take(self, job: Kept) -> None:
-        self._live.add(job.id)
+        self._live[job.id] = 0.0
         if "examples" in job.own:
             return
         shown, files = job.document, self._service.files
@@ -170,13 +174,12 @@ class ScriptedEngine:
     def _over(self, job: Kept) -> bool:
         return job.document["status"] in book.TERMINAL
 
-    def _walk(self, name: str) -> None:
+    def _walk(self, name: str, now: float) -> None:
         service = self._service
         job = service.store.get("job", name)
         if job is None or self._over(job) or job.document["status"] == "paused":
-            self._live.discard(name)
+            self._live.pop(name, None)
             return
-        now = service.clock()
         if (asked := job.own.get("pausing")) is not None:
             if (now - asked) * self.scenario.speed >= 0.2:
                 book.change(service, name, status="paused")
@@ -187,17 +190,25 @@ class ScriptedEngine:
             if job.document["status"] != state and job.document["status"] == "queued":
                 job = book.change(service, name, status=state)  # resumed
             elapsed = (now - job.own["since"]) * self.scenario.speed
-            if state == "validating_files" and (job := self._validated(job)) is not None and self._over(job):
+            if state in _CHECKED and (job := self._validated(job)) is not None and self._over(job):
                 return
             if job is None:
                 return
             if state == "running":
                 job = self._train(job, 1.0 if elapsed >= seconds else elapsed / seconds)
             if elapsed < seconds:
+                self._live[name] = self._due(job, state, seconds)
                 return
             due = job.own["since"] + seconds / self.scenario.speed
             late = job.own.get("checked", due) if state == "validating_files" else due  # the check may take longer
             job = self._enter(job, max(due, late))
+
+    def _due(self, job: Kept, state: str, seconds: float) -> float:
+        """When there is something to do: the next step to tell, or the state's end."""
+        share = 1.0
+        if state == "running":
+            share = min(1.0, (job.own["told"] + 0.5) / job.own["steps"])  # `_train` tells a step from its middle on
+        return float(job.own["since"] + share * seconds / self.scenario.speed)
 
     def _validated(self, job: Kept) -> Kept | None:
         """The job with its sizes; failed if its data are bad; None while nobody knows."""
@@ -208,7 +219,7 @@ class ScriptedEngine:
             return None
         if told.code is not None:
             book.fail(self._service, job.id, told.code, told.message or "", told.param)
-            self._live.discard(job.id)
+            self._live.pop(job.id, None)
         else:
             own = {"examples": told.examples, "tokens": told.tokens, "checked": self._service.clock()}
             book.change(self._service, job.id, own=own)
