@@ -78,7 +78,9 @@ def command(
 
 
 def _section(settings: dict[str, str]) -> dict[str, object]:
-    """`lora.r=32` as {"lora": {"r": 32}}; values are YAML."""
+    """`lora.r=32` as {"lora": {"r": 32}}; values are JSON (so that 1e-3 is a number), or else YAML."""
+    import json
+
     import yaml
 
     section: dict[str, object] = {}
@@ -87,7 +89,10 @@ def _section(settings: dict[str, str]) -> dict[str, object]:
         holder = section
         for part in path:
             holder = holder.setdefault(part, {})  # type: ignore[assignment]
-        holder[last] = yaml.safe_load(value)
+        try:
+            holder[last] = json.loads(value)
+        except ValueError:
+            holder[last] = yaml.safe_load(value)
     return section
 
 

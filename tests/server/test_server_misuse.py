@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import socket
 import subprocess
@@ -14,6 +13,7 @@ import httpx
 import pytest
 from conftest import BASE, CHAT, lines
 from published import problems
+from serving import first_document
 
 from ftbridge.errors import UsageError
 from ftbridge.server import simulating
@@ -297,7 +297,7 @@ def simulate(*arguments: str, **environment: str) -> subprocess.Popen[str]:
 
 def test_the_command_tells_its_address_and_stops_at_a_signal(tmp_path):
     running = simulate("--port", "0", "--json", "--folder", str(tmp_path / "kept"))
-    told = json.loads("".join(iter(running.stdout.readline, "}\n")) + "}")
+    told = first_document(running)
     assert httpx.get(f"{told['base_url']}/models").status_code == 200
     second = simulate("--port", "0", "--folder", str(tmp_path / "kept"))
     assert second.wait(30) == 2
@@ -316,7 +316,7 @@ def test_beyond_loopback_a_token_is_needed(tmp_path):
     assert open_to_all.wait(30) == 2
     assert "FTBRIDGE_SERVER_TOKEN" in open_to_all.stderr.read()
     guarded = simulate("--host", "0.0.0.0", "--port", "0", "--json", FTBRIDGE_SERVER_TOKEN="long-random-text")
-    told = json.loads("".join(iter(guarded.stdout.readline, "}\n")) + "}")
+    told = first_document(guarded)
     url = told["base_url"].replace("0.0.0.0", "127.0.0.1")
     refused(httpx.get(f"{url}/models"), 401, "missing_api_key")
     refused(httpx.get(f"{url}/models", headers={"Authorization": "Bearer wrong"}), 401, "invalid_api_key")
