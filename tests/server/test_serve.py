@@ -7,6 +7,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import jsonschema
 import openai
 import pytest
 from serving import MODEL, Served
@@ -86,6 +87,24 @@ def test_the_guide_runs_unmodified_on_this_machine(served, tmp_path):
         models = [done.fine_tuned_model, MODEL] * 4
         together = list(pool.map(lambda model: ask(model).choices[0].message.content, models))
     assert [text.startswith("LAMP-") for text in together] == [True, False] * 4
+    schema = {
+        "type": "object",
+        "properties": {"colour": {"enum": COLOURS}, "count": {"type": "integer", "minimum": 0, "maximum": 99}},
+        "required": ["colour", "count"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "lamp", "schema": schema}}
+    messages = [{"role": "user", "content": "Which colour, and how many? Answer as JSON."}]
+    for heat in (0, 1.5):
+        answers = client.chat.completions.create(
+            model=MODEL, messages=messages, response_format=form, temperature=heat, max_tokens=60, n=3, seed=5
+        )
+        for answer in answers.choices:
+            jsonschema.validate(json.loads(answer.message.content), schema)
+            assert answer.finish_reason == "stop"
+    none = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "nonsense"}}}
+    with pytest.raises(openai.BadRequestError, match="cannot be followed"):
+        client.chat.completions.create(model=MODEL, messages=messages, response_format=none)
     long = [{"role": "user", "content": "word " * 20_000}]
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model=MODEL, messages=long)

@@ -9,10 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ftbridge.providers.local.hosting.shape import Shape
+
 
 @dataclass
 class Drawing:
     """How one row's tokens are chosen. `temperature` 0 is greedy; `top_p` in 0..1; `logprobs` is how many to report.
+    `shape` rules out what the answer may not say.
 
     A seed makes a row's draws the same again, whatever else is in the batch (up to rounding in the model itself).
     """
@@ -21,6 +24,7 @@ class Drawing:
     top_p: float = 1.0
     seed: int | None = None
     logprobs: int | None = None
+    shape: Shape | None = None
     generator: torch.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -45,8 +49,14 @@ def choose(logits: Tensor, rows: Sequence[Drawing]) -> list[Choice]:
     best = logits.argmax(-1).tolist()
     choices = [Choice(token) for token in best]
     for row, drawing in enumerate(rows):
+        told = logits[row]
+        if drawing.shape is not None:
+            told = drawing.shape.rule_out(told)
+            choices[row] = Choice(int(told.argmax()))
         if drawing.temperature > 0:
-            choices[row] = Choice(_draw(logits[row], drawing))
+            choices[row] = Choice(_draw(told, drawing))
+        if drawing.shape is not None:
+            drawing.shape.consume(choices[row].token)
         if drawing.logprobs is not None:
             choices[row] = _with_logprobs(logits[row], choices[row].token, drawing.logprobs)
     return choices

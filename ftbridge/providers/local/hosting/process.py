@@ -23,6 +23,7 @@ from ftbridge.providers.local.hosting.adapters import Adapters
 from ftbridge.providers.local.hosting.batch import Batch, Row
 from ftbridge.providers.local.hosting.choose import Choice, Drawing
 from ftbridge.providers.local.hosting.requests import Ask, ContextTooLong, End, Piece, Start, Told
+from ftbridge.providers.local.hosting.shape import Shapes
 from ftbridge.providers.local.hosting.words import Words
 from ftbridge.providers.local.models import find_model
 from ftbridge.providers.local.rendering import Renderer
@@ -72,6 +73,7 @@ class Server:
             load.use_dequantized(self.model, plain, self.device)
         self.model.eval()
         self.adapters = Adapters(self.model, self.device.torch, self.device.compute)
+        self.shapes = Shapes(self.tokenizer, self.renderer.end_of_turn)
         self.batch = Batch(self.model, self.adapters, self.device, self.renderer.pad_id)
         self.context = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
 
@@ -89,7 +91,8 @@ class Server:
         limit = ask.max_tokens or min(room, DEFAULT_MAX_TOKENS)
         for index in range(ask.n):
             seed = None if ask.seed is None else ask.seed + index
-            drawing = Drawing(ask.temperature, ask.top_p, seed, ask.logprobs)
+            shape = self.shapes.shape(ask.json_schema) if ask.json_schema is not None else None
+            drawing = Drawing(ask.temperature, ask.top_p, seed, ask.logprobs, shape)
             row = Row(list(prompt), ask.adapter, drawing)
             self.waiting.append(Answer(ask, index, row, Words(self.tokenizer, ask.stop), limit))
         return [(ask.id, Start(prompt_tokens=len(prompt)))]
