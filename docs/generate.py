@@ -13,6 +13,8 @@ from typing import Any
 
 from ftbridge.providers.openai.page import lowering_table, targets_table
 from ftbridge.report.lint.explain import rules_page, rules_table
+from ftbridge.server.openapi import interface
+from ftbridge.server.scripted.scenario import Scenario
 from ftbridge.spec import json_schema
 
 DOCS = Path(__file__).resolve().parent
@@ -26,10 +28,26 @@ def render_spec_table() -> str:
     return "\n\n".join(dict.fromkeys(_section(schema, schema, "", "The job")))
 
 
+def render_scenario_table() -> str:
+    """Every key of a simulator's scenario."""
+    schema = Scenario.model_json_schema()
+    return "\n\n".join(dict.fromkeys(_section(schema, schema, "", "The scenario")))
+
+
+def render_routes() -> str:
+    """What the server answers."""
+    rows = ["| route | does |", "|---|---|"]
+    for path, methods in interface()["paths"].items():
+        rows += [f"| `{method.upper()} {path}` | {about['summary']} |" for method, about in methods.items()]
+    return "\n".join(rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "spec": render_spec_table,
     "rules": rules_page,
     "rules-table": rules_table,
+    "routes": render_routes,
+    "scenario": render_scenario_table,
     "targets": targets_table,
     "openai-lowering": lowering_table,
 }
@@ -102,6 +120,8 @@ def _value(field: dict[str, Any]) -> str:
     kind = field["type"]
     if kind == "array":
         least = f", at least {field['minItems']}" if "minItems" in field else ""
+        if "prefixItems" in field:
+            return f"[{', '.join(_value(item) for item in field['prefixItems'])}]"
         sections = not {"$ref", "oneOf"}.isdisjoint(field["items"])
         return f"list of {'sections' if sections else _value(field['items'])}{least}"
     if kind == "object" and "maxProperties" not in field:

@@ -18,6 +18,7 @@ NAMES = (
     "evaluation",
     "lowering",
     "manifest",
+    "scenario",
 )
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -71,6 +72,10 @@ def _model(name: str) -> type[BaseModel]:
         from ftbridge.data.prepare import Manifest
 
         return Manifest
+    if name == "scenario":
+        from ftbridge.server.scripted.scenario import Scenario
+
+        return Scenario
     from ftbridge.lowering import Lowering
 
     return Lowering

@@ -43,7 +43,9 @@ class Fault(_Part):
     chance: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, description="Share of the requests.")
     times: Annotated[int, Field(ge=1)] | None = Field(default=None, description="At most so often.")
 
-    fault: Literal["error", "training_not_available", "reset", "cut", "slow", "html", "alter", "shuffle"] = "error"
+    fault: Literal["error", "training_not_available", "reset", "cut", "slow", "html", "alter", "shuffle"] = Field(
+        default="error", description="What goes wrong; the table above tells."
+    )
     when: Literal["before", "after"] = Field(
         default="before", description="error, reset, slow: before the request took effect, or after."
     )
@@ -132,7 +134,7 @@ class Answer(_Part):
     match: str = Field(default="", description="A regular expression looked for in the last message.")
     reply: str | None = Field(default=None, description="The answer.")
     tool_calls: list[dict[str, Any]] = Field(default=[], description="Calls: [{name, arguments}].")
-    finish_reason: Literal["stop", "length"] = "stop"
+    finish_reason: Literal["stop", "length"] = Field(default="stop", description="Why the answer ends.")
 
     @field_validator("match")
     @classmethod
@@ -147,8 +149,10 @@ class Answer(_Part):
 class Chat(_Part):
     """How chats are answered."""
 
-    first_token_seconds: Annotated[float, Field(ge=0)] = 0.0
-    tokens_per_second: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Else at once.")
+    first_token_seconds: Annotated[float, Field(ge=0)] = Field(default=0.0, description="Wait before an answer.")
+    tokens_per_second: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Pace of an answer, in words a second; else at once."
+    )
     at_once: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="More answers at the same time are refused with 429."
     )
@@ -160,7 +164,7 @@ class Chat(_Part):
 class Scenario(_Part):
     """A whole scenario."""
 
-    seed: int = 0
+    seed: int = Field(default=0, description="Draws chances, ids and losses.")
     speed: Annotated[float, Field(gt=0)] = Field(default=1.0, description="How fast the clock of jobs runs.")
     models: list[str] = Field(
         default=[
@@ -177,10 +181,10 @@ class Scenario(_Part):
     file_status: Literal["processed", "uploaded", "error"] | None = Field(
         default="processed", description="The status of new files; null as some services tell none."
     )
-    jobs: Jobs = Jobs()
-    chat: Chat = Chat()
+    jobs: Jobs = Field(default=Jobs(), description="What jobs do.")
+    chat: Chat = Field(default=Chat(), description="How chats are answered.")
     answers: list[Answer] = Field(default=[], description="The script; what fits none is echoed.")
-    faults: list[Fault] = []
+    faults: list[Fault] = Field(default=[], description="What goes wrong, each in turn.")
 
     def answer_for(self, model: str, text: str) -> tuple[Answer, re.Match[str]] | None:
         """The first rule that fits."""
