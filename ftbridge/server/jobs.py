@@ -33,7 +33,7 @@ async def create(request: Request) -> Response:
             raise invalid(f"{name} is not ready yet; try again in a moment.", param, "file_not_ready")
     job = book.open_job(service, asked)
     service.engine.created(job)
-    return JSONResponse(job.document)
+    return JSONResponse(book.find_job(service, job.id).document)
 
 
 async def list_jobs(request: Request) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from pathlib import Path
 
 import httpx
 import openai
@@ -261,3 +262,35 @@ def test_the_same_seed_gives_the_same_ids_and_figures():
             job = finished(client, file)
             told.append((file, job.id, job.seed, client.files.content(job.result_files[0]).text))
     assert told[0] == told[1]
+
+
+EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples" / "faults").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_scenarios_of_the_examples_do_what_they_say(path):
+    with simulating(path) as running:
+        client = OpenAI(base_url=running.base_url, api_key="any", max_retries=5, timeout=20)
+        jobs, refused = [], None
+        for _ in range(6):  # an ordinary client, which asks again
+            try:
+                file = client.files.create(file=("t.jsonl", lines()), purpose="fine-tune")
+                jobs.append(client.fine_tuning.jobs.create(model=BASE, training_file=file.id))
+                break
+            except openai.APIError as error:
+                refused = error
+        match path.stem:
+            case "lost-answer":
+                assert len(running.jobs) == 2
+            case "closing":
+                assert (refused.code, running.jobs) == ("training_not_available", [])
+            case "bad-day":
+                assert jobs
+                assert running.faults
+            case "surprises":
+                assert jobs[0].error is not None
+                assert file.status is None
+
+
+def test_the_examples_were_found():
+    assert len(EXAMPLES) == 4

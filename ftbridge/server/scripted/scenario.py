@@ -197,12 +197,22 @@ class Scenario(_Part):
 def load(path: Path) -> Scenario:
     """Read a scenario. Raises `UsageError` that names every key at fault."""
     try:
-        told = yaml.safe_load(path.read_text(encoding="utf-8"))
+        told = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506: a safe loader
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not YAML: {error}") from None
     return understand(told or {}, str(path))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which `on` is a word: YAML 1.1 reads it as true."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool" or letter in "tTfF"]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def understand(told: Any, where: str = "the scenario") -> Scenario:
