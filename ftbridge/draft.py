@@ -59,6 +59,7 @@ def start(
         resolved = resolve(draft.spec, manifest.splits["train"].examples, provider)
         lowering = backend.lower(resolved)
         lowering.stop_if_refused(allow)
+        _check_fallback(draft.spec, provider, manifest.splits["train"].examples, allow)
         _check_graders(draft.spec, scratch / "data" / "test.jsonl")
         run = Run.create(
             home or files.home(),
@@ -86,6 +87,7 @@ def dry_run(
     resolved = resolve(draft.spec, manifest.splits["train"].examples, provider)
     lowering = providers.load(provider).lower(resolved)
     lowering.stop_if_refused(allow)
+    _check_fallback(draft.spec, provider, manifest.splits["train"].examples, allow)
     return manifest, resolved, lowering
 
 
@@ -115,6 +117,13 @@ def _anchored(spec: JobSpec, base: Path) -> JobSpec:
     if local is None or not (base / local).exists():
         return spec
     return spec.model_copy(update={"model": spec.model.model_copy(update={"local": str((base / local).resolve())})})
+
+
+def _check_fallback(spec: JobSpec, provider: str, examples: int, allow: Sequence[str]) -> None:
+    """Refuse now what the provider to fall back on would refuse then."""
+    if spec.fallback not in (None, provider):
+        lowering = providers.load(spec.fallback).lower(resolve(spec, examples, spec.fallback))
+        lowering.stop_if_refused(allow)
 
 
 def _check_graders(spec: JobSpec, test: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ftbridge import bridge, draft, files, view
+from ftbridge import bridge, draft, fallback, files, view
 from ftbridge.data.convert.convert import Converted
 from ftbridge.data.convert.convert import convert as convert_file
 from ftbridge.data.convert.recipe import Recipe
@@ -75,12 +75,12 @@ class Run:
 
     def wait(self, watcher: bridge.Watcher | None = None) -> Run:
         """Follow the run to its end. Raises its error if it ends badly."""
-        bridge.watch(self._run, watcher)
+        self._run = fallback.to_the_end(self._run, watcher or bridge.Silent(), bridge.watch)
         return self
 
     def resume(self, watcher: bridge.Watcher | None = None) -> Run:
         """Go on with a run that stopped, to its end."""
-        bridge.resume(self._run, watcher)
+        self._run = fallback.to_the_end(self._run, watcher or bridge.Silent(), bridge.resume)
         return self
 
     def cancel(self) -> None:
@@ -108,7 +108,7 @@ def run(
     """
     started = draft.start(draft.Draft.of(spec), provider, allow=allow, lint=lint)
     if wait:
-        bridge.drive(started, watcher)
+        started = fallback.to_the_end(started, watcher or bridge.Silent(), bridge.drive)
     else:
         bridge.detach(started)
     return Run(started)

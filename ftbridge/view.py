@@ -36,6 +36,8 @@ def summary(run: Run) -> dict[str, Any]:
         },
         "evaluation": evaluation.model_dump(mode="json") if evaluation else None,
         "error": state.error,
+        "continues": state.continues,
+        "continued_by": state.continued_by,
         "metrics": state.metrics,
         "lowering": {report.field: report.outcome for report in lowering.fields} if lowering else None,
         "path": str(run.path),

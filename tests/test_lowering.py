@@ -45,7 +45,7 @@ def test_a_field_without_an_entry_is_a_bug_that_names_it() -> None:
         ({"local": {"tuning": "full"}}, "local.lora.r", "unused", "no adapter"),
         ({}, "local.quantization", "exact", "QLoRA"),
         ({"openai": {"target": "nebius"}}, "openai.target", "unused", "managed side"),
-        ({"fallback": "openai"}, "fallback", "refused", "not in this version"),
+        ({"fallback": "openai"}, "fallback", "exact", "another run of the same bytes"),
     ],
 )  # fmt: skip
 def test_how_a_field_fares_is_told(changes: dict[str, Any], field: str, outcome: str, how: str) -> None:
@@ -55,12 +55,12 @@ def test_how_a_field_fares_is_told(changes: dict[str, Any], field: str, outcome:
 
 
 def test_a_refused_field_stops_the_run_unless_it_is_allowed_by_name() -> None:
-    lowering = lowered(fallback="openai")
-    with pytest.raises(LoweringRefused, match="fallback") as caught:
+    lowering = lowered(method="dpo")
+    with pytest.raises(LoweringRefused, match="method") as caught:
         lowering.stop_if_refused()
-    assert "--allow fallback" in str(caught.value)
+    assert "--allow method" in str(caught.value)
     assert caught.value.exit_code == 2
-    lowering.stop_if_refused(["fallback"])
+    lowering.stop_if_refused(["method"])
 
 
 def test_an_unknown_provider_is_told_which_there_are() -> None:

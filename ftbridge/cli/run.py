@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from ftbridge import bridge, draft, view
+from ftbridge import bridge, draft, fallback, view
 from ftbridge.cli.options import as_json, print_json, talkative, verbosity
 from ftbridge.cli.progress import TerminalWatcher
 from ftbridge.data.prepare import load_manifest
@@ -19,7 +19,9 @@ from ftbridge.runs.run import Run
 @click.option("--provider", required=True, help="openai or local: where to train.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a spec field.")
 @click.option("--allow", multiple=True, metavar="FIELD", help="Go on without a field the provider refuses.")
-@click.option("--fallback", type=click.Choice(["openai", "local"]), help="Where to go when the provider refuses.")
+@click.option(
+    "--fallback", "fall_back", type=click.Choice(["openai", "local"]), help="Where to go when the provider refuses."
+)
 @click.option("--dry-run", is_flag=True, help="Settle and lower everything; train nothing.")
 @click.option("--detach", is_flag=True, help="Work in the background; print the run id.")
 @click.option("--no-lint", is_flag=True, help="Start even if the data has lint errors.")
@@ -31,7 +33,7 @@ def command(
     provider: str,
     overrides: tuple[str, ...],
     allow: tuple[str, ...],
-    fallback: str | None,
+    fall_back: str | None,
     dry_run: bool,
     detach: bool,
     no_lint: bool,
@@ -40,7 +42,7 @@ def command(
 ) -> None:
     """Fine-tune and judge, from spec to verdict."""
     del yes
-    drafted = draft.Draft.of(spec, [*overrides, *([f"fallback={fallback}"] if fallback else [])])
+    drafted = draft.Draft.of(spec, [*overrides, *([f"fallback={fall_back}"] if fall_back else [])])
     if dry_run:
         _dry_run(drafted, provider, allow, not no_lint, as_json)
         return
@@ -62,10 +64,10 @@ def finish(run: Run, as_json: bool, go: bridge.Go) -> None:
     """Drive a run on the terminal and print its end; with --json also when it fails."""
     try:
         with TerminalWatcher() as watcher:
-            go(run, watcher)
+            run = fallback.to_the_end(run, watcher, go)
     except Exception:
         if as_json:
-            print_json(view.summary(run))
+            print_json(view.summary(fallback.last_of(run)))
         raise
     if as_json:
         print_json(view.summary(run))

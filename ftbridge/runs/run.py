@@ -35,7 +35,8 @@ class RunState:
 
     `state` is prepared, validating, queued, running, pausing, paused, succeeded, failed, cancelled, or a service's own
     word. `metrics` holds the latest value of each figure, `best_valid_loss` the lowest (nats per trained token),
-    `cursor` the last job event seen, `evaluated` the candidates whose answers are complete.
+    `continues` tells of the run that this one fell back from ({run, provider, reason}), `continued_by` names the one that
+    took over, `cursor` the last job event seen, `evaluated` the candidates whose answers are complete.
     """
 
     id: str = ""
@@ -55,6 +56,8 @@ class RunState:
     tuned: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     evaluated: frozenset[str] = frozenset()
+    continues: dict[str, Any] | None = None
+    continued_by: str | None = None
     cancel_requested: bool = False
     pause_requested: bool = False
 
@@ -118,6 +121,10 @@ def _changes(state: RunState, event: Event) -> dict[str, Any]:
             return {"state": "queued", "error": None, "finished": None, **asked_no_more}
         case "result":
             return {"tuned": data["model"], "state": "running"}
+        case "continues":
+            return {"continues": {"run": data["run"], "provider": data["provider"], "reason": data["reason"]}}
+        case "continued_by":
+            return {"continued_by": data["run"]}
         case "failed":
             return {"state": "failed", "error": data["error"], "finished": event.time}
         case "succeeded":

@@ -95,7 +95,8 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
         "evaluation.margin": ("exact", spec.evaluation.margin, "kept for compare"),
     }
     if spec.fallback == "openai":
-        notes["fallback"] = ("refused", None, "falling back to a managed service is not in this version")
+        how = "another run of the same bytes at the service, if training here fails"
+        notes["fallback"] = ("exact", spec.fallback, how)
     if spec.method != "supervised":
         notes["method"] = ("refused", None, f"the local provider trains supervised only, not {spec.method}")
     if spec.model.local is None:

@@ -228,7 +228,8 @@ def _run_notes(spec: JobSpec) -> dict[str, Note]:
     if spec.fallback == "openai":
         notes["fallback"] = ("unused", None, "the first provider is already openai")
     elif spec.fallback is not None:
-        notes["fallback"] = ("refused", None, "falling back is not in this version")
+        how = "another run of the same bytes on this machine, if the service refuses for good or fails"
+        notes["fallback"] = ("exact", spec.fallback, how)
     return notes
 
 

@@ -1,0 +1,155 @@
+"""Falling back: to the other provider, with the same bytes, never silently and never into paying twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ftbridge import bridge, draft, fallback
+from ftbridge.errors import DataError, ProviderRefused
+from ftbridge.runs.run import Run
+from ftbridge.server import simulating
+
+BASE = "gpt-4.1-mini-2025-04-14"
+
+
+@pytest.fixture
+def spec(tmp_path):
+    """A small job with both models."""
+    for name, first, count in (("train", 0, 12), ("test", 50, 2)):
+        lines = [
+            {
+                "messages": [
+                    {"role": "user", "content": f"Lamp {n}?"},
+                    {"role": "assistant", "content": f"Lamp {n} is {'red' if n % 2 else 'blue'}."},
+                ]
+            }
+            for n in range(first, first + count)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return {
+        "name": "lamps",
+        "data": {"train": str(tmp_path / "train.jsonl"), "test": str(tmp_path / "test.jsonl")},
+        "model": {"openai": BASE, "local": "smollm2-135m-instruct"},
+        "hyperparameters": {"n_epochs": 1, "batch_size": 6},
+        "evaluation": {"max_completion_tokens": 8},
+        "local": {"quantization": "none", "max_length": 128, "evals_per_epoch": 1},
+    }
+
+
+@pytest.fixture
+def service(monkeypatch):
+    """A simulator that the environment points at."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-falling-back")
+    monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "0")
+    with simulating({"speed": 20}) as running:
+        monkeypatch.setenv("OPENAI_BASE_URL", running.base_url)
+        yield running
+
+
+def ftbridge(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ftbridge", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=folder,
+        check=False,
+        env={**os.environ},
+    )
+
+
+def written(spec, tmp_path) -> str:
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps(spec))
+    return str(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("refusal", ["refused", "failed"])
+def test_what_the_service_will_not_do_is_done_here(refusal, spec, service, tmp_path, base_model_dir):
+    if refusal == "refused":
+        service.play({"faults": [{"on": "POST /fine_tuning/jobs", "fault": "training_not_available"}]})
+    else:
+        service.play({"jobs": {"walk": [["running", 0.1], "failed"]}})
+    done = ftbridge(
+        "run", written(spec, tmp_path), "--provider", "openai", "--fallback", "local", "--json", folder=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["provider"], told["state"], told["continues"]["provider"]) == ("local", "succeeded", "openai")
+    assert told["continues"]["reason"]
+    assert "come from local" in told["evaluation"]["notes"][0]
+    assert "falling back on local" in done.stderr
+    first = Run.open(Path(told["path"]).parent / told["continues"]["run"])
+    assert (first.state().state, first.state().continued_by) == ("failed", told["run_id"])
+    assert first.state().data["splits"]["train"]["sha256"] == told["data"]["train"]["sha256"]
+    if refusal == "refused":
+        assert service.files == []
+        assert service.jobs == []
+    again = json.loads(ftbridge("resume", first.id, "--json", folder=tmp_path).stdout)
+    assert again["run_id"] == told["run_id"]
+
+
+@pytest.mark.slow
+def test_what_this_machine_cannot_do_is_done_by_the_service(spec, service, tmp_path):
+    spec = {**spec, "model": {"openai": BASE, "local": "nobody/no-such-model"}, "fallback": "openai"}
+    done = ftbridge("run", written(spec, tmp_path), "--provider", "local", "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["provider"], told["continues"]["provider"]) == ("openai", "local")
+    assert len(service.jobs) == 1
+
+
+def prepared(spec, **more) -> Run:
+    return draft.start(draft.Draft.of({**spec, "fallback": "local", **more}), "openai")
+
+
+def ends(run: Run) -> Exception:
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        fallback.to_the_end(run, bridge.Silent(), bridge.drive)
+    return caught.value
+
+
+def test_a_service_that_may_have_made_the_job_is_not_fled_from(spec, service):
+    service.play({"faults": [{"on": "POST /fine_tuning/jobs", "fault": "reset", "when": "before"}]})
+    run = prepared(spec)
+    assert type(ends(run)).__name__ == "ServiceUnavailable"
+    assert run.state().continued_by is None
+    assert len(list(run.path.parent.iterdir())) == 1
+
+
+def test_data_that_the_service_finds_bad_are_bad_here_too(spec, service):
+    service.play({"jobs": {"walk": [["running", 0.1], "failed"], "error": {"code": "invalid_training_file", "message": "m", "param": "training_file"}}})  # fmt: skip
+    run = prepared(spec)
+    assert isinstance(ends(run), DataError)
+    assert run.state().continued_by is None
+
+
+def test_without_a_fallback_a_refusal_is_the_end(spec, service):
+    service.play({"faults": [{"on": "POST /fine_tuning/jobs", "fault": "training_not_available"}]})
+    run = prepared(spec, fallback=None)
+    assert isinstance(ends(run), ProviderRefused)
+    assert ends(run).exit_code == 5
+
+
+def test_a_field_that_the_fallback_would_refuse_stops_the_run_at_once(spec, service, tmp_path):
+    spec = {**spec, "method": "dpo", "fallback": "local"}
+    lines = [
+        {
+            "input": {"messages": [{"role": "user", "content": f"Lamp {n}?"}]},
+            "preferred_output": [{"role": "assistant", "content": f"red {n}"}],
+            "non_preferred_output": [{"role": "assistant", "content": f"blue {n}"}],
+        }
+        for n in range(12)
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    spec["data"] = {"train": str(tmp_path / "train.jsonl")}
+    with pytest.raises(Exception, match="supervised only"):
+        draft.start(draft.Draft.of(spec), "openai")
+    assert service.requests == {}
