@@ -442,7 +442,9 @@ class _Life:
         }
         evaluation = judge(self.items, predictions, self.spec.evaluation.graders)
         if (origin := self.state.continues) is not None:
-            told = f"These results come from {self.state.provider}: {origin['provider']} ({origin['run']}) did not do it."
+            told = (
+                f"These results come from {self.state.provider}: {origin['provider']} ({origin['run']}) did not do it."
+            )
             evaluation = evaluation.model_copy(update={"notes": [told, *evaluation.notes]})
         files.write_text(self.run.evaluation_path, evaluation.model_dump_json(indent=2) + "\n")
         return evaluation
