@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ftbridge.data.lint.findings import LintReport as LintReport
     from ftbridge.errors import FtbridgeError as FtbridgeError
     from ftbridge.sdk import Run as Run
+    from ftbridge.sdk import compare as compare
     from ftbridge.sdk import convert as convert
     from ftbridge.sdk import lint as lint
     from ftbridge.sdk import list_runs as list_runs
@@ -29,6 +30,7 @@ _WHERE = {
     "JobSpec": "ftbridge.spec",
     "LintReport": "ftbridge.data.lint.findings",
     "Run": "ftbridge.sdk",
+    "compare": "ftbridge.sdk",
     "convert": "ftbridge.sdk",
     "lint": "ftbridge.sdk",
     "list_runs": "ftbridge.sdk",
@@ -41,6 +43,7 @@ __all__ = [
     "LintReport",
     "Run",
     "__version__",
+    "compare",
     "convert",
     "lint",
     "list_runs",

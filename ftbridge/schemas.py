@@ -19,6 +19,7 @@ NAMES = (
     "lowering",
     "manifest",
     "scenario",
+    "comparison",
 )
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -72,6 +73,10 @@ def _model(name: str) -> type[BaseModel]:
         from ftbridge.data.prepare import Manifest
 
         return Manifest
+    if name == "comparison":
+        from ftbridge.comparison import Comparison
+
+        return Comparison
     if name == "scenario":
         from ftbridge.server.scripted.scenario import Scenario
 

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ftbridge import bridge, draft, fallback, files, view
+from ftbridge import bridge, comparison, draft, fallback, files, view
+from ftbridge.comparison import Comparison
 from ftbridge.data.convert.convert import Converted
 from ftbridge.data.convert.convert import convert as convert_file
 from ftbridge.data.convert.recipe import Recipe
@@ -178,6 +179,23 @@ def convert(
         parsed=tuple(parse),
     )
     return convert_file(str(source), str(out), recipe, force=force)
+
+
+def compare(
+    first: Run | str | Path,
+    second: Run | str | Path,
+    *,
+    margin: float | None = None,
+    candidates: tuple[str, str] = ("tuned", "tuned"),
+    common: bool = False,
+) -> Comparison:
+    """A paired verdict for each grader: the second run against the first; what `ftbridge compare --json` prints.
+
+    `margin` (0..1) asks whether the second is not worse by more than that: `.ok` answers, nothing is raised. Raises `UsageError`
+    for runs without answers, and for other test items unless `common`.
+    """
+    folders = [(run if isinstance(run, Run) else load_run(run))._run for run in (first, second)]
+    return comparison.compare(folders[0], folders[1], margin=margin, candidates=candidates, common=common)
 
 
 def load_run(name: str | Path) -> Run:

@@ -22,6 +22,7 @@ COMMANDS = {
     "cancel": "End a run for good.",
     "pause": "Save a checkpoint and stop.",
     "resume": "Go on with a run that stopped.",
+    "compare": "A paired verdict on two runs.",
     "serve": "OpenAI's dialect over this machine's own models.",
     "simulate": "The same dialect, scripted, with faults on order.",
     "schema": "Print a JSON Schema.",

@@ -1,0 +1,54 @@
+"""`ftbridge compare`."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+
+from ftbridge.cli.options import as_json, find_run, talkative
+from ftbridge.comparison import compare
+from ftbridge.errors import GateNotMet
+
+
+@click.command(help="A paired verdict on two runs: the second against the first.")
+@click.argument("first", metavar="RUN")
+@click.argument("second", metavar="RUN")
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 1),
+    help="Exit 4 unless the second is not worse by more than this (0.02: 2 points).",
+)
+@click.option("--candidate", "candidates", multiple=True, help="Whose answers [tuned]; twice for each side's own.")
+@click.option("--common", is_flag=True, help="Compare the items that both runs have.")
+@click.option("--format", "shape", type=click.Choice(["text", "csv", "junit", "markdown"]), default="text")
+@as_json
+@talkative
+def command(
+    first: str,
+    second: str,
+    margin: float | None,
+    candidates: tuple[str, ...],
+    common: bool,
+    shape: str,
+    as_json: bool,
+) -> None:
+    """Compare, print, and exit 4 when an asked margin is not met."""
+    if len(candidates) > 2:
+        raise click.BadParameter("--candidate is given once, or once for each side.")
+    named = (candidates[0], candidates[-1]) if candidates else ("tuned", "tuned")
+    told = compare(find_run(first), find_run(second), margin=margin, candidates=named, common=common)
+    from ftbridge.report import comparison
+
+    if as_json:
+        click.echo(told.model_dump_json(indent=2))
+    elif shape == "text":
+        Console(highlight=False).print(comparison.comparison_table(told))
+    else:
+        shapes = {"csv": comparison.as_csv, "junit": comparison.as_junit, "markdown": comparison.as_markdown}
+        click.echo(shapes[shape](told), nl=False)
+    if not told.ok:
+        failed = [name for name, judged in told.verdicts.items() if judged.margin_met is False]
+        raise GateNotMet(
+            f"the margin of {told.margin:g} is not met on {', '.join(failed)}.",
+            hint="More test items make the interval narrower; see the detectable difference.",
+        )

@@ -1,0 +1,188 @@
+"""Compare two runs: the same test items, the same graders, a paired verdict for each grader.
+
+The second is judged against the first: `compare OLD NEW --margin 0.02` asks whether NEW is not worse than OLD by more than
+2 points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ftbridge.errors import UsageError
+from ftbridge.evaluate.evaluate import Prediction, Score, read_predictions, results
+from ftbridge.evaluate.items import Item, load_items
+from ftbridge.evaluate.statistics import mean_interval
+from ftbridge.evaluate.verdict import Judged, judge_pairs
+from ftbridge.grader_schema import Grader
+from ftbridge.graders import score
+from ftbridge.runs.run import Run
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Side(_Document):
+    """One of the two."""
+
+    run: str
+    provider: str
+    candidate: str = Field(description="Whose answers are compared, such as tuned.")
+    model: str | None = Field(description="The model that answered; null for candidates on the base model.")
+    train_sha256: str | None = Field(description="Of the bytes that it was trained on.")
+    scores: dict[str, Score] = Field(description="By grader.")
+
+
+class Changed(_Document):
+    """An item on which the two do not score the same."""
+
+    line: int = Field(description="Line of the test file, from 1.")
+    prompt: str = Field(description="The last message before the answer.")
+    reference: str
+    first: str = Field(description="The first's answer.")
+    second: str
+    scores: dict[str, tuple[float, float]] = Field(description="First's and second's score by grader.")
+
+
+class Comparison(_Document):
+    """What `ftbridge compare --json` prints."""
+
+    items: int
+    margin: float | None
+    ok: bool = Field(description="False when a margin was asked and some grader does not meet it.")
+    first: Side
+    second: Side
+    verdicts: dict[str, Judged] = Field(description="The second against the first, by grader.")
+    changed: list[Changed] = Field(description="Items that differ, those that became worse first.")
+    notes: list[str]
+
+
+def compare(
+    first: Run,
+    second: Run,
+    *,
+    margin: float | None = None,
+    candidates: tuple[str, str] = ("tuned", "tuned"),
+    common: bool = False,
+) -> Comparison:
+    """Compare a candidate of one run with one of another, by the first's graders.
+
+    `margin` (0..1) defaults to the second's `evaluation.margin`. Raises `UsageError` when a run has no answers of the
+    candidate, or when the test items differ; with `common`, those that both have are compared.
+    """
+    sides = [_answers(run, candidate) for run, candidate in zip((first, second), candidates, strict=True)]
+    items, told, notes = _matched(first, second, sides, common)
+    graders = first.spec().evaluation.graders
+    if first.resolved_spec().evaluation.graders != second.resolved_spec().evaluation.graders:
+        notes.append(f"The runs have other graders; both were scored with those of {first.id}.")
+    if first.id == second.id and candidates[0] == candidates[1]:
+        raise UsageError("both sides are the same run and candidate.", hint="Name another with --candidate.")
+    margin = second.spec().evaluation.margin if margin is None else margin
+    scored = [_scored(items, answers, graders) for answers in told]
+    verdicts = judge_pairs(scored[0], scored[1], margin)
+    digests = [_digest(run) for run in (first, second)]
+    if digests[0] != digests[1]:
+        notes.append("They were not trained on the same bytes.")
+    return Comparison(
+        items=len(items),
+        margin=margin,
+        ok=all(judged.margin_met is not False for judged in verdicts.values()),
+        first=_side(first, candidates[0], scored[0], digests[0]),
+        second=_side(second, candidates[1], scored[1], digests[1]),
+        verdicts=verdicts,
+        changed=_changed(items, told, scored),
+        notes=notes,
+    )
+
+
+def _answers(run: Run, candidate: str) -> dict[str, Prediction]:
+    found = {told.key: told for told in read_predictions(run.predictions(candidate))}
+    if not found:
+        there = sorted(path.stem for path in (run.path / "predictions").glob("*.jsonl"))
+        names = ", ".join(there) or "none; it needs data.test and an end"
+        raise UsageError(f"{run.id} has no answers of {candidate!r}.", hint=f"It has: {names}.")
+    return found
+
+
+def _matched(
+    first: Run, second: Run, sides: Sequence[dict[str, Prediction]], common: bool
+) -> tuple[list[Item], list[list[Prediction]], list[str]]:
+    """The items both answered, in the first's order, with both sides' answers. Items are the same when their lines are."""
+    tests = [load_items(_test(run)) for run in (first, second)]
+    by_line = [{_content(item.key): item for item in items} for items in tests]
+    shared = [item for item in tests[0] if _content(item.key) in by_line[1]]
+    only = [len(items) - len(shared) for items in tests]
+    if (any(only) and not common) or not shared:
+        raise UsageError(
+            f"the runs were tested on other items: {len(shared)} are shared, {only[0]} only in {first.id}, "
+            f"{only[1]} only in {second.id}.",
+            hint="--common compares the shared ones."
+            if shared
+            else "Run one of them again with the other's data.test.",
+        )
+    others = [by_line[1][_content(item.key)].key for item in shared]
+    told = [[sides[0][item.key] for item in shared], [sides[1][key] for key in others]]
+    notes = [f"Only the {len(shared)} items that both runs have are compared."] if any(only) else []
+    return shared, told, notes
+
+
+def _content(key: str) -> str:
+    """An item's key without its place."""
+    return key.rpartition("-")[0]
+
+
+def _test(run: Run) -> Path:
+    path = run.data / "test.jsonl"
+    if not path.exists():
+        raise UsageError(
+            f"{run.id} has no test split, so there is nothing to compare.", hint="Set data.test in its spec."
+        )
+    return path
+
+
+def _scored(items: Sequence[Item], answers: Sequence[Prediction], graders: Sequence[Grader]) -> dict[str, list[float]]:
+    renamed = [told.model_copy(update={"key": item.key}) for item, told in zip(items, answers, strict=True)]
+    graded = results(items, {"side": renamed}, graders)["side"]
+    return {grader.name: [score(grader, result) for result in graded[grader.name]] for grader in graders}
+
+
+def _side(run: Run, candidate: str, scored: dict[str, list[float]], digest: str | None) -> Side:
+    state = run.state()
+    scores = {}
+    for grader, values in scored.items():
+        mean, low, high = mean_interval(values)
+        scores[grader] = Score(mean=mean, ci95=(low, high), n=len(values))
+    model = state.tuned["id"] if state.tuned and candidate == "tuned" else None
+    return Side(
+        run=run.id, provider=state.provider, candidate=candidate, model=model, train_sha256=digest, scores=scores
+    )
+
+
+def _digest(run: Run) -> str | None:
+    splits = (run.state().data or {}).get("splits", {})
+    return splits["train"]["sha256"] if "train" in splits else None
+
+
+def _changed(
+    items: Sequence[Item], told: Sequence[Sequence[Prediction]], scored: Sequence[dict[str, list[float]]]
+) -> list[Changed]:
+    changed: list[tuple[float, Changed]] = []
+    for place, item in enumerate(items):
+        scores = {grader: (scored[0][grader][place], scored[1][grader][place]) for grader in scored[0]}
+        fall = sum(first - second for first, second in scores.values())
+        if all(first == second for first, second in scores.values()):
+            continue
+        prompt = item.prompt[-1].text if item.prompt else ""
+        entry = Changed(
+            line=item.line,
+            prompt=prompt,
+            reference=str(item.fields.get("reference", "")),
+            first=told[0][place].output_text,
+            second=told[1][place].output_text,
+            scores=scores,
+        )
+        changed.append((fall, entry))
+    return [entry for _, entry in sorted(changed, key=lambda pair: -pair[0])]

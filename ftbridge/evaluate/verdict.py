@@ -1,0 +1,141 @@
+"""Verdicts on paired scores: is the second better, worse, not worse by more than a margin, or can nobody tell?
+
+    scores over the same items ─▶ difference, 95 % interval ─▶ test ─▶ Holm over the graders ─▶ verdict
+
+Better and worse need both: the interval lies on one side of 0, and the test, corrected for the number of graders, says so at
+5 %. So a false one comes in fewer than 1 comparison of 20 (benchmarks/verdicts.py). Items are assumed independent.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist, pstdev
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ftbridge.evaluate.statistics import paired_difference
+
+Verdict = Literal["better", "worse", "not_worse", "not_enough_data"]
+ALPHA = 0.05
+_Z = NormalDist().inv_cdf(1 - ALPHA / 2)
+_POWER = NormalDist().inv_cdf(0.8)
+_FLIPS = 10_000
+_EXACT_FLIPS = 14
+"""Up to so many items that differ, all sign flips are gone through; above, 10,000 drawn ones."""
+
+
+class Judged(BaseModel):
+    """The second against the first on one grader. Differences are second minus first, -1 to 1."""
+
+    model_config = ConfigDict(frozen=True)
+
+    verdict: Verdict = Field(description="better, worse, not_worse (by more than the margin), or not_enough_data.")
+    difference: float = Field(description="Mean of the second minus mean of the first.")
+    ci95: tuple[float, float] = Field(description="95 % interval of the difference, paired over the items.")
+    p_value: float = Field(description="Two-sided: exact McNemar for scores of 0 and 1, sign flips for others.")
+    p_adjusted: float = Field(description="The same after Holm's correction over the graders.")
+    margin: float | None = Field(description="How much worse still counts as not worse; null when none was asked.")
+    margin_met: bool | None = Field(description="Whether the interval lies above -margin; null without a margin.")
+    detectable: float = Field(description="Smallest difference that this many items show 4 times in 5.")
+    n: int = Field(description="Items.")
+    better: int = Field(description="Items on which the second scores higher.")
+    worse: int = Field(description="Items on which the second scores lower.")
+
+
+def judge_pairs(
+    first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]], margin: float | None = None
+) -> dict[str, Judged]:
+    """A verdict for each grader; element i of both sides is the same item. Raises `ValueError` for unequal lengths or none."""
+    pairs = {grader: (first[grader], second[grader]) for grader in first}
+    raw = {grader: paired_p_value(ones, others) for grader, (ones, others) in pairs.items()}
+    adjusted = dict(zip(raw, holm(list(raw.values())), strict=True))
+    return {
+        grader: _judged(ones, others, raw[grader], adjusted[grader], margin) for grader, (ones, others) in pairs.items()
+    }
+
+
+def paired_p_value(first: Sequence[float], second: Sequence[float]) -> float:
+    """Two-sided p-value of "no difference", item by item.
+
+    Scores of 0 and 1: McNemar's test in its exact, binomial form (McNemar 1947, Psychometrika 12:153). Others: a sign-flip
+    permutation test of the mean difference (Fisher 1935), exact up to 14 items that differ, else 10,000 seeded flips with the
+    observed one counted (Phipson and Smyth 2010, so that p is never 0). 1 when no item differs.
+    """
+    differences = [b - a for a, b in zip(first, second, strict=True) if a != b]
+    if not differences:
+        return 1.0
+    if all(abs(difference) == 1 for difference in differences):
+        return _binomial(sum(difference > 0 for difference in differences), len(differences))
+    observed = abs(math.fsum(differences)) - 1e-12
+    if len(differences) <= _EXACT_FLIPS:
+        count = 1 << len(differences)
+        hits = sum(
+            abs(math.fsum(d if flips >> place & 1 else -d for place, d in enumerate(differences))) >= observed
+            for flips in range(count)
+        )
+        return hits / count
+    bits = random.Random(0).getrandbits
+    size = len(differences)
+    whole = math.fsum(differences)
+    hits = 0
+    for _ in range(_FLIPS):
+        flips = bits(size)
+        hits += abs(whole - 2 * math.fsum(d for place, d in enumerate(differences) if flips >> place & 1)) >= observed
+    return (hits + 1) / (_FLIPS + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (Holm 1979, Scand. J. Statist. 6:65): the tests together are false at most at 5 %."""
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def detectable(first: Sequence[float], second: Sequence[float]) -> float:
+    """The difference that a two-sided 5 % test of so many pairs finds with a power of 80 %: (1.96 + 0.84) s / sqrt(n).
+
+    s is the standard deviation of the differences; where all are alike, that of one item in n differing. At most 1.
+    """
+    n = len(first)
+    spread = pstdev([b - a for a, b in zip(first, second, strict=True)]) or 1 / math.sqrt(n)
+    return min(1.0, (_Z + _POWER) * spread / math.sqrt(n))
+
+
+def _judged(
+    first: Sequence[float], second: Sequence[float], p_value: float, p_adjusted: float, margin: float | None
+) -> Judged:
+    difference, low, high = paired_difference(second, first)
+    met = None if margin is None else low > -margin or (margin == 0 and low >= 0)
+    verdict: Verdict = "not_enough_data"
+    if p_adjusted < ALPHA and low > 0:
+        verdict = "better"
+    elif p_adjusted < ALPHA and high < 0 and not met:
+        verdict = "worse"
+    elif met:
+        verdict = "not_worse"
+    return Judged(
+        verdict=verdict,
+        difference=difference,
+        ci95=(low, high),
+        p_value=p_value,
+        p_adjusted=p_adjusted,
+        margin=margin,
+        margin_met=met,
+        detectable=detectable(first, second),
+        n=len(first),
+        better=sum(b > a for a, b in zip(first, second, strict=True)),
+        worse=sum(b < a for a, b in zip(first, second, strict=True)),
+    )
+
+
+def _binomial(successes: int, n: int) -> float:
+    """Two-sided p-value of a fair coin: twice the smaller tail, at most 1."""
+    tail = min(successes, n - successes)
+    ways = sum(math.comb(n, k) for k in range(tail + 1))
+    return min(1.0, float(2 * ways / 2**n))

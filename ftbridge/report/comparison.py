@@ -1,0 +1,142 @@
+"""A comparison for the terminal, and for machines: CSV, JUnit, Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+from xml.etree import ElementTree
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ftbridge.comparison import Comparison
+from ftbridge.evaluate.verdict import Judged
+
+_STYLES = {"better": "green", "worse": "bold red", "not_worse": "cyan", "not_enough_data": "yellow"}
+_WIDTH = 31
+_SHOWN = 5
+
+
+def comparison_table(told: Comparison) -> RenderableType:
+    """What can be seen at all, the verdicts with their intervals as bars, and the items that changed."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("grader", "first", "second", "difference", "", "verdict"):
+        table.add_column(heading, no_wrap=heading != "grader")
+    reach = max(0.1, *(abs(end) for judged in told.verdicts.values() for end in judged.ci95))
+    for grader, judged in told.verdicts.items():
+        means = [side.scores[grader].mean for side in (told.first, told.second)]
+        cells = [Text(f"{100 * mean:.1f} %", style="bold" if mean == max(means) else "") for mean in means]
+        low, high = (100 * end for end in judged.ci95)
+        interval = Text.assemble(f"{100 * judged.difference:+.1f}  ", (f"[{low:+.1f}, {high:+.1f}]", "dim"))
+        verdict = Text(judged.verdict.replace("_", " "), style=_STYLES[judged.verdict])
+        table.add_row(Text(grader), *cells, interval, _bar(judged, reach), verdict)
+    parts: list[RenderableType] = [
+        Text(f"first   {told.first.run} · {told.first.candidate} · {told.first.provider}"),
+        Text(f"second  {told.second.run} · {told.second.candidate} · {told.second.provider}"),
+        Text(_power(told), style="dim"),
+        Text(),
+        table,
+        Text(),
+        *(Text(sentence(grader, judged), style=_STYLES[judged.verdict]) for grader, judged in told.verdicts.items()),
+        *(Text(f"Note: {note}", style="yellow") for note in told.notes),
+    ]
+    if told.changed:
+        parts += [Text(), Text(f"{len(told.changed)} items changed, the worst first:")]
+    for item in told.changed[:_SHOWN]:
+        parts.append(Text(f"  line {item.line}  {_short(item.prompt)}", style="dim"))
+        parts.append(Text(f"    first   {_short(item.first)}"))
+        parts.append(Text(f"    second  {_short(item.second)}"))
+    return Group(*parts)
+
+
+def sentence(grader: str, judged: Judged) -> str:
+    """One verdict in words."""
+    points, low, high = (100 * value for value in (judged.difference, *judged.ci95))
+    facts = (
+        f"{points:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}, {judged.n} items, "
+        f"{judged.better} better, {judged.worse} worse, p = {judged.p_adjusted:.2g}"
+    )
+    margin = f"{100 * judged.margin:g} points" if judged.margin is not None else ""
+    match judged.verdict:
+        case "better":
+            said = f"the second is better on {grader}"
+        case "worse":
+            said = f"the second is worse on {grader}"
+        case "not_worse":
+            said = f"the second is not worse on {grader} by more than {margin}"
+        case _:
+            said = f"not enough data on {grader} to tell them apart"
+            if judged.margin is not None:
+                said += f", nor to rule out that the second is worse by {margin}"
+    return f"{said} ({facts})."
+
+
+def as_csv(told: Comparison) -> str:
+    """One line for each grader."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["grader", "first", "second", "difference", "low", "high", "p_adjusted", "verdict", "n"])
+    for grader, judged in told.verdicts.items():
+        means = [side.scores[grader].mean for side in (told.first, told.second)]
+        row = [grader, *means, judged.difference, *judged.ci95, judged.p_adjusted, judged.verdict, judged.n]
+        writer.writerow(row)
+    return out.getvalue()
+
+
+def as_junit(told: Comparison) -> str:
+    """One test case for each grader: it fails when a margin is not met, or when the second is worse."""
+    failed = [judged for judged in told.verdicts.values() if _fails(judged)]
+    suite = ElementTree.Element(
+        "testsuite",
+        name=f"{told.second.run} against {told.first.run}",
+        tests=str(len(told.verdicts)),
+        failures=str(len(failed)),
+    )
+    for grader, judged in told.verdicts.items():
+        case = ElementTree.SubElement(suite, "testcase", classname="ftbridge.comparison", name=grader)
+        if _fails(judged):
+            ElementTree.SubElement(case, "failure", message=sentence(grader, judged))
+    return ElementTree.tostring(suite, encoding="unicode") + "\n"
+
+
+def as_markdown(told: Comparison) -> str:
+    """A table for a pull request."""
+    rows = ["| grader | first | second | difference | verdict |", "|---|---|---|---|---|"]
+    for grader, judged in told.verdicts.items():
+        first, second = (f"{100 * side.scores[grader].mean:.1f} %" for side in (told.first, told.second))
+        low, high = (100 * end for end in judged.ci95)
+        difference = f"{100 * judged.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+        rows.append(f"| {grader} | {first} | {second} | {difference} | {judged.verdict.replace('_', ' ')} |")
+    notes = [f"- {note}" for note in told.notes]
+    sides = [f"`{side.run}` ({side.provider})" for side in (told.second, told.first)]
+    head = f"{sides[0]} against {sides[1]}, {told.items} items"
+    return "\n".join([head, "", *rows, "", *notes]).rstrip() + "\n"
+
+
+def _fails(judged: Judged) -> bool:
+    return judged.margin_met is False or (judged.margin_met is None and judged.verdict == "worse")
+
+
+def _power(told: Comparison) -> str:
+    sees = ", ".join(f"{100 * judged.detectable:.0f} points on {grader}" for grader, judged in told.verdicts.items())
+    return f"{told.items} items show a difference of {sees}, four times in five; smaller ones are often missed."
+
+
+def _bar(judged: Judged, reach: float) -> Text:
+    """The interval on a line from -reach to +reach; | is no difference."""
+    middle = _WIDTH // 2
+    low, at, high = (
+        min(_WIDTH - 1, max(0, middle + round(value / reach * middle)))
+        for value in (judged.ci95[0], judged.difference, judged.ci95[1])
+    )
+    marks = ["·"] * _WIDTH
+    marks[low : high + 1] = ["━"] * (high - low + 1)
+    marks[middle] = "|"
+    marks[at] = "●"
+    return Text("".join(marks), style=_STYLES[judged.verdict])
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 100 else line[:99] + "…"

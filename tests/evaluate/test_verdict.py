@@ -1,0 +1,98 @@
+"""Verdicts on paired scores."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from ftbridge.evaluate.verdict import detectable, holm, judge_pairs, paired_p_value
+
+
+def one(first, second, margin=None):
+    return judge_pairs({"g": first}, {"g": second}, margin)["g"]
+
+
+def binary(both: int, only_first: int, only_second: int, neither: int):
+    first = [1.0] * both + [1.0] * only_first + [0.0] * (only_second + neither)
+    second = [1.0] * both + [0.0] * only_first + [1.0] * only_second + [0.0] * neither
+    return first, second
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "expected"),
+    [(1, 9, 0.021484375), (9, 1, 0.021484375), (0, 5, 0.0625), (0, 6, 0.03125), (5, 5, 1.0), (0, 0, 1.0), (3, 12, 0.03515625)],
+)  # fmt: skip
+def test_mcnemars_exact_test_has_its_tabled_values(only_first, only_second, expected):
+    assert paired_p_value(*binary(20, only_first, only_second, 20)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_sign_flips_of_whole_steps_are_mcnemars_test_and_halves_the_same():
+    first, second = binary(3, 2, 8, 4)
+    halves = [value / 2 for value in first], [value / 2 for value in second]
+    assert paired_p_value(*halves) == pytest.approx(paired_p_value(first, second), abs=1e-12)
+
+
+def test_many_drawn_flips_come_near_the_exact_answer():
+    dice = random.Random(4)
+    first = [dice.random() for _ in range(13)]
+    second = [value + dice.gauss(0.15, 0.3) for value in first]
+    exact = paired_p_value(first, second)
+    drawn = paired_p_value(first * 1, second * 1)
+    assert exact == drawn
+    padded = paired_p_value([*first, 0.5, 0.5], [*second, 0.5 + 1e-9, 0.5 - 1e-9])
+    assert padded == pytest.approx(exact, abs=0.02)
+
+
+def test_holm_is_step_down_and_keeps_the_order():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_better_worse_and_neither():
+    assert one(*binary(30, 1, 15, 14)).verdict == "better"
+    assert one(*binary(30, 15, 1, 14)).verdict == "worse"
+    assert one(*binary(30, 5, 6, 14)).verdict == "not_enough_data"
+
+
+def test_a_margin_turns_no_difference_into_not_worse_when_there_is_enough_data():
+    few, many = binary(40, 2, 2, 6), binary(900, 10, 10, 80)
+    assert one(*few, margin=0.02).verdict == "not_enough_data"
+    assert one(*few, margin=0.02).margin_met is False
+    told = one(*many, margin=0.02)
+    assert (told.verdict, told.margin_met) == ("not_worse", True)
+    assert one(*many, margin=0.2).ci95[0] == told.ci95[0]
+    slightly = one(*binary(900, 30, 10, 60), margin=0.05)
+    assert (slightly.verdict, slightly.difference) == ("not_worse", pytest.approx(-0.02))
+
+
+def test_identical_answers_meet_any_margin_but_zero_width_is_not_claimed():
+    told = one(*binary(50, 0, 0, 50), margin=0.05)
+    assert told.verdict == "not_worse"
+    assert told.ci95[0] < 0 < told.ci95[1]
+    assert one(*binary(5, 0, 0, 5), margin=0.05).verdict == "not_enough_data"
+
+
+def test_several_graders_are_corrected_together():
+    alone = one(*binary(30, 3, 12, 15))
+    assert alone.verdict == "better"
+    scores = {f"g{n}": binary(30, 3, 12, 15) for n in range(4)}
+    told = judge_pairs(
+        {name: pair[0] for name, pair in scores.items()}, {name: pair[1] for name, pair in scores.items()}
+    )
+    assert {judged.verdict for judged in told.values()} == {"not_enough_data"}
+
+
+def test_what_can_be_detected_shrinks_with_the_root_of_the_items():
+    small, large = detectable(*binary(20, 5, 5, 30)), detectable(*binary(80, 20, 20, 120))
+    assert small == pytest.approx(2 * large)
+    assert 0.1 < small < 0.2
+    assert detectable([1.0], [1.0]) == 1.0
+
+
+def test_unequal_or_no_items_are_refused():
+    with pytest.raises(ValueError, match=r"shorter|longer|pairs|argument"):
+        one([1.0, 0.0], [1.0])
+    with pytest.raises(ValueError, match="at least 1"):
+        one([], [])
