@@ -37,9 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--comparisons", type=int, default=4000)
     asked = parser.parse_args()
-    print(
-        "| scores | items | true difference | interval covers | better | worse | false verdicts | higher mean wins, wrongly |"
-    )
+    print("| scores | items | true difference | interval covers | better | worse | false | two means, wrong |")
     print("|---|---|---|---|---|---|---|---|")
     for binary in (True, False):
         for n in (60, 200):

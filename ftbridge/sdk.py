@@ -191,7 +191,7 @@ def compare(
 ) -> Comparison:
     """A paired verdict for each grader: the second run against the first; what `ftbridge compare --json` prints.
 
-    `margin` (0..1) asks whether the second is not worse by more than that: `.ok` answers, nothing is raised. Raises `UsageError`
+    `margin` (0..1) asks whether the second is not worse by more than that: `.ok` answers. Raises `UsageError`
     for runs without answers, and for other test items unless `common`.
     """
     folders = [(run if isinstance(run, Run) else load_run(run))._run for run in (first, second)]
