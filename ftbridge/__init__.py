@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ftbridge.sdk import lint as lint
     from ftbridge.sdk import list_runs as list_runs
     from ftbridge.sdk import load_run as load_run
+    from ftbridge.sdk import plan as plan
     from ftbridge.sdk import run as run
     from ftbridge.spec import JobSpec as JobSpec
 
@@ -35,6 +36,7 @@ _WHERE = {
     "lint": "ftbridge.sdk",
     "list_runs": "ftbridge.sdk",
     "load_run": "ftbridge.sdk",
+    "plan": "ftbridge.sdk",
     "run": "ftbridge.sdk",
 }
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "lint",
     "list_runs",
     "load_run",
+    "plan",
     "run",
 ]
 

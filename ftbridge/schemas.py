@@ -20,6 +20,7 @@ NAMES = (
     "manifest",
     "scenario",
     "comparison",
+    "plan",
 )
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -73,6 +74,10 @@ def _model(name: str) -> type[BaseModel]:
         from ftbridge.data.prepare import Manifest
 
         return Manifest
+    if name == "plan":
+        from ftbridge.planning.plan import Plan
+
+        return Plan
     if name == "comparison":
         from ftbridge.comparison import Comparison
 

@@ -25,6 +25,9 @@ from ftbridge.data.lint.findings import LintReport
 from ftbridge.data.rules.base import Method
 from ftbridge.data.rules.targets import TargetName
 from ftbridge.evaluate.evaluate import Evaluation
+from ftbridge.planning import plan as planning
+from ftbridge.planning.money import load_prices
+from ftbridge.planning.plan import Plan
 from ftbridge.runs import run as folder
 from ftbridge.runs import store
 from ftbridge.spec import JobSpec
@@ -179,6 +182,26 @@ def convert(
         parsed=tuple(parse),
     )
     return convert_file(str(source), str(out), recipe, force=force)
+
+
+def plan(
+    spec: JobSpec | Mapping[str, Any] | str | Path,
+    *,
+    prices: str | Path | None = None,
+    config: str | Path | None = None,
+    gpu_usd_per_hour: float | None = None,
+) -> Plan:
+    """Tokens, money, memory, time, dates and advice for a job, before anything is spent; what `ftbridge plan --json` prints.
+
+    `prices` is a price list, `config` the local model's config.json where it is not on this machine. `.ok` is false when the
+    spec's budget, or the life it asks for, cannot be kept. Raises what `run` would for a bad spec or bad data.
+    """
+    return planning.plan(
+        draft.Draft.of(spec),
+        prices=load_prices(prices),
+        config=Path(config) if config is not None else None,
+        gpu_usd_per_hour=gpu_usd_per_hour,
+    )
 
 
 def compare(

@@ -15,6 +15,7 @@ from ftbridge.errors import FtbridgeError
 COMMANDS = {
     "lint": "Find what is wrong with fine-tuning files.",
     "convert": "Turn any known format into canonical JSON Lines.",
+    "plan": "Tokens, money, memory, time and advice, before anything is spent.",
     "run": "Fine-tune and judge, from spec to verdict.",
     "list": "List runs, newest first.",
     "show": "Show one run, or its trained tokens.",

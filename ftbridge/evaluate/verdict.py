@@ -3,20 +3,21 @@
     scores over the same items ─▶ difference, 95 % interval ─▶ test ─▶ Holm over the graders ─▶ verdict
 
 Better and worse need both: the interval lies on one side of 0, and the test, corrected for the number of graders, says so at
-5 %. So a false one comes in fewer than 1 comparison of 20 (benchmarks/verdicts.py). Items are assumed independent.
+5 %. So a false one comes in fewer than 1 comparison of 20 (benchmarks/verdicts.py). Items that belong together count as one draw:
+they are resampled and flipped together. Clusters are assumed independent.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
-from statistics import NormalDist, pstdev
+from collections.abc import Hashable, Mapping, Sequence
+from statistics import NormalDist
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ftbridge.evaluate.statistics import paired_difference
+from ftbridge.evaluate.statistics import cluster_sums, paired_difference
 
 Verdict = Literal["better", "worse", "not_worse", "not_enough_data"]
 ALPHA = 0.05
@@ -24,7 +25,7 @@ _Z = NormalDist().inv_cdf(1 - ALPHA / 2)
 _POWER = NormalDist().inv_cdf(0.8)
 _FLIPS = 10_000
 _EXACT_FLIPS = 14
-"""Up to so many items that differ, all sign flips are gone through; above, 10,000 drawn ones."""
+"""Up to so many items (or clusters) that differ, all sign flips are gone through; above, 10,000 drawn ones."""
 
 
 class Judged(BaseModel):
@@ -46,45 +47,54 @@ class Judged(BaseModel):
 
 
 def judge_pairs(
-    first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]], margin: float | None = None
+    first: Mapping[str, Sequence[float]],
+    second: Mapping[str, Sequence[float]],
+    margin: float | None = None,
+    clusters: Sequence[Hashable] | None = None,
 ) -> dict[str, Judged]:
-    """A verdict for each grader; element i of both sides is the same item. Raises `ValueError` for unequal lengths or none."""
+    """A verdict for each grader; element i of both sides is the same item, `clusters` names what each item belongs to.
+
+    Raises `ValueError` for unequal lengths or none.
+    """
     pairs = {grader: (first[grader], second[grader]) for grader in first}
-    raw = {grader: paired_p_value(ones, others) for grader, (ones, others) in pairs.items()}
+    raw = {grader: paired_p_value(ones, others, clusters) for grader, (ones, others) in pairs.items()}
     adjusted = dict(zip(raw, holm(list(raw.values())), strict=True))
     return {
-        grader: _judged(ones, others, raw[grader], adjusted[grader], margin) for grader, (ones, others) in pairs.items()
+        grader: _judged(ones, others, raw[grader], adjusted[grader], margin, clusters)
+        for grader, (ones, others) in pairs.items()
     }
 
 
-def paired_p_value(first: Sequence[float], second: Sequence[float]) -> float:
-    """Two-sided p-value of "no difference", item by item.
+def paired_p_value(
+    first: Sequence[float], second: Sequence[float], clusters: Sequence[Hashable] | None = None
+) -> float:
+    """Two-sided p-value of "no difference", item by item, or cluster by cluster.
 
     Scores of 0 and 1: McNemar's test in its exact, binomial form (McNemar 1947, Psychometrika 12:153). Others: a sign-flip
-    permutation test of the mean difference (Fisher 1935), exact up to 14 items that differ, else 10,000 seeded flips with the
-    observed one counted (Phipson and Smyth 2010, so that p is never 0). 1 when no item differs.
+    permutation test of the mean difference (Fisher 1935), exact up to 14 that differ, else 10,000 seeded flips with the
+    observed one counted (Phipson and Smyth 2010, so that p is never 0). 1 when none differs. A cluster's differences are added
+    first and flip as one: under "no difference" the two sides' names could be exchanged for whole clusters only.
     """
-    differences = [b - a for a, b in zip(first, second, strict=True) if a != b]
+    by_item = [b - a for a, b in zip(first, second, strict=True)]
+    differences = [total for total, _ in cluster_sums(by_item, clusters) if total]
     if not differences:
         return 1.0
     if all(abs(difference) == 1 for difference in differences):
         return _binomial(sum(difference > 0 for difference in differences), len(differences))
-    observed = abs(math.fsum(differences)) - 1e-12
-    if len(differences) <= _EXACT_FLIPS:
-        count = 1 << len(differences)
-        hits = sum(
-            abs(math.fsum(d if flips >> place & 1 else -d for place, d in enumerate(differences))) >= observed
-            for flips in range(count)
-        )
-        return hits / count
-    bits = random.Random(0).getrandbits
-    size = len(differences)
     whole = math.fsum(differences)
-    hits = 0
-    for _ in range(_FLIPS):
-        flips = bits(size)
-        hits += abs(whole - 2 * math.fsum(d for place, d in enumerate(differences) if flips >> place & 1)) >= observed
+    observed = abs(whole) - 1e-12
+    size = len(differences)
+    if size <= _EXACT_FLIPS:
+        hits = sum(_flipped(differences, whole, flips) >= observed for flips in range(1 << size))
+        return hits / (1 << size)
+    bits = random.Random(0).getrandbits
+    hits = sum(_flipped(differences, whole, bits(size)) >= observed for _ in range(_FLIPS))
     return (hits + 1) / (_FLIPS + 1)
+
+
+def _flipped(differences: Sequence[float], whole: float, flips: int) -> float:
+    """Size of the sum once the differences at the set bits of `flips` have changed their sign."""
+    return abs(whole - 2 * math.fsum(d for place, d in enumerate(differences) if flips >> place & 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -97,20 +107,29 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def detectable(first: Sequence[float], second: Sequence[float]) -> float:
-    """The difference that a two-sided 5 % test of so many pairs finds with a power of 80 %: (1.96 + 0.84) s / sqrt(n).
+def detectable(first: Sequence[float], second: Sequence[float], clusters: Sequence[Hashable] | None = None) -> float:
+    """The difference that a two-sided 5 % test of so many pairs finds with a power of 80 %: (1.96 + 0.84) standard errors.
 
-    s is the standard deviation of the differences; where all are alike, that of one item in n differing. At most 1.
+    The standard error is that of the mean of the differences, between clusters where items share one; where all differences
+    are alike, that of one item in n differing. At most 1.
     """
     n = len(first)
-    spread = pstdev([b - a for a, b in zip(first, second, strict=True)]) or 1 / math.sqrt(n)
-    return min(1.0, (_Z + _POWER) * spread / math.sqrt(n))
+    differences = [b - a for a, b in zip(first, second, strict=True)]
+    mean = math.fsum(differences) / n
+    residuals = cluster_sums([difference - mean for difference in differences], clusters)
+    error = math.sqrt(math.fsum(total**2 for total, _ in residuals)) / n
+    return min(1.0, (_Z + _POWER) * (error if error > 1e-12 else 1 / n))
 
 
 def _judged(
-    first: Sequence[float], second: Sequence[float], p_value: float, p_adjusted: float, margin: float | None
+    first: Sequence[float],
+    second: Sequence[float],
+    p_value: float,
+    p_adjusted: float,
+    margin: float | None,
+    clusters: Sequence[Hashable] | None,
 ) -> Judged:
-    difference, low, high = paired_difference(second, first)
+    difference, low, high = paired_difference(second, first, clusters)
     met = None if margin is None else low > -margin or (margin == 0 and low >= 0)
     verdict: Verdict = "not_enough_data"
     if p_adjusted < ALPHA and low > 0:
@@ -127,7 +146,7 @@ def _judged(
         p_adjusted=p_adjusted,
         margin=margin,
         margin_met=met,
-        detectable=detectable(first, second),
+        detectable=detectable(first, second, clusters),
         n=len(first),
         better=sum(b > a for a, b in zip(first, second, strict=True)),
         worse=sum(b < a for a, b in zip(first, second, strict=True)),

@@ -10,9 +10,9 @@ from ftbridge.errors import FtbridgeError, ModelUnavailable
 from ftbridge.evaluate.candidates import Candidate, plain
 from ftbridge.evaluate.evaluate import answer, check, json_schema, judge, read_predictions, scores
 from ftbridge.evaluate.items import load_items
+from ftbridge.grader_schema import StringCheckGrader
 from ftbridge.graders import GraderError
 from ftbridge.providers.base import Completion
-from ftbridge.spec import StringCheckGrader
 
 BASE, TUNED = Candidate("base", plain), Candidate("tuned", plain)
 ZERO_SHOT = Candidate("zero_shot", plain, shares="base")

@@ -1,0 +1,47 @@
+"""`ftbridge plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ftbridge.cli.options import as_json, talkative
+from ftbridge.draft import Draft
+from ftbridge.errors import GateNotMet
+from ftbridge.planning.money import load_prices
+from ftbridge.planning.plan import plan
+
+
+@click.command(help="Tokens, money, memory, time, dates and advice, before anything is spent.")
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a spec field.")
+@click.option("--prices", type=click.Path(path_type=Path), help="A price list of your own [FTBRIDGE_PRICES].")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="The local model's config.json, where it is not here yet."
+)
+@click.option("--gpu-usd-per-hour", type=click.FloatRange(min=0, min_open=True), help="What a card costs an hour.")
+@click.option("--fields", is_flag=True, help="How every field of the spec fares on both sides.")
+@as_json
+@talkative
+def command(
+    spec: Path,
+    overrides: tuple[str, ...],
+    prices: Path | None,
+    config: Path | None,
+    gpu_usd_per_hour: float | None,
+    fields: bool,
+    as_json: bool,
+) -> None:
+    """Reckon, print, and exit 4 when the spec's budget or the model's life cannot be kept."""
+    told = plan(Draft.of(spec, overrides), prices=load_prices(prices), config=config, gpu_usd_per_hour=gpu_usd_per_hour)
+    if as_json:
+        click.echo(told.model_dump_json(indent=2))
+    else:
+        from rich.console import Console
+
+        from ftbridge.report.plan import plan_view
+
+        Console(highlight=False).print(plan_view(told, fields=fields))
+    if not told.ok:
+        raise GateNotMet(" ".join(gate.message for gate in told.gates), hint="Raise the limit, or ask for less.")

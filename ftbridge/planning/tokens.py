@@ -1,0 +1,76 @@
+"""Tokens of prepared data: those read, and those the loss falls on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ftbridge.data.tokens import count_texts, example_texts
+from ftbridge.evaluate.items import Item
+
+
+class SplitTokens(BaseModel):
+    """One split, counted in the managed model's own vocabulary."""
+
+    model_config = ConfigDict(frozen=True)
+
+    examples: int
+    tokens: int
+    trained: int = Field(description="In assistant messages of weight 1: where the loss falls.")
+    longest: int
+    over_limit: int = Field(
+        description="Examples longer than the model reads: cut at the end by OpenAI, without an error."
+    )
+
+
+def split_tokens(path: Path, encoding: str, limit: int | None) -> SplitTokens:
+    """Count one canonical split. By the cookbook's arithmetic (`ftbridge.data.tokens`)."""
+    fixed, texts, counts, trained = [], [], [], []
+    for line in path.read_bytes().split(b"\n"):
+        if not line.strip():
+            continue
+        document = json.loads(line)
+        messages = _messages(document)
+        size, said = example_texts(messages, document.get("input") or document)
+        answers = [m for m in messages if m.get("role") == "assistant" and m.get("weight") != 0]
+        answer_size, answer_said = example_texts(answers, {})
+        fixed.append((size, len(said)))
+        trained.append((answer_size if answers else 0, len(answer_said)))
+        texts += [*said, *answer_said]
+    numbers = iter(count_texts(texts, encoding))
+    answer_counts = []
+    for (size, n), (answer_size, m) in zip(fixed, trained, strict=True):
+        counts.append(size + sum(next(numbers) for _ in range(n)))
+        answer_counts.append(answer_size + sum(next(numbers) for _ in range(m)))
+    return SplitTokens(
+        examples=len(counts),
+        tokens=sum(counts),
+        trained=sum(answer_counts),
+        longest=max(counts, default=0),
+        over_limit=sum(count > limit for count in counts) if limit else 0,
+    )
+
+
+def prompt_tokens(items: Sequence[Item], encoding: str) -> tuple[int, int]:
+    """Tokens of all prompts, and of all reference answers."""
+    texts = [" ".join(message.text for message in item.prompt) for item in items]
+    answers = [str(item.fields.get("reference", "")) for item in items]
+    counts = count_texts([*texts, *answers], encoding)
+    fixed = sum(3 * len(item.prompt) + 3 for item in items)
+    return sum(counts[: len(items)]) + fixed, sum(counts[len(items) :])
+
+
+def _messages(document: dict[str, object]) -> list[dict[str, object]]:
+    """The messages of a line of any method; both answers of a preference are read."""
+    holder = document.get("input")
+    found: list[object] = list(_list(holder.get("messages") if isinstance(holder, dict) else document.get("messages")))
+    for key in ("preferred_output", "non_preferred_output"):
+        found += _list(document.get(key))
+    return [message for message in found if isinstance(message, dict)]
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []

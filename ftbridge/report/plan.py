@@ -1,0 +1,147 @@
+"""A plan for the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ftbridge.planning.plan import Local, Managed, Plan
+
+_OUTCOMES = {"exact": "green", "translated": "cyan", "approximated": "yellow", "refused": "bold red", "unused": "dim"}
+
+
+def plan_view(told: Plan, *, fields: bool = False) -> RenderableType:
+    """Data, each side, dates, advice; with `fields` also how every field of the spec fares on both sides."""
+    parts: list[RenderableType] = [_data(told), Text()]
+    if told.openai is not None:
+        parts += [_managed(told.openai), Text()]
+    if told.local is not None:
+        parts += [_local(told.local), Text()]
+    if fields:
+        parts += [_fields(told), Text()]
+    for piece in told.advice:
+        style = "yellow" if piece.level == "warning" else ""
+        parts.append(Text.assemble((f"{piece.level}: ", style), piece.text, (f" ({piece.evidence})", "dim")))
+    parts += [Text(f"not met: {gate.message}", style="bold red") for gate in told.gates]
+    return Group(*parts)
+
+
+def _data(told: Plan) -> Table:
+    table = _grid("split", "examples", "tokens", "trained", "longest")
+    for name, split in told.splits.items():
+        cells = (split.examples, split.tokens, split.trained, split.longest)
+        table.add_row(name, *(f"{value:,}" for value in cells))
+    train = told.splits["train"]
+    table.add_row("", "", "", "", "")
+    table.add_row(f"{told.epochs} epochs", f"{told.steps:,} steps", f"{train.tokens * told.epochs:,}", "", "")
+    return table
+
+
+def _managed(side: Managed) -> Table:
+    table = _facts(f"openai: {side.model}" + (f" at {side.target}" if side.target != "openai" else ""))
+    money = side.money
+    table.add_row("training", _usd(money.training))
+    table.add_row("evaluation", _span(money.evaluation))
+    table.add_row("together", Text(_span(money.total), style="bold"))
+    if money.serving_per_million is not None:
+        read, written = money.serving_per_million
+        table.add_row("serving", f"${read:g} a million tokens read, ${written:g} written")
+    if money.batch_saves:
+        table.add_row("openai.batch", f"would take off up to {_usd(money.batch_saves)}")
+    table.add_row("prices of", f"{money.prices_as_of}, {money.age_days} days old")
+    if side.stops is not None:
+        days = side.days_left or 0
+        left = f"in {days} days" if days >= 0 else f"{-days} days ago"
+        table.add_row("stops", Text(f"{side.stops}, {left}: the base model and all tuned from it", style="yellow"))
+    if side.no_new_jobs is not None:
+        table.add_row("no new jobs", f"from {side.no_new_jobs}")
+    for note in money.notes:
+        table.add_row("note", Text(note, style="yellow"))
+    return table
+
+
+def _local(side: Local) -> Table:
+    size = f", {side.parameters / 1e9:.2f} billion parameters" if side.parameters else ""
+    table = _facts(f"local: {side.model}{size}, weights {side.quantization}")
+    if side.memory is not None:
+        told = side.memory
+        named = {
+            "weights": told.weights,
+            "trained": told.trained,
+            "activations": told.activations,
+            "logits": told.logits,
+        }
+        parts = ", ".join(f"{name} {_gb(size)}" for name, size in named.items())
+        table.add_row("memory", f"about {_gb(told.total)} on a card, passes of {told.pass_tokens:,} tokens ({parts})")
+        fits = [fit for fit in side.cards if fit.pass_tokens]
+        if fits:
+            first = fits[0]
+            table.add_row("fits", f"{first.card} and larger; passes of {first.pass_tokens:,} tokens there")
+        else:
+            table.add_row("fits", Text("no single card of the list", style="bold red"))
+    if side.pace.hours is not None:
+        table.add_row("time", f"{_hours(side.pace.hours[0])} to {_hours(side.pace.hours[1])}")
+    table.add_row("" if side.pace.hours else "time", Text(side.pace.source, style="dim"))
+    if side.usd is not None:
+        table.add_row("cost", _span(side.usd))
+    if side.break_even_tokens is not None:
+        table.add_row(
+            "break-even", f"a card of your own serves cheaper above {side.break_even_tokens:,} tokens a month"
+        )
+    for note in side.notes:
+        table.add_row("note", Text(note, style="dim"))
+    return table
+
+
+def _fields(told: Plan) -> Table:
+    """Both sides beside each other, what is exact or unused on both left out."""
+    table = _grid("field", *told.lowering)
+    by_side = [{report.field: report for report in lowering.fields} for lowering in told.lowering.values()]
+    for field in by_side[0]:
+        reports = [side.get(field) for side in by_side]
+        if all(report is None or (report.outcome in ("exact", "unused") and not report.how) for report in reports):
+            continue
+        cells = [
+            Text.assemble((report.outcome, _OUTCOMES[report.outcome]), f" {report.how}") if report else Text("")
+            for report in reports
+        ]
+        table.add_row(field, *cells)
+    return table
+
+
+def _grid(*headings: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for place, heading in enumerate(headings):
+        numbers = place and headings[0] == "split"
+        table.add_column(heading, justify="right" if numbers else "left", overflow="fold")
+    return table
+
+
+def _facts(title: str) -> Table:
+    table = Table(
+        box=None, padding=(0, 2, 0, 0), show_header=False, title=Text(title, style="bold"), title_justify="left"
+    )
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+def _usd(value: float | None) -> str:
+    return "not known" if value is None else f"${value:,.2f}"
+
+
+def _span(span: tuple[float, float] | None) -> str:
+    if span is None:
+        return "not known"
+    return _usd(span[0]) if f"{span[0]:.2f}" == f"{span[1]:.2f}" else f"{_usd(span[0])} to {_usd(span[1])}"
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def _hours(hours: float) -> str:
+    if hours < 1 / 60:
+        return f"{hours * 3600:.0f} s"
+    return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h"
