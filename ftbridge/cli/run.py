@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -25,6 +26,7 @@ from ftbridge.runs.run import Run
 @click.option("--dry-run", is_flag=True, help="Settle and lower everything; train nothing.")
 @click.option("--detach", is_flag=True, help="Work in the background; print the run id.")
 @click.option("--no-lint", is_flag=True, help="Start even if the data has lint errors.")
+@click.option("--record", is_flag=True, help="Keep the HTTP exchange with a service, keys removed, in the run folder.")
 @click.option("--yes", is_flag=True, help="Do not ask before spending. Local training spends nothing.")
 @as_json
 @talkative
@@ -37,10 +39,13 @@ def command(
     dry_run: bool,
     detach: bool,
     no_lint: bool,
+    record: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
     """Fine-tune and judge, from spec to verdict."""
+    if record:
+        os.environ["FTBRIDGE_RECORD"] = "1"
     del yes
     drafted = draft.Draft.of(spec, [*overrides, *([f"fallback={fall_back}"] if fall_back else [])])
     if dry_run:

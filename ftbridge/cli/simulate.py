@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from ftbridge.cli.options import talkative
+from ftbridge.cli.options import print_json, talkative, verbosity
 from ftbridge.cli.serve import require_server, start
+from ftbridge.errors import UsageError
 
 
 @click.command(help="OpenAI's dialect with a scripted engine and faults on order.")
@@ -20,6 +21,7 @@ from ftbridge.cli.serve import require_server, start
     type=click.Path(path_type=Path),
     help="A scenario in YAML or JSON; else a faultless service.",
 )
+@click.option("--replay", type=click.Path(path_type=Path), help="Answer from a run's recorded exchange.jsonl instead.")
 @click.option("--seed", type=int, help="Draws chances and ids; the scenario's own unless given.")
 @click.option(
     "--speed", type=click.FloatRange(min=0, min_open=True), help="How fast jobs run; 1 is a few seconds each."
@@ -33,6 +35,7 @@ from ftbridge.cli.serve import require_server, start
 @talkative
 def command(
     scenario: Path | None,
+    replay: Path | None,
     seed: int | None,
     speed: float | None,
     host: str,
@@ -42,6 +45,9 @@ def command(
 ) -> None:
     """Simulate until Ctrl-C."""
     require_server()
+    if replay is not None:
+        _replay(replay, host, port, as_json)
+        return
     from ftbridge import server
     from ftbridge.server.scripted.scenario import Scenario, load
 
@@ -54,3 +60,20 @@ def command(
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ftbridge-simulator-")))
         place.mkdir(parents=True, exist_ok=True)
         start(server.simulated(chosen, place.resolve()), host, port, place.resolve(), as_json, told)
+
+
+def _replay(path: Path, host: str, port: int, as_json: bool) -> None:
+    """Play a recording until Ctrl-C. Loopback only: a recording asks for no key."""
+    from ftbridge.server import network
+    from ftbridge.server.replay import Exchange, replaying
+
+    if not network.is_loopback(host):
+        raise UsageError("a recording is played on loopback only.", hint="Leave --host out.")
+    exchange = Exchange(path)
+    listening = network.bind(host, port)
+    address = network.address_of(listening)
+    if as_json:
+        print_json({"base_url": f"{address}/v1", "recording": str(path)})
+    if verbosity() >= 0:
+        click.echo(f"playing {exchange.requests} answers of {path} at {address}/v1; Ctrl-C stops", err=True)
+    network.serve(replaying(exchange), listening)

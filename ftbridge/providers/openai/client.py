@@ -15,6 +15,7 @@ from ftbridge.errors import UsageError
 from ftbridge.files import home, sha256_bytes
 from ftbridge.providers.openai.errors import keep_secret
 from ftbridge.providers.openai.ledger import Ledger
+from ftbridge.providers.openai.recording import NAME, SWITCH, recorder
 from ftbridge.providers.openai.request import OpenAIRequest
 from ftbridge.providers.openai.targets import Target
 
@@ -34,6 +35,8 @@ class Connection:
 
     request: OpenAIRequest
     base_url: str
+    exchange: Path | None = None
+    """Where the HTTP exchange is recorded, if it is."""
 
     @property
     def target(self) -> Target:
@@ -49,10 +52,12 @@ class Connection:
     @cached_property
     def client(self) -> OpenAI:
         """The SDK's client. It never retries by itself: a repeated POST may be a second paid job."""
-        from openai import AzureOpenAI, OpenAI
+        from openai import AzureOpenAI, DefaultHttpxClient, OpenAI
 
         key = key_of(self.target)
         told: dict[str, Any] = {"api_key": key, "max_retries": 0, "timeout": TIMEOUT}
+        if self.exchange is not None:
+            told["http_client"] = DefaultHttpxClient(event_hooks={"response": [recorder(self.exchange)]})
         if self.request.api_version is not None and self.target.name == "azure":
             return AzureOpenAI(azure_endpoint=self.base_url, api_version=self.request.api_version, **told)
         if self.target.name == "azure":
@@ -81,13 +86,19 @@ def connect(request: OpenAIRequest, folder: Path) -> Connection:
     ledger = Ledger(folder)
     known = ledger.last("service")
     if known is not None:
-        return Connection(request, str(known.data["base_url"]))
+        return Connection(request, str(known.data["base_url"]), _exchange(folder))
     address = request.base_url
     if address is None and request.target == "openai":
         address = os.environ.get("OPENAI_BASE_URL") or None
     address = checked(address or request.service.base_url or "")
     ledger.append("service", target=request.target, base_url=address)
-    return Connection(request, address)
+    return Connection(request, address, _exchange(folder))
+
+
+def _exchange(folder: Path) -> Path | None:
+    """The run's recording: begun when it is switched on, and gone on with ever after."""
+    path = folder / "openai" / NAME
+    return path if path.exists() or os.environ.get(SWITCH, "") not in ("", "0") else None
 
 
 def checked(address: str) -> str:

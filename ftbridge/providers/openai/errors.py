@@ -60,12 +60,16 @@ def keep_secret(value: str) -> None:
 
 def clean(text: object) -> str:
     """Text without keys, whoever put them there, on one line and not too long."""
-    told = str(text)
+    told = " ".join(without_secrets(str(text)).split())
+    return told if len(told) <= _LONGEST else told[: _LONGEST - 1] + "…"
+
+
+def without_secrets(text: str) -> str:
+    """Text without keys: those that are known here, and whatever looks like one."""
     for secret in {*_secrets, *(os.environ.get(name, "") for name in _KEY_VARIABLES)}:
         if len(secret) >= 4:
-            told = told.replace(secret, "[key]")
-    told = " ".join(_SECRET.sub("[key]", told).split())
-    return told if len(told) <= _LONGEST else told[: _LONGEST - 1] + "…"
+            text = text.replace(secret, "[key]")
+    return _SECRET.sub("[key]", text)
 
 
 def fault_of(error: Exception) -> Fault:
