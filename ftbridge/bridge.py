@@ -440,7 +440,8 @@ class _Life:
         predictions: dict[str, Sequence[Prediction]] = {
             candidate.name: read_predictions(self.run.predictions(candidate.name)) for candidate in self.candidates()
         }
-        evaluation = judge(self.items, predictions, self.spec.evaluation.graders)
+        asked = self.spec.evaluation
+        evaluation = judge(self.items, predictions, asked.graders, margin=asked.margin)
         if (origin := self.state.continues) is not None:
             told = (
                 f"These results come from {self.state.provider}: {origin['provider']} ({origin['run']}) did not do it."

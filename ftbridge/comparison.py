@@ -12,9 +12,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.errors import UsageError
-from ftbridge.evaluate.evaluate import Prediction, Score, read_predictions, results
+from ftbridge.evaluate.evaluate import Prediction, Score, read_predictions, results, score_of
 from ftbridge.evaluate.items import Item, load_items
-from ftbridge.evaluate.statistics import mean_interval
 from ftbridge.evaluate.verdict import Judged, judge_pairs
 from ftbridge.grader_schema import Grader
 from ftbridge.graders import score
@@ -82,7 +81,8 @@ def compare(
         raise UsageError("both sides are the same run and candidate.", hint="Name another with --candidate.")
     margin = second.spec().evaluation.margin if margin is None else margin
     scored = [_scored(items, answers, graders) for answers in told]
-    verdicts = judge_pairs(scored[0], scored[1], margin)
+    clusters = [item.cluster or item.key for item in items]
+    verdicts = judge_pairs(scored[0], scored[1], margin, clusters)
     digests = [_digest(run) for run in (first, second)]
     if digests[0] != digests[1]:
         notes.append("They were not trained on the same bytes.")
@@ -90,8 +90,8 @@ def compare(
         items=len(items),
         margin=margin,
         ok=all(judged.margin_met is not False for judged in verdicts.values()),
-        first=_side(first, candidates[0], scored[0], digests[0]),
-        second=_side(second, candidates[1], scored[1], digests[1]),
+        first=_side(first, candidates[0], scored[0], clusters, digests[0]),
+        second=_side(second, candidates[1], scored[1], clusters, digests[1]),
         verdicts=verdicts,
         changed=_changed(items, told, scored),
         notes=notes,
@@ -149,12 +149,11 @@ def _scored(items: Sequence[Item], answers: Sequence[Prediction], graders: Seque
     return {grader.name: [score(grader, result) for result in graded[grader.name]] for grader in graders}
 
 
-def _side(run: Run, candidate: str, scored: dict[str, list[float]], digest: str | None) -> Side:
+def _side(
+    run: Run, candidate: str, scored: dict[str, list[float]], clusters: Sequence[str], digest: str | None
+) -> Side:
     state = run.state()
-    scores = {}
-    for grader, values in scored.items():
-        mean, low, high = mean_interval(values)
-        scores[grader] = Score(mean=mean, ci95=(low, high), n=len(values))
+    scores = {grader: score_of(values, clusters) for grader, values in scored.items()}
     model = state.tuned["id"] if state.tuned and candidate == "tuned" else None
     return Side(
         run=run.id, provider=state.provider, candidate=candidate, model=model, train_sha256=digest, scores=scores

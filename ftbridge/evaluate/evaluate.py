@@ -22,6 +22,7 @@ from ftbridge.errors import FtbridgeError, ModelUnavailable
 from ftbridge.evaluate.candidates import Candidate
 from ftbridge.evaluate.items import Item
 from ftbridge.evaluate.statistics import mean_interval, paired_difference, wilson
+from ftbridge.evaluate.verdict import Judged, judge_pairs
 from ftbridge.files import disk_full_is_an_error, sha256_bytes
 from ftbridge.grader_schema import Grader, ScoreModelGrader
 from ftbridge.providers.base import Prompt, Sampler
@@ -76,6 +77,9 @@ class Evaluation(_Document):
     candidates: dict[str, dict[str, Score]] = Field(description="Score by candidate and grader.")
     paired: dict[str, dict[str, Difference]] = Field(
         default={}, description='Difference by pair ("tuned-base": tuned minus base) and grader.'
+    )
+    verdicts: dict[str, dict[str, Judged]] = Field(
+        default={}, description='Verdict by pair ("tuned-base": tuned against base) and grader.'
     )
     notes: list[str] = Field(default=[], description="What a reader of these figures should know.")
 
@@ -174,25 +178,40 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 
 def judge(
-    items: Sequence[Item], predictions: Mapping[str, Sequence[Prediction]], graders: Sequence[Grader]
+    items: Sequence[Item],
+    predictions: Mapping[str, Sequence[Prediction]],
+    graders: Sequence[Grader],
+    *,
+    margin: float | None = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
 ) -> Evaluation:
-    """Score every candidate's answers to the same items, and compare tuned with each other candidate item by item.
+    """Score every candidate's answers to the same items, and compare them in pairs, item by item.
 
-    An answer that a grader cannot grade scores 0, and a note tells how many and why. Raises `FtbridgeError` when a candidate
-    has not answered every item, `GraderError` for a grader that can grade nothing, `ValueError` without items.
+    `pairs` are candidates of which the first is judged against the second; tuned against each other one where not told.
+    `margin` (0..1) is how much worse still counts as not worse. An answer that a grader cannot grade scores 0, and a note tells
+    how many and why. Raises `FtbridgeError` when a candidate has not answered every item, `GraderError` for a grader that can
+    grade nothing, `ValueError` without items.
     """
     graded = results(items, predictions, graders)
     scored = _scores(graded, graders)
-    pairs = [("tuned", other) for other in scored if other != "tuned"] if "tuned" in scored else []
+    clusters = [item.cluster or item.key for item in items]
+    if pairs is None:
+        pairs = [("tuned", other) for other in scored if other != "tuned"] if "tuned" in scored else []
     return Evaluation(
         items=len(items),
         graders=[grader.name for grader in graders],
-        candidates={name: {grader: _score(values) for grader, values in by.items()} for name, by in scored.items()},
+        candidates={
+            name: {grader: score_of(values, clusters) for grader, values in by.items()} for name, by in scored.items()
+        },
         paired={
             f"{first}-{second}": {
-                grader: _difference(values, scored[second][grader]) for grader, values in scored[first].items()
+                grader: _difference(values, scored[second][grader], clusters)
+                for grader, values in scored[first].items()
             }
             for first, second in pairs
+        },
+        verdicts={
+            f"{first}-{second}": judge_pairs(scored[second], scored[first], margin, clusters) for first, second in pairs
         },
         notes=[*_notes(items, predictions, graders), *_grading_notes(graded, graders)],
     )
@@ -235,13 +254,14 @@ def _scores(graded: Results, graders: Sequence[Grader]) -> dict[str, dict[str, l
     }
 
 
-def _score(values: Sequence[float]) -> Score:
-    mean, low, high = mean_interval(values)
+def score_of(values: Sequence[float], clusters: Sequence[str]) -> Score:
+    """The mean of a candidate's scores and its interval; `clusters` names what each item belongs to."""
+    mean, low, high = mean_interval(values, clusters)
     return Score(mean=mean, ci95=(low, high), n=len(values))
 
 
-def _difference(first: Sequence[float], second: Sequence[float]) -> Difference:
-    difference, low, high = paired_difference(first, second)
+def _difference(first: Sequence[float], second: Sequence[float], clusters: Sequence[str]) -> Difference:
+    difference, low, high = paired_difference(first, second, clusters)
     better = sum(a > b for a, b in zip(first, second, strict=True))
     worse = sum(a < b for a, b in zip(first, second, strict=True))
     n = len(first)
@@ -256,6 +276,9 @@ def _notes(
         low, high = wilson(len(items) / 2, len(items))
         count = "1 item is" if len(items) == 1 else f"{len(items)} items are"
         notes.append(f"{count} few: an interval on so few spans up to {100 * (high - low):.0f} points.")
+    clusters = len({item.cluster or item.key for item in items})
+    if clusters < len(items):
+        notes.append(f"{len(items)} items are {clusters} conversations or clusters; intervals and tests count those.")
     keys = {item.key for item in items}
     for name, told in predictions.items():
         answered = {prediction.key: prediction.finish_reason for prediction in told if prediction.key in keys}

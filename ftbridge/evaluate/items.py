@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ class Item:
     """One test example, seen by the judge.
 
     `key` names it by content and place: 16 hex digits of the SHA-256 of its canonical line, and `index`, its place in
-    the split from 0. `prompt` is every message before the last; `fields` is what graders see as `item`.
+    the split from 0. `prompt` is every message before the last; `fields` is what graders see as `item`. Items of the same
+    `cluster` belong together: they count as one draw in intervals and tests.
     """
 
     key: str
@@ -26,6 +27,7 @@ class Item:
     prompt: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...]
     fields: Mapping[str, Any]
+    cluster: str = ""
 
     @property
     def line(self) -> int:
@@ -34,8 +36,18 @@ class Item:
 
 
 def load_items(path: Path) -> list[Item]:
-    """The items of a canonical JSONL file, in order. Raises `DataError` naming a bad line, `UsageError` for no file."""
-    return [_item(index, line, parse_line(line, path, index + 1)) for index, line in enumerate(read_lines(path))]
+    """The items of a canonical JSONL file, in order. Raises `DataError` naming a bad line, `UsageError` for no file.
+
+    Items belong together that have the same `cluster` key, the same prompt, or of which one goes on with the other: its
+    prompt begins with all of the other's messages, as when each turn of a conversation is a line of its own.
+    """
+    lines = read_lines(path)
+    examples = [parse_line(line, path, index + 1) for index, line in enumerate(lines)]
+    clusters = _clusters(examples)
+    return [
+        _item(index, line, example, cluster)
+        for index, (line, example, cluster) in enumerate(zip(lines, examples, clusters, strict=True))
+    ]
 
 
 def read_lines(path: Path) -> list[bytes]:
@@ -72,13 +84,47 @@ def reference(answer: Message) -> str:
     return json.dumps(told, ensure_ascii=False) if told else answer.text
 
 
-def _item(index: int, line: bytes, example: ChatExample) -> Item:
+def _clusters(examples: Sequence[ChatExample]) -> list[str]:
+    """A name for what each example belongs to: the number of the first example of its cluster."""
+    parent = list(range(len(examples)))
+
+    def root(place: int) -> int:
+        while parent[place] != place:
+            parent[place] = place = parent[parent[place]]
+        return place
+
+    seen: dict[str, int] = {}
+    beginnings = [_beginnings(example.messages) for example in examples]
+    ends = {told[-1]: place for place, told in enumerate(beginnings)}
+    for place, (example, told) in enumerate(zip(examples, beginnings, strict=True)):
+        names = [f"prompt {told[-2]}"]
+        if (cluster := example.extra.get("cluster")) is not None:
+            names.append(f"cluster {json.dumps(cluster, sort_keys=True)}")
+        others = [seen.setdefault(name, place) for name in names]
+        others += [ends[beginning] for beginning in told[:-1] if beginning in ends]
+        for other in others:
+            low, high = sorted((root(place), root(other)))
+            parent[high] = low
+    return [str(root(place)) for place in range(len(examples))]
+
+
+def _beginnings(messages: Sequence[Message]) -> list[str]:
+    """A hash of the first 0, 1, 2, … messages."""
+    told = [""]
+    for message in messages:
+        said = message.model_dump_json(exclude={"weight"}, exclude_none=True)
+        told.append(sha256_bytes(f"{told[-1]}{said}".encode()))
+    return told
+
+
+def _item(index: int, line: bytes, example: ChatExample, cluster: str) -> Item:
     return Item(
         key=f"{sha256_bytes(line)[:16]}-{index}",
         index=index,
         prompt=tuple(without_weight(message) for message in example.prompt),
         tools=tuple(example.tools or ()),
         fields={"reference": reference(example.answer), **example.extra},
+        cluster=cluster,
     )
 
 

@@ -3,8 +3,8 @@
     scores over the same items ─▶ difference, 95 % interval ─▶ test ─▶ Holm over the graders ─▶ verdict
 
 Better and worse need both: the interval lies on one side of 0, and the test, corrected for the number of graders, says so at
-5 %. So a false one comes in fewer than 1 comparison of 20 (benchmarks/verdicts.py). Items that belong together count as one draw:
-they are resampled and flipped together. Clusters are assumed independent.
+5 %. So a false one comes in fewer than 1 comparison of 20 (benchmarks/verdicts.py). Items that belong together count as one
+draw: they are resampled and flipped together. Clusters are assumed independent.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _EXACT_FLIPS = 14
 
 
 class Judged(BaseModel):
-    """The second against the first on one grader. Differences are second minus first, -1 to 1."""
+    """A candidate against another, the baseline, on one grader. Differences are candidate minus baseline, -1 to 1."""
 
     model_config = ConfigDict(frozen=True)
 
     verdict: Verdict = Field(description="better, worse, not_worse (by more than the margin), or not_enough_data.")
-    difference: float = Field(description="Mean of the second minus mean of the first.")
+    difference: float = Field(description="Mean of the candidate minus mean of the baseline.")
     ci95: tuple[float, float] = Field(description="95 % interval of the difference, paired over the items.")
     p_value: float = Field(description="Two-sided: exact McNemar for scores of 0 and 1, sign flips for others.")
     p_adjusted: float = Field(description="The same after Holm's correction over the graders.")
@@ -42,8 +42,8 @@ class Judged(BaseModel):
     margin_met: bool | None = Field(description="Whether the interval lies above -margin; null without a margin.")
     detectable: float = Field(description="Smallest difference that this many items show 4 times in 5.")
     n: int = Field(description="Items.")
-    better: int = Field(description="Items on which the second scores higher.")
-    worse: int = Field(description="Items on which the second scores lower.")
+    better: int = Field(description="Items on which the candidate scores higher.")
+    worse: int = Field(description="Items on which the candidate scores lower.")
 
 
 def judge_pairs(

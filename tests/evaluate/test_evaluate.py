@@ -232,6 +232,17 @@ def test_tuned_is_compared_with_every_other_candidate(items, tmp_path):
     assert _judged(items, tmp_path, [_grader()], base=str.upper).paired == {}
 
 
+def test_every_pair_has_a_verdict_with_the_margin(items, tmp_path):
+    evaluation = _judged(items, tmp_path, [_grader()], base=str.upper, tuned=right)
+    verdict = evaluation.verdicts["tuned-base"]["exact"]
+    assert (verdict.verdict, verdict.better, verdict.margin) == ("better", 10, None)
+    predictions = {name: read_predictions(tmp_path / f"{name}.jsonl") for name in ("base", "tuned")}
+    turned = judge(items, predictions, [_grader()], margin=0.02, pairs=[("base", "tuned")])
+    assert list(turned.verdicts) == ["base-tuned"]
+    assert turned.verdicts["base-tuned"]["exact"].verdict == "worse"
+    assert turned.verdicts["base-tuned"]["exact"].margin_met is False
+
+
 def test_scores_follow_the_items_whatever_the_order_of_the_answers(items, tmp_path):
     predictions = _ask(items, RuleSampler(lambda q: "a3" if q in ("q3", "q4") else "?"), tmp_path / "base.jsonl")
     scored = scores(items, {"base": predictions[::-1]}, [_grader()])

@@ -100,3 +100,22 @@ def test_a_bad_line_is_named(tmp_path, line):
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(DataError, match=r"test\.jsonl:2 "):
         load_items(path)
+
+
+def test_lines_of_one_conversation_belong_together(tmp_path):
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    more = [{"role": "user", "content": "And now?"}, {"role": "assistant", "content": "Now this."}]
+    end = [{"role": "user", "content": "Bye"}, {"role": "assistant", "content": "Bye."}]
+    other = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Good day."}, *more]
+    told = [
+        {"messages": [*turns, *more, *end]},
+        {"messages": end},
+        {"messages": turns},
+        {"messages": other},
+        {"messages": [{"role": "user", "content": "a"}, end[1]], "cluster": "x"},
+        {"messages": [{"role": "user", "content": "b"}, end[1]], "cluster": "x"},
+        {"messages": [end[0], {"role": "assistant", "content": "See you."}]},
+    ]
+    path = tmp_path / "test.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in told))
+    assert [item.cluster for item in load_items(path)] == ["0", "1", "0", "3", "4", "4", "1"]

@@ -121,3 +121,47 @@ def test_the_paired_interval_holds_the_true_difference_about_95_times_in_100(cha
         _, low, high = paired_difference(first, second)
         held += low <= chances[1] - chances[2] <= high
     assert 0.92 <= held / 2000 <= 0.985
+
+
+def test_items_that_belong_together_widen_the_interval_and_order_does_not_matter():
+    first = [1.0, 1.0, 0.0, 0.0, 1.0, 1.0] * 10
+    second = [0.0, 0.0, 0.0, 0.0, 1.0, 1.0] * 10
+    apart, pairs = list(range(60)), [place // 2 for place in range(60)]
+    assert paired_difference(first, second, apart) == paired_difference(first, second)
+    alone, together = paired_difference(first, second), paired_difference(first, second, pairs)
+    assert together[0] == alone[0]
+    assert together[2] - together[1] > 1.2 * (alone[2] - alone[1])
+    order = random.Random(3).sample(range(60), 60)
+    shuffled = [[side[place] for place in order] for side in (first, second, pairs)]
+    assert paired_difference(*shuffled) == pytest.approx(together)
+    assert paired_difference(first, second, [0] * 60)[1:] == (-1.0, 1.0)
+
+
+def test_the_cluster_interval_holds_the_truth_where_the_plain_one_does_not():
+    draw = random.Random(17)
+    held = alone = 0
+    for round in range(100):
+        first, second, clusters = [], [], []
+        for cluster in range(15):
+            shift = draw.gauss(0.1, 0.15)
+            for _ in range(3):
+                first.append(0.5)
+                second.append(0.5 + shift + draw.gauss(0, 0.05))
+                clusters.append(cluster)
+        _, low, high = paired_difference(second, first, clusters)
+        held += low <= 0.1 <= high
+        if round % 4 == 0:
+            _, low, high = paired_difference(second, first)
+            alone += low <= 0.1 <= high
+    assert 0.92 <= held / 100 <= 0.99
+    assert alone / 25 < 0.85
+
+
+@pytest.mark.parametrize("n", [6, 12])
+def test_few_scores_still_get_an_interval_that_holds_the_truth(n):
+    draw = random.Random(19)
+    held = 0
+    for _ in range(120):
+        _, low, high = mean_interval([draw.random() for _ in range(n)])
+        held += low <= 0.5 <= high
+    assert held / 120 >= 0.9

@@ -96,3 +96,17 @@ def test_unequal_or_no_items_are_refused():
         one([1.0, 0.0], [1.0])
     with pytest.raises(ValueError, match="at least 1"):
         one([], [])
+
+
+def test_copies_of_an_item_are_no_more_evidence_than_the_item():
+    first, second = binary(10, 1, 7, 6)
+    alone = one(first, second)
+    clusters = [place for place in range(24) for _ in range(3)]
+    copied = [[value for value in side for _ in range(3)] for side in (first, second)]
+    naive = one(*copied)
+    counted = judge_pairs({"g": copied[0]}, {"g": copied[1]}, None, clusters)["g"]
+    assert naive.verdict == "better"
+    assert (alone.verdict, counted.verdict) == ("not_enough_data", "not_enough_data")
+    assert counted.p_value == pytest.approx(alone.p_value)
+    assert counted.detectable == pytest.approx(alone.detectable)
+    assert naive.detectable < 0.7 * counted.detectable
