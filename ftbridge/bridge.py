@@ -30,6 +30,7 @@ from ftbridge.errors import (
 )
 from ftbridge.evaluate.candidates import Candidate, candidates_of
 from ftbridge.evaluate.evaluate import Evaluation, Prediction, answer, judge, read_predictions
+from ftbridge.evaluate.grades import read_grades, write_grades
 from ftbridge.evaluate.items import Item, load_items
 from ftbridge.providers.base import JobEvent, JobHandle, JobStatus, Provider, Sampler, Submission, TunedModel
 from ftbridge.runs.run import TERMINAL, Run, RunState
@@ -441,7 +442,9 @@ class _Life:
             candidate.name: read_predictions(self.run.predictions(candidate.name)) for candidate in self.candidates()
         }
         asked = self.spec.evaluation
-        evaluation = judge(self.items, predictions, asked.graders, margin=asked.margin)
+        kept = read_grades([self.run.grades_path])
+        evaluation = judge(self.items, predictions, asked.graders, margin=asked.margin, kept=kept)
+        write_grades(self.run.grades_path, kept)
         if (origin := self.state.continues) is not None:
             told = (
                 f"These results come from {self.state.provider}: {origin['provider']} ({origin['run']}) did not do it."

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.errors import UsageError
 from ftbridge.evaluate.evaluate import Prediction, Score, read_predictions, results, score_of
+from ftbridge.evaluate.grades import Grades, read_grades
 from ftbridge.evaluate.items import Item, load_items
 from ftbridge.evaluate.verdict import Judged, judge_pairs
 from ftbridge.grader_schema import Grader
@@ -80,7 +81,8 @@ def compare(
     if first.id == second.id and candidates[0] == candidates[1]:
         raise UsageError("both sides are the same run and candidate.", hint="Name another with --candidate.")
     margin = second.spec().evaluation.margin if margin is None else margin
-    scored = [_scored(items, answers, graders) for answers in told]
+    kept = read_grades([first.grades_path, second.grades_path])
+    scored = [_scored(items, answers, graders, kept) for answers in told]
     clusters = [item.cluster or item.key for item in items]
     verdicts = judge_pairs(scored[0], scored[1], margin, clusters)
     digests = [_digest(run) for run in (first, second)]
@@ -143,9 +145,11 @@ def _test(run: Run) -> Path:
     return path
 
 
-def _scored(items: Sequence[Item], answers: Sequence[Prediction], graders: Sequence[Grader]) -> dict[str, list[float]]:
+def _scored(
+    items: Sequence[Item], answers: Sequence[Prediction], graders: Sequence[Grader], kept: Grades
+) -> dict[str, list[float]]:
     renamed = [told.model_copy(update={"key": item.key}) for item, told in zip(items, answers, strict=True)]
-    graded = results(items, {"side": renamed}, graders)["side"]
+    graded = results(items, {"side": renamed}, graders, kept)["side"]
     return {grader.name: [score(grader, result) for result in graded[grader.name]] for grader in graders}
 
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ftbridge import graders as grading
 from ftbridge.errors import FtbridgeError, ModelUnavailable
 from ftbridge.evaluate.candidates import Candidate
+from ftbridge.evaluate.grades import Grades, keep, name_of
 from ftbridge.evaluate.items import Item
 from ftbridge.evaluate.statistics import mean_interval, paired_difference, wilson
 from ftbridge.evaluate.verdict import Judged, judge_pairs
@@ -29,6 +30,8 @@ from ftbridge.providers.base import Prompt, Sampler
 
 Results = dict[str, dict[str, list[grading.GraderResult]]]
 """What graders say: by candidate, by grader, in the order of the items."""
+
+_Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 FEW = 50
 """Below this many items an evaluation says how little they can tell."""
@@ -184,15 +187,16 @@ def judge(
     *,
     margin: float | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
+    kept: Grades | None = None,
 ) -> Evaluation:
     """Score every candidate's answers to the same items, and compare them in pairs, item by item.
 
     `pairs` are candidates of which the first is judged against the second; tuned against each other one where not told.
-    `margin` (0..1) is how much worse still counts as not worse. An answer that a grader cannot grade scores 0, and a note tells
-    how many and why. Raises `FtbridgeError` when a candidate has not answered every item, `GraderError` for a grader that can
-    grade nothing, `ValueError` without items.
+    `margin` (0..1) is how much worse still counts as not worse. `kept` are answers of judges known already; new ones are added.
+    An answer that a grader cannot grade scores 0, and a note tells how many and why. Raises `FtbridgeError` when a candidate
+    has not answered every item, `GraderError` for a grader that can grade nothing, `ValueError` without items.
     """
-    graded = results(items, predictions, graders)
+    graded = results(items, predictions, graders, kept)
     scored = _scores(graded, graders)
     clusters = [item.cluster or item.key for item in items]
     if pairs is None:
@@ -225,9 +229,13 @@ def scores(
 
 
 def results(
-    items: Sequence[Item], predictions: Mapping[str, Sequence[Prediction]], graders: Sequence[Grader]
+    items: Sequence[Item],
+    predictions: Mapping[str, Sequence[Prediction]],
+    graders: Sequence[Grader],
+    kept: Grades | None = None,
 ) -> Results:
     """What each grader says by candidate and grader, one for each item in the order of `items`. Raises as `judge` does."""
+    kept = {} if kept is None else kept
     if not items:
         raise ValueError("there are no items to judge")
     graded: Results = {}
@@ -239,8 +247,19 @@ def results(
                 hint="Candidates are compared on the same items only. Let it answer the rest first.",
             )
         pairs = [(item.fields, answers[item.key]) for item in items]
-        graded[name] = {grader.name: grading.grade_all(grader, pairs) for grader in graders}
+        graded[name] = {grader.name: _graded(grader, pairs, kept) for grader in graders}
     return graded
+
+
+def _graded(grader: Grader, pairs: Sequence[_Pair], kept: Grades) -> list[grading.GraderResult]:
+    """One grader on all answers, asking judges only what is not known."""
+    names = [name_of(grader, item, sample) for item, sample in pairs]
+    found = {name: kept[name] for name in names if name in kept}
+    asked = {name: pair for name, pair in zip(names, pairs, strict=True) if name not in found}
+    for name, result in zip(asked, grading.grade_all(grader, list(asked.values())), strict=True):
+        found[name] = result
+        keep(kept, name, result)
+    return [found[name] for name in names]
 
 
 def _sample(prediction: Prediction) -> dict[str, str]:

@@ -240,6 +240,11 @@ class Run:
         """What the judge found."""
         return self.path / "evaluation.json"
 
+    @property
+    def grades_path(self) -> Path:
+        """What judges were asked and said."""
+        return self.path / "grades.jsonl"
+
     def predictions(self, candidate: str) -> Path:
         """A candidate's answers, one JSON line for each. What a file name cannot hold is percent-encoded."""
         return self.path / "predictions" / f"{quote(candidate, safe=' ')}.jsonl"

@@ -1,0 +1,101 @@
+"""What judges said is kept: a question that was asked is not asked again."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from ftbridge.evaluate.evaluate import Prediction, judge
+from ftbridge.evaluate.grades import read_grades, write_grades
+from ftbridge.evaluate.items import load_items
+from ftbridge.grader_schema import ScoreModelGrader, StringCheckGrader
+
+
+@pytest.fixture
+def endpoint(monkeypatch):
+    """A judge that gives 0.5, counts questions, and is down for answers that say so."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            question = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            asked.append(question)
+            told = {"choices": [{"message": {"role": "assistant", "content": "0.5"}}], "model": "judge-1"}
+            body = json.dumps(told).encode()
+            self.send_response(400 if "refuse me" in question else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("FTBRIDGE_JUDGE_API_KEY", "sk-judge")
+    yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
+    server.shutdown()
+    server.server_close()
+
+
+def _items(path):
+    told = [
+        {"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]}
+        for n in range(4)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in told))
+    return load_items(path)
+
+
+def _answers(items, texts):
+    return [
+        Prediction(
+            key=item.key, index=item.index, prompt_sha256="", output_text=text, finish_reason="stop",
+            prompt_tokens=1, completion_tokens=1,
+        )
+        for item, text in zip(items, texts, strict=True)
+    ]  # fmt: skip
+
+
+def test_a_judge_is_asked_once_for_the_same_answer_and_again_for_another(endpoint, tmp_path):
+    url, asked = endpoint
+    items = _items(tmp_path / "test.jsonl")
+    quality = ScoreModelGrader(
+        type="score_model", name="quality", model="judge", base_url=url,
+        input=[{"role": "user", "content": "{{item.reference}}: {{sample.output_text}}"}],
+    )  # fmt: skip
+    exact = StringCheckGrader(
+        type="string_check",
+        name="exact",
+        operation="eq",
+        input="{{sample.output_text}}",
+        reference="{{item.reference}}",
+    )
+    path = tmp_path / "grades.jsonl"
+
+    def judged(texts):
+        kept = read_grades([path])
+        told = judge(items, {"base": _answers(items, texts)}, [quality, exact], kept=kept)
+        write_grades(path, kept)
+        return told.candidates["base"]
+
+    first = judged(["a0", "x", "x", "refuse me"])
+    assert first["quality"].mean == pytest.approx(0.375)
+    assert len(asked) == 4
+    raw = [json.loads(line)["result"]["metadata"]["calls"][0] for line in path.read_text().splitlines()]
+    assert [call["reply"] for call in raw] == ["0.5"] * 3
+    again = judged(["a0", "x", "x", "refuse me"])
+    assert again == first
+    assert len(asked) == 5, "only the one that failed is asked again"
+    assert judged(["a0", "x", "y", "z"])["quality"].mean == 0.5
+    assert len(asked) == 7
+
+
+def test_damaged_lines_and_missing_files_hold_no_grades(tmp_path):
+    (tmp_path / "grades.jsonl").write_bytes(b'{"name": "x"}\n\xff\n[]\n')
+    assert read_grades([tmp_path / "grades.jsonl", tmp_path / "none.jsonl"]) == {}
+    write_grades(tmp_path / "empty.jsonl", {})
+    assert not (tmp_path / "empty.jsonl").exists()
