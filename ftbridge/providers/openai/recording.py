@@ -1,9 +1,9 @@
 """A run's HTTP exchange, kept in its folder with secrets removed: for a bug report, or to play again without the service.
 
-    RUN/openai/exchange.jsonl    a line an answer: {request: {method, path, query, bytes, body}, response: {status, headers, body}}
+    RUN/openai/exchange.jsonl    a line an answer: request {method, path, query, bytes, body}, response {status, headers, body}
 
-Bodies of JSON are kept whole, keys taken out; of uploads only the size; of headers only those that say how to read the answer or
-when to come back. `ftbridge simulate --replay FILE` answers from it.
+Bodies of JSON are kept whole, keys taken out; of uploads only the size; of headers only those that say how to read the
+answer or when to come back. `ftbridge simulate --replay FILE` answers from it.
 """
 
 from __future__ import annotations
