@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import random
 
-from ftbridge.evaluate.verdict import judge_pairs
+from ftbridge.evaluation.verdict import judge_pairs
 
 MARGIN = 0.05
 

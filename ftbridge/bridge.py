@@ -28,10 +28,10 @@ from ftbridge.errors import (
     document,
     from_document,
 )
-from ftbridge.evaluate.candidates import Candidate, candidates_of
-from ftbridge.evaluate.evaluate import Evaluation, Prediction, answer, judge, read_predictions
-from ftbridge.evaluate.grades import read_grades, write_grades
-from ftbridge.evaluate.items import Item, load_items
+from ftbridge.evaluation.candidates import Candidate, candidates_of
+from ftbridge.evaluation.evaluate import Evaluation, Prediction, answer, judge, read_predictions
+from ftbridge.evaluation.grades import read_grades, write_grades
+from ftbridge.evaluation.items import Item, load_items
 from ftbridge.providers.base import JobEvent, JobHandle, JobStatus, Provider, Sampler, Submission, TunedModel
 from ftbridge.runs.run import TERMINAL, Run, RunState
 from ftbridge.view import lowering_of, read_evaluation

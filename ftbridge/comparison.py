@@ -12,10 +12,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.errors import UsageError
-from ftbridge.evaluate.evaluate import Prediction, Score, read_predictions, results, score_of
-from ftbridge.evaluate.grades import Grades, read_grades
-from ftbridge.evaluate.items import Item, load_items
-from ftbridge.evaluate.verdict import Judged, judge_pairs
+from ftbridge.evaluation.evaluate import Prediction, Score, read_predictions, results, score_of
+from ftbridge.evaluation.grades import Grades, read_grades
+from ftbridge.evaluation.items import Item, load_items
+from ftbridge.evaluation.verdict import Judged, judge_pairs
 from ftbridge.grader_schema import Grader
 from ftbridge.graders import score
 from ftbridge.runs.run import Run

@@ -12,8 +12,8 @@ from ftbridge import files, providers
 from ftbridge.data.lint.prepared import lint_prepared, stop_on_errors, summary
 from ftbridge.data.prepare import Manifest, prepare
 from ftbridge.errors import UsageError
-from ftbridge.evaluate.evaluate import check
-from ftbridge.evaluate.items import load_items
+from ftbridge.evaluation.evaluate import check
+from ftbridge.evaluation.items import load_items
 from ftbridge.lowering import Lowering
 from ftbridge.resolve import ResolvedSpec, resolve
 from ftbridge.runs.run import Run

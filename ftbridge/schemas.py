@@ -67,7 +67,7 @@ def _model(name: str) -> type[BaseModel]:
 
         return Event
     if name == "evaluation":
-        from ftbridge.evaluate.evaluate import Evaluation
+        from ftbridge.evaluation.evaluate import Evaluation
 
         return Evaluation
     if name == "manifest":

@@ -24,7 +24,7 @@ from ftbridge.data.lint.engine import lint as lint_files
 from ftbridge.data.lint.findings import LintReport
 from ftbridge.data.rules.base import Method
 from ftbridge.data.rules.targets import TargetName
-from ftbridge.evaluate.evaluate import Evaluation
+from ftbridge.evaluation.evaluate import Evaluation
 from ftbridge.planning import plan as planning
 from ftbridge.planning.money import load_prices
 from ftbridge.planning.plan import Plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ftbridge.errors import UsageError
-from ftbridge.evaluate.evaluate import Evaluation
+from ftbridge.evaluation.evaluate import Evaluation
 from ftbridge.lowering import Lowering
 from ftbridge.runs.run import Run
 

@@ -17,7 +17,7 @@ from ftbridge.data.prepare import prepare
 from ftbridge.data.rules.targets import longest_example
 from ftbridge.data.tokens import encoding_for
 from ftbridge.draft import Draft
-from ftbridge.evaluate.items import load_items
+from ftbridge.evaluation.items import load_items
 from ftbridge.lowering import Lowering
 from ftbridge.planning.advice import Advice, Facts, advise
 from ftbridge.planning.memory import CARDS, GIB, Memory, Shape, largest_pass, memory, quantization, read_shape

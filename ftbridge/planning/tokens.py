@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.data.tokens import count_texts, example_texts
-from ftbridge.evaluate.items import Item
+from ftbridge.evaluation.items import Item
 
 
 class SplitTokens(BaseModel):

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ftbridge.comparison import Comparison
-from ftbridge.evaluate.verdict import Judged
+from ftbridge.evaluation.verdict import Judged
 
 _STYLES = {"better": "green", "worse": "bold red", "not_worse": "cyan", "not_enough_data": "yellow"}
 _WIDTH = 31

@@ -18,7 +18,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from ftbridge.evaluate.evaluate import Difference, Evaluation, Score
+from ftbridge.evaluation.evaluate import Difference, Evaluation, Score
 from ftbridge.lowering import FieldReport, Lowering
 
 _STATES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "paused": "yellow", "pausing": "yellow"}

@@ -5,7 +5,7 @@ import time
 import pytest
 from rich.console import Console
 
-from ftbridge.evaluate.evaluate import Difference, Evaluation, Score
+from ftbridge.evaluation.evaluate import Difference, Evaluation, Score
 from ftbridge.lowering import FieldReport, Lowering
 from ftbridge.report.console import evaluation_table, lowering_table, run_panel, runs_table
 from ftbridge.runs.run import RunState

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from ftbridge.evaluate.verdict import detectable, holm, judge_pairs, paired_p_value
+from ftbridge.evaluation.verdict import detectable, holm, judge_pairs, paired_p_value
 
 
 def one(first, second, margin=None):

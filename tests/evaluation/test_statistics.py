@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from ftbridge.evaluate.statistics import mean_interval, paired_difference, wilson
+from ftbridge.evaluation.statistics import mean_interval, paired_difference, wilson
 
 
 def _pairs(both, first_only, second_only, neither):

@@ -17,7 +17,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ftbridge.evaluate.statistics import cluster_sums, paired_difference
+from ftbridge.evaluation.statistics import cluster_sums, paired_difference
 
 Verdict = Literal["better", "worse", "not_worse", "not_enough_data"]
 ALPHA = 0.05

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from ftbridge.data.examples import parse_example
-from ftbridge.evaluate.candidates import candidates_of, few_shot
-from ftbridge.evaluate.items import load_items
+from ftbridge.evaluation.candidates import candidates_of, few_shot
+from ftbridge.evaluation.items import load_items
 from ftbridge.spec import JobSpec
 
 

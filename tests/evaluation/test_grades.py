@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from ftbridge.evaluate.evaluate import Prediction, judge
-from ftbridge.evaluate.grades import read_grades, write_grades
-from ftbridge.evaluate.items import load_items
+from ftbridge.evaluation.evaluate import Prediction, judge
+from ftbridge.evaluation.grades import read_grades, write_grades
+from ftbridge.evaluation.items import load_items
 from ftbridge.grader_schema import ScoreModelGrader, StringCheckGrader
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftbridge.data.examples import ChatExample, Message
-from ftbridge.evaluate.items import Item, parse_line, read_lines, without_weight
+from ftbridge.evaluation.items import Item, parse_line, read_lines, without_weight
 from ftbridge.files import sha256_bytes
 from ftbridge.providers.base import Prompt
 from ftbridge.spec import JobSpec

@@ -7,9 +7,9 @@ import pytest
 
 from ftbridge.data.examples import parse_example
 from ftbridge.errors import FtbridgeError, ModelUnavailable
-from ftbridge.evaluate.candidates import Candidate, plain
-from ftbridge.evaluate.evaluate import answer, check, json_schema, judge, read_predictions, scores
-from ftbridge.evaluate.items import load_items
+from ftbridge.evaluation.candidates import Candidate, plain
+from ftbridge.evaluation.evaluate import answer, check, json_schema, judge, read_predictions, scores
+from ftbridge.evaluation.items import load_items
 from ftbridge.grader_schema import StringCheckGrader
 from ftbridge.graders import GraderError
 from ftbridge.providers.base import Completion

@@ -19,11 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ftbridge import graders as grading
 from ftbridge.errors import FtbridgeError, ModelUnavailable
-from ftbridge.evaluate.candidates import Candidate
-from ftbridge.evaluate.grades import Grades, keep, name_of
-from ftbridge.evaluate.items import Item
-from ftbridge.evaluate.statistics import mean_interval, paired_difference, wilson
-from ftbridge.evaluate.verdict import Judged, judge_pairs
+from ftbridge.evaluation.candidates import Candidate
+from ftbridge.evaluation.grades import Grades, keep, name_of
+from ftbridge.evaluation.items import Item
+from ftbridge.evaluation.statistics import mean_interval, paired_difference, wilson
+from ftbridge.evaluation.verdict import Judged, judge_pairs
 from ftbridge.files import disk_full_is_an_error, sha256_bytes
 from ftbridge.grader_schema import Grader, ScoreModelGrader
 from ftbridge.providers.base import Prompt, Sampler

@@ -6,7 +6,7 @@ import pytest
 
 from ftbridge.data.examples import parse_example
 from ftbridge.errors import DataError, UsageError
-from ftbridge.evaluate.items import load_items
+from ftbridge.evaluation.items import load_items
 
 
 def _call(name, arguments, id="call_1"):
