@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -88,6 +89,7 @@ class Plan(_Document):
     openai: Managed | None
     local: Local | None
     advice: list[Advice]
+    given: list[str] = Field(description="Fields that the spec gives, as against defaults.")
     lowering: dict[str, Lowering] = Field(description="By provider.")
     gates: list[Gate]
     ok: bool
@@ -152,10 +154,20 @@ def plan(
         openai=openai,
         local=own,
         advice=advise(Facts(spec, splits, epochs, steps)),
+        given=[path for path, _ in _given(spec.model_dump(exclude_unset=True))],
         lowering=sides,
         gates=gates,
         ok=not gates,
     )
+
+
+def _given(told: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that was written, by its dotted path."""
+    for name, value in told.items():
+        if isinstance(value, dict):
+            yield from _given(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
 
 
 def _few_shot_tokens(spec: JobSpec, splits: dict[str, SplitTokens], items: int) -> int:

@@ -95,12 +95,13 @@ def _local(side: Local) -> Table:
 
 
 def _fields(told: Plan) -> Table:
-    """Both sides beside each other, what is exact or unused on both left out."""
+    """Both sides beside each other: fields that the spec gives, and those that do not mean on a side what they say."""
     table = _grid("field", *told.lowering)
     by_side = [{report.field: report for report in lowering.fields} for lowering in told.lowering.values()]
     for field in by_side[0]:
         reports = [side.get(field) for side in by_side]
-        if all(report is None or (report.outcome in ("exact", "unused") and not report.how) for report in reports):
+        outcomes = {report.outcome for report in reports if report is not None}
+        if field not in told.given and not outcomes & {"translated", "approximated", "refused"}:
             continue
         cells = [
             Text.assemble((report.outcome, _OUTCOMES[report.outcome]), f" {report.how}") if report else Text("")
