@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 from ftbridge.providers.base import Completion, Prompt
@@ -86,25 +87,28 @@ class ChatSampler:
         limit = Limit(batch_size)
         self._pool = self._pool or ThreadPoolExecutor(max_workers=limit.most, thread_name_prefix="ask")
         flying: dict[Future[Completion | Fault], _Ask] = {}
+        ended: SimpleQueue[Future[Completion | Fault]] = SimpleQueue()  # waiting for a set of futures costs time for each
         trouble = _Trouble(self._at, self._model, fresh=self._fresh)
         try:
             while waiting or flying:
                 while waiting and len(flying) < limit.now:
                     ask = waiting.popleft()
                     ask.sent_in = limit.round
-                    flying[self._pool.submit(self._ask, ask)] = ask
-                for done in wait(flying, return_when=FIRST_COMPLETED).done:
-                    ask, told = flying.pop(done), done.result()
-                    if isinstance(told, Completion):
-                        limit.answered()
-                        trouble.over()
-                        self._fresh = False
-                        yield told
-                        continue
-                    waiting.append(ask)
-                    if told.kind == "later" and not limit.throttled(ask.sent_in):
-                        continue
-                    trouble.bear(ask, told)
+                    future = self._pool.submit(self._ask, ask)
+                    flying[future] = ask
+                    future.add_done_callback(ended.put)
+                done = ended.get()
+                ask, told = flying.pop(done), done.result()
+                if isinstance(told, Completion):
+                    limit.answered()
+                    trouble.over()
+                    self._fresh = False
+                    yield told
+                    continue
+                waiting.append(ask)
+                if told.kind == "later" and not limit.throttled(ask.sent_in):
+                    continue
+                trouble.bear(ask, told)
         finally:
             for future in flying:
                 future.cancel()
