@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -12,7 +13,11 @@ from ftbridge import bridge, draft, fallback, view
 from ftbridge.cli.options import as_json, print_json, talkative, verbosity
 from ftbridge.cli.progress import TerminalWatcher
 from ftbridge.data.prepare import load_manifest
+from ftbridge.errors import UsageError
 from ftbridge.runs.run import Run
+
+ASK_ABOVE_USD = 20.0
+"""A job that costs more is asked about first."""
 
 
 @click.command(help="Fine-tune and judge, from spec to verdict.")
@@ -27,7 +32,7 @@ from ftbridge.runs.run import Run
 @click.option("--detach", is_flag=True, help="Work in the background; print the run id.")
 @click.option("--no-lint", is_flag=True, help="Start even if the data has lint errors.")
 @click.option("--record", is_flag=True, help="Keep the HTTP exchange with a service, keys removed, in the run folder.")
-@click.option("--yes", is_flag=True, help="Do not ask before spending. Local training spends nothing.")
+@click.option("--yes", is_flag=True, help=f"Do not ask before spending more than ${ASK_ABOVE_USD:g}.")
 @as_json
 @talkative
 def command(
@@ -46,11 +51,12 @@ def command(
     """Fine-tune and judge, from spec to verdict."""
     if record:
         os.environ["FTBRIDGE_RECORD"] = "1"
-    del yes
     drafted = draft.Draft.of(spec, [*overrides, *([f"fallback={fall_back}"] if fall_back else [])])
     if dry_run:
         _dry_run(drafted, provider, allow, not no_lint, as_json)
         return
+    if provider == "openai" and not yes:
+        ask_before_spending(drafted)
     run = draft.start(drafted, provider, allow=allow, lint=not no_lint)
     for note in load_manifest(run.data).notes if verbosity() >= 0 else ():
         click.echo(f"note: {note}", err=True)
@@ -63,6 +69,21 @@ def command(
             click.echo(f"Working in the background. Follow it with: ftbridge watch {run.id}", err=True)
         return
     finish(run, as_json, bridge.drive)
+
+
+def ask_before_spending(drafted: draft.Draft) -> None:
+    """Name the cost of a large job and ask; without a terminal to ask at, `--yes` is the answer. Raises `UsageError`."""
+    from ftbridge.planning.plan import plan
+
+    told = plan(drafted)
+    total = told.openai.money.total if told.openai is not None else None
+    if told.openai is None or total is None or total[0] <= ASK_ABOVE_USD:
+        return
+    money = told.openai.money
+    cost = f"{told.openai.model} will cost about ${total[0]:,.0f} to ${total[1]:,.0f} (prices of {money.prices_as_of})"
+    if not sys.stdin.isatty():
+        raise UsageError(f"{cost}, and nobody is there to ask.", hint="Say --yes; `ftbridge plan` shows the sum.")
+    click.confirm(f"{cost}. Go on?", abort=True, err=True)
 
 
 def finish(run: Run, as_json: bool, go: bridge.Go) -> None:
