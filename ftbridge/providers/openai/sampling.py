@@ -87,7 +87,8 @@ class ChatSampler:
         limit = Limit(batch_size)
         self._pool = self._pool or ThreadPoolExecutor(max_workers=limit.most, thread_name_prefix="ask")
         flying: dict[Future[Completion | Fault], _Ask] = {}
-        ended: SimpleQueue[Future[Completion | Fault]] = SimpleQueue()  # waiting for a set of futures costs time for each
+        # Not concurrent.futures.wait: it costs time for each of those that fly.
+        ended: SimpleQueue[Future[Completion | Fault]] = SimpleQueue()
         trouble = _Trouble(self._at, self._model, fresh=self._fresh)
         try:
             while waiting or flying:
