@@ -27,6 +27,7 @@ COMMANDS = {
     "serve": "OpenAI's dialect over this machine's own models.",
     "simulate": "The same dialect, scripted, with faults on order.",
     "schema": "Print a JSON Schema.",
+    "doctor": "What this machine can do, and what mends the rest.",
 }
 """Name and short help, so that `--help` imports none of them."""
 

@@ -1,0 +1,37 @@
+"""`ftbridge doctor`."""
+
+from __future__ import annotations
+
+import click
+
+from ftbridge.cli.options import as_json, print_json, talkative
+from ftbridge.doctor import examine
+
+
+@click.command(help="What this machine can do, and the command that mends what is missing.")
+@as_json
+@talkative
+def command(as_json: bool) -> None:
+    """Look, tell, and send nothing."""
+    findings = examine()
+    if as_json:
+        print_json({"findings": [finding.model_dump() for finding in findings]})
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for style in ("", "bold", ""):
+        table.add_column(style=style, overflow="fold")
+    marks = {
+        "ok": Text("ok", style="green"),
+        "missing": Text("missing", style="red"),
+        "warning": Text("note", style="yellow"),
+    }
+    for finding in findings:
+        told = Text(finding.told)
+        if finding.mend:
+            told.append(f"\n{finding.mend}", style="cyan")
+        table.add_row(marks[finding.state], finding.name, told)
+    Console(highlight=False).print(table)
