@@ -114,8 +114,8 @@ def _matched(
 ) -> tuple[list[Item], list[list[Prediction]], list[str]]:
     """The items both answered, in the first's order, with both sides' answers. Items are the same when their lines are."""
     tests = [load_items(_test(run)) for run in (first, second)]
-    by_line = [{_content(item.key): item for item in items} for items in tests]
-    shared = [item for item in tests[0] if _content(item.key) in by_line[1]]
+    by_line = [{item.content: item for item in items} for items in tests]
+    shared = [item for item in tests[0] if item.content in by_line[1]]
     only = [len(items) - len(shared) for items in tests]
     if (any(only) and not common) or not shared:
         raise UsageError(
@@ -125,15 +125,10 @@ def _matched(
             if shared
             else "Run one of them again with the other's data.test.",
         )
-    others = [by_line[1][_content(item.key)].key for item in shared]
+    others = [by_line[1][item.content].key for item in shared]
     told = [[sides[0][item.key] for item in shared], [sides[1][key] for key in others]]
     notes = [f"Only the {len(shared)} items that both runs have are compared."] if any(only) else []
     return shared, told, notes
-
-
-def _content(key: str) -> str:
-    """An item's key without its place."""
-    return key.rpartition("-")[0]
 
 
 def _test(run: Run) -> Path:

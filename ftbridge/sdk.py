@@ -87,6 +87,12 @@ class Run:
         self._run = fallback.to_the_end(self._run, watcher or bridge.Silent(), bridge.resume)
         return self
 
+    def report(self, *others: Run, out: str | Path | None = None) -> Path:
+        """Write one self-contained HTML page about this run, and others beside it; returns its path."""
+        from ftbridge.report.html import write_report
+
+        return write_report([self._run, *(other._run for other in others)], Path(out) if out else None)
+
     def cancel(self) -> None:
         """Ask for the run to end for good."""
         bridge.cancel(self._run)

@@ -24,6 +24,8 @@ COMMANDS = {
     "pause": "Save a checkpoint and stop.",
     "resume": "Go on with a run that stopped.",
     "compare": "A paired verdict on two runs.",
+    "report": "One self-contained HTML page about runs.",
+    "chat": "Talk to the tuned model.",
     "serve": "OpenAI's dialect over this machine's own models.",
     "simulate": "The same dialect, scripted, with faults on order.",
     "schema": "Print a JSON Schema.",

@@ -30,6 +30,11 @@ class Item:
     cluster: str = ""
 
     @property
+    def content(self) -> str:
+        """The key without the place: the same for the same example in another file."""
+        return self.key.rpartition("-")[0]
+
+    @property
     def line(self) -> int:
         """The item's line in its file, from 1."""
         return self.index + 1

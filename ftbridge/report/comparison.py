@@ -50,8 +50,9 @@ def comparison_table(told: Comparison) -> RenderableType:
     return Group(*parts)
 
 
-def sentence(grader: str, judged: Judged) -> str:
-    """One verdict in words."""
+def sentence(grader: str, judged: Judged, *, candidate: str = "the second", baseline: str = "") -> str:
+    """One verdict in words. `baseline` is named where it does not go without saying."""
+    against = f" than {baseline}" if baseline else ""
     points, low, high = (100 * value for value in (judged.difference, *judged.ci95))
     facts = (
         f"{points:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}, {judged.n} items, "
@@ -60,15 +61,16 @@ def sentence(grader: str, judged: Judged) -> str:
     margin = f"{100 * judged.margin:g} points" if judged.margin is not None else ""
     match judged.verdict:
         case "better":
-            said = f"the second is better on {grader}"
+            said = f"{candidate} is better{against} on {grader}"
         case "worse":
-            said = f"the second is worse on {grader}"
+            said = f"{candidate} is worse{against} on {grader}"
         case "not_worse":
-            said = f"the second is not worse on {grader} by more than {margin}"
+            said = f"{candidate} is not worse{against} on {grader} by more than {margin}"
         case _:
-            said = f"not enough data on {grader} to tell them apart"
+            them = f"{candidate} and {baseline}" if baseline else "them"
+            said = f"not enough data on {grader} to tell {them} apart"
             if judged.margin is not None:
-                said += f", nor to rule out that the second is worse by {margin}"
+                said += f", nor to rule out that {candidate} is worse by {margin}"
     return f"{said} ({facts})."
 
 

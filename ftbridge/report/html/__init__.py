@@ -1,0 +1,31 @@
+"""One self-contained HTML page about runs: nothing is loaded from anywhere, whatever answers hold is text.
+
+    runs ─▶ contents ─▶ page ─▶ one file
+              │           ├── scores, curves, answers, reproduce
+              └── reads   └── style.css, script.js, by their hashes the only ones a browser will use
+
+Rendered with the standard library: `element` escapes everything that is not markup already, so no template can forget to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ftbridge.files import write_text
+from ftbridge.report.html.contents import contents_of
+from ftbridge.report.html.page import page
+from ftbridge.runs.run import Run
+
+
+def write_report(runs: Sequence[Run], out: Path | None = None) -> Path:
+    """Write a page about one run or several, and return its path.
+
+    `out` defaults to `report.html` in the run's folder; for several, in the first's, to a name that tells the others. Raises
+    `UsageError` for no run or one twice, and `DiskFull`.
+    """
+    text = page(contents_of(runs))
+    others = "".join(f"-{run.id}" for run in runs[1:])
+    path = out or runs[0].path / f"report{others}.html"
+    write_text(path, text.encode("utf-8", "replace").decode())  # answers may hold half a surrogate pair, files cannot
+    return path

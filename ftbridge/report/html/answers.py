@@ -1,0 +1,161 @@
+"""Items and answers side by side, with the words that differ marked, and filters for what became worse or better."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from ftbridge.report.html.contents import Answer, Contents, Row
+from ftbridge.report.html.element import Html, element
+
+MOST_ROWS = 2_000
+"""Items on a page: those that changed first. How many are left out is told."""
+LONGEST = 20_000
+"""Characters of one text on a page; the rest stays in the run folder, and the page says so."""
+_WORDS_TO_COMPARE = 1_500
+_ALIKE = 0.3
+"""Share of words in common below which nothing is marked."""
+_FILTERS = (
+    ("all", "All"), ("worse", "Worse"), ("better", "Better"), ("same", "Unchanged"), ("trouble", "Cut off or not graded"),
+)  # fmt: skip
+
+
+def answers(contents: Contents) -> Html | None:
+    """Every item, those that became worse first."""
+    if not contents.rows:
+        return None
+    labels = [column.label for column in contents.columns]
+    pair = contents.pairs[0] if contents.pairs else None
+    places = (labels.index(pair.baseline), labels.index(pair.candidate)) if pair else (0, 0)
+    ordered = sorted(contents.rows, key=lambda row: (_gain(row, places), row.line))
+    ordered = sorted(ordered, key=lambda row: _gain(row, places) == 0)
+    shown = ordered[:MOST_ROWS]
+    kinds = [_kinds(row, places) for row in shown]
+    about = ""
+    if pair:
+        about = f"Marked: words of {pair.baseline} that {pair.candidate} does not have, and the other way round."
+    if left_out := len(ordered) - len(shown):
+        about += f" {left_out} items that changed less are not on this page."
+    return element(
+        "section",
+        element("h2", "Answers"),
+        element("p", about, class_="quiet"),
+        element(
+            "div",
+            [
+                element(
+                    "button",
+                    f"{text} ({len(kinds) if name == 'all' else sum(name in kind for kind in kinds)})",
+                    type="button",
+                    data_filter=name,
+                    aria_pressed="true" if name == "all" else "false",
+                )
+                for name, text in _FILTERS
+            ],
+            element("input", type="search", placeholder="Find text", aria_label="Find text in items", id="find"),
+            element("span", id="count", role="status"),
+            class_="filters",
+        ),
+        [_item(row, labels, places) for row in shown],
+        id="answers",
+    )
+
+
+def _gain(row: Row, places: tuple[int, int]) -> float:
+    """How much better the pair's candidate does on an item, over all graders."""
+    first, second = (row.answers[place].scores for place in places)
+    return sum(second[grader] - first[grader] for grader in first)
+
+
+def _kinds(row: Row, places: tuple[int, int]) -> list[str]:
+    first, second = (row.answers[place].scores for place in places)
+    kinds = []
+    if any(second[grader] < first[grader] for grader in first):
+        kinds.append("worse")
+    if any(second[grader] > first[grader] for grader in first):
+        kinds.append("better")
+    if not kinds:
+        kinds.append("same")
+    if any(answer.cut_off or answer.errors for answer in row.answers):
+        kinds.append("trouble")
+    return kinds
+
+
+def _item(row: Row, labels: Sequence[str], places: tuple[int, int]) -> Html:
+    kinds = _kinds(row, places)
+    first, second = (_short(row.answers[place].text) for place in places)
+    marked = dict(zip(places, differing(first, second), strict=True)) if places[0] != places[1] else {}
+    cells = [
+        _answer(label, answer, marked.get(place), changed=place == places[1] and places[0] != places[1])
+        for place, (label, answer) in enumerate(zip(labels, row.answers, strict=True))
+    ]
+    return element(
+        "article",
+        element(
+            "h3",
+            f"Line {row.line}",
+            [element("span", kind, class_=f"chip {kind}") for kind in kinds if kind in ("worse", "better")],
+        ),
+        _prompt(row.prompt),
+        element(
+            "div", element("h4", "Expected"), element("p", _short(row.reference), class_="text"), class_="expected"
+        ),
+        element("div", cells, class_="answers"),
+        class_="item",
+        data_kinds=" ".join(kinds),
+    )
+
+
+def _prompt(prompt: Sequence[tuple[str, str]]) -> Html:
+    """The last message in sight, those before it folded away."""
+    *before, last = prompt or [("", "")]
+    folded = element(
+        "details",
+        element("summary", "1 message before" if len(before) == 1 else f"{len(before)} messages before"),
+        [element("p", element("b", role), " ", _short(text), class_="text") for role, text in before],
+    )
+    return element("div", folded if before else None, element("p", _short(last[1]), class_="text"), class_="prompt")
+
+
+def _answer(label: str, answer: Answer, marked: Html | None, *, changed: bool) -> Html:
+    told = [
+        f"{grader} {value:g}" if value in (0, 1) else f"{grader} {value:.2f}" for grader, value in answer.scores.items()
+    ]
+    text: Html | str = marked if marked is not None else _short(answer.text)
+    return element(
+        "div",
+        element("h4", label, " ", element("span", " · ".join(told), class_="quiet")),
+        element("p", text if answer.text else element("i", "no answer"), class_="text changed" if changed else "text"),
+        element("p", "cut off at the token limit", class_="trouble") if answer.cut_off else None,
+        [element("p", error, class_="trouble") for error in answer.errors],
+        class_="answer",
+    )
+
+
+def differing(first: str, second: str) -> tuple[Html, Html]:
+    """Both texts, with the words marked that only one of them has at that place.
+
+    Texts with little in common are left unmarked, since everything would be, and so are very long ones.
+    """
+    ones, others = (re.findall(r"\s+|\w+|[^\w\s]", text) for text in (first, second))
+    if max(len(ones), len(others)) > _WORDS_TO_COMPARE:
+        return element("span", first), element("span", second)
+    left: list[Html | str] = []
+    right: list[Html | str] = []
+    matcher = difflib.SequenceMatcher(None, ones, others, autojunk=False)
+    if matcher.ratio() < _ALIKE:
+        return element("span", first), element("span", second)
+    for kind, i1, i2, j1, j2 in matcher.get_opcodes():
+        one, other = "".join(ones[i1:i2]), "".join(others[j1:j2])
+        left.append(one if kind == "equal" else element("del", one) if one else "")
+        right.append(other if kind == "equal" else element("ins", other) if other else "")
+    return element("span", left), element("span", right)
+
+
+def _short(text: str) -> str:
+    return (
+        text
+        if len(text) <= LONGEST
+        else f"{text[:LONGEST]}… ({len(text) - LONGEST:,} more characters in the run folder)"
+    )

@@ -1,0 +1,259 @@
+"""What a page tells, gathered from run folders. Reading never changes a run, and asks no judge that was asked before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ftbridge.errors import UsageError
+from ftbridge.evaluation.evaluate import Prediction, Score, read_predictions, results, score_of
+from ftbridge.evaluation.grades import Grades, read_grades
+from ftbridge.evaluation.items import Item, load_items
+from ftbridge.evaluation.verdict import Judged, judge_pairs
+from ftbridge.grader_schema import Grader
+from ftbridge.graders import score
+from ftbridge.report.html.sources import Curve, Source, curve_of, source_of
+from ftbridge.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One candidate's answer to one item; `scores` by grader, `errors` what graders could not grade."""
+
+    text: str
+    cut_off: bool
+    scores: Mapping[str, float]
+    errors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One item and everybody's answers, in the order of the columns."""
+
+    line: int
+    prompt: tuple[tuple[str, str], ...]
+    reference: str
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One candidate of one run. `seconds` is how long it took over all its answers, when one driver saw it through."""
+
+    label: str
+    run: str
+    candidate: str
+    model: str
+    scores: Mapping[str, Score]
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A candidate against a baseline: labels of columns, and a verdict by grader."""
+
+    candidate: str
+    baseline: str
+    verdicts: Mapping[str, Judged]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A page. `pairs` begins with the one that the page is about; `rows` are the items that every column answered."""
+
+    title: str
+    graders: tuple[str, ...]
+    columns: tuple[Column, ...]
+    pairs: tuple[Pair, ...]
+    rows: tuple[Row, ...]
+    curves: tuple[Curve, ...]
+    sources: tuple[Source, ...]
+    notes: tuple[str, ...]
+
+
+def contents_of(runs: Sequence[Run]) -> Contents:
+    """Gather a page about one run (tuned against its base) or several (each tuned against the first's).
+
+    Scores are by the graders of the first run, over the items that all of them were tested on. A run that has no answers yet is
+    shown without. Raises `UsageError` for no run, or the same one twice.
+    """
+    if len({run.id for run in runs}) < len(runs) or not runs:
+        raise UsageError("a report is about one run, or several different ones.")
+    sources = [source_of(run) for run in runs]
+    labels = _labels(sources)
+    notes = [f"{name}: {note}" for name, run in zip(labels, runs, strict=True) for note in _kept_notes(run)]
+    items, everybody = _answered(runs, labels, notes)
+    graders = sources[0].spec.evaluation.graders
+    kept = read_grades(run.grades_path for run in runs)
+    graded = _graded(items, everybody, graders, kept)
+    clusters = [item.cluster or item.key for item in items]
+    scored = {
+        label: {name: [answer.scores[name] for answer in answers] for name in _names(graders)}
+        for label, answers in graded.items()
+    }
+    return Contents(
+        title=" and ".join(dict.fromkeys(source.spec.name for source in sources)),
+        graders=tuple(_names(graders)),
+        columns=tuple(_columns(runs, sources, labels, everybody, scored, clusters)),
+        pairs=tuple(_pairs(runs, sources, labels, scored, clusters)),
+        rows=tuple(
+            _row(item, [graded[label][place] for label in graded]) for place, item in enumerate(items if graded else [])
+        ),
+        curves=tuple(curve for name, run in zip(labels, runs, strict=True) if (curve := curve_of(name, run)).train),
+        sources=tuple(sources),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _labels(sources: Sequence[Source]) -> list[str]:
+    """A short name for each run: its provider where that says which, else the end of its id too."""
+    providers = [source.state.provider for source in sources]
+    if len(set(providers)) == len(providers):
+        return providers
+    return [f"{source.state.provider} {source.run.rpartition('-')[2]}" for source in sources]
+
+
+def _column_label(candidate: str, run_label: str, several: bool) -> str:
+    return f"{candidate} · {run_label}" if several else candidate
+
+
+def _names(graders: Sequence[Grader]) -> list[str]:
+    return [grader.name for grader in graders]
+
+
+def _answered(
+    runs: Sequence[Run], labels: Sequence[str], notes: list[str]
+) -> tuple[list[Item], dict[str, list[Prediction]]]:
+    """The items that all runs were tested on, as the first has them, and each column's answers in their order."""
+    tests = [load_items(path) if (path := run.data / "test.jsonl").exists() else [] for run in runs]
+    keys = [{item.content: item.key for item in items} for items in tests]
+    shared = [item for item in tests[0] if all(item.content in known for known in keys)]
+    if any(len(items) > len(shared) for items in tests):
+        counts = ", ".join(f"{name} {len(items)}" for name, items in zip(labels, tests, strict=True))
+        notes.append(
+            f"The runs were tested on other items ({counts}); shown are the {len(shared)} that all of them have."
+        )
+    everybody: dict[str, list[Prediction]] = {}
+    for run, name, known in zip(runs, labels, keys, strict=True):
+        for candidate in _candidates(run):
+            told = {answer.key: answer for answer in read_predictions(run.predictions(candidate))}
+            if shared and all(known[item.content] in told for item in shared):
+                label = _column_label(candidate, name, len(runs) > 1)
+                everybody[label] = [told[known[item.content]].model_copy(update={"key": item.key}) for item in shared]
+    return shared, everybody
+
+
+def _candidates(run: Run) -> list[str]:
+    """Who answered, base first and tuned last; zero_shot, which is base under another name, is left out."""
+    named = ["base", *(name for name in run.spec().evaluation.baselines if name != "zero_shot"), "tuned"]
+    return [name for name in named if run.predictions(name).exists()]
+
+
+def _graded(
+    items: Sequence[Item], everybody: Mapping[str, Sequence[Prediction]], graders: Sequence[Grader], kept: Grades
+) -> dict[str, list[Answer]]:
+    if not items or not everybody:
+        return {}
+    said = results(items, everybody, graders, kept)
+    return {
+        label: [
+            Answer(
+                text=answer.output_text,
+                cut_off=answer.finish_reason == "length",
+                scores={grader.name: score(grader, said[label][grader.name][place]) for grader in graders},
+                errors=tuple(
+                    f"{grader.name}: {text}"
+                    for grader in graders
+                    for text in said[label][grader.name][place].errors.values()
+                ),
+            )
+            for place, answer in enumerate(answers)
+        ]
+        for label, answers in everybody.items()
+    }
+
+
+def _columns(
+    runs: Sequence[Run],
+    sources: Sequence[Source],
+    labels: Sequence[str],
+    everybody: Mapping[str, Sequence[Prediction]],
+    scored: Mapping[str, Mapping[str, Sequence[float]]],
+    clusters: Sequence[str],
+) -> list[Column]:
+    columns = []
+    for run, source, name in zip(runs, sources, labels, strict=True):
+        tuned = str(source.state.tuned["id"]) if source.state.tuned else ""
+        for candidate in _candidates(run):
+            label = _column_label(candidate, name, len(runs) > 1)
+            if label in everybody:
+                columns.append(
+                    Column(
+                        label=label,
+                        run=run.id,
+                        candidate=candidate,
+                        model=tuned if candidate == "tuned" else source.base,
+                        scores={grader: score_of(values, clusters) for grader, values in scored[label].items()},
+                        prompt_tokens=sum(answer.prompt_tokens for answer in everybody[label]),
+                        completion_tokens=sum(answer.completion_tokens for answer in everybody[label]),
+                        seconds=_seconds(run, candidate),
+                    )
+                )
+    return columns
+
+
+def _seconds(run: Run, candidate: str) -> float | None:
+    """From the start of answering to its end, when that happened in one go."""
+    times = [
+        (event.type, event.time)
+        for event in run.journal.read()
+        if event.type in ("evaluating", "evaluated") and event.data["candidate"] == candidate
+    ]
+    if [kind for kind, _ in times] != ["evaluating", "evaluated"] or times[1][1] <= times[0][1]:
+        return None
+    return times[1][1] - times[0][1]
+
+
+def _pairs(
+    runs: Sequence[Run],
+    sources: Sequence[Source],
+    labels: Sequence[str],
+    scored: Mapping[str, Mapping[str, Sequence[float]]],
+    clusters: Sequence[str],
+) -> list[Pair]:
+    """Each later run's tuned against the first's; then in each run tuned against every other candidate."""
+    several = len(runs) > 1
+    tuned = [_column_label("tuned", name, several) for name in labels]
+    asked = [(later, tuned[0], source) for later, source in zip(tuned[1:], sources[1:], strict=True)]
+    for run, name, source in zip(runs, labels, sources, strict=True):
+        asked += [
+            (_column_label("tuned", name, several), _column_label(other, name, several), source)
+            for other in _candidates(run)
+            if other != "tuned"
+        ]
+    return [
+        Pair(first, second, judge_pairs(scored[second], scored[first], source.spec.evaluation.margin, clusters))
+        for first, second, source in asked
+        if first in scored and second in scored
+    ]
+
+
+def _row(item: Item, answers: Sequence[Answer]) -> Row:
+    return Row(
+        line=item.line,
+        prompt=tuple((message.role, message.text) for message in item.prompt),
+        reference=str(item.fields.get("reference", "")),
+        answers=tuple(answers),
+    )
+
+
+def _kept_notes(run: Run) -> list[str]:
+    """What the judge noted, and how the run stands if it is not done."""
+    state = run.state()
+    notes = [] if state.state == "succeeded" else [f"the run is {state.state} ({state.stage})."]
+    if run.evaluation_path.exists():
+        notes += json.loads(run.evaluation_path.read_text(encoding="utf-8")).get("notes", [])
+    return notes

@@ -1,0 +1,45 @@
+"""HTML from function calls: text is escaped unless it is markup already."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+_VOID = frozenset({"meta", "input"})
+
+
+class Html(str):
+    """Markup. Only `element` and `joined` make it, and files of this package."""
+
+    __slots__ = ()
+
+
+Child = str | Iterable["Child"] | None
+
+
+def element(tag: str, /, *children: Child, **attributes: str | float | bool | None) -> Html:
+    """`<tag …>children</tag>`. Attributes: a trailing _ is cut, other _ become -; None and False leave one out, True bares."""
+    told = "".join(_attribute(name, value) for name, value in attributes.items())
+    inner = joined(children)
+    return Html(f"<{tag}{told}>" if tag in _VOID and not inner else f"<{tag}{told}>{inner}</{tag}>")
+
+
+def joined(child: Child) -> Html:
+    """Children in a row: text escaped, markup as it is, None as nothing."""
+    if child is None:
+        return Html("")
+    if isinstance(child, Html):
+        return child
+    if isinstance(child, str):
+        return Html(html.escape(child, quote=False))
+    return Html("".join(joined(inner) for inner in child))
+
+
+def _attribute(name: str, value: str | float | bool | None) -> str:
+    if value is None or value is False:
+        return ""
+    name = name.removesuffix("_").replace("_", "-")
+    if value is True:
+        return f" {name}"
+    told = f"{value:g}" if isinstance(value, float) else str(value)
+    return f' {name}="{html.escape(told)}"'

@@ -1,0 +1,118 @@
+"""Data, lowering, and everything needed to make the runs again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ftbridge.report.html.element import Html, element
+from ftbridge.report.html.sources import Source
+
+
+def data(sources: Sequence[Source]) -> Html:
+    """Splits with their hashes, and whether the runs were trained on the same bytes."""
+    rows = [
+        element(
+            "tr",
+            element("th", source.run, scope="row"),
+            element("td", name),
+            element("td", f"{split['examples']:,}", class_="number"),
+            element("td", f"{split['tokens']:,}", class_="number"),
+            element("td", element("code", str(split["sha256"])), class_="hash"),
+        )
+        for source in sources
+        for name, split in source.splits.items()
+    ]
+    heads = ("run", "split", "examples", "tokens", "SHA-256")
+    head = element("thead", element("tr", [element("th", text) for text in heads]))
+    digests = {source.splits["train"]["sha256"] for source in sources if "train" in source.splits}
+    same = None
+    if len(sources) > 1:
+        same = (
+            "All runs were trained on the same bytes."
+            if len(digests) == 1
+            else "The runs were not trained on the same bytes."
+        )
+    notes = dict.fromkeys(note for source in sources for note in source.data_notes)
+    return element(
+        "section",
+        element("h2", "Data"),
+        element("p", same) if same else None,
+        element("div", element("table", head, element("tbody", rows)), class_="wide"),
+        element("ul", [element("li", note) for note in notes]) if notes else None,
+    )
+
+
+def lowering(sources: Sequence[Source]) -> Html:
+    """What became of the spec's fields with each provider: how many of each outcome, and those not taken as they were."""
+    return element("section", element("h2", "What became of the spec"), [_lowered(source) for source in sources])
+
+
+def _lowered(source: Source) -> Html:
+    fields = source.lowering.fields if source.lowering else []
+    outcomes = ("exact", "translated", "approximated", "refused", "unused")
+    counts = {outcome: sum(field.outcome == outcome for field in fields) for outcome in outcomes}
+    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "it was stopped before"
+    rows = [
+        element(
+            "tr",
+            element("th", element("code", field.field), scope="row"),
+            element("td", field.outcome, class_=f"outcome {field.outcome}"),
+            element("td", _value(field.asked)),
+            element("td", _value(field.given)),
+            element("td", field.how),
+        )
+        for field in source.changed_fields
+    ]
+    head = element(
+        "thead", element("tr", [element("th", text) for text in ("field", "outcome", "asked", "given", "how")])
+    )
+    table = element("div", element("table", head, element("tbody", rows)), class_="wide")
+    return element("div", element("p", f"{source.state.provider}: {told}."), table if rows else None)
+
+
+def reproduce(sources: Sequence[Source], command: str) -> Html:
+    """The spec as given, settled values with their reasons, versions, models, and the commands."""
+    return element(
+        "section",
+        element("h2", "Make it again"),
+        [_again(source) for source in sources],
+        element("p", "This page: ", element("code", command)),
+    )
+
+
+def _again(source: Source) -> Html:
+    run = f"ftbridge run {shlex.quote(source.spec_name)} --provider {source.state.provider}"
+    settled = [
+        element("li", element("code", f"{field} = {value}"), f": {reason}") for field, value, reason in source.settled
+    ]
+    return element(
+        "div",
+        element("h3", source.run),
+        element("dl", [(element("dt", name), element("dd", told)) for name, told in _facts(source)]),
+        element("p", element("code", run)),
+        element("details", element("summary", "the spec as given"), element("pre", source.spec_text)),
+        element("details", element("summary", 'what "auto" became'), element("ul", settled)) if settled else None,
+    )
+
+
+def _facts(source: Source) -> Iterator[tuple[str, str]]:
+    state = source.state
+    yield "provider", state.provider
+    yield "state", state.state
+    yield "base model", source.base
+    yield "tuned model", str(state.tuned["id"]) if state.tuned else "none"
+    yield "method", source.spec.method
+    yield "seed", str(source.spec.seed)
+    if state.total_steps:
+        yield "steps", str(state.total_steps)
+    if state.finished is not None:
+        yield "took", f"{(state.finished - state.created) / 60:.1f} min"
+    if state.continues:
+        yield "continues", f"{state.continues['run']}, because: {state.continues['reason']}"
+    yield "ftbridge", source.version
+
+
+def _value(value: Any) -> str:
+    return "not set" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,83 @@
+"""Where a run's figures come from: its spec, its data, what became of each field, and the losses on the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ftbridge.lowering import FieldReport, Lowering
+from ftbridge.runs.run import Run, RunState
+from ftbridge.spec import JobSpec
+
+Point = tuple[int, float]
+"""Optimizer step, and loss in nats per trained token."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Losses of one run."""
+
+    label: str
+    train: tuple[Point, ...]
+    valid: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a run comes from, and how to make it again."""
+
+    run: str
+    state: RunState
+    spec: JobSpec
+    spec_name: str
+    spec_text: str
+    base: str
+    splits: Mapping[str, Mapping[str, Any]]
+    data_notes: tuple[str, ...]
+    lowering: Lowering | None
+    settled: tuple[tuple[str, str, str], ...]
+    version: str
+
+    @property
+    def changed_fields(self) -> list[FieldReport]:
+        """Fields that the provider did not take as they were."""
+        told = self.lowering.fields if self.lowering else []
+        return [field for field in told if field.outcome in ("translated", "approximated", "refused")]
+
+
+def curve_of(label: str, run: Run) -> Curve:
+    """The losses in a run's journal; a step that was trained again after a crash counts once."""
+    train: dict[int, float] = {}
+    valid: dict[int, float] = {}
+    for event in run.journal.read():
+        figures = (event.data.get("metrics") or {}) if event.type == "job_event" else {}
+        for losses, name in ((train, "train_loss"), (valid, "valid_loss")):
+            if figures.get(name) is not None:
+                losses[figures["step"]] = figures[name]
+    return Curve(label, tuple(sorted(train.items())), tuple(sorted(valid.items())))
+
+
+def source_of(run: Run) -> Source:
+    """What a run folder holds; a run that was stopped early has less."""
+    state = run.state()
+    spec = run.resolved_spec() if run.resolved_path.exists() else run.spec()
+    lowering = None
+    if run.lowering_path.exists():
+        lowering = Lowering.model_validate_json(run.lowering_path.read_text(encoding="utf-8"))
+    document = json.loads(run.resolved_path.read_text(encoding="utf-8")) if run.resolved_path.exists() else {}
+    created = run.journal.read()[0]
+    return Source(
+        run=run.id,
+        state=state,
+        spec=spec,
+        spec_name=run.spec_path.name,
+        spec_text=run.spec_path.read_text(encoding="utf-8-sig"),
+        base=(spec.model.local if state.provider == "local" else spec.model.openai) or "",
+        splits=(state.data or {}).get("splits", {}),
+        data_notes=tuple((state.data or {}).get("notes", [])),
+        lowering=lowering,
+        settled=tuple((told["field"], str(told["value"]), told["reason"]) for told in document.get("settled", [])),
+        version=str(created.data.get("version", "")),
+    )

@@ -1,0 +1,230 @@
+"""The HTML report of real runs: what it says, that nothing in an answer is more than text, and a browser's view of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+import ftbridge
+from ftbridge import bridge, draft
+from ftbridge.errors import UsageError
+from ftbridge.report.html import write_report
+from ftbridge.report.html.answers import differing
+from ftbridge.report.html.contents import contents_of
+from ftbridge.report.html.curves import loss_curves
+from ftbridge.report.html.element import Html, element
+from ftbridge.report.html.sources import Curve
+from ftbridge.server import simulating
+
+BASE = "gpt-4.1-mini-2025-04-14"
+HOSTILE = (
+    '</script></p><img src="https://evil.example/x.png" onerror="alert(1)"><script>document.title="owned"</script>'
+)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture
+def service(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-reported")
+    monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "0")
+    monkeypatch.setattr(bridge, "POLL_SECONDS", 0.02)
+    with simulating({"speed": 50}) as running:
+        monkeypatch.setenv("OPENAI_BASE_URL", running.base_url)
+        yield running
+
+
+def _lines(first, count):
+    told = [
+        {"messages": [{"role": "user", "content": f"Number {n}?"}, {"role": "assistant", "content": f"It is {n}."}]}
+        for n in range(first, first + count)
+    ]
+    return "".join(json.dumps(line) + "\n" for line in told)
+
+
+@pytest.fixture
+def run(service, tmp_path):
+    """A finished run whose tuned model is right where `right` matches; base answers with markup."""
+
+    def made(right, *, test=(100, 60), **more):
+        answers = [
+            {"model": "ft:*", "match": rf"Number ({right})\?", "reply": r"It is \1."},
+            {"model": "*", "reply": HOSTILE},
+        ]
+        service.play({"speed": 50, "answers": answers})
+        (tmp_path / "train.jsonl").write_text(_lines(0, 12))
+        data = {"train": str(tmp_path / "train.jsonl")}
+        if test:
+            (tmp_path / "test.jsonl").write_text(_lines(*test))
+            data["test"] = str(tmp_path / "test.jsonl")
+        started = draft.start(
+            draft.Draft.of({"name": "numbers", "data": data, "model": {"openai": BASE}, **more}), "openai"
+        )
+        bridge.drive(started)
+        return started
+
+    return made
+
+
+class _Page(HTMLParser):
+    """Tags and attributes of a page, as a parser that knows HTML sees them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.text, self.open = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in ("meta", "input"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def _read(path):
+    return _Page(path.read_text(encoding="utf-8"))
+
+
+def test_the_page_tells_verdict_scores_answers_data_and_how_to_make_it_again(run):
+    made = run(r"\d*[0-8]", metadata={"note": "<b>"})
+    page = _read(write_report([made]))
+    text = " ".join(" ".join(page.text).split())
+    assert page.open == []
+    assert "tuned is better than base on exact (+90.0 points" in text
+    assert "60 items show a difference of" in text
+    assert "steps, training" in text
+    assert "Worse (0)" in text
+    assert "Better (54)" in text
+    assert "Unchanged (6)" in text
+    assert "It is 100." in text
+    assert made.state().data["splits"]["train"]["sha256"] in text
+    assert "ftbridge run spec.json --provider openai" in text
+    assert '"note": "<b>"' in made.spec_path.read_text()
+    assert '"note": "<b>"' in text
+    assert "translated" in text
+
+
+def test_markup_in_answers_stays_text_and_the_page_needs_nothing_from_outside(run):
+    made = run(r"1\d*")
+    path = write_report([made])
+    page = _read(path)
+    assert HOSTILE in "".join(page.text)
+    assert page.tags.count("script") == 1
+    assert "img" not in page.tags
+    links = [
+        value for name, value in page.attributes if name in ("src", "href", "action", "style") or name.startswith("on")
+    ]
+    assert links == []
+    (policy,) = [value for name, value in page.attributes if name == "content" and "default-src" in value]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+
+
+def test_several_runs_stand_side_by_side_and_the_later_is_judged_against_the_first(run):
+    good, half = run(r"\d+"), run(r"\d+[02468]")
+    contents = contents_of([good, half])
+    assert [pair.verdicts["exact"].verdict for pair in contents.pairs] == ["worse", "better", "better"]
+    assert len(contents.columns) == 4
+    assert len(contents.rows) == 60
+    text = " ".join(_read(write_report([good, half])).text)
+    assert re.search(r"tuned · openai \w{4} is worse than tuned · openai \w{4} on exact \(-50\.0 points", text)
+    assert "Worse (30)" in text
+    assert "All runs were trained on the same bytes." in text
+    with pytest.raises(UsageError, match="different"):
+        contents_of([good, good])
+
+
+def test_other_test_items_leave_those_that_both_have_and_say_so(run):
+    first, second = run(r"\d+"), run(r"\d+", test=(130, 60))
+    contents = contents_of([first, second])
+    assert len(contents.rows) == 30
+    assert any("shown are the 30 that all of them have" in note for note in contents.notes)
+    apart = contents_of([first, run(r"\d+", test=(900, 20))])
+    assert (apart.rows, apart.pairs) == ((), ())
+
+
+def test_a_run_without_test_items_still_has_its_losses_and_data(run):
+    text = " ".join(_read(write_report([run(r"\d+", test=None)])).text)
+    assert "Nothing was compared: there are no test items." in text
+    assert "steps, training" in text
+
+
+def test_the_command_and_the_sdk_write_the_file_and_tell_where(run, tmp_path):
+    made = run(r"\d+")
+    command = [sys.executable, "-m", "ftbridge", "report", made.id]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert told.stdout.strip() == str(made.path / "report.html")
+    out = tmp_path / "sub" / "page.html"
+    told = subprocess.run(
+        [*command, "--out", str(out), "--json"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert json.loads(told.stdout) == {"path": str(out), "bytes": out.stat().st_size}
+    assert ftbridge.load_run(made.id).report() == made.path / "report.html"
+    missing = subprocess.run([*command[:-1], "nothing"], capture_output=True, text=True, timeout=60, check=False)
+    assert missing.returncode == 2
+
+
+def test_elements_escape_what_is_not_markup():
+    made = element("p", "a < b & c", element("b", "<x>"), [None, "y"], title='say "no" <now>', hidden=True, data_line=3)
+    assert (
+        made == '<p title="say &quot;no&quot; &lt;now&gt;" hidden data-line="3">a &lt; b &amp; c<b>&lt;x&gt;</b>y</p>'
+    )
+    assert element("div", Html("<i>z</i>")) == "<div><i>z</i></div>"
+
+
+def test_words_that_differ_are_marked_on_their_side_and_unlike_texts_are_not():
+    first, second = differing("It is a red lamp.", "It is a blue lamp.")
+    assert first == "<span>It is a <del>red</del> lamp.</span>"
+    assert second == "<span>It is a <ins>blue</ins> lamp.</span>"
+    assert differing("one", "x <y>") == ("<span>one</span>", "<span>x &lt;y&gt;</span>")
+
+
+def test_curves_of_any_length_and_height_stay_inside_the_drawing():
+    long = Curve("long", tuple((step, 3.0 / step) for step in range(1, 5000)), ((2500, 0.5),))
+    flat = Curve("flat", ((1, 0.0),), ())
+    for curves in ([long], [flat], [long, flat]):
+        drawn = loss_curves(curves)
+        numbers = [float(n) for points in re.findall(r'points="([^"]*)"', drawn) for n in re.split("[ ,]", points) if n]
+        assert len(numbers) < 3000
+        assert all(0 <= x <= 720 for x in numbers[::2])
+        assert all(0 <= y <= 300 for y in numbers[1::2])
+    assert loss_curves([]) is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_browser_loads_it_without_an_error_and_its_filter_works(run, tmp_path):
+    good, half = run(r"\d+"), run(r"\d+[02468]")
+    path = write_report([good, half], tmp_path / "page.html")
+    told = _browse(path)
+    assert "CONSOLE" not in told.stderr
+    assert "<title>numbers: ftbridge report</title>" in told.stdout, "no answer's script was run"
+    # The page refuses scripts of others, so the click comes from a copy without the policy.
+    press = """<script>document.querySelector('[data-filter="worse"]').click();</script></body>"""
+    copy = tmp_path / "copy.html"
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", path.read_text(encoding="utf-8"))
+    copy.write_text(text.replace("</body>", press), encoding="utf-8")
+    pressed = _browse(copy).stdout
+    assert "30 of 60 items" in pressed
+    assert pressed.count('data-kinds="same" hidden') == 30
+    printed = tmp_path / "page.pdf"
+    _browse(path, f"--print-to-pdf={printed}")
+    assert printed.read_bytes().startswith(b"%PDF")
+
+
+def _browse(path, *more):
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    return subprocess.run(
+        [*command, *(more or ["--dump-dom"]), path.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
