@@ -1,0 +1,39 @@
+"""`ftbridge chat`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ftbridge.cli.options import find_run, run_argument, talkative, verbosity
+from ftbridge.talk import Talk, talking
+
+
+@click.command(help="Talk to the tuned model.")
+@run_argument
+@click.option("--base", is_flag=True, help="Talk to the base model instead.")
+@click.option("--system", metavar="TEXT", help="A system message.")
+@click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Longest answer.")
+@talkative
+def command(run: str, base: bool, system: str | None, max_tokens: int) -> None:
+    """Line by line at a terminal; what comes through a pipe is one message."""
+    with talking(find_run(run), base=base, system=system, max_tokens=max_tokens) as talk:
+        if not sys.stdin.isatty():
+            click.echo(talk.say(sys.stdin.read().strip()))
+            return
+        if verbosity() >= 0:
+            click.echo("An empty line, or Ctrl-D, ends. The first answer waits for the model.", err=True)
+        _converse(talk)
+
+
+def _converse(talk: Talk) -> None:
+    while True:
+        try:
+            said = input("> ").strip()
+        except EOFError:
+            click.echo()
+            return
+        if not said:
+            return
+        click.echo(talk.say(said))
