@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from ftbridge import files, providers
 from ftbridge.errors import (
@@ -28,55 +28,22 @@ from ftbridge.errors import (
     document,
     from_document,
 )
+from ftbridge.evaluation.answering import Prediction, answer, read_predictions
 from ftbridge.evaluation.candidates import Candidate, candidates_of
-from ftbridge.evaluation.evaluate import Evaluation, Prediction, answer, judge, read_predictions
+from ftbridge.evaluation.evaluate import Evaluation, judge
 from ftbridge.evaluation.grades import read_grades, write_grades
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.providers.base import JobEvent, JobHandle, JobStatus, Provider, Sampler, Submission, TunedModel
 from ftbridge.runs.run import TERMINAL, Run, RunState
 from ftbridge.view import lowering_of, read_evaluation
+from ftbridge.watching import Silent as Silent
+from ftbridge.watching import Watcher as Watcher
 
 POLL_SECONDS = 0.5
 
 
-class Watcher(Protocol):
-    """Hears what happens, to show it. Every method is optional to act on; none may raise."""
-
-    def stage(self, run: Run, name: str) -> None:
-        """A stage begins."""
-        ...
-
-    def note(self, text: str) -> None:
-        """One line for people."""
-        ...
-
-    def job_event(self, event: JobEvent) -> None:
-        """The job said something."""
-        ...
-
-    def answered(self, candidate: str, done: int, total: int) -> None:
-        """A candidate has answered `done` of `total` items."""
-        ...
-
-
 Go = Callable[["Run", Watcher], "Evaluation | None"]
 """What the command line calls to take a run further: `drive`, `resume` or `watch`."""
-
-
-class Silent:
-    """A watcher that shows nothing."""
-
-    def stage(self, run: Run, name: str) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-    def job_event(self, event: JobEvent) -> None:
-        """Nothing."""
-
-    def answered(self, candidate: str, done: int, total: int) -> None:
-        """Nothing."""
 
 
 def drive(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
