@@ -26,6 +26,7 @@ COMMANDS = {
     "compare": "A paired verdict on two runs.",
     "report": "One self-contained HTML page about runs.",
     "chat": "Talk to the tuned model.",
+    "export": "Take the tuned weights out of a run.",
     "serve": "OpenAI's dialect over this machine's own models.",
     "simulate": "The same dialect, scripted, with faults on order.",
     "schema": "Print a JSON Schema.",

@@ -1,0 +1,30 @@
+"""`ftbridge export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ftbridge.cli.options import find_run, run_argument, talkative, verbosity
+from ftbridge.errors import UsageError
+from ftbridge.export import export_adapter, export_merged
+
+
+@click.command(help="Take the tuned weights out of a run.")
+@run_argument
+@click.option("--adapter", type=click.Path(path_type=Path), metavar="DIR", help="The adapter, in peft's format.")
+@click.option(
+    "--merged", type=click.Path(path_type=Path), metavar="DIR", help="Base and adapter as one model, in 16 bits."
+)
+@talkative
+def command(run: str, adapter: Path | None, merged: Path | None) -> None:
+    """Write what is asked for; both may be."""
+    if adapter is None and merged is None:
+        raise UsageError("say what to write: --adapter DIR or --merged DIR.")
+    found = find_run(run)
+    if adapter is not None:
+        click.echo(str(export_adapter(found, adapter)))
+    if merged is not None:
+        tell = (lambda text: click.echo(text, err=True)) if verbosity() >= 0 else (lambda text: None)
+        click.echo(str(export_merged(found, merged, tell)))
