@@ -12,7 +12,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.errors import UsageError
-from ftbridge.evaluation.evaluate import Prediction, Score, read_predictions, results, score_of
+from ftbridge.evaluation.answering import Prediction, read_predictions
+from ftbridge.evaluation.evaluate import Score, results, score_of
 from ftbridge.evaluation.grades import Grades, read_grades
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.verdict import Judged, judge_pairs

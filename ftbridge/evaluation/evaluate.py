@@ -1,32 +1,25 @@
-"""Answering and judging: candidates answer items into a file that can be taken up again; judging is pure.
+"""Judging: graders score every candidate's answers to the same items, and statistics compare them in pairs.
 
-    check(items, graders)                    before anything is spent
-    answer(candidate, items, sampler, path)  one JSON line for each answer, as it comes
-    judge(items, predictions, graders)       scores, intervals, paired differences: evaluation.json
-
-A candidate is compared with others on the same items only; an answer stands for an item while its prompt is the same.
+check(items, graders)                    before anything is spent
+judge(items, predictions, graders)       scores, intervals, differences, verdicts: evaluation.json
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge import graders as grading
-from ftbridge.errors import FtbridgeError, ModelUnavailable
-from ftbridge.evaluation.candidates import Candidate
+from ftbridge.errors import FtbridgeError
+from ftbridge.evaluation.answering import Prediction
 from ftbridge.evaluation.grades import Grades, keep, name_of
 from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.statistics import mean_interval, paired_difference, wilson
 from ftbridge.evaluation.verdict import Judged, judge_pairs
-from ftbridge.files import disk_full_is_an_error, sha256_bytes
 from ftbridge.grader_schema import Grader, ScoreModelGrader
-from ftbridge.providers.base import Prompt, Sampler
 
 Results = dict[str, dict[str, list[grading.GraderResult]]]
 """What graders say: by candidate, by grader, in the order of the items."""
@@ -39,18 +32,6 @@ FEW = 50
 
 class _Document(BaseModel):
     model_config = ConfigDict(frozen=True)
-
-
-class Prediction(_Document):
-    """One answer, a line of `predictions/CANDIDATE.jsonl`. It stands for an item while key and prompt are the same."""
-
-    key: str
-    index: int
-    prompt_sha256: str
-    output_text: str
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
 
 
 class Score(_Document):
@@ -72,6 +53,17 @@ class Difference(_Document):
     same: int = Field(description="Items on which both score the same.")
 
 
+class Answered(_Document):
+    """What answering took one candidate. Latencies are those of single answers, or of the batches they came in."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    p50_seconds: float | None = Field(description="Median seconds for an answer; null where nobody told.")
+    p95_seconds: float | None = Field(description="19 in 20 answers took no longer.")
+    cut_off: int = Field(description="Answers that reached the token limit.")
+    failed: int = Field(description="Items without an answer; they score 0.")
+
+
 class Evaluation(_Document):
     """What the judge found: `evaluation.json`."""
 
@@ -84,6 +76,7 @@ class Evaluation(_Document):
     verdicts: dict[str, dict[str, Judged]] = Field(
         default={}, description='Verdict by pair ("tuned-base": tuned against base) and grader.'
     )
+    answered: dict[str, Answered] = Field(default={}, description="What answering took, by candidate.")
     notes: list[str] = Field(default=[], description="What a reader of these figures should know.")
 
 
@@ -100,84 +93,6 @@ def check(items: Sequence[Item], graders: Sequence[Grader]) -> None:
                 grading.check(grader, item.fields)
             except grading.GraderError as error:
                 raise grading.GraderError(f"test example {item.line}: {error.message}", hint=error.hint) from None
-
-
-def answer(
-    candidate: Candidate,
-    items: Sequence[Item],
-    sampler: Sampler,
-    path: Path,
-    *,
-    max_tokens: int,
-    batch_size: int,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> list[Prediction]:
-    """Let a candidate answer the items into `path`; returns the predictions in the order of the items.
-
-    Every answer is written as it comes. Called again, it asks only what has no answer yet: items whose key or prompt
-    changed count as unanswered, and a line torn by a crash is cut off. A candidate that shares another's answers copies
-    them from the file beside `path`. `on_progress` hears (answered, total), first of what is there already.
-    Raises `ModelUnavailable` when the sampler ends without answering all, `DiskFull`, and whatever the sampler raises;
-    in every case the answers so far are kept.
-    """
-    prompts = {item.key: candidate.prompt(item) for item in items}
-    hashes = {key: _hash(prompt) for key, prompt in prompts.items()}
-    index = {item.key: item.index for item in items}
-    tell = on_progress or (lambda done, total: None)
-    _mend(path)
-    done = {told.key: told for told in read_predictions(path) if hashes.get(told.key) == told.prompt_sha256}
-    with disk_full_is_an_error(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("a", encoding="utf-8", newline="\n")
-
-    def keep(told: Prediction) -> None:
-        with disk_full_is_an_error(path):
-            stream.write(_line(told))
-            stream.flush()
-        done[told.key] = told
-        tell(len(done), len(prompts))
-
-    with stream:
-        if done:
-            tell(len(done), len(prompts))
-        for shared in _shared(candidate, path):
-            if hashes.get(shared.key) == shared.prompt_sha256 and shared.key not in done:
-                keep(shared)
-        if waiting := [prompt for key, prompt in prompts.items() if key not in done]:
-            for completion in sampler.generate(waiting, max_tokens=max_tokens, batch_size=batch_size):
-                if completion.key not in prompts:
-                    raise RuntimeError(f"the sampler answered {completion.key!r}, which it was not asked")
-                keep(
-                    Prediction(
-                        key=completion.key,
-                        index=index[completion.key],
-                        prompt_sha256=hashes[completion.key],
-                        output_text=completion.text,
-                        finish_reason=completion.finish_reason,
-                        prompt_tokens=completion.prompt_tokens,
-                        completion_tokens=completion.completion_tokens,
-                    )
-                )
-        with disk_full_is_an_error(path):
-            os.fsync(stream.fileno())
-    if missing := len(prompts) - len(done):
-        raise ModelUnavailable(
-            f"{candidate.name} answered {len(done)} of {len(prompts)} items and stopped.",
-            hint=f"Resume the run: only the {missing} missing are asked again.",
-        )
-    return [done[key] for key in prompts]
-
-
-def read_predictions(path: Path) -> list[Prediction]:
-    """The whole lines of a predictions file; of several for one key, the last. None when there is no file.
-
-    A damaged line is no answer: it is passed over here, and its item is asked again by `answer`.
-    """
-    predictions: dict[str, Prediction] = {}
-    for line in path.read_bytes().split(b"\n") if path.exists() else []:
-        if (told := _parse(line)) is not None:
-            predictions[told.key] = told
-    return list(predictions.values())
 
 
 def judge(
@@ -217,6 +132,7 @@ def judge(
         verdicts={
             f"{first}-{second}": judge_pairs(scored[second], scored[first], margin, clusters) for first, second in pairs
         },
+        answered={name: answered_of(told) for name, told in predictions.items()},
         notes=[*_notes(items, predictions, graders), *_grading_notes(graded, graders)],
     )
 
@@ -246,9 +162,44 @@ def results(
                 f"{name} has no answer to {len(missing)} of {len(items)} test examples (the first is {missing[0]}).",
                 hint="Candidates are compared on the same items only. Let it answer the rest first.",
             )
-        pairs = [(item.fields, answers[item.key]) for item in items]
-        graded[name] = {grader.name: _graded(grader, pairs, kept) for grader in graders}
+        failures = {prediction.key: prediction.error for prediction in told if prediction.error is not None}
+        pairs = [(item.fields, answers[item.key]) for item in items if item.key not in failures]
+        graded[name] = {
+            grader.name: _with_failures(grader, items, failures, _graded(grader, pairs, kept)) for grader in graders
+        }
     return graded
+
+
+def answered_of(told: Sequence[Prediction]) -> Answered:
+    """Tokens, latencies and failures of a candidate's answers."""
+    seconds = sorted(answer.seconds for answer in told if answer.seconds is not None)
+    return Answered(
+        prompt_tokens=sum(answer.prompt_tokens for answer in told),
+        completion_tokens=sum(answer.completion_tokens for answer in told),
+        p50_seconds=seconds[(len(seconds) - 1) // 2] if seconds else None,
+        p95_seconds=seconds[math.ceil(0.95 * len(seconds)) - 1] if seconds else None,
+        cut_off=sum(answer.finish_reason == "length" for answer in told),
+        failed=sum(answer.error is not None for answer in told),
+    )
+
+
+def _with_failures(
+    grader: Grader, items: Sequence[Item], failures: Mapping[str, str], graded: Sequence[grading.GraderResult]
+) -> list[grading.GraderResult]:
+    """The results in the order of the items; an item without an answer scores 0 and says why."""
+    others = iter(graded)
+    return [
+        grading.GraderResult(
+            name=grader.name,
+            type=grader.type,
+            reward=0.0,
+            passed=False,
+            errors={"other_error": f"there is no answer: {failures[item.key]}"},
+        )
+        if item.key in failures
+        else next(others)
+        for item in items
+    ]
 
 
 def _graded(grader: Grader, pairs: Sequence[_Pair], kept: Grades) -> list[grading.GraderResult]:
@@ -329,39 +280,3 @@ def _grading_notes(graded: Results, graders: Sequence[Grader]) -> list[str]:
         elif any(not 0 <= result.reward <= 1 for by in graded.values() for result in by[grader.name]):
             notes.append(f"{grader.name}: rewards below 0 count as 0, rewards above 1 as 1.")
     return notes
-
-
-def _shared(candidate: Candidate, path: Path) -> list[Prediction]:
-    return read_predictions(path.with_name(f"{candidate.shares}.jsonl")) if candidate.shares else []
-
-
-def _hash(prompt: Prompt) -> str:
-    asked = prompt.model_dump(mode="json", exclude={"key"}, exclude_none=True)
-    return sha256_bytes(json.dumps(asked, sort_keys=True).encode())
-
-
-def _line(told: Prediction) -> str:
-    return json.dumps(told.model_dump(), ensure_ascii=False) + "\n"
-
-
-def _parse(line: bytes) -> Prediction | None:
-    try:
-        return Prediction.model_validate_json(line)
-    except ValidationError:
-        return None
-
-
-def _mend(path: Path) -> None:
-    """End the last line, or cut it off when it is torn, so that what is appended begins a line of its own."""
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    tail = content[content.rfind(b"\n") + 1 :]
-    if not tail:
-        return
-    with disk_full_is_an_error(path), path.open("r+b") as stream:
-        if _parse(tail) is not None:
-            stream.seek(0, os.SEEK_END)
-            stream.write(b"\n")
-        else:
-            stream.truncate(len(content) - len(tail))

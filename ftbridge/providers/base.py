@@ -107,13 +107,19 @@ class Prompt(Frozen):
 
 
 class Completion(Frozen):
-    """One answer. `finish_reason` is OpenAI's: stop at end of turn, length at the token limit."""
+    """One answer. `finish_reason` is OpenAI's: stop at end of turn, length at the token limit.
+
+    `seconds` is how long it took from being asked, batches as a whole. `error` says why this prompt has no answer while others
+    have.
+    """
 
     key: str
     text: str
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    seconds: float | None = None
+    error: str | None = None
 
 
 class Sampler(Protocol):

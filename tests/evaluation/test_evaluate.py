@@ -7,8 +7,9 @@ import pytest
 
 from ftbridge.data.examples import parse_example
 from ftbridge.errors import FtbridgeError, ModelUnavailable
+from ftbridge.evaluation.answering import answer, read_predictions
 from ftbridge.evaluation.candidates import Candidate, plain
-from ftbridge.evaluation.evaluate import answer, check, json_schema, judge, read_predictions, scores
+from ftbridge.evaluation.evaluate import check, json_schema, judge, scores
 from ftbridge.evaluation.items import load_items
 from ftbridge.grader_schema import StringCheckGrader
 from ftbridge.graders import GraderError
@@ -140,13 +141,14 @@ def test_a_damaged_line_is_no_answer_and_the_others_stay(items, path):
     assert len(read_predictions(path)) == 10
 
 
-def test_a_changed_item_is_asked_again_and_the_others_are_not(tmp_path, items, path):
+def test_only_prompts_without_an_answer_are_asked_wherever_they_are_in_the_file(tmp_path, items, path):
     _ask(items, RuleSampler(right), path)
     changed = _items(tmp_path / "test.jsonl", ["a0", "new", *(f"a{n}" for n in range(2, 12))])
     sampler = RuleSampler(str.upper)
     predictions = _ask(changed, sampler, path)
-    assert sampler.asked == ["q11", "q10", "q1"]
-    assert [prediction.output_text for prediction in predictions][:3] == ["a0", "Q1", "a2"]
+    assert sampler.asked == ["q11", "q10"]
+    assert [prediction.output_text for prediction in predictions][:3] == ["a0", "a1", "a2"]
+    assert [prediction.key for prediction in predictions] == [item.key for item in changed]
 
 
 def test_a_changed_prompt_is_asked_again_and_the_newer_answer_counts(items, path):
@@ -169,7 +171,7 @@ def test_zero_shot_shares_the_answers_of_base(items, path):
     shared = path.with_name("zero_shot.jsonl")
     assert _ask(items, sampler, shared, ZERO_SHOT) == _ask(items, RuleSampler(right), path)
     assert sampler.asked == []
-    assert read_predictions(shared) == read_predictions(path)
+    assert read_predictions(shared) == sorted(read_predictions(path), key=lambda told: told.index)
 
 
 def test_zero_shot_asks_itself_where_base_has_no_answer(items, path):
@@ -279,3 +281,25 @@ def test_a_template_that_some_item_cannot_fill_is_refused_before_anything_is_ask
     without = _items(tmp_path / "other.jsonl", ["c"])
     with pytest.raises(GraderError, match=r"test example 1: grader exact: \{\{ item.topic \}\}"):
         check(without, graders)
+
+
+def test_items_without_an_answer_score_0_are_told_and_are_asked_again(items, path):
+    class Failing(RuleSampler):
+        def generate(self, prompts, *, max_tokens, batch_size):
+            for told in super().generate(prompts, max_tokens=max_tokens, batch_size=batch_size):
+                bad = told.text in ("a3", "a4")
+                yield told.model_copy(update={"text": "", "error": "400: filtered"} if bad else {"seconds": 2.0})
+
+    predictions = _ask(items, Failing(right), path)
+    evaluation = judge(items, {"base": predictions}, [_grader(), _grader("not_x", "ne", reference="x")])
+    assert evaluation.candidates["base"]["exact"].mean == 0.8
+    assert evaluation.candidates["base"]["not_x"].mean == 0.8, "no grader is asked about an answer that is not there"
+    assert evaluation.candidates["base"]["exact"].n == 10
+    assert any(
+        "2 of 10 answers could not be graded by exact" in note and "400: filtered" in note for note in evaluation.notes
+    )
+    told = evaluation.answered["base"]
+    assert (told.failed, told.p50_seconds, told.p95_seconds, told.cut_off) == (2, 2.0, 2.0, 0)
+    sampler = RuleSampler(right)
+    assert all(told.error is None for told in _ask(items, sampler, path))
+    assert sorted(sampler.asked) == ["q3", "q4"]

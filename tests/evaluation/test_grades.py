@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from ftbridge.evaluation.evaluate import Prediction, judge
+from ftbridge.evaluation.answering import Prediction
+from ftbridge.evaluation.evaluate import judge
 from ftbridge.evaluation.grades import read_grades, write_grades
 from ftbridge.evaluation.items import load_items
 from ftbridge.grader_schema import ScoreModelGrader, StringCheckGrader

@@ -178,7 +178,7 @@ class LocalSampler:
         model = self._model.model_dump(mode="json")
         self._child.ask({"model": model, "prompts": asked, "max_tokens": max_tokens, "batch_size": batch_size})
         for message in self._child.answers():
-            yield Completion(**{name: message[name] for name in Completion.model_fields})
+            yield Completion(**{name: message.get(name) for name in Completion.model_fields})
 
     def close(self) -> None:
         """End the process; its memory goes with it."""

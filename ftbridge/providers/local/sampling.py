@@ -6,6 +6,7 @@ training (see the repacking trap in `load`) nor keep memory once it is closed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ class Generator:
         start = 0
         while start < len(encoded):
             batch = encoded[start : start + batch_size]
+            began = time.monotonic()
             try:
                 answers = self._generate([ids for _, ids in batch], max_tokens)
             except (RuntimeError, MemoryError) as error:
@@ -60,7 +62,7 @@ class Generator:
                 batch_size = max(1, batch_size // 2)
                 continue
             for (key, ids), new in zip(batch, answers, strict=True):
-                tell("result", **self._completion(key, ids, new))
+                tell("result", **self._completion(key, ids, new), seconds=round(time.monotonic() - began, 3))
             start += len(batch)
 
     def _completion(self, key: str, prompt: Sequence[int], new: Sequence[int]) -> dict[str, Any]:

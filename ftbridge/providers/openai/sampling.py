@@ -7,6 +7,7 @@ answers. A fresh model that is not loaded yet is waited for; so is a service tha
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,8 @@ from ftbridge.providers.openai.retry import ATTEMPTS, backoff, sleep
 FRESH_TRIES = 40
 """Times that a fresh model's absence is waited out, `FRESH_SECONDS` apart: ten minutes."""
 FRESH_SECONDS = 15.0
+_OF_THE_PROMPT = frozenset({400, 413, 422})
+"""Refusals that can be about one prompt; others (keys, permissions, models) are about all."""
 THROTTLED_TRIES = 60
 """Rounds of 429 without a single answer in between, before giving up: about an hour."""
 
@@ -69,7 +72,11 @@ class _Ask:
 
 
 class ChatSampler:
-    """Answers prompts with one model. `fresh` says that it was tuned a moment ago and may not be loaded yet."""
+    """Answers prompts with one model. `fresh` says that it was tuned a moment ago and may not be loaded yet.
+
+    A prompt that the service refuses while it takes others (a content filter, a context that is too long) becomes a completion
+    with an `error`; when it takes none, the refusal is raised.
+    """
 
     def __init__(self, at: Connection, model: str, *, fresh: bool) -> None:
         self._at, self._model, self._fresh = at, model, fresh
@@ -90,6 +97,8 @@ class ChatSampler:
         # Not concurrent.futures.wait: it costs time for each of those that fly.
         ended: SimpleQueue[Future[Completion | Fault]] = SimpleQueue()
         trouble = _Trouble(self._at, self._model, fresh=self._fresh)
+        refused: list[tuple[_Ask, Fault]] = []
+        answered = False
         try:
             while waiting or flying:
                 while waiting and len(flying) < limit.now:
@@ -104,12 +113,19 @@ class ChatSampler:
                     limit.answered()
                     trouble.over()
                     self._fresh = False
+                    answered = True
                     yield told
+                    continue
+                if told.kind == "refused" and told.status in _OF_THE_PROMPT:
+                    refused.append((ask, told))
                     continue
                 waiting.append(ask)
                 if told.kind == "later" and not limit.throttled(ask.sent_in):
                     continue
                 trouble.bear(ask, told)
+            if refused and not answered:
+                raise error_of(refused[0][1], f"answering with {self._model}", self._at.service)
+            yield from (_unanswered(ask, fault) for ask, fault in refused)
         finally:
             for future in flying:
                 future.cancel()
@@ -125,9 +141,11 @@ class ChatSampler:
         for param in self._dropped:
             ask.body = without(ask.body, param) or ask.body
         while True:
+            began = time.monotonic()
             try:
                 told = self._at.client.chat.completions.create(**ask.body)
-                return completion_of(ask.prompt.key, told)
+                seconds = round(time.monotonic() - began, 3)
+                return completion_of(ask.prompt.key, told).model_copy(update={"seconds": seconds})
             except Exception as error:
                 fault = fault_of(error)
                 changed = without(ask.body, fault.param) if fault.status == 400 else None
@@ -136,6 +154,13 @@ class ChatSampler:
                 if fault.param is not None and fault.param not in self._dropped:
                     self._dropped.append(fault.param)
                 ask.body = changed
+
+
+def _unanswered(ask: _Ask, fault: Fault) -> Completion:
+    error = f"{fault.status}: {fault.message}"
+    return Completion(
+        key=ask.prompt.key, text="", finish_reason="error", prompt_tokens=0, completion_tokens=0, error=error
+    )
 
 
 class _Trouble:

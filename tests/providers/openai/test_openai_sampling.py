@@ -38,7 +38,8 @@ def answers(made: Sampler, asked: list[Prompt], at_once: int = 8) -> dict[str, C
 def test_every_prompt_is_answered_once_with_its_tokens_counted(service: Service, tmp_path: Path) -> None:
     told = answers(sampler(tmp_path), prompts(30))
     assert set(told) == {f"k{n}" for n in range(30)}
-    assert told["k7"] == Completion(
+    assert (told["k7"].seconds or 0) > 0
+    assert told["k7"].model_copy(update={"seconds": None}) == Completion(
         key="k7", text="you said item 7", finish_reason="stop", prompt_tokens=7, completion_tokens=2
     )
     assert service.requests[CHAT] == 30
@@ -183,3 +184,20 @@ def test_requests_that_failed_in_a_batch_are_told_and_asked_again_in_a_new_one(
         answers(sampler(tmp_path, batch=True), prompts(3))
     service.models["gpt-test"] = {"owned_by": "openai"}
     assert len(answers(sampler(tmp_path, batch=True), prompts(3))) == 3
+
+
+def test_a_prompt_that_the_service_will_not_take_is_told_and_the_others_are_answered(
+    service: Service, tmp_path: Path
+) -> None:
+    service.faults = [{"route": CHAT, "nth": 3, "kind": "400", "message": "flagged", "code": "content_filter"}]
+    told = answers(sampler(tmp_path), prompts(10), at_once=1)
+    assert len(told) == 10
+    (refused,) = [completion for completion in told.values() if completion.error is not None]
+    assert (refused.key, refused.error, refused.text, refused.finish_reason) == ("k2", "400: flagged", "", "error")
+    assert service.requests[CHAT] == 10
+
+
+def test_a_service_that_takes_no_prompt_at_all_is_an_error(service: Service, tmp_path: Path) -> None:
+    service.faults = [{"route": CHAT, "nth": n, "kind": "400", "message": "no such mode"} for n in range(1, 20)]
+    with pytest.raises(ProviderRefused, match="no such mode"):
+        answers(sampler(tmp_path), prompts(5))

@@ -1,0 +1,162 @@
+"""Answering: a candidate answers items into a file that can be taken up again.
+
+    answer(candidate, items, sampler, path)  one JSON line for each answer, as it comes
+    read_predictions(path)                   what is there
+
+An answer stands for an item while the prompt made from it is the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ftbridge.errors import ModelUnavailable
+from ftbridge.evaluation.candidates import Candidate
+from ftbridge.evaluation.items import Item
+from ftbridge.files import disk_full_is_an_error, sha256_bytes
+from ftbridge.providers.base import Prompt, Sampler
+
+
+class Prediction(BaseModel):
+    """One answer, a line of `predictions/CANDIDATE.jsonl`. It stands for an item while its prompt is the same.
+
+    `seconds` is how long the answer took, where the sampler told. With an `error` there is no answer: it scores 0, and is asked
+    again the next time.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    index: int
+    prompt_sha256: str
+    output_text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float | None = None
+    error: str | None = None
+
+
+def answer(
+    candidate: Candidate,
+    items: Sequence[Item],
+    sampler: Sampler,
+    path: Path,
+    *,
+    max_tokens: int,
+    batch_size: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Prediction]:
+    """Let a candidate answer the items into `path`; returns the predictions in the order of the items.
+
+    Every answer is written as it comes. Called again, it asks only what has no answer yet: items whose prompt changed count as
+    unanswered, as do those that ended in an error, and a line torn by a crash is cut off. Samplers are greedy, so an answer to
+    the same prompt stands for an item wherever it is in its file. A candidate that shares another's answers copies them from
+    the file beside `path`. `on_progress` hears (answered, total), first of what is there already.
+    Raises `ModelUnavailable` when the sampler ends without answering all, `DiskFull`, and whatever the sampler raises;
+    in every case the answers so far are kept.
+    """
+    prompts = {item.key: candidate.prompt(item) for item in items}
+    hashes = {key: _hash(prompt) for key, prompt in prompts.items()}
+    index = {item.key: item.index for item in items}
+    tell = on_progress or (lambda done, total: None)
+    _mend(path)
+    own = [told for told in _read(path) if told.error is None]
+    done = {told.key: told for told in own if hashes.get(told.key) == told.prompt_sha256}
+    by_prompt = {told.prompt_sha256: told for told in (*own, *_shared(candidate, path)) if told.error is None}
+    with disk_full_is_an_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a", encoding="utf-8", newline="\n")
+
+    def keep(told: Prediction) -> None:
+        with disk_full_is_an_error(path):
+            stream.write(_line(told))
+            stream.flush()
+        done[told.key] = told
+        tell(len(done), len(prompts))
+
+    with stream:
+        if done:
+            tell(len(done), len(prompts))
+        for key, digest in hashes.items():
+            if key not in done and digest in by_prompt:
+                keep(by_prompt[digest].model_copy(update={"key": key, "index": index[key]}))
+        if waiting := [prompt for key, prompt in prompts.items() if key not in done]:
+            for completion in sampler.generate(waiting, max_tokens=max_tokens, batch_size=batch_size):
+                if completion.key not in prompts:
+                    raise RuntimeError(f"the sampler answered {completion.key!r}, which it was not asked")
+                keep(
+                    Prediction(
+                        key=completion.key,
+                        index=index[completion.key],
+                        prompt_sha256=hashes[completion.key],
+                        output_text=completion.text,
+                        finish_reason=completion.finish_reason,
+                        prompt_tokens=completion.prompt_tokens,
+                        completion_tokens=completion.completion_tokens,
+                        seconds=completion.seconds,
+                        error=completion.error,
+                    )
+                )
+        with disk_full_is_an_error(path):
+            os.fsync(stream.fileno())
+    if missing := len(prompts) - len(done):
+        raise ModelUnavailable(
+            f"{candidate.name} answered {len(done)} of {len(prompts)} items and stopped.",
+            hint=f"Resume the run: only the {missing} missing are asked again.",
+        )
+    return [done[key] for key in prompts]
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """The whole lines of a predictions file; of several for one key, the last. None when there is no file.
+
+    A damaged line is no answer: it is passed over here, and its item is asked again by `answer`.
+    """
+    return list({told.key: told for told in _read(path)}.values())
+
+
+def _read(path: Path) -> list[Prediction]:
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    return [told for line in lines if (told := _parse(line)) is not None]
+
+
+def _shared(candidate: Candidate, path: Path) -> list[Prediction]:
+    return read_predictions(path.with_name(f"{candidate.shares}.jsonl")) if candidate.shares else []
+
+
+def _hash(prompt: Prompt) -> str:
+    asked = prompt.model_dump(mode="json", exclude={"key"}, exclude_none=True)
+    return sha256_bytes(json.dumps(asked, sort_keys=True).encode())
+
+
+def _line(told: Prediction) -> str:
+    return json.dumps(told.model_dump(exclude_none=True), ensure_ascii=False) + "\n"
+
+
+def _parse(line: bytes) -> Prediction | None:
+    try:
+        return Prediction.model_validate_json(line)
+    except ValidationError:
+        return None
+
+
+def _mend(path: Path) -> None:
+    """End the last line, or cut it off when it is torn, so that what is appended begins a line of its own."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    tail = content[content.rfind(b"\n") + 1 :]
+    if not tail:
+        return
+    with disk_full_is_an_error(path), path.open("r+b") as stream:
+        if _parse(tail) is not None:
+            stream.seek(0, os.SEEK_END)
+            stream.write(b"\n")
+        else:
+            stream.truncate(len(content) - len(tail))
