@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ftbridge.sdk import Run as Run
     from ftbridge.sdk import compare as compare
     from ftbridge.sdk import convert as convert
+    from ftbridge.sdk import evaluate as evaluate
     from ftbridge.sdk import lint as lint
     from ftbridge.sdk import list_runs as list_runs
     from ftbridge.sdk import load_run as load_run
@@ -33,6 +34,7 @@ _WHERE = {
     "Run": "ftbridge.sdk",
     "compare": "ftbridge.sdk",
     "convert": "ftbridge.sdk",
+    "evaluate": "ftbridge.sdk",
     "lint": "ftbridge.sdk",
     "list_runs": "ftbridge.sdk",
     "load_run": "ftbridge.sdk",
@@ -47,6 +49,7 @@ __all__ = [
     "__version__",
     "compare",
     "convert",
+    "evaluate",
     "lint",
     "list_runs",
     "load_run",

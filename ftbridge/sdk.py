@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ftbridge import bridge, comparison, draft, fallback, files, view
+from ftbridge import bridge, comparison, draft, fallback, files, judging, view
 from ftbridge.comparison import Comparison
 from ftbridge.data.convert.convert import Converted
 from ftbridge.data.convert.convert import convert as convert_file
@@ -225,6 +225,31 @@ def compare(
     """
     folders = [(run if isinstance(run, Run) else load_run(run))._run for run in (first, second)]
     return comparison.compare(folders[0], folders[1], margin=margin, candidates=candidates, common=common)
+
+
+def evaluate(
+    spec: JobSpec | Mapping[str, Any] | str | Path,
+    candidates: Sequence[str],
+    *,
+    provider: str | None = None,
+    system: str | None = None,
+    documents: str | Path | None = None,
+    margin: float | None = None,
+    fresh: bool = False,
+) -> Evaluation:
+    """Let candidates answer a spec's test items and compare each with the first; what `ftbridge eval --json` prints.
+
+    Candidates: base, zero_shot, few_shot, retrieval, run:ID, checkpoint:ID@STEP, openai:MODEL, local:MODEL, https://HOST/v1#MODEL.
+    Answers are kept by model and prompt; `fresh` forgets them. Raises `UsageError` before anybody is asked.
+    """
+    options = judging.Options(
+        provider=provider,
+        system=system,
+        documents=Path(documents) if documents is not None else None,
+        margin=margin,
+        fresh=fresh,
+    )
+    return judging.evaluate(draft.Draft.of(spec), candidates, options)
 
 
 def load_run(name: str | Path) -> Run:

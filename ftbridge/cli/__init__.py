@@ -23,6 +23,7 @@ COMMANDS = {
     "cancel": "End a run for good.",
     "pause": "Save a checkpoint and stop.",
     "resume": "Go on with a run that stopped.",
+    "eval": "Let candidates answer a spec's test items, and compare them.",
     "compare": "A paired verdict on two runs.",
     "report": "One self-contained HTML page about runs.",
     "chat": "Talk to the tuned model.",

@@ -51,6 +51,16 @@ def plain(item: Item) -> Prompt:
     return Prompt(key=item.key, messages=item.prompt, tools=item.tools)
 
 
+def instructed(system: str) -> Candidate:
+    """The candidate that is asked with a system message of your own, instead of the item's."""
+
+    def prompt(item: Item) -> Prompt:
+        own = (Message(role="system", content=system),)
+        return Prompt(key=item.key, messages=(*own, *itertools.dropwhile(_is_system, item.prompt)), tools=item.tools)
+
+    return Candidate("zero_shot", prompt)
+
+
 def few_shot(train: Path, *, examples: int, seed: int) -> Candidate:
     """The candidate that is shown `examples` training examples, as earlier turns, before the item's own.
 

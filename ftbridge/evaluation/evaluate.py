@@ -56,6 +56,7 @@ class Difference(_Document):
 class Answered(_Document):
     """What answering took one candidate. Latencies are those of single answers, or of the batches they came in."""
 
+    model: str | None = Field(default=None, description="Who answered; null in a run, whose models are its own.")
     prompt_tokens: int
     completion_tokens: int
     p50_seconds: float | None = Field(description="Median seconds for an answer; null where nobody told.")
@@ -103,13 +104,15 @@ def judge(
     margin: float | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
     kept: Grades | None = None,
+    models: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Score every candidate's answers to the same items, and compare them in pairs, item by item.
 
     `pairs` are candidates of which the first is judged against the second; tuned against each other one where not told.
     `margin` (0..1) is how much worse still counts as not worse. `kept` are answers of judges known already; new ones are added.
-    An answer that a grader cannot grade scores 0, and a note tells how many and why. Raises `FtbridgeError` when a candidate
-    has not answered every item, `GraderError` for a grader that can grade nothing, `ValueError` without items.
+    `models` tells who answered, by candidate. An answer that a grader cannot grade scores 0, and a note tells how many and why.
+    Raises `FtbridgeError` when a candidate has not answered every item, `GraderError` for a grader that can grade nothing,
+    `ValueError` without items.
     """
     graded = results(items, predictions, graders, kept)
     scored = _scores(graded, graders)
@@ -132,7 +135,7 @@ def judge(
         verdicts={
             f"{first}-{second}": judge_pairs(scored[second], scored[first], margin, clusters) for first, second in pairs
         },
-        answered={name: answered_of(told) for name, told in predictions.items()},
+        answered={name: answered_of(told, (models or {}).get(name)) for name, told in predictions.items()},
         notes=[*_notes(items, predictions, graders), *_grading_notes(graded, graders)],
     )
 
@@ -170,10 +173,11 @@ def results(
     return graded
 
 
-def answered_of(told: Sequence[Prediction]) -> Answered:
+def answered_of(told: Sequence[Prediction], model: str | None = None) -> Answered:
     """Tokens, latencies and failures of a candidate's answers."""
     seconds = sorted(answer.seconds for answer in told if answer.seconds is not None)
     return Answered(
+        model=model,
         prompt_tokens=sum(answer.prompt_tokens for answer in told),
         completion_tokens=sum(answer.completion_tokens for answer in told),
         p50_seconds=seconds[(len(seconds) - 1) // 2] if seconds else None,

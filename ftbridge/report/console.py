@@ -75,6 +75,28 @@ def evaluation_table(evaluation: Evaluation) -> RenderableType:
     return Group(table, *([Text()] if said or notes else []), *said, *notes)
 
 
+def power(evaluation: Evaluation) -> Text:
+    """What so many items can show at all, by grader: said before any verdict."""
+    largest: dict[str, float] = {}
+    for by in evaluation.verdicts.values():
+        for grader, judged in by.items():
+            largest[grader] = max(judged.detectable, largest.get(grader, 0.0))
+    sees = ", ".join(f"{100 * points:.0f} points on {grader}" for grader, points in largest.items())
+    return Text(f"{evaluation.items} items show a difference of {sees}, four times in five.", style="dim")
+
+
+def answered_table(evaluation: Evaluation) -> Table:
+    """What answering took: tokens, the middle and the slow answers."""
+    table = _table()
+    for heading in ("candidate", "prompt tokens", "answer tokens", "p50", "p95", "failed"):
+        table.add_column(heading, justify="left" if heading == "candidate" else "right", overflow="fold")
+    for name, told in evaluation.answered.items():
+        times = [f"{seconds:.2f} s" if seconds is not None else "" for seconds in (told.p50_seconds, told.p95_seconds)]
+        failed = Text(str(told.failed), style="red") if told.failed else Text("")
+        table.add_row(_name(name), f"{told.prompt_tokens:,}", f"{told.completion_tokens:,}", *times, failed)
+    return table
+
+
 def _one_grader(evaluation: Evaluation, names: Sequence[str], grader: str) -> Table:
     table = _table()
     table.add_column(Text("candidate"), overflow="fold")

@@ -1,0 +1,63 @@
+"""Candidates as they are named on a command line: who answers, before anybody is loaded or asked.
+
+base · zero_shot · few_shot · retrieval     the spec's base model, prompted
+run:ID · checkpoint:ID@STEP                 what a run made
+openai:MODEL · local:MODEL                  another model of the spec's service, or of this machine
+https://HOST/v1#MODEL                       any chat-completions endpoint
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+from ftbridge.errors import UsageError
+
+Kind = Literal["base", "zero_shot", "few_shot", "retrieval", "run", "checkpoint", "openai", "local", "endpoint"]
+PROMPTED: tuple[Kind, ...] = ("base", "zero_shot", "few_shot", "retrieval")
+_MODELS: tuple[Kind, ...] = ("run", "openai", "local")
+_FORMS = (
+    "base, zero_shot, few_shot, retrieval, run:ID, checkpoint:ID@STEP, openai:MODEL, local:MODEL, https://HOST/v1#MODEL"
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One candidate: `name` as given, `target` the run, model or address, `step` of a checkpoint, `model` of an endpoint."""
+
+    name: str
+    kind: Kind
+    target: str = ""
+    step: int = 0
+    model: str = ""
+
+
+def parse_candidate(name: str) -> Asked:
+    """What a name means. Raises `UsageError` with the forms there are."""
+    if name.startswith(("http://", "https://")):
+        address, _, model = name.partition("#")
+        parts = urlsplit(address)
+        if not model or not parts.hostname:
+            raise UsageError(f"{name!r} names no model.", hint="Write it as https://HOST/v1#MODEL.")
+        if parts.username or parts.password:
+            raise UsageError(
+                f"the address of {parts.hostname} holds a user name or password.",
+                hint="Its key is read from FTBRIDGE_ENDPOINT_API_KEY.",
+            )
+        return Asked(name, "endpoint", address.rstrip("/"), model=model)
+    for prompted in PROMPTED:
+        if name == prompted:
+            return Asked(name, prompted)
+    kind, _, target = name.partition(":")
+    for known in _MODELS:
+        if kind == known and target:
+            return Asked(name, known, target)
+    if kind == "checkpoint":
+        run, _, step = target.rpartition("@")
+        if run and step.isdecimal():
+            return Asked(name, "checkpoint", run, step=int(step))
+        raise UsageError(
+            f"{name!r} names no step.", hint="Write it as checkpoint:ID@STEP, such as checkpoint:latest@40."
+        )
+    raise UsageError(f"there is no candidate {name!r}.", hint=f"Candidates: {_FORMS}.")

@@ -1,0 +1,100 @@
+"""The `retrieval` candidate: the base model, shown the passages of a documents folder that fit the question best.
+
+    documents/*.md, *.txt ─▶ passages of about 150 words ─▶ BM25 by the item's last message ─▶ three in the prompt
+
+BM25 is written out here: thirty lines that a library would save at the price of a dependency.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ftbridge.data.examples import Message
+from ftbridge.errors import UsageError
+from ftbridge.evaluation.candidates import Candidate
+from ftbridge.evaluation.items import Item
+from ftbridge.providers.base import Prompt
+
+PASSAGES = 3
+"""Passages shown with each item."""
+_WORDS = 150
+_SUFFIXES = (".md", ".txt")
+_HEAD = "These passages may help:"
+
+
+def retrieval(documents: Path) -> Candidate:
+    """The candidate that is shown the best passages of `documents`, at the end of the item's system message.
+
+    Passages without a word of the item's last message are not shown. Raises `UsageError` for a folder without text.
+    """
+    passages = read_passages(documents)
+    search = searcher(passages)
+
+    def prompt(item: Item) -> Prompt:
+        found = search(item.prompt[-1].text, PASSAGES) if item.prompt else []
+        messages = _with(item.prompt, [passages[place] for place in found]) if found else item.prompt
+        return Prompt(key=item.key, messages=messages, tools=item.tools)
+
+    return Candidate("retrieval", prompt)
+
+
+def _with(prompt: Sequence[Message], passages: Sequence[str]) -> tuple[Message, ...]:
+    """The prompt with passages at the end of its first system message, or of one made for them: templates take only one."""
+    shown = "\n\n".join([_HEAD, *(f"[{place}] {passage}" for place, passage in enumerate(passages, 1))])
+    if prompt[0].role in ("system", "developer"):
+        first = prompt[0].model_copy(update={"content": f"{prompt[0].text}\n\n{shown}"})
+        return (first, *prompt[1:])
+    return (Message(role="system", content=shown), *prompt)
+
+
+def read_passages(documents: Path) -> list[str]:
+    """The texts of a folder (.md and .txt, folders within included) as passages: paragraphs, joined up to about 150 words."""
+    paths = sorted(path for path in documents.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+    passages: list[str] = []
+    for path in paths:
+        gathered: list[str] = []
+        for paragraph in re.split(r"\n\s*\n", path.read_text(encoding="utf-8", errors="replace")):
+            if gathered and len(" ".join([*gathered, paragraph]).split()) > _WORDS:
+                passages.append("\n".join(gathered))
+                gathered = []
+            if paragraph.strip():
+                gathered.append(paragraph.strip())
+        if gathered:
+            passages.append("\n".join(gathered))
+    if not passages:
+        raise UsageError(f"{documents} holds no text in .md or .txt files.", hint="Name a folder with --documents.")
+    return passages
+
+
+def searcher(passages: Sequence[str], *, k1: float = 1.2, b: float = 0.75) -> Callable[[str, int], list[int]]:
+    """A function from a question and a number to the best passages' places, best first; none without a common word.
+
+    Okapi BM25 (Robertson and Zaragoza 2009, Found. Trends Inf. Retr. 3:333), with the idf that cannot be negative.
+    """
+    counts = [Counter(_words(passage)) for passage in passages]
+    lengths = [sum(count.values()) for count in counts]
+    mean = sum(lengths) / len(lengths) or 1.0
+    frequency = Counter(word for count in counts for word in count)
+    idf = {word: math.log(1 + (len(passages) - n + 0.5) / (n + 0.5)) for word, n in frequency.items()}
+
+    def score(place: int, words: set[str]) -> float:
+        count, length = counts[place], lengths[place]
+        weights = ((idf[word], count[word]) for word in words if word in count)
+        return sum(rare * n * (k1 + 1) / (n + k1 * (1 - b + b * length / mean)) for rare, n in weights)
+
+    @functools.cache
+    def search(question: str, most: int) -> list[int]:
+        words = set(_words(question))
+        scored = [(score(place, words), -place) for place in range(len(passages))]
+        return [-place for value, place in sorted(scored, reverse=True)[:most] if value > 0]
+
+    return search
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())

@@ -1,0 +1,255 @@
+"""Judging outside a run: named candidates answer a spec's test items, and are compared over them.
+
+    spec ─▶ items ─▶ who is asked (run, model, endpoint) ─▶ answers/MODEL.jsonl ─▶ graders, intervals, verdicts
+
+Answers are kept under FTBRIDGE_HOME by model and prompt, whoever asked: what was answered once is not asked again, a stopped
+evaluation goes on where it was, and a changed grader asks nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ftbridge import files, providers
+from ftbridge.data.prepare import prepare
+from ftbridge.draft import Draft
+from ftbridge.errors import RunBusy, UsageError
+from ftbridge.evaluation.answering import Prediction, answer
+from ftbridge.evaluation.asked import Asked, parse_candidate
+from ftbridge.evaluation.candidates import Candidate, few_shot, instructed, plain
+from ftbridge.evaluation.evaluate import Evaluation, check, judge
+from ftbridge.evaluation.grades import read_grades, write_grades
+from ftbridge.evaluation.items import Item, load_items
+from ftbridge.evaluation.retrieval import retrieval
+from ftbridge.lowering import Lowering
+from ftbridge.providers.base import Sampler, TunedModel
+from ftbridge.resolve import resolve
+from ftbridge.runs import store
+from ftbridge.runs.run import Run
+from ftbridge.spec import JobSpec
+
+Progress = Callable[[str, int, int], None]
+"""Hears candidate, answered, total."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How candidates are asked. `provider` is whose base model prompted candidates use; where not told, this machine's."""
+
+    provider: str | None = None
+    system: str | None = None
+    documents: Path | None = None
+    margin: float | None = None
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Model:
+    """Whose answers they are: `identity` is what they depend on beside the prompt, `open` makes a sampler, given a folder."""
+
+    told: str
+    provider: str
+    identity: dict[str, Any]
+    open: Callable[[Path], Sampler]
+
+
+def evaluate(
+    draft: Draft, names: Sequence[str], options: Options | None = None, on_progress: Progress | None = None
+) -> Evaluation:
+    """Let candidates answer the spec's test items, judge them, and compare each later one with the first.
+
+    Names are those of `ftbridge.evaluation.asked`. `options.margin` defaults to the spec's. Raises `UsageError` for names that
+    mean nothing and for a spec without test items, before anybody is asked; `DataError` for bad data; what samplers raise.
+    """
+    options = options or Options()
+    asked = [parse_candidate(name) for name in names]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"named twice: {', '.join(sorted(twice))}.")
+    if not asked:
+        raise UsageError("name at least one candidate.", hint="Such as --candidate base --candidate run:latest")
+    spec, home = draft.spec, files.home()
+    with files.scratch_folder(home) as scratch:
+        manifest = prepare(spec, base=draft.base, out=scratch / "data")
+        test = scratch / "data" / "test.jsonl"
+        items = load_items(test) if test.exists() else []
+        if not items:
+            raise UsageError("the spec has no test items, so there is nothing to answer.", hint="Set data.test.")
+        check(items, spec.evaluation.graders)
+        examples = manifest.splits["train"].examples
+        models = [_model(told, spec, examples, options, home) for told in asked]
+        candidates = [_candidate(told, spec, scratch / "data" / "train.jsonl", options) for told in asked]
+        predictions = {
+            candidate.name: _answered(model, candidate, items, spec, options, on_progress)
+            for model, candidate in zip(models, candidates, strict=True)
+        }
+    grades = home / "grades.jsonl"
+    kept = read_grades([grades])
+    evaluation = judge(
+        items,
+        predictions,
+        spec.evaluation.graders,
+        margin=spec.evaluation.margin if options.margin is None else options.margin,
+        pairs=[(name, names[0]) for name in names[1:]],
+        kept=kept,
+        models={candidate.name: model.told for model, candidate in zip(models, candidates, strict=True)},
+    )
+    write_grades(grades, kept)
+    return evaluation.model_copy(update={"notes": [*evaluation.notes, *_differences(models)]})
+
+
+def _candidate(asked: Asked, spec: JobSpec, train: Path, options: Options) -> Candidate:
+    """How an item becomes a prompt; models other than the base are asked with the item's own."""
+    if asked.kind == "few_shot":
+        made = few_shot(train, examples=spec.evaluation.few_shot_examples, seed=spec.seed)
+    elif asked.kind == "zero_shot" and options.system is not None:
+        made = instructed(options.system)
+    elif asked.kind == "retrieval":
+        if options.documents is None:
+            raise UsageError("retrieval needs documents.", hint="Name their folder: --documents FOLDER")
+        made = retrieval(options.documents)
+    else:
+        made = Candidate(asked.name, plain)
+    return Candidate(asked.name, made.prompt)
+
+
+def _model(asked: Asked, spec: JobSpec, examples: int, options: Options, home: Path) -> Model:
+    """Who is asked, without asking."""
+    match asked.kind:
+        case "endpoint":
+            return _endpoint(asked)
+        case "run" | "checkpoint":
+            return _of_run(asked, store.find(home, asked.target))
+        case "openai" | "local":
+            named = spec.model.model_copy(update={asked.kind: _path_or_name(asked)})
+            return _base(asked.kind, spec.model_copy(update={"model": named}), examples)
+        case _:
+            return _base(options.provider or ("local" if spec.model.local else "openai"), spec, examples)
+
+
+def _base(provider: str, spec: JobSpec, examples: int) -> Model:
+    name = spec.model.local if provider == "local" else spec.model.openai
+    if name is None:
+        raise UsageError(
+            f"the spec names no model.{provider}.", hint=f"Set model.{provider}, or name another candidate."
+        )
+    backend = providers.load(provider)
+    lowering = backend.lower(resolve(spec, examples, provider))
+    identity = {"provider": provider, "model": name, **_serving(lowering)}
+    if Path(name).exists():
+        identity["written"] = max(path.stat().st_mtime_ns for path in (Path(name), *Path(name).glob("*")))
+    return Model(name, provider, identity, lambda folder: backend.sampler(lowering, None, folder))
+
+
+def _of_run(asked: Asked, run: Run) -> Model:
+    state = run.state()
+    if state.tuned is None:
+        raise UsageError(f"{run.id} has no tuned model: it is {state.state}.", hint=f"ftbridge resume {run.id}")
+    tuned = TunedModel(**state.tuned)
+    if asked.kind == "checkpoint":
+        tuned = tuned.model_copy(update={"id": _checkpoint(run, tuned, asked.step)})
+    backend = providers.load(state.provider)
+    lowering = Lowering.model_validate_json(run.lowering_path.read_text(encoding="utf-8"))
+    identity = {"provider": state.provider, "run": run.id, "model": tuned.id, **_serving(lowering)}
+    return Model(tuned.id, state.provider, identity, lambda _: backend.sampler(lowering, tuned, run.path))
+
+
+def _checkpoint(run: Run, tuned: TunedModel, step: int) -> str:
+    """A checkpoint's folder or name: both end in its step."""
+    names = [path.name for path in run.checkpoints.glob("step-*")] if tuned.provider == "local" else tuned.checkpoints
+    steps = {int(found[1]): name for name in names if (found := re.search(r"step-?(\d+)$", name))}
+    if step not in steps:
+        there = ", ".join(str(known) for known in sorted(steps)) or "none"
+        raise UsageError(f"{run.id} has no checkpoint of step {step}.", hint=f"Its checkpoints: {there}.")
+    return str(run.checkpoints / steps[step]) if tuned.provider == "local" else steps[step]
+
+
+def _endpoint(asked: Asked) -> Model:
+    from ftbridge.providers.openai.endpoint import endpoint_sampler
+
+    endpoint_sampler(asked.target, asked.model).close()  # an address that is none is told now
+    identity = {"provider": "endpoint", "address": asked.target, "model": asked.model}
+    return Model(asked.name, asked.target, identity, lambda _: endpoint_sampler(asked.target, asked.model))
+
+
+def _path_or_name(asked: Asked) -> str:
+    return str(Path(asked.target).resolve()) if asked.kind == "local" and Path(asked.target).exists() else asked.target
+
+
+def _serving(lowering: Lowering) -> dict[str, Any]:
+    """What of a request bears on answers: weights, arithmetic and address, not how training went."""
+    told = {name: lowering.request.get(name) for name in _SERVING if lowering.request.get(name) is not None}
+    if lowering.provider == "openai" and "base_url" not in told:
+        told["base_url"] = os.environ.get("OPENAI_BASE_URL") or ""
+    return told
+
+
+_SERVING = ("quantization", "precision", "device", "tuning", "target", "base_url", "api_version", "deployment")
+
+
+def _answered(
+    model: Model,
+    candidate: Candidate,
+    items: Sequence[Item],
+    spec: JobSpec,
+    options: Options,
+    progress: Progress | None,
+) -> list[Prediction]:
+    """The candidate's answers to the items, of which only those that are not kept yet are asked."""
+    asked = spec.evaluation
+    identity = {**model.identity, "max_completion_tokens": asked.max_completion_tokens}
+    name = files.sha256_bytes(json.dumps(identity, sort_keys=True).encode())[:16]
+    folder = files.home() / "answers" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder, candidate.name):
+        path = folder / "answers.jsonl"
+        if options.fresh:
+            path.unlink(missing_ok=True)
+        files.write_json(folder / "model.json", identity)
+        sampler = model.open(folder)
+        try:
+            return answer(
+                candidate,
+                items,
+                sampler,
+                path,
+                max_tokens=asked.max_completion_tokens,
+                batch_size=asked.batch_size,
+                on_progress=(lambda done, total: progress(candidate.name, done, total)) if progress else None,
+            )
+        finally:
+            sampler.close()
+
+
+@contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunBusy(
+            f"another process is letting the model of {name} answer.", hint="Wait until it is done."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _differences(models: Sequence[Model]) -> list[str]:
+    """What is not the same for all, beside the weights."""
+    sides = sorted({model.provider for model in models})
+    if len(sides) < 2:
+        return []
+    return [
+        f"Candidates answered in different places ({', '.join(sides)}): items, messages and greedy decoding are the same; chat "
+        "template, tokenizer and arithmetic are each side's own, so token counts do not compare."
+    ]

@@ -1,0 +1,288 @@
+"""`ftbridge eval`: candidates by name, answers kept by model and prompt, over HTTP against the simulator."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import ftbridge
+from ftbridge import bridge, draft, files
+from ftbridge.errors import DataError, ModelUnavailable, RunBusy, UsageError
+from ftbridge.evaluation.asked import Asked, parse_candidate
+from ftbridge.evaluation.items import load_items
+from ftbridge.evaluation.retrieval import read_passages, retrieval, searcher
+from ftbridge.graders import GraderError
+from ftbridge.server import simulating
+
+BASE, OTHER = "gpt-4.1-mini-2025-04-14", "gpt-4o-mini-2024-07-18"
+CHATS = "POST /chat/completions"
+ANSWERS = [
+    {"model": "ft:*", "match": r"Number (\d+)\?", "reply": r"It is \1."},
+    {"model": "gpt-4o*", "match": r"Number (\d+[02468])\?", "reply": r"It is \1."},
+    {"model": "*", "reply": "No idea."},
+]
+
+
+@pytest.fixture
+def service(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-evaluated")
+    monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "0")
+    monkeypatch.setattr(bridge, "POLL_SECONDS", 0.02)
+    with simulating({"speed": 50, "answers": ANSWERS}) as running:
+        monkeypatch.setenv("OPENAI_BASE_URL", running.base_url)
+        yield running
+
+
+def _lines(first, count):
+    told = [
+        {"messages": [{"role": "user", "content": f"Number {n}?"}, {"role": "assistant", "content": f"It is {n}."}]}
+        for n in range(first, first + count)
+    ]
+    return "".join(json.dumps(line) + "\n" for line in told)
+
+
+@pytest.fixture
+def spec(tmp_path):
+    """The path of a job spec with 40 test items; keywords change its evaluation."""
+
+    def made(test=(100, 40), **evaluation):
+        (tmp_path / "train.jsonl").write_text(_lines(0, 12))
+        data = {"train": "train.jsonl"}
+        if test is not None:
+            (tmp_path / "test.jsonl").write_text(_lines(*test))
+            data["test"] = "test.jsonl"
+        told = {"name": "numbers", "data": data, "model": {"openai": BASE}, "evaluation": evaluation}
+        (tmp_path / "job.json").write_text(json.dumps(told))
+        return tmp_path / "job.json"
+
+    return made
+
+
+def _run(path):
+    started = draft.start(draft.Draft.of(path), "openai")
+    bridge.drive(started)
+    return started
+
+
+def _means(told):
+    return {name: scores["exact"].mean for name, scores in told.candidates.items()}
+
+
+def _chats(service):
+    return service.requests.get(CHATS, 0)
+
+
+def test_base_a_run_another_model_and_an_endpoint_answer_the_same_items(service, spec, monkeypatch):
+    path = spec()
+    run = _run(path)
+    monkeypatch.setenv("FTBRIDGE_ENDPOINT_API_KEY", "sk-other")
+    endpoint = f"{service.base_url}#{OTHER}"
+    names = ["base", f"run:{run.id}", f"openai:{OTHER}", endpoint]
+    told = ftbridge.evaluate(path, names)
+    assert _means(told) == {"base": 0.0, names[1]: 1.0, names[2]: 0.5, endpoint: 0.5}
+    assert list(told.verdicts) == [f"{name}-base" for name in names[1:]]
+    assert all(by["exact"].verdict == "better" for by in told.verdicts.values())
+    assert told.answered[names[1]].model == run.state().tuned["id"]
+    assert told.answered["base"].p95_seconds > 0
+    assert any("chat template, tokenizer and arithmetic" in note for note in told.notes)
+
+
+def test_what_was_answered_once_is_not_asked_again_whatever_changes_around_it(service, spec):
+    first = ftbridge.evaluate(spec(), ["base", f"openai:{OTHER}"])
+    assert _chats(service) == 80
+    again = ftbridge.evaluate(spec(), ["base", f"openai:{OTHER}"])
+    assert (_chats(service), again) == (80, first)
+    like = {
+        "type": "string_check",
+        "name": "has_it",
+        "operation": "like",
+        "input": "{{sample.output_text}}",
+        "reference": "is",
+    }
+    changed = ftbridge.evaluate(spec(graders=[like]), [f"openai:{OTHER}", "base"])
+    assert _chats(service) == 80
+    assert changed.graders == ["has_it"]
+    more = ftbridge.evaluate(spec(test=(90, 50)), ["base"])
+    assert (_chats(service), more.items) == (90, 50)
+    ftbridge.evaluate(spec(max_completion_tokens=9), ["base"])
+    assert _chats(service) == 130
+    ftbridge.evaluate(spec(), ["base"], fresh=True)
+    assert _chats(service) == 170
+
+
+def test_prompted_candidates_differ_by_their_prompts_alone(service, spec, tmp_path):
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / "numbers.md").write_text("A lamp is 104.\n\nNothing else.\n")
+    names = ["base", "zero_shot", "few_shot", "retrieval"]
+    told = ftbridge.evaluate(spec(), names, system="Answer as told.", documents=folder)
+    tokens = {name: told.answered[name].prompt_tokens for name in names}
+    assert tokens["base"] < tokens["zero_shot"] < tokens["few_shot"]
+    assert tokens["base"] < tokens["retrieval"]
+    assert _chats(service) == 4 * 40 - 39, "39 items find no passage, so their prompts are base's"
+    with pytest.raises(UsageError, match="documents"):
+        ftbridge.evaluate(spec(), ["retrieval"])
+
+
+def test_an_evaluation_killed_half_way_generates_only_what_is_missing(service, spec):
+    service.play({"chat": {"first_token_seconds": 0.1}, "answers": ANSWERS})
+    command = [sys.executable, "-m", "ftbridge", "eval", str(spec(batch_size=2)), "-c", "base", "--json"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ})
+    deadline = time.monotonic() + 60
+    while _chats(service) < 12:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    asked = _chats(service)
+    (kept,) = (files.home() / "answers").glob("*/answers.jsonl")
+    answered = len(kept.read_bytes().splitlines())
+    assert 8 <= answered < 40
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["items"] == 40
+    assert _chats(service) - asked <= 40 - answered + 2, "two were under way, and their answers were lost"
+
+
+def test_the_command_prints_a_table_or_json_and_keeps_the_gate(service, spec):
+    path = str(spec())
+
+    def ask(*more):
+        command = [sys.executable, "-m", "ftbridge", "eval", path, "-c", f"openai:{OTHER}", "-c", "base", *more]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    told = ask()
+    assert told.returncode == 0, told.stderr
+    assert "40 items show a difference of" in told.stdout.splitlines()[0]
+    assert "50.0 %" in told.stdout
+    assert f"base is 50.0 points below openai:{OTHER} on exact" in " ".join(told.stdout.split())
+    gated = ask("--margin", "0.02", "--json")
+    assert gated.returncode == 4
+    assert json.loads(gated.stdout)["verdicts"][f"base-openai:{OTHER}"]["exact"]["verdict"] == "worse"
+    assert "the margin of 0.02 is not met by base on exact" in gated.stderr
+
+
+def test_items_that_a_service_will_not_take_score_0_and_are_told(service, spec):
+    service.play(
+        {
+            "answers": [{"model": "*", "match": r"Number (\d+)\?", "reply": r"It is \1."}],
+            "faults": [{"on": CHATS, "nth": [3, 7], "status": 400, "code": "content_filter", "message": "flagged"}],
+        }
+    )
+    told = ftbridge.evaluate(spec(batch_size=1), ["base"])
+    assert told.candidates["base"]["exact"].mean == 0.95
+    assert told.answered["base"].failed == 2
+    assert any("flagged" in note for note in told.notes)
+    again = ftbridge.evaluate(spec(batch_size=1), ["base"])
+    assert (again.candidates["base"]["exact"].mean, _chats(service)) == (1.0, 42)
+
+
+def test_a_checkpoint_is_asked_by_its_step(service, spec):
+    path = spec()
+    run = _run(path)
+    names = run.state().tuned["checkpoints"]
+    step = int(names[-1].rpartition("-")[2])
+    told = ftbridge.evaluate(path, ["base", f"checkpoint:{run.id}@{step}"])
+    assert told.candidates[f"checkpoint:{run.id}@{step}"]["exact"].mean == 1.0
+    assert told.answered[f"checkpoint:{run.id}@{step}"].model == names[-1]
+    with pytest.raises(UsageError, match="no checkpoint of step 7777"):
+        ftbridge.evaluate(path, [f"checkpoint:{run.id}@7777"])
+
+
+def test_bad_names_and_specs_are_refused_before_anybody_is_asked(service, spec, tmp_path):
+    path = spec()
+    for names, message in [
+        (["base", "nobody"], "no candidate 'nobody'"),
+        (["base", "base"], "named twice"),
+        (["base", "run:nothing"], "no run 'nothing'"),
+        ([], "at least one"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            ftbridge.evaluate(path, names)
+    with pytest.raises(UsageError, match="no test items"):
+        ftbridge.evaluate(spec(test=None), ["base"])
+    with pytest.raises(DataError):
+        ftbridge.evaluate(spec(test=(0, 0)), ["base"])
+    missing = {"type": "string_check", "name": "x", "operation": "eq", "input": "{{item.topic}}", "reference": "is"}
+    with pytest.raises(GraderError, match="topic"):
+        ftbridge.evaluate(spec(graders=[missing]), ["base"])
+    with pytest.raises(ModelUnavailable):
+        ftbridge.evaluate(spec(), ["openai:gpt-unheard-of"])
+    assert _chats(service) <= 32, "only the unknown model was asked for"
+
+
+def test_two_evaluations_of_one_model_do_not_write_over_each_other(service, spec):
+    from filelock import FileLock
+
+    ftbridge.evaluate(spec(), ["base"])
+    (folder,) = (files.home() / "answers").iterdir()
+    with FileLock(folder / "lock"), pytest.raises(RunBusy, match="model of base"):
+        ftbridge.evaluate(spec(), ["base"])
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("base", Asked("base", "base")),
+        ("run:latest", Asked("run:latest", "run", "latest")),
+        ("checkpoint:a-b@40", Asked("checkpoint:a-b@40", "checkpoint", "a-b", step=40)),
+        ("openai:ft:gpt:org::1", Asked("openai:ft:gpt:org::1", "openai", "ft:gpt:org::1")),
+        ("local:owner/name", Asked("local:owner/name", "local", "owner/name")),
+        ("http://h:8000/v1/#m#x", Asked("http://h:8000/v1/#m#x", "endpoint", "http://h:8000/v1", model="m#x")),
+    ],
+)
+def test_names_mean_who_answers(name, asked):
+    assert parse_candidate(name) == asked
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Base", "run:", "checkpoint:x", "checkpoint:x@", "checkpoint:@3", "http://h/v1", "https://#m", "https://u:p@h/v1#m", "ftp://h#m"],
+)  # fmt: skip
+def test_names_that_mean_nothing_are_refused(name):
+    with pytest.raises(UsageError):
+        parse_candidate(name)
+
+
+def test_bm25_ranks_as_the_formula_says():
+    passages = ["the red lamp", "a lamp, a red red lamp and more words here", "nothing of the kind"]
+    search = searcher(passages)
+    assert search("kind", 2) == [2]
+    assert search("absent", 3) == []
+    # By hand: both words are in two of three passages, so have the same idf; lengths 3, 10 and 4, mean 17 / 3.
+    # Passage 0, once each: 2.2 / (1 + 1.2 (0.25 + 0.75 * 3 / 5.667)) = 1.238; passage 1, twice each: 4.4 / (2 + 1.888) = 1.132.
+    assert search("red lamp", 3) == [0, 1]
+    assert search("LAMP?", 1) == [0]
+
+
+def test_passages_are_paragraphs_joined_up_to_a_length(tmp_path):
+    words = " ".join(["word"] * 100)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.md").write_text(f"short one\n\nshort two\n\n{words}\n\n{words}\n")
+    (tmp_path / "b.txt").write_bytes(b"caf\xe9\n")
+    (tmp_path / "c.bin").write_bytes(b"\x00")
+    passages = read_passages(tmp_path)
+    assert passages[0] == "caf\ufffd"
+    assert passages[1] == f"short one\nshort two\n{words}"
+    assert passages[2] == words
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UsageError, match="no text"):
+        read_passages(empty)
+
+
+def test_passages_stand_at_the_end_of_the_system_message(tmp_path):
+    (tmp_path / "a.md").write_text("A lamp is 5 euros.")
+    told = [{"role": "user", "content": "What is a lamp?"}, {"role": "assistant", "content": "5"}]
+    test = tmp_path / "test.jsonl"
+    lines = [{"messages": [{"role": "system", "content": "Be brief."}, *told]}, {"messages": told}]
+    test.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    first, second = (retrieval(tmp_path).prompt(item).messages for item in load_items(test))
+    assert first[0].text == "Be brief.\n\nThese passages may help:\n\n[1] A lamp is 5 euros."
+    assert second[0].text == "These passages may help:\n\n[1] A lamp is 5 euros."
+    assert [len(first), len(second)] == [2, 2]
