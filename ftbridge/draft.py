@@ -112,11 +112,17 @@ _LINT_TARGETS = {"azure": "azure", "nebius": "nebius"}
 
 
 def _anchored(spec: JobSpec, base: Path) -> JobSpec:
-    """The spec with a model path that is relative to the spec made absolute; names that are no path stay as they are."""
-    local = spec.model.local
-    if local is None or not (base / local).exists():
-        return spec
-    return spec.model_copy(update={"model": spec.model.model_copy(update={"local": str((base / local).resolve())})})
+    """The spec with paths that are relative to it made absolute; a model's name that is no path stays as it is."""
+    if (local := spec.model.local) is not None and (base / local).exists():
+        model = spec.model.model_copy(update={"local": str((base / local).resolve())})
+        spec = spec.model_copy(update={"model": model})
+    evaluation = spec.evaluation
+    if evaluation.documents is not None:
+        evaluation = evaluation.model_copy(update={"documents": str((base / evaluation.documents).resolve())})
+    if (retention := evaluation.retention) is not None and retention.canaries is not None:
+        retention = retention.model_copy(update={"canaries": str((base / retention.canaries).resolve())})
+        evaluation = evaluation.model_copy(update={"retention": retention})
+    return spec if evaluation is spec.evaluation else spec.model_copy(update={"evaluation": evaluation})
 
 
 def _check_fallback(spec: JobSpec, provider: str, examples: int, allow: Sequence[str]) -> None:

@@ -217,11 +217,34 @@ class LocalSpec(SpecModel):
     trust_remote_code: bool = Field(
         default=False, description="Run Python that comes with a hub model. Off unless you trust it."
     )
+    engine: Literal["transformers", "vllm"] = Field(
+        default="transformers",
+        description="What answers test items: transformers in a child process, or vLLM on a CUDA card (installed apart).",
+    )
 
 
 _DEFAULT_GRADER = StringCheckGrader(
     type="string_check", name="exact", operation="eq", input=ANSWER, reference=REFERENCE
 )
+
+
+class RetentionSpec(SpecModel):
+    """What the tuned model must not have forgotten: asked of base and tuned alike, with a verdict of its own."""
+
+    suite: bool = Field(
+        default=True,
+        description="Ask ftbridge's general suite: facts, arithmetic, instructions, formats, refusal of nonsense.",
+    )
+    canaries: str | None = Field(
+        default=None, min_length=1, description="A JSONL file of examples of your own that must keep their answers."
+    )
+    margin: float = Field(default=0.05, ge=0, le=1, description="How much worse still counts as kept.")
+
+    @model_validator(mode="after")
+    def _something_is_asked(self) -> RetentionSpec:
+        if not self.suite and self.canaries is None:
+            raise ValueError("nothing is asked: leave suite on, or name canaries")
+        return self
 
 
 class EvaluationSpec(SpecModel):
@@ -232,17 +255,45 @@ class EvaluationSpec(SpecModel):
         min_length=1,
         description="Grader objects in OpenAI's schemas, and three of ours; see the page on graders.",
     )
-    baselines: list[Literal["zero_shot", "few_shot"]] = Field(
+    baselines: list[Literal["zero_shot", "few_shot", "retrieval"]] = Field(
         default=[], description="More candidates to answer the test items before training, beside base."
+    )
+    system: str | None = Field(
+        default=None, min_length=1, description="System message of the zero_shot baseline, instead of the items' own."
     )
     few_shot_examples: int = Field(
         default=4, ge=1, le=64, description="Training examples shown to the few_shot baseline."
+    )
+    few_shot_by: Literal["seed", "nearest"] = Field(
+        default="seed",
+        description="The same examples for every item, drawn by the seed; or those nearest to each item by BM25.",
+    )
+    documents: str | None = Field(
+        default=None, min_length=1, description="Folder of .md and .txt files that the retrieval baseline reads."
+    )
+    target: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Score that is good enough: a baseline that reaches it on every grader stops the run before training.",
+    )
+    retention: RetentionSpec | None = Field(
+        default=None, description="Also ask what the model knew before, and judge whether tuning kept it."
+    )
+    perplexity: bool = Field(
+        default=False, description="Also tell the perplexity of the reference answers, where the provider can."
     )
     margin: float | None = Field(
         default=None, ge=0, le=1, description="Non-inferiority margin for verdicts of compare."
     )
     max_completion_tokens: int = Field(default=256, ge=1, description="Longest answer, in tokens.")
     batch_size: int = Field(default=32, ge=1, description="Items answered together.")
+
+    @model_validator(mode="after")
+    def _baselines_have_what_they_need(self) -> EvaluationSpec:
+        if "retrieval" in self.baselines and self.documents is None:
+            raise ValueError("the retrieval baseline needs evaluation.documents, a folder of .md and .txt files")
+        return self
 
     @field_validator("graders")
     @classmethod
@@ -258,6 +309,9 @@ class BudgetSpec(SpecModel):
 
     max_usd: float | None = Field(default=None, gt=0, description="Money, in US dollars, over the whole run.")
     max_hours: float | None = Field(default=None, gt=0, description="Wall-clock hours of training.")
+    max_gpu_hours: float | None = Field(
+        default=None, gt=0, description="Hours that this machine's cards work, training and answering together."
+    )
 
 
 class PlanSpec(SpecModel):
@@ -269,6 +323,15 @@ class PlanSpec(SpecModel):
     gpu_usd_per_hour: float | None = Field(default=None, gt=0, description="What this machine's card costs an hour.")
     watts: float | None = Field(default=None, gt=0, description="Its draw, where electricity is what it costs.")
     usd_per_kwh: float | None = Field(default=None, gt=0, description="Price of electricity.")
+    task: Literal["format", "style", "domain"] | None = Field(
+        default=None, description="What the model is to learn, for advice on the adapter's rank."
+    )
+    facts_change: Literal["never", "yearly", "monthly", "weekly", "daily"] | None = Field(
+        default=None, description="How often the facts in the answers change, for advice on retrieval."
+    )
+    p95_seconds: float | None = Field(
+        default=None, gt=0, description="Slowest acceptable answer, 19 times in 20, for advice on prompts and models."
+    )
     monthly_tokens: int | None = Field(
         default=None,
         ge=1,

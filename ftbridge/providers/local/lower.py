@@ -92,6 +92,7 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
         "budget.max_usd": ("exact", spec.budget.max_usd, "training here spends no money with a service"),
         "budget.max_hours": ("exact", spec.budget.max_hours, "training pauses at a checkpoint when the hours are used"),
         "fallback": ("unused", None, "the first provider is already local"),
+        "local.engine": ("exact", spec.local.engine, "answers the test items; training is the same"),
         "evaluation.margin": ("exact", spec.evaluation.margin, "kept for compare"),
     }
     if spec.fallback == "openai":

@@ -218,7 +218,11 @@ def _run_notes(spec: JobSpec) -> dict[str, Note]:
         "model.local": ("unused", None, "the service trains model.openai"),
         "evaluation.batch_size": ("translated", spec.evaluation.batch_size, "requests in flight at once, at most"),
         "evaluation.margin": ("exact", spec.evaluation.margin, "kept for compare"),
+        "budget.max_gpu_hours": ("unused", None, "the service's cards are not counted; budget.max_usd holds its cost"),
     }
+    if spec.evaluation.perplexity:
+        how = "a service tells no log probabilities of answers that it did not write"
+        notes["evaluation.perplexity"] = ("unused", None, how)
     if spec.budget.max_usd is not None:
         how = f"reckoned before the upload: tokens x epochs x the price of {prices.AS_OF}; answers are not counted"
         notes["budget.max_usd"] = ("approximated", spec.budget.max_usd, how)
