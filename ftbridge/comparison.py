@@ -16,6 +16,7 @@ from ftbridge.evaluation.answering import Prediction, read_predictions
 from ftbridge.evaluation.evaluate import Score, results, score_of
 from ftbridge.evaluation.grades import Grades, read_grades
 from ftbridge.evaluation.items import Item, load_items
+from ftbridge.evaluation.sides import differences
 from ftbridge.evaluation.verdict import Judged, judge_pairs
 from ftbridge.grader_schema import Grader
 from ftbridge.graders import score
@@ -89,6 +90,7 @@ def compare(
     digests = [_digest(run) for run in (first, second)]
     if digests[0] != digests[1]:
         notes.append("They were not trained on the same bytes.")
+    notes += differences([_side_of(run) for run in (first, second)])
     return Comparison(
         items=len(items),
         margin=margin,
@@ -158,6 +160,12 @@ def _side(
     return Side(
         run=run.id, provider=state.provider, candidate=candidate, model=model, train_sha256=digest, scores=scores
     )
+
+
+def _side_of(run: Run) -> tuple[str, str]:
+    """Where a run's answers come from, and the base model they stand on."""
+    provider, model = run.state().provider, run.spec().model
+    return provider, (model.local if provider == "local" else model.openai) or ""
 
 
 def _digest(run: Run) -> str | None:

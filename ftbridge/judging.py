@@ -30,6 +30,7 @@ from ftbridge.evaluation.evaluate import Evaluation, check, judge
 from ftbridge.evaluation.grades import read_grades, write_grades
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.retrieval import retrieval
+from ftbridge.evaluation.sides import differences
 from ftbridge.lowering import Lowering
 from ftbridge.providers.base import Sampler, TunedModel
 from ftbridge.resolve import resolve
@@ -54,10 +55,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Model:
-    """Whose answers they are: `identity` is what they depend on beside the prompt, `open` makes a sampler, given a folder."""
+    """Whose answers they are, and on which base model.
+
+    `identity` is what answers depend on beside the prompt, `open` makes a sampler, given a folder.
+    """
 
     told: str
     provider: str
+    base: str
     identity: dict[str, Any]
     open: Callable[[Path], Sampler]
 
@@ -103,7 +108,9 @@ def evaluate(
         models={candidate.name: model.told for model, candidate in zip(models, candidates, strict=True)},
     )
     write_grades(grades, kept)
-    return evaluation.model_copy(update={"notes": [*evaluation.notes, *_differences(models)]})
+    return evaluation.model_copy(
+        update={"notes": [*evaluation.notes, *differences([(model.provider, model.base) for model in models])]}
+    )
 
 
 def _candidate(asked: Asked, spec: JobSpec, train: Path, options: Options) -> Candidate:
@@ -146,7 +153,7 @@ def _base(provider: str, spec: JobSpec, examples: int) -> Model:
     identity = {"provider": provider, "model": name, **_serving(lowering)}
     if Path(name).exists():
         identity["written"] = max(path.stat().st_mtime_ns for path in (Path(name), *Path(name).glob("*")))
-    return Model(name, provider, identity, lambda folder: backend.sampler(lowering, None, folder))
+    return Model(name, provider, name, identity, lambda folder: backend.sampler(lowering, None, folder))
 
 
 def _of_run(asked: Asked, run: Run) -> Model:
@@ -159,7 +166,7 @@ def _of_run(asked: Asked, run: Run) -> Model:
     backend = providers.load(state.provider)
     lowering = Lowering.model_validate_json(run.lowering_path.read_text(encoding="utf-8"))
     identity = {"provider": state.provider, "run": run.id, "model": tuned.id, **_serving(lowering)}
-    return Model(tuned.id, state.provider, identity, lambda _: backend.sampler(lowering, tuned, run.path))
+    return Model(tuned.id, state.provider, tuned.base, identity, lambda _: backend.sampler(lowering, tuned, run.path))
 
 
 def _checkpoint(run: Run, tuned: TunedModel, step: int) -> str:
@@ -177,7 +184,7 @@ def _endpoint(asked: Asked) -> Model:
 
     endpoint_sampler(asked.target, asked.model).close()  # an address that is none is told now
     identity = {"provider": "endpoint", "address": asked.target, "model": asked.model}
-    return Model(asked.name, asked.target, identity, lambda _: endpoint_sampler(asked.target, asked.model))
+    return Model(asked.name, asked.target, asked.model, identity, lambda _: endpoint_sampler(asked.target, asked.model))
 
 
 def _path_or_name(asked: Asked) -> str:
@@ -242,14 +249,3 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _differences(models: Sequence[Model]) -> list[str]:
-    """What is not the same for all, beside the weights."""
-    sides = sorted({model.provider for model in models})
-    if len(sides) < 2:
-        return []
-    return [
-        f"Candidates answered in different places ({', '.join(sides)}): items, messages and greedy decoding are the same; chat "
-        "template, tokenizer and arithmetic are each side's own, so token counts do not compare."
-    ]
