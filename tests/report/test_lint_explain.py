@@ -53,4 +53,4 @@ def test_the_list_the_page_and_the_table_hold_every_rule_once():
     for code, rule in RULES.items():
         assert out.getvalue().count(f"{code}  ") == 1
         assert page.count(f"\n### {code} {rule.name}\n") == 1
-        assert table.count(f"(docs/rules.md#{code.lower()}-{rule.name})") == 1
+        assert table.count(f"(rules.md#{code.lower()}-{rule.name})") == 1

@@ -145,7 +145,7 @@ def rules_table() -> str:
         title = next(title for start, title in GROUPS if code.startswith(start))
         rule = RULES[code]
         name = f"*{rule.name}*" if rule.severity == "info" else rule.name
-        groups.setdefault(title, []).append(f"[{code[3:]}](docs/rules.md#{code.lower()}-{rule.name}) {name}")
+        groups.setdefault(title, []).append(f"[{code[3:]}](rules.md#{code.lower()}-{rule.name}) {name}")
     rows = ["| about | rules (FTB…) |", "|---|---|"]
     return "\n".join([*rows, *(f"| {title} | {' · '.join(named)} |" for title, named in groups.items())])
 
