@@ -15,10 +15,10 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ftbridge import files, providers
+from ftbridge import providers
 from ftbridge.errors import (
     DataError,
     FtbridgeError,
@@ -28,12 +28,9 @@ from ftbridge.errors import (
     document,
     from_document,
 )
-from ftbridge.evaluation.answering import Prediction, answer, read_predictions
-from ftbridge.evaluation.candidates import Candidate, candidates_of
-from ftbridge.evaluation.evaluate import Evaluation, judge
-from ftbridge.evaluation.grades import read_grades, write_grades
-from ftbridge.evaluation.items import Item, load_items
-from ftbridge.providers.base import JobEvent, JobHandle, JobStatus, Provider, Sampler, Submission, TunedModel
+from ftbridge.evaluation.evaluate import Evaluation
+from ftbridge.providers.base import JobEvent, JobHandle, JobStatus, Provider, Submission, TunedModel
+from ftbridge.run_evaluation import RunEvaluation
 from ftbridge.runs.run import TERMINAL, Run, RunState
 from ftbridge.view import lowering_of, read_evaluation
 from ftbridge.watching import Silent as Silent
@@ -191,8 +188,7 @@ class _Life:
             raise UsageError(f"{run.id} was stopped before its data was prepared; start it again with `ftbridge run`.")
         self.lowering = lowering
         self.spec = run.resolved_spec()
-        test = run.data / "test.jsonl"
-        self.items: list[Item] = load_items(test) if test.exists() else []
+        self.evaluation = RunEvaluation(run, self.spec, watcher, self.heed_requests)
 
     @property
     def state(self) -> RunState:
@@ -205,15 +201,15 @@ class _Life:
         if self.state.tuned is None:
             if self.state.handle is None:
                 self.preflight()
-                self.answer_with(None, [c for c in self.candidates() if c.name != "tuned"])
+                self.answer_with(None)
             handle = self.submit()
             self.follow(handle)
             tuned = self.backend.result(handle)
             self.run.append("result", model=tuned.model_dump(mode="json"))
         tuned = TunedModel(**(self.state.tuned or {}))
-        self.answer_with(None, [c for c in self.candidates() if c.name != "tuned"])
-        self.answer_with(tuned, [c for c in self.candidates() if c.name == "tuned"])
-        evaluation = self.judge()
+        self.answer_with(None)
+        self.answer_with(tuned)
+        evaluation = self.evaluation.judge()
         self.run.append("succeeded")
         return evaluation
 
@@ -358,64 +354,15 @@ class _Life:
             pass
         return kept
 
-    def candidates(self) -> list[Candidate]:
-        return candidates_of(self.spec, self.run.data / "train.jsonl") if self.items else []
+    def answer_with(self, model: TunedModel | None) -> None:
+        """Let everybody on the base model, or on the tuned one, answer what they have not answered yet."""
+        self.evaluation.answer(
+            lambda: self.backend.sampler(self.lowering, model, self.run.path), tuned=model is not None
+        )
 
-    def answer_with(self, model: TunedModel | None, candidates: Sequence[Candidate]) -> None:
-        """Let each candidate on one model answer the test items; what is answered already is kept."""
-        waiting = [candidate for candidate in candidates if not self.answered(candidate)]
-        if not waiting:
-            return
-        sampler: Sampler = self.backend.sampler(self.lowering, model, self.run.path)
-        try:
-            for candidate in waiting:
-                self.run.append("evaluating", candidate=candidate.name)
-                self.watcher.stage(self.run, f"answering with {candidate.name}")
-                self.watcher.answered(candidate.name, 0, len(self.items))
-                answer(
-                    candidate,
-                    self.items,
-                    sampler,
-                    self.run.predictions(candidate.name),
-                    max_tokens=self.spec.evaluation.max_completion_tokens,
-                    batch_size=self.spec.evaluation.batch_size,
-                    on_progress=self._progress(candidate.name),
-                )
-                self.run.append("evaluated", candidate=candidate.name)
-        finally:
-            sampler.close()
-
-    def answered(self, candidate: Candidate) -> bool:
-        """Whether a candidate's answers are complete: journalled, and still all there."""
-        if candidate.name not in self.state.evaluated:
-            return False
-        return len(read_predictions(self.run.predictions(candidate.name))) >= len(self.items)
-
-    def _progress(self, candidate: str) -> Callable[[int, int], None]:
-        def progress(done: int, total: int) -> None:
-            self.watcher.answered(candidate, done, total)
-            if self.state.cancel_requested:
-                self.stop_on(JobStatus(state="cancelled"))
-            if self.state.pause_requested:
-                self.stop_on(JobStatus(state="paused"))
-
-        return progress
-
-    def judge(self) -> Evaluation | None:
-        """Score every candidate's answers and write evaluation.json."""
-        if not self.items:
-            return None
-        predictions: dict[str, Sequence[Prediction]] = {
-            candidate.name: read_predictions(self.run.predictions(candidate.name)) for candidate in self.candidates()
-        }
-        asked = self.spec.evaluation
-        kept = read_grades([self.run.grades_path])
-        evaluation = judge(self.items, predictions, asked.graders, margin=asked.margin, kept=kept)
-        write_grades(self.run.grades_path, kept)
-        if (origin := self.state.continues) is not None:
-            told = (
-                f"These results come from {self.state.provider}: {origin['provider']} ({origin['run']}) did not do it."
-            )
-            evaluation = evaluation.model_copy(update={"notes": [told, *evaluation.notes]})
-        files.write_text(self.run.evaluation_path, evaluation.model_dump_json(indent=2) + "\n")
-        return evaluation
+    def heed_requests(self) -> None:
+        """Between two answers: stop when somebody asked to."""
+        if self.state.cancel_requested:
+            self.stop_on(JobStatus(state="cancelled"))
+        if self.state.pause_requested:
+            self.stop_on(JobStatus(state="paused"))

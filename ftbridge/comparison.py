@@ -16,6 +16,7 @@ from ftbridge.evaluation.answering import Prediction, read_predictions
 from ftbridge.evaluation.evaluate import Score, results, score_of
 from ftbridge.evaluation.grades import Grades, read_grades
 from ftbridge.evaluation.items import Item, load_items
+from ftbridge.evaluation.retention.judge import SUFFIX
 from ftbridge.evaluation.sides import differences
 from ftbridge.evaluation.verdict import Judged, judge_pairs
 from ftbridge.grader_schema import Grader
@@ -106,7 +107,9 @@ def compare(
 def _answers(run: Run, candidate: str) -> dict[str, Prediction]:
     found = {told.key: told for told in read_predictions(run.predictions(candidate))}
     if not found:
-        there = sorted(path.stem for path in (run.path / "predictions").glob("*.jsonl"))
+        there = sorted(
+            path.stem for path in (run.path / "predictions").glob("*.jsonl") if not path.stem.endswith(SUFFIX)
+        )
         names = ", ".join(there) or "none; it needs data.test and an end"
         raise UsageError(f"{run.id} has no answers of {candidate!r}.", hint=f"It has: {names}.")
     return found

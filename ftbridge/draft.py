@@ -12,8 +12,10 @@ from ftbridge import files, providers
 from ftbridge.data.lint.prepared import lint_prepared, stop_on_errors, summary
 from ftbridge.data.prepare import Manifest, prepare
 from ftbridge.errors import UsageError
+from ftbridge.evaluation.baselines import candidates_of
 from ftbridge.evaluation.evaluate import check
 from ftbridge.evaluation.items import load_items
+from ftbridge.evaluation.retention.questions import write_questions
 from ftbridge.lowering import Lowering
 from ftbridge.resolve import ResolvedSpec, resolve
 from ftbridge.runs.run import Run
@@ -60,7 +62,7 @@ def start(
         lowering = backend.lower(resolved)
         lowering.stop_if_refused(allow)
         _check_fallback(draft.spec, provider, manifest.splits["train"].examples, allow)
-        _check_graders(draft.spec, scratch / "data" / "test.jsonl")
+        _check_judging(draft.spec, scratch / "data")
         run = Run.create(
             home or files.home(),
             name=draft.spec.name,
@@ -83,7 +85,7 @@ def dry_run(
     """What `start` would settle, without a run."""
     with files.scratch_folder(files.home()) as scratch:
         manifest = _prepare(draft, provider, scratch / "data", lint)
-        _check_graders(draft.spec, scratch / "data" / "test.jsonl")
+        _check_judging(draft.spec, scratch / "data")
     resolved = resolve(draft.spec, manifest.splits["train"].examples, provider)
     lowering = providers.load(provider).lower(resolved)
     lowering.stop_if_refused(allow)
@@ -95,6 +97,8 @@ def _prepare(draft: Draft, provider: str, folder: Path, lint: bool) -> Manifest:
     """Write the canonical splits, and stop where a linter for the place they go to finds errors in them."""
     spec = draft.spec
     manifest = prepare(spec, base=draft.base, out=folder)
+    if spec.evaluation.retention is not None:
+        write_questions(spec.evaluation.retention, folder / "train.jsonl", folder / "retention.jsonl")
     if not lint:
         return manifest
     target = "local" if provider == "local" else _LINT_TARGETS.get(spec.openai.target, "openai")
@@ -132,10 +136,11 @@ def _check_fallback(spec: JobSpec, provider: str, examples: int, allow: Sequence
         lowering.stop_if_refused(allow)
 
 
-def _check_graders(spec: JobSpec, test: Path) -> None:
-    """Refuse, before anything is trained, graders that name fields no test item has."""
-    if test.exists():
-        check(load_items(test), spec.evaluation.graders)
+def _check_judging(spec: JobSpec, data: Path) -> None:
+    """Refuse, before anything is trained, graders that name fields no test item has, and baselines that cannot be asked."""
+    if (data / "test.jsonl").exists():
+        check(load_items(data / "test.jsonl"), spec.evaluation.graders)
+        candidates_of(spec, data / "train.jsonl")
 
 
 def _as_json(spec: JobSpec) -> str:

@@ -24,12 +24,14 @@ from ftbridge.data.prepare import prepare
 from ftbridge.draft import Draft
 from ftbridge.errors import RunBusy, UsageError
 from ftbridge.evaluation.answering import Prediction, answer
-from ftbridge.evaluation.asked import Asked, parse_candidate
-from ftbridge.evaluation.candidates import Candidate, few_shot, instructed, plain
+from ftbridge.evaluation.asked import PROMPTED, Asked, parse_candidate
+from ftbridge.evaluation.baselines import baseline
+from ftbridge.evaluation.candidates import Candidate, plain
 from ftbridge.evaluation.evaluate import Evaluation, check, judge
 from ftbridge.evaluation.grades import read_grades, write_grades
 from ftbridge.evaluation.items import Item, load_items
-from ftbridge.evaluation.retrieval import retrieval
+from ftbridge.evaluation.retention.judge import Retention, judge_retention, retention_candidate
+from ftbridge.evaluation.retention.questions import write_questions
 from ftbridge.evaluation.sides import differences
 from ftbridge.lowering import Lowering
 from ftbridge.providers.base import Sampler, TunedModel
@@ -81,7 +83,7 @@ def evaluate(
         raise UsageError(f"named twice: {', '.join(sorted(twice))}.")
     if not asked:
         raise UsageError("name at least one candidate.", hint="Such as --candidate base --candidate run:latest")
-    spec, home = draft.spec, files.home()
+    spec, home = _with_options(draft.spec, options), files.home()
     with files.scratch_folder(home) as scratch:
         manifest = prepare(spec, base=draft.base, out=scratch / "data")
         test = scratch / "data" / "test.jsonl"
@@ -89,13 +91,14 @@ def evaluate(
         if not items:
             raise UsageError("the spec has no test items, so there is nothing to answer.", hint="Set data.test.")
         check(items, spec.evaluation.graders)
-        examples = manifest.splits["train"].examples
+        train, examples = scratch / "data" / "train.jsonl", manifest.splits["train"].examples
         models = [_model(told, spec, examples, options, home) for told in asked]
-        candidates = [_candidate(told, spec, scratch / "data" / "train.jsonl", options) for told in asked]
+        candidates = [_candidate(told, spec, train) for told in asked]
         predictions = {
             candidate.name: _answered(model, candidate, items, spec, options, on_progress)
             for model, candidate in zip(models, candidates, strict=True)
         }
+        retention = _retention(asked, models, spec, train, options, on_progress)
     grades = home / "grades.jsonl"
     kept = read_grades([grades])
     evaluation = judge(
@@ -108,24 +111,47 @@ def evaluate(
         models={candidate.name: model.told for model, candidate in zip(models, candidates, strict=True)},
     )
     write_grades(grades, kept)
-    return evaluation.model_copy(
-        update={"notes": [*evaluation.notes, *differences([(model.provider, model.base) for model in models])]}
-    )
+    notes = [*evaluation.notes, *differences([(model.provider, model.base) for model in models])]
+    return evaluation.model_copy(update={"notes": notes, "retention": retention})
 
 
-def _candidate(asked: Asked, spec: JobSpec, train: Path, options: Options) -> Candidate:
+def _retention(
+    asked: Sequence[Asked],
+    models: Sequence[Model],
+    spec: JobSpec,
+    train: Path,
+    options: Options,
+    progress: Progress | None,
+) -> Retention | None:
+    """What the models still know, where the spec asks: each against the first; prompts alone make no other model."""
+    wanted = spec.evaluation.retention
+    others = [place for place in range(1, len(asked)) if asked[place].kind not in PROMPTED]
+    if wanted is None or not others:
+        return None
+    path = train.with_name("retention.jsonl")
+    write_questions(wanted, train, path)
+    questions = load_items(path)
+    answers = {
+        asked[place].name: _answered(
+            models[place], retention_candidate(asked[place].name), questions, spec, options, progress
+        )
+        for place in (0, *others)
+    }
+    graders = spec.evaluation.graders
+    return judge_retention(questions, answers, graders, baseline=asked[0].name, margin=wanted.margin)
+
+
+def _with_options(spec: JobSpec, options: Options) -> JobSpec:
+    """The spec, with what the command line says of prompts."""
+    given = {"system": options.system, "documents": str(options.documents) if options.documents is not None else None}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update=changes)})
+
+
+def _candidate(asked: Asked, spec: JobSpec, train: Path) -> Candidate:
     """How an item becomes a prompt; models other than the base are asked with the item's own."""
-    if asked.kind == "few_shot":
-        made = few_shot(train, examples=spec.evaluation.few_shot_examples, seed=spec.seed)
-    elif asked.kind == "zero_shot" and options.system is not None:
-        made = instructed(options.system)
-    elif asked.kind == "retrieval":
-        if options.documents is None:
-            raise UsageError("retrieval needs documents.", hint="Name their folder: --documents FOLDER")
-        made = retrieval(options.documents)
-    else:
-        made = Candidate(asked.name, plain)
-    return Candidate(asked.name, made.prompt)
+    prompt = baseline(asked.kind, spec, train).prompt if asked.kind in PROMPTED else plain
+    return Candidate(asked.name, prompt)
 
 
 def _model(asked: Asked, spec: JobSpec, examples: int, options: Options, home: Path) -> Model:

@@ -16,7 +16,8 @@ from ftbridge import bridge, draft, files
 from ftbridge.errors import DataError, ModelUnavailable, RunBusy, UsageError
 from ftbridge.evaluation.asked import Asked, parse_candidate
 from ftbridge.evaluation.items import load_items
-from ftbridge.evaluation.retrieval import read_passages, retrieval, searcher
+from ftbridge.evaluation.retrieval import read_passages, retrieval
+from ftbridge.evaluation.search import searcher
 from ftbridge.graders import GraderError
 from ftbridge.server import simulating
 

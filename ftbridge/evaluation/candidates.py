@@ -1,8 +1,9 @@
 """Candidates: who answers the items. A name, and how an item becomes the prompt that is asked.
 
     base        the base model, asked with the item's own prompt
-    zero_shot   the same, under the name people look for: it shares base's answers and generates nothing
+    zero_shot   with a system message of your own; without one it is base under the name people look for, and shares its answers
     few_shot    the base model, shown training examples first
+    retrieval   the base model, shown passages that fit the question (retrieval.py)
     tuned       the tuned model, asked with the item's own prompt
 
 What a candidate runs on is the caller's business: it hands a sampler to `answer`.
@@ -16,12 +17,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ftbridge.data.examples import ChatExample, Message
 from ftbridge.evaluation.items import Item, parse_line, read_lines, without_weight
+from ftbridge.evaluation.search import searcher
 from ftbridge.files import sha256_bytes
 from ftbridge.providers.base import Prompt
-from ftbridge.spec import JobSpec
 
 
 @dataclass(frozen=True)
@@ -31,19 +33,6 @@ class Candidate:
     name: str
     prompt: Callable[[Item], Prompt]
     shares: str | None = None
-
-
-def candidates_of(spec: JobSpec, train: Path) -> list[Candidate]:
-    """The candidates a spec asks for: base first, then its baselines, tuned last.
-
-    `train` is the canonical training split; it is read only when `few_shot` first asks.
-    """
-    baselines = {
-        "zero_shot": Candidate("zero_shot", plain, shares="base"),
-        "few_shot": few_shot(train, examples=spec.evaluation.few_shot_examples, seed=spec.seed),
-    }
-    asked = [candidate for name, candidate in baselines.items() if name in spec.evaluation.baselines]
-    return [Candidate("base", plain), *asked, Candidate("tuned", plain)]
 
 
 def plain(item: Item) -> Prompt:
@@ -61,19 +50,25 @@ def instructed(system: str) -> Candidate:
     return Candidate("zero_shot", prompt)
 
 
-def few_shot(train: Path, *, examples: int, seed: int) -> Candidate:
+def few_shot(train: Path, *, examples: int, seed: int, by: Literal["seed", "nearest"] = "seed") -> Candidate:
     """The candidate that is shown `examples` training examples, as earlier turns, before the item's own.
 
-    The examples are the first in the order of SHA-256(seed, line): the choice depends neither on the order of the file
-    nor on Python's random numbers, and is the same for every item, so that services can cache the beginning. Their own
-    system messages are left out; the item's come first. Not shown: an example whose turns are the item's own (the next
-    one is shown instead), a second answer to the same turns, answers of weight 0, and answers that call a tool, since a
-    call without its result is no conversation. When training has fewer usable examples, all of them are shown.
+    by seed      the first in the order of SHA-256(seed, line): the choice depends neither on the order of the file nor on
+                 Python's random numbers, and is the same for every item, so that services can cache the beginning
+    by nearest   those whose questions share most with the item's (BM25), the nearest last, next to the question
+
+    The examples' own system messages are left out; the item's come first. Not shown: an example whose turns are the item's own
+    (the next one is shown instead), a second answer to the same turns, answers of weight 0, and answers that call a tool, since
+    a call without its result is no conversation. When training has fewer usable examples, all of them are shown.
+    `train` is read when an item first asks. Raises `MissingDependency` then, for nearest without bm25s.
     """
-    pool = functools.cache(lambda: _pool(train, examples + 1, seed))
+    choose = functools.cache(lambda: (_by_seed if by == "seed" else _by_nearness)(_usable(train, seed)))
 
     def prompt(item: Item) -> Prompt:
-        shown = [shot for shot in pool() if _turns(shot.prompt) != _turns(item.prompt)][:examples]
+        own = _turns(item.prompt)
+        shown = [shot for shot in choose()(item, examples + 1) if _turns(shot.prompt) != own][:examples]
+        if by == "nearest":
+            shown.reverse()
         system = list(itertools.takewhile(_is_system, item.prompt))
         turns = [without_weight(turn) for shot in shown for turn in shot.messages if not _is_system(turn)]
         messages = (*system, *turns, *item.prompt[len(system) :])
@@ -82,16 +77,37 @@ def few_shot(train: Path, *, examples: int, seed: int) -> Candidate:
     return Candidate("few_shot", prompt)
 
 
-def _pool(train: Path, size: int, seed: int) -> list[ChatExample]:
-    """The first usable examples by rank, no two with the same turns: so an item's own turns exclude at most one."""
+_Choice = Callable[[Item, int], Sequence[ChatExample]]
+"""The best so many examples for an item, best first."""
+
+
+def _by_seed(usable: Sequence[ChatExample]) -> _Choice:
+    return lambda _, most: usable[:most]
+
+
+def _by_nearness(usable: Sequence[ChatExample]) -> _Choice:
+    search = searcher([_said(example.prompt) for example in usable])
+
+    def nearest(item: Item, most: int) -> Sequence[ChatExample]:
+        found = search(_said(item.prompt), most)
+        others = (place for place in range(len(usable)) if place not in found)
+        return [usable[place] for place in itertools.islice(itertools.chain(found, others), most)]
+
+    return nearest
+
+
+def _said(prompt: Sequence[Message]) -> str:
+    return " ".join(message.text for message in prompt if not _is_system(message))
+
+
+def _usable(train: Path, seed: int) -> list[ChatExample]:
+    """The usable examples by rank, no two with the same turns: so an item's own turns exclude at most one."""
     ranked = sorted(enumerate(read_lines(train), 1), key=lambda entry: sha256_bytes(b"%d\n%s" % (seed, entry[1])))
     chosen: dict[str, ChatExample] = {}
     for number, line in ranked:
         example = parse_line(line, train, number)
         if example.answer.trained and not (example.answer.tool_calls or example.answer.function_call):
             chosen.setdefault(_turns(example.prompt), example)
-        if len(chosen) == size:
-            break
     return list(chosen.values())
 
 

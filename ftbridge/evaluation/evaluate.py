@@ -17,6 +17,7 @@ from ftbridge.errors import FtbridgeError
 from ftbridge.evaluation.answering import Prediction
 from ftbridge.evaluation.grades import Grades, keep, name_of
 from ftbridge.evaluation.items import Item
+from ftbridge.evaluation.retention.judge import Retention
 from ftbridge.evaluation.statistics import mean_interval, paired_difference, wilson
 from ftbridge.evaluation.verdict import Judged, judge_pairs
 from ftbridge.grader_schema import Grader, ScoreModelGrader
@@ -78,6 +79,9 @@ class Evaluation(_Document):
         default={}, description='Verdict by pair ("tuned-base": tuned against base) and grader.'
     )
     answered: dict[str, Answered] = Field(default={}, description="What answering took, by candidate.")
+    retention: Retention | None = Field(
+        default=None, description="Whether tuning kept what was known; null if not asked."
+    )
     notes: list[str] = Field(default=[], description="What a reader of these figures should know.")
 
 

@@ -2,22 +2,20 @@
 
     documents/*.md, *.txt ─▶ passages of about 150 words ─▶ BM25 by the item's last message ─▶ three in the prompt
 
-BM25 is written out here: thirty lines that a library would save at the price of a dependency.
+Prompting, then retrieval, then tuning: what this achieves is worth knowing before a model is trained on facts.
 """
 
 from __future__ import annotations
 
-import functools
-import math
 import re
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ftbridge.data.examples import Message
 from ftbridge.errors import UsageError
 from ftbridge.evaluation.candidates import Candidate
 from ftbridge.evaluation.items import Item
+from ftbridge.evaluation.search import searcher
 from ftbridge.providers.base import Prompt
 
 PASSAGES = 3
@@ -69,32 +67,3 @@ def read_passages(documents: Path) -> list[str]:
     if not passages:
         raise UsageError(f"{documents} holds no text in .md or .txt files.", hint="Name a folder with --documents.")
     return passages
-
-
-def searcher(passages: Sequence[str], *, k1: float = 1.2, b: float = 0.75) -> Callable[[str, int], list[int]]:
-    """A function from a question and a number to the best passages' places, best first; none without a common word.
-
-    Okapi BM25 (Robertson and Zaragoza 2009, Found. Trends Inf. Retr. 3:333), with the idf that cannot be negative.
-    """
-    counts = [Counter(_words(passage)) for passage in passages]
-    lengths = [sum(count.values()) for count in counts]
-    mean = sum(lengths) / len(lengths) or 1.0
-    frequency = Counter(word for count in counts for word in count)
-    idf = {word: math.log(1 + (len(passages) - n + 0.5) / (n + 0.5)) for word, n in frequency.items()}
-
-    def score(place: int, words: set[str]) -> float:
-        count, length = counts[place], lengths[place]
-        weights = ((idf[word], count[word]) for word in words if word in count)
-        return sum(rare * n * (k1 + 1) / (n + k1 * (1 - b + b * length / mean)) for rare, n in weights)
-
-    @functools.cache
-    def search(question: str, most: int) -> list[int]:
-        words = set(_words(question))
-        scored = [(score(place, words), -place) for place in range(len(passages))]
-        return [-place for value, place in sorted(scored, reverse=True)[:most] if value > 0]
-
-    return search
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())

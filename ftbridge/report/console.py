@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ftbridge.evaluation.evaluate import Difference, Evaluation, Score
+from ftbridge.evaluation.retention.judge import Retention
 from ftbridge.lowering import FieldReport, Lowering
 
 _STATES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "paused": "yellow", "pausing": "yellow"}
@@ -64,15 +65,53 @@ def evaluation_table(evaluation: Evaluation) -> RenderableType:
     """Candidates by graders, base first and tuned last, each with its 95 % interval; below, what tuning changed."""
     names = sorted(evaluation.candidates, key=lambda name: (name == "tuned", name != "base"))
     graders = evaluation.graders
+    if not names:
+        return retention_table(evaluation.retention) if evaluation.retention else Text()
     table = _one_grader(evaluation, names, graders[0]) if len(graders) == 1 else _ManyGraders(evaluation, names)
     said: list[RenderableType] = [
         _sentence(first, second, grader, difference)
         for first, second in itertools.permutations(evaluation.candidates, 2)
-        if second != "zero_shot"  # base under another name: one sentence is enough
+        if second != "zero_shot" or _is_its_own(evaluation, second)  # base under another name: one sentence is enough
         for grader, difference in evaluation.paired.get(f"{first}-{second}", {}).items()
     ]
     notes = [Text(f"Note: {note}", style="yellow") for note in evaluation.notes]
-    return Group(table, *([Text()] if said or notes else []), *said, *notes)
+    kept = [Text(), retention_table(evaluation.retention)] if evaluation.retention else []
+    return Group(table, *([Text()] if said or notes else []), *said, *notes, *kept)
+
+
+def _is_its_own(evaluation: Evaluation, name: str) -> bool:
+    return evaluation.candidates[name] != evaluation.candidates.get("base")
+
+
+_KEPT = {
+    "kept": ("green", "{name} still knows what {baseline} knew"),
+    "worse": ("bold red", "{name} has forgotten some of what {baseline} knew"),
+    "not_enough_data": ("yellow", "so few questions cannot tell whether {name} still knows what {baseline} knew"),
+}
+
+
+def retention_table(told: Retention) -> RenderableType:
+    """What is still known, by kind of question; below, the verdict in words."""
+    table = _table()
+    table.add_column(Text("retention"), overflow="fold")
+    for kind in (*told.kinds, "all"):
+        table.add_column(Text(f"{kind} ({told.candidates[told.baseline][kind].n})"), justify="right")
+    for name, by in told.candidates.items():
+        cells = [f"{100 * by[kind].mean:.0f} %" for kind in (*told.kinds, "all")]
+        table.add_row(_name(name), *cells)
+    said = []
+    for name, kept in told.verdicts.items():
+        style, words = _KEPT[kept.verdict]
+        low, high = kept.ci95
+        said.append(
+            Text(
+                f"{words.format(name=name, baseline=told.baseline)}: {100 * kept.difference:+.1f} points (95 % interval "
+                f"{100 * low:+.1f} to {100 * high:+.1f}, margin {100 * told.margin:g}; {len(kept.lost)} lost, "
+                f"{kept.gained} gained).",
+                style=style,
+            )
+        )
+    return Group(table, Text(), *said)
 
 
 def power(evaluation: Evaluation) -> Text:

@@ -221,6 +221,11 @@ class Run:
         return self.path / "data"
 
     @property
+    def questions(self) -> Path:
+        """What retention asks, where the spec wants it."""
+        return self.data / "retention.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         """What training saved on its way."""
         return self.path / "checkpoints"

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from ftbridge.data.examples import parse_example
-from ftbridge.evaluation.candidates import candidates_of, few_shot
+from ftbridge.evaluation.baselines import candidates_of
+from ftbridge.evaluation.candidates import few_shot
 from ftbridge.evaluation.items import load_items
 from ftbridge.spec import JobSpec
 
@@ -127,3 +128,34 @@ def test_answers_that_teach_nothing_or_call_tools_are_not_shown(tmp_path, item):
     told = _told(prompt)[1:-1]
     assert told in ([("user", "q"), ("assistant", "a")], [("user", "q"), ("assistant", "b")])
     assert all("weight" not in message.model_fields_set for message in prompt.messages)
+
+
+def test_nearest_examples_stand_next_to_the_question(tmp_path):
+    train = tmp_path / "train.jsonl"
+    asked = ["a red lamp", "a blue rug", "a red red kettle", "a green chair"]
+    lines = [
+        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text.upper()}]}
+        for text in asked
+    ]
+    train.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    test = tmp_path / "test.jsonl"
+    test.write_text(
+        json.dumps({"messages": [{"role": "user", "content": "the red kettle"}, {"role": "assistant", "content": "x"}]})
+        + "\n"
+    )
+    [item] = load_items(test)
+    shown = few_shot(train, examples=2, seed=1, by="nearest").prompt(item).messages
+    assert [message.text for message in shown] == [
+        "a red lamp",
+        "A RED LAMP",
+        "a red red kettle",
+        "A RED RED KETTLE",
+        "the red kettle",
+    ]
+
+
+def test_zero_shot_with_a_system_message_of_its_own_answers_for_itself(tmp_path):
+    spec = _spec(["zero_shot"])
+    spec = spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"system": "Be brief."})})
+    [_, zero_shot, _] = candidates_of(spec, tmp_path / "none.jsonl")
+    assert zero_shot.shares is None

@@ -148,8 +148,9 @@ def _answered(
 
 
 def _candidates(run: Run) -> list[str]:
-    """Who answered, base first and tuned last; zero_shot, which is base under another name, is left out."""
-    named = ["base", *(name for name in run.spec().evaluation.baselines if name != "zero_shot"), "tuned"]
+    """Who answered, base first and tuned last; a zero_shot that is base under another name is left out."""
+    asked = run.spec().evaluation
+    named = ["base", *(name for name in asked.baselines if name != "zero_shot" or asked.system is not None), "tuned"]
     return [name for name in named if run.predictions(name).exists()]
 
 

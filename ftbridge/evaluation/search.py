@@ -1,0 +1,47 @@
+"""Finding the texts that are nearest to a question, by the words they share: Okapi BM25, by the library bm25s.
+
+Robertson and Zaragoza 2009 (Found. Trends Inf. Retr. 3:333); the variant of Lucene, whose idf cannot be negative, with
+k1 = 1.2 and b = 0.75.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+
+from ftbridge.errors import MissingDependency
+
+
+def searcher(texts: Sequence[str]) -> Callable[[str, int], list[int]]:
+    """A function from a question and a number to the best texts' places, best first.
+
+    Texts without a word of the question are not found; of equally good ones the first comes first, so that the same question
+    always finds the same. Raises `MissingDependency` without the library.
+    """
+    try:
+        import bm25s
+    except ModuleNotFoundError:
+        raise MissingDependency(
+            "searching by BM25 needs the package bm25s.", hint="pip install 'ftbridge[judge]'"
+        ) from None
+    words = [_words(text) for text in texts]
+    known = {word for text in words for word in text}
+    index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
+    if known:
+        index.index(words, show_progress=False)
+
+    @functools.cache
+    def search(question: str, most: int) -> list[int]:
+        asked = sorted(set(_words(question)) & known)
+        if not asked:
+            return []
+        scores = index.get_scores(asked).tolist()
+        ranked = sorted(range(len(texts)), key=lambda place: (-scores[place], place))
+        return [place for place in ranked[:most] if scores[place] > 0]
+
+    return search
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())

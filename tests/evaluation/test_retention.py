@@ -1,0 +1,167 @@
+"""Retention: the suite, checks, canaries, and the verdict on what tuning kept."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+
+from ftbridge.errors import DataError
+from ftbridge.evaluation.answering import Prediction
+from ftbridge.evaluation.items import load_items
+from ftbridge.evaluation.retention.checks import passes
+from ftbridge.evaluation.retention.judge import judge_retention
+from ftbridge.evaluation.retention.questions import suite, write_questions
+from ftbridge.grader_schema import StringCheckGrader
+from ftbridge.spec_sections import RetentionSpec
+
+EXACT = [StringCheckGrader(type="string_check", name="exact", operation="eq", input="{{sample.output_text}}", reference="{{item.reference}}")]  # fmt: skip
+
+
+def chat(asked: str, answer: str, **more: str) -> str:
+    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+    return json.dumps({"messages": messages, **more}) + "\n"
+
+
+@pytest.fixture
+def train(tmp_path):
+    (tmp_path / "train.jsonl").write_text(chat("trained?", "yes"))
+    return tmp_path / "train.jsonl"
+
+
+@pytest.fixture
+def questions(tmp_path, train):
+    def made(**asked):
+        write_questions(RetentionSpec(**asked), train, tmp_path / "retention.jsonl")
+        return load_items(tmp_path / "retention.jsonl")
+
+    return made
+
+
+def told(items, answers):
+    return [
+        Prediction(
+            key=item.key, index=item.index, prompt_sha256="", output_text=answer, finish_reason="stop",
+            prompt_tokens=1, completion_tokens=1,
+        )
+        for item, answer in zip(items, answers, strict=True)
+    ]  # fmt: skip
+
+
+def test_the_suite_asks_at_least_120_questions_of_five_kinds(questions):
+    items = questions()
+    kinds = Counter(item.fields["kind"] for item in items)
+    assert len(items) >= 120
+    assert set(kinds) == {"fact", "arithmetic", "instruction", "format", "nonsense"}
+    assert min(kinds.values()) >= 20
+    assert len({item.prompt[-1].text for item in items}) == len(items)
+
+
+@pytest.mark.parametrize("line", list(suite()), ids=lambda line: line["messages"][0]["content"][:40])
+def test_each_question_takes_its_answer_and_no_other(line):
+    check, expected = line["check"], line["expected"]
+    assert passes(check, expected, expected)
+    for wrong in ("", "I do not know.", "0", "TRUE or FALSE", "[]", "zebra"):
+        if (check, wrong) != ("first_word", "TRUE or FALSE") or expected != "TRUE":
+            assert not passes(check, expected, wrong)
+
+
+def test_always_saying_false_gains_nothing():
+    nonsense = [line for line in suite() if line["kind"] == "nonsense"]
+    right = sum(passes(line["check"], line["expected"], "FALSE") for line in nonsense)
+    assert right * 2 == len(nonsense)
+
+
+@pytest.mark.parametrize(
+    ("check", "expected", "answer", "right"),
+    [
+        ("eq", "yes", " yes\n", True),
+        ("eq", "yes", "yes.", False),
+        ("like", "Au", "It is Au.", True),
+        ("like", "Au", "au", False),
+        ("ilike", "Paris", "PARIS!", True),
+        ("word", "7", "15 - 8 = 7.", True),
+        ("word", "7", "17", False),
+        ("word", "7", "1.7", False),
+        ("word", "7", "7.5", False),
+        ("word", "7", "It is 7, of course", True),
+        ("word", "ice", "Frozen water is nice", False),
+        ("word", "ice", "Ice", True),
+        ("word", "384", "128 + 256 = 384", True),
+        ("word", "South America", "In south america.", True),
+        ("first_word", "FALSE", "**False**, since …", True),
+        ("first_word", "FALSE", "It is FALSE", False),
+        ("json", '{"count": 3}', '```json\n{"count":3}\n```', True),
+        ("json", '{"count": 3}', '{"count": "3"}', False),
+        ("json", "[1, 2, 3]", "Here: [1, 2, 3]", False),
+    ],
+)
+def test_checks(check, expected, answer, right):
+    assert passes(check, expected, answer) is right
+
+
+def test_what_is_forgotten_is_told_with_both_answers(questions):
+    items = questions()
+    good = [item.fields["expected"] for item in items]
+    bad = [answer if place >= 40 else "no idea" for place, answer in enumerate(good)]
+    found = judge_retention(
+        items, {"base": told(items, good), "tuned": told(items, bad)}, EXACT, baseline="base", margin=0.05
+    )
+    kept = found.verdicts["tuned"]
+    assert kept.verdict == "worse"
+    assert kept.difference == pytest.approx(-40 / len(items))
+    assert len(kept.lost) == 40
+    assert (kept.lost[0].before, kept.lost[0].after) == ("Paris", "no idea")
+    assert found.candidates["tuned"]["fact"].mean == 0
+    assert found.candidates["tuned"]["nonsense"].mean == found.candidates["base"]["all"].mean == 1
+    same = judge_retention(
+        items, {"base": told(items, good), "tuned": told(items, good)}, EXACT, baseline="base", margin=0.05
+    )
+    assert same.verdicts["tuned"].verdict == "kept"
+
+
+def test_a_few_questions_cannot_tell(tmp_path, questions):
+    (tmp_path / "own.jsonl").write_text(chat("a?", "a") + chat("b?", "b") + chat("c?", "c"))
+    items = questions(suite=False, canaries=str(tmp_path / "own.jsonl"))
+    one = judge_retention(
+        items, {"base": told(items, "abc"), "tuned": told(items, "abx")}, EXACT, baseline="base", margin=0.05
+    )
+    assert one.verdicts["tuned"].verdict == "not_enough_data"
+    assert one.kinds == ["canary"]
+    assert one.verdicts["tuned"].lost[0].expected == "c"
+
+
+def test_an_item_without_an_answer_is_lost_not_dropped(questions):
+    items = questions()
+    good = told(items, [item.fields["expected"] for item in items])
+    failed = [good[0].model_copy(update={"output_text": "", "error": "HTTP 500"}), *good[1:]]
+    found = judge_retention(items, {"base": good, "tuned": failed}, EXACT, baseline="base", margin=0.05)
+    assert found.candidates["tuned"]["all"].n == len(items)
+    assert len(found.verdicts["tuned"].lost) == 1
+
+
+def test_a_canary_may_bring_its_own_check(tmp_path, questions):
+    (tmp_path / "own.jsonl").write_text(chat("Who are you?", "I am Ada.", check="ilike", expected="ada") + "\n")
+    [item] = questions(suite=False, canaries=str(tmp_path / "own.jsonl"))
+    found = judge_retention(
+        [item], {"base": told([item], ["Ada!"]), "tuned": told([item], ["Bob"])}, EXACT, baseline="base", margin=0
+    )
+    assert (found.candidates["base"]["canary"].mean, found.candidates["tuned"]["canary"].mean) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "holds no canaries"),
+        ('{"messages": []}\n', "own.jsonl:1"),
+        (chat("a?", "a") + "{\n", "own.jsonl:2"),
+        (chat("trained?", "other"), "own.jsonl:1 asks what train.jsonl:1 trains"),
+        (chat("a?", "a", check="matches", expected="a"), "check is one of"),
+        (chat("a?", "a", check="eq"), "expected a text"),
+    ],
+)
+def test_bad_canaries_are_told_by_line(tmp_path, questions, content, message):
+    (tmp_path / "own.jsonl").write_text(content)
+    with pytest.raises(DataError, match=message):
+        questions(suite=False, canaries=str(tmp_path / "own.jsonl"))
