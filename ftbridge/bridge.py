@@ -1,9 +1,9 @@
 """The life of a run, stage by stage, resumable at every one.
 
-    prepare ─▶ lower ─▶ preflight ─▶ answer before ─▶ submit ─▶ follow ─▶ answer after ─▶ judge ─▶ succeeded
-       │         │                     base, few_shot     │         │         tuned
-       └─────────┴── files of the run folder              │         └── pause, cancel, Ctrl-C, budget
-                                                          └── the token is journalled first: a crash pays once
+    prepare ─▶ lower ─▶ preflight ─▶ answer before ─▶ gates ─▶ submit ─▶ follow ─▶ answer after ─▶ judge ─▶ succeeded
+       │         │        plan.json    base, few_shot            │         │         tuned
+       └─────────┴── files of the run folder                     │         └── pause, cancel, Ctrl-C, budget
+                                                                 └── the token is journalled first: a crash pays once
 
 Every stage begins by asking the journal whether it is done. So `drive` is the whole program: for a new run, for one that
 was interrupted, and for one whose machine lost power.
@@ -15,7 +15,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ftbridge import providers
@@ -29,9 +29,11 @@ from ftbridge.errors import (
     from_document,
 )
 from ftbridge.evaluation.evaluate import Evaluation
+from ftbridge.gates import hold_plan, keep_plan, pass_target
 from ftbridge.providers.base import JobEvent, JobHandle, JobStatus, Provider, Submission, TunedModel
 from ftbridge.run_evaluation import RunEvaluation
 from ftbridge.runs.run import TERMINAL, Run, RunState
+from ftbridge.spending import Budget, budget_of, changed_budget
 from ftbridge.view import lowering_of, read_evaluation
 from ftbridge.watching import Silent as Silent
 from ftbridge.watching import Watcher as Watcher
@@ -74,6 +76,16 @@ def resume(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
         if state.state in TERMINAL | {"paused", "pausing"} or state.pause_requested or state.cancel_requested:
             run.append("resume_requested")
     return drive(run, watcher)
+
+
+def change_budget(run: Run, overrides: Sequence[str]) -> None:
+    """Journal another budget for a run, whoever drives it. Raises `UsageError` for anything but `budget.…`."""
+    run.append("budget_changed", budget=changed_budget(run, overrides).model_dump(mode="json"))
+
+
+def waive_target(run: Run) -> None:
+    """Journal that a run trains although a baseline meets `evaluation.target`."""
+    run.append("gate_waived", gate="target")
 
 
 def cancel(run: Run) -> None:
@@ -181,7 +193,8 @@ class _Life:
 
     def __init__(self, run: Run, watcher: Watcher) -> None:
         self.run, self.watcher = run, watcher
-        self.first_step: float | None = None
+        self.budget = Budget(run)
+        self.trained_tokens: int | None = None
         self.backend: Provider = providers.load(run.state().provider)
         lowering = lowering_of(run)
         if lowering is None or run.state().data is None:
@@ -202,13 +215,16 @@ class _Life:
             if self.state.handle is None:
                 self.preflight()
                 self.answer_with(None)
+                if self.state.token is None:
+                    self.pass_gates()
             handle = self.submit()
             self.follow(handle)
             tuned = self.backend.result(handle)
-            self.run.append("result", model=tuned.model_dump(mode="json"))
+            self.run.append("result", model=tuned.model_dump(mode="json"), trained_tokens=self.trained_tokens)
         tuned = TunedModel(**(self.state.tuned or {}))
         self.answer_with(None)
         self.answer_with(tuned)
+        self.hold_budget()
         evaluation = self.evaluation.judge()
         self.run.append("succeeded")
         return evaluation
@@ -217,13 +233,23 @@ class _Life:
         """Everything that can be found wrong before time or money is spent."""
         self.watcher.stage(self.run, "checking model and data")
         self.backend.preflight(self.submission(self.state.token or "preflight"), self.watcher.note)
+        keep_plan(self.run, self.watcher.note)
+        hold_plan(self.run)
+
+    def pass_gates(self) -> None:
+        """Stop, before anything is trained, when it is not needed, or costs more than it may."""
+        pass_target(self.run, self.spec, self.evaluation.before(), self.watcher.note)
+        hold_plan(self.run)
 
     def submission(self, token: str) -> Submission:
         validation = self.run.data / "validation.jsonl"
+        request = self.lowering.request
+        if "max_usd" in request:  # a budget that was changed holds for the provider's own check too
+            request = {**request, "max_usd": budget_of(self.run).max_usd}
         return Submission(
             token=token,
             folder=self.run.path,
-            request=self.lowering.request,
+            request=request,
             train=self.run.data / "train.jsonl",
             validation=validation if validation.exists() else None,
         )
@@ -265,7 +291,6 @@ class _Life:
     def follow(self, handle: JobHandle) -> None:
         """Copy the job's events into the journal until it ends. Raises unless it succeeded."""
         told = ""
-        limit = self.spec.budget.max_hours
         asked = False
         while True:
             if self.state.cancel_requested and not asked:
@@ -278,17 +303,32 @@ class _Life:
                 if status.state not in TERMINAL:
                     self.run.append("status", state=status.state)
             if status.state == "succeeded":
+                self.trained_tokens = status.trained_tokens
                 return
             self.stop_on(status)
-            if limit is not None and self.training_seconds() > limit * 3600:
+            if not asked:
+                self.hold_budget(handle)
+            time.sleep(POLL_SECONDS)
+
+    def hold_budget(self, handle: JobHandle | None = None) -> None:
+        """Raise `GateNotMet` when the budget is used up; a job at work is paused first, or cancelled where none can pause."""
+        if (used := self.budget.used_up()) is None:
+            return
+        became = "paused"
+        if handle is not None:
+            became = "paused at a checkpoint"
+            try:
                 self.backend.pause(handle)
                 self.settle(handle, "pause")
-                self.run.append("paused")
-                raise GateNotMet(
-                    f"budget.max_hours = {limit:g} is used up; {self.run.id} is paused at a checkpoint.",
-                    hint=f"Go on for as long again with: ftbridge resume {self.run.id}",
-                )
-            time.sleep(POLL_SECONDS)
+            except UsageError:
+                self.backend.cancel(handle)
+                self.settle(handle, "cancel")
+                became = "cancelled, since this service cannot pause a job"
+        self.run.append("cancelled" if became.startswith("cancelled") else "paused")
+        raise GateNotMet(
+            f"{used}; {self.run.id} is {became}.",
+            hint=f"What was done is kept. With a larger budget: ftbridge resume {self.run.id} --set budget.KEY=VALUE",
+        )
 
     def stop_on(self, status: JobStatus) -> None:
         """Turn a job that stopped into the run's event and error."""
@@ -311,17 +351,11 @@ class _Life:
             self.run.append("paused")
             raise Interrupted(f"{self.run.id} is paused.", hint=f"Go on with: ftbridge resume {self.run.id}")
 
-    def training_seconds(self) -> float:
-        """Wall-clock seconds since this driver heard of the first step."""
-        return 0.0 if self.first_step is None else time.monotonic() - self.first_step
-
     def copy_events(self, handle: JobHandle) -> None:
         for event in self.backend.events(handle, self.state.cursor):
             told = event.model_dump(mode="json", exclude_none=True)
             self.run.append("job_event", sync=event.type != "metrics", **told)
             self.watcher.job_event(event)
-            if event.metrics is not None and self.first_step is None:
-                self.first_step = time.monotonic()
 
     def settle(self, handle: JobHandle, request: str, seconds: float = 120) -> None:
         """Wait until a pause or cancel took effect, copying what the job still says."""
@@ -361,7 +395,8 @@ class _Life:
         )
 
     def heed_requests(self) -> None:
-        """Between two answers: stop when somebody asked to."""
+        """Between two answers: stop when somebody asked to, or when the budget is used up."""
+        self.hold_budget()
         if self.state.cancel_requested:
             self.stop_on(JobStatus(state="cancelled"))
         if self.state.pause_requested:

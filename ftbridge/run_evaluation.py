@@ -8,21 +8,34 @@ What is answered is never asked again: each candidate is journalled before and a
 
 from __future__ import annotations
 
+import datetime
 import functools
 from collections.abc import Callable, Mapping, Sequence
 
 from ftbridge import files
-from ftbridge.evaluation.answering import Prediction, answer, read_predictions
+from ftbridge.evaluation.answering import answer, read_predictions
 from ftbridge.evaluation.baselines import candidates_of
 from ftbridge.evaluation.candidates import Candidate
-from ftbridge.evaluation.evaluate import Evaluation, judge
+from ftbridge.evaluation.evaluate import Answered, Evaluation, judge
 from ftbridge.evaluation.grades import read_grades, write_grades
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.retention.judge import SUFFIX, Retention, judge_retention, retention_candidate
+from ftbridge.prices import load_prices
 from ftbridge.providers.base import Sampler
+from ftbridge.providers.openai import calendar
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
 from ftbridge.watching import Watcher
+
+
+def shutdown_clock(run: Run, spec: JobSpec, today: datetime.date | None = None) -> str | None:
+    """When a run's model stops at the service, with the days left; None on this machine, and where no date is known."""
+    model = spec.model.openai or ""
+    if run.state().provider == "local" or spec.openai.target != "openai" or (day := calendar.shutdown(model)) is None:
+        return None
+    left = (day - (today or datetime.datetime.now(datetime.timezone.utc).date())).days
+    when = f"in {left} days" if left >= 0 else f"{-left} days ago"
+    return f"{model} and models tuned from it stop on {day}, {when}."
 
 
 class RunEvaluation:
@@ -55,6 +68,11 @@ class RunEvaluation:
         finally:
             sampler.close()
 
+    def before(self) -> Evaluation | None:
+        """What base and its baselines achieve, once they have answered and before anything is trained."""
+        names = [told.name for told in self.candidates(tuned=False) if not told.name.endswith(SUFFIX)]
+        return self._judged(names) if self.items else None
+
     def judge(self) -> Evaluation | None:
         """Score every candidate's answers and write evaluation.json; None for a run that asks nothing."""
         if not self.items and not self.questions:
@@ -62,17 +80,34 @@ class RunEvaluation:
         asked = self.spec.evaluation
         evaluation = Evaluation(items=0, graders=[grader.name for grader in asked.graders], candidates={})
         if self.items:
-            kept = read_grades([self.run.grades_path])
-            evaluation = judge(self.items, self._told(), asked.graders, margin=asked.margin, kept=kept)
-            write_grades(self.run.grades_path, kept)
+            evaluation = self._judged([told.name for told in self._everybody if not told.name.endswith(SUFFIX)])
         evaluation = evaluation.model_copy(update={"retention": self._retention(), "notes": self._notes(evaluation)})
         files.write_text(self.run.evaluation_path, evaluation.model_dump_json(indent=2) + "\n")
         return evaluation
 
-    def _told(self) -> Mapping[str, Sequence[Prediction]]:
-        """Answers to the test items, by candidate."""
-        names = [candidate.name for candidate in self._everybody if not candidate.name.endswith(SUFFIX)]
-        return {name: read_predictions(self.run.predictions(name)) for name in names}
+    def _judged(self, names: Sequence[str]) -> Evaluation:
+        """Scores of these candidates; what judge models say is kept, so that nothing is asked, or paid, twice."""
+        told = {name: read_predictions(self.run.predictions(name)) for name in names}
+        kept = read_grades([self.run.grades_path])
+        evaluation = judge(
+            self.items, told, self.spec.evaluation.graders, margin=self.spec.evaluation.margin, kept=kept
+        )
+        write_grades(self.run.grades_path, kept)
+        return evaluation.model_copy(update={"answered": self._priced(evaluation.answered)})
+
+    def _priced(self, answered: Mapping[str, Answered]) -> dict[str, Answered]:
+        """With what each candidate's answers cost, where a service was paid for them and its price is known."""
+        state, openai = self.run.state(), self.spec.openai
+        if state.provider == "local":
+            return dict(answered)
+        prices = load_prices()
+        known = openai.target == "openai" or not prices.is_built_in
+        share = 1 - prices.batch_discount if openai.batch else 1.0
+        priced = {}
+        for name, told in answered.items():
+            usd = prices.answers_usd(self.spec.model.openai or "", told.prompt_tokens, told.completion_tokens)
+            priced[name] = told.model_copy(update={"usd": usd * share if usd is not None and known else None})
+        return priced
 
     def _retention(self) -> Retention | None:
         asked = self.spec.evaluation
@@ -83,11 +118,13 @@ class RunEvaluation:
 
     def _notes(self, evaluation: Evaluation) -> list[str]:
         """What a reader should know, above all whose results these are."""
-        state = self.run.state()
-        if (origin := state.continues) is None:
-            return evaluation.notes
-        told = f"These results come from {state.provider}: {origin['provider']} ({origin['run']}) did not do it."
-        return [told, *evaluation.notes]
+        state, notes = self.run.state(), list(evaluation.notes)
+        if (origin := state.continues) is not None:
+            told = f"These results come from {state.provider}: {origin['provider']} ({origin['run']}) did not do it."
+            notes.insert(0, told)
+        if (clock := shutdown_clock(self.run, self.spec)) is not None:
+            notes.append(clock)
+        return notes
 
     def _let_answer(self, candidate: Candidate, sampler: Sampler) -> None:
         items = self._items_of(candidate)

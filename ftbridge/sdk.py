@@ -26,8 +26,8 @@ from ftbridge.data.rules.base import Method
 from ftbridge.data.rules.targets import TargetName
 from ftbridge.evaluation.evaluate import Evaluation
 from ftbridge.planning import plan as planning
-from ftbridge.planning.money import load_prices
 from ftbridge.planning.plan import Plan
+from ftbridge.prices import load_prices
 from ftbridge.runs import run as folder
 from ftbridge.runs import store
 from ftbridge.spec import JobSpec

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -103,6 +103,24 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> tuple[JobSpec, str]
     for override in overrides:
         _apply(document, override)
     return JobSpec.from_dict(document, where=str(path)), text
+
+
+S = TypeVar("S", bound=SpecModel)
+
+
+def override_section(section: S, name: str, overrides: Sequence[str]) -> S:
+    """A section with `NAME.key=value` overrides applied. Raises `UsageError` for other keys, `SpecError` for bad values."""
+    document: dict[str, Any] = {name: section.model_dump(mode="json", exclude_unset=True)}
+    for override in overrides:
+        if not override.startswith(f"{name}."):
+            raise UsageError(f"--set {override}: only {name}.* can be changed here; anything else is another run.")
+        _apply(document, override)
+    try:
+        return type(section).model_validate(document[name])
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join([name, *map(str, problem["loc"])])
+        raise SpecError(f"{field}: {problem['msg'].removeprefix('Input ')}, not {problem['input']!r}.") from None
 
 
 def parse(text: str, suffix: str, where: str) -> dict[str, Any]:

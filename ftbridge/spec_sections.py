@@ -337,3 +337,11 @@ class PlanSpec(SpecModel):
         ge=1,
         description="Tokens the tuned model will read and write a month, for comparing what serving costs.",
     )
+
+    @property
+    def hour_usd(self) -> float | None:
+        """What an hour of this machine costs: the card's price, else its electricity; None when neither is told."""
+        if self.gpu_usd_per_hour is not None:
+            return self.gpu_usd_per_hour
+        told = self.watts is not None and self.usd_per_kwh is not None
+        return self.watts * self.usd_per_kwh / 1000 if told else None  # type: ignore[operator]

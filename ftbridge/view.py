@@ -8,6 +8,7 @@ from ftbridge.errors import UsageError
 from ftbridge.evaluation.evaluate import Evaluation
 from ftbridge.lowering import Lowering
 from ftbridge.runs.run import Run
+from ftbridge.spending import spent
 
 
 def read_evaluation(run: Run) -> Evaluation | None:
@@ -39,9 +40,15 @@ def summary(run: Run) -> dict[str, Any]:
         "continues": state.continues,
         "continued_by": state.continued_by,
         "metrics": state.metrics,
+        "spent": _spent(run),
         "lowering": {report.field: report.outcome for report in lowering.fields} if lowering else None,
         "path": str(run.path),
     }
+
+
+def _spent(run: Run) -> dict[str, Any]:
+    told = spent(run)
+    return {**told.model_dump(mode="json"), "usd": {**told.usd.model_dump(mode="json"), "total": told.usd.total}}
 
 
 def brief(run: Run) -> dict[str, Any]:

@@ -16,9 +16,10 @@ import ftbridge
 from ftbridge.draft import Draft
 from ftbridge.errors import UsageError
 from ftbridge.planning.memory import CARDS, GIB, largest_pass, memory, read_shape, shape_of
-from ftbridge.planning.money import PriceList, break_even_tokens, hour_usd, load_prices
+from ftbridge.planning.money import break_even_tokens
 from ftbridge.planning.plan import Plan, plan
-from ftbridge.spec_sections import LocalSpec
+from ftbridge.prices import PriceList, load_prices
+from ftbridge.spec_sections import LocalSpec, PlanSpec
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXAMPLE = REPOSITORY / "examples" / "support-triage" / "job.yaml"
@@ -199,8 +200,8 @@ def test_hours_and_break_even(spec, tmp_path):
     assert told.local.usd == (pytest.approx(low * 0.8), pytest.approx(high * 0.8))
     assert told.local.break_even_tokens == 292_000_000
     assert break_even_tokens(0.8, (0.8, 3.2)) == 292_000_000
-    assert hour_usd(None, 350, 0.3) == pytest.approx(0.105)
-    assert hour_usd(None, 350, None) is None
+    assert PlanSpec(watts=350.0, usd_per_kwh=0.3).hour_usd == pytest.approx(0.105)
+    assert PlanSpec(watts=350.0).hour_usd is None
 
 
 def test_gates_of_budget_hours_and_life(spec, tmp_path):

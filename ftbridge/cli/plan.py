@@ -9,8 +9,8 @@ import click
 from ftbridge.cli.options import as_json, talkative
 from ftbridge.draft import Draft
 from ftbridge.errors import GateNotMet
-from ftbridge.planning.money import load_prices
 from ftbridge.planning.plan import plan
+from ftbridge.prices import load_prices
 
 
 @click.command(help="Tokens, money, memory, time, dates and advice, before anything is spent.")

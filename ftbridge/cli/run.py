@@ -15,6 +15,7 @@ from ftbridge.cli.progress import TerminalWatcher
 from ftbridge.data.prepare import load_manifest
 from ftbridge.errors import UsageError
 from ftbridge.runs.run import Run
+from ftbridge.spending import spent
 
 ASK_ABOVE_USD = 20.0
 """A job that costs more is asked about first."""
@@ -32,6 +33,7 @@ ASK_ABOVE_USD = 20.0
 @click.option("--detach", is_flag=True, help="Work in the background; print the run id.")
 @click.option("--no-lint", is_flag=True, help="Start even if the data has lint errors.")
 @click.option("--record", is_flag=True, help="Keep the HTTP exchange with a service, keys removed, in the run folder.")
+@click.option("--anyway", is_flag=True, help="Train although a baseline meets evaluation.target.")
 @click.option("--yes", is_flag=True, help=f"Do not ask before spending more than ${ASK_ABOVE_USD:g}.")
 @as_json
 @talkative
@@ -45,6 +47,7 @@ def command(
     detach: bool,
     no_lint: bool,
     record: bool,
+    anyway: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -58,6 +61,8 @@ def command(
     if provider == "openai" and not yes:
         ask_before_spending(drafted)
     run = draft.start(drafted, provider, allow=allow, lint=not no_lint)
+    if anyway:
+        bridge.waive_target(run)
     for note in load_manifest(run.data).notes if verbosity() >= 0 else ():
         click.echo(f"note: {note}", err=True)
     if detach:
@@ -104,6 +109,7 @@ def finish(run: Run, as_json: bool, go: bridge.Go) -> None:
     evaluation = view.read_evaluation(run)
     if evaluation is not None:
         console.print(evaluation_table(evaluation))
+    console.print(f"spent        {spent(run).told()}", soft_wrap=True)
     tuned = run.state().tuned
     console.print(f"tuned model  {tuned['id'] if tuned else 'none'}", soft_wrap=True)
     console.print(f"run folder   {run.path}", soft_wrap=True)

@@ -64,6 +64,9 @@ class Answered(_Document):
     p95_seconds: float | None = Field(description="19 in 20 answers took no longer.")
     cut_off: int = Field(description="Answers that reached the token limit.")
     failed: int = Field(description="Items without an answer; they score 0.")
+    usd: float | None = Field(
+        default=None, description="What the answers cost at a service, about; null where no price is known, and here."
+    )
 
 
 class Evaluation(_Document):

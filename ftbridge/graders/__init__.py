@@ -49,6 +49,7 @@ __all__ = [
     "check",
     "grade",
     "grade_all",
+    "judges_of",
     "openai_document",
     "reads_answer",
     "score",
@@ -134,6 +135,16 @@ def templates(grader: Grader) -> tuple[str, ...]:
     if isinstance(grader, JsonSchemaGrader):
         return (grader.input,)
     return grader.input, grader.reference
+
+
+def judges_of(graders: Sequence[Grader]) -> list[ScoreModelGrader | LabelModelGrader]:
+    """The graders that ask a model, those in multi graders included."""
+    parts = [
+        part
+        for grader in graders
+        for part in (grader.graders.values() if isinstance(grader, MultiGrader) else [grader])
+    ]
+    return [part for part in parts if isinstance(part, (ScoreModelGrader, LabelModelGrader))]
 
 
 def reads_answer(grader: Grader) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime
-import json
-import os
-from importlib.resources import files
-from pathlib import Path
+from collections.abc import Sequence
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from ftbridge.errors import UsageError
+from ftbridge.data.tokens import count_texts
+from ftbridge.evaluation.items import Item
+from ftbridge.grader_schema import Grader
+from ftbridge.graders import judges_of, templates
+from ftbridge.prices import PriceList
 
 STALE_DAYS = 180
 
@@ -19,65 +21,30 @@ class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Price(_Document):
-    """US dollars for a million tokens."""
-
-    train: float | None = Field(default=None, ge=0, description="Trained tokens: those of the file times epochs.")
-    input: float = Field(ge=0)
-    cached: float | None = Field(default=None, ge=0)
-    output: float = Field(ge=0)
+REPLY_TOKENS = (30, 300)
+"""Tokens of a judge's reply, from a bare verdict to one with its steps."""
+_INSTRUCTION_TOKENS = 80
+"""What `ftbridge.graders.judge` adds to a judge's prompt, about."""
 
 
-class PriceList(_Document):
-    """Prices of one day."""
+class Judges(_Document):
+    """What judge models cost, in US dollars, and those whose price is not known."""
 
-    as_of: datetime.date
-    currency: str = "USD"
-    source: str = ""
-    batch_discount: float = Field(default=0.5, ge=0, le=1)
-    models: dict[str, Price]
-
-    def of(self, model: str) -> Price | None:
-        """The price of a model, by its name or the beginning of its dated names; `ft:` names cost what their base's do."""
-        base = model.removeprefix("ft:").split(":")[0]
-        known = [name for name in self.models if base == name or base.startswith(f"{name}-20")]
-        return self.models[max(known, key=len)] if known else None
-
-    def age_days(self, today: datetime.date) -> int:
-        """Days since these were the prices."""
-        return (today - self.as_of).days
-
-
-def load_prices(path: str | Path | None = None) -> PriceList:
-    """The price list at `path`, at `$FTBRIDGE_PRICES`, or the one that comes with ftbridge.
-
-    Raises `UsageError` for a file that is none, and for another currency than US dollars.
-    """
-    where = path or os.environ.get("FTBRIDGE_PRICES")
-    try:
-        text = (
-            Path(where).read_text("utf-8")
-            if where
-            else files("ftbridge.planning").joinpath("prices.json").read_text("utf-8")
-        )
-        told = PriceList.model_validate(json.loads(text))
-    except OSError as error:
-        raise UsageError(f"{where}: the price list cannot be read ({error.strerror}).") from None
-    except (ValueError, ValidationError) as error:
-        raise UsageError(f"{where}: not a price list: {error}") from None
-    if told.currency != "USD":
-        raise UsageError(
-            f"{where}: prices in {told.currency}; budgets and plans are in US dollars.",
-            hint="Convert the list, and write currency: USD.",
-        )
-    return told
+    low: float = 0.0
+    high: float = 0.0
+    unknown: tuple[str, ...] = ()
 
 
 class Money(_Document):
     """What the managed side costs, in US dollars; null where a price is not known."""
 
     training: float | None
-    evaluation: tuple[float, float] | None = Field(description="From answers as short as the references to the limit.")
+    evaluation: tuple[float, float] | None = Field(
+        description="Answers of every candidate, as short as the references to the limit, and judge models."
+    )
+    judges: tuple[float, float] | None = Field(
+        default=None, description="What judge models cost of that; null when a judge's price is not known."
+    )
     total: tuple[float, float] | None
     serving_per_million: tuple[float, float] | None = Field(description="A million tokens read, and written.")
     batch_saves: float | None = Field(description="What openai.batch would take off the evaluation, at most.")
@@ -96,6 +63,7 @@ def managed(
     tuned_asked: int,
     batch: bool,
     today: datetime.date,
+    judges: Judges | None = None,
 ) -> Money:
     """Training and judging on a service.
 
@@ -125,9 +93,13 @@ def managed(
     reads = price.input * (asked + tuned_asked) / 1e6
     low, high = (reads + price.output * tokens / 1e6 for tokens in answered)
     share = 1 - prices.batch_discount if batch else 1.0
-    evaluation = (low * share, high * share)
+    judges = judges or Judges()
+    if judges.unknown:
+        notes.append(f"No price is known for the judge {', '.join(judges.unknown)}: its cost is not in the sum.")
+    evaluation = (low * share + judges.low, high * share + judges.high)
     return Money(
         training=training,
+        judges=None if judges.unknown else (judges.low, judges.high),
         evaluation=evaluation,
         total=None if training is None else (training + evaluation[0], training + evaluation[1]),
         serving_per_million=(price.input, price.output),
@@ -138,11 +110,34 @@ def managed(
     )
 
 
-def hour_usd(gpu_usd_per_hour: float | None, watts: float | None, usd_per_kwh: float | None) -> float | None:
-    """What an hour of this machine costs: the card's price, else its electricity; None when neither is told."""
-    if gpu_usd_per_hour is not None:
-        return gpu_usd_per_hour
-    return watts * usd_per_kwh / 1000 if watts is not None and usd_per_kwh is not None else None
+def judge_money(
+    prices: PriceList, graders: Sequence[Grader], items: Sequence[Item], candidates: int, longest: int, encoding: str
+) -> Judges:
+    """What judge models cost for every item and candidate.
+
+    A question is the grader's own text, the item's fields that it names, and an answer; the judge's reply is reckoned at
+    `REPLY_TOKENS`. From answers as short as the references to `longest` tokens. A judge at an address on this machine costs
+    nothing; one whose price is not known is named.
+    """
+    low = high = 0.0
+    unknown = []
+    for grader in judges_of(graders):
+        if grader.base_url is not None and urlsplit(grader.base_url).hostname in ("127.0.0.1", "localhost", "::1"):
+            continue
+        price = prices.of(grader.model)
+        if price is None:
+            unknown.append(grader.model)
+            continue
+        texts = [" ".join(templates(grader))] + [
+            " ".join(str(value) for value in item.fields.values() if isinstance(value, str)) for item in items
+        ]
+        own, *fields = count_texts(texts, encoding)
+        questions = len(items) * candidates
+        read = candidates * sum(fields) + questions * (own + _INSTRUCTION_TOKENS)
+        references = candidates * sum(count_texts([str(item.fields.get("reference", "")) for item in items], encoding))
+        low += (price.input * (read + references) + price.output * questions * REPLY_TOKENS[0]) / 1e6
+        high += (price.input * (read + questions * longest) + price.output * questions * REPLY_TOKENS[1]) / 1e6
+    return Judges(low=low, high=high, unknown=tuple(dict.fromkeys(unknown)))
 
 
 def break_even_tokens(per_hour: float, serving: tuple[float, float]) -> int:

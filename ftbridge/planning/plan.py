@@ -9,25 +9,28 @@ import datetime
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge import files, providers
-from ftbridge.data.prepare import prepare
+from ftbridge.data.prepare import Manifest, load_manifest, prepare
 from ftbridge.data.rules.targets import longest_example
 from ftbridge.data.tokens import encoding_for
 from ftbridge.draft import Draft
-from ftbridge.evaluation.items import load_items
+from ftbridge.evaluation.items import Item, load_items
+from ftbridge.evaluation.retention.questions import write_questions
 from ftbridge.lowering import Lowering
 from ftbridge.planning.advice import Advice, Facts, advise
 from ftbridge.planning.memory import CARDS, GIB, Memory, Shape, largest_pass, memory, quantization, read_shape
-from ftbridge.planning.money import Money, PriceList, break_even_tokens, hour_usd, load_prices, managed
+from ftbridge.planning.money import Money, break_even_tokens, judge_money, managed
 from ftbridge.planning.pace import Pace, pace
 from ftbridge.planning.tokens import SplitTokens, prompt_tokens, split_tokens
+from ftbridge.prices import PriceList, load_prices
 from ftbridge.providers.openai import calendar
 from ftbridge.resolve import resolve
 from ftbridge.runs import store
+from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
 
 _PASS = 2048
@@ -75,6 +78,7 @@ class Gate(_Document):
     """Something the spec asked for that the plan cannot keep; exit code 4."""
 
     field: str
+    side: Literal["openai", "local"]
     message: str
 
 
@@ -107,18 +111,37 @@ def plan(
 
     Raises `DataError`, `UsageError` or `SpecError` as `ftbridge run` would.
     """
-    spec, today = draft.spec, today or datetime.datetime.now(datetime.timezone.utc).date()
+    prices, today = prices or load_prices(), today or datetime.datetime.now(datetime.timezone.utc).date()
+    with files.scratch_folder(files.home()) as scratch:
+        manifest = prepare(draft.spec, base=draft.base, out=scratch / "data")
+        return _reckon(draft.spec, scratch / "data", manifest, prices, config, gpu_usd_per_hour, today)
+
+
+def plan_of_run(run: Run) -> Plan:
+    """The plan of a run that has its data, which is read where it lies. Raises as `plan` does."""
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    return _reckon(run.resolved_spec(), run.data, load_manifest(run.data), load_prices(), None, None, today)
+
+
+def _reckon(
+    spec: JobSpec,
+    data: Path,
+    manifest: Manifest,
+    prices: PriceList,
+    config: Path | None,
+    gpu_usd_per_hour: float | None,
+    today: datetime.date,
+) -> Plan:
     managed_model = spec.model.openai
     encoding = encoding_for(managed_model)
     limit = longest_example(managed_model) if managed_model else None
-    with files.scratch_folder(files.home()) as scratch:
-        manifest = prepare(spec, base=draft.base, out=scratch / "data")
-        splits: dict[str, SplitTokens] = {
-            str(name): split_tokens(scratch / "data" / f"{name}.jsonl", encoding, limit) for name in manifest.splits
-        }
-        test = scratch / "data" / "test.jsonl"
-        items = load_items(test) if test.exists() else []
-        asked, referenced = prompt_tokens(items, encoding) if items else (0, 0)
+    splits: dict[str, SplitTokens] = {
+        str(name): split_tokens(data / f"{name}.jsonl", encoding, limit) for name in manifest.splits
+    }
+    items = load_items(data / "test.jsonl") if (data / "test.jsonl").exists() else []
+    questions = _questions(spec, data)
+    asked, referenced = prompt_tokens(items, encoding) if items else (0, 0)
+    asked_more, referenced_more = prompt_tokens(questions, encoding) if questions else (0, 0)
     resolved = resolve(spec, splits["train"].examples, "local").spec.hyperparameters
     epochs, batch = int(resolved.n_epochs), int(resolved.batch_size)
     steps = epochs * -(-splits["train"].examples // batch)
@@ -129,22 +152,27 @@ def plan(
     }
     openai = None
     if managed_model is not None:
-        shots = _few_shot_tokens(spec, splits, len(items))
-        candidates = 2 + ("few_shot" in spec.evaluation.baselines)
-        answered = (candidates * referenced, candidates * len(items) * spec.evaluation.max_completion_tokens)
+        own = [name for name in spec.evaluation.baselines if name != "zero_shot" or spec.evaluation.system is not None]
+        shots = _few_shot_tokens(spec, splits, len(items)) + asked * (len(own) - ("few_shot" in own))
+        candidates = 2 + len(own)
+        longest = spec.evaluation.max_completion_tokens
         money = managed(
-            prices or load_prices(),
+            prices,
             managed_model,
             trained=splits["train"].tokens * epochs,
-            asked=asked + shots,
-            answered=answered,
-            tuned_asked=asked,
+            asked=asked + shots + asked_more,
+            answered=(
+                candidates * referenced + 2 * referenced_more,
+                (candidates * len(items) + 2 * len(questions)) * longest,
+            ),
+            tuned_asked=asked + asked_more,
             batch=spec.openai.batch,
+            judges=judge_money(prices, spec.evaluation.graders, items, candidates, longest, encoding),
             today=today,
         )
         openai = _managed(spec, managed_model, money, today)
-    own = _local(spec, splits, epochs, openai, config, gpu_usd_per_hour) if spec.model.local is not None else None
-    gates = list(_gates(spec, openai, own))
+    here = _local(spec, splits, epochs, openai, config, gpu_usd_per_hour) if spec.model.local is not None else None
+    gates = list(_gates(spec, openai, here))
     return Plan(
         name=spec.name,
         method=spec.method,
@@ -152,13 +180,23 @@ def plan(
         epochs=epochs,
         steps=steps,
         openai=openai,
-        local=own,
+        local=here,
         advice=advise(Facts(spec, splits, epochs, steps)),
         given=[path for path, _ in _given(spec.model_dump(exclude_unset=True))],
         lowering=sides,
         gates=gates,
         ok=not gates,
     )
+
+
+def _questions(spec: JobSpec, data: Path) -> list[Item]:
+    """What retention asks: as a run wrote it, or as it would."""
+    if spec.evaluation.retention is None:
+        return []
+    path = data / "retention.jsonl"
+    if not path.exists():
+        write_questions(spec.evaluation.retention, data / "train.jsonl", path)
+    return load_items(path)
 
 
 def _given(told: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -220,7 +258,7 @@ def _local(
         for name, gib in CARDS.items()
     ] if shape else []  # fmt: skip
     speed = pace(train.tokens * epochs, model, shape, store.runs(files.home()))
-    hour = hour_usd(gpu_usd_per_hour or spec.plan.gpu_usd_per_hour, spec.plan.watts, spec.plan.usd_per_kwh)
+    hour = gpu_usd_per_hour or spec.plan.hour_usd
     usd = (speed.hours[0] * hour, speed.hours[1] * hour) if hour is not None and speed.hours is not None else None
     if hour is None:
         notes.append("No price of an hour was told (plan.gpu_usd_per_hour, or plan.watts and plan.usd_per_kwh).")
@@ -257,16 +295,16 @@ def _gates(spec: JobSpec, openai: Managed | None, own: Local | None) -> Sequence
         total = openai.money.total
         if total is None:
             text = f"budget.max_usd = {spec.budget.max_usd:g} cannot be held: no price is known for {openai.model}."
-            gates.append(Gate(field="budget.max_usd", message=text))
+            gates.append(Gate(field="budget.max_usd", side="openai", message=text))
         elif total[0] > spec.budget.max_usd:
             text = f"the managed side costs ${total[0]:.2f} at least; budget.max_usd is {spec.budget.max_usd:g}."
-            gates.append(Gate(field="budget.max_usd", message=text))
+            gates.append(Gate(field="budget.max_usd", side="openai", message=text))
     limit, hours = spec.budget.max_hours, own.pace.hours if own is not None else None
     if limit is not None and hours is not None and hours[0] > limit:
         text = f"training here takes {hours[0]:.1f} hours at least; budget.max_hours is {limit:g}."
-        gates.append(Gate(field="budget.max_hours", message=text))
+        gates.append(Gate(field="budget.max_hours", side="local", message=text))
     days = spec.plan.min_life_days
     if openai is not None and days is not None and openai.days_left is not None and openai.days_left < days:
         text = f"{openai.model} and models tuned from it stop in {openai.days_left} days; plan.min_life_days is {days}."
-        gates.append(Gate(field="plan.min_life_days", message=text))
+        gates.append(Gate(field="plan.min_life_days", side="openai", message=text))
     return gates

@@ -73,7 +73,10 @@ class JobStatus(Frozen):
 
 
 class Metrics(Frozen):
-    """One step's figures. Losses are mean nats per trained token; accuracies and their like are in 0..1."""
+    """One step's figures. Losses are mean nats per trained token; accuracies and their like are in 0..1.
+
+    `device` is what the step was computed on, where the job knows it: cpu, cuda, mps.
+    """
 
     step: int
     total_steps: int | None = None
@@ -85,6 +88,7 @@ class Metrics(Frozen):
     tokens_per_second: float | None = None
     memory_gb: float | None = None
     seconds_left: float | None = None
+    device: str | None = None
 
 
 class JobEvent(Frozen):

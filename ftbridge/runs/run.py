@@ -36,7 +36,8 @@ class RunState:
     `state` is prepared, validating, queued, running, pausing, paused, succeeded, failed, cancelled, or a service's own
     word. `metrics` holds the latest value of each figure, `best_valid_loss` the lowest (nats per trained token),
     `continues` tells of the run that this one fell back from ({run, provider, reason}), `continued_by` names the one that
-    took over, `cursor` the last job event seen, `evaluated` the candidates whose answers are complete.
+    took over, `cursor` the last job event seen, `evaluated` the candidates whose answers are complete, `budget` what the spec's
+    was changed to, `waived` the gates that somebody said to pass.
     """
 
     id: str = ""
@@ -58,6 +59,8 @@ class RunState:
     evaluated: frozenset[str] = frozenset()
     continues: dict[str, Any] | None = None
     continued_by: str | None = None
+    budget: dict[str, Any] | None = None
+    waived: frozenset[str] = frozenset()
     cancel_requested: bool = False
     pause_requested: bool = False
 
@@ -125,6 +128,10 @@ def _changes(state: RunState, event: Event) -> dict[str, Any]:
             return {"continues": {"run": data["run"], "provider": data["provider"], "reason": data["reason"]}}
         case "continued_by":
             return {"continued_by": data["run"]}
+        case "budget_changed":
+            return {"budget": data["budget"]}
+        case "gate_waived":
+            return {"waived": state.waived | {data["gate"]}}
         case "failed":
             return {"state": "failed", "error": data["error"], "finished": event.time}
         case "succeeded":
@@ -224,6 +231,11 @@ class Run:
     def questions(self) -> Path:
         """What retention asks, where the spec wants it."""
         return self.data / "retention.jsonl"
+
+    @property
+    def plan_path(self) -> Path:
+        """What was planned before anything was spent."""
+        return self.path / "plan.json"
 
     @property
     def checkpoints(self) -> Path:

@@ -176,8 +176,10 @@ def test_a_used_up_budget_pauses_at_a_checkpoint_and_a_moved_run_goes_on(
     folder = run_folder(home)
     moved = folder.rename(tmp_path / folder.name)
     before = max(losses(moved))
-    resumed = ftbridge("resume", str(moved), cwd=tmp_path)  # with the budget again
-    assert resumed.returncode in (0, 4), resumed.stderr
+    refused = ftbridge("resume", str(moved), cwd=tmp_path)
+    assert refused.returncode == 4, refused.stderr
+    resumed = ftbridge("resume", str(moved), "--set", "budget.max_hours=1", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
     assert max(losses(moved)) > before
     expected = losses(undisturbed)
     assert losses(moved) == pytest.approx({step: expected[step] for step in losses(moved)}, abs=1e-5)

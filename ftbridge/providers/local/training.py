@@ -40,7 +40,7 @@ class Reporter(Protocol):
         """A sentence for people."""
         ...
 
-    def metrics(self, **figures: float | int | None) -> None:
+    def metrics(self, **figures: float | int | str | None) -> None:
         """One step's figures, in the names of `ftbridge.providers.base.Metrics`."""
         ...
 
@@ -115,8 +115,9 @@ def train(trainer: Trainer, state: TrainingState) -> tuple[Ending, TrainingState
         if trainer.device.kind == "cpu" and step % TRIM_EVERY == 0:
             trainer.device.empty_cache()
         left = (total - step) * (time.monotonic() - began) / (step - first)
+        kind, peak = trainer.device.kind, trainer.device.peak_gb()
         trainer.reporter.metrics(
-            step=step, total_steps=total, memory_gb=trainer.device.peak_gb(), seconds_left=left, **figures
+            step=step, total_steps=total, device=kind, memory_gb=peak, seconds_left=left, **figures
         )
         if due or time.monotonic() - clock > 60 * trainer.request.checkpoint_minutes or state.stopped_early:
             _save(trainer, state)

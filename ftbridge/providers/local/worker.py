@@ -86,7 +86,7 @@ class JournalReporter:
         """A sentence for people."""
         self.job.journal.append("message", text=text, level=level)
 
-    def metrics(self, **figures: float | int | None) -> None:
+    def metrics(self, **figures: float | int | str | None) -> None:
         """One step's figures. Not synced to disk one by one: a lost step is trained again anyway."""
         told: dict[str, Any] = {name: _rounded(value) for name, value in figures.items()}
         self.job.journal.append("metrics", sync=False, **told)
@@ -96,7 +96,7 @@ class JournalReporter:
         self.job.journal.append("checkpoint", path=str(path), step=step)
 
 
-def _rounded(value: float | int | None) -> float | int | None:
+def _rounded(value: float | int | str | None) -> float | int | str | None:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 

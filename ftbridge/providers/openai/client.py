@@ -44,10 +44,14 @@ class Connection:
         return self.request.service
 
     @property
+    def is_usual_address(self) -> bool:
+        """Whether this is the service's own address, and not a gateway or a server of one's own."""
+        return self.base_url.rstrip("/") == (self.target.base_url or "").rstrip("/")
+
+    @property
     def service(self) -> str:
         """The service in messages: its name, or its address where it is not the usual one."""
-        usual = self.base_url.rstrip("/") == (self.target.base_url or "").rstrip("/")
-        return self.target.title if usual else f"{self.target.title} ({urlsplit(self.base_url).netloc})"
+        return self.target.title if self.is_usual_address else f"{self.target.title} ({urlsplit(self.base_url).netloc})"
 
     @cached_property
     def client(self) -> OpenAI:

@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 from ftbridge.lowering import FieldReport, Lowering, Outcome, fields
-from ftbridge.providers.openai import prices
 from ftbridge.providers.openai.request import OpenAIRequest
 from ftbridge.providers.openai.targets import TARGETS, Target
 from ftbridge.resolve import ResolvedSpec
@@ -88,6 +87,7 @@ def _request(spec: JobSpec, target: Target, refused: set[str]) -> OpenAIRequest:
         deployment=None if target.serves_tuned else spec.openai.deployment,
         batch=spec.openai.batch and target.batch,
         max_usd=spec.budget.max_usd,
+        min_life_days=spec.plan.min_life_days,
         n_epochs=hyper.n_epochs,
         body=body,
         extra={"trainingType": typed} if typed else {},
@@ -224,7 +224,7 @@ def _run_notes(spec: JobSpec) -> dict[str, Note]:
         how = "a service tells no log probabilities of answers that it did not write"
         notes["evaluation.perplexity"] = ("unused", None, how)
     if spec.budget.max_usd is not None:
-        how = f"reckoned before the upload: tokens x epochs x the price of {prices.AS_OF}; answers are not counted"
+        how = "reckoned from a dated price list, before the upload, while training and between answers; judges included"
         notes["budget.max_usd"] = ("approximated", spec.budget.max_usd, how)
         if spec.method == "reinforcement":
             how = "reinforcement is billed by the hour: set budget.max_hours"

@@ -9,25 +9,38 @@ from pathlib import Path
 
 from ftbridge.data.prepare import load_manifest
 from ftbridge.errors import DataError, FtbridgeError, GateNotMet, ModelUnavailable, ProviderRefused
+from ftbridge.prices import load_prices
 from ftbridge.providers.base import Submission
-from ftbridge.providers.openai import calendar, prices
+from ftbridge.providers.openai import calendar
 from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.errors import fault_of, whole
+from ftbridge.providers.openai.request import OpenAIRequest
 from ftbridge.providers.openai.retry import read
 
 _SOON = datetime.timedelta(days=60)
 _LOCAL = "Train on your own machine instead: ftbridge run SPEC --provider local"
 
 
-def check(at: Connection, submission: Submission, progress: Callable[[str], None], today: datetime.date) -> None:
-    """Raise when the job cannot work; `progress` hears what is worth knowing. Cheap checks go first."""
+def check(
+    at: Connection,
+    submission: Submission,
+    progress: Callable[[str], None],
+    today: datetime.date,
+    *,
+    own_calendar: bool = True,
+) -> None:
+    """Raise when the job cannot work; `progress` hears what is worth knowing. Cheap checks go first.
+
+    `own_calendar` holds `today` against OpenAI's dates, which a gateway or a server of one's own does not keep; the date that
+    the service itself tells of the model counts everywhere.
+    """
     check_sizes(at, submission)
     check_budget(at, submission.train.parent)
-    if at.target.name == "openai":
-        check_calendar(at.request.model, today, progress)
+    if own_calendar and at.target.name == "openai":
+        check_calendar(at.request, today, progress)
     shutdown_date = check_model(at, progress)
     if shutdown_date is not None:
-        check_shutdown(at.request.model, shutdown_date, today, progress)
+        check_shutdown(at.request, shutdown_date, today, progress)
 
 
 def check_sizes(at: Connection, submission: Submission) -> None:
@@ -46,35 +59,48 @@ def check_budget(at: Connection, data: Path) -> None:
     limit = at.request.max_usd
     if limit is None:
         return
-    tokens = load_manifest(data).splits["train"].tokens
-    usd = prices.training_usd(at.request.model, tokens, at.request.n_epochs) if at.target.name == "openai" else None
+    tokens, prices = load_manifest(data).splits["train"].tokens, load_prices()
+    own = at.target.name == "openai"
+    usd = prices.training_usd(at.request.model, tokens, at.request.n_epochs) if own else None
     if usd is None:
         raise GateNotMet(
             f"budget.max_usd = {limit:g} cannot be held: the price of training {at.request.model} is not known here.",
-            hint="Reckon it by the service's price list, and leave budget.max_usd out.",
+            hint="Give a price list of your own in FTBRIDGE_PRICES, or leave budget.max_usd out.",
         )
     if usd > limit:
         raise GateNotMet(
             f"training would cost about ${usd:.2f} ({tokens:,} tokens x {at.request.n_epochs} epochs, prices of "
-            f"{prices.AS_OF}); budget.max_usd is {limit:g}.",
+            f"{prices.as_of}); budget.max_usd is {limit:g}.",
             hint="Fewer examples or epochs, a smaller model, or a larger budget.",
         )
 
 
-def check_calendar(model: str, today: datetime.date, progress: Callable[[str], None]) -> None:
+def check_calendar(request: OpenAIRequest, today: datetime.date, progress: Callable[[str], None]) -> None:
     """Raise `ProviderRefused` after the days on which OpenAI closes; tell of them when they are near."""
     if today >= calendar.NO_NEW_JOBS:
         raise ProviderRefused(f"OpenAI takes no new fine-tuning jobs since {calendar.NO_NEW_JOBS}.", hint=_LOCAL)
-    if (day := calendar.shutdown(model)) is not None:
-        check_shutdown(model, day, today, progress)
+    if (day := calendar.shutdown(request.model)) is not None:
+        check_shutdown(request, day, today, progress)
 
 
-def check_shutdown(model: str, day: datetime.date, today: datetime.date, progress: Callable[[str], None]) -> None:
-    """Raise `ProviderRefused` when the model, and what is tuned from it, has stopped; tell when it soon will."""
-    if today >= day:
+def check_shutdown(
+    request: OpenAIRequest, day: datetime.date, today: datetime.date, progress: Callable[[str], None]
+) -> None:
+    """Raise `ProviderRefused` when the model, and what is tuned from it, has stopped; tell when it soon will.
+
+    Raises `GateNotMet` when it would not live as long as the spec asks (`plan.min_life_days`).
+    """
+    model, left = request.model, (day - today).days
+    if left <= 0:
         raise ProviderRefused(f"{model} was shut down on {day}, and models tuned from it with it.", hint=_LOCAL)
+    if request.min_life_days is not None and left < request.min_life_days:
+        raise GateNotMet(
+            f"{model} and models tuned from it stop on {day}, in {left} days; plan.min_life_days is "
+            f"{request.min_life_days}.",
+            hint=f"{_LOCAL}; or ask for fewer days.",
+        )
     if day - today <= _SOON:
-        progress(f"{model} and models tuned from it stop on {day}, in {(day - today).days} days")
+        progress(f"{model} and models tuned from it stop on {day}, in {left} days")
 
 
 def check_model(at: Connection, progress: Callable[[str], None]) -> datetime.date | None:

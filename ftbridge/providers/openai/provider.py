@@ -42,7 +42,8 @@ class OpenAIProvider:
     def preflight(self, submission: Submission, progress: Callable[[str], None]) -> None:
         """Key, model, dates, sizes and money: nothing is uploaded before they are in order."""
         at = self._connect(OpenAIRequest.model_validate(submission.request), submission.folder)
-        preflight.check(at, submission, progress, datetime.datetime.now(datetime.timezone.utc).date())
+        today = datetime.datetime.now(datetime.timezone.utc).date()
+        preflight.check(at, submission, progress, today, own_calendar=at.is_usual_address)
 
     def submit(self, submission: Submission) -> JobHandle:
         """Upload what the account does not have and create the job, each exactly once; or find what is there.

@@ -13,7 +13,8 @@ class OpenAIRequest(BaseModel):
     """The service and the body of its create call, all but the files, which get their ids when they are uploaded.
 
     `body` is what `POST /fine_tuning/jobs` takes; `extra` holds fields beyond OpenAI's own. `deployment` is the name under
-    which a tuned model answers where it must be deployed first. `max_usd` is the budget, `n_epochs` what it is reckoned by.
+    which a tuned model answers where it must be deployed first. `max_usd` is the budget, `n_epochs` what it is reckoned by,
+    `min_life_days` how long the tuned model must live.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,6 +27,7 @@ class OpenAIRequest(BaseModel):
     deployment: str | None
     batch: bool
     max_usd: float | None
+    min_life_days: int | None = None
     n_epochs: int
     body: dict[str, Any]
     extra: dict[str, Any]

@@ -177,6 +177,20 @@ def test_the_calendar_knows_a_model_by_its_family_and_date(model: str, day: str 
     assert (found.isoformat() if found else None) == day
 
 
+@pytest.mark.parametrize(("days", "passes"), [(51, True), (52, False)])
+def test_a_model_that_stops_too_soon_is_refused_before_the_upload(
+    service: Service, tmp_path: Path, days: int, passes: bool
+) -> None:
+    service.models["gpt-4.1-mini-2025-04-14"] = {"owned_by": "openai"}
+    asked = submission(tmp_path / "run", model={"openai": "gpt-4.1-mini-2025-04-14"}, plan={"min_life_days": days})
+    if passes:
+        assert any("in 51 days" in note for note in check(asked))
+        return
+    with pytest.raises(GateNotMet, match="in 51 days; plan.min_life_days is 52"):
+        check(asked)
+    assert not any(name.startswith("POST") for name in service.requests)
+
+
 @pytest.mark.parametrize(("budget", "passes"), [(6.0, True), (5.0, False)])
 def test_a_budget_is_held_by_the_price_list(service: Service, tmp_path: Path, budget: float, passes: bool) -> None:
     service.models["gpt-4.1-mini-2025-04-14"] = {"owned_by": "openai"}

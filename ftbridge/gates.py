@@ -1,0 +1,74 @@
+"""Gates between the answers of the base model and the first thing that costs: is training needed, and can it be afforded?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ftbridge import files
+from ftbridge.errors import FtbridgeError, GateNotMet
+from ftbridge.evaluation.evaluate import Evaluation
+from ftbridge.evaluation.target import meets, told
+from ftbridge.planning.plan import Plan, plan_of_run
+from ftbridge.runs.run import Run
+from ftbridge.spec import JobSpec
+from ftbridge.spending import budget_of, spent
+
+
+def keep_plan(run: Run, note: Callable[[str], None]) -> None:
+    """Write plan.json once, before anything is spent. A run that cannot be planned goes on, and is told of."""
+    if run.plan_path.exists():
+        return
+    try:
+        files.write_text(run.plan_path, plan_of_run(run).model_dump_json(indent=2) + "\n")
+    except FtbridgeError as error:
+        note(f"no plan: {error.message}")
+
+
+def read_plan(run: Run) -> Plan | None:
+    """The plan that a run began with, if it has one that can be read."""
+    try:
+        return Plan.model_validate_json(run.plan_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def hold_plan(run: Run) -> None:
+    """Raise `GateNotMet` when a managed job would cost more, with what was spent so far, than the budget allows.
+
+    On this machine hours are held while they pass. The least that the plan reckons is taken: a run is not refused for an
+    estimate's upper end. A price that is not known is the provider's to refuse, in its preflight.
+    """
+    limit, plan = budget_of(run).max_usd, read_plan(run)
+    if limit is None or plan is None or plan.openai is None or run.state().provider == "local":
+        return
+    total = plan.openai.money.total
+    before = spent(run).usd
+    if total is None or max(total[0], before.total + (plan.openai.money.training or 0.0)) <= limit:
+        return
+    run.append("paused")
+    raise GateNotMet(
+        f"this run would cost about ${total[0]:.2f} to ${total[1]:.2f}, answers and judges included, of which "
+        f"${before.total:.2f} are spent; budget.max_usd is {limit:g}. Nothing was uploaded.",
+        hint=f"With a larger budget: ftbridge resume {run.id} --set budget.max_usd={total[1]:.2f}",
+    )
+
+
+def pass_target(run: Run, spec: JobSpec, before: Evaluation | None, note: Callable[[str], None]) -> None:
+    """Tell what the base model and its baselines achieve; raise `GateNotMet` when one meets `evaluation.target`.
+
+    `ftbridge run --anyway`, or `resume --anyway`, waives the gate, and is journalled.
+    """
+    if before is None:
+        return
+    scores = before.candidates
+    note(f"before training: {told(scores)}")
+    target = spec.evaluation.target
+    good = meets(scores, target) if target is not None else []
+    if not good or "target" in run.state().waived:
+        return
+    run.append("paused")
+    raise GateNotMet(
+        f"{good[0]} is good enough without training: {told(scores, good[:1])}; evaluation.target is {target:g}. "
+        "Nothing was spent on training.",
+        hint=f"To train all the same: ftbridge resume {run.id} --anyway",
+    )
