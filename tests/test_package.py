@@ -13,7 +13,7 @@ import ftbridge
 from ftbridge import schemas
 from ftbridge.cli import COMMANDS
 
-HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "openai", "httpx", "yaml")
+HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "openai", "httpx", "yaml", "scipy")
 REPOSITORY = Path(__file__).parent.parent
 
 

@@ -254,7 +254,7 @@ def _notes(
 ) -> list[str]:
     notes = []
     if len(items) < FEW:
-        low, high = wilson(len(items) / 2, len(items))
+        low, high = wilson(len(items) // 2, len(items))
         count = "1 item is" if len(items) == 1 else f"{len(items)} items are"
         notes.append(f"{count} few: an interval on so few spans up to {100 * (high - low):.0f} points.")
     clusters = len({item.cluster or item.key for item in items})

@@ -66,7 +66,7 @@ def test_unanimous_scores_have_intervals_within_bounds_around_their_mean(n, firs
     difference, low, high = paired_difference([first] * n, [second] * n)
     assert -1 <= low <= difference <= high <= 1
     assert high > low
-    assert mean_interval([first] * n)[1:] == wilson(first * n, n)
+    assert mean_interval([first] * n)[1:] == wilson(int(first) * n, n)
 
 
 def test_nothing_to_average_is_an_error_not_a_number():
@@ -165,3 +165,19 @@ def test_few_scores_still_get_an_interval_that_holds_the_truth(n):
         _, low, high = mean_interval([draw.random() for _ in range(n)])
         held += low <= 0.5 <= high
     assert held / 120 >= 0.9
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_score_that_is_no_number_is_an_error_not_a_mean(bad):
+    with pytest.raises(ValueError, match="not a finite number"):
+        mean_interval([0.5, bad])
+    with pytest.raises(ValueError, match="not a finite number"):
+        paired_difference([0.5, 0.5], [0.5, bad])
+
+
+def test_a_hundred_thousand_graded_items_are_compared_in_bounded_memory():
+    first = [(place * 7919 % 101) / 100 for place in range(100_000)]
+    second = [(place * 104729 % 101) / 100 for place in range(100_000)]
+    difference, low, high = paired_difference(first, second)
+    assert low < difference < high
+    assert high - low < 0.01
