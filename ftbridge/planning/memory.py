@@ -1,16 +1,19 @@
-"""Memory of training on one card, from the model's config.json alone: no weights are loaded.
+"""Memory of training in one process, from the model's config.json alone: no weights are loaded.
 
-    weights      linear layers at the quantization's bytes a parameter; embeddings, head and norms at 2
-    adapter      r (in + out) parameters a linear layer: 4 bytes each, 4 for the gradient, 8 or 2 for AdamW's moments
+    weights      linear layers at the quantization's bytes a parameter; embeddings, head and norms at 2; on a CPU also the
+                 16-bit copy of dequantised weights that the trainer keeps where memory is ample (local.keep_dequantized)
+    trained      r (in + out) parameters a linear layer: 4 bytes each, 4 for the gradient, 8 or 2 for AdamW's moments
     activations  with checkpointing: every layer's input, and one layer's inside; without: every layer's inside
-    logits       trained tokens x vocabulary x 10 bytes: float32 logits and their gradient, and a 16-bit copy
-    overhead     0.8 GB for the CUDA context and libraries, and 6 % for what an allocator cannot use
+    logits       of trained tokens, a chunk at a time: float32 logits, their 16-bit gradient and what softmax needs beside
+    overhead     a card: 0.8 GB for the CUDA context and libraries, and 6 % for what an allocator cannot use;
+                 a CPU: 0.7 GB for Python, torch and the kernels that oneDNN builds, and 15 % for an allocator that keeps blocks
 
 Bytes a parameter: nf4 with double quantisation 0.516 (4 bits, an 8-bit constant for 64 weights, a 32-bit one for 256 of
 those; Dettmers et al. 2023, arXiv:2305.14314, section 3), int8 1.0, 16-bit 2. Inside a layer, without attention's square, which
 fused kernels do not keep: two norms, q, k, v, the attention's output, gate, up and their product, all in 16 bits (after
-Korthikanti et al. 2022, arXiv:2205.05198, whose 34 bytes x width are this for a GPT-2 block). Not checked against measured
-peaks on cards: a plan says "about", and `ftbridge run` halves its passes when memory runs out all the same.
+Korthikanti et al. 2022, arXiv:2205.05198, whose 34 bytes x width are this for a GPT-2 block). On a CPU held against measured
+peaks (benchmarks/memory.py); on cards against published ones only (docs/plan.md): `ftbridge run` halves its passes when memory
+runs out all the same.
 """
 
 from __future__ import annotations
@@ -26,8 +29,10 @@ from ftbridge.spec_sections import LocalSpec
 
 GIB = 1 << 30
 _BYTES = {"nf4": 0.516, "int8": 1.0, "none": 2.0}
-_CONTEXT = 0.8e9
-_WASTE = 1.06
+_OVERHEAD = {"cuda": (0.8e9, 1.06), "cpu": (0.7e9, 1.15)}
+"""Bytes that are there before anything, and what allocators make of the rest."""
+_CHUNK = 64 << 20
+"""Bytes of one chunk's float32 logits (`ftbridge.providers.local.loss.CHUNK_BYTES`; that module needs torch)."""
 
 CARDS: dict[str, float] = {
     "RTX 3060 12 GB": 12,
@@ -140,22 +145,25 @@ def memory(
     trained_share: float = 1.0,
     checkpointing: bool = True,
     eight_bit: bool | None = None,
+    device: Literal["cuda", "cpu"] = "cuda",
 ) -> Memory:
     """What training takes. `trained_share` (0..1) of a pass's tokens need logits; `eight_bit`: moments in 8 bits.
 
-    `eight_bit` None takes what `local.optimizer: auto` takes on CUDA: 8 bits for quantized and for full tuning.
+    `eight_bit` None takes what `local.optimizer: auto` takes: on CUDA 8 bits for quantized and for full tuning, on a CPU none.
     """
     kind = quantization(local)
     if eight_bit is None:
-        eight_bit = local.optimizer.endswith("8bit") or (
-            local.optimizer == "auto" and (kind != "none" or local.tuning == "full")
-        )
+        auto = local.optimizer == "auto" and device == "cuda" and (kind != "none" or local.tuning == "full")
+        eight_bit = local.optimizer.endswith("8bit") or auto
     moments = 2 if eight_bit else 8
     if local.tuning == "full":
-        weights = 2 * shape.parameters
-        trained = shape.parameters * (2 + moments)
+        size = 4 if device == "cpu" else 2
+        weights = size * shape.parameters
+        trained = shape.parameters * (size + moments)
     else:
         weights = round(_BYTES[kind] * shape.linear_parameters) + 2 * shape.other_parameters
+        if device == "cpu" and kind == "nf4" and local.keep_dequantized is not False:
+            weights += 2 * shape.linear_parameters
         trained = shape.adapter_parameters(local.lora.r) * (4 + 4 + moments)
     attention = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
     inside = 2 * (4 * shape.hidden + 2 * attention + 4 * shape.intermediate)
@@ -163,9 +171,10 @@ def memory(
         inside += 2 * (3 * shape.hidden + shape.intermediate)  # inputs of A, kept once more for dropout
     per_token = inside + 2 * shape.layers * shape.hidden if checkpointing else shape.layers * inside
     activations = pass_tokens * per_token
-    logits = round(pass_tokens * trained_share * shape.vocabulary * 10)
+    logits = round(min(pass_tokens * trained_share * shape.vocabulary * 4, _CHUNK) * 2.5)
     used = weights + trained + activations + logits
-    overhead = round(_CONTEXT + (_WASTE - 1) * used)
+    context, waste = _OVERHEAD[device]
+    overhead = round(context + (waste - 1) * used)
     return Memory(
         weights=weights,
         trained=trained,
@@ -185,11 +194,20 @@ def quantization(local: LocalSpec) -> Literal["nf4", "int8", "none"]:
     return local.quantization
 
 
-def largest_pass(shape: Shape, local: LocalSpec, memory_bytes: float, trained_share: float = 1.0) -> int:
-    """Most tokens of one pass that fit, in steps of 256, with checkpointing; 0 when not even 256 do."""
+def largest_pass(
+    shape: Shape,
+    local: LocalSpec,
+    memory_bytes: float,
+    trained_share: float = 1.0,
+    device: Literal["cuda", "cpu"] = "cuda",
+) -> int:
+    """Most tokens of one pass that fit, in steps of 256, with checkpointing; 0 when not even 256 do.
+
+    It is also the longest example that can be trained on, which must go through in one pass.
+    """
     fits = [
         tokens
         for tokens in (256 * 2**power for power in range(10))
-        if memory(shape, local, pass_tokens=tokens, trained_share=trained_share).total <= memory_bytes
+        if memory(shape, local, pass_tokens=tokens, trained_share=trained_share, device=device).total <= memory_bytes
     ]
     return max(fits, default=0)

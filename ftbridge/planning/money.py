@@ -15,6 +15,7 @@ from ftbridge.graders import judges_of, templates
 from ftbridge.prices import PriceList
 
 STALE_DAYS = 180
+HOURS_A_MONTH = 730
 
 
 class _Document(BaseModel):
@@ -142,4 +143,23 @@ def judge_money(
 
 def break_even_tokens(per_hour: float, serving: tuple[float, float]) -> int:
     """Tokens a month, half read and half written, above which a card that runs all month (730 hours) is the cheaper."""
-    return round(per_hour * 730 / (sum(serving) / 2) * 1e6)
+    return round(per_hour * HOURS_A_MONTH / (sum(serving) / 2) * 1e6)
+
+
+class Monthly(_Document):
+    """What serving a month's tokens costs, half read and half written, in US dollars; null where a price is not known."""
+
+    tokens: int
+    managed_usd: float | None
+    local_usd: float | None = Field(description="A card that runs all month, however little it is asked.")
+
+
+def monthly(tokens: int | None, per_hour: float | None, serving: tuple[float, float] | None) -> Monthly | None:
+    """The two sides for a volume; None when none was told."""
+    if tokens is None:
+        return None
+    return Monthly(
+        tokens=tokens,
+        managed_usd=None if serving is None else tokens * sum(serving) / 2 / 1e6,
+        local_usd=None if per_hour is None else per_hour * HOURS_A_MONTH,
+    )

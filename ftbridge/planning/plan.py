@@ -18,12 +18,15 @@ from ftbridge.data.prepare import Manifest, load_manifest, prepare
 from ftbridge.data.rules.targets import longest_example
 from ftbridge.data.tokens import encoding_for
 from ftbridge.draft import Draft
+from ftbridge.errors import MissingDependency, ModelUnavailable
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.retention.questions import write_questions
 from ftbridge.lowering import Lowering
 from ftbridge.planning.advice import Advice, Facts, advise
+from ftbridge.planning.local_tokens import LocalTokens, local_tokens, renderer_of
+from ftbridge.planning.machine import this_machine
 from ftbridge.planning.memory import CARDS, GIB, Memory, Shape, largest_pass, memory, quantization, read_shape
-from ftbridge.planning.money import Money, break_even_tokens, judge_money, managed
+from ftbridge.planning.money import Money, Monthly, break_even_tokens, judge_money, managed, monthly
 from ftbridge.planning.pace import Pace, pace
 from ftbridge.planning.tokens import SplitTokens, prompt_tokens, split_tokens
 from ftbridge.prices import PriceList, load_prices
@@ -66,11 +69,17 @@ class Local(_Document):
     model: str
     parameters: int | None = Field(description="Null when the model's config is not at hand.")
     quantization: str
+    tokens: dict[str, LocalTokens] | None = Field(
+        default=None, description="By split, by the model's own tokenizer and template; null when it is not at hand."
+    )
     memory: Memory | None = Field(description="Of a pass of 2,048 tokens, about.")
     cards: list[Fit]
     pace: Pace
     usd: tuple[float, float] | None = Field(description="Hours times the price of an hour; null when none was told.")
     break_even_tokens: int | None = Field(description="Tokens a month above which a card of your own serves cheaper.")
+    monthly: Monthly | None = Field(
+        default=None, description="Serving plan.monthly_tokens on both sides; null when no volume was told."
+    )
     notes: list[str]
 
 
@@ -171,7 +180,9 @@ def _reckon(
             today=today,
         )
         openai = _managed(spec, managed_model, money, today)
-    here = _local(spec, splits, epochs, openai, config, gpu_usd_per_hour) if spec.model.local is not None else None
+    here = (
+        _local(spec, data, splits, epochs, openai, config, gpu_usd_per_hour) if spec.model.local is not None else None
+    )
     gates = list(_gates(spec, openai, here))
     return Plan(
         name=spec.name,
@@ -235,6 +246,7 @@ def _managed(spec: JobSpec, model: str, money: Money, today: datetime.date) -> M
 
 def _local(
     spec: JobSpec,
+    data: Path,
     splits: dict[str, SplitTokens],
     epochs: int,
     openai: Managed | None,
@@ -242,22 +254,34 @@ def _local(
     gpu_usd_per_hour: float | None,
 ) -> Local:
     model, train = spec.model.local or "", splits["train"]
-    notes = [
-        "Tokens are counted in the managed model's vocabulary; a local tokenizer often makes a tenth more or less."
-    ]
+    machine = this_machine()
+    notes = list(machine.notes)
     path = config or find_config(model)
     shape: Shape | None = None
     if path is None:
-        notes.append(f"The config of {model} is not on this machine: --config FILE, or run it once.")
+        notes.append(
+            f"The config of {model} is not on this machine: --config FILE, or run it once (HF_TOKEN if it is gated)."
+        )
     else:
         shape = read_shape(path)
-    share = min(1.0, train.trained / max(1, train.tokens))
+    tokens = _counted(path, data, splits, spec, notes)
+    own = tokens["train"] if tokens else None
+    read, trained = (own.tokens, own.trained) if own else (train.tokens, train.trained)
+    share = min(1.0, trained / max(1, read))
     told = memory(shape, spec.local, pass_tokens=_PASS, trained_share=share) if shape else None
+    cards = dict(CARDS)
+    cards |= {f"{MACHINE}: {card.name}, what is free": card.free_gib for card in machine.cards}
     fits = [
         Fit(card=name, gib=gib, pass_tokens=largest_pass(shape, spec.local, gib * GIB * 0.97, share))
-        for name, gib in CARDS.items()
+        for name, gib in cards.items()
     ] if shape else []  # fmt: skip
-    speed = pace(train.tokens * epochs, model, shape, store.runs(files.home()))
+    if shape and not machine.cards and machine.free_memory_gib is not None:
+        room = machine.free_memory_gib * GIB
+        size = largest_pass(shape, spec.local, room, share, device="cpu")
+        fits.append(
+            Fit(card=f"{MACHINE}: the processor's memory, what is free", gib=machine.free_memory_gib, pass_tokens=size)
+        )
+    speed = pace(read * epochs, model, shape, store.runs(files.home()))
     hour = gpu_usd_per_hour or spec.plan.hour_usd
     usd = (speed.hours[0] * hour, speed.hours[1] * hour) if hour is not None and speed.hours is not None else None
     if hour is None:
@@ -267,13 +291,45 @@ def _local(
         model=model,
         parameters=shape.parameters if shape else None,
         quantization=quantization(spec.local),
+        tokens=tokens,
         memory=told,
         cards=fits,
         pace=speed,
         usd=usd,
         break_even_tokens=break_even_tokens(hour, serving) if hour is not None and serving else None,
+        monthly=monthly(spec.plan.monthly_tokens, hour, serving),
         notes=notes,
     )
+
+
+MACHINE = "this machine"
+"""How the machine that plans begins its lines among the cards."""
+
+
+def _counted(
+    config: Path | None, data: Path, splits: dict[str, SplitTokens], spec: JobSpec, notes: list[str]
+) -> dict[str, LocalTokens] | None:
+    """Every split by the model's own tokenizer and template; None, and a note, where they are not at hand."""
+    about = "Tokens are counted in the managed model's vocabulary; a local tokenizer often makes a tenth more or less."
+    if config is None or not (config.parent / "tokenizer.json").exists() or spec.method != "supervised":
+        notes.append(about)
+        return None
+    try:
+        renderer = renderer_of(config.parent)
+        told = {name: local_tokens(data / f"{name}.jsonl", renderer, spec.local) for name in splits}
+    except (MissingDependency, ModelUnavailable) as error:
+        notes.append(f"{error.message} {about}")
+        return None
+    for name, split in told.items():
+        if split.counted < split.examples:
+            notes.append(f"{name}: tokens are scaled from {split.counted:,} of {split.examples:,} examples.")
+        if split.too_long:
+            became = {"refuse": "the run would be refused", "truncate": "they are cut", "drop": "they are left out"}
+            longer = f"longer than local.max_length = {spec.local.max_length:,}"
+            notes.append(f"{name}: {split.too_long:,} examples are {longer}; {became[spec.local.too_long]}.")
+        if split.unreadable:
+            notes.append(f"{name}: {split.unreadable:,} examples cannot be expressed by this model's chat template.")
+    return told
 
 
 def find_config(model: str) -> Path | None:

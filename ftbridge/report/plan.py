@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ftbridge.planning.plan import Local, Managed, Plan
+from ftbridge.planning.plan import MACHINE, Local, Managed, Plan
 
 _OUTCOMES = {"exact": "green", "translated": "cyan", "approximated": "yellow", "refused": "bold red", "unused": "dim"}
 
@@ -42,7 +42,8 @@ def _managed(side: Managed) -> Table:
     table = _facts(f"openai: {side.model}" + (f" at {side.target}" if side.target != "openai" else ""))
     money = side.money
     table.add_row("training", _usd(money.training))
-    table.add_row("evaluation", _span(money.evaluation))
+    judges = f", judges {_span(money.judges)} of it" if money.judges and money.judges[1] else ""
+    table.add_row("evaluation", f"{_span(money.evaluation)}{judges}")
     table.add_row("together", Text(_span(money.total), style="bold"))
     if money.serving_per_million is not None:
         read, written = money.serving_per_million
@@ -64,6 +65,10 @@ def _managed(side: Managed) -> Table:
 def _local(side: Local) -> Table:
     size = f", {side.parameters / 1e9:.2f} billion parameters" if side.parameters else ""
     table = _facts(f"local: {side.model}{size}, weights {side.quantization}")
+    if side.tokens is not None:
+        train = side.tokens["train"]
+        parts = f"{train.tokens:,} read, {train.trained:,} trained, longest {train.longest:,}"
+        table.add_row("tokens", f"{parts} (train, by its own tokenizer and template)")
     if side.memory is not None:
         told = side.memory
         named = {
@@ -74,12 +79,18 @@ def _local(side: Local) -> Table:
         }
         parts = ", ".join(f"{name} {_gb(size)}" for name, size in named.items())
         table.add_row("memory", f"about {_gb(told.total)} on a card, passes of {told.pass_tokens:,} tokens ({parts})")
-        fits = [fit for fit in side.cards if fit.pass_tokens]
+        here = [fit for fit in side.cards if fit.card.startswith(MACHINE)]
+        fits = [fit for fit in side.cards if fit.pass_tokens and fit not in here]
         if fits:
             first = fits[0]
             table.add_row("fits", f"{first.card} and larger; passes of {first.pass_tokens:,} tokens there")
         else:
             table.add_row("fits", Text("no single card of the list", style="bold red"))
+        for fit in here:
+            if fit.pass_tokens:
+                table.add_row("", f"{fit.card}: {fit.gib:.1f} GiB, passes and examples of {fit.pass_tokens:,} tokens")
+            else:
+                table.add_row("", Text(f"not {fit.card}: {fit.gib:.1f} GiB", style="bold red"))
     if side.pace.hours is not None:
         table.add_row("time", f"{_hours(side.pace.hours[0])} to {_hours(side.pace.hours[1])}")
     table.add_row("" if side.pace.hours else "time", Text(side.pace.source, style="dim"))
@@ -89,6 +100,10 @@ def _local(side: Local) -> Table:
         table.add_row(
             "break-even", f"a card of your own serves cheaper above {side.break_even_tokens:,} tokens a month"
         )
+    if side.monthly is not None:
+        month = side.monthly
+        costs = f"{_usd(month.managed_usd)} at the service, {_usd(month.local_usd)} for a card all month"
+        table.add_row("a month", f"{month.tokens:,} tokens: {costs}")
     for note in side.notes:
         table.add_row("note", Text(note, style="dim"))
     return table

@@ -1,0 +1,88 @@
+"""Tokens as the local model counts them: its own tokenizer and chat template, the masks of training, without torch.
+
+Exact up to `COUNTED` examples of a split; of larger ones so many are drawn by a fixed seed, and the sums are scaled and marked.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ftbridge.data.examples import ExampleError, parse_example
+from ftbridge.spec_sections import LocalSpec
+
+COUNTED = 2_000
+"""Examples of a split that are rendered: about two seconds."""
+
+
+class LocalTokens(BaseModel):
+    """One split, as the trainer will see it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    examples: int
+    tokens: int = Field(description="Read: after what local.too_long does with long examples.")
+    trained: int = Field(description="Of these, the tokens that the loss falls on.")
+    longest: int
+    too_long: int = Field(
+        description="Examples longer than local.max_length: refused, truncated or dropped, as the spec says."
+    )
+    unreadable: int = Field(description="Examples that this model's template cannot express.")
+    counted: int = Field(description="Examples that were rendered; fewer than all: the sums are scaled from these.")
+
+
+def renderer_of(folder: Path) -> Any:
+    """A renderer for the model in this folder. Raises `MissingDependency`, or `ModelUnavailable` with the template's reason."""
+    from ftbridge.errors import ModelUnavailable
+    from ftbridge.providers.local.light_tokenizer import LightTokenizer
+    from ftbridge.providers.local.rendering import Renderer
+    from ftbridge.providers.local.template import RenderError
+
+    try:
+        return Renderer(LightTokenizer(folder))
+    except RenderError as error:
+        raise ModelUnavailable(f"{folder.name}: {error}.") from None
+
+
+def local_tokens(path: Path, renderer: Any, local: LocalSpec) -> LocalTokens:
+    """Count one canonical split."""
+    lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    drawn = lines if len(lines) <= COUNTED else random.Random(0).sample(lines, COUNTED)
+    counts = [_count(line, renderer) for line in drawn]
+    readable = [count for count in counts if count is not None]
+    kept = [_kept(tokens, trained, local) for tokens, trained in readable]
+    scale = len(lines) / len(drawn) if drawn else 1.0
+    return LocalTokens(
+        examples=len(lines),
+        tokens=round(scale * sum(tokens for tokens, _ in kept)),
+        trained=round(scale * sum(trained for _, trained in kept)),
+        longest=max((len(trained) for _, trained in readable), default=0),
+        too_long=round(scale * sum(tokens > local.max_length for tokens, _ in readable)),
+        unreadable=round(scale * (len(drawn) - len(readable))),
+        counted=len(drawn),
+    )
+
+
+def _count(line: bytes, renderer: Any) -> tuple[int, Sequence[bool]] | None:
+    """Tokens of an example, and which of them are trained; None when the template refuses it."""
+    from ftbridge.providers.local.template import RenderError
+
+    try:
+        rendered = renderer.example(parse_example(json.loads(line)))
+    except (RenderError, ExampleError):
+        return None
+    return rendered.n_tokens, rendered.trained
+
+
+def _kept(tokens: int, trained: Sequence[bool], local: LocalSpec) -> tuple[int, int]:
+    """What is left of an example: read, and trained."""
+    if tokens <= local.max_length or local.too_long == "refuse":
+        return tokens, sum(trained)
+    if local.too_long == "drop":
+        return 0, 0
+    return local.max_length, sum(trained[: local.max_length])
