@@ -312,7 +312,7 @@ class _Life:
 
     def hold_budget(self, handle: JobHandle | None = None) -> None:
         """Raise `GateNotMet` when the budget is used up; a job at work is paused first, or cancelled where none can pause."""
-        if (used := self.budget.used_up()) is None:
+        if (used := self.budget.used_up(training=handle is not None)) is None:
             return
         became = "paused"
         if handle is not None:

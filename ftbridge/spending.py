@@ -90,13 +90,17 @@ def spent(run: Run, prices: PriceList | None = None) -> Spent:
     return own
 
 
-def over(told: Spent, budget: BudgetSpec) -> str | None:
-    """Which limit is reached, as a sentence's beginning; None while there is room."""
-    limits = (
+def over(told: Spent, budget: BudgetSpec, *, training: bool = True) -> str | None:
+    """Which limit is reached, as a sentence's beginning; None while there is room.
+
+    `budget.max_hours` is of training: once that is done, answering is not stopped for it.
+    """
+    limits = [
         ("budget.max_usd", budget.max_usd, told.usd.total),
-        ("budget.max_hours", budget.max_hours, told.hours),
         ("budget.max_gpu_hours", budget.max_gpu_hours, told.gpu_hours),
-    )
+    ]
+    if training:
+        limits.append(("budget.max_hours", budget.max_hours, told.hours))
     for name, limit, value in limits:
         if limit is not None and value >= limit:
             return f"{name} = {limit:g} is used up ({told.told()})"
@@ -112,12 +116,12 @@ class Budget:
         self.run = run
         self._looked = -math.inf
 
-    def used_up(self) -> str | None:
+    def used_up(self, *, training: bool) -> str | None:
         """Which limit is reached, and what was spent; None while there is room, or no limit."""
         budget = budget_of(self.run)
         if budget == BudgetSpec() or time.monotonic() - self._looked < self.EVERY:
             return None
-        told = over(spent(self.run), budget)
+        told = over(spent(self.run), budget, training=training)
         self._looked = time.monotonic()
         return told
 
@@ -131,7 +135,7 @@ def _managed(run: Run, spec: JobSpec, prices: PriceList) -> Spent:
     known = spec.openai.target == "openai" or not prices.is_built_in
     splits = (state.data or {}).get("splits", {})
     tokens, epochs = int(splits["train"]["tokens"]) if "train" in splits else 0, spec.hyperparameters.n_epochs
-    billed = _trained_tokens(run.journal.read())
+    billed = trained_tokens(run.journal.read())
     rounds = 1 if billed is not None else epochs if isinstance(epochs, int) else 1
     training = prices.training_usd(model, tokens if billed is None else billed, rounds)
     if state.handle is None:
@@ -189,7 +193,7 @@ def _judges(run: Run, prices: PriceList) -> tuple[float, bool]:
     return total, known
 
 
-def _trained_tokens(events: Sequence[Event]) -> int | None:
+def trained_tokens(events: Sequence[Event]) -> int | None:
     """What the service said it trained, which is what it bills."""
     told = [event.data.get("trained_tokens") for event in events if event.type == "result"]
     return next((tokens for tokens in reversed(told) if isinstance(tokens, int)), None)

@@ -117,6 +117,7 @@ def test_answers_stop_in_the_middle_and_the_raised_budget_finishes_them_with_one
 
 def test_a_managed_job_is_paused_when_its_hours_are_used_and_goes_on_as_the_same_job(service, prices, spec):
     prices(1.0, 1.0, 1.0)
+    service.play({"speed": 3, "answers": ANSWERS})
     run = start(spec(budget={"max_hours": 1e-9}, hyperparameters={"n_epochs": 10}))
     with pytest.raises(GateNotMet, match="budget.max_hours = 1e-09 is used up"):
         bridge.drive(run)
@@ -124,6 +125,7 @@ def test_a_managed_job_is_paused_when_its_hours_are_used_and_goes_on_as_the_same
     assert run.state().tuned is None
     with pytest.raises(GateNotMet):  # not for as long again: hours are those of the whole run
         bridge.resume(run)
+    service.play({"speed": 100, "answers": ANSWERS})
     bridge.change_budget(run, ["budget.max_hours=5"])
     bridge.resume(run)
     assert run.state().state == "succeeded"

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ftbridge import graders as grading
 from ftbridge.errors import FtbridgeError
 from ftbridge.evaluation.answering import Prediction
+from ftbridge.evaluation.classification import Classification, classify
 from ftbridge.evaluation.grades import Grades, keep, name_of
 from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.retention.judge import Retention
@@ -82,6 +83,10 @@ class Evaluation(_Document):
         default={}, description='Verdict by pair ("tuned-base": tuned against base) and grader.'
     )
     answered: dict[str, Answered] = Field(default={}, description="What answering took, by candidate.")
+    classification: dict[str, Classification] = Field(
+        default={},
+        description="Where the references are labels: confusion matrix, precision, recall and F1 by candidate.",
+    )
     retention: Retention | None = Field(
         default=None, description="Whether tuning kept what was known; null if not asked."
     )
@@ -142,6 +147,7 @@ def judge(
         verdicts={
             f"{first}-{second}": judge_pairs(scored[second], scored[first], margin, clusters) for first, second in pairs
         },
+        classification=classify(items, predictions),
         answered={name: answered_of(told, (models or {}).get(name)) for name, told in predictions.items()},
         notes=[*_notes(items, predictions, graders), *_grading_notes(graded, graders)],
     )

@@ -72,7 +72,10 @@ class Local(_Document):
     tokens: dict[str, LocalTokens] | None = Field(
         default=None, description="By split, by the model's own tokenizer and template; null when it is not at hand."
     )
-    memory: Memory | None = Field(description="Of a pass of 2,048 tokens, about.")
+    memory: Memory | None = Field(description="On a card, of a pass of 2,048 tokens, about.")
+    processor_memory: Memory | None = Field(
+        default=None, description="On a CPU, of a pass as large as the trainer takes there, about."
+    )
     cards: list[Fit]
     pace: Pace
     usd: tuple[float, float] | None = Field(description="Hours times the price of an hour; null when none was told.")
@@ -269,8 +272,23 @@ def _local(
     read, trained = (own.tokens, own.trained) if own else (train.tokens, train.trained)
     share = min(1.0, trained / max(1, read))
     told = memory(shape, spec.local, pass_tokens=_PASS, trained_share=share) if shape else None
+    on_cpu = (
+        memory(
+            shape,
+            spec.local,
+            pass_tokens=_cpu_pass(spec, read, train.examples),
+            trained_share=share,
+            checkpointing=False,
+            device="cpu",
+        )
+        if shape
+        else None
+    )
     cards = dict(CARDS)
-    cards |= {f"{MACHINE}: {card.name}, what is free": card.free_gib for card in machine.cards}
+    cards |= {
+        f"{MACHINE}: card {number} ({card.name}), what is free": card.free_gib
+        for number, card in enumerate(machine.cards)
+    }
     fits = [
         Fit(card=name, gib=gib, pass_tokens=largest_pass(shape, spec.local, gib * GIB * 0.97, share))
         for name, gib in cards.items()
@@ -293,6 +311,7 @@ def _local(
         quantization=quantization(spec.local),
         tokens=tokens,
         memory=told,
+        processor_memory=on_cpu,
         cards=fits,
         pace=speed,
         usd=usd,
@@ -300,6 +319,14 @@ def _local(
         monthly=monthly(spec.plan.monthly_tokens, hour, serving),
         notes=notes,
     )
+
+
+def _cpu_pass(spec: JobSpec, tokens: int, examples: int) -> int:
+    """Tokens of the trainer's largest pass on a CPU: a whole batch, up to 2,048, the fastest there; or what the spec says."""
+    asked = spec.local.tokens_per_pass
+    batch = spec.hyperparameters.batch_size
+    size = batch if isinstance(batch, int) else 1
+    return min(asked if isinstance(asked, int) else _PASS, max(256, round(1.1 * size * tokens / max(1, examples))))
 
 
 MACHINE = "this machine"

@@ -75,7 +75,7 @@ class JobStatus(Frozen):
 class Metrics(Frozen):
     """One step's figures. Losses are mean nats per trained token; accuracies and their like are in 0..1.
 
-    `device` is what the step was computed on, where the job knows it: cpu, cuda, mps.
+    `device` is what the step was computed on, where the job knows it: cpu, cuda, mps. `trained_tokens` counts from the start.
     """
 
     step: int
@@ -89,6 +89,7 @@ class Metrics(Frozen):
     memory_gb: float | None = None
     seconds_left: float | None = None
     device: str | None = None
+    trained_tokens: int | None = None
 
 
 class JobEvent(Frozen):

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ftbridge.evaluation.evaluate import Difference, Evaluation, Score
-from ftbridge.evaluation.retention.judge import Retention
+from ftbridge.evaluation.retention.judge import Kept, Retention
 from ftbridge.lowering import FieldReport, Lowering
 
 _STATES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "paused": "yellow", "pausing": "yellow"}
@@ -74,6 +74,11 @@ def evaluation_table(evaluation: Evaluation) -> RenderableType:
         if second != "zero_shot" or _is_its_own(evaluation, second)  # base under another name: one sentence is enough
         for grader, difference in evaluation.paired.get(f"{first}-{second}", {}).items()
     ]
+    said += [
+        Text(f"macro F1 over {len(report.labels)} labels: {name} {report.macro_f1:.2f}", style="dim")
+        for name, report in evaluation.classification.items()
+        if name != "zero_shot" or _is_its_own(evaluation, name)
+    ]
     notes = [Text(f"Note: {note}", style="yellow") for note in evaluation.notes]
     kept = [Text(), retention_table(evaluation.retention)] if evaluation.retention else []
     return Group(table, *([Text()] if said or notes else []), *said, *notes, *kept)
@@ -99,19 +104,20 @@ def retention_table(told: Retention) -> RenderableType:
     for name, by in told.candidates.items():
         cells = [f"{100 * by[kind].mean:.0f} %" for kind in (*told.kinds, "all")]
         table.add_row(_name(name), *cells)
-    said = []
-    for name, kept in told.verdicts.items():
-        style, words = _KEPT[kept.verdict]
-        low, high = kept.ci95
-        said.append(
-            Text(
-                f"{words.format(name=name, baseline=told.baseline)}: {100 * kept.difference:+.1f} points (95 % interval "
-                f"{100 * low:+.1f} to {100 * high:+.1f}, margin {100 * told.margin:g}; {len(kept.lost)} lost, "
-                f"{kept.gained} gained).",
-                style=style,
-            )
-        )
+    said = [
+        Text(retention_sentence(name, kept, told), style=_KEPT[kept.verdict][0]) for name, kept in told.verdicts.items()
+    ]
     return Group(table, Text(), *said)
+
+
+def retention_sentence(name: str, kept: Kept, told: Retention) -> str:
+    """The verdict on one candidate in words."""
+    low, high = kept.ci95
+    words = _KEPT[kept.verdict][1].format(name=name, baseline=told.baseline)
+    return (
+        f"{words}: {100 * kept.difference:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f}, margin "
+        f"{100 * told.margin:g}; {len(kept.lost)} lost, {kept.gained} gained)."
+    )
 
 
 def power(evaluation: Evaluation) -> Text:

@@ -115,9 +115,14 @@ def train(trainer: Trainer, state: TrainingState) -> tuple[Ending, TrainingState
         if trainer.device.kind == "cpu" and step % TRIM_EVERY == 0:
             trainer.device.empty_cache()
         left = (total - step) * (time.monotonic() - began) / (step - first)
-        kind, peak = trainer.device.kind, trainer.device.peak_gb()
         trainer.reporter.metrics(
-            step=step, total_steps=total, device=kind, memory_gb=peak, seconds_left=left, **figures
+            step=step,
+            total_steps=total,
+            trained_tokens=state.trained_tokens,
+            device=trainer.device.kind,
+            memory_gb=trainer.device.peak_gb(),
+            seconds_left=left,
+            **figures,
         )
         if due or time.monotonic() - clock > 60 * trainer.request.checkpoint_minutes or state.stopped_early:
             _save(trainer, state)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ftbridge.errors import UsageError
 from ftbridge.evaluation.answering import Prediction, read_predictions
-from ftbridge.evaluation.evaluate import Score, results, score_of
+from ftbridge.evaluation.classification import Classification, classify
+from ftbridge.evaluation.evaluate import Answered, Evaluation, Score, answered_of, results, score_of
 from ftbridge.evaluation.grades import Grades, read_grades
 from ftbridge.evaluation.items import Item, load_items
+from ftbridge.evaluation.retention.judge import Retention
 from ftbridge.evaluation.verdict import Judged, judge_pairs
 from ftbridge.grader_schema import Grader
 from ftbridge.graders import score
+from ftbridge.planning.actual import Compared, compared
 from ftbridge.report.html.sources import Curve, Source, curve_of, source_of
 from ftbridge.runs.run import Run
+from ftbridge.spending import Spent, spent
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Column:
     prompt_tokens: int
     completion_tokens: int
     seconds: float | None
+    answered: Answered
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Contents:
-    """A page. `pairs` begins with the one that the page is about; `rows` are the items that every column answered."""
+    """A page. `pairs` begins with the one that the page is about; `rows` are the items that every column answered.
+
+    `kept`, `planned` and `spent` are by run: what was not forgotten, the plan against what happened, and what it took.
+    `labelled` is by column, where the expected answers are labels.
+    """
 
     title: str
     graders: tuple[str, ...]
@@ -73,6 +81,10 @@ class Contents:
     curves: tuple[Curve, ...]
     sources: tuple[Source, ...]
     notes: tuple[str, ...]
+    kept: tuple[tuple[str, Retention], ...] = ()
+    labelled: tuple[tuple[str, Classification], ...] = ()
+    planned: tuple[tuple[str, Sequence[Compared]], ...] = ()
+    spent: tuple[tuple[str, Spent], ...] = ()
 
 
 def contents_of(runs: Sequence[Run]) -> Contents:
@@ -105,6 +117,14 @@ def contents_of(runs: Sequence[Run]) -> Contents:
         ),
         curves=tuple(curve for name, run in zip(labels, runs, strict=True) if (curve := curve_of(name, run)).train),
         sources=tuple(sources),
+        kept=tuple(
+            (name, told.retention)
+            for name, run in zip(labels, runs, strict=True)
+            if (told := _evaluation(run)) is not None and told.retention is not None
+        ),
+        labelled=tuple(classify(items, everybody).items()) if items and everybody else (),
+        planned=tuple((name, figures) for name, run in zip(labels, runs, strict=True) if (figures := compared(run))),
+        spent=tuple((name, spent(run)) for name, run in zip(labels, runs, strict=True)),
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -202,9 +222,25 @@ def _columns(
                         prompt_tokens=sum(answer.prompt_tokens for answer in everybody[label]),
                         completion_tokens=sum(answer.completion_tokens for answer in everybody[label]),
                         seconds=_seconds(run, candidate),
+                        answered=_answered_of(run, candidate, everybody[label]),
                     )
                 )
     return columns
+
+
+def _answered_of(run: Run, candidate: str, answers: Sequence[Prediction]) -> Answered:
+    """Tokens and latencies, and the dollars that the run's own evaluation reckoned."""
+    told, own = answered_of(answers), _evaluation(run)
+    known = own.answered.get(candidate) if own is not None else None
+    return told if known is None else told.model_copy(update={"usd": known.usd})
+
+
+def _evaluation(run: Run) -> Evaluation | None:
+    """What the judge found; None before that, and for a file that cannot be read."""
+    try:
+        return Evaluation.model_validate_json(run.evaluation_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _seconds(run: Run, candidate: str) -> float | None:
@@ -254,8 +290,6 @@ def _row(item: Item, answers: Sequence[Answer]) -> Row:
 
 def _kept_notes(run: Run) -> list[str]:
     """What the judge noted, and how the run stands if it is not done."""
-    state = run.state()
+    state, told = run.state(), _evaluation(run)
     notes = [] if state.state == "succeeded" else [f"the run is {state.state} ({state.stage})."]
-    if run.evaluation_path.exists():
-        notes += json.loads(run.evaluation_path.read_text(encoding="utf-8")).get("notes", [])
-    return notes
+    return [*notes, *(told.notes if told is not None else [])]

@@ -12,6 +12,7 @@ from ftbridge.report.html.answers import answers
 from ftbridge.report.html.contents import Contents
 from ftbridge.report.html.curves import loss_curves
 from ftbridge.report.html.element import Html, element
+from ftbridge.report.html.more import labels, planned, retention
 from ftbridge.report.html.reproduce import data, lowering, reproduce
 from ftbridge.report.html.scores import headline, scores, usage
 
@@ -42,8 +43,11 @@ def page(contents: Contents, *, now: float | None = None) -> str:
             "main",
             _notes(contents),
             scores(contents),
+            retention(contents),
             loss_curves(contents.curves),
             usage(contents),
+            planned(contents),
+            labels(contents),
             answers(contents),
             data(contents.sources),
             lowering(contents.sources),

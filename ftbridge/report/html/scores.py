@@ -44,13 +44,24 @@ def scores(contents: Contents) -> Html:
 
 
 def usage(contents: Contents) -> Html | None:
-    """Tokens and time of answering."""
+    """Tokens, time and money of answering."""
     if not contents.columns:
         return None
-    heads = ("candidate", "model"), ("prompt tokens", "answer tokens", "time", "answer tokens a second")
+    heads = (
+        ("candidate", "model"),
+        ("prompt tokens", "answer tokens", "time", "tokens a second", "p50", "p95", "dollars"),
+    )
     rows = [element("tr", list(_usage_cells(column))) for column in contents.columns]
     table = element("table", element("thead", _heads(*heads)), element("tbody", rows))
-    return element("section", element("h2", "What answering took"), element("div", table, class_="wide"))
+    lines = [element("p", f"{name}: {told.told()} in all.", class_="quiet") for name, told in contents.spent]
+    about = "p50 and p95: seconds until an answer was there, for answers that came in a batch those of the batch."
+    return element(
+        "section",
+        element("h2", "What answering took"),
+        element("div", table, class_="wide"),
+        element("p", about, class_="quiet"),
+        lines,
+    )
 
 
 def _usage_cells(column: Column) -> Iterator[Html]:
@@ -61,6 +72,10 @@ def _usage_cells(column: Column) -> Iterator[Html]:
     seconds = column.seconds
     yield element("td", f"{seconds:,.1f} s" if seconds else "not known", class_="number")
     yield element("td", f"{column.completion_tokens / seconds:,.0f}" if seconds else "", class_="number")
+    for told in (column.answered.p50_seconds, column.answered.p95_seconds):
+        yield element("td", f"{told:.2f} s" if told is not None else "", class_="number")
+    usd = column.answered.usd
+    yield element("td", f"${usd:.4f}" if usd is not None else "", class_="number")
 
 
 def _heads(words: Sequence[str], numbers: Sequence[str], rest: Sequence[str] = ()) -> Html:

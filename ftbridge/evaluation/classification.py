@@ -1,0 +1,94 @@
+"""A classification report, where the expected answers are labels: which are confused with which, and how well each is found.
+
+Answers are labels where the references have at most `MOST_LABELS` different values and each of them is expected `FEWEST` times
+on average: then a model that names one is classifying. An answer counts as a label when it is one, but for space at its ends;
+all others stand in a last column of their own.
+
+    precision = right / named, recall = right / expected, F1 = 2 right / (named + expected); 0 where there is none
+
+Macro F1 is the mean over the labels, each counting the same (as scikit-learn's `classification_report` defines them, with
+zero_division=0).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ftbridge.evaluation.answering import Prediction
+from ftbridge.evaluation.items import Item
+
+MOST_LABELS = 40
+FEWEST = 3
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class LabelScore(_Document):
+    """How well one label is found, 0 to 1."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int = Field(description="Items that expect it.")
+
+
+class Classification(_Document):
+    """One candidate's answers as labels."""
+
+    labels: list[str] = Field(description="Every label that is expected, the most frequent first.")
+    confusion: list[list[int]] = Field(
+        description="Rows: expected labels. Columns: answered labels in the same order, and last what is no label."
+    )
+    accuracy: float
+    macro_f1: float
+    per_label: dict[str, LabelScore]
+
+
+def labels_of(items: Sequence[Item]) -> list[str] | None:
+    """The labels, the most frequent first; None where the references are no labels."""
+    counts = Counter(str(item.fields.get("reference", "")).strip() for item in items)
+    if not 2 <= len(counts) <= MOST_LABELS or len(items) < FEWEST * len(counts) or "" in counts:
+        return None
+    return sorted(counts, key=lambda label: (-counts[label], label))
+
+
+def classify(items: Sequence[Item], predictions: Mapping[str, Sequence[Prediction]]) -> dict[str, Classification]:
+    """A report for each candidate; empty where the references are no labels."""
+    labels = labels_of(items)
+    if labels is None:
+        return {}
+    return {name: _report(items, told, labels) for name, told in predictions.items()}
+
+
+def _report(items: Sequence[Item], told: Sequence[Prediction], labels: Sequence[str]) -> Classification:
+    place = {label: number for number, label in enumerate(labels)}
+    answers = {answer.key: answer.output_text.strip() for answer in told if answer.error is None}
+    confusion = [[0] * (len(labels) + 1) for _ in labels]
+    for item in items:
+        row = place[str(item.fields["reference"]).strip()]
+        confusion[row][place.get(answers.get(item.key, ""), len(labels))] += 1
+    scores = {label: _score(confusion, number) for label, number in place.items()}
+    right = sum(confusion[number][number] for number in range(len(labels)))
+    return Classification(
+        labels=list(labels),
+        confusion=confusion,
+        accuracy=right / len(items),
+        macro_f1=sum(score.f1 for score in scores.values()) / len(scores),
+        per_label=scores,
+    )
+
+
+def _score(confusion: Sequence[Sequence[int]], label: int) -> LabelScore:
+    right, expected = confusion[label][label], sum(confusion[label])
+    named = sum(row[label] for row in confusion)
+    return LabelScore(
+        precision=right / named if named else 0.0,
+        recall=right / expected if expected else 0.0,
+        f1=2 * right / (named + expected) if named + expected else 0.0,
+        support=expected,
+    )
