@@ -103,12 +103,15 @@ def finish(run: Run, as_json: bool, go: bridge.Go) -> None:
     if as_json:
         print_json(view.summary(run))
         return
+    from ftbridge.planning.evidence import advise_after
     from ftbridge.report.console import evaluation_table
 
     console = Console(highlight=False)
     evaluation = view.read_evaluation(run)
     if evaluation is not None:
         console.print(evaluation_table(evaluation))
+    for piece in advise_after(run):
+        console.print(f"advice: {piece.text} ({piece.evidence})", style="dim", markup=False)
     console.print(f"spent        {spent(run).told()}", soft_wrap=True)
     tuned = run.state().tuned
     console.print(f"tuned model  {tuned['id'] if tuned else 'none'}", soft_wrap=True)

@@ -9,11 +9,15 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.planning.tokens import SplitTokens
+from ftbridge.providers.local.lower import BASE_LEARNING_RATE
 from ftbridge.spec import JobSpec
 
-_GUIDE = "OpenAI's fine-tuning best practices: start with 50 to 100 good examples"
+_GUIDE = "OpenAI's fine-tuning best practices: start with 50 to 100 good examples, and double them while it helps"
 _LADDER = "OpenAI's guide on optimising accuracy: prompting, then retrieval, then fine-tuning"
 _LORA = "Hu et al. 2021, arXiv:2106.09685; common practice in peft's and Unsloth's guides"
+_RATES = "QLoRA, Dettmers et al. 2023, arXiv:2305.14314, table 9: 1e-4 to 2e-4; full tuning about ten times less"
+_RANKS = {"format": (4, 16), "style": (8, 32), "domain": (32, 256)}
+_FAST = ("daily", "weekly", "monthly")
 
 
 class Advice(BaseModel):
@@ -29,6 +33,16 @@ class Advice(BaseModel):
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What a candidate achieved on the same test bytes in an earlier run: the mean over graders, 0..1, and its slow answers."""
+
+    run: str
+    candidate: str
+    score: float
+    p95_seconds: float | None
+
+
+@dataclass(frozen=True)
 class Facts:
     """What advice is drawn from."""
 
@@ -36,6 +50,7 @@ class Facts:
     splits: dict[str, SplitTokens]
     epochs: int
     steps: int
+    measured: tuple[Measured, ...] = ()
 
     @property
     def examples(self) -> int:
@@ -52,12 +67,15 @@ def advise(facts: Facts) -> list[Advice]:
 def _examples(facts: Facts) -> Iterator[Advice]:
     n = facts.examples
     evidence = f"{n:,} training examples"
-    if n < 50:
+    if n < 100:
         text = "So few examples teach a format at best. Try few-shot prompting with them first; collect 100 or more."
         yield Advice(id="too-few-examples", level="warning", text=text, evidence=evidence, rule=_GUIDE)
     elif n < 500:
         text = "Enough for a style or a format. Gains usually grow with each doubling: if the result is close, collect more."
         yield Advice(id="few-examples", level="advice", text=text, evidence=evidence, rule=_GUIDE)
+    elif n < 1000 and facts.spec.plan.task == "domain":
+        text = "A domain is wide: a thousand examples and more cover it; what they leave out is not learnt."
+        yield Advice(id="few-examples-for-a-domain", level="advice", text=text, evidence=evidence, rule=_GUIDE)
 
 
 def _splits(facts: Facts) -> Iterator[Advice]:
@@ -93,17 +111,44 @@ def _epochs(facts: Facts) -> Iterator[Advice]:
 
 
 def _rank(facts: Facts) -> Iterator[Advice]:
-    lora = facts.spec.local.lora
+    lora, task = facts.spec.local.lora, facts.spec.plan.task
     if facts.spec.model.local is None or facts.spec.local.tuning != "lora":
         return
     if not lora.use_rslora and not lora.r <= lora.alpha <= 4 * lora.r:
         text = f"alpha near twice the rank keeps the update's size as the base rate expects: {2 * lora.r}."
         yield Advice(id="alpha", level="advice", text=text, evidence=f"r {lora.r}, alpha {lora.alpha:g}", rule=_LORA)
-    if lora.r > 32 and facts.examples < 500:
+    if task is not None:
+        low, high = _RANKS[task]
+        if not low <= lora.r <= high:
+            text = f"A rank of {low} to {high} is usual for a {task} (8 for a format, 16 to 32 for a style, 64 for a domain)."
+            yield Advice(id="rank", level="advice", text=text, evidence=f"r {lora.r}, plan.task {task}", rule=_LORA)
+    elif lora.r > 32 and facts.examples < 500:
         text = "A small set is learnt with a small rank: 8 for a format, 16 to 32 for a style; 64 and more are for a domain."
         yield Advice(
             id="rank", level="advice", text=text, evidence=f"r {lora.r}, {facts.examples} examples", rule=_LORA
         )
+
+
+def _rate(facts: Facts) -> Iterator[Advice]:
+    """The rate on this machine; a service does not publish what its multiplier multiplies."""
+    spec = facts.spec
+    multiplier, base = spec.hyperparameters.learning_rate_multiplier, spec.local.base_learning_rate
+    if spec.model.local is None or (multiplier == "auto" and base == "auto"):
+        return
+    usual = BASE_LEARNING_RATE[spec.local.tuning]
+    rate = (usual if base == "auto" else base) * (1.0 if multiplier == "auto" else multiplier)
+    if not usual / 10 <= rate <= usual * 10:
+        side = "high: the loss may jump and never come back" if rate > usual else "low: it may hardly learn"
+        text = f"A learning rate of {rate:g} is {side}. {usual:g} is usual for {spec.local.tuning} tuning."
+        yield Advice(id="learning-rate", level="warning", text=text, evidence=f"learning rate {rate:g}", rule=_RATES)
+
+
+def _batch(facts: Facts) -> Iterator[Advice]:
+    batch = facts.spec.hyperparameters.batch_size
+    if isinstance(batch, int) and batch > 1 and 10 * batch > facts.examples:
+        text = f"A batch of more than a tenth of the examples leaves few steps in an epoch. Try {max(1, facts.examples // 50)}."
+        evidence = f"batch_size {batch}, {facts.examples} examples"
+        yield Advice(id="large-batch", level="advice", text=text, evidence=evidence, rule="common practice")
 
 
 def _too_long(facts: Facts) -> Iterator[Advice]:
@@ -115,19 +160,67 @@ def _too_long(facts: Facts) -> Iterator[Advice]:
 
 
 def _facts_change(facts: Facts) -> Iterator[Advice]:
+    changes = facts.spec.plan.facts_change
+    if changes in _FAST:
+        text = "Facts that change are better looked up than learnt: measure the retrieval baseline first."
+        evidence = f"plan.facts_change is {changes}"
+        yield Advice(id="facts", level="warning", text=text, evidence=evidence, rule=_LADDER)
+        return
     train = facts.splits["train"]
     mean = train.trained / max(1, train.examples)
-    if mean > 400:
+    if mean > 400 and changes is None:
         text = "Long answers often carry facts, which training learns badly and which grow old. Retrieval keeps them fresh."
         yield Advice(id="facts", level="advice", text=text, evidence=f"{mean:.0f} tokens an answer", rule=_LADDER)
+
+
+def _measured(facts: Facts) -> Iterator[Advice]:
+    """The ladder, where earlier runs measured its steps on the same test items."""
+    prompted = [told for told in facts.measured if told.candidate not in ("base", "tuned")]
+    tuned = [told for told in facts.measured if told.candidate == "tuned"]
+    if not prompted:
+        return
+    best = max(prompted, key=lambda told: told.score)
+    evidence = f"{best.candidate} {100 * best.score:.1f} % in {best.run}"
+    target = facts.spec.evaluation.target
+    if target is not None and best.score >= target:
+        text = f"{best.candidate} reached evaluation.target without training: there may be nothing to train."
+        yield Advice(id="prompting-is-enough", level="warning", text=text, evidence=evidence, rule=_LADDER)
+    elif tuned and best.score >= (top := max(tuned, key=lambda told: told.score)).score:
+        text = f"Prompting did as well as training did: {best.candidate} is no worse than the tuned model."
+        evidence += f", tuned {100 * top.score:.1f} % in {top.run}"
+        yield Advice(id="prompting-is-enough", level="warning", text=text, evidence=evidence, rule=_LADDER)
+
+
+def _latency(facts: Facts) -> Iterator[Advice]:
+    limit = facts.spec.plan.p95_seconds
+    if limit is None:
+        return
+    slow = [told for told in facts.measured if told.p95_seconds is not None and told.p95_seconds > limit]
+    for told in slow:
+        text = f"{told.candidate} was slower than plan.p95_seconds allows. Shorter prompts and answers, or a smaller model."
+        evidence = f"p95 {told.p95_seconds:.2f} s in {told.run}, plan.p95_seconds {limit:g}"
+        yield Advice(id="slow-answers", level="warning", text=text, evidence=evidence, rule="measured")
+    if not any(told.p95_seconds is not None for told in facts.measured):
+        text = "No run on these test items has measured latency yet. `ftbridge eval -c base` does."
+        yield Advice(
+            id="latency-not-measured",
+            level="advice",
+            text=text,
+            evidence=f"plan.p95_seconds {limit:g}",
+            rule="measured",
+        )
 
 
 _LOOKS: tuple[Callable[[Facts], Iterator[Advice]], ...] = (
     _examples,
     _splits,
     _few_shot_first,
+    _measured,
     _epochs,
+    _batch,
+    _rate,
     _rank,
     _too_long,
     _facts_change,
+    _latency,
 )

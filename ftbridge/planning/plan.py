@@ -23,6 +23,7 @@ from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.retention.questions import write_questions
 from ftbridge.lowering import Lowering
 from ftbridge.planning.advice import Advice, Facts, advise
+from ftbridge.planning.evidence import measured_on
 from ftbridge.planning.local_tokens import LocalTokens, local_tokens, renderer_of
 from ftbridge.planning.machine import this_machine
 from ftbridge.planning.memory import CARDS, GIB, Memory, Shape, largest_pass, memory, quantization, read_shape
@@ -195,7 +196,7 @@ def _reckon(
         steps=steps,
         openai=openai,
         local=here,
-        advice=advise(Facts(spec, splits, epochs, steps)),
+        advice=advise(Facts(spec, splits, epochs, steps, measured_on(data / "test.jsonl", store.runs(files.home())))),
         given=[path for path, _ in _given(spec.model_dump(exclude_unset=True))],
         lowering=sides,
         gates=gates,

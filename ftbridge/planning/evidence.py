@@ -1,0 +1,76 @@
+"""Evidence for advice, from runs on this machine: what was measured on the same test items, and how a run's losses went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ftbridge.evaluation.evaluate import Evaluation
+from ftbridge.files import sha256_file
+from ftbridge.planning.advice import Advice, Measured
+from ftbridge.runs.run import Run
+
+_MOST_RUNS = 20
+_RISE = 0.02
+"""Nats that validation loss must rise above its lowest before it is called overfitting; less is noise."""
+_FALL = 0.01
+"""Nats that validation loss must still fall by in the last validation before more epochs are advised."""
+
+
+def measured_on(test: Path, runs: Iterable[Run]) -> tuple[Measured, ...]:
+    """What the newest runs measured on the same bytes of test data."""
+    if not test.exists():
+        return ()
+    digest, found = sha256_file(test), []
+    for run, _ in zip(runs, range(_MOST_RUNS), strict=False):
+        try:
+            splits = (run.state().data or {}).get("splits", {})
+            if splits.get("test", {}).get("sha256") != digest:
+                continue
+            told = Evaluation.model_validate_json(run.evaluation_path.read_text(encoding="utf-8"))
+        except Exception:  # a run that cannot be read is no evidence
+            continue
+        for candidate, by in told.candidates.items():
+            answered = told.answered.get(candidate)
+            score = sum(score.mean for score in by.values()) / len(by)
+            p95 = answered.p95_seconds if answered is not None else None
+            found.append(Measured(run.id, candidate, score, p95))
+    return tuple(found)
+
+
+def advise_after(run: Run) -> list[Advice]:
+    """What a finished run's losses say: overfitting, underfitting, or nothing."""
+    train: list[tuple[int, float]] = []
+    valid: list[tuple[int, float]] = []
+    for event in run.journal.read():
+        figures = (event.data.get("metrics") or {}) if event.type == "job_event" else {}
+        for losses, name in ((train, "train_loss"), (valid, "valid_loss")):
+            if figures.get(name) is not None:
+                losses.append((int(figures["step"]), float(figures[name])))
+    return losses_advice(train, valid)
+
+
+def losses_advice(train: Sequence[tuple[int, float]], valid: Sequence[tuple[int, float]]) -> list[Advice]:
+    """Advice from losses by step, in nats per trained token. Pure."""
+    rule = "Prechelt 1998, Early Stopping - But When?"
+    if len(valid) >= 2:
+        best_step, best = min(valid, key=lambda point: point[1])
+        last_step, last = valid[-1]
+        evidence = f"validation loss {best:.3f} at step {best_step}, {last:.3f} at step {last_step}"
+        if last > best + _RISE:
+            text = "It overfits: validation loss rose again. Fewer epochs, or local.early_stopping; the best weights are kept."
+            return [Advice(id="overfitting", level="advice", text=text, evidence=evidence, rule=rule)]
+        if best_step == last_step and valid[-2][1] - last > _FALL:
+            text = "It still learns: validation loss falls to the end. More epochs may give more."
+            evidence = f"validation loss {valid[-2][1]:.3f}, then {last:.3f}"
+            return [Advice(id="underfitting", level="advice", text=text, evidence=evidence, rule=rule)]
+    if len(train) >= 10:
+        quarter = max(1, len(train) // 4)
+        first, last = (sum(loss for _, loss in part) / len(part) for part in (train[:quarter], train[-quarter:]))
+        if last > 0.97 * first:
+            text = (
+                "Training loss hardly moved: a higher learning rate, more epochs, or data that the model knows already."
+            )
+            evidence = f"training loss {first:.3f} in the first quarter, {last:.3f} in the last"
+            return [Advice(id="nothing-learnt", level="advice", text=text, evidence=evidence, rule="common practice")]
+    return []

@@ -1,0 +1,92 @@
+"""Advice: each rule fires on what it is about, and is silent else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ftbridge.planning.advice import Facts, Measured, advise
+from ftbridge.planning.evidence import losses_advice
+from ftbridge.planning.tokens import SplitTokens
+from ftbridge.spec import JobSpec
+
+
+def split(examples: int, trained: int = 20) -> SplitTokens:
+    return SplitTokens(examples=examples, tokens=100 * examples, trained=trained * examples, longest=120, over_limit=0)
+
+
+def advice(
+    *, examples: int = 2000, measured: tuple[Measured, ...] = (), trained: int = 20, **changes: Any
+) -> dict[str, str]:
+    document: dict[str, Any] = {
+        "name": "t",
+        "data": {"train": "t.jsonl", "validation": 0.1, "test": "e.jsonl"},
+        "model": {"local": "m"},
+        "evaluation": {"baselines": ["few_shot"]},
+    }
+    for dotted, value in changes.items():
+        place = document
+        *parents, last = dotted.split(".")
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    splits = {"train": split(examples, trained), "validation": split(50), "test": split(50)}
+    facts = Facts(JobSpec.from_dict(document), splits, 3, 300, measured)
+    return {piece.id: piece.level for piece in advise(facts)}
+
+
+def run(candidate: str, score: float, p95: float | None = None) -> Measured:
+    return Measured("earlier", candidate, score, p95)
+
+
+@pytest.mark.parametrize(
+    ("id", "fires", "silent"),
+    [
+        ("too-few-examples", {"examples": 99}, {"examples": 100}),
+        ("few-examples", {"examples": 499}, {"examples": 500}),
+        ("few-examples-for-a-domain", {"examples": 900, "plan.task": "domain"}, {"examples": 1000, "plan.task": "domain"}),
+        ("no-baseline", {"evaluation.baselines": []}, {}),
+        ("large-batch", {"examples": 100, "hyperparameters.batch_size": 11}, {"examples": 100, "hyperparameters.batch_size": 10}),
+        ("learning-rate", {"hyperparameters.learning_rate_multiplier": 11.0}, {"hyperparameters.learning_rate_multiplier": 10.0}),
+        ("learning-rate", {"local.base_learning_rate": 1e-5}, {"local.base_learning_rate": 1e-4}),
+        ("learning-rate", {"local.tuning": "full", "local.base_learning_rate": 2e-3}, {"local.tuning": "full", "local.base_learning_rate": 2e-5}),
+        ("rank", {"plan.task": "format", "local.lora": {"r": 64, "alpha": 128}}, {"plan.task": "format", "local.lora": {"r": 8, "alpha": 16}}),
+        ("rank", {"plan.task": "domain", "local.lora": {"r": 8, "alpha": 16}}, {"plan.task": "domain", "local.lora": {"r": 64, "alpha": 128}}),
+        ("alpha", {"local.lora": {"r": 16, "alpha": 8}}, {"local.lora": {"r": 16, "alpha": 32}}),
+        ("facts", {"plan.facts_change": "weekly"}, {"plan.facts_change": "never", "trained": 500}),
+        ("facts", {"trained": 401}, {"trained": 400}),
+        ("slow-answers", {"plan.p95_seconds": 1.0, "measured": (run("base", 0.1, 1.5),)}, {"plan.p95_seconds": 1.0, "measured": (run("base", 0.1, 0.9),)}),
+        ("latency-not-measured", {"plan.p95_seconds": 1.0}, {"plan.p95_seconds": 1.0, "measured": (run("base", 0.1, 0.9),)}),
+        ("prompting-is-enough", {"evaluation.target": 0.8, "measured": (run("few_shot", 0.8),)}, {"evaluation.target": 0.8, "measured": (run("few_shot", 0.7),)}),
+        ("prompting-is-enough", {"measured": (run("few_shot", 0.8), run("tuned", 0.8))}, {"measured": (run("few_shot", 0.7), run("tuned", 0.8))}),
+        ("prompting-is-enough", {"evaluation.target": 0.1, "measured": (run("retrieval", 0.2),)}, {"evaluation.target": 0.1, "measured": (run("base", 0.9),)}),
+    ],
+)  # fmt: skip
+def test_a_rule_fires_and_is_silent(id: str, fires: dict[str, Any], silent: dict[str, Any]) -> None:
+    assert id in advice(**fires)
+    assert id not in advice(**silent)
+
+
+def test_a_sound_job_gets_no_advice_and_warnings_come_first() -> None:
+    assert advice() == {}
+    assert next(iter(advice(examples=60, **{"evaluation.baselines": []}).values())) == "warning"
+
+
+@pytest.mark.parametrize(
+    ("train", "valid", "id"),
+    [
+        ([], [(10, 0.9), (20, 0.5), (30, 0.6)], "overfitting"),
+        ([], [(10, 0.9), (20, 0.5), (30, 0.505)], None),
+        ([], [(10, 0.9), (20, 0.7), (30, 0.5)], "underfitting"),
+        ([], [(10, 0.9), (20, 0.5), (30, 0.495)], None),
+        ([(n, 2.0) for n in range(20)], [], "nothing-learnt"),
+        ([(n, 2.0 - n / 20) for n in range(20)], [], None),
+        ([(1, 2.0)], [(1, 2.0)], None),
+        ([], [], None),
+    ],
+)
+def test_what_losses_say_after_a_run(
+    train: list[tuple[int, float]], valid: list[tuple[int, float]], id: str | None
+) -> None:
+    assert [piece.id for piece in losses_advice(train, valid)] == ([id] if id else [])
