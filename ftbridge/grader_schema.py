@@ -137,6 +137,20 @@ class LabelModelGrader(GraderModel):
         return self
 
 
+class PairwiseGrader(GraderModel):
+    """Ours: a model says which of two answers is better, asked in both orders, so that their order does not count."""
+
+    type: Literal["pairwise"] = Field(description="pairwise.")
+    name: str = Field(min_length=1, description="Name in the results.")
+    model: str = Field(min_length=1, description=_MODEL)
+    question: str = Field(min_length=1, description="Template of the task, and of what makes an answer good.")
+    answer: str = Field(default=ANSWER, description="Template of the answer; usually {{sample.output_text}}.")
+    against: str = Field(default=REFERENCE, description="Template of the answer that it stands against.")
+    sampling_params: JudgeSampling | None = Field(default=None, description="How the judge samples.")
+    pass_threshold: float | None = Field(default=None, description=_THRESHOLD)
+    base_url: str | None = Field(default=None, pattern="^https?://", description=_BASE_URL)
+
+
 class PythonGrader(GraderModel):
     """OpenAI's `python` grader: `grade(sample, item)` in a process of its own; runs only when allowed by name."""
 
@@ -204,6 +218,7 @@ _Single = (
     | TextSimilarityGrader
     | ScoreModelGrader
     | LabelModelGrader
+    | PairwiseGrader
     | PythonGrader
     | JsonSchemaGrader
     | JsonFieldsGrader

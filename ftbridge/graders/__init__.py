@@ -1,4 +1,4 @@
-"""Graders in OpenAI's own schemas, and three of ours: each turns one item and one answer into a reward.
+"""Graders in OpenAI's own schemas, and four of ours: each turns one item and one answer into a reward.
 
     item     the test example's own fields, and its `reference`
     sample   the answer: `output_text`, `output_json`, `output_tools`, `choices`
@@ -28,13 +28,14 @@ from ftbridge.grader_schema import (
     JsonSchemaGrader,
     LabelModelGrader,
     MultiGrader,
+    PairwiseGrader,
     PythonGrader,
     ScoreModelGrader,
     StringCheckGrader,
     TextSimilarityGrader,
     ToolCallsGrader,
 )
-from ftbridge.graders import judge, multi, python, similarity, string_check, structured, tool_calls
+from ftbridge.graders import judge, multi, pairwise, python, similarity, string_check, structured, tool_calls
 from ftbridge.graders.python import PythonPolicy
 from ftbridge.graders.result import ErrorName, GraderResult, Metadata, Outcome, failed, openai_document
 from ftbridge.graders.sample import NAMES, BadSample, complete
@@ -130,6 +131,8 @@ def templates(grader: Grader) -> tuple[str, ...]:
         return tuple(template for part in grader.graders.values() for template in templates(part))
     if isinstance(grader, (ScoreModelGrader, LabelModelGrader)):
         return tuple(judge.templates(grader.input))
+    if isinstance(grader, PairwiseGrader):
+        return grader.question, grader.answer, grader.against
     if isinstance(grader, PythonGrader):
         return ()
     if isinstance(grader, JsonSchemaGrader):
@@ -137,14 +140,14 @@ def templates(grader: Grader) -> tuple[str, ...]:
     return grader.input, grader.reference
 
 
-def judges_of(graders: Sequence[Grader]) -> list[ScoreModelGrader | LabelModelGrader]:
+def judges_of(graders: Sequence[Grader]) -> list[ScoreModelGrader | LabelModelGrader | PairwiseGrader]:
     """The graders that ask a model, those in multi graders included."""
     parts = [
         part
         for grader in graders
         for part in (grader.graders.values() if isinstance(grader, MultiGrader) else [grader])
     ]
-    return [part for part in parts if isinstance(part, (ScoreModelGrader, LabelModelGrader))]
+    return [part for part in parts if isinstance(part, (ScoreModelGrader, LabelModelGrader, PairwiseGrader))]
 
 
 def reads_answer(grader: Grader) -> bool:
@@ -178,6 +181,8 @@ def _outcome(grader: Grader, item: Mapping[str, Any], sample: Mapping[str, Any],
             return judge.grade_score(grader, item, sample)
         case LabelModelGrader():
             return judge.grade_label(grader, item, sample)
+        case PairwiseGrader():
+            return pairwise.grade(grader, item, sample)
         case PythonGrader():
             return python.grade(grader, item, sample, policy)
         case JsonSchemaGrader():
@@ -207,6 +212,8 @@ def _check(grader: Grader, policy: PythonPolicy) -> None:
             multi.check(grader)
         case ScoreModelGrader() | LabelModelGrader():
             judge.check(grader)
+        case PairwiseGrader():
+            judge.check(pairwise.orders(grader)[0])
     variables(grader)
 
 
@@ -244,6 +251,6 @@ def _passed(grader: Grader, reward: float, in_error: bool) -> bool | None:
 
 def _workers(grader: Grader) -> int:
     parts = list(grader.graders.values()) if isinstance(grader, MultiGrader) else [grader]
-    if any(isinstance(part, (ScoreModelGrader, LabelModelGrader)) for part in parts):
+    if judges_of(parts):
         return JUDGES
     return (os.cpu_count() or 1) if any(isinstance(part, PythonGrader) for part in parts) else 1

@@ -134,10 +134,11 @@ def judge_money(
         ]
         own, *fields = count_texts(texts, encoding)
         questions = len(items) * candidates
+        orders = 2 if grader.type == "pairwise" else 1
         read = candidates * sum(fields) + questions * (own + _INSTRUCTION_TOKENS)
         references = candidates * sum(count_texts([str(item.fields.get("reference", "")) for item in items], encoding))
-        low += (price.input * (read + references) + price.output * questions * REPLY_TOKENS[0]) / 1e6
-        high += (price.input * (read + questions * longest) + price.output * questions * REPLY_TOKENS[1]) / 1e6
+        low += orders * (price.input * (read + references) + price.output * questions * REPLY_TOKENS[0]) / 1e6
+        high += orders * (price.input * (read + questions * longest) + price.output * questions * REPLY_TOKENS[1]) / 1e6
     return Judges(low=low, high=high, unknown=tuple(dict.fromkeys(unknown)))
 
 

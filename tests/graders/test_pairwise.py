@@ -1,0 +1,115 @@
+"""The pairwise judge, asked in both orders over real HTTP."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from ftbridge.evaluation.answering import Prediction
+from ftbridge.evaluation.evaluate import judge
+from ftbridge.evaluation.items import load_items
+from ftbridge.grader_schema import PairwiseGrader
+from ftbridge.graders import check, grade, judges_of, variables
+
+
+@pytest.fixture
+def judging():
+    """An endpoint whose verdict is made of the two answers by a function that a test sets."""
+    asked = []
+    verdict = {"of": lambda first, second: "tie"}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append(body)
+            text = body["messages"][-1]["content"]
+            first, second = (text.split(f"<answer_{n}>\n")[1].split(f"\n</answer_{n}>")[0] for n in (1, 2))
+            said = verdict["of"](first, second)
+            reply = {"steps": [], "result": said} if isinstance(said, str) else said
+            told = {"model": "j", "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": json.dumps(reply)}}], "usage": {"total_tokens": 9}}  # fmt: skip
+            content = json.dumps(told).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    class Judging:
+        def __init__(self):
+            self.asked = asked
+            self.grader = PairwiseGrader(
+                type="pairwise", name="which", model="j", question="Asked: {{item.question}} Shorter is better.",
+                base_url=f"http://127.0.0.1:{server.server_port}/v1",
+            )  # fmt: skip
+
+        def says(self, of):
+            verdict["of"] = of
+
+    yield Judging()
+    server.shutdown()
+    server.server_close()
+
+
+ITEM = {"question": "Capital of France?", "reference": "Paris, of course."}
+SAMPLE = {"output_text": "Paris."}
+
+
+def shorter(first, second):
+    return "tie" if len(first) == len(second) else "1" if len(first) < len(second) else "2"
+
+
+def test_the_better_answer_wins_in_both_orders(judging):
+    judging.says(shorter)
+    won = grade(judging.grader, ITEM, SAMPLE)
+    assert (won.reward, won.errors) == (1.0, {})
+    assert won.metadata.details == {"in_order": "1", "in_reverse": "2", "consistent": True}
+    assert len(won.metadata.calls) == 2
+    assert "Capital of France?" in judging.asked[0]["messages"][-1]["content"]
+    lost = grade(judging.grader, ITEM, {"output_text": "The capital of France is Paris, as everybody knows."})
+    assert lost.reward == 0.0
+    assert grade(judging.grader, ITEM, {"output_text": "Paris, of course!"}).reward == 0.5
+
+
+@pytest.mark.parametrize("place", ["1", "2"])
+def test_a_judge_that_goes_by_the_place_decides_nothing(judging, place):
+    judging.says(lambda first, second: place)
+    told = grade(judging.grader, ITEM, SAMPLE)
+    assert told.reward == 0.5
+    assert told.metadata.details["consistent"] is False
+
+
+def test_nonsense_in_either_order_is_an_error(judging):
+    replies = iter(["1", "both", "first"])
+    judging.says(lambda first, second: next(replies))
+    told = grade(judging.grader, ITEM, SAMPLE)
+    assert told.reward == 0.0
+    assert "model_grader_parse_error" in told.errors
+    assert len(told.metadata.calls) == 2
+
+
+def test_how_often_the_order_changed_the_verdict_is_told(judging, tmp_path):
+    judging.says(lambda first, second: "1")
+    chats = [[{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": str(n)}] for n in range(4)]
+    lines = [json.dumps({"messages": chat, "question": "?"}) + "\n" for chat in chats]
+    (tmp_path / "t.jsonl").write_text("".join(lines))
+    items = load_items(tmp_path / "t.jsonl")
+    told = [
+        Prediction(key=i.key, index=i.index, prompt_sha256="", output_text="x", finish_reason="stop", prompt_tokens=1, completion_tokens=1)
+        for i in items
+    ]  # fmt: skip
+    evaluation = judge(items, {"base": told}, [judging.grader])
+    assert evaluation.candidates["base"]["which"].mean == 0.5
+    assert any("4 of 4 verdicts of which changed with the order" in note for note in evaluation.notes)
+
+
+def test_its_templates_are_checked_like_others(judging):
+    assert variables(judging.grader) == {"item.question", "item.reference", "sample.output_text"}
+    assert judges_of([judging.grader]) == [judging.grader]
+    with pytest.raises(Exception, match="question"):
+        check(judging.grader, {"reference": "x"})
