@@ -290,14 +290,12 @@ def _grading_notes(graded: Results, graders: Sequence[Grader]) -> list[str]:
                     f"{name}: {len(told)} of {len(by[grader.name])} answers could not be graded by {grader.name} "
                     f"({', '.join(kinds)}), such as: {example}"
                 )
-            if verdicts := [
-                r.metadata.details["consistent"] for r in by[grader.name] if "consistent" in r.metadata.details
-            ]:
-                if changed := verdicts.count(False):
-                    notes.append(
-                        f"{name}: {changed} of {len(verdicts)} verdicts of {grader.name} changed with the order of the answers, "
-                        "and count as ties."
-                    )
+            agreed = [told.metadata.details.get("consistent") for told in by[grader.name]]
+            if changed := agreed.count(False):
+                notes.append(
+                    f"{name}: {changed} of {len(agreed)} verdicts of {grader.name} changed with the order of the answers; "
+                    "these count as ties."
+                )
     for grader in graders:
         if isinstance(grader, ScoreModelGrader) and grader.range != [0, 1]:
             low, high = grader.range

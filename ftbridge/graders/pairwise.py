@@ -4,8 +4,8 @@
     question, answer 1 = against, answer 2 = answer ─▶ judge ─▶ 1, 2 or tie ─┴▶ reward
 
 Judges favour a place, mostly the first (Wang et al. 2023, arXiv:2305.17926; Zheng et al. 2023, arXiv:2306.05685). So a win
-counts only when it does not depend on the order: 1 for both orders, 0 for losing both, 0.5 for ties and for a judge that changes
-its mind; how often it does is told in the evaluation's notes.
+counts only when it does not depend on the order: 1 for both orders, 0 for losing both, 0.5 for ties and for a judge that
+changes its mind; how often it does is told in the evaluation's notes.
 """
 
 from __future__ import annotations
