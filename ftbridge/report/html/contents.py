@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ftbridge.errors import UsageError
 from ftbridge.evaluation.answering import Prediction, read_predictions
-from ftbridge.evaluation.evaluate import Score, results, score_of
+from ftbridge.evaluation.evaluate import Answered, Evaluation, Score, answered_of, results, score_of
 from ftbridge.evaluation.grades import Grades, read_grades
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.verdict import Judged, judge_pairs
 from ftbridge.grader_schema import Grader
 from ftbridge.graders import score
-from ftbridge.report.html.sources import Curve, Source, curve_of, source_of
+from ftbridge.planning.actual import Compared, compared
+from ftbridge.report.html.sources import Curve, Source, curve_of, read_evaluation, source_of
+from ftbridge.report.measured import Checks, checks_of, read_checks
 from ftbridge.runs.run import Run
 
 
@@ -40,16 +41,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """One candidate of one run. `seconds` is how long it took over all its answers, when one driver saw it through."""
+    """One candidate. `answered` is what its answers took, `usd` what they cost where somebody told."""
 
     label: str
     run: str
     candidate: str
     model: str
     scores: Mapping[str, Score]
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float | None
+    answered: Answered
+    usd: float | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the judge measured beside the graders, and the plan beside what came; `label` is the run's, empty for one."""
+
+    label: str
+    checks: Checks
+    compared: tuple[Compared, ...]
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,7 @@ class Contents:
     rows: tuple[Row, ...]
     curves: tuple[Curve, ...]
     sources: tuple[Source, ...]
+    measured: tuple[Measured, ...]
     notes: tuple[str, ...]
 
 
@@ -81,8 +91,10 @@ def contents_of(runs: Sequence[Run]) -> Contents:
     Scores are by the graders of the first run, over the items that all of them were tested on. A run that has no answers yet is
     shown without. Raises `UsageError` for no run, or the same one twice.
     """
-    if len({run.id for run in runs}) < len(runs) or not runs:
-        raise UsageError("a report is about one run, or several different ones.")
+    if not runs:
+        raise UsageError("a report is about one run, or several different ones; none was named.")
+    if twice := {run.id for run in runs if sum(run.id == other.id for other in runs) > 1}:
+        raise UsageError(f"a report is about different runs; named twice: {', '.join(sorted(twice))}.")
     sources = [source_of(run) for run in runs]
     labels = _labels(sources)
     notes = [f"{name}: {note}" for name, run in zip(labels, runs, strict=True) for note in _kept_notes(run)]
@@ -105,7 +117,47 @@ def contents_of(runs: Sequence[Run]) -> Contents:
         ),
         curves=tuple(curve for name, run in zip(labels, runs, strict=True) if (curve := curve_of(name, run)).train),
         sources=tuple(sources),
+        measured=tuple(
+            Measured(name if len(runs) > 1 else "", read_checks(run), tuple(compared(run)))
+            for name, run in zip(labels, runs, strict=True)
+        ),
         notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def contents_of_answers(
+    title: str,
+    items: Sequence[Item],
+    predictions: Mapping[str, Sequence[Prediction]],
+    graders: Sequence[Grader],
+    evaluation: Evaluation,
+    kept: Grades,
+) -> Contents:
+    """Gather a page about an evaluation outside a run: candidates as columns, the first the baseline, no curves or sources."""
+    graded = _graded(items, predictions, graders, kept)
+    columns = [
+        Column(
+            label=name,
+            run="",
+            candidate=name,
+            model=evaluation.answered[name].model or "",
+            scores=evaluation.candidates[name],
+            answered=evaluation.answered[name],
+            usd=getattr(evaluation.answered[name], "usd", None),
+        )
+        for name in predictions
+    ]
+    first, *others = list(predictions)
+    return Contents(
+        title=title,
+        graders=tuple(_names(graders)),
+        columns=tuple(columns),
+        pairs=tuple(Pair(name, first, evaluation.verdicts[f"{name}-{first}"]) for name in others),
+        rows=tuple(_row(item, [graded[name][place] for name in graded]) for place, item in enumerate(items)),
+        curves=(),
+        sources=(),
+        measured=(Measured("", checks_of(evaluation), ()),),
+        notes=tuple(dict.fromkeys(evaluation.notes)),
     )
 
 
@@ -186,6 +238,7 @@ def _columns(
     clusters: Sequence[str],
 ) -> list[Column]:
     columns = []
+    evaluations = {run.id: read_evaluation(run) for run in runs}
     for run, source, name in zip(runs, sources, labels, strict=True):
         tuned = str(source.state.tuned["id"]) if source.state.tuned else ""
         for candidate in _candidates(run):
@@ -198,24 +251,17 @@ def _columns(
                         candidate=candidate,
                         model=tuned if candidate == "tuned" else source.base,
                         scores={grader: score_of(values, clusters) for grader, values in scored[label].items()},
-                        prompt_tokens=sum(answer.prompt_tokens for answer in everybody[label]),
-                        completion_tokens=sum(answer.completion_tokens for answer in everybody[label]),
-                        seconds=_seconds(run, candidate),
+                        answered=answered_of(everybody[label]),
+                        usd=_usd(evaluations[run.id], candidate),
                     )
                 )
     return columns
 
 
-def _seconds(run: Run, candidate: str) -> float | None:
-    """From the start of answering to its end, when that happened in one go."""
-    times = [
-        (event.type, event.time)
-        for event in run.journal.read()
-        if event.type in ("evaluating", "evaluated") and event.data["candidate"] == candidate
-    ]
-    if [kind for kind, _ in times] != ["evaluating", "evaluated"] or times[1][1] <= times[0][1]:
-        return None
-    return times[1][1] - times[0][1]
+def _usd(evaluation: Evaluation | None, candidate: str) -> float | None:
+    """Dollars of all a candidate's answers, as the judge wrote them down."""
+    told = evaluation.answered.get(candidate) if evaluation else None
+    return getattr(told, "usd", None)
 
 
 def _pairs(
@@ -255,6 +301,5 @@ def _kept_notes(run: Run) -> list[str]:
     """What the judge noted, and how the run stands if it is not done."""
     state = run.state()
     notes = [] if state.state == "succeeded" else [f"the run is {state.state} ({state.stage})."]
-    if run.evaluation_path.exists():
-        notes += json.loads(run.evaluation_path.read_text(encoding="utf-8")).get("notes", [])
-    return notes
+    evaluation = read_evaluation(run)
+    return notes + (evaluation.notes if evaluation else [])

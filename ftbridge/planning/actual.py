@@ -1,0 +1,208 @@
+"""Plan against actual: what a run's plan.json foresaw, beside what the run took. Reading never changes a run.
+
+plan.json ──┐
+journal, checkpoints, evaluation.json ──┴─▶ compared(run) ─▶ one line a figure: planned, actual, met, why
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from ftbridge.evaluation.evaluate import Evaluation
+from ftbridge.planning.plan import Plan
+from ftbridge.runs.run import Run, RunState
+
+Unit = Literal["tokens", "steps", "GB", "hours", "USD"]
+TOKENIZER_SHARE = 0.10
+"""How far a local tokenizer's count may lie from the plan's, which is made in the managed model's vocabulary."""
+MEMORY_SHARE = 0.25
+"""How far a card's measured peak may lie from the plan's "about"."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One figure. `planned` is from low to high; `actual` None and `met` None where nothing was measured or promised."""
+
+    what: str
+    planned: tuple[float, float] | None
+    actual: float | None
+    unit: Unit
+    met: bool | None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class _Took:
+    """What a run took: the last checkpoint's figures, where it has one, its state, and the judge's."""
+
+    state: RunState
+    checkpoint: dict[str, Any]
+    evaluation: Evaluation | None
+    device: str
+    trained_tokens: int | None
+
+
+def compared(run: Run) -> list[Compared]:
+    """Tokens, steps, memory, hours, dollars and evaluation tokens, as planned and as they came; [] without a plan.json.
+
+    A plan that another version wrote and this one cannot read is no plan. `met` is whether the actual figure lies within what
+    was planned, or below it where less is no broken promise (steps, memory, hours, dollars).
+    """
+    told = _plan(run)
+    if told is None:
+        return []
+    took = _took(run)
+    side = told.local if took.state.provider == "local" else told.openai
+    if side is None:
+        return []
+    found = [_tokens(told, took), _steps(told, took, run)]
+    if took.state.provider == "local":
+        found += [*_memory(told, took), *_hours(told, took)]
+    return [*found, *_dollars(told, took), *_evaluation_tokens(told, took, run)]
+
+
+def _plan(run: Run) -> Plan | None:
+    path = run.path / "plan.json"
+    if not path.exists():
+        return None
+    try:
+        return Plan.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError):
+        return None
+
+
+def _took(run: Run) -> _Took:
+    states = sorted(run.checkpoints.glob("step-*/state.json")) if run.checkpoints.exists() else []
+    checkpoint = json.loads(states[-1].read_text(encoding="utf-8")) if states else {}
+    evaluation = None
+    if run.evaluation_path.exists():
+        evaluation = Evaluation.model_validate_json(run.evaluation_path.read_text(encoding="utf-8"))
+    device, counted = "", checkpoint.get("trained_tokens")
+    for event in run.journal.read():
+        if event.type == "job_event" and " on cuda" in str(event.data.get("message") or ""):
+            device = "cuda"
+        if isinstance(event.data.get("trained_tokens"), int):
+            counted = event.data["trained_tokens"]
+    return _Took(run.state(), checkpoint, evaluation, device, counted)
+
+
+def _tokens(told: Plan, took: _Took) -> Compared:
+    """A service counts every token of the file, this machine those that the loss falls on; each times epochs."""
+    train = told.splits["train"]
+    local = took.state.provider == "local"
+    planned = (train.trained if local else train.tokens) * told.epochs
+    share = TOKENIZER_SHARE if local else 0.01
+    span, actual = (planned * (1 - share), planned * (1 + share)), took.trained_tokens
+    if actual is None:
+        return Compared("trained tokens", span, None, "tokens", None, "The run does not tell how many it trained on.")
+    why = ""
+    if not span[0] <= actual <= span[1]:
+        why = (
+            "Training ended before the last planned step."
+            if actual < span[0] and _ended_early(told, took)
+            else "The local tokenizer and chat template count otherwise than the managed model's vocabulary."
+            if local
+            else "The service counted otherwise than the plan."
+        )
+    return Compared("trained tokens", span, actual, "tokens", not why, why)
+
+
+def _steps(told: Plan, took: _Took, run: Run) -> Compared:
+    span, actual = (float(told.steps), float(told.steps)), took.state.step
+    if actual is None:
+        return Compared("steps", span, None, "steps", None, "No step was told.")
+    why = ""
+    if actual < told.steps:
+        stopped = took.checkpoint.get("stopped_early") or run.spec().local.early_stopping is not None
+        why = "Early stopping ended it." if stopped else f"The run is {took.state.state}."
+    elif actual > told.steps:
+        why = "The service or trainer chose other epochs or another batch size than planned."
+    return Compared("steps", span, actual, "steps", actual <= told.steps, why)
+
+
+def _ended_early(told: Plan, took: _Took) -> bool:
+    return took.state.step is not None and took.state.step < told.steps
+
+
+def _memory(told: Plan, took: _Took) -> Iterator[Compared]:
+    """The plan is of a card; resident memory of a process on a CPU is another thing and is told without a verdict."""
+    actual = took.state.metrics.get("memory_gb")
+    if told.local is None or told.local.memory is None:
+        return
+    planned = told.local.memory.total / 1e9
+    if actual is None:
+        yield Compared("memory", (planned, planned), None, "GB", None, "No peak was measured.")
+    elif took.device != "cuda":
+        why = "Trained without a card: resident memory of the process, which a plan for cards does not foresee."
+        yield Compared("memory", (planned, planned), actual, "GB", None, why)
+    else:
+        met = actual <= planned * (1 + MEMORY_SHARE)
+        why = "" if met else f"More than {100 * MEMORY_SHARE:.0f} % above; passes may be larger than planned for."
+        yield Compared("memory", (planned, planned), actual, "GB", met, why)
+
+
+def _hours(told: Plan, took: _Took) -> Iterator[Compared]:
+    if told.local is None:
+        return
+    seconds = took.checkpoint.get("seconds")
+    actual = seconds / 3600 if seconds else None
+    span = told.local.pace.hours
+    if span is None:
+        if actual is not None:
+            yield Compared("training time", None, actual, "hours", None, f"Not planned: {told.local.pace.source}.")
+        return
+    met = None if actual is None else actual <= span[1]
+    why = "No training time was told." if actual is None else ""
+    if met is False:
+        why = f"Slower than planned from {'published figures' if told.local.pace.basis == 'published' else 'own runs'}."
+    yield Compared("training time", span, actual, "hours", met, why)
+
+
+def _dollars(told: Plan, took: _Took) -> Iterator[Compared]:
+    """Training at the plan's own price: of an hour here, of a token there; with the answers' dollars where they are told."""
+    if took.state.provider == "local":
+        local = told.local
+        if local is None or local.usd is None or local.pace.hours is None or not local.pace.hours[1]:
+            return
+        seconds = took.checkpoint.get("seconds")
+        hour = local.usd[1] / local.pace.hours[1]
+        actual = seconds / 3600 * hour if seconds else None
+        met = None if actual is None else actual <= local.usd[1]
+        yield Compared(
+            "training cost", local.usd, actual, "USD", met, "At the price of an hour that the plan was told."
+        )
+        return
+    if told.openai is None or (money := told.openai.money).training is None:
+        return
+    planned = told.splits["train"].tokens * told.epochs
+    price = "At the plan's price of a token."
+    actual = money.training * took.trained_tokens / planned if took.trained_tokens and planned else None
+    met = None if actual is None else actual <= money.training * 1.01
+    yield Compared("training cost", (money.training, money.training), actual, "USD", met, price)
+    answered = took.evaluation.answered.values() if took.evaluation else []
+    paid = [usd for one in answered if (usd := getattr(one, "usd", None)) is not None]
+    if money.evaluation is not None and paid:
+        cost = sum(paid)
+        yield Compared("evaluation cost", money.evaluation, cost, "USD", cost <= money.evaluation[1], price)
+
+
+def _evaluation_tokens(told: Plan, took: _Took, run: Run) -> Iterator[Compared]:
+    """Prompts of the test items, and from answers as short as the references to the limit, for candidates asked plainly."""
+    test, evaluation = told.splits.get("test"), took.evaluation
+    if test is None or evaluation is None:
+        return
+    plain = [one for name, one in evaluation.answered.items() if name in ("base", "tuned")]
+    if not plain:
+        return
+    prompts, limit = test.tokens - test.trained, run.spec().evaluation.max_completion_tokens
+    share = TOKENIZER_SHARE if took.state.provider == "local" else 0.01
+    low = len(plain) * prompts * (1 - share)
+    high = len(plain) * (prompts * (1 + share) + test.examples * limit)
+    actual = sum(one.prompt_tokens + one.completion_tokens for one in plain)
+    why = "" if low <= actual <= high else "A tokenizer or chat template adds or saves tokens in every prompt."
+    yield Compared("evaluation tokens", (low, high), actual, "tokens", not why, why)
