@@ -49,5 +49,6 @@ def command(run: str, tokens: int | None, lowering: bool, as_json: bool) -> None
         evaluation = view.read_evaluation(found)
         if evaluation is not None:
             console.print(evaluation_table(evaluation))
-        console.print(*compared_table(compared(found)), sep="\n")
+        for part in compared_table(compared(found)):
+            console.print(part)
         console.print(f"run folder  {found.path}", soft_wrap=True)

@@ -20,7 +20,8 @@ def changed(contents: Contents) -> list[RenderableType]:
                 [(name, answer.text) for name, answer in zip(labels, row.answers, strict=True)],
             )
             for row in rows
-        ]
+        ],
+        sum(_worst(row) < 0 for row in rows),
     )
 
 

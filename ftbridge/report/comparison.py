@@ -41,14 +41,25 @@ def comparison_table(told: Comparison) -> RenderableType:
         *(Text(f"Note: {note}", style="yellow") for note in told.notes),
     ]
     items = [(item.line, item.prompt, [("first", item.first), ("second", item.second)]) for item in told.changed]
-    return Group(*parts, *changed_items(items))
+    worse = sum(sum(second - first for first, second in item.scores.values()) < 0 for item in told.changed)
+    return Group(*parts, *changed_items(items, worse))
 
 
-def changed_items(items: Sequence[tuple[int, str, Sequence[tuple[str, str]]]]) -> list[RenderableType]:
-    """A handful of items that changed (line, prompt, answers by name), the worst first, and how many more there are."""
+def changed_items(items: Sequence[tuple[int, str, Sequence[tuple[str, str]]]], worse: int) -> list[RenderableType]:
+    """A handful of items that changed (line, prompt, answers by name), the worst first, and how many more there are.
+
+    `worse` of them lost against the first.
+    """
     if not items:
         return []
-    parts: list[RenderableType] = [Text(), Text(f"{len(items)} items changed, the worst first:")]
+    parts: list[RenderableType] = [
+        Text(),
+        Text(
+            f"{len(items)} items changed, {worse} for the worse; those first:"
+            if worse
+            else f"{len(items)} items changed, none for the worse:"
+        ),
+    ]
     for line, prompt, answers in items[:_SHOWN]:
         grid = Table.grid(padding=(0, 2))
         grid.add_column(no_wrap=True, max_width=28, overflow="ellipsis")

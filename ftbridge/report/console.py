@@ -63,8 +63,13 @@ class RunLike(Protocol):
 
 
 def evaluation_table(evaluation: Evaluation) -> RenderableType:
-    """Candidates by graders, base first and tuned last, each with its 95 % interval; below, what tuning changed."""
-    names = sorted(evaluation.candidates, key=lambda name: (name == "tuned", name != "base"))
+    """Candidates by graders with 95 % intervals, the best in bold; below, how they differ.
+
+    A run's stand base first and tuned last, others as they were asked for.
+    """
+    names = list(evaluation.candidates)
+    if "tuned" in names:
+        names.sort(key=lambda name: (name == "tuned", name != "base"))
     graders = evaluation.graders
     table = _one_grader(evaluation, names, graders[0]) if len(graders) == 1 else _ManyGraders(evaluation, names)
     said: list[RenderableType] = [

@@ -6,16 +6,13 @@ import shutil
 import time
 
 import pytest
-
 from pages import answers_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-HOSTILE = (
-    "</script></style></p><img src='https://evil.example/x.png' onerror='document.title=1'><script>document.title=2</script>"
-)
+HOSTILE = "</script></style></p><img src='https://evil.example/x.png' onerror='document.title=1'><script>document.title=2</script>"
 RTL = "\u202eמשלוח אל הבית\u202c"
 
 

@@ -193,8 +193,11 @@ def _answered(
     for run, name, known in zip(runs, labels, keys, strict=True):
         for candidate in _candidates(run):
             told = {answer.key: answer for answer in read_predictions(run.predictions(candidate))}
-            if shared and all(known[item.content] in told for item in shared):
-                label = _column_label(candidate, name, len(runs) > 1)
+            label = _column_label(candidate, name, len(runs) > 1)
+            there = sum(known[item.content] in told for item in shared)
+            if there < len(shared):
+                notes.append(f"{label} has answered {there} of {len(shared)} items, so it is not shown.")
+            elif shared:
                 everybody[label] = [told[known[item.content]].model_copy(update={"key": item.key}) for item in shared]
     return shared, everybody
 

@@ -28,9 +28,7 @@ def countdown(sources: Sequence[Source], now: float | None = None) -> Html | Non
             if left < 0:
                 when = f"stopped {-left} days ago"
             told.append(f"{model} {when}, on {stops}, with its base model.")
-    return (
-        element("p", [element("span", "⏳ ", aria_hidden="true"), " ".join(told)], class_="countdown") if told else None
-    )
+    return element("p", " ".join(told), class_="countdown") if told else None
 
 
 def data(sources: Sequence[Source]) -> Html:

@@ -48,19 +48,21 @@ def usage(contents: Contents) -> Html | None:
     """What answering cost and how long one answer took, by candidate."""
     if not contents.columns:
         return None
-    numbers = ("prompt tokens", "answer tokens", "p50", "p95", "cost", "an answer", "cut off", "failed")
-    rows = [list(_usage_cells(column, len(contents.rows))) for column in contents.columns]
+    priced = any(column.usd is not None for column in contents.columns)
+    costs = ["cost", "an answer"] if priced else []
+    numbers = ["prompt tokens", "answer tokens", "p50", "p95", *costs, "cut off", "failed"]
+    rows = [list(_usage_cells(column, len(contents.rows), priced=priced)) for column in contents.columns]
     about = "p50 and p95: half of the answers, and 19 in 20, took no longer; of a batch, each answer is told the batch's time."
     return element(
         "section",
-        element("h2", "Cost and latency"),
+        element("h2", "Cost and latency" if priced else "Latency and tokens"),
         element("p", about, class_="quiet"),
         table(["candidate", "model"], numbers, rows),
         id="usage",
     )
 
 
-def _usage_cells(column: Column, items: int) -> Iterator[Html]:
+def _usage_cells(column: Column, items: int, *, priced: bool) -> Iterator[Html]:
     told, usd = column.answered, column.usd
     yield element("th", column.label, scope="row")
     yield element("td", column.model, class_="name")
@@ -68,9 +70,11 @@ def _usage_cells(column: Column, items: int) -> Iterator[Html]:
         f"{told.prompt_tokens:,}",
         f"{told.completion_tokens:,}",
         *(f"{seconds:.2f} s" if seconds is not None else "–" for seconds in (told.p50_seconds, told.p95_seconds)),
-        dollars(usd) if usd is not None else "–",
-        dollars(usd / items) if usd is not None and items else "–",
     ]
+    if priced:
+        figures += [
+            dollars(cost) if cost is not None else "–" for cost in (usd, usd / items if usd is not None else None)
+        ]
     yield from (element("td", figure, class_="number") for figure in figures)
     for count in (told.cut_off, told.failed):
         yield element("td", f"{count:,}", class_="number unsure" if count else "number")
