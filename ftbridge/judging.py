@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from ftbridge.evaluation.asked import PROMPTED, Asked, parse_candidate
 from ftbridge.evaluation.baselines import baseline
 from ftbridge.evaluation.candidates import Candidate, plain
 from ftbridge.evaluation.evaluate import Evaluation, check, judge
-from ftbridge.evaluation.grades import read_grades, write_grades
+from ftbridge.evaluation.grades import Grades, read_grades, write_grades
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.retention.judge import Retention, judge_retention, retention_candidate
 from ftbridge.evaluation.retention.questions import write_questions
@@ -42,6 +42,9 @@ from ftbridge.spec import JobSpec
 
 Progress = Callable[[str, int, int], None]
 """Hears candidate, answered, total."""
+
+Told = Callable[[Sequence[Item], Mapping[str, Sequence[Prediction]], Grades], None]
+"""Hears the items, every candidate's answers, and what judges said of them."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,11 @@ class Model:
 
 
 def evaluate(
-    draft: Draft, names: Sequence[str], options: Options | None = None, on_progress: Progress | None = None
+    draft: Draft,
+    names: Sequence[str],
+    options: Options | None = None,
+    on_progress: Progress | None = None,
+    on_answers: Told | None = None,
 ) -> Evaluation:
     """Let candidates answer the spec's test items, judge them, and compare each later one with the first.
 
@@ -112,6 +119,8 @@ def evaluate(
     )
     write_grades(grades, kept)
     notes = [*evaluation.notes, *differences([(model.provider, model.base) for model in models])]
+    if on_answers is not None:
+        on_answers(items, predictions, kept)
     return evaluation.model_copy(update={"notes": notes, "retention": retention})
 
 

@@ -104,7 +104,7 @@ def test_the_command_prints_in_every_shape_and_keeps_the_gate(run, tmp_path):
     assert row["verdict"] == "worse"
     suite = ElementTree.fromstring(ask("--format", "junit").stdout)
     assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
-    assert "| exact | 100.0 % | 90.0 % |" in ask("--format", "markdown").stdout
+    assert "| exact | **100.0 %** | 90.0 % |" in ask("--format", "markdown").stdout
 
 
 def test_other_items_are_refused_or_their_common_part_is_compared(run):

@@ -8,6 +8,7 @@ from rich.console import Console
 from ftbridge.cli.options import as_json, find_run, talkative
 from ftbridge.comparison import compare
 from ftbridge.errors import GateNotMet
+from ftbridge.report.exports import SHAPES
 
 
 @click.command(help="A paired verdict on two runs: the second against the first.")
@@ -20,7 +21,7 @@ from ftbridge.errors import GateNotMet
 )
 @click.option("--candidate", "candidates", multiple=True, help="Whose answers [tuned]; twice for each side's own.")
 @click.option("--common", is_flag=True, help="Compare the items that both runs have.")
-@click.option("--format", "shape", type=click.Choice(["text", "csv", "junit", "markdown"]), default="text")
+@click.option("--format", "shape", type=click.Choice(SHAPES), default="text")
 @as_json
 @talkative
 def command(
@@ -39,7 +40,7 @@ def command(
     told = compare(find_run(first), find_run(second), margin=margin, candidates=named, common=common)
     from ftbridge.report import comparison
 
-    if as_json:
+    if as_json or shape == "json":
         click.echo(told.model_dump_json(indent=2))
     elif shape == "text":
         Console(highlight=False).print(comparison.comparison_table(told))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
-from rich.console import Console
 
+from ftbridge.cli.evaluated import Heard, evaluated, write
 from ftbridge.cli.options import as_json, talkative
 from ftbridge.cli.progress import TerminalWatcher
 from ftbridge.draft import Draft
 from ftbridge.errors import GateNotMet
 from ftbridge.judging import Options, evaluate
+from ftbridge.report.exports import SHAPES, Shape
 
 _CANDIDATE = (
     "base, zero_shot, few_shot, retrieval, run:ID, checkpoint:ID@STEP, openai:MODEL, local:MODEL or "
@@ -30,6 +32,9 @@ _CANDIDATE = (
 @click.option("--margin", type=click.FloatRange(0, 1), help="Exit 4 unless no other is worse than the first by more.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a spec field for this once.")
 @click.option("--fresh", is_flag=True, help="Forget kept answers of these models and ask again.")
+@click.option("--format", "shape", type=click.Choice(SHAPES), default="text", help="For CI and pull requests.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write that format to a file instead.")
+@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Also write an HTML page of it.")
 @as_json
 @talkative
 def command(
@@ -41,21 +46,24 @@ def command(
     margin: float | None,
     overrides: tuple[str, ...],
     fresh: bool,
+    shape: Shape,
+    out: Path | None,
+    report: Path | None,
     as_json: bool,
 ) -> None:
     """Evaluate, print, and exit 4 when an asked margin is not met."""
     options = Options(provider=provider, system=system, documents=documents, margin=margin, fresh=fresh)
+    drafted, heard = Draft.of(spec, overrides), Heard()
     with TerminalWatcher() as watcher:
-        told = evaluate(Draft.of(spec, overrides), candidates, options, watcher.answered)
-    if as_json:
-        click.echo(told.model_dump_json(indent=2))
-    else:
-        from ftbridge.report.console import answered_table, evaluation_table, power
+        told = evaluate(drafted, candidates, options, watcher.answered, heard)
+    contents = heard.contents(drafted.spec, told)
+    if report is not None:
+        from ftbridge.report.html import write_page
 
-        console = Console(highlight=False)
-        console.print(
-            *([power(told)] if told.verdicts else []), evaluation_table(told), "", answered_table(told), sep="\n"
-        )
+        asked = " ".join(f"--candidate {shlex.quote(name)}" for name in candidates)
+        write_page(contents, report, f"ftbridge eval {shlex.quote(spec.name)} {asked}")
+    shape = "json" if as_json else shape
+    write(told, shape, out, text=lambda: evaluated(told, contents), title=drafted.spec.name)
     failed = [
         f"{pair.removesuffix(f'-{candidates[0]}')} on {grader}"
         for pair, by in told.verdicts.items()

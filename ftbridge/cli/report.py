@@ -2,26 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
+from rich.console import Group, RenderableType
 
+from ftbridge.cli.evaluated import write
 from ftbridge.cli.options import as_json, find_run, print_json, talkative
+from ftbridge.errors import UsageError
+from ftbridge.report.exports import SHAPES, Shape
+
+if TYPE_CHECKING:
+    from ftbridge.runs.run import Run
 
 
 @click.command(help="One self-contained HTML page about runs.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN…")
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Where to [the run's report.html]."
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where to [HTML: the run's report.html; else stdout].",
+)
+@click.option(
+    "--format", "shape", type=click.Choice(["html", *SHAPES]), default="html", help="Of one run: for CI, pull requests."
 )
 @as_json
 @talkative
-def command(runs: tuple[str, ...], out: Path | None, as_json: bool) -> None:
-    """Write the page and print where it is."""
+def command(runs: tuple[str, ...], out: Path | None, shape: str, as_json: bool) -> None:
+    """Write the page and print where it is; other formats are printed."""
+    found = [find_run(name) for name in runs]
+    if shape != "html":
+        _print(found, cast(Shape, shape), out)
+        return
     from ftbridge.report.html import write_report
 
-    path = write_report([find_run(name) for name in runs], out)
+    path = write_report(found, out)
     if as_json:
         print_json({"path": str(path), "bytes": path.stat().st_size})
     else:
         click.echo(path)
+
+
+def _print(runs: Sequence[Run], shape: Shape, out: Path | None) -> None:
+    """The judge's figures of one run. Raises `UsageError` for several, or one that was not judged."""
+    if len(runs) != 1:
+        raise UsageError(f"--format {shape} is of one run.", hint="`ftbridge compare` has the same formats for two.")
+    from ftbridge.report.changes import changed
+    from ftbridge.report.console import answered_table, compared_table, evaluation_table
+    from ftbridge.report.html.contents import contents_of
+    from ftbridge.report.html.sources import read_evaluation
+
+    told = read_evaluation(runs[0])
+    if told is None:
+        state = runs[0].state()
+        raise UsageError(
+            f"{runs[0].id} was not judged; it is {state.state}.", hint="It needs data.test, and to come to its end."
+        )
+
+    def text() -> RenderableType:
+        contents = contents_of(runs)
+        planned = compared_table([one for part in contents.measured for one in part.compared])
+        return Group(evaluation_table(told), "", answered_table(told), *planned, *changed(contents))
+
+    write(told, shape, out, text=text, title=runs[0].id)

@@ -42,10 +42,13 @@ def command(run: str, tokens: int | None, lowering: bool, as_json: bool) -> None
 
         console.print(lowering_table(view.read_lowering(found)))
     else:
-        from ftbridge.report.console import evaluation_table, run_panel
+        from ftbridge.planning.actual import compared
+        from ftbridge.report.console import compared_table, evaluation_table, run_panel
 
         console.print(run_panel(found.state()))
         evaluation = view.read_evaluation(found)
         if evaluation is not None:
             console.print(evaluation_table(evaluation))
+        for part in compared_table(compared(found)):
+            console.print(part)
         console.print(f"run folder  {found.path}", soft_wrap=True)

@@ -87,6 +87,10 @@ class Evaluation(_Document):
         default={},
         description="Where the references are labels: confusion matrix, precision, recall and F1 by candidate.",
     )
+    perplexity: dict[str, float] = Field(
+        default={},
+        description="Of the reference answers, by candidate: exp of the mean nats a token. Where it was asked.",
+    )
     retention: Retention | None = Field(
         default=None, description="Whether tuning kept what was known; null if not asked."
     )

@@ -1,97 +1,203 @@
-"""Plan against what happened: `plan.json` beside the journal, figure by figure.
+"""Plan against actual: what a run's plan.json foresaw, beside what the run took. Reading never changes a run.
 
-A figure is met when it lies in the planned range; tokens and steps must be equal. Early stopping, a pause or other data on the
-local side explain what is not, and are told.
+plan.json ──┐
+journal, checkpoints, evaluation.json ──┴─▶ compared(run) ─▶ one line a figure: planned, actual, met, why
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ValidationError
 
-from ftbridge.planning.plan import Local, Managed, Plan
+from ftbridge.evaluation.evaluate import Evaluation
+from ftbridge.planning.plan import Plan
 from ftbridge.runs.run import Run, RunState
-from ftbridge.spending import Spent, spent, trained_tokens
+from ftbridge.spending import trained_tokens as billed_tokens
+
+Unit = Literal["tokens", "steps", "GB", "hours", "USD"]
+TOKENIZER_SHARE = 0.10
+"""How far a local tokenizer's count may lie from the plan's, where that was made in the managed model's vocabulary."""
+MEMORY_SHARE = 0.15
+"""How far the measured peak may lie from the plan's "about"."""
 
 
-class Compared(BaseModel):
-    """One figure; `met` is None where there is nothing to hold against it."""
-
-    model_config = ConfigDict(frozen=True)
+@dataclass(frozen=True)
+class Compared:
+    """One figure. `planned` is from low to high; `actual` None and `met` None where nothing was measured or promised."""
 
     what: str
-    planned: str
-    actual: str
+    planned: tuple[float, float] | None
+    actual: float | None
+    unit: Unit
     met: bool | None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class _Took:
+    """What a run took: the last checkpoint's figures, where it has one, its state, and the judge's."""
+
+    state: RunState
+    checkpoint: dict[str, Any]
+    evaluation: Evaluation | None
+    trained_tokens: int | None
 
 
 def compared(run: Run) -> list[Compared]:
-    """Every figure that was planned and is known now; empty for a run without a plan, or one that trained nothing yet."""
+    """Tokens, steps, memory, hours, dollars and evaluation tokens, as planned and as they came; [] without a plan.json.
+
+    A plan that another version wrote and this one cannot read is no plan. `met` is whether the actual figure lies within what
+    was planned, or below it where less is no broken promise (steps, memory, hours, dollars).
+    """
+    told = _plan(run)
+    if told is None:
+        return []
+    took = _took(run)
+    side = told.local if took.state.provider == "local" else told.openai
+    if side is None:
+        return []
+    found = [_tokens(told, took), _steps(told, took, run)]
+    if took.state.provider == "local":
+        found += [*_memory(told, took), *_hours(told, took)]
+    return [*found, *_dollars(told, took), *_evaluation_tokens(told, took, run)]
+
+
+def _plan(run: Run) -> Plan | None:
+    path = run.path / "plan.json"
+    if not path.exists():
+        return None
     try:
-        plan = Plan.model_validate_json(run.plan_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
+        return Plan.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError):
+        return None
+
+
+def _took(run: Run) -> _Took:
+    states = sorted(run.checkpoints.glob("step-*/state.json")) if run.checkpoints.exists() else []
+    checkpoint = json.loads(states[-1].read_text(encoding="utf-8")) if states else {}
+    evaluation = None
+    if run.evaluation_path.exists():
+        evaluation = Evaluation.model_validate_json(run.evaluation_path.read_text(encoding="utf-8"))
     state = run.state()
-    if not state.metrics:
-        return []
-    used = spent(run)
-    figures = [_steps(plan, state), *_tokens(plan, run, state)]
-    if state.provider == "local" and plan.local is not None:
-        figures += _local(plan.local, state, used)
-    elif plan.openai is not None:
-        figures += _managed(plan.openai, used)
-    return figures
+    counted = state.metrics.get("trained_tokens") or billed_tokens(run.journal.read())
+    return _Took(state, checkpoint, evaluation, counted)
 
 
-def _steps(plan: Plan, state: RunState) -> Compared:
-    return Compared(
-        what="optimizer steps", planned=f"{plan.steps:,}", actual=f"{state.step:,}", met=plan.steps == state.step
-    )
-
-
-def _tokens(plan: Plan, run: Run, state: RunState) -> Iterator[Compared]:
-    """Tokens that the loss fell on here; at a service, those that it bills."""
-    if state.provider == "local":
-        own = plan.local.tokens if plan.local else None
-        what, planned, actual = (
-            "trained tokens",
-            own["train"].trained if own else None,
-            state.metrics.get("trained_tokens"),
+def _tokens(told: Plan, took: _Took) -> Compared:
+    """A service counts every token of the file, this machine those that the loss falls on; each times epochs."""
+    train = told.splits["train"]
+    local = took.state.provider == "local"
+    own = told.local.tokens["train"].trained if local and told.local and told.local.tokens else None
+    planned = (own or train.trained if local else train.tokens) * told.epochs
+    share = TOKENIZER_SHARE if local and own is None else 0.0
+    span, actual = (planned * (1 - share), planned * (1 + share)), took.trained_tokens
+    if actual is None:
+        return Compared("trained tokens", span, None, "tokens", None, "The run does not tell how many it trained on.")
+    why = ""
+    if not span[0] <= actual <= span[1]:
+        why = (
+            "Training ended before the last planned step."
+            if actual < span[0] and _ended_early(told, took)
+            else "The local tokenizer and chat template count otherwise than the managed model's vocabulary."
+            if local
+            else "The service counted otherwise than the plan."
         )
-    else:
-        what, planned, actual = "billed tokens", plan.splits["train"].tokens, trained_tokens(run.journal.read())
-    if planned is not None and actual is not None:
-        planned *= plan.epochs
-        yield Compared(what=what, planned=f"{planned:,}", actual=f"{actual:,}", met=planned == actual)
+    return Compared("trained tokens", span, actual, "tokens", not why, why)
 
 
-def _local(plan: Local, state: RunState, used: Spent) -> Iterator[Compared]:
-    if (hours := plan.pace.hours) is not None:
-        yield _between("hours of training", hours, used.hours, "{:.2f}")
-    else:
-        yield Compared(what="hours of training", planned="not known", actual=f"{used.hours:.2f}", met=None)
-    peak = state.metrics.get("memory_gb")
-    on_cpu = state.metrics.get("device") == "cpu"
-    told = plan.processor_memory if on_cpu else plan.memory
-    if peak is not None and told is not None:
-        low, high = 0.85 * told.total / 1e9, 1.15 * told.total / 1e9
-        yield _between("memory, GB", (low, high), float(peak), "{:.1f}")
-    if plan.usd is not None:
-        yield _between("dollars of this machine", plan.usd, used.usd.machine, "{:.2f}")
+def _steps(told: Plan, took: _Took, run: Run) -> Compared:
+    span, actual = (float(told.steps), float(told.steps)), took.state.step
+    if actual is None:
+        return Compared("steps", span, None, "steps", None, "No step was told.")
+    why = ""
+    if actual < told.steps:
+        stopped = took.checkpoint.get("stopped_early") or run.spec().local.early_stopping is not None
+        why = "Early stopping ended it." if stopped else f"The run is {took.state.state}."
+    elif actual > told.steps:
+        why = "The service or trainer chose other epochs or another batch size than planned."
+    return Compared("steps", span, actual, "steps", actual <= told.steps, why)
 
 
-def _managed(plan: Managed, used: Spent) -> Iterator[Compared]:
-    if plan.money.training is not None:
-        low = high = plan.money.training
-        yield _between("dollars of training", (0.99 * low, 1.01 * high), used.usd.training, "{:.2f}")
-    if plan.money.evaluation is not None:
-        yield _between(
-            "dollars of answers and judges", plan.money.evaluation, used.usd.answers + used.usd.judges, "{:.2f}"
+def _ended_early(told: Plan, took: _Took) -> bool:
+    return took.state.step is not None and took.state.step < told.steps
+
+
+def _memory(told: Plan, took: _Took) -> Iterator[Compared]:
+    """The peak against the plan for what it was trained on: a card's memory, or that of the process."""
+    actual, device = took.state.metrics.get("memory_gb"), took.state.metrics.get("device")
+    if told.local is None or told.local.memory is None:
+        return
+    plan = told.local.processor_memory if device == "cpu" else told.local.memory
+    planned = (plan or told.local.memory).total / 1e9
+    span = (planned * (1 - MEMORY_SHARE), planned * (1 + MEMORY_SHARE))
+    if actual is None:
+        yield Compared("memory", span, None, "GB", None, "No peak was measured.")
+        return
+    why = "" if actual <= span[1] else "Passes may be larger than planned for, and allocators keep blocks."
+    yield Compared("memory", span, actual, "GB", actual <= span[1], why)
+
+
+def _hours(told: Plan, took: _Took) -> Iterator[Compared]:
+    if told.local is None:
+        return
+    seconds = took.checkpoint.get("seconds")
+    actual = seconds / 3600 if seconds else None
+    span = told.local.pace.hours
+    if span is None:
+        if actual is not None:
+            yield Compared("training time", None, actual, "hours", None, f"Not planned: {told.local.pace.source}.")
+        return
+    met = None if actual is None else actual <= span[1]
+    why = "No training time was told." if actual is None else ""
+    if met is False:
+        why = f"Slower than planned from {'published figures' if told.local.pace.basis == 'published' else 'own runs'}."
+    yield Compared("training time", span, actual, "hours", met, why)
+
+
+def _dollars(told: Plan, took: _Took) -> Iterator[Compared]:
+    """Training at the plan's own price: of an hour here, of a token there; with the answers' dollars where they are told."""
+    if took.state.provider == "local":
+        local = told.local
+        if local is None or local.usd is None or local.pace.hours is None or not local.pace.hours[1]:
+            return
+        seconds = took.checkpoint.get("seconds")
+        hour = local.usd[1] / local.pace.hours[1]
+        actual = seconds / 3600 * hour if seconds else None
+        met = None if actual is None else actual <= local.usd[1]
+        yield Compared(
+            "training cost", local.usd, actual, "USD", met, "At the price of an hour that the plan was told."
         )
+        return
+    if told.openai is None or (money := told.openai.money).training is None:
+        return
+    planned = told.splits["train"].tokens * told.epochs
+    price = "At the plan's price of a token."
+    actual = money.training * took.trained_tokens / planned if took.trained_tokens and planned else None
+    met = None if actual is None else actual <= money.training * 1.01
+    yield Compared("training cost", (money.training, money.training), actual, "USD", met, price)
+    answered = took.evaluation.answered.values() if took.evaluation else []
+    paid = [usd for one in answered if (usd := one.usd) is not None]
+    if money.evaluation is not None and paid:
+        cost = sum(paid)
+        yield Compared("evaluation cost", money.evaluation, cost, "USD", cost <= money.evaluation[1], price)
 
 
-def _between(what: str, planned: tuple[float, float], actual: float, shape: str) -> Compared:
-    low, high = (shape.format(end) for end in planned)
-    told = low if low == high else f"{low} to {high}"
-    return Compared(what=what, planned=told, actual=shape.format(actual), met=planned[0] <= actual <= planned[1])
+def _evaluation_tokens(told: Plan, took: _Took, run: Run) -> Iterator[Compared]:
+    """Prompts of the test items, and from answers as short as the references to the limit, for candidates asked plainly."""
+    test, evaluation = told.splits.get("test"), took.evaluation
+    if test is None or evaluation is None:
+        return
+    plain = [one for name, one in evaluation.answered.items() if name in ("base", "tuned")]
+    if not plain:
+        return
+    prompts, limit = test.tokens - test.trained, run.spec().evaluation.max_completion_tokens
+    share = TOKENIZER_SHARE if took.state.provider == "local" else 0.01
+    low = len(plain) * prompts * (1 - share)
+    high = len(plain) * (prompts * (1 + share) + test.examples * limit)
+    actual = sum(one.prompt_tokens + one.completion_tokens for one in plain)
+    why = "" if low <= actual <= high else "A tokenizer or chat template adds or saves tokens in every prompt."
+    yield Compared("evaluation tokens", (low, high), actual, "tokens", not why, why)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from xml.etree import ElementTree
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,9 +10,10 @@ from rich.text import Text
 
 from ftbridge.comparison import Comparison
 from ftbridge.evaluation.verdict import Judged
+from ftbridge.report.exports import Cell, Markdown, csv_text, junit_text, markdown_table, markdown_text
 
 _STYLES = {"better": "green", "worse": "bold red", "not_worse": "cyan", "not_enough_data": "yellow"}
-_WIDTH = 31
+_WIDTH = 21
 _SHOWN = 5
 
 
@@ -41,13 +40,37 @@ def comparison_table(told: Comparison) -> RenderableType:
         *(Text(sentence(grader, judged), style=_STYLES[judged.verdict]) for grader, judged in told.verdicts.items()),
         *(Text(f"Note: {note}", style="yellow") for note in told.notes),
     ]
-    if told.changed:
-        parts += [Text(), Text(f"{len(told.changed)} items changed, the worst first:")]
-    for item in told.changed[:_SHOWN]:
-        parts.append(Text(f"  line {item.line}  {_short(item.prompt)}", style="dim"))
-        parts.append(Text(f"    first   {_short(item.first)}"))
-        parts.append(Text(f"    second  {_short(item.second)}"))
-    return Group(*parts)
+    items = [(item.line, item.prompt, [("first", item.first), ("second", item.second)]) for item in told.changed]
+    worse = sum(sum(second - first for first, second in item.scores.values()) < 0 for item in told.changed)
+    return Group(*parts, *changed_items(items, worse))
+
+
+def changed_items(items: Sequence[tuple[int, str, Sequence[tuple[str, str]]]], worse: int) -> list[RenderableType]:
+    """A handful of items that changed (line, prompt, answers by name), the worst first, and how many more there are.
+
+    `worse` of them lost against the first.
+    """
+    if not items:
+        return []
+    parts: list[RenderableType] = [
+        Text(),
+        Text(
+            f"{len(items)} items changed, {worse} for the worse; those first:"
+            if worse
+            else f"{len(items)} items changed, none for the worse:"
+        ),
+    ]
+    for line, prompt, answers in items[:_SHOWN]:
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True, max_width=28, overflow="ellipsis")
+        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        grid.add_row(Text(f"  line {line}", style="dim"), Text(_short(prompt), style="dim"))
+        for name, answer in answers:
+            grid.add_row(Text(f"    {name}"), Text(_short(answer) or "(no answer)"))
+        parts.append(grid)
+    if rest := len(items) - _SHOWN:
+        parts += [Text(f"  and {rest} more", style="dim")] if rest > 0 else []
+    return parts
 
 
 def sentence(grader: str, judged: Judged, *, candidate: str = "the second", baseline: str = "") -> str:
@@ -76,47 +99,41 @@ def sentence(grader: str, judged: Judged, *, candidate: str = "the second", base
 
 def as_csv(told: Comparison) -> str:
     """One line for each grader."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["grader", "first", "second", "difference", "low", "high", "p_adjusted", "verdict", "n"])
-    for grader, judged in told.verdicts.items():
-        means = [side.scores[grader].mean for side in (told.first, told.second)]
-        row = [grader, *means, judged.difference, *judged.ci95, judged.p_adjusted, judged.verdict, judged.n]
-        writer.writerow(row)
-    return out.getvalue()
+    heads = ["grader", "first", "second", "difference", "low", "high", "p_adjusted", "verdict", "n"]
+    rows: list[list[Cell]] = [
+        [
+            grader,
+            *(side.scores[grader].mean for side in (told.first, told.second)),
+            *(judged.difference, *judged.ci95, judged.p_adjusted, judged.verdict, judged.n),
+        ]
+        for grader, judged in told.verdicts.items()
+    ]
+    return csv_text(heads, rows)
 
 
 def as_junit(told: Comparison) -> str:
     """One test case for each grader: it fails when a margin is not met, or when the second is worse."""
-    failed = [judged for judged in told.verdicts.values() if _fails(judged)]
-    suite = ElementTree.Element(
-        "testsuite",
-        name=f"{told.second.run} against {told.first.run}",
-        tests=str(len(told.verdicts)),
-        failures=str(len(failed)),
-    )
-    for grader, judged in told.verdicts.items():
-        case = ElementTree.SubElement(suite, "testcase", classname="ftbridge.comparison", name=grader)
-        if _fails(judged):
-            ElementTree.SubElement(case, "failure", message=sentence(grader, judged))
-    return ElementTree.tostring(suite, encoding="unicode") + "\n"
+    cases = [(grader, sentence(grader, judged) if fails(judged) else None) for grader, judged in told.verdicts.items()]
+    return junit_text(f"{told.second.run} against {told.first.run}", "ftbridge.comparison", cases)
 
 
 def as_markdown(told: Comparison) -> str:
-    """A table for a pull request."""
-    rows = ["| grader | first | second | difference | verdict |", "|---|---|---|---|---|"]
+    """A table for a pull request; the better mean in bold."""
+    rows = []
     for grader, judged in told.verdicts.items():
-        first, second = (f"{100 * side.scores[grader].mean:.1f} %" for side in (told.first, told.second))
+        means = [side.scores[grader].mean for side in (told.first, told.second)]
+        cells = [Markdown(f"**{100 * mean:.1f} %**" if mean == max(means) else f"{100 * mean:.1f} %") for mean in means]
         low, high = (100 * end for end in judged.ci95)
-        difference = f"{100 * judged.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
-        rows.append(f"| {grader} | {first} | {second} | {difference} | {judged.verdict.replace('_', ' ')} |")
-    notes = [f"- {note}" for note in told.notes]
-    sides = [f"`{side.run}` ({side.provider})" for side in (told.second, told.first)]
-    head = f"{sides[0]} against {sides[1]}, {told.items} items"
-    return "\n".join([head, "", *rows, "", *notes]).rstrip() + "\n"
+        difference = f"{100 * judged.difference:+.1f} ({low:+.1f} to {high:+.1f})"
+        rows.append([grader, *cells, difference, judged.verdict.replace("_", " ")])
+    table = markdown_table(["grader", "first", "second", "difference", "verdict"], rows)
+    notes = "".join(f"- {markdown_text(note)}\n" for note in told.notes)
+    first, second = (f"{markdown_text(side.run)} ({side.provider})" for side in (told.first, told.second))
+    return f"{second} against {first}, {told.items} items\n\n{table}" + (f"\n{notes}" if notes else "")
 
 
-def _fails(judged: Judged) -> bool:
+def fails(judged: Judged) -> bool:
+    """Whether CI should stop: the asked margin is not met, or, where none was asked, the candidate is worse."""
     return judged.margin_met is False or (judged.margin_met is None and judged.verdict == "worse")
 
 
@@ -141,4 +158,4 @@ def _bar(judged: Judged, reach: float) -> Text:
 
 def _short(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= 100 else line[:99] + "…"
+    return line if len(line) <= 200 else line[:199] + "…"

@@ -21,6 +21,8 @@ from rich.text import Text
 from ftbridge.evaluation.evaluate import Difference, Evaluation, Score
 from ftbridge.evaluation.retention.judge import Kept, Retention
 from ftbridge.lowering import FieldReport, Lowering
+from ftbridge.planning.actual import Compared
+from ftbridge.report.amounts import amount, dollars, planned
 
 _STATES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "paused": "yellow", "pausing": "yellow"}
 _OUTCOMES = {"exact": "green", "translated": "cyan", "approximated": "yellow", "refused": "bold red", "unused": "dim"}
@@ -62,8 +64,13 @@ class RunLike(Protocol):
 
 
 def evaluation_table(evaluation: Evaluation) -> RenderableType:
-    """Candidates by graders, base first and tuned last, each with its 95 % interval; below, what tuning changed."""
-    names = sorted(evaluation.candidates, key=lambda name: (name == "tuned", name != "base"))
+    """Candidates by graders with 95 % intervals, the best in bold; below, how they differ.
+
+    A run's stand base first and tuned last, others as they were asked for.
+    """
+    names = list(evaluation.candidates)
+    if "tuned" in names:
+        names.sort(key=lambda name: (name == "tuned", name != "base"))
     graders = evaluation.graders
     if not names:
         return retention_table(evaluation.retention) if evaluation.retention else Text()
@@ -103,7 +110,7 @@ def retention_table(told: Retention) -> RenderableType:
         table.add_column(Text(f"{kind} ({told.candidates[told.baseline][kind].n})"), justify="right")
     for name, by in told.candidates.items():
         cells = [f"{100 * by[kind].mean:.0f} %" for kind in (*told.kinds, "all")]
-        table.add_row(_name(name), *cells)
+        table.add_row(Text(name), *cells)
     said = [
         Text(retention_sentence(name, kept, told), style=_KEPT[kept.verdict][0]) for name, kept in told.verdicts.items()
     ]
@@ -133,13 +140,39 @@ def power(evaluation: Evaluation) -> Text:
 def answered_table(evaluation: Evaluation) -> Table:
     """What answering took: tokens, the middle and the slow answers."""
     table = _table()
-    for heading in ("candidate", "prompt tokens", "answer tokens", "p50", "p95", "failed"):
+    costs = {name: usd for name, told in evaluation.answered.items() if (usd := told.usd) is not None}
+    columns = [
+        "candidate",
+        "prompt tokens",
+        "answer tokens",
+        "p50",
+        "p95",
+        *(["cost"] if costs else []),
+        "cut off",
+        "failed",
+    ]
+    for heading in columns:
         table.add_column(heading, justify="left" if heading == "candidate" else "right", overflow="fold")
     for name, told in evaluation.answered.items():
         times = [f"{seconds:.2f} s" if seconds is not None else "" for seconds in (told.p50_seconds, told.p95_seconds)]
+        cost = [dollars(costs[name]) if name in costs else ""] if costs else []
         failed = Text(str(told.failed), style="red") if told.failed else Text("")
-        table.add_row(_name(name), f"{told.prompt_tokens:,}", f"{told.completion_tokens:,}", *times, failed)
+        cut = Text(str(told.cut_off), style="yellow") if told.cut_off else Text("")
+        table.add_row(Text(name), f"{told.prompt_tokens:,}", f"{told.completion_tokens:,}", *times, *cost, cut, failed)
     return table
+
+
+def compared_table(told: Sequence[Compared]) -> list[RenderableType]:
+    """Plan against actual, one line a figure, and below why those that came otherwise did; nothing without a plan."""
+    if not told:
+        return []
+    table = _table()
+    for heading in ("plan against actual", "planned", "actual", ""):
+        table.add_column(heading, justify="right" if heading in ("planned", "actual") else "left", overflow="fold")
+    for one in told:
+        words = {True: Text("as planned", style="green"), False: Text("not as planned", style="yellow"), None: Text()}
+        table.add_row(one.what, planned(one), amount(one.actual, one.unit), words[one.met])
+    return [Text(), table, *(Text(f"{one.what}: {one.why}", style="dim") for one in told if one.why)]
 
 
 def _one_grader(evaluation: Evaluation, names: Sequence[str], grader: str) -> Table:
@@ -149,7 +182,8 @@ def _one_grader(evaluation: Evaluation, names: Sequence[str], grader: str) -> Ta
     table.add_column(_Scale(), width=_STRIP_WIDTH, no_wrap=True)
     for name in names:
         score = evaluation.candidates[name][grader]
-        table.add_row(_name(name), _score(score), _Strip(score), style="bold" if name == "tuned" else "")
+        best = score.mean == max(by[grader].mean for by in evaluation.candidates.values())
+        table.add_row(Text(name), _score(score, best=best), _Strip(score), style="bold" if best else "")
     return table
 
 
@@ -171,16 +205,23 @@ class _ManyGraders:
             for grader in shown:
                 table.add_column(Text(grader), width=cell, overflow="fold")
             for name in self.names:
-                cells = [_score(self.evaluation.candidates[name][grader]) for grader in shown]
-                table.add_row(_name(name), *cells, style="bold" if name == "tuned" else "")
+                cells = [self._cell(name, grader) for grader in shown]
+                table.add_row(Text(name), *cells)
             if start:
                 yield Text()
             yield table
 
+    def _cell(self, name: str, grader: str) -> Text:
+        scores = self.evaluation.candidates
+        return _score(
+            scores[name][grader], best=scores[name][grader].mean == max(by[grader].mean for by in scores.values())
+        )
 
-def _score(score: Score) -> Text:
+
+def _score(score: Score, *, best: bool = False) -> Text:
     low, high = (f"{100 * end:.1f}" for end in score.ci95)
-    return Text.assemble(f"{100 * score.mean:5.1f} %  ", (f"[{low}, {high}]", "dim"), no_wrap=True)
+    interval = (f"[{low}, {high}]", "not bold dim")
+    return Text.assemble((f"{100 * score.mean:5.1f} %", "bold" if best else ""), "  ", interval, no_wrap=True)
 
 
 def _sentence(first: str, second: str, grader: str, found: Difference) -> Text:
@@ -375,7 +416,3 @@ def _shown(value: Any) -> str:
 
 def _table() -> Table:
     return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
-
-
-def _name(candidate: str) -> Text:
-    return Text(candidate, style="bold" if candidate == "tuned" else "")

@@ -1,7 +1,7 @@
 """One self-contained HTML page about runs: nothing is loaded from anywhere, whatever answers hold is text.
 
     runs ─▶ contents ─▶ page ─▶ one file
-              │           ├── scores, curves, answers, reproduce
+              │           ├── scores, measures, curves, answers, reproduce
               └── reads   └── style.css, script.js, by their hashes the only ones a browser will use
 
 Rendered with the standard library: `element` escapes everything that is not markup already, so no template can forget to.
@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ftbridge.errors import UsageError
 from ftbridge.files import write_text
-from ftbridge.report.html.contents import contents_of
+from ftbridge.report.html.contents import Contents, contents_of
 from ftbridge.report.html.page import page
 from ftbridge.runs.run import Run
 
@@ -22,10 +23,21 @@ def write_report(runs: Sequence[Run], out: Path | None = None) -> Path:
     """Write a page about one run or several, and return its path.
 
     `out` defaults to `report.html` in the run's folder; for several, in the first's, to a name that tells the others. Raises
-    `UsageError` for no run or one twice, and `DiskFull`.
+    `UsageError` for no run, one twice or a path that cannot be written, and `DiskFull`.
     """
-    text = page(contents_of(runs))
+    contents = contents_of(runs)
     others = "".join(f"-{run.id}" for run in runs[1:])
-    path = out or runs[0].path / f"report{others}.html"
-    write_text(path, text.encode("utf-8", "replace").decode())  # answers may hold half a surrogate pair, files cannot
+    return write_page(contents, out or runs[0].path / f"report{others}.html")
+
+
+def write_page(contents: Contents, path: Path, command: str = "") -> Path:
+    """Write a page that is gathered already; `command` is what makes it again. Raises as `write_report` does."""
+    text = page(contents, command=command)
+    text = text.encode("utf-8", "replace").decode()  # answers may hold half a surrogate pair, files cannot
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder.", hint="Name a file, such as report.html.")
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}.", hint="Name another with --out.") from None
     return path

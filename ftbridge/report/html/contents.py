@@ -7,18 +7,16 @@ from dataclasses import dataclass
 
 from ftbridge.errors import UsageError
 from ftbridge.evaluation.answering import Prediction, read_predictions
-from ftbridge.evaluation.classification import Classification, classify
 from ftbridge.evaluation.evaluate import Answered, Evaluation, Score, answered_of, results, score_of
 from ftbridge.evaluation.grades import Grades, read_grades
 from ftbridge.evaluation.items import Item, load_items
-from ftbridge.evaluation.retention.judge import Retention
 from ftbridge.evaluation.verdict import Judged, judge_pairs
 from ftbridge.grader_schema import Grader
 from ftbridge.graders import score
 from ftbridge.planning.actual import Compared, compared
-from ftbridge.report.html.sources import Curve, Source, curve_of, source_of
+from ftbridge.report.html.sources import Curve, Source, curve_of, read_evaluation, source_of
 from ftbridge.runs.run import Run
-from ftbridge.spending import Spent, spent
+from ftbridge.spending import spent
 
 
 @dataclass(frozen=True)
@@ -43,17 +41,28 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """One candidate of one run. `seconds` is how long it took over all its answers, when one driver saw it through."""
+    """One candidate. `answered` is what its answers took, `usd` what they cost where somebody told."""
 
     label: str
     run: str
     candidate: str
     model: str
     scores: Mapping[str, Score]
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float | None
     answered: Answered
+    usd: float | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the judge measured beside the graders, the plan beside what came, and what was spent.
+
+    `label` is the run's; it is empty where there is one.
+    """
+
+    label: str
+    evaluation: Evaluation | None
+    compared: tuple[Compared, ...]
+    spent: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,11 +76,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Contents:
-    """A page. `pairs` begins with the one that the page is about; `rows` are the items that every column answered.
-
-    `kept`, `planned` and `spent` are by run: what was not forgotten, the plan against what happened, and what it took.
-    `labelled` is by column, where the expected answers are labels.
-    """
+    """A page. `pairs` begins with the one that the page is about; `rows` are the items that every column answered."""
 
     title: str
     graders: tuple[str, ...]
@@ -80,11 +85,8 @@ class Contents:
     rows: tuple[Row, ...]
     curves: tuple[Curve, ...]
     sources: tuple[Source, ...]
+    measured: tuple[Measured, ...]
     notes: tuple[str, ...]
-    kept: tuple[tuple[str, Retention], ...] = ()
-    labelled: tuple[tuple[str, Classification], ...] = ()
-    planned: tuple[tuple[str, Sequence[Compared]], ...] = ()
-    spent: tuple[tuple[str, Spent], ...] = ()
 
 
 def contents_of(runs: Sequence[Run]) -> Contents:
@@ -93,8 +95,10 @@ def contents_of(runs: Sequence[Run]) -> Contents:
     Scores are by the graders of the first run, over the items that all of them were tested on. A run that has no answers yet is
     shown without. Raises `UsageError` for no run, or the same one twice.
     """
-    if len({run.id for run in runs}) < len(runs) or not runs:
-        raise UsageError("a report is about one run, or several different ones.")
+    if not runs:
+        raise UsageError("a report is about one run, or several different ones; none was named.")
+    if twice := {run.id for run in runs if sum(run.id == other.id for other in runs) > 1}:
+        raise UsageError(f"a report is about different runs; named twice: {', '.join(sorted(twice))}.")
     sources = [source_of(run) for run in runs]
     labels = _labels(sources)
     notes = [f"{name}: {note}" for name, run in zip(labels, runs, strict=True) for note in _kept_notes(run)]
@@ -117,15 +121,47 @@ def contents_of(runs: Sequence[Run]) -> Contents:
         ),
         curves=tuple(curve for name, run in zip(labels, runs, strict=True) if (curve := curve_of(name, run)).train),
         sources=tuple(sources),
-        kept=tuple(
-            (name, told.retention)
+        measured=tuple(
+            Measured(name if len(runs) > 1 else "", read_evaluation(run), tuple(compared(run)), spent(run).told())
             for name, run in zip(labels, runs, strict=True)
-            if (told := _evaluation(run)) is not None and told.retention is not None
         ),
-        labelled=tuple(classify(items, everybody).items()) if items and everybody else (),
-        planned=tuple((name, figures) for name, run in zip(labels, runs, strict=True) if (figures := compared(run))),
-        spent=tuple((name, spent(run)) for name, run in zip(labels, runs, strict=True)),
         notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def contents_of_answers(
+    title: str,
+    items: Sequence[Item],
+    predictions: Mapping[str, Sequence[Prediction]],
+    graders: Sequence[Grader],
+    evaluation: Evaluation,
+    kept: Grades,
+) -> Contents:
+    """Gather a page about an evaluation outside a run: candidates as columns, the first the baseline, no curves or sources."""
+    graded = _graded(items, predictions, graders, kept)
+    columns = [
+        Column(
+            label=name,
+            run="",
+            candidate=name,
+            model=evaluation.answered[name].model or "",
+            scores=evaluation.candidates[name],
+            answered=evaluation.answered[name],
+            usd=evaluation.answered[name].usd,
+        )
+        for name in predictions
+    ]
+    first, *others = list(predictions)
+    return Contents(
+        title=title,
+        graders=tuple(_names(graders)),
+        columns=tuple(columns),
+        pairs=tuple(Pair(name, first, evaluation.verdicts[f"{name}-{first}"]) for name in others),
+        rows=tuple(_row(item, [graded[name][place] for name in graded]) for place, item in enumerate(items)),
+        curves=(),
+        sources=(),
+        measured=(Measured("", evaluation, ()),),
+        notes=tuple(dict.fromkeys(evaluation.notes)),
     )
 
 
@@ -161,16 +197,18 @@ def _answered(
     for run, name, known in zip(runs, labels, keys, strict=True):
         for candidate in _candidates(run):
             told = {answer.key: answer for answer in read_predictions(run.predictions(candidate))}
-            if shared and all(known[item.content] in told for item in shared):
-                label = _column_label(candidate, name, len(runs) > 1)
+            label = _column_label(candidate, name, len(runs) > 1)
+            there = sum(known[item.content] in told for item in shared)
+            if there < len(shared):
+                notes.append(f"{label} has answered {there} of {len(shared)} items, so it is not shown.")
+            elif shared:
                 everybody[label] = [told[known[item.content]].model_copy(update={"key": item.key}) for item in shared]
     return shared, everybody
 
 
 def _candidates(run: Run) -> list[str]:
-    """Who answered, base first and tuned last; a zero_shot that is base under another name is left out."""
-    asked = run.spec().evaluation
-    named = ["base", *(name for name in asked.baselines if name != "zero_shot" or asked.system is not None), "tuned"]
+    """Who answered, base first and tuned last; zero_shot, which is base under another name, is left out."""
+    named = ["base", *(name for name in run.spec().evaluation.baselines if name != "zero_shot"), "tuned"]
     return [name for name in named if run.predictions(name).exists()]
 
 
@@ -207,6 +245,7 @@ def _columns(
     clusters: Sequence[str],
 ) -> list[Column]:
     columns = []
+    evaluations = {run.id: read_evaluation(run) for run in runs}
     for run, source, name in zip(runs, sources, labels, strict=True):
         tuned = str(source.state.tuned["id"]) if source.state.tuned else ""
         for candidate in _candidates(run):
@@ -219,40 +258,17 @@ def _columns(
                         candidate=candidate,
                         model=tuned if candidate == "tuned" else source.base,
                         scores={grader: score_of(values, clusters) for grader, values in scored[label].items()},
-                        prompt_tokens=sum(answer.prompt_tokens for answer in everybody[label]),
-                        completion_tokens=sum(answer.completion_tokens for answer in everybody[label]),
-                        seconds=_seconds(run, candidate),
-                        answered=_answered_of(run, candidate, everybody[label]),
+                        answered=answered_of(everybody[label]),
+                        usd=_usd(evaluations[run.id], candidate),
                     )
                 )
     return columns
 
 
-def _answered_of(run: Run, candidate: str, answers: Sequence[Prediction]) -> Answered:
-    """Tokens and latencies, and the dollars that the run's own evaluation reckoned."""
-    told, own = answered_of(answers), _evaluation(run)
-    known = own.answered.get(candidate) if own is not None else None
-    return told if known is None else told.model_copy(update={"usd": known.usd})
-
-
-def _evaluation(run: Run) -> Evaluation | None:
-    """What the judge found; None before that, and for a file that cannot be read."""
-    try:
-        return Evaluation.model_validate_json(run.evaluation_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _seconds(run: Run, candidate: str) -> float | None:
-    """From the start of answering to its end, when that happened in one go."""
-    times = [
-        (event.type, event.time)
-        for event in run.journal.read()
-        if event.type in ("evaluating", "evaluated") and event.data["candidate"] == candidate
-    ]
-    if [kind for kind, _ in times] != ["evaluating", "evaluated"] or times[1][1] <= times[0][1]:
-        return None
-    return times[1][1] - times[0][1]
+def _usd(evaluation: Evaluation | None, candidate: str) -> float | None:
+    """Dollars of all a candidate's answers, as the judge wrote them down."""
+    told = evaluation.answered.get(candidate) if evaluation else None
+    return told.usd if told is not None else None
 
 
 def _pairs(
@@ -290,6 +306,7 @@ def _row(item: Item, answers: Sequence[Answer]) -> Row:
 
 def _kept_notes(run: Run) -> list[str]:
     """What the judge noted, and how the run stands if it is not done."""
-    state, told = run.state(), _evaluation(run)
+    state = run.state()
     notes = [] if state.state == "succeeded" else [f"the run is {state.state} ({state.stage})."]
-    return [*notes, *(told.notes if told is not None else [])]
+    evaluation = read_evaluation(run)
+    return notes + (evaluation.notes if evaluation else [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _VOID = frozenset({"meta", "input"})
 
@@ -22,6 +22,22 @@ def element(tag: str, /, *children: Child, **attributes: str | float | bool | No
     told = "".join(_attribute(name, value) for name, value in attributes.items())
     inner = joined(children)
     return Html(f"<{tag}{told}>" if tag in _VOID and not inner else f"<{tag}{told}>{inner}</{tag}>")
+
+
+def table(
+    words: Sequence[str],
+    numbers: Sequence[str],
+    rows: Sequence[Sequence[Html]],
+    rest: Sequence[str] = (),
+    *,
+    kind: str | None = None,
+) -> Html:
+    """A table that scrolls where it is too wide: headings of words, of numbers (set to the right), of more words."""
+    heads = [(words, None), (numbers, "number"), (rest, None)]
+    head = [element("th", text, scope="col", class_=style) for texts, style in heads for text in texts]
+    body = element("tbody", [element("tr", list(row)) for row in rows])
+    made = element("table", element("thead", element("tr", head)), body, class_=kind)
+    return element("div", made, class_="wide", tabindex="0", role="region", aria_label=", ".join(filter(None, words)))
 
 
 def joined(child: Child) -> Html:

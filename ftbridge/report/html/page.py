@@ -12,13 +12,13 @@ from ftbridge.report.html.answers import answers
 from ftbridge.report.html.contents import Contents
 from ftbridge.report.html.curves import loss_curves
 from ftbridge.report.html.element import Html, element
-from ftbridge.report.html.more import labels, planned, retention
-from ftbridge.report.html.reproduce import data, lowering, reproduce
+from ftbridge.report.html.measures import classification, perplexity, plan_against_actual, retention
+from ftbridge.report.html.reproduce import countdown, data, lowering, reproduce
 from ftbridge.report.html.scores import headline, scores, usage
 
 
-def page(contents: Contents, *, now: float | None = None) -> str:
-    """The whole document as text. `now` is the time in its foot, in seconds since 1970."""
+def page(contents: Contents, *, now: float | None = None, command: str = "") -> str:
+    """The whole document as text. `now` is the time in its foot, in seconds since 1970; `command` what makes it again."""
     style, script = _packaged("style.css"), _packaged("script.js")
     moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
     runs = " ".join(source.run for source in contents.sources)
@@ -38,20 +38,21 @@ def page(contents: Contents, *, now: float | None = None) -> str:
             element("h1", contents.title),
             element("p", " · ".join(source.run for source in contents.sources), class_="quiet"),
             headline(contents),
+            countdown(contents.sources, now),
         ),
         element(
             "main",
             _notes(contents),
             scores(contents),
-            retention(contents),
             loss_curves(contents.curves),
+            classification(contents),
+            retention(contents),
+            perplexity(contents),
             usage(contents),
-            planned(contents),
-            labels(contents),
+            plan_against_actual(contents),
             answers(contents),
-            data(contents.sources),
-            lowering(contents.sources),
-            reproduce(contents.sources, f"ftbridge report {runs}"),
+            [data(contents.sources), lowering(contents.sources)] if contents.sources else None,
+            reproduce(contents.sources, command or f"ftbridge report {runs}"),
         ),
         element("footer", f"ftbridge {__version__}, {moment}"),
         element("script", script),

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import datetime
 import shlex
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ftbridge.providers.openai import calendar
 from ftbridge.report.html.element import Html, element
 from ftbridge.report.html.sources import Source
+
+
+def countdown(sources: Sequence[Source], now: float | None = None) -> Html | None:
+    """The day each run's tuned model stops, and in how many days, where OpenAI has named one. `now` is seconds since 1970."""
+    today = datetime.datetime.fromtimestamp(time.time() if now is None else now, datetime.timezone.utc).date()
+    told = []
+    for source in sources:
+        if source.state.provider != "openai" or source.spec.openai.target != "openai":
+            continue
+        model = str(source.state.tuned["id"]) if source.state.tuned else source.base
+        stops = calendar.shutdown(model) or calendar.shutdown(source.base)
+        if stops is not None:
+            left = (stops - today).days
+            when = f"stops in {left} days" if left > 1 else "stops tomorrow" if left == 1 else "stops today"
+            if left < 0:
+                when = f"stopped {-left} days ago"
+            told.append(f"{model} {when}, on {stops}, with its base model.")
+    return element("p", " ".join(told), class_="countdown") if told else None
 
 
 def data(sources: Sequence[Source]) -> Html:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from ftbridge.evaluation.evaluate import Score
 from ftbridge.evaluation.verdict import Judged
+from ftbridge.report.amounts import dollars
 from ftbridge.report.comparison import sentence
 from ftbridge.report.html.contents import Column, Contents, Pair
-from ftbridge.report.html.element import Html, element
+from ftbridge.report.html.element import Html, element, table
 
 _SIGNS = {"better": "▲", "worse": "▼", "not_worse": "≈", "not_enough_data": "?"}
 _BAR = 240
@@ -44,45 +45,39 @@ def scores(contents: Contents) -> Html:
 
 
 def usage(contents: Contents) -> Html | None:
-    """Tokens, time and money of answering."""
+    """What answering cost and how long one answer took, by candidate."""
     if not contents.columns:
         return None
-    heads = (
-        ("candidate", "model"),
-        ("prompt tokens", "answer tokens", "time", "tokens a second", "p50", "p95", "dollars"),
-    )
-    rows = [element("tr", list(_usage_cells(column))) for column in contents.columns]
-    table = element("table", element("thead", _heads(*heads)), element("tbody", rows))
-    lines = [element("p", f"{name}: {told.told()} in all.", class_="quiet") for name, told in contents.spent]
-    about = "p50 and p95: seconds until an answer was there, for answers that came in a batch those of the batch."
+    priced = any(column.usd is not None for column in contents.columns)
+    costs = ["cost", "an answer"] if priced else []
+    numbers = ["prompt tokens", "answer tokens", "p50", "p95", *costs, "cut off", "failed"]
+    rows = [list(_usage_cells(column, len(contents.rows), priced=priced)) for column in contents.columns]
+    about = "p50 and p95: half of the answers, and 19 in 20, took no longer; of a batch, each answer is told the batch's time."
     return element(
         "section",
-        element("h2", "What answering took"),
-        element("div", table, class_="wide"),
+        element("h2", "Cost and latency" if priced else "Latency and tokens"),
         element("p", about, class_="quiet"),
-        lines,
+        table(["candidate", "model"], numbers, rows),
+        id="usage",
     )
 
 
-def _usage_cells(column: Column) -> Iterator[Html]:
+def _usage_cells(column: Column, items: int, *, priced: bool) -> Iterator[Html]:
+    told, usd = column.answered, column.usd
     yield element("th", column.label, scope="row")
     yield element("td", column.model, class_="name")
-    yield element("td", f"{column.prompt_tokens:,}", class_="number")
-    yield element("td", f"{column.completion_tokens:,}", class_="number")
-    seconds = column.seconds
-    yield element("td", f"{seconds:,.1f} s" if seconds else "not known", class_="number")
-    yield element("td", f"{column.completion_tokens / seconds:,.0f}" if seconds else "", class_="number")
-    for told in (column.answered.p50_seconds, column.answered.p95_seconds):
-        yield element("td", f"{told:.2f} s" if told is not None else "", class_="number")
-    usd = column.answered.usd
-    yield element("td", f"${usd:.4f}" if usd is not None else "", class_="number")
-
-
-def _heads(words: Sequence[str], numbers: Sequence[str], rest: Sequence[str] = ()) -> Html:
-    plain = [element("th", text) for text in words]
-    return element(
-        "tr", plain, [element("th", text, class_="number") for text in numbers], [element("th", text) for text in rest]
-    )
+    figures = [
+        f"{told.prompt_tokens:,}",
+        f"{told.completion_tokens:,}",
+        *(f"{seconds:.2f} s" if seconds is not None else "–" for seconds in (told.p50_seconds, told.p95_seconds)),
+    ]
+    if priced:
+        figures += [
+            dollars(cost) if cost is not None else "–" for cost in (usd, usd / items if usd is not None else None)
+        ]
+    yield from (element("td", figure, class_="number") for figure in figures)
+    for count in (told.cut_off, told.failed):
+        yield element("td", f"{count:,}", class_="number unsure" if count else "number")
 
 
 def _verdict(pair: Pair, grader: str, judged: Judged, kind: str) -> Html:
@@ -97,17 +92,16 @@ def _grader(contents: Contents, grader: str) -> Html:
     for column in contents.columns:
         score = column.scores[grader]
         low, high = (f"{100 * end:.1f}" for end in score.ci95)
+        style = " best" if score.mean == best else ""
         rows.append(
-            element(
-                "tr",
-                element("th", column.label, scope="row"),
-                element("td", f"{100 * score.mean:.1f} %", class_="number best" if score.mean == best else "number"),
+            [
+                element("th", column.label, scope="row", class_=style.strip() or None),
+                element("td", f"{100 * score.mean:.1f} %", class_=f"number{style}"),
                 element("td", f"{low} to {high}", class_="number quiet"),
                 element("td", _bar(score), class_="bar"),
-            )
+            ]
         )
-    head = element("thead", _heads(["candidate"], [grader, "95 % interval"], ["0 to 100 %"]))
-    return element("div", element("table", head, element("tbody", rows)), class_="wide")
+    return table(["candidate"], [grader, "95 % interval"], rows, ["0 to 100 %"])
 
 
 def _bar(score: Score) -> Html:

@@ -1,0 +1,76 @@
+"""Printing an evaluation, in whatever shape was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console, Group, RenderableType
+
+from ftbridge.errors import UsageError
+from ftbridge.evaluation.answering import Prediction
+from ftbridge.evaluation.evaluate import Evaluation
+from ftbridge.evaluation.grades import Grades
+from ftbridge.evaluation.items import Item
+from ftbridge.report.exports import Shape
+from ftbridge.spec import JobSpec
+
+if TYPE_CHECKING:
+    from ftbridge.report.html.contents import Contents
+
+
+class Heard:
+    """Keeps the items and answers that an evaluation tells of."""
+
+    def __call__(self, items: Sequence[Item], predictions: Mapping[str, Sequence[Prediction]], kept: Grades) -> None:
+        self.items, self.predictions, self.kept = items, predictions, kept
+
+    def contents(self, spec: JobSpec, told: Evaluation) -> Contents:
+        """Items and answers side by side."""
+        from ftbridge.report.html.contents import contents_of_answers
+
+        return contents_of_answers(spec.name, self.items, self.predictions, spec.evaluation.graders, told, self.kept)
+
+
+def evaluated(told: Evaluation, contents: Contents) -> RenderableType:
+    """What the items can show, scores, what answering took, and the items that changed."""
+    from ftbridge.report.changes import changed
+    from ftbridge.report.console import answered_table, evaluation_table, power
+
+    head = [power(told)] if told.verdicts else []
+    return Group(*head, evaluation_table(told), "", answered_table(told), *changed(contents))
+
+
+def write(told: Evaluation, shape: Shape, out: Path | None, *, text: Callable[[], RenderableType], title: str) -> None:
+    """Print an evaluation, or write it to `out`. Raises `UsageError` for a path that cannot be written."""
+    if shape == "text" and out is None:
+        Console(highlight=False).print(text())
+        return
+    from ftbridge import files
+    from ftbridge.report import evaluation
+
+    match shape:
+        case "text":
+            console = Console(highlight=False, width=100, color_system=None)
+            with console.capture() as captured:
+                console.print(text())
+            said = captured.get()
+        case "csv":
+            said = evaluation.as_csv(told)
+        case "junit":
+            said = evaluation.as_junit(told)
+        case "markdown":
+            said = evaluation.as_markdown(told, title)
+        case _:
+            said = told.model_dump_json(indent=2) + "\n"
+    if out is None:
+        click.echo(said, nl=False)
+        return
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder.", hint="Name a file.")
+    try:
+        files.write_text(out, said)
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror or error}.", hint="Name another with --out.") from None

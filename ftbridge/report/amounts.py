@@ -1,0 +1,35 @@
+"""Amounts in words: seconds, dollars, bytes, counts."""
+
+from __future__ import annotations
+
+from ftbridge.planning.actual import Compared
+
+
+def amount(value: float | None, unit: str) -> str:
+    """One figure with its unit; hours below two are minutes, below two minutes seconds."""
+    if value is None:
+        return "not known"
+    match unit:
+        case "USD":
+            return dollars(value)
+        case "hours":
+            if value < 1 / 30:
+                return f"{value * 3600:.0f} s"
+            return f"{value * 60:.0f} min" if value < 2 else f"{value:.1f} h"
+        case "GB":
+            return f"{value:.1f} GB"
+        case _:
+            return f"{value:,.0f}"
+
+
+def planned(one: Compared) -> str:
+    """What was planned, from low to high where they differ."""
+    if one.planned is None:
+        return "not planned"
+    low, high = (amount(end, one.unit) for end in one.planned)
+    return low if low == high else f"{low} to {high}"
+
+
+def dollars(value: float) -> str:
+    """Cents, or four digits where it is less than one; what cost nothing is $0."""
+    return "$0" if value == 0 else f"${value:,.2f}" if value >= 1 else f"${value:.4f}"

@@ -1,0 +1,65 @@
+"""Tables for other programs: CSV, Markdown, JUnit. Each escapes what its readers would take for more than text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from typing import Literal
+from xml.etree import ElementTree
+
+Shape = Literal["text", "csv", "junit", "markdown", "json"]
+SHAPES: tuple[Shape, ...] = ("text", "csv", "junit", "markdown", "json")
+
+Cell = str | float | None
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet reckons out instead of showing it (OWASP, CSV injection)."""
+_MARKUP = re.compile(r"([\\`*\[\]<>|])")
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 has no way to write, section 2.2."""
+
+
+def csv_text(heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """Comma-separated lines; text that a spreadsheet would reckon out gets an apostrophe in front, numbers stay numbers."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([_plain(head) for head in heads])
+    writer.writerows([[_plain(cell) for cell in row] for row in rows])
+    return out.getvalue()
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of text; bars, line ends and markup in cells are escaped. Cells that are markup already come as `Markdown`."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(map(markdown_text, line))} |\n" for line in lines)
+
+
+class Markdown(str):
+    """Markup on purpose."""
+
+    __slots__ = ()
+
+
+def markdown_text(text: str) -> str:
+    """One line in which nothing is markup."""
+    return text if isinstance(text, Markdown) else _MARKUP.sub(r"\\\1", " ".join(text.split()))
+
+
+def junit_text(name: str, classname: str, cases: Sequence[tuple[str, str | None]]) -> str:
+    """A test suite: names of cases, and why each failed, None for those that passed."""
+    failed = sum(why is not None for _, why in cases)
+    suite = ElementTree.Element("testsuite", name=_xml(name), tests=str(len(cases)), failures=str(failed))
+    for case, why in cases:
+        found = ElementTree.SubElement(suite, "testcase", classname=classname, name=_xml(case))
+        if why is not None:
+            ElementTree.SubElement(found, "failure", message=_xml(why))
+    return ElementTree.tostring(suite, encoding="unicode") + "\n"
+
+
+def _plain(cell: Cell) -> Cell:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+
+
+def _xml(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text)

@@ -1,0 +1,162 @@
+"""Sections beside the scores: old skills kept, labels and their mix-ups, perplexity, and the plan against what came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ftbridge.evaluation.classification import Classification
+from ftbridge.evaluation.retention.judge import ALL, Kept, Lost, Retention
+from ftbridge.planning.actual import Compared
+from ftbridge.report.amounts import amount, planned
+from ftbridge.report.console import retention_sentence
+from ftbridge.report.html.contents import Contents
+from ftbridge.report.html.element import Html, element, table
+
+_KEPT = {"kept": ("≈", "is-not_worse"), "worse": ("▼", "is-worse"), "not_enough_data": ("?", "is-not_enough_data")}
+_SHADES = 5
+_MOST_LOST = 20
+
+
+def retention(contents: Contents) -> Html | None:
+    """What tuning did to questions that it was not about."""
+    told = [(one.label, one.evaluation.retention) for one in contents.measured if one.evaluation is not None]
+    blocks = [_retained(label, found) for label, found in told if found is not None]
+    return element("section", element("h2", "Old skills"), blocks, id="retention") if blocks else None
+
+
+def _retained(label: str, found: Retention) -> Html:
+    kinds = [*found.kinds, ALL]
+    heads = [f"{kind} ({found.candidates[found.baseline][kind].n})" for kind in kinds]
+    rows = []
+    for name, by in found.candidates.items():
+        cells = [f"{100 * by[kind].mean:.1f} %" for kind in kinds]
+        rows.append([element("th", name, scope="row"), *(element("td", cell, class_="number") for cell in cells)])
+    return element(
+        "div",
+        element("h3", label) if label else None,
+        [_verdict(name, kept, found) for name, kept in found.verdicts.items()],
+        table(["candidate"], heads, rows),
+        [_lost(kept.lost) for kept in found.verdicts.values() if kept.lost],
+    )
+
+
+def _verdict(name: str, kept: Kept, found: Retention) -> Html:
+    sign, style = _KEPT[kept.verdict]
+    mark = element("span", sign, class_="sign", aria_hidden="true")
+    return element("p", mark, " ", retention_sentence(name, kept, found), class_=style)
+
+
+def _lost(lost: Sequence[Lost]) -> Html:
+    shown = [
+        element(
+            "li",
+            element("p", element("b", item.kind), " ", item.prompt, class_="text"),
+            element("p", f"expected {item.expected}", class_="text quiet"),
+            element("p", "before ", element("del", item.before), ", after ", element("ins", item.after), class_="text"),
+        )
+        for item in lost[:_MOST_LOST]
+    ]
+    more = f", the first {len(shown)} of {len(lost)}" if len(lost) > len(shown) else ""
+    return element("details", element("summary", f"lost questions{more}"), element("ul", shown))
+
+
+def classification(contents: Contents) -> Html | None:
+    """For each candidate a heat table: rows are what was expected, columns what was answered."""
+    blocks = [
+        _classified(f"{name} · {one.label}" if one.label else name, found)
+        for one in contents.measured
+        if one.evaluation is not None
+        for name, found in one.evaluation.classification.items()
+    ]
+    if not blocks:
+        return None
+    about = "Rows: the expected label. Columns: the answered one. Darker: a larger share of the row."
+    return element(
+        "section",
+        element("h2", "Labels"),
+        element("p", about, class_="quiet"),
+        element("div", blocks, class_="heats"),
+        id="classification",
+    )
+
+
+def _classified(name: str, found: Classification) -> Html:
+    columns = found.labels + [""] * (max(map(len, found.confusion), default=0) - len(found.labels))
+    rows = []
+    for place, counts in enumerate(found.confusion):
+        whole = sum(counts)
+        label = found.labels[place] if place < len(found.labels) else "other"
+        cells = [
+            element("td", f"{count:,}" if count else "·", class_=_shade(count, whole, place == at))
+            for at, count in enumerate(counts)
+        ]
+        scores = found.per_label.get(label)
+        f1 = f"{100 * scores.f1:.0f} %" if scores else ""
+        rows.append([element("th", label, scope="row"), *cells, element("td", f1, class_="number quiet")])
+    heads = [text or "other" for text in columns]
+    return element(
+        "div",
+        element("h3", name, element("span", f"  accuracy {100 * found.accuracy:.1f} %", class_="quiet"),
+                element("span", f", macro F1 {100 * found.macro_f1:.1f} %", class_="quiet")),
+        table(["expected"], [*heads, "F1"], rows, kind="heat"),
+    )  # fmt: skip
+
+
+def _shade(count: int, whole: int, right: bool) -> str:
+    level = -(-count * _SHADES // whole) if whole else 0
+    return f"number heat{level} {'right' if right else 'wrong'}"
+
+
+def perplexity(contents: Contents) -> Html | None:
+    """How well each candidate foresaw the references; less is better."""
+    rows = []
+    for one in contents.measured:
+        told = one.evaluation.perplexity if one.evaluation is not None else {}
+        best = min(told.values(), default=0.0)
+        for name, value in told.items():
+            label = f"{name} · {one.label}" if one.label else name
+            style = "number best" if value == best else "number"
+            rows.append([element("th", label, scope="row"), element("td", f"{value:,.2f}", class_=style)])
+    if not rows:
+        return None
+    about = "Of the expected answers; 1 is certainty, less is better. Only models with one tokenizer can be compared."
+    return element(
+        "section",
+        element("h2", "Perplexity"),
+        element("p", about, class_="quiet"),
+        table(["candidate"], ["perplexity"], rows, kind="narrow"),
+        id="perplexity",
+    )
+
+
+def plan_against_actual(contents: Contents) -> Html | None:
+    """What was foreseen before anything was spent, beside what came."""
+    blocks = [(one.label, one.compared) for one in contents.measured if one.compared]
+    if not blocks:
+        return None
+    return element(
+        "section",
+        element("h2", "Plan against actual"),
+        [(element("h3", label) if label else None, _compared(told)) for label, told in blocks],
+        id="plan",
+    )
+
+
+def _compared(told: Sequence[Compared]) -> Html:
+    rows = [
+        [
+            element("th", one.what, scope="row"),
+            element("td", planned(one), class_="number"),
+            element("td", amount(one.actual, one.unit), class_="number"),
+            element("td", *_met(one.met)),
+            element("td", one.why, class_="quiet"),
+        ]
+        for one in told
+    ]
+    return table(["figure"], ["planned", "actual"], rows, ["", "why"])
+
+
+def _met(met: bool | None) -> tuple[Html | str, ...]:
+    if met is None:
+        return ("",)
+    return (element("span", "as planned" if met else "not as planned", class_="good" if met else "unsure"),)

@@ -1,0 +1,46 @@
+"""Finished runs against the simulator, for tests of what is shown of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ftbridge import bridge, draft
+from ftbridge.runs.run import Run
+from ftbridge.server import simulating
+
+BASE = "gpt-4.1-mini-2025-04-14"
+
+
+def lines(first: int, count: int) -> str:
+    """Training lines about numbers."""
+    told = [
+        {"messages": [{"role": "user", "content": f"Number {n}?"}, {"role": "assistant", "content": f"It is {n}."}]}
+        for n in range(first, first + count)
+    ]
+    return "".join(json.dumps(line) + "\n" for line in told)
+
+
+@contextmanager
+def finished_run(folder: Path, right: str) -> Iterator[Run]:
+    """A run of 60 test items whose tuned model is right where `right` matches, and whose base never is."""
+    answers = [
+        {"model": "ft:*", "match": rf"Number ({right})\?", "reply": r"It is \1."},
+        {"model": "*", "reply": "No idea."},
+    ]
+    with pytest.MonkeyPatch.context() as patch, simulating({"speed": 50, "answers": answers}) as service:
+        patch.setenv("FTBRIDGE_HOME", str(folder / "home"))
+        patch.setenv("OPENAI_API_KEY", "sk-shown")
+        patch.setenv("OPENAI_BASE_URL", service.base_url)
+        patch.setenv("FTBRIDGE_WAIT_SCALE", "0")
+        patch.setattr(bridge, "POLL_SECONDS", 0.02)
+        (folder / "train.jsonl").write_text(lines(0, 12))
+        (folder / "test.jsonl").write_text(lines(100, 60))
+        data = {"train": str(folder / "train.jsonl"), "test": str(folder / "test.jsonl")}
+        made = draft.start(draft.Draft.of({"name": "numbers", "data": data, "model": {"openai": BASE}}), "openai")
+        bridge.drive(made)
+        yield made

@@ -1,0 +1,54 @@
+"""Pages for tests: real items, answers, grades and verdicts, without a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ftbridge.evaluation.answering import Prediction
+from ftbridge.evaluation.evaluate import judge
+from ftbridge.evaluation.items import load_items
+from ftbridge.grader_schema import StringCheckGrader
+from ftbridge.report.html import write_page
+from ftbridge.report.html.contents import contents_of_answers
+
+EXACT = StringCheckGrader(
+    type="string_check", name="exact", operation="eq", input="{{sample.output_text}}", reference="{{item.reference}}"
+)
+
+
+def judged(folder: Path, questions, candidates):
+    """Items, predictions and their evaluation; `questions` are (prompt, expected), `candidates` answers by name."""
+    lines = [
+        {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": expected}]}
+        for asked, expected in questions
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    items = load_items(folder / "test.jsonl")
+    predictions = {
+        name: [
+            Prediction(
+                key=item.key,
+                index=item.index,
+                output_text=text,
+                finish_reason="stop",
+                prompt_tokens=9,
+                completion_tokens=4,
+                prompt_sha256="0" * 64,
+                seconds=0.5,
+            )
+            for item, text in zip(items, texts, strict=True)
+        ]
+        for name, texts in candidates.items()
+    }
+    first, *others = candidates
+    evaluation = judge(items, predictions, [EXACT], pairs=[(name, first) for name in others])
+    return items, predictions, evaluation
+
+
+def answers_page(folder: Path, questions, candidates) -> Path:
+    """An HTML page about these answers."""
+    items, predictions, evaluation = judged(folder, questions, candidates)
+    contents = contents_of_answers("answers", items, predictions, [EXACT], evaluation, {})
+    return write_page(contents, folder / "page.html", "ftbridge eval job.yaml")
