@@ -7,7 +7,7 @@ import json
 import re
 
 import pytest
-from finished import finished_run
+from finished import CHECKS, finished_run, judged_more, lines
 
 from ftbridge.draft import Draft
 from ftbridge.planning.actual import compared
@@ -15,38 +15,13 @@ from ftbridge.planning.plan import plan
 from ftbridge.report.html.contents import contents_of
 from ftbridge.report.html.page import page
 from ftbridge.report.measured import read_checks
-
-SCORE = {"mean": 0.8, "ci95": [0.7, 0.9], "n": 40}
-CHECKS = {
-    "retention": {
-        "items": 40,
-        "margin": 0.05,
-        "kinds": ["facts", "sums"],
-        "candidates": {"base": {"all": SCORE, "facts": SCORE}, "tuned": {"all": {**SCORE, "mean": 0.5}, "sums": SCORE}},
-        "verdict": {"verdict": "worse", "difference": -0.3, "ci95": [-0.4, -0.2]},
-        "lost": [{"kind": "sums", "prompt": "2 + <b>2</b>?", "expected": "4", "before": "4", "after": "delivery"}],
-        "notes": ["40 questions are few."],
-    },
-    "classification": {
-        "tuned": {
-            "labels": ["refund", "<delivery>"],
-            "confusion": [[18, 2], [0, 40]],
-            "accuracy": 58 / 60,
-            "macro_f1": 0.962,
-            "per_label": {"refund": {"precision": 1.0, "recall": 0.9, "f1": 0.947, "support": 20}},
-        }
-    },
-    "perplexity": {"base": 9.87, "tuned": 1.52},
-}
+from ftbridge.runs.run import Run
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     with finished_run(tmp_path_factory.mktemp("measured"), r"\d*[0-8]") as made:
-        document = json.loads(made.evaluation_path.read_text())
-        for at, told in enumerate(document["answered"].values()):
-            told.update(usd=0.0123 * (at + 1), p50_seconds=0.4, p95_seconds=1.25)
-        made.evaluation_path.write_text(json.dumps({**document, **CHECKS}))
+        judged_more(made)
         yield made
 
 
@@ -138,3 +113,58 @@ def test_an_evaluation_without_these_fields_has_none_of_their_sections(run):
 def test_the_day_the_tuned_model_stops_is_counted_down(run, today, said):
     now = datetime.datetime(*today, 12, tzinfo=datetime.timezone.utc).timestamp()
     assert said in page(contents_of([run]), now=now)
+
+
+# Here
+
+
+def _local(tmp_path, *, cuda, steps, seconds=3600.0):
+    """The folder of a finished local run, as far as a comparison reads it, with a plan of one to two hours at $2 each."""
+    (tmp_path / "train.jsonl").write_text(lines(0, 12))
+    spec = {
+        "name": "here",
+        "data": {"train": str(tmp_path / "train.jsonl")},
+        "model": {"local": "smollm2-135m-instruct"},
+        "hyperparameters": {"n_epochs": 2, "batch_size": 4},
+    }
+    told = plan(Draft.of(spec), gpu_usd_per_hour=2)
+    assert told.local is not None
+    pace = told.local.pace.model_copy(update={"hours": (1.0, 2.0), "basis": "published"})
+    told = told.model_copy(update={"local": told.local.model_copy(update={"pace": pace, "usd": (2.0, 4.0)})})
+    run = Run.create(tmp_path / "home", name="here", provider="local", spec_text=json.dumps(spec), spec_suffix=".json")
+    run.append("job_event", id="1", message=f"smollm2 on {'cuda (a card)' if cuda else 'cpu (2 threads)'}, bfloat16")
+    run.append("job_event", id="2", metrics={"step": steps, "memory_gb": told.local.memory.total / 1e9 * 1.1})
+    run.append("succeeded")
+    state = run.checkpoints / f"step-{steps:06d}" / "state.json"
+    state.parent.mkdir(parents=True)
+    trained = told.splits["train"].trained * 2 * steps // told.steps
+    state.write_text(json.dumps({"step": steps, "trained_tokens": trained, "seconds": seconds}))
+    (run.path / "plan.json").write_text(told.model_dump_json())
+    return {one.what: one for one in compared(run)}, told
+
+
+def test_a_local_run_is_held_against_its_plan(tmp_path):
+    told, foreseen = _local(tmp_path, cuda=True, steps=6, seconds=5400)
+    assert foreseen.steps == 6
+    assert {what: one.met for what, one in told.items()} == dict.fromkeys(
+        ("trained tokens", "steps", "memory", "training time", "training cost"), True
+    )
+    assert told["training time"].actual == pytest.approx(1.5)
+    assert told["training cost"].actual == pytest.approx(3.0)
+
+
+def test_slower_and_shorter_than_planned_is_told_with_the_reason(tmp_path):
+    told, _ = _local(tmp_path, cuda=True, steps=3, seconds=3 * 3600)
+    assert told["training time"].met is False
+    assert "published" in told["training time"].why
+    assert told["training cost"].actual == pytest.approx(6.0)
+    assert told["training cost"].met is False
+    assert told["trained tokens"].met is False
+    assert "before the last planned step" in told["trained tokens"].why
+    assert told["steps"].why
+
+
+def test_memory_of_a_processor_is_not_held_against_a_plan_for_cards(tmp_path):
+    told, _ = _local(tmp_path, cuda=False, steps=6)
+    assert told["memory"].met is None
+    assert "without a card" in told["memory"].why
