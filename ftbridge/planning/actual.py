@@ -43,7 +43,7 @@ class _Took:
     state: RunState
     checkpoint: dict[str, Any]
     evaluation: Evaluation | None
-    device: str
+    on_card: bool
     trained_tokens: int | None
 
 
@@ -82,13 +82,14 @@ def _took(run: Run) -> _Took:
     evaluation = None
     if run.evaluation_path.exists():
         evaluation = Evaluation.model_validate_json(run.evaluation_path.read_text(encoding="utf-8"))
-    device, counted = "", checkpoint.get("trained_tokens")
+    state = run.state()
+    on_card, counted = bool(state.metrics.get("on_card")), None
     for event in run.journal.read():
         if event.type == "job_event" and " on cuda" in str(event.data.get("message") or ""):
-            device = "cuda"
-        if isinstance(event.data.get("trained_tokens"), int):
-            counted = event.data["trained_tokens"]
-    return _Took(run.state(), checkpoint, evaluation, device, counted)
+            on_card = True
+        told = event.data.get("tokens") if event.type == "trained" else event.data.get("trained_tokens")
+        counted = told if isinstance(told, int) else counted
+    return _Took(state, checkpoint, evaluation, on_card, checkpoint.get("trained_tokens", counted))
 
 
 def _tokens(told: Plan, took: _Took) -> Compared:
@@ -137,7 +138,7 @@ def _memory(told: Plan, took: _Took) -> Iterator[Compared]:
     planned = told.local.memory.total / 1e9
     if actual is None:
         yield Compared("memory", (planned, planned), None, "GB", None, "No peak was measured.")
-    elif took.device != "cuda":
+    elif not took.on_card:
         why = "Trained without a card: resident memory of the process, which a plan for cards does not foresee."
         yield Compared("memory", (planned, planned), actual, "GB", None, why)
     else:

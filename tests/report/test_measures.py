@@ -60,7 +60,7 @@ def test_a_plan_stands_beside_what_came(run, planned):
 
 def test_tokens_and_dollars_are_held_against_the_plan_once_the_service_tells_them(run, planned):
     tokens = planned.splits["train"].tokens * planned.epochs
-    run.append("status", state="succeeded", trained_tokens=2 * tokens)
+    run.append("trained", job="job", tokens=2 * tokens)
     told = {one.what: one for one in compared(run)}
     assert told["trained tokens"].actual == 2 * tokens
     assert told["trained tokens"].met is False
