@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console, Group, RenderableType
 
-from ftbridge.errors import UsageError
 from ftbridge.evaluation.answering import Prediction
 from ftbridge.evaluation.evaluate import Evaluation
 from ftbridge.evaluation.grades import Grades
 from ftbridge.evaluation.items import Item
-from ftbridge.report.exports import Shape
+from ftbridge.report.exports import Shape, write_output
 from ftbridge.spec import JobSpec
 
 if TYPE_CHECKING:
@@ -48,7 +47,6 @@ def write(told: Evaluation, shape: Shape, out: Path | None, *, text: Callable[[]
     if shape == "text" and out is None:
         Console(highlight=False).print(text())
         return
-    from ftbridge import files
     from ftbridge.report import evaluation
 
     match shape:
@@ -68,9 +66,4 @@ def write(told: Evaluation, shape: Shape, out: Path | None, *, text: Callable[[]
     if out is None:
         click.echo(said, nl=False)
         return
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder.", hint="Name a file.")
-    try:
-        files.write_text(out, said)
-    except OSError as error:
-        raise UsageError(f"cannot write {out}: {error.strerror or error}.", hint="Name another with --out.") from None
+    write_output(out, said)

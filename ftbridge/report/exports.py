@@ -6,8 +6,12 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
+
+from ftbridge.errors import UsageError
+from ftbridge.files import write_text
 
 Shape = Literal["text", "csv", "junit", "markdown", "json"]
 SHAPES: tuple[Shape, ...] = ("text", "csv", "junit", "markdown", "json")
@@ -55,6 +59,16 @@ def junit_text(name: str, classname: str, cases: Sequence[tuple[str, str | None]
         if why is not None:
             ElementTree.SubElement(found, "failure", message=_xml(why))
     return ElementTree.tostring(suite, encoding="unicode") + "\n"
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write a file that somebody named. Raises `UsageError` for a folder or a place that cannot be written, and `DiskFull`."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder.", hint="Name a file in it.")
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}.", hint="Name another file.") from None
 
 
 def _plain(cell: Cell) -> Cell:

@@ -15,6 +15,42 @@ from ftbridge.server import simulating
 
 BASE = "gpt-4.1-mini-2025-04-14"
 
+SCORE = {"mean": 0.8, "ci95": [0.7, 0.9], "n": 40}
+CHECKS = {
+    "retention": {
+        "items": 40,
+        "margin": 0.05,
+        "kinds": ["facts", "sums"],
+        "candidates": {
+            "base": {"all": SCORE, "facts": SCORE, "sums": SCORE},
+            "tuned": {"all": {**SCORE, "mean": 0.5}, "facts": SCORE, "sums": SCORE},
+        },
+        "baseline": "base",
+        "verdicts": {
+            "tuned": {
+                "verdict": "worse",
+                "difference": -0.3,
+                "ci95": [-0.4, -0.2],
+                "gained": 1,
+                "lost": [
+                    {"kind": "sums", "prompt": "2 + <b>2</b>?", "expected": "4", "before": "4", "after": "delivery"}
+                ],
+            }
+        },
+    },
+    "classification": {
+        "tuned": {
+            "labels": ["refund", "<delivery>"],
+            "confusion": [[18, 2], [0, 40]],
+            "accuracy": 58 / 60,
+            "macro_f1": 0.962,
+            "per_label": {"refund": {"precision": 1.0, "recall": 0.9, "f1": 0.947, "support": 20}},
+        }
+    },
+    "perplexity": {"base": 9.87, "tuned": 1.52},
+}
+"""What an evaluation may hold beside its scores."""
+
 
 def lines(first: int, count: int) -> str:
     """Training lines about numbers."""
@@ -44,3 +80,9 @@ def finished_run(folder: Path, right: str) -> Iterator[Run]:
         made = draft.start(draft.Draft.of({"name": "numbers", "data": data, "model": {"openai": BASE}}), "openai")
         bridge.drive(made)
         yield made
+
+
+def judged_more(run: Run) -> None:
+    """Add to a run's evaluation what `CHECKS` holds."""
+    document = json.loads(run.evaluation_path.read_text())
+    run.evaluation_path.write_text(json.dumps({**document, **CHECKS}))

@@ -6,7 +6,12 @@ import shutil
 import time
 
 import pytest
+from finished import finished_run, judged_more
 from pages import answers_page
+
+from ftbridge.draft import Draft
+from ftbridge.planning.plan import plan
+from ftbridge.report.html import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -31,6 +36,17 @@ def plain(tmp_path_factory):
     base = [f"delivery {n}" if n < 40 else "no idea" for n in range(60)]
     tuned = ["refund" if 30 <= n < 40 else f"delivery {n}" for n in range(60)]
     return answers_page(tmp_path_factory.mktemp("plain"), asked, {"base": base, "tuned": tuned})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run's page with every section that there is."""
+    folder = tmp_path_factory.mktemp("whole")
+    with finished_run(folder, r"\d*[0-8]") as run:
+        judged_more(run)
+        told = plan(Draft.of(run.spec().model_dump(exclude_unset=True)))
+        (run.path / "plan.json").write_text(told.model_dump_json())
+        return write_report([run], folder / "page.html")
 
 
 @pytest.fixture
@@ -116,8 +132,21 @@ def _brightness(colour):
     return sum(int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")) / 3 / 255
 
 
-def test_on_a_phone_nothing_hangs_over_the_side(opened, plain):
-    assert _too_wide(opened(plain, viewport={"width": 390, "height": 844})) == 0
+def test_on_a_phone_nothing_hangs_over_the_side(opened, plain, whole):
+    for path in (plain, whole):
+        assert _too_wide(opened(path, viewport={"width": 390, "height": 844})) == 0
+
+
+def test_a_page_with_every_section_loads_without_a_message(opened, whole):
+    page = opened(whole)
+    assert page.said == []
+    headings = page.locator("h2").all_inner_texts()
+    for heading in ("Scores", "Loss", "Labels", "Old skills", "Perplexity", "Plan against actual", "Answers", "Data"):
+        assert heading in headings
+    assert page.locator("td.heat5.right").count() == 2
+    assert page.locator("td.heat5.right").first.evaluate(
+        "one => getComputedStyle(one).backgroundColor"
+    ) != page.locator("td.heat1.wrong").evaluate("one => getComputedStyle(one).backgroundColor")
 
 
 def test_paper_holds_every_item_even_those_that_a_filter_hid(opened, plain):

@@ -1,10 +1,9 @@
-"""The HTML report of real runs: what it says, that nothing in an answer is more than text, and a browser's view of it."""
+"""The HTML report of real runs: what it says, that nothing in an answer is more than text."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -26,7 +25,6 @@ BASE = "gpt-4.1-mini-2025-04-14"
 HOSTILE = (
     '</script></p><img src="https://evil.example/x.png" onerror="alert(1)"><script>document.title="owned"</script>'
 )
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture
@@ -200,31 +198,3 @@ def test_curves_of_any_length_and_height_stay_inside_the_drawing():
         assert all(0 <= x <= 720 for x in numbers[::2])
         assert all(0 <= y <= 300 for y in numbers[1::2])
     assert loss_curves([]) is None
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_a_browser_loads_it_without_an_error_and_its_filter_works(run, tmp_path):
-    good, half = run(r"\d+"), run(r"\d+[02468]")
-    path = write_report([good, half], tmp_path / "page.html")
-    told = _browse(path)
-    assert "CONSOLE" not in told.stderr
-    assert "<title>numbers: ftbridge report</title>" in told.stdout, "no answer's script was run"
-    # The page refuses scripts of others, so the click comes from a copy without the policy.
-    press = """<script>document.querySelector('[data-filter="worse"]').click();</script></body>"""
-    copy = tmp_path / "copy.html"
-    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", path.read_text(encoding="utf-8"))
-    copy.write_text(text.replace("</body>", press), encoding="utf-8")
-    pressed = _browse(copy).stdout
-    assert "30 of 60 items" in pressed
-    assert pressed.count('data-kinds="same" hidden') == 30
-    printed = tmp_path / "page.pdf"
-    _browse(path, f"--print-to-pdf={printed}")
-    assert printed.read_bytes().startswith(b"%PDF")
-
-
-def _browse(path, *more):
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    return subprocess.run(
-        [*command, *(more or ["--dump-dom"]), path.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    )

@@ -7,7 +7,7 @@ import json
 import re
 
 import pytest
-from finished import finished_run
+from finished import CHECKS, finished_run, judged_more
 
 from ftbridge.planning.actual import compared
 from ftbridge.planning.plan import Plan
@@ -15,49 +15,11 @@ from ftbridge.report.html.contents import contents_of
 from ftbridge.report.html.page import page
 from ftbridge.report.html.sources import read_evaluation
 
-SCORE = {"mean": 0.8, "ci95": [0.7, 0.9], "n": 40}
-CHECKS = {
-    "retention": {
-        "items": 40,
-        "margin": 0.05,
-        "kinds": ["facts", "sums"],
-        "candidates": {
-            "base": {"all": SCORE, "facts": SCORE, "sums": SCORE},
-            "tuned": {"all": {**SCORE, "mean": 0.5}, "facts": SCORE, "sums": SCORE},
-        },
-        "baseline": "base",
-        "verdicts": {
-            "tuned": {
-                "verdict": "worse",
-                "difference": -0.3,
-                "ci95": [-0.4, -0.2],
-                "gained": 1,
-                "lost": [
-                    {"kind": "sums", "prompt": "2 + <b>2</b>?", "expected": "4", "before": "4", "after": "delivery"}
-                ],
-            }
-        },
-    },
-    "classification": {
-        "tuned": {
-            "labels": ["refund", "<delivery>"],
-            "confusion": [[18, 2], [0, 40]],
-            "accuracy": 58 / 60,
-            "macro_f1": 0.962,
-            "per_label": {"refund": {"precision": 1.0, "recall": 0.9, "f1": 0.947, "support": 20}},
-        }
-    },
-    "perplexity": {"base": 9.87, "tuned": 1.52},
-}
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     with finished_run(tmp_path_factory.mktemp("measured"), r"\d*[0-8]") as made:
-        document = json.loads(made.evaluation_path.read_text())
-        for at, told in enumerate(document["answered"].values()):
-            told.update(usd=0.0123 * (at + 1), p50_seconds=0.4, p95_seconds=1.25)
-        made.evaluation_path.write_text(json.dumps({**document, **CHECKS}))
+        judged_more(made)
         yield made
 
 

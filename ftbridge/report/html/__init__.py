@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ftbridge.errors import UsageError
-from ftbridge.files import write_text
+from ftbridge.report.exports import write_output
 from ftbridge.report.html.contents import Contents, contents_of
 from ftbridge.report.html.page import page
 from ftbridge.runs.run import Run
@@ -34,10 +33,5 @@ def write_page(contents: Contents, path: Path, command: str = "") -> Path:
     """Write a page that is gathered already; `command` is what makes it again. Raises as `write_report` does."""
     text = page(contents, command=command)
     text = text.encode("utf-8", "replace").decode()  # answers may hold half a surrogate pair, files cannot
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder.", hint="Name a file, such as report.html.")
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}.", hint="Name another with --out.") from None
+    write_output(path, text)
     return path
