@@ -1,9 +1,9 @@
 """How often verdicts are wrong, and what they can see: thousands of simulated comparisons.
 
-    python benchmarks/verdicts.py [--comparisons 4000]
+    python benchmarks/verdicts.py [--comparisons 2000]
 
 Two models answer the same items. Item i is right with probability p for the first, and p + d for the second; what they share
-(items that are easy or hard for both) is drawn so that their answers correlate by about 0.4. "Scores" are in steps of a
+(items that are easy or hard for both) is drawn so that their answers correlate by about 0.4. "0 to 1" are scores in steps of a
 tenth with the same means. "Clusters" are conversations of 3 items that are easy or hard together. The alternative
 beside ours is what tools print today: two accuracies, the higher one wins.
 """
@@ -12,15 +12,19 @@ from __future__ import annotations
 
 import argparse
 import random
+from collections.abc import Callable
 
-from ftbridge.evaluation.verdict import judge_pairs
+from ftbridge.evaluation.verdict import Judged, judge_pairs
 
 MARGIN = 0.05
+KINDS = (("0 or 1", True, 1), ("0 or 1, clusters", True, 3), ("0 to 1", False, 1))
+ITEMS = (60, 200)
+GRADERS = 3
+
+Pair = tuple[list[float], list[float]]
 
 
-def pair(
-    dice: random.Random, n: int, p: float, d: float, *, binary: bool, size: int
-) -> tuple[list[float], list[float]]:
+def pair(dice: random.Random, n: int, p: float, d: float, *, binary: bool, size: int) -> Pair:
     """Scores of two models on n items, `size` of them in each cluster."""
     first, second = [], []
     for place in range(n):
@@ -34,36 +38,77 @@ def pair(
             first.append(float(draws[0] < p))
             second.append(float(draws[1] < p + d))
         else:
-            first.append(round(min(1.0, max(0.0, p + 0.5 * (0.5 - draws[0]))), 1))
-            second.append(round(min(1.0, max(0.0, p + d + 0.5 * (0.5 - draws[1]))), 1))
+            first.append(_tenth(dice, p + 0.5 * (0.5 - draws[0])))
+            second.append(_tenth(dice, p + d + 0.5 * (0.5 - draws[1])))
     return first, second
 
 
+def _tenth(dice: random.Random, score: float) -> float:
+    """One of the two tenths around a score, by chance, so that the mean stays what it was."""
+    return int(10 * score + dice.random()) / 10
+
+
+def simulate(
+    name: str, n: int, d: float, count: int, *, binary: bool, size: int, graders: int = 1
+) -> list[dict[str, Judged]]:
+    """The verdicts of `count` comparisons whose true difference is `d`."""
+    dice = random.Random(f"{name}:{n}:{d}:{graders}")
+    clusters = [place // size for place in range(n)]
+    told = []
+    for _ in range(count):
+        sides = {f"g{grader}": pair(dice, n, 0.6, d, binary=binary, size=size) for grader in range(graders)}
+        first, second = ({grader: both[side] for grader, both in sides.items()} for side in (0, 1))
+        told.append(judge_pairs(first, second, MARGIN, clusters))
+    return told
+
+
+def share(told: list[dict[str, Judged]], says: Callable[[Judged], bool]) -> str:
+    """How many comparisons have a grader of which `says` holds, in percent."""
+    return f"{100 * sum(any(says(judged) for judged in each.values()) for each in told) / len(told):.1f} %"
+
+
+def false(judged: Judged) -> bool:
+    """Whether a verdict of "better" or "worse" was given."""
+    return judged.verdict in ("better", "worse")
+
+
 def main() -> None:
-    """Simulate and print a table."""
+    """Simulate and print three tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--comparisons", type=int, default=4000)
-    asked = parser.parse_args()
-    print("| scores | items | true difference | interval covers | better | worse | false | two means, wrong |")
-    print("|---|---|---|---|---|---|---|---|")
-    for kind, binary, size in (("0 or 1", True, 1), ("0 or 1, clusters", True, 3), ("0 to 1", False, 1)):
-        for n in (60, 200):
-            for d in (0.0, 0.1):
-                count = asked.comparisons if kind == "0 or 1" else asked.comparisons // 4
-                dice = random.Random(f"{kind}:{n}:{d}")
-                clusters = [place // size for place in range(n)]
-                covered = better = worse = naive = 0
-                for _ in range(count):
-                    first, second = pair(dice, n, 0.6, d, binary=binary, size=size)
-                    told = judge_pairs({"g": first}, {"g": second}, MARGIN, clusters)["g"]
-                    covered += told.ci95[0] <= d <= told.ci95[1]
-                    better += told.verdict == "better"
-                    worse += told.verdict == "worse"
-                    naive += told.difference != 0 if d == 0 else told.difference <= 0
-                false = better + worse if d == 0 else worse
-                shares = [covered, better, worse, false, naive]
-                cells = " | ".join(f"{100 * share / count:.1f} %" for share in shares)
-                print(f"| {kind} | {n} | {d:g} | {cells} |", flush=True)
+    parser.add_argument("--comparisons", type=int, default=2000, help="for scores of 0 or 1; an eighth for the others")
+    most = parser.parse_args().comparisons
+
+    print("| scores | items | true difference | comparisons | covers | better | worse | not worse | two means, wrong |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for kind, binary, size in KINDS:
+        count = most if kind == "0 or 1" else most // 8
+        for n in ITEMS:
+            for d in (0.0, 0.1, -MARGIN):
+                told = simulate(kind, n, d, count, binary=binary, size=size)
+                cells = [
+                    share(told, lambda judged, d=d: judged.ci95[0] <= d <= judged.ci95[1]),  # type: ignore[misc]
+                    *(share(told, lambda judged, v=v: judged.verdict == v) for v in ("better", "worse", "not_worse")),  # type: ignore[misc]
+                    share(told, lambda judged, d=d: judged.difference != 0 if d == 0 else judged.difference * d <= 0),  # type: ignore[misc]
+                ]
+                print(f"| {kind} | {n} | {d:g} | {count} | {' | '.join(cells)} |", flush=True)
+
+    print("\n| scores | items | detectable, as told | found when it is true |")
+    print("|---|---|---|---|")
+    for kind, binary, size in KINDS:
+        count = most // 2 if kind == "0 or 1" else most // 8
+        for n in ITEMS:
+            pilots = simulate(kind, n, 0.0, count // 4, binary=binary, size=size)
+            told_of = sum(pilot["g0"].detectable for pilot in pilots) / len(pilots)
+            told = simulate(kind, n, told_of, count, binary=binary, size=size)
+            print(f"| {kind} | {n} | {told_of:.3f} | {share(told, lambda j: j.verdict == 'better')} |", flush=True)
+
+    print(f"\n| scores | items | a false verdict of any of {GRADERS} graders |")
+    print("|---|---|---|")
+    for kind, binary, size in KINDS:
+        count = most // 2 if kind == "0 or 1" else most // 16
+        for n in ITEMS:
+            told = simulate(kind, n, 0.0, count, binary=binary, size=size, graders=GRADERS)
+            print(f"| {kind} | {n} | {share(told, false)} |", flush=True)
 
 
 if __name__ == "__main__":

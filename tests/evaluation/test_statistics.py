@@ -165,3 +165,23 @@ def test_few_scores_still_get_an_interval_that_holds_the_truth(n):
         _, low, high = mean_interval([draw.random() for _ in range(n)])
         held += low <= 0.5 <= high
     assert held / 120 >= 0.9
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_scores_that_are_no_number_are_refused_by_their_place(bad):
+    with pytest.raises(ValueError, match=r"score 2 of 2 is .*no finite number"):
+        mean_interval([0.5, bad])
+    with pytest.raises(ValueError, match=r"score 1 of 2 is .*no finite number"):
+        paired_difference([0.5, 0.5], [bad, 0.5])
+
+
+def test_graded_scores_that_are_all_equal_have_no_width():
+    assert mean_interval([0.3] * 9) == pytest.approx((0.3, 0.3, 0.3))
+    assert paired_difference([0.7] * 9, [0.4] * 9) == pytest.approx((0.3, 0.3, 0.3))
+
+
+def test_the_normal_ends_of_many_items_join_the_bootstrap_of_fewer():
+    draw = random.Random(23)
+    values = [draw.random() for _ in range(5000)]
+    many, fewer = mean_interval(values), mean_interval(values[:-1])
+    assert many == pytest.approx(fewer, abs=0.001)
