@@ -105,7 +105,7 @@ def main() -> None:
     print(f"\n| scores | items | a false verdict of any of {GRADERS} graders |")
     print("|---|---|---|")
     for kind, binary, size in KINDS:
-        count = most // 2 if kind == "0 or 1" else most // 16
+        count = most // 2 if kind == "0 or 1" else most // 8
         for n in ITEMS:
             told = simulate(kind, n, 0.0, count, binary=binary, size=size, graders=GRADERS)
             print(f"| {kind} | {n} | {share(told, false)} |", flush=True)

@@ -88,7 +88,8 @@ def test_several_graders_are_corrected_together():
 
 def test_what_can_be_detected_shrinks_with_the_root_of_the_items():
     small, large = detectable(*binary(20, 5, 5, 30)), detectable(*binary(80, 20, 20, 120))
-    assert small == pytest.approx(2 * large)
+    assert small == pytest.approx(2 * large, rel=0.1)
+    assert small > 2 * large  # few are charged for the steps of the exact test
     assert 0.1 < small < 0.2
     assert detectable([1.0], [1.0]) == 1.0
 

@@ -71,7 +71,10 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "vllm").write_text(STAND_IN.format(python=sys.executable))
     (tmp_path / "bin" / "vllm").chmod(0o755)
-    return Path(".ftbridge/models/smollm2-135m-instruct").resolve()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"weights that only vLLM would read")
+    return tmp_path / "model"
 
 
 def sampler(base: Path, tmp_path: Path, tuned: str | None = None, **how: float) -> VllmSampler:
