@@ -1,110 +1,97 @@
-"""Answering test items: the judge's batched sampler against the loop that people write, one `generate` for each item.
+"""The judge's batched generation against the one-by-one loop that people write.
 
-    python benchmarks/generation.py [--items 64] [--rounds 3]
+    python benchmarks/generation.py [--items 32] [--repeat 2]
 
-The same model, prompts, chat template and greedy decoding, in processes of their own, alternating. The loop is timed from its first
-`generate` on; ours from the first request to the last answer, loading aside on both sides.
+The same model (SmolLM2-135M-Instruct), weights, type and stop tokens on both sides, in one process: greedy answers to the
+support-triage test prompts. Ours is the local provider's sampler, 32 items a batch, longest first; the other calls
+transformers' `generate` for each item. Sides alternate; medians. Tokens are those of the answers, the end of turn included.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from ftbridge import providers
-from ftbridge.evaluation.candidates import plain
-from ftbridge.evaluation.items import load_items
+import torch
+
+from ftbridge.providers.base import Prompt
+from ftbridge.providers.local.lower import lower
+from ftbridge.providers.local.request import LocalRequest, SampleRequest
+from ftbridge.providers.local.sampling import Generator
 from ftbridge.resolve import resolve
-from ftbridge.spec import JobSpec
+from ftbridge.spec import load
 
-MODEL = "smollm2-135m-instruct"
-TEST = Path(__file__).resolve().parent.parent / "examples" / "support-triage" / "test.jsonl"
-TOKENS = 40
-
-
-def spec() -> JobSpec:
-    """A job of the local provider in 16 bits."""
-    return JobSpec.from_dict(
-        {"name": "generation", "data": {"train": "t"}, "model": {"local": MODEL}, "local": {"quantization": "none"}}
-    )
+EXAMPLE = Path(__file__).parent.parent / "examples" / "support-triage"
+BATCH = 32
 
 
-def ours(count: int, batch: int) -> tuple[float, dict[str, str], int]:
-    """Seconds, answers by key, tokens written."""
-    items = load_items(TEST)[:count]
-    prompts = [plain(item) for item in items]
-    backend = providers.load("local")
-    with tempfile.TemporaryDirectory() as folder:
-        sampler = backend.sampler(backend.lower(resolve(spec(), 100, "local")), None, Path(folder))
-        try:
-            list(sampler.generate(prompts[:1], max_tokens=1, batch_size=1))  # loads the model
-            began = time.perf_counter()
-            told = list(sampler.generate(prompts, max_tokens=TOKENS, batch_size=batch))
-            seconds = time.perf_counter() - began
-        finally:
-            sampler.close()
-    return seconds, {one.key: one.text for one in told}, sum(one.completion_tokens for one in told)
+def prompts(count: int) -> list[Prompt]:
+    """The first test conversations, without their last answer."""
+    lines = (EXAMPLE / "test.jsonl").read_text(encoding="utf-8").splitlines()[:count]
+    asked = [json.loads(line)["messages"][:-1] for line in lines]
+    return [Prompt.model_validate({"key": str(place), "messages": messages}) for place, messages in enumerate(asked)]
 
 
-def loop(count: int) -> tuple[float, dict[str, str], int]:
-    """The same by plain transformers, an item at a time."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_loop, (count,))
+def batched(generator: Generator, asked: list[Prompt], max_tokens: int) -> dict[str, dict[str, Any]]:
+    """Ours: answers by key."""
+    answers: dict[str, dict[str, Any]] = {}
+    generator.answer(asked, max_tokens, BATCH, lambda _, **told: answers.update({told["key"]: told}))
+    return answers
 
 
-def _loop(count: int) -> tuple[float, dict[str, str], int]:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+@torch.no_grad()
+def one_by_one(generator: Generator, asked: list[Prompt], max_tokens: int) -> dict[str, dict[str, Any]]:
+    """What people write: template, `generate`, decode, for each item."""
+    answers = {}
+    for prompt in asked:
+        ids = generator.renderer.prompt(prompt.messages, prompt.tools)
+        out = generator.model.generate(
+            input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            max_new_tokens=max_tokens, do_sample=False, eos_token_id=generator.stop, pad_token_id=generator.renderer.pad_id,
+        )  # fmt: skip
+        new = out[0, len(ids) :]
+        text = generator.tokenizer.decode(new, skip_special_tokens=True)
+        answers[prompt.key] = {"text": text, "completion_tokens": len(new)}
+    return answers
 
-    from ftbridge.providers.local.device import pick
-    from ftbridge.providers.local.models import find_model
 
-    path = find_model(MODEL).path
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=pick("auto", "auto").compute).eval()
-    answers, tokens = {}, 0
-    began = time.perf_counter()
-    for item in load_items(TEST)[:count]:
-        messages: list[dict[str, Any]] = [{"role": m.role, "content": m.text} for m in item.prompt]
-        asked = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
-        with torch.no_grad():
-            out = model.generate(**asked, max_new_tokens=TOKENS, do_sample=False)
-        new = out[0, asked["input_ids"].shape[1] :]
-        answers[item.key] = tokenizer.decode(new, skip_special_tokens=True)
-        tokens += len(new)
-    return time.perf_counter() - began, answers, tokens
+def request() -> LocalRequest:
+    """The example's job, as the local provider understands it."""
+    spec, _ = load(EXAMPLE / "job.yaml")
+    return LocalRequest.model_validate(lower(resolve(spec, 330, "local")).request)
 
 
 def main() -> None:
-    """Alternate, and print medians."""
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--items", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
-    sides: dict[str, list[tuple[float, dict[str, str], int]]] = {"one by one": [], "8 a batch": [], "32 a batch": []}
-    for _ in range(asked.rounds):
-        sides["one by one"].append(loop(asked.items))
-        sides["8 a batch"].append(ours(asked.items, 8))
-        sides["32 a batch"].append(ours(asked.items, 32))
-        print(json.dumps({name: round(rounds[-1][0], 1) for name, rounds in sides.items()}), flush=True)
-    base = statistics.median(seconds for seconds, _, _ in sides["one by one"])
-    reference = sides["one by one"][0][1]
-    print("| side | seconds | answer tokens a second | ratio | same answers |")
-    print("|---|---|---|---|---|")
-    for name, rounds in sides.items():
-        seconds = statistics.median(told[0] for told in rounds)
-        same = sum(rounds[0][1][key] == text for key, text in reference.items())
-        print(
-            f"| {name} | {seconds:.1f} | {rounds[0][2] / seconds:.0f} | {base / seconds:.1f}x | {same} of {len(reference)} |"
-        )
+    parser.add_argument("--items", type=int, default=BATCH)
+    parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--max-tokens", type=int, default=32)
+    given = parser.parse_args()
+    generator = Generator(SampleRequest(request=request(), tuned=None))
+    asked = prompts(given.items)
+    batched(generator, asked[:2], 2)  # kernels are built
+    speeds: dict[str, list[float]] = {"batched": [], "one by one": []}
+    answers: dict[str, dict[str, dict[str, Any]]] = {}
+    for _ in range(given.repeat):
+        for side, how in (("batched", batched), ("one by one", one_by_one)):
+            began = time.monotonic()
+            answers[side] = how(generator, asked, given.max_tokens)
+            tokens = sum(answer["completion_tokens"] for answer in answers[side].values())
+            speeds[side].append(tokens / (time.monotonic() - began))
+    medians = {side: statistics.median(runs) for side, runs in speeds.items()}
+    print(
+        f"{len(asked)} items, {next(generator.model.parameters()).dtype}, at most {given.max_tokens} tokens an answer\n"
+    )
+    print("| side | tokens/s | ratio |\n|---|---|---|")
+    for side, speed in medians.items():
+        print(f"| {side} | {speed:.0f} | {speed / medians['one by one']:.1f}x |")
+    same = sum(answers["batched"][key]["text"] == told["text"] for key, told in answers["one by one"].items())
+    print(f"\n{same} of {len(asked)} answers are the same.")
 
 
 if __name__ == "__main__":

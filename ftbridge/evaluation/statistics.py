@@ -1,11 +1,11 @@
-"""Intervals for scores and for differences of scores over the same items: 95 %, two-sided; by scipy where it has the method.
+"""Intervals for scores and for differences of scores over the same items: 95 %, two-sided, by scipy.
 
     scores that are all 0 or 1      Wilson's interval; differences by Newcombe's paired method
     other scores                    bootstrap over the items
     items that belong together      bootstrap over their clusters, whatever the scores
 
-Assumed throughout: clusters (items, where none belong together) are independent draws from what the model will meet. Scores are
-finite: NaN and infinity raise `ValueError`.
+scipy has every method but Newcombe's, which is here. It takes a second to import, so it is imported where it is used.
+Assumed throughout: clusters (items, where none belong together) are independent draws from what the model will meet.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 
 _TAIL = 0.025
 _RESAMPLES = 10_000
-_FEWEST_RESAMPLES = 1_000
-_DRAWS = 5_000_000
-_AT_ONCE = 2_000_000
-"""Numbers drawn at once, which bounds memory."""
-_SEED = 0
+_AT_ONCE = 1_000_000
+"""Values drawn together, which bounds memory to some tens of megabytes."""
+MANY = 5_000
+"""From so many clusters on, means are taken to be normal: resampling would take seconds and tell the same."""
+SEED = 0
 
 
 def mean_interval(values: Sequence[float], clusters: Sequence[Hashable] | None = None) -> tuple[float, float, float]:
@@ -31,14 +31,15 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Hashable] | None =
     coverage for few items and for means near 0 and 1. Other scores: bootstrap, seeded, so the same scores always give the
     same interval; when all scores are the same it has no width.
     `clusters` names, for each item, what it belongs to: where several share a name, clusters are resampled instead of items.
-    n = 1: Wilson's interval is wide and right; for another score, and for a single cluster, it is [0, 1]. n = 0: `ValueError`.
+    n = 1: Wilson's interval is wide and right; for another score, and for a single cluster, it is [0, 1]. n = 0, and scores
+    that are no finite number: `ValueError`.
     """
     if not values:
         raise ValueError("a mean needs at least 1 score")
-    _require_finite(values)
+    require_finite(values)
     mean = math.fsum(values) / len(values)
     if _is_binary(values) and not _share(clusters):
-        return mean, *wilson(round(math.fsum(values)), len(values))
+        return mean, *wilson(math.fsum(values), len(values))
     return mean, *_bootstrap(values, clusters, lowest=0.0, highest=1.0)
 
 
@@ -50,14 +51,15 @@ def paired_difference(
     Scores that are all 0 or 1: method 10 of Newcombe 1998 (Statist. Med. 17:2635), Wilson intervals of both means
     combined with their correlation over the items. Other scores, and items that share a cluster: bootstrap of the differences
     item by item, with the limits named at `mean_interval`. The interval lies in [-1, 1].
-    n = 1: Newcombe's interval is wide and right; for another score the interval is [-1, 1]. n = 0 and lengths that
-    differ: `ValueError`.
+    n = 1: Newcombe's interval is wide and right; for another score the interval is [-1, 1]. n = 0, lengths that
+    differ, and scores that are no finite number: `ValueError`.
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} scores are not pairs")
     if not first:
         raise ValueError("a difference needs at least 1 pair")
-    _require_finite((*first, *second))
+    require_finite(first)
+    require_finite(second)
     differences = [a - b for a, b in zip(first, second, strict=True)]
     mean = math.fsum(differences) / len(differences)
     if _is_binary(first) and _is_binary(second) and not _share(clusters):
@@ -75,12 +77,20 @@ def cluster_sums(values: Sequence[float], clusters: Sequence[Hashable] | None = 
     return sorted((math.fsum(inside), len(inside)) for inside in members.values())
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval for `successes` out of `n` (at least 1)."""
+def require_finite(scores: Sequence[float]) -> None:
+    """Raise `ValueError` that names the first score that is NaN or infinite, by its place."""
+    for place, score in enumerate(scores):
+        if not math.isfinite(score):
+            raise ValueError(f"score {place + 1} of {len(scores)} is {score}, which is no finite number")
+
+
+def wilson(successes: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval for `successes` out of `n` (at least 1), without continuity correction."""
     from scipy.stats import binomtest
 
-    interval = binomtest(successes, n).proportion_ci(1 - 2 * _TAIL, method="wilson")
-    return float(interval.low), float(interval.high)
+    ends = binomtest(round(successes), n).proportion_ci(confidence_level=1 - 2 * _TAIL, method="wilson")
+    # The ends are exactly 0 and 1 there; arithmetic would leave 1e-17.
+    return (0.0 if successes == 0 else float(ends.low)), (1.0 if successes == n else float(ends.high))
 
 
 def _newcombe(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
@@ -110,38 +120,42 @@ def _joined(one: float, other: float, phi: float) -> float:
 def _bootstrap(
     values: Sequence[float], clusters: Sequence[Hashable] | None, *, lowest: float, highest: float
 ) -> tuple[float, float]:
-    """Ends of the expanded percentile bootstrap of the mean: 10,000 resamples, fewer (1,000 at least) above 500 clusters.
+    """Ends of the expanded percentile bootstrap of the mean, 10,000 resamples; normal ends from 5,000 clusters on.
 
     Whole clusters are drawn (Field and Welsh 2007, J. R. Stat. Soc. B 69:369). The plain percentile interval (Efron and
     Tibshirani 1993, section 13.3) is too narrow for few; its tails are moved out as Student's t would move them (Hesterberg
     2015, Am. Stat. 69:371, section 5.3).
     """
+    import numpy as np
+    from scipy.stats import bootstrap
+
     population = cluster_sums(values, clusters)  # sorted, so that the order of the items does not matter
     n = len(population)
     if n == 1:
         return lowest, highest
-    if population[0] == population[-1]:  # all alike: every resample is the same
-        return (value := population[0][0] / population[0][1]), value
-    import numpy as np
-    from scipy.stats import bootstrap
-
     sums, sizes = np.array(population, dtype=float).T
-    interval = bootstrap(
+    mean = float(sums.sum() / sizes.sum())
+    spread = sums - mean * sizes
+    if np.abs(spread).max() < 1e-12:  # all alike: no width
+        return max(lowest, mean), min(highest, mean)
+    if n >= MANY:
+        reach = NormalDist().inv_cdf(1 - _TAIL) * float(np.sqrt((spread**2).sum() * n / (n - 1)) / sizes.sum())
+        return max(lowest, mean - reach), min(highest, mean + reach)
+    ends = bootstrap(
         (sums, sizes),
         _ratio,
         paired=True,
         vectorized=True,
-        n_resamples=max(_FEWEST_RESAMPLES, min(_RESAMPLES, _DRAWS // n)),
-        batch=max(1, _AT_ONCE // n),
-        confidence_level=1 - 2 * _expanded_tail(n),
         method="percentile",
-        rng=np.random.default_rng(_SEED),
+        confidence_level=1 - 2 * _expanded_tail(n),
+        n_resamples=_RESAMPLES,
+        batch=max(1, _AT_ONCE // n),
+        random_state=np.random.default_rng(SEED),
     ).confidence_interval
-    return max(lowest, float(interval.low)), min(highest, float(interval.high))
+    return max(lowest, float(ends.low)), min(highest, float(ends.high))
 
 
-def _ratio(sums: Any, sizes: Any, axis: int = -1) -> Any:
-    """The mean of what was drawn: clusters differ in size."""
+def _ratio(sums: Any, sizes: Any, axis: int) -> Any:
     return sums.sum(axis=axis) / sizes.sum(axis=axis)
 
 
@@ -159,8 +173,3 @@ def _share(clusters: Sequence[Hashable] | None) -> bool:
 
 def _is_binary(values: Sequence[float]) -> bool:
     return all(value in (0, 1) for value in values)
-
-
-def _require_finite(values: Sequence[float]) -> None:
-    if not all(map(math.isfinite, values)):
-        raise ValueError("a score is not a finite number")

@@ -6,6 +6,7 @@ from typing import Any
 
 from ftbridge.lowering import FieldReport, Lowering, Outcome, fields
 from ftbridge.providers.local.request import LocalRequest
+from ftbridge.providers.local.vllm import refusal
 from ftbridge.resolve import ResolvedSpec
 from ftbridge.spec import JobSpec
 
@@ -64,6 +65,7 @@ def _request(spec: JobSpec) -> LocalRequest:
         keep_checkpoints=local.keep_checkpoints,
         checkpoint_minutes=local.checkpoint_minutes,
         trust_remote_code=local.trust_remote_code,
+        engine=local.engine,
     )
 
 
@@ -102,6 +104,8 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
         notes["method"] = ("refused", None, f"the local provider trains supervised only, not {spec.method}")
     if spec.model.local is None:
         notes["model.local"] = ("refused", None, "name a base model, such as smollm2-135m-instruct")
+    if request.engine == "vllm" and (why := refusal(request)) is not None:
+        notes["local.engine"] = ("refused", None, why)
     if spec.local.tuning == "full":
         for field, _ in fields(spec.local.lora, "local.lora."):
             notes[field] = ("unused", None, "full tuning has no adapter")

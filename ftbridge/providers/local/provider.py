@@ -30,6 +30,7 @@ from ftbridge.providers.local.child import Child
 from ftbridge.providers.local.job import Job
 from ftbridge.providers.local.lower import lower
 from ftbridge.providers.local.request import LocalRequest, SampleRequest
+from ftbridge.providers.local.vllm import VllmSampler
 from ftbridge.resolve import ResolvedSpec
 from ftbridge.runs.journal import Event
 
@@ -134,7 +135,10 @@ class LocalProvider:
     def sampler(self, lowering: Lowering, model: TunedModel | None, folder: Path) -> Sampler:
         """A sampling process for the base or the tuned model."""
         request = LocalRequest.model_validate(lowering.request)
-        return LocalSampler(SampleRequest(request=request, tuned=model.id if model else None), folder / "worker.log")
+        asked = SampleRequest(request=request, tuned=model.id if model else None)
+        if request.engine == "vllm":
+            return VllmSampler(asked, folder / "vllm.log")
+        return LocalSampler(asked, folder / "worker.log")
 
     def _start(self, job: Job) -> None:
         """Spawn a worker and wait until it holds its lock, so that liveness is never a guess."""

@@ -45,6 +45,7 @@ class LocalRequest(BaseModel):
     keep_checkpoints: int
     checkpoint_minutes: float
     trust_remote_code: bool
+    engine: Literal["transformers", "vllm"] = "transformers"
 
 
 class SampleRequest(BaseModel):
