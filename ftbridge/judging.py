@@ -234,7 +234,7 @@ def _serving(lowering: Lowering) -> dict[str, Any]:
     return told
 
 
-_SERVING = ("quantization", "precision", "device", "tuning", "target", "base_url", "api_version", "deployment")
+_SERVING = ("quantization", "precision", "device", "tuning", "engine", "target", "base_url", "api_version", "deployment")
 
 
 def _answered(
