@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
@@ -30,11 +30,12 @@ from ftbridge.evaluation.candidates import Candidate, plain
 from ftbridge.evaluation.evaluate import Evaluation, check, judge
 from ftbridge.evaluation.grades import Grades, read_grades, write_grades
 from ftbridge.evaluation.items import Item, load_items
+from ftbridge.evaluation.perplexity import perplexity
 from ftbridge.evaluation.retention.judge import Retention, judge_retention, retention_candidate
 from ftbridge.evaluation.retention.questions import write_questions
 from ftbridge.evaluation.sides import differences
 from ftbridge.lowering import Lowering
-from ftbridge.providers.base import Sampler, TunedModel
+from ftbridge.providers.base import Sampler, Scorer, TunedModel
 from ftbridge.resolve import resolve
 from ftbridge.runs import store
 from ftbridge.runs.run import Run
@@ -105,6 +106,7 @@ def evaluate(
             candidate.name: _answered(model, candidate, items, spec, options, on_progress)
             for model, candidate in zip(models, candidates, strict=True)
         }
+        foreseen = _foreseen(asked, models, items, spec)
         retention = _retention(asked, models, spec, train, options, on_progress)
     grades = home / "grades.jsonl"
     kept = read_grades([grades])
@@ -121,7 +123,7 @@ def evaluate(
     notes = [*evaluation.notes, *differences([(model.provider, model.base) for model in models])]
     if on_answers is not None:
         on_answers(items, predictions, kept)
-    return evaluation.model_copy(update={"notes": notes, "retention": retention})
+    return evaluation.model_copy(update={"notes": notes, "perplexity": foreseen, "retention": retention})
 
 
 def _retention(
@@ -234,7 +236,17 @@ def _serving(lowering: Lowering) -> dict[str, Any]:
     return told
 
 
-_SERVING = ("quantization", "precision", "device", "tuning", "engine", "target", "base_url", "api_version", "deployment")
+_SERVING = (
+    "quantization",
+    "precision",
+    "device",
+    "tuning",
+    "engine",
+    "target",
+    "base_url",
+    "api_version",
+    "deployment",
+)
 
 
 def _answered(
@@ -247,10 +259,7 @@ def _answered(
 ) -> list[Prediction]:
     """The candidate's answers to the items, of which only those that are not kept yet are asked."""
     asked = spec.evaluation
-    identity = {**model.identity, "max_completion_tokens": asked.max_completion_tokens}
-    name = files.sha256_bytes(json.dumps(identity, sort_keys=True).encode())[:16]
-    folder = files.home() / "answers" / name
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, identity = _folder(model, spec)
     with _alone(folder, candidate.name):
         path = folder / "answers.jsonl"
         if options.fresh:
@@ -269,6 +278,35 @@ def _answered(
             )
         finally:
             sampler.close()
+
+
+def _folder(model: Model, spec: JobSpec) -> tuple[Path, dict[str, Any]]:
+    """Where a model's answers are kept, and what they depend on beside the prompt."""
+    identity = {**model.identity, "max_completion_tokens": spec.evaluation.max_completion_tokens}
+    folder = files.home() / "answers" / files.sha256_bytes(json.dumps(identity, sort_keys=True).encode())[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder, identity
+
+
+def _foreseen(
+    asked: Sequence[Asked], models: Sequence[Model], items: Sequence[Item], spec: JobSpec
+) -> dict[str, float]:
+    """Perplexity of the references, where the spec asks and a model of this machine is asked with the items' own prompts."""
+    told = {}
+    for one, model in zip(asked, models, strict=True):
+        if not spec.evaluation.perplexity or model.provider != "local" or one.kind in PROMPTED[1:]:
+            continue
+        folder, _ = _folder(model, spec)
+        with _alone(folder, one.name):
+            sampler = model.open(folder)
+            try:
+                batch = spec.evaluation.batch_size
+                if hasattr(sampler, "score"):
+                    scorer = cast(Scorer, sampler)
+                    told[one.name] = perplexity(items, scorer, folder / "perplexity.json", batch_size=batch)
+            finally:
+                sampler.close()
+    return told
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from __future__ import annotations
 import datetime
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import cast
 
 from ftbridge import files
 from ftbridge.evaluation.answering import answer, read_predictions
@@ -19,9 +21,10 @@ from ftbridge.evaluation.candidates import Candidate
 from ftbridge.evaluation.evaluate import Answered, Evaluation, judge
 from ftbridge.evaluation.grades import read_grades, write_grades
 from ftbridge.evaluation.items import Item, load_items
+from ftbridge.evaluation.perplexity import perplexity, read_perplexity
 from ftbridge.evaluation.retention.judge import SUFFIX, Retention, judge_retention, retention_candidate
 from ftbridge.prices import load_prices
-from ftbridge.providers.base import Sampler
+from ftbridge.providers.base import Sampler, Scorer
 from ftbridge.providers.openai import calendar
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
@@ -81,7 +84,13 @@ class RunEvaluation:
         evaluation = Evaluation(items=0, graders=[grader.name for grader in asked.graders], candidates={})
         if self.items:
             evaluation = self._judged([told.name for told in self._everybody if not told.name.endswith(SUFFIX)])
-        evaluation = evaluation.model_copy(update={"retention": self._retention(), "notes": self._notes(evaluation)})
+        told = {name: read_perplexity(self.items, self._perplexity_path(name)) for name in ("base", "tuned")}
+        more = {
+            "perplexity": {name: value for name, value in told.items() if value is not None},
+            "retention": self._retention(),
+            "notes": self._notes(evaluation),
+        }
+        evaluation = evaluation.model_copy(update=more)
         files.write_text(self.run.evaluation_path, evaluation.model_dump_json(indent=2) + "\n")
         return evaluation
 
@@ -122,6 +131,8 @@ class RunEvaluation:
         if (origin := state.continues) is not None:
             told = f"These results come from {state.provider}: {origin['provider']} ({origin['run']}) did not do it."
             notes.insert(0, told)
+        if self.spec.evaluation.perplexity and not self._foresees(self._everybody[0]):
+            notes.append(f"perplexity is not known: {state.provider} tells no log probabilities of given answers.")
         if (clock := shutdown_clock(self.run, self.spec)) is not None:
             notes.append(clock)
         return notes
@@ -145,7 +156,18 @@ class RunEvaluation:
             batch_size=self.spec.evaluation.batch_size,
             on_progress=progress,
         )
+        if self._foresees(candidate):
+            batch, path = self.spec.evaluation.batch_size, self._perplexity_path(candidate.name)
+            perplexity(items, cast(Scorer, sampler), path, batch_size=batch)
         self.run.append("evaluated", candidate=candidate.name)
+
+    def _foresees(self, candidate: Candidate) -> bool:
+        """Whether perplexity is asked of this candidate, and its provider can tell it."""
+        able = self.run.state().provider == "local" and self.spec.local.engine == "transformers"
+        return self.spec.evaluation.perplexity and able and candidate.name in ("base", "tuned")
+
+    def _perplexity_path(self, candidate: str) -> Path:
+        return self.run.predictions(candidate).with_suffix(".perplexity.json")
 
     def _items_of(self, candidate: Candidate) -> list[Item]:
         return self.questions if candidate.name.endswith(SUFFIX) else self.items
@@ -153,5 +175,7 @@ class RunEvaluation:
     def _is_answered(self, candidate: Candidate) -> bool:
         """Whether a candidate's answers are complete: journalled, and still all there."""
         if candidate.name not in self.run.state().evaluated:
+            return False
+        if self._foresees(candidate) and read_perplexity(self.items, self._perplexity_path(candidate.name)) is None:
             return False
         return len(read_predictions(self.run.predictions(candidate.name))) >= len(self._items_of(candidate))

@@ -127,6 +127,22 @@ class Completion(Frozen):
     error: str | None = None
 
 
+class Scored(Frozen):
+    """How well a model foresaw one answer: nats of all its tokens, the end of turn included, and their number."""
+
+    key: str
+    nats: float
+    tokens: int
+
+
+class Scorer(Protocol):
+    """What a sampler may also be: it tells how well its model foresees given answers."""
+
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, batch_size: int) -> Iterator[Scored]:
+        """Yield one entry for each prompt and its answer, in any order."""
+        ...
+
+
 class Sampler(Protocol):
     """Answers prompts with one model. Greedy: the same prompt gives the same answer."""
 

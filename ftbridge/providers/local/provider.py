@@ -23,6 +23,7 @@ from ftbridge.providers.base import (
     Metrics,
     Prompt,
     Sampler,
+    Scored,
     Submission,
     TunedModel,
 )
@@ -183,6 +184,16 @@ class LocalSampler:
         self._child.ask({"model": model, "prompts": asked, "max_tokens": max_tokens, "batch_size": batch_size})
         for message in self._child.answers():
             yield Completion(**{name: message.get(name) for name in Completion.model_fields})
+
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, batch_size: int) -> Iterator[Scored]:
+        """Yield how well the model foresees each answer, rendered as in training."""
+        if self._child is None:
+            self._child = Child("ftbridge.providers.local.sampling", self._log)
+        asked = [prompt.model_dump(mode="json", exclude_unset=True) for prompt in prompts]
+        model = self._model.model_dump(mode="json")
+        self._child.ask({"model": model, "prompts": asked, "answers": list(answers), "batch_size": batch_size})
+        for message in self._child.answers():
+            yield Scored(**{name: message[name] for name in Scored.model_fields})
 
     def close(self) -> None:
         """End the process; its memory goes with it."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ftbridge.data.examples import parse_example
 from ftbridge.providers.base import Prompt
 from ftbridge.providers.local import load
 from ftbridge.providers.local.child import serve
@@ -21,6 +22,9 @@ from ftbridge.providers.local.fused import DropoutPool, fuse
 from ftbridge.providers.local.models import find_model
 from ftbridge.providers.local.rendering import Renderer
 from ftbridge.providers.local.request import SampleRequest
+
+_SCORED_TOKENS = 2048
+"""Tokens of one pass that scores answers: its logits are made whole."""
 
 
 class Generator:
@@ -64,6 +68,39 @@ class Generator:
             for (key, ids), new in zip(batch, answers, strict=True):
                 tell("result", **self._completion(key, ids, new), seconds=round(time.monotonic() - began, 3))
             start += len(batch)
+
+    @torch.no_grad()
+    def score(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], batch_size: int, tell: Callable[..., None]
+    ) -> None:
+        """Nats of each answer's tokens, its end of turn included: the tokens, and the mask, that training would see."""
+        rendered = []
+        for prompt, answer in zip(prompts, answers, strict=True):
+            turns = [message.model_dump(exclude_none=True) for message in prompt.messages]
+            turns = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in turns]
+            told: dict[str, Any] = {"messages": [*turns, {"role": "assistant", "content": answer}]}
+            if prompt.tools:
+                told["tools"] = list(prompt.tools)
+            rendered.append((prompt.key, self.renderer.example(parse_example(told))))
+        rendered.sort(key=lambda one: -one[1].n_tokens)
+        start = 0
+        while start < len(rendered):
+            size = max(1, min(batch_size, _SCORED_TOKENS // rendered[start][1].n_tokens))
+            part = rendered[start : start + size]
+            longest = part[0][1].n_tokens
+            pad = self.renderer.pad_id
+            ids = torch.tensor([[*one.input_ids, *[pad] * (longest - one.n_tokens)] for _, one in part])
+            present = torch.tensor([[1] * one.n_tokens + [0] * (longest - one.n_tokens) for _, one in part])
+            wanted = torch.tensor([[*one.trained, *[False] * (longest - one.n_tokens)] for _, one in part])[:, 1:]
+            logits = self.model(
+                input_ids=ids.to(self.device.torch), attention_mask=present.to(self.device.torch), use_cache=False
+            ).logits[:, :-1]
+            for (key, _), row, target, mask in zip(part, logits, ids[:, 1:], wanted, strict=True):
+                chosen = torch.nn.functional.cross_entropy(
+                    row[mask.to(row.device)].float(), target[mask].to(row.device), reduction="sum"
+                )
+                tell("result", key=key, nats=float(chosen), tokens=int(mask.sum()))
+            start += len(part)
 
     def _completion(self, key: str, prompt: Sequence[int], new: Sequence[int]) -> dict[str, Any]:
         end = next((place for place, token in enumerate(new) if token in self.renderer.end_of_turn), None)
@@ -110,6 +147,9 @@ def answer(asked: dict[str, Any], tell: Callable[..., None]) -> None:
         tell("progress", text="loading model")
         _generators[name] = Generator(wanted)
     prompts = [Prompt.model_validate(prompt) for prompt in asked["prompts"]]
+    if "answers" in asked:
+        _generators[name].score(prompts, asked["answers"], asked["batch_size"], tell)
+        return
     _generators[name].answer(prompts, asked["max_tokens"], asked["batch_size"], tell)
 
 
