@@ -21,10 +21,13 @@ from ftbridge.draft import Draft
 from ftbridge.evaluation.items import load_items
 from ftbridge.lowering import Lowering
 from ftbridge.planning.advice import Advice, Facts, advise
-from ftbridge.planning.memory import CARDS, GIB, Memory, Shape, largest_pass, memory, quantization, read_shape
+from ftbridge.planning.machine import Machine, this_machine
+from ftbridge.planning.memory import CARDS, GIB, Memory, Shape, largest_pass, longest_that_fits, memory, read_shape
 from ftbridge.planning.money import Money, PriceList, break_even_tokens, hour_usd, load_prices, managed
 from ftbridge.planning.pace import Pace, pace
 from ftbridge.planning.tokens import SplitTokens, prompt_tokens, split_tokens
+from ftbridge.providers.local.footprint import Kind
+from ftbridge.providers.local.lower import quantization
 from ftbridge.providers.openai import calendar
 from ftbridge.resolve import resolve
 from ftbridge.runs import store
@@ -44,6 +47,7 @@ class Fit(_Document):
     card: str
     gib: float
     pass_tokens: int = Field(description="Tokens of the largest forward and backward pass; 0: it does not fit.")
+    longest_example: int = Field(description="Tokens of the longest example that such a pass holds.")
 
 
 class Managed(_Document):
@@ -65,6 +69,8 @@ class Local(_Document):
     quantization: str
     memory: Memory | None = Field(description="Of a pass of 2,048 tokens, about.")
     cards: list[Fit]
+    machine: Machine = Field(description="This machine, as it is now.")
+    here: Fit | None = Field(description="The device that training takes here, with what is free on it now.")
     pace: Pace
     usd: tuple[float, float] | None = Field(description="Hours times the price of an hour; null when none was told.")
     break_even_tokens: int | None = Field(description="Tokens a month above which a card of your own serves cheaper.")
@@ -210,15 +216,27 @@ def _local(
     path = config or find_config(model)
     shape: Shape | None = None
     if path is None:
-        notes.append(f"The config of {model} is not on this machine: --config FILE, or run it once.")
+        notes.append(
+            f"The config of {model} is not on this machine: give --config FILE, or fetch it once "
+            "(a gated model wants its terms accepted on its page, and HF_TOKEN)."
+        )
     else:
         shape = read_shape(path)
     share = min(1.0, train.trained / max(1, train.tokens))
     told = memory(shape, spec.local, pass_tokens=_PASS, trained_share=share) if shape else None
-    fits = [
-        Fit(card=name, gib=gib, pass_tokens=largest_pass(shape, spec.local, gib * GIB * 0.97, share))
-        for name, gib in CARDS.items()
-    ] if shape else []  # fmt: skip
+    fits = [_fit(name, gib * GIB * 0.97, shape, spec, share) for name, gib in CARDS.items()] if shape else []
+    machine = this_machine(cards=spec.local.device in ("auto", "cuda"))
+    notes += machine.notes
+    kind, device, free = machine.device(spec.local.device)
+    here = None
+    if shape is not None and free is not None:
+        compute = machine.compute if kind == "cpu" else 2
+        here = _fit(device, free * 0.97, shape, spec, share, kind, compute)
+    if here is not None and not here.pass_tokens:
+        kept = quantization(spec.local)
+        notes.append(
+            f"It does not fit what is free here now; quantization stays {kept}. Take a smaller model, or free memory."
+        )
     speed = pace(train.tokens * epochs, model, shape, store.runs(files.home()))
     hour = hour_usd(gpu_usd_per_hour or spec.plan.gpu_usd_per_hour, spec.plan.watts, spec.plan.usd_per_kwh)
     usd = (speed.hours[0] * hour, speed.hours[1] * hour) if hour is not None and speed.hours is not None else None
@@ -231,10 +249,21 @@ def _local(
         quantization=quantization(spec.local),
         memory=told,
         cards=fits,
+        machine=machine,
+        here=here,
         pace=speed,
         usd=usd,
         break_even_tokens=break_even_tokens(hour, serving) if hour is not None and serving else None,
         notes=notes,
+    )
+
+
+def _fit(
+    device: str, size: float, shape: Shape, spec: JobSpec, share: float, kind: Kind = "cuda", compute: int = 2
+) -> Fit:
+    most = largest_pass(shape, spec.local, size, share, kind=kind, compute=compute)
+    return Fit(
+        card=device, gib=round(size / 0.97 / GIB, 2), pass_tokens=most, longest_example=longest_that_fits(shape, most)
     )
 
 

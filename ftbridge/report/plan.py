@@ -80,6 +80,17 @@ def _local(side: Local) -> Table:
             table.add_row("fits", f"{first.card} and larger; passes of {first.pass_tokens:,} tokens there")
         else:
             table.add_row("fits", Text("no single card of the list", style="bold red"))
+    for card in side.machine.cards:
+        held = f", {_gb(card.used)} held by others" if card.used else ""
+        table.add_row("card", f"{card.index}: {card.name}, {_gb(card.free)} of {_gb(card.total)} free{held}")
+    if side.here is not None:
+        here = side.here
+        fit = (
+            Text(f"passes of up to {here.pass_tokens:,} tokens, an example of up to {here.longest_example:,}")
+            if here.pass_tokens
+            else Text("does not fit what is free now", style="bold red")
+        )
+        table.add_row("here", Text.assemble(f"{here.card}, {here.gib:.1f} GiB free: ", fit))
     if side.pace.hours is not None:
         table.add_row("time", f"{_hours(side.pace.hours[0])} to {_hours(side.pace.hours[1])}")
     table.add_row("" if side.pace.hours else "time", Text(side.pace.source, style="dim"))
