@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py            # the whole grid, each row in a process of its own; prints a Markdown table
 
-SmolLM2-135M-Instruct, nf4 and none x lora and full x two pass sizes x checkpointing on and off; three steps over examples of
+SmolLM2-135M-Instruct, nf4 and none x lora and full x two pass sizes x checkpointing on and off; two steps over examples of
 about 440 tokens. Measured: the worker's own `memory_gb`, the most its process ever held (RSS, shared libraries and mapped
 weight files included). The goal is a ratio within 15 % of 1.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 MODEL = "smollm2-135m-instruct"
-STEPS, WORDS = 3, 200
+STEPS, BATCH, WORDS = 2, 5, 200
 KINDS = [("lora", "nf4", False), ("lora", "nf4", True), ("lora", "none", "auto"), ("full", "none", "auto")]
 
 
@@ -64,16 +64,16 @@ def main() -> None:
 
 
 def measured(local: dict[str, Any]) -> dict[str, Any]:
-    """Three steps of the worker in a child process."""
+    """A few steps of the worker in a child process."""
     with tempfile.TemporaryDirectory() as folder:
         spec = {
             "name": "memory",
             "data": {"train": "train.jsonl"},
             "model": {"local": MODEL},
-            "hyperparameters": {"n_epochs": 1, "batch_size": 8},
+            "hyperparameters": {"n_epochs": 1, "batch_size": BATCH},
             "local": local,
         }
-        lines = [json.dumps(example(number)) for number in range(STEPS * 8)]
+        lines = [json.dumps(example(number)) for number in range(STEPS * BATCH)]
         (Path(folder) / "train.jsonl").write_text("\n".join(lines) + "\n")
         (Path(folder) / "job.json").write_text(json.dumps(spec))
         done = subprocess.run(
@@ -106,7 +106,7 @@ def train(folder: Path) -> None:
 
     draft = Draft.of(folder / "job.json")
     prepare(draft.spec, base=draft.base, out=folder / "data")
-    request = lower(resolve(draft.spec, STEPS * 8, "local")).request
+    request = lower(resolve(draft.spec, STEPS * BATCH, "local")).request
     job, path = Job(folder), folder / "data" / "train.jsonl"
     job.write(Submission(token="memory", folder=folder, request=request, train=path, validation=None))
     run_training(job, JournalReporter(job))
@@ -114,7 +114,7 @@ def train(folder: Path) -> None:
     ready = make_ready(job.request(), path, None, lambda *_: None).train
     longest = max(len(one) for one in ready.examples)
     share = ready.trained_tokens / ready.tokens
-    print(json.dumps({"peak": figures[-1], "longest": longest, "share": share, "most": 8 * longest}))
+    print(json.dumps({"peak": figures[-1], "longest": longest, "share": share, "most": BATCH * longest}))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from ftbridge.errors import UsageError
 from ftbridge.providers.local import footprint
 from ftbridge.providers.local.device import Device
 from ftbridge.providers.local.footprint import Kind, Shape
+from ftbridge.providers.local.load import COPY_SHARE
 from ftbridge.providers.local.request import LocalRequest
 
 FREE_SHARE = 0.85
@@ -16,8 +17,6 @@ FREE_SHARE = 0.85
 BEST_TOKENS: dict[Kind, int] = {"cpu": 2048, "mps": 2048, "cuda": 8192}
 """Largest useful pass. CPU: measured, the rate rises up to about 2,000 tokens and is flat or falls beyond.
 Cards: enough rows to fill the matrix units; more only takes memory."""
-COPY_SHARE = 0.25
-"""A 16-bit copy of nf4 weights is kept when it takes at most this share of the memory that is free (load.py)."""
 _UNUSUAL = Shape(
     hidden=4096, layers=32, heads=32, kv_heads=32, head_dim=128, intermediate=16384, vocabulary=128256, tied=False
 )
