@@ -1,87 +1,180 @@
-"""This machine, without torch: its cards as NVIDIA's driver tells them, what others hold of them, and its memory."""
+"""This machine without torch: its memory and processor, and its cards with what others hold of them right now.
+
+Cards are told by `nvidia-smi`, asked once and given a few seconds: one that hangs, fails or prints nonsense is a note in the
+plan, never the end of it. CUDA_VISIBLE_DEVICES is kept to, as training does.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
+import platform
 import shutil
+import signal
 import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-GIB = 1 << 30
-_PATIENCE = 5.0
-"""Seconds for nvidia-smi: a driver in trouble may never answer."""
-_BUSY = 0.1
+from ftbridge.providers.local.footprint import Kind
+
+SECONDS = 4.0
+"""How long nvidia-smi may take; it needs a second or two where no process holds the driver."""
+_QUERY = "index,uuid,name,memory.total,memory.used,memory.free"
 
 
 class Card(BaseModel):
-    """One graphics card."""
+    """One NVIDIA card. Bytes."""
 
     model_config = ConfigDict(frozen=True)
 
+    index: int
+    uuid: str
     name: str
-    gib: float = Field(description="All of its memory.")
-    free_gib: float = Field(description="What nobody holds right now.")
-
-    @property
-    def busy(self) -> bool:
-        """Whether others hold more than a tenth of it."""
-        return self.free_gib < (1 - _BUSY) * self.gib
+    total: int
+    used: int = Field(description="Held by other processes now, and by the driver.")
+    free: int
 
 
 class Machine(BaseModel):
-    """What trains here."""
+    """What training here has to do with. Bytes; null where the system does not tell."""
 
     model_config = ConfigDict(frozen=True)
 
+    processor: str
+    cores: int
+    compute: Literal[2, 4] = Field(
+        description="Bytes of the processor's best compute type: bf16 where it multiplies it."
+    )
+    ram_total: int | None
+    ram_free: int | None
     cards: list[Card]
-    memory_gib: float | None = Field(description="All memory of the processor; null where the system does not tell.")
-    free_memory_gib: float | None
     notes: list[str]
 
+    def device(self, asked: str) -> tuple[Kind, str, int | None]:
+        """What `local.device` takes here: its kind, its name, and the bytes that are free on it."""
+        if asked in ("auto", "cuda") and self.cards:
+            return "cuda", self.cards[0].name, self.cards[0].free
+        if asked == "cuda":
+            return "cuda", "no card", None
+        apple = sys.platform == "darwin" and platform.machine() == "arm64"
+        kind: Kind = "mps" if asked == "mps" or (asked == "auto" and apple) else "cpu"
+        return kind, f"{self.processor}, {self.cores} cores", self.ram_free
 
-def this_machine() -> Machine:
-    """Look. Never raises: what cannot be seen is told in `notes`."""
-    cards, notes = _cards()
-    notes += [
-        f"{card.name}: others hold {card.gib - card.free_gib:.1f} of {card.gib:.0f} GiB right now."
-        for card in cards
-        if card.busy
-    ]
+
+def this_machine(*, cards: bool = True) -> Machine:
+    """Look, now."""
+    notes: list[str] = []
+    found = _cards(notes) if cards else []
     total, free = _memory()
-    return Machine(cards=cards, memory_gib=total, free_memory_gib=free, notes=notes)
+    info = _read("/proc/cpuinfo")
+    named = next((line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")), "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Machine(
+        processor=named or platform.processor() or platform.machine(),
+        cores=cores,
+        compute=2 if "avx512_bf16" in info else 4,
+        ram_total=total,
+        ram_free=free,
+        cards=found,
+        notes=notes,
+    )
 
 
-def _cards() -> tuple[list[Card], list[str]]:
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return [], []
-    query = [command, "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
+def _cards(notes: list[str]) -> list[Card]:
+    path = shutil.which("nvidia-smi")
+    if path is None:
+        return []
+    told = _ask([path, f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"], notes)
+    cards: list[Card] = []
+    for line in (told or "").splitlines():
+        if not line.strip():
+            continue
+        try:
+            index, uuid, *name, total, used, free = (cell.strip() for cell in line.split(","))
+            sizes = [int(cell) << 20 for cell in (total, used, free)]
+            card = Card(index=int(index), uuid=uuid, name=",".join(name), total=sizes[0], used=sizes[1], free=sizes[2])
+        except ValueError:
+            notes.append(f"nvidia-smi told of a card in words that are not understood: {line.strip()[:80]!r}.")
+            continue
+        if not (card.name and card.total > 0 and 0 <= card.free <= card.total and card.used >= 0):
+            notes.append(f"nvidia-smi told of a card with sizes that cannot be: {line.strip()[:80]!r}.")
+            continue
+        cards.append(card)
+    return _visible(cards)
+
+
+def _ask(command: list[str], notes: list[str]) -> str | None:
+    """What a command prints, or None with a note. Its whole process group ends with it."""
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=_PATIENCE, check=True)
-    except subprocess.TimeoutExpired:
-        return [], [f"nvidia-smi did not answer within {_PATIENCE:g} s: this machine's cards are not known."]
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as error:
-        return [], [f"nvidia-smi fails ({error}): this machine's cards are not known."]
-    try:
-        rows = [row for row in csv.reader(io.StringIO(done.stdout), skipinitialspace=True) if row]
-        return [Card(name=name, gib=float(total) / 1024, free_gib=float(free) / 1024) for name, total, free in rows], []
-    except ValueError:
-        return [], [f"nvidia-smi answers {done.stdout[:60]!r}, which tells no memory: its cards are not known."]
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        notes.append(f"nvidia-smi cannot be run ({error.strerror}); cards are not known.")
+        return None
+    with child:
+        try:
+            told, _ = child.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            notes.append(f"nvidia-smi did not answer within {SECONDS:g} seconds; cards are not known.")
+            return None
+    if child.returncode:
+        first = next((line for line in told.splitlines() if line.strip()), f"exit status {child.returncode}")
+        notes.append(f"nvidia-smi failed ({first.strip()[:120]}); cards are not known.")
+        return None
+    return told
 
 
-def _memory() -> tuple[float | None, float | None]:
-    try:
-        page = os.sysconf("SC_PAGE_SIZE")
-        total, free = (page * os.sysconf(name) / GIB for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):
-        return None, None
-    try:  # what Linux would give back counts as free
-        with open("/proc/meminfo", encoding="ascii") as stream:  # noqa: PTH123 - not a file of ours
-            told = dict(line.split(":", 1) for line in stream)
-        free = int(told["MemAvailable"].split()[0]) / (1 << 20)
-    except (OSError, KeyError, ValueError):
-        pass
+def _visible(cards: list[Card]) -> list[Card]:
+    """The cards that CUDA_VISIBLE_DEVICES leaves, in its order; it ends at the first that is none, as CUDA has it."""
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if asked is None:
+        return cards
+    chosen: list[Card] = []
+    for name in (part.strip() for part in asked.split(",")):
+        card = next((c for c in cards if name == str(c.index) or (name and c.uuid.startswith(name))), None)
+        if card is None:
+            break
+        chosen.append(card)
+    return chosen
+
+
+def _memory() -> tuple[int | None, int | None]:
+    """Total and available memory, within this container's limit where it has one."""
+    lines = (line.split() for line in _read("/proc/meminfo").splitlines())
+    told = {parts[0].rstrip(":"): int(parts[1]) * 1024 for parts in lines if len(parts) > 1 and parts[1].isdigit()}
+    total, free = told.get("MemTotal"), told.get("MemAvailable")
+    if total is None:
+        try:
+            total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (ValueError, OSError, AttributeError):
+            return None, None
+    for limit, used in _CGROUPS:
+        most, held = _read(limit).strip(), _read(used).strip()
+        if most.isdigit() and int(most) < total:
+            total = int(most)
+            free = min(free or total, total - int(held)) if held.isdigit() else free
     return total, free
+
+
+_CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8", "replace")
+    except OSError:
+        return ""

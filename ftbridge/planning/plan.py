@@ -25,12 +25,14 @@ from ftbridge.lowering import Lowering
 from ftbridge.planning.advice import Advice, Facts, advise
 from ftbridge.planning.evidence import measured_on
 from ftbridge.planning.local_tokens import LocalTokens, local_tokens, renderer_of
-from ftbridge.planning.machine import this_machine
-from ftbridge.planning.memory import CARDS, GIB, Memory, Shape, largest_pass, memory, quantization, read_shape
+from ftbridge.planning.machine import Machine, this_machine
+from ftbridge.planning.memory import CARDS, GIB, Memory, Shape, largest_pass, longest_that_fits, memory, read_shape
 from ftbridge.planning.money import Money, Monthly, break_even_tokens, judge_money, managed, monthly
 from ftbridge.planning.pace import Pace, pace
 from ftbridge.planning.tokens import SplitTokens, prompt_tokens, split_tokens
 from ftbridge.prices import PriceList, load_prices
+from ftbridge.providers.local.footprint import Kind
+from ftbridge.providers.local.lower import quantization
 from ftbridge.providers.openai import calendar
 from ftbridge.resolve import resolve
 from ftbridge.runs import store
@@ -51,6 +53,7 @@ class Fit(_Document):
     card: str
     gib: float
     pass_tokens: int = Field(description="Tokens of the largest forward and backward pass; 0: it does not fit.")
+    longest_example: int = Field(description="Tokens of the longest example that such a pass holds.")
 
 
 class Managed(_Document):
@@ -78,6 +81,8 @@ class Local(_Document):
         default=None, description="On a CPU, of a pass as large as the trainer takes there, about."
     )
     cards: list[Fit]
+    machine: Machine = Field(description="This machine, as it is now.")
+    here: Fit | None = Field(description="The device that training takes here, with what is free on it now.")
     pace: Pace
     usd: tuple[float, float] | None = Field(description="Hours times the price of an hour; null when none was told.")
     break_even_tokens: int | None = Field(description="Tokens a month above which a card of your own serves cheaper.")
@@ -258,13 +263,14 @@ def _local(
     gpu_usd_per_hour: float | None,
 ) -> Local:
     model, train = spec.model.local or "", splits["train"]
-    machine = this_machine()
+    machine = this_machine(cards=spec.local.device in ("auto", "cuda"))
     notes = list(machine.notes)
     path = config or find_config(model)
     shape: Shape | None = None
     if path is None:
         notes.append(
-            f"The config of {model} is not on this machine: --config FILE, or run it once (HF_TOKEN if it is gated)."
+            f"The config of {model} is not on this machine: give --config FILE, or fetch it once "
+            "(a gated model wants its terms accepted on its page, and HF_TOKEN)."
         )
     else:
         shape = read_shape(path)
@@ -273,32 +279,32 @@ def _local(
     read, trained = (own.tokens, own.trained) if own else (train.tokens, train.trained)
     share = min(1.0, trained / max(1, read))
     told = memory(shape, spec.local, pass_tokens=_PASS, trained_share=share) if shape else None
+    kind, device, free = machine.device(spec.local.device)
+    compute = machine.compute if kind == "cpu" else 2
+    size = _cpu_pass(spec, read, train.examples)
+    # Where memory is ample, as it is on most CPUs, the worker keeps a 16-bit copy and recomputes nothing.
     on_cpu = (
         memory(
             shape,
             spec.local,
-            pass_tokens=_cpu_pass(spec, read, train.examples),
+            pass_tokens=size,
             trained_share=share,
             checkpointing=False,
-            device="cpu",
+            kind="cpu",
+            compute=machine.compute,
+            copied=spec.local.keep_dequantized is not False,
         )
         if shape
         else None
     )
-    cards = dict(CARDS)
-    cards |= {
-        f"{MACHINE}: card {number} ({card.name}), what is free": card.free_gib
-        for number, card in enumerate(machine.cards)
-    }
-    fits = [
-        Fit(card=name, gib=gib, pass_tokens=largest_pass(shape, spec.local, gib * GIB * 0.97, share))
-        for name, gib in cards.items()
-    ] if shape else []  # fmt: skip
-    if shape and not machine.cards and machine.free_memory_gib is not None:
-        room = machine.free_memory_gib * GIB
-        size = largest_pass(shape, spec.local, room, share, device="cpu")
-        fits.append(
-            Fit(card=f"{MACHINE}: the processor's memory, what is free", gib=machine.free_memory_gib, pass_tokens=size)
+    fits = [_fit(name, gib * GIB * 0.97, shape, spec, share) for name, gib in CARDS.items()] if shape else []
+    here = None
+    if shape is not None and free is not None:
+        here = _fit(device, free * 0.97, shape, spec, share, kind, compute)
+    if here is not None and not here.pass_tokens:
+        kept = quantization(spec.local)
+        notes.append(
+            f"It does not fit what is free here now; quantization stays {kept}. Take a smaller model, or free memory."
         )
     speed = pace(read * epochs, model, shape, store.runs(files.home()))
     hour = gpu_usd_per_hour or spec.plan.hour_usd
@@ -314,6 +320,8 @@ def _local(
         memory=told,
         processor_memory=on_cpu,
         cards=fits,
+        machine=machine,
+        here=here,
         pace=speed,
         usd=usd,
         break_even_tokens=break_even_tokens(hour, serving) if hour is not None and serving else None,
@@ -330,8 +338,12 @@ def _cpu_pass(spec: JobSpec, tokens: int, examples: int) -> int:
     return min(asked if isinstance(asked, int) else _PASS, max(256, round(1.1 * size * tokens / max(1, examples))))
 
 
-MACHINE = "this machine"
-"""How the machine that plans begins its lines among the cards."""
+def _fit(
+    device: str, size: float, shape: Shape, spec: JobSpec, share: float, kind: Kind = "cuda", compute: int = 2
+) -> Fit:
+    most = largest_pass(shape, spec.local, size, share, kind=kind, compute=compute)
+    longest = longest_that_fits(shape, most)
+    return Fit(card=device, gib=round(size / 0.97 / GIB, 2), pass_tokens=most, longest_example=longest)
 
 
 def _counted(

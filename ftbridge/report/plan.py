@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ftbridge.planning.plan import MACHINE, Local, Managed, Plan
+from ftbridge.planning.plan import Local, Managed, Plan
 
 _OUTCOMES = {"exact": "green", "translated": "cyan", "approximated": "yellow", "refused": "bold red", "unused": "dim"}
 
@@ -79,18 +79,23 @@ def _local(side: Local) -> Table:
         }
         parts = ", ".join(f"{name} {_gb(size)}" for name, size in named.items())
         table.add_row("memory", f"about {_gb(told.total)} on a card, passes of {told.pass_tokens:,} tokens ({parts})")
-        here = [fit for fit in side.cards if fit.card.startswith(MACHINE)]
-        fits = [fit for fit in side.cards if fit.pass_tokens and fit not in here]
+        fits = [fit for fit in side.cards if fit.pass_tokens]
         if fits:
             first = fits[0]
             table.add_row("fits", f"{first.card} and larger; passes of {first.pass_tokens:,} tokens there")
         else:
             table.add_row("fits", Text("no single card of the list", style="bold red"))
-        for fit in here:
-            if fit.pass_tokens:
-                table.add_row("", f"{fit.card}: {fit.gib:.1f} GiB, passes and examples of {fit.pass_tokens:,} tokens")
-            else:
-                table.add_row("", Text(f"not {fit.card}: {fit.gib:.1f} GiB", style="bold red"))
+    for card in side.machine.cards:
+        held = f", {_gb(card.used)} held by others" if card.used else ""
+        table.add_row("card", f"{card.index}: {card.name}, {_gb(card.free)} of {_gb(card.total)} free{held}")
+    if side.here is not None:
+        here = side.here
+        fit = (
+            Text(f"passes of up to {here.pass_tokens:,} tokens, an example of up to {here.longest_example:,}")
+            if here.pass_tokens
+            else Text("does not fit what is free now", style="bold red")
+        )
+        table.add_row("here", Text.assemble(f"{here.card}, {here.gib:.1f} GiB free: ", fit))
     if side.pace.hours is not None:
         table.add_row("time", f"{_hours(side.pace.hours[0])} to {_hours(side.pace.hours[1])}")
     table.add_row("" if side.pace.hours else "time", Text(side.pace.source, style="dim"))

@@ -1,93 +1,157 @@
-"""What this machine has, told by a stand-in for nvidia-smi that is a real process."""
+"""This machine as the plan sees it: real child processes stand in for nvidia-smi."""
 
 from __future__ import annotations
 
 import json
 import os
-import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from ftbridge.draft import Draft
-from ftbridge.planning import machine
-from ftbridge.planning.machine import this_machine
+from ftbridge.errors import UsageError
+from ftbridge.planning.machine import SECONDS, this_machine
+from ftbridge.planning.memory import shape_of
 from ftbridge.planning.plan import plan
 
-CONFIG = {
-    "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
-    "intermediate_size": 14336, "vocab_size": 128256,
-}  # fmt: skip
+SMALL = {
+    "hidden_size": 576,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "intermediate_size": 1536,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+    "max_position_embeddings": 8192,
+}
+TWO = """0, GPU-aaaa-1, NVIDIA A100-SXM4-80GB, 81920, 79000, 2900
+1, GPU-bbbb-2, NVIDIA A100-SXM4-80GB, 81920, 1020, 80900"""
 
 
 @pytest.fixture
-def driver(tmp_path, monkeypatch):
-    """Put an `nvidia-smi` first on PATH that does what a line of shell says."""
+def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Puts a stand-in nvidia-smi that runs this shell script first on PATH."""
 
-    def made(line: str) -> None:
-        path = tmp_path / "bin" / "nvidia-smi"
-        path.parent.mkdir()
-        path.write_text(f"#!/bin/sh\n{line}\n")
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-        monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
+    def put(script: str) -> Path:
+        folder = tmp_path / "bin"
+        folder.mkdir(exist_ok=True)
+        (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        (folder / "nvidia-smi").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+        return folder
 
-    return made
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return put
 
 
-def test_cards_and_what_others_hold_of_them_are_told(driver):
-    driver("echo 'NVIDIA A10G, 23028, 22500'; echo 'NVIDIA A10G, 23028, 4000'")
-    told = this_machine()
-    assert [card.busy for card in told.cards] == [False, True]
-    assert told.cards[1].free_gib == pytest.approx(3.90625)
-    assert [note for note in told.notes if "others hold 18.6 of 22 GiB" in note]
+def test_a_card_that_others_use_is_told_with_what_is_free(smi):
+    smi(f"cat <<'X'\n{TWO}\nX")
+    machine = this_machine()
+    first, second = machine.cards
+    assert (first.free, first.used, second.free) == (2900 << 20, 79000 << 20, 80900 << 20)
+    assert machine.device("auto") == ("cuda", "NVIDIA A100-SXM4-80GB", 2900 << 20)
+    assert machine.device("cpu")[0] == "cpu"
+    assert machine.notes == []
+
+
+@pytest.mark.parametrize(("asked", "seen"), [("1", [1]), ("GPU-bbbb,0", [1, 0]), ("", []), ("-1", []), ("0,9,1", [0])])
+def test_visible_devices_are_kept_to(smi, monkeypatch, asked, seen):
+    smi(f"cat <<'X'\n{TWO}\nX")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", asked)
+    assert [card.index for card in this_machine().cards] == seen
 
 
 @pytest.mark.parametrize(
-    ("line", "note"),
+    ("script", "told"),
     [
-        ("echo 'No devices were found'; exit 6", "nvidia-smi fails"),
-        ("echo 'NVIDIA A10G, [N/A], [N/A]'", "tells no memory"),
-        ("echo 'NVIDIA A10G'", "tells no memory"),
-        ("exec sleep 30", "did not answer"),
+        ("echo what is a GPU", "not understood"),
+        ("echo '0, GPU-a, Card, -5, 0, 0'", "sizes that cannot be"),
+        ("echo '0, GPU-a, Card, 100, 0, 200'", "sizes that cannot be"),
+        ("echo 'NVIDIA-SMI has failed: no driver'; exit 9", "no driver"),
+        ("printf '\\377\\376\\000'", "not understood"),
     ],
 )
-def test_a_driver_in_trouble_is_told_and_stops_nothing(driver, monkeypatch, line, note):
-    monkeypatch.setattr(machine, "_PATIENCE", 0.5)
-    driver(line)
-    told = this_machine()
-    assert told.cards == []
-    assert any(note in text for text in told.notes)
-    assert told.memory_gib is None or told.memory_gib > 0
+def test_nonsense_is_a_note_and_no_card(smi, script, told):
+    smi(script)
+    machine = this_machine()
+    assert machine.cards == []
+    assert told in " ".join(machine.notes)
 
 
-def planned(tmp_path: Path, **local: object):
-    chats = [[{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}."}] for n in range(20)]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    spec = {"name": "t", "data": {"train": str(tmp_path / "train.jsonl")}, "model": {"local": "m/eight"}, **local}
-    told = plan(Draft.of(spec), config=tmp_path / "config.json").local
-    assert told is not None
-    return told
+def test_one_that_hangs_is_ended_with_its_children(smi, tmp_path):
+    smi(f"sleep 61 & echo $! > {tmp_path}/child; wait")
+    began = time.monotonic()
+    machine = this_machine()
+    assert time.monotonic() - began < SECONDS + 2
+    assert "did not answer" in " ".join(machine.notes)
+    status = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/status")
+    time.sleep(0.1)
+    assert not status.exists() or "\nState:\tZ" in status.read_text()
 
 
-def test_a_plan_says_whether_the_job_fits_what_is_free_here(driver, tmp_path):
-    driver("echo 'RTX 4090, 24564, 24000'; echo 'RTX 4090, 24564, 3000'")
-    told = planned(tmp_path)
-    free, taken = (fit for fit in told.cards if fit.card.startswith("this machine"))
-    assert free.pass_tokens >= 2048
-    assert taken.pass_tokens == 0
-    assert any("others hold" in note for note in told.notes)
+def test_the_plan_says_that_a_busy_card_is_too_full(smi, tmp_path):
+    smi("echo '0, GPU-a, NVIDIA L4, 23034, 22800, 200'")
+    lines = [
+        {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}."}]}
+        for n in range(20)
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "config.json").write_text(json.dumps(SMALL))
+    spec = {"name": "n", "data": {"train": "train.jsonl"}, "model": {"local": "owner/model"}}
+    (tmp_path / "job.json").write_text(json.dumps(spec))
+    command = [sys.executable, "-m", "ftbridge", "plan", "job.json", "--config", "config.json"]
+    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "NVIDIA L4" in shown
+    assert "held by others" in shown
+    assert "does not fit what is free now" in shown
+    told = json.loads(subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, check=True).stdout)
+    assert told["local"]["here"]["pass_tokens"] == 0
+    assert told["local"]["quantization"] == "nf4"
 
 
-def test_without_a_card_the_processors_memory_is_what_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine.shutil, "which", lambda _: None)
-    [here] = [fit for fit in planned(tmp_path).cards if fit.card.startswith("this machine")]
-    assert "processor" in here.card
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"num_hidden_layers": 0}, "layers is 0"),
+        ({"hidden_size": -8}, "hidden is -8"),
+        ({"vocab_size": 10**12}, "vocabulary is 1000000000000"),
+        ({"num_attention_heads": 0}, "does not tell"),
+        ({"intermediate_size": "large"}, "intermediate is 'large'"),
+        ({"num_key_value_heads": 0}, "kv_heads is 0"),
+        ({"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM"),
+        ({"is_encoder_decoder": True}, "encoder-decoder"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused_with_what_is_wrong(change, told):
+    with pytest.raises(UsageError, match=told):
+        shape_of({**SMALL, **change})
+
+
+def test_the_real_machine_has_memory():
+    machine = this_machine()
+    assert machine.ram_total
+    assert 0 < machine.ram_free <= machine.ram_total
+    assert machine.cores >= 1
 
 
 def test_a_volume_is_priced_on_both_sides(tmp_path):
-    spec = {"plan": {"monthly_tokens": 50_000_000, "gpu_usd_per_hour": 0.8}}
-    told = planned(tmp_path, **spec)
+    lines = [
+        {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}."}]}
+        for n in range(20)
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "config.json").write_text(json.dumps(SMALL))
+    spec = {
+        "name": "n",
+        "data": {"train": str(tmp_path / "train.jsonl")},
+        "model": {"local": "owner/model"},
+        "plan": {"monthly_tokens": 50_000_000, "gpu_usd_per_hour": 0.8},
+    }
+    told = plan(Draft.of(spec), config=tmp_path / "config.json").local
+    assert told is not None
     assert told.monthly is not None
     assert told.monthly.local_usd == pytest.approx(0.8 * 730)
     assert told.monthly.managed_usd is None  # no managed model is named

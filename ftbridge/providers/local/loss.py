@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 64 << 20
+from ftbridge.providers.local.footprint import CHUNK
+
+CHUNK_BYTES = CHUNK
 """Size of one chunk's float32 logits: large enough to keep a matrix unit busy, small enough for caches and cards."""
 
 

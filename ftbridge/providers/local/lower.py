@@ -9,6 +9,7 @@ from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.vllm import refusal
 from ftbridge.resolve import ResolvedSpec
 from ftbridge.spec import JobSpec
+from ftbridge.spec_sections import LocalSpec, Quantization
 
 BASE_LEARNING_RATE = {"lora": 2e-4, "full": 2e-5}
 """What the multiplier multiplies. LoRA: QLoRA's rate for 7B and 13B (Dettmers et al. 2023, arXiv:2305.14314, table 9).
@@ -44,7 +45,7 @@ def _request(spec: JobSpec) -> LocalRequest:
         max_grad_norm=local.max_grad_norm,
         optimizer=local.optimizer,
         tuning=local.tuning,
-        quantization=_quantization(spec),
+        quantization=quantization(spec.local),
         lora_r=local.lora.r,
         lora_alpha=local.lora.alpha,
         lora_dropout=local.lora.dropout,
@@ -134,16 +135,23 @@ def _base_rate(spec: JobSpec) -> float:
     return BASE_LEARNING_RATE[spec.local.tuning] if rate == "auto" else rate
 
 
-def _quantization(spec: JobSpec) -> Any:
-    if spec.local.quantization != "auto":
-        return spec.local.quantization
-    return "nf4" if spec.local.tuning == "lora" else "none"
+def quantization(local: LocalSpec) -> Quantization:
+    """What `quantization: auto` comes to: nf4 for lora, none for full, on every machine.
+
+    nf4 is the least that a base model takes, so where it does not fit nothing does: the rule never looks at memory, and one
+    spec trains the same weights everywhere. `ftbridge plan` says where it does not fit, and where 16 bits would too.
+    """
+    if local.quantization != "auto":
+        return local.quantization
+    return "nf4" if local.tuning == "lora" else "none"
 
 
 def _quantization_reason(spec: JobSpec) -> str:
     if spec.local.quantization != "auto":
         return "double quantisation, bf16 compute" if spec.local.quantization == "nf4" else ""
-    return "auto: nf4 for lora (QLoRA)" if spec.local.tuning == "lora" else "auto: none for full tuning"
+    return (
+        "auto: nf4 for lora (QLoRA), on every machine" if spec.local.tuning == "lora" else "auto: none for full tuning"
+    )
 
 
 def _plain(value: Any) -> Any:

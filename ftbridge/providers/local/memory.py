@@ -5,15 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ftbridge.errors import UsageError
+from ftbridge.providers.local import footprint
 from ftbridge.providers.local.device import Device
-from ftbridge.providers.local.loss import CHUNK_BYTES
+from ftbridge.providers.local.footprint import Kind, Shape
+from ftbridge.providers.local.load import COPY_SHARE
 from ftbridge.providers.local.request import LocalRequest
 
-ACTIVATION_SHARE = 0.6
-"""Share of free memory that activations may take; the rest is for gradients, optimizer state and fragmentation."""
-BEST_TOKENS = {"cpu": 2048, "mps": 2048, "cuda": 8192}
+FREE_SHARE = 0.85
+"""Share of free memory that is counted on; the rest is for fragmentation, and for others on this machine."""
+BEST_TOKENS: dict[Kind, int] = {"cpu": 2048, "mps": 2048, "cuda": 8192}
 """Largest useful pass. CPU: measured, the rate rises up to about 2,000 tokens and is flat or falls beyond.
 Cards: enough rows to fill the matrix units; more only takes memory."""
+_UNUSUAL = Shape(
+    hidden=4096, layers=32, heads=32, kv_heads=32, head_dim=128, intermediate=16384, vocabulary=128256, tied=False
+)
+"""Stands for models whose config does not tell their sizes in the usual words: a large one, so passes stay small."""
 
 
 @dataclass(frozen=True)
@@ -25,27 +32,39 @@ class PassPlan:
 
 
 def plan_pass(config: Any, request: LocalRequest, device: Device, longest: int) -> PassPlan:
-    """The pass for a model of this configuration; `longest` is the longest example, in tokens, which must fit."""
-    free = max(0, ACTIVATION_SHARE * device.free_bytes() - 2 * CHUNK_BYTES)
+    """The pass for a model of this configuration, which is loaded already; `longest` is the longest example, which must fit.
+
+    What gradients, moments and a copy of the weights will take is set aside first.
+    """
+    try:
+        shape = footprint.shape_of(config.to_dict())
+    except UsageError:
+        shape = _UNUSUAL
+    job = footprint.Job(
+        kind=device.kind,
+        compute=device.compute.itemsize,
+        tuning=request.tuning,
+        quantization=request.quantization,
+        r=request.lora_r,
+        modules=request.target_modules,
+        dropout=request.lora_dropout,
+        dora=request.use_dora,
+        optimizer=request.optimizer,
+    )
+    free = device.free_bytes()
+    copy = footprint.copy_bytes(shape, job)
+    copied = copy <= COPY_SHARE * free if request.keep_dequantized == "auto" else request.keep_dequantized
+    rest = footprint.trained_bytes(shape, job) + copy * copied + footprint.working_bytes(shape, job, copied=copied)
+    rest += footprint.head_bytes(shape, job, tokens=longest, trained=longest)
+    room = max(0.0, FREE_SHARE * free - rest)
+
+    def each(checkpointing: bool) -> int:
+        return footprint.token_bytes(shape, job, checkpointing=checkpointing, longest=longest)
+
     checkpointing = request.gradient_checkpointing
     if checkpointing == "auto":
-        checkpointing = activation_bytes(config, checkpointing=False) * longest > free
+        checkpointing = each(False) * longest > room
     if request.tokens_per_pass != "auto":
         return PassPlan(request.tokens_per_pass, checkpointing)
-    fit = int(free / activation_bytes(config, checkpointing=checkpointing))
-    return PassPlan(max(longest, min(BEST_TOKENS[device.kind], fit)), checkpointing)
-
-
-def activation_bytes(config: Any, *, checkpointing: bool) -> int:
-    """Bytes that one token's activations hold until the backward pass, from the model's configuration.
-
-    Per block, in 16 bits: about 16 vectors of the hidden width (norms and their float32 copies, attention in and out,
-    residuals) and 6 of the feed-forward width (gate, up, activation, product). Checkpointing keeps one hidden vector a
-    block, and one whole block at a time.
-    """
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    width = int(getattr(text, "hidden_size", 0) or 4096)
-    inner = int(getattr(text, "intermediate_size", 0) or 4 * width)
-    blocks = int(getattr(text, "num_hidden_layers", 0) or 32)
-    block = 2 * (16 * width + 6 * inner)
-    return 2 * width * blocks + block if checkpointing else block * blocks
+    most = BEST_TOKENS[job.kind]
+    return PassPlan(max(longest, min(most, int(room / each(checkpointing)))), checkpointing)
