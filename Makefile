@@ -8,9 +8,12 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 
 demo: $(VENV)/.local
 	$(BIN)/ftbridge run examples/support-triage/job.yaml --provider local
+	$(BIN)/ftbridge report latest
 
+# Tests of real training keep to themselves: two of them at once would fight for the same cores.
 test: $(VENV)/.dev check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2
+	$(BIN)/python -m pytest -m slow
 
 # The fast half of `make test`: style, types, and imports that point one way.
 check: $(VENV)/.dev
