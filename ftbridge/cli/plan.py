@@ -21,6 +21,9 @@ from ftbridge.prices import load_prices
     "--config", type=click.Path(path_type=Path), help="The local model's config.json, where it is not here yet."
 )
 @click.option("--gpu-usd-per-hour", type=click.FloatRange(min=0, min_open=True), help="What a card costs an hour.")
+@click.option(
+    "--probe", "measure", is_flag=True, help="Train a few steps here first, for the hours; kept for later plans."
+)
 @click.option("--fields", is_flag=True, help="How every field of the spec fares on both sides.")
 @as_json
 @talkative
@@ -30,11 +33,19 @@ def command(
     prices: Path | None,
     config: Path | None,
     gpu_usd_per_hour: float | None,
+    measure: bool,
     fields: bool,
     as_json: bool,
 ) -> None:
     """Reckon, print, and exit 4 when the spec's budget or the model's life cannot be kept."""
-    told = plan(Draft.of(spec, overrides), prices=load_prices(prices), config=config, gpu_usd_per_hour=gpu_usd_per_hour)
+    drafted = Draft.of(spec, overrides)
+    if measure:
+        from ftbridge.cli.progress import TerminalWatcher
+        from ftbridge.probe import probe
+
+        with TerminalWatcher() as watcher:
+            probe(drafted, watcher)
+    told = plan(drafted, prices=load_prices(prices), config=config, gpu_usd_per_hour=gpu_usd_per_hour)
     if as_json:
         click.echo(told.model_dump_json(indent=2))
     else:

@@ -1,15 +1,20 @@
-"""How long training takes: from this machine's own runs of the same model, else from published figures. Always a range."""
+"""How long training takes: from this machine's own runs, else a probe of a few steps, else published figures; a range."""
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Iterable
+from pathlib import Path
 from statistics import median
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ftbridge.files import write_json
 from ftbridge.planning.memory import Shape
 from ftbridge.runs.run import Run
+from ftbridge.spec import JobSpec
 
 PUBLISHED = (
     (7e9, 2_415, "Llama-2-7B, QLoRA, Hugging Face (LLaMA-Factory's wiki, 2024-04)"),
@@ -29,20 +34,36 @@ class Pace(BaseModel):
 
     hours: tuple[float, float] | None
     tokens_per_second: tuple[float, float] | None
-    basis: Literal["own runs", "published", "none"]
-    source: str = Field(description="The runs, or the publications.")
+    basis: Literal["own runs", "probe", "published", "none"]
+    source: str = Field(description="The runs, the probe, or the publications.")
 
 
-def pace(tokens: int, model: str, shape: Shape | None, runs: Iterable[Run]) -> Pace:
-    """Hours for so many tokens in all (those of the file times epochs)."""
-    rates = [(run.id, rate) for run in runs if (rate := _rate(run, model)) is not None][:5]
+class Probe(BaseModel):
+    """What a few steps of the real trainer measured; kept in `FTBRIDGE_HOME/probes.json` by what it depends on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tokens_per_second: float
+    memory_gb: float | None
+    steps: int
+    day: str
+
+
+def pace(tokens: int, spec: JobSpec, shape: Shape | None, runs: Iterable[Run], probes: Path | None = None) -> Pace:
+    """Hours for so many tokens in all (those of the file times epochs). `probes` is the file of kept probes."""
+    model = spec.model.local or ""
+    rates = list(itertools.islice(((run.id, rate) for run in runs if (rate := _rate(run, spec)) is not None), 5))
     if rates:
         middle = median(rate for _, rate in rates)
-        span = (middle / _AROUND, middle * _AROUND)
         named = ", ".join(name for name, _ in rates)
-        return _pace(tokens, span, "own runs", f"{len(rates)} of this machine's runs of {model}: {named}")
+        return _pace(tokens, _around(middle), "own runs", f"{len(rates)} of this machine's runs of {model}: {named}")
+    if probes is not None and (probe := read_probe(spec, probes)) is not None:
+        told = f"a probe of {probe.steps} steps here on {probe.day}, {probe.tokens_per_second:.0f} tokens a second"
+        return _pace(tokens, _around(probe.tokens_per_second), "probe", told)
     if shape is None or shape.parameters < SMALLEST:
-        source = "no run of this model on this machine yet, and no published figure for one of its size"
+        source = (
+            "no run of this model here yet, and no published figure for one of its size; --probe measures a few steps"
+        )
         return Pace(hours=None, tokens_per_second=None, basis="none", source=source)
     scaled = [rate * size / shape.parameters for size, rate, _ in PUBLISHED]
     source = "; ".join(text for _, _, text in PUBLISHED)
@@ -50,18 +71,56 @@ def pace(tokens: int, model: str, shape: Shape | None, runs: Iterable[Run]) -> P
     return _pace(tokens, (min(scaled) / _AROUND, max(scaled)), "published", told)
 
 
-def _pace(tokens: int, span: tuple[float, float], basis: Literal["own runs", "published"], source: str) -> Pace:
+def read_probe(spec: JobSpec, path: Path) -> Probe | None:
+    """The probe of a job like this one, if there was one."""
+    try:
+        return Probe.model_validate(json.loads(path.read_text(encoding="utf-8"))[_name(spec)])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def keep_probe(spec: JobSpec, path: Path, probe: Probe) -> None:
+    """Keep a probe for later plans. Raises `DiskFull`."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        kept = {}
+    write_json(path, {**(kept if isinstance(kept, dict) else {}), _name(spec): probe.model_dump(mode="json")})
+
+
+def step_rates(run: Run) -> list[float]:
+    """Tokens a second of each step but the first, which warms up, where there are others."""
+    told = [event.data.get("metrics") or {} for event in run.journal.read() if event.type == "job_event"]
+    rates = [float(figures["tokens_per_second"]) for figures in told if figures.get("tokens_per_second")]
+    return rates[1:] or rates
+
+
+def _name(spec: JobSpec) -> str:
+    """What a rate depends on, of a spec."""
+    local = spec.local
+    told = [spec.model.local, local.tuning, local.quantization, local.device, local.precision, local.packing]
+    return json.dumps([*told, local.tokens_per_pass, local.max_length, local.lora.r, spec.hyperparameters.batch_size])
+
+
+def _around(middle: float) -> tuple[float, float]:
+    return middle / _AROUND, middle * _AROUND
+
+
+def _pace(
+    tokens: int, span: tuple[float, float], basis: Literal["own runs", "probe", "published"], source: str
+) -> Pace:
     hours = (tokens / span[1] / 3600, tokens / span[0] / 3600)
     return Pace(hours=hours, tokens_per_second=span, basis=basis, source=source)
 
 
-def _rate(run: Run, model: str) -> float | None:
-    """Tokens a second of a finished local run of this model."""
+def _rate(run: Run, spec: JobSpec) -> float | None:
+    """Tokens a second of a finished local run of this model, tuned the same way: the median of its steps."""
     try:
-        state = run.state()
-        if state.provider != "local" or state.state != "succeeded" or run.spec().model.local != model:
+        state, own = run.state(), run.spec()
+        same = own.model.local == spec.model.local and own.local.tuning == spec.local.tuning
+        if state.provider != "local" or state.state != "succeeded" or not same:
             return None
+        rates = step_rates(run)
     except Exception:  # a run that cannot be read is no evidence
         return None
-    rate = state.metrics.get("tokens_per_second")
-    return float(rate) if rate else None
+    return median(rates) if rates else None

@@ -306,7 +306,7 @@ def _local(
         notes.append(
             f"It does not fit what is free here now; quantization stays {kept}. Take a smaller model, or free memory."
         )
-    speed = pace(read * epochs, model, shape, store.runs(files.home()))
+    speed = pace(read * epochs, spec, shape, store.runs(files.home()), files.home() / "probes.json")
     hour = gpu_usd_per_hour or spec.plan.hour_usd
     usd = (speed.hours[0] * hour, speed.hours[1] * hour) if hour is not None and speed.hours is not None else None
     if hour is None:

@@ -222,3 +222,16 @@ def test_full_tuning_trains_every_weight(tmp_path: Path, home: Path) -> None:
     folder = run_folder(home)
     assert (folder / "model" / "model.safetensors").exists()
     assert losses(folder)[3] < losses(folder)[1]
+
+
+def test_a_probe_measures_a_few_steps_and_later_plans_use_it(tmp_path: Path, home: Path) -> None:
+    job = write_job(tmp_path)
+    first = json.loads(ftbridge("plan", str(job), "--json", cwd=tmp_path).stdout)
+    assert first["local"]["pace"]["basis"] == "none"
+    probed = ftbridge("plan", str(job), "--probe", "--json", cwd=tmp_path)
+    assert probed.returncode == 0, probed.stderr
+    assert json.loads(probed.stdout)["local"]["pace"]["basis"] == "probe"
+    assert list((home / "runs").glob("*")) == [] if (home / "runs").exists() else True
+    later = json.loads(ftbridge("plan", str(job), "--json", cwd=tmp_path).stdout)
+    low, high = later["local"]["pace"]["hours"]
+    assert 0 < low < high
