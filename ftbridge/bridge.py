@@ -20,6 +20,7 @@ from typing import Any
 
 from ftbridge import providers
 from ftbridge.errors import (
+    CannotPause,
     DataError,
     FtbridgeError,
     GateNotMet,
@@ -224,7 +225,7 @@ class _Life:
         tuned = TunedModel(**(self.state.tuned or {}))
         self.answer_with(None)
         self.answer_with(tuned)
-        self.hold_budget()
+        self.hold_budget(now=True)
         evaluation = self.evaluation.judge()
         self.run.append("succeeded")
         return evaluation
@@ -310,21 +311,24 @@ class _Life:
                 self.hold_budget(handle)
             time.sleep(POLL_SECONDS)
 
-    def hold_budget(self, handle: JobHandle | None = None) -> None:
-        """Raise `GateNotMet` when the budget is used up; a job at work is paused first, or cancelled where none can pause."""
-        if (used := self.budget.used_up(training=handle is not None)) is None:
+    def hold_budget(self, handle: JobHandle | None = None, *, now: bool = False) -> None:
+        """Raise `GateNotMet` when the budget is used up; a job at work is paused first, or cancelled where none can pause.
+
+        The budget is looked at once in a while, or `now`.
+        """
+        if (used := self.budget.used_up(training=handle is not None, now=now)) is None:
             return
-        became = "paused"
+        became, event = "paused", "paused"
         if handle is not None:
-            became = "paused at a checkpoint"
             try:
                 self.backend.pause(handle)
                 self.settle(handle, "pause")
-            except UsageError:
+                became = "paused at a checkpoint"
+            except CannotPause:
                 self.backend.cancel(handle)
                 self.settle(handle, "cancel")
-                became = "cancelled, since this service cannot pause a job"
-        self.run.append("cancelled" if became.startswith("cancelled") else "paused")
+                became, event = "cancelled, since this service cannot pause a job", "cancelled"
+        self.run.append(event)
         raise GateNotMet(
             f"{used}; {self.run.id} is {became}.",
             hint=f"What was done is kept. With a larger budget: ftbridge resume {self.run.id} --set budget.KEY=VALUE",

@@ -5,6 +5,7 @@ FtbridgeError                   1   the work failed
 │   ├── SpecError               2   a job spec that does not validate
 │   ├── LoweringRefused         2   the chosen provider cannot do what the spec asks
 │   ├── RunNotFound             2   no such run
+│   ├── CannotPause             2   a service that cannot pause jobs
 │   └── MissingDependency       2   an extra that is not installed
 ├── DataError                   3   a dataset with errors (file, line, field)
 ├── GateNotMet                  4   a budget or a margin
@@ -55,6 +56,10 @@ class LoweringRefused(UsageError):
 
 class RunNotFound(UsageError):
     """No run with this id, or more than one that begins with it."""
+
+
+class CannotPause(UsageError):
+    """A service that cannot pause jobs; the job goes on."""
 
 
 class MissingDependency(UsageError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -220,3 +221,15 @@ def test_hours_count_while_the_job_works_and_not_while_it_stands():
         event(90_000, "resume_requested"), event(90_010, "job_event", time=90_010, message="loading"), step(90_020), step(90_720),
     ]  # fmt: skip
     assert _training_hours(told, own_clock=True) * 3600 == 900 + 10 + 700
+
+
+def test_a_service_that_cannot_pause_has_its_job_cancelled(service, prices, spec, monkeypatch):
+    from ftbridge.providers.openai.targets import TARGETS
+
+    prices(1.0, 1.0, 1.0)
+    service.play({"speed": 3, "answers": ANSWERS})
+    run = start(spec(budget={"max_hours": 1e-9}, hyperparameters={"n_epochs": 10}))
+    monkeypatch.setitem(TARGETS, "openai", dataclasses.replace(TARGETS["openai"], pause=False))
+    with pytest.raises(GateNotMet, match="cancelled, since this service cannot pause a job"):
+        bridge.drive(run)
+    assert run.state().state == "cancelled"

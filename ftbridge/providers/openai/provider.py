@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ftbridge import files
-from ftbridge.errors import FtbridgeError, ModelUnavailable, UsageError
+from ftbridge.errors import CannotPause, FtbridgeError, ModelUnavailable
 from ftbridge.lowering import Lowering
 from ftbridge.providers.base import TERMINAL, JobEvent, JobHandle, JobStatus, Sampler, Submission, TunedModel
 from ftbridge.providers.openai import preflight
@@ -77,10 +77,10 @@ class OpenAIProvider:
         self._ask(handle, "cancel")
 
     def pause(self, handle: JobHandle) -> None:
-        """Have the service save the job's state and stop. Raises `UsageError` where a service cannot."""
+        """Have the service save the job's state and stop. Raises `CannotPause` where a service cannot."""
         at, _ = self._of(handle)
         if not at.target.pause:
-            raise UsageError(f"{at.service} cannot pause a job.", hint="Cancel it, or let it go on.")
+            raise CannotPause(f"{at.service} cannot pause a job.", hint="Cancel it, or let it go on.")
         self._ask(handle, "pause")
 
     def resume(self, handle: JobHandle) -> JobHandle:
