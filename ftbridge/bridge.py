@@ -291,7 +291,7 @@ class _Life:
 
     def follow(self, handle: JobHandle) -> None:
         """Copy the job's events into the journal until it ends. Raises unless it succeeded."""
-        told = ""
+        told, expected = "", None
         asked = False
         while True:
             if self.state.cancel_requested and not asked:
@@ -303,6 +303,9 @@ class _Life:
                 told = status.state
                 if status.state not in TERMINAL:
                     self.run.append("status", state=status.state)
+            if status.estimated_finish is not None and expected is None:
+                expected = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.estimated_finish))
+                self.watcher.note(f"the service expects to be done at {expected}")
             if status.state == "succeeded":
                 self.trained_tokens = status.trained_tokens
                 return

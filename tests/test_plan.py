@@ -316,3 +316,20 @@ def test_a_large_sum_is_asked_about_before_anything_is_sent(spec, tmp_path, monk
         done = run("--yes", "-q")
         assert done.returncode == 0, done.stderr
         assert len(service.jobs) == 1
+
+
+def test_finished_runs_at_the_service_tell_how_long_it_takes(spec, tmp_path):
+    from ftbridge import draft
+
+    told = ftbridge.plan({**spec, "model": {"openai": BASE}})
+    assert told.openai.pace.hours is None
+    run = draft.start(Draft.of({**spec, "model": {"openai": BASE}}), "openai")
+    run.append("submitted", handle={})
+    time.sleep(0.3)
+    tuned = {"provider": "openai", "id": "ft:x", "base": BASE}
+    event = run.append("result", model=tuned, trained_tokens=1000)
+    rate = 1000 / (event.time - next(e.time for e in run.journal.read() if e.type == "submitted"))
+    told = ftbridge.plan({**spec, "model": {"openai": BASE}})
+    low, high = told.openai.pace.tokens_per_second
+    assert (low, high) == (pytest.approx(rate / 1.5), pytest.approx(rate * 1.5))
+    assert run.id in told.openai.pace.source

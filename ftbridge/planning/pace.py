@@ -71,6 +71,40 @@ def pace(tokens: int, spec: JobSpec, shape: Shape | None, runs: Iterable[Run], p
     return _pace(tokens, (min(scaled) / _AROUND, max(scaled)), "published", told)
 
 
+def managed_pace(tokens: int, spec: JobSpec, runs: Iterable[Run]) -> Pace:
+    """Hours at a service, from the finished runs of this machine's store that trained the same model there.
+
+    A service tells when it expects to be done once a job runs (`estimated_finish`); before that there is history, or nothing.
+    """
+    model = spec.model.openai or ""
+    rates = list(
+        itertools.islice(((run.id, rate) for run in runs if (rate := _managed_rate(run, spec)) is not None), 5)
+    )
+    if not rates:
+        source = f"no finished run of {model} at the service is on this machine; it tells a time once the job runs"
+        return Pace(hours=None, tokens_per_second=None, basis="none", source=source)
+    values = [rate for _, rate in rates]
+    span = (min(values) / _AROUND, max(values) * _AROUND)
+    named = ", ".join(name for name, _ in rates)
+    return _pace(tokens, span, "own runs", f"{len(rates)} runs at the service, from submission to result: {named}")
+
+
+def _managed_rate(run: Run, spec: JobSpec) -> float | None:
+    """Billed tokens a second, queueing included, of a run that the same service trained."""
+    try:
+        state, own = run.state(), run.spec()
+        same = own.model.openai == spec.model.openai and own.openai.target == spec.openai.target
+        if state.provider != "openai" or state.tuned is None or not same:
+            return None
+        events = run.journal.read()
+        began = next(event.time for event in events if event.type == "submitted")
+        done = next(event for event in events if event.type == "result")
+        tokens = done.data.get("trained_tokens")
+    except Exception:  # a run that cannot be read is no evidence
+        return None
+    return tokens / (done.time - began) if tokens and done.time > began else None
+
+
 def read_probe(spec: JobSpec, path: Path) -> Probe | None:
     """The probe of a job like this one, if there was one."""
     try:

@@ -28,7 +28,7 @@ from ftbridge.planning.local_tokens import LocalTokens, local_tokens, renderer_o
 from ftbridge.planning.machine import Machine, this_machine
 from ftbridge.planning.memory import CARDS, GIB, Memory, Shape, largest_pass, longest_that_fits, memory, read_shape
 from ftbridge.planning.money import Money, Monthly, break_even_tokens, judge_money, managed, monthly
-from ftbridge.planning.pace import Pace, pace
+from ftbridge.planning.pace import Pace, managed_pace, pace
 from ftbridge.planning.tokens import SplitTokens, prompt_tokens, split_tokens
 from ftbridge.prices import PriceList, load_prices
 from ftbridge.providers.local.footprint import Kind
@@ -65,6 +65,7 @@ class Managed(_Document):
     stops: datetime.date | None = Field(description="The day the base model and its tuned models stop, if known.")
     days_left: int | None
     no_new_jobs: datetime.date | None = Field(description="From this day the service takes no new jobs.")
+    pace: Pace = Field(description="Hours from submission to result, from finished runs at the service.")
 
 
 class Local(_Document):
@@ -188,7 +189,7 @@ def _reckon(
             judges=judge_money(prices, spec.evaluation.graders, items, candidates, longest, encoding),
             today=today,
         )
-        openai = _managed(spec, managed_model, money, today)
+        openai = _managed(spec, managed_model, money, splits["train"].tokens * epochs, today)
     here = (
         _local(spec, data, splits, epochs, openai, config, gpu_usd_per_hour) if spec.model.local is not None else None
     )
@@ -237,7 +238,7 @@ def _few_shot_tokens(spec: JobSpec, splits: dict[str, SplitTokens], items: int) 
     return round(items * spec.evaluation.few_shot_examples * example) + test.tokens
 
 
-def _managed(spec: JobSpec, model: str, money: Money, today: datetime.date) -> Managed:
+def _managed(spec: JobSpec, model: str, money: Money, tokens: int, today: datetime.date) -> Managed:
     own = spec.openai.target == "openai"
     stops = calendar.shutdown(model) if own else None
     notes = list(money.notes)
@@ -250,6 +251,7 @@ def _managed(spec: JobSpec, model: str, money: Money, today: datetime.date) -> M
         stops=stops,
         days_left=None if stops is None else (stops - today).days,
         no_new_jobs=calendar.NO_NEW_JOBS if own else None,
+        pace=managed_pace(tokens, spec, store.runs(files.home())),
     )
 
 

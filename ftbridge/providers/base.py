@@ -65,11 +65,15 @@ class TunedModel(Frozen):
 
 
 class JobStatus(Frozen):
-    """A job now. `state` is one of the run states, or a service's own word kept as text."""
+    """A job now. `state` is one of the run states, or a service's own word kept as text.
+
+    `estimated_finish` is when the service expects its end, in Unix seconds, where it says so.
+    """
 
     state: str
     error: JobError | None = None
     trained_tokens: int | None = None
+    estimated_finish: float | None = None
 
 
 class Metrics(Frozen):

@@ -55,6 +55,8 @@ def _managed(side: Managed) -> Table:
         days = side.days_left or 0
         left = f"in {days} days" if days >= 0 else f"{-days} days ago"
         table.add_row("stops", Text(f"{side.stops}, {left}: the base model and all tuned from it", style="yellow"))
+    if side.pace.hours is not None:
+        table.add_row("time", f"{_hours(side.pace.hours[0])} to {_hours(side.pace.hours[1])}, from {side.pace.source}")
     if side.no_new_jobs is not None:
         table.add_row("no new jobs", f"from {side.no_new_jobs}")
     for note in money.notes:

@@ -151,11 +151,12 @@ def status_of(job: Any) -> JobStatus:
     error = _error_of(getattr(job, "error", None))
     if state == "failed" and error is None:
         error = JobError(kind="training_failed", message="the service says that the job failed, and not why.")
-    trained = getattr(job, "trained_tokens", None)
+    trained, finish = getattr(job, "trained_tokens", None), getattr(job, "estimated_finish", None)
     return JobStatus(
         state=state,
         error=error if state == "failed" else None,
         trained_tokens=trained if isinstance(trained, int) else None,
+        estimated_finish=finish if isinstance(finish, (int, float)) and finish > 0 else None,  # 0 is "not known"
     )
 
 
