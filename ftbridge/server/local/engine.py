@@ -21,7 +21,7 @@ from ftbridge.server.errors import invalid
 from ftbridge.server.job_request import CreateJob
 from ftbridge.server.local.hosts import Hosts
 from ftbridge.server.local.spec import base_request
-from ftbridge.server.local.training import find_run, work
+from ftbridge.server.local.training import Turns, find_run, work
 from ftbridge.server.models import no_model
 from ftbridge.server.service import Service
 from ftbridge.server.store import Kept
@@ -52,7 +52,7 @@ class LocalEngine:
     ) -> None:
         self.models, self.home, self.settings = dict(models), home, dict(settings or {})
         self._requests = {name: base_request(local, self.settings) for name, local in self.models.items()}
-        self._turn = asyncio.Semaphore(at_once)
+        self._turns = Turns(at_once)
         self._held = held
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._began = int(time.time())
@@ -161,7 +161,7 @@ class LocalEngine:
             base = job.document["model"]
             book.fail(self._service, job.id, "model_not_available", f"{base} is no longer served here.", "model")
             return
-        working = work(self._service, job.id, model, self.settings, self._turn, self.home)
+        working = work(self._service, job.id, model, self.settings, self._turns, self.home)
         self._tasks[job.id] = task = asyncio.create_task(working)
         task.add_done_callback(lambda done: self._tasks.pop(job.id) if self._tasks.get(job.id) is done else None)
 

@@ -32,15 +32,22 @@ FRUITLESS = 3
 """Drivers that die one after the other without a word before the job counts as failed."""
 
 
-async def work(
-    service: Service, name: str, model: str, settings: Mapping[str, Any], turn: asyncio.Semaphore, home: Path
-) -> None:
+class Turns:
+    """Whose turn it is: jobs are prepared one after the other, so that they train in the order in which they were created."""
+
+    def __init__(self, at_once: int) -> None:
+        self.preparing = asyncio.Lock()
+        self.training = asyncio.Semaphore(at_once)
+
+
+async def work(service: Service, name: str, model: str, settings: Mapping[str, Any], turns: Turns, home: Path) -> None:
     """Take a job from wherever it stands to its end, or to a pause. Never raises but when it is cancelled."""
     try:
-        run = await _prepared(service, name, model, settings, home)
+        async with turns.preparing:
+            run = await _prepared(service, name, model, settings, home)
         if run is None:
             return
-        async with turn:
+        async with turns.training:
             if _job(service, name).document["status"] in book.TERMINAL:
                 return
             await _follow(service, name, run)
