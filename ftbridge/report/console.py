@@ -107,7 +107,7 @@ def retention_table(told: Retention) -> RenderableType:
     table = _table()
     table.add_column(Text("retention"), overflow="fold")
     for kind in (*told.kinds, "all"):
-        table.add_column(Text(f"{kind} ({told.candidates[told.baseline][kind].n})"), justify="right")
+        table.add_column(Text(kind), justify="right")
     for name, by in told.candidates.items():
         cells = [f"{100 * by[kind].mean:.0f} %" for kind in (*told.kinds, "all")]
         table.add_row(Text(name), *cells)

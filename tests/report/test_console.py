@@ -6,8 +6,9 @@ import pytest
 from rich.console import Console
 
 from ftbridge.evaluation.evaluate import Difference, Evaluation, Score
+from ftbridge.evaluation.retention.judge import Retention
 from ftbridge.lowering import FieldReport, Lowering
-from ftbridge.report.console import evaluation_table, lowering_table, run_panel, runs_table
+from ftbridge.report.console import evaluation_table, lowering_table, retention_table, run_panel, runs_table
 from ftbridge.runs.run import RunState
 
 
@@ -171,3 +172,23 @@ def test_a_lowering_report_tells_each_field_by_section():
     assert "beta unused not set" in flat
     assert "fallback refused openai: not in this version" in flat
     assert text.splitlines()[-1] == "local: 1 exact, 1 translated, 1 refused, 1 unused."
+
+
+def test_what_was_kept_fits_80_columns_and_says_its_verdict():
+    kinds = ["fact", "arithmetic", "instruction", "format", "nonsense", "canary"]
+    score = {"mean": 0.5, "ci95": [0.4, 0.6], "n": 20}
+    told = Retention.model_validate(
+        {
+            "items": 120,
+            "margin": 0.05,
+            "baseline": "base",
+            "kinds": kinds,
+            "candidates": {name: dict.fromkeys([*kinds, "all"], score) for name in ("base", "tuned")},
+            "verdicts": {
+                "tuned": {"verdict": "kept", "difference": 0.01, "ci95": [-0.02, 0.04], "gained": 3, "lost": []}
+            },
+        }
+    )
+    text = _shown(retention_table(told))
+    assert all(kind in text for kind in kinds)
+    assert "tuned still knows what base knew: +1.0 points" in _joined(text)
