@@ -104,6 +104,10 @@ def memory(
     job = job_of(local, kind, compute)
     with_copy = copied if copied is not None else local.keep_dequantized is True
     weights, trained = footprint.weight_bytes(shape, job), footprint.trained_bytes(shape, job)
+    if kind == "cpu" and job.quantization != "none":
+        weights += (
+            2 * shape.parameters
+        )  # the file of 16-bit weights stays mapped, and counts as held (benchmarks/memory.py)
     copy = footprint.copy_bytes(shape, job) if with_copy else 0
     each = footprint.token_bytes(shape, job, checkpointing=checkpointing, longest=longest or pass_tokens)
     activations = pass_tokens * each + footprint.working_bytes(shape, job, copied=copy > 0)
