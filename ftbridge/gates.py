@@ -8,7 +8,7 @@ from ftbridge import files
 from ftbridge.errors import FtbridgeError, GateNotMet
 from ftbridge.evaluation.evaluate import Evaluation
 from ftbridge.evaluation.target import meets, told
-from ftbridge.planning.plan import Plan, plan_of_run
+from ftbridge.planning.plan import plan_of_run, read_plan
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
 from ftbridge.spending import budget_of, spent
@@ -22,14 +22,6 @@ def keep_plan(run: Run, note: Callable[[str], None]) -> None:
         files.write_text(run.plan_path, plan_of_run(run).model_dump_json(indent=2) + "\n")
     except FtbridgeError as error:
         note(f"no plan: {error.message}")
-
-
-def read_plan(run: Run) -> Plan | None:
-    """The plan that a run began with, if it has one that can be read."""
-    try:
-        return Plan.model_validate_json(run.plan_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def hold_plan(run: Run) -> None:

@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from ftbridge.evaluation.evaluate import Evaluation
-from ftbridge.planning.plan import Plan
+from ftbridge.planning.plan import Plan, read_plan
 from ftbridge.runs.run import Run, RunState
 from ftbridge.spending import trained_tokens as billed_tokens
 
@@ -53,7 +51,7 @@ def compared(run: Run) -> list[Compared]:
     A plan that another version wrote and this one cannot read is no plan. `met` is whether the actual figure lies within what
     was planned, or below it where less is no broken promise (steps, memory, hours, dollars).
     """
-    told = _plan(run)
+    told = read_plan(run)
     if told is None:
         return []
     took = _took(run)
@@ -64,16 +62,6 @@ def compared(run: Run) -> list[Compared]:
     if took.state.provider == "local":
         found += [*_memory(told, took), *_hours(told, took)]
     return [*found, *_dollars(told, took), *_evaluation_tokens(told, took, run)]
-
-
-def _plan(run: Run) -> Plan | None:
-    path = run.path / "plan.json"
-    if not path.exists():
-        return None
-    try:
-        return Plan.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError):
-        return None
 
 
 def _took(run: Run) -> _Took:

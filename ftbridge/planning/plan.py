@@ -142,6 +142,14 @@ def plan_of_run(run: Run) -> Plan:
     return _reckon(run.resolved_spec(), run.data, load_manifest(run.data), load_prices(), None, None, today)
 
 
+def read_plan(run: Run) -> Plan | None:
+    """The plan that a run began with; None without one, or where another version wrote it and this one cannot read it."""
+    try:
+        return Plan.model_validate_json(run.plan_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def _reckon(
     spec: JobSpec,
     data: Path,
