@@ -61,9 +61,9 @@ def changed_items(items: Sequence[tuple[int, str, Sequence[tuple[str, str]]]], w
         ),
     ]
     for line, prompt, answers in items[:_SHOWN]:
-        grid = Table.grid(padding=(0, 2))
+        grid = Table.grid(padding=(0, 2), expand=True)
         widest = min(28, 4 + max(len(name) for name, _ in answers))  # answers may be cut, whose they are may not
-        grid.add_column(no_wrap=True, width=max(10, widest), overflow="ellipsis")
+        grid.add_column(no_wrap=True, min_width=max(10, widest), max_width=28, overflow="ellipsis")
         grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         grid.add_row(Text(f"  line {line}", style="dim"), Text(_short(prompt), style="dim"))
         for name, answer in answers:
