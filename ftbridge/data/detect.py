@@ -1,0 +1,531 @@
+"""Which format data is in, by many of its records: its name, what tells it, and the options with which `convert` reads it.
+
+One table, `FORMATS`, is behind `ftbridge convert --list-formats`, docs/convert.md, and the hints of `convert` and `lint`. A
+format is a layout that a tool or vendor writes; a *shape* is the reader that `convert` has for it. `FIELDS` is the table of
+field names that mean a prompt, a completion and so on, from which the `--map` of a hint is made.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+Shape = Literal[
+    "chat", "reinforcement", "preference", "prompt_completion", "alpaca", "sharegpt", "chosen_rejected", "kto",
+    "stored_completion", "responses", "gemini", "function_text",
+]  # fmt: skip
+SHAPES: tuple[Shape, ...] = get_args(Shape)
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A layout of records. `shape` reads it; where that is None, `advice` is what to do instead.
+
+    `sample` is one record, `source` who writes it so, and `matches` whether a record is of this format.
+    """
+
+    name: str
+    shape: Shape | None
+    sample: str
+    source: str
+    matches: Callable[[Document], bool]
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What most of some records are.
+
+    `name` is the format's, `reason` what tells it ("contents with parts"), `columns` the pairs for `--map NAME=COLUMN`,
+    `others` the fields that no name is known for. `advice` is a sentence where no option helps.
+    """
+
+    name: str
+    shape: Shape | None
+    reason: str
+    columns: tuple[tuple[str, str], ...] = ()
+    others: tuple[str, ...] = ()
+    advice: str = ""
+
+    @property
+    def options(self) -> str:
+        """The options that `ftbridge convert` needs, as a shell takes them: `--map prompt=Question`; may be empty."""
+        return " ".join(f"--map {shlex.quote(f'{name}={column}')}" for name, column in self.columns)
+
+    def command(self, path: str, out: str = "out.jsonl") -> str:
+        """The command that converts `path`; empty where `convert` cannot read it."""
+        if self.shape is None:
+            return ""
+        return " ".join(filter(None, ["ftbridge convert", shlex.quote(path), shlex.quote(out), self.options]))
+
+    def hint(self, path: str) -> str:
+        """One sentence on what to do with a file in this format."""
+        return f"`{self.command(path)}` reads it." if self.shape else self.advice
+
+
+def detect_records(records: Iterable[object]) -> Detection | None:
+    """The format of most records, or None if they are of no format that is known. Give it some hundreds at most."""
+    votes: Counter[str] = Counter()
+    found: dict[str, Detection] = {}
+    for record in records:
+        detection = detect_record(record)
+        key = f"{detection.name} {detection.options}" if detection else ""
+        votes[key] += 1
+        if detection:
+            found.setdefault(key, detection)
+    best = max(votes, key=lambda key: votes[key], default="")
+    return found.get(best)
+
+
+def detect_record(record: object) -> Detection | None:
+    """The format of one record."""
+    if isinstance(record, list):
+        if record and all(isinstance(turn, dict) and turn.keys() & {"role", "from"} for turn in record):
+            return Detection("a list of turns", "chat", "each record is a list of messages")
+        return None
+    if not isinstance(record, dict):
+        return None
+    known = format_of(record)
+    if known is None or (known.shape in _NAMED_FIELDS and not record.keys() >= _NAMED_FIELDS[known.shape]):
+        named = _by_names(record)
+        if named or known is None:
+            return named
+    return Detection(known.name, known.shape, _reason(known, record), advice=known.advice)
+
+
+def format_of(record: Document) -> Format | None:
+    """The first format of the table that a record is of."""
+    return next((known for known in FORMATS if known.matches(record)), None)
+
+
+# What the fields of records are called
+
+
+def _words(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+FIELDS: dict[str, frozenset[str]] = {
+    "prompt": _words(
+        "prompt question query instruction input problem user request human utterance textinput userinput usermessage "
+        "userprompt customer inputtext message q ask inputs"
+    ),
+    "completion": _words(
+        "completion answer response output reply ideal target solution assistant bot expected expectedoutput textoutput "
+        "modeloutput gpt outputtext assistantresponse botresponse a idealanswer targets referenceanswer groundtruth"
+    ),
+    "input": _words("context passage document background article knowledge"),
+    "system": _words("system systemprompt systemmessage sysprompt systeminstruction preprompt"),
+    "chosen": _words("chosen preferred accepted better winner responsechosen chosenresponse betterresponse good"),
+    "rejected": _words(
+        "rejected rejectedresponse responserejected dispreferred worse loser worseresponse nonpreferred bad"
+    ),
+    "messages": _words("messages conversation dialog dialogue chat turns"),
+}
+"""Names of fields, in small letters without spaces and hyphens, by what they mean. The first that a record has is taken."""
+
+BOOKKEEPING = _words(
+    "id uid uuid guid idx index row metadata meta source dataset origin url license split lang language category topic task "
+    "domain tags created createdat timestamp date datetime hash customid"
+)
+"""Names of fields that say where an example is from, never what it teaches."""
+
+
+def plain_name(name: str) -> str:
+    """A field's name in small letters, without spaces, hyphens and underscores."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def is_bookkeeping(name: str) -> bool:
+    """Whether a field of this name says where an example is from, and never what it teaches."""
+    return plain_name(name) in BOOKKEEPING or name.lower().endswith(("_id", "-id")) or name.endswith("Id")
+
+
+def meaning_of(name: str) -> str | None:
+    """What a field of this name holds: prompt, completion, input, system, chosen, rejected, messages; None if unknown."""
+    plain = plain_name(name)
+    return next((meaning for meaning, names in FIELDS.items() if plain in names), None)
+
+
+_NAMED_FIELDS: dict[Shape | None, set[str]] = {
+    "prompt_completion": {"prompt", "completion"},
+    "alpaca": {"instruction", "input", "output"},
+    "chosen_rejected": {"chosen", "rejected"},
+}
+"""Formats whose fields go by many names: without these, the names are looked at."""
+
+
+def _by_names(record: Document) -> Detection | None:
+    columns: dict[str, str] = {}
+    for name, value in record.items():
+        if (meaning := meaning_of(name)) and value not in (None, ""):
+            columns.setdefault(meaning, name)
+    turns = columns.pop("messages", None)
+    if turns is not None and isinstance(record[turns], list) and turns != "messages":
+        columns = {"messages": turns} | {key: name for key, name in columns.items() if key == "system"}
+        return _named("chats", "chat", columns, record)
+    if "prompt" not in columns or not {"completion", "chosen"} & columns.keys():
+        return None
+    if "chosen" in columns and "rejected" in columns:
+        for name in ("completion", "input"):
+            columns.pop(name, None)
+        return _named("preferences", "chosen_rejected", columns, record)
+    for name in ("chosen", "rejected"):
+        columns.pop(name, None)
+    if "completion" not in columns:
+        return None
+    if "input" not in columns:
+        return _named("questions and answers", "prompt_completion", columns, record)
+    columns["instruction"], columns["output"] = columns.pop("prompt"), columns.pop("completion")
+    return _named("questions with material, and answers", "alpaca", columns, record)
+
+
+def _named(name: str, shape: Shape, columns: dict[str, str], record: Document) -> Detection:
+    order = ("messages", "instruction", "prompt", "input", "completion", "output", "chosen", "rejected", "system")
+    pairs = tuple((key, columns[key]) for key in order if key in columns and columns[key] != key)
+    others = tuple(field for field in record if field not in columns.values())
+    reason = "its fields are " + ", ".join(columns[key] for key in order if key in columns)
+    return Detection(name, shape, reason, pairs, others)
+
+
+# What tells each format
+
+
+def _messages(record: Document, *names: str) -> list[Any]:
+    """The list under the first of these names that holds one."""
+    for name in names:
+        if isinstance(value := record.get(name), list) and value:
+            return value
+    return []
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _last_role(record: Document) -> str:
+    turns = _messages(record, "messages")
+    return str(_dict(turns[-1]).get("role", "")).lower() if turns else ""
+
+
+def _has(*names: str) -> Callable[[Document], bool]:
+    return lambda record: all(name in record for name in names)
+
+
+def has_messages(record: Document) -> bool:
+    """Whether `messages` is a list, or the JSON text of one."""
+    value = record.get("messages")
+    return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))
+
+
+def kto_field(record: Document) -> str | None:
+    """The field that tells whether an answer was liked; None where there is none."""
+    if _messages(record, "messages") and _last_role(record) in ("user", "human"):
+        return None
+    for name in KTO_FIELDS:
+        value = record.get(name)
+        if isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false")):
+            return name
+    if record.keys() >= {"prompt", "completion", "label"} and record["label"] in (0, 1, "0", "1"):
+        return "label"
+    return None
+
+
+KTO_FIELDS = ("label", "kto_tag", "kto_label", "liked", "is_liked", "thumbs_up", "desirable", "is_desirable", "is_good")
+_ANSWERS = ("messages", "completion", "conversations", "response", "output", "answer")
+_PARTNERS = ("rejected", "rejected_response", "rejected_messages", "rejected_answer", "non_preferred_output")
+
+
+def _kto(record: Document) -> bool:
+    return bool(record.keys() & {*_ANSWERS}) and kto_field(record) is not None
+
+
+def _chosen_rejected(record: Document) -> bool:
+    if isinstance(record.get("completions"), list) and isinstance(record.get("contents"), list):
+        return True
+    return bool({"chosen", "rejected", "rejected_response", "rejected_messages"} & record.keys())
+
+
+def _blocks(record: Document, *types: str) -> bool:
+    for message in _messages(record, "messages"):
+        for part in _messages(_dict(message), "content"):
+            if _dict(part).get("type") in types or (not types and "type" not in _dict(part)):
+                return True
+    return False
+
+
+def _in_text(record: Document, *marks: str) -> bool:
+    for turn in _messages(record, "conversations", "messages"):
+        text = _dict(turn).get("value", _dict(turn).get("content"))
+        if isinstance(text, str) and any(mark in text for mark in marks):
+            return True
+    return False
+
+
+def _request(record: Document) -> dict[str, Any]:
+    for name in ("request", "body", "input", "request_body", "kwargs"):
+        if isinstance(value := record.get(name), dict) and value.keys() & {"messages", "input", "contents"}:
+            return value
+    return {}
+
+
+def _response(record: Document) -> dict[str, Any]:
+    for name in ("response", "output", "response_body", "completion"):
+        value = _dict(record.get(name))
+        value = _dict(value.get("body")) or value
+        if value.keys() & {"choices", "output", "candidates", "content"}:
+            return value
+    return {}
+
+
+def _annotation_tool(record: Document) -> bool:
+    return isinstance(record.get("annotations"), list) and isinstance(record.get("data"), dict)
+
+
+def _pieces(record: Document) -> bool:
+    return any(
+        isinstance(_dict(one), dict) and {"label", "text"} <= _dict(one).keys() for one in _messages(record, "segments")
+    )
+
+
+FORMATS: tuple[Format, ...] = (
+    Format(
+        "OpenAI stored completions", "stored_completion",
+        '{"object": "chat.completion", "choices": [{"message": {"role": "assistant", "content": "Hello"}}], '
+        '"messages": {"object": "list", "data": [{"role": "user", "content": "Hi"}]}}',
+        "OpenAI's chat completions API: list and messages",
+        lambda record: isinstance(record.get("choices"), list) and bool(record.keys() & {"messages", "request", "input"}),
+    ),
+    Format(
+        "OpenAI batch input and output", "stored_completion",
+        '{"custom_id": "1", "body": {"messages": [{"role": "user", "content": "Hi"}]}}  and  {"custom_id": "1", '
+        '"response": {"body": {"choices": [{"message": {"role": "assistant", "content": "Hello"}}]}}}',
+        "OpenAI's batch guide; give both files: ftbridge convert input.jsonl output.jsonl train.jsonl",
+        lambda record: "custom_id" in record and bool(record.keys() & {"body", "response"}),
+    ),
+    Format(
+        "logged requests", "stored_completion",
+        '{"request": {"messages": [{"role": "user", "content": "Hi"}]}, "response": {"choices": [{"message": '
+        '{"role": "assistant", "content": "Hello"}}]}}',
+        "Logs of gateways and proxies: a request body and the response body",
+        lambda record: bool(_request(record)) and bool(_response(record)),
+    ),
+    Format(
+        "OpenAI Responses items", "responses",
+        '{"instructions": "Be brief.", "input": [{"role": "user", "content": "Hi"}], "output": [{"type": "message", '
+        '"role": "assistant", "content": [{"type": "output_text", "text": "Hello"}]}]}',
+        "OpenAI's Responses API",
+        lambda record: "input" in record and isinstance(record.get("output"), list)
+        and any(isinstance(item, dict) and item.keys() & {"type", "role"} for item in record["output"]),
+    ),
+    Format(
+        "OpenAI preference", "preference",
+        '{"input": {"messages": [{"role": "user", "content": "Hi"}]}, "preferred_output": [{"role": "assistant", '
+        '"content": "Hello"}], "non_preferred_output": [{"role": "assistant", "content": "What?"}]}',
+        "OpenAI's guide on direct preference optimization",
+        lambda record: "preferred_output" in record or "non_preferred_output" in record,
+    ),
+    Format(
+        "Gemini", "gemini",
+        '{"systemInstruction": {"parts": [{"text": "Be brief."}]}, "contents": [{"role": "user", "parts": [{"text": '
+        '"Hi"}]}, {"role": "model", "parts": [{"text": "Hello"}]}]}',
+        "Vertex AI, supervised tuning data for Gemini; with `completions` and scores its preference tuning",
+        lambda record: isinstance(record.get("contents"), list),
+    ),
+    Format(
+        "KTO: answers that were liked or not", "kto",
+        '{"prompt": "Hi", "completion": "Go away.", "label": false}  (or messages with label, conversations with kto_tag)',
+        "TRL, dataset formats: unpaired preference; LLaMA-Factory, KTO",
+        _kto,
+    ),
+    Format(
+        "Nectar rankings", None,
+        '{"prompt": "Human: Hi Assistant:", "answers": [{"answer": "Hello", "rank": 1.0}, {"answer": "What?", "rank": 2.0}]}',
+        "berkeley-nest/Nectar",
+        lambda record: any("rank" in _dict(one) for one in _messages(record, "answers")),
+        "Write a better and a worse answer of each ranking to `chosen` and `rejected`, and convert that.",
+    ),
+    Format(
+        "UltraFeedback completions", None,
+        '{"instruction": "Hi", "completions": [{"response": "Hello", "overall_score": 9.0}], "models": ["m"]}',
+        "openbmb/UltraFeedback",
+        lambda record: any("response" in _dict(one) for one in _messages(record, "completions")),
+        "Use its binarized form with `chosen` and `rejected`, or write two of the completions to these fields.",
+    ),
+    Format(
+        "preferences: chosen and rejected", "chosen_rejected",
+        '{"prompt": "Hi", "chosen": "Hello", "rejected": "What?"}  (text, messages, or HH-RLHF\'s "\\n\\nHuman: … '
+        '\\n\\nAssistant: …")',
+        "TRL, dataset formats; Anthropic's HH-RLHF; LLaMA-Factory; ms-swift (rejected_response)",
+        _chosen_rejected,
+    ),
+    Format(
+        "Label Studio export", None,
+        '{"id": 1, "data": {"text": "Hi"}, "annotations": [{"result": [{"value": {"text": ["Hello"]}}]}]}',
+        "Label Studio, JSON export",
+        _annotation_tool,
+        "Export it as CSV (or JSON-MIN) from Label Studio, and name its columns with --map prompt=… --map completion=….",
+    ),
+    Format(
+        "Argilla records", None,
+        '{"id": "1", "fields": {"prompt": "Hi"}, "responses": {"answer": [{"value": "Hello"}]}}',
+        "Argilla, records.to_json()",
+        lambda record: isinstance(record.get("fields"), dict) and bool(record.keys() & {"responses", "suggestions"}),
+        "Write them with records.to_datasets(), save that as Parquet or CSV, and name its columns with --map.",
+    ),
+    Format(
+        "promptfoo tests", None,
+        '{"vars": {"question": "Hi"}, "assert": [{"type": "equals", "value": "Hello"}]}',
+        "promptfoo, test cases",
+        lambda record: isinstance(record.get("vars"), dict) and bool(record.keys() & {"assert", "response", "prompt"}),
+        "Tests are no examples to learn; write the vars as a CSV with a prompt and a reference, and use it as data.test.",
+    ),
+    Format(
+        "OpenAssistant trees", None,
+        '{"message_tree_id": "1", "prompt": {"text": "Hi", "role": "prompter", "replies": [{"text": "Hello", '
+        '"role": "assistant", "rank": 0}]}}',
+        "OpenAssistant/oasst1 and oasst2",
+        lambda record: "message_tree_id" in record,
+        "A tree has many conversations: write one path of each (its replies of rank 0) as messages, and convert that.",
+    ),
+    Format(
+        "Axolotl segments", None,
+        '{"segments": [{"label": false, "text": "Hi"}, {"label": true, "text": "Hello"}]}',
+        "Axolotl, template-free prompts (input_output)",
+        _pieces,
+        "Segments hold the text of a chat template; write the conversations as messages, with weight 0 or 1.",
+    ),
+    Format(
+        "xLAM function calls", "function_text",
+        '{"query": "Weather in Oslo?", "tools": "[{\\"name\\": \\"weather\\", …}]", "answers": "[{\\"name\\": '
+        '\\"weather\\", \\"arguments\\": {\\"city\\": \\"Oslo\\"}}]"}',
+        "Salesforce/xlam-function-calling-60k",
+        _has("query", "tools", "answers"),
+    ),
+    Format(
+        "Glaive function calling v2", "function_text",
+        '{"system": "SYSTEM: You have functions - {…}", "chat": "USER: Hi\\n\\n\\nASSISTANT: Hello <|endoftext|>"}',
+        "glaiveai/glaive-function-calling-v2",
+        lambda record: isinstance(record.get("chat"), str) and "USER:" in record["chat"],
+    ),
+    Format(
+        "chat, the answer last", "chat",
+        '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}], "tools": […]}',
+        "OpenAI's supervised guide; Anthropic and Bedrock (system, blocks), Cohere, TRL, Mistral; `train` flags of Axolotl",
+        lambda record: has_messages(record) and _last_role(record) not in ("user", "human"),
+    ),
+    Format(
+        "reinforcement: the question last", "reinforcement",
+        '{"messages": [{"role": "user", "content": "2+2?"}], "reference": "4"}',
+        "OpenAI's reinforcement guide",
+        has_messages,
+    ),
+    Format(
+        "ShareGPT", "sharegpt",
+        '{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}], "system": "", "tools": "[]"}',
+        "ShareGPT; LLaMA-Factory; Axolotl; function calls in Hermes tags",
+        lambda record: bool(_messages(record, "conversations")) or isinstance(record.get("conversations"), (list, str)),
+    ),
+    Format(
+        "Alpaca", "alpaca",
+        '{"instruction": "Add.", "input": "1 2", "output": "3", "system": "", "history": [["Hi", "Hello"]]}',
+        "Stanford Alpaca; LLaMA-Factory; Dolly (context: --map input=context)",
+        _has("instruction"),
+    ),
+    Format(
+        "prompt and completion", "prompt_completion",
+        '{"prompt": "Hi", "completion": "Hello"}  (text, or lists of messages)',
+        "OpenAI's former completions format; TRL, dataset formats",
+        _has("prompt"),
+    ),
+    Format(
+        "plain text", None,
+        '{"text": "Once upon a time …"}',
+        "Pretraining corpora",
+        lambda record: isinstance(record.get("text"), str) and len(record.keys() - BOOKKEEPING) == 1,
+        "Text alone has no answer to learn; write prompt and completion, or messages.",
+    ),
+)  # fmt: skip
+"""Every format that is known, the particular before the general."""
+
+
+def _reason(known: Format, record: Document) -> str:
+    """The fields that tell a format: those of its sample that the record has."""
+    names = [name for name in record if f'"{name}"' in known.sample] or list(record)[:4]
+    return "its fields are " + ", ".join(names[:6])
+
+
+# What a file is, by its first bytes
+
+_NOT_DATA: tuple[tuple[bytes, str, str], ...] = (
+    (
+        b"version https://git-lfs.github.com/spec/",
+        "a Git LFS pointer, not the file itself",
+        "Run git lfs pull, and use the file that it fetches.",
+    ),
+    (b"%PDF-", "a PDF document", "Write its text as JSON Lines or CSV."),
+    (b"SQLite format 3", "an SQLite database", "Export the table as CSV."),
+    (b"\x80\x04\x95", "a Python pickle", "Write its records as JSON Lines."),
+    (b"\x93NUMPY", "a NumPy array", "Write its records as JSON Lines."),
+    (b"ARROW1", "an Arrow file", "Save it as Parquet: datasets.Dataset.to_parquet()."),
+    (b"\x89PNG", "an image", "Write examples as JSON Lines, with the image's address."),
+    (b"\xff\xd8\xff", "an image", "Write examples as JSON Lines, with the image's address."),
+    (
+        b"\xd0\xcf\x11\xe0",
+        "an old Excel workbook (.xls)",
+        "Save it in Excel as .xlsx, or as CSV UTF-8 (File, Save As).",
+    ),
+    (b"7z\xbc\xaf", "a 7-Zip archive", "Unpack it, and use the data file in it."),
+    (b"Rar!", "a RAR archive", "Unpack it, and use the data file in it."),
+    (b"BZh", "bzip2 data", "Unpack it with bunzip2."),
+    (b"\xfd7zXZ", "xz data", "Unpack it with unxz."),
+)
+_PAGES = (b"<!doctype html", b"<html", b"<?xml", b"<!doctype")
+
+
+def not_data(head: bytes) -> tuple[str, str] | None:
+    """What a file is that holds no records, and what to do, by its first bytes; None for anything else.
+
+    A zip archive is not told here: it may hold a workbook or a data file.
+    """
+    begins = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for start, name, advice in _NOT_DATA:
+        if begins.startswith(start):
+            return name, advice
+    if begins[:20].lower().startswith(_PAGES):
+        return (
+            "a web page or XML",
+            "Download the file itself: the address of a page often ends in /blob/ or needs a login.",
+        )
+    return None
+
+
+def looks_like_table(first_line: str) -> bool:
+    """Whether a line is the header of a CSV or TSV: two or more short names with one delimiter, and no JSON."""
+    if first_line.lstrip()[:1] in ("{", "[") or not first_line.strip():
+        return False
+    for delimiter in (",", "\t", ";", "|"):
+        names = [name.strip().strip('"') for name in first_line.split(delimiter)]
+        if len(names) > 1 and all(len(name) < 40 for name in names) and sum(bool(name) for name in names) > 1:
+            return any(meaning_of(name) for name in names)
+    return False
+
+
+def listed_formats() -> list[tuple[str, str, str, str]]:
+    """Name, shape (or "not read"), sample and source of every format, for people."""
+    return [(known.name, known.shape or "not read", known.sample, known.source) for known in FORMATS]
+
+
+def as_json(value: str) -> object:
+    """The list or object that a text is in JSON; the text itself where it is neither."""
+    if value.lstrip()[:1] not in ("[", "{"):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
