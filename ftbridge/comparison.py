@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.errors import UsageError
 from ftbridge.evaluation.answering import Prediction, read_predictions
-from ftbridge.evaluation.evaluate import Score, results, score_of
-from ftbridge.evaluation.grades import Grades, read_grades
+from ftbridge.evaluation.evaluate import Score, sample_of, score_of
+from ftbridge.evaluation.grades import Grades, lookup
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.retention.judge import SUFFIX
+from ftbridge.evaluation.scores import needs_others, recorded, recorded_results
 from ftbridge.evaluation.sides import differences
 from ftbridge.evaluation.verdict import Judged, judge_pairs
 from ftbridge.grader_schema import Grader
@@ -84,7 +85,7 @@ def compare(
     if first.id == second.id and candidates[0] == candidates[1]:
         raise UsageError("both sides are the same run and candidate.", hint="Name another with --candidate.")
     margin = second.spec().evaluation.margin if margin is None else margin
-    kept = read_grades([first.grades_path, second.grades_path])
+    kept = recorded([first, second])
     scored = [_scored(items, answers, graders, kept) for answers in told]
     clusters = [item.cluster or item.key for item in items]
     verdicts = judge_pairs(scored[0], scored[1], margin, clusters)
@@ -149,8 +150,16 @@ def _test(run: Run) -> Path:
 def _scored(
     items: Sequence[Item], answers: Sequence[Prediction], graders: Sequence[Grader], kept: Grades
 ) -> dict[str, list[float]]:
+    for grader in graders:
+        if needs_others(grader) and not any(
+            lookup(kept, grader, item.fields, sample_of(answer)) for item, answer in zip(items, answers, strict=True)
+        ):
+            raise UsageError(
+                f"the scores of grader {grader.name} are not recorded for both runs, and compare grades nothing anew.",
+                hint="`ftbridge eval SPEC -c run:FIRST -c run:SECOND` grades the completions of both.",
+            )
     renamed = [told.model_copy(update={"key": item.key}) for item, told in zip(items, answers, strict=True)]
-    graded = results(items, {"side": renamed}, graders, kept)["side"]
+    graded = recorded_results(items, {"side": renamed}, graders, kept)["side"]
     return {grader.name: [score(grader, result) for result in graded[grader.name]] for grader in graders}
 
 

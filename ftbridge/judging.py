@@ -33,6 +33,7 @@ from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.perplexity import perplexity
 from ftbridge.evaluation.retention.judge import Retention, judge_retention, retention_candidate
 from ftbridge.evaluation.retention.questions import write_questions
+from ftbridge.evaluation.scores import item_scores
 from ftbridge.evaluation.sides import differences
 from ftbridge.lowering import Lowering
 from ftbridge.providers.base import Sampler, Scorer, TunedModel
@@ -45,7 +46,7 @@ Progress = Callable[[str, int, int], None]
 """Hears candidate, answered, total."""
 
 Told = Callable[[Sequence[Item], Mapping[str, Sequence[Prediction]], Grades], None]
-"""Hears the items, every candidate's answers, and what judges said of them."""
+"""Receives the items, every candidate's completions, and what graders say of them."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def evaluate(
         retention = _retention(asked, models, spec, train, options, on_progress)
     grades = home / "grades.jsonl"
     kept = read_grades([grades])
+    recorded: Grades = {}
     evaluation = judge(
         items,
         predictions,
@@ -118,11 +120,14 @@ def evaluate(
         pairs=[(name, names[0]) for name in names[1:]],
         kept=kept,
         models={candidate.name: model.told for model, candidate in zip(models, candidates, strict=True)},
+        on_results=lambda graded: recorded.update(
+            {score.name: score.result for score in item_scores(items, predictions, spec.evaluation.graders, graded)}
+        ),
     )
     write_grades(grades, kept)
     notes = [*evaluation.notes, *differences([(model.provider, model.base) for model in models])]
     if on_answers is not None:
-        on_answers(items, predictions, kept)
+        on_answers(items, predictions, recorded)
     return evaluation.model_copy(update={"notes": notes, "perplexity": foreseen, "retention": retention})
 
 

@@ -23,6 +23,7 @@ from ftbridge.evaluation.grades import read_grades, write_grades
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.perplexity import perplexity, read_perplexity
 from ftbridge.evaluation.retention.judge import SUFFIX, Retention, judge_retention, retention_candidate
+from ftbridge.evaluation.scores import item_scores, write_scores
 from ftbridge.prices import load_prices
 from ftbridge.providers.base import Sampler, Scorer
 from ftbridge.providers.openai import calendar
@@ -98,8 +99,16 @@ class RunEvaluation:
         """Scores of these candidates; what judge models say is kept, so that nothing is asked, or paid, twice."""
         told = {name: read_predictions(self.run.predictions(name)) for name in names}
         kept = read_grades([self.run.grades_path])
+        graders = self.spec.evaluation.graders
         evaluation = judge(
-            self.items, told, self.spec.evaluation.graders, margin=self.spec.evaluation.margin, kept=kept
+            self.items,
+            told,
+            graders,
+            margin=self.spec.evaluation.margin,
+            kept=kept,
+            on_results=lambda graded: write_scores(
+                self.run.scores_path, item_scores(self.items, told, graders, graded)
+            ),
         )
         write_grades(self.run.grades_path, kept)
         return evaluation.model_copy(update={"answered": self._priced(evaluation.answered)})

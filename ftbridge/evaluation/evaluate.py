@@ -7,7 +7,7 @@ judge(items, predictions, graders)       scores, intervals, differences, verdict
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,7 +16,7 @@ from ftbridge import graders as grading
 from ftbridge.errors import FtbridgeError
 from ftbridge.evaluation.answering import Prediction
 from ftbridge.evaluation.classification import Classification, classify
-from ftbridge.evaluation.grades import Grades, keep, name_of
+from ftbridge.evaluation.grades import Grades, keep, lookup, name_of
 from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.retention.judge import Retention
 from ftbridge.evaluation.statistics import mean_interval, paired_difference, wilson
@@ -121,16 +121,20 @@ def judge(
     pairs: Sequence[tuple[str, str]] | None = None,
     kept: Grades | None = None,
     models: Mapping[str, str] | None = None,
+    on_results: Callable[[Results], None] | None = None,
 ) -> Evaluation:
     """Score every candidate's answers to the same items, and compare them in pairs, item by item.
 
     `pairs` are candidates of which the first is judged against the second; tuned against each other one where not told.
     `margin` (0..1) is how much worse still counts as not worse. `kept` are answers of judges known already; new ones are added.
-    `models` tells who answered, by candidate. An answer that a grader cannot grade scores 0, and a note tells how many and why.
+    `models` tells who answered, by candidate; `on_results` receives what each grader says of each item.
+    An answer that a grader cannot grade scores 0, and a note tells how many and why.
     Raises `FtbridgeError` when a candidate has not answered every item, `GraderError` for a grader that can grade nothing,
     `ValueError` without items.
     """
     graded = results(items, predictions, graders, kept)
+    if on_results is not None:
+        on_results(graded)
     scored = _scores(graded, graders)
     clusters = [item.cluster or item.key for item in items]
     if pairs is None:
@@ -176,7 +180,7 @@ def results(
         raise ValueError("there are no items to judge")
     graded: Results = {}
     for name, told in predictions.items():
-        answers = {prediction.key: _sample(prediction) for prediction in told}
+        answers = {prediction.key: sample_of(prediction) for prediction in told}
         if missing := [item.line for item in items if item.key not in answers]:
             raise FtbridgeError(
                 f"{name} has no answer to {len(missing)} of {len(items)} test examples (the first is {missing[0]}).",
@@ -226,7 +230,11 @@ def _with_failures(
 def _graded(grader: Grader, pairs: Sequence[_Pair], kept: Grades) -> list[grading.GraderResult]:
     """One grader on all answers, asking judges only what is not known."""
     names = [name_of(grader, item, sample) for item, sample in pairs]
-    found = {name: kept[name] for name in names if name in kept}
+    found = {
+        name: result
+        for name, (item, sample) in zip(names, pairs, strict=True)
+        if (result := lookup(kept, grader, item, sample)) is not None
+    }
     asked = {name: pair for name, pair in zip(names, pairs, strict=True) if name not in found}
     for name, result in zip(asked, grading.grade_all(grader, list(asked.values())), strict=True):
         found[name] = result
@@ -234,7 +242,8 @@ def _graded(grader: Grader, pairs: Sequence[_Pair], kept: Grades) -> list[gradin
     return [found[name] for name in names]
 
 
-def _sample(prediction: Prediction) -> dict[str, str]:
+def sample_of(prediction: Prediction) -> dict[str, str]:
+    """What graders see of a completion."""
     return {"output_text": prediction.output_text, "finish_reason": prediction.finish_reason}
 
 

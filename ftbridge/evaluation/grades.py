@@ -31,9 +31,26 @@ class Grade(BaseModel):
 
 
 def name_of(grader: Grader, item: Mapping[str, Any], sample: Mapping[str, Any]) -> str:
-    """What a result is kept under: the SHA-256 of everything it depends on."""
-    told = [grader.model_dump(mode="json"), dict(item), dict(sample)]
-    return sha256_bytes(json.dumps(told, sort_keys=True).encode())
+    """The SHA-256 of everything a result depends on.
+
+    Fields of a grader that have their default are left out, so a field that a later version adds changes no name.
+    """
+    return _digest(grader.model_dump(mode="json", exclude_defaults=True), item, sample)
+
+
+def name_in_version_0_1(grader: Grader, item: Mapping[str, Any], sample: Mapping[str, Any]) -> str:
+    """The name that version 0.1 gave the same result: of every field of the grader."""
+    return _digest(grader.model_dump(mode="json"), item, sample)
+
+
+def lookup(grades: Grades, grader: Grader, item: Mapping[str, Any], sample: Mapping[str, Any]) -> GraderResult | None:
+    """The recorded result of this grader on this item and completion, or None."""
+    name = name_of(grader, item, sample)
+    return grades.get(name) or grades.get(name_in_version_0_1(grader, item, sample))
+
+
+def _digest(definition: Mapping[str, Any], item: Mapping[str, Any], sample: Mapping[str, Any]) -> str:
+    return sha256_bytes(json.dumps([definition, dict(item), dict(sample)], sort_keys=True).encode())
 
 
 def keep(grades: Grades, name: str, result: GraderResult) -> None:

@@ -262,6 +262,11 @@ class Run:
         """What judges were asked and said."""
         return self.path / "grades.jsonl"
 
+    @property
+    def scores_path(self) -> Path:
+        """The score of every completion by every grader."""
+        return self.path / "scores.jsonl"
+
     def predictions(self, candidate: str) -> Path:
         """A candidate's answers, one JSON line for each. What a file name cannot hold is percent-encoded."""
         return self.path / "predictions" / f"{quote(candidate, safe=' ')}.jsonl"

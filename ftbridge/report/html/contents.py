@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from ftbridge.errors import UsageError
 from ftbridge.evaluation.answering import Prediction, read_predictions
-from ftbridge.evaluation.evaluate import Answered, Evaluation, Score, answered_of, results, score_of
-from ftbridge.evaluation.grades import Grades, read_grades
+from ftbridge.evaluation.evaluate import Answered, Evaluation, Score, answered_of, score_of
+from ftbridge.evaluation.grades import Grades
 from ftbridge.evaluation.items import Item, load_items
+from ftbridge.evaluation.scores import recorded, recorded_results
 from ftbridge.evaluation.verdict import Judged, judge_pairs
 from ftbridge.grader_schema import Grader
 from ftbridge.graders import score
@@ -104,7 +105,7 @@ def contents_of(runs: Sequence[Run]) -> Contents:
     notes = [f"{name}: {note}" for name, run in zip(labels, runs, strict=True) for note in _kept_notes(run)]
     items, everybody = _answered(runs, labels, notes)
     graders = sources[0].spec.evaluation.graders
-    kept = read_grades(run.grades_path for run in runs)
+    kept = recorded(runs)
     graded = _graded(items, everybody, graders, kept)
     clusters = [item.cluster or item.key for item in items]
     scored = {
@@ -217,7 +218,7 @@ def _graded(
 ) -> dict[str, list[Answer]]:
     if not items or not everybody:
         return {}
-    said = results(items, everybody, graders, kept)
+    said = recorded_results(items, everybody, graders, kept)
     return {
         label: [
             Answer(
