@@ -124,10 +124,12 @@ class Linting:
         self._complete = True
 
     def prepare(self, index: int) -> tuple[Source, FileFacts, Checker]:
-        """One file, its first look, and the rules that look at its lines, for those who repair rather than report."""
+        """One file, its first look, and the rules that mend its lines, for those who repair rather than report."""
         file = self._files[index]
         file.method = self.options.method or _method(file.source, file.facts)
-        return file.source, file.facts, Checker(self._plan(file, self._context(file)))
+        plan = self._plan(file, self._context(file))
+        mending = tuple(code for code in plan.rules if RULES[code].fixable and RULES[code].kind == "line")
+        return file.source, file.facts, Checker(replace(plan, rules=mending))
 
     def report(self) -> LintReport:
         """The report of what was found so far; whole once iteration has ended."""

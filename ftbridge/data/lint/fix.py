@@ -1,13 +1,15 @@
 """Write a repaired copy of a file: every safe fix applied, everything else byte for byte as it was.
 
-A fix is safe when nothing a model learns changes: line ends, a key that services refuse and training never sees, a role
-in the wrong case. What needs a decision is left, and told.
+A fix is safe when nothing a model learns changes and nothing that may mean something goes: line ends, a role in the wrong
+case, an id beside the messages. What needs a decision is left, and told. A line in which no rule can mend anything is
+known by its shape and copied unread; of any other, all repairs that are found together are made together.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,17 +21,21 @@ from ftbridge.data.lint.block import Checker
 from ftbridge.data.lint.engine import Linting, Options, lint
 from ftbridge.data.lint.findings import LintReport
 from ftbridge.data.lint.parse import Parsed, Trouble, parse
+from ftbridge.data.lint.plain import plain
 from ftbridge.data.lint.select import chosen
 from ftbridge.data.lint.source import BOM, FileFacts, Piece, Source
-from ftbridge.data.rules.base import RULES, look
+from ftbridge.data.rules.base import RULES, Repair, look
 from ftbridge.errors import UsageError
 from ftbridge.files import atomic_path
 
 KEPT = 10_000
 """Changes that are told one by one; all are counted."""
 
-_ROUNDS = 200
+_ROUNDS = 50
 """Repairs of one line, one after the other: each is looked for again after the one before it."""
+
+_NOTHING = Parsed(None)
+"""What rules about JSON are given of a line whose JSON is mended already."""
 
 _LARGEST_WHOLE = 1 << 30
 """Bytes of a file that is no JSON Lines, which has to be read whole."""
@@ -58,6 +64,7 @@ class FixReport(BaseModel):
     changed: int = Field(description="Lines that were mended inside.")
     changes: list[Change]
     more_changes: int = Field(description=f"Changes beyond the {KEPT:,} that are told one by one.")
+    rules: dict[str, int] = Field(default_factory=dict, description="How many changes each rule made, most first.")
     left: LintReport
 
 
@@ -101,6 +108,7 @@ def fix(path: str, out: Path, options: Options) -> FixReport:
         changed=work.changed,
         changes=work.changes,
         more_changes=work.more,
+        rules=dict(work.rules.most_common()),
         left=left,
     )
 
@@ -110,7 +118,9 @@ class _Repair:
 
     def __init__(self, checker: Checker, facts: FileFacts, codes: frozenset[str]) -> None:
         self._checker, self._facts, self._codes = checker, facts, codes
+        self._shapes = checker.shapes if checker.plan.context.method == "supervised" else None
         self.changes: list[Change] = []
+        self.rules: Counter[str] = Counter()
         self.written = self.changed = self.more = 0
 
     def mark(self) -> bytes:
@@ -170,6 +180,9 @@ class _Repair:
 
     def _one(self, number: int | None, raw: bytes) -> Iterator[bytes]:
         """The lines that one line becomes."""
+        if self._shapes and b"\\u00" not in raw and plain(raw, self._shapes):
+            yield raw
+            return
         parsed = parse(raw)
         if isinstance(parsed, Trouble):
             pieces = _split(raw) if parsed.kind == "extra" and "FTB012" in self._codes else []
@@ -180,33 +193,33 @@ class _Repair:
                 return
             yield raw
             return
-        document, did = parsed.document, 0
-        if parsed.doubled and all(same for _, same in parsed.doubled) and "FTB014" in self._codes:
-            self._note(number, self.written + 1, "FTB014", "kept one of two equal keys")
-            did += 1
-        elif parsed.doubled:
+        if parsed.doubled and not all(same for _, same in parsed.doubled):
             yield raw  # readers keep one or the other: mending anything else would decide which
             return
-        for _ in range(_ROUNDS):
-            repair = self._next_repair(document, parsed)
-            if repair is None:
-                break
-            self._note(number, self.written + 1, *repair)
-            did += 1
-        self.changed += bool(did)
-        yield _dump(document) if did else raw
+        doubled = parsed.doubled and "FTB014" in self._codes
+        if doubled:
+            self._note(number, self.written + 1, "FTB014", "kept one of two equal keys")
+        mended = self._mend(parsed.document, parsed.text, number)
+        self.changed += bool(doubled or mended)
+        yield _dump(parsed.document) if doubled or mended else raw
 
-    def _next_repair(self, document: Any, parsed: Parsed) -> tuple[str, str] | None:
-        """Mend the first thing in the document that can be; its code and what was done."""
-        line = look(document, self._checker.plan.context, parsed.text)
-        for rule, problem in self._checker.judge(line, Parsed(document)):
-            if problem.repair is not None:
-                problem.repair.apply()
-                said = problem.repair.said
-                return rule.code, said if problem.field in ("", *said.split()) else f"{problem.field}: {said}"
-        return None
+    def _mend(self, document: Any, text: str, number: int | None) -> bool:
+        """Make every repair in the document; whether there was any."""
+        for round in range(_ROUNDS):
+            repairs: dict[str, tuple[str, Repair]] = {}
+            for rule, problem in self._checker.judge(look(document, self._checker.plan.context, text), _NOTHING):
+                if problem.repair is not None:  # of two repairs of one field, the second is looked for again
+                    repairs.setdefault(problem.field, (rule.code, problem.repair))
+            if not repairs:
+                return round > 0
+            for field, (code, repair) in repairs.items():
+                repair.apply()
+                said = repair.said if field in ("", *repair.said.split()) else f"{field}: {repair.said}"
+                self._note(number, self.written + 1, code, said)
+        return True
 
     def _note(self, line: int | None, out_line: int | None, code: str, did: str) -> None:
+        self.rules[code] += 1
         if len(self.changes) < KEPT:
             self.changes.append(Change(line=line, out_line=out_line, code=code, did=did))
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 
+from ftbridge.data.rules.answering import pairs_of
 from ftbridge.data.rules.base import JSON, Line, Problem, Repair, Severity, kind_of, rule
 from ftbridge.data.rules.specimens import GOOD_CALL, assistant, call, calling, chat, result, text, tool, user
 from ftbridge.data.rules.structure import (
@@ -225,24 +226,17 @@ def result_without_call(line: Line) -> Iterator[Problem]:
 def missing_tool_call_id(line: Line) -> Iterator[Problem]:
     """A tool message does not name its call."""
     for talk in line.conversations:
-        waiting: list[str] = []
+        answers = pairs_of(talk.messages)
         for index, message in enumerate(talk.messages):
-            if not isinstance(message, dict):
+            if not isinstance(message, dict) or message.get("role") != "tool":
                 continue
-            if message.get("role") != "tool":
-                waiting = _ids(message)
-                continue
-            identity = message.get("tool_call_id")
-            at = f"{talk.at}[{index}].tool_call_id"
-            if isinstance(identity, str) and identity:
-                waiting = [one for one in waiting if one != identity]
-            elif identity is None or identity == "":
-                sole = waiting[0] if len(waiting) == 1 else None
-                repair = put(message, "tool_call_id", sole, f"wrote {sole}, the call before it") if sole else None
-                what = "is missing" if "tool_call_id" not in message else "is empty"
+            identity, at = message.get("tool_call_id"), f"{talk.at}[{index}].tool_call_id"
+            if identity is None or identity == "":
+                what = "is missing" if "tool_call_id" not in message else "is empty" if identity == "" else "is null"
+                call = answers.get(index)
+                repair = put(message, "tool_call_id", call.id, f"wrote {call.id}, {call.how}") if call else None
                 yield Problem(at, f"{what}. Name the call this result answers.", repair)
-                waiting = waiting[1:]
-            else:
+            elif not isinstance(identity, str):
                 yield Problem(at, f"is {kind_of(identity)}, not text. Write the call's id as text.")
 
 
@@ -251,10 +245,12 @@ def missing_tool_call_id(line: Line) -> Iterator[Problem]:
     "call-without-result",
     kind="line",
     severity="warning",
-    reason="A conversation that goes on after a call shows what the tool gave; else the model learns to make it up.",
-    source=_CHAT_API,
+    reason="A conversation that goes on after a call shows what the tool gave; else the model learns to make it up. Azure "
+    "refuses the file.",
+    source=f"{_CHAT_API}; Azure's validator refuses it (reported: contains invalid schema)",
     bad=chat(_ASK, calling(), user("Well?"), assistant("Warm."), tools=_TOOLS),
     good=GOOD_CALL,
+    severities={"azure": "error"},
 )
 def call_without_result(line: Line) -> Iterator[Problem]:
     """A call has no result before the conversation goes on."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from ftbridge.data.rules.base import Line, Problem, kind_of, rule
+from ftbridge.data.rules.meaning import stray
 from ftbridge.data.rules.specimens import GOOD_IMAGE, assistant, chat, image, text, user
 from ftbridge.data.rules.structure import LLMCOMP, SUPERVISED_SCHEMA, Part, dropped, parts, put, shown
 from ftbridge.data.rules.targets import MB
@@ -71,8 +72,8 @@ def image_shape(line: Line) -> Iterator[Problem]:
                 )
                 yield Problem(f"{at}.url", f"{what}. Write an https address, or the image as a data: URL.")
             for key in [key for key in given if key not in ("url", "detail")]:
-                said = "is no key of images. Remove it."
-                yield Problem(f"{at}.{key}", said, dropped(given, key), severity="warning")
+                hint, repair = stray(given, key)
+                yield Problem(f"{at}.{key}", f"is no key of images. {hint}", repair, severity="warning")
 
 
 @rule(

@@ -6,7 +6,17 @@ import json
 from collections.abc import Iterator
 
 from ftbridge.data.lint.shape import OTHER_FORMATS, kind_of_line
-from ftbridge.data.rules.base import JSON, Line, Problem, kind_of, rule
+from ftbridge.data.rules.base import JSON, Conversation, Line, Problem, Severity, kind_of, rule
+from ftbridge.data.rules.meaning import (
+    SYSTEM_PROMPTS,
+    TRAIN_FLAGS,
+    Advice,
+    empty,
+    keeps_count,
+    stray,
+    system_beside,
+    train_flag,
+)
 from ftbridge.data.rules.specimens import GOOD, assistant, chat, preference, user
 from ftbridge.data.rules.structure import (
     COOKBOOK,
@@ -17,9 +27,11 @@ from ftbridge.data.rules.structure import (
     REASONING,
     SUPERVISED_SCHEMA,
     dropped,
+    function_of,
     join,
     near,
     renamed,
+    shown,
 )
 
 _METHOD_NAMES = {
@@ -137,14 +149,26 @@ def extra_key(line: Line) -> Iterator[Problem]:
     holders = [(document, "", LINE_KEYS[method])]
     if method == "dpo":
         holders.append((line.conversations[0].holder, "input", LINE_KEYS["supervised"]))
-    idle = "is not read" if line.context.target.name == "local" else "is no example's key"
+    here = line.context.target.name == "local"
+    idle = "is not read" if here else "is no example's key"
     for holder, at, known in holders:
         for key in [] if holder.keys() <= known else [key for key in holder if key not in known]:
             if method == "dpo" and not at and (key in LINE_KEYS["supervised"] or key.endswith("preferred_completion")):
                 continue  # FTB082 and FTB085 tell of those
-            meant = near(key, known)
-            hint = f"Is it {meant}?" if meant else "Remove it."
-            yield Problem(join(at, key), f"{idle}. {hint}", None if meant else dropped(holder, key))
+            hint, repair = _advice(holder, key, known)
+            yield Problem(join(at, key), f"{idle}. {hint}", repair, severity=_lost(here, key, holder[key]))
+
+
+def _advice(holder: dict[str, JSON], key: str, known: frozenset[str]) -> Advice:
+    if key in SYSTEM_PROMPTS and not empty(holder[key]) and "messages" in holder:
+        return system_beside(holder, key)
+    meant = None if empty(holder[key]) or keeps_count(key, holder[key]) else near(key, known)
+    return Advice(f"Is it {meant}?") if meant else stray(holder, key)
+
+
+def _lost(here: bool, key: str, value: JSON) -> Severity | None:
+    """The severity on this machine, where a key that may mean something is lost without a word."""
+    return "warning" if here and not empty(value) and not keeps_count(key, value) else None
 
 
 _NOT_NULL = ("name", "weight", "tool_calls", "tool_call_id")
@@ -212,7 +236,7 @@ def message_not_an_object(line: Line) -> Iterator[Problem]:
 def extra_message_key(line: Line) -> Iterator[Problem]:
     """A message has a key that messages of its role do not have."""
     here = line.context.target.name == "local"
-    for at, message, role, _ in line.messages:
+    for at, message, role, output in line.messages:
         known = KEYS.get(role)
         if known is None or message.keys() <= known:
             continue
@@ -220,20 +244,52 @@ def extra_message_key(line: Line) -> Iterator[Problem]:
             if here and (key in REASONING or key == "name" or message[key] is None):
                 continue
             if role == "tool" and key == "name":
-                said = "belongs to tool calls; a tool's result is known by its tool_call_id. Remove it."
-                yield Problem(f"{at}.name", said, dropped(message, key), severity="warning")
+                yield _name_of_result(line, at, message)
             elif key == "audio" and message[key] is None:
                 yield Problem(f"{at}.audio", "is null. Leave the key out.", dropped(message, key), severity="info")
             elif any(key in others for others in KEYS.values()):
-                if message[key] in (None, []):
+                if empty(message[key]):
                     yield Problem(f"{at}.{key}", f"is no key of {role} messages. Remove it.", dropped(message, key))
                 else:
                     yield Problem(f"{at}.{key}", f"is no key of {role} messages. Move it to the message it belongs to.")
             else:
-                meant = near(key, known)
-                hint = f"Is it {meant}?" if meant else "Remove it."
+                hint, repair = _message_advice(message, key, known, role, output)
                 said = f"is no key of {role} messages. {hint}"
-                yield Problem(f"{at}.{key}", said, None if meant else dropped(message, key))
+                yield Problem(f"{at}.{key}", said, repair, severity=_lost(here, key, message[key]))
+
+
+def _message_advice(message: dict[str, JSON], key: str, known: frozenset[str], role: str, output: bool) -> Advice:
+    value = message[key]
+    if key in TRAIN_FLAGS and not empty(value) and not output:
+        return train_flag(message, key, assistant=role == "assistant")
+    meant = None if empty(value) or keeps_count(key, value) else near(key, known)
+    return Advice(f"Is it {meant}?") if meant else stray(message, key)
+
+
+def _name_of_result(line: Line, at: str, message: dict[str, JSON]) -> Problem:
+    """The name of the tool on its result: it can go once tool_call_id says the same."""
+    name, identity = message["name"], message.get("tool_call_id")
+    said = "belongs to tool calls; a tool's result is known by its tool_call_id."
+    called = {name for talk in line.conversations for name in _called_as(talk, identity)}
+    if empty(name) or called == {name}:
+        return Problem(f"{at}.name", f"{said} Remove it.", dropped(message, "name"), severity="warning")
+    if called:
+        other = next(iter(called))
+        said = f"is {shown(name)}, but the call that tool_call_id names is of {shown(other)}. Correct one of them."
+        return Problem(f"{at}.name", said, severity="warning")
+    return Problem(f"{at}.name", f"{said} Name the call there first.", severity="warning")
+
+
+def _called_as(talk: Conversation, identity: JSON) -> set[str]:
+    """The functions that calls with this id are of."""
+    names = set()
+    for message in talk.messages:
+        given = message.get("tool_calls") if isinstance(message, dict) else None
+        for value in given if isinstance(given, list) else ():
+            if isinstance(value, dict) and identity is not None and value.get("id") == identity:
+                name = function_of(value).get("name")
+                names.update([name] if isinstance(name, str) else [])
+    return names
 
 
 def foreign(document: JSON, method: str) -> str | None:

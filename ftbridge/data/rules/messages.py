@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from ftbridge.data.rules.base import Line, Problem, Repair, kind_of, rule
+from ftbridge.data.rules.meaning import stray
 from ftbridge.data.rules.specimens import GOOD, assistant, chat, system, text, user
 from ftbridge.data.rules.structure import (
     COOKBOOK,
@@ -14,7 +15,6 @@ from ftbridge.data.rules.structure import (
     MOST_PARTS,
     SUPERVISED_SCHEMA,
     blank,
-    dropped,
     listed,
     near,
     parts,
@@ -357,4 +357,5 @@ def extra_part_key(line: Line) -> Iterator[Problem]:
     for at, _, part, kind in parts(line):
         if kind in ("text", "refusal", "image_url") and len(part) > 2 and kind in part:
             for key in [key for key in part if key not in ("type", kind)]:
-                yield Problem(f"{at}.{key}", f"is no key of {kind} parts. Remove it.", dropped(part, key))
+                hint, repair = stray(part, key)
+                yield Problem(f"{at}.{key}", f"is no key of {kind} parts. {hint}", repair)

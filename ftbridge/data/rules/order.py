@@ -68,7 +68,8 @@ def weight_of_others(line: Line) -> Iterator[Problem]:
     for at, message, role, _ in line.messages:
         if "weight" in message and role != "assistant" and role in KEYS:
             said = f"is in a {role} message; only assistant messages are trained on. Remove it."
-            yield Problem(f"{at}.weight", said, dropped(message, "weight"))
+            idle = not message["weight"] or _zero(message)  # with another, somebody wants the message to be learnt
+            yield Problem(f"{at}.weight", said, dropped(message, "weight") if idle else None)
 
 
 @rule(

@@ -241,7 +241,9 @@ def weight_in_output(line: Line) -> Iterator[Problem]:
     """A preferred or non-preferred answer has a weight."""
     for at, message, role, output in line.messages:
         if output and role == "assistant" and message.get("weight") is not None:
-            yield Problem(f"{at}.weight", "is in an answer, which has none. Remove it.", dropped(message, "weight"))
+            idle = message["weight"] in (1, True)  # with another, somebody wants less of the answer to be learnt
+            repair = dropped(message, "weight") if idle else None
+            yield Problem(f"{at}.weight", "is in an answer, which has none. Remove it.", repair)
 
 
 @rule(

@@ -30,14 +30,11 @@ _OBJECT = f"{SCHEMA}, FunctionObject"
     fixable=True,
 )
 def tools_shape(line: Line) -> Iterator[Problem]:
-    """Tools are no list, or an empty one."""
+    """Tools are no list, or too many. An empty list is none: OpenAI's own guide to preferences has it."""
     for _, _, holder, holder_at in line.conversations:
         tools, at = holder.get("tools"), join(holder_at, "tools")
         if isinstance(tools, list):
-            if not tools:
-                said = "is an empty list; services that check it want a tool or no such key. Remove the key."
-                yield Problem(at, said, dropped(holder, "tools"), severity="warning")
-            elif len(tools) > MOST_TOOLS:
+            if len(tools) > MOST_TOOLS:
                 said = f"has {len(tools)} tools; the chat API takes {MOST_TOOLS}. Offer fewer."
                 yield Problem(at, said, severity="warning")
         elif tools is not None:
