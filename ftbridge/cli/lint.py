@@ -108,7 +108,7 @@ def command(
         file_ignores=tuple((path, config.ignored_for(path)) for path in listed),
     )
     if fix_to:
-        return _fix(listed, fix_to, options, form)
+        return _fix(listed, fix_to, options, form, limit)
     roles = _roles(paths, validation, test)
     bar = _Bar()
     with _counting(options) as counting, Linting(listed, counting, roles=roles, progress=bar.show) as linting:
@@ -155,7 +155,7 @@ def _print_for_programs(report: LintReport, linting: Linting, form: str) -> None
             print(line)
 
 
-def _fix(paths: list[str], out: str, options: Options, form: str) -> int:
+def _fix(paths: list[str], out: str, options: Options, form: str, limit: int | None) -> int:
     """Write repaired copies; tell what was done, and what is left. The exit code is that of linting the copies."""
     from ftbridge.data.lint.fix import fix_files
 
@@ -166,31 +166,18 @@ def _fix(paths: list[str], out: str, options: Options, form: str) -> int:
     if form == "json":
         print_json({"ok": ok, "files": [report.model_dump(mode="json") for report in reports]})
     else:
-        _print_fixes(reports)
+        _print_fixes(reports, None if limit == 0 else limit or _TEXT_LIMIT)
     return 0 if ok else 3
 
 
-def _print_fixes(reports: Iterable[FixReport]) -> None:
+def _print_fixes(reports: Iterable[FixReport], limit: int | None) -> None:
     from rich.console import Console
-    from rich.text import Text
 
-    from ftbridge.report.lint.text import STYLES, plural
+    from ftbridge.report.lint.fixes import print_fix
 
     console = Console(highlight=False)
     for report in reports:
-        for change in report.changes if verbosity() >= 0 else ():
-            at = report.path if change.line is None else f"{report.path}:{change.line}"
-            console.print(Text.assemble((at, "cyan"), f" {change.did} ", (f"({change.code})", "dim")), soft_wrap=True)
-        if report.more_changes:
-            console.print(Text(f"… and {report.more_changes:,} more changes"))
-        told = Text(f"{report.out}: {plural(report.lines, 'line')}, {report.changed:,} of them mended. ")
-        left = [(report.left.errors, "error"), (report.left.warnings, "warning")]
-        kinds = [Text(plural(count, kind), style=STYLES[kind]) for count, kind in left if count]
-        if kinds:
-            told += Text("Left to a person: ") + Text(" and ").join(kinds) + Text(f" (ftbridge lint {report.out}).")
-        else:
-            told += Text("Nothing is left to a person.", style="green")
-        console.print(told, soft_wrap=True)
+        print_fix(report, console, shown=limit if verbosity() >= 0 else 0)
 
 
 def _explain(code: str) -> None:

@@ -162,7 +162,7 @@ def extra_key(line: Line) -> Iterator[Problem]:
 def _advice(holder: dict[str, JSON], key: str, known: frozenset[str]) -> Advice:
     if key in SYSTEM_PROMPTS and not empty(holder[key]) and "messages" in holder:
         return system_beside(holder, key)
-    meant = None if empty(holder[key]) or keeps_count(key, holder[key]) else near(key, known)
+    meant = None if keeps_count(key, holder[key]) else near(key, known)
     return Advice(f"Is it {meant}?") if meant else stray(holder, key)
 
 
@@ -262,7 +262,7 @@ def _message_advice(message: dict[str, JSON], key: str, known: frozenset[str], r
     value = message[key]
     if key in TRAIN_FLAGS and not empty(value) and not output:
         return train_flag(message, key, assistant=role == "assistant")
-    meant = None if empty(value) or keeps_count(key, value) else near(key, known)
+    meant = None if keeps_count(key, value) else near(key, known)
     return Advice(f"Is it {meant}?") if meant else stray(message, key)
 
 
@@ -270,8 +270,8 @@ def _name_of_result(line: Line, at: str, message: dict[str, JSON]) -> Problem:
     """The name of the tool on its result: it can go once tool_call_id says the same."""
     name, identity = message["name"], message.get("tool_call_id")
     said = "belongs to tool calls; a tool's result is known by its tool_call_id."
-    called = {name for talk in line.conversations for name in _called_as(talk, identity)}
-    if empty(name) or called == {name}:
+    called = {function for talk in line.conversations for function in _called_as(talk, identity)}
+    if empty(name) or (isinstance(name, str) and called == {name}):
         return Problem(f"{at}.name", f"{said} Remove it.", dropped(message, "name"), severity="warning")
     if called:
         other = next(iter(called))

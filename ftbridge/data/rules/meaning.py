@@ -10,24 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ftbridge.data.detect import is_bookkeeping, meaning_of, plain_name
 from ftbridge.data.rules.base import JSON, Repair
 from ftbridge.data.rules.structure import dropped
 
-_BOOKKEEPING = frozenset(
-    "_id id ids idx index uuid guid hash sha256 row row_id rowid line_number example_id conversation_id conv_id "  # noqa: SIM905
-    "dialogue_id dialog_id message_id msg_id session_id thread_id request_id trace_id parent_id record_id source_id "
-    "prompt_id sample_id data_id created created_at updated updated_at timestamp datetime create_time update_time "
-    "source source_file source_url dataset dataset_name dataset_id origin filename file_name split version revision "
-    "license licence annotator annotator_id n_tokens num_tokens token_count num_turns n_turns __index_level_0__ "
-    "finish_reason stop_reason system_fingerprint service_tier".split()
+_COUNTS = frozenset(
+    "ids rowid row sha256 sourcefile sourceurl filename datasetname version revision license licence annotator ntokens "  # noqa: SIM905
+    "numtokens tokencount numturns nturns indexlevel0 finishreason stopreason systemfingerprint servicetier updated "
+    "updatedat createtime updatetime linenumber convid msgid".split()
 )
-"""Keys that keep count of data, in lower case, where their value looks like it: a number, a date, a name."""
+"""More names that keep count of data, as `plain_name` writes them."""
 
 _RECORDS = frozenset({"cache_control", "logprobs", "usage"})
 """Keys in which services note how an answer was made, whatever they hold."""
-
-_HOLDS_TAGS = frozenset({"metadata", "meta", "_meta", "_metadata"})
-"""Keys that hold others; they keep count of data if all of those do."""
 
 SYSTEM_PROMPTS = ("system", "system_prompt", "system_message")
 """Keys beside messages in which other formats have the system message (Anthropic, Bedrock, ms-swift)."""
@@ -72,10 +67,20 @@ def empty(value: JSON) -> bool:
 
 def keeps_count(key: str, value: JSON) -> bool:
     """Whether a key only keeps count of the data, so that nothing a model learns goes with it."""
-    plain = key.strip().lower().replace("-", "_")
-    if plain in _HOLDS_TAGS:
-        return isinstance(value, dict) and all(keeps_count(inner, item) for inner, item in value.items())
-    return plain in _RECORDS or (plain in _BOOKKEEPING and _is_mark(value))
+    if key.strip().lower() in _RECORDS:
+        return True
+    counts = is_bookkeeping(key) or plain_name(key) in _COUNTS
+    return counts and (_are_tags(value) if isinstance(value, dict) else _is_mark(value))
+
+
+def _are_tags(value: dict[str, JSON]) -> bool:
+    """Whether an object holds marks alone, and under no name that means something to a model."""
+    for key, item in value.items():
+        if key in SYSTEM_PROMPTS or key in TRAIN_FLAGS or key in _ELSEWHERE or meaning_of(key):
+            return False
+        if not (_are_tags(item) if isinstance(item, dict) else _is_mark(item)):
+            return False
+    return True
 
 
 def _is_mark(value: JSON) -> bool:

@@ -329,6 +329,7 @@ _PREFERENCE: list[tuple[str, str, str, str | None]] = [
     ("the same answer, with another space at the end", _pair(non_preferred_output=[assistant("Yes, lightly. ")]), "warning", "FTB084"),
     ("tools beside input", _pair(tools=TOOLS), "error", "FTB085"),
     ("tools beside input and in it", _pair(input={**_INPUT, "tools": TOOLS}, tools=TOOLS), "error", "FTB085"),
+    ("a weight of an answer that changes nothing", _pair(preferred_output=[assistant("Yes", weight=1)]), "error", "FTB086"),
     ("a weight of an answer", _pair(preferred_output=[assistant("Yes", weight=0)]), "error", "FTB086"),
     ("nobody asks", preference(system()), "warning", "FTB087"),
     ("the input ends with an answer", preference(ASK, DONE), "warning", "FTB088"),

@@ -85,7 +85,7 @@ def test_an_image_that_would_be_skipped_is_told_with_the_reason(url: str, said: 
         ({"type": "image_url", "image_url": "https://example.com/a.png"}, image("https://example.com/a.png")),
         (image(detail="Low "), image(detail="low")),
         (image(detail=None), image()),
-        (image(format="png"), image()),
+        (image(id="png"), image()),
     ],
 )
 def test_a_repair_writes_what_was_meant(broken: dict[str, object], whole: dict[str, object]) -> None:

@@ -43,7 +43,7 @@ def test_how_bad_it_is_depends_on_where_the_file_goes(line: str, code: str, expe
     ("broken", "whole"),
     [
         (chat(user(), assistant(), id=1, source=None), chat(user(), assistant())),
-        (chat(user(id=1, at="9:00"), assistant(annotations=[])), chat(user(), assistant())),
+        (chat(user(id=1, created_at="2024-05-01 9:00"), assistant(annotations=[])), chat(user(), assistant())),
         (chat(user(), assistant(name=None, tool_calls=None)), chat(user(), assistant())),
         (chat({"role": " User", "content": "Hi"}, {"role": "ASSISTANT", "content": "Ho"}), chat(user("Hi"), assistant("Ho"))),
         (chat(system(role="developer"), user(), assistant()), chat(system(), user(), assistant())),
@@ -80,7 +80,7 @@ def test_reasoning_that_local_templates_read_is_kept_for_this_machine() -> None:
     line = chat(user(), assistant(reasoning_content="France, so Paris."))
 
     assert mended(line, target="local") == json.loads(line)
-    assert mended(line, target="openai") == json.loads(chat(user(), assistant()))
+    assert mended(line, target="openai") == json.loads(line), "what somebody wants learnt is left to them"
 
 
 def test_a_misspelled_key_is_named_and_not_removed() -> None:

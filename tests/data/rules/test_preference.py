@@ -34,7 +34,7 @@ def test_how_bad_it_is_depends_on_where_the_file_goes(line: str, code: str, expe
         ({**WHOLE, "non_preferred_output": assistant("Lyon")}, WHOLE),
         ({**WHOLE, "preferred_output": [{"content": "Paris"}]}, WHOLE),
         ({**WHOLE, "preferred_output": [assistant(weight=1)]}, WHOLE),
-        ({**WHOLE, "score": 1}, WHOLE),
+        ({**WHOLE, "timestamp": 1}, WHOLE),
         ({**WHOLE, "input": {"messages": [user()], "id": 4}}, WHOLE),
         ({"messages": [user()], "preferred_output": [assistant()], "non_preferred_output": [assistant("Lyon")]}, WHOLE),
         ({"input": [user()], "preferred_completion": assistant(), "non_preferred_completion": "Lyon"}, WHOLE),

@@ -31,7 +31,6 @@ def test_how_bad_it_is_depends_on_where_the_file_goes(line: str, code: str, expe
     ("broken", "whole"),
     [
         (chat(user(), calling(), tools=tool()), chat(user(), calling(), tools=TOOLS)),
-        (chat(user(), assistant(), tools=[]), chat(user(), assistant())),
         (chat(user(), calling(), tools=[{"function": tool()["function"]}]), chat(user(), calling(), tools=TOOLS)),
         (chat(user(), calling(), tools=[{"type": "function", **tool()["function"]}]), chat(user(), calling(), tools=TOOLS)),
         (chat(user(), assistant(), parallel_tool_calls=" False"), chat(user(), assistant(), parallel_tool_calls=False)),
