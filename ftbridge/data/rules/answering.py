@@ -30,7 +30,7 @@ class _Open(NamedTuple):
 
 
 class _Result(NamedTuple):
-    index: int
+    place: int
     id: JSON
     name: JSON
 
@@ -62,9 +62,10 @@ def _calls(message: JSON) -> Iterator[_Open | None]:
     """The calls of a message; None for one that has no id by which a result could name it."""
     given = message.get("tool_calls") if isinstance(message, dict) else None
     for value in given if isinstance(given, list) else ():
-        identity = value.get("id") if isinstance(value, dict) else None
-        whole = isinstance(value, dict) and isinstance(identity, str) and identity
-        yield _Open(identity, function_of(value).get("name")) if whole else None
+        call = value if isinstance(value, dict) else {}
+        identity = call.get("id")
+        named = isinstance(identity, str) and identity
+        yield _Open(str(identity), function_of(call).get("name")) if named else None
 
 
 def _paired(waiting: Sequence[_Open], results: Sequence[_Result]) -> Iterator[tuple[int, Answered]]:
@@ -93,4 +94,4 @@ def _paired(waiting: Sequence[_Open], results: Sequence[_Result]) -> Iterator[tu
 
 def _in_order(calls: Iterable[_Open], results: Iterable[_Result], how: str) -> Iterator[tuple[int, Answered]]:
     for call, result in zip(calls, results, strict=True):
-        yield result.index, Answered(call.id, how)
+        yield result.place, Answered(call.id, how)

@@ -72,8 +72,8 @@ def image_shape(line: Line) -> Iterator[Problem]:
                 )
                 yield Problem(f"{at}.url", f"{what}. Write an https address, or the image as a data: URL.")
             for key in [key for key in given if key not in ("url", "detail")]:
-                hint, repair = stray(given, key)
-                yield Problem(f"{at}.{key}", f"is no key of images. {hint}", repair, severity="warning")
+                advice = stray(given, key)
+                yield Problem(f"{at}.{key}", f"is no key of images. {advice.hint}", advice.repair, severity="warning")
 
 
 @rule(

@@ -110,11 +110,10 @@ def system_beside(holder: dict[str, JSON], key: str) -> Advice:
     messages = holder.get("messages")
     if content is None or not isinstance(messages, list):
         return Advice("Make it the first message, with the role system.")
-    first = messages[0] if messages else None
     others = [one for one in messages if isinstance(one, dict) and one.get("role") in ("system", "developer")]
     if not others:
         return Advice("Make it the first message.", Repair(f"moved {key} into messages", _into(holder, key, content)))
-    if others == [first] and first.get("content") == content:
+    if len(others) == 1 and others[0] is messages[0] and others[0].get("content") == content:
         return Advice("The first message says the same. Remove it.", dropped(holder, key))
     return Advice("The messages have another system message. Keep one of them, or join them.")
 
