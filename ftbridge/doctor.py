@@ -24,7 +24,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "serve": ("the server and the simulator", ("starlette", "uvicorn", "python_multipart", "llguidance")),
     "judge": (
         "text similarity and JSON Schema graders",
-        ("rapidfuzz", "sacrebleu", "nltk", "rouge_score", "jsonschema"),
+        ("rapidfuzz", "sacrebleu", "nltk", "jsonschema"),
     ),
     "convert": ("Parquet and zstd", ("pyarrow", "zstandard")),
 }

@@ -6,11 +6,14 @@ FtbridgeError                   1   the work failed
 │   ├── LoweringRefused         2   the chosen provider cannot do what the spec asks
 │   ├── RunNotFound             2   no such run
 │   ├── CannotPause             2   a service that cannot pause jobs
+│   ├── GraderError             2   a grader that cannot grade
+│   ├── ContextTooLong          2   a prompt that is longer than the model can read
 │   └── MissingDependency       2   an extra that is not installed
 ├── DataError                   3   a dataset with errors (file, line, field)
 ├── GateNotMet                  4   a budget or a margin
 ├── ProviderRefused             5   a provider that refuses for good
 ├── ModelUnavailable            1   a model that cannot be found, reached or used
+├── ServiceUnavailable          1   a service that does not answer now; resuming is safe
 ├── TrainingFailed              1   the job ended in `failed`
 │   ├── OutOfMemory             1   … because memory ran out
 │   └── WorkerDied              1   … because its process vanished
@@ -22,8 +25,8 @@ FtbridgeError                   1   the work failed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 
 class FtbridgeError(Exception):
@@ -62,6 +65,14 @@ class CannotPause(UsageError):
     """A service that cannot pause jobs; the job goes on."""
 
 
+class GraderError(UsageError):
+    """A grader that cannot grade: its template or formula cannot be read, or it needs what this machine does not have."""
+
+
+class ContextTooLong(UsageError):
+    """A prompt, or a prompt and the completion asked for, that is longer than the model can read."""
+
+
 class MissingDependency(UsageError):
     """A part of ftbridge whose libraries are not installed; the hint is the command that installs them."""
 
@@ -90,6 +101,10 @@ class ProviderRefused(FtbridgeError):
 
 class ModelUnavailable(FtbridgeError):
     """A model that cannot be found, reached, or used for this work."""
+
+
+class ServiceUnavailable(FtbridgeError):
+    """The service does not answer, or asks to come back later. What was done is kept; resuming is safe."""
 
 
 class TrainingFailed(FtbridgeError):
@@ -122,18 +137,26 @@ class Interrupted(FtbridgeError):
     exit_code = 130
 
 
-def document(error: BaseException) -> dict[str, str | None]:
-    """An error as JSON that crosses processes and journals: {kind, message, hint}. `kind` is the class in snake_case."""
+def document(error: BaseException) -> dict[str, Any]:
+    """An error as JSON that crosses processes and journals: {kind, message, hint}, and `problems` of a `DataError`.
+
+    `kind` is the class in snake_case; a class outside this file is written as the nearest one above it that stands here.
+    """
     if isinstance(error, FtbridgeError):
-        return {"kind": _snake(type(error).__name__), "message": error.message, "hint": error.hint}
+        kind = next(kind for kind in type(error).__mro__ if kind.__module__ == __name__)
+        problems = {"problems": list(error.problems)} if isinstance(error, DataError) and error.problems else {}
+        return {"kind": _snake(kind.__name__), "message": error.message, "hint": error.hint, **problems}
     return {"kind": "internal_error", "message": f"{type(error).__name__}: {error}", "hint": None}
 
 
-def from_document(told: dict[str, str | None]) -> FtbridgeError:
+def from_document(written: Mapping[str, Any]) -> FtbridgeError:
     """The error that `document` wrote, as an exception of the same class; unknown kinds become `TrainingFailed`."""
-    kinds = {_snake(kind.__name__): kind for kind in _tree(FtbridgeError)}
-    kind = kinds.get(str(told.get("kind")), TrainingFailed)
-    return kind(told.get("message") or "the job failed without a message.", hint=told.get("hint"))
+    kinds = {_snake(kind.__name__): kind for kind in _tree(FtbridgeError) if kind.__module__ == __name__}
+    kind = kinds.get(str(written.get("kind")), TrainingFailed)
+    message, hint = written.get("message") or "the job failed without a message.", written.get("hint")
+    if issubclass(kind, DataError):
+        return kind(message, problems=written.get("problems", ()), hint=hint)
+    return kind(message, hint=hint)
 
 
 def _tree(kind: type[FtbridgeError]) -> list[type[FtbridgeError]]:

@@ -1,4 +1,4 @@
-"""Grader objects: OpenAI's schemas to the letter, and three of ours that OpenAI has not.
+"""Grader objects: OpenAI's schemas to the letter, and four of ours that OpenAI does not have.
 
     OpenAI's    string_check · text_similarity · score_model · label_model · python · multi
     ours        json_schema · json_fields · tool_calls

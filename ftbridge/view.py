@@ -5,17 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ftbridge.errors import UsageError
-from ftbridge.evaluation.evaluate import Evaluation
+from ftbridge.evaluation.scores import read_evaluation
 from ftbridge.lowering import Lowering
 from ftbridge.runs.run import Run
 from ftbridge.spending import spent
 
-
-def read_evaluation(run: Run) -> Evaluation | None:
-    """The run's evaluation, if it got that far."""
-    if not run.evaluation_path.exists():
-        return None
-    return Evaluation.model_validate_json(run.evaluation_path.read_text(encoding="utf-8"))
+__all__ = ["brief", "lowering_of", "preview_tokens", "read_evaluation", "read_lowering", "summary"]
 
 
 def summary(run: Run) -> dict[str, Any]:

@@ -50,10 +50,10 @@ def _print(runs: Sequence[Run], shape: Shape, out: Path | None) -> None:
     """The judge's figures of one run. Raises `UsageError` for several, or one that was not judged."""
     if len(runs) != 1:
         raise UsageError(f"--format {shape} is of one run.", hint="`ftbridge compare` has the same formats for two.")
+    from ftbridge.evaluation.scores import read_evaluation
     from ftbridge.report.changes import changed
     from ftbridge.report.console import answered_table, compared_table, evaluation_table
     from ftbridge.report.html.contents import contents_of
-    from ftbridge.report.html.sources import read_evaluation
 
     told = read_evaluation(runs[0])
     if told is None:

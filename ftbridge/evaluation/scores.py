@@ -15,8 +15,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ftbridge import graders as grading
+from ftbridge.errors import FtbridgeError
 from ftbridge.evaluation.answering import Prediction
-from ftbridge.evaluation.evaluate import Results, results, sample_of
+from ftbridge.evaluation.evaluate import Evaluation, Results, results, sample_of
 from ftbridge.evaluation.grades import Grades, lookup, name_of, read_grades
 from ftbridge.evaluation.items import Item
 from ftbridge.files import write_text
@@ -68,6 +69,20 @@ def item_scores(
 def write_scores(path: Path, scores: Sequence[ItemScore]) -> None:
     """Write `scores.jsonl`; the file is replaced as a whole. Raises `DiskFull`."""
     write_text(path, "".join(score.model_dump_json() + "\n" for score in scores))
+
+
+def read_evaluation(run: Run) -> Evaluation | None:
+    """The run's evaluation.json, or None if it got not that far. Raises `FtbridgeError` for one that cannot be read."""
+    if not run.evaluation_path.exists():
+        return None
+    try:
+        return Evaluation.model_validate_json(run.evaluation_path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise FtbridgeError(
+            f"{run.evaluation_path} cannot be read: {reason}.",
+            hint="Move it away and resume the run: its completions are scored again, and no model is asked.",
+        ) from None
 
 
 def read_scores(path: Path) -> list[ItemScore]:

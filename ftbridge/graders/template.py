@@ -15,16 +15,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ftbridge.errors import UsageError
+from ftbridge.errors import GraderError as GraderError
 
 _TAG = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _PATH = re.compile(r"(?:item|sample)(?:\.[^\s.\[\]{}]+|\[\d+\])+")
 _STEP = re.compile(r"\.([^\s.\[\]{}]+)|\[(\d+)\]")
 _HOW = "Write {{ item.KEY }} or {{ sample.output_text }}; paths go deeper with .key and [0]."
-
-
-class GraderError(UsageError):
-    """A grader that cannot grade: its template or formula cannot be read, or it needs what this machine has not."""
 
 
 class VariableMissing(GraderError):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ftbridge.evaluation.evaluate import Evaluation
+from ftbridge.evaluation.scores import read_evaluation
 from ftbridge.planning.plan import Plan, read_plan
 from ftbridge.runs.run import Run, RunState
 from ftbridge.spending import trained_tokens as billed_tokens
@@ -67,9 +68,7 @@ def compared(run: Run) -> list[Compared]:
 def _took(run: Run) -> _Took:
     states = sorted(run.checkpoints.glob("step-*/state.json")) if run.checkpoints.exists() else []
     checkpoint = json.loads(states[-1].read_text(encoding="utf-8")) if states else {}
-    evaluation = None
-    if run.evaluation_path.exists():
-        evaluation = Evaluation.model_validate_json(run.evaluation_path.read_text(encoding="utf-8"))
+    evaluation = read_evaluation(run)
     state = run.state()
     counted = state.metrics.get("trained_tokens") or billed_tokens(run.journal.read())
     return _Took(state, checkpoint, evaluation, counted)

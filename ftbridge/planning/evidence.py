@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ftbridge.evaluation.evaluate import Evaluation
+from ftbridge.evaluation.scores import read_evaluation
 from ftbridge.files import sha256_file
 from ftbridge.planning.advice import Advice, Measured
 from ftbridge.runs.run import Run
@@ -27,11 +27,11 @@ def measured_on(test: Path, runs: Iterable[Run]) -> tuple[Measured, ...]:
             splits = (run.state().data or {}).get("splits", {})
             if splits.get("test", {}).get("sha256") != digest:
                 continue
-            told = Evaluation.model_validate_json(run.evaluation_path.read_text(encoding="utf-8"))
+            evaluation = read_evaluation(run)
         except Exception:  # a run that cannot be read is no evidence
             continue
-        for candidate, by in told.candidates.items():
-            answered = told.answered.get(candidate)
+        for candidate, by in evaluation.candidates.items() if evaluation else ():
+            answered = evaluation.answered.get(candidate) if evaluation else None
             score = sum(score.mean for score in by.values()) / len(by)
             p95 = answered.p95_seconds if answered is not None else None
             found.append(Measured(run.id, candidate, score, p95))

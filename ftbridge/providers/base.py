@@ -79,6 +79,7 @@ class JobStatus(Frozen):
 class Metrics(Frozen):
     """One step's figures. Losses are mean nats per trained token; accuracies and their like are in 0..1.
 
+    `gradient_norm` is the L2 norm over all trained parameters, before it is clipped.
     `device` is what the step was computed on, where the job knows it: cpu, cuda, mps. `trained_tokens` counts from the start.
     """
 
@@ -89,6 +90,7 @@ class Metrics(Frozen):
     valid_loss: float | None = None
     valid_mean_token_accuracy: float | None = None
     learning_rate: float | None = None
+    gradient_norm: float | None = None
     tokens_per_second: float | None = None
     memory_gb: float | None = None
     seconds_left: float | None = None

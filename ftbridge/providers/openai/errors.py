@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ftbridge.errors import FtbridgeError, ModelUnavailable, ProviderRefused, UsageError
+from ftbridge.errors import ServiceUnavailable as ServiceUnavailable
 
 Kind = Literal["lost", "later", "tomorrow", "not_ready", "missing", "unsafe", "refused"]
 
@@ -31,10 +32,6 @@ _SECRET = re.compile(r"\b(?:sk|gsk|sess|key)-[A-Za-z0-9_*.-]{6,}|(?<=Bearer )\S+
 _KEY_VARIABLES = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "NEBIUS_API_KEY", "OPENAI_ADMIN_KEY")
 _LONGEST = 500
 _secrets: set[str] = set()
-
-
-class ServiceUnavailable(FtbridgeError):
-    """The service does not answer, or asks to come back later. What was done is kept; resuming is safe."""
 
 
 class NotTheService(Exception):

@@ -10,12 +10,12 @@ from ftbridge.evaluation.answering import Prediction, read_predictions
 from ftbridge.evaluation.evaluate import Answered, Evaluation, Score, answered_of, score_of
 from ftbridge.evaluation.grades import Grades
 from ftbridge.evaluation.items import Item, load_items
-from ftbridge.evaluation.scores import recorded, recorded_results
+from ftbridge.evaluation.scores import read_evaluation, recorded, recorded_results
 from ftbridge.evaluation.verdict import Judged, judge_pairs
 from ftbridge.grader_schema import Grader
 from ftbridge.graders import score
 from ftbridge.planning.actual import Compared, compared
-from ftbridge.report.html.sources import Curve, Source, curve_of, read_evaluation, source_of
+from ftbridge.report.html.sources import Curve, Source, curve_of, source_of
 from ftbridge.runs.run import Run
 from ftbridge.spending import spent
 

@@ -7,10 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
-from ftbridge.errors import FtbridgeError
-from ftbridge.evaluation.evaluate import Evaluation
 from ftbridge.lowering import FieldReport, Lowering
 from ftbridge.runs.run import Run, RunState
 from ftbridge.spec import JobSpec
@@ -85,17 +81,3 @@ def source_of(run: Run) -> Source:
         settled=tuple((told["field"], str(told["value"]), told["reason"]) for told in document.get("settled", [])),
         version=str(created.data.get("version", "")),
     )
-
-
-def read_evaluation(run: Run) -> Evaluation | None:
-    """The run's evaluation.json. Raises `FtbridgeError` for one that cannot be read."""
-    if not run.evaluation_path.exists():
-        return None
-    try:
-        return Evaluation.model_validate_json(run.evaluation_path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise FtbridgeError(
-            f"{run.evaluation_path} cannot be read: {reason}.",
-            hint="Move it away and resume the run: kept answers are judged again, and nobody is asked.",
-        ) from None

@@ -7,11 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.data.examples import Message
-from ftbridge.errors import UsageError
-
-
-class ContextTooLong(UsageError):
-    """A prompt, or a prompt and the answer asked for, that is longer than the model can read."""
+from ftbridge.errors import ContextTooLong as ContextTooLong
 
 
 class Ask(BaseModel):
