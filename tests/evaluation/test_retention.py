@@ -95,10 +95,76 @@ def test_always_saying_false_gains_nothing():
         ("json", '{"count": 3}', '```json\n{"count":3}\n```', True),
         ("json", '{"count": 3}', '{"count": "3"}', False),
         ("json", "[1, 2, 3]", "Here: [1, 2, 3]", False),
+        ("json", '{"a": 1}', '{"a": 1.0}', True),
+        ("json", '{"a": 1}', '{"a": true}', False),
+        ("json", '{"a": [0]}', '{"a": [false]}', False),
+        ("json", '{"a": true}', '{"a": 1}', False),
+        ("word", "7", "-7", False),
+        ("word", "7", "The result is −7.", False),
+        ("word", "12", "12/5", False),
+        ("word", "1200", "1,200", True),
+        ("word", "1200", "1,200.0 euros", True),
+        ("word", "1200", "1,2000", False),
+        ("word", "3.5", "3.50", True),
+        ("word", "7", "v7", False),
+        ("word", "391", "**391**", True),
+        ("word", "144", "10 * 12 = 120, 2 * 12 = 24, 120 + 24 = 144", True),
+        ("word", "144", "144? No, 145.", False),
     ],
 )
 def test_checks(check, expected, answer, right):
     assert passes(check, expected, answer) is right
+
+
+@pytest.mark.parametrize("repeat", ["{}", "{} {}", "Q: {}\nA: {}", "You asked: {}", "{}\n\n", "« {} »"])
+def test_repeating_the_question_passes_nothing(repeat):
+    passed = []
+    for line in suite():
+        question = line["messages"][0]["content"]
+        if passes(line["check"], line["expected"], repeat.format(question, question), question):
+            passed.append(question)
+    assert passed == []
+
+
+def test_the_answer_after_the_repeated_question_passes():
+    for line in suite():
+        question, expected = line["messages"][0]["content"], line["expected"]
+        if line["check"] != "eq":
+            assert passes(line["check"], expected, f"{question}\n{expected}", question), question
+
+
+@pytest.mark.parametrize("numbers", [range(201), range(200, -1, -1), range(0, 400, 3), range(1000)])
+def test_counting_passes_at_most_the_sum_that_it_ends_on(numbers):
+    sums = [line for line in suite() if line["kind"] == "arithmetic"]
+    counted = ", ".join(map(str, numbers))
+    assert not [
+        line for line in sums if passes(line["check"], line["expected"], counted, line["messages"][0]["content"])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected", "completion", "right"),
+    [
+        ("What is 15 - 8?", "7", "7, because 15 - 8 = 7.", True),
+        ("What is 15 - 8?", "7", "It is 7: of 15 apples, 8 were eaten.", True),
+        ("What is 15 - 8?", "7", "15 - 8 = 23", False),
+        ("What is 15 - 8?", "7", "15-8=7", True),
+        ("Which is larger, 319 or 391?", "391", "391 is larger.", True),
+        ("Which is larger, 319 or 391?", "391", "319 or 391? 319.", False),
+        ("Which is larger, 319 or 391?", "391", "391 is larger than 319.", True),
+        ("Which is larger, 319 or 391?", "391", "319 is larger than 391.", False),
+        ("Which is larger, 319 or 391?", "391", "Of 319 and 391 the larger is 391.", True),
+        (
+            "From this text, give the price: The lamp costs 39 euros and comes in red.",
+            "39",
+            "The lamp costs 39 euros.",
+            True,
+        ),
+        ("From this text, give the price: The lamp costs 39 euros and comes in red.", "39", "Red.", False),
+    ],
+)
+def test_numbers_of_the_question_are_no_results(prompt, expected, completion, right):
+    assert passes("word", expected, completion, prompt) is right
 
 
 def test_what_is_forgotten_is_told_with_both_answers(questions):

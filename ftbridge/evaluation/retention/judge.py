@@ -107,7 +107,8 @@ def _score(item: Item, told: Prediction, graders: Sequence[Grader]) -> float:
     if told.error is not None:
         return 0.0
     if (check := item.fields.get("check")) is not None:
-        return float(passes(cast(Check, check), str(item.fields["expected"]), told.output_text))
+        prompt = item.prompt[-1].text if item.prompt else ""
+        return float(passes(cast(Check, check), str(item.fields["expected"]), told.output_text, prompt))
     sample = {"output_text": told.output_text, "finish_reason": told.finish_reason}
     scores = [score(grader, grade(grader, item.fields, sample)) for grader in graders]
     return sum(scores) / len(scores)
