@@ -29,8 +29,8 @@ def passes(check: Check, expected: str, completion: str, prompt: str = "") -> bo
 
     eq            the expected text and nothing else, but for space at the ends
     like, ilike   contains it; ilike without regard to case
-    word          contains it as words of its own, without regard to case; a number as the last one of the completion that is
-                  not the question's, or where the question names it, the first: 1,200 is 1200, and -7, 17, 7.5 and 7/2 are not 7
+    word          contains it as words of its own, without regard to case; a number as the last one that is
+                  not the question's, or as the first where the question names it: 1,200 is 1200; -7, 17, 7.5, 7/2 are not 7
     first_word    begins with it, without regard to case and punctuation
     json          the completion, or the only code block in it, is the same JSON; 1 and 1.0 are equal, true and 1 are not
     """
