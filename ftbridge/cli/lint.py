@@ -111,7 +111,10 @@ def command(
         return _fix(listed, fix_to, options, form, limit)
     roles = _roles(paths, validation, test)
     bar = _Bar()
-    with _counting(options) as counting, Linting(listed, counting, roles=roles, progress=bar.show) as linting:
+    with (
+        _counting(options) as counting,
+        Linting(listed, counting, roles=roles, whole_job=False, progress=bar.show) as linting,
+    ):
         report = _told(linting, form, limit, statistics, bar)
     return 130 if not report.complete else 0 if report.ok else 3
 

@@ -80,13 +80,23 @@ class Linting:
     """Linting under way. Iterate for findings; close it, or use it as a context, to end its processes and files."""
 
     def __init__(
-        self, paths: Sequence[str], options: Options, *, roles: Sequence[Role] = (), progress: Progress | None = None
+        self,
+        paths: Sequence[str],
+        options: Options,
+        *,
+        roles: Sequence[Role] = (),
+        whole_job: bool | None = None,
+        progress: Progress | None = None,
     ) -> None:
-        """Open every file. `roles` tell which of a job's files each is (train where not told). Raises `UsageError`."""
+        """Open every file. `roles` tell which of a job's files each is (train where not told). Raises `UsageError`.
+
+        `whole_job` says whether these are all files of a job, so that one that is missing is a fault; by default they are
+        where roles are told.
+        """
         if options.target not in TARGETS:
             raise ValueError(f"target {options.target}")
         self.options = options
-        self._whole_job = bool(roles)
+        self._whole_job = bool(roles) if whole_job is None else whole_job
         ignores = dict(options.file_ignores)
         self._progress = progress or (lambda path, done, size: None)
         self._crew: Crew | None = None
@@ -256,8 +266,9 @@ class Linting:
         options = self.options
         longest = options.counter.limit if options.counter else None
         return Context(
-            TARGETS[options.target], file.method, options.model, file.role, variables=options.variables, longest=longest
-        )
+            TARGETS[options.target], file.method, options.model, file.role, variables=options.variables, longest=longest,
+            path=file.facts.path,
+        )  # fmt: skip
 
     def _needs_tokens(self, file: _File) -> bool:
         return any("tokens" in RULES[code].needs for code in file.codes)

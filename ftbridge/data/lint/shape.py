@@ -6,21 +6,20 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ftbridge.data.detect import Detection, detect_record
+
 if TYPE_CHECKING:
     from ftbridge.data.rules.base import Method
 
-OTHER_FORMATS = {
-    "prompt/completion": ({"prompt", "completion"},),
-    "alpaca": ({"instruction", "output"}, {"instruction", "response"}),
-    "ShareGPT": ({"conversations"},),
-    "chosen/rejected": ({"chosen", "rejected"},),
-    "batch request": ({"custom_id", "body"},),
-}
-"""Keys by which formats that no fine-tuning service of this dialect reads are known; `ftbridge convert` reads most."""
+_PREFERENCES = ("preferences", "preferences: chosen and rejected")
+"""Formats of `detect` whose lines are one preference each."""
+
+_CHATS = ("chats", "chat, the answer last", "reinforcement: the question last", "OpenAI preference")
+"""Formats of `detect` that are this dialect's own, whose lines other rules tell about."""
 
 
 def kind_of_line(document: Any) -> str:
-    """`supervised`, `dpo`, `reinforcement`, a name in OTHER_FORMATS, or `unknown`."""
+    """`supervised`, `dpo`, `reinforcement`, the name of another format (see `detect`), or `unknown`."""
     if not isinstance(document, dict):
         return "unknown"
     if "input" in document and any(key.endswith(("preferred_output", "preferred_completion")) for key in document):
@@ -33,10 +32,14 @@ def kind_of_line(document: Any) -> str:
         role = last.get("role") if isinstance(last, dict) else None
         extra = document.keys() - {"messages", "tools", "parallel_tool_calls", "functions"}
         return "reinforcement" if extra and role in ("user", "developer", "tool") else "supervised"
-    for name, keys in OTHER_FORMATS.items():
-        if any(wanted <= document.keys() for wanted in keys):
-            return name
-    return "unknown"
+    detection = other_format(document)
+    return detection.name if detection else "unknown"
+
+
+def other_format(document: Any) -> Detection | None:
+    """The format of a line that is none of this dialect's; None where it is one, or of no format that is known."""
+    detection = detect_record(document) if isinstance(document, dict) else None
+    return None if detection is None or detection.name in _CHATS else detection
 
 
 def method_of(kinds: Iterable[str]) -> Method:
@@ -45,7 +48,7 @@ def method_of(kinds: Iterable[str]) -> Method:
     for kind in kinds:
         if kind in ("supervised", "dpo", "reinforcement"):
             votes[kind] += 1
-        elif kind == "chosen/rejected":
+        elif kind in _PREFERENCES:
             votes["dpo"] += 1
     best, count = votes.most_common(1)[0]
     return best if count and best in ("supervised", "dpo", "reinforcement") else "supervised"  # type: ignore[return-value]

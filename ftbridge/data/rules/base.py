@@ -65,6 +65,8 @@ class Context:
     """What the job's graders read, as in `item.reference` and `item.tags[0].name`."""
     longest: int | None = None
     """The most tokens of one example that a local model reads, where it is known."""
+    path: str = "FILE"
+    """How the file was named, for the commands that a hint gives."""
 
 
 @dataclass(frozen=True)

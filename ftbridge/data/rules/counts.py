@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftbridge.data.lint.dataset import Dataset
-from ftbridge.data.lint.shape import OTHER_FORMATS
-from ftbridge.data.rules.base import METHODS, Context, Problem, rule
+from ftbridge.data.rules.base import Context, Problem, rule
 
 _GUIDE = "OpenAI supervised fine-tuning guide"
 
@@ -23,7 +22,7 @@ _GUIDE = "OpenAI supervised fine-tuning guide"
 )
 def too_few_examples(data: Dataset, context: Context) -> Iterator[Problem]:
     """A training file has fewer examples than the service takes."""
-    count, fewest = data.tally.examples, context.target.minimum_examples
+    count, fewest = _lines(data), context.target.minimum_examples
     if data.role == "train" and 0 < count < fewest:
         said = "1 example" if count == 1 else f"{count} examples"
         yield Problem("", f"has {said}; {context.target.title} needs at least {fewest}. Add examples.")
@@ -41,7 +40,7 @@ def too_few_examples(data: Dataset, context: Context) -> Iterator[Problem]:
 )
 def few_examples(data: Dataset, context: Context) -> Iterator[Problem]:
     """A training file has few examples."""
-    count = data.tally.examples
+    count = _lines(data)
     if data.role != "train" or count < context.target.minimum_examples:
         return
     if count < 50:
@@ -64,7 +63,7 @@ def few_examples(data: Dataset, context: Context) -> Iterator[Problem]:
 )
 def mixed_methods(data: Dataset, context: Context) -> Iterator[Problem]:
     """A file has lines of several methods or formats."""
-    kinds = {kind: n for kind, n in data.tally.methods.items() if n and (kind in METHODS or kind in OTHER_FORMATS)}
+    kinds = {kind: n for kind, n in data.tally.methods.items() if n and kind != "unknown"}
     if context.method == "reinforcement" and "reinforcement" in kinds:
         # Prompts without item fields look like chat lines; those with an answer are told line by line.
         kinds.pop("supervised", None)
@@ -88,7 +87,7 @@ def mixed_methods(data: Dataset, context: Context) -> Iterator[Problem]:
 )
 def tools_in_some_lines(data: Dataset, context: Context) -> Iterator[Problem]:
     """Some lines offer tools, and some do not."""
-    some, everyone = data.tally.with_tools, data.tally.examples
+    some, everyone = data.tally.with_tools, data.rows
     if 0 < some < everyone:
         yield Problem(
             "", f"offers tools in {some:,} of {everyone:,} examples. Offer them in all, unless that is meant."
@@ -110,3 +109,8 @@ def too_many_image_examples(data: Dataset, context: Context) -> Iterator[Problem
     most, count = context.target.image_examples, data.tally.with_images
     if most is not None and count > most:
         yield Problem("", f"has images in {count:,} examples; {context.target.title} takes {most:,}. Take a sample.")
+
+
+def _lines(data: Dataset) -> int:
+    """Lines that are examples, or are to be: one that cannot be read is told by itself, and makes no file too small."""
+    return data.tally.lines - data.tally.blank

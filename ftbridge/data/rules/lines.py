@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 
-from ftbridge.data.lint.shape import OTHER_FORMATS, kind_of_line
+from ftbridge.data.lint import shape
 from ftbridge.data.rules.base import JSON, Conversation, Line, Problem, Severity, kind_of, rule
 from ftbridge.data.rules.meaning import (
     SYSTEM_PROMPTS,
@@ -85,7 +86,10 @@ def missing_messages(line: Line) -> Iterator[Problem]:
             hint = f" Rename {near_it} to messages." if near_it else " Give the line its list of messages."
             yield Problem("messages", f"is missing.{hint}")
     elif not isinstance(document["messages"], list):
-        yield Problem("messages", f"is {kind_of(document['messages'])}, not a list. Write the messages as a list.")
+        messages = document["messages"]
+        text = isinstance(messages, str) and messages.lstrip().startswith("[")
+        hint = f"`ftbridge convert {shlex.quote(line.context.path)} out.jsonl` reads it." if text else "Write a list."
+        yield Problem("messages", f"is {'JSON text' if text else kind_of(messages)}, not a list. {hint}")
     elif not document["messages"]:
         yield Problem("messages", "is an empty list. Give the line messages, or remove it.")
 
@@ -101,12 +105,16 @@ def missing_messages(line: Line) -> Iterator[Problem]:
     good=GOOD,
 )
 def other_format(line: Line) -> Iterator[Problem]:
-    """A line is in another format: prompt and completion, alpaca, ShareGPT, chosen and rejected, a batch request."""
+    """A line is in another format, such as prompt and completion, alpaca, ShareGPT or Gemini's contents."""
     kind = foreign(line.document, line.context.method)
-    if kind == "batch request":
-        yield Problem("", "is a batch request, not an example. Make one of its messages and the answer.")
-    elif kind in OTHER_FORMATS:
-        yield Problem("", f"is in the {kind} format, which no service reads. Convert the file with `ftbridge convert`.")
+    detection = shape.other_format(line.document) if kind and kind not in _METHOD_NAMES else None
+    if detection is None:
+        return
+    said = f"is in another format ({detection.name}: {detection.reason})."
+    if "body" in line.document and "response" not in line.document:
+        yield Problem("", f"{said} It asks and has no answer: `ftbridge convert` joins it with the batch's output.")
+    else:
+        yield Problem("", f"{said} {detection.hint(line.context.path)}")
 
 
 @rule(
@@ -300,8 +308,8 @@ def foreign(document: JSON, method: str) -> str | None:
         outputs = any(key.endswith(("preferred_output", "preferred_completion")) for key in document)
         ours = outputs or isinstance(document.get("input"), (dict, list))
     else:
-        ours = "messages" in document
-    kind = "unknown" if ours else kind_of_line(document)
+        ours = isinstance(document.get("messages"), (list, str))
+    kind = "unknown" if ours else shape.kind_of_line(document)
     return None if kind in ("unknown", method) else kind
 
 

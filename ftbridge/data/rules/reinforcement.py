@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ftbridge.data.detect import is_bookkeeping
 from ftbridge.data.lint.dataset import Dataset, Splits
 from ftbridge.data.rules.base import Context, Line, Problem, rule
 from ftbridge.data.rules.specimens import GOOD_REINFORCEMENT, assistant, chat, system, user
@@ -149,11 +150,15 @@ _REFERENCE = re.compile(r"reference|answer|label|target|expected|truth|solution|
     good="references that differ as the questions do",
 )
 def same_reference(data: Dataset, context: Context) -> Iterator[Problem]:
-    """Every item has the same reference."""
-    if data.role != "train" or data.tally.examples < 10:
+    """Every item has the same reference, and no other field tells the items apart."""
+    if data.role != "train" or data.rows < 10:
         return
-    for name, values in data.tally.values.items():
-        if _REFERENCE.search(name) and len(values) == 1 and values.total() >= data.tally.examples - 1:
+    read = {name.split(".")[1].split("[")[0] for name in context.variables if name.startswith("item.")}
+    fields = {name: values for name, values in data.tally.values.items() if name in read or not read}
+    if any(len(values) > 1 and not is_bookkeeping(name) for name, values in fields.items()):
+        return  # graders may well compare with that one
+    for name, values in fields.items():
+        if _REFERENCE.search(name) and len(values) == 1 and values.total() >= data.rows - 1:
             (value,) = values
             said = f"is {_cut(value)} in {values.total():,} items, so one answer earns every reward."
             yield Problem(name, f"{said} Use examples whose answers differ.")

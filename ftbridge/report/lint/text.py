@@ -39,6 +39,7 @@ class TextReport:
     def __init__(self, console: Console, linting: Linting, limit: int | None) -> None:
         self.console, self._linting, self._limit = console, linting, limit
         self._shown: Counter[tuple[str, str]] = Counter()
+        self._of_lines: set[tuple[str, str, str]] = set()
         self._total = 0
         self._plain = is_plain(console)
         # Nobody reads a pipe by its width, and a sentence on one line can be searched for.
@@ -46,13 +47,20 @@ class TextReport:
 
     def add(self, path: str, finding: Finding) -> None:
         """Print a finding, unless there are enough of its kind."""
-        if self._limit is not None and (self._shown[path, finding.code] >= SHOWN or self._total >= self._limit):
+        if self._limit is not None and (self._is_again(path, finding) or self._total >= self._limit):
             return
         self._shown[path, finding.code] += 1
         self._total += 1
         for line in self._lines(path, finding):
             self._print(line)
         self._print(Text())
+
+    def _is_again(self, path: str, finding: Finding) -> bool:
+        """Whether enough was printed of its kind: a fault that whole lines share is told once."""
+        again = (path, finding.code, finding.message) in self._of_lines
+        if not finding.field and not finding.span:
+            self._of_lines.add((path, finding.code, finding.message))
+        return again or self._shown[path, finding.code] >= SHOWN
 
     def finish(self, report: LintReport) -> None:
         """Print what was folded, each file's tokens, and the summary."""
