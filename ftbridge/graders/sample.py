@@ -5,21 +5,20 @@
     output_tools   the calls: [{"type": "function", "function": {"name": ..., "arguments": ...}}]
     choices        as a chat completion has them; made of the others, and of `finish_reason`, where they are not given
 
-A local model writes its calls as text. They are read from it when there are none beside it, in the two common forms: JSON
-(one call or a list of calls, each an object with `name` and `arguments`) and `<tool_call>…</tool_call>` around such objects.
+A sample that has no calls beside its text may have them in it: they are read by `ftbridge.data.notation`, and bare JSON (one
+call or a list of calls, each an object with `name` and `arguments`) is read as well. The text stays as it is.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from ftbridge.data.notation import read_reply
+
 NAMES = ("output_text", "output_json", "output_tools", "choices")
 """What a template may read of a sample."""
-
-_TOOL_CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 
 
 class BadSample(ValueError):
@@ -89,22 +88,18 @@ def calls_of(document: Any) -> list[tuple[str, Any]]:
 
 
 def _written_calls(text: str, document: Any) -> list[dict[str, Any]]:
-    documents = [document] if document is not None else []
-    for inner in _TOOL_CALL.findall(text):
+    """Calls in the text, without ids."""
+    entries = document if isinstance(document, list) else [document]
+    if document and all(isinstance(entry, Mapping) and {"name", "arguments"} <= entry.keys() for entry in entries):
         try:
-            documents.append(parse_json(inner))
-        except NotJson:
+            return [_as_openai(name, arguments) for name, arguments in calls_of(entries)]
+        except ValueError:
             return []
-    told = [entry for found in documents for entry in (found if isinstance(found, list) else [found])]
-    if not all(isinstance(entry, Mapping) and {"name", "arguments"} <= entry.keys() for entry in told):
-        return []
-    try:
-        return [
-            {"type": "function", "function": {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}}
-            for name, arguments in calls_of(told)
-        ]
-    except ValueError:
-        return []
+    return [{"type": "function", "function": call["function"]} for call in read_reply(text).tool_calls]
+
+
+def _as_openai(name: str, arguments: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}}
 
 
 def _no_constant(name: str) -> Any:
