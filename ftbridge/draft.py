@@ -16,6 +16,7 @@ from ftbridge.evaluation.baselines import candidates_of
 from ftbridge.evaluation.evaluate import check
 from ftbridge.evaluation.items import load_items
 from ftbridge.evaluation.retention.questions import write_questions
+from ftbridge.graders.judge_keys import check_judges
 from ftbridge.lowering import Lowering
 from ftbridge.resolve import ResolvedSpec, resolve
 from ftbridge.runs.run import Run
@@ -139,6 +140,7 @@ def _check_fallback(spec: JobSpec, provider: str, examples: int, allow: Sequence
 def _check_judging(spec: JobSpec, data: Path) -> None:
     """Refuse, before anything is trained, graders that name fields no test item has, and baselines that cannot be asked."""
     if (data / "test.jsonl").exists():
+        check_judges(spec)
         check(load_items(data / "test.jsonl"), spec.evaluation.graders)
         candidates_of(spec, data / "train.jsonl")
 

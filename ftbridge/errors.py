@@ -12,6 +12,7 @@ FtbridgeError                   1   the work failed
 ├── DataError                   3   a dataset with errors (file, line, field)
 ├── GateNotMet                  4   a budget or a margin
 ├── ProviderRefused             5   a provider that refuses for good
+│   └── PromptsRefused          5   … every prompt that it was asked
 ├── ModelUnavailable            1   a model that cannot be found, reached or used
 ├── ServiceUnavailable          1   a service that does not answer now; resuming is safe
 ├── TrainingFailed              1   the job ended in `failed`
@@ -97,6 +98,17 @@ class ProviderRefused(FtbridgeError):
     """The provider refuses for good; trying again cannot help."""
 
     exit_code = 5
+
+
+class PromptsRefused(ProviderRefused):
+    """A model gave no completion for any prompt that it was asked. `reasons` tells why, by the prompt's key.
+
+    Where the model has completed other prompts before, these are the exception, and an evaluation goes on without them.
+    """
+
+    def __init__(self, message: str, *, reasons: Mapping[str, str] | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reasons = dict(reasons or {})
 
 
 class ModelUnavailable(FtbridgeError):

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from ftbridge.redaction import address_problem
 
 ANSWER = "{{sample.output_text}}"
 CALLS = "{{sample.output_tools}}"
@@ -34,6 +36,16 @@ class GraderModel(BaseModel):
     """Strict, frozen, closed, as every part of a spec."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+def _checked(address: str) -> str:
+    if (problem := address_problem(address)) is not None:
+        raise ValueError(f"the address {problem}")
+    return address
+
+
+Address = Annotated[str, Field(pattern="^https?://"), AfterValidator(_checked)]
+"""A judge's endpoint: no user name, password or key in it, since specs are copied into runs."""
 
 
 class StringCheckGrader(GraderModel):
@@ -108,7 +120,7 @@ class ScoreModelGrader(GraderModel):
     )
     sampling_params: JudgeSampling | None = Field(default=None, description="How the judge samples.")
     pass_threshold: float | None = Field(default=None, description=_THRESHOLD)
-    base_url: str | None = Field(default=None, pattern="^https?://", description=_BASE_URL)
+    base_url: Address | None = Field(default=None, description=_BASE_URL)
 
     @field_validator("range")
     @classmethod
@@ -128,7 +140,7 @@ class LabelModelGrader(GraderModel):
     labels: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, description="The labels to choose from.")
     passing_labels: list[str] = Field(min_length=1, description="The labels that score 1; the others score 0.")
     sampling_params: JudgeSampling | None = Field(default=None, description="How the judge samples.")
-    base_url: str | None = Field(default=None, pattern="^https?://", description=_BASE_URL)
+    base_url: Address | None = Field(default=None, description=_BASE_URL)
 
     @model_validator(mode="after")
     def _passing_are_labels(self) -> LabelModelGrader:
@@ -148,7 +160,7 @@ class PairwiseGrader(GraderModel):
     against: str = Field(default=REFERENCE, description="Template of the answer that it stands against.")
     sampling_params: JudgeSampling | None = Field(default=None, description="How the judge samples.")
     pass_threshold: float | None = Field(default=None, description=_THRESHOLD)
-    base_url: str | None = Field(default=None, pattern="^https?://", description=_BASE_URL)
+    base_url: Address | None = Field(default=None, description=_BASE_URL)
 
 
 class PythonGrader(GraderModel):

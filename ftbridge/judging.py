@@ -35,8 +35,10 @@ from ftbridge.evaluation.retention.judge import Retention, judge_retention, rete
 from ftbridge.evaluation.retention.questions import write_questions
 from ftbridge.evaluation.scores import item_scores
 from ftbridge.evaluation.sides import differences
+from ftbridge.graders.judge_keys import check_judges
 from ftbridge.lowering import Lowering
 from ftbridge.providers.base import Sampler, Scorer, TunedModel
+from ftbridge.redaction import without_secrets
 from ftbridge.resolve import resolve
 from ftbridge.runs import store
 from ftbridge.runs.run import Run
@@ -99,6 +101,7 @@ def evaluate(
         items = load_items(test) if test.exists() else []
         if not items:
             raise UsageError("the spec has no test items, so there is nothing to answer.", hint="Set data.test.")
+        check_judges(spec)
         check(items, spec.evaluation.graders)
         train, examples = scratch / "data" / "train.jsonl", manifest.splits["train"].examples
         models = [_model(told, spec, examples, options, home) for told in asked]
@@ -237,7 +240,7 @@ def _serving(lowering: Lowering) -> dict[str, Any]:
     """What of a request bears on answers: weights, arithmetic and address, not how training went."""
     told = {name: lowering.request.get(name) for name in _SERVING if lowering.request.get(name) is not None}
     if lowering.provider == "openai" and "base_url" not in told:
-        told["base_url"] = os.environ.get("OPENAI_BASE_URL") or ""
+        told["base_url"] = without_secrets(os.environ.get("OPENAI_BASE_URL") or "")
     return told
 
 

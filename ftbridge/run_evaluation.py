@@ -24,6 +24,7 @@ from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.perplexity import perplexity, read_perplexity
 from ftbridge.evaluation.retention.judge import SUFFIX, Retention, judge_retention, retention_candidate
 from ftbridge.evaluation.scores import item_scores, write_scores
+from ftbridge.graders.judge_keys import check_judges
 from ftbridge.prices import load_prices
 from ftbridge.providers.base import Sampler, Scorer
 from ftbridge.providers.openai import calendar
@@ -97,6 +98,7 @@ class RunEvaluation:
 
     def _judged(self, names: Sequence[str]) -> Evaluation:
         """Scores of these candidates; what judge models say is kept, so that nothing is asked, or paid, twice."""
+        check_judges(self.spec)  # again: the environment of a run that is resumed may be another
         told = {name: read_predictions(self.run.predictions(name)) for name in names}
         kept = read_grades([self.run.grades_path])
         graders = self.spec.evaluation.graders

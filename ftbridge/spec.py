@@ -21,6 +21,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ftbridge.errors import SpecError, UsageError
+from ftbridge.redaction import without_secrets
 from ftbridge.spec_sections import (
     BudgetSpec,
     DataSpec,
@@ -120,7 +121,9 @@ def override_section(section: S, name: str, overrides: Sequence[str]) -> S:
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join([name, *map(str, problem["loc"])])
-        raise SpecError(f"{field}: {problem['msg'].removeprefix('Input ')}, not {problem['input']!r}.") from None
+        raise SpecError(
+            f"{field}: {problem['msg'].removeprefix('Input ')}, not {without_secrets(repr(problem['input']))}."
+        ) from None
 
 
 def parse(text: str, suffix: str, where: str) -> dict[str, Any]:
@@ -222,7 +225,7 @@ def _problems(error: ValidationError, where: str) -> list[str]:
             known = problem["ctx"]["expected_tags"].replace("'", "")
             field, text = f"{field}.type", f"there is no type {problem['ctx']['tag']}; known types: {known}."
         else:
-            text = f"{problem['msg'].removeprefix('Input ')}, not {problem['input']!r}."
+            text = f"{problem['msg'].removeprefix('Input ')}, not {without_secrets(repr(problem['input']))}."
         told.setdefault(field, []).append(text)
     return [
         f"{where}: {f'{field}: ' if field else ''}{texts[0] if len(texts) == 1 else ' Or: '.join(texts)}"

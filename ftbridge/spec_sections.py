@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ftbridge.grader_schema import ANSWER, REFERENCE, Grader, StringCheckGrader
+from ftbridge.redaction import address_problem
 
 Auto = Literal["auto"]
 Method = Literal["supervised", "dpo", "reinforcement"]
@@ -130,6 +131,13 @@ class OpenAISpec(SpecModel):
     batch: bool = Field(
         default=False, description="Answer test items through the Batch API: half the price, up to 24 hours."
     )
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, address: str | None) -> str | None:
+        if address is not None and (problem := address_problem(address)) is not None:
+            raise ValueError(f"the address {problem}")
+        return address
 
     @model_validator(mode="after")
     def _some_targets_need_an_address(self) -> OpenAISpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from types import TracebackType
 from typing import Any
 
 import click
@@ -76,6 +77,7 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; errors become one clear message and their exit code."""
+    sys.excepthook = _unforeseen
     try:
         status: Any = cli.main(args, standalone_mode=False)
         sys.stdout.flush()
@@ -99,16 +101,24 @@ def main(args: list[str] | None = None) -> None:
 def _tell(error: FtbridgeError) -> None:
     """What happened, where, and what to do, on standard error; a traceback only with -vv."""
     from ftbridge.cli.options import verbosity
+    from ftbridge.redaction import without_secrets
 
     if verbosity() >= 2:
-        import traceback
-
-        traceback.print_exc()
+        _unforeseen(type(error), error, error.__traceback__)
     from rich.console import Console
     from rich.text import Text
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     label, style = ("", "yellow") if error.exit_code == 130 else ("error: ", "bold red")
-    console.print(Text(label, style=style) + Text(error.message))
+    console.print(Text(label, style=style) + Text(without_secrets(error.message)))
     if error.hint:
-        console.print(Text(error.hint, style="cyan"))
+        console.print(Text(without_secrets(error.hint), style="cyan"))
+
+
+def _unforeseen(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+    """Print a traceback without keys: the exceptions of libraries repeat what a service sent, and what was sent to it."""
+    import traceback
+
+    from ftbridge.redaction import without_secrets
+
+    sys.stderr.write(without_secrets("".join(traceback.format_exception(kind, error, where))))

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ftbridge.errors import ModelUnavailable
+from ftbridge.errors import ModelUnavailable, PromptsRefused
 from ftbridge.evaluation.candidates import Candidate
 from ftbridge.evaluation.items import Item
 from ftbridge.files import disk_full_is_an_error, sha256_bytes
-from ftbridge.providers.base import Prompt, Sampler
+from ftbridge.providers.base import Completion, Prompt, Sampler
+from ftbridge.redaction import whole_characters
 
 
 class Prediction(BaseModel):
@@ -87,7 +88,7 @@ def answer(
             if key not in done and digest in by_prompt:
                 keep(by_prompt[digest].model_copy(update={"key": key, "index": index[key]}))
         if waiting := [prompt for key, prompt in prompts.items() if key not in done]:
-            for completion in sampler.generate(waiting, max_tokens=max_tokens, batch_size=batch_size):
+            for completion in _completions(sampler, waiting, max_tokens, batch_size, answered=bool(own)):
                 if completion.key not in prompts:
                     raise RuntimeError(f"the sampler answered {completion.key!r}, which it was not asked")
                 keep(
@@ -95,7 +96,7 @@ def answer(
                         key=completion.key,
                         index=index[completion.key],
                         prompt_sha256=hashes[completion.key],
-                        output_text=completion.text,
+                        output_text=whole_characters(completion.text),
                         finish_reason=completion.finish_reason,
                         prompt_tokens=completion.prompt_tokens,
                         completion_tokens=completion.completion_tokens,
@@ -111,6 +112,23 @@ def answer(
             hint=f"Resume the run: only the {missing} missing are asked again.",
         )
     return [done[key] for key in prompts]
+
+
+def _completions(
+    sampler: Sampler, waiting: Sequence[Prompt], max_tokens: int, batch_size: int, *, answered: bool
+) -> Iterator[Completion]:
+    """What the sampler generates. Prompts that it refuses, of a model that `answered` others before, are completions with an
+    error: asked again and again, they would keep the evaluation from ever ending.
+    """
+    try:
+        yield from sampler.generate(waiting, max_tokens=max_tokens, batch_size=batch_size)
+    except PromptsRefused as error:
+        if not answered:
+            raise
+        for key, reason in error.reasons.items():
+            yield Completion(
+                key=key, text="", finish_reason="error", prompt_tokens=0, completion_tokens=0, error=reason
+            )
 
 
 def read_predictions(path: Path) -> list[Prediction]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import urlsplit
 
 from ftbridge.errors import UsageError
+from ftbridge.redaction import address_problem, without_secrets
 
 Kind = Literal["base", "zero_shot", "few_shot", "retrieval", "run", "checkpoint", "openai", "local", "endpoint"]
 PROMPTED: tuple[Kind, ...] = ("base", "zero_shot", "few_shot", "retrieval")
@@ -37,14 +37,11 @@ def parse_candidate(name: str) -> Asked:
     """What a name means. Raises `UsageError` with the forms there are."""
     if name.startswith(("http://", "https://")):
         address, _, model = name.partition("#")
-        parts = urlsplit(address)
-        if not model or not parts.hostname:
+        if (problem := address_problem(address)) is not None:
+            hint = "Write it as https://HOST/v1#MODEL; its key is read from FTBRIDGE_ENDPOINT_API_KEY."
+            raise UsageError(f"the address of a candidate {problem}.", hint=hint)
+        if not model:
             raise UsageError(f"{name!r} names no model.", hint="Write it as https://HOST/v1#MODEL.")
-        if parts.username or parts.password:
-            raise UsageError(
-                f"the address of {parts.hostname} holds a user name or password.",
-                hint="Its key is read from FTBRIDGE_ENDPOINT_API_KEY.",
-            )
         return Asked(name, "endpoint", address.rstrip("/"), model=model)
     for prompted in PROMPTED:
         if name == prompted:
@@ -60,4 +57,4 @@ def parse_candidate(name: str) -> Asked:
         raise UsageError(
             f"{name!r} names no step.", hint="Write it as checkpoint:ID@STEP, such as checkpoint:latest@40."
         )
-    raise UsageError(f"there is no candidate {name!r}.", hint=f"Candidates: {_FORMS}.")
+    raise UsageError(f"there is no candidate {without_secrets(name)!r}.", hint=f"Candidates: {_FORMS}.")

@@ -15,6 +15,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ftbridge.redaction import remember, whole_characters, without_keys, without_secrets
+
 if TYPE_CHECKING:
     import httpx
     import tenacity
@@ -68,11 +70,11 @@ def ask(where: Endpoint, body: dict[str, Any]) -> Reply:
     if response.status_code in (400, 422) and "response_format" in body and "response_format" in response.text:
         response = _post(where, {key: value for key, value in body.items() if key != "response_format"})
     if response.status_code >= 400:
-        raise JudgeFailed(_clean(where, f"HTTP {response.status_code}: {response.text[:500]}"))
+        raise JudgeFailed(_clean(f"HTTP {response.status_code}: {response.text[:500]}"))
     try:
         return _reply(response.json())
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        raise JudgeFailed(_clean(where, f"not a chat completion: {response.text[:200]}")) from None
+        raise JudgeFailed(_clean(f"not a chat completion: {response.text[:200]}")) from None
 
 
 def _reply(document: dict[str, Any]) -> Reply:
@@ -85,8 +87,8 @@ def _reply(document: dict[str, Any]) -> Reply:
         refusal = "stopped by the service's content filter"
     model, tokens = document.get("model"), usage.get("total_tokens")
     return Reply(
-        text=None if text is None else str(text),
-        refusal=None if not refusal else str(refusal),
+        text=None if text is None else whole_characters(without_keys(str(text))),
+        refusal=None if not refusal else whole_characters(without_keys(str(refusal))),
         model=model if isinstance(model, str) else None,
         tokens=tokens if isinstance(tokens, int) else None,
     )
@@ -112,12 +114,15 @@ def _post(where: Endpoint, body: dict[str, Any]) -> httpx.Response:
         )
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         told = str(error) or type(error).__name__
-        raise JudgeFailed(_clean(where, f"{where.base_url} did not answer: {told}")) from None
+        raise JudgeFailed(_clean(f"{where.base_url} did not answer: {told}")) from None
     return response
 
 
 def _key(variable: str) -> str | None:
-    return os.environ.get(variable, "").strip() or None
+    key = os.environ.get(variable, "").strip()
+    if key:
+        remember(key)
+    return key or None
 
 
 def _is_transient(response: httpx.Response) -> bool:
@@ -149,6 +154,6 @@ def _client() -> httpx.Client:
     return httpx.Client(timeout=httpx.Timeout(REPLY_SECONDS, connect=15))
 
 
-def _clean(where: Endpoint, text: str) -> str:
-    """The text without the key, should a server repeat it."""
-    return text.replace(where.key, "[key]") if where.key else text
+def _clean(text: str) -> str:
+    """The text without keys, should a server repeat one."""
+    return whole_characters(without_secrets(text))

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 from ftbridge.providers.base import Completion, Prompt
-from ftbridge.providers.openai.errors import whole
+from ftbridge.providers.openai.errors import NotTheService, whole
 from ftbridge.providers.openai.targets import Target
+from ftbridge.redaction import whole_characters, without_keys
 
 _OURS = {"weight"}
 """Keys of training examples that no request may hold."""
@@ -42,29 +43,49 @@ def without(body: dict[str, Any], param: str | None) -> dict[str, Any] | None:
     return None
 
 
-def completion_of(key: str, told: Any) -> Completion:
-    """The answer as the contract has it. An answer that only calls tools is the JSON of its calls."""
-    choice = whole(told, "choices").choices[0]
-    usage = getattr(told, "usage", None)
+class NoCompletion(NotTheService):
+    """A chat completion without a completion in it, such as one whose `choices` are empty: asking again may help."""
+
+
+def completion_of(key: str, answer: Any) -> Completion:
+    """The completion as the contract has it. One that only calls tools is the JSON of its calls.
+
+    Halves of characters become U+FFFD, and a key that the service repeats is taken out. Raises `NoCompletion`.
+    """
+    choices = getattr(whole(answer), "choices", None)
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = getattr(choice, "message", None)
+    if message is None:
+        raise NoCompletion("the answer holds no completion (no choices)")
+    reason = getattr(choice, "finish_reason", None)
+    usage = getattr(answer, "usage", None)
     return Completion(
         key=key,
-        text=_text(choice.message),
-        finish_reason=getattr(choice, "finish_reason", None) or "stop",
-        prompt_tokens=getattr(usage, "prompt_tokens", 0) or 0,
-        completion_tokens=getattr(usage, "completion_tokens", 0) or 0,
+        text=without_keys(whole_characters(_text(message))),
+        finish_reason=reason if isinstance(reason, str) and reason else "stop",
+        prompt_tokens=_count(usage, "prompt_tokens"),
+        completion_tokens=_count(usage, "completion_tokens"),
     )
 
 
+def _count(usage: Any, name: str) -> int:
+    """A number of tokens; 0 where the service does not say it, or says something else."""
+    count = getattr(usage, name, None)
+    return count if isinstance(count, int) and not isinstance(count, bool) and count > 0 else 0
+
+
 def _text(message: Any) -> str:
-    text = getattr(message, "content", None) or getattr(message, "refusal", None)
+    content = getattr(message, "content", None)
+    if isinstance(content, list):  # some hosts answer in parts
+        parts = [part if isinstance(part, dict) else vars(part) for part in content]
+        content = "".join(str(part.get("text") or "") for part in parts)
+    text = content or getattr(message, "refusal", None)
     if text:
         return str(text)
-    calls = getattr(message, "tool_calls", None) or []
-    if not calls:
-        return ""
+    calls = getattr(message, "tool_calls", None)
     plain = [
         {"type": "function", "function": {"name": call.function.name, "arguments": call.function.arguments}}
-        for call in calls
+        for call in (calls if isinstance(calls, list) else [])
         if getattr(call, "function", None) is not None
     ]
-    return json.dumps(plain, ensure_ascii=False)
+    return json.dumps(plain, ensure_ascii=False) if plain else ""

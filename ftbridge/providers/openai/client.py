@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 
 from ftbridge.errors import UsageError
 from ftbridge.files import home, sha256_bytes
-from ftbridge.providers.openai.errors import keep_secret
+from ftbridge.providers.openai.errors import SentElsewhere
 from ftbridge.providers.openai.ledger import Ledger
 from ftbridge.providers.openai.recording import NAME, SWITCH, recorder
 from ftbridge.providers.openai.request import OpenAIRequest
 from ftbridge.providers.openai.targets import Target
+from ftbridge.redaction import address_problem, remember
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -56,12 +57,11 @@ class Connection:
     @cached_property
     def client(self) -> OpenAI:
         """The SDK's client. It never retries by itself: a repeated POST may be a second paid job."""
-        from openai import AzureOpenAI, DefaultHttpxClient, OpenAI
+        from openai import AzureOpenAI, OpenAI
 
         key = key_of(self.target)
         told: dict[str, Any] = {"api_key": key, "max_retries": 0, "timeout": TIMEOUT}
-        if self.exchange is not None:
-            told["http_client"] = DefaultHttpxClient(event_hooks={"response": [recorder(self.exchange)]})
+        told["http_client"] = http_client(self.base_url, self.exchange)
         if self.request.api_version is not None and self.target.name == "azure":
             return AzureOpenAI(azure_endpoint=self.base_url, api_version=self.request.api_version, **told)
         if self.target.name == "azure":
@@ -107,20 +107,56 @@ def _exchange(folder: Path) -> Path | None:
 
 def checked(address: str) -> str:
     """The address, if requests can be sent to it and it holds no password. Raises `UsageError`."""
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"{address!r} is not a service's address.", hint="Write it as https://HOST/v1.")
-    if parts.username or parts.password:
-        hint = "Keys belong into the environment; an address is written into the run folder."
-        raise UsageError(f"the address of {parts.hostname} holds a user name or password.", hint=hint)
+    if (problem := address_problem(address)) is not None:
+        raise UsageError(f"the address of the service {problem}.")
     return address
+
+
+def http_client(base_url: str, exchange: Path | None = None) -> Any:
+    """An HTTP client for the SDK that takes no key and no data to another origin, wherever the service redirects it.
+
+    A read is followed there without its credentials, as downloads from a store of files need; any other request raises
+    `SentElsewhere`. (httpx itself takes away the Authorization header alone, and sends the body again.) With `exchange`, every
+    answer is recorded there.
+    """
+    from openai import DefaultHttpxClient
+
+    home_origin = _origin(base_url)
+
+    def keep_at_home(request: Any) -> None:
+        if _origin(str(request.url)) in (home_origin, _upgraded(home_origin)):
+            return
+        if request.method not in ("GET", "HEAD"):
+            raise SentElsewhere(f"a redirect to {request.url.scheme}://{request.url.host}")
+        for name in _CREDENTIALS:
+            request.headers.pop(name, None)
+
+    hooks: dict[str, list[Any]] = {"request": [keep_at_home]}
+    if exchange is not None:
+        hooks["response"] = [recorder(exchange)]
+    return DefaultHttpxClient(event_hooks=hooks)
+
+
+_CREDENTIALS = ("authorization", "api-key", "x-api-key", "openai-organization", "openai-project", "cookie")
+_PORTS = {"http": 80, "https": 443}
+
+
+def _origin(address: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port (RFC 6454)."""
+    parts = urlsplit(address)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or _PORTS.get(parts.scheme)
+
+
+def _upgraded(origin: tuple[str, str, int | None]) -> tuple[str, str, int | None]:
+    """The same host over TLS, to which a host may send plain requests on."""
+    return ("https", origin[1], 443) if origin[0] == "http" and origin[2] == 80 else origin
 
 
 def key_of(target: Target) -> str:
     """The service's key, out of the environment or, if the library is installed, the keyring. Raises `UsageError`."""
     for name in target.keys:
         if (key := os.environ.get(name, "").strip() or _from_keyring(name)) is not None:
-            keep_secret(key)
+            remember(key)
             return key
     first = target.keys[0]
     hint = f"export {first}=…, or keep it in the keyring: keyring set {_KEYRING} {first}"

@@ -8,11 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ftbridge.providers.base import Sampler
-from ftbridge.providers.openai.client import TIMEOUT, Connection, checked
-from ftbridge.providers.openai.errors import keep_secret
+from ftbridge.providers.openai.client import TIMEOUT, Connection, checked, http_client
 from ftbridge.providers.openai.request import OpenAIRequest
 from ftbridge.providers.openai.sampling import ChatSampler
 from ftbridge.providers.openai.targets import TARGETS, Target
+from ftbridge.redaction import remember
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -33,8 +33,9 @@ class _Endpoint(Connection):
         from openai import OpenAI
 
         key = os.environ.get(KEY, "").strip() or "none"
-        keep_secret(key)
-        return OpenAI(base_url=self.base_url, api_key=key, max_retries=0, timeout=TIMEOUT)
+        remember(key)
+        http = http_client(self.base_url)
+        return OpenAI(base_url=self.base_url, api_key=key, max_retries=0, timeout=TIMEOUT, http_client=http)
 
 
 def endpoint_sampler(address: str, model: str) -> Sampler:

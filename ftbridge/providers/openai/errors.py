@@ -14,13 +14,13 @@ that are not ready).
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ftbridge.errors import FtbridgeError, ModelUnavailable, ProviderRefused, UsageError
 from ftbridge.errors import ServiceUnavailable as ServiceUnavailable
+from ftbridge.redaction import whole_characters, without_secrets
 
 Kind = Literal["lost", "later", "tomorrow", "not_ready", "missing", "unsafe", "refused"]
 
@@ -28,14 +28,15 @@ _CLOSED = frozenset({"training_not_available", "fine_tuning_not_available"})
 _UNPAID = frozenset({"insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "exceeded_quota"})
 _DAILY = re.compile(r"maximum of \d+ .*per day|requests? per day|daily (?:job )?limit", re.IGNORECASE)
 _NOT_READY = re.compile(r"not (?:yet )?ready|still (?:being )?process|pending processing", re.IGNORECASE)
-_SECRET = re.compile(r"\b(?:sk|gsk|sess|key)-[A-Za-z0-9_*.-]{6,}|(?<=Bearer )\S+", re.IGNORECASE)
-_KEY_VARIABLES = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "NEBIUS_API_KEY", "OPENAI_ADMIN_KEY")
 _LONGEST = 500
-_secrets: set[str] = set()
 
 
 class NotTheService(Exception):
     """An answer that is not the dialect's JSON, such as a proxy's HTML page."""
+
+
+class SentElsewhere(Exception):
+    """A redirect to another origin, which gets neither key nor data: the request was not sent on."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +51,10 @@ class Fault:
     retry_after: float | None = None
 
 
-def keep_secret(value: str) -> None:
-    """Make sure that `clean` knows this key."""
-    _secrets.add(value)
-
-
 def clean(text: object) -> str:
     """Text without keys, whoever put them there, on one line and not too long."""
-    told = " ".join(without_secrets(str(text)).split())
+    told = " ".join(whole_characters(without_secrets(str(text))).split())
     return told if len(told) <= _LONGEST else told[: _LONGEST - 1] + "…"
-
-
-def without_secrets(text: str) -> str:
-    """Text without keys: those that are known here, and whatever looks like one."""
-    for secret in {*_secrets, *(os.environ.get(name, "") for name in _KEY_VARIABLES)}:
-        if len(secret) >= 4:
-            text = text.replace(secret, "[key]")
-    return _SECRET.sub("[key]", text)
 
 
 def fault_of(error: Exception) -> Fault:
@@ -169,6 +157,8 @@ def _without_answer(error: Exception) -> Fault:
         chain.append(cause)
     names = {type(link).__name__ for link in chain}
     text = clean("; ".join(dict.fromkeys(str(link) or type(link).__name__ for link in chain)))
+    if any(isinstance(link, SentElsewhere) for link in chain):
+        return Fault("unsafe", text, code="redirect")
     if "CERTIFICATE_VERIFY_FAILED" in text or "SSLCertVerificationError" in names:
         return Fault("unsafe", text, code="certificate")
     if "ProxyError" in names:
@@ -186,6 +176,11 @@ def _unsafe(fault: Fault, at: str) -> FtbridgeError:
     if fault.code == "certificate":
         hint = "Behind a company proxy, point SSL_CERT_FILE at its certificate; never switch checking off."
         return ServiceUnavailable(f"{at} shows a certificate that cannot be verified ({fault.message}).", hint=hint)
+    if fault.code == "redirect":
+        hint = "If the new address is right, name it as the service's address (openai.base_url)."
+        return UsageError(
+            f"{at} sends requests to another address, which gets no key and no data ({fault.message}).", hint=hint
+        )
     if fault.code == "proxy":
         hint = "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY."
         return ServiceUnavailable(f"{at} cannot be reached through the proxy ({fault.message}).", hint=hint)

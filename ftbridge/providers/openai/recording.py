@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ftbridge.providers.openai.errors import without_secrets
+from ftbridge.redaction import whole_characters, without_secrets
 
 SWITCH = "FTBRIDGE_RECORD"
 """Set in the environment by `ftbridge run --record`; a run that was recorded goes on being so."""
@@ -30,7 +30,7 @@ def recorder(path: Path) -> Callable[[Any], None]:
         told = {"time": round(time.time(), 3), "request": _request(response.request), "response": _response(response)}
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as out:
-            out.write(without_secrets(json.dumps(told, ensure_ascii=False)) + "\n")
+            out.write(whole_characters(without_secrets(json.dumps(told, ensure_ascii=False))) + "\n")
 
     return hear
 

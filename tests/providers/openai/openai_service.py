@@ -43,6 +43,11 @@ class Service:
     unloaded: int = 0
     extra_fields: set[str] = field(default_factory=set)
     refuses_temperature: bool = False
+    chat_instead: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    """By the text of a prompt: the status and body that it is answered with."""
+    redirect_to: str | None = None
+    keeps_batch_metadata: bool = True
+    lists_forever: bool = False
 
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     contents: dict[str, bytes] = field(default_factory=dict)
@@ -170,6 +175,8 @@ class Service:
         with self.lock:
             self.in_flight -= 1
         asked = body["messages"][-1]["content"]
+        if asked in self.chat_instead:
+            return self.chat_instead[asked]
         text = re.findall(r"the (\w+) ", asked)[-1:] if body["model"].startswith("ft:") else [f"you said {asked}"]
         message = {"role": "assistant", "content": text[0] if text else asked}
         return 200, {
@@ -188,7 +195,8 @@ class Service:
         content = "".join(json.dumps(line) + "\n" for line in out).encode()
         self.batches[made] = {
             "id": made, "object": "batch", "endpoint": body["endpoint"], "input_file_id": body["input_file_id"],
-            "completion_window": "24h", "created_at": at, "status": "validating", "metadata": body.get("metadata"),
+            "completion_window": "24h", "created_at": at, "status": "validating",
+            "metadata": body.get("metadata") if self.keeps_batch_metadata else None,
             "output_file_id": self.add_file("out.jsonl", "batch_output", content)["id"], "error_file_id": None,
         }  # fmt: skip
         return self.batches[made]
@@ -224,6 +232,8 @@ class _Handler(BaseHTTPRequestHandler):
         kind = str(fault["kind"])
         if kind == "reset_before":
             return self._reset()
+        if self.at.redirect_to is not None:
+            return self._raw(307, b"", "text/plain", headers={"location": f"{self.at.redirect_to}{path}"})
         if kind.isdigit():
             body = _error(fault.get("message", "a fault on order"), fault.get("code"), fault.get("param"))
             return self._send(int(kind), body, fault.get("headers", {}))
@@ -320,7 +330,11 @@ class _Handler(BaseHTTPRequestHandler):
             case ["POST", "batches"]:
                 return 200, at.create_batch(json.loads(content))
             case ["GET", "batches"]:
-                return 200, _page(list(at.batches.values()), query)
+                listed = _page(list(at.batches.values()), {} if at.lists_forever else query)
+                return 200, {**listed, "has_more": True} if at.lists_forever else listed
+            case ["POST", "batches", made, "cancel"]:
+                at.batches[made]["status"] = "cancelled"
+                return 200, at.batches[made]
             case ["GET", "batches", made]:
                 batch = at.batches[made]
                 batch["status"] = {"validating": "in_progress", "in_progress": "completed"}.get(batch["status"], batch["status"])  # fmt: skip
