@@ -20,7 +20,7 @@ from ftbridge.evaluation.grades import Grades, keep, lookup, name_of
 from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.retention.judge import Retention
 from ftbridge.evaluation.statistics import mean_interval, paired_difference, wilson
-from ftbridge.evaluation.verdict import Judged, judge_pairs
+from ftbridge.evaluation.verdict import Judged, judge_family
 from ftbridge.grader_schema import Grader, ScoreModelGrader
 
 Results = dict[str, dict[str, list[grading.GraderResult]]]
@@ -152,9 +152,9 @@ def judge(
             }
             for first, second in pairs
         },
-        verdicts={
-            f"{first}-{second}": judge_pairs(scored[second], scored[first], margin, clusters) for first, second in pairs
-        },
+        verdicts=judge_family(
+            {f"{first}-{second}": (scored[second], scored[first]) for first, second in pairs}, margin, clusters
+        ),
         classification=classify(items, predictions),
         answered={name: answered_of(told, (models or {}).get(name)) for name, told in predictions.items()},
         notes=[*_notes(items, predictions, graders), *_grading_notes(graded, graders)],

@@ -1,31 +1,51 @@
-"""Verdicts on paired scores: is the second better, worse, not worse by more than a margin, or can nobody tell?
+"""Verdicts on paired scores: is the second better, worse, not worse by more than a margin, or are there too few data?
 
-    scores over the same items ─▶ difference, 95 % interval ─▶ test ─▶ Holm over the graders ─▶ verdict
+    scores over the same items ─▶ difference, 95 % interval ─▶ test ─▶ Holm over the comparisons ─▶ verdict
 
-Better and worse need both: the interval lies on one side of 0, and the test, corrected for the number of graders, says so at
-5 %. So a false one comes in fewer than 1 comparison of 20 (benchmarks/verdicts.py). Items that belong together count as one
-draw: they are resampled and flipped together. Clusters are assumed independent.
+Better and worse need both: the interval lies on one side of 0, and the test, corrected for the number of comparisons (graders
+times candidates), says so at 5 %. So a false one comes in fewer than 1 evaluation of 20 (benchmarks/verdicts.py). Items that
+belong together count as one draw: they are summed and flipped together. Clusters are assumed independent.
 
 Not worse needs the low end of the same two-sided 95 % interval above -margin: a one-sided test at 2.5 % of "worse by the margin
-or more", the level usual for non-inferiority (ICH E9, section 3.3.2 with 5.5). It is not corrected for the number of graders.
+or more", the level usual for non-inferiority (ICH E9, section 3.3.2 with 5.5). It is not corrected for the number of
+comparisons.
+
+McNemar's test is the exact one, not its mid-p form, which finds more with few items but is false in up to 5.8 % of comparisons.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ftbridge.evaluation.statistics import MANY, SEED, cluster_sums, paired_difference, require_finite
+from ftbridge.evaluation.statistics import (
+    cluster_sums,
+    independent_binary,
+    paired_difference,
+    require_finite,
+    spread_of,
+    student,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Verdict = Literal["better", "worse", "not_worse", "not_enough_data"]
+Scores = Mapping[str, Sequence[float]]
+"""One candidate's scores by grader, in the order of the items."""
 ALPHA = 0.05
 _POWER = 0.8
+SEED = 0
+MANY = 5_000
+"""From so many clusters that differ on, the sign-flip test is its normal limit, which is faster and says the same."""
 _FLIPS = 9_999
-"""Drawn sign flips. Where there are no more than these (13 items or clusters that differ), scipy goes through all."""
+"""Drawn sign flips. Where there are no more than these (13 items or clusters that differ), all are gone through."""
 _AT_ONCE = 1_000_000
+_ROUNDING = 1e-10
 
 
 class Judged(BaseModel):
@@ -37,18 +57,20 @@ class Judged(BaseModel):
     difference: float = Field(description="Mean of the candidate minus mean of the baseline.")
     ci95: tuple[float, float] = Field(description="95 % interval of the difference, paired over the items.")
     p_value: float = Field(description="Two-sided: exact McNemar for scores of 0 and 1, sign flips for others.")
-    p_adjusted: float = Field(description="The same after Holm's correction over the graders.")
+    p_adjusted: float = Field(description="The same after Holm's correction over graders and candidates.")
     margin: float | None = Field(description="How much worse still counts as not worse; null when none was asked.")
     margin_met: bool | None = Field(description="Whether the interval lies above -margin; null without a margin.")
-    detectable: float = Field(description="Smallest difference that this many items show 4 times in 5.")
+    detectable: float = Field(
+        description="Smallest difference that so many items show 4 times in 5, with so many comparisons; 1 when none."
+    )
     n: int = Field(description="Items.")
     better: int = Field(description="Items on which the candidate scores higher.")
     worse: int = Field(description="Items on which the candidate scores lower.")
 
 
 def judge_pairs(
-    first: Mapping[str, Sequence[float]],
-    second: Mapping[str, Sequence[float]],
+    first: Scores,
+    second: Scores,
     margin: float | None = None,
     clusters: Sequence[Hashable] | None = None,
 ) -> dict[str, Judged]:
@@ -56,13 +78,32 @@ def judge_pairs(
 
     Raises `ValueError` for unequal lengths, none, and scores that are NaN or infinite.
     """
-    pairs = {grader: (first[grader], second[grader]) for grader in first}
-    raw = {grader: paired_p_value(ones, others, clusters) for grader, (ones, others) in pairs.items()}
-    adjusted = dict(zip(raw, holm(list(raw.values())), strict=True))
-    return {
-        grader: _judged(ones, others, raw[grader], adjusted[grader], margin, clusters)
-        for grader, (ones, others) in pairs.items()
+    return judge_family({"": (first, second)}, margin, clusters)[""]
+
+
+def judge_family(
+    pairs: Mapping[str, tuple[Scores, Scores]],
+    margin: float | None = None,
+    clusters: Sequence[Hashable] | None = None,
+) -> dict[str, dict[str, Judged]]:
+    """A verdict for each pair of candidates and each grader: the second of a pair against its first, the baseline.
+
+    Holm's correction covers all of them, since any of them could be the false one. Comparisons of the same scores by the same
+    grader, such as those with a baseline under two names, are one. Raises as `judge_pairs` does.
+    """
+    comparisons = {
+        (pair, grader): (tuple(ones), tuple(second[grader]))
+        for pair, (first, second) in pairs.items()
+        for grader, ones in first.items()
     }
+    different = dict.fromkeys((grader, scores) for (_, grader), scores in comparisons.items())
+    tests = {test: paired_p_value(*test[1], clusters) for test in different}
+    adjusted = dict(zip(tests, holm(list(tests.values())), strict=True))
+    judged: dict[str, dict[str, Judged]] = {pair: {} for pair in pairs}
+    for (pair, grader), scores in comparisons.items():
+        test = (grader, scores)
+        judged[pair][grader] = _judged(*scores, tests[test], adjusted[test], margin, clusters, len(tests))
+    return judged
 
 
 def paired_p_value(
@@ -77,7 +118,7 @@ def paired_p_value(
     exchanged for whole clusters only.
     """
     import numpy as np
-    from scipy.stats import binomtest, permutation_test
+    from scipy.stats import binomtest
 
     require_finite(first)
     require_finite(second)
@@ -85,28 +126,35 @@ def paired_p_value(
     differences = np.array([total for total, _ in cluster_sums(by_item, clusters) if abs(total) > 1e-12])
     size = len(differences)
     if size < 2:
-        return 1.0  # one sign, flipped or not, has the same size; scipy takes two or more
+        return 1.0  # one sign, flipped or not, has the same size
     if (np.abs(differences) == 1).all():
         return float(binomtest(int((differences > 0).sum()), size).pvalue)
     if size >= MANY:
         z = abs(math.fsum(differences)) / math.sqrt(math.fsum(differences**2))
         return math.erfc(z / math.sqrt(2))
-    told = permutation_test(
-        (differences,),
-        _size_of_sum,
-        permutation_type="samples",
-        alternative="greater",
-        vectorized=True,
-        n_resamples=_FLIPS,
-        batch=max(1, _AT_ONCE // size),
-        random_state=np.random.default_rng(SEED),
-    )
-    return float(told.pvalue)
+    return _share_of_flips(differences)
 
 
-def _size_of_sum(differences: Any, axis: int) -> Any:
-    """Rounded, so that sums that are equal but for the order of adding are equal."""
-    return abs(differences.sum(axis=axis)).round(10)
+def _share_of_flips(differences: NDArray[np.float64]) -> float:
+    """The share of sign flips with a sum as large as the observed one; a seeded draw of flips counts the observed one too."""
+    import numpy as np
+
+    size = len(differences)
+    observed = abs(float(differences.sum()))
+    exact = 2**size <= _FLIPS
+    count, larger = (2**size if exact else _FLIPS), 0
+    dice = np.random.default_rng(SEED)
+    step = max(1, _AT_ONCE // size)
+    for start in range(0, count, step):
+        rows = min(step, count - start)
+        if exact:
+            flipped = np.arange(start, start + rows)[:, None] >> np.arange(size) & 1
+        else:
+            flipped = np.unpackbits(dice.integers(0, 256, (rows, (size + 7) // 8), dtype=np.uint8), axis=1, count=size)
+        sums = differences.sum() - 2 * (flipped.astype(np.float64) @ differences)
+        # Sums that are equal but for the order of adding are equal.
+        larger += int((np.abs(sums) >= observed - _ROUNDING).sum())
+    return larger / count if exact else (larger + 1) / (count + 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -119,27 +167,64 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def detectable(first: Sequence[float], second: Sequence[float], clusters: Sequence[Hashable] | None = None) -> float:
-    """The difference that a two-sided 5 % test of so many pairs finds with a power of 80 %: (t_0.975 + t_0.8) standard errors.
+def detectable(
+    first: Sequence[float],
+    second: Sequence[float],
+    clusters: Sequence[Hashable] | None = None,
+    comparisons: int = 1,
+) -> float:
+    """The smallest difference that is found with a power of 80 % among so many pairs, as one of so many `comparisons`.
 
-    The standard error is that of the mean of the differences, between clusters where items share one; where all differences
-    are alike, that of one item in n differing. Where those that differ do so by one size, as scores of 0 and 1 do, the exact
-    test moves in steps and finds less: half a step is added, by simulation (benchmarks/verdicts.py). At most 1.
+    Both hurdles of a verdict are taken. The interval and the test in the large: (t + t_0.8) standard errors between clusters,
+    t at the two-sided level 5 % / comparisons (Holm's first step). The test in the small: with r clusters that differ its
+    smallest p-value is 2^(1-r), so at least r clusters must differ 4 times in 5. Where those that differ do so by one size, as
+    scores of 0 and 1 do, the exact test moves in steps and finds less: half a step is added, by simulation
+    (benchmarks/verdicts.py). 1 when no difference is found, at most 1.
     """
-    from scipy.stats import t
-
     n = len(first)
     differences = [b - a for a, b in zip(first, second, strict=True)]
-    mean = math.fsum(differences) / n
-    residuals = cluster_sums([difference - mean for difference in differences], clusters)
-    draws = len(residuals)
-    if draws == 1:
+    sums = cluster_sums(differences, clusters)
+    draws = len(sums)
+    needed = _differing_needed(ALPHA / comparisons)
+    if draws < needed:
         return 1.0
-    error = math.sqrt(math.fsum(total**2 for total, _ in residuals) * draws / (draws - 1)) / n
-    sizes = {round(abs(total), 10) for total, _ in cluster_sums(differences, clusters)} - {0.0}
-    step = sizes.pop() / (2 * n) if len(sizes) == 1 else 0.0
-    reach = float(t.ppf(1 - ALPHA / 2, draws - 1) + t.ppf(_POWER, draws - 1))
-    return min(1.0, reach * (error if error > 1e-12 else 1 / n) + step)
+    error, freedom = _standard_error(differences, clusters, independent_binary(first, second, clusters))
+    sizes = [abs(total) for total, _ in sums if abs(total) > 1e-12]
+    one_size = len({round(size, 10) for size in sizes}) == 1
+    step = sizes[0] / (2 * n) if one_size else 0.0
+    reach = student(1 - ALPHA / comparisons / 2, freedom) + student(_POWER, freedom)
+    # What a cluster that differs adds to the mean; as much as a whole one where none does.
+    typical = (math.fsum(sizes) / len(sizes) if sizes else n / draws) * draws / n
+    return min(1.0, max(reach * error + step, _share_that_differs(needed, draws) * typical))
+
+
+def _differing_needed(level: float) -> int:
+    """How many clusters must differ, all in one direction, before a sign-flip test can be below a two-sided level."""
+    needed = 1
+    while 2.0 ** (1 - needed) >= level:
+        needed += 1
+    return needed
+
+
+def _share_that_differs(needed: int, draws: int) -> float:
+    """The chance of a cluster to differ with which at least `needed` of `draws` do so 4 times in 5."""
+    from scipy.stats import beta
+
+    # P(at least k of n) = P(Beta(k, n - k + 1) < q)
+    return float(beta.ppf(_POWER, needed, draws - needed + 1))
+
+
+def _standard_error(
+    differences: Sequence[float], clusters: Sequence[Hashable] | None, binary: bool
+) -> tuple[float, float]:
+    """Of the mean of the differences, between clusters, and its degrees of freedom."""
+    n = len(differences)
+    if not binary:
+        spread = spread_of(differences, clusters, lowest=-1.0, highest=1.0)
+        return (spread.error, spread.freedom) if spread is not None else (1.0, 1.0)
+    mean = math.fsum(differences) / n
+    error = math.sqrt(math.fsum((difference - mean) ** 2 for difference in differences) / (n - 1) / n)
+    return (error if error > 1e-12 else 1 / n), n - 1
 
 
 def _judged(
@@ -149,9 +234,10 @@ def _judged(
     p_adjusted: float,
     margin: float | None,
     clusters: Sequence[Hashable] | None,
+    comparisons: int,
 ) -> Judged:
     difference, low, high = paired_difference(second, first, clusters)
-    met = None if margin is None else low > -margin or (margin == 0 and low >= 0)
+    met = None if margin is None else low > -margin
     verdict: Verdict = "not_enough_data"
     if p_adjusted < ALPHA and low > 0:
         verdict = "better"
@@ -167,7 +253,7 @@ def _judged(
         p_adjusted=p_adjusted,
         margin=margin,
         margin_met=met,
-        detectable=detectable(first, second, clusters),
+        detectable=detectable(first, second, clusters, comparisons),
         n=len(first),
         better=sum(b > a for a, b in zip(first, second, strict=True)),
         worse=sum(b < a for a, b in zip(first, second, strict=True)),

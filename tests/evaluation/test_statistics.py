@@ -1,10 +1,11 @@
 """Intervals against published examples, at their edges, and by how often they hold the truth."""
 
 import random
+import statistics
 
 import pytest
 
-from ftbridge.evaluation.statistics import mean_interval, paired_difference, wilson
+from ftbridge.evaluation.statistics import mean_interval, paired_difference, spread_of, wilson
 
 
 def _pairs(both, first_only, second_only, neither):
@@ -85,17 +86,17 @@ def test_graded_scores_get_the_same_interval_every_time_in_any_order():
     assert mean_interval(shuffled) == pytest.approx(mean_interval(values))
 
 
-def test_the_bootstrap_agrees_with_normal_theory_where_that_holds():
+def test_many_graded_scores_get_the_interval_of_normal_theory():
     draw = random.Random(5)
     values = [draw.random() for _ in range(400)]
     mean, low, high = mean_interval(values)
     spread = (sum((value - mean) ** 2 for value in values) / len(values)) ** 0.5
     reach = 1.96 * spread / len(values) ** 0.5
     assert (low, high) == pytest.approx((mean - reach, mean + reach), abs=0.004)
-    worse = [value * 0.9 for value in values]
+    worse = [value * 0.5 for value in values]
     difference, below, above = paired_difference(values, worse)
-    assert difference == pytest.approx(0.1 * mean)
-    assert (below, above) == pytest.approx((0.1 * low, 0.1 * high), abs=0.001)
+    assert difference == pytest.approx(0.5 * mean)
+    assert (below, above) == pytest.approx((0.5 * low, 0.5 * high), abs=0.001)
 
 
 @pytest.mark.parametrize(("share", "n"), [(0.9, 40), (0.5, 20), (0.97, 90)])
@@ -115,12 +116,12 @@ def test_wilson_holds_the_true_share_about_95_times_in_100(share, n):
 def test_the_paired_interval_holds_the_true_difference_about_95_times_in_100(chances, n):
     draw = random.Random(13)
     held = 0
-    for _ in range(2000):
+    for _ in range(1000):
         cells = draw.choices(range(4), weights=chances, k=n)
         first, second = _pairs(*(cells.count(cell) for cell in range(4)))
         _, low, high = paired_difference(first, second)
         held += low <= chances[1] - chances[2] <= high
-    assert 0.92 <= held / 2000 <= 0.985
+    assert 0.92 <= held / 1000 <= 0.985
 
 
 def test_items_that_belong_together_widen_the_interval_and_order_does_not_matter():
@@ -169,19 +170,81 @@ def test_few_scores_still_get_an_interval_that_holds_the_truth(n):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_scores_that_are_no_number_are_refused_by_their_place(bad):
-    with pytest.raises(ValueError, match=r"score 2 of 2 is .*no finite number"):
+    with pytest.raises(ValueError, match=r"score 2 of 2 is .*not a finite number"):
         mean_interval([0.5, bad])
-    with pytest.raises(ValueError, match=r"score 1 of 2 is .*no finite number"):
+    with pytest.raises(ValueError, match=r"score 1 of 2 is .*not a finite number"):
         paired_difference([0.5, 0.5], [bad, 0.5])
 
 
-def test_graded_scores_that_are_all_equal_have_no_width():
-    assert mean_interval([0.3] * 9) == pytest.approx((0.3, 0.3, 0.3))
-    assert paired_difference([0.7] * 9, [0.4] * 9) == pytest.approx((0.3, 0.3, 0.3))
+@pytest.mark.parametrize("n", [2, 9, 60])
+@pytest.mark.parametrize("score", [0.0, 0.3, 0.95])
+@pytest.mark.parametrize("size", [1, 3])
+def test_scores_that_are_all_equal_still_have_an_interval_that_narrows_with_the_items(n, score, size):
+    def clusters(count):
+        return [place // size for place in range(count * size)]
+
+    values = [score] * (n * size)
+    mean, low, high = mean_interval(values, clusters(n))
+    assert mean == pytest.approx(score)
+    assert 0 <= low <= mean <= high <= 1
+    # Three in the same cluster are no more than one: what is not seen in n clusters may be in 3 of n.
+    assert high - low >= 1.2 / n
+    difference, below, above = paired_difference(values, [0.3] * (n * size), clusters(n))
+    assert below < difference < above or above == 1
+    more = mean_interval([score] * (4 * n * size), clusters(4 * n))
+    assert more[2] - more[1] < 0.6 * (high - low)
 
 
-def test_the_normal_ends_of_many_items_join_the_bootstrap_of_fewer():
-    draw = random.Random(23)
-    values = [draw.random() for _ in range(5000)]
-    many, fewer = mean_interval(values), mean_interval(values[:-1])
-    assert many == pytest.approx(fewer, abs=0.001)
+def test_a_few_unlike_scores_among_equal_ones_do_not_narrow_the_interval():
+    alike = paired_difference([0.5] * 40, [0.5] * 40)
+    nearly = paired_difference([0.5] * 38 + [0.52, 0.51], [0.5] * 40)
+    lost = paired_difference([0.5] * 38 + [0.0, 0.0], [0.5] * 40)
+    assert nearly[1] == pytest.approx(alike[1], abs=0.002)
+    assert lost[1] < alike[1]
+
+
+def _share_covered(draw, truth, rounds, clusters=None):
+    held = 0
+    for _ in range(rounds):
+        _, low, high = paired_difference(draw(), [0.5] * len(clusters or draw()), clusters)
+        held += low <= truth <= high
+    return held / rounds
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+@pytest.mark.parametrize("n", [20, 60])
+def test_an_interval_allows_for_losses_too_rare_to_be_seen(noise, n):
+    dice = random.Random(29)
+
+    def losses():
+        return [0.5 + dice.uniform(-noise, noise) - 0.5 * (dice.random() < 0.1) for _ in range(n)]
+
+    above = 0
+    for _ in range(400):
+        _, low, _ = paired_difference(losses(), [0.5] * n)
+        above += low > -0.05
+    assert above / 400 <= 0.035
+
+
+@pytest.mark.parametrize("sizes", [[4] * 6, [1, 2, 3, 4, 5, 6, 7, 8], [30, 2, 2, 2, 2, 2, 2, 2, 2, 2]])
+def test_few_and_unequal_clusters_keep_their_coverage(sizes):
+    dice = random.Random(31)
+    clusters = [name for name, size in enumerate(sizes) for _ in range(size)]
+
+    def draw():
+        shifts = [dice.gauss(0.1, 0.1) for _ in sizes]
+        return [0.5 + shifts[name] + dice.gauss(0, 0.2) for name in clusters]
+
+    assert _share_covered(draw, 0.1, 500, clusters) >= 0.92
+
+
+def test_equal_clusters_of_one_size_have_one_degree_of_freedom_less_than_clusters():
+    dice = random.Random(37)
+    clusters = [place // 4 for place in range(28)]
+    values = [dice.random() for _ in range(28)]
+    spread = spread_of(values, clusters, lowest=0.0, highest=1.0)
+    assert spread is not None
+    sums = [sum(values[4 * place : 4 * place + 4]) / 4 for place in range(7)]
+    assert (spread.center, spread.error, spread.freedom) == pytest.approx(
+        (statistics.fmean(sums), statistics.stdev(sums) / 7**0.5, 6)
+    )
