@@ -2,7 +2,7 @@
 
     this process                      child: `python -I sandbox.py`, an empty working folder, an empty environment
     request ──stdin──▶                limits, Landlock, seccomp; then the source
-    answer  ◀─stdout─                 time, disk and the size of the answer are watched from here
+    answer  ◀─stdout─                 time, disk, threads and the size of the answer are watched from here
 
 Off unless the grader's name is allowed: `PythonPolicy(allow=...)`, or FTBRIDGE_ALLOW_PYTHON_GRADERS=name,name.
 """
@@ -12,8 +12,10 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import math
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -32,6 +34,10 @@ from ftbridge.graders.template import GraderError
 VARIABLE = "FTBRIDGE_ALLOW_PYTHON_GRADERS"
 _KEPT_PRINT = 4_000
 _LONGEST_ANSWER = 100_000
+_MOST_FILES = 10_000
+"""Files and folders of a grader. An empty one takes room too: each counts as a page at least."""
+_MOST_THREADS = 64
+_PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ def grade(grader: PythonGrader, item: Mapping[str, Any], sample: Mapping[str, An
 
     python_grader_runtime_error    the source raised, or returned what is not a finite number
     unresponsive_reward_error      it did not return in time
-    python_grader_server_error     its process died, or its answer or its files grew too large
+    python_grader_server_error     its process died, or its answer, its files or its threads grew too many
     """
     request = {
         "source": grader.source,
@@ -91,6 +97,7 @@ def grade(grader: PythonGrader, item: Mapping[str, Any], sample: Mapping[str, An
         "seconds": policy.seconds,
         "memory_bytes": policy.memory_bytes,
         "disk_bytes": policy.disk_bytes,
+        "caller": os.getpid(),
     }
     with tempfile.TemporaryDirectory(prefix="ftbridge-grader-", ignore_cleanup_errors=True) as folder:
         child = _Child(json.dumps(request).encode(), Path(folder))
@@ -100,6 +107,8 @@ def grade(grader: PythonGrader, item: Mapping[str, Any], sample: Mapping[str, An
         return failed("unresponsive_reward_error", f"grade did not return within {policy.seconds:g} s", **details)
     if why == "disk":
         return failed("python_grader_server_error", f"wrote more than {policy.disk_bytes:,} bytes", **details)
+    if why == "threads":
+        return failed("python_grader_server_error", f"started more than {_MOST_THREADS} threads", **details)
     if why == "answer":
         return failed("python_grader_server_error", "its answer is too long", **details)
     return _read(child, details)
@@ -112,9 +121,12 @@ def _read(child: _Child, details: dict[str, Any]) -> Outcome:
     try:
         answer = json.loads(child.answer)
         if "reward" in answer:
-            return Outcome(float(answer["reward"]), details=details)
+            reward = float(answer["reward"])
+            if not math.isfinite(reward):
+                return failed("python_grader_runtime_error", f"its reward is {reward}, not a finite number", **details)
+            return Outcome(reward, details=details)
         return failed("python_grader_runtime_error", str(answer["details"]), **details)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # not what sandbox.py writes
         end = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         return failed("python_grader_server_error", f"its process {end} without an answer", **details)
 
@@ -125,7 +137,7 @@ class _Child:
     def __init__(self, request: bytes, folder: Path) -> None:
         self.folder = folder
         self.kept: dict[str, bytes] = {"answer": b"", "printed": b""}
-        self.too_long = threading.Event()
+        self.too_long, self.answered, self.let_go = threading.Event(), threading.Event(), threading.Event()
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-B", "-X", "utf8", sandbox.__file__],
             stdin=subprocess.PIPE,
@@ -155,32 +167,50 @@ class _Child:
         return self.kept["printed"].decode("utf-8", "replace")
 
     def watch(self, policy: PythonPolicy) -> str | None:
-        """Wait for its end; past a limit, end it and say which: time, disk or answer."""
+        """Wait for its end; past a limit, end it and say which: time, disk, threads or answer.
+
+        A grader that has answered is looked at once more before it may go.
+        """
         deadline, why = time.monotonic() + policy.seconds, None
         pause = 0.005
         try:
             while why is None and self.process.poll() is None:
+                done = self.answered.wait(pause)
                 if time.monotonic() > deadline:
                     why = "time"
                 elif self.too_long.is_set():
                     why = "answer"
-                elif pause >= 0.1 and _size(self.folder) > policy.disk_bytes:
-                    why = "disk"
-                else:
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        self.process.wait(pause)
-                    pause = min(pause * 1.5, 0.1)
+                elif done or pause >= 0.02:
+                    why = self._over_its_share(policy)
+                if done:
+                    break
+                pause = min(pause * 1.5, 0.05)
         finally:
+            if why is None:
+                self.let_go.set()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(1)
             if self.process.poll() is None:
                 self.process.kill()
+            self.let_go.set()
             self.process.wait()
         for thread in self.threads:
             thread.join(5)
         return "answer" if self.too_long.is_set() else why
 
+    def _over_its_share(self, policy: PythonPolicy) -> str | None:
+        """Which of disk and threads the process has too much of now."""
+        if _threads(self.process.pid) > _MOST_THREADS:
+            return "threads"
+        taken = _size(self.folder) + _nameless(self.process.pid, policy.disk_bytes)
+        return "disk" if taken > policy.disk_bytes else None
+
     def _give(self, stream: IO[bytes], request: bytes) -> None:
+        """Write the request, and keep the pipe open until the process may go."""
         with contextlib.suppress(OSError), stream:
-            stream.write(request)
+            stream.write(request + b"\n")
+            stream.flush()
+            self.let_go.wait()
 
     def _take(self, stream: IO[bytes], name: str, most: int) -> None:
         """Read to the end; keep the beginning. An answer that is longer ends the process, a print is only cut."""
@@ -190,6 +220,9 @@ class _Child:
                 self.kept[name] += piece[:room]
                 if name == "answer" and len(piece) > room:
                     self.too_long.set()
+                    self.answered.set()
+        if name == "answer":
+            self.answered.set()
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -205,12 +238,45 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def _size(folder: Path) -> int:
-    """Bytes on disk under a folder; a file of holes counts what it holds."""
+    """Bytes on disk under a folder; a file of holes counts what it holds. Stops counting at too many files."""
     total = 0
-    for path in folder.rglob("*"):
+    for count, path in enumerate(folder.rglob("*")):
+        if count >= _MOST_FILES:
+            return sys.maxsize
         with contextlib.suppress(OSError):
-            total += path.lstat().st_blocks * 512
+            total += max(_taken(path.lstat()), _PAGE)
     return total
+
+
+def _taken(file: os.stat_result) -> int:
+    """Bytes that a file takes: its length, or what is set aside for it where that is another matter (holes, fallocate)."""
+    blocks = file.st_blocks * 512
+    return file.st_size if 0 <= blocks - file.st_size < _PAGE else blocks
+
+
+def _nameless(pid: int, most: int) -> int:
+    """Bytes on disk of files that a process holds open, or mapped, though they have no name any more."""
+    sizes: dict[tuple[int, int], int] = {}
+    process = Path(f"/proc/{pid}")
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for descriptor in (process / "fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                file = descriptor.stat()
+                if stat.S_ISREG(file.st_mode) and file.st_nlink == 0:
+                    sizes[(file.st_dev, file.st_ino)] = _taken(file)
+        for line in (process / "maps").read_text().splitlines():
+            if line.endswith("(deleted)") and not line.split(None, 5)[5].startswith(("/dev/zero", "/SYSV")):
+                major, _, minor = line.split()[3].partition(":")
+                inode = (os.makedev(int(major, 16), int(minor, 16)), int(line.split()[4]))
+                sizes.setdefault(inode, most + 1)  # its size cannot be looked up without rights of root
+    return sum(sizes.values())
+
+
+def _threads(pid: int) -> int:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("Threads:")).split()[1])
+    return 0
 
 
 def _takes_two(arguments: ast.arguments) -> bool:

@@ -268,3 +268,148 @@ def test_many_answers_run_side_by_side_and_come_back_in_order():
 def test_it_passes_at_its_threshold():
     grader = _grader("return 0.5", pass_threshold=0.5)
     assert grade(grader, {}, {"output_text": ""}, policy=_policy()).passed is True
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import dataclasses\n\n@dataclasses.dataclass(frozen=True)\nclass Line:\n    n: int = 1\n\ndef grade(sample, item):\n    return Line().n",
+        "from __future__ import annotations\nimport dataclasses\n\n@dataclasses.dataclass\nclass Line:\n    n: int = 1\n    kind: 'dataclasses.InitVar[int]' = 2\n\ndef grade(sample, item):\n    return Line().n",
+        "from pydantic import BaseModel\n\nclass Part(BaseModel):\n    n: int\n\nclass Line(BaseModel):\n    parts: list['Part']\n\ndef grade(sample, item):\n    return Line(parts=[{'n': '1'}]).parts[0].n",
+        "import typing\n\nclass Line:\n    n: 'Line | None'\n\ndef grade(sample, item):\n    return typing.get_type_hints(Line)['n'] == Line | None",
+        "import enum, pickle\n\nclass Colour(enum.Enum):\n    RED = 1\n\ndef grade(sample, item):\n    return pickle.loads(pickle.dumps(Colour.RED)) is Colour.RED",
+        "import asyncio\n\nasync def one():\n    await asyncio.sleep(0)\n    return 1.0\n\ndef grade(sample, item):\n    return asyncio.run(one())",
+        "import asyncio, time\n\nasync def one():\n    return await asyncio.get_running_loop().run_in_executor(None, lambda: 1.0)\n\ndef grade(sample, item):\n    return asyncio.run(one())",
+        "from concurrent.futures import ThreadPoolExecutor\n\ndef grade(sample, item):\n    return sum(ThreadPoolExecutor(8).map(lambda n: n, [0, 1]))",
+        "import tempfile\n\ndef grade(sample, item):\n    with tempfile.TemporaryFile() as f, tempfile.NamedTemporaryFile() as g, tempfile.TemporaryDirectory():\n        return f.write(b'1')",
+        "import shutil\n\ndef grade(sample, item):\n    open('a', 'w').write('x')\n    return shutil.copyfile('a', 'b') == 'b'",
+        "import sys\n\ndef grade(sample, item):\n    return sys.stdin.read() == ''",
+        "import sys\n\ndef grade(sample, item):\n    return sys.modules[grade.__module__].grade is grade",
+    ],
+)  # fmt: skip
+def test_source_as_people_write_it_runs(source):
+    result = _grade(source)
+    assert (result.errors, result.reward) == ({}, 1.0)
+
+
+ATTEMPTS = {
+    "mode of a file": "os.chmod({secret!r}, 0o666)",
+    "mode by descriptor": "os.fchmod(os.open('mine', os.O_CREAT | os.O_RDWR), 0o777)",
+    "mode by fchmodat": "assert ctypes.CDLL(None).syscall({fchmodat}, -100, {secret!r}.encode(), 0o666) == 0",
+    "mode by fchmodat2": "assert ctypes.CDLL(None).syscall(452, -100, {secret!r}.encode(), 0o666, 0) == 0",
+    "owner": "os.chown({secret!r}, os.getuid(), os.getgid())",
+    "owner of a link": "os.lchown({secret!r}, os.getuid(), os.getgid())",
+    "times": "os.utime({secret!r}, (0, 0))",
+    "times now": "os.utime({secret!r})",
+    "attribute": "os.setxattr({secret!r}, 'user.x', b'x')",
+    "attribute removed": "os.removexattr({secret!r}, 'user.old')",
+    "cut to nothing": "os.truncate({secret!r}, 0)",
+    "cut on opening": "os.open({secret!r}, os.O_RDONLY | os.O_TRUNC)",
+    "affinity of another process": "os.sched_setaffinity({victim}, [0])",
+    "affinity of its own": "os.sched_setaffinity(0, [0])",
+    "priority of another process": "os.setpriority(os.PRIO_PROCESS, {victim}, 19)",
+    "priority of a user": "os.setpriority(os.PRIO_USER, os.getuid(), 19)",
+    "scheduler": "os.sched_setscheduler({victim}, os.SCHED_IDLE, os.sched_param(0))",
+    "signal by owner of a pipe": "r, w = os.pipe(); fcntl.fcntl(r, fcntl.F_SETOWN, {victim}); fcntl.fcntl(r, 10, 9); fcntl.fcntl(r, fcntl.F_SETFL, os.O_ASYNC); os.write(w, b'x')",
+    "signal by F_SETSIG": "r, w = os.pipe(); fcntl.fcntl(r, 10, 9)",
+    "signal by F_SETOWN_EX": "r, w = os.pipe(); fcntl.fcntl(r, 15, __import__('struct').pack('ii', 1, {victim}))",
+    "signal by FIOSETOWN": "r, w = os.pipe(); fcntl.ioctl(r, 0x8901, __import__('struct').pack('i', {victim}))",
+    "signal by queue": "assert ctypes.CDLL(None).sigqueue({victim}, 9, None) == 0",
+    "lease": "fcntl.fcntl(os.open(os.__file__, os.O_RDONLY), 1024, 0)",
+    "watch a folder": "assert ctypes.CDLL(None).inotify_init() >= 0",
+    "outlive its caller": "assert ctypes.CDLL(None).prctl(1, 0, 0, 0, 0) == 0",
+    "hide from its caller": "assert ctypes.CDLL(None).prctl(4, 0, 0, 0, 0) == 0",
+    "a device": "os.mknod('disk', 0o60600, os.makedev(254, 0))",
+    "a character device": "os.mknod('tty', 0o20600, os.makedev(1, 1))",
+    "a socket by name": "__import__('socket').socket(__import__('socket').AF_UNIX).bind('s')",
+    "a pair of datagrams": "__import__('socket').socketpair(type=__import__('socket').SOCK_DGRAM)",
+    "locked memory": "assert ctypes.CDLL(None).mlockall(3) == 0",
+    "the kernel's log": "assert ctypes.CDLL(None).klogctl(10, None, 0) >= 0",
+    "another root": "os.chroot('.')",
+    "the name of the host": "__import__('socket').sethostname('mine')",
+    "the clock": "time.clock_settime(time.CLOCK_REALTIME, 0)",
+    "its own namespace": "assert ctypes.CDLL(None).unshare(0x10000000) == 0",
+    "a process by clone3": "assert ctypes.CDLL(None).syscall(435, ctypes.create_string_buffer(88), 88) >= 0",
+    "a call that is younger": "assert ctypes.CDLL(None).syscall(462, 0, 0, 0) == 0",
+    "more open files": "[os.dup(2) for _ in range(300)]",
+    "another user": "os.setuid(65534)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS.values(), ids=ATTEMPTS.keys())
+def test_a_way_out_is_closed(attempt, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    os.utime(secret, (1, 1))
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as victim:
+        try:
+            before = (secret.stat(), os.sched_getaffinity(victim.pid), os.getpriority(os.PRIO_PROCESS, victim.pid))
+            fchmodat = {"x86_64": 268}.get(os.uname().machine, 53)
+            body = attempt.format(secret=str(secret), victim=victim.pid, fchmodat=fchmodat)
+            result = _grade(f"import ctypes, fcntl, os, time; {body}; return 1")
+            assert (result.reward, list(result.errors)) == (0, ["python_grader_runtime_error"])
+            after = (secret.stat(), os.sched_getaffinity(victim.pid), os.getpriority(os.PRIO_PROCESS, victim.pid))
+            assert (victim.poll(), secret.read_text()) == (None, "secret")
+            assert (after[0].st_mode, after[0].st_mtime, *after[1:]) == (
+                before[0].st_mode,
+                before[0].st_mtime,
+                *before[1:],
+            )
+        finally:
+            victim.kill()
+
+
+def test_root_has_none_of_its_rights():
+    if os.getuid() != 0:
+        pytest.skip("needs root")
+    body = (
+        "import ctypes; head = ctypes.create_string_buffer(b'\\x22\\x05\\x08\\x20' + bytes(4)); data = (ctypes.c_uint32 * 6)(); "
+        "ctypes.CDLL(None).capget(head, data); return sum(data)"
+    )
+    assert _grade(body).reward == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "files = []\n    for n in range(400):\n        f = open(str(n), 'wb'); os.unlink(str(n)); f.write(b'x' * 10**5); f.flush(); files.append(f); time.sleep(0.002)",
+        "files = []\n    for n in range(100):\n        f = os.open('.', os.O_TMPFILE | os.O_RDWR); os.write(f, b'x' * 10**6); files.append(f); time.sleep(0.01)",
+        "import mmap\n    maps = []\n    for n in range(50):\n        f = open(str(n), 'w+b'); f.write(b'x' * 10**6); f.flush(); maps.append(mmap.mmap(f.fileno(), 4096)); os.unlink(str(n)); f.close(); time.sleep(0.02)",
+        "for n in range(100_000): open(str(n), 'w').close()",
+        "for n in range(100_000): os.mkdir(str(n))",
+        "os.posix_fallocate(os.open('f', os.O_CREAT | os.O_RDWR), 0, 10**7); [os.posix_fallocate(os.open(str(n), os.O_CREAT | os.O_RDWR), 0, 10**7) for n in range(9)]",
+    ],
+    ids=["unlinked", "O_TMPFILE", "mapped and unlinked", "100,000 files", "100,000 folders", "set aside"],
+)  # fmt: skip
+def test_no_way_of_filling_the_disk_is_open(body):
+    result = _grade(f"import os, time\n    {body}\n    return 1", disk_bytes=10_000_000)
+    assert result.errors == {"python_grader_server_error": "wrote more than 10,000,000 bytes"}
+
+
+@pytest.mark.parametrize("wait", ["stop.wait", "lambda: stop.wait(0.4)"])
+def test_a_grader_has_a_limited_number_of_threads(wait):
+    body = (
+        "import threading; threading.stack_size(65536); stop = threading.Event()\n"
+        f"    for _ in range(1500): threading.Thread(target={wait}, daemon=True).start()\n    return 1"
+    )
+    assert _grade(body).errors == {"python_grader_server_error": "started more than 64 threads"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ['{"reward": 1' + "0" * 400 + "}", '{"reward": 1e999}', '{"reward": NaN}', '{"reward": "x"}', '{"reward": []}', "[1]", "1", "null",
+     "[" * 50_000, '{"reward": {"a": 1}}', "{}", "\\xff"],
+)  # fmt: skip
+def test_a_result_that_the_grader_forges_is_no_result(answer):
+    body = f"import os\n    for fd in range(3, 12):\n        try: os.write(fd, {answer!r}.encode())\n        except OSError: pass\n    os._exit(0)"
+    result = _grade(body)
+    assert result.reward == 0
+    assert len(result.errors) == 1
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_a_kernel_whose_landlock_is_too_old_is_refused_by_name(version, monkeypatch):
+    monkeypatch.setattr(sandbox, "_landlock_version", lambda: version)
+    with pytest.raises(GraderError, match=r"Landlock of version 3 \(Linux 6\.2") as refused:
+        check(_grader("return 1"), {}, policy=_policy())
+    assert (f"has version {version}" in str(refused.value)) is (version > 0)
