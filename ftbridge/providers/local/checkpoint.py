@@ -27,12 +27,17 @@ MARKER = "COMPLETE.json"
 
 
 class TrainingState(BaseModel):
-    """Where training stands: everything that is not a tensor and not fixed by the request."""
+    """Where training stands: everything that is not a tensor and not fixed by the request.
+
+    `best_valid_loss` is the lowest validation loss so far, at `best_step`. `patience_loss` is the last one that fell by more
+    than `min_delta`; `bad_validations` counts the validations since.
+    """
 
     model_config = ConfigDict(frozen=True)
     step: int = 0
     best_step: int | None = None
     best_valid_loss: float | None = None
+    patience_loss: float | None = None
     bad_validations: int = 0
     trained_tokens: int = 0
     seconds: float = 0.0
@@ -112,12 +117,13 @@ def load_weights(path: Path, model: Any) -> None:
     if hasattr(model, "get_base_model"):
         from peft import set_peft_model_state_dict
 
-        set_peft_model_state_dict(model, load_file(path / "adapter_model.safetensors"))
-        return
-    weights = {name: tensor for file in sorted(path.glob("*.safetensors")) for name, tensor in load_file(file).items()}
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    tied = set(getattr(model, "all_tied_weights_keys", None) or getattr(model, "_tied_weights_keys", None) or ())
-    if unexpected or set(missing) - tied:
+        outcome = set_peft_model_state_dict(model, load_file(path / "adapter_model.safetensors"))
+        missing, unexpected = [name for name in outcome.missing_keys if "lora_" in name], outcome.unexpected_keys
+    else:
+        # The names on disk are the hub's, which transformers may rename, split or join on loading: load as it does.
+        saved = type(model).from_pretrained(path, dtype=next(model.parameters()).dtype, use_safetensors=True)
+        missing, unexpected = model.load_state_dict(saved.state_dict(), strict=False)
+    if unexpected or missing:
         raise ValueError(f"checkpoint {path} does not fit the model: missing {missing}, unexpected {unexpected}")
 
 

@@ -1,12 +1,13 @@
-"""From examples to a summed loss, the fastest way that is proved right for this model.
+"""From examples to a summed loss: the ways to run a model over a micro-batch. `proof.py` chooses the fastest right one.
 
     way               attention            output head                   for
-    packed            ftbridge_packed      plain linear, masked rows     nearly every decoder
-    padded            the model's own      plain linear, masked rows     packing: false, or attention with its own terms
-    plain             the model's own      the model's own               heads that scale or cap their logits
+    packed            ftbridge_packed      linear, or the model's own    nearly every decoder
+    padded            the model's own      linear, trained rows only     packing: false, or a model that carries state
+    plain             the model's own      the model's own               padded, and the head scales or caps its logits
+    alone             the model's own      the model's own               padding changes what the model computes
 
-`prove` computes the loss of a few real examples one by one with nothing but the model's own forward, and takes the first
-way that agrees. A model whose attention cannot be packed, or whose head is unusual, trains slower, never wrong.
+A linear head runs on the trained rows only, in chunks (`loss.py`). A head of the model's own runs inside the model's
+forward: it scales or caps the logits, or it carries an adapter.
 """
 
 from __future__ import annotations
@@ -19,31 +20,35 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ftbridge.errors import ModelUnavailable
-from ftbridge.providers.local import attention
+from ftbridge.providers.local import attention, proof
 from ftbridge.providers.local.batches import Encoded, cut_packed, cut_padded
 from ftbridge.providers.local.device import Device
 from ftbridge.providers.local.fused import DropoutPool
 from ftbridge.providers.local.loss import cross_entropy_sum, logits_cross_entropy_sum
+from ftbridge.providers.local.parts import causal as _causal
+from ftbridge.providers.local.parts import decoder as _decoder
+from ftbridge.providers.local.parts import keeps_logits, use_own_attention
+from ftbridge.providers.local.parts import use_attention as _use_attention
 
-Way = Literal["packed", "padded", "plain"]
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.08, torch.float16: 0.03}
-"""Largest difference in an example's mean loss that counts as agreement, as a share of the loss (of 1 nat, if it is
-less): rounding of the compute type, not meaning."""
+TOLERANCE = proof.TOLERANCE
+Way = Literal["packed", "padded", "plain", "alone"]
 
 
 @dataclass(frozen=True)
 class Forward:
-    """A model, and one way to run it over examples."""
+    """A model, and one way to run it over examples. `own_head`: packed micro-batches too leave the logits to the model."""
 
     model: Any
     device: Device
     way: Way
     autocast: bool
     pool: DropoutPool | None = None
+    own_head: bool = False
 
     def cut(self, examples: Sequence[Encoded], budget: int) -> list[list[Encoded]]:
         """Cut a batch into passes of at most `budget` tokens, counted as this way counts them."""
+        if self.way == "alone":
+            return [[example] for example in examples]
         cutter = cut_packed if self.way == "packed" else cut_padded
         return [[examples[i] for i in part] for part in cutter([len(example) for example in examples], budget)]
 
@@ -54,7 +59,9 @@ class Forward:
         """
         if self.model.training and self.pool is not None:
             torch.manual_seed(seed)
-            self.pool.draw(seed, sum(len(example) for example in examples), _widest(self.model))
+            lengths = [len(example) for example in examples]
+            tokens = sum(lengths) if self.way == "packed" else len(lengths) * max(lengths)
+            self.pool.draw(seed, tokens, _widest(self.model))
         elif self.model.training:
             torch.manual_seed(seed)
         with self._autocast():
@@ -62,16 +69,34 @@ class Forward:
                 return self._packed(examples)
             return self._padded(examples)
 
-    def _packed(self, examples: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
+    def hidden(self, examples: Sequence[Encoded]) -> Tensor:
+        """The decoder's last hidden states of a packed micro-batch: (tokens, width)."""
+        hidden: Tensor = _decoder(self.model)(**self._packed_inputs(examples))[0]
+        return hidden[0]
+
+    def _packed_inputs(self, examples: Sequence[Encoded]) -> dict[str, Any]:
         where = self.device.torch
         layout = attention.Layout.of([len(example) for example in examples], where)
-        ids = torch.tensor([token for example in examples for token in example.input_ids])
+        ids = torch.tensor([[token for example in examples for token in example.input_ids]])
+        return {
+            "input_ids": ids.to(where),
+            "position_ids": layout.position_ids,
+            "use_cache": False,
+            "packed_layout": layout,
+        }
+
+    def _packed(self, examples: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
         trained = torch.tensor([flag for example in examples for flag in (False, *example.trained[1:])])
-        places = trained.nonzero()[:, 0]
-        hidden = _decoder(self.model)(
-            input_ids=ids[None].to(where), position_ids=layout.position_ids, use_cache=False, packed_layout=layout
-        )[0]
-        return self._head(hidden[0].index_select(0, (places - 1).to(where)), ids[places].to(where))
+        places = trained.nonzero()[:, 0].to(self.device.torch)
+        before = places - 1
+        if not self.own_head:
+            target = torch.tensor([token for example in examples for token in example.input_ids])
+            return self._head(self.hidden(examples).index_select(0, before), target.to(before.device)[places])
+        inputs = self._packed_inputs(examples)
+        target = inputs["input_ids"][0, places]
+        if keeps_logits(self.model):
+            return logits_cross_entropy_sum(self.model(**inputs, logits_to_keep=before).logits[0], target)
+        return logits_cross_entropy_sum(self.model(**inputs).logits[0].index_select(0, before), target)
 
     def _padded(self, examples: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
         where, longest = self.device.torch, max(len(example) for example in examples)
@@ -84,7 +109,7 @@ class Forward:
         rows, places = trained.nonzero(as_tuple=True)
         target, rows, before = ids[rows, places].to(where), rows.to(where), (places - 1).to(where)
         inputs = {"input_ids": ids.to(where), "attention_mask": present.to(where), "use_cache": False}
-        if self.way == "plain":
+        if self.way in ("plain", "alone"):
             return logits_cross_entropy_sum(self.model(**inputs).logits[rows, before], target)
         return self._head(_decoder(self.model)(**inputs)[0][rows, before], target)
 
@@ -104,68 +129,39 @@ class Forward:
 def prove(
     forward: Forward, examples: Sequence[Encoded], *, packing: bool, note: Callable[[str], None] = lambda _: None
 ) -> Forward:
-    """The first way whose losses agree with the model's own forward on a few short real examples.
+    """The first way whose losses agree with the model's own forward on a few real examples; `proof.py` says how.
 
     `note` hears why a faster way was passed over. Leaves the model in train mode with the matching attention.
-    Raises `ModelUnavailable` when the model's own loss is not finite.
+    Raises `ModelUnavailable` when the model's own forward fails, when its loss is not finite, or when an adapted layer gets
+    no gradient.
     """
-    sample = sorted(examples, key=len)[:3]
+    sample = proof.sample_of(forward, examples)
     forward.model.eval()
-    with torch.no_grad():
-        _use_attention(forward.model, "sdpa")
-        alone = replace(forward, way="plain")
-        wanted = [float(alone.loss_sum([example])[0]) / max(1, example.n_trained) for example in sample]
-        if not all(loss == loss and abs(loss) != float("inf") for loss in wanted):
-            raise ModelUnavailable(
-                f"the model's own loss on the first examples is {wanted}, not finite numbers.",
-                hint="Set local.precision: fp32, or use another base model.",
-            )
-        ways: list[Way] = ["packed", "padded"] if packing else ["padded"]
-        for way in ways:
-            trial = replace(forward, way=way)
-            reason = _disagreement(trial, sample, wanted)
-            if reason is None:
-                forward.model.train()
-                return trial
-            note(f"{way} training is passed over: {reason}")
-    _use_attention(forward.model, "sdpa")
+    wanted = proof.own_losses(replace(forward, way="alone"), sample)
+    own_head = proof.has_own_head(forward, sample[0])
+    ways: tuple[Way, ...] = ("packed", "padded", "plain") if packing else ("padded", "plain")
+    chosen = replace(forward, way="alone", own_head=own_head)
+    for way in ways:
+        if way == "padded" and own_head:
+            continue
+        trial = replace(chosen, way=way)
+        reason = proof.disagreement(trial, sample, wanted)
+        if reason is None:
+            chosen = trial
+            break
+        note(f"{way} training is passed over: {reason}")
+    use_way(forward.model, chosen.way)
+    proof.require_gradients(chosen, sample)
     forward.model.train()
-    return replace(forward, way="plain")
+    return chosen
 
 
-def _disagreement(trial: Forward, sample: Sequence[Encoded], wanted: Sequence[float]) -> str | None:
-    """Why this way does not agree, or None if it does.
-
-    Each example is put behind the others and behind a copy of itself, which are not trained: if anything leaked from one
-    example into the next, a model would copy, and its loss would fall far below what the example costs alone.
-    """
-    try:
-        _use_attention(trial.model, attention.NAME if trial.way == "packed" else "sdpa")
-        for example, alone in zip(sample, wanted, strict=True):
-            company = [*(_silent(other) for other in sample), example]
-            loss = float(trial.loss_sum(company)[0]) / max(1, example.n_trained)
-            if not abs(loss - alone) <= TOLERANCE[trial.device.compute] * max(1.0, alone):
-                return f"an example's loss is {loss:.4f} in company and {alone:.4f} alone"
-    except (attention.PackedAttentionUnsupported, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-    return None
-
-
-def _silent(example: Encoded) -> Encoded:
-    return replace(example, trained=(False,) * len(example))
-
-
-def _use_attention(model: Any, name: str) -> None:
-    _causal(model).set_attn_implementation(name)
-
-
-def _causal(model: Any) -> Any:
-    """The transformers model inside peft's wrapper, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _decoder(model: Any) -> Any:
-    return _causal(model).get_decoder()
+def use_way(model: Any, way: Way) -> None:
+    """Set the attention that a way needs."""
+    if way == "packed":
+        _use_attention(model, attention.NAME)
+    else:
+        use_own_attention(model)
 
 
 def _widest(model: Any) -> int:

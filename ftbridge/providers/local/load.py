@@ -10,11 +10,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
 
 from ftbridge.errors import ModelUnavailable
+from ftbridge.providers.local import targets
 from ftbridge.providers.local.device import Device
 from ftbridge.providers.local.fused import Weight
+from ftbridge.providers.local.parts import own_attention
 from ftbridge.providers.local.request import LocalRequest
 
 COPY_SHARE = 0.25
@@ -39,42 +47,62 @@ def load_base(path: Path, request: LocalRequest, device: Device) -> Any:
             path,
             trust_remote_code=request.trust_remote_code,
             use_safetensors=True,
-            attn_implementation="sdpa",
+            attn_implementation=attention_for(path, trust_remote_code=request.trust_remote_code),
             **options,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelUnavailable(f"the model in {path} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     model.config.use_cache = False
     close_repacking_trap(model)
     return model
 
 
+def attention_for(path: Path, *, trust_remote_code: bool) -> str:
+    """The attention implementation that the model's class takes; sdpa for a class that comes with the model."""
+    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    known = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return "sdpa" if known is None else own_attention(known)
+
+
 def add_adapter(model: Any, request: LocalRequest) -> Any:
-    """Wrap the model with a fresh LoRA adapter in peft's own classes; weights are fixed by the seed."""
+    """Wrap the model with a fresh LoRA adapter in peft's own classes; weights are fixed by the seed.
+
+    Raises `ModelUnavailable` with what peft refuses.
+    """
     from peft import LoraConfig, get_peft_model
 
-    modules = request.target_modules
+    chosen = targets.resolve(model, request)
     config = LoraConfig(
         r=request.lora_r,
         lora_alpha=int(request.lora_alpha) if float(request.lora_alpha).is_integer() else request.lora_alpha,
-        lora_dropout=request.lora_dropout,
-        target_modules=modules if isinstance(modules, str) else list(modules),
+        lora_dropout=0.0 if chosen.parameters else request.lora_dropout,
+        target_modules=chosen.modules,
+        target_parameters=list(chosen.parameters) or None,
         use_rslora=request.use_rslora,
         use_dora=request.use_dora,
         bias="none",
         task_type="CAUSAL_LM",
     )
+    names = targets.layer_names(model)
     torch.manual_seed(request.seed)
     try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        names = sorted(
-            {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-        )
+        adapted = get_peft_model(model, config)
+    except (ValueError, NotImplementedError, TypeError) as error:
         raise ModelUnavailable(
-            f"local.lora.target_modules {modules!r} names no layer of this model.",
-            hint=f"Its linear layers are: {', '.join(names)}. Or use all-linear.",
+            f"peft refuses an adapter on local.lora.target_modules {request.target_modules!r}: {error}",
+            hint=f"The layers it could be put on are: {', '.join(names)}. Or use all-linear.",
         ) from error
+    if chosen.parameters and request.lora_dropout:
+        _drop_inputs(adapted, request.lora_dropout)
+    return adapted
+
+
+def _drop_inputs(adapted: nn.Module, p: float) -> None:
+    """Give the adapted linear layers their dropout where the adapter's config must say 0 for the sake of fused experts."""
+    for module in adapted.modules():
+        if hasattr(module, "lora_dropout") and not hasattr(module, "parameter_name"):
+            for name in list(module.lora_dropout):
+                module.lora_dropout[name] = nn.Dropout(p)
 
 
 def close_repacking_trap(model: nn.Module) -> int:

@@ -13,7 +13,7 @@ import torch
 from ftbridge.data.prepare import load_manifest
 from ftbridge.errors import ModelUnavailable
 from ftbridge.files import require_room
-from ftbridge.providers.local import checkpoint, load
+from ftbridge.providers.local import architecture, checkpoint, load
 from ftbridge.providers.local.adapter import save_tuned
 from ftbridge.providers.local.batches import Encoded
 from ftbridge.providers.local.checkpoint import TrainingState
@@ -44,13 +44,13 @@ class Ready:
 
 
 def make_ready(request: LocalRequest, train_path: Path, validation_path: Path | None, progress: Any) -> Ready:
-    """Find the model and render the data, without loading weights.
+    """Find the model, look at its architecture, and render the data, without loading weights.
 
     Raises `ModelUnavailable`, or `DataError` naming lines. `progress(text, share)` hears what takes time.
     """
     base = find_model(request.model, progress=progress, trust_remote_code=request.trust_remote_code)
     facts = check_model(base, trust_remote_code=request.trust_remote_code)
-    notes: list[str] = []
+    notes = [f"{base.name}: {note}" for note in architecture.examine(base.path, request)]
     if facts.max_positions and facts.max_positions < request.max_length:
         notes.append(f"local.max_length is lowered to {facts.max_positions:,}, the most positions this model has")
         request = request.model_copy(update={"max_length": facts.max_positions})

@@ -212,19 +212,22 @@ def _update(trainer: Trainer, batch: Sequence[Encoded], step: int) -> dict[str, 
 
 
 def _validate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dict[str, float]]:
+    """Measure the validation loss: the lowest decides which weights are saved, `min_delta` only when to stop."""
     loss, accuracy = evaluate(trainer.forward, trainer.validation, trainer.tokens_per_pass)
-    best = state.best_valid_loss
-    better = best is None or loss < best - trainer.request.min_delta
-    if better:
-        state = state.model_copy(update={"best_valid_loss": loss, "best_step": state.step, "bad_validations": 0})
+    patience, min_delta = trainer.request.patience, trainer.request.min_delta
+    level = state.best_valid_loss if state.patience_loss is None else state.patience_loss
+    if state.best_valid_loss is None or loss < state.best_valid_loss:
+        state = state.model_copy(update={"best_valid_loss": loss, "best_step": state.step})
+    if level is None or loss < level - min_delta:
+        state = state.model_copy(update={"patience_loss": loss, "bad_validations": 0})
     else:
         state = state.model_copy(update={"bad_validations": state.bad_validations + 1})
-    patience = trainer.request.patience
     if patience is not None and state.bad_validations >= patience:
         state = state.model_copy(update={"stopped_early": True})
+        enough = f" by more than min_delta {min_delta:g}" if min_delta else ""
         trainer.reporter.message(
-            f"stopped early at step {state.step}: validation loss has not fallen for {patience} validations"
-            f" (best {state.best_valid_loss:.4f} at step {state.best_step})"
+            f"stopped early at step {state.step}: validation loss has not fallen{enough} for {patience} validations"
+            f" (lowest {state.best_valid_loss:.4f} at step {state.best_step})"
         )
     return state, {"valid_loss": loss, "valid_mean_token_accuracy": accuracy}
 
