@@ -31,7 +31,7 @@ tokens in all); written out in float32, 64-token examples take 5 ms, and the two
 
 
 class PackedAttentionUnsupported(Exception):
-    """The model's attention has a term this kernel does not compute (soft-capping, sinks)."""
+    """The model does not hand its attention what packing needs."""
 
 
 @dataclass(frozen=True)
@@ -70,21 +70,24 @@ def packed_attention(
     dropout: float = 0.0,
     packed_layout: Layout | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention in transformers' interface: (1, heads, tokens, width) in, (1, tokens, heads, width) out.
+    """Attention in transformers' interface: (1, heads, tokens, width) in, (1, tokens, heads, width of the values) out.
 
-    Raises `PackedAttentionUnsupported` for terms it does not compute.
+    `softcap` bounds the scores (Gemma 2), `s_aux` holds one sink logit a head (gpt-oss); both are written out. Raises
+    `PackedAttentionUnsupported` where the model does not pass the layout on.
     """
     if packed_layout is None or query.shape[0] != 1:
         raise PackedAttentionUnsupported("the model does not pass packed_layout on to its attention")
-    if kwargs.get("softcap") or kwargs.get("s_aux") is not None:
-        raise PackedAttentionUnsupported("soft-capped attention or attention sinks")
     window = _window(sliding_window, packed_layout, query.device)
     q, k, v = (_cut(states, packed_layout) for states in (query, key, value))
     dropout = dropout if module.training else 0.0
-    if q.device.type == "cpu" and q.shape[2] <= SHORT and window is None and not dropout:
-        out = _short_attention(q, k, v, scaling if scaling is not None else q.shape[-1] ** -0.5)
+    short = q.device.type == "cpu" and q.shape[2] <= SHORT and window is None and not dropout
+    if short or softcap or s_aux is not None:
+        scale = scaling if scaling is not None else q.shape[-1] ** -0.5
+        out = _written_out(q, k, v, scale, window=window, softcap=softcap, sinks=s_aux, dropout=dropout)
     else:
         out = F.scaled_dot_product_attention(
             q, k, v, window, dropout, window is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
@@ -93,15 +96,40 @@ def packed_attention(
     return tokens.index_select(0, packed_layout.scatter)[None], None
 
 
-def _short_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """Causal attention written out in float32; heads that share keys are multiplied together."""
+def _written_out(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    *,
+    window: Tensor | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Causal attention written out in float32; heads that share keys are multiplied together.
+
+    A sink takes its share of a head's softmax and gives nothing.
+    """
     rows, heads, length, width = q.shape
     groups = k.shape[1]
     together = (q.float() * scale).reshape(rows, groups, heads // groups * length, width)
     scores = (together @ k.float().transpose(-1, -2)).view(rows, heads, length, length)
-    future = torch.full((length, length), float("-inf"), dtype=scores.dtype).triu_(1)
-    weights = torch.softmax(scores + future, -1).view(rows, groups, -1, length)
-    return (weights @ v.float()).view(rows, heads, length, width).to(q.dtype)
+    if softcap:
+        scores = torch.tanh(scores / softcap) * softcap
+    if window is None:
+        scores = scores + torch.full((length, length), float("-inf"), device=q.device).triu_(1)
+    else:
+        scores = scores.masked_fill(~window, float("-inf"))
+    if sinks is not None:
+        column = sinks.float().view(1, heads, 1, 1).expand(rows, heads, length, 1)
+        weights = torch.softmax(torch.cat([scores, column], -1), -1)[..., :-1]
+    else:
+        weights = torch.softmax(scores, -1)
+    if dropout:
+        weights = F.dropout(weights, dropout)
+    mixed = weights.reshape(rows, groups, -1, length) @ v.float()
+    return mixed.view(rows, heads, length, v.shape[-1]).to(q.dtype)
 
 
 def _cut(states: Tensor, layout: Layout) -> Tensor:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -85,7 +86,7 @@ def fused_experts(model: nn.Module) -> dict[str, Tensor]:
         if _says(name.rpartition(".")[2], module, "router") or _leaf(name) in _ROUTERS:
             continue
         for leaf, parameter in module.named_parameters(recurse=False):
-            if parameter.dim() in (2, 3) and "bias" not in leaf:
+            if parameter.dim() == 3 and "bias" not in leaf:
                 found[f"{name}.{leaf}"] = parameter
     return found
 
@@ -202,8 +203,14 @@ def _is_router(name: str, module: nn.Module) -> bool:
 
 def _returns_a_tensor(module: nn.Module) -> bool:
     """Whether a layer returns what a linear layer does; routers derived from nn.Linear return tuples."""
-    plain = isinstance(module, Conv1D) or type(module).__module__.startswith(("bitsandbytes", "torch."))
-    return plain or type(module).forward is nn.Linear.forward
+    if isinstance(module, Conv1D) or type(module).forward is nn.Linear.forward:
+        return True
+    if not isinstance(module, nn.Linear) or type(module).__module__.startswith("bitsandbytes"):
+        return True
+    row = torch.zeros(1, module.in_features, device=module.weight.device, dtype=module.weight.dtype)
+    with torch.no_grad():
+        output = module(row)
+    return isinstance(output, Tensor) and output.shape == (1, module.out_features)
 
 
 def _is_mamba(parent: nn.Module) -> bool:

@@ -81,7 +81,14 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "recurrent_gemma": {"num_hidden_layers": 3, "attention_window_size": 16},
     "falcon_h1": {"mamba_d_ssm": 128},
     "nemotron_h": {"layers_block_type": ["mamba", "attention"]},
-    "dbrx": {"attn_config": {"kv_n_heads": 2}, "ffn_config": {"ffn_hidden_size": 64, "moe_num_experts": 4, "moe_top_k": 2}},
+    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0}, "ffn_config": {"ffn_hidden_size": 64, "moe_num_experts": 4, "moe_top_k": 2}},
+    "deepseek_v2": {"num_key_value_heads": 4, "n_routed_experts": 4, "n_group": 1, "topk_group": 1},
+    "deepseek_v3": {"num_key_value_heads": 4, "n_routed_experts": 4, "n_group": 1, "topk_group": 1},
+    "gemma4_text": {"vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 16},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "zamba": {"num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
+    "zamba2": {"num_hidden_layers": 3, "layers_block_type": ["mamba", "hybrid", "mamba"], "use_mamba_kernels": False},
+    "kimi_linear": {"num_experts_per_token": 2, "num_key_value_heads": 4, "num_expert_group": 1, "topk_group": 1},
     "rwkv": {"attention_hidden_size": 64},
     "xlstm": {"num_heads": 4, "embedding_dim": 64, "num_blocks": 2},
 }  # fmt: skip
@@ -111,8 +118,13 @@ def config_of(name: str) -> Any:
     special = dict(SPECIAL.get(name, {}))
     model_type = special.pop("model_type", name)
     usual = AutoConfig.for_model(model_type)
-    taken = {key: value for key, value in SIZES.items() if hasattr(usual, key) and getattr(usual, key) is not None}
-    return AutoConfig.for_model(model_type, **{**taken, **special})
+    taken = {key: value for key, value in SIZES.items() if key in usual.to_dict() and not _computed(usual, key)}
+    both = {key: value for key, value in {**taken, **special}.items() if value != "usual"}
+    return AutoConfig.for_model(model_type, **both)
+
+
+def _computed(config: Any, key: str) -> bool:
+    return isinstance(getattr(type(config), key, None), property)
 
 
 def model_of(name: str, folder: Path) -> Path:
