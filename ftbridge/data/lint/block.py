@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ftbridge.data.lint.dataset import Block, Found, Tally
+from ftbridge.data.lint.forms import BOM
 from ftbridge.data.lint.parse import Parsed, Trouble, parse
 from ftbridge.data.lint.plain import Shapes, plain
 from ftbridge.data.lint.rows import Rows
 from ftbridge.data.lint.shape import kind_of_line
-from ftbridge.data.lint.source import BOM
 from ftbridge.data.rules.base import RULES, Context, Line, Problem, Rule, look, texts
 from ftbridge.data.rules.screens import Piece
 
@@ -188,10 +188,10 @@ class _Work:
             severity = problem.severity or r.severity_for(self.context.target.name) or "info"
             failed |= severity == "error"
             self.tally.codes[r.code, severity] += 1
-            self.tally.fixable += problem.repair is not None
+            self.tally.fixable += problem.repair is not None or bool(problem.fix)
             self.kept[r.code] = self.kept.get(r.code, 0) + 1
             if self.kept[r.code] <= self.plan.keep:
-                said = problem.repair.said if problem.repair else None
+                said = problem.repair.said if problem.repair else problem.fix
                 self.found.append(
                     Found(r.code, severity, index + 1, self.starts[index], problem.field, problem.message, said,
                           problem.span, problem.secret)

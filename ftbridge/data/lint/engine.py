@@ -21,6 +21,7 @@ from ftbridge.data.lint.findings import FileReport, Finding, LintReport, report,
 from ftbridge.data.lint.parallel import Crew
 from ftbridge.data.lint.select import chosen
 from ftbridge.data.lint.source import BOM, FileFacts, Piece, Source
+from ftbridge.data.lint.spread import Unspreadable, spread
 from ftbridge.data.lint.totals import token_counts
 from ftbridge.data.lint.worker import Subject
 from ftbridge.data.rules.base import RULES, Context, Kind, Method, Problem, Rule
@@ -67,6 +68,8 @@ class _File:
     role: Role
     codes: tuple[str, ...]
     facts: FileFacts = field(init=False)
+    numbers: list[int] | None = None
+    """How findings name the examples of a JSON array, which `source` has on lines; None where lines are the file's own."""
     tally: Tally = field(default_factory=Tally)
     pieces: list[Columns] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -74,6 +77,15 @@ class _File:
     secrets: dict[int | None, list[Finding]] = field(default_factory=dict)
     method: Method = "supervised"
     dataset: Dataset | None = None
+
+    @property
+    def is_lines(self) -> bool:
+        """Whether there are lines to look at."""
+        return self.facts.form == "lines" or self.numbers is not None
+
+    def number(self, line: int) -> int:
+        """The number by which findings name a line of `source`."""
+        return line if self.numbers is None else self.numbers[line - 1]
 
 
 class Linting:
@@ -109,6 +121,8 @@ class Linting:
                 source = Source(path)
                 self._files.append(_File(source, role, codes))
                 self._files[-1].facts = source.facts()
+                if options.target == "local" and self._files[-1].facts.form == "array":
+                    _read_array(self._files[-1])
         except BaseException:
             self.close()
             raise
@@ -124,7 +138,7 @@ class Linting:
     def __iter__(self) -> Iterator[tuple[str, Finding]]:
         """Every finding kept, with its file's path: line by line, then those about whole files, then about all."""
         for file in self._files:
-            file.method = self.options.method or _method(file.source, file.facts)
+            file.method = self.options.method or _method(file)
         self._crew = self._new_crew()
         for index, file in enumerate(self._files):
             for finding in self._check(index, file):
@@ -136,7 +150,7 @@ class Linting:
     def prepare(self, index: int) -> tuple[Source, FileFacts, Checker]:
         """One file, its first look, and the rules that mend its lines, for those who repair rather than report."""
         file = self._files[index]
-        file.method = self.options.method or _method(file.source, file.facts)
+        file.method = self.options.method or _method(file)
         plan = self._plan(file, self._context(file))
         mending = tuple(code for code in plan.rules if RULES[code].fixable and RULES[code].kind == "line")
         return file.source, file.facts, Checker(replace(plan, rules=mending))
@@ -171,19 +185,19 @@ class Linting:
         facts = file.facts
         context = self._context(file)
         yield from self._whole(file, "file", facts, context)
-        if facts.form == "lines":
+        if file.is_lines:
             assert self._crew
-            alone = facts.bytes <= _SMALL
-            for piece, block in self._crew.blocks(index, file.source.pieces(), size=facts.bytes, alone=alone):
+            size = file.source.size
+            for piece, block in self._crew.blocks(index, file.source.pieces(), size=size, alone=size <= _SMALL):
                 yield from self._merge(file, piece, block)
-                self._progress(facts.path, piece.start + piece.length, facts.bytes)
+                self._progress(facts.path, piece.start + piece.length, size)
             file.source.check_unchanged()
             if all(later.facts.bytes <= _SMALL for later in self._files[index + 1 :]):
                 self._crew.close()  # so that the children's memory is free for the rules about whole files
         tally = file.tally
         file.facts = replace(facts, lines=tally.lines, crlf=tally.crlf, blank=tally.blank)
         yield from self._whole(file, "file", file.facts, context, again=True)
-        if facts.form in ("lines", "empty") and self._plan(file, context).rows:
+        if (file.is_lines or facts.form == "empty") and self._plan(file, context).rows:
             yield from self._data(file, context)
 
     def _data(self, file: _File, context: Context) -> Iterator[Finding]:
@@ -199,7 +213,7 @@ class Linting:
         lines = file.tally.lines
         file.tally.add(block.tally)
         kept = [found for found in block.found if self._keep(file, found.code)]
-        fresh = [_finding(found, lines, piece.start) for found in kept]
+        fresh = [_finding(found, file.number(found.line + lines), piece.start) for found in kept]
         file.findings += fresh
         for finding in fresh:  # all of them before the first is told: secrets are masked for their whole line
             if finding.secret:
@@ -207,6 +221,10 @@ class Linting:
         yield from fresh
         if columns := block.finish().columns:
             columns.line += lines
+            if file.numbers is not None:
+                import numpy as np
+
+                columns.line = np.array(file.numbers, np.int32)[columns.line - 1]
             columns.start += piece.start
             file.pieces.append(columns)
 
@@ -330,21 +348,34 @@ def lint(
         return linting.report()
 
 
-def _method(source: Source, facts: FileFacts) -> Method:
+def _read_array(file: _File) -> None:
+    """Put the examples of a JSON array on lines, to be linted as a run reads them; one that is broken stays what it is."""
+    try:
+        examples = spread(file.source, file.facts)
+    except Unspreadable as error:
+        file.facts = replace(file.facts, detail=str(error))
+        return
+    lines = file.source.rewritten(examples.values)
+    file.source.close()
+    file.source, file.numbers = lines, examples.numbers
+
+
+def _method(file: _File) -> Method:
     """The method of the first lines."""
-    if facts.form != "lines":
+    if not file.is_lines:
         return "supervised"
-    head = source.read(Piece(0, min(1 << 18, facts.bytes)))
+    source = file.source
+    head = source.read(Piece(0, min(1 << 18, source.size)))
     head = head if b"\n" in head else source.line_at(0, 1 << 25)
     lines = head.removeprefix(BOM).split(b"\n")[:200]
     return shape.method_of(shape.kind_of_line(document_of(line)) for line in lines)
 
 
-def _finding(found: Found, lines: int, start: int) -> Finding:
+def _finding(found: Found, line: int, start: int) -> Finding:
     return Finding(
         code=found.code,
         severity=found.severity,
-        line=found.line + lines,
+        line=line,
         field=text_of(found.field) or None,
         message=text_of(found.message),
         fix=found.fix and text_of(found.fix),

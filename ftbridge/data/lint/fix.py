@@ -8,7 +8,7 @@ known by its shape and copied unread; of any other, all repairs that are found t
 from __future__ import annotations
 
 import json
-import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -20,10 +20,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from ftbridge.data.lint.block import Checker
 from ftbridge.data.lint.engine import Linting, Options, lint
 from ftbridge.data.lint.findings import LintReport
+from ftbridge.data.lint.forms import BOM, CONVERTED
 from ftbridge.data.lint.parse import Parsed, Trouble, parse
 from ftbridge.data.lint.plain import plain
 from ftbridge.data.lint.select import chosen
-from ftbridge.data.lint.source import BOM, FileFacts, Piece, Source
+from ftbridge.data.lint.slips import mend
+from ftbridge.data.lint.source import FileFacts, Source
+from ftbridge.data.lint.spread import Unspreadable, spread
 from ftbridge.data.rules.base import RULES, Repair, look
 from ftbridge.errors import UsageError
 from ftbridge.files import atomic_path
@@ -36,12 +39,6 @@ _ROUNDS = 50
 
 _NOTHING = Parsed(None)
 """What rules about JSON are given of a line whose JSON is mended already."""
-
-_LARGEST_WHOLE = 1 << 30
-"""Bytes of a file that is no JSON Lines, which has to be read whole."""
-
-_ACROSS_LINES = re.compile(r"(,?)[ \t\r]*\n[ \t\r\n]*")
-"""White space that holds a line feed. JSON's strings hold none, so it stands between tokens."""
 
 
 class Change(BaseModel):
@@ -161,22 +158,25 @@ class _Repair:
 
     def _values(self, source: Source) -> list[bytes]:
         """The values of a file that is no JSON Lines: an array's elements, or values one after the other."""
-        if self._facts.form not in ("array", "pretty", "utf-16") or self._facts.bytes > _LARGEST_WHOLE:
+        form, path = self._facts.form, self._facts.path
+        if self._facts.detail and form != "wrapped":
+            raise UsageError(f"{path} cannot be repaired: it is {self._facts.detail}.", hint=self._facts.advice or None)
+        if form not in ("array", "pretty", "wrapped", "utf-16"):
             raise UsageError(
-                f"{self._facts.path} cannot be repaired: it is not JSON text, or too large to be read whole.",
-                hint="ftbridge convert reads CSV, Parquet and compressed files.",
+                f"{path} cannot be repaired: it is not JSON text.",
+                hint=f"`ftbridge convert {shlex.quote(path)} out.jsonl` reads it." if form in CONVERTED else None,
             )
-        raw = source.read(Piece(0, self._facts.bytes))
         try:
-            text = raw.decode("utf-16" if self._facts.form == "utf-16" else "utf-8-sig")
-            values = [_ACROSS_LINES.sub(_joined, value).encode() for value in _sequence(text.strip())]
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"{self._facts.path} cannot be repaired: {error}.") from None
-        if self._facts.form == "utf-16":
+            examples = spread(source, self._facts)
+        except Unspreadable as error:
+            raise UsageError(f"{path} cannot be repaired: {error}.") from None
+        if examples.did:
+            self._note(None, None, "FTB010", examples.did)
+        if form == "utf-16":
             self._note(None, None, "FTB002", "wrote UTF-8")
         else:
-            self._note(None, None, "FTB001", f"wrote {len(values):,} examples, one a line")
-        return values
+            self._note(None, None, "FTB001", f"wrote {len(examples.values):,} examples, one a line")
+        return examples.values
 
     def _one(self, number: int | None, raw: bytes) -> Iterator[bytes]:
         """The lines that one line becomes."""
@@ -185,6 +185,14 @@ class _Repair:
             return
         parsed = parse(raw)
         if isinstance(parsed, Trouble):
+            code = "FTB012" if parsed.kind == "extra" else "FTB010"
+            mended = mend(parsed.text) if parsed.kind in ("extra", "json") and code in self._codes else None
+            if mended and mended.text is not None:
+                self._note(number, self.written + 1, code, mended.did)
+                before = self.changed
+                yield from self._one(number, mended.text.strip().encode())
+                self.changed = before + 1
+                return
             pieces = _split(raw) if parsed.kind == "extra" and "FTB012" in self._codes else []
             if pieces:
                 self._note(number, self.written + 1, "FTB012", f"wrote {len(pieces)} examples, one a line")
@@ -230,40 +238,11 @@ _TEXT = json.JSONDecoder(parse_int=str, parse_float=str)
 """Finds where a value ends; what its numbers are does not matter."""
 
 
-def _sequence(text: str) -> Iterator[str]:
-    """The values of one array, or values one after the other, as they are written."""
-    array = text.startswith("[")
-    position = _blank_end(text, int(array))
-    while position < len(text) and not (array and text[position] == "]"):
-        end = _TEXT.raw_decode(text, position)[1]
-        yield text[position:end]
-        position = _blank_end(text, end)
-        comma = text.startswith(",", position)
-        if comma:
-            position = _blank_end(text, position + 1)
-        if array and not comma and not text.startswith("]", position):
-            raise ValueError(f"the array has no comma or end at character {position + 1:,}")
-    if array and position >= len(text):
-        raise ValueError("the array has no end")
-    if array and _blank_end(text, position + 1) < len(text):
-        raise ValueError(f"the array ends at character {position + 1:,}, and the file goes on")
-
-
-def _blank_end(text: str, position: int) -> int:
-    while position < len(text) and text[position] in " \t\r\n":
-        position += 1
-    return position
-
-
-def _joined(gap: re.Match[str]) -> str:
-    return ", " if gap[1] else ""
-
-
 def _split(raw: bytes) -> list[bytes]:
     """The values of a line that holds several; none if something between them is not JSON."""
     text, pieces, position = raw.decode(), [], 0
     while position < len(text):
-        if text[position] in " \t\r":
+        if text[position] in " \t\r" or (pieces and text[position] == ","):
             position += 1
             continue
         try:

@@ -20,6 +20,8 @@ class Trouble(NamedTuple):
     column: int
     detail: str
     ends_with_newline: bool = True
+    text: str = ""
+    """The line, where it can be decoded."""
 
 
 class Parsed(NamedTuple):
@@ -56,10 +58,11 @@ def parse(raw: bytes, *, ends_with_newline: bool = True) -> Parsed | Trouble:
         return Parsed(document, tuple(doubled), text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":
-            return Trouble("extra", error.pos + 1, "", ends_with_newline)
+            return Trouble("extra", error.pos + 1, "", ends_with_newline, text)
         cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
         what = error.msg[0].lower() + error.msg[1:]
-        return Trouble("cut" if cut and not ends_with_newline else "json", error.pos + 1, what, ends_with_newline)
+        kind: TroubleKind = "cut" if cut and not ends_with_newline else "json"
+        return Trouble(kind, error.pos + 1, what, ends_with_newline, text)
     except RecursionError:
         return Trouble("deep", 1, "", ends_with_newline)
     except _NotANumber as error:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, NamedTuple
 
+from ftbridge.data.lint.forms import BOM, Form, kind_of_file
 from ftbridge.errors import FtbridgeError, UsageError
 from ftbridge.files import disk_full_is_an_error
 
@@ -25,18 +24,6 @@ LONGEST_LINE = 256 << 20
 _HEAD = 1 << 16
 _STEP = 1 << 14
 _BLANK = b" \t\r\n"
-
-Form = Literal["lines", "array", "pretty", "empty", "utf-16", "gzip", "zstd", "zip", "parquet", "binary"]
-
-_SIGNATURES: tuple[tuple[bytes, Form], ...] = (
-    (b"\xff\xfe", "utf-16"),
-    (b"\xfe\xff", "utf-16"),
-    (b"\x1f\x8b", "gzip"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"PK\x03\x04", "zip"),
-    (b"PAR1", "parquet"),
-)
-BOM = b"\xef\xbb\xbf"
 
 
 class Piece(NamedTuple):
@@ -60,6 +47,10 @@ class FileFacts:
     lines: int = 0
     crlf: int = 0
     blank: int = 0
+    detail: str = ""
+    """What a form needs to be named: the key that holds the examples, or what the file is instead of data."""
+    advice: str = ""
+    """What to do with a file of this form, in a sentence."""
 
 
 class Source:
@@ -68,7 +59,7 @@ class Source:
     def __init__(self, path: str) -> None:
         """Open `path`, or standard input for `-`. Raises `UsageError` for what cannot be read."""
         self.path = "<stdin>" if path == "-" else _shown(path)
-        self.file = _stdin() if path == "-" else _opened(path)
+        self.file: BinaryIO = _stdin() if path == "-" else _opened(path)
         self._state = self._now()
 
     @property
@@ -86,7 +77,18 @@ class Source:
         head = self._first_bytes()
         bom = self._read(0, len(BOM)) == BOM
         last = self._read(max(0, self.size - 1), 1)
-        return FileFacts(self.path, Path(self.path).name, self.size, _form(head), bom, last in (b"\n", b""))
+        kind = kind_of_file(head, self.path, is_one_line=self._is_one_line)
+        return FileFacts(
+            self.path, Path(self.path).name, self.size, kind.form, bom, last in (b"\n", b""), detail=kind.detail,
+            advice=kind.advice,
+        )  # fmt: skip
+
+    def rewritten(self, lines: Iterable[bytes]) -> Source:
+        """A temporary copy under the same name that has these lines, each with a line feed."""
+        copy = Source.__new__(Source)
+        copy.path, copy.file = self.path, _copied(line + b"\n" for line in lines)
+        copy._state = copy._now()
+        return copy
 
     def pieces(self) -> Iterator[Piece]:
         """The file in stretches of whole lines of about PIECE bytes, in order, byte order mark included."""
@@ -154,6 +156,12 @@ class Source:
             start += len(head)
         return b""
 
+    def _is_one_line(self) -> bool:
+        """Whether nothing but white space follows the first line that is not blank."""
+        start = self.size - len(self._read(0, self.size).lstrip(_BLANK)) if self.size <= _HEAD else 0
+        end = self._line_end(start + 1)
+        return self.size - end <= _HEAD and not self._read(end, _HEAD).strip(_BLANK)
+
     def _now(self) -> tuple[int, int]:
         state = os.fstat(self.descriptor)
         return state.st_size, state.st_mtime_ns
@@ -210,9 +218,13 @@ def _stdin() -> BinaryIO:
 
 
 def _spooled(stream: BinaryIO) -> BinaryIO:
+    return _copied(iter(lambda: stream.read(1 << 20), b""))
+
+
+def _copied(blocks: Iterable[bytes]) -> BinaryIO:
     with disk_full_is_an_error(Path(tempfile.gettempdir())):
         copy = tempfile.TemporaryFile()  # noqa: SIM115 — it lives as long as its Source
-        while block := stream.read(1 << 20):
+        for block in blocks:
             copy.write(block)
         copy.flush()
     return copy
@@ -221,35 +233,3 @@ def _spooled(stream: BinaryIO) -> BinaryIO:
 def _shown(path: str) -> str:
     """The path as text that can be written anywhere; names of files may be no UTF-8."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _form(head: bytes) -> Form:
-    """What kind of file begins with these bytes, which are not blank."""
-    if not head:
-        return "empty"
-    for signature, form in _SIGNATURES:
-        if head.startswith(signature):
-            return form
-    if head.count(b"\0") * 4 > len(head):
-        return "utf-16" if head.startswith((b"{\0", b"[\0", b"\0{", b"\0[")) else "binary"
-    first, _, others = head.partition(b"\n")
-    first = first.strip()
-    if first.startswith(b"["):
-        if not first.endswith(b"]"):
-            return "array"
-        # A line may be a list, which is a problem of that line: of messages, or one of several.
-        examples = re.match(rb'\[\s*\{(?!\s*"role")', first)
-        return "array" if examples and not others.strip() else "lines"
-    if first == b"{" or (first.startswith(b"{") and _spreads(head)):
-        return "pretty"
-    return "lines"
-
-
-def _spreads(head: bytes) -> bool:
-    """Whether a JSON value begins on the first line and ends on a later one."""
-    text = head.decode("utf-8", "replace")
-    try:
-        end = json.JSONDecoder().raw_decode(text)[1]
-    except (ValueError, RecursionError):
-        return False
-    return "\n" in text[:end]

@@ -50,7 +50,7 @@ class Problem(NamedTuple):
     severity: Severity | None = None
     secret: bool = False
     fix: str | None = None
-    """For rules about files: what `--fix` does, in the present tense, where it is done to the whole file."""
+    """For rules about files and JSON, which have no document to repair: what `--fix` does."""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
+from ftbridge.data.lint.forms import CONVERTED
 from ftbridge.data.lint.source import FileFacts
 from ftbridge.data.rules.base import Context, Problem, rule
 from ftbridge.data.rules.targets import MB
@@ -24,18 +26,30 @@ _FILES_GUIDE = "OpenAI API reference, files: fine-tune files are .jsonl"
 )
 def not_json_lines(file: FileFacts, context: Context) -> Iterator[Problem]:
     """The file is not JSON Lines."""
-    convert = "`ftbridge convert` reads it."
-    if file.form == "array":
-        yield Problem("", "is a JSON array; a fine-tuning file has one example a line.", fix="write one example a line")
+    here = context.target.name == "local"
+    lines = "a fine-tuning file has one example a line"
+    mended = "write one example a line"
+    if file.form == "array" and file.detail:
+        yield Problem("", f"is a JSON array that cannot be read: {file.detail}.")
+    elif file.form == "array" and here:
+        yield Problem("", f"is a JSON array, which runs on this machine read; {lines}.", fix=mended, severity="info")
+    elif file.form == "array":
+        yield Problem("", f"is a JSON array; {lines}.", fix=mended)
     elif file.form == "pretty":
+        yield Problem("", "spreads an object over several lines; each example stands on one.", fix=mended)
+    elif file.form == "wrapped":
+        yield Problem("", f'is one object whose "{file.detail}" holds the examples; {lines}.', fix=mended)
+    elif file.form in CONVERTED:
+        kind = {"gzip": "gzip data", "zstd": "zstd data", "parquet": "a Parquet file"}[file.form]
+        convert = f"`ftbridge convert {shlex.quote(file.path)} out.jsonl` reads it."
         yield Problem(
-            "", "spreads an object over several lines; each example stands on one.", fix="write one example a line"
+            "", f"is {kind}; a fine-tuning file is plain text. {convert}", severity="warning" if here else None
         )
-    elif file.form in ("gzip", "zstd", "zip", "parquet"):
-        kind = {"gzip": "gzip data", "zstd": "zstd data", "zip": "a zip archive", "parquet": "a Parquet file"}[
-            file.form
-        ]
-        yield Problem("", f"is {kind}; a fine-tuning file is plain text. {convert}")
+    elif file.form == "table":
+        said = f"is a table ({file.detail}), not JSON Lines. {file.advice}"
+        yield Problem("", said, severity="warning" if here else None)
+    elif file.form in ("zip", "other"):
+        yield Problem("", f"is {file.detail}; a fine-tuning file is JSON Lines. {file.advice}")
     elif file.form == "binary":
         yield Problem("", "is binary data, not text.")
 
@@ -54,7 +68,10 @@ def not_json_lines(file: FileFacts, context: Context) -> Iterator[Problem]:
 def utf16(file: FileFacts, context: Context) -> Iterator[Problem]:
     """The file is UTF-16 text."""
     if file.form == "utf-16":
-        yield Problem("", "is UTF-16 text; services read UTF-8.", fix="write it in UTF-8")
+        if file.detail:
+            yield Problem("", f"is UTF-16 text and a table ({file.detail}), not JSON Lines. {file.advice}")
+        else:
+            yield Problem("", "is UTF-16 text; services read UTF-8.", fix="write it in UTF-8")
 
 
 @rule(
@@ -111,7 +128,7 @@ def byte_order_mark(file: FileFacts, context: Context) -> Iterator[Problem]:
 )
 def wrong_extension(file: FileFacts, context: Context) -> Iterator[Problem]:
     """The file's name does not end in .jsonl."""
-    if file.path != "<stdin>" and not file.name.lower().endswith(".jsonl"):
+    if file.form == "lines" and file.path != "<stdin>" and not file.name.lower().endswith(".jsonl"):
         yield Problem("", f"is named {file.name}; {context.target.title} takes .jsonl files. Rename it.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftbridge.data.lint.parse import Parsed, Trouble
+from ftbridge.data.lint.slips import AFTER, mend
 from ftbridge.data.rules.base import Context, Problem, rule
 
 _RFC = "RFC 8259; OpenAI's server: an example that cannot be parsed fails the file"
@@ -21,6 +22,7 @@ _GOOD = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", 
     source=_RFC,
     bad=_BAD_JSON,
     good=_GOOD,
+    fixable=True,
 )
 def invalid_json(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
     """The line is not valid JSON."""
@@ -28,11 +30,10 @@ def invalid_json(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
         return
     at = f"at column {line.column:,}"
     if line.kind == "json":
-        yield Problem("", f"is not valid JSON {at}: {line.detail}.", span=_at(line))
+        yield _slipped(line) or Problem("", f"is not valid JSON {at}: {line.detail}.", span=_at(line))
     elif line.kind == "constant":
-        yield Problem(
-            "", f"holds {line.detail} {at}, which is not a number JSON can hold.", span=_at(line, len(line.detail))
-        )
+        said = f"holds {line.detail} {at}, which is not a number JSON can hold. Write null, or leave the key out."
+        yield Problem("", said, span=_at(line, len(line.detail)))
     elif line.kind == "number":
         yield Problem("", f"holds a number that cannot be read: {line.detail}.")
     elif line.kind == "deep":
@@ -69,11 +70,8 @@ def not_utf8(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
 def several_values(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
     """A line goes on after its JSON value ends."""
     if isinstance(line, Trouble) and line.kind == "extra":
-        yield Problem(
-            "",
-            f"goes on after its JSON value ends, at column {line.column:,}; each line holds one example.",
-            span=_at(line),
-        )
+        said = f"goes on after its JSON value ends, at column {line.column:,}; each line holds one example."
+        yield _slipped(line) or Problem("", said, span=_at(line))
 
 
 @rule(
@@ -109,6 +107,17 @@ def key_twice(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
         for key, same in line.doubled:
             which = "with the same value" if same else "with different values, of which readers keep one"
             yield Problem("", f'has the key "{key}" twice in one object, {which}.')
+
+
+def _slipped(trouble: Trouble) -> Problem | None:
+    """A slip that is known by its name, and whether it can be mended; None for other troubles."""
+    mended = mend(trouble.text)
+    if mended is None or (mended.text is None and {slip.what for slip in mended.slips} == {AFTER}):
+        return None
+    first, *others = mended.slips
+    told = " and ".join([first.what, *(slip.what for slip in others[:2])])
+    said = f"is not JSON: at column {first.start + 1:,} it has {told}. {mended.hint}"
+    return Problem("", said, span=(first.start, first.start + 1), fix=mended.did if mended.text is not None else None)
 
 
 def _at(trouble: Trouble, length: int = 1) -> tuple[int, int]:

@@ -70,15 +70,15 @@ def keeps_count(key: str, value: JSON) -> bool:
     if key.strip().lower() in _RECORDS:
         return True
     counts = is_bookkeeping(key) or plain_name(key) in _COUNTS
-    return counts and (_are_tags(value) if isinstance(value, dict) else _is_mark(value))
+    return counts and (are_tags(value) if isinstance(value, dict) else _is_mark(value))
 
 
-def _are_tags(value: dict[str, JSON]) -> bool:
-    """Whether an object holds marks alone, and under no name that means something to a model."""
+def are_tags(value: dict[str, JSON]) -> bool:
+    """Whether an object holds marks alone (numbers, dates, names), under no key that means something to a model."""
     for key, item in value.items():
         if key in SYSTEM_PROMPTS or key in TRAIN_FLAGS or key in _ELSEWHERE or meaning_of(key):
             return False
-        if not (_are_tags(item) if isinstance(item, dict) else _is_mark(item)):
+        if not (are_tags(item) if isinstance(item, dict) else _is_mark(item)):
             return False
     return True
 

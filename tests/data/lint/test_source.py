@@ -31,7 +31,7 @@ FORMS = {
     b"PK\x03\x04": "zip",
     b"PAR1": "parquet",
     b"\0\0\1\2": "binary",
-    b"prompt,completion\na,b\n": "lines",
+    b"prompt,completion\na,b\n": "table",
 }
 
 
