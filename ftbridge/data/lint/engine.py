@@ -18,9 +18,10 @@ from ftbridge.data.lint.block import Checker, Plan, document_of
 from ftbridge.data.lint.counting import ModelCounter, recount
 from ftbridge.data.lint.dataset import Block, Columns, Dataset, Found, Splits, Tally, join
 from ftbridge.data.lint.findings import FileReport, Finding, LintReport, report, text_of
+from ftbridge.data.lint.forms import BOM
 from ftbridge.data.lint.parallel import Crew
 from ftbridge.data.lint.select import chosen
-from ftbridge.data.lint.source import BOM, FileFacts, Piece, Source
+from ftbridge.data.lint.source import FileFacts, Piece, Source
 from ftbridge.data.lint.spread import Unspreadable, spread
 from ftbridge.data.lint.totals import token_counts
 from ftbridge.data.lint.worker import Subject

@@ -207,9 +207,9 @@ class _Repair:
         doubled = parsed.doubled and "FTB014" in self._codes
         if doubled:
             self._note(number, self.written + 1, "FTB014", "kept one of two equal keys")
-        mended = self._mend(parsed.document, parsed.text, number)
-        self.changed += bool(doubled or mended)
-        yield _dump(parsed.document) if doubled or mended else raw
+        repaired = self._mend(parsed.document, parsed.text, number)
+        self.changed += bool(doubled or repaired)
+        yield _dump(parsed.document) if doubled or repaired else raw
 
     def _mend(self, document: Any, text: str, number: int | None) -> bool:
         """Make every repair in the document; whether there was any."""
@@ -240,7 +240,8 @@ _TEXT = json.JSONDecoder(parse_int=str, parse_float=str)
 
 def _split(raw: bytes) -> list[bytes]:
     """The values of a line that holds several; none if something between them is not JSON."""
-    text, pieces, position = raw.decode(), [], 0
+    text, position = raw.decode(), 0
+    pieces: list[bytes] = []
     while position < len(text):
         if text[position] in " \t\r" or (pieces and text[position] == ","):
             position += 1
