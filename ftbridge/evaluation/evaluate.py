@@ -21,7 +21,7 @@ from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.retention.judge import Retention
 from ftbridge.evaluation.statistics import mean_interval, paired_difference, wilson
 from ftbridge.evaluation.verdict import Judged, judge_family
-from ftbridge.grader_schema import Grader, ScoreModelGrader
+from ftbridge.grader_schema import Grader, PythonGrader, ScoreModelGrader
 
 Results = dict[str, dict[str, list[grading.GraderResult]]]
 """What graders say: by candidate, by grader, in the order of the items."""
@@ -103,13 +103,37 @@ def json_schema() -> dict[str, Any]:
 
 
 def check(items: Sequence[Item], graders: Sequence[Grader]) -> None:
-    """Raise, before any answer exists, the `GraderError` that judging these items would raise; it names the line."""
-    for item in items:
-        for grader in graders:
+    """Raise, before any completion exists, the `GraderError` that grading these items would raise; it names the line.
+
+    A grader that can tell nothing on any item is refused too; where that holds of some items only, `judge` notes it. A Python
+    grader that is allowed grades the first item's reference, so that source which raises is found before anything is paid.
+    """
+    for grader in graders:
+        blind: list[tuple[Item, grading.Uninformative]] = []
+        for item in items:
             try:
                 grading.check(grader, item.fields)
+            except grading.Uninformative as error:
+                blind.append((item, error))
             except grading.GraderError as error:
                 raise grading.GraderError(f"test example {item.line}: {error.message}", hint=error.hint) from None
+        if blind and len(blind) == len(items):
+            item, why = blind[0]
+            many = f" The same holds of all {len(items)} test examples." if len(items) > 1 else ""
+            raise grading.GraderError(f"test example {item.line}: {why.message}{many}", hint=why.hint)
+        if isinstance(grader, PythonGrader) and items and isinstance(items[0].fields.get("reference"), str):
+            _try_on_reference(grader, items[0])
+
+
+def _try_on_reference(grader: PythonGrader, item: Item) -> None:
+    sample = {"output_text": item.fields["reference"], "finish_reason": "stop"}
+    result = grading.grade(grader, item.fields, sample)
+    if result.errors:
+        raise grading.GraderError(
+            f"test example {item.line}: grader {grader.name} cannot grade the expected completion itself: "
+            f"{next(iter(result.errors.values()))}.",
+            hint="Correct its source.",
+        )
 
 
 def judge(
@@ -285,9 +309,21 @@ def _notes(
         if cut := sum(reason == "length" for reason in answered.values()):
             notes.append(f"{name}: {cut} of {len(items)} answers were cut off at the token limit.")
     for grader in graders:
+        if blind := [(item, why) for item in items if (why := _tells_nothing(grader, item)) is not None]:
+            notes.append(
+                f"{len(blind)} of {len(items)} items tell nothing, the first in line {blind[0][0].line}: {blind[0][1]}"
+            )
         if not grading.reads_answer(grader):
             notes.append(f"{grader.name} never looks at the answer: its templates name nothing of sample.")
     return notes
+
+
+def _tells_nothing(grader: Grader, item: Item) -> str | None:
+    try:
+        grading.preflight(grader, item.fields)
+    except grading.GraderError as error:
+        return error.message
+    return None
 
 
 def _grading_notes(graded: Results, graders: Sequence[Grader]) -> list[str]:

@@ -36,6 +36,7 @@ from ftbridge.grader_schema import (
     ToolCallsGrader,
 )
 from ftbridge.graders import judge, multi, pairwise, python, similarity, string_check, structured, tool_calls
+from ftbridge.graders.preflight import Uninformative, preflight
 from ftbridge.graders.python import PythonPolicy
 from ftbridge.graders.result import ErrorName, GraderResult, Metadata, Outcome, failed, openai_document
 from ftbridge.graders.sample import NAMES, BadSample, complete
@@ -47,11 +48,13 @@ __all__ = [
     "GraderError",
     "GraderResult",
     "PythonPolicy",
+    "Uninformative",
     "check",
     "grade",
     "grade_all",
     "judges_of",
     "openai_document",
+    "preflight",
     "reads_answer",
     "score",
     "templates",
@@ -103,7 +106,8 @@ def grade_all(
 def check(grader: Grader, item: Mapping[str, Any], *, policy: PythonPolicy | None = None) -> None:
     """Raise what would keep the grader from grading any answer to this item; for use before answers exist.
 
-    That is what `grade` raises, and a `GraderError` for a template that names what the item, or any sample, has not.
+    That is what `grade` raises; a `GraderError` for a template that names what the item, or any sample, does not have; and
+    `Uninformative` for an item on which the grader scores every completion alike, or cannot grade the expected one.
     """
     _check(grader, policy or PythonPolicy.from_environment())
     for variable in sorted(variables(grader)):
@@ -115,6 +119,7 @@ def check(grader: Grader, item: Mapping[str, Any], *, policy: PythonPolicy | Non
                 hint="Change the template.",
                 variable=variable,
             )
+    preflight(grader, item)
 
 
 def variables(grader: Grader) -> set[str]:

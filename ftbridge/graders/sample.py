@@ -69,7 +69,8 @@ def parse_json(text: str) -> Any:
 def calls_of(document: Any) -> list[tuple[str, Any]]:
     """Name and arguments of each call in a list of calls; arguments written as JSON text are parsed.
 
-    A call is `{"name", "arguments"}` or `{"function": {"name", "arguments"}}`; one call may stand without its list.
+    A call is `{"name", "arguments"}` or `{"function": {"name", "arguments"}}`; one call may stand without its list, and
+    `parameters` may stand for `arguments`, as Llama 3 writes it.
     Raises `ValueError` for anything else.
     """
     calls = []
@@ -77,7 +78,7 @@ def calls_of(document: Any) -> list[tuple[str, Any]]:
         call = entry.get("function", entry) if isinstance(entry, Mapping) else None
         if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
             raise ValueError(f"not a tool call: {json.dumps(entry, ensure_ascii=False)[:80]}")
-        arguments = call.get("arguments", {})
+        arguments = call.get("arguments", call.get("parameters", {}))
         if isinstance(arguments, str):
             try:
                 arguments = parse_json(arguments or "{}")
@@ -87,10 +88,19 @@ def calls_of(document: Any) -> list[tuple[str, Any]]:
     return calls
 
 
+def is_call(entry: Any) -> bool:
+    """Whether a parsed JSON value is a call: an object with a name, and with arguments or parameters where it has more."""
+    call = entry.get("function", entry) if isinstance(entry, Mapping) else None
+    if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
+        return False
+    return bool({"arguments", "parameters"} & call.keys()) or call.keys() <= {"name", "id", "type"}
+
+
 def _written_calls(text: str, document: Any) -> list[dict[str, Any]]:
     """Calls in the text, without ids."""
     entries = document if isinstance(document, list) else [document]
-    if document and all(isinstance(entry, Mapping) and {"name", "arguments"} <= entry.keys() for entry in entries):
+    written = [entry.keys() if isinstance(entry, Mapping) else () for entry in entries]
+    if document and all("name" in keys and ("arguments" in keys or "parameters" in keys) for keys in written):
         try:
             return [_as_openai(name, arguments) for name, arguments in calls_of(entries)]
         except ValueError:

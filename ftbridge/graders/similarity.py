@@ -9,6 +9,7 @@ import functools
 import importlib
 import importlib.util
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,21 +27,22 @@ _LIBRARIES = {
     "rouge_l": ("rapidfuzz",),
 }
 _ROUGE_WORD = re.compile(r"[a-z0-9]+")
+_ROUGE_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 
 
 def grade(grader: TextSimilarityGrader, item: Mapping[str, Any], sample: Mapping[str, Any]) -> Outcome:
     """The measure of likeness between input and reference, 0 to 1.
 
-    Rouge sees only a-z and 0-9, as the reference implementation does: where a text has letters but none of these, the
-    reward is 0 with `other_error`, since 0 then says nothing about the answer.
+    Rouge sees only a-z and 0-9, as the reference implementation does: where most letters of a text are others, there is an
+    `other_error`, since the measure then says nothing about the completion.
     """
     metric = grader.evaluation_metric
     answer = render(grader.input, item, sample, grader=grader.name)
     reference = render(grader.reference, item, sample, grader=grader.name)
     reward = measure(metric, answer, reference)
     errors: dict[ErrorName, str] = {}
-    if metric.startswith("rouge") and (blind := [text for text in (answer, reference) if _is_invisible(text)]):
-        errors["other_error"] = f"{metric} sees only a-z and 0-9, and {blind[0][:40]!r} has none; use fuzzy_match"
+    if metric.startswith("rouge") and (blind := blind_to(reference) or blind_to(answer)):
+        reward, errors["other_error"] = 0.0, f"{metric} {blind}; use fuzzy_match"
     details = {"synonyms": "WordNet" if _synonyms() else "none"} if metric == "meteor" else {}
     return Outcome(reward, errors, details)
 
@@ -116,8 +118,23 @@ def _rouge_words(text: str) -> list[str]:
     return _ROUGE_WORD.findall(text.lower())
 
 
-def _is_invisible(text: str) -> bool:
-    return not _rouge_words(text) and any(map(str.isalnum, text))
+def blind_to(text: str) -> str | None:
+    """Why rouge says little of a text: fewer than half of its letters and digits are among those it sees."""
+    letters = [letter for letter in unicodedata.normalize("NFD", text.lower()) if letter.isalnum()]
+    seen = sum(letter in _ROUGE_LETTERS for letter in letters)
+    if 2 * seen >= len(letters):
+        return None
+    return f"sees only a-z and 0-9, which are {seen} of {len(letters)} letters and digits in {text[:40]!r}"
+
+
+def words_needed(metric: str) -> int:
+    """How many words a text must have for the measure to be above 0."""
+    return int(metric[-1]) if metric.startswith("rouge_") and metric[-1].isdigit() else 0
+
+
+def rouge_words(text: str) -> int:
+    """How many words rouge sees in a text."""
+    return len(_rouge_words(text))
 
 
 class _NoSynonyms:

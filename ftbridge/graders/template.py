@@ -1,9 +1,10 @@
 """OpenAI's grader templates: text in which `{{ item.key }}` and `{{ sample.output_text }}` stand for values.
 
-    "{{item.reference}}"   "{{ item.tags[0].name }}"   "Answer: {{ sample.output_text }}"
+    "{{item.reference}}"   "{{ item.tags[0].name }}"   "{{ item.labels['first choice'] }}"   "Answer: {{ sample.output_text }}"
 
 Two namespaces, item and sample; keys after dots, list positions (from 0) in brackets; spaces inside the braces are
-free. A key holds no space, dot, bracket or brace. There are no expressions: a template reads values and does nothing
+free. A key with a space, dot, bracket or brace stands in brackets and quotes, as in JSONPath (RFC 9535), with a backslash
+before a quote or backslash of its own. There are no expressions: a template reads values and does nothing
 else. Text becomes itself, every other value its JSON. Source: OpenAI's graders guide.
 """
 
@@ -17,10 +18,11 @@ from typing import Any
 
 from ftbridge.errors import GraderError as GraderError
 
-_TAG = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
-_PATH = re.compile(r"(?:item|sample)(?:\.[^\s.\[\]{}]+|\[\d+\])+")
-_STEP = re.compile(r"\.([^\s.\[\]{}]+)|\[(\d+)\]")
-_HOW = "Write {{ item.KEY }} or {{ sample.output_text }}; paths go deeper with .key and [0]."
+_QUOTED = r"""\['(?:[^'\\]|\\.)*'\]|\["(?:[^"\\]|\\.)*"\]"""
+_TAG = re.compile(rf"\{{\{{((?:{_QUOTED}|.)*?)\}}\}}", re.DOTALL)
+_PATH = re.compile(rf"(?:item|sample)(?:\.[^\s.\[\]{{}}]+|\[\d+\]|{_QUOTED})+")
+_STEP = re.compile(rf"\.(?P<key>[^\s.\[\]{{}}]+)|\[(?P<position>\d+)\]|(?P<quoted>{_QUOTED})")
+_HOW = "Write {{ item.KEY }} or {{ sample.output_text }}; paths go deeper with .key, [0] and ['a key with spaces']."
 
 
 class VariableMissing(GraderError):
@@ -75,8 +77,11 @@ def _value(path: str, names: Mapping[str, Mapping[str, Any]], grader: str) -> An
     at = here.group()
     value: Any = names[at]
     for step in _STEP.finditer(path, here.end()):
-        key, position = step.groups()
-        found, value, there = _entry(value, key) if key is not None else _element(value, int(position))
+        if (position := step["position"]) is not None:
+            found, value, there = _element(value, int(position))
+        else:
+            key = step["key"] or re.sub(r"\\(.)", r"\1", step["quoted"][2:-2])
+            found, value, there = _entry(value, key)
         if not found:
             raise VariableMissing(
                 f"{_prefix(grader)}{{{{ {path} }}}} is not there: {at} {there}.",

@@ -7,7 +7,7 @@ from typing import Any
 
 from ftbridge.grader_schema import ToolCallsGrader
 from ftbridge.graders.result import Outcome, failed
-from ftbridge.graders.sample import NotJson, calls_of, parse_json
+from ftbridge.graders.sample import NotJson, calls_of, is_call, parse_json
 from ftbridge.graders.structured import same_json
 from ftbridge.graders.template import render
 
@@ -20,15 +20,16 @@ def grade(grader: ToolCallsGrader, item: Mapping[str, Any], sample: Mapping[str,
     A call matches one expected call at most: the same name, and arguments that are the same JSON (unless names alone
     count). Without `ordered`, order does not matter; with it, the longest run of matches in order counts. So a call too
     many costs as much as one too few. No calls where none are expected score 1: a reference that is not the JSON of calls
-    (the expected answer is prose) expects none. Input that is not calls made none.
+    (the expected completion is prose, or JSON that calls nothing) expects none. Input that is not calls made none. A list in
+    which some entries are calls and some are not is an error of the reference.
     """
-    expected = _calls(render(grader.reference, item, sample, grader=grader.name))
-    made = _calls(render(grader.input, item, sample, grader=grader.name))
-    if isinstance(expected, str):
-        if expected.startswith("not a tool call"):
-            return failed("other_error", f"the reference holds what is {expected}")
-        expected = []
-    if isinstance(made, str):
+    try:
+        expected = _calls(render(grader.reference, item, sample, grader=grader.name))
+    except ValueError as error:
+        return failed("other_error", f"the reference holds what is {error}")
+    try:
+        made = _calls(render(grader.input, item, sample, grader=grader.name))
+    except ValueError:
         made = []
     most = max(len(made), len(expected))
     if most == 0:
@@ -41,15 +42,17 @@ def grade(grader: ToolCallsGrader, item: Mapping[str, Any], sample: Mapping[str,
     return Outcome(matches / most, details={"made": len(made), "expected": len(expected), "matching": matches})
 
 
-def _calls(text: str) -> list[_Call] | str:
-    """The calls that a text is the JSON of, or why it is none."""
+def _calls(text: str) -> list[_Call]:
+    """The calls that a text is the JSON of; none for prose, and for JSON in which nothing is a call.
+
+    Raises `ValueError` for a list of which only some entries are calls.
+    """
     try:
         document = parse_json(text)
-        return calls_of(document) if isinstance(document, (list, dict)) else "not JSON of calls"
-    except NotJson as error:
-        return f"not JSON: {error}"
-    except ValueError as error:
-        return str(error)
+    except NotJson:
+        return []
+    entries = document if isinstance(document, list) else [document]
+    return calls_of(document) if any(map(is_call, entries)) else []
 
 
 def _in_any_order(made: Sequence[_Call], expected: Sequence[_Call], same: Callable[[_Call, _Call], bool]) -> int:

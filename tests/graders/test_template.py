@@ -2,7 +2,7 @@
 
 import pytest
 
-from ftbridge.graders.template import GraderError, render, variables
+from ftbridge.graders.template import GraderError, VariableMissing, render, variables
 
 ITEM = {
     "reference": "Paris",
@@ -101,3 +101,25 @@ def test_variables_are_listed_once_in_order():
     template = "{{sample.output_text}} {{ item.tags[0].name }} {{ sample.output_text }} {{item.reference}}"
     assert variables(template) == ["sample.output_text", "item.tags[0].name", "item.reference"]
     assert variables("no variables, {braces} only") == []
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{item.labels['first choice']}}", "a"),
+        ('{{ item.labels["first choice"] }}', "a"),
+        ("{{item['labels']['a.b']}}", "dot"),
+        ("{{item.labels['}}']}}", "braces"),
+        ("{{item.labels['it\\'s']}}", "quote"),
+        ("{{item.labels['x'][1]}}", "2"),
+        ("{{item['with space'].labels}}", "deep"),
+    ],
+)
+def test_a_key_of_any_letters_stands_in_brackets_and_quotes(template, text):
+    labels = {"first choice": "a", "a.b": "dot", "}}": "braces", "it's": "quote", "x": [1, 2]}
+    assert render(template, {"labels": labels, "with space": {"labels": "deep"}}, {}, grader="g") == text
+
+
+def test_a_quoted_key_that_is_not_there_is_named():
+    with pytest.raises(VariableMissing, match=r"item\.labels has the keys a"):
+        render("{{item.labels['b c']}}", {"labels": {"a": 1}}, {}, grader="g")

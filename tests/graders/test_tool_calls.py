@@ -74,7 +74,7 @@ def test_text_that_is_no_call_made_none(text):
 
 
 def test_a_reference_of_something_else_than_calls_is_an_error():
-    result = grade(_grader(), {"reference": [{"city": "Paris"}]}, _sample([PARIS]))
+    result = grade(_grader(), {"reference": [PARIS, {"city": "Paris"}]}, _sample([PARIS]))
     assert "the reference holds what is not a tool call" in result.errors["other_error"]
 
 
@@ -83,3 +83,20 @@ def test_arguments_that_are_not_json_are_compared_as_text():
     calls = [{"function": broken}]
     assert grade(_grader(), {"reference": [broken]}, {"output_tools": calls}).reward == 1
     assert grade(_grader(), {"reference": [PARIS]}, {"output_tools": calls}).reward == 0
+
+
+@pytest.mark.parametrize(
+    ("reference", "text", "reward"),
+    [
+        ('{"answer": 5}', '{"answer": 5}', 1.0),
+        ('[{"city": "Paris"}]', "[]", 1.0),
+        ('{"name": "Ada", "age": 36}', '{"name": "Ada", "age": 36}', 1.0),
+        ('{"answer": 5}', '{"name": "find", "arguments": {}}', 0.0),
+        ('[{"name": "find", "arguments": {"city": "Paris"}}]', '{"name": "find", "parameters": {"city": "Paris"}}', 1.0),
+        ('[{"name": "find", "parameters": {"city": "Paris"}}]', '{"name": "find", "arguments": "{\\"city\\": \\"Paris\\"}"}', 1.0),
+        ('[{"name": "find", "arguments": {"city": "Paris"}}]', '{"name": "find", "parameters": {"city": "Rome"}}', 0.0),
+        ('{"name": "now"}', '{"name": "now", "arguments": {}}', 1.0),
+    ],
+)  # fmt: skip
+def test_json_that_calls_nothing_expects_no_call_and_parameters_are_arguments(reference, text, reward):
+    assert grade(_grader(), {"reference": reference}, {"output_text": text}).reward == reward

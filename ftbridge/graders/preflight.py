@@ -1,0 +1,125 @@
+"""What an item alone shows of a grader, before any completion exists or is paid for.
+
+Three questions: can the expected completion itself be graded, can any completion score, and can any completion fail?
+
+    preflight(grader, item)     raises `Uninformative` for an item on which the grader can tell nothing
+    graded_reference(...)       the result of the expected completion, graded as if a model had written it
+
+Only graders that compare are looked at. A judge would have to be asked, and Python source would have to run; a Python grader
+grades the first item's reference in `ftbridge.evaluation.evaluate.check`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ftbridge.errors import GraderError
+from ftbridge.grader_schema import (
+    Grader,
+    JsonFieldsGrader,
+    JsonSchemaGrader,
+    MultiGrader,
+    StringCheckGrader,
+    TextSimilarityGrader,
+    ToolCallsGrader,
+)
+from ftbridge.graders import similarity, structured, tool_calls
+from ftbridge.graders.result import Outcome
+from ftbridge.graders.sample import BadSample, complete
+from ftbridge.graders.template import VariableMissing, render, variables
+
+
+class Uninformative(GraderError):
+    """On this item, the grader gives every completion the same score, or cannot grade the expected one."""
+
+
+def preflight(grader: Grader, item: Mapping[str, Any]) -> None:
+    """Raise `Uninformative` when the grader can tell nothing of any completion of this item; docs/graders.md has the list."""
+    if isinstance(grader, MultiGrader):
+        for part in grader.graders.values():
+            preflight(part, item)
+        return
+    reference = _reference(grader, item)
+    if reference is not None and (why := _same_for_all(grader, reference)):
+        raise Uninformative(f"grader {grader.name}: {why[0]}", hint=why[1])
+    if (outcome := graded_reference(grader, item)) is None:
+        return
+    if outcome.errors:
+        raise Uninformative(
+            f"grader {grader.name}: the expected completion itself cannot be graded: {next(iter(outcome.errors.values()))}.",
+            hint="Change the grader or the item.",
+        )
+    if isinstance(grader, JsonSchemaGrader) and not outcome.reward:
+        raise Uninformative(
+            f"grader {grader.name}: the expected completion itself breaks the schema: {outcome.details.get('violation')}.",
+            hint="Change json_schema, or the reference of this item.",
+        )
+
+
+def graded_reference(grader: Grader, item: Mapping[str, Any]) -> Outcome | None:
+    """The expected completion graded as if a model had written it; None where the item has none, or the grader reads it not.
+
+    `item["reference"]` is the expected completion. A grader is looked at only where its input is the completion and nothing
+    else, and where it expects `item.reference` or parts of it: otherwise a low score of the reference says nothing.
+    """
+    text = item.get("reference")
+    if not isinstance(text, str) or not text or not isinstance(grader, _COMPARING):
+        return None
+    if grader.input.strip("{} ") not in ("sample.output_text", "sample.output_json", "sample.output_tools"):
+        return None
+    expected = getattr(grader, "reference", "{{item.reference}}")
+    if any(not name.startswith("item.reference") for name in variables(expected)):
+        return None
+    try:
+        sample = complete({"output_text": text, **_tools(item)})
+        match grader:
+            case TextSimilarityGrader():
+                return similarity.grade(grader, item, sample)
+            case JsonSchemaGrader():
+                return structured.grade_schema(grader, item, sample)
+            case JsonFieldsGrader():
+                return structured.grade_fields(grader, item, sample)
+            case ToolCallsGrader():
+                return tool_calls.grade(grader, item, sample)
+    except (BadSample, VariableMissing, RecursionError):
+        return None
+    return None
+
+
+_COMPARING = (TextSimilarityGrader, JsonSchemaGrader, JsonFieldsGrader, ToolCallsGrader)
+
+
+def _tools(item: Mapping[str, Any]) -> dict[str, Any]:
+    calls = item.get("reference_tools")
+    return {"output_tools": calls} if isinstance(calls, list) and calls else {}
+
+
+def _reference(grader: Grader, item: Mapping[str, Any]) -> str | None:
+    """What completions are compared with, where the item alone decides it."""
+    template = getattr(grader, "reference", None)
+    if not isinstance(template, str) or any(name.startswith("sample") for name in variables(template)):
+        return None
+    return render(template, item, {}, grader=grader.name)
+
+
+def _same_for_all(grader: Grader, reference: str) -> tuple[str, str] | None:
+    """Why every completion gets the same score against this reference, and what to do."""
+    if isinstance(grader, StringCheckGrader) and grader.operation in ("like", "ilike") and not reference:
+        return (
+            "its reference is empty, and every completion contains an empty text.",
+            "Give the item a reference, or use eq.",
+        )
+    if isinstance(grader, TextSimilarityGrader):
+        metric = grader.evaluation_metric
+        if not reference.strip():
+            return f"its reference is empty, so {metric} is 0 for every completion.", "Give the item a reference."
+        if metric.startswith("rouge") and (blind := similarity.blind_to(reference)):
+            return f"{metric} {blind}.", "Use fuzzy_match, which compares characters of every script."
+        if (words := similarity.words_needed(metric)) > (there := similarity.rouge_words(reference)):
+            plural = "1 word" if there == 1 else f"{there} words"
+            return (
+                f"{metric} compares runs of {words} words, and the reference has {plural}: it is 0 for every completion.",
+                "Use rouge_1, rouge_l or fuzzy_match.",
+            )
+    return None
