@@ -1,7 +1,7 @@
 """What one file's examples are together: columns of numbers, one row an example, small enough for millions of lines.
 
 A worker makes a `Block` for each piece of a file; `join` puts blocks together into a `Dataset`, which data rules read.
-A row takes 88 bytes, of which 32 are the sketch for near duplicates.
+A row takes 96 bytes, of which 40 are the sketch for near duplicates.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ftbridge.data.rules.base import Severity
 
-BANDS = 8
+BANDS = 10
 """Bands of a sketch: two examples that share one are compared."""
 
 LABELS_KEPT = 2_000

@@ -1,13 +1,18 @@
 """Sketches by which near duplicates find each other: MinHash over word triples, in bands.
 
-Two texts' Jaccard similarity J is the share of word triples they have in common. A signature of 64 minima is cut into 8
-bands of 8; texts whose bands agree somewhere are compared for real. A pair shares a band with probability 1-(1-J^8)^8:
-0.03 at J = 0.5, 0.77 at 0.8, 0.99 at 0.9 (Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, section 3.4).
+Scripts that put no spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan) have each character for a
+word, so that their triples are character trigrams: what is usual there (Manning, Raghavan, Schütze, Introduction to
+Information Retrieval, section 2.2.1), and independent of any dictionary.
+
+Two texts' Jaccard similarity J is the share of word triples they have in common. A signature of 60 minima is cut into 10
+bands of 6; texts whose bands agree somewhere are compared for real. A pair shares a band with probability 1-(1-J^6)^10:
+0.15 at J = 0.5, 0.95 at 0.8, 0.99 at 0.85 (Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, section 3.4).
 """
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MINIMA = 64
+MINIMA = 6 * BANDS
 SHINGLE = 3
 SHORTEST = 8
 """Words below which a text gets no sketch: one changed word would change most of its triples."""
@@ -28,27 +33,55 @@ LONGEST = 200_000
 _SEED = 42
 
 
+_UNSPACED = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]+"
+)
+"""Runs of characters of scripts that do not put spaces between words."""
+
+
 def words(text: str) -> list[str]:
-    """A text's words: lower case, cut at white space."""
-    return text.lower().split()
+    """A text's words: lower case, cut at white space, and each character of a script without spaces."""
+    return _apart(text.lower()).split()
+
+
+def _apart(text: str) -> str:
+    """The text with spaces between the characters of scripts that have none between words."""
+    if text.isascii() or not _UNSPACED.search(text):
+        return text
+    return _UNSPACED.sub(lambda run: f" {' '.join(run[0])} ", text)
+
+
+def triples(text: str) -> set[tuple[str, ...]]:
+    """A text's word triples."""
+    said = words(text)
+    return {tuple(said[index : index + SHINGLE]) for index in range(len(said) - SHINGLE + 1)}
 
 
 def similarity(one: str, other: str) -> float:
     """The Jaccard similarity of two texts' word triples, 0..1."""
-    first, second = _triples(words(one)), _triples(words(other))
-    return len(first & second) / len(first | second) if first and second else 0.0
+    return overlap(triples(one), triples(other))
+
+
+def overlap(first: set[tuple[str, ...]], second: set[tuple[str, ...]]) -> float:
+    """The Jaccard similarity of two sets of triples, 0..1; 0 where one is empty."""
+    if not first or not second:
+        return 0.0
+    both = len(first & second)
+    return both / (len(first) + len(second) - both)
 
 
 def sketches(texts: Sequence[str]) -> NDArray[np.uint32]:
     """One sketch a text, shape [texts, BANDS]; zeros for texts shorter than SHORTEST words.
 
-    Words are cut at ASCII white space; only the first LONGEST characters of a text count.
+    Words are cut at ASCII white space and around characters of scripts without spaces; only the first LONGEST characters
+    of a text count.
     """
     import numpy as np
     import rensa
 
     result: NDArray[np.uint32] = np.zeros((len(texts), BANDS), np.uint32)
-    hashed, offsets = _word_hashes([text[:LONGEST].lower().encode("utf-8", "surrogatepass") for text in texts])
+    hashed, offsets = _word_hashes([_apart(text[:LONGEST].lower()).encode("utf-8", "surrogatepass") for text in texts])
     long = np.flatnonzero(np.diff(offsets) >= SHORTEST)
     if not len(long):
         return result
@@ -106,7 +139,3 @@ def _rolled(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     for ahead in range(1, SHINGLE):
         rolled[:-ahead] = rolled[:-ahead] * np.uint64(_OTHER_ODD) + hashes[ahead:]
     return rolled
-
-
-def _triples(said: Sequence[str]) -> set[tuple[str, ...]]:
-    return {tuple(said[index : index + SHINGLE]) for index in range(len(said) - SHINGLE + 1)}

@@ -66,7 +66,8 @@ def near_duplicate(dataset: Dataset, context: Context) -> Iterator[Problem]:
     line = dataset.columns.line
     stands_for: dict[int, int] = {}
     clusters: dict[int, list[tuple[int, float]]] = defaultdict(list)
-    for row, other, alike in sorted(pairs_within(dataset, context)):
+    near = pairs_within(dataset, context)
+    for row, other, alike in near.pairs:
         first = stands_for.get(other, other)
         stands_for[row] = first
         clusters[first].append((int(line[row]), alike))
@@ -75,6 +76,8 @@ def near_duplicate(dataset: Dataset, context: Context) -> Iterator[Problem]:
         which = lines_of([number for number, _ in found])
         said = f"is nearly the same as {which} (similarity {least:.2f} or more). Keep what differs in what it teaches."
         yield Problem("", said, line=int(line[first]))
+    if near.note:
+        yield Problem("", near.note)
 
 
 # Contradiction

@@ -82,10 +82,13 @@ def nearly_leaked(splits: Splits, context: Context) -> Iterator[tuple[str, Probl
     for measured, given in _compared(splits):
         prompts = measured.columns.prompt
         known = np.isin(prompts, given.columns.prompt) & (prompts != 0)
-        for row, other, alike in sorted(pairs_between(measured, given, context)):
+        near = pairs_between(measured, given, context)
+        for row, other, alike in near.pairs:
             if not known[row]:
                 said = f"is nearly the same as {_place(given, other)} (similarity {alike:.2f})."
                 yield _told(measured, row, said)
+        if near.note:
+            yield measured.path, Problem("", f"{near.note} They are pairs with {_name(given)}.")
 
 
 @rule(

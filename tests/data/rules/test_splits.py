@@ -85,3 +85,37 @@ def test_files_that_share_nothing_are_left_alone(tmp_path):
 def test_empty_files_are_compared_without_harm(tmp_path):
     files = {"train.jsonl": ("train", []), "t.jsonl": ("test", [chat("z")]), "v.jsonl": ("validation", [])}
     assert in_files(tmp_path, files, "FTB35") == []
+
+
+def _near_pairs(count):
+    def talk(number, word):
+        words = [f"w{number}x{place}" for place in range(40)]
+        words[3] = word
+        return chat(question=" ".join(words[:20]), answer=" ".join(words[20:]))
+
+    return [talk(n, "before") for n in range(count)], [talk(n, "after") for n in range(count)]
+
+
+def test_every_near_copy_is_told_however_many_there_are(tmp_path):
+    train, test = _near_pairs(2_500)
+    found = in_files(tmp_path, {"train.jsonl": ("train", train), "test.jsonl": ("test", test)}, "FTB352", keep=9_999)
+
+    told = {line for _, line, _, _ in found}
+    assert len(told) > 2_400, "a sketch misses few pairs that differ in one word of 40"
+    assert None not in told
+    assert max(told) > 2_400
+
+
+def test_where_not_all_were_compared_it_says_how_many_were(tmp_path, monkeypatch):
+    monkeypatch.setattr("ftbridge.data.rules.near.COMPARED", 10)
+    train, test = _near_pairs(30)
+    files = {"train.jsonl": ("train", train + train[:1]), "test.jsonl": ("test", test)}
+    found = in_files(tmp_path, files, "FTB352")
+    [note] = [message for _, line, _, message in found if line is None]
+
+    assert len(found) <= 11
+    assert "pairs of lines that may be nearly the same, of which 10 were compared" in note
+
+    near, _ = _near_pairs(30)
+    found = in_files(tmp_path, {"train.jsonl": ("train", near + test)}, "FTB301")
+    assert any("of which 10 were compared" in message for _, line, _, message in found if line is None)
