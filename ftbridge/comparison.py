@@ -20,6 +20,7 @@ from ftbridge.evaluation.retention.judge import SUFFIX
 from ftbridge.evaluation.scores import needs_others, recorded, recorded_results
 from ftbridge.evaluation.sides import differences
 from ftbridge.evaluation.verdict import Judged, judge_pairs
+from ftbridge.evaluation.words import summary
 from ftbridge.grader_schema import Grader
 from ftbridge.graders import score
 from ftbridge.runs.run import Run
@@ -62,6 +63,7 @@ class Comparison(_Document):
     verdicts: dict[str, Judged] = Field(description="The second against the first, by grader.")
     changed: list[Changed] = Field(description="Items that differ, those that became worse first.")
     notes: list[str]
+    summary: list[str] = Field(default=[], description="The verdicts in words.")
 
 
 def compare(
@@ -102,6 +104,7 @@ def compare(
         verdicts=verdicts,
         changed=_changed(items, told, scored),
         notes=notes,
+        summary=summary([("the second", "the first", verdicts)]),
     )
 
 

@@ -90,7 +90,9 @@ def test_the_command_prints_in_every_shape_and_keeps_the_gate(run, tmp_path):
 
     told = ask()
     assert told.returncode == 0, told.stderr
-    assert "the second is worse on exact" in " ".join(told.stdout.split())
+    assert told.stdout.startswith("the first is better than the second on exact.\n")
+    assert "the second is worse on exact (-" not in told.stdout
+    assert "the second is worse on exact (-" in " ".join(ask("-v").stdout.split())
     assert "60 items show a difference of" in told.stdout
     document = json.loads(ask("--json").stdout)
     assert document["verdicts"]["exact"]["worse"] == 6

@@ -160,9 +160,11 @@ def test_the_command_prints_a_table_or_json_and_keeps_the_gate(service, spec):
 
     told = ask()
     assert told.returncode == 0, told.stderr
-    assert "40 items show a difference of" in told.stdout.splitlines()[0]
+    assert told.stdout.startswith(f"openai:{OTHER} is better than base on exact.\n")
+    assert "40 items show a difference of" in told.stdout
     assert "50.0 %" in told.stdout
-    assert f"base is 50.0 points below openai:{OTHER} on exact" in " ".join(told.stdout.split())
+    assert "-50.0 [" in told.stdout
+    assert f"base is worse than openai:{OTHER} on exact (-50.0 points" in " ".join(ask("-v").stdout.split())
     gated = ask("--margin", "0.02", "--json")
     assert gated.returncode == 4
     assert json.loads(gated.stdout)["verdicts"][f"base-openai:{OTHER}"]["exact"]["verdict"] == "worse"

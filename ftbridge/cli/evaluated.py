@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console, Group, RenderableType
 
+from ftbridge.cli.options import verbosity
 from ftbridge.evaluation.answering import Prediction
 from ftbridge.evaluation.evaluate import Evaluation
 from ftbridge.evaluation.grades import Grades
@@ -34,12 +35,13 @@ class Heard:
 
 
 def evaluated(told: Evaluation, contents: Contents) -> RenderableType:
-    """What the items can show, scores, what answering took, and the items that changed."""
+    """The verdicts and scores, what so many items can show, what answering took, and the items that changed."""
     from ftbridge.report.changes import changed
     from ftbridge.report.console import answered_table, evaluation_table, power
 
-    head = [power(told)] if told.verdicts else []
-    return Group(*head, evaluation_table(told), "", answered_table(told), *changed(contents))
+    sees = [power(told)] if told.verdicts else []
+    first = evaluation_table(told, sentences=verbosity() > 0)
+    return Group(first, *sees, "", answered_table(told), *changed(contents))
 
 
 def write(told: Evaluation, shape: Shape, out: Path | None, *, text: Callable[[], RenderableType], title: str) -> None:

@@ -10,7 +10,7 @@ import click
 from rich.console import Group, RenderableType
 
 from ftbridge.cli.evaluated import write
-from ftbridge.cli.options import as_json, find_run, print_json, talkative
+from ftbridge.cli.options import as_json, find_run, print_json, talkative, verbosity
 from ftbridge.errors import UsageError
 from ftbridge.report.exports import SHAPES, Shape
 
@@ -65,6 +65,8 @@ def _print(runs: Sequence[Run], shape: Shape, out: Path | None) -> None:
     def text() -> RenderableType:
         contents = contents_of(runs)
         planned = compared_table([one for part in contents.measured for one in part.compared])
-        return Group(evaluation_table(told), "", answered_table(told), *planned, *changed(contents))
+        return Group(
+            evaluation_table(told, sentences=verbosity() > 0), "", answered_table(told), *planned, *changed(contents)
+        )
 
     write(told, shape, out, text=text, title=runs[0].id)

@@ -109,7 +109,7 @@ def finish(run: Run, as_json: bool, go: bridge.Go) -> None:
     console = Console(highlight=False)
     evaluation = view.read_evaluation(run)
     if evaluation is not None:
-        console.print(evaluation_table(evaluation))
+        console.print(evaluation_table(evaluation, sentences=verbosity() > 0))
     for piece in advise_after(run):
         console.print(f"advice: {piece.text} ({piece.evidence})", style="dim", markup=False)
     console.print(f"spent        {spent(run).told()}", soft_wrap=True)

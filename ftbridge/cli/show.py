@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ftbridge import view
-from ftbridge.cli.options import as_json, find_run, print_json, run_argument
+from ftbridge.cli.options import as_json, find_run, print_json, run_argument, verbosity
 
 
 @click.command(help="Show one run, or its trained tokens.")
@@ -48,7 +48,7 @@ def command(run: str, tokens: int | None, lowering: bool, as_json: bool) -> None
         console.print(run_panel(found.state()))
         evaluation = view.read_evaluation(found)
         if evaluation is not None:
-            console.print(evaluation_table(evaluation))
+            console.print(evaluation_table(evaluation, sentences=verbosity() > 0))
         for part in compared_table(compared(found)):
             console.print(part)
         console.print(f"run folder  {found.path}", soft_wrap=True)

@@ -21,6 +21,7 @@ from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.retention.judge import Retention
 from ftbridge.evaluation.statistics import mean_interval, paired_difference, wilson
 from ftbridge.evaluation.verdict import Judged, judge_family
+from ftbridge.evaluation.words import distinct_rivals, summary
 from ftbridge.grader_schema import Grader, PythonGrader, ScoreModelGrader
 
 Results = dict[str, dict[str, list[grading.GraderResult]]]
@@ -95,6 +96,9 @@ class Evaluation(_Document):
         default=None, description="Whether tuning kept what was known; null if not asked."
     )
     notes: list[str] = Field(default=[], description="What a reader of these figures should know.")
+    summary: list[str] = Field(
+        default=[], description="The verdicts in words, one sentence for each pair: those in which a rival wins first."
+    )
 
 
 def json_schema() -> dict[str, Any]:
@@ -163,6 +167,9 @@ def judge(
     clusters = [item.cluster or item.key for item in items]
     if pairs is None:
         pairs = [("tuned", other) for other in scored if other != "tuned"] if "tuned" in scored else []
+    verdicts = judge_family(
+        {f"{first}-{second}": (scored[second], scored[first]) for first, second in pairs}, margin, clusters
+    )
     return Evaluation(
         items=len(items),
         graders=[grader.name for grader in graders],
@@ -176,9 +183,8 @@ def judge(
             }
             for first, second in pairs
         },
-        verdicts=judge_family(
-            {f"{first}-{second}": (scored[second], scored[first]) for first, second in pairs}, margin, clusters
-        ),
+        verdicts=verdicts,
+        summary=summary(distinct_rivals(scored, verdicts)),
         classification=classify(items, predictions),
         answered={name: answered_of(told, (models or {}).get(name)) for name, told in predictions.items()},
         notes=[*_notes(items, predictions, graders), *_grading_notes(graded, graders)],

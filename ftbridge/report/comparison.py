@@ -10,36 +10,31 @@ from rich.text import Text
 
 from ftbridge.comparison import Comparison
 from ftbridge.evaluation.verdict import Judged
+from ftbridge.evaluation.words import SHORT, sentence, summary
 from ftbridge.report.exports import Cell, Markdown, csv_text, junit_text, markdown_table, markdown_text
+from ftbridge.report.verdicts import STYLES, VerdictTable
 
-_STYLES = {"better": "green", "worse": "bold red", "not_worse": "cyan", "not_enough_data": "yellow"}
-_WIDTH = 21
 _SHOWN = 5
 
 
-def comparison_table(told: Comparison) -> RenderableType:
-    """What can be seen at all, the verdicts with their intervals as bars, and the items that changed."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("grader", "first", "second", "difference", "", "verdict"):
-        table.add_column(heading, no_wrap=heading != "grader")
-    reach = max(0.1, *(abs(end) for judged in told.verdicts.values() for end in judged.ci95))
-    for grader, judged in told.verdicts.items():
-        means = [side.scores[grader].mean for side in (told.first, told.second)]
-        cells = [Text(f"{100 * mean:.1f} %", style="bold" if mean == max(means) else "") for mean in means]
-        low, high = (100 * end for end in judged.ci95)
-        interval = Text.assemble(f"{100 * judged.difference:+.1f}  ", (f"[{low:+.1f}, {high:+.1f}]", "dim"))
-        verdict = Text(judged.verdict.replace("_", " "), style=_STYLES[judged.verdict])
-        table.add_row(Text(grader), *cells, interval, _bar(judged, reach), verdict)
+def comparison_table(told: Comparison, *, sentences: bool = True) -> RenderableType:
+    """What was found in a sentence, the verdicts with their intervals, what can be seen at all, and the items that changed."""
+    means = {grader: (told.first.scores[grader].mean, told.second.scores[grader].mean) for grader in told.verdicts}
+    pair = ("the second", "the first", told.verdicts)
     parts: list[RenderableType] = [
+        *(Text(line, style="bold") for line in told.summary or summary([pair])),
         Text(f"first   {told.first.run} · {told.first.candidate} · {told.first.provider}"),
         Text(f"second  {told.second.run} · {told.second.candidate} · {told.second.provider}"),
+        Text(),
+        VerdictTable([pair], means),
         Text(_power(told), style="dim"),
-        Text(),
-        table,
-        Text(),
-        *(Text(sentence(grader, judged), style=_STYLES[judged.verdict]) for grader, judged in told.verdicts.items()),
         *(Text(f"Note: {note}", style="yellow") for note in told.notes),
     ]
+    if sentences:
+        said = [
+            Text(sentence(grader, judged), style=STYLES[judged.verdict]) for grader, judged in told.verdicts.items()
+        ]
+        parts += [Text(), *said]
     items = [(item.line, item.prompt, [("first", item.first), ("second", item.second)]) for item in told.changed]
     worse = sum(sum(second - first for first, second in item.scores.values()) < 0 for item in told.changed)
     return Group(*parts, *changed_items(items, worse))
@@ -74,38 +69,16 @@ def changed_items(items: Sequence[tuple[int, str, Sequence[tuple[str, str]]]], w
     return parts
 
 
-def sentence(grader: str, judged: Judged, *, candidate: str = "the second", baseline: str = "") -> str:
-    """One verdict in words. `baseline` is named where it does not go without saying."""
-    against = f" than {baseline}" if baseline else ""
-    points, low, high = (100 * value for value in (judged.difference, *judged.ci95))
-    facts = (
-        f"{points:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}, {judged.n} items, "
-        f"{judged.better} better, {judged.worse} worse, p = {judged.p_adjusted:.2g}"
-    )
-    margin = f"{100 * judged.margin:g} points" if judged.margin is not None else ""
-    match judged.verdict:
-        case "better":
-            said = f"{candidate} is better{against} on {grader}"
-        case "worse":
-            said = f"{candidate} is worse{against} on {grader}"
-        case "not_worse":
-            said = f"{candidate} is not worse{against} on {grader} by more than {margin}"
-        case _:
-            them = f"{candidate} and {baseline}" if baseline else "them"
-            said = f"not enough data on {grader} to tell {them} apart"
-            if judged.margin is not None:
-                said += f", nor to rule out that {candidate} is worse by {margin}"
-    return f"{said} ({facts})."
-
-
 def as_csv(told: Comparison) -> str:
     """One line for each grader."""
     heads = ["grader", "first", "second", "difference", "low", "high", "p_adjusted", "verdict", "n"]
+    heads += ["better", "worse"]
     rows: list[list[Cell]] = [
         [
             grader,
             *(side.scores[grader].mean for side in (told.first, told.second)),
             *(judged.difference, *judged.ci95, judged.p_adjusted, judged.verdict, judged.n),
+            *(judged.better, judged.worse),
         ]
         for grader, judged in told.verdicts.items()
     ]
@@ -126,11 +99,13 @@ def as_markdown(told: Comparison) -> str:
         cells = [Markdown(f"**{100 * mean:.1f} %**" if mean == max(means) else f"{100 * mean:.1f} %") for mean in means]
         low, high = (100 * end for end in judged.ci95)
         difference = f"{100 * judged.difference:+.1f} ({low:+.1f} to {high:+.1f})"
-        rows.append([grader, *cells, difference, judged.verdict.replace("_", " ")])
-    table = markdown_table(["grader", "first", "second", "difference", "verdict"], rows)
+        counts = f"{judged.better} / {judged.worse}"
+        rows.append([grader, *cells, difference, counts, SHORT[judged.verdict]])
+    table = markdown_table(["grader", "first", "second", "difference", "better / worse", "verdict"], rows)
     notes = "".join(f"- {markdown_text(note)}\n" for note in told.notes)
     first, second = (f"{markdown_text(side.run)} ({side.provider})" for side in (told.first, told.second))
-    return f"{second} against {first}, {told.items} items\n\n{table}" + (f"\n{notes}" if notes else "")
+    lines = "".join(f"{markdown_text(line)}\n\n" for line in told.summary)
+    return f"{second} against {first}, {told.items} items\n\n{lines}{table}" + (f"\n{notes}" if notes else "")
 
 
 def fails(judged: Judged) -> bool:
@@ -141,20 +116,6 @@ def fails(judged: Judged) -> bool:
 def _power(told: Comparison) -> str:
     sees = ", ".join(f"{100 * judged.detectable:.0f} points on {grader}" for grader, judged in told.verdicts.items())
     return f"{told.items} items show a difference of {sees}, four times in five; smaller ones are often missed."
-
-
-def _bar(judged: Judged, reach: float) -> Text:
-    """The interval on a line from -reach to +reach; | is no difference."""
-    middle = _WIDTH // 2
-    low, at, high = (
-        min(_WIDTH - 1, max(0, middle + round(value / reach * middle)))
-        for value in (judged.ci95[0], judged.difference, judged.ci95[1])
-    )
-    marks = ["·"] * _WIDTH
-    marks[low : high + 1] = ["━"] * (high - low + 1)
-    marks[middle] = "|"
-    marks[at] = "●"
-    return Text("".join(marks), style=_STYLES[judged.verdict])
 
 
 def _short(text: str) -> str:

@@ -5,7 +5,6 @@ Everything reads at 80 columns and without colour; colour adds to what the words
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +17,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from ftbridge.evaluation.evaluate import Difference, Evaluation, Score
+from ftbridge.evaluation.evaluate import Evaluation, Score
 from ftbridge.evaluation.retention.judge import Kept, Retention
+from ftbridge.evaluation.words import distinct_rivals
 from ftbridge.lowering import FieldReport, Lowering
 from ftbridge.planning.actual import Compared
 from ftbridge.report.amounts import amount, dollars, planned
+from ftbridge.report.verdicts import verdicts_first
 
 _STATES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "paused": "yellow", "pausing": "yellow"}
 _OUTCOMES = {"exact": "green", "translated": "cyan", "approximated": "yellow", "refused": "bold red", "unused": "dim"}
@@ -63,10 +64,10 @@ class RunLike(Protocol):
 # Evaluations
 
 
-def evaluation_table(evaluation: Evaluation) -> RenderableType:
-    """Candidates by graders with 95 % intervals, the best in bold; below, how they differ.
+def evaluation_table(evaluation: Evaluation, *, sentences: bool = False) -> RenderableType:
+    """The verdicts first; then candidates by graders with 95 % intervals, the best in bold, and what a reader should know.
 
-    A run's stand base first and tuned last, others as they were asked for.
+    A run's candidates stand base first and tuned last, others as they were named. `sentences` adds each verdict in words.
     """
     names = list(evaluation.candidates)
     if "tuned" in names:
@@ -75,20 +76,15 @@ def evaluation_table(evaluation: Evaluation) -> RenderableType:
     if not names:
         return retention_table(evaluation.retention) if evaluation.retention else Text()
     table = _one_grader(evaluation, names, graders[0]) if len(graders) == 1 else _ManyGraders(evaluation, names)
-    said: list[RenderableType] = [
-        _sentence(first, second, grader, difference)
-        for first, second in itertools.permutations(evaluation.candidates, 2)
-        if second != "zero_shot" or _is_its_own(evaluation, second)  # base under another name: one sentence is enough
-        for grader, difference in evaluation.paired.get(f"{first}-{second}", {}).items()
-    ]
-    said += [
+    first = verdicts_first(distinct_rivals(evaluation.candidates, evaluation.verdicts), sentences=sentences)
+    below: list[RenderableType] = [
         Text(f"macro F1 over {len(report.labels)} labels: {name} {report.macro_f1:.2f}", style="dim")
         for name, report in evaluation.classification.items()
         if name != "zero_shot" or _is_its_own(evaluation, name)
     ]
-    notes = [Text(f"Note: {note}", style="yellow") for note in evaluation.notes]
+    below += [Text(f"Note: {note}", style="yellow") for note in evaluation.notes]
     kept = [Text(), retention_table(evaluation.retention)] if evaluation.retention else []
-    return Group(table, *([Text()] if said or notes else []), *said, *notes, *kept)
+    return Group(*first, *([Text()] if first else []), table, *([Text()] if below else []), *below, *kept)
 
 
 def _is_its_own(evaluation: Evaluation, name: str) -> bool:
@@ -222,23 +218,6 @@ def _score(score: Score, *, best: bool = False) -> Text:
     low, high = (f"{100 * end:.1f}" for end in score.ci95)
     interval = (f"[{low}, {high}]", "not bold dim")
     return Text.assemble((f"{100 * score.mean:5.1f} %", "bold" if best else ""), "  ", interval, no_wrap=True)
-
-
-def _sentence(first: str, second: str, grader: str, found: Difference) -> Text:
-    """One difference in words; it is called better or worse only when the interval says so."""
-    low, high = found.ci95
-    items = "1 item" if found.n == 1 else f"{found.n} items"
-    points = abs(100 * found.difference)
-    if low > 0 or high < 0:
-        side, style = ("above", "green") if low > 0 else ("below", "red")
-        ends = (low, high) if low > 0 else (-high, -low)
-        told = f"{first} is {points:.1f} points {side} {second} on {grader}"
-        interval = f"95 % interval {100 * ends[0]:.1f} to {100 * ends[1]:.1f}"
-    else:
-        style = "yellow"
-        told = f"{first} and {second} cannot be told apart on {grader}: {100 * found.difference:+.1f} points"
-        interval = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
-    return Text(f"{told} ({interval}, {items}; {found.better} better, {found.worse} worse).", style=style)
 
 
 class _Strip:

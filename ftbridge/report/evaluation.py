@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from ftbridge.evaluation.evaluate import Evaluation
 from ftbridge.evaluation.verdict import Judged
+from ftbridge.evaluation.words import distinct_rivals, sentence
 from ftbridge.report.amounts import dollars
-from ftbridge.report.comparison import fails, sentence
+from ftbridge.report.comparison import fails
 from ftbridge.report.exports import Cell, Markdown, csv_text, junit_text, markdown_table, markdown_text
 
 
@@ -15,7 +16,8 @@ def as_csv(told: Evaluation) -> str:
     """One line for each candidate and grader; verdict columns are empty for a candidate that was judged against nobody."""
     heads = ["candidate", "grader", "mean", "low", "high", "n", "against", "difference", "p_adjusted", "verdict"]
     usage = ["prompt_tokens", "completion_tokens", "p50_seconds", "p95_seconds", "usd"]
-    return csv_text([*heads, *usage], _csv_rows(told))
+    counts = ["difference_low", "difference_high", "better", "worse"]
+    return csv_text([*heads, *usage, *counts], _csv_rows(told))
 
 
 def _csv_rows(told: Evaluation) -> Iterator[list[Cell]]:
@@ -27,11 +29,13 @@ def _csv_rows(told: Evaluation) -> Iterator[list[Cell]]:
             used.append(took.usd)
         for grader, score in by.items():
             judged: list[Cell] = [None] * 4
+            counts: list[Cell] = [None] * 4
             for baseline, found in _against(told, name):
                 one = found[grader]
                 judged = [baseline, one.difference, one.p_adjusted, one.verdict]
+                counts = [*one.ci95, one.better, one.worse]
                 break
-            yield [name, grader, score.mean, *score.ci95, score.n, *judged, *used]
+            yield [name, grader, score.mean, *score.ci95, score.n, *judged, *used, *counts]
 
 
 def as_junit(told: Evaluation) -> str:
@@ -66,13 +70,15 @@ def as_markdown(told: Evaluation, title: str = "") -> str:
     heads = ["candidate", *told.graders, "tokens", "p95", "cost"]
     said = [
         f"- {markdown_text(sentence(grader, judged, candidate=name, baseline=baseline))}\n"
-        for name in told.candidates
-        for baseline, by in _against(told, name)
+        for name, baseline, by in distinct_rivals(told.candidates, told.verdicts)
         for grader, judged in by.items()
     ]
+    lines = "".join(f"{markdown_text(line)}\n\n" for line in told.summary)
     notes = [f"- Note: {markdown_text(note)}\n" for note in told.notes]
     head = f"{markdown_text(title)}, {told.items} items" if title else f"{told.items} items"
-    return f"{head}\n\n{markdown_table(heads, rows)}" + (f"\n{''.join([*said, *notes])}" if said or notes else "")
+    return f"{head}\n\n{lines}{markdown_table(heads, rows)}" + (
+        f"\n{''.join([*said, *notes])}" if said or notes else ""
+    )
 
 
 def _against(told: Evaluation, name: str) -> Iterator[tuple[str, dict[str, Judged]]]:

@@ -5,10 +5,13 @@ import time
 import pytest
 from rich.console import Console
 
-from ftbridge.evaluation.evaluate import Difference, Evaluation, Score
+from ftbridge.evaluation.evaluate import Evaluation, Score
 from ftbridge.evaluation.retention.judge import Retention
+from ftbridge.evaluation.verdict import judge_family
+from ftbridge.evaluation.words import distinct_rivals, sentence, summary
 from ftbridge.lowering import FieldReport, Lowering
 from ftbridge.report.console import evaluation_table, lowering_table, retention_table, run_panel, runs_table
+from ftbridge.report.evaluation import as_markdown
 from ftbridge.runs.run import RunState
 
 
@@ -30,17 +33,12 @@ def _score(mean, low, high):
     return Score(mean=mean, ci95=(low, high), n=90)
 
 
-def _difference(value, low, high, better, worse):
-    return Difference(difference=value, ci95=(low, high), n=90, better=better, worse=worse, same=90 - better - worse)
-
-
-def _evaluation(graders=("exact",), paired=None, notes=(), **candidates):
+def _evaluation(graders=("exact",), notes=(), **candidates):
     scores = candidates or {"tuned": _score(0.878, 0.794, 0.930), "base": _score(0.167, 0.104, 0.257)}
     return Evaluation(
         items=90,
         graders=list(graders),
         candidates={name: dict.fromkeys(graders, score) for name, score in scores.items()},
-        paired={pair: dict.fromkeys(graders, found) for pair, found in (paired or {}).items()},
         notes=list(notes),
     )
 
@@ -58,36 +56,62 @@ def test_candidates_stand_base_first_tuned_last_with_their_intervals():
     assert lines[1].index("●") < lines[2].index("●") < lines[3].index("●")
 
 
-@pytest.mark.parametrize(
-    ("found", "sentence"),
-    [
-        (
-            _difference(0.711, 0.602, 0.795, 65, 1),
-            "tuned is 71.1 points above base on exact (95 % interval 60.2 to 79.5, 90 items; 65 better, 1 worse).",
-        ),
-        (
-            _difference(-0.2, -0.3, -0.1, 2, 20),
-            "tuned is 20.0 points below base on exact (95 % interval 10.0 to 30.0, 90 items; 2 better, 20 worse).",
-        ),
-        (
-            _difference(0.022, -0.031, 0.075, 5, 3),
-            "tuned and base cannot be told apart on exact: +2.2 points "
-            "(95 % interval -3.1 to +7.5, 90 items; 5 better, 3 worse).",
-        ),
-    ],
-)
-def test_a_sentence_says_what_the_interval_allows(found, sentence):
-    assert sentence in _joined(_shown(evaluation_table(_evaluation(paired={"tuned-base": found}))))
+def _judged_evaluation(graders, **rivals):
+    """An evaluation of binary scores: by candidate, how many items of 60 it gets right, alike for all graders."""
+    right = {name: [float(place < count) for place in range(60)] for name, count in rivals.items()}
+    scored = {name: dict.fromkeys(graders, values) for name, values in right.items()}
+    others = [name for name in rivals if name != "tuned"]
+    verdicts = judge_family({f"tuned-{name}": (scored[name], scored["tuned"]) for name in others}, 0.1)
+    scores = {name: _score(sum(values) / 60, 0.0, 1.0) for name, values in right.items()}
+    evaluation = _evaluation(graders, **scores)
+    lines = summary(distinct_rivals(evaluation.candidates, verdicts))
+    return evaluation.model_copy(update={"verdicts": verdicts, "summary": lines, "items": 60})
 
 
-def test_zero_shot_gets_a_row_but_no_second_sentence():
-    score, found = _score(0.5, 0.4, 0.6), _difference(0.1, 0.02, 0.2, 9, 0)
-    evaluation = _evaluation(
-        paired={"tuned-base": found, "tuned-zero_shot": found}, base=score, zero_shot=score, tuned=score
-    )
-    text = _shown(evaluation_table(evaluation))
+def test_a_rival_that_wins_is_the_first_line_and_every_verdict_has_a_row():
+    text = _shown(evaluation_table(_judged_evaluation(("exact", "fields"), base=10, few_shot=50, tuned=30)))
+    lines = [line for line in text.splitlines() if line]
+    assert lines[0] == "few_shot is better than tuned on exact and fields."
+    assert lines[1] == "tuned is better than base on exact and fields."
+    rows = [line.split() for line in lines if line.startswith(("exact", "fields"))]
+    assert [row[-1] for row in rows if row[-1] in ("worse", "better")] == ["better", "better", "worse", "worse"]
+    assert all("20/0" in row for row in rows[:2])
+    assert all("0/20" in row for row in rows[2:4])
+
+
+def test_sentences_are_those_of_the_result_and_shown_when_they_are_wanted():
+    evaluation = _judged_evaluation(("exact",), base=29, tuned=30)
+    wanted = sentence("exact", evaluation.verdicts["tuned-base"]["exact"], candidate="tuned", baseline="base")
+    assert wanted.startswith("tuned is not worse than base on exact by more than 10 points (+1.7 points")
+    assert wanted in _joined(_shown(evaluation_table(evaluation, sentences=True)))
+    assert wanted not in _joined(_shown(evaluation_table(evaluation)))
+    for told in (evaluation.summary[0], *map(_joined, (as_markdown(evaluation), _shown(evaluation_table(evaluation))))):
+        assert "tuned is not worse than base by more than 10 points on exact." in told
+
+
+def test_where_interval_and_test_disagree_nothing_is_claimed():
+    evaluation = _judged_evaluation(("exact",), base=0, tuned=5)
+    judged = evaluation.verdicts["tuned-base"]["exact"]
+    assert judged.ci95[0] > 0
+    assert judged.p_adjusted > 0.05
+    text = _shown(evaluation_table(evaluation, sentences=True))
+    assert "above" not in text
+    assert "tuned is better" not in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_six_graders_keep_their_names_at_any_width(width):
+    graders = ("exact", "queue named", "fields", "wording of the reply", "weighted", "short")
+    lines = _shown(evaluation_table(_judged_evaluation(graders, base=10, tuned=50)), width).splitlines()
+    rows = [line for line in lines if "[" in line and "/" in line]
+    assert [row.split()[0] for row in rows] == [grader.split()[0] for grader in graders]
+
+
+def test_zero_shot_that_is_base_gets_a_row_but_no_second_verdict():
+    text = _shown(evaluation_table(_judged_evaluation(("exact",), base=10, zero_shot=10, tuned=50)))
     assert "zero_shot  " in text
-    assert text.count("points above") == 1
+    assert text.count("tuned is better") == 1
+    assert text.count("tuned against") == 1
 
 
 def test_notes_are_shown():

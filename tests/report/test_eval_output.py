@@ -106,7 +106,9 @@ def test_hostile_names_survive_every_export(tmp_path):
     _, _, told = judged(tmp_path, [("q", "a"), ("r", "b")], {"base": ["a", "b"], name: ["x", "b"]})
     rows = list(csv.reader(io.StringIO(evaluation.as_csv(told))))
     assert [row[0] for row in rows[1:]] == ["base", f"'{name}"]
-    assert len({line.replace("\\|", "").count("|") for line in evaluation.as_markdown(told).splitlines()[2:6]}) == 1
+    rows = [line for line in evaluation.as_markdown(told).splitlines() if line.startswith("|")]
+    assert len(rows) == 4
+    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
     (case,) = ElementTree.fromstring(evaluation.as_junit(told))
     assert "</testsuite><b>\ufffd" in case.get("name")
 
@@ -132,7 +134,7 @@ def test_the_best_is_bold_whatever_its_name(tmp_path):
     console = Console(width=80, force_terminal=True, color_system="standard", no_color=False)
     with console.capture() as captured:
         console.print(evaluation_table(told))
-    base, tuned = captured.get().splitlines()[1:3]
+    base, tuned = (line for line in captured.get().splitlines() if "%" in line)
     assert "\x1b[1mbase" in base
     assert "\x1b[1m" not in tuned
 
@@ -140,7 +142,7 @@ def test_the_best_is_bold_whatever_its_name(tmp_path):
 def test_a_comparison_has_the_better_mean_in_bold(made):
     run, _, _ = made
     told = compare(run, run, candidates=("tuned", "base"))
-    assert "| exact | **90.0 %** | 0.0 % | -90.0 (-95.3 to -78.2) | worse |" in comparison.as_markdown(told)
+    assert "| exact | **90.0 %** | 0.0 % | -90.0 (-95.3 to -78.2) | 0 / 54 | worse |" in comparison.as_markdown(told)
 
 
 # Bad input

@@ -9,11 +9,11 @@ import re
 import pytest
 from finished import CHECKS, finished_run, judged_more
 
+from ftbridge.evaluation.scores import read_evaluation
 from ftbridge.planning.actual import compared
 from ftbridge.planning.plan import Plan
 from ftbridge.report.html.contents import contents_of
 from ftbridge.report.html.page import page
-from ftbridge.report.html.sources import read_evaluation
 
 
 @pytest.fixture(scope="module")

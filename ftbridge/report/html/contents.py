@@ -11,7 +11,7 @@ from ftbridge.evaluation.evaluate import Answered, Evaluation, Score, answered_o
 from ftbridge.evaluation.grades import Grades
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.scores import read_evaluation, recorded, recorded_results
-from ftbridge.evaluation.verdict import Judged, judge_pairs
+from ftbridge.evaluation.verdict import Judged, judge_family
 from ftbridge.grader_schema import Grader
 from ftbridge.graders import score
 from ftbridge.planning.actual import Compared, compared
@@ -289,11 +289,25 @@ def _pairs(
             for other in _candidates(run)
             if other != "tuned"
         ]
-    return [
-        Pair(first, second, judge_pairs(scored[second], scored[first], source.spec.evaluation.margin, clusters))
-        for first, second, source in asked
-        if first in scored and second in scored
-    ]
+    there = [(first, second, source) for first, second, source in asked if first in scored and second in scored]
+    evaluation = read_evaluation(runs[0])
+    if not several and evaluation is not None and evaluation.verdicts and evaluation.items == len(clusters):
+        written = evaluation.verdicts
+        return [
+            Pair(first, second, written[f"{first}-{second}"])
+            for first, second, _ in there
+            if f"{first}-{second}" in written
+        ]
+    judged: dict[tuple[str, str], Mapping[str, Judged]] = {}
+    for margin in dict.fromkeys(source.spec.evaluation.margin for _, _, source in there):
+        family = {f"{first}\n{second}": (scored[second], scored[first]) for first, second, _ in there}
+        by_pair = judge_family(family, margin, clusters)
+        judged |= {
+            (first, second): by_pair[f"{first}\n{second}"]
+            for first, second, source in there
+            if source.spec.evaluation.margin == margin
+        }
+    return [Pair(first, second, judged[first, second]) for first, second, _ in there]
 
 
 def _row(item: Item, answers: Sequence[Answer]) -> Row:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from ftbridge.evaluation.evaluate import Score
 from ftbridge.evaluation.verdict import Judged
+from ftbridge.evaluation.words import sentence
 from ftbridge.report.amounts import dollars
-from ftbridge.report.comparison import sentence
 from ftbridge.report.html.contents import Column, Contents, Pair
 from ftbridge.report.html.element import Html, element, table
 
