@@ -7,17 +7,30 @@ what libraries take. docs/plan.md compares them with measured peaks.
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.errors import UsageError
 from ftbridge.providers.local import footprint
-from ftbridge.providers.local.footprint import Job, Kind, Shape, shape_of
+from ftbridge.providers.local.sizes import shape_of
+from ftbridge.providers.local.footprint import Job, Kind, Shape
 from ftbridge.providers.local.lower import quantization
 from ftbridge.spec_sections import LocalSpec
 
-__all__ = ["CARDS", "GIB", "Memory", "Shape", "largest_pass", "longest_that_fits", "memory", "read_shape", "shape_of"]
+__all__ = [
+    "CARDS",
+    "GIB",
+    "Memory",
+    "Shape",
+    "largest_pass",
+    "longest_that_fits",
+    "memory",
+    "published_shape",
+    "read_shape",
+    "shape_of",
+]
 
 GIB = 1 << 30
 LIBRARIES = {"cuda": 0.5e9, "mps": 0.8e9, "cpu": 0.7e9}
@@ -68,6 +81,18 @@ def read_shape(path: Path) -> Shape:
         return shape_of(json.loads(file.read_text("utf-8")), str(file))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{file}: not a model's config ({error}).") from None
+
+
+def published_shape(model: str) -> Shape | None:
+    """The sizes of an open model by its id on the Hugging Face Hub, from the configs in models.json; None for any other.
+
+    models.json holds what the model's publisher wrote in its config.json, sizes only. Upper and lower case are the same.
+    """
+    wanted = model.casefold()
+    for entry in json.loads(files("ftbridge.planning").joinpath("models.json").read_text("utf-8")):
+        if any(name.casefold() == wanted for name in entry["ids"]):
+            return shape_of(entry["config"], model)
+    return None
 
 
 def job_of(local: LocalSpec, kind: Kind, compute: int = 2) -> Job:

@@ -18,7 +18,7 @@ from ftbridge.data.prepare import Manifest, load_manifest, prepare
 from ftbridge.data.rules.targets import longest_example
 from ftbridge.data.tokens import encoding_for
 from ftbridge.draft import Draft
-from ftbridge.errors import MissingDependency, ModelUnavailable
+from ftbridge.errors import MissingDependency, ModelUnavailable, UsageError
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.retention.questions import write_questions
 from ftbridge.lowering import Lowering
@@ -26,7 +26,17 @@ from ftbridge.planning.advice import Advice, Facts, advise
 from ftbridge.planning.evidence import measured_on
 from ftbridge.planning.local_tokens import LocalTokens, local_tokens, renderer_of
 from ftbridge.planning.machine import Machine, this_machine
-from ftbridge.planning.memory import CARDS, GIB, Memory, Shape, largest_pass, longest_that_fits, memory, read_shape
+from ftbridge.planning.memory import (
+    CARDS,
+    GIB,
+    Memory,
+    Shape,
+    largest_pass,
+    longest_that_fits,
+    memory,
+    published_shape,
+    read_shape,
+)
 from ftbridge.planning.money import Money, Monthly, break_even_tokens, judge_money, managed, monthly
 from ftbridge.planning.pace import Pace, managed_pace, pace
 from ftbridge.planning.tokens import SplitTokens, prompt_tokens, split_tokens
@@ -277,13 +287,21 @@ def _local(
     notes = list(machine.notes)
     path = config or find_config(model)
     shape: Shape | None = None
-    if path is None:
+    if path is None and (published := published_shape(model)) is not None:
+        shape = published
+        notes.append(f"The sizes of {model} are those of its published config; its tokenizer is not on this machine.")
+    elif path is None:
         notes.append(
             f"The config of {model} is not on this machine: give --config FILE, or fetch it once "
             "(a gated model wants its terms accepted on its page, and HF_TOKEN)."
         )
     else:
-        shape = read_shape(path)
+        try:
+            shape = read_shape(path)
+        except UsageError as error:
+            if config is not None:
+                raise
+            notes.append(error.message)
     tokens = _counted(path, data, splits, spec, notes)
     own = tokens["train"] if tokens else None
     read, trained = (own.tokens, own.trained) if own else (train.tokens, train.trained)

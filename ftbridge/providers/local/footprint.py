@@ -1,6 +1,7 @@
 """What training takes, from a model's config alone: one arithmetic for `ftbridge plan` and for the worker's passes. No torch.
 
-    weights      as load.py holds them: linear layers in the quantization; embeddings, head and norms in the compute type
+    weights      as load.py holds them: linear layers in the quantization; embeddings, head, norms, and the experts that
+                 transformers 5 fuses into one parameter, in the compute type
     copy         16-bit numbers of nf4 layers, where `keep_dequantized` holds them
     trained      parameters that learn, their gradients, AdamW's moments
     pass         tokens x what a token keeps until the backward pass reaches it; checkpointing keeps one vector a block
@@ -13,11 +14,9 @@ transformers' decoder blocks, tensor by tensor, in the manner of Korthikanti et 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from ftbridge.errors import UsageError
+from pydantic import BaseModel, ConfigDict, Field
 
 Kind = Literal["cuda", "mps", "cpu"]
 CHUNK = 64 << 20
@@ -25,12 +24,27 @@ CHUNK = 64 << 20
 WEIGHT_BYTES = {"nf4": 0.516, "int8": 1.0, "none": 2.0}
 SHORT = 192
 """Up to here CPUs write attention out, scores and all (attention.py)."""
-_OWN_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-_CAUSAL = ("ForCausalLM", "LMHeadModel")
+
+
+_GATES, _DOWNS = {"gate_up_proj", "gate_proj", "up_proj", "w1", "w3"}, {"down_proj", "w2"}
+"""Names under which the two parameters of fused experts are adapted."""
+
+
+class Linear(NamedTuple):
+    """One kind of linear layer (torch.nn.Linear): its name, inputs, outputs, and how many of them the model has."""
+
+    name: str
+    inputs: int
+    outputs: int
+    times: int
+
+    @property
+    def parameters(self) -> int:
+        return self.inputs * self.outputs * self.times
 
 
 class Shape(BaseModel):
-    """A decoder's sizes, as its config tells them."""
+    """A decoder's sizes, read from its config by `sizes.shape_of`."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -39,45 +53,76 @@ class Shape(BaseModel):
     heads: int = Field(gt=0, le=10_000)
     kv_heads: int = Field(gt=0, le=10_000)
     head_dim: int = Field(gt=0, le=1 << 16)
-    intermediate: int = Field(gt=0, le=1 << 24)
+    intermediate: int = Field(gt=0, le=1 << 24, description="Width of a dense layer's MLP.")
     vocabulary: int = Field(gt=0, le=1 << 24)
     tied: bool
-    experts: int = Field(default=1, gt=0, le=10_000)
+    attention: tuple[tuple[str, int, int], ...] = Field(
+        description="Name, inputs, outputs of a layer's linear modules."
+    )
+    gate: tuple[str, ...] = Field(default=("gate_proj", "up_proj"), description="Modules from hidden to intermediate.")
+    experts: int = Field(default=1, gt=0, le=10_000, description="Routed experts of a layer that has them.")
+    expert_layers: int = Field(default=0, ge=0, le=10_000, description="Layers whose MLP is a mixture of experts.")
+    expert_width: int = Field(default=0, ge=0, le=1 << 24)
+    active_experts: int = Field(default=0, ge=0, le=10_000, description="Experts that a token goes through.")
+    shared_width: int = Field(default=0, ge=0, le=1 << 24, description="Width of the experts that every token takes.")
+    small: int = Field(default=0, ge=0, description="Parameters of norms, biases, routers and attention sinks.")
     positions: int | None = Field(default=None, description="Most tokens of one example, where the config tells.")
     own_head: bool = Field(default=False, description="The head scales or caps its logits, so it cannot run in chunks.")
 
     @property
-    def named(self) -> list[tuple[str, int, int]]:
-        """Name, inputs and outputs of one layer's linear modules."""
-        attention, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        own = [
-            ("q_proj", self.hidden, attention),
-            ("k_proj", self.hidden, keys),
-            ("v_proj", self.hidden, keys),
-            ("o_proj", attention, self.hidden),
-        ]
-        mlp = [("gate_proj", self.hidden, self.intermediate), ("up_proj", self.hidden, self.intermediate)]
-        return own + [*mlp, ("down_proj", self.intermediate, self.hidden)] * self.experts
+    def linears(self) -> list[Linear]:
+        """Every linear layer, the head aside. Routed experts are not among them: see `expert_parameters`."""
+        modules = [Linear(name, inputs, outputs, self.layers) for name, inputs, outputs in self.attention]
+        for width, count in (
+            (self.intermediate, self.layers - self.expert_layers),
+            (self.shared_width, self.expert_layers),
+        ):
+            if width and count:
+                each = width * 2 // len(self.gate)
+                modules += [Linear(name, self.hidden, each, count) for name in self.gate]
+                modules.append(Linear("down_proj", width, self.hidden, count))
+        return modules
 
     @property
     def linear_parameters(self) -> int:
-        """Parameters of all linear layers, the head aside."""
-        return self.layers * sum(inputs * outputs for _, inputs, outputs in self.named)
+        """Parameters of all linear layers, the head and routed experts aside: what bitsandbytes quantizes."""
+        return sum(linear.parameters for linear in self.linears)
+
+    @property
+    def expert_parameters(self) -> int:
+        """Parameters of routed experts. transformers 5 holds a layer's experts in one three-dimensional parameter each way."""
+        return self.expert_layers * self.experts * 3 * self.hidden * self.expert_width
 
     @property
     def other_parameters(self) -> int:
-        """Embeddings, head and norms."""
-        return self.vocabulary * self.hidden * (1 if self.tied else 2) + (2 * self.layers + 1) * self.hidden
+        """Embeddings, head, norms, biases and routers."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2) + self.small
 
     @property
     def parameters(self) -> int:
         """All of them."""
-        return self.linear_parameters + self.other_parameters
+        return self.linear_parameters + self.expert_parameters + self.other_parameters
 
-    def adapter_parameters(self, r: int, modules: str | list[str] = "all-linear") -> int:
-        """Of a LoRA adapter of rank r on the named modules of every layer; "all-linear" is every one but the head."""
-        adapted = [one for one in self.named if modules == "all-linear" or one[0] in modules]
-        return self.layers * sum(r * (inputs + outputs) for _, inputs, outputs in adapted)
+    @property
+    def active_width(self) -> int:
+        """The widest MLP that one token goes through."""
+        mixed = self.active_experts * self.expert_width + self.shared_width if self.expert_layers else 0
+        return max(mixed, self.intermediate if self.expert_layers < self.layers else 0)
+
+    def adapter_parameters(self, r: int, modules: str | list[str] = "all-linear", *, dora: bool = False) -> int:
+        """Of a LoRA adapter of rank r on the named modules of every layer; "all-linear" is every one but the head.
+
+        Fused experts are adapted too (targets.py), each expert with r of its own; with DoRA they stay frozen.
+        """
+        adapted = [one for one in self.linears if modules == "all-linear" or one.name in modules]
+        parameters = sum(r * (one.inputs + one.outputs) * one.times for one in adapted)
+        if self.expert_layers and not dora:
+            each = self.expert_layers * self.experts * r
+            if modules == "all-linear" or _GATES & set(modules):
+                parameters += each * (self.hidden + 2 * self.expert_width)
+            if modules == "all-linear" or _DOWNS & set(modules):
+                parameters += each * (self.hidden + self.expert_width)
+        return parameters
 
 
 class Job(BaseModel):
@@ -107,7 +152,8 @@ def weight_bytes(shape: Shape, job: Job) -> int:
     if job.tuning == "full":
         return 4 * shape.parameters
     each = job.compute if job.quantization == "none" else WEIGHT_BYTES[job.quantization]
-    return round(each * shape.linear_parameters) + job.compute * shape.other_parameters
+    whole = shape.other_parameters + shape.expert_parameters  # bitsandbytes quantizes torch.nn.Linear alone
+    return round(each * shape.linear_parameters) + job.compute * whole
 
 
 def copy_bytes(shape: Shape, job: Job) -> int:
@@ -121,14 +167,14 @@ def trained_bytes(shape: Shape, job: Job) -> int:
     Full tuning also holds autocast's copies of the weights, and the head's gradient once more (loss.py).
     """
     if job.tuning == "lora":
-        return shape.adapter_parameters(job.r, job.modules) * (4 + 4 + job.moments)
+        return shape.adapter_parameters(job.r, job.modules, dora=job.dora) * (4 + 4 + job.moments)
     casts = job.compute * shape.parameters if job.compute == 2 else 0
     return shape.parameters * (4 + job.moments) + casts + 8 * shape.vocabulary * shape.hidden
 
 
 def block_bytes(shape: Shape, job: Job, longest: int) -> int:
     """What one token keeps within one block. `longest` tokens in an example: short ones on a CPU keep their scores."""
-    c, h, inner = job.compute, shape.hidden, shape.intermediate
+    c, h, inner = job.compute, shape.hidden, shape.active_width
     a, k = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     if job.tuning == "full":  # float32 norms and their results, cast for each layer that reads them
         norms, mlp = 2 * 8 * h + 5 * c * h, 4 * c * inner
@@ -138,7 +184,7 @@ def block_bytes(shape: Shape, job: Job, longest: int) -> int:
     if job.kind == "cpu" and longest <= SHORT:
         attention += 4 * (a + 2 * k + shape.heads * longest)  # float32 q, k, v and the weights of each head
     unfused = job.tuning == "lora" and (job.quantization == "int8" or job.dora)
-    inputs = sum(one for _, one, _ in shape.named[:7])
+    inputs = sum(one.inputs for one in shape.linears if one.times == shape.layers)
     mask = (4 if job.kind == "cpu" else 1) * (job.dropout > 0)
     adapter = 7 * c * job.r * (job.tuning == "lora") + (inputs * (c + mask) if unfused else 0)
     return norms + mlp + attention + adapter
@@ -148,9 +194,9 @@ def token_bytes(shape: Shape, job: Job, *, checkpointing: bool, longest: int) ->
     """What one token of a pass takes at the pass's peak: kept tensors, the gradients of one block, and dropout's masks."""
     block = block_bytes(shape, job, longest)
     stream = 4 if job.tuning == "full" else job.compute
-    flowing = job.compute * (3 * shape.intermediate + 4 * shape.hidden)
+    flowing = job.compute * (3 * shape.active_width + 4 * shape.hidden)
     kept = stream * shape.hidden * shape.layers + block if checkpointing else block * shape.layers
-    pool = job.compute * max(shape.hidden, shape.intermediate) * (job.tuning == "lora" and job.dropout > 0)
+    pool = job.compute * max(shape.hidden, shape.active_width) * (job.tuning == "lora" and job.dropout > 0)
     return kept + flowing + pool
 
 
@@ -167,44 +213,4 @@ def working_bytes(shape: Shape, job: Job, *, copied: bool) -> int:
     """The largest nf4 weight dequantised on the spot, where no copy is kept."""
     if job.quantization != "nf4" or copied:
         return 0
-    return 2 * job.compute * max(inputs * outputs for _, inputs, outputs in shape.named)
-
-
-def shape_of(config: dict[str, Any], where: str = "config.json") -> Shape:
-    """The sizes in a config. Raises `UsageError` for one that is no decoder of the usual build, or whose sizes cannot be."""
-    try:
-        _require_decoder(config, where)
-        text = config.get("text_config") or config
-        hidden, heads = text["hidden_size"], text["num_attention_heads"]
-        positions = text.get("max_position_embeddings")
-        return Shape(
-            hidden=hidden,
-            layers=text["num_hidden_layers"],
-            heads=heads,
-            kv_heads=_given(text.get("num_key_value_heads"), heads),
-            head_dim=_given(text.get("head_dim"), hidden // heads),
-            intermediate=_given(text.get("moe_intermediate_size"), text["intermediate_size"]),
-            vocabulary=text["vocab_size"],
-            tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
-            experts=_given(text.get("num_local_experts"), _given(text.get("num_experts"), 1)),
-            positions=positions if isinstance(positions, int) and positions > 0 else None,
-            own_head=any(text.get(name) not in (None, 0, 1, 1.0) for name in _OWN_HEAD),
-        )
-    except ValidationError as error:
-        wrong = "; ".join(f"{one['loc'][0]} is {one['input']!r}" for one in error.errors())
-        raise UsageError(f"{where}: sizes that no model has: {wrong}.") from None
-    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise UsageError(f"{where} does not tell {error}; memory cannot be reckoned from it.") from None
-
-
-def _given(value: Any, otherwise: Any) -> Any:
-    return otherwise if value is None else value
-
-
-def _require_decoder(config: dict[str, Any], where: str) -> None:
-    named = next(iter(config.get("architectures") or []), None)
-    if config.get("is_encoder_decoder") or (isinstance(named, str) and not named.endswith(_CAUSAL)):
-        raise UsageError(
-            f"{where}: {named or 'an encoder-decoder'} is no model that continues text, so it cannot be tuned to answer.",
-            hint="Take the text-only instruct model of the family; its architecture ends in ForCausalLM.",
-        )
+    return 2 * job.compute * max(one.inputs * one.outputs for one in shape.linears)

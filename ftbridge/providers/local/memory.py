@@ -7,8 +7,9 @@ from typing import Any
 
 from ftbridge.errors import UsageError
 from ftbridge.providers.local import footprint
+from ftbridge.providers.local.sizes import shape_of
 from ftbridge.providers.local.device import Device
-from ftbridge.providers.local.footprint import Kind, Shape
+from ftbridge.providers.local.footprint import Kind
 from ftbridge.providers.local.load import COPY_SHARE
 from ftbridge.providers.local.request import LocalRequest
 
@@ -17,8 +18,14 @@ FREE_SHARE = 0.85
 BEST_TOKENS: dict[Kind, int] = {"cpu": 2048, "mps": 2048, "cuda": 8192}
 """Largest useful pass. CPU: measured, the rate rises up to about 2,000 tokens and is flat or falls beyond.
 Cards: enough rows to fill the matrix units; more only takes memory."""
-_UNUSUAL = Shape(
-    hidden=4096, layers=32, heads=32, kv_heads=32, head_dim=128, intermediate=16384, vocabulary=128256, tied=False
+_UNUSUAL = shape_of(
+    {
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "intermediate_size": 16384,
+        "vocab_size": 128256,
+    }
 )
 """Stands for models whose config does not tell their sizes in the usual words: a large one, so passes stay small."""
 
@@ -37,7 +44,7 @@ def plan_pass(config: Any, request: LocalRequest, device: Device, longest: int) 
     What gradients, moments and a copy of the weights will take is set aside first.
     """
     try:
-        shape = footprint.shape_of(config.to_dict())
+        shape = shape_of(config.to_dict())
     except UsageError:
         shape = _UNUSUAL
     job = footprint.Job(
