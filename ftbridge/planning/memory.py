@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.errors import UsageError
 from ftbridge.providers.local import footprint
-from ftbridge.providers.local.sizes import shape_of
 from ftbridge.providers.local.footprint import Job, Kind, Shape
 from ftbridge.providers.local.lower import quantization
+from ftbridge.providers.local.sizes import shape_of
 from ftbridge.spec_sections import LocalSpec
 
 __all__ = [

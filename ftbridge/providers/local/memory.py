@@ -7,11 +7,11 @@ from typing import Any
 
 from ftbridge.errors import UsageError
 from ftbridge.providers.local import footprint
-from ftbridge.providers.local.sizes import shape_of
 from ftbridge.providers.local.device import Device
 from ftbridge.providers.local.footprint import Kind
 from ftbridge.providers.local.load import COPY_SHARE
 from ftbridge.providers.local.request import LocalRequest
+from ftbridge.providers.local.sizes import shape_of
 
 FREE_SHARE = 0.85
 """Share of free memory that is counted on; the rest is for fragmentation, and for others on this machine."""
