@@ -1,9 +1,13 @@
 """The life of a run, stage by stage, resumable at every one.
 
-    prepare ─▶ lower ─▶ preflight ─▶ answer before ─▶ gates ─▶ submit ─▶ follow ─▶ answer after ─▶ judge ─▶ succeeded
-       │         │        plan.json    base, few_shot            │         │         tuned
-       └─────────┴── files of the run folder                     │         └── pause, cancel, Ctrl-C, budget
-                                                                 └── the token is journalled first: a crash pays once
+    prepare ─▶ lower ─▶ in doubt? ─▶ preflight ─▶ answer before ─▶ gates ─▶ submit ─▶ follow ─▶ answer after ─▶ judge
+       │         │         │           plan.json    base, few_shot            │         │         tuned
+       └─────────┴─ files  │                                                  │         └── pause, cancel, Ctrl-C, budget
+                           └── a job that may have been made is looked        └── the token is journalled first: a crash
+                               for before anything can refuse                     pays once
+
+A service is paid for completions only when its job has succeeded, except where `evaluation.target` asks for the base model's
+first: an account that is refused has paid for nothing.
 
 Every stage begins by asking the journal whether it is done. So `drive` is the whole program: for a new run, for one that
 was interrupted, and for one whose machine lost power.
@@ -11,12 +15,13 @@ was interrupted, and for one whose machine lost power.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ftbridge import providers
 from ftbridge.errors import (
@@ -24,13 +29,18 @@ from ftbridge.errors import (
     DataError,
     FtbridgeError,
     GateNotMet,
+    InDoubt,
     Interrupted,
+    JobStuck,
+    ModelUnavailable,
+    ProviderRefused,
     UsageError,
     document,
     from_document,
 )
 from ftbridge.evaluation.evaluate import Evaluation
-from ftbridge.gates import hold_plan, keep_plan, pass_target
+from ftbridge.gates import EXACTLY_ONCE, hold_once, hold_plan, keep_plan, pass_target
+from ftbridge.planning.plan import read_plan
 from ftbridge.providers.base import JobEvent, JobHandle, JobStatus, Provider, Submission, TunedModel
 from ftbridge.run_evaluation import RunEvaluation
 from ftbridge.runs.run import TERMINAL, Run, RunState
@@ -40,7 +50,7 @@ from ftbridge.watching import Silent as Silent
 from ftbridge.watching import Watcher as Watcher
 
 POLL_SECONDS = 0.5
-
+Request = Literal["cancel", "pause"]
 
 Go = Callable[["Run", Watcher], "Evaluation | None"]
 """What the command line calls to take a run further: `drive`, `resume` or `watch`."""
@@ -63,20 +73,57 @@ def drive(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
         except (Interrupted, GateNotMet):
             raise
         except FtbridgeError as error:
-            if run.state().state not in TERMINAL:
-                run.append("failed", error=document(error))
+            life.end_with(error)
             raise
 
 
 def resume(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
-    """Go on with a run that was paused, interrupted, cancelled, or failed. A succeeded run is returned as it is."""
+    """Go on with a run that was paused, interrupted, cancelled, or failed. A succeeded run is returned as it is.
+
+    Never pays for another job: one that failed or was cancelled at a service stays so, and that is said (`retry` pays again).
+    """
     state = run.state()
     if state.state == "succeeded":
         return read_evaluation(run)
     with run.drive():
-        if state.state in TERMINAL | {"paused", "pausing"} or state.pause_requested or state.cancel_requested:
+        stopped = state.state in TERMINAL | {"paused", "pausing"} or state.error is not None
+        if stopped or state.pause_requested or state.cancel_requested:
             run.append("resume_requested")
     return drive(run, watcher)
+
+
+def retry(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
+    """Pay for another job where a run's job failed or was cancelled, or where it is in doubt whether one was made; then go on.
+
+    A job that goes on, or succeeded, is gone on with: nothing is paid twice. Raises what `resume` raises.
+    """
+    with run.drive():
+        state = run.state()
+        backend = providers.load(state.provider)
+        if state.state != "succeeded" and state.handle is not None:
+            if backend.poll(_handle(run, state.handle)).state in ("failed", "cancelled"):
+                run.append("retry_requested", job=state.handle["id"])
+        elif state.token is not None:
+            backend.forget(_Life(run, watcher or Silent()).submission(state.token))
+    return resume(run, watcher)
+
+
+def adopt(run: Run, job: str) -> JobHandle:
+    """Take a job of the account as the run's own, where it is in doubt what became of its creation.
+
+    Raises `UsageError` for a run that has a job, for a job that another run has, and for a provider without an account.
+    """
+    with run.drive():
+        state = run.state()
+        if state.handle is not None:
+            raise UsageError(f"{run.id} has its job already: {state.handle['id']}.")
+        life = _Life(run, Silent())
+        token = state.token or _new_token(run)
+        if state.token is None:
+            run.append("submit_intended", token=token)
+        handle = life.backend.adopt(life.submission(token), job)
+        run.append("submitted", handle=handle.model_dump(mode="json"))
+    return handle
 
 
 def change_budget(run: Run, overrides: Sequence[str]) -> None:
@@ -89,14 +136,29 @@ def waive_target(run: Run) -> None:
     run.append("gate_waived", gate="target")
 
 
+def accept_doubt(run: Run) -> None:
+    """Journal that a run creates its job at a service where "exactly once" cannot be promised."""
+    run.append("gate_waived", gate=EXACTLY_ONCE)
+
+
 def cancel(run: Run) -> None:
-    """Ask for the run to end for good, from any process. A run that nobody drives ends here."""
+    """Ask for the run to end for good, from any process. A run that nobody drives ends here.
+
+    Raises `InDoubt` while it is not known whether there is a job, and the service's error where it refuses: then the job goes
+    on, and so does the run.
+    """
     _ask(run, "cancel")
 
 
 def pause(run: Run) -> None:
-    """Ask for the run to save its state and stop, from any process."""
+    """Ask for the run to save its state and stop, from any process. Raises as `cancel` does."""
     _ask(run, "pause")
+
+
+def retry_usd(run: Run) -> float | None:
+    """About what training again costs, in US dollars, as the run's plan reckoned it; None where no price is known."""
+    plan = read_plan(run)
+    return plan.openai.money.training if plan is not None and plan.openai is not None else None
 
 
 def detach(run: Run) -> int:
@@ -152,9 +214,11 @@ def _goes_on(backend: Provider, handle: JobHandle) -> bool:
 
 
 def settled(run: Run, seconds: float = 20) -> str:
-    """The run's state once it has stopped, or what it is after `seconds`."""
+    """The run's state once it has stopped or its driver could not do what was asked, or what it is after `seconds`."""
     deadline = time.monotonic() + seconds
-    while run.state().state not in TERMINAL | {"paused"} and time.monotonic() < deadline:
+    while (state := run.state()).state not in TERMINAL | {"paused"} and time.monotonic() < deadline:
+        if state.refused is not None:
+            break
         time.sleep(0.1)
     return run.state().state
 
@@ -165,28 +229,93 @@ def _raise_end(run: Run, state: RunState) -> None:
     raise Interrupted(f"{run.id} is {state.state}.", hint=f"Go on with: ftbridge resume {run.id}")
 
 
-def _ask(run: Run, request: str) -> None:
+def _ask(run: Run, request: Request) -> None:
     state = run.state()
-    if state.state in TERMINAL:
+    backend = providers.load(state.provider)
+    if state.state in TERMINAL and not _has_live_job(run, state, backend):
         raise UsageError(f"{run.id} is {state.state} already.")
     run.append(f"{request}_requested")
-    backend = providers.load(state.provider)
     if run.is_driven():
         if state.handle is not None:
-            getattr(backend, request)(_handle(run, state.handle))
+            _ask_service(run, backend, _handle(run, state.handle), request)
         return
     with run.drive():
         if state.token is not None:
             life = _Life(run, Silent())
             if (handle := life.submitted_handle()) is not None:
-                getattr(backend, request)(handle)
+                _ask_service(run, backend, handle, request)
                 life.settle(handle, request)
+            elif (doubt := backend.doubt(life.submission(state.token))) is not None:
+                raise InDoubt(
+                    f"{run.id} cannot be said to be {request}{'d' if request == 'pause' else 'led'}: {doubt}, and the "
+                    "service does not show what it made yet.",
+                    hint=f"It is kept in mind. Ask again in some minutes: ftbridge {request} {run.id}",
+                )
+        if request == "cancel" and (state.token is None or run.state().handle is None):
+            _discard(run)
         run.append("cancelled" if request == "cancel" else "paused")
+
+
+def _has_live_job(run: Run, state: RunState, backend: Provider) -> bool:
+    """Whether a run that was given up has a job at a service that goes on; one that cannot be looked at counts."""
+    if state.state == "succeeded" or state.handle is None or backend.on_interrupt != "detach":
+        return False
+    try:
+        return backend.poll(_handle(run, state.handle)).state not in TERMINAL
+    except FtbridgeError:
+        return True
+
+
+def _ask_service(run: Run, backend: Provider, handle: JobHandle, request: Request) -> None:
+    """Ask the job to pause or end. A refusal is journalled, so that nobody takes the request for done, and raised."""
+    try:
+        if request == "cancel":
+            backend.cancel(handle)
+        else:
+            backend.pause(handle)
+    except (ProviderRefused, ModelUnavailable, UsageError) as error:
+        run.append("request_refused", request=request, reason=error.message)
+        raise
+
+
+def _discard(run: Run) -> None:
+    """Remove what was uploaded for a job that was never made; that it cannot be removed now is no reason to go on."""
+    state = run.state()
+    with contextlib.suppress(FtbridgeError):
+        life = _Life(run, Silent())
+        life.backend.discard(life.submission(state.token or "discard"))
+
+
+def submission_of(run: Run) -> Submission:
+    """What was, or would be, submitted for a run."""
+    return _Life(run, Silent()).submission(run.state().token or "none")
+
+
+def _new_token(run: Run) -> str:
+    return f"{run.id}-{secrets.token_hex(8)}"
 
 
 def _handle(run: Run, told: Mapping[str, Any]) -> JobHandle:
     """A journalled handle, with the run's folder where it is now."""
     return JobHandle(**{**told, "folder": run.path})
+
+
+class _Quiet:
+    """How long a job may neither change its state nor say anything (`openai.max_quiet_hours`)."""
+
+    def __init__(self, hours: float | None) -> None:
+        self._hours, self._since = hours, time.monotonic()
+
+    def hold(self, handle: JobHandle, run: Run, *, heard: bool) -> None:
+        """Raise `JobStuck` when the limit is reached; the job itself is left as it is."""
+        if heard:
+            self._since = time.monotonic()
+        if self._hours is not None and time.monotonic() - self._since >= self._hours * 3600:
+            raise JobStuck(
+                f"{handle.id} has neither changed its state nor said anything for {self._hours:g} hours "
+                "(openai.max_quiet_hours); it goes on at the service.",
+                hint=f"Wait on with: ftbridge resume {run.id}; or end it with: ftbridge cancel {run.id}",
+            )
 
 
 class _Life:
@@ -195,6 +324,8 @@ class _Life:
     def __init__(self, run: Run, watcher: Watcher) -> None:
         self.run, self.watcher = run, watcher
         self.budget = Budget(run)
+        self.job_state: str | None = None
+        self.passed_on: set[Request] = set()
         self.trained_tokens: int | None = None
         self.backend: Provider = providers.load(run.state().provider)
         lowering = lowering_of(run)
@@ -213,9 +344,13 @@ class _Life:
         if self.state.state == "succeeded":
             return read_evaluation(self.run)
         if self.state.tuned is None:
+            if self.state.handle is None and self.state.token is not None:
+                self.submitted_handle()
             if self.state.handle is None:
+                self.heed_before_job()
                 self.preflight()
-                self.answer_with(None)
+                if self.answers_first():
+                    self.answer_with(None)
                 if self.state.token is None:
                     self.pass_gates()
             handle = self.submit()
@@ -237,8 +372,37 @@ class _Life:
         keep_plan(self.run, self.watcher.note)
         hold_plan(self.run)
 
+    def answers_first(self) -> bool:
+        """Whether the base model answers before a job is made: where that costs nothing, or decides whether to train."""
+        return self.backend.on_interrupt == "pause" or self.spec.evaluation.target is not None
+
+    def end_with(self, error: FtbridgeError) -> None:
+        """Journal an error: the run has failed, or, while a paid job goes on or may, only its driver has stopped."""
+        state = self.state
+        if state.state in TERMINAL:
+            return
+        if self.may_go_on():
+            self.run.append("stopped", error=document(error))
+            return
+        self.run.append("failed", error=document(error))
+        if state.handle is None and isinstance(error, (DataError, ProviderRefused, ModelUnavailable)):
+            _discard(self.run)
+
+    def may_go_on(self) -> bool:
+        """Whether a job may be at work at a service, and be paid, after its driver stops."""
+        state = self.state
+        if self.backend.on_interrupt != "detach" or state.tuned is not None:
+            return False
+        if state.handle is not None:
+            return self.job_state not in TERMINAL
+        return state.token is not None and self.backend.doubt(self.submission(state.token)) is not None
+
     def pass_gates(self) -> None:
-        """Stop, before anything is trained, when it is not needed, or costs more than it may."""
+        """Stop, before anything is trained, when it is not needed, costs more than it may, or might be paid twice."""
+        hold_once(self.run, self.backend.unpromised(self.submission("none")), self.watcher.note)
+        if not self.answers_first():
+            hold_plan(self.run)
+            return
         pass_target(self.run, self.spec, self.evaluation.before(), self.watcher.note)
         hold_plan(self.run)
 
@@ -253,22 +417,14 @@ class _Life:
             request=request,
             train=self.run.data / "train.jsonl",
             validation=validation if validation.exists() else None,
+            heed=self.heed_before_job,
         )
 
     def submit(self) -> JobHandle:
         """Write the intent and its token first; then submit, which for a known token never makes a second job."""
         if self.state.handle is not None:
-            handle = _handle(self.run, self.state.handle)
-            status = self.backend.poll(handle)
-            if status.state in ("paused", "failed", "cancelled"):
-                self.watcher.note(f"the job is {status.state}; resuming it")
-                resumed = self.backend.resume(handle)
-                if resumed != handle:
-                    self.watcher.note(f"submitted again as {resumed.id}")
-                    self.run.append("submitted", handle=resumed.model_dump(mode="json"))
-                handle = resumed
-            return handle
-        token = self.state.token or f"{self.run.id}-{secrets.token_hex(8)}"
+            return self.taken_up(_handle(self.run, self.state.handle))
+        token = self.state.token or _new_token(self.run)
         if self.state.token is None:
             self.run.append("submit_intended", token=token)
         self.watcher.stage(self.run, "training")
@@ -276,33 +432,48 @@ class _Life:
         self.run.append("submitted", handle=handle.model_dump(mode="json"))
         return handle
 
+    def taken_up(self, handle: JobHandle) -> JobHandle:
+        """The job to follow: one that is paused goes on; one that ended is made again only where that was asked for."""
+        status = self.backend.poll(handle)
+        if status.state in ("failed", "cancelled") and self.state.retried == handle.id:
+            self.watcher.note(f"the job is {status.state}; training again")
+            again = self.backend.retry(handle)
+        elif status.state == "paused" or (status.state in TERMINAL and self.backend.on_interrupt == "pause"):
+            self.watcher.note(f"the job is {status.state}; resuming it")
+            again = self.backend.resume(handle)
+        else:
+            return handle
+        if again != handle:
+            self.watcher.note(f"submitted again as {again.id}")
+            self.run.append("submitted", handle=again.model_dump(mode="json"))
+        return again
+
     def submitted_handle(self) -> JobHandle | None:
         """The job, if there is one: also one whose submission was cut short before its handle was journalled."""
         state = self.state
         if state.handle is not None:
             return _handle(self.run, state.handle)
-        find = getattr(self.backend, "find", None)
-        if state.token is None or find is None:
+        if state.token is None:
             return None
-        found: JobHandle | None = find(self.submission(state.token))
+        found = self.backend.find(self.submission(state.token))
         if found is not None:
             self.run.append("submitted", handle=found.model_dump(mode="json"))
         return found
 
     def follow(self, handle: JobHandle) -> None:
         """Copy the job's events into the journal until it ends. Raises unless it succeeded."""
-        told, expected = "", None
-        asked = False
+        shown, expected = "", None
+        quiet = _Quiet(self.spec.openai.max_quiet_hours if self.backend.on_interrupt == "detach" else None)
         while True:
-            if self.state.cancel_requested and not asked:
-                self.backend.cancel(handle)
-                asked = True
+            self.pass_on(handle)
             status = self.backend.poll(handle)
-            self.copy_events(handle)
-            if status.state != told:
-                told = status.state
+            self.job_state = status.state
+            heard = self.copy_events(handle)
+            if status.state != shown:
+                shown = status.state
                 if status.state not in TERMINAL:
                     self.run.append("status", state=status.state)
+                heard = True
             if status.estimated_finish is not None and expected is None:
                 expected = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.estimated_finish))
                 self.watcher.note(f"the service expects to be done at {expected}")
@@ -310,9 +481,26 @@ class _Life:
                 self.trained_tokens = status.trained_tokens
                 return
             self.stop_on(status)
-            if not asked:
+            if not self.passed_on:
                 self.hold_budget(handle)
+            quiet.hold(handle, self.run, heard=heard)
             time.sleep(POLL_SECONDS)
+
+    def pass_on(self, handle: JobHandle) -> None:
+        """Pass a cancel or pause on to the job, once; a refusal is journalled and the job is followed on."""
+        state = self.state
+        wanted: dict[Request, bool] = {"cancel": state.cancel_requested, "pause": state.pause_requested}
+        for request, is_asked in wanted.items():
+            if not is_asked:
+                self.passed_on.discard(request)
+            elif request not in self.passed_on:
+                self.passed_on.add(request)
+                try:
+                    _ask_service(self.run, self.backend, handle, request)
+                except FtbridgeError as error:
+                    self.watcher.note(f"the job could not be asked to {request}, and goes on: {error.message}")
+                    if self.state.refused is None:  # the service is away: asked again
+                        self.passed_on.discard(request)
 
     def hold_budget(self, handle: JobHandle | None = None, *, now: bool = False) -> None:
         """Raise `GateNotMet` when the budget is used up; a job at work is paused first, or cancelled where none can pause.
@@ -347,33 +535,49 @@ class _Life:
             )
             error = from_document(told)
             if not isinstance(error, DataError):  # the run keeps its data: mended data are a new run
-                error.hint = " ".join(part for part in (error.hint, f"Then: ftbridge resume {self.run.id}") if part)
+                error.hint = " ".join(part for part in (error.hint, f"Then: {self.go_on()}") if part)
             raise error
         if status.state == "cancelled":
             self.run.append("cancelled")
-            raise Interrupted(
-                f"{self.run.id} was cancelled.", hint=f"To go on after all: ftbridge resume {self.run.id}"
-            )
+            if self.state.handle is None:
+                _discard(self.run)
+            raise Interrupted(f"{self.run.id} was cancelled.", hint=f"To go on after all: {self.go_on()}")
         if status.state == "paused":
             self.run.append("paused")
             raise Interrupted(f"{self.run.id} is paused.", hint=f"Go on with: ftbridge resume {self.run.id}")
 
-    def copy_events(self, handle: JobHandle) -> None:
+    def go_on(self) -> str:
+        """The command that goes on after a job ended: at a service it pays again, and says what."""
+        if self.backend.on_interrupt == "pause" or self.state.handle is None:
+            return f"ftbridge resume {self.run.id}"
+        usd = retry_usd(self.run)
+        price = f"about ${usd:.2f}" if usd is not None else "the price is not known here"
+        return f"ftbridge retry {self.run.id} (pays for the training again: {price})"
+
+    def copy_events(self, handle: JobHandle) -> bool:
+        """Journal what the job said since it was last heard; returns whether it said anything."""
+        heard = False
         for event in self.backend.events(handle, self.state.cursor):
             told = event.model_dump(mode="json", exclude_none=True)
             self.run.append("job_event", sync=event.type != "metrics", **told)
             self.watcher.job_event(event)
+            heard = True
+        return heard
 
     def settle(self, handle: JobHandle, request: str, seconds: float = 120) -> None:
         """Wait until a pause or cancel took effect, copying what the job still says."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             status = self.backend.poll(handle)
+            self.job_state = status.state
             self.copy_events(handle)
             if status.state in TERMINAL | {"paused"}:
                 return
             time.sleep(0.1)
-        raise UsageError(f"{self.run.id}: the job did not {request} within {seconds:.0f} s; try again.")
+        raise UsageError(
+            f"{self.run.id}: the job did not {request} within {seconds:.0f} s; at the service it is {status.state}.",
+            hint=f"It goes on until it does: ftbridge watch {self.run.id}",
+        )
 
     def interrupted(self) -> str:
         """Ctrl-C: a local job saves a checkpoint and stops; a paid one goes on without us. Returns what became of it."""
@@ -400,6 +604,18 @@ class _Life:
         self.evaluation.answer(
             lambda: self.backend.sampler(self.lowering, model, self.run.path), tuned=model is not None
         )
+
+    def heed_before_job(self) -> None:
+        """Before anything that costs: stop when somebody asked to. With a creation in doubt nothing more is made."""
+        state = self.state
+        if not (state.cancel_requested or state.pause_requested):
+            return
+        if state.token is not None and (doubt := self.backend.doubt(self.submission(state.token))) is not None:
+            raise InDoubt(
+                f"{self.run.id} was asked to stop, and {doubt}: it may be running.",
+                hint=f"Ask again in some minutes: ftbridge {'cancel' if state.cancel_requested else 'pause'} {self.run.id}",
+            )
+        self.stop_on(JobStatus(state="cancelled" if state.cancel_requested else "paused"))
 
     def heed_requests(self) -> None:
         """Between two answers: stop when somebody asked to, or when the budget is used up."""

@@ -13,11 +13,13 @@ FtbridgeError                   1   the work failed
 ├── GateNotMet                  4   a budget or a margin
 ├── ProviderRefused             5   a provider that refuses for good
 │   └── PromptsRefused          5   … every prompt that it was asked
+├── InDoubt                     1   it is not known whether a paid job was made
 ├── ModelUnavailable            1   a model that cannot be found, reached or used
 ├── ServiceUnavailable          1   a service that does not answer now; resuming is safe
 ├── TrainingFailed              1   the job ended in `failed`
 │   ├── OutOfMemory             1   … because memory ran out
 │   └── WorkerDied              1   … because its process vanished
+├── JobStuck                    1   a job that shows no sign of life for too long
 ├── DiskFull                    1   no room to write
 ├── RunBusy                     1   another process is driving this run
 ├── JournalCorrupt              1   a journal damaged other than at its tail
@@ -111,6 +113,10 @@ class PromptsRefused(ProviderRefused):
         self.reasons = dict(reasons or {})
 
 
+class InDoubt(FtbridgeError):
+    """It is not known whether a request that got no answer made something that costs money; nothing else is done meanwhile."""
+
+
 class ModelUnavailable(FtbridgeError):
     """A model that cannot be found, reached, or used for this work."""
 
@@ -129,6 +135,10 @@ class OutOfMemory(TrainingFailed):
 
 class WorkerDied(TrainingFailed):
     """The training process vanished without a last word."""
+
+
+class JobStuck(FtbridgeError):
+    """A job that shows no sign of life for longer than the spec waits; it may go on at the service."""
 
 
 class DiskFull(FtbridgeError):

@@ -63,15 +63,19 @@ def _continued(run: Run, error: FtbridgeError, watcher: bridge.Watcher) -> Run |
 
 
 def _allowed(run: Run, error: FtbridgeError) -> bool:
-    """Whether the error is the provider's own, and nothing of it can still be running or be paid."""
+    """Whether the error is the provider's own and final, and it is certain that nothing of it is running or will be paid."""
     if not isinstance(error, _SERVICES_OWN) or isinstance(error, DataError):
         return False
     state = run.state()
-    if state.handle is not None:
-        backend = providers.load(state.provider)
+    backend = providers.load(state.provider)
+    if state.token is not None and backend.doubt(bridge.submission_of(run)) is not None:
+        return False
+    if state.handle is None:
+        return True
+    try:
         return backend.poll(JobHandle(**{**state.handle, "folder": run.path})).state in TERMINAL - {"succeeded"}
-    # A refusal is an answer: the job was not made. Any other error after the intent leaves that in doubt.
-    return state.token is None or isinstance(error, ProviderRefused)
+    except FtbridgeError:
+        return False  # it cannot be seen, so it may go on
 
 
 def _again(run: Run, spec: JobSpec) -> draft.Draft:

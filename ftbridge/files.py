@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -115,11 +116,73 @@ def _umask() -> int:
 
 @contextlib.contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
-    """A temporary folder on the same disk as `parent`, removed at the end; what is to stay is renamed out of it."""
+    """A temporary folder on the same disk as `parent`, removed at the end; what is to stay is renamed out of it.
+
+    What a killed process left is removed first: a folder that is in use is locked by its process.
+    """
     with disk_full_is_an_error(parent):
         parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".scratch-", dir=parent))
+        sweep(parent)
+        with _locked_folder(parent):
+            folder = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=parent))
+            alive = os.open(folder, os.O_RDONLY)
+            fcntl.flock(alive, fcntl.LOCK_EX)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(alive)
+
+
+def sweep(*parents: Path) -> None:
+    """Remove scratch folders in these folders whose process is gone."""
+    for parent in parents:
+        left = list(parent.glob(f"{_SCRATCH}*"))
+        if not left:
+            continue
+        with contextlib.suppress(OSError), _locked_folder(parent):
+            for folder in left:
+                if _is_left(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_run(folder: Path) -> None:
+    """Remove what a killed driver left in its run folder: half-written files, copies for an upload. For the driver alone."""
+    places = [folder, folder / "openai", folder / "predictions", folder / "data"]
+    patterns = (".*.tmp", "requests-*.jsonl", "train.jsonl", "validation.jsonl")
+    for place in places:
+        for pattern in patterns if place.name == "openai" else patterns[:1]:
+            for path in place.glob(pattern):
+                if not path.name.startswith(_OTHERS_WRITE):
+                    path.unlink(missing_ok=True)
+
+
+_SCRATCH = ".scratch-"
+_OTHERS_WRITE = (".report",)
+"""Temporary files of commands that do not hold the driver's lock."""
+
+
+@contextlib.contextmanager
+def _locked_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder's own lock: scratch folders in it are made and swept one at a time, so that none is swept unlocked."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether nobody holds the folder's lock; the kernel lets go of it when its process dies."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

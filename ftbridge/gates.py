@@ -45,6 +45,25 @@ def hold_plan(run: Run) -> None:
     )
 
 
+EXACTLY_ONCE = "exactly_once"
+"""The gate that `--yes` waives: a job may be made at a service that does not let a lost one be found."""
+
+
+def hold_once(run: Run, why: str | None, note: Callable[[str], None]) -> None:
+    """Raise `GateNotMet`, before anything is uploaded, where "exactly once" cannot be promised and nobody accepted that."""
+    if why is None:
+        return
+    if EXACTLY_ONCE in run.state().waived:
+        note(f"exactly once is not promised here: {why}")
+        return
+    run.append("paused")
+    raise GateNotMet(
+        f"exactly once cannot be promised: {why}. If the answer to the creation gets lost, nobody can tell whether a job was "
+        "made. Nothing was uploaded.",
+        hint=f"To create it all the same: ftbridge resume {run.id} --yes",
+    )
+
+
 def pass_target(run: Run, spec: JobSpec, before: Evaluation | None, note: Callable[[str], None]) -> None:
     """Tell what the base model and its baselines achieve; raise `GateNotMet` when one meets `evaluation.target`.
 

@@ -131,6 +131,11 @@ class OpenAISpec(SpecModel):
     batch: bool = Field(
         default=False, description="Answer test items through the Batch API: half the price, up to 24 hours."
     )
+    max_quiet_hours: float | None = Field(
+        default=None,
+        gt=0,
+        description="Stop waiting for a job that neither changes its state nor says anything for so long; it is left as it is.",
+    )
 
     @field_validator("base_url")
     @classmethod

@@ -24,6 +24,8 @@ COMMANDS = {
     "cancel": "End a run for good.",
     "pause": "Save a checkpoint and stop.",
     "resume": "Go on with a run that stopped.",
+    "retry": "Pay again for a job that failed or was cancelled.",
+    "jobs": "List the jobs of a service's account; adopt, cancel, probe.",
     "eval": "Let candidates answer a spec's test items, and compare them.",
     "compare": "A paired verdict on two runs.",
     "report": "One self-contained HTML page about runs.",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.data.examples import Message
 from ftbridge.lowering import Lowering
@@ -30,13 +30,17 @@ class Frozen(BaseModel):
 
 
 class Submission(Frozen):
-    """One job to start. `token` names it for ever; `folder` is the run's folder, which the provider may write in."""
+    """One job to start. `token` names it for ever; `folder` is the run's folder, which the provider may write in.
+
+    `heed`, if given, is called before anything that costs money and may raise to stop: a cancel or pause asked meanwhile.
+    """
 
     token: str
     folder: Path
     request: dict[str, Any]
     train: Path
     validation: Path | None
+    heed: Callable[[], None] | None = Field(default=None, exclude=True)
 
 
 class JobHandle(Frozen):
@@ -183,6 +187,30 @@ class Provider(Protocol):
         """Start the job named by `submission.token`, or find it if it was started before."""
         ...
 
+    def find(self, submission: Submission) -> JobHandle | None:
+        """The job that `submit` made for this token, if it made one. Creates nothing. Raises `InDoubt`."""
+        ...
+
+    def doubt(self, submission: Submission) -> str | None:
+        """Why a job of this run may be there, or run on, without being known; None when that cannot be. No network."""
+        ...
+
+    def forget(self, submission: Submission) -> None:
+        """Take the user's word that attempts whose outcome is not known count no more."""
+        ...
+
+    def adopt(self, submission: Submission, job: str) -> JobHandle:
+        """Take a job that is there as this submission's. Raises `UsageError` where that cannot be."""
+        ...
+
+    def discard(self, submission: Submission) -> None:
+        """Remove what was prepared for a job that was never made, and will not be."""
+        ...
+
+    def unpromised(self, submission: Submission) -> str | None:
+        """Why this provider cannot promise to make the job exactly once, as preflight found; None where it can."""
+        ...
+
     def poll(self, handle: JobHandle) -> JobStatus:
         """The job's state now."""
         ...
@@ -200,7 +228,11 @@ class Provider(Protocol):
         ...
 
     def resume(self, handle: JobHandle) -> JobHandle:
-        """Let a paused, failed or dead job go on from what it saved."""
+        """Let a paused, failed or dead job go on from what it saved. Never pays for another job."""
+        ...
+
+    def retry(self, handle: JobHandle) -> JobHandle:
+        """Do the work of a job that failed or was cancelled again, as another job where it must be: this may cost again."""
         ...
 
     def result(self, handle: JobHandle) -> TunedModel:

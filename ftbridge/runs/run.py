@@ -37,7 +37,9 @@ class RunState:
     word. `metrics` holds the latest value of each figure, `best_valid_loss` the lowest (nats per trained token),
     `continues` tells of the run that this one fell back from ({run, provider, reason}), `continued_by` names the one that
     took over, `cursor` the last job event seen, `evaluated` the candidates whose answers are complete, `budget` what the spec's
-    was changed to, `waived` the gates that somebody said to pass.
+    was changed to, `waived` the gates that somebody said to pass, `refused` a cancel or pause that could not be done
+    ({request, reason}), `retried` the job that is to be paid for again. `error` without a state of `failed` is why the driver
+    stopped while a paid job went on, or may have.
     """
 
     id: str = ""
@@ -63,6 +65,8 @@ class RunState:
     waived: frozenset[str] = frozenset()
     cancel_requested: bool = False
     pause_requested: bool = False
+    refused: dict[str, Any] | None = None
+    retried: str | None = None
 
     @property
     def step(self) -> int | None:
@@ -111,16 +115,23 @@ def _changes(state: RunState, event: Event) -> dict[str, Any]:
         case "submit_intended":
             return {"token": data["token"], "stage": "training", "state": "queued"}
         case "submitted":
-            return {"handle": data["handle"], "stage": "training", "state": "queued"}
+            return {"handle": data["handle"], "stage": "training", "state": "queued", "error": None}
         case "status":
             # A job that ended has not ended the run: the judge, or the driver's own event, has the last word.
             return {"state": "running" if data["state"] in TERMINAL else data["state"], "stage": "training"}
         case "job_event":
             return _of_job(state, data)
         case "cancel_requested" | "pause_requested":
-            return {event.type: True}
+            return {event.type: True, "refused": None}
+        case "request_refused":
+            refusal = {"request": data["request"], "reason": data["reason"]}
+            return {f"{data['request']}_requested": False, "refused": refusal}
+        case "stopped":
+            return {"error": data["error"]}
+        case "retry_requested":
+            return {"retried": data["job"]}
         case "resume_requested":
-            asked_no_more = {"cancel_requested": False, "pause_requested": False}
+            asked_no_more = {"cancel_requested": False, "pause_requested": False, "refused": None}
             return {"state": "queued", "error": None, "finished": None, **asked_no_more}
         case "result":
             return {"tuned": data["model"], "state": "running"}
@@ -309,6 +320,8 @@ class Run:
             except Timeout:
                 raise self._busy() from None
         try:
+            files.sweep(self.path.parent.parent, self.path.parent)
+            files.sweep_run(self.path)
             files.write_json(self._driver_note, {"pid": os.getpid(), "since": round(time.time(), 3)})
             yield
         finally:

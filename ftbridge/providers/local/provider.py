@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ftbridge.errors import MissingDependency, WorkerDied
+from ftbridge.errors import UsageError, MissingDependency, WorkerDied
 from ftbridge.lowering import Lowering
 from ftbridge.providers.base import (
     TERMINAL,
@@ -87,6 +87,33 @@ class LocalProvider:
         self._start(job)
         return handle
 
+    def find(self, submission: Submission) -> JobHandle | None:
+        """The job with this token, if it was submitted in this run's folder."""
+        job = Job(submission.folder)
+        if not job.submitted or job.submission().token != submission.token:
+            return None
+        return JobHandle(provider=self.name, id=submission.token, folder=submission.folder)
+
+    def doubt(self, submission: Submission) -> str | None:
+        """Never: whether a worker was started stands in the run's folder."""
+        del submission
+        return None
+
+    def forget(self, submission: Submission) -> None:
+        """Nothing is in doubt here."""
+
+    def adopt(self, submission: Submission, job: str) -> JobHandle:
+        """Never: a job on this machine belongs to the run in whose folder it works."""
+        raise UsageError(f"{submission.folder.name} trains on this machine; {job} cannot be its job.")
+
+    def discard(self, submission: Submission) -> None:
+        """Nothing is kept elsewhere."""
+
+    def unpromised(self, submission: Submission) -> str | None:
+        """Once is promised: a token starts one job in its folder."""
+        del submission
+        return None
+
     def poll(self, handle: JobHandle) -> JobStatus:
         """What the worker's journal says; a job whose worker is gone without a last word has failed."""
         job = Job(handle.folder)
@@ -124,6 +151,10 @@ class LocalProvider:
         if not job.alive() and self.poll(handle).state != "succeeded":
             self._start(job)
         return handle
+
+    def retry(self, handle: JobHandle) -> JobHandle:
+        """The same as `resume`: nothing is paid here."""
+        return self.resume(handle)
 
     def result(self, handle: JobHandle) -> TunedModel:
         """The adapter's folder (the model's, for full tuning)."""

@@ -1,33 +1,27 @@
-"""What went wrong with a request, in one of seven kinds, and the error a user reads for it. No key ever gets into either.
+"""What went wrong with a request, and the error that a user reads for it. No key ever gets into either.
 
-    lost       no answer, or one that says nothing of what was done: timeouts, resets, 408, 409, 5xx, HTML
-    later      too many requests: nothing was done, wait and ask again
-    tomorrow   the day's jobs are used up: nothing was done, and asking again within minutes does not help
-    not_ready  the file is still being processed: nothing was done
-    missing    404
-    unsafe     no connection that can be trusted or used: certificate, proxy, address
-    refused    any other answer: nothing was done, and asking again cannot help
-
-Sources: OpenAI's error guide; server texts collected in public issues (`training_not_available`, the daily job limit, files
-that are not ready).
+What an answer means stands in one table, `answers.RULES`; beside its kinds there is `unsafe`: no connection that can be trusted
+or used (certificate, proxy, address).
 """
 
 from __future__ import annotations
 
+import email.utils
+import math
 import re
+import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from ftbridge.errors import FtbridgeError, ModelUnavailable, ProviderRefused, UsageError
+from ftbridge.errors import DataError, FtbridgeError, ModelUnavailable, ProviderRefused, UsageError
 from ftbridge.errors import ServiceUnavailable as ServiceUnavailable
+from ftbridge.providers.openai.answers import CLOSED as _CLOSED
+from ftbridge.providers.openai.answers import UNPAID as _UNPAID
+from ftbridge.providers.openai.answers import Answer, Kind, kind_of
 from ftbridge.redaction import whole_characters, without_secrets
 
-Kind = Literal["lost", "later", "tomorrow", "not_ready", "missing", "unsafe", "refused"]
-
-_CLOSED = frozenset({"training_not_available", "fine_tuning_not_available"})
-_UNPAID = frozenset({"insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "exceeded_quota"})
-_DAILY = re.compile(r"maximum of \d+ .*per day|requests? per day|daily (?:job )?limit", re.IGNORECASE)
-_NOT_READY = re.compile(r"not (?:yet )?ready|still (?:being )?process|pending processing", re.IGNORECASE)
+LONGEST_ASKED = 600.0
+"""Longest wait that a Retry-After gets, in seconds, wherever it is heeded."""
 _LONGEST = 500
 
 
@@ -41,7 +35,11 @@ class SentElsewhere(Exception):
 
 @dataclass(frozen=True)
 class Fault:
-    """One failed request. `retry_after` is in seconds, when the service told it; `message` holds no secret."""
+    """One failed request. `message` holds no secret.
+
+    `retry_after` is in seconds, at most `LONGEST_ASKED`, when the service told it. `sure` is whether the answer is the
+    service's own word in its dialect, so that a refusal means that nothing was done.
+    """
 
     kind: Kind
     message: str
@@ -49,6 +47,7 @@ class Fault:
     code: str | None = None
     param: str | None = None
     retry_after: float | None = None
+    sure: bool = False
 
 
 def clean(text: object) -> str:
@@ -62,9 +61,9 @@ def fault_of(error: Exception) -> Fault:
     status = getattr(error, "status_code", None)
     if not isinstance(status, int):
         return _without_answer(error)
-    code, param, message = _body(error)
-    told = Fault("refused", message, status, code, param, _retry_after(error))
-    return Fault(**{**vars(told), "kind": _kind(status, code, message)})
+    code, param, message, in_dialect = _body(error)
+    answer = Answer(status, code, param, message, in_dialect, _creates_job(error))
+    return Fault(kind_of(answer), message, status, code, param, _retry_after(error), in_dialect)
 
 
 def error_of(fault: Fault, doing: str, service: str) -> FtbridgeError:
@@ -72,13 +71,20 @@ def error_of(fault: Fault, doing: str, service: str) -> FtbridgeError:
     at = f"{doing}: {service}"
     if fault.kind == "lost":
         return ServiceUnavailable(f"{at} gave no usable answer ({fault.message}).", hint=_RESUME)
+    if fault.kind == "foreign":
+        status = f" ({fault.status})" if fault.status is not None else ""
+        hint = f"A firewall, a proxy or a login page may stand before the service. {_RESUME}"
+        return ServiceUnavailable(f"{at} did not answer itself{status}: {fault.message}.", hint=hint)
+    if fault.kind == "data":
+        hint = "Mend the data and start a new run; `ftbridge lint` tells lines."
+        return DataError(f"{at} finds the data bad ({fault.message}).", hint=hint)
     if fault.kind == "later":
         return ServiceUnavailable(f"{at} takes no more requests for now ({fault.message}).", hint=_RESUME)
     if fault.kind == "tomorrow":
         hint = "Wait until the day is over, then resume the run; nothing was started."
         return ServiceUnavailable(f"{at} takes no more jobs today ({fault.message}).", hint=hint)
     if fault.kind == "not_ready":
-        return ServiceUnavailable(f"{at} is still processing the file ({fault.message}).", hint=_RESUME)
+        return ServiceUnavailable(f"{at} does not see the processed file yet ({fault.message}).", hint=_RESUME)
     if fault.kind == "unsafe":
         return _unsafe(fault, at)
     if fault.code in _CLOSED:
@@ -114,41 +120,55 @@ def whole(answer: Any, *names: str) -> Any:
 _RESUME = "Nothing is lost or paid twice: resume the run when the service answers again."
 
 
-def _kind(status: int, code: str | None, message: str) -> Kind:
-    if status == 429:
-        if code in _UNPAID:
-            return "refused"
-        return "tomorrow" if code == "daily_limit_exceeded" or _DAILY.search(message) else "later"
-    if status in (408, 409) or status >= 500:
-        return "lost"
-    if status == 400 and _NOT_READY.search(message):
-        return "not_ready"
-    return "missing" if status == 404 else "refused"
+def _body(error: Exception) -> tuple[str | None, str | None, str, bool]:
+    """Code, parameter, message, and whether it is an error object of the dialect or one of its like.
 
-
-def _body(error: Exception) -> tuple[str | None, str | None, str]:
-    """Code, parameter and message, out of OpenAI's error object or whatever a compatible host sends."""
+    The dialect's is {"error": {"message": …}}; the SDK hands out the inner object. An object with a bare `message` and no
+    `code` is what firewalls and gateways write.
+    """
     body = getattr(error, "body", None)
     inner = body.get("error", body) if isinstance(body, dict) else body
     if not isinstance(inner, dict):
         text = clean(inner if isinstance(inner, str) else error)
-        return None, None, "an HTML page instead of an error" if "<" in text[:20] else text
-    code, param = inner.get("code"), inner.get("param")
+        return None, None, "an HTML page instead of an error" if "<" in text[:20] else text, False
+    code, param, message = inner.get("code"), inner.get("param"), inner.get("message")
+    in_dialect = bool(message or code) and ("type" in inner or "code" in inner or "param" in inner)
     return (
         str(code) if code is not None else None,
         str(param) if param is not None else None,
-        clean(inner.get("message") or error),
+        clean(message or error),
+        in_dialect,
     )
 
 
+def _creates_job(error: Exception) -> bool:
+    """Whether the request that failed was to create a job."""
+    request = getattr(error, "request", None)
+    path = str(getattr(getattr(request, "url", None), "path", ""))
+    return getattr(request, "method", "") == "POST" and path.rstrip("/").endswith("/fine_tuning/jobs")
+
+
 def _retry_after(error: Exception) -> float | None:
+    """Seconds to wait, from Retry-After in seconds or as a date; a number that makes no sense is none."""
     headers = getattr(getattr(error, "response", None), "headers", {})
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return max(0.0, float(headers[name]) * unit)
-        except (KeyError, ValueError):
+        told = headers.get(name)
+        if told is None:
             continue
+        try:
+            seconds = float(told) * unit
+        except ValueError:
+            seconds = _seconds_until(told)
+        if math.isfinite(seconds):
+            return min(max(0.0, seconds), LONGEST_ASKED)
     return None
+
+
+def _seconds_until(date: str) -> float:
+    try:
+        return email.utils.parsedate_to_datetime(date).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return math.nan
 
 
 def _without_answer(error: Exception) -> Fault:

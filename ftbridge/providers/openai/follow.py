@@ -14,25 +14,35 @@ ledger, so that what a service sends late, twice or out of order is told once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import datetime
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
+from ftbridge import files
 from ftbridge.errors import FtbridgeError
 from ftbridge.providers.base import TERMINAL, JobError, JobEvent, JobStatus, Metrics
+from ftbridge.providers.openai.answers import UNPAID, is_about_data
 from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.errors import Fault, ServiceUnavailable, clean, error_of, fault_of, whole
 from ftbridge.providers.openai.ledger import Ledger
+from ftbridge.providers.openai.listing import items_of
 from ftbridge.providers.openai.results import metrics_of, parse_result_file, rewards_of
-from ftbridge.providers.openai.retry import Pace, read
+from ftbridge.providers.openai.retry import Pace, aged, read
+from ftbridge.providers.openai.twins import TwinWatch
 from ftbridge.runs.journal import Event
 
 _STATES = {"validating_files": "validating", "pending": "queued", "notRunning": "queued", "canceled": "cancelled"}
 """Words of the dialect and their like among a run's states; any other stands for itself."""
-_DATA_CODES = frozenset(
-    {"invalid_training_file", "invalid_validation_file", "invalid_file_format", "invalid_n_examples"}
-)
-_UNPAID = frozenset({"exceeded_quota", "insufficient_quota", "billing_hard_limit_reached"})
 _PAGE = 100
+_GONE_AFTER = 300.0
+"""Seconds for which a job's 404 is waited out: reads may lag behind a creation, and one replica behind another."""
+_GONE_LOOKS = 5
+_LATEST_FINISH = 4e9
+"""A time beyond it, in Unix seconds, is in milliseconds or no time."""
 
 
 class Follower:
@@ -44,6 +54,9 @@ class Follower:
         self._failing = False
         self._fetch = True
         self._last: JobStatus | None = None
+        self._missing_since: float | None = None
+        self._misses = 0
+        self._twins = TwinWatch(at, ledger, job)
 
     def poll(self) -> JobStatus:
         """The job's state, asked of the service when it is time to. Raises only what asking again cannot mend."""
@@ -61,6 +74,7 @@ class Follower:
             self._ledger.append("status", job=self._job, state=status.state)
         self.pace.looked(changed=status.state != before.state)
         self._last, self._fetch = status, True
+        self._twins.look(ended=status.state in TERMINAL)
         return status
 
     def events(self, after: str | None) -> Sequence[JobEvent]:
@@ -84,16 +98,16 @@ class Follower:
         seen = {event.data.get("id") for event in self._ledger.of("event")}
         fresh: list[Any] = []
         known_in_a_row = 0
-        pages = whole(self._at.client.fine_tuning.jobs.list_events(self._job, limit=_PAGE), "data")
-        for told in pages:
-            known_in_a_row = known_in_a_row + 1 if getattr(told, "id", None) in seen else 0
-            if known_in_a_row == 0 and getattr(told, "id", None) is not None:
-                fresh.append(told)
+        jobs = self._at.client.fine_tuning.jobs
+        for event in items_of(lambda more: jobs.list_events(self._job, limit=_PAGE, **more)):
+            known_in_a_row = known_in_a_row + 1 if getattr(event, "id", None) in seen else 0
+            if known_in_a_row == 0:
+                fresh.append(event)
             if known_in_a_row >= _PAGE:
                 break
         fresh.reverse()
-        fresh.sort(key=lambda told: getattr(told, "created_at", 0) or 0)
-        return [_told(event) for event in fresh]
+        fresh.sort(key=_time)
+        return [event for event in _with_ids(_told(event) for event in fresh) if event["id"] not in seen]
 
     def _add_results(self) -> None:
         """Steps that only the result file tells, once."""
@@ -122,7 +136,10 @@ class Follower:
         return JobStatus(state=str(known.data["state"]) if known is not None else "queued")
 
     def _failed(self, fault: Fault) -> None:
-        if fault.kind not in ("lost", "later"):
+        if fault.kind == "missing" and not self._is_gone():
+            self.pace.failed(fault)
+            return
+        if fault.kind not in ("lost", "foreign", "later", "not_ready"):
             error = error_of(fault, f"following the job {self._job}", self._at.service)
             error.hint = f"{error.hint or ''} The job itself goes on at the service.".strip()
             raise error
@@ -131,7 +148,14 @@ class Follower:
             self._failing = True
             self._note("warn", f"{self._at.service} does not answer ({fault.message}); asking again until it does")
 
+    def _is_gone(self) -> bool:
+        """Whether a job that is not there has been missing for so long, and so often, that it will not come."""
+        self._misses += 1
+        self._missing_since = self._missing_since or time.time()
+        return self._misses >= _GONE_LOOKS and aged(self._missing_since, _GONE_AFTER)
+
     def _answered(self) -> None:
+        self._missing_since, self._misses = None, 0
         if self._failing:
             self._failing = False
             self._note("info", f"{self._at.service} answers again")
@@ -156,8 +180,40 @@ def status_of(job: Any) -> JobStatus:
         state=state,
         error=error if state == "failed" else None,
         trained_tokens=trained if isinstance(trained, int) else None,
-        estimated_finish=finish if isinstance(finish, (int, float)) and finish > 0 else None,  # 0 is "not known"
+        estimated_finish=_moment(finish),
     )
+
+
+def _moment(value: Any) -> float | None:
+    """A time in Unix seconds, where a service tells one that can be: 0 is "not known", and some tell milliseconds."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        return None
+    seconds = value / 1000 if value > _LATEST_FINISH else float(value)
+    return seconds if seconds <= _LATEST_FINISH else None
+
+
+def _time(event: Any) -> float:
+    """When an event happened, in Unix seconds; 0 where its time is missing or written another way that is not known."""
+    value = getattr(event, "created_at", None)
+    if isinstance(value, str):
+        try:
+            value = datetime.datetime.fromisoformat(value.replace("Z", "+00:00")).timestamp()
+        except ValueError:
+            return 0.0
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        return 0.0
+    return float(value)
+
+
+def _with_ids(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Events, oldest first; one that has no id is named by what it says, and by how often that was said before."""
+    counts: Counter[str] = Counter()
+    for event in events:
+        if event["id"] is None:
+            digest = files.sha256_bytes(json.dumps(event, sort_keys=True, default=str).encode())[:24]
+            counts[digest] += 1
+            event = {**event, "id": f"unnamed-{digest}-{counts[digest]}"}
+        yield event
 
 
 def _error_of(told: Any) -> JobError | None:
@@ -172,10 +228,10 @@ def _error_of(told: Any) -> JobError | None:
     text = clean(message or "no message")
     told_code = f" [{code}{f', {param}' if param else ''}]" if code else ""
     sentence = f"the service ended the job{told_code}: {text}"
-    if code in _DATA_CODES or "moderation" in text.lower():
+    if is_about_data(code and str(code), param and str(param), text):
         hint = "Mend the data and start a new run; `ftbridge lint` tells lines."
         return JobError(kind="data_error", message=sentence, hint=hint)
-    if code in _UNPAID:
+    if code in UNPAID:
         return JobError(kind="provider_refused", message=sentence, hint="Look at the plan and billing of this account.")
     return JobError(kind="training_failed", message=sentence)
 
@@ -189,8 +245,8 @@ def _told(event: Any) -> dict[str, Any]:
     message = clean(getattr(event, "message", "") or "")
     level = getattr(event, "level", "info")
     return {
-        "id": str(event.id),
-        "created_at": float(getattr(event, "created_at", 0) or 0),
+        "id": str(event.id) if getattr(event, "id", None) is not None else None,
+        "created_at": _time(event),
         "level": level if level in ("warn", "error") else "info",
         "message": f"{message} ({rewards})" if rewards else message,
         "metrics": metrics.model_dump(exclude_none=True) if metrics is not None and not rewards else None,

@@ -3,7 +3,10 @@
 service     which address the run spoke to, so that a resumed run speaks to the same
 intended    something is about to be made: what, key, attempt        flushed before the request
 made        it is there: what, key, id, how (answered, found)
-declined    the service said no: nothing was made by this attempt
+lost        an attempt got no answer, or none of the service's own: it may have made the thing
+declined    the service said no: nothing was made by this attempt; sure is whether the answer was the service's own
+settled     an attempt without an answer made nothing: the list does not show it, long after
+twin        another job of the same request: id, its state, what was done about it
 event       something the job said; its seq is the event's id towards the caller
 status      the job's state changed
 """
@@ -46,9 +49,23 @@ class Ledger:
 
     def open_intent(self, what: str, key: str) -> Event | None:
         """The first attempt that was neither answered nor declined: it may have made something."""
-        attempts = [event for event in self.of("intended") if (event.data["what"], event.data["key"]) == (what, key)]
+        return next(iter(self.open_intents(what, key)), None)
+
+    def open_intents(self, what: str, key: str | None = None) -> list[Event]:
+        """Every attempt that was neither answered nor declined, oldest first; of any key if None.
+
+        What was found at last ends all attempts of its key: one of them made it, and the others are looked for as twins.
+        """
         ended = {event.data.get("intent") for event in self.of("made", "declined", "settled")}
-        return next((event for event in attempts if event.seq not in ended), None)
+        made = {(event.data["what"], event.data["key"]): event.seq for event in self.of("made")}
+        return [
+            event
+            for event in self.of("intended")
+            if event.data["what"] == what
+            and key in (None, event.data["key"])
+            and event.seq not in ended
+            and event.seq > made.get((what, event.data["key"]), 0)
+        ]
 
     def add_events(self, job: str, told: Iterable[dict[str, Any]]) -> int:
         """Append what the job said and is not here yet, by the service's id; returns how many were new.

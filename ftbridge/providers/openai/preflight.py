@@ -14,6 +14,8 @@ from ftbridge.providers.base import Submission
 from ftbridge.providers.openai import calendar
 from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.errors import fault_of, whole
+from ftbridge.providers.openai.ledger import Ledger
+from ftbridge.providers.openai.probe import check_lists
 from ftbridge.providers.openai.request import OpenAIRequest
 from ftbridge.providers.openai.retry import read
 
@@ -41,6 +43,10 @@ def check(
     shutdown_date = check_model(at, progress)
     if shutdown_date is not None:
         check_shutdown(at.request, shutdown_date, today, progress)
+    if (why := check_lists(at, Ledger(submission.folder))) is not None:
+        progress(
+            f"{at.service} does not let jobs be listed ({why}): a job whose creation gets no answer cannot be found"
+        )
 
 
 def check_sizes(at: Connection, submission: Submission) -> None:
@@ -116,7 +122,7 @@ def check_model(at: Connection, progress: Callable[[str], None]) -> datetime.dat
             return whole(at.client.models.retrieve(model), "id")
         except Exception as error:
             fault = fault_of(error)
-            if fault.status in (403, 404, 405):
+            if fault.status in (403, 404, 405) and fault.kind != "foreign":
                 return fault
             raise
 

@@ -14,15 +14,21 @@ from ftbridge.lowering import Lowering
 from ftbridge.providers.base import TERMINAL, JobEvent, JobHandle, JobStatus, Sampler, Submission, TunedModel
 from ftbridge.providers.openai import preflight
 from ftbridge.providers.openai.client import Connection, connect
-from ftbridge.providers.openai.create import ensure_job, find_job
+from ftbridge.providers.openai.create import adopt_job, ensure_job, find_job
 from ftbridge.providers.openai.errors import whole
 from ftbridge.providers.openai.follow import Follower, checkpoints_of
 from ftbridge.providers.openai.ledger import Ledger
+from ftbridge.providers.openai.listing import items_of
 from ftbridge.providers.openai.lower import lower
+from ftbridge.providers.openai.probe import unpromised
 from ftbridge.providers.openai.request import OpenAIRequest
-from ftbridge.providers.openai.retry import read
-from ftbridge.providers.openai.upload import ensure_file
+from ftbridge.providers.openai.retry import read, sleep
+from ftbridge.providers.openai.twins import open_twins
+from ftbridge.providers.openai.upload import ensure_file, remove_uploaded
 from ftbridge.resolve import ResolvedSpec
+
+_NAME_LOOKS, _NAME_SECONDS = 60, 10.0
+"""Looks for the model's name after a job succeeded, and seconds between them: ten minutes."""
 
 
 class OpenAIProvider:
@@ -56,13 +62,60 @@ class OpenAIProvider:
         return self._handle(self._submitted(at, ledger, submission), submission.folder)
 
     def find(self, submission: Submission) -> JobHandle | None:
-        """The job that `submit` made for this token, if it made one. Creates nothing."""
+        """The job that `submit` made for this token, if it made one; lists that lag are looked at again. Creates nothing.
+
+        Raises `InDoubt` when the service does not let it be found out, `ServiceUnavailable` when it is away.
+        """
+        ledger = Ledger(submission.folder)
+        if ledger.last("service") is None:
+            return None
+        job = ledger.made("job", submission.token)
+        if job is None and ledger.open_intent("job", submission.token) is not None:
+            at = self._connect(OpenAIRequest.model_validate(submission.request), submission.folder)
+            job = find_job(at, ledger, submission.token)
+        return None if job is None else self._handle(job, submission.folder)
+
+    def doubt(self, submission: Submission) -> str | None:
+        """Why a job of this run may be there, or run on, without being known; None when that is certain not to be."""
+        ledger = Ledger(submission.folder)
+        if ledger.open_intents("job"):
+            return "an attempt to create the job got no answer"
+        declined = ledger.last("declined", what="job")
+        if declined is not None and not declined.data.get("sure", True):
+            return "what refused the job may not have been the service itself"
+        if twins := open_twins(ledger):
+            return f"{twins[0]}, a second job from one request, may still be running"
+        return None
+
+    def forget(self, submission: Submission) -> None:
+        """Take the user's word that attempts without an answer made nothing, or that another job is wanted all the same."""
+        ledger = Ledger(submission.folder)
+        for attempt in ledger.open_intents("job"):
+            ledger.append("settled", what="job", key=attempt.data["key"], intent=attempt.seq, why="the user said so")
+
+    def adopt(self, submission: Submission, job: str) -> JobHandle:
+        """Take a job of the account as this submission's. Raises `UsageError` for one that another run has."""
+        request = OpenAIRequest.model_validate(submission.request)
+        at, ledger = self._connect(request, submission.folder), Ledger(submission.folder)
+        files.write_json(ledger.folder / "submission.json", _portable(submission))
+        return self._handle(adopt_job(at, ledger, submission.token, job), submission.folder)
+
+    def discard(self, submission: Submission) -> None:
+        """Remove what was uploaded for a job that was never made, and will not be. Nothing is done while that is in doubt."""
+        ledger = Ledger(submission.folder)
+        jobs = [event for event in ledger.of("made") if event.data["what"] == "job"]
+        if jobs or ledger.open_intents("job") or not any(e.data["what"] == "file" for e in ledger.of("made")):
+            return
+        at = self._connect(OpenAIRequest.model_validate(submission.request), submission.folder)
+        remove_uploaded(at, ledger)
+
+    def unpromised(self, submission: Submission) -> str | None:
+        """Why "exactly once" cannot be promised at this service, as preflight and earlier runs found; None where it can."""
         ledger = Ledger(submission.folder)
         if ledger.last("service") is None:
             return None
         at = self._connect(OpenAIRequest.model_validate(submission.request), submission.folder)
-        job = find_job(at, ledger, submission.token)
-        return None if job is None else self._handle(job, submission.folder)
+        return unpromised(at, ledger)
 
     def poll(self, handle: JobHandle) -> JobStatus:
         """The job's state, asked of the service when it is time to look again; a service that is down changes nothing."""
@@ -84,29 +137,36 @@ class OpenAIProvider:
         self._ask(handle, "pause")
 
     def resume(self, handle: JobHandle) -> JobHandle:
-        """Let a paused job go on. One that failed or was cancelled cannot: the same work is submitted again, once."""
-        at, ledger = self._of(handle)
+        """Let a paused job go on. One that failed or was cancelled stays as it is: only `retry` pays for another."""
+        at, _ = self._of(handle)
         job = read(
             lambda: whole(at.client.fine_tuning.jobs.retrieve(handle.id), "status"), "looking at the job", at.service
         )
-        if job.status in ("failed", "cancelled", "canceled"):
-            submission = _submission(handle.folder)
-            again = submission.model_copy(update={"token": f"{submission.token}-after-{handle.id}"})
-            return self._handle(self._submitted(at, ledger, again), handle.folder)
         if job.status in ("paused", "pausing"):
             self._ask(handle, "resume")
         return handle
+
+    def retry(self, handle: JobHandle) -> JobHandle:
+        """Pay again for a job that failed or was cancelled: the same work as a new job, made once for each that ended."""
+        at, ledger = self._of(handle)
+        submission = _submission(handle.folder)
+        again = submission.model_copy(update={"token": f"{submission.token}-after-{handle.id}"})
+        return self._handle(self._submitted(at, ledger, again), handle.folder)
 
     def result(self, handle: JobHandle) -> TunedModel:
         """The model's name and those of its checkpoints. Raises `ModelUnavailable` when the service made none."""
         at, _ = self._of(handle)
         jobs = at.client.fine_tuning.jobs
-        job = read(lambda: whole(jobs.retrieve(handle.id), "status"), "reading the result", at.service)
+        for _ in range(_NAME_LOOKS):
+            job = read(lambda: whole(jobs.retrieve(handle.id), "status"), "reading the result", at.service)
+            if getattr(job, "fine_tuned_model", None) or not at.target.serves_tuned:
+                break
+            sleep(_NAME_SECONDS)  # some services name the model a while after the job's end
         names: list[str] = []
         if at.target.checkpoints:
             try:
                 names = read(
-                    lambda: checkpoints_of(whole(jobs.checkpoints.list(handle.id, limit=100), "data")),
+                    lambda: checkpoints_of(items_of(lambda more: jobs.checkpoints.list(handle.id, limit=100, **more))),
                     "listing the checkpoints",
                     at.service,
                 )
@@ -134,11 +194,16 @@ class OpenAIProvider:
     def _submitted(self, at: Connection, ledger: Ledger, submission: Submission) -> str:
         if (job := ledger.made("job", submission.token)) is not None:
             return job
+        heed = submission.heed or (lambda: None)
         train = ensure_file(at, ledger, submission.train, "train")
+        heed()
         validation = None
         if submission.validation is not None:
             validation = ensure_file(at, ledger, submission.validation, "validation")
-        return ensure_job(at, ledger, submission.token, train, validation)
+        files_of = {"training_file": train, "validation_file": validation}
+        if ledger.last("submitting", token=submission.token, **files_of) is None:
+            ledger.append("submitting", token=submission.token, **files_of)
+        return ensure_job(at, ledger, submission.token, train, validation, heed)
 
     def _ask(self, handle: JobHandle, request: Literal["cancel", "pause", "resume"]) -> None:
         """Cancel, pause or resume; done twice they do no harm. A job that has ended meanwhile is left as it is."""
@@ -176,7 +241,7 @@ class OpenAIProvider:
 
 def _portable(submission: Submission) -> dict[str, object]:
     """A submission whose paths stay true when the run's folder is moved."""
-    told = submission.model_dump(mode="json", exclude={"folder"})
+    told = submission.model_dump(mode="json", exclude={"folder", "heed"})
     for split in ("train", "validation"):
         if told[split] is not None:
             told[split] = str(Path(told[split]).relative_to(submission.folder))

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import tenacity
 
-from ftbridge.providers.openai.errors import Fault, error_of, fault_of
+from ftbridge.providers.openai.errors import LONGEST_ASKED, Fault, error_of, fault_of
 
 T = TypeVar("T")
 
@@ -22,15 +22,13 @@ ATTEMPTS = 8
 """Tries of one request: about two minutes in all."""
 CEILING = 60.0
 """Longest wait between tries, in seconds, unless the service asks for more."""
-LONGEST_ASKED = 600.0
-"""Longest wait that a Retry-After gets, in seconds."""
 SOONEST, LATEST = 2.0, 30.0
 """Seconds between looks at a job: right after a change, and when nothing has changed for long."""
 LOOKS = (0.0, 2.0, 5.0, 10.0, 20.0)
 """Seconds before each look for something that may have been made: lists can lag behind."""
 
 _VARIABLE = "FTBRIDGE_WAIT_SCALE"
-_AGAIN = frozenset({"lost", "later", "not_ready"})
+_AGAIN = frozenset({"lost", "foreign", "later", "not_ready"})
 _BACKOFF = tenacity.wait_random_exponential(multiplier=1, max=CEILING)
 
 
@@ -122,6 +120,11 @@ _NO_RETRYING = tenacity.Retrying()
 def _fault(state: tenacity.RetryCallState) -> Fault | None:
     error = state.outcome.exception() if state.outcome is not None else None
     return error.fault if isinstance(error, Failed) else None
+
+
+def aged(since: float, seconds: float) -> bool:
+    """Whether something that happened at `since` (Unix seconds) is `seconds` (scaled) old; a clock set back makes it young."""
+    return time.time() - since >= seconds * max(_scale(), 0.001)
 
 
 def _scale() -> float:

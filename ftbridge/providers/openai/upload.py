@@ -11,7 +11,8 @@ are streamed: memory does not grow with the file.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +23,7 @@ from ftbridge.errors import DataError, FtbridgeError, ModelUnavailable
 from ftbridge.providers.openai.client import UPLOAD_TIMEOUT, Connection
 from ftbridge.providers.openai.errors import clean, whole
 from ftbridge.providers.openai.ledger import Ledger
+from ftbridge.providers.openai.listing import items_of
 from ftbridge.providers.openai.once import once
 from ftbridge.providers.openai.retry import read, sleep
 from ftbridge.runs.journal import Event, Journal
@@ -29,6 +31,10 @@ from ftbridge.runs.journal import Event, Journal
 PART_BYTES = 64_000_000
 """A part of a large file: the most that `/uploads` takes."""
 _BOM = b"\xef\xbb\xbf"
+_BAD = frozenset({"error", "failed", "deleted", "cancelled", "canceled", "expired"})
+"""Statuses of a file that nothing will ever be made of."""
+_TOGETHER = 120.0
+"""Seconds between copies of one upload, by the service's clock."""
 _LOOK_SECONDS = 5.0
 _PROCESSING_LOOKS = 360
 _PAGE = 1000
@@ -37,21 +43,22 @@ _PAGE = 1000
 def ensure_file(at: Connection, ledger: Ledger, path: Path, split: str, *, purpose: str = "fine-tune") -> str:
     """The id of a processed file with the content of `path`, uploaded if the account has none.
 
-    Raises `DataError` when the service finds the file bad, `ServiceUnavailable` when it does not answer.
+    The account's registry learns that this run uses it, so that no other run removes it. Raises `DataError` when the service
+    finds the file bad, after removing it; `ServiceUnavailable` when it does not answer.
     """
     with ExitStack() as stack:
         source = stack.enter_context(_Source(path, ledger.folder, at.target.byte_order_mark and purpose == "fine-tune"))
         digest = files.sha256_file(source.path)
-        at.registry.parent.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(FileLock(at.registry.with_name(f".{at.account}-{digest[:16]}.lock")))
+        stack.enter_context(_file_lock(at, digest))
         made = ledger.made("file", digest) or _registered(at, digest)
         if made is not None and _usable(at, made):
             if ledger.made("file", digest) is None:
                 ledger.append("made", what="file", key=digest, id=made, how="reused")
+            _use(at, ledger, made)
             return made
         if made is not None and ledger.made("file", digest) is not None:
             ledger.append("removed", what="file", key=digest, id=made)
-        name = f"ftbridge-{split}-{digest[:16]}.jsonl"
+        name = _name(split, digest)
         size = source.path.stat().st_size
         made = once(
             ledger,
@@ -62,27 +69,121 @@ def ensure_file(at: Connection, ledger: Ledger, path: Path, split: str, *, purpo
             service=at.service,
         )
         Journal(at.registry).append("file", sha256=digest, id=made)
-    _wait(at, made, split)
+        _use(at, ledger, made)
+        _remove_copies(at, ledger, made, name, size, purpose)
+        try:
+            _wait(at, made, split)
+        except DataError:
+            _remove(at, ledger, digest, made)
+            raise
     return made
 
 
+def uploaded_name(ledger: Ledger, file: str) -> str | None:
+    """The name under which a file of this run went up."""
+    for event in ledger.of("made"):
+        if event.data["what"] == "file" and event.data["id"] == file:
+            return _name("train", str(event.data["key"]))
+    return None
+
+
 def remove_uploaded(at: Connection, ledger: Ledger) -> list[str]:
-    """Remove again what this run uploaded for nothing; returns the ids. What it only reused stays."""
+    """Remove again what this run uploaded for nothing; returns the ids. What it only reused, or another run uses, stays."""
     removed = []
     for event in ledger.of("made"):
         what, key, made = event.data["what"], event.data["key"], event.data["id"]
         if what != "file" or event.data["how"] == "reused" or ledger.made("file", key) != made:
             continue
-        try:
-            read(lambda made=made: at.client.files.delete(made), "removing the file", at.service, attempts=3)  # type: ignore[misc]
-        except ModelUnavailable:
-            pass  # gone already
-        except FtbridgeError as error:
-            ledger.append("note", level="warn", message=f"{made} could not be removed: {error.message}")
-            continue
-        ledger.append("removed", what="file", key=key, id=made)
-        removed.append(made)
+        with _file_lock(at, key):
+            if _used_by_others(at, ledger, made):
+                continue
+            if _remove(at, ledger, key, made):
+                removed.append(made)
     return removed
+
+
+def _remove(at: Connection, ledger: Ledger, key: str, made: str) -> bool:
+    """Delete one file at the service and journal it; False, with a note, when that is not possible."""
+    try:
+        read(lambda: at.client.files.delete(made), "removing the file", at.service, attempts=3)
+    except ModelUnavailable:
+        pass  # gone already
+    except FtbridgeError as error:
+        ledger.append("note", level="warn", message=f"{made} could not be removed: {error.message}")
+        return False
+    ledger.append("removed", what="file", key=key, id=made)
+    Journal(at.registry).append("released", id=made, run=_run(ledger))
+    return True
+
+
+@contextmanager
+def _file_lock(at: Connection, digest: str) -> Iterator[None]:
+    """One process of this account at a time uploads, takes up or removes a file of this content."""
+    at.registry.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(at.registry.with_name(f".{at.account}-{digest[:16]}.lock")):
+        yield
+
+
+def _name(split: str, digest: str) -> str:
+    return f"ftbridge-{split}-{digest[:16]}.jsonl"
+
+
+def _run(ledger: Ledger) -> str:
+    return ledger.folder.parent.name
+
+
+def _use(at: Connection, ledger: Ledger, made: str) -> None:
+    """Tell the account's other runs that this one uses a file, once."""
+    registry, run = Journal(at.registry), _run(ledger)
+    told = [event.type for event in registry.read() if (event.data.get("id"), event.data.get("run")) == (made, run)]
+    if told[-1:] != ["uses"]:
+        registry.append("uses", id=made, run=run)
+
+
+def _used_by_others(at: Connection, ledger: Ledger, made: str) -> bool:
+    users: set[str] = set()
+    for event in Journal(at.registry).read():
+        if event.data.get("id") == made and event.type in ("uses", "released"):
+            (users.add if event.type == "uses" else users.discard)(str(event.data["run"]))
+    return bool(users - {_run(ledger)})
+
+
+def _remove_copies(at: Connection, ledger: Ledger, made: str, name: str, size: int, purpose: str) -> None:
+    """Remove further copies that one upload left: a proxy that repeats requests, an attempt that took effect late.
+
+    Only copies as young as this one, which no run is known to use and no job to train on.
+    """
+    try:
+        copies = read(lambda: _copies(at, name, size, purpose), "looking for copies", at.service, attempts=2)
+        born = next((_age(file) for file in copies if file.id == made), None)
+        others = [
+            file for file in copies if file.id != made and born is not None and abs(_age(file) - born) < _TOGETHER
+        ]
+        if not others:
+            return
+        used = _trained_on(at)
+        for copy in others:
+            if copy.id not in used and not _used_by_others(at, ledger, copy.id):
+                read(lambda copy=copy: at.client.files.delete(copy.id), "removing a copy", at.service, attempts=2)  # type: ignore[misc]
+                ledger.append("note", level="info", message=f"{copy.id}, a second copy of one upload, was removed")
+    except FtbridgeError:
+        return  # a copy costs nothing
+
+
+def _trained_on(at: Connection) -> set[str]:
+    jobs = at.client.fine_tuning.jobs
+    page = read(lambda: whole(jobs.list(limit=100), "data").data, "looking at jobs", at.service, attempts=2)
+    return {str(getattr(job, name, None)) for job in page for name in ("training_file", "validation_file")}
+
+
+def _copies(at: Connection, name: str, size: int, purpose: str) -> list[Any]:
+    page = at.client.files.list(purpose=purpose, limit=_PAGE, order="desc")
+    return [file for file in whole(page, "data").data if _named(file, name, size)]
+
+
+def _age(file: Any) -> float:
+    value = getattr(file, "created_at", 0)
+    return float(value) if isinstance(value, (int, float)) else 0.0
 
 
 class _Source:
@@ -138,16 +239,17 @@ def _find(at: Connection, name: str, size: int, purpose: str) -> str | None:
     """The oldest file of this name and size that is no error."""
 
     def look() -> list[Any]:
-        page = whole(at.client.files.list(purpose=purpose, limit=_PAGE, order="desc"), "data")
+        listed = at.client.files
+        page = items_of(lambda more: listed.list(purpose=purpose, limit=_PAGE, order="desc", **more))
         return [file for file in page if _named(file, name, size)]
 
     found = read(look, "looking for the file", at.service)
-    return str(min(found, key=lambda file: getattr(file, "created_at", 0) or 0).id) if found else None
+    return str(min(found, key=_age).id) if found else None
 
 
 def _named(file: Any, name: str, size: int) -> bool:
     same = getattr(file, "filename", None) == name and getattr(file, "bytes", size) in (size, None)
-    return same and getattr(file, "status", None) not in ("error", "deleted")
+    return same and getattr(file, "status", None) not in _BAD
 
 
 def _registered(at: Connection, digest: str) -> str | None:
@@ -160,7 +262,7 @@ def _usable(at: Connection, made: str) -> bool:
         told = read(lambda: whole(at.client.files.retrieve(made), "id"), "looking at the file", at.service)
     except ModelUnavailable:
         return False
-    return getattr(told, "status", None) not in ("error", "deleted")
+    return getattr(told, "status", None) not in _BAD
 
 
 def _wait(at: Connection, made: str, split: str) -> None:
@@ -168,7 +270,7 @@ def _wait(at: Connection, made: str, split: str) -> None:
     for _ in range(_PROCESSING_LOOKS):
         told = read(lambda: whole(at.client.files.retrieve(made), "id"), "looking at the file", at.service)
         status = getattr(told, "status", None)
-        if status in ("error", "deleted"):
+        if status in _BAD:
             why = clean(getattr(told, "status_details", None) or "it gives no reason")
             raise DataError(
                 f"{at.service} found the {split} file {made} bad: {why}",

@@ -1,0 +1,73 @@
+"""`ftbridge jobs`: what an account has at its service."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+
+from ftbridge import bridge
+from ftbridge.cli.options import as_json, find_run, print_json
+
+
+@click.group(invoke_without_command=True, help="List the jobs of a service's account; adopt, cancel, probe.")
+@click.option("--target", default="openai", type=click.Choice(["openai", "azure", "nebius", "custom"]), help="Which service.")
+@click.option("--base-url", help="The service's address, where it is not the usual one.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="List at most so many.")
+@as_json
+@click.pass_context
+def command(context: click.Context, target: str, base_url: str | None, limit: int, as_json: bool) -> None:
+    """List the jobs of an account, with the runs that they belong to."""
+    from ftbridge.providers.openai import account
+
+    opened = account.Account.at(target, base_url)
+    context.obj = opened
+    if context.invoked_subcommand is not None:
+        return
+    jobs = opened.jobs(limit)
+    if as_json:
+        print_json([job.model_dump(mode="json") for job in jobs])
+        return
+    from ftbridge.report.jobs import jobs_table
+
+    if jobs:
+        Console(highlight=False).print(jobs_table(jobs))
+    else:
+        click.echo(f"{opened.service} lists no jobs for this key.", err=True)
+
+
+@command.command("adopt", help="Take JOB as the job of RUN, whose creation is in doubt.")
+@click.argument("job", metavar="JOB")
+@click.argument("run", metavar="RUN")
+def adopt(job: str, run: str) -> None:
+    """Take a job of the account as a run's own."""
+    found = find_run(run)
+    handle = bridge.adopt(found, job)
+    click.echo(f"{found.id} has the job {handle.id}. Follow it with: ftbridge resume {found.id}")
+
+
+@command.command("cancel", help="Cancel JOB at the service, whoever made it.")
+@click.argument("job", metavar="JOB")
+@click.pass_obj
+def cancel(account: object, job: str) -> None:
+    """Cancel a job at the service."""
+    from ftbridge.providers.openai.account import Account
+
+    assert isinstance(account, Account)
+    state = account.cancel(job)
+    click.echo(f"{job} is {state}." if state == "cancelled" else f"{job} was asked to be cancelled (now {state}).")
+
+
+@command.command("probe", help="Ask what the service can do; nothing is made or paid.")
+@as_json
+@click.pass_obj
+def probe(account: object, as_json: bool) -> None:
+    """What each part of the service's interface answers."""
+    from ftbridge.providers.openai.account import Account
+
+    assert isinstance(account, Account)
+    found = account.probe()
+    if as_json:
+        print_json(found)
+        return
+    for name, answer in found.items():
+        click.echo(f"{name:<32}{answer}")

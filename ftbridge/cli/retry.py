@@ -1,0 +1,36 @@
+"""`ftbridge retry`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ftbridge import bridge
+from ftbridge.cli.options import as_json, find_run, run_argument, talkative
+from ftbridge.cli.run import ASK_ABOVE_USD, finish
+from ftbridge.errors import UsageError
+from ftbridge.runs.run import Run
+
+
+@click.command(help="Pay again for a job that failed or was cancelled.")
+@run_argument
+@click.option("--yes", is_flag=True, help=f"Do not ask before spending more than ${ASK_ABOVE_USD:g}.")
+@as_json
+@talkative
+def command(run: str, yes: bool, as_json: bool) -> None:
+    """Train the same work again as a new job, and go on with it."""
+    retry(find_run(run), yes=yes, as_json=as_json)
+
+
+def retry(run: Run, *, yes: bool, as_json: bool) -> None:
+    """Name what training again costs, ask where it is much, and go on."""
+    usd = bridge.retry_usd(run)
+    if run.state().provider != "local":
+        price = f"about ${usd:.2f}" if usd is not None else "a price that is not known here"
+        click.echo(f"training again is paid again: {price}", err=True)
+        if not yes and (usd is None or usd > ASK_ABOVE_USD):
+            if not sys.stdin.isatty():
+                raise UsageError(f"retrying costs {price}, and nobody is there to ask.", hint="Say --yes.")
+            click.confirm("Go on?", abort=True, err=True)
+    finish(run, as_json, bridge.retry)

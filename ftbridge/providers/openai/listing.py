@@ -1,0 +1,38 @@
+"""Lists of a service, page by page, that end however a service pages.
+
+A cursor that does not move (a gateway that does not pass `after` on, `has_more` that is always true) ends the list: a page
+whose items are all there already is the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ftbridge.providers.openai.errors import whole
+
+MOST_PAGES = 1000
+
+
+def items_of(page_after: Callable[[dict[str, Any]], Any]) -> Iterator[Any]:
+    """Every item of a list, once. `page_after` makes one request with these parameters: {} or {"after": ID}.
+
+    Items without an id come from the first page only: there is nothing to go on from. Raises `NotTheService`.
+    """
+    seen: set[str] = set()
+    parameters: dict[str, Any] = {}
+    for _ in range(MOST_PAGES):
+        page = whole(page_after(parameters), "data")
+        fresh = []
+        for item in page.data:
+            name = getattr(item, "id", None)
+            if name is None and not parameters:
+                fresh.append(item)
+            elif name is not None and name not in seen:
+                seen.add(name)
+                fresh.append(item)
+        yield from fresh
+        last = getattr(page.data[-1], "id", None) if page.data else None
+        if not fresh or last is None or getattr(page, "has_more", None) is False:
+            return
+        parameters = {"after": last}

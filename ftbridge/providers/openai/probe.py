@@ -1,0 +1,109 @@
+"""What a host can do, asked without making or paying anything; and whether a lost job could be found there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ftbridge.errors import FtbridgeError
+from ftbridge.providers.openai.client import Connection
+from ftbridge.providers.openai.errors import fault_of, whole
+from ftbridge.providers.openai.ledger import Ledger
+from ftbridge.providers.openai.lower import TOKEN_KEY
+from ftbridge.providers.openai.marks import token_of
+from ftbridge.providers.openai.retry import read
+from ftbridge.runs.journal import Journal
+
+_NO_SUCH = frozenset({401, 403, 404, 405, 410, 501})
+"""Answers that say that a list is not to be had; any other failure may pass."""
+
+
+def check_lists(at: Connection, ledger: Ledger) -> str | None:
+    """Ask for one job of the list; returns why lists are not to be had, which is journalled, or None.
+
+    Raises `ServiceUnavailable` when the service does not answer.
+    """
+
+    def ask() -> str | None:
+        try:
+            whole(at.client.fine_tuning.jobs.list(limit=1), "data")
+        except Exception as error:
+            fault = fault_of(error)
+            if fault.status in _NO_SUCH and fault.kind != "foreign":
+                return fault.message
+            raise
+        return None
+
+    why = read(ask, "looking at the list of jobs", at.service)
+    ledger.append("marks", lists=why is None, why=why)
+    return why
+
+
+def note_marks(at: Connection, ledger: Ledger, job: str) -> None:
+    """Remember, for every run of the account, which marks of a submission the service keeps with its job."""
+    registry = Journal(at.registry)
+    if at.is_usual_address or any(event.type == "marks" for event in registry.read()):
+        return
+    try:
+        shown = read(lambda: at.client.fine_tuning.jobs.retrieve(job), "looking at the job", at.service, attempts=2)
+    except FtbridgeError:
+        return
+    registry.append("marks", token=token_of(shown) is not None, file=getattr(shown, "training_file", None) is not None)
+
+
+def unpromised(at: Connection, ledger: Ledger) -> str | None:
+    """Why a creation that gets no answer could not be looked for here; None where it can."""
+    lists = ledger.last("marks")
+    if lists is not None and lists.data.get("lists") is False:
+        return f"{at.service} does not let this key list jobs ({lists.data.get('why')})"
+    marks = [event for event in Journal(at.registry).read() if event.type == "marks"]
+    if marks and not marks[-1].data.get("token") and not marks[-1].data.get("file"):
+        return f"{at.service} keeps neither the metadata nor the training file of its jobs"
+    return None
+
+
+def probe(at: Connection) -> dict[str, str]:
+    """What each part of the interface answers: yes, no and why, or not known. Nothing is made, nothing is paid."""
+    client = at.client
+    jobs: list[Any] = []
+
+    def listed() -> Any:
+        page = whole(client.fine_tuning.jobs.list(limit=20), "data")
+        jobs.extend(page.data)
+        return page
+
+    found = {
+        "models": _try(lambda: whole(client.models.list(), "data")),
+        "files": _try(lambda: whole(client.files.list(limit=1), "data")),
+        "jobs are listed": _try(listed),
+        "batches": _try(lambda: whole(client.batches.list(limit=1), "data")),
+    }
+    if jobs:
+        first = str(jobs[0].id)
+        found["events"] = _try(lambda: whole(client.fine_tuning.jobs.list_events(first, limit=1), "data"))
+        found["checkpoints"] = _try(lambda: whole(client.fine_tuning.jobs.checkpoints.list(first, limit=1), "data"))
+        found["jobs tell their file"] = "yes" if any(getattr(job, "training_file", None) for job in jobs) else "no"
+        kept = any(token_of(job) for job in jobs)
+        found["jobs tell their metadata"] = "yes" if kept else "not known: no job of ftbridge is among the last 20"
+        nothing = _count(lambda: client.fine_tuning.jobs.list(limit=1, metadata={TOKEN_KEY: "no such run"}))
+        found["lists are filtered by metadata"] = {0: "yes", None: "not known"}.get(
+            nothing, "no: the filter is ignored"
+        )
+    return found
+
+
+def _try(call: Callable[[], Any]) -> str:
+    try:
+        call()
+    except Exception as error:
+        fault = fault_of(error)
+        why = f"{fault.status}: {fault.message}" if fault.status else fault.message
+        return f"no ({why})" if fault.status in _NO_SUCH else f"not known ({why})"
+    return "yes"
+
+
+def _count(call: Callable[[], Any]) -> int | None:
+    try:
+        return len(whole(call(), "data").data)
+    except Exception:
+        return None
