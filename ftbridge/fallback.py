@@ -68,8 +68,10 @@ def _allowed(run: Run, error: FtbridgeError) -> bool:
         return False
     state = run.state()
     backend = providers.load(state.provider)
-    if state.token is not None and backend.doubt(bridge.submission_of(run)) is not None:
-        return False
+    if state.token is not None:
+        submission = bridge.submission_of(run)
+        if backend.doubt(submission) is not None or not backend.is_final(submission):
+            return False
     if state.handle is None:
         return True
     try:

@@ -10,7 +10,9 @@ from ftbridge.cli.options import as_json, find_run, print_json
 
 
 @click.group(invoke_without_command=True, help="List the jobs of a service's account; adopt, cancel, probe.")
-@click.option("--target", default="openai", type=click.Choice(["openai", "azure", "nebius", "custom"]), help="Which service.")
+@click.option(
+    "--target", default="openai", type=click.Choice(["openai", "azure", "nebius", "custom"]), help="Which service."
+)
 @click.option("--base-url", help="The service's address, where it is not the usual one.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="List at most so many.")
 @as_json

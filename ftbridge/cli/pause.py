@@ -6,6 +6,7 @@ import click
 
 from ftbridge import bridge
 from ftbridge.cli.options import find_run, run_argument
+from ftbridge.errors import ProviderRefused
 
 
 @click.command(help="Save a checkpoint and stop.")
@@ -15,6 +16,13 @@ def command(run: str) -> None:
     found = find_run(run)
     bridge.pause(found)
     state = bridge.settled(found)
-    click.echo(
-        f"{found.id} is {state}." if state == "paused" else f"{found.id} will be paused at its next step (now {state})."
-    )
+    refused = found.state().refused
+    if state == "paused":
+        click.echo(f"{found.id} is {state}.")
+    elif refused is not None:
+        raise ProviderRefused(
+            f"{found.id} could not be paused, and its job goes on: {refused['reason']}",
+            hint=f"Follow it with: ftbridge watch {found.id}",
+        )
+    else:
+        click.echo(f"{found.id} will be paused at its next step (now {state}).")

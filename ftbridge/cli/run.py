@@ -34,7 +34,11 @@ ASK_ABOVE_USD = 20.0
 @click.option("--no-lint", is_flag=True, help="Start even if the data has lint errors.")
 @click.option("--record", is_flag=True, help="Keep the HTTP exchange with a service, keys removed, in the run folder.")
 @click.option("--anyway", is_flag=True, help="Train although a baseline meets evaluation.target.")
-@click.option("--yes", is_flag=True, help=f"Do not ask before spending more than ${ASK_ABOVE_USD:g}.")
+@click.option(
+    "--yes",
+    is_flag=True,
+    help=f"Do not ask before spending more than ${ASK_ABOVE_USD:g}, nor where exactly once cannot be promised.",
+)
 @as_json
 @talkative
 def command(
@@ -63,6 +67,8 @@ def command(
     run = draft.start(drafted, provider, allow=allow, lint=not no_lint)
     if anyway:
         bridge.waive_target(run)
+    if yes:
+        bridge.accept_doubt(run)
     for note in load_manifest(run.data).notes if verbosity() >= 0 else ():
         click.echo(f"note: {note}", err=True)
     if detach:

@@ -195,6 +195,10 @@ class Provider(Protocol):
         """Why a job of this run may be there, or run on, without being known; None when that cannot be. No network."""
         ...
 
+    def is_final(self, submission: Submission) -> bool:
+        """Whether what refused the job, if anything did, was the provider itself, so that going elsewhere is right."""
+        ...
+
     def forget(self, submission: Submission) -> None:
         """Take the user's word that attempts whose outcome is not known count no more."""
         ...

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ftbridge.errors import UsageError, MissingDependency, WorkerDied
+from ftbridge.errors import MissingDependency, UsageError, WorkerDied
 from ftbridge.lowering import Lowering
 from ftbridge.providers.base import (
     TERMINAL,
@@ -98,6 +98,11 @@ class LocalProvider:
         """Never: whether a worker was started stands in the run's folder."""
         del submission
         return None
+
+    def is_final(self, submission: Submission) -> bool:
+        """Always: nothing stands between this machine and its word."""
+        del submission
+        return True
 
     def forget(self, submission: Submission) -> None:
         """Nothing is in doubt here."""

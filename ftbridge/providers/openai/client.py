@@ -91,12 +91,17 @@ def connect(request: OpenAIRequest, folder: Path) -> Connection:
     known = ledger.last("service")
     if known is not None:
         return Connection(request, str(known.data["base_url"]), _exchange(folder))
+    address = address_of(request)
+    ledger.append("service", target=request.target, base_url=address)
+    return Connection(request, address, _exchange(folder))
+
+
+def address_of(request: OpenAIRequest) -> str:
+    """The service's address: the one asked for, the environment's (target openai), else the usual one. Raises `UsageError`."""
     address = request.base_url
     if address is None and request.target == "openai":
         address = os.environ.get("OPENAI_BASE_URL") or None
-    address = checked(address or request.service.base_url or "")
-    ledger.append("service", target=request.target, base_url=address)
-    return Connection(request, address, _exchange(folder))
+    return checked(address or request.service.base_url or "")
 
 
 def _exchange(folder: Path) -> Path | None:

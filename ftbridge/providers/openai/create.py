@@ -47,7 +47,9 @@ def ensure_job(
             body["validation_file"] = validation_file
         jobs = at.client.fine_tuning.jobs
         job = jobs.create(training_file=training_file, extra_body=at.request.extra or None, **body)
-        return str(whole(job, "id").id)
+        made = str(whole(job, "id").id)
+        note_marks(at, job)
+        return made
 
     with _alone(at, training_file):
         try:
@@ -71,7 +73,6 @@ def ensure_job(
                 )
             raise
         _claim(at, made, token)
-    note_marks(at, ledger, made)
     end_twins(at, ledger, token, made)
     return made
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import email.utils
 import math
-import re
 import time
 from dataclasses import dataclass
 from typing import Any

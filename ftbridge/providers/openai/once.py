@@ -16,6 +16,7 @@ carries: a job by its token, a file by the hash in its name.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from ftbridge.errors import FtbridgeError, InDoubt
@@ -28,6 +29,8 @@ FOREIGN_ATTEMPTS = 3
 """Tries of a creation that a firewall's or a proxy's page answers."""
 CERTAIN_AFTER = 900.0
 """Seconds after the last attempt when a list that was read whole and does not show the thing is believed."""
+_LEAST_AGE = 1.0
+"""The same in seconds that no scale of waits shortens."""
 _NOTHING_DONE = frozenset({"later", "not_ready"})
 
 
@@ -76,7 +79,7 @@ def once(
             if (found := _look(find, first, what)) is not None:
                 return _made(ledger, what, key, found, intent, "found")
         else:
-            ledger.append("declined", what=what, key=key, intent=intent.seq, why=fault.message, sure=fault.sure)
+            ledger.append("declined", what=what, key=key, intent=intent.seq, why=fault.message, sure=_is_sure(fault))
         if not _again(fault) or attempt >= (FOREIGN_ATTEMPTS if fault.kind == "foreign" else ATTEMPTS):
             raise _end(ledger, what, key, fault, doing, service)
         sleep(backoff(attempt, fault))
@@ -91,7 +94,7 @@ def settled(ledger: Ledger, what: str, key: str, find: Callable[[Event | None], 
     attempts = ledger.open_intents(what, key)
     if not attempts:
         return None
-    old = aged(attempts[-1].time, CERTAIN_AFTER)
+    old = aged(attempts[-1].time, CERTAIN_AFTER) and time.time() - attempts[-1].time > _LEAST_AGE
     if (found := _look(find, attempts[0], what)) is not None:
         return _made(ledger, what, key, found, attempts[0], "found")
     if old:
@@ -144,6 +147,11 @@ DOUBT_HINT = (
     "A job may be running and be paid. Look with `ftbridge jobs`; take one over with `ftbridge jobs adopt JOB RUN`; or resume "
     "the run later, which looks again first. `ftbridge retry RUN` creates another job whatever became of the first."
 )
+
+
+def _is_sure(fault: Fault) -> bool:
+    """Whether a "no" is the service's own word, or nothing that could have done anything was reached."""
+    return fault.sure or fault.kind not in ("refused", "missing", "data")
 
 
 def _again(fault: Fault) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ftbridge.errors import FtbridgeError
 from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.errors import fault_of, whole
 from ftbridge.providers.openai.ledger import Ledger
@@ -39,16 +38,12 @@ def check_lists(at: Connection, ledger: Ledger) -> str | None:
     return why
 
 
-def note_marks(at: Connection, ledger: Ledger, job: str) -> None:
-    """Remember, for every run of the account, which marks of a submission the service keeps with its job."""
+def note_marks(at: Connection, job: Any) -> None:
+    """Remember, for every run of the account, which marks of a submission the service shows in the job that it made."""
     registry = Journal(at.registry)
     if at.is_usual_address or any(event.type == "marks" for event in registry.read()):
         return
-    try:
-        shown = read(lambda: at.client.fine_tuning.jobs.retrieve(job), "looking at the job", at.service, attempts=2)
-    except FtbridgeError:
-        return
-    registry.append("marks", token=token_of(shown) is not None, file=getattr(shown, "training_file", None) is not None)
+    registry.append("marks", token=token_of(job) is not None, file=getattr(job, "training_file", None) is not None)
 
 
 def unpromised(at: Connection, ledger: Ledger) -> str | None:

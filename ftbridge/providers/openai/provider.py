@@ -80,12 +80,14 @@ class OpenAIProvider:
         ledger = Ledger(submission.folder)
         if ledger.open_intents("job"):
             return "an attempt to create the job got no answer"
-        declined = ledger.last("declined", what="job")
-        if declined is not None and not declined.data.get("sure", True):
-            return "what refused the job may not have been the service itself"
         if twins := open_twins(ledger):
             return f"{twins[0]}, a second job from one request, may still be running"
         return None
+
+    def is_final(self, submission: Submission) -> bool:
+        """Whether what refused the job, if anything did, was the service in its own words."""
+        declined = Ledger(submission.folder).last("declined", what="job")
+        return declined is None or bool(declined.data.get("sure", True))
 
     def forget(self, submission: Submission) -> None:
         """Take the user's word that attempts without an answer made nothing, or that another job is wanted all the same."""

@@ -124,7 +124,7 @@ def _fault(state: tenacity.RetryCallState) -> Fault | None:
 
 def aged(since: float, seconds: float) -> bool:
     """Whether something that happened at `since` (Unix seconds) is `seconds` (scaled) old; a clock set back makes it young."""
-    return time.time() - since >= seconds * max(_scale(), 0.001)
+    return time.time() - since >= seconds * _scale()
 
 
 def _scale() -> float:

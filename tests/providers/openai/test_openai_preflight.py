@@ -35,7 +35,7 @@ def check(asked: Any, today: datetime.date = TODAY) -> list[str]:
 
 def test_a_job_that_can_work_passes_and_nothing_is_sent(service: Service, tmp_path: Path) -> None:
     OpenAIProvider().preflight(submission(tmp_path / "run"), lambda _: None)
-    assert dict(service.requests) == {"GET /models/ID": 1}
+    assert dict(service.requests) == {"GET /models/ID": 1, "GET /fine_tuning/jobs": 1}
 
 
 def test_without_a_key_it_says_which_variable_to_set(

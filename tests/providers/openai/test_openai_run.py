@@ -129,8 +129,14 @@ def test_a_job_is_cancelled_or_paused_from_another_shell_and_goes_on_when_it_is_
     assert [made["status"] for made in service.jobs.values()] == [status]
     service.statuses = ["succeeded"]
     resumed = ftbridge("resume", "latest", cwd=job.parent)
+    assert len(service.jobs) == 1  # resuming never pays again
+    if asked == "cancel":
+        assert resumed.returncode == 130
+        assert "ftbridge retry" in resumed.stderr
+        resumed = ftbridge("retry", "latest", "--yes", cwd=job.parent)
+        assert len(service.jobs) == 2
+        assert "paid again" in resumed.stderr
     assert resumed.returncode == 0, resumed.stderr
-    assert len(service.jobs) == (1 if asked == "pause" else 2)
 
 
 def test_a_run_killed_before_it_knows_its_job_can_still_cancel_it(
