@@ -92,6 +92,7 @@ def command(
     if explain:
         _explain(explain)
         return 0
+    paths, validation, test = (_matched(named) for named in (paths, validation, test))
     listed = [*paths, *validation, *test]
     if not listed:
         raise UsageError("name a file to lint, or - for standard input.", hint="ftbridge lint train.jsonl")
@@ -214,6 +215,22 @@ def _role(path: str) -> Role:
     if words & {"test", "testing", "holdout"}:
         return "test"
     return "validation" if words & {"validation", "valid", "val", "dev", "eval"} else "train"
+
+
+def _matched(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The files of all names, each once; a glob that the shell did not open is opened here. Raises `UsageError`."""
+    import glob
+
+    found: dict[str, None] = {}
+    for name in names:
+        if not glob.has_magic(name) or Path(name).exists():
+            found[name] = None
+            continue
+        files = sorted(path for path in glob.glob(name, recursive=True) if Path(path).is_file())  # noqa: PTH207
+        if not files:
+            raise UsageError(f"{name}: no file matches.", hint="Check the pattern; ** stands for folders at any depth.")
+        found.update(dict.fromkeys(files))
+    return tuple(found)
 
 
 @contextlib.contextmanager

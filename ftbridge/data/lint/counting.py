@@ -18,12 +18,17 @@ BATCH_EXAMPLES = 256
 
 
 class Counted(NamedTuple):
-    """One example's counts, in tokens; see `Columns` for their meaning. `problem` says why the model cannot read it."""
+    """One example's counts, in tokens; see `Columns` for their meaning. `problem` says why the model cannot read it.
+
+    `unwritten` is the first field of an answer to learn that the model's template leaves out, such as
+    `messages[1].reasoning_content`.
+    """
 
     tokens: int
     trained: int
     target: int
     problem: str | None = None
+    unwritten: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ def recount(dataset: Dataset, counter: ModelCounter) -> None:
             columns.tokens[row], columns.trained[row], columns.target[row] = counted[:3]
             if counted.problem:
                 dataset.unreadable.append((int(columns.line[row]), counted.problem))
+            if counted.unwritten:
+                dataset.unwritten.append((int(columns.line[row]), counted.unwritten))
 
 
 def _batches(starts: Iterable[int]) -> Iterator[list[int]]:

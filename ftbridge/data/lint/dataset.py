@@ -160,6 +160,8 @@ class Dataset:
     """Whether a local model's own tokenizer and template counted, instead of a managed model's vocabulary."""
     unreadable: list[tuple[int, str]] = field(default_factory=list)
     """Lines that this model's template cannot write, each with the reason."""
+    unwritten: list[tuple[int, str]] = field(default_factory=list)
+    """Lines of which this model's template leaves a field out that is to be learnt, each with the field."""
     read: Callable[[int], Any] = lambda start: None
     """The JSON value of the line that begins at this byte; None if it is not JSON."""
 

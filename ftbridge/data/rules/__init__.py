@@ -9,6 +9,7 @@ FTB080–089  preference data                      FTB4xx      safety: secrets a
 So `--select FTB0` is structure only. FTB021 is a message without content, as everywhere in ftbridge.
 """
 
+from ftbridge.data.rules import arguments as _arguments
 from ftbridge.data.rules import calls as _calls
 from ftbridge.data.rules import counts as _counts
 from ftbridge.data.rules import file as _file
@@ -41,6 +42,7 @@ _MODULES = (
     _quality,
     _splits,
     _tokens,
+    _arguments,
     _calls,
     _counts,
     _images,

@@ -113,7 +113,7 @@ def _named(function: dict[str, JSON], at: str) -> Iterator[Problem]:
 )
 def arguments_not_text(line: Line) -> Iterator[Problem]:
     """A call's arguments are no text."""
-    for at, function in _called(line):
+    for at, function in called(line):
         given, here = function.get("arguments"), f"{at}.arguments"
         if isinstance(given, str):
             continue
@@ -146,7 +146,7 @@ def _written(function: dict[str, JSON], given: dict[str, JSON]) -> Callable[[], 
 )
 def arguments_not_json(line: Line) -> Iterator[Problem]:
     """A call's arguments are text, but no JSON object."""
-    for at, function in _called(line):
+    for at, function in called(line):
         given, here = function.get("arguments"), f"{at}.arguments"
         if not isinstance(given, str):
             continue
@@ -302,7 +302,7 @@ def undefined_tool(line: Line) -> Iterator[Problem]:
     names = {function["name"] for function in offered if isinstance(function.get("name"), str)}
     if (tools or functions) and not names:
         return
-    for at, function in _called(line):
+    for at, function in called(line):
         name = function.get("name")
         if not isinstance(name, str) or not name or name in names:
             continue
@@ -368,7 +368,7 @@ def function_message(line: Line) -> Iterator[Problem]:
             yield Problem(f"{at}.function_call", said)
 
 
-def _called(line: Line) -> Iterator[tuple[str, dict[str, JSON]]]:
+def called(line: Line) -> Iterator[tuple[str, dict[str, JSON]]]:
     """Every function that is called, in either way, with its path."""
     for spot in line.messages:
         given = spot.message.get("function_call")

@@ -332,6 +332,41 @@ def refusal(text: str, context: Context) -> Iterator[Problem]:
         yield Problem("", said, span=found.span())
 
 
+_LEFT_BEHIND = re.compile(
+    r" ?(?:[Nn]ull|NULL|None|NONE|[Nn]a[Nn]|NAN|NaT|[Nn]/[Aa]|undefined|#N/A|#VALUE!|#REF!|#NAME\?|#DIV/0!|<NA>|\(null\)"
+    r"|\[object Object\])\s*"
+)
+
+
+@rule(
+    "FTB311",
+    "literal-null-answer",
+    kind="text",
+    severity="warning",
+    methods=("supervised", "dpo"),
+    answers_only=True,
+    reason="An export writes such a word where there was no value; the model learns to answer with it.",
+    source="what pandas, JavaScript, SQL and spreadsheets write for a missing value",
+    bad=json.dumps(
+        {"messages": [{"role": "user", "content": "Where is order 7?"}, {"role": "assistant", "content": "undefined"}]}
+    ),
+    good=json.dumps(
+        {
+            "messages": [
+                {"role": "user", "content": "Where is order 7?"},
+                {"role": "assistant", "content": "It was sent."},
+            ]
+        }
+    ),
+    screen=pattern(rb'" ?(?:[Nn](?:ull|one|ULL|ONE|a[NnT]|AN|(?:\\?/)[Aa])|undefined|#[NVRD]|<NA>|\(null|\[object)'),
+)
+def literal_null(text: str, context: Context) -> Iterator[Problem]:
+    """An answer is the word for a missing value: null, None, NaN, undefined, N/A, [object Object]."""
+    if _LEFT_BEHIND.fullmatch(text):
+        said = f"is {quoted(text)} and nothing else, which an export writes for a missing value."
+        yield Problem("", f"{said} Write the answer, or remove the example.", span=(0, len(text)))
+
+
 # Groups
 
 

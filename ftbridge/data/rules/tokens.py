@@ -145,6 +145,25 @@ def few_trained(dataset: Dataset, context: Context) -> Iterator[Problem]:
         )
 
 
+@rule(
+    "FTB205",
+    "reasoning-not-written",
+    kind="data",
+    severity="warning",
+    methods=("supervised", "dpo"),
+    needs=("tokens",),
+    reason="A chat template writes the keys that it knows; what it leaves out is neither read nor learnt.",
+    source="the model's own chat template, by which training on this machine writes examples",
+    bad="reasoning_content in every answer, for a model whose template has no reasoning",
+    good="the reasoning in content, or a model whose template writes it",
+)
+def reasoning_not_written(dataset: Dataset, context: Context) -> Iterator[Problem]:
+    """The local model's chat template leaves out the reasoning of an answer to learn."""
+    for line, at in dataset.unwritten:
+        said = f"is not written by the chat template of {dataset.counted_with}, so it is not learnt."
+        yield Problem(at, f"{said} Put it into content, or train a model whose template writes it.", line=line)
+
+
 def _limit(context: Context) -> int | None:
     """The most tokens of an example; None where nobody knows."""
     if context.longest is not None:

@@ -75,7 +75,9 @@ def count_one(renderer: Any, document: Any, method: Method) -> Counted:
 
     try:
         if method == "dpo":
-            return max(_conversation(renderer, side) for side in _sides(document))
+            sides = [_conversation(renderer, side, key) for side, key in _sides(document)]
+            longer = max(sides, key=lambda counted: counted[:3])
+            return longer._replace(unwritten=next((side.unwritten for side in sides if side.unwritten), None))
         if method == "reinforcement":
             messages = [Message.model_validate(message) for message in document["messages"]]
             return Counted(len(renderer.prompt(messages, document.get("tools") or ())), 0, 0)
@@ -86,20 +88,46 @@ def count_one(renderer: Any, document: Any, method: Method) -> Counted:
         return Counted(0, 0, 0)  # no example: the rules of lines and texts tell why
 
 
-def _conversation(renderer: Any, document: Any) -> Counted:
-    rendered = renderer.example(parse_example(document))
+def _conversation(renderer: Any, document: Any, output: str | None = None) -> Counted:
+    """One conversation's counts; `output` is the key of a preference under which its last message stands."""
+    example = parse_example(document)
+    rendered = renderer.example(example)
     trained = rendered.trained
     target = len(trained) - trained[::-1].index(True)
     while target and trained[target - 1]:
         target -= 1
-    return Counted(rendered.n_tokens, rendered.n_trained, target)
+    messages = list(example.messages)
+    found = _unwritten(renderer, rendered, messages if output is None else messages[-1:], output or "messages")
+    return Counted(rendered.n_tokens, rendered.n_trained, target, unwritten=found)
 
 
-def _sides(document: Any) -> list[Any]:
-    """A preference as two conversations."""
+def _unwritten(renderer: Any, rendered: Any, messages: Sequence[Message], at: str) -> str | None:
+    """The first reasoning of an answer to learn that is not in the text of the example."""
+    from ftbridge.providers.local.messages import REASONING
+
+    reasoning = [
+        (f"{at}[{index}].{key}", said)
+        for index, message in enumerate(messages)
+        if message.trained
+        for key, said in (message.model_extra or {}).items()
+        if key in REASONING and isinstance(said, str) and said.strip()
+    ]
+    if not reasoning:
+        return None
+    text = _bare(renderer.tokenizer.decode(rendered.input_ids, skip_special_tokens=False))
+    return next((place for place, said in reasoning if _bare(said) not in text), None)
+
+
+def _bare(text: str) -> str:
+    """A text without white space, which templates and tokenizers change."""
+    return "".join(text.split())
+
+
+def _sides(document: Any) -> list[tuple[Any, str]]:
+    """A preference as two conversations, each with the key of its answer."""
     given = document["input"]
     return [
-        {**given, "messages": [*given["messages"], *document[key]]}
+        ({**given, "messages": [*given["messages"], *document[key]]}, key)
         for key in ("preferred_output", "non_preferred_output")
     ]
 

@@ -158,3 +158,52 @@ def test_a_system_message_for_every_example_is_told(tmp_path):
 def test_ten_equal_examples_get_advice_and_no_warning(tmp_path):
     found = in_file(tmp_path, [chat()] * 10)
     assert {one.severity for one in found} <= {"info"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "null",
+        "None",
+        "NaN",
+        "nan",
+        "undefined",
+        "N/A",
+        "n/a",
+        "#N/A",
+        "[object Object]",
+        "NULL\n",
+        " null ",
+        "<NA>",
+        "(null)",
+        "#REF!",
+    ],
+)
+def test_an_answer_that_an_export_left_behind_is_told(answer, tmp_path):
+    documents = [chat("Where is it?", answer), chat("And that?", "It was sent.")]
+    [found] = in_file(tmp_path, documents, "FTB311")
+    assert (found.line, found.field, found.severity) == (1, "messages[1].content", "warning")
+
+
+@pytest.mark.parametrize(
+    "answer", ["none", "Null island", "None of them.", "N/A: ask Ann", "It is undefined.", "NA", "0", "nil"]
+)
+def test_an_answer_that_says_something_is_left_alone(answer, tmp_path):
+    assert in_file(tmp_path, [chat("null", answer, system="None")], "FTB311") == []
+
+
+def test_such_words_are_found_in_parts_earlier_turns_and_preferred_answers(tmp_path):
+    parts = {
+        "messages": [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": [{"type": "text", "text": "None"}]},
+        ]
+    }
+    turns = {"messages": [*chat("a", "undefined")["messages"], *chat("b", "c")["messages"]]}
+    assert [found.line for found in in_file(tmp_path, [parts, turns], "FTB311")] == [1, 2]
+    pair = {
+        "input": {"messages": [{"role": "user", "content": "a"}]},
+        "preferred_output": [{"role": "assistant", "content": "null"}],
+        "non_preferred_output": [{"role": "assistant", "content": "b"}],
+    }
+    assert [found.field for found in in_file(tmp_path, [pair], "FTB311")] == ["preferred_output[0].content"]

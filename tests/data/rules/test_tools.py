@@ -20,6 +20,7 @@ TOOLS = [tool()]
         (chat(user(), calling({"function": call()["function"]}), tools=TOOLS), "FTB060", {"openai": "error", "azure": "error", "nebius": "error", "local": "info"}),
         (chat(user(), calling(), result([text()]), assistant(), tools=TOOLS), "FTB068", {"openai": "warning", "azure": "warning", "nebius": "warning", "local": None}),
         (chat(user(), calling(call(name="other")), tools=TOOLS), "FTB067", {"openai": "warning", "azure": "warning", "nebius": "warning", "local": "info"}),
+        (chat(user(), calling(), assistant(), tools=TOOLS), "FTB066", {"openai": "warning", "azure": "error", "nebius": "warning", "local": "warning"}),
         (chat(user(), assistant(), tools=[tool("a b")]), "FTB052", {"openai": "error", "azure": "error", "nebius": "error", "local": "warning"}),
     ],
 )  # fmt: skip

@@ -77,6 +77,34 @@ def test_the_linter_tells_what_the_model_cuts_and_cannot_read(counter, tmp_path)
 
 
 @pytest.mark.slow
+def test_reasoning_that_the_template_leaves_out_is_told(counter, tmp_path):
+    def talk(*answers):
+        messages = [{"role": "user", "content": "hi"}]
+        for answer in answers:
+            messages += [{"role": "assistant", "content": "hello there", **answer}, {"role": "user", "content": "and?"}]
+        return {"messages": messages[:-1]}
+
+    lines = [
+        talk({"reasoning_content": "They greet me."}),
+        talk({"thinking": "They greet me."}, {}),
+        talk({}),
+        talk({"reasoning": ""}),
+        talk({"reasoning": "Not learnt.", "weight": 0}, {}),
+        talk({"reasoning_content": "hello there"}),
+    ]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(document) + "\n" for document in lines))
+    [file] = lint(path, Options(target="local", select=("FTB205",), counter=counter)).files
+
+    assert [(one.line, one.field, one.severity) for one in file.findings] == [
+        (1, "messages[1].reasoning_content", "warning"),
+        (2, "messages[1].thinking", "warning"),
+    ]
+    pair = {**PREFERENCE, "preferred_output": [{"role": "assistant", "content": "a", "reasoning_content": "Not b."}]}
+    assert counter.count([pair], "dpo")[0].unwritten == "preferred_output[0].reasoning_content"
+
+
+@pytest.mark.slow
 def test_a_model_that_is_not_there_is_told(tmp_path):
     with pytest.raises(ModelUnavailable, match="there is no model"), local_counter("nothing", log=tmp_path / "log"):
         pass
