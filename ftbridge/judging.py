@@ -90,6 +90,7 @@ def evaluate(
     """
     options = options or Options()
     asked = [parse_candidate(name) for name in names]
+    names = [one.name for one in asked]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"named twice: {', '.join(sorted(twice))}.")
     if not asked:
@@ -229,7 +230,8 @@ def _endpoint(asked: Asked) -> Model:
 
     endpoint_sampler(asked.target, asked.model).close()  # an address that is none is told now
     identity = {"provider": "endpoint", "address": asked.target, "model": asked.model}
-    return Model(asked.name, asked.target, asked.model, identity, lambda _: endpoint_sampler(asked.target, asked.model))
+    told = f"{asked.target}#{asked.model}"
+    return Model(told, asked.target, asked.model, identity, lambda _: endpoint_sampler(asked.target, asked.model))
 
 
 def _path_or_name(asked: Asked) -> str:

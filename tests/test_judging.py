@@ -237,6 +237,9 @@ def test_two_evaluations_of_one_model_do_not_write_over_each_other(service, spec
         ("checkpoint:a-b@40", Asked("checkpoint:a-b@40", "checkpoint", "a-b", step=40)),
         ("openai:ft:gpt:org::1", Asked("openai:ft:gpt:org::1", "openai", "ft:gpt:org::1")),
         ("local:owner/name", Asked("local:owner/name", "local", "owner/name")),
+        ("new=http://h/v1#m=2", Asked("new", "endpoint", "http://h/v1", model="m=2")),
+        ("v1.2-b=run:latest", Asked("v1.2-b", "run", "latest")),
+        ("openai:ft:a=b", Asked("openai:ft:a=b", "openai", "ft:a=b")),
         ("http://h:8000/v1/#m#x", Asked("http://h:8000/v1/#m#x", "endpoint", "http://h:8000/v1", model="m#x")),
     ],
 )
@@ -245,7 +248,7 @@ def test_names_mean_who_answers(name, asked):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "Base", "run:", "checkpoint:x", "checkpoint:x@", "checkpoint:@3", "http://h/v1", "https://#m", "https://u:p@h/v1#m", "ftp://h#m"],
+    "name", ["", "Base", "new=", "new=Base", "a b=base", "run:", "checkpoint:x", "checkpoint:x@", "checkpoint:@3", "http://h/v1", "https://#m", "https://u:p@h/v1#m", "ftp://h#m"],
 )  # fmt: skip
 def test_names_that_mean_nothing_are_refused(name):
     with pytest.raises(UsageError):

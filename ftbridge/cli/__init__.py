@@ -107,10 +107,11 @@ def _tell(error: FtbridgeError) -> None:
 
     if verbosity() >= 2:
         _unforeseen(type(error), error, error.__traceback__)
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    from ftbridge.report.terminal import SafeConsole
+
+    console = SafeConsole(stderr=True, highlight=False, soft_wrap=True)
     label, style = ("", "yellow") if error.exit_code == 130 else ("error: ", "bold red")
     console.print(Text(label, style=style) + Text(without_secrets(error.message)))
     if error.hint:

@@ -20,7 +20,7 @@ def command(run: str, base: bool, system: str | None, max_tokens: int) -> None:
     """Line by line at a terminal; what comes through a pipe is one message."""
     with talking(find_run(run), base=base, system=system, max_tokens=max_tokens) as talk:
         if not sys.stdin.isatty():
-            click.echo(talk.say(sys.stdin.read().strip()))
+            _show(talk.say(sys.stdin.read().strip()))
             return
         if verbosity() >= 0:
             click.echo("An empty line, or Ctrl-D, ends. The first answer waits for the model.", err=True)
@@ -36,4 +36,11 @@ def _converse(talk: Talk) -> None:
             return
         if not said:
             return
-        click.echo(talk.say(said))
+        _show(talk.say(said))
+
+
+def _show(text: str) -> None:
+    """Print a completion: as it is into a pipe, without control sequences on a terminal."""
+    from ftbridge.report.terminal import printable
+
+    click.echo(printable(text) if sys.stdout.isatty() else text)

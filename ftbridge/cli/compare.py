@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import click
-from rich.console import Console
 
 from ftbridge.cli.options import as_json, find_run, talkative, verbosity
 from ftbridge.comparison import compare
 from ftbridge.errors import GateNotMet
 from ftbridge.report.exports import SHAPES
+from ftbridge.report.terminal import SafeConsole
 
 
 @click.command(help="A paired verdict on two runs: the second against the first.")
@@ -43,7 +43,7 @@ def command(
     if as_json or shape == "json":
         click.echo(told.model_dump_json(indent=2))
     elif shape == "text":
-        Console(highlight=False).print(comparison.comparison_table(told, sentences=verbosity() > 0))
+        SafeConsole(highlight=False).print(comparison.comparison_table(told, sentences=verbosity() > 0))
     else:
         shapes = {"csv": comparison.as_csv, "junit": comparison.as_junit, "markdown": comparison.as_markdown}
         click.echo(shapes[shape](told), nl=False)

@@ -17,9 +17,10 @@ def command(as_json: bool) -> None:
     if as_json:
         print_json({"findings": [finding.model_dump() for finding in findings]})
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from ftbridge.report.terminal import SafeConsole
 
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for style in ("", "bold", ""):
@@ -34,4 +35,4 @@ def command(as_json: bool) -> None:
         if finding.mend:
             told.append(f"\n{finding.mend}", style="cyan")
         table.add_row(marks[finding.state], finding.name, told)
-    Console(highlight=False).print(table)
+    SafeConsole(highlight=False).print(table)

@@ -17,7 +17,7 @@ from ftbridge.report.exports import SHAPES, Shape
 
 _CANDIDATE = (
     "base, zero_shot, few_shot, retrieval, run:ID, checkpoint:ID@STEP, openai:MODEL, local:MODEL or "
-    "https://HOST/v1#MODEL. Once for each; the first is what the others are compared with."
+    "https://HOST/v1#MODEL; NAME=… gives one a name. Once for each; the first is what the others are compared with."
 )
 
 
@@ -64,8 +64,9 @@ def command(
         write_page(contents, report, f"ftbridge eval {shlex.quote(spec.name)} {asked}")
     shape = "json" if as_json else shape
     write(told, shape, out, text=lambda: evaluated(told, contents), title=drafted.spec.name)
+    first = next(iter(told.candidates))
     failed = [
-        f"{pair.removesuffix(f'-{candidates[0]}')} on {grader}"
+        f"{pair.removesuffix(f'-{first}')} on {grader}"
         for pair, by in told.verdicts.items()
         for grader, judged in by.items()
         if margin is not None and not judged.margin_met

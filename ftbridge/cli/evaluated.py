@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 
 from ftbridge.cli.options import verbosity
 from ftbridge.evaluation.answering import Prediction
@@ -15,6 +15,7 @@ from ftbridge.evaluation.evaluate import Evaluation
 from ftbridge.evaluation.grades import Grades
 from ftbridge.evaluation.items import Item
 from ftbridge.report.exports import Shape, write_output
+from ftbridge.report.terminal import SafeConsole
 from ftbridge.spec import JobSpec
 
 if TYPE_CHECKING:
@@ -47,13 +48,13 @@ def evaluated(told: Evaluation, contents: Contents) -> RenderableType:
 def write(told: Evaluation, shape: Shape, out: Path | None, *, text: Callable[[], RenderableType], title: str) -> None:
     """Print an evaluation, or write it to `out`. Raises `UsageError` for a path that cannot be written."""
     if shape == "text" and out is None:
-        Console(highlight=False).print(text())
+        SafeConsole(highlight=False).print(text())
         return
     from ftbridge.report import evaluation
 
     match shape:
         case "text":
-            console = Console(highlight=False, width=100, color_system=None)
+            console = SafeConsole(highlight=False, width=100, color_system=None)
             with console.capture() as captured:
                 console.print(text())
             said = captured.get()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import click
-from rich.console import Console
 
 from ftbridge import files, view
 from ftbridge.cli.options import as_json, print_json
+from ftbridge.report.terminal import SafeConsole
 from ftbridge.runs.store import runs
 
 
@@ -21,6 +21,6 @@ def command(as_json: bool) -> None:
     from ftbridge.report.console import runs_table
 
     if found:
-        Console(highlight=False).print(runs_table([run.state() for run in found]))
+        SafeConsole(highlight=False).print(runs_table([run.state() for run in found]))
     else:
         click.echo(f"No runs in {files.home()}. Start one with: ftbridge run SPEC --provider local", err=True)

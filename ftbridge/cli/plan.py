@@ -49,10 +49,9 @@ def command(
     if as_json:
         click.echo(told.model_dump_json(indent=2))
     else:
-        from rich.console import Console
-
         from ftbridge.report.plan import plan_view
+        from ftbridge.report.terminal import SafeConsole
 
-        Console(highlight=False).print(plan_view(told, fields=fields))
+        SafeConsole(highlight=False).print(plan_view(told, fields=fields))
     if not told.ok:
         raise GateNotMet(" ".join(gate.message for gate in told.gates), hint="Raise the limit, or ask for less.")

@@ -7,12 +7,12 @@ import time
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
 from ftbridge.cli.options import verbosity
 from ftbridge.providers.base import JobEvent, Metrics
+from ftbridge.report.terminal import SafeConsole
 from ftbridge.runs.run import Run
 
 LINE_EVERY = 15.0
@@ -30,7 +30,7 @@ class TerminalWatcher(AbstractContextManager["TerminalWatcher"]):
     """A bridge watcher that draws. Use as a context manager, so that the terminal is left whole."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = SafeConsole(stderr=True, highlight=False, soft_wrap=True)
         self.quiet = verbosity() < 0
         self.bars: Progress | None = None
         if self.console.is_terminal and not self.quiet:

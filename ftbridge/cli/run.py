@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from ftbridge import bridge, draft, fallback, view
 from ftbridge.cli.options import as_json, print_json, talkative, verbosity
 from ftbridge.cli.progress import TerminalWatcher
 from ftbridge.data.prepare import load_manifest
 from ftbridge.errors import UsageError
+from ftbridge.report.terminal import SafeConsole
 from ftbridge.runs.run import Run
 from ftbridge.spending import spent
 
@@ -112,7 +112,7 @@ def finish(run: Run, as_json: bool, go: bridge.Go) -> None:
     from ftbridge.planning.evidence import advise_after
     from ftbridge.report.console import evaluation_table
 
-    console = Console(highlight=False)
+    console = SafeConsole(highlight=False)
     evaluation = view.read_evaluation(run)
     if evaluation is not None:
         console.print(evaluation_table(evaluation, sentences=verbosity() > 0))
@@ -137,7 +137,7 @@ def _dry_run(drafted: draft.Draft, provider: str, allow: tuple[str, ...], lint: 
         return
     from ftbridge.report.console import lowering_table
 
-    console = Console(highlight=False)
+    console = SafeConsole(highlight=False)
     for name, split in manifest.splits.items():
         console.print(f"{name:<11}{split.examples:>6} examples {split.tokens:>9,} tokens  sha256 {split.sha256[:12]}")
     for note in manifest.notes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from ftbridge import view
 from ftbridge.cli.options import as_json, find_run, print_json, run_argument, verbosity
+from ftbridge.report.terminal import SafeConsole
 
 
 @click.command(help="Show one run, or its trained tokens.")
@@ -20,7 +20,7 @@ from ftbridge.cli.options import as_json, find_run, print_json, run_argument, ve
 def command(run: str, tokens: int | None, lowering: bool, as_json: bool) -> None:
     """Show one run: state, figures, evaluation."""
     found = find_run(run)
-    console = Console(highlight=False)
+    console = SafeConsole(highlight=False)
     if tokens is not None:
         previews = view.preview_tokens(found, tokens)
         if as_json:

@@ -4,10 +4,13 @@ base · zero_shot · few_shot · retrieval     the spec's base model, prompted
 run:ID · checkpoint:ID@STEP                 what a run made
 openai:MODEL · local:MODEL                  another model of the spec's service, or of this machine
 https://HOST/v1#MODEL                       any chat-completions endpoint
+NAME=…                                      any of these, under a name of your own
 """
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +21,8 @@ Kind = Literal["base", "zero_shot", "few_shot", "retrieval", "run", "checkpoint"
 PROMPTED: tuple[Kind, ...] = ("base", "zero_shot", "few_shot", "retrieval")
 _MODELS: tuple[Kind, ...] = ("run", "openai", "local")
 _FORMS = (
-    "base, zero_shot, few_shot, retrieval, run:ID, checkpoint:ID@STEP, openai:MODEL, local:MODEL, https://HOST/v1#MODEL"
+    "base, zero_shot, few_shot, retrieval, run:ID, checkpoint:ID@STEP, openai:MODEL, local:MODEL, "
+    "https://HOST/v1#MODEL, or NAME= and one of these"
 )
 
 
@@ -33,8 +37,16 @@ class Asked:
     model: str = ""
 
 
+_LABELLED = re.compile(r"([A-Za-z][\w.-]{0,39})=(.+)", re.DOTALL)
+
+
 def parse_candidate(name: str) -> Asked:
-    """What a name means. Raises `UsageError` with the forms there are."""
+    """What a name means; `new=https://HOST/v1#MODEL` gives a candidate a name of your own.
+
+    Raises `UsageError` with the forms there are.
+    """
+    if labelled := _LABELLED.fullmatch(name):
+        return dataclasses.replace(parse_candidate(labelled[2]), name=labelled[1])
     if name.startswith(("http://", "https://")):
         address, _, model = name.partition("#")
         if (problem := address_problem(address)) is not None:

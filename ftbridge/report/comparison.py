@@ -12,6 +12,7 @@ from ftbridge.comparison import Comparison
 from ftbridge.evaluation.verdict import Judged
 from ftbridge.evaluation.words import SHORT, sentence, summary
 from ftbridge.report.exports import Cell, Markdown, csv_text, junit_text, markdown_table, markdown_text
+from ftbridge.report.terminal import printable
 from ftbridge.report.verdicts import STYLES, VerdictTable
 
 _SHOWN = 5
@@ -62,7 +63,7 @@ def changed_items(items: Sequence[tuple[int, str, Sequence[tuple[str, str]]]], w
         grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         grid.add_row(Text(f"  line {line}", style="dim"), Text(_short(prompt), style="dim"))
         for name, answer in answers:
-            grid.add_row(Text(f"    {name}"), Text(_short(answer) or "(no answer)"))
+            grid.add_row(Text(f"    {printable(name)}"), Text(_short(answer) or "(no answer)"))
         parts.append(grid)
     if rest := len(items) - _SHOWN:
         parts += [Text(f"  and {rest} more", style="dim")] if rest > 0 else []
@@ -119,5 +120,5 @@ def _power(told: Comparison) -> str:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     return line if len(line) <= 200 else line[:199] + "…"

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 from ftbridge.errors import UsageError
 from ftbridge.files import write_text
+from ftbridge.report.terminal import printable
 
 Shape = Literal["text", "csv", "junit", "markdown", "json"]
 SHAPES: tuple[Shape, ...] = ("text", "csv", "junit", "markdown", "json")
@@ -47,7 +48,7 @@ class Markdown(str):
 
 def markdown_text(text: str) -> str:
     """One line in which nothing is markup."""
-    return text if isinstance(text, Markdown) else _MARKUP.sub(r"\\\1", " ".join(text.split()))
+    return text if isinstance(text, Markdown) else _MARKUP.sub(r"\\\1", printable(" ".join(text.split())))
 
 
 def junit_text(name: str, classname: str, cases: Sequence[tuple[str, str | None]]) -> str:
@@ -72,7 +73,9 @@ def write_output(path: Path, text: str) -> None:
 
 
 def _plain(cell: Cell) -> Cell:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+    if not isinstance(cell, str):
+        return cell
+    return printable(f"'{cell}" if cell.startswith(_FORMULA) else cell)
 
 
 def _xml(text: str) -> str:
