@@ -122,11 +122,10 @@ def command(
 
 def _told(linting: Linting, form: str, limit: int | None, statistics: bool, bar: _Bar) -> LintReport:
     """Lint to the end, or to Ctrl-C, and print in the form asked for; the report."""
-    from rich.console import Console
-
     from ftbridge.report.lint import machine, text
+    from ftbridge.report.terminal import SafeConsole
 
-    console = Console(highlight=False)
+    console = SafeConsole(highlight=False)
     shows = form == "text" and not statistics and verbosity() >= 0
     printed = text.TextReport(console, linting, None if limit == 0 else limit or _TEXT_LIMIT) if shows else None
     with contextlib.suppress(KeyboardInterrupt):
@@ -175,23 +174,23 @@ def _fix(paths: list[str], out: str, options: Options, form: str, limit: int | N
 
 
 def _print_fixes(reports: Iterable[FixReport], limit: int | None) -> None:
-    from rich.console import Console
 
     from ftbridge.report.lint.fixes import print_fix
+    from ftbridge.report.terminal import SafeConsole
 
-    console = Console(highlight=False)
+    console = SafeConsole(highlight=False)
     for report in reports:
         print_fix(report, console, shown=limit if verbosity() >= 0 else 0)
 
 
 def _explain(code: str) -> None:
-    from rich.console import Console
 
     from ftbridge.data.lint.select import one
     from ftbridge.data.rules import RULES
     from ftbridge.report.lint.explain import explain, rule_list
+    from ftbridge.report.terminal import SafeConsole
 
-    console = Console(highlight=False)
+    console = SafeConsole(highlight=False)
     if code.lower() == "all":
         rule_list([RULES[known] for known in sorted(RULES)], console)
     else:
