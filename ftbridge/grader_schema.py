@@ -3,8 +3,8 @@
     OpenAI's    string_check · text_similarity · score_model · label_model · python · multi
     ours        json_schema · json_fields · tool_calls
 
-`input` and `reference` are templates (`ftbridge.graders.template`). Of OpenAI's objects, `base_url` of the model graders is
-ours, and so are `sampling_params` of label_model and `pass_threshold` of multi.
+`input` and `reference` are templates (`ftbridge.graders.template`). Of OpenAI's objects, `base_url` and `timeout_seconds` of
+the model graders are ours, and so are `sampling_params` of label_model and `pass_threshold` of multi.
 Sources: `openai.types.graders`, the published API schema, OpenAI's graders guide.
 """
 
@@ -30,6 +30,8 @@ _BASE_URL = (
     "Chat-completions endpoint of the judge, up to and with /v1; its key is read from FTBRIDGE_JUDGE_API_KEY. "
     "Without it: OPENAI_BASE_URL or OpenAI, with the key OPENAI_API_KEY."
 )
+
+_TIMEOUT = "Seconds that a reply may take; 300 where absent."
 
 
 class GraderModel(BaseModel):
@@ -121,6 +123,7 @@ class ScoreModelGrader(GraderModel):
     sampling_params: JudgeSampling | None = Field(default=None, description="How the judge samples.")
     pass_threshold: float | None = Field(default=None, description=_THRESHOLD)
     base_url: Address | None = Field(default=None, description=_BASE_URL)
+    timeout_seconds: float | None = Field(default=None, gt=0, description=_TIMEOUT)
 
     @field_validator("range")
     @classmethod
@@ -141,6 +144,7 @@ class LabelModelGrader(GraderModel):
     passing_labels: list[str] = Field(min_length=1, description="The labels that score 1; the others score 0.")
     sampling_params: JudgeSampling | None = Field(default=None, description="How the judge samples.")
     base_url: Address | None = Field(default=None, description=_BASE_URL)
+    timeout_seconds: float | None = Field(default=None, gt=0, description=_TIMEOUT)
 
     @model_validator(mode="after")
     def _passing_are_labels(self) -> LabelModelGrader:
@@ -161,6 +165,7 @@ class PairwiseGrader(GraderModel):
     sampling_params: JudgeSampling | None = Field(default=None, description="How the judge samples.")
     pass_threshold: float | None = Field(default=None, description=_THRESHOLD)
     base_url: Address | None = Field(default=None, description=_BASE_URL)
+    timeout_seconds: float | None = Field(default=None, gt=0, description=_TIMEOUT)
 
 
 class PythonGrader(GraderModel):

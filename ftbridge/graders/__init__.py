@@ -18,7 +18,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -37,6 +37,7 @@ from ftbridge.grader_schema import (
 )
 from ftbridge.graders import judge, multi, pairwise, python, similarity, string_check, structured, tool_calls
 from ftbridge.graders.preflight import Uninformative, preflight
+from ftbridge.graders.calls import Calls
 from ftbridge.graders.python import PythonPolicy
 from ftbridge.graders.result import ErrorName, GraderResult, Metadata, Outcome, failed, openai_document
 from ftbridge.graders.sample import NAMES, BadSample, complete
@@ -44,6 +45,7 @@ from ftbridge.graders.template import GraderError, VariableMissing, render
 from ftbridge.graders.template import variables as _variables
 
 __all__ = [
+    "Calls",
     "ErrorName",
     "GraderError",
     "GraderResult",
@@ -66,19 +68,25 @@ JUDGES = 8
 
 
 def grade(
-    grader: Grader, item: Mapping[str, Any], sample: Mapping[str, Any], *, policy: PythonPolicy | None = None
+    grader: Grader,
+    item: Mapping[str, Any],
+    sample: Mapping[str, Any],
+    *,
+    policy: PythonPolicy | None = None,
+    calls: Calls | None = None,
 ) -> GraderResult:
     """One answer's reward, and whether it passed.
 
     What goes wrong with this item, this answer or a judge is in `errors`, with reward 0. Raises `GraderError` for a grader
     that can grade nothing (a template, formula or schema that cannot be read, Python source that is not allowed), and
-    `MissingDependency` without the libraries it needs. `policy` defaults to that of the environment.
+    `MissingDependency` without the libraries it needs. `policy` defaults to that of the environment; `calls` holds the
+    questions to judges that were asked before, and takes new ones.
     """
     policy = policy or PythonPolicy.from_environment()
     _check(grader, policy)
     began = time.perf_counter()
     try:
-        outcome = _outcome(grader, item, complete(sample), policy)
+        outcome = _outcome(grader, item, complete(sample), policy, calls)
     except BadSample as error:
         outcome = failed("sample_parse_error", str(error))
     except VariableMissing as error:
@@ -93,14 +101,26 @@ def grade_all(
     pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
     *,
     policy: PythonPolicy | None = None,
+    calls: Calls | None = None,
+    on_result: Callable[[GraderResult], None] | None = None,
 ) -> list[GraderResult]:
-    """`grade` of every (item, sample), in order. Judges are asked `JUDGES` at a time, Python runs on every core."""
+    """`grade` of every (item, sample), in order. Judges are asked `JUDGES` at a time, Python runs on every core.
+
+    `on_result` hears each result, in order and in this thread; when it raises, nothing more is asked.
+    """
     policy = policy or PythonPolicy.from_environment()
+    hear = on_result or (lambda result: None)
     workers = _workers(grader)
-    if workers == 1:
-        return [grade(grader, item, sample, policy=policy) for item, sample in pairs]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(lambda pair: grade(grader, *pair, policy=policy), pairs))
+    pool = ThreadPoolExecutor(workers)
+    side_by_side = pool.map if workers > 1 else map
+    graded: list[GraderResult] = []
+    try:
+        for result in side_by_side(lambda pair: grade(grader, *pair, policy=policy, calls=calls), pairs):
+            graded.append(result)
+            hear(result)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return graded
 
 
 def check(grader: Grader, item: Mapping[str, Any], *, policy: PythonPolicy | None = None) -> None:
@@ -176,18 +196,20 @@ def score(grader: Grader, result: GraderResult) -> float:
     return min(1.0, max(0.0, reward))
 
 
-def _outcome(grader: Grader, item: Mapping[str, Any], sample: Mapping[str, Any], policy: PythonPolicy) -> Outcome:
+def _outcome(
+    grader: Grader, item: Mapping[str, Any], sample: Mapping[str, Any], policy: PythonPolicy, calls: Calls | None
+) -> Outcome:
     match grader:
         case StringCheckGrader():
             return string_check.grade(grader, item, sample)
         case TextSimilarityGrader():
             return similarity.grade(grader, item, sample)
         case ScoreModelGrader():
-            return judge.grade_score(grader, item, sample)
+            return judge.grade_score(grader, item, sample, calls)
         case LabelModelGrader():
-            return judge.grade_label(grader, item, sample)
+            return judge.grade_label(grader, item, sample, calls)
         case PairwiseGrader():
-            return pairwise.grade(grader, item, sample)
+            return pairwise.grade(grader, item, sample, calls)
         case PythonGrader():
             return python.grade(grader, item, sample, policy)
         case JsonSchemaGrader():
@@ -197,7 +219,7 @@ def _outcome(grader: Grader, item: Mapping[str, Any], sample: Mapping[str, Any],
         case ToolCallsGrader():
             return tool_calls.grade(grader, item, sample)
         case MultiGrader():
-            return multi.grade(grader, lambda part: grade(part, item, sample, policy=policy))
+            return multi.grade(grader, lambda part: grade(part, item, sample, policy=policy, calls=calls))
 
 
 def _check(grader: Grader, policy: PythonPolicy) -> None:

@@ -3,8 +3,12 @@
     base_url of the grader    key FTBRIDGE_JUDGE_API_KEY, or none: OPENAI_API_KEY never goes to an address from a spec
     no base_url               OPENAI_BASE_URL or https://api.openai.com/v1, key OPENAI_API_KEY
 
-Tried again, up to four times in all: 408, 409, 429, 5xx, and connections that fail; the wait is the server's Retry-After, or
-0.5 s doubling with jitter, 30 s at most. Source of the list: OpenAI's own library.
+Tried again, up to four times in all: 408, 409, 5xx, and connections that fail; up to twelve times, which is three minutes: 429,
+since limits are counted by the minute. The wait is the server's Retry-After, or 0.5 s doubling with jitter, 30 s at most. An
+address that was given up is tried once a question until it answers again. Source of the list: OpenAI's own library.
+
+An endpoint that refuses a request which asks for JSON of a shape (`response_format`), and has never answered one, is asked
+without it: services word that refusal in many ways, and the prompt says what to reply as well.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +27,18 @@ if TYPE_CHECKING:
     import tenacity
 
 ATTEMPTS = 4
+LIMITED = 3
+"""So many times as many attempts while the service says 429."""
 LONGEST_WAIT = 30.0
 """Seconds between two attempts, at most."""
 REPLY_SECONDS = 300.0
-"""A judge that reasons may think for minutes."""
+"""A judge that reasons may think for minutes; a grader's `timeout_seconds` says otherwise."""
+_UNSHAPED = frozenset({400, 415, 422, 500, 501})
+"""How services refuse a `response_format` that they do not know; some fail at it."""
+_takes_shape: dict[tuple[str, str], bool] = {}
+"""By address and model: whether a request with `response_format` was answered, or refused and answered without it."""
+_given_up: set[str] = set()
+"""Addresses whose last question was given up."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +56,13 @@ class Endpoint:
 class Reply:
     """What came back. `text` is None for a reply without content; `refusal` is the judge's own, or the service's filter."""
 
-    text: str | None
-    refusal: str | None
-    model: str | None
-    tokens: int | None
+    text: str | None = None
+    refusal: str | None = None
+    model: str | None = None
+    tokens: int | None = None
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class JudgeFailed(Exception):
@@ -61,14 +77,21 @@ def endpoint(base_url: str | None) -> Endpoint:
     return Endpoint(address.rstrip("/"), _key("OPENAI_API_KEY"))
 
 
-def ask(where: Endpoint, body: dict[str, Any]) -> Reply:
+def ask(where: Endpoint, body: dict[str, Any], seconds: float | None = None) -> Reply:
     """Ask once; `body` is that of POST /chat/completions. Raises `JudgeFailed`.
 
-    `response_format` is left out when the endpoint refuses it: the prompt says what to reply as well.
+    `seconds` is how long a reply may take (`REPLY_SECONDS` where not given).
     """
-    response = _post(where, body)
-    if response.status_code in (400, 422) and "response_format" in body and "response_format" in response.text:
-        response = _post(where, {key: value for key, value in body.items() if key != "response_format"})
+    known = _takes_shape.get((where.base_url, str(body.get("model"))))
+    plain = {key: value for key, value in body.items() if key != "response_format"}
+    response = _post(where, plain if known is False else body, seconds)
+    if response.status_code in _UNSHAPED and known is None and "response_format" in body:
+        without = _post(where, plain, seconds)
+        if without.status_code < 400:
+            response = without
+            _takes_shape[where.base_url, str(body.get("model"))] = False
+    elif response.status_code < 400 and known is None and "response_format" in body:
+        _takes_shape[where.base_url, str(body.get("model"))] = True
     if response.status_code >= 400:
         raise JudgeFailed(_clean(f"HTTP {response.status_code}: {response.text[:500]}"))
     try:
@@ -85,16 +108,27 @@ def _reply(document: dict[str, Any]) -> Reply:
         text = "".join(part.get("text") or "" for part in text)
     if refusal is None and choice.get("finish_reason") == "content_filter":
         refusal = "stopped by the service's content filter"
-    model, tokens = document.get("model"), usage.get("total_tokens")
+    model, reason = document.get("model"), choice.get("finish_reason")
+    read, written, tokens = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
+    if tokens is None and read is not None and written is not None:
+        tokens = read + written
     return Reply(
         text=None if text is None else whole_characters(without_keys(str(text))),
         refusal=None if not refusal else whole_characters(without_keys(str(refusal))),
         model=model if isinstance(model, str) else None,
-        tokens=tokens if isinstance(tokens, int) else None,
+        tokens=tokens,
+        finish_reason=reason if isinstance(reason, str) else None,
+        prompt_tokens=read,
+        completion_tokens=written,
     )
 
 
-def _post(where: Endpoint, body: dict[str, Any]) -> httpx.Response:
+def _count(usage: Any, name: str) -> int | None:
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _post(where: Endpoint, body: dict[str, Any], seconds: float | None) -> httpx.Response:
     """The last response, whatever its status. Raises `JudgeFailed` when none came."""
     import httpx
     import tenacity
@@ -102,19 +136,30 @@ def _post(where: Endpoint, body: dict[str, Any]) -> httpx.Response:
     headers = {"Content-Type": "application/json"}
     if where.key:
         headers["Authorization"] = f"Bearer {where.key}"
+    attempts = 1 if where.base_url in _given_up else ATTEMPTS
     retrying = tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        stop=lambda state: state.attempt_number >= attempts * (LIMITED if _is_limited(state) else 1),
         wait=_wait,
+        sleep=_sleep,
         retry=tenacity.retry_if_exception_type(httpx.TransportError) | tenacity.retry_if_result(_is_transient),
         retry_error_callback=_last,
     )
     try:
         response: httpx.Response = retrying(
-            _client().post, f"{where.base_url}/chat/completions", content=json.dumps(body).encode(), headers=headers
+            _client().post,
+            f"{where.base_url}/chat/completions",
+            content=json.dumps(body).encode(),
+            headers=headers,
+            timeout=httpx.Timeout(seconds or REPLY_SECONDS, connect=15),
         )
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        _given_up.add(where.base_url)
         told = str(error) or type(error).__name__
         raise JudgeFailed(_clean(f"{where.base_url} did not answer: {told}")) from None
+    if _is_transient(response):
+        _given_up.add(where.base_url)
+    else:
+        _given_up.discard(where.base_url)
     return response
 
 
@@ -127,6 +172,20 @@ def _key(variable: str) -> str | None:
 
 def _is_transient(response: httpx.Response) -> bool:
     return response.status_code in (408, 409, 429) or response.status_code >= 500
+
+
+def _is_limited(state: tenacity.RetryCallState) -> bool:
+    outcome = state.outcome
+    return outcome is not None and not outcome.failed and outcome.result().status_code == 429
+
+
+def _sleep(seconds: float) -> None:
+    """Wait; FTBRIDGE_WAIT_SCALE scales every wait of the program."""
+    try:
+        scale = max(0.0, float(os.environ.get("FTBRIDGE_WAIT_SCALE", "1")))
+    except ValueError:
+        scale = 1.0
+    time.sleep(seconds * scale)
 
 
 def _last(state: tenacity.RetryCallState) -> Any:

@@ -8,51 +8,55 @@ are kept in the result.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ftbridge.grader_schema import JudgeMessage, JudgeSampling, LabelModelGrader, ScoreModelGrader
-from ftbridge.graders.chat import JudgeFailed, ask, endpoint
+from ftbridge.graders.calls import Calls
+from ftbridge.graders.chat import JudgeFailed, endpoint
+from ftbridge.graders.replies import Unreadable, label, number, read_result, short
 from ftbridge.graders.result import ErrorName, JudgeCall, Outcome
-from ftbridge.graders.sample import NotJson, parse_json
 from ftbridge.graders.template import GraderError, render
 
 _ModelGrader = ScoreModelGrader | LabelModelGrader
-_LONGEST_ERROR = 300
 
 
-def grade_score(grader: ScoreModelGrader, item: Mapping[str, Any], sample: Mapping[str, Any]) -> Outcome:
-    """The judge's number, clipped to the range; a reply without a number scores 0, as OpenAI documents, and is an error.
+def grade_score(
+    grader: ScoreModelGrader, item: Mapping[str, Any], sample: Mapping[str, Any], calls: Calls | None = None
+) -> Outcome:
+    """The judge's number, clipped to the range; a reply without a number is an error, with reward 0 as OpenAI documents.
 
     model_grader_server_error     the endpoint failed, after retries
     model_grader_refusal_error    the judge refused
-    model_grader_parse_error      the reply holds no finite number as its result
+    model_grader_parse_error      the reply holds no finite number as its result (`ftbridge.graders.replies`)
+
+    `calls` holds the questions that were asked before, and takes new ones.
     """
     low, high = grader.range
     instruction = f"result is the score: a number from {low:g} to {high:g}."
 
     def read(result: Any) -> tuple[float, dict[str, Any]]:
-        number = _number(result)
-        clipped = min(high, max(low, number))
-        return clipped, {} if clipped == number else {"clipped_from": number}
+        score = number(result, low, high)
+        clipped = min(high, max(low, score))
+        return clipped, {} if clipped == score else {"clipped_from": score}
 
-    return _judge(grader, item, sample, instruction, {"type": "number"}, read)
+    return _judge(grader, item, sample, instruction, {"type": "number"}, read, calls or Calls())
 
 
-def grade_label(grader: LabelModelGrader, item: Mapping[str, Any], sample: Mapping[str, Any]) -> Outcome:
+def grade_label(
+    grader: LabelModelGrader, item: Mapping[str, Any], sample: Mapping[str, Any], calls: Calls | None = None
+) -> Outcome:
     """1 when the judge chooses a passing label, else 0. Errors as for `grade_score`; a label that is none is one."""
     told = ", ".join(json.dumps(label, ensure_ascii=False) for label in grader.labels)
     instruction = f"result is exactly one of these labels: {told}."
 
     def read(result: Any) -> tuple[float, dict[str, Any]]:
-        label = result.strip() if isinstance(result, str) and result not in grader.labels else result
-        if label not in grader.labels:
-            raise ValueError(f"{_short(result)} is not one of the labels {told}")
-        return float(label in grader.passing_labels), {"label": label}
+        chosen = label(result, grader.labels)
+        return float(chosen in grader.passing_labels), {"label": chosen}
 
-    return _judge(grader, item, sample, instruction, {"type": "string", "enum": list(grader.labels)}, read)
+    shape = {"type": "string", "enum": list(grader.labels)}
+    return _judge(grader, item, sample, instruction, shape, read, calls or Calls())
 
 
 def check(grader: _ModelGrader) -> None:
@@ -76,6 +80,7 @@ def _judge(
     instruction: str,
     result_schema: dict[str, Any],
     read: Callable[[Any], tuple[float, dict[str, Any]]],
+    calls: Calls,
 ) -> Outcome:
     messages = [
         {
@@ -88,19 +93,32 @@ def _judge(
     sampling = grader.sampling_params or JudgeSampling()
     where = endpoint(grader.base_url)
     call = JudgeCall(model=grader.model, endpoint=where.base_url, messages=messages, seed=sampling.seed)
+    body = _body(grader.model, messages, sampling, result_schema)
     try:
-        reply = ask(where, _body(grader.model, messages, sampling, result_schema))
+        reply = calls.ask(where, body, grader.timeout_seconds)
     except JudgeFailed as error:
         return _wrong("model_grader_server_error", str(error), call)
     said = reply.refusal if reply.refusal is not None and not reply.text else reply.text
-    call = call.model_copy(update={"reply": said, "sampled_model_name": reply.model, "tokens": reply.tokens})
-    if reply.refusal is not None:
-        return _wrong("model_grader_refusal_error", _short(reply.refusal), call)
+    told = {
+        "reply": said,
+        "sampled_model_name": reply.model,
+        "tokens": reply.tokens,
+        "finish_reason": reply.finish_reason,
+    }
+    call = call.model_copy(update=told)
     try:
-        reward, details = read(_result(reply.text or ""))
-    except ValueError as error:
-        return _wrong("model_grader_parse_error", str(error), call)
+        if reply.refusal is not None:
+            raise Refused(short(reply.refusal))
+        reward, details = read(read_result(reply.text or "", reply.finish_reason))
+    except (Refused, Unreadable) as error:
+        calls.unreadable(where, body, str(error))
+        refused = isinstance(error, Refused)
+        return _wrong("model_grader_refusal_error" if refused else "model_grader_parse_error", str(error), call)
     return Outcome(reward, details=details, calls=(call,))
+
+
+class Refused(Exception):
+    """The judge, or the service's filter, would not judge this answer."""
 
 
 def _wrong(error: ErrorName, text: str, call: JudgeCall) -> Outcome:
@@ -143,40 +161,3 @@ def _body(
 
 def _closed(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-
-
-def _result(text: str) -> Any:
-    """`result` of the last JSON object in a reply that has one; a reply that is one JSON value; else the whole text.
-
-    The last, since judges that think aloud write their drafts first.
-    """
-    decoder, found, start = json.JSONDecoder(), None, text.find("{")
-    while start >= 0:
-        try:
-            document, end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            end = start + 1
-        else:
-            found = document if "result" in document else found
-        start = text.find("{", end)
-    if found is not None:
-        return found["result"]
-    try:
-        return parse_json(text)
-    except NotJson:
-        return text.strip()
-
-
-def _number(result: Any) -> float:
-    try:
-        number = math.nan if isinstance(result, (bool, list, dict)) or result is None else float(result)
-    except (ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{_short(result)} is not a number")
-    return number
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _LONGEST_ERROR else text[: _LONGEST_ERROR - 3] + "..."

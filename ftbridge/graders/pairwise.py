@@ -15,6 +15,7 @@ from typing import Any
 
 from ftbridge.grader_schema import JudgeMessage, LabelModelGrader, PairwiseGrader
 from ftbridge.graders import judge
+from ftbridge.graders.calls import Calls
 from ftbridge.graders.result import Outcome
 
 LABELS = ("1", "2", "tie")
@@ -33,19 +34,21 @@ Two answers were given. Say which is better. Their order means nothing, and neit
 The label is 1 if the first answer is better, 2 if the second is, tie if neither is."""
 
 
-def grade(grader: PairwiseGrader, item: Mapping[str, Any], sample: Mapping[str, Any]) -> Outcome:
+def grade(
+    grader: PairwiseGrader, item: Mapping[str, Any], sample: Mapping[str, Any], calls: Calls | None = None
+) -> Outcome:
     """1, 0.5 or 0; `details` hold both verdicts and whether they agree. Errors as for `label_model`, of either question."""
-    forward, backward = (judge.grade_label(asked, item, sample) for asked in orders(grader))
-    calls = (*forward.calls, *backward.calls)
+    forward, backward = (judge.grade_label(asked, item, sample, calls) for asked in orders(grader))
+    both = (*forward.calls, *backward.calls)
     for told in (forward, backward):
         if told.errors:
-            return Outcome(0.0, errors=told.errors, calls=calls)
+            return Outcome(0.0, errors=told.errors, calls=both)
     first, second = str(forward.details["label"]), str(backward.details["label"])
     # What the second question calls 1 is the other answer.
     seen = {"1": 1.0, "2": 0.0, "tie": 0.5}[first], {"1": 0.0, "2": 1.0, "tie": 0.5}[second]
     reward = seen[0] if seen[0] == seen[1] else 0.5
     details = {"in_order": first, "in_reverse": second, "consistent": seen[0] == seen[1]}
-    return Outcome(reward, details=details, calls=calls)
+    return Outcome(reward, details=details, calls=both)
 
 
 def orders(grader: PairwiseGrader) -> tuple[LabelModelGrader, LabelModelGrader]:
@@ -64,4 +67,5 @@ def _asked(grader: PairwiseGrader, first: str, second: str) -> LabelModelGrader:
         passing_labels=["1"],
         sampling_params=grader.sampling_params,
         base_url=grader.base_url,
+        timeout_seconds=grader.timeout_seconds,
     )

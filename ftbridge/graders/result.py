@@ -23,6 +23,21 @@ ErrorName = Literal[
 ]
 """OpenAI's names for what can go wrong while grading; docs/graders.md says which means what."""
 
+FAULTS: frozenset[ErrorName] = frozenset(
+    {
+        "unresponsive_reward_error",
+        "python_grader_server_error",
+        "model_grader_server_error",
+        "model_grader_refusal_error",
+        "model_grader_parse_error",
+    }
+)
+"""Failures of a grader, a judge, or the endpoint that it was asked at: they say nothing of the answer, which has no score then.
+
+The other errors come of the answer itself, such as one that is no JSON where JSON was asked, and score 0. So does an exception
+in a python grader, as OpenAI documents: most come of answers that the source does not expect.
+"""
+
 _TOLD = {
     "python_grader_server_error": "python_grader_server_error_type",
     "python_grader_runtime_error": "python_grader_runtime_error_details",
@@ -44,6 +59,7 @@ class JudgeCall(_Document):
     reply: str | None = Field(default=None, description="The raw reply; null when none came.")
     sampled_model_name: str | None = Field(default=None, description="The model that the endpoint says answered.")
     tokens: int | None = Field(default=None, description="Tokens of prompt and reply, as the endpoint counts them.")
+    finish_reason: str | None = Field(default=None, description="length: the reply was cut off at its token limit.")
 
 
 class Metadata(_Document):
@@ -69,6 +85,17 @@ class GraderResult(_Document):
     errors: dict[ErrorName, str] = Field(default={}, description="What went wrong, by OpenAI's name of it.")
     sub_rewards: dict[str, float] = Field(default={}, description="Of a multi grader: reward by variable.")
     metadata: Metadata = Metadata()
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is no score: the grader, its judge or an endpoint failed, not the model that answered."""
+        return self.missing_because is not None
+
+    @property
+    def missing_because(self) -> str | None:
+        """Why there is no score, or None if there is one."""
+        no_completion = self.errors.get("other_error", "") if self.metadata.details.get("no_completion") else ""
+        return no_completion or next((text for name, text in self.errors.items() if name in FAULTS), None)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from ftbridge.grader_schema import LabelModelGrader, ScoreModelGrader
-from ftbridge.graders import GraderError, check, grade, grade_all, openai_document
+from ftbridge.graders import Calls, GraderError, chat, check, grade, grade_all, openai_document
+from ftbridge.graders.calls import read_calls
 
 ITEM, SAMPLE = {"reference": "Paris"}, {"output_text": "It is Paris."}
 
@@ -196,7 +197,7 @@ def test_a_label_passes_or_not(endpoint, reply, reward, label):
 
 
 @pytest.mark.parametrize(
-    "reply", ["Kind", '{"result": "polite"}', '{"result": 1}', '{"result": ["kind"]}', "It is kind."]
+    "reply", ["Kind of", '{"result": "polite"}', '{"result": 1}', '{"result": ["kind"]}', "It is kind."]
 )
 def test_a_label_that_is_none_is_an_error(endpoint, reply):
     endpoint.replies = [reply]
@@ -237,7 +238,7 @@ def test_a_request_that_is_refused_is_not_tried_again_and_shows_no_key(endpoint,
     result = grade(_score(endpoint), ITEM, SAMPLE)
     assert result.errors["model_grader_server_error"].startswith(f"HTTP {status}: {body[:8]}")
     assert "sk-judge" not in result.model_dump_json()
-    assert len(endpoint.requests) == 1
+    assert len(endpoint.requests) == (2 if status == 400 else 1)  # 400 may be about the response format
 
 
 @pytest.mark.parametrize("body", ["<html>", "[]", "{}", '{"choices": []}', '{"choices": [{"message": null}]}'])
@@ -252,10 +253,83 @@ def test_an_endpoint_that_is_not_there_is_an_error_for_each_item(endpoint):
     assert "http://127.0.0.1:9/v1 did not answer" in result.errors["model_grader_server_error"]
 
 
-def test_an_endpoint_without_response_format_is_asked_without_it(endpoint):
-    endpoint.replies = [(400, {}, "response_format is not supported"), "0.5"]
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, "response_format is not supported"),
+        (400, "json_schema mode is not available for this model"),
+        (422, '{"detail": [{"loc": ["body"], "msg": "extra fields not permitted"}]}'),
+        (501, "grammar-constrained sampling: not implemented"),
+        (500, "failed to parse grammar"),
+    ],
+)
+def test_an_endpoint_without_response_format_is_asked_without_it(endpoint, status, body):
+    endpoint.replies = [(status, {"Retry-After": "0"}, body)] * (4 if status >= 500 else 1) + ["0.5"]
+    assert [grade(_score(endpoint), ITEM, {"output_text": text}).reward for text in "ab"] == [0.5, 0.5]
+    assert ["response_format" in sent for sent, _ in endpoint.requests][-3:] == [True, False, False]
+
+
+def test_an_endpoint_that_takes_the_response_format_is_not_asked_twice_for_another_refusal(endpoint):
+    endpoint.replies = ["1", (400, {}, "the prompt was filtered")]
+    assert [bool(grade(_score(endpoint), ITEM, {"output_text": text}).errors) for text in "ab"] == [False, True]
+    assert len(endpoint.requests) == 2
+
+
+def test_a_limit_by_the_minute_is_waited_out(endpoint, monkeypatch):
+    waits = []
+    monkeypatch.setattr(chat, "_sleep", waits.append)
+    endpoint.replies = [(429, {}, "slow down")] * 11 + ["0.5"]
     assert grade(_score(endpoint), ITEM, SAMPLE).reward == 0.5
-    assert "response_format" not in endpoint.requests[1][0]
+    assert sum(waits) > 120
+    assert max(waits) <= 30
+
+
+def test_an_address_that_was_given_up_is_tried_once_until_it_answers(endpoint):
+    endpoint.replies = [(503, {"Retry-After": "0"}, "down")]
+    assert [bool(grade(_score(endpoint), ITEM, {"output_text": text}).errors) for text in "abc"] == [True] * 3
+    assert len(endpoint.requests) == 4 + 1 + 1
+    endpoint.replies = ["1", (503, {"Retry-After": "0"}, "busy"), "1"]
+    assert [grade(_score(endpoint), ITEM, {"output_text": text}).reward for text in "ab"] == [1, 1]
+
+
+@pytest.mark.parametrize("kind", [_score, lambda at, **more: _label(at, **more)])
+def test_how_long_a_reply_may_take_is_the_graders_to_say(endpoint, kind, monkeypatch):
+    monkeypatch.setattr(chat, "ATTEMPTS", 1)
+    endpoint.gate = threading.Event()
+    result = grade(kind(endpoint, timeout_seconds=0.2), ITEM, SAMPLE)
+    endpoint.gate.set()
+    assert "did not answer" in result.errors["model_grader_server_error"]
+
+
+def test_a_question_that_was_answered_is_not_asked_again_even_after_a_kill(endpoint, tmp_path):
+    path = tmp_path / "calls.jsonl"
+    endpoint.replies = ["0.5"]
+    grade(_score(endpoint), ITEM, SAMPLE, calls=Calls(path))
+    path.write_bytes(path.read_bytes() + b'{"question": "torn')
+    pairs = [(ITEM, SAMPLE), (ITEM, {"output_text": "another"})]
+    assert [result.reward for result in grade_all(_score(endpoint), pairs, calls=Calls(path))] == [0.5, 0.5]
+    assert len(endpoint.requests) == 2
+    assert [record.reply.tokens for record in read_calls(path)] == [42, 42]
+
+
+@pytest.mark.parametrize("reply", ["what?", (200, {}, json.dumps(_completion(None, refusal="no")))])
+def test_a_reply_that_cannot_be_read_was_paid_and_is_asked_anew_the_next_time(endpoint, tmp_path, reply):
+    path = tmp_path / "calls.jsonl"
+    endpoint.replies = [reply, "0.5"]
+    first = grade(_score(endpoint), ITEM, SAMPLE, calls=Calls(path))
+    assert first.is_missing
+    second = grade(_score(endpoint), ITEM, SAMPLE, calls=Calls(path))
+    third = grade(_score(endpoint), ITEM, SAMPLE, calls=Calls(path))
+    assert (second.reward, third.reward, len(endpoint.requests)) == (0.5, 0.5, 2)
+    assert sum(record.reply.tokens for record in read_calls(path) if record.reply) == 84
+
+
+def test_a_reply_with_half_a_character_or_the_key_is_kept_without(endpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("FTBRIDGE_JUDGE_API_KEY", "sk-judge-0123456789abcdef")
+    endpoint.replies = [(200, {}, json.dumps(_completion("1 \ud83d")).replace("1 ", "0.5 sk-judge-0123456789abcdef"))]
+    path = tmp_path / "calls.jsonl"
+    result = grade(_score(endpoint), ITEM, SAMPLE, calls=Calls(path))
+    assert "sk-judge" not in path.read_text("utf-8") + result.model_dump_json()
 
 
 def test_openais_key_goes_to_openais_address_only(endpoint, monkeypatch):
