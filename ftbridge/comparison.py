@@ -16,13 +16,13 @@ from ftbridge.evaluation.answering import Prediction, read_predictions
 from ftbridge.evaluation.evaluate import Score, sample_of, score_of
 from ftbridge.evaluation.grades import Grades, lookup
 from ftbridge.evaluation.items import Item, load_items
+from ftbridge.evaluation.missing import known_score
 from ftbridge.evaluation.retention.judge import SUFFIX
 from ftbridge.evaluation.scores import needs_others, recorded, recorded_results
 from ftbridge.evaluation.sides import differences
 from ftbridge.evaluation.verdict import Judged, judge_pairs
 from ftbridge.evaluation.words import summary
 from ftbridge.grader_schema import Grader
-from ftbridge.graders import score
 from ftbridge.runs.run import Run
 
 
@@ -91,6 +91,11 @@ def compare(
     scored = [_scored(items, answers, graders, kept) for answers in told]
     clusters = [item.cluster or item.key for item in items]
     verdicts = judge_pairs(scored[0], scored[1], margin, clusters)
+    for grader, judged in verdicts.items():
+        if judged.missing:
+            notes.append(
+                f"{grader}: {judged.missing} of {len(items)} items have no score on either side, and are left out."
+            )
     digests = [_digest(run) for run in (first, second)]
     if digests[0] != digests[1]:
         notes.append("They were not trained on the same bytes.")
@@ -98,7 +103,7 @@ def compare(
     return Comparison(
         items=len(items),
         margin=margin,
-        ok=all(judged.margin_met is not False for judged in verdicts.values()),
+        ok=all(judged.margin_met is not False and judged.verdict != "undetermined" for judged in verdicts.values()),
         first=_side(first, candidates[0], scored[0], clusters, digests[0]),
         second=_side(second, candidates[1], scored[1], clusters, digests[1]),
         verdicts=verdicts,
@@ -152,7 +157,7 @@ def _test(run: Run) -> Path:
 
 def _scored(
     items: Sequence[Item], answers: Sequence[Prediction], graders: Sequence[Grader], kept: Grades
-) -> dict[str, list[float]]:
+) -> dict[str, list[float | None]]:
     for grader in graders:
         if needs_others(grader) and not any(
             lookup(kept, grader, item.fields, sample_of(answer)) for item, answer in zip(items, answers, strict=True)
@@ -163,11 +168,11 @@ def _scored(
             )
     renamed = [told.model_copy(update={"key": item.key}) for item, told in zip(items, answers, strict=True)]
     graded = recorded_results(items, {"side": renamed}, graders, kept)["side"]
-    return {grader.name: [score(grader, result) for result in graded[grader.name]] for grader in graders}
+    return {grader.name: [known_score(grader, result) for result in graded[grader.name]] for grader in graders}
 
 
 def _side(
-    run: Run, candidate: str, scored: dict[str, list[float]], clusters: Sequence[str], digest: str | None
+    run: Run, candidate: str, scored: dict[str, list[float | None]], clusters: Sequence[str], digest: str | None
 ) -> Side:
     state = run.state()
     scores = {grader: score_of(values, clusters) for grader, values in scored.items()}
@@ -189,11 +194,12 @@ def _digest(run: Run) -> str | None:
 
 
 def _changed(
-    items: Sequence[Item], told: Sequence[Sequence[Prediction]], scored: Sequence[dict[str, list[float]]]
+    items: Sequence[Item], told: Sequence[Sequence[Prediction]], scored: Sequence[dict[str, list[float | None]]]
 ) -> list[Changed]:
     changed: list[tuple[float, Changed]] = []
     for place, item in enumerate(items):
-        scores = {grader: (scored[0][grader][place], scored[1][grader][place]) for grader in scored[0]}
+        pairs = {grader: (scored[0][grader][place], scored[1][grader][place]) for grader in scored[0]}
+        scores = {grader: (a, b) for grader, (a, b) in pairs.items() if a is not None and b is not None}
         fall = sum(first - second for first, second in scores.values())
         if all(first == second for first, second in scores.values()):
             continue

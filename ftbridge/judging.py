@@ -22,12 +22,12 @@ from filelock import FileLock, Timeout
 from ftbridge import files, providers
 from ftbridge.data.prepare import prepare
 from ftbridge.draft import Draft
-from ftbridge.errors import RunBusy, UsageError
+from ftbridge.errors import GateNotMet, RunBusy, UsageError
 from ftbridge.evaluation.answering import Prediction, answer
 from ftbridge.evaluation.asked import PROMPTED, Asked, parse_candidate
 from ftbridge.evaluation.baselines import baseline
 from ftbridge.evaluation.candidates import Candidate, plain
-from ftbridge.evaluation.evaluate import Evaluation, check, judge
+from ftbridge.evaluation.evaluate import Evaluation, Grading, check, judge
 from ftbridge.evaluation.grades import Grades, read_grades, write_grades
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.perplexity import perplexity
@@ -35,6 +35,8 @@ from ftbridge.evaluation.retention.judge import Retention, judge_retention, rete
 from ftbridge.evaluation.retention.questions import write_questions
 from ftbridge.evaluation.scores import item_scores
 from ftbridge.evaluation.sides import differences
+from ftbridge.graders import Calls
+from ftbridge.graders.calls import FILE as CALLS
 from ftbridge.graders.judge_keys import check_judges
 from ftbridge.lowering import Lowering
 from ftbridge.providers.base import Sampler, Scorer, TunedModel
@@ -43,6 +45,7 @@ from ftbridge.resolve import resolve
 from ftbridge.runs import store
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
+from ftbridge.spending import JudgeBudget
 
 Progress = Callable[[str, int, int], None]
 """Hears candidate, answered, total."""
@@ -113,7 +116,8 @@ def evaluate(
         }
         foreseen = _foreseen(asked, models, items, spec)
         retention = _retention(asked, models, spec, train, options, on_progress)
-    grades = home / "grades.jsonl"
+    grades, limit = home / "grades.jsonl", spec.budget.max_usd
+    meter = None if limit is None else JudgeBudget(limit, on_used_up=_used_up)
     kept = read_grades([grades])
     recorded: Grades = {}
     evaluation = judge(
@@ -123,6 +127,7 @@ def evaluate(
         margin=spec.evaluation.margin if options.margin is None else options.margin,
         pairs=[(name, names[0]) for name in names[1:]],
         kept=kept,
+        grading_with=Grading(Calls(home / CALLS, meter)),
         models={candidate.name: model.told for model, candidate in zip(models, candidates, strict=True)},
         on_results=lambda graded: recorded.update(
             {score.name: score.result for score in item_scores(items, predictions, spec.evaluation.graders, graded)}
@@ -133,6 +138,12 @@ def evaluate(
     if on_answers is not None:
         on_answers(items, predictions, recorded)
     return evaluation.model_copy(update={"notes": notes, "perplexity": foreseen, "retention": retention})
+
+
+def _used_up(used: str) -> GateNotMet:
+    return GateNotMet(
+        f"{used}.", hint="What judges said is kept: with a larger budget.max_usd, only the rest is asked."
+    )
 
 
 def _retention(
@@ -158,7 +169,8 @@ def _retention(
         for place in (0, *others)
     }
     graders = spec.evaluation.graders
-    return judge_retention(questions, answers, graders, baseline=asked[0].name, margin=wanted.margin)
+    calls = Calls(files.home() / CALLS)
+    return judge_retention(questions, answers, graders, baseline=asked[0].name, margin=wanted.margin, calls=calls)
 
 
 def _with_options(spec: JobSpec, options: Options) -> JobSpec:

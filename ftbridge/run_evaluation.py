@@ -15,21 +15,25 @@ from pathlib import Path
 from typing import cast
 
 from ftbridge import files
+from ftbridge.errors import GateNotMet
 from ftbridge.evaluation.answering import answer, read_predictions
 from ftbridge.evaluation.baselines import candidates_of
 from ftbridge.evaluation.candidates import Candidate
-from ftbridge.evaluation.evaluate import Answered, Evaluation, judge
+from ftbridge.evaluation.evaluate import Answered, Evaluation, Grading, judge
 from ftbridge.evaluation.grades import read_grades, write_grades
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.perplexity import perplexity, read_perplexity
 from ftbridge.evaluation.retention.judge import SUFFIX, Retention, judge_retention, retention_candidate
 from ftbridge.evaluation.scores import item_scores, write_scores
+from ftbridge.graders import Calls
+from ftbridge.graders.calls import FILE as CALLS
 from ftbridge.graders.judge_keys import check_judges
 from ftbridge.prices import load_prices
 from ftbridge.providers.base import Sampler, Scorer
 from ftbridge.providers.openai import calendar
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
+from ftbridge.spending import JudgeBudget, budget_of, spent
 from ftbridge.watching import Watcher
 
 
@@ -108,6 +112,7 @@ class RunEvaluation:
             graders,
             margin=self.spec.evaluation.margin,
             kept=kept,
+            grading_with=Grading(self._calls(), self.between),
             on_results=lambda graded: write_scores(
                 self.run.scores_path, item_scores(self.items, told, graders, graded)
             ),
@@ -121,11 +126,12 @@ class RunEvaluation:
         if state.provider == "local":
             return dict(answered)
         prices = load_prices()
-        known = openai.target == "openai" or not prices.is_built_in
+        model = self.spec.model.openai or ""
+        known = prices.holds_at(model, openai.target)
         share = 1 - prices.batch_discount if openai.batch else 1.0
         priced = {}
         for name, told in answered.items():
-            usd = prices.answers_usd(self.spec.model.openai or "", told.prompt_tokens, told.completion_tokens)
+            usd = prices.answers_usd(model, told.prompt_tokens, told.completion_tokens, tuned=name == "tuned")
             priced[name] = told.model_copy(update={"usd": usd * share if usd is not None and known else None})
         return priced
 
@@ -134,7 +140,26 @@ class RunEvaluation:
         if not self.questions or asked.retention is None:
             return None
         answers = {name: read_predictions(self.run.predictions(name + SUFFIX)) for name in ("base", "tuned")}
-        return judge_retention(self.questions, answers, asked.graders, baseline="base", margin=asked.retention.margin)
+        return judge_retention(
+            self.questions,
+            answers,
+            asked.graders,
+            baseline="base",
+            margin=asked.retention.margin,
+            calls=self._calls(),
+        )
+
+    def _calls(self) -> Calls:
+        """The questions to judges of this run: those answered before, and room for as many as the budget bears."""
+        limit = budget_of(self.run).max_usd
+        meter = None if limit is None else JudgeBudget(limit, spent(self.run), on_used_up=self._stop)
+        return Calls(self.run.path / CALLS, meter)
+
+    def _stop(self, used: str) -> GateNotMet:
+        """The error of a budget that judges used up; the run is paused."""
+        self.run.append("paused")
+        hint = f"What judges said is kept. With a larger budget: ftbridge resume {self.run.id} --set budget.KEY=VALUE"
+        return GateNotMet(f"{used}; {self.run.id} is paused.", hint=hint)
 
     def _notes(self, evaluation: Evaluation) -> list[str]:
         """What a reader should know, above all whose results these are."""

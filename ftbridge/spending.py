@@ -2,7 +2,7 @@
 
     journal.jsonl ─▶ trained tokens, steps, when the job worked ─┐
     predictions/  ─▶ tokens read and written, seconds ──────────┼─▶ Spent ─▶ over(budget)?
-    grades.jsonl  ─▶ tokens of judges ──────────────────────────┘
+    judge_calls   ─▶ tokens of judges ──────────────────────────┘
 
 A run that goes on for another counts what that one spent. Dollars are reckoned by the dated price list (`ftbridge.prices`);
 where a price is not known, `known` is false and the part counts as 0. Derived anew each time: no counter can go wrong.
@@ -11,15 +11,19 @@ where a price is not known, `known` is false and the part counts as 0. Derived a
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterator, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.evaluation.answering import Prediction, read_predictions
 from ftbridge.evaluation.grades import read_grades
+from ftbridge.graders.calls import FILE as CALLS
+from ftbridge.graders.calls import CallRecord, read_calls
+from ftbridge.graders.chat import Reply
 from ftbridge.prices import PriceList, load_prices
+from ftbridge.providers.openai.ledger import Ledger
 from ftbridge.runs.journal import Event
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec, override_section
@@ -27,6 +31,8 @@ from ftbridge.spec_sections import BudgetSpec
 
 _STOPS = frozenset({"paused", "failed", "cancelled", "interrupted", "resume_requested"})
 """After these a job does not work until it says something again."""
+_WAITING = frozenset({"validating", "validating_files", "queued", "pending", "created"})
+_STOPPED = frozenset({"paused", "succeeded", "failed", "cancelled", "result"})
 _CARDS = ("cuda", "mps")
 
 
@@ -128,39 +134,112 @@ class Budget:
 
 def _managed(run: Run, spec: JobSpec, prices: PriceList) -> Spent:
     state, model = run.state(), spec.model.openai or ""
-    share = 1.0
-    if state.tuned is None:  # what a job trained so far
-        step, total = state.step or 0, state.total_steps
-        share = step / total if total else 0.0
-    known = spec.openai.target == "openai" or not prices.is_built_in
-    splits = (state.data or {}).get("splits", {})
-    tokens, epochs = int(splits["train"]["tokens"]) if "train" in splits else 0, spec.hyperparameters.n_epochs
-    billed = trained_tokens(run.journal.read())
-    rounds = 1 if billed is not None else epochs if isinstance(epochs, int) else 1
-    training = prices.training_usd(model, tokens if billed is None else billed, rounds)
-    if state.handle is None:
-        training = 0.0
-    told = list(_answers(run))
-    answers = prices.answers_usd(model, *(sum(getattr(p, name) for p in told) for name in _COUNTS)) if told else 0.0
+    events, ledger = run.journal.read(), Ledger(run.path)
+    splits, epochs = (state.data or {}).get("splits", {}), spec.hyperparameters.n_epochs
+    file_tokens = int(splits["train"]["tokens"]) if "train" in splits else 0
+    tokens, complete = billed_tokens(events, ledger, file_tokens * (epochs if isinstance(epochs, int) else 1))
+    training = prices.training_usd(model, tokens, 1)
+    answers: float | None = 0.0
+    for tuned, answer in _answers(run):
+        usd = prices.answers_usd(model, answer.prompt_tokens, answer.completion_tokens, tuned=tuned)
+        answers = None if answers is None or usd is None else answers + usd
     if answers is not None and spec.openai.batch:
         answers *= 1 - prices.batch_discount
+    known = prices.holds_at(model, spec.openai.target) and complete
     return Spent(
-        usd=Dollars(training=(training or 0.0) * share, answers=answers or 0.0),
+        usd=Dollars(training=training or 0.0, answers=answers or 0.0),
         known=known and training is not None and answers is not None,
-        hours=_training_hours(run.journal.read(), own_clock=False),
+        hours=service_hours(events, ledger),
         gpu_hours=0.0,
     )
 
 
-_COUNTS = ("prompt_tokens", "completion_tokens")
+def billed_tokens(events: Sequence[Event], ledger: Ledger, planned: int) -> tuple[int, bool]:
+    """Trained tokens that a service bills for all jobs of a run, and whether every share is known. `planned` are those of a
+    whole job: the file's, times epochs.
+
+    A job that succeeded costs what the service says it trained, else `planned`. One that failed costs nothing; one that was
+    stopped, or is at work, the share of its steps, unless the service says more. What the service counted of a whole job is
+    taken for the others of this run, which train the same file.
+    """
+    ends = {str(event.data["job"]): event for event in ledger.of("status")}
+    jobs = _jobs(events)
+    counted = trained_tokens(events)
+    whole, billed, complete = counted if counted is not None else planned, 0.0, True
+    for place, (job, said) in enumerate(jobs):
+        end = ends.get(job)
+        state = str(end.data["state"]) if end is not None else "queued"
+        succeeded = state == "succeeded" or (place == len(jobs) - 1 and any(event.type == "result" for event in said))
+        figures = [event.data.get("metrics") or {} for event in said if event.type == "job_event"]
+        steps = max((figure.get("step") or 0 for figure in figures), default=0)
+        total = max((figure.get("total_steps") or 0 for figure in figures), default=0)
+        told = end.data.get("trained_tokens") if end is not None else None
+        if succeeded:
+            billed += whole
+        elif state == "failed":
+            continue
+        elif isinstance(told, int):
+            billed += told
+        elif total:
+            billed += whole * min(1.0, steps / total)
+        elif state == "cancelled" and any(event.type == "status" for event in said):
+            complete = False
+    return round(billed), complete
+
+
+def _jobs(events: Sequence[Event]) -> list[tuple[str, list[Event]]]:
+    """The jobs of a run in turn, each with the events from its submission to the next."""
+    jobs: list[tuple[str, list[Event]]] = []
+    for event in events:
+        if event.type == "submitted" and (not jobs or jobs[-1][0] != str(event.data["handle"]["id"])):
+            jobs.append((str(event.data["handle"]["id"]), []))
+        if jobs:
+            jobs[-1][1].append(event)
+    return jobs
+
+
+def service_hours(events: Sequence[Event], ledger: Ledger, now: float | None = None) -> float:
+    """Hours in which a service's jobs trained, whoever looked.
+
+    Of a job that is at work: from the moment it was seen running, by this machine's clock, to `now`; and by the service's own
+    clock, from its first step to the last thing it said; the longer counts. Of one that has ended or is paused: what its own
+    clock says, else the time between being seen at work and being seen to stop.
+    """
+    now = time.time() if now is None else now
+    return sum(_job_seconds(job, said, ledger, now) for job, said in _jobs(events)) / 3600
+
+
+def _job_seconds(job: str, said: Sequence[Event], ledger: Ledger, now: float) -> float:
+    states = [(event.time, str(event.data["state"])) for event in ledger.of("status") if event.data["job"] == job]
+    states += [(event.time, event.type) for event in said if event.type == "result"]
+    seen, since, at_work = 0.0, None, False
+    for moment, state in sorted(states):
+        at_work = state not in _WAITING | _STOPPED
+        if at_work and since is None:
+            since = moment
+        elif state in _STOPPED and since is not None:
+            seen, since = seen + moment - since, None
+    own = 0.0
+    last: float | None = None
+    for event in said:
+        if event.type in _STOPS - {"interrupted"}:
+            last = None
+        elif event.type == "job_event":
+            moment = float(event.data["time"])
+            if last is not None:
+                own += max(0.0, moment - last)
+            last = moment if last is not None or event.data.get("metrics") else None
+    if since is not None:
+        return max(own, seen + max(0.0, now - since))
+    return own or seen
 
 
 def _local(run: Run, spec: JobSpec) -> Spent:
     events = run.journal.read()
-    training = _training_hours(events, own_clock=True)
+    training = _training_hours(events)
     # Each answer tells the seconds of the batch that it came in.
     batch = max(1, spec.evaluation.batch_size)
-    answering = sum(told.seconds or 0.0 for told in _answers(run)) / batch / 3600
+    answering = sum(told.seconds or 0.0 for _, told in _answers(run)) / batch / 3600
     on_card = _device(events, spec) in _CARDS
     hour = spec.plan.hour_usd
     machine = (training + answering) * hour if hour is not None else 0.0
@@ -169,28 +248,88 @@ def _local(run: Run, spec: JobSpec) -> Spent:
     )
 
 
-def _answers(run: Run) -> Iterator[Prediction]:
-    """Every answer that was paid for: those that one candidate copied from another count once."""
+def _answers(run: Run) -> Iterator[tuple[bool, Prediction]]:
+    """Each answer that was paid for, and whether the tuned model gave it; one that was copied counts once."""
     seen: set[tuple[bool, str]] = set()
     for path in sorted((run.path / "predictions").glob("*.jsonl")):
         tuned = path.stem.startswith("tuned")
         for told in read_predictions(path):
             if (name := (tuned, told.prompt_sha256)) not in seen:
                 seen.add(name)
-                yield told
+                yield tuned, told
 
 
 def _judges(run: Run, prices: PriceList) -> tuple[float, bool]:
-    """Dollars of judge models, all tokens at the price of written ones, which is the higher; and whether all were known."""
-    total, known = 0.0, True
-    for result in read_grades([run.grades_path]).values():
-        for call in result.metadata.calls:
-            if urlsplit(call.endpoint).hostname in ("127.0.0.1", "localhost", "::1"):
-                continue  # a judge on this machine is not paid
-            usd = prices.answers_usd(call.model, 0, call.tokens or 0)
-            known = known and usd is not None
-            total += usd or 0.0
-    return total, known
+    """Dollars of judge models, those whose replies could not be read included; and whether all prices were known."""
+    records = read_calls(run.path / CALLS)
+    if not records:  # a run of version 0.1 has what judges replied in its grades alone
+        graded = [call for result in read_grades([run.grades_path]).values() for call in result.metadata.calls]
+        paid = [_call_usd(prices, call.model, call.endpoint, Reply(tokens=call.tokens)) for call in graded]
+    else:
+        paid = [_call_usd(prices, one.model, one.endpoint, one.reply) for one in records if one.reply is not None]
+    return sum(usd or 0.0 for usd in paid), all(usd is not None for usd in paid)
+
+
+def _call_usd(prices: PriceList, model: str, endpoint: str, reply: Reply) -> float | None:
+    """What one question cost; all tokens at the price of written ones, the higher, where only their sum is told."""
+    read, written = reply.prompt_tokens, reply.completion_tokens
+    if read is None or written is None:
+        read, written = 0, reply.tokens
+    usd = prices.judge_usd(model, endpoint, read, written or 0)
+    return None if usd and written is None else usd
+
+
+class JudgeBudget:
+    """Lets judges be asked while the budget bears it, from several threads at once (`ftbridge.graders.calls.Meter`).
+
+    The first question is asked alone. From then on as many are under way as the room left pays for at the dearest reply so far,
+    so that what is spent passes `limit` by one question at most.
+    """
+
+    def __init__(
+        self,
+        limit: float,
+        before: Spent | None = None,
+        *,
+        on_used_up: Callable[[str], Exception],
+        prices: PriceList | None = None,
+    ) -> None:
+        self._limit, self._on_used_up, self._prices = limit, on_used_up, prices or load_prices()
+        self._before = before.usd.total if before is not None else 0.0
+        self._paid = self._dearest = 0.0
+        self._under_way = self._answered = 0
+        self._error: Exception | None = None
+        self._changed = threading.Condition()
+
+    def before(self) -> None:
+        """Wait until one more question may be asked; raise what `on_used_up` returns when the budget is used up."""
+        with self._changed:
+            while self._under_way and not self._has_room():
+                self._changed.wait()
+            spent = self._before + self._paid
+            if spent >= self._limit:
+                if self._error is None:
+                    told = f"about ${spent:.2f}, ${self._paid:.2f} of it for judges just now"
+                    self._error = self._on_used_up(f"budget.max_usd = {self._limit:g} is used up ({told})")
+                raise self._error
+            self._under_way += 1
+
+    def after(self, call: CallRecord | None) -> None:
+        """Count what a question cost."""
+        usd = 0.0
+        if call is not None and call.reply is not None:
+            usd = _call_usd(self._prices, call.model, call.endpoint, call.reply) or 0.0
+        with self._changed:
+            self._under_way -= 1
+            self._answered += call is not None
+            self._paid += usd
+            self._dearest = max(self._dearest, usd)
+            self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        if not self._answered:
+            return False
+        return self._before + self._paid + self._under_way * self._dearest < self._limit
 
 
 def trained_tokens(events: Sequence[Event]) -> int | None:
@@ -199,17 +338,16 @@ def trained_tokens(events: Sequence[Event]) -> int | None:
     return next((tokens for tokens in reversed(told) if isinstance(tokens, int)), None)
 
 
-def _training_hours(events: Sequence[Event], *, own_clock: bool) -> float:
-    """Hours between the job's words from its first step on, without the time in which it had stopped.
-
-    `own_clock` takes the job's own time of an event instead of when it was copied: a job may work on while nobody looks.
+def _training_hours(events: Sequence[Event]) -> float:
+    """Hours between the words of a job on this machine from its first step on, by its own clock, without those in which it
+    had stopped.
     """
     seconds, last, begun = 0.0, None, False
     for event in events:
         if event.type in _STOPS:
             last = None
         elif event.type == "job_event":
-            moment = float(event.data["time"]) if own_clock else event.time
+            moment = float(event.data["time"])
             begun = begun or bool(event.data.get("metrics"))
             if last is not None and begun:
                 seconds += max(0.0, moment - last)

@@ -47,6 +47,11 @@ def command(
     else:
         shapes = {"csv": comparison.as_csv, "junit": comparison.as_junit, "markdown": comparison.as_markdown}
         click.echo(shapes[shape](told), nl=False)
+    if lost := [name for name, judged in told.verdicts.items() if judged.verdict == "undetermined"]:
+        raise GateNotMet(
+            f"could not be determined, since too many items have no score: {', '.join(lost)}.",
+            hint="`ftbridge eval SPEC -c run:FIRST -c run:SECOND` asks anew what failed.",
+        )
     if not told.ok:
         failed = [name for name, judged in told.verdicts.items() if judged.margin_met is False]
         raise GateNotMet(

@@ -65,6 +65,17 @@ def command(
     shape = "json" if as_json else shape
     write(told, shape, out, text=lambda: evaluated(told, contents), title=drafted.spec.name)
     first = next(iter(told.candidates))
+    lost = [
+        f"{pair.removesuffix(f'-{first}')} on {grader}"
+        for pair, by in told.verdicts.items()
+        for grader, judged in by.items()
+        if judged.verdict == "undetermined"
+    ]
+    if lost:
+        raise GateNotMet(
+            f"could not be determined, since too many items have no score: {', '.join(lost)}.",
+            hint="Run the command again: only what failed is asked anew.",
+        )
     failed = [
         f"{pair.removesuffix(f'-{first}')} on {grader}"
         for pair, by in told.verdicts.items()

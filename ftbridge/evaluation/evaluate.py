@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +19,7 @@ from ftbridge.evaluation.answering import Prediction
 from ftbridge.evaluation.classification import Classification, classify
 from ftbridge.evaluation.grades import Grades, keep, lookup, name_of
 from ftbridge.evaluation.items import Item
+from ftbridge.evaluation.missing import MaybeScores, both_present, known_score, present, too_many
 from ftbridge.evaluation.retention.judge import Retention
 from ftbridge.evaluation.statistics import mean_interval, paired_difference, wilson
 from ftbridge.evaluation.verdict import Judged, judge_family
@@ -26,6 +28,15 @@ from ftbridge.grader_schema import Grader, PythonGrader, ScoreModelGrader
 
 Results = dict[str, dict[str, list[grading.GraderResult]]]
 """What graders say: by candidate, by grader, in the order of the items."""
+
+
+@dataclass(frozen=True)
+class Grading:
+    """How judges are asked. `between` is called after each result and may raise to stop."""
+
+    calls: grading.Calls | None = None
+    between: Callable[[], None] = lambda: None
+
 
 _Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
 
@@ -43,6 +54,7 @@ class Score(_Document):
     mean: float = Field(description="Mean score over the items, 0 to 1.")
     ci95: tuple[float, float] = Field(description="95 % interval of the mean.")
     n: int = Field(description="Items scored.")
+    missing: int = Field(default=0, description="Items left out, since a grader, judge or endpoint failed.")
 
 
 class Difference(_Document):
@@ -65,7 +77,7 @@ class Answered(_Document):
     p50_seconds: float | None = Field(description="Median seconds for an answer; null where nobody told.")
     p95_seconds: float | None = Field(description="19 in 20 answers took no longer.")
     cut_off: int = Field(description="Answers that reached the token limit.")
-    failed: int = Field(description="Items without an answer; they score 0.")
+    failed: int = Field(description="Items without an answer; they are left out.")
     usd: float | None = Field(
         default=None, description="What the answers cost at a service, about; null where no price is known, and here."
     )
@@ -150,17 +162,20 @@ def judge(
     kept: Grades | None = None,
     models: Mapping[str, str] | None = None,
     on_results: Callable[[Results], None] | None = None,
+    grading_with: Grading | None = None,
 ) -> Evaluation:
     """Score every candidate's answers to the same items, and compare them in pairs, item by item.
 
     `pairs` are candidates of which the first is judged against the second; tuned against each other one where not told.
     `margin` (0..1) is how much worse still counts as not worse. `kept` are answers of judges known already; new ones are added.
     `models` tells who answered, by candidate; `on_results` receives what each grader says of each item.
-    An answer that a grader cannot grade scores 0, and a note tells how many and why.
+    An item that a grader, judge or endpoint failed on is left out on both sides, and a note tells how many and why; above a
+    tenth of the items there is no verdict. An answer that is not what was asked for, such as one that is no JSON, scores 0.
+    `grading_with` says how judges are asked: what was asked before, the budget, and who is heard between two results.
     Raises `FtbridgeError` when a candidate has not answered every item, `GraderError` for a grader that can grade nothing,
     `ValueError` without items.
     """
-    graded = results(items, predictions, graders, kept)
+    graded = results(items, predictions, graders, kept, grading_with)
     if on_results is not None:
         on_results(graded)
     scored = _scores(graded, graders)
@@ -193,8 +208,11 @@ def judge(
 
 def scores(
     items: Sequence[Item], predictions: Mapping[str, Sequence[Prediction]], graders: Sequence[Grader]
-) -> dict[str, dict[str, list[float]]]:
-    """Score by candidate and grader, one for each item in the order of `items`, 0 to 1. Raises as `judge` does."""
+) -> dict[str, dict[str, list[float | None]]]:
+    """Score by candidate and grader, one for each item in the order of `items`, 0 to 1, None where there is none.
+
+    Raises as `judge` does.
+    """
     return _scores(results(items, predictions, graders), graders)
 
 
@@ -203,9 +221,10 @@ def results(
     predictions: Mapping[str, Sequence[Prediction]],
     graders: Sequence[Grader],
     kept: Grades | None = None,
+    grading_with: Grading | None = None,
 ) -> Results:
     """What each grader says by candidate and grader, one for each item in the order of `items`. Raises as `judge` does."""
-    kept = {} if kept is None else kept
+    kept, grading_with = {} if kept is None else kept, grading_with or Grading()
     if not items:
         raise ValueError("there are no items to judge")
     graded: Results = {}
@@ -219,7 +238,8 @@ def results(
         failures = {prediction.key: prediction.error for prediction in told if prediction.error is not None}
         pairs = [(item.fields, answers[item.key]) for item in items if item.key not in failures]
         graded[name] = {
-            grader.name: _with_failures(grader, items, failures, _graded(grader, pairs, kept)) for grader in graders
+            grader.name: _with_failures(grader, items, failures, _graded(grader, pairs, kept, grading_with))
+            for grader in graders
         }
     return graded
 
@@ -241,7 +261,7 @@ def answered_of(told: Sequence[Prediction], model: str | None = None) -> Answere
 def _with_failures(
     grader: Grader, items: Sequence[Item], failures: Mapping[str, str], graded: Sequence[grading.GraderResult]
 ) -> list[grading.GraderResult]:
-    """The results in the order of the items; an item without an answer scores 0 and says why."""
+    """The results in the order of the items; an item without an answer has no score and says why."""
     others = iter(graded)
     return [
         grading.GraderResult(
@@ -250,6 +270,7 @@ def _with_failures(
             reward=0.0,
             passed=False,
             errors={"other_error": f"there is no answer: {failures[item.key]}"},
+            metadata=grading.Metadata(details={"no_score": True}),
         )
         if item.key in failures
         else next(others)
@@ -257,7 +278,7 @@ def _with_failures(
     ]
 
 
-def _graded(grader: Grader, pairs: Sequence[_Pair], kept: Grades) -> list[grading.GraderResult]:
+def _graded(grader: Grader, pairs: Sequence[_Pair], kept: Grades, grading_with: Grading) -> list[grading.GraderResult]:
     """One grader on all answers, asking judges only what is not known."""
     names = [name_of(grader, item, sample) for item, sample in pairs]
     found = {
@@ -266,7 +287,10 @@ def _graded(grader: Grader, pairs: Sequence[_Pair], kept: Grades) -> list[gradin
         if (result := lookup(kept, grader, item, sample)) is not None
     }
     asked = {name: pair for name, pair in zip(names, pairs, strict=True) if name not in found}
-    for name, result in zip(asked, grading.grade_all(grader, list(asked.values())), strict=True):
+    fresh = grading.grade_all(
+        grader, list(asked.values()), calls=grading_with.calls, on_result=lambda result: grading_with.between()
+    )
+    for name, result in zip(asked, fresh, strict=True):
         found[name] = result
         keep(kept, name, result)
     return [found[name] for name in names]
@@ -277,24 +301,29 @@ def sample_of(prediction: Prediction) -> dict[str, str]:
     return {"output_text": prediction.output_text, "finish_reason": prediction.finish_reason}
 
 
-def _scores(graded: Results, graders: Sequence[Grader]) -> dict[str, dict[str, list[float]]]:
+def _scores(graded: Results, graders: Sequence[Grader]) -> dict[str, dict[str, list[float | None]]]:
     return {
-        name: {grader.name: [grading.score(grader, result) for result in by[grader.name]] for grader in graders}
+        name: {grader.name: [known_score(grader, result) for result in by[grader.name]] for grader in graders}
         for name, by in graded.items()
     }
 
 
-def score_of(values: Sequence[float], clusters: Sequence[str]) -> Score:
-    """The mean of a candidate's scores and its interval; `clusters` names what each item belongs to."""
-    mean, low, high = mean_interval(values, clusters)
-    return Score(mean=mean, ci95=(low, high), n=len(values))
+def score_of(values: MaybeScores, clusters: Sequence[str]) -> Score:
+    """The mean of a candidate's scores and its interval; `clusters` names what each item belongs to.
+
+    Items without a score are left out; where none has one, the mean is 0 and the interval from 0 to 1.
+    """
+    known, own = present(values, clusters)
+    mean, low, high = mean_interval(known, own) if known else (0.0, 0.0, 1.0)
+    return Score(mean=mean, ci95=(low, high), n=len(known), missing=len(values) - len(known))
 
 
-def _difference(first: Sequence[float], second: Sequence[float], clusters: Sequence[str]) -> Difference:
-    difference, low, high = paired_difference(first, second, clusters)
-    better = sum(a > b for a, b in zip(first, second, strict=True))
-    worse = sum(a < b for a, b in zip(first, second, strict=True))
-    n = len(first)
+def _difference(first: MaybeScores, second: MaybeScores, clusters: Sequence[str]) -> Difference:
+    ones, others, own = both_present(first, second, clusters)
+    difference, low, high = paired_difference(ones, others, own) if ones else (0.0, -1.0, 1.0)
+    better = sum(a > b for a, b in zip(ones, others, strict=True))
+    worse = sum(a < b for a, b in zip(ones, others, strict=True))
+    n = len(ones)
     return Difference(difference=difference, ci95=(low, high), n=n, better=better, worse=worse, same=n - better - worse)
 
 
@@ -337,12 +366,19 @@ def _grading_notes(graded: Results, graders: Sequence[Grader]) -> list[str]:
     notes = []
     for name, by in graded.items():
         for grader in graders:
-            told = [result for result in by[grader.name] if result.errors]
+            gone = [reason for result in by[grader.name] if (reason := result.missing_because) is not None]
+            if gone:
+                more = "; above a tenth, nothing is concluded" if too_many(len(gone), len(by[grader.name])) else ""
+                notes.append(
+                    f"{name}: {len(gone)} of {len(by[grader.name])} items have no score by {grader.name} and are left out, "
+                    f"since the grader, its judge or the endpoint failed{more}. Such as: {gone[0]}"
+                )
+            told = [result for result in by[grader.name] if result.errors and not result.is_missing]
             if told:
                 kinds = sorted({error for result in told for error in result.errors})
                 example = next(iter(told[0].errors.values()))
                 notes.append(
-                    f"{name}: {len(told)} of {len(by[grader.name])} answers could not be graded by {grader.name} "
+                    f"{name}: {len(told)} of {len(by[grader.name])} answers are not what {grader.name} grades, and score 0 "
                     f"({', '.join(kinds)}), such as: {example}"
                 )
             agreed = [told.metadata.details.get("consistent") for told in by[grader.name]]

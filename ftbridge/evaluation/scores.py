@@ -20,6 +20,7 @@ from ftbridge.evaluation.answering import Prediction
 from ftbridge.evaluation.evaluate import Evaluation, Results, results, sample_of
 from ftbridge.evaluation.grades import Grades, lookup, name_of, read_grades
 from ftbridge.evaluation.items import Item
+from ftbridge.evaluation.missing import known_score
 from ftbridge.files import write_text
 from ftbridge.grader_schema import Grader
 from ftbridge.graders import GraderResult
@@ -35,7 +36,7 @@ class ItemScore(BaseModel):
     line: int = Field(description="Line of the test file, from 1.")
     candidate: str = Field(description="Whose completion it is, such as tuned.")
     grader: str = Field(description="Name of the grader.")
-    score: float = Field(description="0 to 1.")
+    score: float | None = Field(description="0 to 1; null where the grader, its judge or the endpoint failed.")
     name: str = Field(description="SHA-256 of grader, item and completion: the score holds for these alone.")
     result: GraderResult = Field(description="The reward, errors, and what a judge was asked and replied.")
 
@@ -57,7 +58,7 @@ def item_scores(
                     line=item.line,
                     candidate=candidate,
                     grader=grader.name,
-                    score=grading.score(grader, result),
+                    score=known_score(grader, result),
                     name=name_of(grader, item.fields, samples[item.key]),
                     result=result,
                 )
@@ -137,4 +138,11 @@ def needs_others(grader: Grader) -> bool:
 
 def _not_recorded(grader: Grader) -> GraderResult:
     why = "no score is recorded in the run; `ftbridge eval` grades its completions"
-    return GraderResult(name=grader.name, type=grader.type, reward=0.0, passed=None, errors={"other_error": why})
+    return GraderResult(
+        name=grader.name,
+        type=grader.type,
+        reward=0.0,
+        passed=None,
+        errors={"other_error": why},
+        metadata=grading.Metadata(details={"no_score": True}),
+    )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ftbridge.evaluation.missing import MaybeScores, both_present, too_many
 from ftbridge.evaluation.statistics import (
     cluster_sums,
     independent_binary,
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Verdict = Literal["better", "worse", "not_worse", "not_enough_data"]
-Scores = Mapping[str, Sequence[float]]
-"""One candidate's scores by grader, in the order of the items."""
+Verdict = Literal["better", "worse", "not_worse", "not_enough_data", "undetermined"]
+Scores = Mapping[str, MaybeScores]
+"""One candidate's scores by grader, in the order of the items; None where a grader, judge or endpoint failed."""
 ALPHA = 0.05
 _POWER = 0.8
 SEED = 0
@@ -53,7 +54,10 @@ class Judged(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    verdict: Verdict = Field(description="better, worse, not_worse (by more than the margin), or not_enough_data.")
+    verdict: Verdict = Field(
+        description="better, worse, not_worse (by more than the margin), not_enough_data, or undetermined: more than a tenth "
+        "of the items have no score, since a grader, judge or endpoint failed."
+    )
     difference: float = Field(description="Mean of the candidate minus mean of the baseline.")
     ci95: tuple[float, float] = Field(description="95 % interval of the difference, paired over the items.")
     p_value: float = Field(description="Two-sided: exact McNemar for scores of 0 and 1, sign flips for others.")
@@ -63,9 +67,12 @@ class Judged(BaseModel):
     detectable: float = Field(
         description="Smallest difference that so many items show 4 times in 5, with so many comparisons; 1 when none."
     )
-    n: int = Field(description="Items.")
+    n: int = Field(description="Items that both sides have a score of.")
     better: int = Field(description="Items on which the candidate scores higher.")
     worse: int = Field(description="Items on which the candidate scores lower.")
+    missing: int = Field(
+        default=0, description="Items left out, since a grader, judge or endpoint failed on either side."
+    )
 
 
 def judge_pairs(
@@ -89,7 +96,8 @@ def judge_family(
     """A verdict for each pair of candidates and each grader: the second of a pair against its first, the baseline.
 
     Holm's correction covers all of them, since any of them could be the false one. Comparisons of the same scores by the same
-    grader, such as those with a baseline under two names, are one. Raises as `judge_pairs` does.
+    grader, such as those with a baseline under two names, are one. Items without a score on either side are left out
+    (`ftbridge.evaluation.missing`). Raises as `judge_pairs` does.
     """
     comparisons = {
         (pair, grader): (tuple(ones), tuple(second[grader]))
@@ -97,12 +105,20 @@ def judge_family(
         for grader, ones in first.items()
     }
     different = dict.fromkeys((grader, scores) for (_, grader), scores in comparisons.items())
-    tests = {test: paired_p_value(*test[1], clusters) for test in different}
+    complete = {test: both_present(*test[1], clusters) for test in different}
+    missing = {test: len(test[1][0]) - len(ones) for test, (ones, _, _) in complete.items()}
+    lost = {test for test, count in missing.items() if count and too_many(count, len(test[1][0]))}
+    tests = {test: paired_p_value(*scores) for test, scores in complete.items() if test not in lost}
     adjusted = dict(zip(tests, holm(list(tests.values())), strict=True))
     judged: dict[str, dict[str, Judged]] = {pair: {} for pair in pairs}
     for (pair, grader), scores in comparisons.items():
         test = (grader, scores)
-        judged[pair][grader] = _judged(*scores, tests[test], adjusted[test], margin, clusters, len(tests))
+        ones, others, own = complete[test]
+        if test in lost:
+            judged[pair][grader] = _undetermined(ones, others, own, margin, missing[test])
+            continue
+        one = _judged(ones, others, tests[test], adjusted[test], margin, own, len(tests))
+        judged[pair][grader] = one.model_copy(update={"missing": missing[test]})
     return judged
 
 
@@ -225,6 +241,31 @@ def _standard_error(
     mean = math.fsum(differences) / n
     error = math.sqrt(math.fsum((difference - mean) ** 2 for difference in differences) / (n - 1) / n)
     return (error if error > 1e-12 else 1 / n), n - 1
+
+
+def _undetermined(
+    first: Sequence[float],
+    second: Sequence[float],
+    clusters: Sequence[Hashable] | None,
+    margin: float | None,
+    missing: int,
+) -> Judged:
+    """No verdict: the figures are those of the items that have scores, which may be a selection."""
+    difference, low, high = paired_difference(second, first, clusters) if first else (0.0, -1.0, 1.0)
+    return Judged(
+        verdict="undetermined",
+        difference=difference,
+        ci95=(low, high),
+        p_value=1.0,
+        p_adjusted=1.0,
+        margin=margin,
+        margin_met=None if margin is None else False,
+        detectable=1.0,
+        n=len(first),
+        better=sum(b > a for a, b in zip(first, second, strict=True)),
+        worse=sum(b < a for a, b in zip(first, second, strict=True)),
+        missing=missing,
+    )
 
 
 def _judged(

@@ -14,6 +14,7 @@ SHORT: dict[Verdict, str] = {
     "worse": "worse",
     "not_worse": "not worse",
     "not_enough_data": "not enough data",
+    "undetermined": "not determined",
 }
 
 
@@ -51,6 +52,8 @@ def sentence(grader: str, judged: Judged, *, candidate: str = "the second", base
         f"{points:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}, {items}, "
         f"{judged.better} better, {judged.worse} worse, p = {judged.p_adjusted:.2g}"
     )
+    if judged.missing:
+        facts += f", {judged.missing} more left out without a score"
     margin = margin_words(judged.margin) if judged.margin is not None else ""
     match judged.verdict:
         case "better":
@@ -59,6 +62,12 @@ def sentence(grader: str, judged: Judged, *, candidate: str = "the second", base
             words = f"{candidate} is worse{against} on {grader}"
         case "not_worse":
             words = f"{candidate} is not worse{against} on {grader} by more than {margin}"
+        case "undetermined":
+            whole = judged.n + judged.missing
+            lost = (
+                f"{judged.missing} of {whole} items have no score, since the grader, its judge or the endpoint failed"
+            )
+            return f"whether {candidate} is better or worse{against} on {grader} could not be determined: {lost}."
         case _:
             them = f"{candidate} and {baseline}" if baseline else "them"
             words = f"not enough data on {grader} to tell {them} apart"
@@ -85,8 +94,12 @@ def _one_line(candidate: str, baseline: str, by: Mapping[str, Judged]) -> str:
         parts.append(f"{candidate} is {words}")
     if on["not_enough_data"]:
         parts.append(f"not enough data to tell {candidate} and {baseline} apart on {_listed(on['not_enough_data'])}")
+    if on["undetermined"]:
+        parts.append(
+            f"whether {candidate} is better or worse than {baseline} could not be determined on {_listed(on['undetermined'])}"
+        )
     line = "; ".join(parts)
-    return f"{line[:1].upper() if line.startswith('not ') else line[:1]}{line[1:]}."
+    return f"{line[:1].upper() if line.startswith(('not ', 'whether ')) else line[:1]}{line[1:]}."
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -36,8 +36,8 @@ from ftbridge.grader_schema import (
     ToolCallsGrader,
 )
 from ftbridge.graders import judge, multi, pairwise, python, similarity, string_check, structured, tool_calls
-from ftbridge.graders.preflight import Uninformative, preflight
 from ftbridge.graders.calls import Calls
+from ftbridge.graders.preflight import Uninformative, preflight
 from ftbridge.graders.python import PythonPolicy
 from ftbridge.graders.result import ErrorName, GraderResult, Metadata, Outcome, failed, openai_document
 from ftbridge.graders.sample import NAMES, BadSample, complete
@@ -49,6 +49,7 @@ __all__ = [
     "ErrorName",
     "GraderError",
     "GraderResult",
+    "Metadata",
     "PythonPolicy",
     "Uninformative",
     "check",

@@ -82,16 +82,17 @@ def ask(where: Endpoint, body: dict[str, Any], seconds: float | None = None) -> 
 
     `seconds` is how long a reply may take (`REPLY_SECONDS` where not given).
     """
-    known = _takes_shape.get((where.base_url, str(body.get("model"))))
+    name = where.base_url, str(body.get("model"))
     plain = {key: value for key, value in body.items() if key != "response_format"}
-    response = _post(where, plain if known is False else body, seconds)
+    response = _post(where, plain if _takes_shape.get(name) is False else body, seconds)
+    known = _takes_shape.get(name)  # asked now, since other threads may have learnt it meanwhile
     if response.status_code in _UNSHAPED and known is None and "response_format" in body:
         without = _post(where, plain, seconds)
         if without.status_code < 400:
             response = without
-            _takes_shape[where.base_url, str(body.get("model"))] = False
+            _takes_shape[name] = False
     elif response.status_code < 400 and known is None and "response_format" in body:
-        _takes_shape[where.base_url, str(body.get("model"))] = True
+        _takes_shape[name] = True
     if response.status_code >= 400:
         raise JudgeFailed(_clean(f"HTTP {response.status_code}: {response.text[:500]}"))
     try:

@@ -94,8 +94,11 @@ class GraderResult(_Document):
     @property
     def missing_because(self) -> str | None:
         """Why there is no score, or None if there is one."""
-        no_completion = self.errors.get("other_error", "") if self.metadata.details.get("no_completion") else ""
-        return no_completion or next((text for name, text in self.errors.items() if name in FAULTS), None)
+        if self.metadata.details.get(
+            "no_score"
+        ):  # nothing was graded: there was no completion, or no record of its score
+            return next(iter(self.errors.values()), "there is no score")
+        return next((text for name, text in self.errors.items() if name in FAULTS), None)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -62,22 +61,23 @@ def managed(
     asked: int,
     answered: tuple[int, int],
     tuned_asked: int,
+    tuned_answered: tuple[int, int],
     batch: bool,
     today: datetime.date,
     judges: Judges | None = None,
 ) -> Money:
     """Training and judging on a service.
 
-    `trained` tokens are those of the file times epochs; `asked` the prompt tokens of all candidates on the base model,
-    `tuned_asked` those of the tuned one, `answered` the fewest and most answer tokens of one candidate. OpenAI asks the
-    same of base and tuned answers here: the fine-tuned price, which is the higher, is taken for both.
+    `trained` tokens are those of the file times epochs; `asked` and `answered` the prompt tokens, and the fewest and most
+    completion tokens, of all candidates on the base model, at its price; `tuned_asked` and `tuned_answered` those of the
+    tuned model, at the price of fine-tuned ones.
     """
-    price = prices.of(model)
+    price, plain = prices.of(model), prices.rates(model, tuned=False)
     notes = []
-    age = prices.age_days(today)
+    age = prices.age_days(today, model)
     if age > STALE_DAYS:
-        notes.append(f"Prices are {age} days old ({prices.as_of}); check them, or give --prices FILE.")
-    if price is None:
+        notes.append(f"Prices are {age} days old ({prices.date_of(model)}); check them, or give --prices FILE.")
+    if price is None or plain is None:
         known = ", ".join(prices.models)
         notes.append(f"No price is known for {model}: nothing is reckoned. Known: {known}. --prices FILE adds one.")
         return Money(
@@ -86,13 +86,16 @@ def managed(
             total=None,
             serving_per_million=None,
             batch_saves=None,
-            prices_as_of=prices.as_of,
+            prices_as_of=prices.date_of(model),
             age_days=age,
             notes=notes,
         )
     training = None if price.train is None else price.train * trained / 1e6
-    reads = price.input * (asked + tuned_asked) / 1e6
-    low, high = (reads + price.output * tokens / 1e6 for tokens in answered)
+    reads = (plain.input * asked + price.input * tuned_asked) / 1e6
+    low, high = (
+        reads + (plain.output * base + price.output * tuned) / 1e6
+        for base, tuned in zip(answered, tuned_answered, strict=True)
+    )
     share = 1 - prices.batch_discount if batch else 1.0
     judges = judges or Judges()
     if judges.unknown:
@@ -105,7 +108,7 @@ def managed(
         total=None if training is None else (training + evaluation[0], training + evaluation[1]),
         serving_per_million=(price.input, price.output),
         batch_saves=None if batch else high * prices.batch_discount,
-        prices_as_of=prices.as_of,
+        prices_as_of=prices.date_of(model),
         age_days=age,
         notes=notes,
     )
@@ -123,9 +126,7 @@ def judge_money(
     low = high = 0.0
     unknown = []
     for grader in judges_of(graders):
-        if grader.base_url is not None and urlsplit(grader.base_url).hostname in ("127.0.0.1", "localhost", "::1"):
-            continue
-        price = prices.of(grader.model)
+        price = prices.judge_rates(grader.model, grader.base_url)
         if price is None:
             unknown.append(grader.model)
             continue

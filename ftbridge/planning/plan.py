@@ -199,10 +199,11 @@ def _reckon(
             trained=splits["train"].tokens * epochs,
             asked=asked + shots + asked_more,
             answered=(
-                candidates * referenced + 2 * referenced_more,
-                (candidates * len(items) + 2 * len(questions)) * longest,
+                (candidates - 1) * referenced + referenced_more,
+                ((candidates - 1) * len(items) + len(questions)) * longest,
             ),
             tuned_asked=asked + asked_more,
+            tuned_answered=(referenced + referenced_more, (len(items) + len(questions)) * longest),
             batch=spec.openai.batch,
             judges=judge_money(prices, spec.evaluation.graders, items, candidates, longest, encoding),
             today=today,

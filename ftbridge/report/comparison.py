@@ -110,8 +110,14 @@ def as_markdown(told: Comparison) -> str:
 
 
 def fails(judged: Judged) -> bool:
-    """Whether CI should stop: the asked margin is not met, or, where none was asked, the candidate is worse."""
-    return judged.margin_met is False or (judged.margin_met is None and judged.verdict == "worse")
+    """Whether CI should stop: the asked margin is not met, or, where none was asked, the candidate is worse;
+    or nothing could be determined.
+    """
+    return (
+        judged.margin_met is False
+        or judged.verdict == "undetermined"
+        or (judged.margin_met is None and judged.verdict == "worse")
+    )
 
 
 def _power(told: Comparison) -> str:

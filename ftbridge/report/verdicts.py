@@ -11,7 +11,13 @@ from rich.text import Text
 from ftbridge.evaluation.verdict import Judged
 from ftbridge.evaluation.words import SHORT, Rival, margin_words, sentence, summary
 
-STYLES = {"better": "green", "worse": "bold red", "not_worse": "cyan", "not_enough_data": "yellow"}
+STYLES = {
+    "better": "green",
+    "worse": "bold red",
+    "not_worse": "cyan",
+    "not_enough_data": "yellow",
+    "undetermined": "yellow",
+}
 _BAR = 21
 _WIDE = 104
 """Columns from which on the interval is drawn too."""

@@ -77,6 +77,9 @@ def test_a_judge_is_asked_once_for_the_same_answer_and_again_for_another(endpoin
     )
     path = tmp_path / "grades.jsonl"
 
+    def questions():  # a refusal may be about the response format: that one is asked again without it
+        return sum("response_format" in body for body in asked)
+
     def judged(texts):
         kept = read_grades([path])
         told = judge(items, {"base": _answers(items, texts)}, [quality, exact], kept=kept)
@@ -84,15 +87,15 @@ def test_a_judge_is_asked_once_for_the_same_answer_and_again_for_another(endpoin
         return told.candidates["base"]
 
     first = judged(["a0", "x", "x", "refuse me"])
-    assert first["quality"].mean == pytest.approx(0.375)
-    assert len(asked) == 4
+    assert (first["quality"].mean, first["quality"].n, first["quality"].missing) == (0.5, 3, 1)
+    assert questions() == 4
     raw = [json.loads(line)["result"]["metadata"]["calls"][0] for line in path.read_text().splitlines()]
     assert [call["reply"] for call in raw] == ["0.5"] * 3
     again = judged(["a0", "x", "x", "refuse me"])
     assert again == first
-    assert len(asked) == 5, "only the one that failed is asked again"
+    assert questions() == 5, "only the one that failed is asked again"
     assert judged(["a0", "x", "y", "z"])["quality"].mean == 0.5
-    assert len(asked) == 7
+    assert questions() == 7
 
 
 def test_damaged_lines_and_missing_files_hold_no_grades(tmp_path):

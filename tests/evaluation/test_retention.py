@@ -198,13 +198,13 @@ def test_a_few_questions_cannot_tell(tmp_path, questions):
     assert one.verdicts["tuned"].lost[0].expected == "c"
 
 
-def test_an_item_without_an_answer_is_lost_not_dropped(questions):
+def test_an_item_without_an_answer_is_left_out_of_both_sides(questions):
     items = questions()
     good = told(items, [item.fields["expected"] for item in items])
     failed = [good[0].model_copy(update={"output_text": "", "error": "HTTP 500"}), *good[1:]]
     found = judge_retention(items, {"base": good, "tuned": failed}, EXACT, baseline="base", margin=0.05)
-    assert found.candidates["tuned"]["all"].n == len(items)
-    assert len(found.verdicts["tuned"].lost) == 1
+    assert found.candidates["tuned"]["all"].n == len(items) - 1
+    assert found.verdicts["tuned"].lost == []
 
 
 def test_a_canary_may_bring_its_own_check(tmp_path, questions):

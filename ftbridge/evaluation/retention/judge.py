@@ -10,12 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from ftbridge.evaluation.answering import Prediction
 from ftbridge.evaluation.candidates import Candidate, plain
 from ftbridge.evaluation.items import Item
+from ftbridge.evaluation.missing import MaybeScores, known_score
 from ftbridge.evaluation.retention.checks import Check, passes
 from ftbridge.evaluation.retention.questions import KINDS
 from ftbridge.evaluation.statistics import mean_interval
 from ftbridge.evaluation.verdict import judge_pairs
 from ftbridge.grader_schema import Grader
-from ftbridge.graders import grade, score
+from ftbridge.graders import Calls, grade
 
 SUFFIX = ".retention"
 """What the answers of a candidate to the questions are named: `predictions/tuned.retention.jsonl`."""
@@ -79,14 +80,18 @@ def judge_retention(
     *,
     baseline: str,
     margin: float,
+    calls: Calls | None = None,
 ) -> Retention:
     """Score every candidate's answers to the questions, and compare each with the baseline.
 
-    `graders` judge canaries that bring no check of their own, by the mean of their scores. An item without an answer scores 0.
+    `graders` judge canaries that bring no check of their own, by the mean of their scores. An item without an answer, or whose
+    judge failed, is left out.
     Raises `KeyError` for a candidate that has not answered every question.
     """
     answers = {name: {told.key: told for told in given} for name, given in predictions.items()}
-    scored = {name: [_score(item, given[item.key], graders) for item in items] for name, given in answers.items()}
+    scored = {
+        name: [_score(item, given[item.key], graders, calls) for item in items] for name, given in answers.items()
+    }
     kinds = [kind for kind in KINDS if any(_kind(item) == kind for item in items)]
     clusters = [item.cluster or item.key for item in items]
     return Retention(
@@ -103,26 +108,28 @@ def judge_retention(
     )
 
 
-def _score(item: Item, told: Prediction, graders: Sequence[Grader]) -> float:
+def _score(item: Item, told: Prediction, graders: Sequence[Grader], calls: Calls | None) -> float | None:
     if told.error is not None:
-        return 0.0
+        return None
     if (check := item.fields.get("check")) is not None:
         prompt = item.prompt[-1].text if item.prompt else ""
         return float(passes(cast(Check, check), str(item.fields["expected"]), told.output_text, prompt))
     sample = {"output_text": told.output_text, "finish_reason": told.finish_reason}
-    scores = [score(grader, grade(grader, item.fields, sample)) for grader in graders]
-    return sum(scores) / len(scores)
+    scores = [known_score(grader, grade(grader, item.fields, sample, calls=calls)) for grader in graders]
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if len(known) == len(scores) else None
 
 
-def _of_kind(kind: str, items: Sequence[Item], values: Sequence[float]) -> KindScore:
-    own = [value for item, value in zip(items, values, strict=True) if kind in (ALL, _kind(item))]
-    mean, low, high = mean_interval(own)
+def _of_kind(kind: str, items: Sequence[Item], values: MaybeScores) -> KindScore:
+    of_kind = ((_kind(item), value) for item, value in zip(items, values, strict=True))
+    own = [value for name, value in of_kind if kind in (ALL, name) and value is not None]
+    mean, low, high = mean_interval(own) if own else (0.0, 0.0, 1.0)
     return KindScore(mean=mean, ci95=(low, high), n=len(own))
 
 
 def _kept(
     items: Sequence[Item],
-    scored: Mapping[str, Sequence[float]],
+    scored: Mapping[str, MaybeScores],
     answers: Mapping[str, Mapping[str, Prediction]],
     baseline: str,
     name: str,
@@ -145,7 +152,7 @@ def _kept(
             after=answers[name][item.key].output_text,
         )
         for item, first, second in zip(items, before, after, strict=True)
-        if second < first
+        if first is not None and second is not None and second < first
     ]
     return Kept(verdict=verdict, difference=judged.difference, ci95=judged.ci95, gained=judged.better, lost=lost)
 

@@ -71,7 +71,8 @@ class Follower:
         status = status_of(job)
         before = self._last or self._remembered()
         if status.state != before.state:
-            self._ledger.append("status", job=self._job, state=status.state)
+            trained = {} if status.trained_tokens is None else {"trained_tokens": status.trained_tokens}
+            self._ledger.append("status", job=self._job, state=status.state, **trained)
         self.pace.looked(changed=status.state != before.state)
         self._last, self._fetch = status, True
         self._twins.look(ended=status.state in TERMINAL)

@@ -66,17 +66,18 @@ def check_budget(at: Connection, data: Path) -> None:
     if limit is None:
         return
     tokens, prices = load_manifest(data).splits["train"].tokens, load_prices()
-    own = at.target.name == "openai"
-    usd = prices.training_usd(at.request.model, tokens, at.request.n_epochs) if own else None
+    known = prices.holds_at(at.request.model, at.target.name)
+    usd = prices.training_usd(at.request.model, tokens, at.request.n_epochs) if known else None
     if usd is None:
         raise GateNotMet(
             f"budget.max_usd = {limit:g} cannot be held: the price of training {at.request.model} is not known here.",
-            hint="Give a price list of your own in FTBRIDGE_PRICES, or leave budget.max_usd out.",
+            hint=f"Tell what {at.service} takes for it in a price list of your own (FTBRIDGE_PRICES), or leave budget.max_usd "
+            "out.",
         )
     if usd > limit:
         raise GateNotMet(
             f"training would cost about ${usd:.2f} ({tokens:,} tokens x {at.request.n_epochs} epochs, prices of "
-            f"{prices.as_of}); budget.max_usd is {limit:g}.",
+            f"{prices.date_of(at.request.model)}); budget.max_usd is {limit:g}.",
             hint="Fewer examples or epochs, a smaller model, or a larger budget.",
         )
 

@@ -11,7 +11,7 @@ from ftbridge.report.amounts import dollars
 from ftbridge.report.html.contents import Column, Contents, Pair
 from ftbridge.report.html.element import Html, element, table
 
-_SIGNS = {"better": "▲", "worse": "▼", "not_worse": "≈", "not_enough_data": "?"}
+_SIGNS = {"better": "▲", "worse": "▼", "not_worse": "≈", "not_enough_data": "?", "undetermined": "?"}
 _BAR = 240
 
 
