@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ftbridge.data.detect import listed_formats
 from ftbridge.providers.openai.page import lowering_table, targets_table
 from ftbridge.report.lint.explain import rules_page, rules_table
 from ftbridge.server.openapi import interface
@@ -42,6 +43,15 @@ def render_routes() -> str:
     return "\n".join(rows)
 
 
+def render_formats() -> str:
+    """Every format that `ftbridge convert` knows, in the order in which it looks for them: one line of sample each."""
+    rows = ["| format | read as | a line of it | source |", "|---|---|---|---|"]
+    for name, shape, sample, source in listed_formats():
+        shown = sample.replace("|", "\\|")
+        rows.append(f"| {name} | {shape} | `{shown}` | {source} |")
+    return "\n".join(rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "spec": render_spec_table,
     "rules": rules_page,
@@ -50,6 +60,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "scenario": render_scenario_table,
     "targets": targets_table,
     "openai-lowering": lowering_table,
+    "formats": render_formats,
 }
 PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"]
 

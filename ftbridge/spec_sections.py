@@ -38,6 +38,16 @@ class DataSpec(SpecModel):
     format: Literal["auto", "jsonl", "json"] = Field(
         default="auto", description="File format; auto looks at the first character."
     )
+    drop: list[str] = Field(
+        default=[],
+        description="Fields of lines and messages to let go, by their paths, such as score or messages[].mood.",
+    )
+    keep: list[str] = Field(
+        default=[], description="Fields to keep with the examples although nothing that trains reads them."
+    )
+    map: dict[str, str] = Field(
+        default={}, description="Fields to read by another name: {prompt: question, completion: answer}."
+    )
 
 
 class ModelSpec(SpecModel):

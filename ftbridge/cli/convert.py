@@ -11,7 +11,8 @@ from ftbridge.data.convert.compression import MAX_RATIO
 from ftbridge.data.convert.containers import CONTAINERS
 from ftbridge.data.convert.convert import Converted, convert
 from ftbridge.data.convert.recipe import Recipe
-from ftbridge.data.convert.shapes import SHAPES
+from ftbridge.data.convert.shapes import SHAPES, WRITABLE
+from ftbridge.data.detect import listed_formats
 from ftbridge.errors import UsageError
 
 
@@ -22,21 +23,32 @@ def _columns(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...
     return tuple((new, old) for new, _, old in pairs)
 
 
+def _list_formats(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if not value:
+        return
+    for name, shape, sample, source in listed_formats():
+        click.echo(f"{name} ({shape})\n  {sample}\n  {source}\n")
+    ctx.exit()
+
+
 @click.command(help="Turn any known format into canonical JSON Lines, and back.")
-@click.argument("source", metavar="IN")
+@click.argument("sources", nargs=-1, required=True, metavar="IN...")
 @click.argument("out", metavar="OUT")
 @click.option("--from", "source_shape", type=click.Choice(SHAPES), help="What a record of IN means; else found out.")
 @click.option(
     "--to",
     "target_shape",
-    type=click.Choice(SHAPES),
+    type=click.Choice(WRITABLE),
     help="What a record of OUT means [chat, preference, reinforcement].",
 )
 @click.option("--input-format", type=click.Choice(CONTAINERS), help="How IN is stored; else found out.")
 @click.option("--map", "columns", multiple=True, callback=_columns, metavar="NAME=COLUMN", help="Read COLUMN as NAME.")
 @click.option("--system", metavar="TEXT", help="A system message for conversations without one.")
 @click.option(
-    "--drop", multiple=True, metavar="FIELD", help="Let a field go that OUT cannot hold (messages[].NAME: of messages)."
+    "--drop",
+    multiple=True,
+    metavar="FIELD",
+    help="Let a field go that OUT cannot hold (messages[].NAME: of each message).",
 )
 @click.option("--keep", is_flag=True, help="Keep the other fields, as the example's own.")
 @click.option("--skip-bad", is_flag=True, help="Leave out records that cannot be read, and say which.")
@@ -48,11 +60,23 @@ def _columns(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...
     default=MAX_RATIO,
     help="A compressed file may unpack to this many times its size; 0 for any [250].",
 )
+@click.option("--encoding", metavar="NAME", help="The encoding of a text that is not UTF-8, such as cp1252 or utf-16.")
+@click.option(
+    "--only-liked", is_flag=True, help="Of answers that were liked or not (KTO), write the liked ones as chats."
+)
+@click.option(
+    "--list-formats",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_formats,
+    help="List every format that is read.",
+)
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document about what was done, on stdout.")
 @talkative
 def command(
-    source: str,
+    sources: tuple[str, ...],
     out: str,
     source_shape: str | None,
     target_shape: str | None,
@@ -65,10 +89,12 @@ def command(
     parsed: tuple[str, ...],
     delimiter: str | None,
     max_ratio: float,
+    encoding: str | None,
+    only_liked: bool,
     force: bool,
     as_json: bool,
 ) -> None:
-    """Convert IN to OUT; `-` is standard input and output, and IN may be an https or hf:// address."""
+    """Convert IN to OUT; `-` is standard input and output, and IN may be several files, a glob, an https or hf:// address."""
     if as_json and out == "-":
         raise UsageError("--json and OUT - both want standard output.", hint="Write to a file.")
     recipe = Recipe(
@@ -83,6 +109,8 @@ def command(
         parsed=parsed,
         delimiter={"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter) if delimiter else None,
         max_ratio=max_ratio,
+        encoding=encoding,
+        only_liked=only_liked,
     )
     if recipe.delimiter and len(recipe.delimiter) != 1:
         raise UsageError(f"--delimiter {delimiter}: give one character, or tab.")
@@ -93,7 +121,7 @@ def command(
             click.echo(f"\r{records:,} records\x1b[K", err=True, nl=False)
 
     try:
-        done = convert(source, out, recipe, force=force, progress=progress)
+        done = convert(sources, out, recipe, force=force, progress=progress)
     finally:
         if draws:
             click.echo("\r\x1b[K", err=True, nl=False)
@@ -112,6 +140,11 @@ def _tell(done: Converted) -> None:
         names = " ".join(f"--parse {name}" for name in done.json_columns)
         click.echo(f"note: some columns hold JSON; read {done.out} back with {names}", err=True)
     shapes = ", ".join(done.shapes)
-    dropped = "".join(f"; dropped {field} from {count:,}" for field, count in done.dropped.items())
-    count = "1 example" if done.examples == 1 else f"{done.examples:,} examples"
-    click.echo(f"{done.out}: {count} from {shapes} to {done.to}{dropped}", err=True)
+    for reason, count in done.left_out.items():
+        click.echo(f"left out: {count:,} {'example' if count == 1 else 'examples'}, as {reason}", err=True)
+    counts: dict[int, list[str]] = {}
+    for field, count in done.dropped.items():
+        counts.setdefault(count, []).append(field)
+    dropped = "".join(f"; dropped {', '.join(fields)} from {number:,}" for number, fields in counts.items())
+    examples = "1 example" if done.examples == 1 else f"{done.examples:,} examples"
+    click.echo(f"{done.out}: {examples} from {shapes} to {done.to}{dropped}", err=True)

@@ -131,7 +131,8 @@ FIELDS: dict[str, frozenset[str]] = {
 
 BOOKKEEPING = _words(
     "id uid uuid guid idx index row metadata meta source dataset origin url license split lang language category topic task "
-    "domain tags created createdat timestamp date datetime hash customid"
+    "domain tags created createdat timestamp date datetime hash customid subcategory subtopic subdomain "
+    "model modelname generator length turn numturns tokencount numtokens version annotator author"
 )
 """Names of fields that say where an example is from, never what it teaches."""
 

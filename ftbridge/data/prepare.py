@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ftbridge.data.examples import ChatExample, Example, Message, PreferenceExample, ReinforcementExample
-from ftbridge.data.formats import SourcedExample, data_error, read_examples
+from ftbridge.data.formats import FieldChoice, SourcedExample, data_error, read_examples
 from ftbridge.data.tokens import count_texts, example_texts
 from ftbridge.errors import DataError
 from ftbridge.files import sha256_bytes, sha256_file, write_bytes, write_json, write_text
@@ -178,7 +179,7 @@ def _read(spec: JobSpec, base: Path) -> dict[SplitName, list[_Sourced]]:
     for name in _NAMES:
         source = sources[name]
         try:
-            splits[name] = _read_source(source, spec, base) if source is not None else []
+            splits[name] = _read_source(name, source, spec, base) if source is not None else []
         except DataError as error:
             problems += error.problems
     if problems:
@@ -191,8 +192,16 @@ def _read(spec: JobSpec, base: Path) -> dict[SplitName, list[_Sourced]]:
     return splits
 
 
-def _read_source(source: str | list[str], spec: JobSpec, base: Path) -> list[_Sourced]:
-    return read_examples(source, base=base, format=spec.data.format, method=spec.method)
+def _read_source(name: SplitName, source: str | list[str], spec: JobSpec, base: Path) -> list[_Sourced]:
+    return read_examples(source, base=base, format=spec.data.format, method=spec.method, fields=_fields(name, spec))
+
+
+def _fields(name: SplitName, spec: JobSpec) -> FieldChoice:
+    """What becomes of fields that no example holds: those that graders read stay, and all of test items."""
+    graders = spec.model_dump_json(include={"grader", "evaluation"})
+    words = tuple(sorted(set(re.findall(r"\w+", graders))))
+    data = spec.data
+    return FieldChoice(tuple(data.drop), (*data.keep, *words), tuple(data.map.items()), own=name == "test")
 
 
 def _refuse_overlap(name: SplitName, examples: list[_Sourced], train: list[_Sourced]) -> None:
@@ -347,7 +356,11 @@ def _write(splits: dict[SplitName, list[_Sourced]], notes: list[str], recipe: st
 
 def _recipe(spec: JobSpec) -> str:
     """A name for what decides the bytes, beside the sources themselves: the data section, the seed and the method."""
-    asked = {"data": spec.data.model_dump(mode="json"), "seed": spec.seed}
+    data = spec.data.model_dump(mode="json")
+    for later in ("drop", "keep", "map"):  # a spec that does not use them has the name it had before there were any
+        if not data[later]:
+            del data[later]
+    asked = {"data": data, "seed": spec.seed}
     if spec.method != "supervised":
         asked["method"] = spec.method
     return sha256_bytes(json.dumps(asked, sort_keys=True).encode())

@@ -33,6 +33,7 @@ class LocalTokens(BaseModel):
         description="Examples longer than local.max_length: refused, truncated or dropped, as the spec says."
     )
     unreadable: int = Field(description="Examples that this model's template cannot express.")
+    reason: str | None = Field(default=None, description="Why the first of these cannot be expressed.")
     counted: int = Field(description="Examples that were rendered; fewer than all: the sums are scaled from these.")
 
 
@@ -54,7 +55,7 @@ def local_tokens(path: Path, renderer: Any, local: LocalSpec) -> LocalTokens:
     lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
     drawn = lines if len(lines) <= COUNTED else random.Random(0).sample(lines, COUNTED)
     counts = [_count(line, renderer) for line in drawn]
-    readable = [count for count in counts if count is not None]
+    readable = [count for count in counts if not isinstance(count, str)]
     kept = [_kept(tokens, trained, local) for tokens, trained in readable]
     scale = len(lines) / len(drawn) if drawn else 1.0
     return LocalTokens(
@@ -64,18 +65,19 @@ def local_tokens(path: Path, renderer: Any, local: LocalSpec) -> LocalTokens:
         longest=max((len(trained) for _, trained in readable), default=0),
         too_long=round(scale * sum(tokens > local.max_length for tokens, _ in readable)),
         unreadable=round(scale * (len(drawn) - len(readable))),
+        reason=next((count for count in counts if isinstance(count, str)), None),
         counted=len(drawn),
     )
 
 
-def _count(line: bytes, renderer: Any) -> tuple[int, Sequence[bool]] | None:
-    """Tokens of an example, and which of them are trained; None when the template refuses it."""
+def _count(line: bytes, renderer: Any) -> tuple[int, Sequence[bool]] | str:
+    """Tokens of an example, and which of them are trained; the reason when the template refuses it."""
     from ftbridge.providers.local.template import RenderError
 
     try:
         rendered = renderer.example(parse_example(json.loads(line)))
-    except (RenderError, ExampleError):
-        return None
+    except (RenderError, ExampleError) as error:
+        return str(error)
     return rendered.n_tokens, rendered.trained
 
 

@@ -18,7 +18,7 @@ from ftbridge.data.prepare import Manifest, load_manifest, prepare
 from ftbridge.data.rules.targets import longest_example
 from ftbridge.data.tokens import encoding_for
 from ftbridge.draft import Draft
-from ftbridge.errors import MissingDependency, ModelUnavailable, UsageError
+from ftbridge.errors import DataError, MissingDependency, ModelUnavailable, UsageError
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.retention.questions import write_questions
 from ftbridge.lowering import Lowering
@@ -396,9 +396,20 @@ def _counted(
             became = {"refuse": "the run would be refused", "truncate": "they are cut", "drop": "they are left out"}
             longer = f"longer than local.max_length = {spec.local.max_length:,}"
             notes.append(f"{name}: {split.too_long:,} examples are {longer}; {became[spec.local.too_long]}.")
+        if split.unreadable and split.unreadable == split.examples:
+            _refuse_model(spec, name, split)
         if split.unreadable:
             notes.append(f"{name}: {split.unreadable:,} examples cannot be expressed by this model's chat template.")
     return told
+
+
+def _refuse_model(spec: JobSpec, name: str, split: LocalTokens) -> None:
+    """Raise `DataError`: a run with this model would train nothing, so there is nothing to plan."""
+    raise DataError(
+        f"{name}: the chat template of {spec.model.local} cannot write any of the {split.examples:,} examples: "
+        f"{(split.reason or '').rstrip('.')}.",
+        hint="Choose a model whose template has a place for them, or leave model.local out of the spec.",
+    )
 
 
 def find_config(model: str) -> Path | None:

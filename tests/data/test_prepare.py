@@ -385,5 +385,5 @@ def test_supervised_bytes_are_these_for_ever(tmp_path):
         "tools": [{"function": {"name": "f"}, "type": "function"}],
     }
     _write(tmp_path / "train.jsonl", [rich, _chat("two", "b", zeta=1, alpha=[2, {"b": 1, "a": None}])])
-    manifest = prepare(_spec(), base=tmp_path, out=tmp_path / "out")
+    manifest = prepare(_spec(keep=["zeta", "alpha"]), base=tmp_path, out=tmp_path / "out")
     assert manifest.splits["train"].sha256 == "a8ba5fdd90ea47ae9ce78731b0f5e2255121db44893992796778360ef4f256c0"

@@ -6,8 +6,9 @@ import hashlib
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -15,23 +16,28 @@ from pydantic import BaseModel, ConfigDict
 
 from ftbridge.data.convert.compression import ENDINGS
 from ftbridge.data.convert.containers import Container, Reading, Record, container_of, endings, read_records
-from ftbridge.data.convert.recipe import Recipe, example_of, record_of
-from ftbridge.data.convert.shapes import METHODS, NATIVE, Shape, ShapeError, WouldBeLost
+from ftbridge.data.convert.exports import BatchJoin
+from ftbridge.data.convert.fields import LeftOut
+from ftbridge.data.convert.recipe import Recipe, advice, example_of, record_in, record_of
+from ftbridge.data.convert.shapes import METHODS, NATIVE, Shape, ShapeError, WouldBeLost, detect
 from ftbridge.data.convert.writing import Writer, written
+from ftbridge.data.examples import Method
 from ftbridge.data.formats import data_error
 from ftbridge.data.sources import SourceFile, find_files, opened
 from ftbridge.errors import DataError, UsageError
 from ftbridge.files import atomic_path, disk_full_is_an_error
 
 _PROBLEMS_KEPT = 1_000
+_LOOKED_AT = 100  # records that decide the method
+_LINES_NAMED = 5
 
 
 class Converted(BaseModel):
     """What was done.
 
     `shapes` counts the records of each shape; `dropped` the fields let go, by name. `skipped` tells what was left out (the
-    first 1,000), `skipped_count` how much. `json_columns` are columns of a table that are to be read back with --parse.
-    `sha256` is of the bytes written.
+    first 1,000), `skipped_count` how much; `left_out` counts what was left out because it was asked for, by its reason.
+    `json_columns` are columns of a table that are to be read back with --parse. `sha256` is of the bytes written.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -45,17 +51,20 @@ class Converted(BaseModel):
     skipped_count: int
     json_columns: list[str]
     sha256: str
+    left_out: dict[str, int] = {}
 
 
 def convert(
-    source: str,
+    source: str | Sequence[str],
     out: str,
     recipe: Recipe | None = None,
     *,
     force: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Converted:
-    """Convert a file, every file of a glob, or `-` for standard input and output; `progress` hears how many records were read.
+    """Convert a file, several, every file of a glob, or `-` for standard input and output.
+
+    `progress` hears how many records were read. What most of the first records are decides the method of all.
 
     Raises `DataError` with every record that cannot be read or written, and every field that would be lost (OUT is not
     written then), and `UsageError` for files that are not there, are the same, or stand in the way. With `skip_bad`, records
@@ -64,95 +73,157 @@ def convert(
     recipe = recipe or Recipe()
     compression = Path(out).suffix.lower() if out.lower().endswith(ENDINGS) else None
     container: Container = container_of(out) or "jsonl"
-    if out != "-" and container_of(out) is None and _is_new_or_file(Path(out)):
-        raise UsageError(f"{out}: its ending names no format.", hint=f"One of {endings()}; .gz and .zst may follow.")
-    work = _Work(recipe)
-    reading = Reading(recipe.container, recipe.delimiter, recipe.parsed, recipe.max_ratio)
-    files = [] if source == "-" else find_files([source], Path())
+    if out != "-" and container_of(out) in (None, "xlsx") and _is_new_or_file(Path(out)):
+        raise UsageError(
+            f"{out}: its ending names no format that is written.",
+            hint=f"One of {endings()}; .gz and .zst may follow.",
+        )
+    sources = [source] if isinstance(source, str) else list(source)
+    shown = "<stdin>" if sources == ["-"] else " ".join(sources)
+    reading = Reading(recipe.container, recipe.delimiter, recipe.parsed, recipe.max_ratio, recipe.encoding, recipe.drop)
+    files = [] if sources == ["-"] else find_files(sources, Path())
     with _output(out, force, [Path(file.place) for file in files if not file.remote]) as target:
         with written(target, container, compression) as writer:
-            read = 0
-            for stream, label in _streams(files):
-                for record in read_records(stream, label, reading):
-                    work.one(label, record, writer)
-                    read += 1
-                    if read % 1_000 == 0:
-                        progress(read)
-            work.stop_on_problems(source)
+            records = _records(files, reading)
+            first = list(islice(records, _LOOKED_AT))
+            work = _Work(recipe, recipe.target or _target([record for _, record in first], recipe))
+            for read, (label, record) in enumerate(chain(first, records), 1):
+                work.one(label, record, writer)
+                if read % 1_000 == 0:
+                    progress(read)
+            work.stop_on_problems(shown)
         target.flush()
     return Converted(
-        source="<stdin>" if source == "-" else source,
+        source=shown,
         out=out,
         shapes=dict(work.shapes),
-        to=work.target or "chat",
+        to=work.target,
         examples=work.examples,
         dropped=dict(work.dropped),
         skipped=work.problems,
         skipped_count=work.bad,
         json_columns=writer.json_columns,
         sha256=target.digest(),
+        left_out=dict(work.left_out),
     )
+
+
+def _records(files: list[SourceFile], reading: Reading) -> Iterator[tuple[str, Record]]:
+    """Every record of all files with the file's name; the lines of a batch joined with those of its output."""
+    join = BatchJoin()
+    for stream, label in _streams(files):
+        for record in read_records(stream, label, reading):
+            whole = join.joined(label, record.line, record.value) if record.problem is None else None
+            if record.problem is not None:
+                yield label, record
+            elif whole:
+                yield whole[0], Record(whole[1], whole[2])
+    for label, line, value in join.rest():
+        yield label, Record(line, value)
+
+
+def _target(records: list[Record], recipe: Recipe) -> Shape:
+    """Where examples go: to the native shape of the method that most of the first records are for."""
+    if recipe.source:
+        return NATIVE[METHODS.get(recipe.source, "supervised")]
+    votes: Counter[Method] = Counter()
+    for record in records:
+        try:
+            shape = detect(record_in(record.value, recipe.columns)) if record.problem is None else None
+        except ShapeError:
+            continue
+        if shape:
+            votes[METHODS.get(shape, "supervised")] += 1
+    return NATIVE[max(votes, key=lambda method: votes[method], default="supervised")]
 
 
 class _Work:
     """Converts records, and remembers what happened to them."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, target: Shape) -> None:
         self.recipe = recipe
-        self.target: Shape | None = recipe.target
+        self.target = target
         self.shapes: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()
         self.problems: list[str] = []
-        self.bad = self.examples = 0
+        self.hints: list[str] = []
+        self.bad = self.examples = self.of_files = 0
+        self._places: dict[str, list[str]] = {}  # of problems that are said once: where each stands
+        self._unsaid = 0
 
     def one(self, label: str, record: Record, writer: Writer) -> None:
         try:
             if record.problem is not None:
-                raise ShapeError(record.problem)
+                raise ShapeError(record.problem, hint=record.hint)
             shape, example = example_of(record.value, self.recipe, self.target, self.dropped)
-            self.target = self.target or NATIVE[METHODS.get(shape, "supervised")]
             writer.put(record_of(example, self.target, self.recipe))
+        except LeftOut as reason:
+            self.left_out[str(reason)] += 1
         except WouldBeLost as error:
             first = not self.lost.keys() >= {*error.fields}
             self.lost.update(error.fields)
-            self._problem(label, record, str(error), kept=first)
-        except (ShapeError, DataError) as error:
-            self._problem(label, record, str(error))
+            self._problem(label, record, error, said=first)
+        except ShapeError as error:
+            self._problem(label, record, error)
+        except DataError as error:
+            self._problem(label, record, ShapeError(str(error)))
         except UnicodeEncodeError:
-            self._problem(label, record, "holds half of a \\u surrogate pair, which no UTF-8 text can hold")
+            self._problem(label, record, ShapeError("holds half of a \\u surrogate pair, which no UTF-8 text can hold"))
         except (ValueError, RecursionError, TypeError) as error:
-            told = (
-                "is nested too deeply to be written"
-                if isinstance(error, RecursionError)
-                else f"cannot be written: {error}"
-            )
-            self._problem(label, record, told)
+            is_deep = isinstance(error, RecursionError)
+            text = "is nested too deeply to be written" if is_deep else f"cannot be written: {error}"
+            self._problem(label, record, ShapeError(text))
         else:
             self.examples += 1
             self.shapes[shape] += 1
 
     def stop_on_problems(self, source: str) -> None:
         """Raise what was wrong, unless it may be skipped; nothing at all is an error either way."""
+        self._name_lines()
         if self.bad and (self.lost or not self.recipe.skip_bad):
-            raise DataError(data_error(self.problems, self.bad).message, problems=self.problems, hint=self._hint())
+            total = self.bad - self._unsaid
+            raise DataError(data_error(self.problems, total).message, problems=self.problems, hint=self._hint() or None)
         if not self.examples:
             problem = f"{source} holds no record that can be read."
+            if self.left_out and not self.bad:
+                problem = f"{source} holds no answer that was liked."
             shown = "\n".join([problem, *(f"  {told}" for told in self.problems[:20])])
-            raise DataError(shown, problems=[problem, *self.problems])
+            raise DataError(shown, problems=[problem, *self.problems], hint=" ".join(self.hints[:3]) or None)
 
     def _hint(self) -> str:
-        if not self.lost:
-            return "--skip-bad leaves them out, and says so."
-        names = " ".join(f"--drop '{name}'" if "[" in name else f"--drop {name}" for name in self.lost)
-        keeps = not any("[" in name or "." in name for name in self.lost) and self.target != "preference"
-        return f"{names} lets them go{'; --keep keeps them beside the rest' * keeps}."
+        if self.lost:
+            keeps = not any("[" in name or "." in name for name in self.lost) and self.target != "preference"
+            return " ".join([*self.hints[:2], advice(self.lost, keeps)])
+        skips = self.examples > 0 or self.bad == 0
+        if self.of_files == self.bad or (not skips and self.hints):
+            return " ".join(self.hints[:3])
+        return " ".join([*self.hints[:3], "--skip-bad leaves them out, and says so."])
 
-    def _problem(self, label: str, record: Record, told: str, kept: bool = True) -> None:
+    def _problem(self, label: str, record: Record, error: ShapeError, said: bool = True) -> None:
         self.bad += 1
-        if kept and len(self.problems) < _PROBLEMS_KEPT:
+        self.of_files += not record.line
+        if error.hint and error.hint not in self.hints:
+            self.hints.append(error.hint)
+        text = str(error).rstrip(".")
+        if error.once and (places := self._places.get(f"{label} {text}")) is not None:
+            places.append(str(record.line))
+            self._unsaid += 1
+            return
+        if said and len(self.problems) < _PROBLEMS_KEPT:
             at = f"{label}:{record.line}" if record.line else label
-            self.problems.append(f"{at} {told.rstrip('.')}.")
+            self.problems.append(f"{at} {text}.")
+            if error.once:
+                self._places[f"{label} {text}"] = [self.problems[-1]]
+
+    def _name_lines(self) -> None:
+        """Say of a problem that stands once which other lines have it too."""
+        for first, *others in self._places.values():
+            if others:
+                more = f", … ({len(others):,} in all)" if len(others) > _LINES_NAMED else ""
+                named = ", ".join(others[:_LINES_NAMED])
+                self.problems[self.problems.index(first)] = f"{first} So do lines {named}{more}."
 
 
 # Files

@@ -21,7 +21,11 @@ _TRUNCATED = " The text ends there: the file looks truncated."
 
 
 class Unreadable(ValueError):
-    """A line, row or element that holds no usable JSON; the text says why."""
+    """A line, row or element that holds no usable JSON; the text says why, and `hint` what to do."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 Document = tuple[int, object]

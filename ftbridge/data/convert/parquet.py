@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
+import math
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import IO, Any, BinaryIO
@@ -26,10 +28,13 @@ MIXED = "mixed"
 """Values of different types, or of one that Arrow would change."""
 
 
-def read_parquet(stream: BinaryIO, parsed: Collection[str] = ()) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
+def read_parquet(
+    stream: BinaryIO, parsed: Collection[str] = (), ignored: Collection[str] = ()
+) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
     """Each row as a record, counted from 1. Nulls are absent fields, since Parquet knows no other; dates become ISO 8601.
 
-    `parsed` names columns whose texts are JSON.
+    `parsed` names columns whose texts are JSON, `ignored` those that may hold anything. Bytes and NaN, which JSON does not
+    have, are named.
     """
     parquet, arrow_error = _parquet()
     number = 0
@@ -41,7 +46,7 @@ def read_parquet(stream: BinaryIO, parsed: Collection[str] = ()) -> Iterator[tup
         for batch in file.iter_batches(batch_size=_ROWS):
             for row in batch.to_pylist():
                 number += 1
-                yield number, _record(row, marked)
+                yield number, _record(row, marked, ignored)
     except (arrow_error, OSError) as error:
         yield number + 1, Unreadable(f"cannot be read, nor what follows: {str(error).splitlines()[0]}.")
 
@@ -121,25 +126,38 @@ def _arrow(kind: Kind) -> Any:
     return {"bool": pyarrow.bool_(), "int": pyarrow.int64(), "float": pyarrow.float64(), "text": pyarrow.string()}[kind]
 
 
-def _record(row: dict[str, Any], marked: set[str]) -> dict[str, Any] | Unreadable:
+def _record(row: dict[str, Any], marked: set[str], ignored: Collection[str]) -> dict[str, Any] | Unreadable:
     record: dict[str, Any] = {}
     for name, value in row.items():
         if value is None:
             continue
         is_json = name in marked or (name in STRUCTURED and isinstance(value, str) and value.lstrip()[:1] in ("[", "{"))
         try:
-            record[name] = parse(value) if is_json else _as_json(value)
+            record[name] = parse(value) if is_json else _as_json(value, name)
         except ValueError as error:
+            if name in ignored:
+                record[name] = None
+                continue
+            if isinstance(error, _NoJson):
+                return Unreadable(str(error), hint=f"--drop {shlex.quote(name)} lets the column go.")
             return Unreadable(f"{name} {error if isinstance(error, Unreadable) else f'is not valid JSON ({error}).'}")
     return record
 
 
-def _as_json(value: Any) -> Any:
+class _NoJson(ValueError):
+    """A value that JSON has none for; the text names its place."""
+
+
+def _as_json(value: Any, at: str) -> Any:
     """Without nulls in structs: Parquet has no absent fields, so every struct has the fields of all."""
     if isinstance(value, dict):
-        return {key: _as_json(inner) for key, inner in value.items() if inner is not None}
+        return {key: _as_json(inner, f"{at}.{key}") for key, inner in value.items() if inner is not None}
     if isinstance(value, list):
-        return [_as_json(inner) for inner in value]
+        return [_as_json(inner, f"{at}[{index}]") for index, inner in enumerate(value)]
+    if isinstance(value, bytes):
+        raise _NoJson(f"{at} holds bytes, and JSON holds only text.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _NoJson(f"{at} is {'NaN' if math.isnan(value) else 'infinite'}, which is not a number JSON can hold.")
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     return str(value) if isinstance(value, decimal.Decimal) else value

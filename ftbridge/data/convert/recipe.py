@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ftbridge.data.convert.compression import MAX_RATIO
-from ftbridge.data.convert.containers import Container, as_columns
+from ftbridge.data.convert.containers import Container
+from ftbridge.data.convert.exports import ENVELOPE
+from ftbridge.data.convert.fields import UnknownKey, as_columns, message_lists, renamed, without
 from ftbridge.data.convert.shapes import (
     METHODS,
     NATIVE,
@@ -20,9 +23,19 @@ from ftbridge.data.convert.shapes import (
     read,
     write,
 )
+from ftbridge.data.convert.tables import with_json_read
+from ftbridge.data.detect import detect_record, is_bookkeeping, meaning_of
 from ftbridge.data.examples import Example, ExampleError, PreferenceExample, parse_example
 
 _KNOWN = "messages; prompt and completion; instruction and output; conversations; chosen and rejected; preferred_output"
+_STRUCTURE = frozenset(
+    {"messages", "conversations", "prompt", "completion", "chosen", "rejected", "instruction", "output", "input", "contents"}
+    | {"preferred_output", "non_preferred_output", "choices", "request", "response", "rejected_response"}
+)  # fmt: skip
+EXPORTS = ("stored_completion", "responses", "gemini")
+"""Shapes of calls to an API, whose fields about the call are let go."""
+UNNAMED = ("", "Unnamed: 0", "__index_level_0__")
+"""What the index is called that pandas writes as the first column."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +43,10 @@ class Recipe:
     """How to convert.
 
     `source` and `target` are shapes, None to find out and for chat, preference or reinforcement. `columns` renames fields
-    before they are read (new name, old name). `drop` lets fields go by name: of a record, or `messages[].NAME`; `keep` keeps
-    the rest as the example's own fields. `skip_bad` leaves out records that cannot be read, and reports them. `parsed` names
-    columns whose cells are JSON; `delimiter` is a table's; `max_ratio` bounds what compressed files unpack to.
+    before they are read (new name, old name). `drop` lets fields go by their paths: of a record, or `messages[].NAME`;
+    `keep` keeps the rest as the example's own fields. `skip_bad` leaves out records that cannot be read, and reports them;
+    `only_liked` those whose answer was not liked (KTO). `parsed` names columns whose cells are JSON; `delimiter` is a table's,
+    `encoding` that of a text which is not UTF-8; `max_ratio` bounds what compressed files unpack to.
     """
 
     source: Shape | None = None
@@ -46,39 +60,153 @@ class Recipe:
     delimiter: str | None = None
     parsed: tuple[str, ...] = ()
     max_ratio: float = MAX_RATIO
+    encoding: str | None = None
+    only_liked: bool = False
 
 
 def example_of(document: object, recipe: Recipe, target: Shape | None, dropped: Counter[str]) -> tuple[Shape, Example]:
     """The shape of one record, and the example it is, checked as its method wants it.
 
-    `target` is where it goes, if that is settled; `dropped` counts the fields let go. Raises `ShapeError`.
+    `target` is where it goes, if that is settled; `dropped` counts the fields let go. Raises `ShapeError`, and `LeftOut` for
+    an answer that was not liked.
     """
-    if not isinstance(document, dict):
-        raise ShapeError("is no JSON object")
-    record = _renamed(document, recipe.columns)
+    record = record_in(document, recipe.columns)
     shape = recipe.source or detect(record)
     if shape is None:
-        raise ShapeError(f"has the fields {as_columns(record)}, which are no format that is known ({_KNOWN})")
+        raise unknown_format(record)
     method = METHODS.get(target or shape, "supervised")
     if recipe.target is None and METHODS.get(shape, "supervised") != method:
-        raise ShapeError(
-            f"is {shape} by its fields and last message, and the records before it are for method {method}"
-        )
-    held, left = read(record, shape, recipe.system, answered=method != "reinforcement")
+        raise ShapeError(f"is {shape} by its fields and last message, and most records are for method {method}")
+    gone = set[str]()
+    for name in UNNAMED:
+        if name in record:
+            record = {key: value for key, value in record.items() if key != name}
+            gone.add("the unnamed index column")
+    for path in recipe.drop:
+        if path not in _STRUCTURE:
+            record, found = without(record, path)
+            gone |= {path} if found else set()
+    held, left, unknown = read(
+        record, shape, recipe.system, answered=method != "reinforcement", only_liked=recipe.only_liked
+    )
     held = _for_method(held, left, shape, method)
-    gone = [field for field in recipe.drop if _let_go(field, held, left)]
-    stays = (shape == "preference") == (method == "dpo") and shape in NATIVE.values()
-    if left and not stays:
-        if not recipe.keep:
-            raise WouldBeLost(list(left), f"{target or 'an example'} has no place for it")
-        if method == "dpo":
-            raise WouldBeLost(list(left), "a preference has no fields of its own")
+    gone |= {field for field in recipe.drop if _let_go(field, held, left)}
+    if not recipe.keep and _repeats_first_message(left.get("prompt"), held):
+        del left["prompt"]
+        gone.add("prompt, a copy of the first message,")
+    gone |= _settle(left, shape, method, recipe, target)
+    _refuse_unknown(unknown, recipe)
     try:
         example = parse_example({**held, **left}, method)
     except ExampleError as error:
         raise ShapeError("; ".join(f"{field} {text}".strip().rstrip(".") for field, text in error.problems)) from None
     dropped.update(gone)
     return shape, example
+
+
+def _repeats_first_message(prompt: object, held: Document) -> bool:
+    """Whether a field beside the messages says again what the first user message says."""
+    messages = held.get("messages")
+    if not isinstance(prompt, str) or not isinstance(messages, list):
+        return False
+    first = next((message.get("content") for message in messages if message.get("role") == "user"), None)
+    return isinstance(first, str) and first.strip() == prompt.strip()
+
+
+def record_in(document: object, columns: tuple[tuple[str, str], ...] = ()) -> Document:
+    """A document as a record: a bare list of turns named, JSON in its texts read, fields renamed. Raises `ShapeError`."""
+    if isinstance(document, list) and document and all(_is_turn(turn) for turn in document):
+        document = {"conversations" if "from" in document[0] else "messages": document}
+    if not isinstance(document, dict):
+        raise ShapeError("is not a JSON object")
+    record = document
+    for new, old in columns:
+        record = renamed(record, new, old)
+    return with_json_read(record)
+
+
+def _is_turn(value: object) -> bool:
+    return isinstance(value, dict) and bool(value.keys() & {"role", "from"})
+
+
+def unknown_format(record: Document) -> ShapeError:
+    """The error for a record whose shape is not known, with what would read it if that can be told."""
+    detection = detect_record(record)
+    if detection and detection.shape is None:
+        return ShapeError(f"is in the format of {detection.name}, which is not read", once=True, hint=detection.advice)
+    hint = ""
+    if detection and detection.options:
+        hint = f"{detection.options} reads {'it' if len(record) == 1 else 'them'} as {detection.name}."
+        if rest := [name for name in detection.others if name not in UNNAMED]:
+            hint += (
+                f" Of {as_columns(rest)}, --keep keeps what an example has no place for, and --drop FIELD lets it go."
+            )
+    names = as_columns(list(record)) or "(none)"
+    return ShapeError(
+        f"has the fields {names}, which are no format that is known ({_KNOWN})", once=bool(record), hint=hint
+    )
+
+
+def stays(name: str, shape: Shape, own: Collection[str] = ()) -> bool:
+    """Whether a field that an example does not hold stays beside it without being asked for.
+
+    Fields of a reinforcement item are for its graders; those of a chat that say where it is from have always stayed.
+    `own` names more that stay.
+    """
+    if shape == "reinforcement" or name in own:
+        return True
+    return shape in ("chat", "sharegpt", "kto", "preference") and (is_bookkeeping(name) or name == "reference")
+
+
+def _settle(left: Document, shape: Shape, method: str, recipe: Recipe, target: Shape | None) -> set[str]:
+    """Decide on what an example does not hold: what stays is left, what is let go is returned. Raises `WouldBeLost`."""
+    for name in [name for name, value in left.items() if value is None and not recipe.keep and not stays(name, shape)]:
+        del left[name]
+    gone = set[str]()
+    if shape in EXPORTS and not recipe.keep:
+        gone = {name for name in left if name in ENVELOPE or is_bookkeeping(name)}
+        for name in gone:
+            del left[name]
+    if method == "dpo" and left and shape != "preference":
+        raise WouldBeLost(list(left), "a preference has no fields of its own")
+    rest = [name for name in left if not stays(name, shape)]
+    if rest and not recipe.keep:
+        where = (
+            "nothing that trains reads it"
+            if shape in NATIVE.values()
+            else f"{target or 'an example'} has no place for it"
+        )
+        raise WouldBeLost(rest, where)
+    return gone
+
+
+def _refuse_unknown(unknown: list[UnknownKey], recipe: Recipe) -> None:
+    """Raise `WouldBeLost` for keys of messages that none has, unless they are dropped or kept by the caller."""
+    dropped = {path.partition(".")[2] for path in recipe.drop if path.startswith("messages[].")}
+    first: dict[str, str] = {}
+    for key in unknown:
+        if (
+            key.path not in recipe.drop
+            and key.path.partition(".")[2] not in dropped
+            and (key.trains or not recipe.keep)
+        ):
+            first.setdefault(key.path, key.place)
+    if first:
+        trains = any(key.trains and key.path in first for key in unknown)
+        where = "a part is trained with its message, or not at all" if trains else "a message has no place for it"
+        raise WouldBeLost(list(first), where, list(first.values()))
+
+
+def advice(fields: Collection[str], keeps: bool) -> str:
+    """What can be done about fields that would be lost: how to read them by another name, then to keep them, or let go."""
+    sentences = []
+    for name in fields:
+        meaning = meaning_of(name)
+        if meaning in ("input", "system") and name != meaning:
+            sentences.append(f"--map {shlex.quote(f'{meaning}={name}')} reads {name} as the {meaning}.")
+    names = " ".join(f"--drop {shlex.quote(name)}" for name in fields)
+    sentences.append(f"{names} lets them go{'; --keep keeps them beside the rest' * keeps}.")
+    return " ".join(sentences)
 
 
 def record_of(example: Example, target: Shape, recipe: Recipe) -> Document:
@@ -92,22 +220,6 @@ def record_of(example: Example, target: Shape, recipe: Recipe) -> Document:
     if taken := [key for key in own if key in record]:
         raise WouldBeLost(taken, f"{target} has a field of this name")
     return {**record, **own}
-
-
-def _renamed(value: Document, columns: tuple[tuple[str, str], ...]) -> Document:
-    if not columns:
-        return value
-    given = dict(value)
-    taken = []
-    for new, old in columns:
-        if old not in given:
-            raise ShapeError(f"{old} is missing, which is mapped to {new}; there are {as_columns(given)}")
-        taken.append((new, given.pop(old)))
-    for new, one in taken:
-        if new in given:
-            raise ShapeError(f"{new} is there already, and another field is mapped to it")
-        given[new] = one
-    return given
 
 
 def _for_method(held: Document, left: Document, shape: Shape, method: str) -> Document:
@@ -157,15 +269,12 @@ def _let_go(field: str, held: Document, left: Document) -> bool:
     if not field.startswith("messages[]."):
         return False
     name = field.removeprefix("messages[].")
-    found = [message for message in _messages(held) if name in message and name not in ("role", "content")]
+    found = [
+        message
+        for messages in message_lists(held)
+        for message in messages
+        if name in message and name not in ("role", "content")
+    ]
     for message in found:
         del message[name]
     return bool(found)
-
-
-def _messages(held: Document) -> Iterator[Document]:
-    lists = [held.get("messages"), held.get("preferred_output"), held.get("non_preferred_output")]
-    if isinstance(held.get("input"), dict):
-        lists.append(held["input"].get("messages"))
-    for one in lists:
-        yield from (message for message in one if isinstance(message, dict)) if isinstance(one, list) else ()

@@ -11,7 +11,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import IO, Any, BinaryIO
 
 from ftbridge.data.convert.json_text import BOM, Unreadable, parse
@@ -19,7 +19,7 @@ from ftbridge.errors import UsageError
 
 STRUCTURED = frozenset(
     {"messages", "conversations", "tools", "functions", "parallel_tool_calls", "history"}
-    | {"preferred_output", "non_preferred_output"}
+    | {"preferred_output", "non_preferred_output", "choices", "contents", "images"}
 )  # fmt: skip
 """Columns whose cells always hold JSON; so do those of `input` beside preferred_output."""
 
@@ -27,6 +27,11 @@ _PERHAPS_MESSAGES = frozenset({"prompt", "completion", "chosen", "rejected"})
 _LONGEST_CELL = 64 << 20
 _NO_NUL = sys.version_info < (3, 11)  # its csv module refuses NUL
 _BROKEN = re.compile("[\udc80-\udcff]")
+_SEPARATOR = re.compile(rb"sep=([,;|\t])\s*\Z", re.IGNORECASE)
+_ENCODING_HINT = (
+    "Excel's plain CSV is in the Windows code page: --encoding cp1252 reads it; or save it as "
+    "CSV UTF-8 (File, Save As)."
+)
 _DELIMITERS = (",", "\t", ";", "|")
 
 
@@ -35,31 +40,68 @@ def read_table(
 ) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
     """Each row as a record, or what is wrong with it. `parsed` names columns whose cells are JSON.
 
-    Without `delimiter` it is the one of comma, tab, semicolon and bar that the header has most of. A row that is broken does
-    not spoil the rows after it. Raises `UsageError` for a header that names a column twice, or not at all, and for a column
-    in `parsed` that is not there.
+    Without `delimiter` it is the one of comma, tab, semicolon and bar that the header has most of, or that a first line
+    `sep=;` names, as Excel reads it. A row that is broken does not spoil the rows after it; one of empty cells is passed over.
+    Raises `UsageError` for a header that names a column twice, and for a column in `parsed` that is not there.
     """
     csv.field_size_limit(_LONGEST_CELL)
     first = stream.readline().removeprefix(BOM)
-    rows = csv.reader(_texts(first, stream), delimiter=delimiter or _delimiter(first), strict=True)
+    before = 0
+    if separator := _SEPARATOR.match(first):
+        delimiter = delimiter or separator[1].decode("ascii", "replace")
+        first, before = stream.readline(), 1
+    seen = _Lines(first, stream)
+    rows = csv.reader(seen, delimiter=delimiter or _delimiter(first), strict=True)
+    yield from records_of(_numbered(rows, seen, before), parsed)
+
+
+def records_of(
+    rows: Iterable[tuple[int, list[str] | Unreadable]], parsed: Collection[str] = ()
+) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
+    """Rows of texts, each with its line, as records; the first that is not empty is the header. Raises as `read_table`."""
     header: list[str] = []
-    while True:
-        line = rows.line_num + 1
-        try:
-            cells = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield line, Unreadable(_csv_problem(error))
+    structured: set[str] = set()
+    for line, cells in rows:
+        if isinstance(cells, Unreadable):
+            yield line, cells
+        elif not any(cell.strip() for cell in cells):
             continue
-        if not cells:
-            continue
-        if not header:
+        elif not header:
             header = [cell.strip() for cell in cells]
             _check_header(header, parsed)
             structured = {*STRUCTURED, *parsed} | ({"input"} if "preferred_output" in header else set())
         else:
             yield line, _row(header, cells, structured, parsed)
+
+
+def _numbered(rows: Any, seen: _Lines, before: int) -> Iterator[tuple[int, list[str] | Unreadable]]:
+    while True:
+        line = rows.line_num + 1 + before
+        try:
+            yield line, next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield line, _csv_problem(error, seen.last)
+
+
+def with_json_read(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with the JSON in its texts read, where a field of that name always has structure, or holds messages.
+
+    TRL and `datasets` keep tools and messages as JSON text. What is not JSON stays text, to be refused by its reader.
+    """
+    changed = {}
+    for name, value in record.items():
+        if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+            continue
+        if name in STRUCTURED:
+            try:
+                changed[name] = parse(value)
+            except ValueError:
+                continue
+        elif name in _PERHAPS_MESSAGES and (messages := _messages(value)) is not None:
+            changed[name] = messages
+    return {**record, **changed} if changed else record
 
 
 def write_table(
@@ -91,11 +133,15 @@ def _row(
     if len(cells) != len(header):
         return Unreadable(f"has {len(cells)} cells; the header has {len(header)} columns.")
     record: dict[str, Any] = {}
-    for name, cell in zip(header, cells, strict=True):
+    for number, (name, cell) in enumerate(zip(header, cells, strict=True)):
         if not cell:
             continue
         if not cell.isascii() and _BROKEN.search(cell):
-            return Unreadable(f"{name} is not UTF-8.")
+            return Unreadable(f"{name} is not UTF-8.", hint=_ENCODING_HINT)
+        if not name and (number or not cell.strip().isdigit()):
+            return Unreadable(
+                f"has a value in a column without a name, its {number + 1}.", hint="Name the column, or remove it."
+            )
         try:
             record[name] = _value(name, cell, structured, parsed)
         except ValueError as error:
@@ -133,11 +179,24 @@ def _cell_of(value: object, as_json: bool) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def _texts(first: bytes, stream: BinaryIO) -> Iterator[str]:
+class _Lines:
     """Lines as text; bytes that are not UTF-8 become lone surrogates, so that only their row is lost."""
-    yield first.decode("utf-8", "surrogateescape")
-    while raw := stream.readline(_LONGEST_CELL):
-        yield raw.decode("utf-8", "surrogateescape")
+
+    def __init__(self, first: bytes, stream: BinaryIO) -> None:
+        self.last = ""
+        self._first: bytes | None = first
+        self._stream = stream
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        raw = self._stream.readline(_LONGEST_CELL) if self._first is None else self._first
+        self._first = None
+        if not raw:
+            raise StopIteration
+        self.last = raw.decode("utf-8", "surrogateescape")
+        return self.last
 
 
 def _delimiter(first: bytes) -> str:
@@ -148,15 +207,21 @@ def _delimiter(first: bytes) -> str:
 def _check_header(header: list[str], parsed: Collection[str]) -> None:
     if twice := next((name for name in header if header.count(name) > 1 and name), None):
         raise UsageError(f"the header names the column {twice} twice.", hint="Each column needs a name of its own.")
-    if "" in header:
-        where = header.index("") + 1
-        raise UsageError(f"the header has a column without a name, its {where}.", hint="Name it, or remove the column.")
     if missing := next((name for name in parsed if name not in header), None):
         raise UsageError(f"there is no column {missing}.", hint=f"The columns are {', '.join(header[:20])}.")
 
 
-def _csv_problem(error: csv.Error) -> str:
+def _csv_problem(error: csv.Error, line: str) -> Unreadable:
     text = str(error)
+    if "expected after" in text and '\\"' in line:
+        return Unreadable(
+            'cannot be read: its quotes are escaped with backslashes (\\"); in CSV a quote is doubled ("").',
+            hint='Write the file again with quotes doubled (pandas: to_csv without escapechar), or replace \\" by "".',
+        )
+    return Unreadable(_csv_words(text))
+
+
+def _csv_words(text: str) -> str:
     if "unexpected end of data" in text:
         return "cannot be read: a quote that opens in this row is never closed."
     if "new-line" in text:

@@ -47,7 +47,7 @@ def got(tmp_path: Path, content: bytes, **recipe: Any) -> list[Any]:
 
 
 def and_back(tmp_path: Path, content: bytes, out: str, **recipe: Any) -> tuple[Converted, list[Any]]:
-    done = there(tmp_path, content, out, **recipe)
+    done = there(tmp_path, content, out, **{"keep": True, **recipe})
     convert(
         str(tmp_path / out),
         str(tmp_path / "back.jsonl"),
@@ -203,7 +203,7 @@ def test_columns_that_come_late_and_cells_that_hold_json_are_told(tmp_path):
 def test_a_parquet_column_is_typed_where_all_values_are_alike(tmp_path):
     from pyarrow import parquet
 
-    there(tmp_path, lines({**CHAT, "n": 1, "mixed": 1}, {**CHAT, "n": 2, "mixed": "1"}), "t.parquet")
+    there(tmp_path, lines({**CHAT, "n": 1, "mixed": 1}, {**CHAT, "n": 2, "mixed": "1"}), "t.parquet", keep=True)
     types = {field.name: str(field.type) for field in parquet.read_schema(tmp_path / "t.parquet")}
     assert types["messages"].startswith("list<element: struct<role: string, content: string>")
     assert (types["n"], types["mixed"]) == ("int64", "string")
