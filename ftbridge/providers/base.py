@@ -124,6 +124,8 @@ class Prompt(Frozen):
 class Completion(Frozen):
     """One answer. `finish_reason` is OpenAI's: stop at end of turn, length at the token limit.
 
+    `text` holds neither reasoning nor calls: `reasoning_content` and `tool_calls` do, as OpenAI-compatible servers return them.
+
     `seconds` is how long it took from being asked, batches as a whole. `error` says why this prompt has no answer while others
     have.
     """
@@ -135,6 +137,8 @@ class Completion(Frozen):
     completion_tokens: int
     seconds: float | None = None
     error: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
 
 
 class Scored(Frozen):

@@ -54,6 +54,7 @@ class LightTokenizer:
             raise ModelUnavailable(f"the tokenizer in {folder} cannot be read: {error}.") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self.name_or_path = str(folder)
         self.chat_template = self._template(folder)
 
     def __call__(
@@ -74,12 +75,20 @@ class LightTokenizer:
         tools: Sequence[dict[str, Any]] | None,
         tokenize: bool,
         add_generation_prompt: bool,
+        **switches: Any,
     ) -> str:
-        """The template's text; `tokenize` is for the shape of the call alone. Raises what the template raises."""
+        """The template's text; `tokenize` is for the shape of the call alone. Raises what the template raises.
+
+        `switches` are variables of the template, such as `enable_thinking`.
+        """
         named = self._compiled
         chosen = named.get("tool_use" if tools and "tool_use" in named else "default") or next(iter(named.values()))
         text: str = chosen.render(
-            messages=messages, tools=tools, documents=None, add_generation_prompt=add_generation_prompt, **self._tokens
+            messages=messages,
+            tools=tools,
+            documents=None,
+            add_generation_prompt=add_generation_prompt,
+            **{**self._tokens, **switches},
         )
         return text
 

@@ -1,4 +1,4 @@
-"""Examples' messages as one chat template wants them: roles it knows, calls in its form, ids it takes."""
+"""Examples' messages as one chat template wants them: roles it knows, calls in its form, ids it takes, reasoning where it reads it."""
 
 from __future__ import annotations
 
@@ -8,26 +8,42 @@ from collections.abc import Sequence
 from typing import Any
 
 from ftbridge.data.examples import ChatExample, FunctionCall, Message
-from ftbridge.providers.local.template import ChatTemplate, RenderError, Told
+from ftbridge.data.notation import split_reasoning
+from ftbridge.providers.local.template import REASONING, ChatTemplate, RenderError, Told
 
 NO_CALLS = "calls tools, which this model's chat template does not render"
 
-REASONING = ("reasoning_content", "reasoning", "thinking")
-"""Keys that reasoning models' data carry beside the published ones; templates read one or another."""
+
+def reasoning_of(message: Message) -> str | None:
+    """A message's reasoning: a field of its own, or the block that its text begins with. None without any."""
+    if message.role != "assistant":
+        return None
+    extra = message.model_extra or {}
+    given = next((extra[key] for key in REASONING if isinstance(extra.get(key), str)), None)
+    if given is None:
+        given = split_reasoning(message.text)[0]
+    return given.strip("\n") if given and given.strip() else None
 
 
 def for_template(messages: Sequence[Message], template: ChatTemplate) -> list[Told]:
-    """Every message, with system messages put into the first user's where the template has no system role.
+    """Every message, with first system messages put into the first user's where the template has no system role.
 
-    Raises `RenderError` for content parts that are not text, and calls that the template cannot write.
+    Reasoning is passed on only where `template.thinking`. Raises `RenderError` for content parts that are not text, calls that
+    the template cannot write, and a later system message that it cannot write.
     """
     told: list[Told] = []
     call_id = None
+    names: dict[str, str] = {}
     for index, message in enumerate(messages):
-        told.append(_one(message, index, call_id, template))
+        one = _one(message, index, call_id, template)
+        for call in one.get("tool_calls") or ():
+            names[call["id"]] = call["function"]["name"]
+        if one["role"] == "tool" and not one.get("name") and one.get("tool_call_id") in names:
+            one["name"] = names[one["tool_call_id"]]
+        told.append(one)
         if message.function_call is not None:
             call_id = told[-1]["tool_calls"][-1]["id"]
-    return told if template.takes_system else _fold_system(told, template)
+    return told if template.takes_role("system") else _fold_system(told, template)
 
 
 def tools_of(example: ChatExample) -> list[dict[str, Any]] | None:
@@ -41,8 +57,8 @@ def tools_of(example: ChatExample) -> list[dict[str, Any]] | None:
 
 def _one(message: Message, index: int, function_call_id: str | None, template: ChatTemplate) -> Told:
     """One message; a deprecated function message answers the function call before it."""
-    role = message.role
-    if role == "developer" and "developer" not in template.source:
+    role: str = message.role
+    if role == "developer" and not template.takes_role("developer"):
         role = "system"
     for part in message.content if isinstance(message.content, list) else ():
         if part.type not in ("text", "refusal"):
@@ -55,7 +71,8 @@ def _one(message: Message, index: int, function_call_id: str | None, template: C
         "at": index,
         "trained": message.trained,
     }
-    one |= {key: value for key, value in (message.model_extra or {}).items() if key in REASONING}
+    if message.role == "assistant":
+        one |= _reasoned(message, template)
     if message.name:
         one["name"] = message.name
     if message.tool_call_id:
@@ -66,21 +83,37 @@ def _one(message: Message, index: int, function_call_id: str | None, template: C
     if message.function_call is not None:
         calls.append((None, message.function_call))
     if calls:
+        if template.calls is None:
+            raise RenderError(NO_CALLS)
         one["tool_calls"] = [
             {
                 "id": _id(given or f"call_{index}_{place}", template),
                 "type": "function",
-                "function": _call(function, index, template),
+                "function": _call(function, index, template.calls.arguments),
             }
             for place, (given, function) in enumerate(calls)
         ]
+        one = template.calls.content(one)
     return one
 
 
-def _call(function: FunctionCall, index: int, template: ChatTemplate) -> dict[str, Any]:
-    form = template.arguments_form
-    if form is None:
-        raise RenderError(NO_CALLS)
+def _reasoned(message: Message, template: ChatTemplate) -> Told:
+    """Text and reasoning where the template reads them; text alone where reasoning is off, or is not read."""
+    reasoning, text = reasoning_of(message), split_reasoning(message.text)[1]
+    inline = split_reasoning(message.text)[0] is not None
+    if reasoning is None or not template.thinking:
+        return {"content": text if inline and (template.notation.reasoning or reasoning is None) else message.text}
+    if template.reasoning_key is not None:
+        return {"content": text, template.reasoning_key: reasoning}
+    if inline and template.writes_inline_reasoning:
+        return {"content": message.text}
+    pair = template.notation.reasoning
+    if pair is not None and template.writes_inline_reasoning:
+        return {"content": f"{pair[0].strip()}\n{reasoning}\n{pair[1].strip()}\n\n{text}"}
+    return {"content": text}
+
+
+def _call(function: FunctionCall, index: int, form: str) -> dict[str, Any]:
     arguments: Any = function.arguments
     if form == "object" and isinstance(arguments, str):
         try:
@@ -94,12 +127,20 @@ def _call(function: FunctionCall, index: int, template: ChatTemplate) -> dict[st
 
 def _id(given: str, template: ChatTemplate) -> str:
     """A call's id; nine letters and digits made of it where the template takes no others (Mistral's do not)."""
-    return hashlib.sha256(given.encode()).hexdigest()[:9] if template.wants_short_ids else given
+    short = template.calls is not None and template.calls.short_ids
+    return hashlib.sha256(given.encode()).hexdigest()[:9] if short else given
 
 
 def _fold_system(messages: list[Told], template: ChatTemplate) -> list[Told]:
-    system = [message for message in messages if message["role"] == "system"]
-    rest = [message for message in messages if message["role"] != "system"]
+    """First system messages at the head of the first user's. Raises `RenderError` for a later one."""
+    first = next((place for place, message in enumerate(messages) if message["role"] != "system"), len(messages))
+    for message in messages[first:]:
+        if message["role"] == "system":
+            raise RenderError(
+                f"messages[{message['at']}] is a system message in the middle, and this model's chat template has no system role: "
+                "put it first, or make it a user message"
+            )
+    system, rest = messages[:first], messages[first:]
     if not system:
         return messages
     template.note("this chat template has no system role; system messages are put before the first user message")

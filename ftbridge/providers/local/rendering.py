@@ -7,37 +7,39 @@
 
 No template marks what is trained, and no list of templates is ever complete, so the mask is derived by rendering:
 
-- An assistant message begins where the prompt for it ends: the model is trained on exactly what it will be asked to
-  write. The prompt is the rendering with the template's generation prompt; where the template has none, or opens
-  reasoning there that it does not write in conversations, it is the header found by a probe, and `notes` says so.
-- It ends with the template's end of turn (found by a probe); white space after that is layout, not answer. Where the
-  template writes nothing after a last answer, the tokenizer's end of sequence is added: a model must learn to stop.
-- Templates may render a message differently once others follow (reasoning dropped from earlier turns). Where a rendered
-  prefix is not a prefix of the whole, the message is found by rendering the whole again with a sentinel in its place.
-  For such a message, and for no other, the prompt is not a prefix of the example: the template sees to that.
-- A span that does not hold the message's own text is an error that names the message, and so is any message or tool that
-  the template loses. There is no silent empty mask.
+- The last answer stands after the very prompt that asks for it: the example is that prompt, then the answer with its end.
+- An earlier answer is trained where the template writes it. Where that is not after the prompt that asks for it (templates that
+  drop reasoning from history), `notes` says so.
+- Reasoning is on or off (`thinking`). Off, the empty block that a template writes before an answer belongs to the prompt. On,
+  reasoning in the data is trained. "auto" is on for an example with reasoning that the template can write.
+- An answer ends with what the template writes after it (`ends`); a tool's result, and the next header, are never trained.
+- What cannot be found is an error that names the message, and so is any message or tool that the template loses. There is no
+  silent empty mask.
 
-Text is tokenised from answer to answer, in `example` and `prompt` alike, so that no token straddles the border and the
-tokens before an answer are those the model will be asked with. At the borders most templates draw (a special token, a
-line break before a word) this gives the tokens of the whole text.
+Text is tokenised from answer to answer, in `example` and `prompt` alike, so that no token straddles a border and the tokens
+before an answer are those the model will be asked with. A template's own marks within a message are cut as well: they stay text.
 """
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from ftbridge.data.examples import ChatExample, Message
-from ftbridge.providers.local.messages import NO_CALLS, REASONING, for_template, tools_of
-from ftbridge.providers.local.template import SENTINEL, ChatTemplate, RenderError, Told, common, plain
+from ftbridge.data.notation import Reply, read_reply
+from ftbridge.providers.local.ends import Ends
+from ftbridge.providers.local.marks import Guard
+from ftbridge.providers.local.messages import NO_CALLS, for_template, reasoning_of, tools_of
+from ftbridge.providers.local.spans import Spans
+from ftbridge.providers.local.template import SENTINEL, ChatTemplate, RenderError, Told
 
-Span = tuple[int, int]
-
+Edges = tuple[int, int]
+Thinking = Literal["auto", "on", "off"]
 
 @dataclass(frozen=True)
 class Rendered:
@@ -72,70 +74,145 @@ def explain(rendered: Rendered, tokenizer: Any) -> list[tuple[str, bool]]:
 class Renderer:
     """Renders with one tokenizer's chat template.
 
-    `notes` tells where the template needed help; `end_of_turn` holds the tokens that stop generation. Raises `RenderError`
-    when the tokenizer has no offsets, no chat template, or nothing that can end an answer.
+    Args:
+        tokenizer: A fast tokenizer, or a `LightTokenizer`.
+        thinking: Whether prompts ask for reasoning, and reasoning in the data is trained. "auto": as each example has it; once an
+            example with reasoning was rendered, prompts ask for reasoning too.
+
+    `notes` tells where the template needed help; `end_of_turn` holds the tokens that stop generation, `stop_strings` the texts.
+    Raises `RenderError` when the tokenizer has no offsets, no chat template, or nothing that can end an answer.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, thinking: Thinking = "auto") -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise RenderError(
                 "this model's tokenizer cannot tell which characters a token covers (it is not a fast one)"
             )
         self.tokenizer = tokenizer
-        self._template = ChatTemplate(tokenizer)
-        self.notes = self._template.notes
+        self.thinking: Thinking = thinking
+        self.notes: list[str] = []
+        self._saw_reasoning = False
+        self._by_thinking: dict[bool, tuple[ChatTemplate, Spans]] = {}
+        self._listed = _listed_ends(tokenizer)
         self.end_of_turn = self._find_ends()
+        self._spans.template.opening(False)  # what is wrong with the template is told before any example
 
     def example(self, example: ChatExample) -> Rendered:
         """Tokens and mask of a whole conversation. Raises `RenderError`."""
-        messages = for_template(example.messages, self._template)
-        tools = tools_of(example)
-        text = self._template.render(messages, tools)
-        self._require_tools(text, tools)
-        self._require_messages(messages, tools, text)
+        thinks = self._thinks(example.messages)
+        self._saw_reasoning |= thinks and any(reasoning_of(one) for one in example.messages if one.trained)
+        template, spans = self._with(thinks)
+        guard = Guard(template, example.messages, tools_of(example))
+        messages, tools = for_template(guard.messages, template), guard.tools
         if messages[-1]["role"] == "assistant":
-            text += self._added_end
-        found = self._spans(messages, tools, text)
-        spans = [span for message, span in found if message["trained"]]
-        if not spans:
+            before, (answer, layout) = messages[:-1], spans.last(messages, tools)
+        else:
+            before, (answer, layout) = messages, ("", "")
+        prompt = template.prompt(before, tools)
+        text = prompt + answer + layout
+        self._require_tools(text, tools, template)
+        self._require_messages(messages, tools, text, template)
+        found = spans.earlier(before, tools, prompt)
+        trained = [(span.start, span.end) for message, span in found if message["trained"]]
+        if not all(span.aligned for message, span in found if message["trained"]):
+            self._note(
+                "this chat template writes some earlier answers otherwise than it asks for them: they are trained after another "
+                "prompt than they are asked with; the last answer of each conversation is not"
+            )
+        if answer and messages[-1]["trained"]:
+            trained.append((len(prompt), len(prompt) + len(answer)))
+        if not trained:
             raise RenderError("has no assistant message to train on")
-        return self._tokens(text, [start for _, (start, _) in found], spans)
+        if answer:
+            self._require_answer(messages[-1], answer)
+        self._note_lost_reasoning(example.messages, messages, text, template)
+        cuts = [edge for _, span in found for edge in span[:2]]
+        return self._tokens(text, [*cuts, len(prompt), len(prompt) + len(answer)], trained, guard)
 
-    def prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
-        """Tokens up to where the assistant's answer begins: a prefix of what `example` gives for the conversation."""
-        told = for_template(messages, self._template)
-        text = self._template.prompt(told, list(tools) or None)
-        self._require_tools(text, tools)
-        self._require_messages(told, list(tools) or None, text)
+    def prompt(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (), thinking: bool | None = None
+    ) -> list[int]:
+        """Tokens up to where the assistant's answer begins: a prefix of what `example` gives for the conversation.
+
+        `thinking` asks with reasoning or without it; None is the renderer's own choice.
+        """
+        thinks = self._thinks_in_prompts(messages) if thinking is None else thinking
+        template, spans = self._with(thinks)
+        guard = Guard(template, messages, list(tools) or None)
+        told, offered = for_template(guard.messages, template), guard.tools
+        text = template.prompt(told, offered)
+        self._require_tools(text, offered, template)
+        self._require_messages(told, offered, text, template)
         untrained = [{**message, "trained": False} for message in told]
-        starts = [start for _, (start, _) in self._spans(untrained, list(tools) or None, text, generation=True)]
-        return self._tokens(text, starts, []).input_ids
+        cuts = [edge for _, span in spans.earlier(untrained, offered, text) for edge in span[:2]]
+        return self._tokens(text, cuts, [], guard).input_ids
+
+    def read(self, prompt: Sequence[int], new: Sequence[int], tools: Sequence[dict[str, Any]] | None = None) -> Reply:
+        """A completion's text, reasoning and calls. `new` may go on behind the end of the turn; `prompt` is what it answers."""
+        text = self.text_of(new)
+        return read_reply(text, self.notation, self.opens_reasoning(prompt), tools)
+
+    def text_of(self, new: Sequence[int]) -> str:
+        """A completion's text up to its end, with the special tokens of the template's notation and no others."""
+        end = self.end_of(new)
+        ids = list(new if end is None else new[:end])
+        special, marks = self._template.special, self.notation.marks
+        shown = [token for token in ids if token not in special or special[token] in marks]
+        text: str = self.tokenizer.decode(shown, skip_special_tokens=False)
+        places = [place for string in self.stop_strings if (place := text.find(string)) >= 0]
+        return text[: min(places)] if places else text
+
+    def end_of(self, new: Sequence[int]) -> int | None:
+        """The place of the token that ends a completion; None while it goes on."""
+        return next((place for place, token in enumerate(new) if token in self.end_of_turn), None)
+
+    def stops(self, new: Sequence[int]) -> bool:
+        """Whether a text that ends an answer stands in these tokens."""
+        if not self.stop_strings:
+            return False
+        text: str = self.tokenizer.decode(list(new), skip_special_tokens=False)
+        return any(string in text for string in self.stop_strings)
+
+    def opens_reasoning(self, prompt: Sequence[int]) -> bool:
+        """Whether a prompt ends within a block of reasoning."""
+        tail: str = self.tokenizer.decode(list(prompt[-24:]), skip_special_tokens=False)
+        return self._template.opens_reasoning(tail)
+
+    @property
+    def notation(self) -> Any:
+        """How the template writes reasoning and calls."""
+        return self._template.notation
 
     @cached_property
+    def stop_strings(self) -> tuple[str, ...]:
+        """Texts that end an answer and are no single token."""
+        return tuple(text for text in self._ends.strings if len(self._ids(text)) > 1)
+
+    @property
     def end_text(self) -> str:
-        """What the template writes after every assistant's answer, without the white space that follows it."""
-        last = self._after_sentinel([plain("user", "a"), plain("assistant", SENTINEL)])
-        middle = [plain("user", "a"), plain("assistant", SENTINEL), plain("user", "b"), plain("assistant", "c")]
-        both = common(last or "", self._after_sentinel(middle) or last or "")
-        return both.rstrip() or (last or "").rstrip() or both or self._added_end
+        """What the template writes after an assistant's last answer, without the white space that follows it."""
+        return self._ends.text or self._ends.eos or ""
 
     def _find_ends(self) -> frozenset[int]:
-        """Tokens that end an assistant's turn: the template's own, and the tokenizer's end of sequence."""
-        written = self._ids(self.end_text)
-        ids = {token for token in written if token in self._special}
-        if not ids and len(written) == 1:
-            ids = set(written)
-        if not ids:
-            self._template.note(
-                f"no single token ends an answer in this chat template ({self.end_text!r}): answers may run on"
+        """Tokens that end an assistant's turn: all that the template writes, and the model's ends of sequence."""
+        ends = self._ends
+        known = {text: number for number, text in self._template.special.items()}
+        ids = {known[token] for token in ends.tokens if token in known}
+        written = self._ids(ends.text)
+        if not any(token in known for token in (ends.text, *ends.tokens)) or (ends.text and not ids):
+            ids |= set(written) if len(written) == 1 else set()
+        if ends.text and not ends.text.strip():
+            ids |= set(written) if len(written) == 1 else set()
+            self._note("only white space ends an answer in this chat template: answers stop at the first of it")
+        elif self.stop_strings:
+            self._note(
+                f"no single token ends an answer in this chat template ({ends.text!r}): elsewhere answers may run on"
             )
-        elif not self.end_text.strip():
-            self._template.note(
-                "only white space ends an answer in this chat template: answers stop at the first of it"
-            )
+        if not ends.text and not ends.eos:
+            raise RenderError("cannot be trained: neither this model's chat template nor its tokenizer ends an answer")
         if self.tokenizer.eos_token_id is not None:
             ids.add(int(self.tokenizer.eos_token_id))
-        return frozenset(ids)
+        return frozenset(ids | self._listed)
 
     @cached_property
     def pad_id(self) -> int:
@@ -145,116 +222,69 @@ class Renderer:
                 return int(token)
         return 0
 
-    # Where each answer lies
+    # Reasoning
 
-    def _spans(
-        self, messages: list[Told], tools: list[dict[str, Any]] | None, text: str, *, generation: bool = False
-    ) -> list[tuple[Told, Span]]:
-        """Every assistant message with its span, in order. One that is not trained and cannot be found is left out."""
-        found: list[tuple[Told, Span]] = []
-        for index, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            try:
-                span = self._span(messages, tools, index, text, generation)
-                if found and span[0] < found[-1][1][1]:
-                    raise RenderError(f"messages[{message['at']}] is not written after the answer before it")
-            except RenderError:
-                if message["trained"]:
-                    raise
-                continue
-            found.append((message, span))
-            if message["trained"]:
-                self._note_lost_reasoning(message, text[slice(*span)])
-        return found
+    def _thinks(self, messages: Sequence[Message]) -> bool:
+        """Whether an example is rendered with reasoning."""
+        if self.thinking != "auto":
+            return self.thinking == "on"
+        if not any(reasoning_of(message) for message in messages if message.trained):
+            return False
+        template, _ = self._with(True)
+        return template.can_reason and (template.reasoning_key is not None or template.writes_inline_reasoning)
 
-    def _span(
-        self, messages: list[Told], tools: list[dict[str, Any]] | None, index: int, text: str, generation: bool
-    ) -> Span:
-        """Where one assistant message's trained text lies in the whole text."""
-        start = end = None
-        before = self._template.attempt(messages[:index], tools, generation=True)
-        if before is not None and text.startswith(before):
-            start = len(before)
-        is_last = index == len(messages) - 1 and not generation
-        through = text if is_last else self._template.attempt(messages[: index + 1], tools)
-        if start is not None and through is not None and text.startswith(through):
-            end = start + len(self._without_layout(through[start:]))
-        if start is None or end is None or not _holds(text[start:end], messages[index]):
-            start, end = self._span_by_sentinel(messages, tools, index, text, start, generation)
-        if not _holds(text[start:end], messages[index]):
-            at = messages[index]["at"]
-            raise RenderError(f"messages[{at}] cannot be found in what this model's chat template writes")
-        return start, end
+    def _thinks_in_prompts(self, messages: Sequence[Message]) -> bool:
+        return self.thinking == "on" or (self.thinking == "auto" and self._saw_reasoning)
 
-    def _span_by_sentinel(
-        self,
-        messages: list[Told],
-        tools: list[dict[str, Any]] | None,
-        index: int,
-        text: str,
-        start: int | None,
-        generation: bool,
-    ) -> Span:
-        """Render again with a sentinel for the message: what stands around it is not the message."""
-        stand_in = {**messages[index], "content": SENTINEL}
-        stand_in.pop("tool_calls", None)
-        at = messages[index]["at"]
-        other = self._template.attempt(
-            [*messages[:index], stand_in, *messages[index + 1 :]], tools, generation=generation
-        )
-        if other is None or other.count(SENTINEL) != 1:
-            raise RenderError(f"messages[{at}] cannot be told apart in what this model's chat template writes")
-        if not generation and messages[-1]["role"] == "assistant":
-            other += self._added_end
-        lead, after = other.split(SENTINEL)
-        if not text.endswith(after) or (start is None and not text.startswith(lead)):
-            raise RenderError(f"messages[{at}] changes how this model's chat template writes the other messages")
-        return (len(lead) if start is None else start), len(text) - len(after) + len(self._closing(after))
+    def _with(self, thinking: bool) -> tuple[ChatTemplate, Spans]:
+        if thinking not in self._by_thinking:
+            template = ChatTemplate(self.tokenizer, thinking, self.notes)
+            names = {token for number, token in template.special.items() if number in self._listed}
+            eos = str(self.tokenizer.eos_token) if self.tokenizer.eos_token else None
+            self._by_thinking[thinking] = template, Spans(template, Ends(template, eos, names))
+        return self._by_thinking[thinking]
 
-    def _without_layout(self, span: str) -> str:
-        """A rendered message without the white space after its end of turn; all of it when there is no such end."""
-        bare = span.rstrip()
-        ends = (self.end_text.strip(), *self._special.values())
-        return bare if any(end and bare.endswith(end) for end in ends) else span
+    @property
+    def _template(self) -> ChatTemplate:
+        return self._with(self.thinking == "on")[0]
 
-    def _closing(self, after: str) -> str:
-        """The end of turn at the start of what follows an answer."""
-        if self.end_text:
-            return self.end_text if after.startswith(self.end_text) else ""
-        place = len(after) - len(after.lstrip())
-        token = next((t for t in self._special.values() if t and after.startswith(t, place)), None)
-        return after[:place] + (token or "")
+    @property
+    def _spans(self) -> Spans:
+        return self._with(self.thinking == "on")[1]
 
-    def _after_sentinel(self, messages: list[Told]) -> str | None:
-        text = self._template.attempt(messages, None)
-        return text.split(SENTINEL, 1)[1] if text is not None and SENTINEL in text else None
+    @property
+    def _ends(self) -> Ends:
+        return self._spans.ends
 
-    @cached_property
-    def _added_end(self) -> str:
-        """The end of sequence that is added where the template writes nothing at all after a last answer."""
-        if self._after_sentinel([plain("user", "a"), plain("assistant", SENTINEL)]) != "":
-            return ""
-        if not self.tokenizer.eos_token:
-            raise RenderError("cannot be trained: neither this model's chat template nor its tokenizer ends an answer")
-        self._template.note(
-            f"this chat template does not end its last answer; {self.tokenizer.eos_token} is put after it"
-        )
-        return str(self.tokenizer.eos_token)
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
 
-    def _note_lost_reasoning(self, message: Told, span: str) -> None:
-        thoughts = [message[key] for key in REASONING if isinstance(message.get(key), str)]
-        thoughts += re.findall(r"<think>(.*?)</think>", message["content"], re.DOTALL)
-        if any(thought.strip() not in span for thought in thoughts):
-            self._template.note(
+    def _note_lost_reasoning(
+        self, given: Sequence[Message], messages: Sequence[Told], text: str, template: ChatTemplate
+    ) -> None:
+        thoughts = [reasoning_of(message) for message in given if message.trained]
+        if not any(thought and thought.strip() not in text for thought in thoughts):
+            return
+        if template.thinking:
+            self._note(
                 "this chat template leaves out the reasoning of some answers; what it leaves out is not trained"
+            )
+        elif self.thinking == "off":
+            self._note("reasoning that is given is not trained: local.thinking is off")
+        else:
+            self._note(
+                "reasoning that is given is not trained: this chat template leaves out the reasoning of answers, or asks "
+                "with an empty block of it"
             )
 
     # Text to tokens
 
-    def _tokens(self, text: str, cuts: Sequence[int], spans: Sequence[Span]) -> Rendered:
+    def _tokens(self, text: str, cuts: Sequence[int], spans: Sequence[Edges], guard: Guard) -> Rendered:
         """Tokens of the text, cut at the answers; a token is trained when it begins within a span."""
-        edges = sorted({0, len(text), *cuts})
+        text, move = guard.open(text)
+        spans = [(move(start), move(end)) for start, end in spans]
+        edges = sorted({0, len(text), *(move(cut) for cut in cuts), *guard.cuts})
         ids: list[int] = []
         flags: list[bool] = []
         for part, offsets in self._encode([text[left:right] for left, right in pairwise(edges)]):
@@ -267,7 +297,7 @@ class Renderer:
                         flags[place] = True
         return Rendered(ids, flags)
 
-    def _encode(self, parts: Sequence[str]) -> list[tuple[list[int], list[Span]]]:
+    def _encode(self, parts: Sequence[str]) -> list[tuple[list[int], list[Edges]]]:
         """Each part's tokens and the characters of the whole text they cover."""
         if not self._prepends_space or len(parts) == 1:
             encoded = self.tokenizer(list(parts), add_special_tokens=False, return_offsets_mapping=True)
@@ -285,7 +315,7 @@ class Renderer:
             shift += len(part)
         return found
 
-    def _continued(self, part: str, shift: int) -> tuple[list[int], list[Span]] | None:
+    def _continued(self, part: str, shift: int) -> tuple[list[int], list[Edges]] | None:
         """Tokens of text that goes on, for tokenizers that put a space before a text; None if they cannot be had."""
         for anchor in ("\n", self.tokenizer.eos_token or ".", "."):
             lead = self._ids(anchor)
@@ -301,52 +331,59 @@ class Renderer:
         """Whether the tokenizer puts a space before every text, as SentencePiece's do: a part is not such a text."""
         return bool(self._ids("a") != self._ids("\na")[-len(self._ids("a")) :])
 
-    @cached_property
-    def _special(self) -> dict[int, str]:
-        added = self.tokenizer.added_tokens_decoder
-        special = {int(i): token.content for i, token in added.items() if token.special}
-        special |= dict(zip(self.tokenizer.all_special_ids, self.tokenizer.all_special_tokens, strict=True))
-        return special
-
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
     # What the template must not lose
 
-    def _require_tools(self, text: str, tools: Sequence[dict[str, Any]] | None) -> None:
+    def _require_tools(self, text: str, tools: Sequence[dict[str, Any]] | None, template: ChatTemplate) -> None:
         for tool in tools or ():
             name = (tool.get("function") or tool).get("name", "")
-            if name not in text or not self._template.writes_tools:
+            if name not in text or not template.writes_tools:
                 raise RenderError(f"offers the tool {name!r}, which this model's chat template does not render")
 
-    def _require_messages(self, messages: list[Told], tools: list[dict[str, Any]] | None, text: str) -> None:
+    def _require_messages(
+        self, messages: Sequence[Told], tools: list[dict[str, Any]] | None, text: str, template: ChatTemplate
+    ) -> None:
         for index, message in enumerate(messages):
             if any(call["function"]["name"] not in text for call in message.get("tool_calls") or ()):
                 raise RenderError(NO_CALLS)
-            content = message["content"].strip()
+            content = (message.get("content") or "").strip()
             if message["role"] == "assistant" or content in text:
                 continue
             # Not there word for word: as JSON, or in part, is well; a template that ignores the message is not.
-            other = self._template.attempt(
-                [*messages[:index], {**message, "content": SENTINEL}, *messages[index + 1 :]], tools
-            )
+            changed = [*messages[:index], {**message, "content": SENTINEL}, *messages[index + 1 :]]
+            last = changed[-1]["role"] == "assistant"
+            other = template.attempt(changed[:-1] if last else changed, tools, generation=True)
             if other is not None and SENTINEL not in other:
                 at, role = message["at"], message["role"]
                 raise RenderError(f"messages[{at}] (role {role}) is left out by this model's chat template")
 
+    def _require_answer(self, message: Told, answer: str) -> None:
+        content = (message.get("content") or "").strip()
+        text = content.rsplit("</think>", 1)[-1].strip() or content
+        names = [call["function"]["name"] for call in message.get("tool_calls") or []]
+        if text not in answer or any(name not in answer for name in names):
+            raise RenderError(
+                f"messages[{message['at']}] cannot be found in what this model's chat template writes"
+            )
 
-def _holds(span: str, message: Told) -> bool:
-    """Whether a span holds the message's own text: the end of its content, and the tools it calls."""
-    content = message["content"].strip()
-    kept = content.rsplit("</think>", 1)[-1].strip() or content
-    names = [call["function"]["name"] for call in message.get("tool_calls") or []]
-    return bool(span) and kept in span and all(name in span for name in names)
+
+def _listed_ends(tokenizer: Any) -> frozenset[int]:
+    """The ends of sequence that the model's generation_config.json lists, beside its tokenizer's own."""
+    file = Path(str(getattr(tokenizer, "name_or_path", "") or "")) / "generation_config.json"
+    try:
+        listed = json.loads(file.read_text("utf-8")).get("eos_token_id")
+    except (OSError, ValueError, AttributeError):
+        return frozenset()
+    numbers = listed if isinstance(listed, list) else [listed]
+    return frozenset(number for number in numbers if isinstance(number, int) and not isinstance(number, bool))
 
 
-def _covered(offsets: Sequence[Span], shift: int) -> list[Span]:
+def _covered(offsets: Sequence[Edges], shift: int) -> list[Edges]:
     """Characters each token covers, with the white space before it, which some tokenizers leave out of their offsets."""
-    covered: list[Span] = []
+    covered: list[Edges] = []
     reached = 0
     for left, right in offsets:
         covered.append((min(left, reached) + shift, right + shift))

@@ -46,6 +46,7 @@ class LocalRequest(BaseModel):
     checkpoint_minutes: float
     trust_remote_code: bool
     engine: Literal["transformers", "vllm"] = "transformers"
+    thinking: Literal["auto", "on", "off"] = "auto"
 
 
 class SampleRequest(BaseModel):

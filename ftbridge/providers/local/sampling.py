@@ -27,6 +27,10 @@ _SCORED_TOKENS = 2048
 """Tokens of one pass that scores answers: its logits are made whole."""
 
 
+_STOP_WINDOW = 32
+"""Tokens among which a text that ends a turn is looked for after each new token."""
+
+
 class Generator:
     """One model, ready to answer."""
 
@@ -35,7 +39,7 @@ class Generator:
         self.device: Device = pick(request.device, request.precision)
         base = find_model(request.model, trust_remote_code=request.trust_remote_code)
         self.tokenizer = load.load_tokenizer(base.path, trust_remote_code=request.trust_remote_code)
-        self.renderer = Renderer(self.tokenizer)
+        self.renderer = Renderer(self.tokenizer, request.thinking)
         weights = Path(asked.tuned) if asked.tuned and request.tuning == "full" else base.path
         model = load.load_base(weights, request.model_copy(update={"tuning": "lora"}), self.device)
         if asked.tuned and request.tuning == "lora":
@@ -51,8 +55,8 @@ class Generator:
 
     def answer(self, prompts: Sequence[Prompt], max_tokens: int, batch_size: int, tell: Callable[..., None]) -> None:
         """Answer all prompts, longest first; smaller batches when memory runs out."""
-        encoded = [(prompt.key, self.renderer.prompt(prompt.messages, prompt.tools)) for prompt in prompts]
-        encoded.sort(key=lambda item: (-len(item[1]), item[0]))
+        encoded = [(prompt, self.renderer.prompt(prompt.messages, prompt.tools)) for prompt in prompts]
+        encoded.sort(key=lambda item: (-len(item[1]), item[0].key))
         start = 0
         while start < len(encoded):
             batch = encoded[start : start + batch_size]
@@ -65,8 +69,8 @@ class Generator:
                 self.device.empty_cache()
                 batch_size = max(1, batch_size // 2)
                 continue
-            for (key, ids), new in zip(batch, answers, strict=True):
-                tell("result", **self._completion(key, ids, new), seconds=round(time.monotonic() - began, 3))
+            for (prompt, ids), new in zip(batch, answers, strict=True):
+                tell("result", **self._completion(prompt, ids, new), seconds=round(time.monotonic() - began, 3))
             start += len(batch)
 
     @torch.no_grad()
@@ -102,13 +106,17 @@ class Generator:
                 tell("result", key=key, nats=float(chosen), tokens=int(mask.sum()))
             start += len(part)
 
-    def _completion(self, key: str, prompt: Sequence[int], new: Sequence[int]) -> dict[str, Any]:
-        end = next((place for place, token in enumerate(new) if token in self.renderer.end_of_turn), None)
+    def _completion(self, prompt: Prompt, ids: Sequence[int], new: Sequence[int]) -> dict[str, Any]:
+        end = self.renderer.end_of(new)
+        stopped = end is not None or self.renderer.stops(new)
+        reply = self.renderer.read(ids, new, prompt.tools)
         return {
-            "key": key,
-            "text": self.tokenizer.decode(new[:end], skip_special_tokens=True),
-            "finish_reason": "length" if end is None else "stop",
-            "prompt_tokens": len(prompt),
+            "key": prompt.key,
+            "text": reply.content,
+            "reasoning_content": reply.reasoning_content,
+            "tool_calls": list(reply.tool_calls) or None,
+            "finish_reason": "stop" if stopped else "length",
+            "prompt_tokens": len(ids),
             "completion_tokens": len(new) if end is None else end + 1,
         }
 
@@ -131,9 +139,19 @@ class Generator:
             eos_token_id=self.stop,
             pad_token_id=pad,
             use_cache=True,
+            stopping_criteria=[self._stops(longest)] if self.renderer.stop_strings else None,
         )
         answers: list[list[int]] = out[:, longest:].tolist()
         return answers
+
+    def _stops(self, longest: int) -> Callable[..., Any]:
+        """What ends rows at a text that is no single token. Only the last tokens are looked at: the text has just come."""
+
+        def ended(ids: Any, scores: Any, **_: Any) -> Any:
+            rows = ids[:, max(longest, ids.shape[1] - _STOP_WINDOW) :].tolist()
+            return torch.tensor([self.renderer.stops(row) for row in rows], device=ids.device)
+
+        return ended
 
 
 _generators: dict[str, Generator] = {}

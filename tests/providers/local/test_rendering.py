@@ -80,8 +80,6 @@ def test_what_is_trained_is_each_answer_and_its_end_of_turn(
 ) -> None:
     renderer, answers = renderers[family], CASES[case][1::2]
     end = FAMILIES[family][1] if family in FAMILIES else "<|im_end|>"
-    if family == "thinking":
-        answers = [*answers[:-1], f"<think>\n\n</think>\n\n{answers[-1]}"]
     got = trained(renderer, chat(*CASES[case]))
     if family == "inst":  # this family writes a space before each answer
         got = [text.removeprefix(" ") for text in got]
@@ -92,6 +90,14 @@ def test_what_is_trained_is_each_answer_and_its_end_of_turn(
 def test_every_prompt_is_a_prefix_and_what_is_trained_comes_right_after(
     renderers: dict[str, Renderer], family: str
 ) -> None:
+    if family == "thinking":  # it writes an empty block before the last answer alone
+        example = chat("Capital?", "Paris.")
+        assert_prompts_are_prefixes(renderers[family], example)
+        prompt = renderers[family].prompt(example.prompt)
+        assert renderers[family].tokenizer.decode(prompt).endswith("<think>\n\n</think>\n\n")
+        renderers[family].example(chat("Capital?", "Paris.", "And?", "Rome."))
+        assert "another prompt" in "".join(renderers[family].notes)
+        return
     for answers in (("Paris.", "Rome."), ("  two spaces", "  two spaces"), ("\n\nlines\n", "\nmore"), ("", "x")):
         assert_prompts_are_prefixes(renderers[family], chat("Capital?", answers[0], "And?", answers[1]))
 
@@ -105,7 +111,7 @@ def assert_prompts_are_prefixes(renderer: Renderer, example: Any) -> None:
             assert rendered.trained[len(prompt) - 1 : len(prompt) + 1] == [False, True]
 
 
-@pytest.mark.parametrize("family", ["own", "chatml", "turns", "thinking", "dated", "marked", "reasons"])
+@pytest.mark.parametrize("family", ["own", "chatml", "turns", "dated", "marked", "reasons"])
 def test_ordinary_answers_have_the_tokens_of_the_whole_text(renderers: dict[str, Renderer], family: str) -> None:
     renderer = renderers[family]
     example = chat("Capital of France?", "Paris.", "And 2 + 2?", "It is 4 🙂.")
