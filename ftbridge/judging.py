@@ -259,6 +259,7 @@ def _serving(lowering: Lowering) -> dict[str, Any]:
 
 
 _SERVING = (
+    "thinking",
     "quantization",
     "precision",
     "device",

@@ -64,12 +64,13 @@ class ResolvedSpec(BaseModel):
         return {**self.spec.model_dump(mode="json"), "settled": entries}
 
 
-def resolve(spec: JobSpec, train_examples: int, provider: str) -> ResolvedSpec:
+def resolve(spec: JobSpec, train_examples: int, provider: str, reasoning: int | None = None) -> ResolvedSpec:
     """Settle the hyperparameters that are "auto" for a job of `train_examples` (1 or more) on `provider`.
 
     The epochs rule is OpenAI's cookbook's (examples/Chat_finetuning_data_prep.ipynb), written for an earlier generation
     of models: an estimate of what the service would take. The batch rule is the one OpenAI published for its first
-    fine-tuning endpoint (about 0.2 % of the training examples, at most 256).
+    fine-tuning endpoint (about 0.2 % of the training examples, at most 256). `reasoning` is how many training examples have an
+    answer with reasoning; None, where the data were not read, leaves `local.thinking` open.
     """
     if train_examples < 1:
         raise ValueError(f"train_examples is {train_examples}; a job has at least 1")
@@ -83,7 +84,19 @@ def resolve(spec: JobSpec, train_examples: int, provider: str) -> ResolvedSpec:
         resolved = resolved.with_settled(_entry("batch_size", batch, reason))
     if asked.learning_rate_multiplier == "auto":
         resolved = resolved.with_settled(_entry("learning_rate_multiplier", *_multiplier(provider)))
+    if spec.local.thinking == "auto" and (reasoning is not None or asked.reasoning_effort is not None):
+        thinking, reason = _thinking(asked.reasoning_effort, reasoning or 0, train_examples)
+        entry = Settled(field="local.thinking", asked="auto", value=thinking, reason=reason)
+        resolved = resolved.with_settled(entry)
     return resolved
+
+
+def _thinking(effort: str | None, reasoning: int, examples: int) -> tuple[str, str]:
+    if effort is not None and effort != "default":
+        return "on", f"reasoning_effort is {effort}"
+    if reasoning:
+        return "on", f"{reasoning:,} of {examples:,} training examples have answers with reasoning"
+    return "off", "no trained answer has reasoning"
 
 
 def _entry(name: str, value: int | float | str, reason: str) -> Settled:

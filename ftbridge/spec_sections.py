@@ -195,6 +195,11 @@ class LocalSpec(SpecModel):
         description="Base weights: nf4 (double quantisation, bf16 compute), int8, none; auto is nf4 for lora, none for full.",
     )
     lora: LoraSpec = Field(default_factory=LoraSpec, description="The adapter.")
+    thinking: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Whether the model is asked with reasoning, and reasoning in the data is trained; auto is on when trained "
+        "answers have reasoning, or reasoning_effort is given, and off otherwise.",
+    )
     max_length: int = Field(default=2048, ge=8, description="Longest example, in tokens of the model's tokenizer.")
     too_long: Literal["refuse", "truncate", "drop"] = Field(
         default="refuse",

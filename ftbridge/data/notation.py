@@ -15,10 +15,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ftbridge.data import call_forms
 from ftbridge.data.call_forms import Call, Form, NotACall
+from ftbridge.data.examples import ExampleError, Message, parse_example
 
 Tools = Sequence[Mapping[str, Any]]
 
@@ -35,6 +37,11 @@ class Reply:
     content: str
     reasoning_content: str | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def calls(self) -> list[tuple[str, Any]]:
+        """Name and arguments of each call."""
+        return [(call["function"]["name"], call["function"]["arguments"]) for call in self.tool_calls]
 
 
 @dataclass(frozen=True)
@@ -173,6 +180,46 @@ def _split_reasoning(text: str, notation: Notation, thinking_open: bool) -> tupl
         if thinking_open:
             return text, ""
     return None, text
+
+
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+"""Keys under which data carry an assistant's reasoning."""
+
+
+def reasoning_of(message: Message) -> str | None:
+    """A message's reasoning: a field of its own, or the block that its text begins with. None without any."""
+    if message.role != "assistant":
+        return None
+    extra = message.model_extra or {}
+    given = next((extra[key] for key in REASONING_KEYS if isinstance(extra.get(key), str)), None)
+    if given is None:
+        given = split_reasoning(message.text)[0]
+    return given.strip("\n") if given and given.strip() else None
+
+
+def count_reasoning(path: Path) -> int:
+    """How many examples of a canonical split have an answer with reasoning that is trained."""
+    count = 0
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if not any(mark in line for mark in ("reason", "think")):
+                continue
+            try:
+                messages = parse_example(json.loads(line)).messages
+            except (ExampleError, ValueError):
+                continue
+            count += any(message.trained and reasoning_of(message) for message in messages)
+    return count
+
+
+def answer_text(content: str, calls: Sequence[tuple[str, Any]]) -> str:
+    """An answer as one text, which a reference and a completion have alike: its content, or the JSON of its calls.
+
+    Calls are (name, arguments) and become `[{"name": ..., "arguments": {...}}]`, without ids, which differ every time;
+    arguments that are not JSON stay text.
+    """
+    documents = [{"name": name, "arguments": call_forms.json_or_text(arguments)} for name, arguments in calls]
+    return json.dumps(documents, ensure_ascii=False) if documents else content
 
 
 # Calls

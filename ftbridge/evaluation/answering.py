@@ -12,9 +12,11 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ftbridge.data.notation import split_reasoning
 from ftbridge.errors import ModelUnavailable, PromptsRefused
 from ftbridge.evaluation.candidates import Candidate
 from ftbridge.evaluation.items import Item
@@ -26,8 +28,9 @@ from ftbridge.redaction import whole_characters
 class Prediction(BaseModel):
     """One answer, a line of `predictions/CANDIDATE.jsonl`. It stands for an item while its prompt is the same.
 
-    `seconds` is how long the answer took, where the sampler told. With an `error` there is no answer: it scores 0, and is asked
-    again the next time.
+    `output_text` is without reasoning, which `reasoning_content` holds; of an answer that calls tools it is the JSON of
+    `tool_calls`, as references have them. `seconds` is how long the answer took, where the sampler told. With an `error` there
+    is no answer: it scores 0, and is asked again the next time.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,6 +44,8 @@ class Prediction(BaseModel):
     completion_tokens: int
     seconds: float | None = None
     error: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
 
 
 def answer(
@@ -91,17 +96,20 @@ def answer(
             for completion in _completions(sampler, waiting, max_tokens, batch_size, answered=bool(own)):
                 if completion.key not in prompts:
                     raise RuntimeError(f"the sampler answered {completion.key!r}, which it was not asked")
+                reasoning, text = split_reasoning(completion.text)
                 keep(
                     Prediction(
                         key=completion.key,
                         index=index[completion.key],
                         prompt_sha256=hashes[completion.key],
-                        output_text=whole_characters(completion.text),
+                        output_text=whole_characters(text),
                         finish_reason=completion.finish_reason,
                         prompt_tokens=completion.prompt_tokens,
                         completion_tokens=completion.completion_tokens,
                         seconds=completion.seconds,
                         error=completion.error,
+                        reasoning_content=completion.reasoning_content or (reasoning or "").strip() or None,
+                        tool_calls=completion.tool_calls,
                     )
                 )
         with disk_full_is_an_error(path):

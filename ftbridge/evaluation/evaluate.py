@@ -298,7 +298,10 @@ def _graded(grader: Grader, pairs: Sequence[_Pair], kept: Grades, grading_with: 
 
 def sample_of(prediction: Prediction) -> dict[str, str]:
     """What graders see of a completion."""
-    return {"output_text": prediction.output_text, "finish_reason": prediction.finish_reason}
+    sample: dict[str, Any] = {"output_text": prediction.output_text, "finish_reason": prediction.finish_reason}
+    if prediction.tool_calls:
+        sample["output_tools"] = [{"type": "function", "function": call["function"]} for call in prediction.tool_calls]
+    return sample
 
 
 def _scores(graded: Results, graders: Sequence[Grader]) -> dict[str, dict[str, list[float | None]]]:

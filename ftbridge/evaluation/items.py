@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftbridge.data.examples import ChatExample, ExampleError, FunctionCall, Message, parse_example
+from ftbridge.data.examples import ChatExample, ExampleError, Message, parse_example
+from ftbridge.data.notation import answer_text, split_reasoning
 from ftbridge.errors import DataError, UsageError
 from ftbridge.files import sha256_bytes
 
@@ -77,16 +78,14 @@ def parse_line(line: bytes, path: Path, number: int) -> ChatExample:
 
 
 def reference(answer: Message) -> str:
-    """The expected answer as text: what it says, or the JSON of its calls when it calls tools.
+    """The expected answer as text: what it says without its reasoning, or the JSON of its calls when it calls tools.
 
-    Calls become `[{"name": ..., "arguments": {...}}]`, spaced as `json.dumps` does, without their ids, which differ
-    every time; arguments that are not a JSON text stay text.
+    See `ftbridge.data.notation.answer_text`, which writes completions alike.
     """
     calls = [call.function for call in answer.tool_calls or []]
     if answer.function_call is not None:
         calls.append(answer.function_call)
-    told = [{"name": call.name, "arguments": _arguments(call)} for call in calls]
-    return json.dumps(told, ensure_ascii=False) if told else answer.text
+    return answer_text(split_reasoning(answer.text)[1], [(call.name, call.arguments) for call in calls])
 
 
 def _clusters(examples: Sequence[ChatExample]) -> list[str]:
@@ -136,12 +135,3 @@ def _item(index: int, line: bytes, example: ChatExample, cluster: str) -> Item:
 def without_weight(message: Message) -> Message:
     """The message as a conversation has it: `weight` concerns training, and services refuse it in a prompt."""
     return Message.model_validate(message.model_dump(exclude={"weight"}, exclude_unset=True))
-
-
-def _arguments(call: FunctionCall) -> Any:
-    if not isinstance(call.arguments, str):
-        return call.arguments
-    try:
-        return json.loads(call.arguments)
-    except ValueError:
-        return call.arguments

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge import files, providers
+from ftbridge.data.notation import count_reasoning
 from ftbridge.data.prepare import Manifest, load_manifest, prepare
 from ftbridge.data.rules.targets import longest_example
 from ftbridge.data.tokens import encoding_for
@@ -179,11 +180,12 @@ def _reckon(
     questions = _questions(spec, data)
     asked, referenced = prompt_tokens(items, encoding) if items else (0, 0)
     asked_more, referenced_more = prompt_tokens(questions, encoding) if questions else (0, 0)
-    resolved = resolve(spec, splits["train"].examples, "local").spec.hyperparameters
+    reasoning = count_reasoning(data / "train.jsonl")
+    resolved = resolve(spec, splits["train"].examples, "local", reasoning).spec.hyperparameters
     epochs, batch = int(resolved.n_epochs), int(resolved.batch_size)
     steps = epochs * -(-splits["train"].examples // batch)
     sides = {
-        name: providers.load(name).lower(resolve(spec, splits["train"].examples, name))
+        name: providers.load(name).lower(resolve(spec, splits["train"].examples, name, reasoning))
         for name, model in (("openai", managed_model), ("local", spec.model.local))
         if model is not None
     }

@@ -1,8 +1,8 @@
 """What ends a completion: tokens and texts that a chat template writes after an answer, found by probes.
 
-    after the last answer      <|end|>⏎
-    after an earlier one       <|end|>⏎<|user|>⏎        the header of the next message is no end
-    after a call               "}⏎</tool_call><|call|>  a token that also stands between two calls is no end
+after the last answer      <|end|>⏎
+after an earlier one       <|end|>⏎<|user|>⏎        the header of the next message is no end
+after a call               "}⏎</tool_call><|call|>  a token that also stands between two calls is no end
 """
 
 from __future__ import annotations

@@ -103,14 +103,14 @@ def _conversation(renderer: Any, document: Any, output: str | None = None) -> Co
 
 def _unwritten(renderer: Any, rendered: Any, messages: Sequence[Message], at: str) -> str | None:
     """The first reasoning of an answer to learn that is not in the text of the example."""
-    from ftbridge.providers.local.messages import REASONING
+    from ftbridge.data.notation import REASONING_KEYS
 
     reasoning = [
         (f"{at}[{index}].{key}", said)
         for index, message in enumerate(messages)
         if message.trained
         for key, said in (message.model_extra or {}).items()
-        if key in REASONING and isinstance(said, str) and said.strip()
+        if key in REASONING_KEYS and isinstance(said, str) and said.strip()
     ]
     if not reasoning:
         return None

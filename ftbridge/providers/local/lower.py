@@ -67,8 +67,15 @@ def _request(spec: JobSpec) -> LocalRequest:
         checkpoint_minutes=local.checkpoint_minutes,
         trust_remote_code=local.trust_remote_code,
         engine=local.engine,
+        thinking=local.thinking,
     )
 
+
+_THINKING = {
+    "auto": "as the training data have it",
+    "on": "prompts ask for reasoning; reasoning in the data is trained",
+    "off": "prompts hold the template's empty block of reasoning, where it has one; reasoning in the data is not trained",
+}
 
 _Note = tuple[Outcome, Any, str]
 
@@ -95,9 +102,14 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
         "budget.max_usd": ("exact", spec.budget.max_usd, "training here spends no money with a service"),
         "budget.max_hours": ("exact", spec.budget.max_hours, "training pauses at a checkpoint when the hours are used"),
         "fallback": ("unused", None, "the first provider is already local"),
+        "local.thinking": ("exact", spec.local.thinking, _THINKING[spec.local.thinking]),
         "local.engine": ("exact", spec.local.engine, "answers the test items; training is the same"),
         "evaluation.margin": ("exact", spec.evaluation.margin, "kept for compare"),
     }
+    effort = spec.hyperparameters.reasoning_effort
+    if effort is not None:
+        how = f"reasoning_effort {effort} is local.thinking {spec.local.thinking}; there are no degrees of it here"
+        notes["hyperparameters.reasoning_effort"] = ("translated", spec.local.thinking, how)
     if spec.fallback == "openai":
         how = "another run of the same bytes at the service, if training here fails"
         notes["fallback"] = ("exact", spec.fallback, how)

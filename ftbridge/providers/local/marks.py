@@ -1,7 +1,7 @@
 """A template's own marks inside a message stay text: `<|im_end|>` in what a user wrote ends no turn.
 
-Before the messages are rendered, a character that stands nowhere in them goes into every mark; afterwards it is taken out of the
-text, and the text is tokenised from cut to cut there. No part holds a whole mark, so none becomes its token.
+Before the messages are rendered, a character that stands nowhere in them goes into every mark; afterwards it is taken out of
+the text, and the text is tokenised from cut to cut there. No part holds a whole mark, so none becomes its token.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ _PRIVATE = range(0xE000, 0xF8FF)
 class Guard:
     """Messages and tools whose marks are guarded. `cuts`, after `open`, are where the text is cut."""
 
-    def __init__(
-        self, template: ChatTemplate, messages: Sequence[Message], tools: list[dict[str, Any]] | None
-    ) -> None:
+    def __init__(self, template: ChatTemplate, messages: Sequence[Message], tools: list[dict[str, Any]] | None) -> None:
         self.messages, self.tools = list(messages), tools
         self.cuts: list[int] = []
         self._letter = ""

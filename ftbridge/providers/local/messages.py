@@ -1,4 +1,4 @@
-"""Examples' messages as one chat template wants them: roles it knows, calls in its form, ids it takes, reasoning where it reads it."""
+"""Examples' messages as one chat template wants them: roles it knows, calls in its form, ids it takes, its reasoning."""
 
 from __future__ import annotations
 
@@ -8,21 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ftbridge.data.examples import ChatExample, FunctionCall, Message
-from ftbridge.data.notation import split_reasoning
-from ftbridge.providers.local.template import REASONING, ChatTemplate, RenderError, Told
+from ftbridge.data.notation import reasoning_of, split_reasoning
+from ftbridge.providers.local.template import ChatTemplate, RenderError, Told
 
 NO_CALLS = "calls tools, which this model's chat template does not render"
-
-
-def reasoning_of(message: Message) -> str | None:
-    """A message's reasoning: a field of its own, or the block that its text begins with. None without any."""
-    if message.role != "assistant":
-        return None
-    extra = message.model_extra or {}
-    given = next((extra[key] for key in REASONING if isinstance(extra.get(key), str)), None)
-    if given is None:
-        given = split_reasoning(message.text)[0]
-    return given.strip("\n") if given and given.strip() else None
 
 
 def for_template(messages: Sequence[Message], template: ChatTemplate) -> list[Told]:
@@ -137,8 +126,8 @@ def _fold_system(messages: list[Told], template: ChatTemplate) -> list[Told]:
     for message in messages[first:]:
         if message["role"] == "system":
             raise RenderError(
-                f"messages[{message['at']}] is a system message in the middle, and this model's chat template has no system role: "
-                "put it first, or make it a user message"
+                f"messages[{message['at']}] is a system message in the middle, and this model's chat template has no system "
+                "role: put it first, or make it a user message"
             )
     system, rest = messages[:first], messages[first:]
     if not system:

@@ -18,7 +18,7 @@ def preview(request: LocalRequest, train: Path, count: int) -> list[list[tuple[s
     require_libraries(NEEDS)
     base = find_model(request.model, trust_remote_code=request.trust_remote_code)
     tokenizer = load_tokenizer(base.path, trust_remote_code=request.trust_remote_code)
-    renderer = Renderer(tokenizer)
+    renderer = Renderer(tokenizer, request.thinking)
     with train.open(encoding="utf-8") as lines:
         examples = [parse_example(json.loads(line)) for _, line in zip(range(count), lines, strict=False)]
     return [explain(renderer.example(example), tokenizer) for example in examples]

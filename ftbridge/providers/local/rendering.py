@@ -17,7 +17,7 @@ No template marks what is trained, and no list of templates is ever complete, so
   silent empty mask.
 
 Text is tokenised from answer to answer, in `example` and `prompt` alike, so that no token straddles a border and the tokens
-before an answer are those the model will be asked with. A template's own marks within a message are cut as well: they stay text.
+before an answer are those the model will be asked with. Marks of the template within a message are cut: they stay text.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ftbridge.data.examples import ChatExample, Message
-from ftbridge.data.notation import Reply, read_reply
+from ftbridge.data.notation import Notation, Reply, read_reply, reasoning_of
 from ftbridge.providers.local.ends import Ends
 from ftbridge.providers.local.marks import Guard
-from ftbridge.providers.local.messages import NO_CALLS, for_template, reasoning_of, tools_of
+from ftbridge.providers.local.messages import NO_CALLS, for_template, tools_of
 from ftbridge.providers.local.spans import Spans
 from ftbridge.providers.local.template import SENTINEL, ChatTemplate, RenderError, Told
 
 Edges = tuple[int, int]
 Thinking = Literal["auto", "on", "off"]
+
 
 @dataclass(frozen=True)
 class Rendered:
@@ -76,8 +77,8 @@ class Renderer:
 
     Args:
         tokenizer: A fast tokenizer, or a `LightTokenizer`.
-        thinking: Whether prompts ask for reasoning, and reasoning in the data is trained. "auto": as each example has it; once an
-            example with reasoning was rendered, prompts ask for reasoning too.
+        thinking: Whether prompts ask for reasoning, and reasoning in the data is trained. "auto": as each example has it; once
+            an example with reasoning was rendered, prompts ask for reasoning too.
 
     `notes` tells where the template needed help; `end_of_turn` holds the tokens that stop generation, `stop_strings` the texts.
     Raises `RenderError` when the tokenizer has no offsets, no chat template, or nothing that can end an answer.
@@ -116,8 +117,8 @@ class Renderer:
         trained = [(span.start, span.end) for message, span in found if message["trained"]]
         if not all(span.aligned for message, span in found if message["trained"]):
             self._note(
-                "this chat template writes some earlier answers otherwise than it asks for them: they are trained after another "
-                "prompt than they are asked with; the last answer of each conversation is not"
+                "this chat template writes some earlier answers otherwise than it asks for them: they are trained after "
+                "another prompt than they are asked with; the last answer of each conversation is not"
             )
         if answer and messages[-1]["trained"]:
             trained.append((len(prompt), len(prompt) + len(answer)))
@@ -179,7 +180,7 @@ class Renderer:
         return self._template.opens_reasoning(tail)
 
     @property
-    def notation(self) -> Any:
+    def notation(self) -> Notation:
         """How the template writes reasoning and calls."""
         return self._template.notation
 
@@ -267,9 +268,7 @@ class Renderer:
         if not any(thought and thought.strip() not in text for thought in thoughts):
             return
         if template.thinking:
-            self._note(
-                "this chat template leaves out the reasoning of some answers; what it leaves out is not trained"
-            )
+            self._note("this chat template leaves out the reasoning of some answers; what it leaves out is not trained")
         elif self.thinking == "off":
             self._note("reasoning that is given is not trained: local.thinking is off")
         else:
@@ -365,9 +364,7 @@ class Renderer:
         text = content.rsplit("</think>", 1)[-1].strip() or content
         names = [call["function"]["name"] for call in message.get("tool_calls") or []]
         if text not in answer or any(name not in answer for name in names):
-            raise RenderError(
-                f"messages[{message['at']}] cannot be found in what this model's chat template writes"
-            )
+            raise RenderError(f"messages[{message['at']}] cannot be found in what this model's chat template writes")
 
 
 def _listed_ends(tokenizer: Any) -> frozenset[int]:

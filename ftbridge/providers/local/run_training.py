@@ -56,7 +56,7 @@ def make_ready(request: LocalRequest, train_path: Path, validation_path: Path | 
         request = request.model_copy(update={"max_length": facts.max_positions})
     tokenizer = load.load_tokenizer(base.path, trust_remote_code=request.trust_remote_code)
     try:
-        renderer = Renderer(tokenizer)
+        renderer = Renderer(tokenizer, request.thinking)
     except RenderError as error:
         raise ModelUnavailable(f"{base.name} cannot be used: {error}.") from error
     splits: list[EncodedSplit | None] = []

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ftbridge.data.examples import parse_example
+from ftbridge.data.notation import answer_text
 from ftbridge.providers.base import Prompt
 from ftbridge.providers.local import load
 from ftbridge.providers.local.child import serve
@@ -112,7 +113,7 @@ class Generator:
         reply = self.renderer.read(ids, new, prompt.tools)
         return {
             "key": prompt.key,
-            "text": reply.content,
+            "text": answer_text(reply.content, reply.calls),
             "reasoning_content": reply.reasoning_content,
             "tool_calls": list(reply.tool_calls) or None,
             "finish_reason": "stop" if stopped else "length",

@@ -113,9 +113,7 @@ class Spans:
         if first is None or last is None or last < first or (content and not _holds(text[first:last], message)):
             if content and text.count(content) == 1:
                 return text.index(content), text.index(content) + len(content)
-            raise RenderError(
-                f"messages[{message['at']}] cannot be found in what this model's chat template writes"
-            )
+            raise RenderError(f"messages[{message['at']}] cannot be found in what this model's chat template writes")
         return first, last
 
     def _variants(self, message: Told) -> list[tuple[Told, bool]]:

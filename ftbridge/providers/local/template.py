@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
-from ftbridge.data.notation import Notation, notation_of
+from ftbridge.data.notation import REASONING_KEYS, Notation, notation_of
 from ftbridge.providers.local.call_style import CallStyle, find_call_style
 
 Told = dict[str, Any]
@@ -26,8 +26,6 @@ Tools = Sequence[dict[str, Any]] | None
 
 SENTINEL = "ftbridgeSENTINELq7x"
 OTHER_SENTINEL = "QvSENTINELftbridge"
-REASONING = ("reasoning_content", "reasoning", "thinking")
-"""Keys that reasoning models' data carry beside the published ones; templates read one or another."""
 _OURS = ("at", "trained")
 _SWITCHES = ("enable_thinking", "thinking")
 
@@ -120,8 +118,8 @@ class ChatTemplate:
     def opening(self, offers_tools: bool) -> str:
         """What every prompt ends with.
 
-        Without reasoning, it holds the empty block that the template writes before such an answer, and no opened block. Where no
-        tools are offered, it holds whatever else stands before every answer, such as the name of a channel.
+        Without reasoning, it holds the empty block that the template writes before such an answer, and no opened block. Where
+        no tools are offered, it holds whatever else stands before every answer, such as the name of a channel.
         """
         return self._opening_with_tools if offers_tools else self._opening_without_tools
 
@@ -187,7 +185,7 @@ class ChatTemplate:
     @cached_property
     def reasoning_key(self) -> str | None:
         """The key under which the template takes reasoning; None where it writes none that is given beside the text."""
-        for key in REASONING:
+        for key in REASONING_KEYS:
             whole = self.probe([plain("user", "a"), {**plain("assistant", "b"), key: SENTINEL}])
             if SENTINEL in whole:
                 return key
@@ -262,7 +260,9 @@ class ChatTemplate:
     def marks(self) -> tuple[str, ...]:
         """Texts that are one token each and draw the conversation: special tokens, and those that the template writes."""
         added = self._tokenizer.added_tokens_decoder.values()
-        written = {token.content for token in added if token.content in self.source and re.search(r"[^\s\w]", token.content)}
+        written = {
+            token.content for token in added if token.content in self.source and re.search(r"[^\s\w]", token.content)
+        }
         found = {mark for mark in {*self.special.values(), *written} if len(mark.strip()) > 1}
         pair = self.notation.reasoning or ()
         return tuple(sorted({*found, *(mark.strip() for mark in pair)}, key=lambda mark: (-len(mark), mark)))

@@ -65,7 +65,7 @@ class Server:
         self.device = pick(request.device, request.precision)
         base = find_model(request.model, trust_remote_code=request.trust_remote_code)
         self.tokenizer = load.load_tokenizer(base.path, trust_remote_code=request.trust_remote_code)
-        self.renderer = Renderer(self.tokenizer)
+        self.renderer = Renderer(self.tokenizer, request.thinking)
         weights = Path(self.asked.tuned) if self.asked.tuned else base.path
         plain = request.model_copy(update={"tuning": "lora"})
         self.model = load.load_base(weights, plain, self.device)
