@@ -34,7 +34,7 @@ def distinct_rivals(scores: Mapping[str, object], verdicts: Mapping[str, Mapping
 
 def summary(pairs: Sequence[Rival]) -> list[str]:
     """One sentence for each candidate and rival: those in which a rival wins come first, then those that are decided."""
-    ranked = sorted(pairs, key=lambda pair: _rank(pair[2]))
+    ranked = sorted(pairs, key=lambda pair: importance(pair[2]))
     return [_one_line(candidate, baseline, by) for candidate, baseline, by in ranked]
 
 
@@ -76,7 +76,8 @@ def sentence(grader: str, judged: Judged, *, candidate: str = "the second", base
     return f"{words} ({facts})."
 
 
-def _rank(by: Mapping[str, Judged]) -> int:
+def importance(by: Mapping[str, Judged]) -> int:
+    """The place of a pair among others: 0 where the rival wins on a grader, 1 where something is decided, else 2."""
     verdicts = {judged.verdict for judged in by.values()}
     return 0 if "worse" in verdicts else 1 if verdicts & {"better", "not_worse"} else 2
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ftbridge.evaluation.verdict import Judged
-from ftbridge.evaluation.words import SHORT, Rival, margin_words, sentence, summary
+from ftbridge.evaluation.words import SHORT, Rival, importance, margin_words, sentence, summary
 
 STYLES = {
     "better": "green",
@@ -28,6 +28,7 @@ def verdicts_first(pairs: Sequence[Rival], *, sentences: bool = False) -> list[R
     """What was found in a sentence for each rival, then one row for each grader and rival; nothing where none was compared."""
     if not pairs:
         return []
+    pairs = sorted(pairs, key=lambda pair: importance(pair[2]))
     lines = summary(pairs)
     worst = any(judged.verdict == "worse" for _, _, by in pairs for judged in by.values())
     parts: list[RenderableType] = [Text(lines[0], style="bold red" if worst else "bold")]

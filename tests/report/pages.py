@@ -17,11 +17,19 @@ EXACT = StringCheckGrader(
 )
 
 
-def judged(folder: Path, questions, candidates):
-    """Items, predictions and their evaluation; `questions` are (prompt, expected), `candidates` answers by name."""
+NAMED = StringCheckGrader(
+    type="string_check", name="named", operation="ilike", input="{{sample.output_text}}", reference="{{item.kind}}"
+)
+
+
+def judged(folder: Path, questions, candidates, graders=(EXACT,), pairs=None):
+    """Items, predictions and their evaluation; `questions` are (prompt, expected), `candidates` answers by name.
+
+    A third part of a question is its fields, such as `kind`.
+    """
     lines = [
-        {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": expected}]}
-        for asked, expected in questions
+        {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": expected}], **dict(*fields)}
+        for asked, expected, *fields in questions
     ]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -43,12 +51,12 @@ def judged(folder: Path, questions, candidates):
         for name, texts in candidates.items()
     }
     first, *others = candidates
-    evaluation = judge(items, predictions, [EXACT], pairs=[(name, first) for name in others])
+    evaluation = judge(items, predictions, graders, pairs=pairs or [(name, first) for name in others])
     return items, predictions, evaluation
 
 
-def answers_page(folder: Path, questions, candidates) -> Path:
+def answers_page(folder: Path, questions, candidates, graders=(EXACT,), pairs=None) -> Path:
     """An HTML page about these answers."""
-    items, predictions, evaluation = judged(folder, questions, candidates)
-    contents = contents_of_answers("answers", items, predictions, [EXACT], evaluation, {})
+    items, predictions, evaluation = judged(folder, questions, candidates, graders, pairs)
+    contents = contents_of_answers("answers", items, predictions, graders, evaluation, {})
     return write_page(contents, folder / "page.html", "ftbridge eval job.yaml")

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from finished import finished_run, judged_more
-from pages import answers_page
+from pages import EXACT, NAMED, answers_page
 
 from ftbridge.draft import Draft
 from ftbridge.planning.plan import plan
@@ -99,6 +99,73 @@ def test_the_filter_leaves_regressions_and_the_search_leaves_what_holds_the_text
     page.get_by_role("searchbox").fill("")
     page.get_by_role("button", name="All (60)").click()
     assert _shown(page) == 60
+
+
+@pytest.fixture(scope="module")
+def rivals(tmp_path_factory):
+    """40 items of two kinds, two graders, three candidates: few_shot beats tuned, tuned beats base."""
+    kinds = [("delivery", "refund")[n % 2] for n in range(40)]
+    asked = [(f"Where is {n}?", f"{kind} {n}", {"kind": kind}) for n, kind in enumerate(kinds)]
+    right = [expected for _, expected, _ in asked]
+    base = ["no idea"] * 40
+    tuned = [answer if n < 20 else kinds[n] if n < 24 else "no idea" for n, answer in enumerate(right)]
+    candidates = {"base": base, "few_shot": right, "tuned": tuned}
+    pairs = [("few_shot", "base"), ("tuned", "base"), ("tuned", "few_shot")]
+    return answers_page(tmp_path_factory.mktemp("rivals"), asked, candidates, (EXACT, NAMED), pairs)
+
+
+def test_a_rival_that_wins_stands_first_and_every_grader_and_rival_has_a_row(opened, rivals):
+    page = opened(rivals)
+    assert page.locator("#summary .verdict").inner_text() == "few_shot is better than tuned on exact and named."
+    rows = page.locator("#summary tbody tr")
+    assert rows.count() == 6
+    assert [rows.nth(place).locator("th").inner_text() for place in (0, 1)] == ["tuned against few_shot"] * 2
+    assert [rows.nth(place).locator(".pill").inner_text()[2:] for place in (0, 5)] == ["worse", "better"]
+    assert page.locator("#scores tbody tr").count() == 3
+    assert page.locator("#scores svg").count() == 6
+
+
+def test_filters_by_grader_and_by_slice_work_together(opened, rivals):
+    page = opened(rivals)
+    page.get_by_role("combobox", name="Slice").select_option("kind=refund")
+    assert _shown(page) == 20
+    page.get_by_role("button", name="Better").click()
+    assert _shown(page) == 20
+    page.get_by_role("combobox", name="Grader").select_option(label="named")
+    page.get_by_role("button", name="Unchanged").click()
+    assert _shown(page) == 0
+    page.get_by_role("combobox", name="Slice").select_option("")
+    page.get_by_role("button", name="All").click()
+    assert _shown(page) == 40
+
+
+def test_contents_and_items_have_addresses_of_their_own(opened, rivals, whole):
+    for path in (rivals, whole):
+        page = opened(path)
+        targets = page.locator("nav a, .permalink").evaluate_all(
+            "all => all.map(one => one.getAttribute('href').slice(1))"
+        )
+        assert len(targets) > 40
+        assert page.evaluate("names => names.every(name => document.getElementById(name) !== null)", targets)
+    page.locator("#line-7 .permalink").click()
+    assert page.url.endswith("#line-7")
+
+
+def test_what_was_lost_is_red_on_the_tuned_side(opened, whole):
+    page = opened(whole)
+    page.locator("#retention summary").first.click()
+    colours = [
+        page.locator(f"#retention .{name}").first.evaluate("one => getComputedStyle(one).backgroundColor")
+        for name in ("kept", "lost")
+    ]
+    red, green = (_channels(colour) for colour in reversed(colours))
+    assert red[0] > red[1]
+    assert green[1] > green[0]
+    assert page.locator("#retention .lost").first.inner_text() == "delivery"
+
+
+def _channels(colour):
+    return [int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
 
 
 def test_a_keyboard_reaches_every_filter_and_every_control_has_a_name(opened, plain):

@@ -74,9 +74,9 @@ def test_a_rival_that_wins_is_the_first_line_and_every_verdict_has_a_row():
     assert lines[0] == "few_shot is better than tuned on exact and fields."
     assert lines[1] == "tuned is better than base on exact and fields."
     rows = [line.split() for line in lines if line.startswith(("exact", "fields"))]
-    assert [row[-1] for row in rows if row[-1] in ("worse", "better")] == ["better", "better", "worse", "worse"]
-    assert all("20/0" in row for row in rows[:2])
-    assert all("0/20" in row for row in rows[2:4])
+    assert [row[-1] for row in rows if row[-1] in ("worse", "better")] == ["worse", "worse", "better", "better"]
+    assert all("0/20" in row for row in rows[:2])
+    assert all("20/0" in row for row in rows[2:4])
 
 
 def test_sentences_are_those_of_the_result_and_shown_when_they_are_wanted():

@@ -105,7 +105,7 @@ def test_hostile_names_survive_every_export(tmp_path):
     name = '=cmd|"x"\n</testsuite><b>\x01'
     _, _, told = judged(tmp_path, [("q", "a"), ("r", "b")], {"base": ["a", "b"], name: ["x", "b"]})
     rows = list(csv.reader(io.StringIO(evaluation.as_csv(told))))
-    assert [row[0] for row in rows[1:]] == ["base", f"'{name}"]
+    assert [row[0] for row in rows[1:]] == ["base", "'" + name.replace("\x01", "␁")]
     rows = [line for line in evaluation.as_markdown(told).splitlines() if line.startswith("|")]
     assert len(rows) == 4
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1

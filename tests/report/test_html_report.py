@@ -123,7 +123,7 @@ def test_markup_in_answers_stays_text_and_the_page_needs_nothing_from_outside(ru
     links = [
         value for name, value in page.attributes if name in ("src", "href", "action", "style") or name.startswith("on")
     ]
-    assert links == []
+    assert [link for link in links if not link.startswith("#")] == []
     (policy,) = [value for name, value in page.attributes if name == "content" and "default-src" in value]
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     assert "unsafe" not in policy

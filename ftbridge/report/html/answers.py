@@ -34,7 +34,11 @@ def answers(contents: Contents) -> Html | None:
     kinds = [_kinds(row, places) for row in shown]
     about = ""
     if pair:
-        about = f"Marked: words of {pair.baseline} that {pair.candidate} does not have, and the other way round."
+        about = (
+            f"Marked: words of {pair.baseline} that {pair.candidate} does not have (red), and the other way round (green, "
+            "underlined). Better and worse: whether any grader scores "
+            f"{pair.candidate} higher or lower than {pair.baseline}."
+        )
     if left_out := len(ordered) - len(shown):
         about += f" {left_out} items that changed less are not on this page."
     return element(
@@ -53,13 +57,46 @@ def answers(contents: Contents) -> Html | None:
                 )
                 for name, text in _FILTERS
             ],
+            _choices(contents),
             element("input", type="search", placeholder="Find text", aria_label="Find text in items", id="find"),
             element("span", id="count", role="status"),
             class_="filters",
         ),
-        [_item(row, labels, places) for row in shown],
+        [_item(row, labels, places, contents.graders) for row in shown],
         id="answers",
     )
+
+
+def _choices(contents: Contents) -> list[Html]:
+    """A list of graders, by which better and worse are meant, and one of slices."""
+    choices = []
+    if len(contents.graders) > 1:
+        options = [element("option", grader, value=str(place)) for place, grader in enumerate(contents.graders)]
+        every = element("option", "any grader", value="")
+        choices.append(
+            element("select", every, options, id="by-grader", aria_label="Grader that better and worse are by")
+        )
+    values: dict[str, dict[str, int]] = {}
+    for row in contents.rows:
+        for name, value in row.slices.items():
+            values.setdefault(name, {}).setdefault(value, 0)
+            values[name][value] += 1
+    if values:
+        groups = [
+            element(
+                "optgroup",
+                [
+                    element("option", f"{value or '(empty)'} ({count})", value=f"{name}={value}")
+                    for value, count in by.items()
+                ],
+                label=name,
+            )
+            for name, by in values.items()
+        ]
+        choices.append(
+            element("select", element("option", "all items", value=""), groups, id="by-slice", aria_label="Slice")
+        )
+    return choices
 
 
 def _gain(row: Row, places: tuple[int, int]) -> float:
@@ -82,7 +119,7 @@ def _kinds(row: Row, places: tuple[int, int]) -> list[str]:
     return kinds
 
 
-def _item(row: Row, labels: Sequence[str], places: tuple[int, int]) -> Html:
+def _item(row: Row, labels: Sequence[str], places: tuple[int, int], graders: Sequence[str]) -> Html:
     kinds = _kinds(row, places)
     first, second = (_short(row.answers[place].text) for place in places)
     marked = dict(zip(places, differing(first, second), strict=True)) if places[0] != places[1] else {}
@@ -94,8 +131,9 @@ def _item(row: Row, labels: Sequence[str], places: tuple[int, int]) -> Html:
         "article",
         element(
             "h3",
-            f"Line {row.line}",
+            element("a", f"Line {row.line}", href=f"#line-{row.line}", class_="permalink"),
             [element("span", kind, class_=f"chip {kind}") for kind in kinds if kind in ("worse", "better")],
+            [element("span", f"{name} {value}", class_="quiet slice") for name, value in row.slices.items() if value],
         ),
         _prompt(row.prompt),
         element(
@@ -103,8 +141,20 @@ def _item(row: Row, labels: Sequence[str], places: tuple[int, int]) -> Html:
         ),
         element("div", cells, class_="answers"),
         class_="item",
-        data_kinds=" ".join(kinds),
+        id=f"line-{row.line}",
+        data_kinds=" ".join([*kinds, *_kinds_by_grader(row, places, graders)]),
+        data_slices="\n".join(f"{name}={value}" for name, value in row.slices.items()) or None,
     )
+
+
+def _kinds_by_grader(row: Row, places: tuple[int, int], graders: Sequence[str]) -> list[str]:
+    """worse0, better1, same2: what each grader says, by its place."""
+    first, second = (row.answers[place].scores for place in places)
+    kinds = []
+    for place, grader in enumerate(graders):
+        one, other = first[grader], second[grader]
+        kinds.append(f"{'worse' if other < one else 'better' if other > one else 'same'}{place}")
+    return kinds
 
 
 def _prompt(prompt: Sequence[tuple[str, str]]) -> Html:
@@ -119,17 +169,31 @@ def _prompt(prompt: Sequence[tuple[str, str]]) -> Html:
 
 
 def _answer(label: str, answer: Answer, marked: Html | None, *, changed: bool) -> Html:
-    told = [
-        f"{grader} {value:g}" if value in (0, 1) else f"{grader} {value:.2f}" for grader, value in answer.scores.items()
-    ]
     text: Html | str = marked if marked is not None else _short(answer.text)
     return element(
         "div",
-        element("h4", label, " ", element("span", " · ".join(told), class_="quiet")),
+        element("h4", label),
+        element("p", [_chip(grader, value) for grader, value in answer.scores.items()], class_="chips"),
         element("p", text if answer.text else element("i", "no answer"), class_="text changed" if changed else "text"),
         element("p", "cut off at the token limit", class_="trouble") if answer.cut_off else None,
         [element("p", error, class_="trouble") for error in answer.errors],
+        [
+            element(
+                "details",
+                element("summary", f"what {grader} was asked and replied"),
+                element("p", _short(prompt), class_="text quiet"),
+                element("p", element("b", "reply "), _short(reply), class_="text"),
+            )
+            for grader, prompt, reply in answer.calls
+        ],
         class_="answer",
+    )
+
+
+def _chip(grader: str, value: float) -> Html:
+    level = "full" if value >= 1 else "none" if value <= 0 else "part"
+    return element(
+        "span", f"{grader} {value:g}" if value in (0, 1) else f"{grader} {value:.2f}", class_=f"score {level}"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ftbridge.errors import UsageError
 from ftbridge.evaluation.answering import Prediction, read_predictions
@@ -12,6 +12,7 @@ from ftbridge.evaluation.grades import Grades
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.scores import read_evaluation, recorded, recorded_results
 from ftbridge.evaluation.verdict import Judged, judge_family
+from ftbridge.evaluation.words import rivals
 from ftbridge.grader_schema import Grader
 from ftbridge.graders import score
 from ftbridge.planning.actual import Compared, compared
@@ -22,22 +23,27 @@ from ftbridge.spending import spent
 
 @dataclass(frozen=True)
 class Answer:
-    """One candidate's answer to one item; `scores` by grader, `errors` what graders could not grade."""
+    """One candidate's completion of one item; `scores` by grader, `errors` what graders could not grade.
+
+    `calls` are questions to judges: grader, prompt, reply.
+    """
 
     text: str
     cut_off: bool
     scores: Mapping[str, float]
     errors: tuple[str, ...]
+    calls: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Row:
-    """One item and everybody's answers, in the order of the columns."""
+    """One item and every candidate's completion, in the order of the columns; `slices`: its values of fields with few."""
 
     line: int
     prompt: tuple[tuple[str, str], ...]
     reference: str
     answers: tuple[Answer, ...]
+    slices: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,9 +123,7 @@ def contents_of(runs: Sequence[Run]) -> Contents:
         graders=tuple(_names(graders)),
         columns=tuple(_columns(runs, sources, labels, everybody, scored, clusters)),
         pairs=tuple(_pairs(runs, sources, labels, scored, clusters)),
-        rows=tuple(
-            _row(item, [graded[label][place] for label in graded]) for place, item in enumerate(items if graded else [])
-        ),
+        rows=_rows(items, graded),
         curves=tuple(curve for name, run in zip(labels, runs, strict=True) if (curve := curve_of(name, run)).train),
         sources=tuple(sources),
         measured=tuple(
@@ -152,13 +156,12 @@ def contents_of_answers(
         )
         for name in predictions
     ]
-    first, *others = list(predictions)
     return Contents(
         title=title,
         graders=tuple(_names(graders)),
         columns=tuple(columns),
-        pairs=tuple(Pair(name, first, evaluation.verdicts[f"{name}-{first}"]) for name in others),
-        rows=tuple(_row(item, [graded[name][place] for name in graded]) for place, item in enumerate(items)),
+        pairs=tuple(Pair(*pair) for pair in rivals(list(predictions), evaluation.verdicts)),
+        rows=_rows(items, graded),
         curves=(),
         sources=(),
         measured=(Measured("", evaluation, ()),),
@@ -208,8 +211,8 @@ def _answered(
 
 
 def _candidates(run: Run) -> list[str]:
-    """Who answered, base first and tuned last; zero_shot, which is base under another name, is left out."""
-    named = ["base", *(name for name in run.spec().evaluation.baselines if name != "zero_shot"), "tuned"]
+    """Whose completions there are, base first and tuned last."""
+    named = ["base", *run.spec().evaluation.baselines, "tuned"]
     return [name for name in named if run.predictions(name).exists()]
 
 
@@ -229,6 +232,11 @@ def _graded(
                     f"{grader.name}: {text}"
                     for grader in graders
                     for text in said[label][grader.name][place].errors.values()
+                ),
+                calls=tuple(
+                    (grader.name, _prompt_text(call.messages), call.reply or "")
+                    for grader in graders
+                    for call in said[label][grader.name][place].metadata.calls
                 ),
             )
             for place, answer in enumerate(answers)
@@ -310,8 +318,40 @@ def _pairs(
     return [Pair(first, second, judged[first, second]) for first, second, _ in there]
 
 
-def _row(item: Item, answers: Sequence[Answer]) -> Row:
+def _prompt_text(messages: Sequence[Mapping[str, str]]) -> str:
+    return "\n\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in messages)
+
+
+MOST_VALUES = 12
+"""Values that a field may have to be offered as slices."""
+
+
+def _slices(items: Sequence[Item]) -> list[dict[str, str]]:
+    """For each item its values of the fields by which items can be told apart in a few groups."""
+    values: dict[str, list[str | None]] = {}
+    for name in dict.fromkeys(name for item in items for name in item.fields):
+        texts = [_label(item.fields.get(name)) for item in items]
+        shared = len(set(texts)) < len(items) / 2
+        if name not in ("cluster",) and None not in texts and 2 <= len(set(texts)) <= MOST_VALUES and shared:
+            values[name] = texts
+    return [{name: str(texts[place]) for name, texts in values.items()} for place in range(len(items))]
+
+
+def _label(value: object) -> str | None:
+    return str(value) if isinstance(value, (str, int, float, bool)) and len(str(value)) <= 60 else None
+
+
+def _rows(items: Sequence[Item], graded: Mapping[str, Sequence[Answer]]) -> tuple[Row, ...]:
+    slices = _slices(items)
+    return tuple(
+        _row(item, [answers[place] for answers in graded.values()], slices[place])
+        for place, item in enumerate(items if graded else [])
+    )
+
+
+def _row(item: Item, answers: Sequence[Answer], slices: Mapping[str, str]) -> Row:
     return Row(
+        slices=slices,
         line=item.line,
         prompt=tuple((message.role, message.text) for message in item.prompt),
         reference=str(item.fields.get("reference", "")),

@@ -40,6 +40,7 @@ def loss_curves(curves: Sequence[Curve]) -> Html | None:
         drawing,
         element("ul", legend, class_="legend"),
         [_table(curve) for curve in curves if curve.valid],
+        id="loss",
     )
 
 

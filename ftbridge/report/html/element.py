@@ -37,7 +37,8 @@ def table(
     head = [element("th", text, scope="col", class_=style) for texts, style in heads for text in texts]
     body = element("tbody", [element("tr", list(row)) for row in rows])
     made = element("table", element("thead", element("tr", head)), body, class_=kind)
-    return element("div", made, class_="wide", tabindex="0", role="region", aria_label=", ".join(filter(None, words)))
+    name = ", ".join(filter(None, [*words, *numbers, *rest]))
+    return element("div", made, class_="wide", tabindex="0", role="region", aria_label=name)
 
 
 def joined(child: Child) -> Html:

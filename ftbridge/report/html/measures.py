@@ -52,7 +52,8 @@ def _lost(lost: Sequence[Lost]) -> Html:
             "li",
             element("p", element("b", item.kind), " ", item.prompt, class_="text"),
             element("p", f"expected {item.expected}", class_="text quiet"),
-            element("p", "before ", element("del", item.before), ", after ", element("ins", item.after), class_="text"),
+            element("p", "before ", element("span", item.before, class_="kept"), class_="text"),
+            element("p", "after ", element("span", item.after, class_="lost"), class_="text"),
         )
         for item in lost[:_MOST_LOST]
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
+from collections.abc import Sequence
 from importlib.resources import files as packaged
 
 from ftbridge import __version__
@@ -14,7 +15,8 @@ from ftbridge.report.html.curves import loss_curves
 from ftbridge.report.html.element import Html, element
 from ftbridge.report.html.measures import classification, perplexity, plan_against_actual, retention
 from ftbridge.report.html.reproduce import countdown, data, lowering, reproduce
-from ftbridge.report.html.scores import headline, scores, usage
+from ftbridge.report.html.scores import scores, usage
+from ftbridge.report.html.summary import headline
 
 
 def page(contents: Contents, *, now: float | None = None, command: str = "") -> str:
@@ -31,6 +33,19 @@ def page(contents: Contents, *, now: float | None = None, command: str = "") -> 
         element("title", f"{contents.title}: ftbridge report"),
         element("style", style),
     )
+    sections: list[tuple[str, str, Html | None]] = [
+        ("scores", "Scores", scores(contents)),
+        ("retention", "Old skills", retention(contents)),
+        ("loss", "Loss", loss_curves(contents.curves)),
+        ("classification", "Labels", classification(contents)),
+        ("perplexity", "Perplexity", perplexity(contents)),
+        ("usage", "Latency and tokens", usage(contents)),
+        ("plan", "Plan against actual", plan_against_actual(contents)),
+        ("answers", "Answers", answers(contents)),
+        ("data", "Data", data(contents.sources) if contents.sources else None),
+        ("spec", "What became of the spec", lowering(contents.sources) if contents.sources else None),
+        ("reproduce", "Make it again", reproduce(contents.sources, command or f"ftbridge report {runs}")),
+    ]
     body = element(
         "body",
         element(
@@ -40,24 +55,18 @@ def page(contents: Contents, *, now: float | None = None, command: str = "") -> 
             headline(contents),
             countdown(contents.sources, now),
         ),
-        element(
-            "main",
-            _notes(contents),
-            scores(contents),
-            retention(contents),
-            loss_curves(contents.curves),
-            classification(contents),
-            perplexity(contents),
-            usage(contents),
-            plan_against_actual(contents),
-            answers(contents),
-            [data(contents.sources), lowering(contents.sources)] if contents.sources else None,
-            reproduce(contents.sources, command or f"ftbridge report {runs}"),
-        ),
+        _contents_list(sections),
+        element("main", _notes(contents), [section for _, _, section in sections]),
         element("footer", f"ftbridge {__version__}, {moment}"),
         element("script", script),
     )
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+
+
+def _contents_list(sections: Sequence[tuple[str, str, Html | None]]) -> Html:
+    """Links to the sections that are there."""
+    links = [element("li", element("a", title, href=f"#{name}")) for name, title, section in sections if section]
+    return element("nav", element("ul", links), aria_label="Contents")
 
 
 def _notes(contents: Contents) -> Html | None:

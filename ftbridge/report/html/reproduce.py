@@ -60,14 +60,24 @@ def data(sources: Sequence[Source]) -> Html:
         "section",
         element("h2", "Data"),
         element("p", same) if same else None,
-        element("div", element("table", head, element("tbody", rows)), class_="wide"),
+        element(
+            "div",
+            element("table", head, element("tbody", rows)),
+            class_="wide",
+            tabindex="0",
+            role="region",
+            aria_label="Data",
+        ),
         element("ul", [element("li", note) for note in notes]) if notes else None,
+        id="data",
     )
 
 
 def lowering(sources: Sequence[Source]) -> Html:
     """What became of the spec's fields with each provider: how many of each outcome, and those not taken as they were."""
-    return element("section", element("h2", "What became of the spec"), [_lowered(source) for source in sources])
+    return element(
+        "section", element("h2", "What became of the spec"), [_lowered(source) for source in sources], id="spec"
+    )
 
 
 def _lowered(source: Source) -> Html:
@@ -89,7 +99,14 @@ def _lowered(source: Source) -> Html:
     head = element(
         "thead", element("tr", [element("th", text) for text in ("field", "outcome", "asked", "given", "how")])
     )
-    table = element("div", element("table", head, element("tbody", rows)), class_="wide")
+    table = element(
+        "div",
+        element("table", head, element("tbody", rows)),
+        class_="wide",
+        tabindex="0",
+        role="region",
+        aria_label=f"Fields, {source.state.provider}",
+    )
     return element("div", element("p", f"{source.state.provider}: {told}."), table if rows else None)
 
 
@@ -100,6 +117,7 @@ def reproduce(sources: Sequence[Source], command: str) -> Html:
         element("h2", "Make it again"),
         [_again(source) for source in sources],
         element("p", "This page: ", element("code", command)),
+        id="reproduce",
     )
 
 

@@ -1,47 +1,38 @@
-"""Scores with their intervals, verdicts in words, and what answering took."""
+"""Scores with their intervals, and what answering took."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from ftbridge.evaluation.evaluate import Score
-from ftbridge.evaluation.verdict import Judged
-from ftbridge.evaluation.words import sentence
 from ftbridge.report.amounts import dollars
-from ftbridge.report.html.contents import Column, Contents, Pair
+from ftbridge.report.html.contents import Column, Contents
 from ftbridge.report.html.element import Html, element, table
 
-_SIGNS = {"better": "▲", "worse": "▼", "not_worse": "≈", "not_enough_data": "?", "undetermined": "?"}
 _BAR = 240
 
 
-def headline(contents: Contents) -> Html:
-    """The verdict of the first pair in one sentence, and what so many items can show at all."""
-    if not contents.pairs:
-        reason = "there are no test items" if not contents.rows else "there is only one candidate"
-        return element("p", f"Nothing was compared: {reason}.", class_="verdict")
-    pair = contents.pairs[0]
-    sees = ", ".join(f"{100 * judged.detectable:.0f} points on {name}" for name, judged in pair.verdicts.items())
-    return element(
-        "div",
-        [_verdict(pair, grader, judged, "verdict") for grader, judged in pair.verdicts.items()],
-        element(
-            "p",
-            f"{len(contents.rows)} items show a difference of {sees} four times in five; smaller ones are often missed.",
-            class_="quiet",
-        ),
-    )
-
-
 def scores(contents: Contents) -> Html:
-    """One table for each grader: candidates, means, bars; the best in bold."""
-    blocks = [_grader(contents, grader) for grader in contents.graders if contents.columns]
-    others = [
-        _verdict(pair, grader, judged, "small")
-        for pair in contents.pairs[1:]
-        for grader, judged in pair.verdicts.items()
+    """One table of candidates by graders: means, intervals, bars; the best in bold."""
+    best = {
+        grader: max(column.scores[grader].mean for column in contents.columns)
+        for grader in contents.graders
+        if contents.columns
+    }
+    rows = [
+        [
+            element("th", column.label, scope="row"),
+            *(_cell(column.scores[grader], grader, best[grader]) for grader in contents.graders),
+        ]
+        for column in contents.columns
     ]
-    return element("section", element("h2", "Scores"), blocks, others, id="scores")
+    about = "Mean score and its 95 % interval, from 0 to 100 %; the best is bold."
+    shown = (
+        [element("p", about, class_="quiet"), table(["candidate"], [], rows, contents.graders, kind="cards")]
+        if rows
+        else None
+    )
+    return element("section", element("h2", "Scores"), shown, id="scores")
 
 
 def usage(contents: Contents) -> Html | None:
@@ -80,28 +71,18 @@ def _usage_cells(column: Column, items: int, *, priced: bool) -> Iterator[Html]:
         yield element("td", f"{count:,}", class_="number unsure" if count else "number")
 
 
-def _verdict(pair: Pair, grader: str, judged: Judged, kind: str) -> Html:
-    told = sentence(grader, judged, candidate=pair.candidate, baseline=pair.baseline)
-    sign = element("span", _SIGNS[judged.verdict], class_="sign", aria_hidden="true")
-    return element("p", sign, " ", told, class_=f"{kind} is-{judged.verdict}")
-
-
-def _grader(contents: Contents, grader: str) -> Html:
-    best = max(column.scores[grader].mean for column in contents.columns)
-    rows = []
-    for column in contents.columns:
-        score = column.scores[grader]
-        low, high = (f"{100 * end:.1f}" for end in score.ci95)
-        style = " best" if score.mean == best else ""
-        rows.append(
-            [
-                element("th", column.label, scope="row", class_=style.strip() or None),
-                element("td", f"{100 * score.mean:.1f} %", class_=f"number{style}"),
-                element("td", f"{low} to {high}", class_="number quiet"),
-                element("td", _bar(score), class_="bar"),
-            ]
-        )
-    return table(["candidate"], [grader, "95 % interval"], rows, ["0 to 100 %"])
+def _cell(score: Score, grader: str, best: float) -> Html:
+    low, high = (f"{100 * end:.1f}" for end in score.ci95)
+    mean = element("span", f"{100 * score.mean:.1f} %", class_="best" if score.mean == best else None)
+    return element(
+        "td",
+        mean,
+        " ",
+        element("span", f"{low} to {high}", class_="quiet"),
+        _bar(score),
+        class_="bar",
+        data_head=grader,
+    )
 
 
 def _bar(score: Score) -> Html:

@@ -1,0 +1,129 @@
+"""The head of the page: what was found in a sentence for each rival, and one row for each grader and rival."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ftbridge.evaluation.verdict import Judged
+from ftbridge.evaluation.words import SHORT, Rival, importance, margin_words, sentence, summary
+from ftbridge.report.html.contents import Contents, Pair
+from ftbridge.report.html.element import Html, element, table
+
+SIGNS = {"better": "▲", "worse": "▼", "not_worse": "≈", "not_enough_data": "?"}
+_BAR = 240
+_LEAST_REACH = 0.1
+
+
+def headline(contents: Contents) -> Html:
+    """The verdicts in words, as a table, and what so many items can show at all."""
+    pairs = distinct_pairs(contents)
+    if not pairs:
+        reason = "there are no test items" if not contents.rows else "there is only one candidate"
+        return element("p", f"Nothing was compared: {reason}.", class_="verdict")
+    rivals: list[Rival] = [(pair.candidate, pair.baseline, pair.verdicts) for pair in pairs]
+    lines = summary(rivals)
+    return element(
+        "div",
+        [element("p", line, class_="verdict" if place == 0 else "small") for place, line in enumerate(lines)],
+        _table(pairs),
+        _legend(pairs),
+        element("p", _power(contents), class_="quiet"),
+        _sentences(pairs),
+        id="summary",
+    )
+
+
+def distinct_pairs(contents: Contents) -> list[Pair]:
+    """The pairs, those in which a rival wins first, without baselines that stand here already under another name."""
+    scores = {column.label: column.scores for column in contents.columns}
+    seen: dict[tuple[str, str], None] = {}
+    pairs = []
+    for pair in contents.pairs:
+        key = (pair.candidate, repr((scores[pair.baseline], pair.verdicts)))
+        if key not in seen:
+            seen[key] = None
+            pairs.append(pair)
+    return sorted(pairs, key=lambda pair: importance(pair.verdicts))
+
+
+def _table(pairs: Sequence[Pair]) -> Html:
+    ends = [abs(end) for pair in pairs for judged in pair.verdicts.values() for end in judged.ci95]
+    reach = max(_LEAST_REACH, *ends)
+    rows = [list(_row(pair, grader, judged, reach)) for pair in pairs for grader, judged in pair.verdicts.items()]
+    heads = ["difference in points", "95 % interval", "better", "worse"]
+    return table(
+        ["against", "grader"], heads, rows, [f"−{100 * reach:.0f} · 0 · +{100 * reach:.0f}", "verdict"], kind="cards"
+    )
+
+
+def _row(pair: Pair, grader: str, judged: Judged, reach: float) -> Iterator[Html]:
+    low, high = (100 * end for end in judged.ci95)
+    yield element("th", f"{pair.candidate} against {pair.baseline}", scope="row")
+    yield element("td", grader, data_head="grader")
+    yield element("td", f"{100 * judged.difference:+.1f}", class_="number", data_head="difference")
+    yield element("td", f"{low:+.1f} to {high:+.1f}", class_="number quiet", data_head="95 % interval")
+    yield element("td", str(judged.better), class_="number", data_head="better")
+    yield element("td", str(judged.worse), class_="number", data_head="worse")
+    yield element("td", _bar(judged, reach), class_="bar")
+    sign = element("span", SIGNS[judged.verdict], class_="sign", aria_hidden="true")
+    yield element("td", element("span", sign, " ", SHORT[judged.verdict], class_=f"pill is-{judged.verdict}"))
+
+
+def _bar(judged: Judged, reach: float) -> Html:
+    middle = _BAR / 2
+    low, at, high = (middle + end / reach * middle for end in (judged.ci95[0], judged.difference, judged.ci95[1]))
+    points, below, above = (100 * value for value in (judged.difference, *judged.ci95))
+    margin = None
+    if judged.margin is not None and judged.margin <= reach:
+        place = middle - judged.margin / reach * middle
+        margin = element("line", x1=place, x2=place, y1=3, y2=17, class_="margin")
+    return element(
+        "svg",
+        element("line", x1=0, x2=_BAR, y1=10, y2=10, class_="scale"),
+        element("line", x1=middle, x2=middle, y1=2, y2=18, class_="zero"),
+        margin,
+        element("line", x1=low, x2=max(high, low + 1), y1=10, y2=10, class_="interval"),
+        element("circle", cx=at, cy=10, r=5, class_="mean"),
+        viewBox=f"-6 0 {_BAR + 12} 20",
+        preserveAspectRatio="xMinYMid",
+        role="img",
+        aria_label=f"{points:+.1f} points, 95 % interval {below:+.1f} to {above:+.1f}",
+        class_=f"is-{judged.verdict}",
+    )
+
+
+def _legend(pairs: Sequence[Pair]) -> Html:
+    margin = next((one.margin for pair in pairs for one in pair.verdicts.values() if one.margin is not None), None)
+    not_worse = (
+        f"not worse by more than {margin_words(margin)}" if margin is not None else "not worse by more than a margin"
+    )
+    words = [
+        ("better", "better"),
+        ("worse", "worse"),
+        ("not_worse", not_worse),
+        ("not_enough_data", "not enough data to tell"),
+    ]
+    marks = [
+        element("li", element("span", SIGNS[name], class_=f"sign is-{name}", aria_hidden="true"), " ", text)
+        for name, text in words
+    ]
+    line = "Bars: the 95 % interval of the difference, around 0" + (", and the margin (dashed)." if margin else ".")
+    return element("div", element("ul", marks, class_="marks"), element("p", line, class_="quiet"))
+
+
+def _sentences(pairs: Sequence[Pair]) -> Html:
+    told = [
+        element("p", sentence(grader, judged, candidate=pair.candidate, baseline=pair.baseline), class_="small")
+        for pair in pairs
+        for grader, judged in pair.verdicts.items()
+    ]
+    return element("details", element("summary", "Each verdict in words"), told)
+
+
+def _power(contents: Contents) -> str:
+    largest: dict[str, float] = {}
+    for pair in contents.pairs:
+        for grader, judged in pair.verdicts.items():
+            largest[grader] = max(judged.detectable, largest.get(grader, 0.0))
+    sees = ", ".join(f"{100 * points:.0f} points on {grader}" for grader, points in largest.items())
+    return f"{len(contents.rows)} items show a difference of {sees} four times in five; smaller ones are often missed."
