@@ -9,7 +9,7 @@ from ftbridge.evaluation.words import SHORT, Rival, importance, margin_words, se
 from ftbridge.report.html.contents import Contents, Pair
 from ftbridge.report.html.element import Html, element, table
 
-SIGNS = {"better": "▲", "worse": "▼", "not_worse": "≈", "not_enough_data": "?"}
+SIGNS = {"better": "▲", "worse": "▼", "not_worse": "≈", "not_enough_data": "?", "undetermined": "!"}
 _BAR = 240
 _LEAST_REACH = 0.1
 
@@ -103,6 +103,8 @@ def _legend(pairs: Sequence[Pair]) -> Html:
         ("not_worse", not_worse),
         ("not_enough_data", "not enough data to tell"),
     ]
+    if any(one.verdict == "undetermined" for pair in pairs for one in pair.verdicts.values()):
+        words.append(("undetermined", "could not be determined: too many scores are missing"))
     marks = [
         element("li", element("span", SIGNS[name], class_=f"sign is-{name}", aria_hidden="true"), " ", text)
         for name, text in words
