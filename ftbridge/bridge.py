@@ -25,7 +25,6 @@ from typing import Any, Literal
 
 from ftbridge import providers
 from ftbridge.errors import (
-    CannotPause,
     DataError,
     FtbridgeError,
     GateNotMet,
@@ -50,6 +49,8 @@ from ftbridge.watching import Silent as Silent
 from ftbridge.watching import Watcher as Watcher
 
 POLL_SECONDS = 0.5
+BUDGET_PAUSE_SECONDS = 30.0
+"""Seconds that a job gets to pause for a budget before it is cancelled: it costs more meanwhile."""
 Request = Literal["cancel", "pause"]
 
 Go = Callable[["Run", Watcher], "Evaluation | None"]
@@ -511,19 +512,41 @@ class _Life:
             return
         became, event = "paused", "paused"
         if handle is not None:
-            try:
-                self.backend.pause(handle)
-                self.settle(handle, "pause")
-                became = "paused at a checkpoint"
-            except CannotPause:
-                self.backend.cancel(handle)
-                self.settle(handle, "cancel")
-                became, event = "cancelled, since this service cannot pause a job", "cancelled"
+            if (outcome := self.stop_spending(handle)) is None:
+                return
+            event, became = outcome
         self.run.append(event)
         raise GateNotMet(
             f"{used}; {self.run.id} is {became}.",
             hint=f"What was done is kept. With a larger budget: ftbridge resume {self.run.id} --set budget.KEY=VALUE",
         )
+
+    def stop_spending(self, handle: JobHandle) -> tuple[str, str] | None:
+        """Pause a job, or cancel it where a pause is refused or has no effect; the run's event, and what became of the job.
+
+        None while neither could be done: the service is away, or refuses both, or the job has ended meanwhile. It is followed
+        on, and asked again at the next look.
+        """
+        try:
+            self.backend.pause(handle)
+            self.settle(handle, "pause", BUDGET_PAUSE_SECONDS)
+            if self.job_state == "paused":
+                return "paused", "paused at a checkpoint"
+            return None
+        except UsageError:  # it cannot pause, or does not
+            pass
+        except FtbridgeError as error:
+            self.watcher.note(f"the budget is used up, and the job could not be asked to pause: {error.message}")
+            return None
+        try:
+            self.backend.cancel(handle)
+            self.settle(handle, "cancel")
+        except FtbridgeError as error:
+            self.watcher.note(f"the budget is used up, and the job goes on and costs more: {error.message}")
+            return None
+        if self.job_state != "cancelled":
+            return None
+        return "cancelled", "cancelled, since this service cannot pause a job"
 
     def stop_on(self, status: JobStatus) -> None:
         """Turn a job that stopped into the run's event and error."""

@@ -106,13 +106,14 @@ class RunEvaluation:
         told = {name: read_predictions(self.run.predictions(name)) for name in names}
         kept = read_grades([self.run.grades_path])
         graders = self.spec.evaluation.graders
+        at_once = None if self.run.state().provider == "local" else self.spec.evaluation.batch_size
         evaluation = judge(
             self.items,
             told,
             graders,
             margin=self.spec.evaluation.margin,
             kept=kept,
-            grading_with=Grading(self._calls(), self.between),
+            grading_with=Grading(self._calls(), self.between, at_once),
             on_results=lambda graded: write_scores(
                 self.run.scores_path, item_scores(self.items, told, graders, graded)
             ),

@@ -282,8 +282,8 @@ def _call_usd(prices: PriceList, model: str, endpoint: str, reply: Reply) -> flo
 class JudgeBudget:
     """Lets judges be asked while the budget bears it, from several threads at once (`ftbridge.graders.calls.Meter`).
 
-    The first question is asked alone. From then on as many are under way as the room left pays for at the dearest reply so far,
-    so that what is spent passes `limit` by one question at most.
+    The first question is asked alone. From then on as many are under way as the room left pays for at the dearest reply so far;
+    none is asked that would pass `limit` at that price.
     """
 
     def __init__(
@@ -307,10 +307,15 @@ class JudgeBudget:
             while self._under_way and not self._has_room():
                 self._changed.wait()
             spent = self._before + self._paid
-            if spent >= self._limit:
+            if spent >= self._limit or (self._answered and not self._has_room()):
                 if self._error is None:
-                    told = f"about ${spent:.2f}, ${self._paid:.2f} of it for judges just now"
-                    self._error = self._on_used_up(f"budget.max_usd = {self._limit:g} is used up ({told})")
+                    paid = f"about ${spent:.2f}, ${self._paid:.2f} of it for judges just now"
+                    more = (
+                        ""
+                        if spent >= self._limit
+                        else f", and another question to a judge may cost ${self._dearest:.2f}"
+                    )
+                    self._error = self._on_used_up(f"budget.max_usd = {self._limit:g} is used up ({paid}{more})")
                 raise self._error
             self._under_way += 1
 
@@ -329,7 +334,7 @@ class JudgeBudget:
     def _has_room(self) -> bool:
         if not self._answered:
             return False
-        return self._before + self._paid + self._under_way * self._dearest < self._limit
+        return self._before + self._paid + (self._under_way + 1) * self._dearest <= self._limit
 
 
 def trained_tokens(events: Sequence[Event]) -> int | None:

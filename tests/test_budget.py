@@ -233,3 +233,14 @@ def test_a_service_that_cannot_pause_has_its_job_cancelled(service, prices, spec
     with pytest.raises(GateNotMet, match="cancelled, since this service cannot pause a job"):
         bridge.drive(run)
     assert run.state().state == "cancelled"
+
+
+@pytest.mark.parametrize("status", [404, 405, 400])
+def test_a_service_that_refuses_to_pause_has_its_job_cancelled(service, prices, spec, status):
+    prices(1.0, 1.0, 1.0)
+    fault = {"on": "POST /fine_tuning/jobs/{id}/pause", "fault": "error", "status": status, "message": "unknown route"}
+    service.play({"speed": 3, "answers": ANSWERS, "faults": [fault]})
+    run = start(spec(budget={"max_hours": 1e-9}, hyperparameters={"n_epochs": 10}))
+    with pytest.raises(GateNotMet, match="cancelled, since this service cannot pause a job"):
+        bridge.drive(run)
+    assert run.state().state == "cancelled"

@@ -32,10 +32,11 @@ Results = dict[str, dict[str, list[grading.GraderResult]]]
 
 @dataclass(frozen=True)
 class Grading:
-    """How judges are asked. `between` is called after each result and may raise to stop."""
+    """How judges are asked: `between` is called after each result and may raise to stop, `at_once` is the most in flight."""
 
     calls: grading.Calls | None = None
     between: Callable[[], None] = lambda: None
+    at_once: int | None = None
 
 
 _Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
@@ -288,7 +289,11 @@ def _graded(grader: Grader, pairs: Sequence[_Pair], kept: Grades, grading_with: 
     }
     asked = {name: pair for name, pair in zip(names, pairs, strict=True) if name not in found}
     fresh = grading.grade_all(
-        grader, list(asked.values()), calls=grading_with.calls, on_result=lambda result: grading_with.between()
+        grader,
+        list(asked.values()),
+        calls=grading_with.calls,
+        on_result=lambda result: grading_with.between(),
+        at_once=grading_with.at_once,
     )
     for name, result in zip(asked, fresh, strict=True):
         found[name] = result

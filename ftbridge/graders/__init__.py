@@ -104,14 +104,16 @@ def grade_all(
     policy: PythonPolicy | None = None,
     calls: Calls | None = None,
     on_result: Callable[[GraderResult], None] | None = None,
+    at_once: int | None = None,
 ) -> list[GraderResult]:
-    """`grade` of every (item, sample), in order. Judges are asked `JUDGES` at a time, Python runs on every core.
+    """`grade` of every (item, sample), in order. Python runs on every core; judges are asked `JUDGES` at a time, or `at_once`
+    where that is less: so many questions are paid for nothing when the process is killed.
 
     `on_result` hears each result, in order and in this thread; when it raises, nothing more is asked.
     """
     policy = policy or PythonPolicy.from_environment()
     hear = on_result or (lambda result: None)
-    workers = _workers(grader)
+    workers = min(_workers(grader), at_once or JUDGES) if judges_of([grader]) else _workers(grader)
     pool = ThreadPoolExecutor(workers)
     side_by_side = pool.map if workers > 1 else map
     graded: list[GraderResult] = []

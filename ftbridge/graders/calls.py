@@ -95,15 +95,15 @@ class Calls:
         if self._path is None:
             return
         line = record.model_dump_json(exclude_none=True).encode() + b"\n"
-        with self._lock, disk_full_is_an_error(self._path):
+        with disk_full_is_an_error(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             try:
-                size = os.fstat(descriptor).st_size
-                if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a line that a crash tore
-                    line = b"\n" + line
-                os.write(descriptor, line)
-                os.fsync(descriptor)
+                with self._lock:
+                    size = os.fstat(descriptor).st_size
+                    torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
+                    os.write(descriptor, b"\n" + line if torn else line)
+                os.fsync(descriptor)  # the line outlives this process already; this is for a loss of power
             finally:
                 os.close(descriptor)
 

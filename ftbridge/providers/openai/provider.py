@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ftbridge import files
-from ftbridge.errors import CannotPause, FtbridgeError, ModelUnavailable
+from ftbridge.errors import CannotPause, FtbridgeError, ModelUnavailable, ProviderRefused
 from ftbridge.lowering import Lowering
 from ftbridge.providers.base import TERMINAL, JobEvent, JobHandle, JobStatus, Sampler, Submission, TunedModel
 from ftbridge.providers.openai import preflight
@@ -136,7 +136,10 @@ class OpenAIProvider:
         at, _ = self._of(handle)
         if not at.target.pause:
             raise CannotPause(f"{at.service} cannot pause a job.", hint="Cancel it, or let it go on.")
-        self._ask(handle, "pause")
+        try:
+            self._ask(handle, "pause")
+        except (ModelUnavailable, ProviderRefused) as error:
+            raise CannotPause(f"{at.service} does not pause the job: {error.message}", hint=error.hint) from None
 
     def resume(self, handle: JobHandle) -> JobHandle:
         """Let a paused job go on. One that failed or was cancelled stays as it is: only `retry` pays for another."""
