@@ -270,7 +270,9 @@ def _in_text(record: Document, *marks: str) -> bool:
 
 def _request(record: Document) -> dict[str, Any]:
     for name in ("request", "body", "input", "request_body", "kwargs"):
-        if isinstance(value := record.get(name), dict) and value.keys() & {"messages", "input", "contents"}:
+        value = _dict(record.get(name))
+        value = _dict(value.get("body")) or value
+        if value.keys() & {"messages", "input", "contents"}:
             return value
     return {}
 

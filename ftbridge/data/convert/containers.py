@@ -199,6 +199,17 @@ def _json_documents(container: Container, head: bytes, stream: BinaryIO, name: s
         yield from read_lines(stream)
 
 
+def _is_list_a_line(begins: bytes) -> bool:
+    """Whether each line is a list of its own (a conversation's turns), rather than all lines one list."""
+    first, _, rest = begins.partition(b"\n")
+    if not rest.lstrip().startswith(b"["):
+        return False
+    try:
+        return isinstance(json.loads(first), list)
+    except (ValueError, RecursionError):
+        return False
+
+
 def _has_lines(begins: bytes) -> bool:
     """Whether a text that begins with an object is JSON Lines: its first line is a whole document, and more follow."""
     first, _, rest = begins.partition(b"\n")
@@ -259,7 +270,7 @@ def _sniffed(head: bytes, name: str) -> Container:
     if named in ("csv", "tsv"):
         return named
     if begins.startswith(b"["):
-        return "json"
+        return "jsonl" if _is_list_a_line(begins) else "json"
     if begins.startswith(b"{"):
         return "jsonl"
     if named:

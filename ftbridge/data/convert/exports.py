@@ -78,8 +78,7 @@ def read_stored_completion(record: Document, unknown: list[UnknownKey]) -> Docum
     response = _taken(record, ("response", "response_body"))
     if not response and isinstance(record.get("output"), dict):
         response = record.pop("output")
-    if isinstance(response.get("body"), dict):
-        response = {**{key: value for key, value in response.items() if key != "body"}, **response["body"]}
+    request, response = _of_body(request), _of_body(response)
     if "choices" in record:
         response = {"choices": record.pop("choices"), **response}
     if not response:
@@ -104,6 +103,12 @@ def read_stored_completion(record: Document, unknown: list[UnknownKey]) -> Docum
         content = response["candidates"][0].get("content") if response["candidates"] else None
         return read_gemini({**request, "contents": [*request.get("contents", []), content]}, unknown)
     return _chat(request, _answer(response), unknown)
+
+
+def _of_body(call: Document) -> Document:
+    """A request or response with its `body` in place of what HTTP adds."""
+    body = call.get("body")
+    return {**{key: value for key, value in call.items() if key != "body"}, **body} if isinstance(body, dict) else call
 
 
 def _taken(record: Document, names: tuple[str, ...]) -> Document:
