@@ -27,10 +27,10 @@ def changed(contents: Contents) -> list[RenderableType]:
 
 def _differs(row: Row) -> bool:
     first, *others = row.answers
-    return any(other.scores != first.scores for other in others)
+    return any(change for other in others for change in first.changes(other).values())
 
 
 def _worst(row: Row) -> float:
     """The largest loss of any candidate against the first, over all graders: negative where something was lost."""
     first, *others = row.answers
-    return min(sum(other.scores[name] - first.scores[name] for name in first.scores) for other in others)
+    return min(sum(first.changes(other).values()) for other in others)

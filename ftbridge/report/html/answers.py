@@ -101,16 +101,17 @@ def _choices(contents: Contents) -> list[Html]:
 
 def _gain(row: Row, places: tuple[int, int]) -> float:
     """How much better the pair's candidate does on an item, over all graders."""
-    first, second = (row.answers[place].scores for place in places)
-    return sum(second[grader] - first[grader] for grader in first)
+    first, second = (row.answers[place] for place in places)
+    return sum(first.changes(second).values())
 
 
 def _kinds(row: Row, places: tuple[int, int]) -> list[str]:
-    first, second = (row.answers[place].scores for place in places)
+    first, second = (row.answers[place] for place in places)
+    changes = first.changes(second)
     kinds = []
-    if any(second[grader] < first[grader] for grader in first):
+    if any(change < 0 for change in changes.values()):
         kinds.append("worse")
-    if any(second[grader] > first[grader] for grader in first):
+    if any(change > 0 for change in changes.values()):
         kinds.append("better")
     if not kinds:
         kinds.append("same")
@@ -149,12 +150,13 @@ def _item(row: Row, labels: Sequence[str], places: tuple[int, int], graders: Seq
 
 def _kinds_by_grader(row: Row, places: tuple[int, int], graders: Sequence[str]) -> list[str]:
     """worse0, better1, same2: what each grader says, by its place."""
-    first, second = (row.answers[place].scores for place in places)
-    kinds = []
-    for place, grader in enumerate(graders):
-        one, other = first[grader], second[grader]
-        kinds.append(f"{'worse' if other < one else 'better' if other > one else 'same'}{place}")
-    return kinds
+    first, second = (row.answers[place] for place in places)
+    changes = first.changes(second)
+    return [
+        f"{'worse' if changes[grader] < 0 else 'better' if changes[grader] > 0 else 'same'}{place}"
+        for place, grader in enumerate(graders)
+        if grader in changes
+    ]
 
 
 def _prompt(prompt: Sequence[tuple[str, str]]) -> Html:
@@ -190,7 +192,9 @@ def _answer(label: str, answer: Answer, marked: Html | None, *, changed: bool) -
     )
 
 
-def _chip(grader: str, value: float) -> Html:
+def _chip(grader: str, value: float | None) -> Html:
+    if value is None:
+        return element("span", f"{grader}: no score", class_="score part")
     level = "full" if value >= 1 else "none" if value <= 0 else "part"
     return element(
         "span", f"{grader} {value:g}" if value in (0, 1) else f"{grader} {value:.2f}", class_=f"score {level}"

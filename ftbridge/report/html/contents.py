@@ -10,11 +10,11 @@ from ftbridge.evaluation.answering import Prediction, read_predictions
 from ftbridge.evaluation.evaluate import Answered, Evaluation, Score, answered_of, score_of
 from ftbridge.evaluation.grades import Grades
 from ftbridge.evaluation.items import Item, load_items
+from ftbridge.evaluation.missing import MaybeScores, known_score
 from ftbridge.evaluation.scores import read_evaluation, recorded, recorded_results
 from ftbridge.evaluation.verdict import Judged, judge_family
 from ftbridge.evaluation.words import rivals
 from ftbridge.grader_schema import Grader
-from ftbridge.graders import score
 from ftbridge.planning.actual import Compared, compared
 from ftbridge.report.html.sources import Curve, Source, curve_of, source_of
 from ftbridge.runs.run import Run
@@ -25,14 +25,19 @@ from ftbridge.spending import spent
 class Answer:
     """One candidate's completion of one item; `scores` by grader, `errors` what graders could not grade.
 
-    `calls` are questions to judges: grader, prompt, reply.
+    A score is None where a grader, judge or endpoint failed. `calls` are questions to judges: grader, prompt, reply.
     """
 
     text: str
     cut_off: bool
-    scores: Mapping[str, float]
+    scores: Mapping[str, float | None]
     errors: tuple[str, ...]
     calls: tuple[tuple[str, str, str], ...] = ()
+
+    def changes(self, other: Answer) -> dict[str, float]:
+        """By grader, how much higher the other scores; graders that lack a score of either are left out."""
+        pairs = {name: (score, other.scores[name]) for name, score in self.scores.items()}
+        return {name: b - a for name, (a, b) in pairs.items() if a is not None and b is not None}
 
 
 @dataclass(frozen=True)
@@ -227,7 +232,7 @@ def _graded(
             Answer(
                 text=answer.output_text,
                 cut_off=answer.finish_reason == "length",
-                scores={grader.name: score(grader, said[label][grader.name][place]) for grader in graders},
+                scores={grader.name: known_score(grader, said[label][grader.name][place]) for grader in graders},
                 errors=tuple(
                     f"{grader.name}: {text}"
                     for grader in graders
@@ -250,7 +255,7 @@ def _columns(
     sources: Sequence[Source],
     labels: Sequence[str],
     everybody: Mapping[str, Sequence[Prediction]],
-    scored: Mapping[str, Mapping[str, Sequence[float]]],
+    scored: Mapping[str, Mapping[str, MaybeScores]],
     clusters: Sequence[str],
 ) -> list[Column]:
     columns = []
@@ -284,7 +289,7 @@ def _pairs(
     runs: Sequence[Run],
     sources: Sequence[Source],
     labels: Sequence[str],
-    scored: Mapping[str, Mapping[str, Sequence[float]]],
+    scored: Mapping[str, Mapping[str, MaybeScores]],
     clusters: Sequence[str],
 ) -> list[Pair]:
     """Each later run's tuned against the first's; then in each run tuned against every other candidate."""
