@@ -127,6 +127,19 @@ def adopt(run: Run, job: str) -> JobHandle:
     return handle
 
 
+def drive_on(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
+    """Drive a run as its journal says it stands, for a process that another one started.
+
+    A run that was cancelled or paused since then stays so: only `resume` takes such a word back. Raises what `drive` does.
+    """
+    state = run.state()
+    if state.state == "succeeded":
+        return read_evaluation(run)
+    if state.state in TERMINAL | {"paused"}:
+        raise Interrupted(f"{run.id} is {state.state}.", hint=f"Go on with: ftbridge resume {run.id}")
+    return drive(run, watcher)
+
+
 def change_budget(run: Run, overrides: Sequence[str]) -> None:
     """Journal another budget for a run, whoever drives it. Raises `UsageError` for anything but `budget.…`."""
     run.append("budget_changed", budget=changed_budget(run, overrides).model_dump(mode="json"))
@@ -164,19 +177,39 @@ def retry_usd(run: Run) -> float | None:
 
 def detach(run: Run) -> int:
     """Drive the run in a process of its own that outlives this one; returns its process id."""
-    log = run.path / "driver.log"
-    with log.open("ab") as stream:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "ftbridge", "resume", str(run.path), "--quiet"],
+    reopen(run)
+    child = start_driver(run)
+    deadline = time.monotonic() + 30
+    while not run.is_driven() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return child.pid
+
+
+def reopen(run: Run) -> bool:
+    """Let a run that failed or is paused go on; whether it may be driven now. A cancelled one stays cancelled."""
+    state = run.state()
+    if state.state in ("failed", "paused", "pausing") or state.pause_requested:
+        with run.drive():
+            if not run.state().cancel_requested:
+                run.append("resume_requested")
+    state = run.state()
+    return state.state not in TERMINAL and not state.cancel_requested
+
+
+def start_driver(run: Run) -> subprocess.Popen[bytes]:
+    """Start a process, in a session of its own, that drives the run as its journal stands when the process gets to it.
+
+    The intent to go on is journalled here (`reopen`), never by that process: it takes seconds to start, and a cancel
+    that comes meanwhile has the last word.
+    """
+    with (run.path / "driver.log").open("ab") as stream:
+        return subprocess.Popen(
+            [sys.executable, "-m", "ftbridge", "resume", str(run.path), "--quiet", "--as-it-stands"],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
             start_new_session=True,
         )
-    deadline = time.monotonic() + 30
-    while not run.is_driven() and child.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return child.pid
 
 
 def watch(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
@@ -236,6 +269,7 @@ def _ask(run: Run, request: Request) -> None:
     if state.state in TERMINAL and not _has_live_job(run, state, backend):
         raise UsageError(f"{run.id} is {state.state} already.")
     run.append(f"{request}_requested")
+    state = run.state()  # again: a driver that submitted meanwhile looked at the requests before this one was there
     if run.is_driven():
         if state.handle is not None:
             _ask_service(run, backend, _handle(run, state.handle), request)
@@ -354,6 +388,7 @@ class _Life:
                     self.answer_with(None)
                 if self.state.token is None:
                     self.pass_gates()
+                self.heed_before_job()
             handle = self.submit()
             self.follow(handle)
             tuned = self.backend.result(handle)
@@ -431,6 +466,8 @@ class _Life:
         self.watcher.stage(self.run, "training")
         handle = self.backend.submit(self.submission(token))
         self.run.append("submitted", handle=handle.model_dump(mode="json"))
+        if self.state.pause_requested and self.backend.on_interrupt == "pause":  # asked for while there was no job yet
+            self.backend.pause(handle)
         return handle
 
     def taken_up(self, handle: JobHandle) -> JobHandle:

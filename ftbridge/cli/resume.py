@@ -18,9 +18,12 @@ from ftbridge.cli.run import finish
 @click.option(
     "--yes", is_flag=True, help="Create the job where exactly once cannot be promised; do not ask about the price."
 )
+@click.option("--as-it-stands", is_flag=True, hidden=True, help="For drivers in the background: take no request back.")
 @as_json
 @talkative
-def command(run: str, overrides: tuple[str, ...], anyway: bool, again: bool, yes: bool, as_json: bool) -> None:
+def command(
+    run: str, overrides: tuple[str, ...], anyway: bool, again: bool, yes: bool, as_it_stands: bool, as_json: bool
+) -> None:
     """Go on with a run that was paused, interrupted, cancelled, or failed, from its last checkpoint."""
     found = find_run(run)
     if overrides:
@@ -32,4 +35,4 @@ def command(run: str, overrides: tuple[str, ...], anyway: bool, again: bool, yes
     if again:
         retry(found, yes=yes, as_json=as_json)
         return
-    finish(found, as_json, bridge.resume)
+    finish(found, as_json, bridge.drive_on if as_it_stands else bridge.resume)

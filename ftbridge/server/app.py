@@ -1,12 +1,12 @@
 """The application: one table of routes, and what is done around every request.
 
-faults (simulator) ─▶ access log, request id ─▶ host and token ─▶ engine.advance ─▶ handler ─▶ OpenAI's error shape
+address, access log, request id ─▶ who may ask ─▶ engine.advance ─▶ faults (simulator) ─▶ handler ─▶ OpenAI's error shape
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import hmac
 import logging
 import re
 import secrets
@@ -22,10 +22,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ftbridge import __version__
 from ftbridge.errors import DiskFull, FtbridgeError
-from ftbridge.server import batches, chat, files, graders, jobs, models, openapi, permissions, uploads
-from ftbridge.server.errors import ApiError
+from ftbridge.server import (
+    batches,
+    chat,
+    files,
+    graders,
+    jobs,
+    metrics,
+    models,
+    network,
+    openapi,
+    permissions,
+    uploads,
+)
+from ftbridge.server.access import Access
+from ftbridge.server.addresses import canonical, decoded
+from ftbridge.server.errors import ApiError, without_paths
 from ftbridge.server.scripted import control
-from ftbridge.server.scripted.inject import Injecting
+from ftbridge.server.scripted.inject import Injecting, route_of
 from ftbridge.server.service import Service
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -77,15 +91,23 @@ def patterns() -> list[tuple[str, re.Pattern[str], str]]:
     return told
 
 
-def application(service: Service, *, token: str | None = None, hosts: frozenset[str] | None = None) -> ASGIApp:
+def application(
+    service: Service,
+    *,
+    token: str | None = None,
+    hosts: frozenset[str] | None = None,
+    access: Access | None = None,
+) -> ASGIApp:
     """The whole server as an ASGI application.
 
-    `token` is what clients must send as their key; None takes any key and none. `hosts` are the names that requests may
-    call the server by (None: any): a web page cannot reach a loopback server through a name of its own.
+    `access` says who may ask. In short: `token` is what clients must send as their key (None takes any key and none), `hosts`
+    are the names that requests may call the server by (None: any).
     """
+    access = access or Access({"token": token} if token else {}, hosts)
 
     @contextlib.asynccontextmanager
     async def living(app: Starlette) -> AsyncIterator[None]:
+        network.calm_loop()
         files.tidy(service)
         await service.engine.start(service)
         app.state.batches.start()
@@ -97,7 +119,8 @@ def application(service: Service, *, token: str | None = None, hosts: frozenset[
             service.store.close()
 
     routes = [Route(f"/v1{path}", handler, methods=[method]) for method, path, handler in ROUTES]
-    routes += [Route("/health", health), Route("/openapi.json", openapi.document), Route("/", openapi.page)]
+    routes += [Route("/health", health), Route("/version", version), Route("/metrics", metrics.show)]
+    routes += [Route("/openapi.json", openapi.document), Route("/", openapi.page)]
     if service.faults is not None:
         routes += control.routes()
     app = Starlette(
@@ -111,10 +134,12 @@ def application(service: Service, *, token: str | None = None, hosts: frozenset[
             Exception: _internal,
         },
     )
+    app.router.redirect_slashes = False
     app.state.service = service
+    app.state.metrics = metrics.Metrics()
     app.state.batches = batches.Batches(service)
-    around: ASGIApp = _Around(app, service, token, hosts)
-    return around if service.faults is None else Injecting(around, service.faults, patterns())
+    inner: ASGIApp = app if service.faults is None else Injecting(app, service.faults, patterns())
+    return _Around(inner, service, access, app.state.metrics, patterns())
 
 
 async def health(request: Request) -> Response:
@@ -123,11 +148,23 @@ async def health(request: Request) -> Response:
     return JSONResponse({"status": "ok", "engine": service.engine.name, "version": __version__})
 
 
-class _Around:
-    """What every request passes: the access log, a request id, the host, the token, the engine's clock."""
+async def version(_: Request) -> Response:
+    """GET /version: of this server, and of the interface it follows."""
+    return JSONResponse({"version": __version__, "interface": openapi.INTERFACE})
 
-    def __init__(self, app: ASGIApp, service: Service, token: str | None, hosts: frozenset[str] | None) -> None:
-        self.app, self.service, self.token, self.hosts = app, service, token, hosts
+
+class _Around:
+    """What every request passes: one form of its address, the access log, a request id, who may ask, the engine's clock."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        service: Service,
+        access: Access,
+        measured: metrics.Metrics,
+        routes: list[tuple[str, re.Pattern[str], str]],
+    ) -> None:
+        self.app, self.service, self.access, self.metrics, self.routes = app, service, access, measured, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -135,7 +172,9 @@ class _Around:
             await self.app(scope, receive, send)
             return
         name, begun, status = f"req_{secrets.token_hex(16)}", time.perf_counter(), 0
+        asked_path, scope = scope["path"], canonical(scope)
         headers = dict(scope["headers"])
+        key = self.access.key_name(headers)
 
         async def told(message: Message) -> None:
             nonlocal status
@@ -147,33 +186,49 @@ class _Around:
                     "openai-processing-ms": spent,
                     "openai-version": "2020-10-01",
                     "openai-organization": self.service.organization,
+                    **self.access.cors(headers),
                 }
                 message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in more.items())]
             await send(message)
 
+        self.metrics.open += 1
         try:
-            refusal = self._refusal(scope["path"], headers)
-            if refusal is not None:
-                await refusal.response()(scope, receive, told)
-                return
-            self.service.engine.advance()
-            await self.app(scope, receive, told)
+            await self._answer(scope, headers, receive, told)
+        except asyncio.CancelledError:  # the server stops: the grace of answers under way is over
+            if status == 0:
+                await ApiError(503, "The server is stopping.", code="stopping").response()(scope, receive, told)
         finally:
+            self.metrics.open -= 1
             spent = time.perf_counter() - begun
-            log.info('%s "%s %s" %s %.0f ms', name, scope["method"], scope["path"][:200], status or "cut", 1000 * spent)
+            route = self._route(scope["method"], scope["path"])
+            self.metrics.took(route, status, key or "", spent)
+            whose = f" {key}" if key and len(self.access.keys) > 1 else ""
+            line = '%s%s "%s %s" %s %.0f ms'
+            path = network.printable(asked_path[:200])
+            log.info(line, name, whose, scope["method"], path, status or "cut", 1000 * spent)
 
-    def _refusal(self, path: str, headers: dict[bytes, bytes]) -> ApiError | None:
-        host = headers.get(b"host", b"").decode("latin-1").rsplit(":", 1)[0].strip("[]").lower()
-        if self.hosts is not None and host not in self.hosts:
-            return ApiError(403, f"This server does not answer to the name {host[:100]!r}.", code="wrong_host")
-        if self.token is None or path == "/health":
-            return None
-        given = headers.get(b"authorization", b"").removeprefix(b"Bearer ").strip()
-        if not given:
-            return ApiError(401, "No key was sent. Send the server's token as the API key.", code="missing_api_key")
-        if not hmac.compare_digest(given, self.token.encode()):
-            return ApiError(401, "This is not the server's token.", code="invalid_api_key")
-        return None
+    async def _answer(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+        if scope["method"] == "OPTIONS" and (preflight := self.access.preflight(headers)) is not None:
+            await preflight(scope, receive, send)
+            return
+        refusal = self.access.refusal(scope["method"], scope["path"], headers, tls=scope.get("scheme") == "https")
+        if refusal is not None:
+            await refusal.response()(scope, receive, send)
+            return
+        try:
+            scope, receive = decoded(scope, receive)
+        except ApiError as error:
+            await error.response()(scope, receive, send)
+            return
+        self.service.engine.advance()
+        await self.app(scope, receive, send)
+
+    def _route(self, method: str, path: str) -> str:
+        """The request's route, as metrics name it; what is none is told as one."""
+        return route_of(self.routes, method, path) or (f"{method} {path}" if path in _PAGES else "other")
+
+
+_PAGES = ("/", "/health", "/version", "/metrics", "/openapi.json")
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -189,11 +244,14 @@ async def _no_route(request: Request, error: Exception) -> Response:
 
 
 async def _full(_: Request, error: Exception) -> Response:
-    return ApiError(507, str(error), code="disk_full", type="server_error").response()
+    assert isinstance(error, DiskFull)
+    return ApiError(507, without_paths(error.message), code="disk_full", type="server_error").response()
 
 
 async def _failed(_: Request, error: Exception) -> Response:
-    return ApiError(500, str(error), code="server_error").response()
+    assert isinstance(error, FtbridgeError)
+    log.error("%s", error)
+    return ApiError(500, without_paths(error.message), code="server_error").response()
 
 
 async def _internal(_: Request, error: Exception) -> Response:

@@ -6,6 +6,7 @@ Every model of a body derives from `Asked`; what pydantic finds wrong becomes on
 from __future__ import annotations
 
 import json
+import math
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -15,6 +16,9 @@ from ftbridge.server.errors import ApiError, invalid
 
 MAX_JSON_BYTES = 64 << 20
 """A chat with its images fits in this; more is refused before it is read."""
+
+MOST_LEVELS = 128
+"""How deep objects and lists of a body may be nested."""
 
 Metadata = Annotated[
     dict[
@@ -45,13 +49,65 @@ async def document(request: Request) -> dict[str, Any]:
     content = await read(request, MAX_JSON_BYTES)
     if not content.strip():
         return {}
+    _require_json(request)
     try:
-        told = json.loads(content, parse_constant=_refuse_constant)
+        told = json.loads(content.decode(json.detect_encoding(content)), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise invalid(f"The body is not JSON: {error}.", code="invalid_json") from None
     if not isinstance(told, dict):
         raise invalid("The body must be a JSON object.", code="invalid_json")
+    require_text(told)
     return told
+
+
+def _require_json(request: Request) -> None:
+    """415 for a body of another type. A web page can send text/plain and forms anywhere without being asked first."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind and kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise ApiError(415, f"The body must be application/json, not {kind[:100]}.", code="unsupported_content_type")
+    if not kind and request.headers.get("origin") is not None:
+        raise ApiError(415, "The body must be sent as application/json.", code="unsupported_content_type")
+
+
+def require_text(told: Any) -> None:
+    """Raise `ApiError` 400 for values that no other program could read back.
+
+    Those are halves of a surrogate pair (half an emoji, as JavaScript cuts them), numbers beyond a double, and nesting
+    deeper than `MOST_LEVELS`. The error names the place, as in `messages[0].content`.
+    """
+    level: list[tuple[tuple[int | str, ...], Any]] = [((), told)]
+    for _ in range(MOST_LEVELS):
+        below: list[tuple[tuple[int | str, ...], Any]] = []
+        for where, value in level:
+            if isinstance(value, str):
+                _require_whole(value, where)
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise invalid(f"'{_path(where)}' is beyond the largest number.", _path(where), "invalid_value")
+            elif isinstance(value, dict):
+                for key in value:
+                    _require_whole(key, where)
+                below += [((*where, key), part) for key, part in value.items()]
+            elif isinstance(value, list):
+                below += [((*where, place), part) for place, part in enumerate(value)]
+        if not below:
+            return
+        level = below
+    raise invalid(f"The body is nested deeper than {MOST_LEVELS} levels.", code="invalid_json")
+
+
+def _require_whole(text: str, where: tuple[int | str, ...]) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        path = _path(where)
+        raise invalid(
+            f"'{path or 'the body'}' holds half of a character (a lone surrogate, \\u{ord(text[error.start]):04x}); "
+            "it was probably cut in the middle of an emoji.",
+            path or None,
+            "invalid_unicode",
+        ) from None
 
 
 async def read(request: Request, limit: int) -> bytes:

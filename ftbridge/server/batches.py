@@ -10,23 +10,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from openai.types import Batch
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ftbridge.server import chat, files, pages
-from ftbridge.server.asking import Asked, Metadata, body, read
+from ftbridge.server.asking import Asked, Metadata, body, read, require_text, understood
 from ftbridge.server.chat_request import CreateChat
 from ftbridge.server.errors import ApiError, invalid, not_found
 from ftbridge.server.service import Service
 from ftbridge.server.store import Kept
 from ftbridge.server.uploads import ExpiresAfter
+
+log = logging.getLogger("ftbridge.server")
 
 AT_ONCE = 32
 """Lines that are with the engine at the same time."""
@@ -194,6 +196,10 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _problem(told: dict[str, Any], seen: set[str]) -> str | None:
     """What is wrong with a line of a batch."""
+    try:
+        require_text(told)
+    except ApiError as error:
+        return error.message
     custom = told.get("custom_id")
     if not isinstance(custom, str) or not custom:
         return "custom_id is missing."
@@ -238,16 +244,16 @@ async def _answer_all(service: Service, name: str, lines: list[dict[str, Any]], 
 async def _answer(service: Service, line: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {"id": service.new_id("batch_req_"), "custom_id": line["custom_id"]}
     try:
-        asked = CreateChat.model_validate(line["body"])
+        asked = understood(line["body"], CreateChat)
         if asked.stream:
             raise invalid("A batch cannot stream.", "stream", "invalid_value")
         status, document = 200, await chat.completed(service, asked)
     except ApiError as error:
         status, document = error.status, error.document()
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False)[0]
-        path = ".".join(str(part) for part in problem["loc"])
-        status, document = 400, invalid(f"'{path}': {problem['msg']}.", path, "invalid_value").document()
+    except Exception as error:  # one line must not end the batch
+        log.error("%s", line["custom_id"], exc_info=error)
+        failed = ApiError(500, "The server made a mistake; its log says which.", code="internal_error")
+        status, document = failed.status, failed.document()
     return {**told, "response": {"status_code": status, "request_id": told["id"], "body": document}, "error": None}
 
 

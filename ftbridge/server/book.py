@@ -94,6 +94,11 @@ def find_job(service: Service, name: str) -> Kept:
     return job
 
 
+def is_over(service: Service, name: str) -> bool:
+    """Whether a job has ended. An end is final: what comes after it changes nothing."""
+    return find_job(service, name).document["status"] in TERMINAL
+
+
 def change(service: Service, name: str, own: Mapping[str, Any] | None = None, **fields: Any) -> Kept:
     """Set fields of a job's object, and what only the server knows of it."""
     return service.store.update(
@@ -182,6 +187,8 @@ def succeed(
     """The job is done: its figures as a file, its model offered, its last events, all at once."""
     name = model_name(service, job)
     with service.store.change():
+        if is_over(service, job.id):
+            return
         content = metrics_csv(figures).encode()
         encoded = bool(own.get("base64_results"))
         kept = files.keep_bytes(
@@ -205,6 +212,8 @@ def succeed(
 def fail(service: Service, name: str, code: str, message: str, param: str | None = None) -> None:
     """The job failed. `code` is OpenAI's word where it has one: invalid_training_file, invalid_n_examples, server_error."""
     with service.store.change():
+        if is_over(service, name):
+            return
         say(service, name, f"The job failed: {message}", level="error")
         error = {"code": code, "message": message, "param": param}
         change(service, name, status="failed", error=error, finished_at=service.now(), estimated_finish=None)
@@ -213,6 +222,8 @@ def fail(service: Service, name: str, code: str, message: str, param: str | None
 def cancelled(service: Service, name: str) -> None:
     """The job was cancelled."""
     with service.store.change():
+        if is_over(service, name):
+            return
         say(service, name, "Fine-tuning job cancelled")
         change(service, name, status="cancelled", finished_at=service.now(), estimated_finish=None)
 

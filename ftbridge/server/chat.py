@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from openai.types import CompletionUsage
+from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionTokenLogprob
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ftbridge.errors import FtbridgeError, UsageError
 from ftbridge.providers.local.hosting.requests import ContextTooLong, End, Piece, Start, Told
-from ftbridge.server.asking import body
+from ftbridge.server.asking import document, understood
+from ftbridge.server.connection import count, deployed, while_connected
 from ftbridge.server.chat_request import CreateChat, to_ask
-from ftbridge.server.errors import ApiError, invalid
+from ftbridge.server.errors import ApiError, invalid, without_paths
 from ftbridge.server.service import Service
+
+log = logging.getLogger("ftbridge.server")
 
 
 async def create(request: Request) -> Response:
     """POST /chat/completions."""
     service: Service = request.app.state.service
-    asked = await body(request, CreateChat)
+    asked = understood(deployed(request, await document(request)), CreateChat)
     if not asked.stream:
-        return JSONResponse(await completed(service, asked))
+        done = await while_connected(request, completed(service, asked))
+        count(request, done["model"], done["usage"])
+        return JSONResponse(done)
     told = _answer(service, asked, name := service.new_id("chatcmpl-"))
-    first = await _first(told)
-    lines = _lines(told, first, _Shape(name, service.now(), asked.model), _usage_wanted(asked))
+    first = await while_connected(request, first_word(told))
+    lines = _lines(told, first, _Shape(name, service.now(), asked, service.engine.model_id(asked.model)), _usage_wanted(asked), request)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
 
@@ -51,9 +58,9 @@ async def completed(service: Service, asked: CreateChat) -> dict[str, Any]:
         id=name,
         object="chat.completion",
         created=service.now(),
-        model=asked.model,
-        choices=cast(Any, [answer.choice(index, bool(asked.logprobs)) for index, answer in enumerate(answers)]),
-        usage=_usage(prompt, [answer.end for answer in answers if answer.end is not None]),
+        model=service.engine.model_id(asked.model),
+        choices=cast(Any, [answer.choice(index, asked) for index, answer in enumerate(answers)]),
+        usage=usage_of(prompt, [answer.end for answer in answers if answer.end is not None]),
         service_tier="default",
     )
     return done.to_dict()
@@ -72,12 +79,16 @@ async def _answer(service: Service, asked: CreateChat, name: str) -> AsyncGenera
     except ContextTooLong as error:
         raise invalid(error.message, "messages", "context_length_exceeded") from None
     except UsageError as error:
-        raise invalid(str(error), "messages", "invalid_value") from None
+        raise invalid(without_paths(str(error)), "messages", "invalid_value") from None
     except FtbridgeError as error:
-        raise ApiError(503, str(error), code="engine_failed") from None
+        log.error("%s: %s", name, error)
+        raise ApiError(503, without_paths(error.message), code="engine_failed") from None
+    except Exception as error:
+        log.error("%s", name, exc_info=error)
+        raise ApiError(500, "The server made a mistake; its log says which.", code="internal_error") from None
 
 
-async def _first(told: AsyncIterator[Told]) -> Told | None:
+async def first_word(told: AsyncIterator[Told]) -> Told | None:
     """The first word, so that what is refused is refused with its status, before a stream begins."""
     async for said in told:
         return said
@@ -89,27 +100,52 @@ class _Text:
     """One answer as it grows."""
 
     parts: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
     tokens: list[ChatCompletionTokenLogprob] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
     end: End | None = None
 
     def take(self, piece: Piece) -> None:
         self.parts.append(piece.text)
-        self.calls += piece.tool_calls
+        self.thoughts.append(piece.reasoning)
+        for delta in piece.tool_calls:
+            add_call(self.calls, delta)
         if (token := _token(piece)) is not None:
             self.tokens.append(token)
 
-    def choice(self, index: int, logprobs: bool) -> dict[str, Any]:
-        text = "".join(self.parts)
-        message = {"role": "assistant", "content": text if text or not self.calls else None, "refusal": None}
-        if self.calls:
-            message["tool_calls"] = cast(Any, self.calls)
+    def choice(self, index: int, asked: CreateChat) -> dict[str, Any]:
+        text, thoughts = "".join(self.parts), "".join(self.thoughts)
+        message: dict[str, Any] = {"role": "assistant", "content": text if text or not self.calls else None}
+        message |= {"refusal": None, "annotations": []}
+        if thoughts:
+            message["reasoning_content"] = thoughts
+        if self.calls and asked.functions is not None:
+            message["function_call"] = self.calls[0]["function"]
+        elif self.calls:
+            message["tool_calls"] = self.calls
+        logprobs = {"content": [token.to_dict() for token in self.tokens], "refusal": None} if asked.logprobs else None
+        reason = self.end.finish_reason if self.end else "stop"
         return {
             "index": index,
             "message": message,
-            "finish_reason": "tool_calls" if self.calls else self.end.finish_reason if self.end else "stop",
-            "logprobs": {"content": [token.to_dict() for token in self.tokens], "refusal": None} if logprobs else None,
+            "finish_reason": finish_reason(reason, bool(self.calls), asked),
+            "logprobs": logprobs,
         }
+
+
+def add_call(calls: list[dict[str, Any]], delta: dict[str, Any]) -> None:
+    """Put a piece of a call where it belongs."""
+    if "id" in delta:
+        calls.append({"id": delta["id"], "type": "function", "function": dict(delta["function"])})
+    else:
+        calls[delta["index"]]["function"]["arguments"] += delta["function"]["arguments"]
+
+
+def finish_reason(reason: str, called: bool, asked: CreateChat) -> str:
+    """OpenAI's word: a call that was cut short is told as `length`."""
+    if not called or reason == "length":
+        return reason
+    return "tool_calls" if asked.functions is None else "function_call"
 
 
 @dataclass(frozen=True)
@@ -118,6 +154,7 @@ class _Shape:
 
     id: str
     created: int
+    asked: CreateChat
     model: str
 
     def line(self, choices: list[dict[str, Any]], usage: CompletionUsage | None = None) -> bytes:
@@ -131,10 +168,12 @@ class _Shape:
         ).to_dict(exclude_unset=True)
         if usage is None:
             chunk.pop("usage", None)
+            if _usage_wanted(self.asked):
+                chunk["usage"] = None
         return b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
-async def _lines(told: AsyncIterator[Told], first: Told | None, shape: _Shape, usage: bool) -> AsyncIterator[bytes]:
+async def _lines(told: AsyncIterator[Told], first: Told | None, shape: _Shape, usage: bool, request: Request) -> AsyncIterator[bytes]:
     """Server-sent events. An error in the middle is sent as a last event, since the status has gone out already."""
     begun: set[int] = set()
     called: set[int] = set()
@@ -150,13 +189,12 @@ async def _lines(told: AsyncIterator[Told], first: Told | None, shape: _Shape, u
                     yield shape.line([_choice(said.index, {"role": "assistant", "content": "", "refusal": None})])
                 if isinstance(said, End):
                     ends.append(said)
-                    reason = "tool_calls" if said.index in called else said.finish_reason
+                    reason = finish_reason(said.finish_reason, said.index in called, shape.asked)
                     yield shape.line([_choice(said.index, {}, reason)])
                     continue
-                delta: dict[str, Any] = {"content": said.text} if said.text or said.token is not None else {}
+                delta = _delta(said, shape.asked)
                 if said.tool_calls:
                     called.add(said.index)
-                    delta["tool_calls"] = [{"index": place, **call} for place, call in enumerate(said.tool_calls)]
                 token = _token(said)
                 logprobs = {"content": [token.to_dict()], "refusal": None} if token else None
                 if delta:
@@ -164,9 +202,23 @@ async def _lines(told: AsyncIterator[Told], first: Told | None, shape: _Shape, u
         except ApiError as error:
             yield b"data: " + json.dumps(error.document()).encode() + b"\n\n"
             return
+    used = usage_of(prompt, ends)
+    count(request, shape.model, used.to_dict())
     if usage:
-        yield shape.line([], _usage(prompt, ends))
+        yield shape.line([], used)
     yield b"data: [DONE]\n\n"
+
+
+def _delta(piece: Piece, asked: CreateChat) -> dict[str, Any]:
+    """What a piece adds to the message."""
+    delta: dict[str, Any] = {"content": piece.text} if piece.text or piece.token is not None else {}
+    if piece.reasoning:
+        delta["reasoning_content"] = piece.reasoning
+    if piece.tool_calls and asked.functions is not None:
+        delta["function_call"] = piece.tool_calls[0]["function"]
+    elif piece.tool_calls:
+        delta["tool_calls"] = piece.tool_calls
+    return delta
 
 
 def _choice(index: int, delta: dict[str, Any], reason: str | None = None, logprobs: Any = None) -> dict[str, Any]:
@@ -183,9 +235,18 @@ def _token(piece: Piece) -> ChatCompletionTokenLogprob | None:
     )
 
 
-def _usage(prompt: int, ends: list[End]) -> CompletionUsage:
+def usage_of(prompt: int, ends: list[End]) -> CompletionUsage:
+    """The tokens of a prompt and its answers, with the details that clients read without looking."""
     completion = sum(end.completion_tokens for end in ends)
-    return CompletionUsage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+    return CompletionUsage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=0, audio_tokens=0),
+        completion_tokens_details=CompletionTokensDetails(
+            reasoning_tokens=0, audio_tokens=0, accepted_prediction_tokens=0, rejected_prediction_tokens=0
+        ),
+    )
 
 
 def _usage_wanted(asked: CreateChat) -> bool:

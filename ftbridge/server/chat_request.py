@@ -13,6 +13,7 @@ from ftbridge.data.examples import Message
 from ftbridge.providers.local.hosting.requests import Ask
 from ftbridge.server.asking import Asked, Metadata
 from ftbridge.server.errors import ApiError, invalid
+from ftbridge.server.tool_choice import chosen_tools
 
 
 class StreamOptions(Asked):
@@ -65,10 +66,15 @@ class CreateChat(Asked):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    logit_bias: dict[str, int] | None = None
+    logit_bias: dict[str, float] | None = None
+
+    top_k: int | None = Field(default=None, ge=-1)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    chat_template_kwargs: dict[str, Any] | None = None
+
     functions: list[dict[str, Any]] | None = Field(default=None, min_length=1, max_length=128)
     function_call: str | dict[str, Any] | None = None
     modalities: list[Literal["text", "audio"]] | None = None
@@ -94,19 +100,16 @@ class CreateChat(Asked):
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
 
 
+EXTRAS = ("top_k", "min_p", "repetition_penalty", "chat_template_kwargs")
+"""Fields that OpenAI's interface does not have: those of vLLM's and other local servers, with their meaning."""
+
 _CANNOT: dict[str, tuple[Any, ...]] = {
-    "frequency_penalty": (None, 0),
-    "presence_penalty": (None, 0),
-    "logit_bias": (None, {}),
-    "functions": (None,),
-    "function_call": (None, "none"),
     "modalities": (None, ["text"]),
     "audio": (None,),
     "web_search_options": (None,),
     "moderation": (None,),
     "verbosity": (None, "medium"),
     "reasoning_effort": (None, "none"),
-    "tool_choice": (None, "none", "auto"),
 }
 """Settings that would change the answer and that nothing here acts on, with the values that change nothing."""
 
@@ -139,10 +142,20 @@ def to_ask(asked: CreateChat, name: str) -> Ask:
         raise invalid(
             "'response_format.json_schema.schema' is missing.", "response_format", "missing_required_parameter"
         )
+    chosen = chosen_tools(asked)
     return Ask(
         id=name,
         messages=_messages(asked.messages),
-        tools=(asked.tools or []) if asked.tool_choice != "none" else [],
+        tools=chosen.tools,
+        must_call=chosen.must_call,
+        parallel=asked.parallel_tool_calls is not False and asked.function_call is None,
+        top_k=asked.top_k if asked.top_k and asked.top_k > 0 else None,
+        min_p=asked.min_p or 0.0,
+        repetition_penalty=asked.repetition_penalty or 1.0,
+        presence_penalty=asked.presence_penalty or 0.0,
+        frequency_penalty=asked.frequency_penalty or 0.0,
+        logit_bias=biases(asked.logit_bias),
+        template=asked.chat_template_kwargs or {},
         max_tokens=asked.max_completion_tokens or asked.max_tokens,
         temperature=1.0 if asked.temperature is None else asked.temperature,
         top_p=asked.top_p or (1.0 if asked.top_p is None else 1e-6),
@@ -152,6 +165,16 @@ def to_ask(asked: CreateChat, name: str) -> Ask:
         logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
         json_schema=_schema(shape),
     )
+
+
+def biases(told: dict[str, float] | None) -> dict[int, float]:
+    """`logit_bias` by token. Raises `ApiError` for keys that are not token ids, and outside -100 to 100."""
+    found = {}
+    for token, bias in (told or {}).items():
+        if not token.isascii() or not token.isdigit() or not -100 <= bias <= 100:
+            raise invalid("'logit_bias' maps token ids to biases from -100 to 100.", "logit_bias", "invalid_value")
+        found[int(token[:10])] = float(bias)
+    return found
 
 
 def _schema(shape: ResponseFormat | None) -> dict[str, Any] | None:
@@ -167,32 +190,55 @@ _KEYS: dict[str, frozenset[str]] = {
     "developer": frozenset({"role", "content", "name"}),
     "user": frozenset({"role", "content", "name"}),
     "assistant": frozenset({"role", "content", "name", "refusal", "tool_calls", "function_call", "audio"}),
-    "tool": frozenset({"role", "content", "tool_call_id"}),
+    "tool": frozenset({"role", "content", "tool_call_id", "name"}),
     "function": frozenset({"role", "content", "name"}),
 }
 
 
+_REPLY = frozenset({"annotations", "reasoning_content", "reasoning", "thinking", "refusal", "audio", "prefix", "id"})
+"""What services put into their replies beside the published fields of a request. A reply sent back is not refused for them."""
+
+
 def _messages(told: list[dict[str, Any]]) -> list[Message]:
-    messages = []
-    for place, message in enumerate(told):
-        where = f"messages[{place}]"
-        role = message.get("role")
-        if not isinstance(role, str) or role not in _KEYS:
-            raise invalid(f"'{where}.role' must be one of {', '.join(_KEYS)}.", f"{where}.role", "invalid_value")
-        if unknown := sorted(set(message) - _KEYS[role]):
-            path = f"{where}.{unknown[0]}"
-            raise invalid(f"Unknown parameter: '{path}'.", path, "unknown_parameter")
-        if message.get("content") is None and not (
-            role == "assistant"
-            and (message.get("tool_calls") or message.get("function_call") or message.get("refusal"))
-        ):
-            path = f"{where}.content"
-            raise invalid(f"Missing required parameter: '{path}'.", path, "missing_required_parameter")
-        if role == "tool" and not message.get("tool_call_id"):
-            path = f"{where}.tool_call_id"
-            raise invalid(f"Missing required parameter: '{path}'.", path, "missing_required_parameter")
-        messages.append(_message(message, where))
-    return messages
+    return [_checked(message, f"messages[{place}]") for place, message in enumerate(told)]
+
+
+def _checked(message: dict[str, Any], where: str) -> Message:
+    """One message, without members that are null or empty lists: those say nothing, and replies are full of them."""
+    role = message.get("role")
+    if not isinstance(role, str) or role not in _KEYS:
+        raise invalid(f"'{where}.role' must be one of {', '.join(_KEYS)}.", f"{where}.role", "invalid_value")
+    allowed = _KEYS[role] | _REPLY if role == "assistant" else _KEYS[role]
+    if unknown := sorted(key for key in set(message) - allowed if message[key] not in (None, [], {})):
+        path = f"{where}.{unknown[0]}"
+        raise invalid(f"Unknown parameter: '{path}'.", path, "unknown_parameter")
+    message = {
+        key: value
+        for key, value in message.items()
+        if key in _KEYS[role] | REASONING and (value not in (None, [], {}) or key == "content")
+    }
+    if isinstance(message.get("audio"), dict):
+        path = f"{where}.audio"
+        raise invalid(f"'{path}' cannot be acted on here: only text is answered.", path, "unsupported_parameter")
+    if role == "assistant" and isinstance(message.get("tool_calls"), list):
+        message["tool_calls"] = [_without_null_id(call) for call in message["tool_calls"]]
+    says = message.get("tool_calls") or message.get("function_call") or message.get("refusal")
+    if message.get("content") is None and not (role == "assistant" and says):
+        path = f"{where}.content"
+        raise invalid(f"Missing required parameter: '{path}'.", path, "missing_required_parameter")
+    if role == "tool" and not message.get("tool_call_id"):
+        path = f"{where}.tool_call_id"
+        raise invalid(f"Missing required parameter: '{path}'.", path, "missing_required_parameter")
+    return _message(message, where)
+
+
+REASONING = frozenset({"reasoning_content"})
+"""What of a reply's reasoning goes back to a template that wants it."""
+
+
+def _without_null_id(call: Any) -> Any:
+    """A call without `index`, which streamed pieces carry."""
+    return {key: value for key, value in call.items() if key != "index"} if isinstance(call, dict) else call
 
 
 def _message(told: dict[str, Any], where: str) -> Message:

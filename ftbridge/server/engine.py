@@ -66,6 +66,10 @@ class Engine(Protocol):
         """Raise `ApiError` 404 when there is no such model to ask."""
         ...
 
+    def model_id(self, model: str) -> str:
+        """The full name of a model that can be asked: the dated one where a client left the date out."""
+        ...
+
     def answer(self, model: str, ask: Ask) -> AsyncIterator[Told]:
         """The answers to a chat, piece by piece; closing the iterator ends them. Raises `ApiError`."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -56,3 +57,11 @@ def not_found(kind: str, name: str, param: str | None = None) -> ApiError:
 def conflict(message: str, param: str | None = None) -> ApiError:
     """409: not in the state that it is in."""
     return ApiError(409, message, param=param, code="conflict")
+
+
+_PATH = re.compile(r"(?<![\w.:/])/(?:[\w.@+~-]+/)+[\w.@+~-]*")
+
+
+def without_paths(text: str) -> str:
+    """A text that clients may see: of every absolute path only its last part, since the rest is this machine's affair."""
+    return _PATH.sub(lambda path: path[0].rstrip("/").rsplit("/", 1)[-1], text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any, cast, get_args
+from urllib.parse import quote
 
 import msgspec
 from openai.types import FileDeleted, FileObject, FilePurpose
@@ -25,7 +26,7 @@ _BATCH_SECONDS = 30 * 24 * 3600
 
 
 async def create(request: Request) -> Response:
-    """POST /files."""
+    """POST /files: a file, kept under an id."""
     service: Service = request.app.state.service
     form = await receive(request, service.incoming, file_field="file", limit=service.limits.file)
     try:
@@ -76,8 +77,18 @@ async def content(request: Request) -> Response:
     if kept.own.get("base64"):
         import base64
 
-        return Response(base64.b64encode(path.read_bytes()), media_type="application/octet-stream")
-    return FileResponse(path, media_type="application/octet-stream")
+        content = base64.b64encode(path.read_bytes())
+        return Response(content, media_type="application/octet-stream", headers=_attached(kept.document["filename"]))
+    return FileResponse(path, media_type="application/octet-stream", headers=_attached(kept.document["filename"]))
+
+
+def _attached(filename: str) -> dict[str, str]:
+    """The file's own name, for what saves it: RFC 6266, with the name in ASCII and, where that is not all of it, in UTF-8."""
+    plain = "".join(one if one.isascii() and one.isprintable() and one not in '"\\\\' else "_" for one in filename)
+    told = f'attachment; filename="{plain}"'
+    if plain != filename:
+        told += f"; filename*=UTF-8''{quote(filename, safe='')}"
+    return {"Content-Disposition": told, "X-Content-Type-Options": "nosniff"}
 
 
 async def delete(request: Request) -> Response:
@@ -243,7 +254,5 @@ def expiry(now: int, anchor: str | None, seconds: int | None) -> int:
 
 
 def _forget_expired(service: Service) -> None:
-    now = service.clock()
-    for kept in service.store.every("file"):
-        if (kept.document.get("expires_at") or 1 << 60) <= now:
-            remove(service, kept.id)
+    for name in service.store.expired("file", service.clock()):
+        remove(service, name)

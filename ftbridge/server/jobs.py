@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ftbridge.server import book, files, pages
-from ftbridge.server.asking import body, read
+from ftbridge.server.addresses import AZURE
+from ftbridge.server.asking import document, read, understood
 from ftbridge.server.errors import ApiError, invalid
 from ftbridge.server.job_request import CreateJob
 from ftbridge.server.service import Service
 from ftbridge.server.store import Kept
 
+EVENT_SECONDS = 0.25
+"""How often a stream looks for new events."""
+KEEP_ALIVE_SECONDS = 15.0
+
 
 async def create(request: Request) -> Response:
     """POST /fine_tuning/jobs. The data are checked later, by the job: their errors show as a job that failed."""
     service: Service = request.app.state.service
-    asked = await body(request, CreateJob)
+    told = await document(request)
+    if request.scope.get(AZURE):
+        training_type(told)
+    asked = understood(told, CreateJob)
     service.engine.accept(asked)
+    asked = asked.model_copy(update={"model": service.engine.model_id(asked.model)})
     for param, name in (("training_file", asked.training_file), ("validation_file", asked.validation_file)):
         if name is None:
             continue
@@ -34,6 +48,20 @@ async def create(request: Request) -> Response:
     job = book.open_job(service, asked)
     service.engine.created(job)
     return JSONResponse(book.find_job(service, job.id).document)
+
+
+TRAINING_TYPES = ("standard", "globalstandard", "developertier", "developer")
+
+
+def training_type(told: dict[str, Any]) -> None:
+    """Take Azure's `trainingType` out of a job's body: where it would be trained there, which means nothing here.
+
+    Raises `ApiError` 400 for a type that Azure does not have.
+    """
+    for key in ("trainingType", "training_type"):
+        kind = told.pop(key, None)
+        if kind is not None and str(kind).lower() not in (*TRAINING_TYPES, "0", "1", "2"):
+            raise invalid(f"'{key}' must be Standard, GlobalStandard or Developer.", key, "invalid_value")
 
 
 async def list_jobs(request: Request) -> Response:
@@ -88,9 +116,12 @@ async def resume(request: Request) -> Response:
 
 
 async def events(request: Request) -> Response:
-    """GET …/events, newest first."""
+    """GET …/events, newest first; with `stream=true` all of them as they come, oldest first, until the job has ended."""
     job = _job(request)
     service: Service = request.app.state.service
+    if request.query_params.get("stream", "").lower() in ("true", "1"):
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        return StreamingResponse(_event_lines(service, job.id), media_type="text/event-stream", headers=headers)
     return JSONResponse(pages.page(service.store, request, "event", parent=job.id, named_ends=False))
 
 
@@ -99,6 +130,30 @@ async def checkpoints(request: Request) -> Response:
     job = _job(request)
     service: Service = request.app.state.service
     return JSONResponse(pages.page(service.store, request, "checkpoint", parent=job.id, default=10))
+
+
+async def _event_lines(service: Service, name: str) -> AsyncIterator[bytes]:
+    """Server-sent events: one for each of a job's, a comment now and then so that the connection lives, [DONE] at the end."""
+    last: str | None = None
+    quiet = 0.0
+    while True:
+        service.engine.advance()
+        over = book.is_over(service, name)
+        fresh = service.store.page("event", parent=name, after=last, limit=1000, newest_first=False) or []
+        for event in fresh:
+            last = event.id
+            yield b"data: " + json.dumps(event.document, ensure_ascii=False).encode() + b"\n\n"
+        if fresh:
+            quiet = 0.0
+            continue
+        if over:
+            yield b"data: [DONE]\n\n"
+            return
+        if quiet >= KEEP_ALIVE_SECONDS:
+            quiet = 0.0
+            yield b": still at work\n\n"
+        await asyncio.sleep(EVENT_SECONDS)
+        quiet += EVENT_SECONDS
 
 
 def _job(request: Request) -> Kept:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
 from openai.types import ModelDeleted
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -24,10 +28,25 @@ async def retrieve(request: Request) -> Response:
     kept = service.store.get("model", name)
     if kept is not None:
         return JSONResponse(kept.document)
+    full = service.engine.model_id(name)
     for shown in service.engine.base_models():
-        if shown["id"] == name:
+        if shown["id"] == full:
             return JSONResponse(shown)
     raise no_model(name)
+
+
+def full_name(name: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that a client means: that name, its newest dated form, or the first pattern (`gpt-*`) that fits.
+
+    OpenAI answers `gpt-4o-mini` with the newest `gpt-4o-mini-YYYY-MM-DD`; a name without a date is what most code has.
+    """
+    known = list(names)
+    if name in known:
+        return name
+    dated = [one for one in known if re.fullmatch(re.escape(name) + r"-\d{4}-\d{2}-\d{2}", one)]
+    if dated:
+        return max(dated)
+    return next((one for one in known if "*" in one and fnmatchcase(name, one)), None)
 
 
 async def delete(request: Request) -> Response:

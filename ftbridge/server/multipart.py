@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -119,8 +121,7 @@ class _Reading:
             return
         if self.form.path is not None:
             raise invalid(f"'{self.file_field}' was sent more than once.", self.file_field, "invalid_multipart")
-        filename = options.get(b"filename")
-        self.form.filename = None if filename is None else _base(filename.decode("utf-8", "replace"))
+        self.form.filename = _filename(options)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.form.path = self.folder / f"{secrets.token_hex(12)}.part"
         self.stream = self.form.path.open("xb")
@@ -158,6 +159,17 @@ class _Reading:
         self.form.discard()
 
 
+def _filename(options: dict[bytes, bytes]) -> str | None:
+    """The file's name: `filename*` of RFC 5987 (charset, language, percent-encoded) before `filename`."""
+    extended = options.get(b"filename*", b"").decode("latin-1").split("'", 2)
+    if len(extended) == 3:
+        with contextlib.suppress(LookupError):
+            return _base(unquote_to_bytes(extended[2]).decode(extended[0] or "utf-8", "replace"))
+    plain = options.get(b"filename")
+    return None if plain is None else _base(plain.decode("utf-8", "replace"))
+
+
 def _base(filename: str) -> str:
     """The last part of a name, whichever way its folders are written; at most 255 characters."""
-    return filename.replace("\\", "/").rsplit("/", 1)[-1][:255]
+    last = filename.replace("\\", "/").rsplit("/", 1)[-1][:255]
+    return "".join(one for one in last if one.isprintable())

@@ -2,33 +2,134 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import ipaddress
 import logging
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ftbridge.errors import UsageError
 
+log = logging.getLogger("ftbridge.server")
+
 GRACE_SECONDS = 10
 """How long answers under way may take once the server is asked to stop."""
+HEAD_SECONDS = 20
+"""How long a connection may take to send the head of a request, from its opening or from the first byte of a later one."""
+BODY_SECONDS = 60
+"""How long a body may pause."""
+BACKLOG = 96
+"""Connections that the kernel holds ready, and that are taken in one go."""
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1", ""})
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 whose requests know their connection, so that a fault can reset it."""
+    """HTTP/1.1 whose requests know their connection, so that a fault can reset it, and whose silent connections end.
+
+    A connection has `HEAD_SECONDS` to send a whole request head, and may be silent for `BODY_SECONDS` within a body. When there
+    are as many connections as the process may hold, the oldest that is not being answered makes room.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """A client connected."""
         super().connection_made(transport)
         self.app_state = {**self.app_state, "transport": transport}
+        self._wait(HEAD_SECONDS)
+        if len(self.connections) > most_connections():
+            self._make_room()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        super().data_received(data)
+        state = self.conn.their_state
+        if state is h11.SEND_BODY:
+            self._wait(BODY_SECONDS)
+        elif state is h11.IDLE:  # part of a head; its time runs from its first byte
+            if self._deadline is None:
+                self._wait(HEAD_SECONDS)
+        else:
+            self._stop_waiting()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request of it is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _wait(self, seconds: float) -> None:
+        self._stop_waiting()
+        self._deadline = self.loop.call_later(seconds, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        self._deadline = None
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
+
+    def _make_room(self) -> None:
+        for connection in list(self.connections):
+            if isinstance(connection, _Protocol) and connection is not self and connection.is_idle:
+                _tell_once("as many connections as this process may hold; the oldest idle ones are closed")
+                self.connections.discard(connection)
+                connection.transport.close()
+                return
+
+
+def most_connections() -> int:
+    """How many connections are held at once: what the limit of open files leaves beside our own files."""
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 1 << 16 if limit == resource.RLIM_INFINITY else max(16, min(1 << 16, limit - BACKLOG - 40))
+
+
+_last_told = 0.0
+
+
+def _tell_once(text: str) -> None:
+    """One line a minute."""
+    global _last_told
+    if time.monotonic() - _last_told > 60 or not _last_told:
+        _last_told = time.monotonic()
+        log.warning("%s", text)
+
+
+def calm_loop() -> None:
+    """Let the running event loop tell that no more files can be opened once a minute, not at every attempt."""
+    loop = asyncio.get_running_loop()
+
+    def handle(its: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            _tell_once(f"no more connections can be taken: {error.strerror}")
+            return
+        its.default_exception_handler(context)
+
+    loop.set_exception_handler(handle)
 
 
 def is_loopback(host: str) -> bool:
@@ -55,13 +156,22 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def address_of(listening: socket.socket) -> str:
-    """`http://HOST:PORT` of a listening socket."""
+def address_of(listening: socket.socket, *, tls: bool = False) -> str:
+    """`http://HOST:PORT` of a listening socket, or `https://` with TLS."""
     host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def server_of(app: ASGIApp) -> uvicorn.Server:
+@dataclass(frozen=True)
+class Tls:
+    """A certificate with its chain, and its key, both PEM."""
+
+    certificate: Path
+    key: Path | None = None
+
+
+def server_of(app: ASGIApp, tls: Tls | None = None) -> uvicorn.Server:
     """A uvicorn server for the application; it installs signal handlers only in the main thread."""
     config = uvicorn.Config(
         app,
@@ -73,13 +183,22 @@ def server_of(app: ASGIApp) -> uvicorn.Server:
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=75,
+        backlog=BACKLOG,
+        ssl_certfile=tls.certificate if tls else None,
+        ssl_keyfile=tls.key if tls else None,
     )
     return uvicorn.Server(config)
 
 
-def serve(app: ASGIApp, listening: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; a second one ends at once."""
-    server_of(app).run(sockets=[listening])
+def serve(app: ASGIApp, listening: socket.socket, tls: Tls | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; a second one ends at once. Raises `UsageError` for a certificate that cannot be used."""
+    server = server_of(app, tls)
+    if tls is not None:
+        try:
+            server.config.load()
+        except (OSError, ValueError) as error:
+            raise UsageError(f"the certificate {tls.certificate} cannot be used ({error}).") from None
+    server.run(sockets=[listening])
 
 
 @contextlib.contextmanager
@@ -100,10 +219,32 @@ def in_background(app: ASGIApp, listening: socket.socket) -> Iterator[None]:
         thread.join(timeout=GRACE_SECONDS + 20)
 
 
+class OneLine(logging.Formatter):
+    """Log lines whose control characters are written out: what a client sends can neither begin a line nor steer a terminal.
+
+    Tracebacks keep their line breaks.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802: logging's name
+        """The line."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """The traceback."""
+        return "\n".join(printable(line) for line in super().formatException(ei).split("\n"))
+
+
+def printable(text: str) -> str:
+    """The text with everything that does not print as \\x1b, \\u2028."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape", "backslashreplace").decode() for one in text)
+
+
 def log_to_stderr(level: int = logging.INFO) -> None:
     """The access log, one line a request, on standard error."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(OneLine("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("ftbridge.server")
     logger.handlers[:] = [handler]
     logger.setLevel(level)

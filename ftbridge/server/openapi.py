@@ -13,6 +13,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from ftbridge import __version__
 from ftbridge.server import batches, chat_request, graders, job_request, permissions, uploads
 
+INTERFACE = "2026-08-21"
+"""The day of the published interface that is followed."""
+
 BODIES: dict[str, Any] = {
     "POST /uploads": uploads.CreateUpload,
     "POST /uploads/{upload_id}/complete": uploads.CompleteUpload,

@@ -30,6 +30,8 @@ CREATE TABLE IF NOT EXISTS objects (
     UNIQUE (kind, id)
 );
 CREATE INDEX IF NOT EXISTS by_parent ON objects (kind, parent, seq);
+CREATE INDEX IF NOT EXISTS by_expiry ON objects (kind, json_extract(document, '$.expires_at'))
+    WHERE json_extract(document, '$.expires_at') IS NOT NULL;
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
 
@@ -160,6 +162,23 @@ class Store:
         """The ids of a kind, whatever their parents."""
         with self._lock:
             return {row[0] for row in self._db.execute("SELECT id FROM objects WHERE kind = ?", (kind,))}
+
+    def statuses(self, kind: str) -> dict[str, int]:
+        """How many objects of a kind there are, by their status."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT json_extract(document, '$.status'), COUNT(*) FROM objects WHERE kind = ? GROUP BY 1", (kind,)
+            ).fetchall()
+        return {str(status): int(count) for status, count in rows}
+
+    def expired(self, kind: str, now: float) -> list[str]:
+        """The ids of objects whose `expires_at` (Unix seconds) is past."""
+        path = "json_extract(document, '$.expires_at')"
+        with self._lock:
+            rows = self._db.execute(
+                f"SELECT id FROM objects WHERE kind = ? AND {path} IS NOT NULL AND {path} <= ?", (kind, now)
+            ).fetchall()
+        return [row[0] for row in rows]
 
     def every(self, kind: str, *, parent: str = "") -> list[Kept]:
         """All objects of a kind, oldest first."""

@@ -22,7 +22,7 @@ from ftbridge.server.job_request import CreateJob
 from ftbridge.server.local.hosts import Hosts
 from ftbridge.server.local.spec import base_request
 from ftbridge.server.local.training import Turns, find_run, work
-from ftbridge.server.models import no_model
+from ftbridge.server.models import full_name, no_model
 from ftbridge.server.service import Service
 from ftbridge.server.store import Kept
 
@@ -36,7 +36,8 @@ class LocalEngine:
     """Trains one job at a time (`at_once`), in the order they came; answers with at most `held` base models in memory.
 
     `models` maps the names that clients use to local models: a folder, a GGUF file, a hub id, or a built-in alias. Only
-    these can be asked for, so a client cannot make the server read a path of its own choice.
+    these can be asked for, so a client cannot make the server read a path of its own choice. A name may be a pattern: `gpt-*`,
+    or `*` for whatever is asked for.
     """
 
     name = "local"
@@ -77,7 +78,9 @@ class LocalEngine:
     def base_models(self) -> list[dict[str, Any]]:
         """The names of the map."""
         return [
-            Model(id=name, created=self._began, object="model", owned_by="ftbridge").to_dict() for name in self.models
+            Model(id=name, created=self._began, object="model", owned_by="ftbridge").to_dict()
+            for name in self.models
+            if "*" not in name
         ]
 
     def told_file(self, shown: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +89,7 @@ class LocalEngine:
 
     def accept(self, asked: CreateJob) -> None:
         """Supervised jobs on a base model of the map; what a run here could not do is refused now."""
-        if asked.model not in self.models:
+        if full_name(asked.model, self.models) is None:
             tuned = self._service.store.get("model", asked.model) is not None
             why = "is a tuned model; training here starts from base models" if tuned else "is not served here"
             known = ", ".join(self.models)
@@ -110,16 +113,16 @@ class LocalEngine:
         """Jobs are followed in the background."""
 
     async def cancel(self, job: Kept) -> None:
-        """End its run, if it has one; a job that waits ends at once."""
+        """End its run, if it has one. The run's journal hears of it first: after a crash the books catch up with it.
+
+        The task that follows the job goes on until every process of it has ended, and only then gives up its turn.
+        """
         run = await asyncio.to_thread(find_run, self.home, job)
-        if run is None or (not run.is_driven() and run.state().token is None):
+        if run is None:  # its data are being looked at; the run that comes of it is ended there
             book.cancelled(self._service, job.id)
-            await self._drop(job.id)
-            if run is not None:
-                await asyncio.to_thread(_quietly, bridge.cancel, run)
             return
         await asyncio.to_thread(_quietly, bridge.cancel, run)
-        if job.id not in self._tasks:  # paused: nobody follows it
+        if job.id not in self._tasks or run.state().state == "cancelled":
             book.cancelled(self._service, job.id)
             return
         await self._wait(job.id, book.TERMINAL)
@@ -138,13 +141,19 @@ class LocalEngine:
 
     def answerable(self, model: str) -> None:
         """Base models of the map, and tuned ones that are offered."""
-        if model not in self.models and self._service.store.get("model", model) is None:
+        if full_name(model, self.models) is None and self._service.store.get("model", model) is None:
             raise no_model(model)
+
+    def model_id(self, model: str) -> str:
+        """The map's name of it; the client's own where it fits a pattern of the map."""
+        base = full_name(model, self.models)
+        return model if base is None or "*" in base else base
 
     async def answer(self, model: str, ask: Ask) -> AsyncIterator[Told]:
         """From the base model, with the tuned model's adapter on the rows of this ask."""
-        if model in self.models:
-            request, weights = self._requests[model], None
+        base = full_name(model, self.models)
+        if base is not None and self._service.store.get("model", model) is None:
+            request, weights = self._requests[base], None
         else:
             kept = self._service.store.get("model", model)
             if kept is None:
@@ -156,7 +165,8 @@ class LocalEngine:
                 yield said
 
     def _take(self, job: Kept) -> None:
-        model = self.models.get(job.document["model"])
+        name = full_name(job.document["model"], self.models)
+        model = self.models[name] if name is not None else None
         if model is None:
             base = job.document["model"]
             book.fail(self._service, job.id, "model_not_available", f"{base} is no longer served here.", "model")
@@ -164,12 +174,6 @@ class LocalEngine:
         working = work(self._service, job.id, model, self.settings, self._turns, self.home)
         self._tasks[job.id] = task = asyncio.create_task(working)
         task.add_done_callback(lambda done: self._tasks.pop(job.id) if self._tasks.get(job.id) is done else None)
-
-    async def _drop(self, name: str) -> None:
-        task = self._tasks.get(name)
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def _wait(self, name: str, states: frozenset[str]) -> None:
         give_up = time.monotonic() + ACT_SECONDS

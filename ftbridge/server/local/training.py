@@ -11,25 +11,39 @@ Events carry the numbers of the run's journal in their ids, so none is copied tw
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import os
+import re
+import signal
+import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ftbridge import bridge, draft
 from ftbridge.errors import DataError, FtbridgeError
+from ftbridge.providers.local.job import Job as LocalJob
 from ftbridge.runs import store as runs
 from ftbridge.runs.journal import Event
 from ftbridge.runs.run import Run
 from ftbridge.server import book
 from ftbridge.server.book import Figures
+from ftbridge.server.errors import without_paths
 from ftbridge.server.local.spec import spec_of
 from ftbridge.server.service import Service
 from ftbridge.server.store import Kept
 from ftbridge.view import lowering_of
 
 POLL_SECONDS = 0.25
+END_SECONDS = 60
+"""How long the processes of a cancelled job may take to end by themselves."""
 FRUITLESS = 3
 """Drivers that die one after the other without a word before the job counts as failed."""
+
+
+log = logging.getLogger("ftbridge.server")
 
 
 class Turns:
@@ -48,15 +62,15 @@ async def work(service: Service, name: str, model: str, settings: Mapping[str, A
         if run is None:
             return
         async with turns.training:
-            if _job(service, name).document["status"] in book.TERMINAL:
-                return
             await _follow(service, name, run)
     except FtbridgeError as error:
-        book.fail(service, name, "server_error", str(error))
+        book.fail(service, name, "server_error", shown_to_clients(service, name, str(error)))
     except asyncio.CancelledError:
         raise
     except Exception as error:
-        book.fail(service, name, "server_error", f"{type(error).__name__}: {error}")
+        book.fail(
+            service, name, "server_error", f"The server made a mistake ({type(error).__name__}); its log says which."
+        )
         raise
 
 
@@ -69,15 +83,19 @@ async def _prepared(service: Service, name: str, model: str, settings: Mapping[s
             spec = spec_of(job, model, service.files, settings)
             run = await asyncio.to_thread(draft.start, draft.Draft.of(spec), "local", home=home)
         except DataError as error:
-            param = "validation_file" if "validation data" in error.message else "training_file"
+            validation = job.document["validation_file"]
+            param = "validation_file" if validation and validation in str(error) else "training_file"
+            param = "validation_file" if "validation data" in error.message else param
             few = "needs at least" in error.message
-            book.fail(service, name, "invalid_n_examples" if few else "invalid_file_format", str(error), param)
+            text = shown_to_clients(service, name, error.message)
+            book.fail(service, name, "invalid_n_examples" if few else "invalid_file_format", text, param)
             return None
         except FtbridgeError as error:
-            book.fail(service, name, "invalid_job", str(error))
+            book.fail(service, name, "invalid_job", shown_to_clients(service, name, str(error)))
             return None
     job = _job(service, name)
-    if job.document["status"] in book.TERMINAL:
+    if job.document["status"] in book.TERMINAL:  # cancelled while its data were looked at
+        await asyncio.to_thread(end_run, run)
         return None
     if "run" not in job.own:
         spec_now = run.resolved_spec().hyperparameters
@@ -105,42 +123,96 @@ def find_run(home: Path, job: Kept) -> Run | None:
 
 async def _follow(service: Service, name: str, run: Run) -> None:
     """Keep a driver at the run, and the books up to date, until the job ends or is paused."""
+    driver: subprocess.Popen[bytes] | None = None
     fruitless = 0
     seen = _seen(service, name)
     job = _job(service, name)
-    if run.state().state == "paused" and job.document["status"] != "pausing" and not run.is_driven():
-        await asyncio.to_thread(bridge.detach, run)  # paused by an earlier stop of the server, or resumed by a client
+    if run.state().state == "paused" and job.document["status"] not in ("pausing", *book.TERMINAL):
+        await asyncio.to_thread(bridge.reopen, run)  # paused by an earlier stop of the server, or resumed by a client
     while True:
         events = run.journal.read()
         progress = bool(events) and events[-1].seq > seen
         seen = _copy(service, job, events, seen)
         state = run.state()
+        at_work = run.is_driven() or (driver is not None and driver.poll() is None)
+        if book.is_over(service, name) or state.cancel_requested:
+            await asyncio.to_thread(end_run, run, driver)
+            book.cancelled(service, name)
+            return
         if state.state == "succeeded":
             await asyncio.to_thread(_succeed, service, job, run)
             return
-        if state.state == "failed" and run.journal.read()[-1].seq == seen and not run.is_driven():
-            error = state.error or {}
-            text = " ".join(part for part in (error.get("message"), error.get("hint")) if part)
-            code = "server_error" if error.get("kind") != "data_error" else "invalid_training_file"
-            book.fail(service, name, code, text or "The run failed.")
+        if state.state == "failed" and run.journal.read()[-1].seq == seen and not at_work:
+            _fail(service, name, run)
             return
-        if state.state == "cancelled":
-            book.cancelled(service, name)
-            return
-        if state.state == "paused" and state.pause_requested and not run.is_driven():
+        if state.state == "paused" and state.pause_requested and not at_work:
             with service.store.change():
                 book.change(service, name, status="paused")
                 book.say(service, name, "The job is paused")
             return
-        if not run.is_driven() and run.state().state == state.state:
+        if not at_work and run.state().state == state.state:
             fruitless = 0 if progress else fruitless + 1
             if fruitless > FRUITLESS:
-                book.fail(
-                    service, name, "server_error", f"The run's driver died again and again: {run.path}/driver.log"
-                )
+                log.error("the driver of %s died again and again: %s/driver.log", name, run.path)
+                book.fail(service, name, "server_error", "The process that drives this job's run died again and again.")
                 return
-            await asyncio.to_thread(bridge.detach, run)
+            driver = await asyncio.to_thread(bridge.start_driver, run)
         await asyncio.sleep(POLL_SECONDS)
+
+
+def end_run(run: Run, driver: subprocess.Popen[bytes] | None = None) -> None:
+    """Cancel a run and see every process of it end: the driver, also one that is only starting, and the worker.
+
+    They are asked through the journal first. What has not ended after `END_SECONDS` is killed.
+    """
+    with contextlib.suppress(FtbridgeError):
+        if run.state().state not in book.TERMINAL:
+            bridge.cancel(run)
+    give_up = time.monotonic() + END_SECONDS
+    while (_running(driver) or run.is_driven() or LocalJob(run.path).alive()) and time.monotonic() < give_up:
+        time.sleep(0.1)
+    if driver is not None and _running(driver):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    if LocalJob(run.path).alive():
+        _kill_worker(run)
+    with contextlib.suppress(FtbridgeError):  # a driver that was killed has not said that it ended
+        if run.state().state not in book.TERMINAL:
+            bridge.cancel(run)
+
+
+def _running(driver: subprocess.Popen[bytes] | None) -> bool:
+    return driver is not None and driver.poll() is None
+
+
+def _kill_worker(run: Run) -> None:
+    """Kill the processes whose command line is that of this run's worker."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if b"ftbridge.providers.local.worker" in words and str(run.path).encode() in words:
+                os.kill(int(entry.name), signal.SIGKILL)
+
+
+def _fail(service: Service, name: str, run: Run) -> None:
+    error = run.state().error or {}
+    text = " ".join(part for part in (error.get("message"), error.get("hint")) if part)
+    code = "server_error" if error.get("kind") != "data_error" else "invalid_training_file"
+    book.fail(service, name, code, shown_to_clients(service, name, text or "The run failed.", run))
+
+
+def shown_to_clients(service: Service, name: str, text: str, run: Run | None = None) -> str:
+    """An error's text without this machine's paths: files by their ids, and nothing of where they lie."""
+    job = book.find_job(service, name)
+    for file in (job.document["training_file"], job.document["validation_file"]):
+        if file:
+            text = re.sub(re.escape(str(service.files / file)) + r":(\d+)[:,]? ?", rf"{file}, line \1: ", text)
+            text = text.replace(str(service.files / file), file)
+    for folder, word in ((run.path if run else None, job.id), (service.folder, "the server's folder")):
+        if folder is not None:
+            text = text.replace(str(folder), word)
+    return without_paths(text)
 
 
 def _seen(service: Service, name: str) -> int:
@@ -175,7 +247,8 @@ def _tell(service: Service, job: Kept, event: Event, made: str) -> None:
     told = event.data
     figures = figures_of(event)
     if figures is None:
-        book.say(service, job.id, told["message"], level=told.get("level", "info"), id=made, at=event.time)
+        message = shown_to_clients(service, job.id, told["message"])
+        book.say(service, job.id, message, level=told.get("level", "info"), id=made, at=event.time)
         return
     text = f"Step {figures.step}/{figures.total_steps}: training loss={figures.train_loss or 0:.2f}"
     if figures.valid_loss is not None:

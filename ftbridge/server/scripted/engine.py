@@ -21,7 +21,7 @@ from ftbridge.server import book
 from ftbridge.server.book import Figures
 from ftbridge.server.errors import ApiError, invalid
 from ftbridge.server.job_request import CreateJob
-from ftbridge.server.models import no_model
+from ftbridge.server.models import full_name, no_model
 from ftbridge.server.scripted.answers import answer
 from ftbridge.server.scripted.scenario import Scenario
 from ftbridge.server.scripted.training import Verdict, curve, settled, verdict
@@ -84,7 +84,7 @@ class ScriptedEngine:
 
     def accept(self, asked: CreateJob) -> None:
         """Any method, on a base model of the scenario or a tuned one."""
-        if asked.model not in self.scenario.models and self._service.store.get("model", asked.model) is None:
+        if self._base(asked.model) is None and self._service.store.get("model", asked.model) is None:
             raise invalid(f"There is no model {asked.model!r} that can be fine-tuned.", "model", "model_not_available")
 
     def created(self, job: Kept) -> None:
@@ -129,7 +129,7 @@ class ScriptedEngine:
 
     def answerable(self, model: str) -> None:
         """404 for unknown models, and for new ones that are still being loaded."""
-        if model in self.scenario.models:
+        if self._base(model) is not None:
             return
         kept = self._service.store.get("model", model)
         if kept is None:
@@ -141,6 +141,14 @@ class ScriptedEngine:
                 "model", model, lambda was: Kept("model", was.id, was.document, {**was.own, "asked": asked + 1})
             )
             raise no_model(model)
+
+    def model_id(self, model: str) -> str:
+        """The scenario's name of it, with its date."""
+        base = self._base(model)
+        return model if base is None or "*" in base else base
+
+    def _base(self, model: str) -> str | None:
+        return full_name(model, self.scenario.models)
 
     async def answer(self, model: str, ask: Ask) -> AsyncIterator[Told]:
         """From the script; 429 when more are asked for at the same time than the scenario allows."""

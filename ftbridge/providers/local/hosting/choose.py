@@ -1,8 +1,13 @@
-"""From logits to tokens: greedy, or drawn with a temperature, nucleus and seed of each row's own; log probabilities too."""
+"""From logits to tokens: greedy, or drawn with a temperature, nucleus and seed of each row's own; log probabilities too.
+
+logits ─ bias ─ penalties ─ shape ─┬─ temperature 0: the likeliest
+└─ ÷ temperature ─ top_k ─ top_p ─ min_p ─ draw
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,6 +23,9 @@ class Drawing:
     `shape` rules out what the answer may not say.
 
     A seed makes a row's draws the same again, whatever else is in the batch (up to rounding in the model itself).
+    Penalties of presence and frequency count the answer's tokens, as OpenAI documents them; `repetition_penalty` divides
+    positive logits and multiplies negative ones of tokens of the prompt and the answer (Keskar et al. 2019, as transformers
+    has it). `min_p` drops tokens less likely than this share of the likeliest (Nguyen et al. 2024).
     """
 
     temperature: float = 0.0
@@ -25,6 +33,15 @@ class Drawing:
     seed: int | None = None
     logprobs: int | None = None
     shape: Shape | None = None
+    top_k: int | None = None
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    prompt: frozenset[int] = frozenset()
+    """The prompt's tokens; only looked at for `repetition_penalty`."""
+    said: Counter[int] = field(default_factory=Counter)
     generator: torch.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -35,36 +52,74 @@ class Drawing:
         else:
             self.generator.manual_seed(self.seed % 2**63)
 
+    @property
+    def changes_logits(self) -> bool:
+        """Whether anything but the temperature decides."""
+        penalties = self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1.0
+        return bool(self.logit_bias or penalties or self.shape is not None)
+
 
 class Choice(NamedTuple):
-    """A token, its log probability (nats, before temperature) and the most likely ones, if asked for."""
+    """A token, its log probability (nats, before temperature) and the most likely ones, if asked for.
+
+    `failed` tells why no token could be chosen for this row alone.
+    """
 
     token: int
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
+    failed: Exception | None = None
 
 
 def choose(logits: Tensor, rows: Sequence[Drawing]) -> list[Choice]:
-    """One token for each row of `logits`, shape (rows, vocabulary)."""
+    """One token for each row of `logits`, shape (rows, vocabulary). What goes wrong with one row is in its choice."""
     best = logits.argmax(-1).tolist()
-    choices = [Choice(token) for token in best]
+    choices = []
     for row, drawing in enumerate(rows):
-        told = logits[row]
+        try:
+            choices.append(_choose(logits[row], best[row], drawing))
+        except Exception as error:  # a grammar that broke must not end the answers beside it
+            choices.append(Choice(best[row], failed=error))
+    return choices
+
+
+def _choose(logits: Tensor, best: int, drawing: Drawing) -> Choice:
+    told = logits
+    if drawing.changes_logits:
+        told = _penalised(told, drawing)
         if drawing.shape is not None:
             told = drawing.shape.rule_out(told)
-            choices[row] = Choice(int(told.argmax()))
-        if drawing.temperature > 0:
-            choices[row] = Choice(_draw(told, drawing))
-        if drawing.shape is not None:
-            drawing.shape.consume(choices[row].token)
-        if drawing.logprobs is not None:
-            choices[row] = _with_logprobs(logits[row], choices[row].token, drawing.logprobs)
-    return choices
+        best = int(told.argmax())
+    token = _draw(told, drawing) if drawing.temperature > 0 else best
+    if drawing.shape is not None:
+        drawing.shape.consume(token)
+    drawing.said[token] += 1
+    return Choice(token) if drawing.logprobs is None else with_logprobs(logits, token, drawing.logprobs)
+
+
+def _penalised(logits: Tensor, drawing: Drawing) -> Tensor:
+    told = logits.float().clone()
+    if drawing.repetition_penalty != 1.0:
+        seen = torch.tensor(sorted({*drawing.prompt, *drawing.said}), dtype=torch.long, device=told.device)
+        values = told[seen]
+        told[seen] = torch.where(values > 0, values / drawing.repetition_penalty, values * drawing.repetition_penalty)
+    if drawing.said and (drawing.presence_penalty or drawing.frequency_penalty):
+        places = torch.tensor(list(drawing.said), dtype=torch.long, device=told.device)
+        counts = torch.tensor(list(drawing.said.values()), dtype=told.dtype, device=told.device)
+        told[places] -= drawing.presence_penalty + drawing.frequency_penalty * counts
+    for token, bias in drawing.logit_bias.items():
+        told[token] += bias
+    return told
 
 
 def _draw(logits: Tensor, drawing: Drawing) -> int:
     """Nucleus sampling: the fewest most likely tokens whose probability reaches top_p (Holtzman et al. 2020)."""
-    probabilities = torch.softmax(logits.float().cpu() / drawing.temperature, -1)
+    scaled = logits.float().cpu() / drawing.temperature
+    if drawing.top_k is not None and drawing.top_k < scaled.shape[-1]:
+        scaled = scaled.masked_fill(scaled < scaled.topk(drawing.top_k).values[-1], float("-inf"))
+    probabilities = torch.softmax(scaled, -1)
+    if drawing.min_p > 0:
+        probabilities = probabilities.masked_fill(probabilities < drawing.min_p * probabilities.max(), 0.0)
     if drawing.top_p < 1:
         ordered, places = probabilities.sort(descending=True)
         kept = ordered.cumsum(-1) - ordered < drawing.top_p
@@ -74,7 +129,8 @@ def _draw(logits: Tensor, drawing: Drawing) -> int:
     return int(torch.multinomial(probabilities, 1, generator=drawing.generator))
 
 
-def _with_logprobs(logits: Tensor, token: int, count: int) -> Choice:
+def with_logprobs(logits: Tensor, token: int, count: int) -> Choice:
+    """A token that was chosen, with its log probability and the `count` likeliest in its place."""
     logprobs = torch.log_softmax(logits.float(), -1)
     values, places = logprobs.topk(count) if count else (torch.empty(0), torch.empty(0))
     top = tuple(zip((int(place) for place in places), (float(value) for value in values), strict=True))

@@ -32,14 +32,24 @@ class Host:
         self._open: dict[str, asyncio.Queue[Told | FtbridgeError]] = {}
         self._starting = asyncio.Lock()
         self._reader: asyncio.Task[None] | None = None
+        self._loading: asyncio.Task[None] | None = None
         self.notes: list[str] = []
         self.context = 0
 
     async def start(self) -> None:
-        """Load the model, if it is not loaded. Raises what keeps it from being loaded."""
+        """Load the model, if it is not loaded. Raises what keeps it from being loaded.
+
+        Whoever waits may leave: the model goes on loading for the others.
+        """
+        if self._reader is not None and not self._reader.done():
+            return
+        if self._loading is None or self._loading.done():
+            self._loading = asyncio.create_task(self._load())
+            self._loading.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._loading)
+
+    async def _load(self) -> None:
         async with self._starting:
-            if self._process is not None and self._process.returncode is None:
-                return
             self._log.parent.mkdir(parents=True, exist_ok=True)
             with self._log.open("ab") as log:
                 self._process = await asyncio.create_subprocess_exec(
@@ -88,6 +98,9 @@ class Host:
 
     async def close(self) -> None:
         """End the process and give back its memory."""
+        if self._loading is not None and not self._loading.done():
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
         process, self._process = self._process, None
         if process is None:
             return

@@ -11,6 +11,7 @@ import os
 import queue
 import sys
 import threading
+import traceback
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from ftbridge.providers.local.device import is_out_of_memory, pick
 from ftbridge.providers.local.hosting.adapters import Adapters
 from ftbridge.providers.local.hosting.batch import Batch, Row
 from ftbridge.providers.local.hosting.choose import Choice, Drawing
+from ftbridge.providers.local.hosting.prompting import Prepared, Prompter
+from ftbridge.providers.local.hosting.replies import Parts, Reader
 from ftbridge.providers.local.hosting.requests import Ask, ContextTooLong, End, Piece, Start, Told
 from ftbridge.providers.local.hosting.shape import Shapes
 from ftbridge.providers.local.hosting.words import Words
@@ -45,6 +48,7 @@ class Answer:
     index: int
     row: Row
     words: Words
+    reader: Reader
     limit: int
     said: list[int] = field(default_factory=list)
 
@@ -57,6 +61,8 @@ class Server:
     waiting: deque[Answer] = field(default_factory=deque)
     running: list[Answer] = field(default_factory=list)
     cancelled: set[str] = field(default_factory=set)
+    broken: dict[str, Exception] = field(default_factory=dict)
+    """Asks that failed by themselves in the last pass."""
     most_rows: int = MOST_ROWS
 
     def __post_init__(self) -> None:
@@ -74,6 +80,7 @@ class Server:
         self.model.eval()
         self.adapters = Adapters(self.model, self.device.torch, self.device.compute)
         self.shapes = Shapes(self.tokenizer, self.renderer.end_of_turn)
+        self.prompter = Prompter(self.renderer, self.shapes)
         self.batch = Batch(self.model, self.adapters, self.device, self.renderer.pad_id)
         self.context = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
 
@@ -81,7 +88,8 @@ class Server:
         """Put an ask in line. Raises `UsageError` or `RenderError` for what this model cannot answer."""
         if ask.adapter is not None:
             self.adapters.load(ask.adapter)
-        prompt = self.renderer.prompt(ask.messages, ask.tools)
+        prepared = self.prompter.prepare(ask)
+        prompt = prepared.prompt
         room = self.context - len(prompt)
         if room < 1 or (ask.max_tokens or 1) > room:
             wanted = f" and {ask.max_tokens:,} in the answer" if ask.max_tokens else ""
@@ -90,18 +98,38 @@ class Server:
             )
         limit = ask.max_tokens or min(room, DEFAULT_MAX_TOKENS)
         for index in range(ask.n):
-            seed = None if ask.seed is None else ask.seed + index
-            shape = self.shapes.shape(ask.json_schema) if ask.json_schema is not None else None
-            drawing = Drawing(ask.temperature, ask.top_p, seed, ask.logprobs, shape)
+            drawing = self._drawing(ask, index, prepared)
             row = Row(list(prompt), ask.adapter, drawing)
-            self.waiting.append(Answer(ask, index, row, Words(self.tokenizer, ask.stop), limit))
-        return [(ask.id, Start(prompt_tokens=len(prompt)))]
+            words = Words(self.tokenizer, ask.stop, prepared.marks)
+            self.waiting.append(Answer(ask, index, row, words, prepared.reader(index), limit))
+        told: list[tuple[str, Told]] = [(ask.id, Start(prompt_tokens=len(prompt)))]
+        return told
+
+    def _drawing(self, ask: Ask, index: int, prepared: Prepared) -> Drawing:
+        size = int(self.model.config.get_text_config().vocab_size)
+        if beyond := [token for token in ask.logit_bias if not 0 <= token < size]:
+            raise UsageError(f"logit_bias names token {beyond[0]}; this model's tokens are 0 to {size - 1:,}.")
+        return Drawing(
+            ask.temperature,
+            ask.top_p,
+            None if ask.seed is None else ask.seed + index,
+            ask.logprobs,
+            prepared.shape(),
+            top_k=ask.top_k,
+            min_p=ask.min_p,
+            repetition_penalty=ask.repetition_penalty,
+            presence_penalty=ask.presence_penalty,
+            frequency_penalty=ask.frequency_penalty,
+            logit_bias=ask.logit_bias,
+            prompt=frozenset(prepared.prompt) if ask.repetition_penalty != 1.0 else frozenset(),
+        )
 
     def advance(self) -> list[tuple[str, Told]]:
         """One pass: let those who wait join, or one more token for all who run."""
         self._drop({place for place, answer in enumerate(self.running) if answer.ask.id in self.cancelled})
         self.waiting = deque(answer for answer in self.waiting if answer.ask.id not in self.cancelled)
         self.cancelled.clear()
+        self.broken.clear()
         joining = self._joining()
         if joining:
             try:
@@ -161,29 +189,39 @@ class Server:
     def _told(self, answers: list[tuple[int, Answer]], choices: list[Choice]) -> list[tuple[str, Told]]:
         told: list[tuple[str, Told]] = []
         done: set[int] = set()
+        self.broken.clear()
         for (place, answer), choice in zip(answers, choices, strict=True):
-            answer.said.append(choice.token)
             name, ended = answer.ask.id, choice.token in self.renderer.end_of_turn
+            if choice.failed is not None:
+                self.broken[name] = choice.failed
+                done.add(place)
+                continue
+            answer.said.append(choice.token)
             text = "" if ended else answer.words.add(choice.token)
             reason = "stop" if ended or answer.words.stopped else "length" if len(answer.said) >= answer.limit else None
             if reason:
                 text += answer.words.rest()
-            if not ended and (text or choice.logprob is not None):
-                told.append((name, self._piece(answer.index, text, choice)))
-            elif text:
-                told.append((name, Piece(index=answer.index, text=text)))
+            parts = answer.reader.add(text)
+            if reason:
+                last = answer.reader.end()
+                parts = Parts(parts.text + last.text, parts.reasoning + last.reasoning, [*parts.calls, *last.calls])
+            if parts.text or parts.reasoning or parts.calls or (choice.logprob is not None and not ended):
+                told.append((name, self._piece(answer.index, parts, None if ended else choice)))
             if reason:
                 done.add(place)
                 told.append((name, End(index=answer.index, finish_reason=reason, completion_tokens=len(answer.said))))
+        done |= {place for place, answer in enumerate(self.running) if answer.ask.id in self.broken}
         self._drop(done)
-        return told
+        self.waiting = deque(answer for answer in self.waiting if answer.ask.id not in self.broken)
+        return [(name, said) for name, said in told if name not in self.broken]
 
-    def _piece(self, index: int, text: str, choice: Choice) -> Piece:
-        if choice.logprob is None:
-            return Piece(index=index, text=text)
+    def _piece(self, index: int, parts: Parts, choice: Choice | None) -> Piece:
+        said = Piece(index=index, text=parts.text, reasoning=parts.reasoning, tool_calls=parts.calls)
+        if choice is None or choice.logprob is None:
+            return said
         top = [(self.tokenizer.decode([token]), logprob) for token, logprob in choice.top]
         token = self.tokenizer.decode([choice.token])
-        return Piece(index=index, text=text, token=token, logprob=choice.logprob, top=top)
+        return said.model_copy(update={"token": token, "logprob": choice.logprob, "top": top})
 
     def _drop(self, gone: set[int]) -> None:
         if gone:
@@ -203,9 +241,7 @@ def main() -> None:
     try:
         server = Server(SampleRequest.model_validate_json(sys.stdin.readline()))
     except Exception as error:
-        from ftbridge.providers.local.worker import known
-
-        tell(dead=document(known(error)))
+        tell(dead=document(_known(error)))
         return
     tell(ready=True, notes=server.renderer.notes, context=server.context)
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -215,13 +251,15 @@ def main() -> None:
         if line == "":
             return
         if line is not None:
-            _hear(server, json.loads(line), tell)
+            _hear(server, line, tell)
             continue
         try:
             told = server.advance()
         except Exception as error:
             _fail(server, error, tell)
             continue
+        for name, reason in server.broken.items():
+            tell(failed=[name, document(_known(reason))])
         if told:
             tell(told=[[name, type(said).__name__.lower(), said.model_dump()] for name, said in told])
 
@@ -232,30 +270,37 @@ def _read(lines: queue.SimpleQueue[str]) -> None:
     lines.put("")
 
 
-def _hear(server: Server, said: dict[str, Any], tell: Any) -> None:
-    if "cancel" in said:
-        server.cancelled.add(said["cancel"])
-        return
-    ask = Ask.model_validate(said["ask"])
+def _hear(server: Server, line: str, tell: Any) -> None:
+    """Take one line. Whatever is wrong with an ask fails that ask alone: the process is everybody's."""
+    name = None
     try:
-        for name, told in server.take(ask):
-            tell(told=[[name, type(told).__name__.lower(), told.model_dump()]])
-    except (FtbridgeError, RenderError) as error:
-        known = error if isinstance(error, FtbridgeError) else UsageError(f"The conversation {error}.")
-        tell(failed=[ask.id, document(known)])
+        said = json.loads(line)
+        if "cancel" in said:
+            server.cancelled.add(said["cancel"])
+            return
+        name = said["ask"].get("id")
+        for one, told in server.take(Ask.model_validate(said["ask"])):
+            tell(told=[[one, type(told).__name__.lower(), told.model_dump()]])
+    except Exception as error:
+        if not isinstance(error, (FtbridgeError, RenderError)):
+            traceback.print_exc()
+        server.waiting = deque(answer for answer in server.waiting if answer.ask.id != name)
+        tell(failed=[name, document(_known(error))])
+
+
+def _known(error: Exception) -> BaseException:
+    from ftbridge.providers.local.worker import known
+
+    return UsageError(f"The conversation {error}.") if isinstance(error, RenderError) else known(error)
 
 
 def _fail(server: Server, error: Exception, tell: Any) -> None:
     """A pass failed: go on with fewer rows if memory ran out, else every answer fails."""
-    from ftbridge.providers.local.worker import known
-
     if is_out_of_memory(error) and server.make_smaller():
         return
-    import traceback
-
     traceback.print_exc()
     for name in server.fail():
-        tell(failed=[name, document(known(error))])
+        tell(failed=[name, document(_known(error))])
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ class Ask(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
-    messages: list[Message]
+    messages: list[Message] = []
     tools: list[dict[str, Any]] = []
     adapter: str | None = None
     max_tokens: int | None = Field(default=None, ge=1)
@@ -28,6 +28,22 @@ class Ask(BaseModel):
     logprobs: int | None = Field(default=None, ge=0, le=20)
     json_schema: dict[str, Any] | None = None
     """Only JSON of this schema is answered."""
+    must_call: list[str] | None = None
+    """Names of offered tools of which at least one has to be called, and nothing else said."""
+    parallel: bool = True
+    """Whether several tools may be called in one answer."""
+    top_k: int | None = Field(default=None, ge=1)
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    template: dict[str, Any] = {}
+    """Variables of the chat template, such as `enable_thinking`."""
+    prompt: str | list[int] | None = None
+    """Text to go on with as it is, without the chat template; `messages` is empty then."""
+    echo: bool = False
+    """Whether the prompt's own tokens come first, with their log probabilities where these are reported."""
 
 
 class Piece(BaseModel):
@@ -42,7 +58,9 @@ class Piece(BaseModel):
     logprob: float | None = None
     top: list[tuple[str, float]] = []
     tool_calls: list[dict[str, Any]] = []
-    """Whole calls, as OpenAI writes them; only from a script."""
+    """Pieces of calls, as OpenAI streams them: `index` is the call's place, the first piece has `id` and `function.name`."""
+    reasoning: str = ""
+    """Text of the model's reasoning, which is no part of the answer."""
 
 
 class End(BaseModel):

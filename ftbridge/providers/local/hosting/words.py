@@ -12,8 +12,10 @@ _WINDOW = 8
 class Words:
     """One answer's text so far. `add` gives the text that is certain; `rest` what was held back."""
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Any, stops: Sequence[str] = (), marks: frozenset[int] = frozenset()) -> None:
+        """`marks` are special tokens that are text here, such as those around a call."""
         self._tokenizer = tokenizer
+        self._left_out = frozenset(tokenizer.all_special_ids) - marks
         self._stops = [stop for stop in stops if stop]
         self._ids: list[int] = []
         self._decoded = 0
@@ -48,16 +50,17 @@ class Words:
         if places:
             self.stopped, self._held = True, ""
             return text[: min(places)]
-        keep = max((_overlap(text, stop) for stop in self._stops), default=0)
+        keep = max((overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
     def _text(self, start: int, end: int) -> str:
-        text: str = self._tokenizer.decode(self._ids[start:end], skip_special_tokens=True)
+        ids = [token for token in self._ids[start:end] if token not in self._left_out]
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
         return text
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """How many last characters of `text` may be the beginning of `stop`."""
     for length in range(min(len(text), len(stop) - 1), 0, -1):
         if text.endswith(stop[:length]):

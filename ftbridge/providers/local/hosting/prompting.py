@@ -1,0 +1,242 @@
+"""From an ask to a prompt's tokens, and to what its answer may be and how it is read.
+
+    offered tools ─┬─ the template writes them ──▶ prompt in the family's own notation
+                   └─ it has no place for them ──▶ `tools_prompt` in a system message, calls and results as text
+    forced call    ──▶ prompt goes on with the family's opening mark, the answer is JSON by construction
+
+What a user writes is text: marks of the template in it (`<|im_end|>`) do not become the template's tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ftbridge.data.call_forms import FORMS, HERMES
+from ftbridge.data.examples import Message
+from ftbridge.data.notation import PLAIN, Notation, notation_of, tools_prompt, write_calls, write_result
+from ftbridge.errors import UsageError
+from ftbridge.providers.local.hosting.replies import ForcedReader, FreeReader, PlainReader, Reader
+from ftbridge.providers.local.hosting.requests import Ask
+from ftbridge.providers.local.hosting.shape import Shape, Shapes
+from ftbridge.providers.local.rendering import Renderer
+
+_CUT = "\ufdd0"
+"""Where a text is cut before it is made tokens of: a code point that Unicode keeps free of characters."""
+_RESERVED = frozenset({"chat_template", "conversation", "messages", "tools", "add_generation_prompt", "tokenize",
+                       "continue_final_message", "padding", "truncation", "max_length", "return_tensors", "return_dict",
+                       "return_assistant_tokens_mask", "tokenizer_kwargs"})  # fmt: skip
+_MOST_RENDERERS = 16
+_OPENING = {"hermes": "<tool_call>\n", "mistral": "[TOOL_CALLS]", "nemotron": "<TOOLCALL>", "phi4": "<|tool_call|>"}
+"""What a forced call begins with where the family writes calls as JSON after a mark."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One ask, ready to be answered: `shape` and `reader` make those of one answer."""
+
+    prompt: list[int]
+    shape: Callable[[], Shape | None]
+    reader: Callable[[int], Reader]
+    marks: frozenset[int] = frozenset()
+
+
+class Prompter:
+    """Prepares the asks of one model."""
+
+    def __init__(self, renderer: Renderer, shapes: Shapes) -> None:
+        self._shapes, self._tokenizer = shapes, renderer.tokenizer
+        self._plain = renderer
+        self._renderers: dict[str, Renderer] = {}
+        source = self._tokenizer.chat_template
+        self._notation = notation_of(source if isinstance(source, str) else json.dumps(source, ensure_ascii=False))
+        self._added = sorted(
+            {
+                str(token.content)
+                for token in self._tokenizer.added_tokens_decoder.values()
+                if len(str(token.content)) > 1
+            }
+        )
+
+    def prepare(self, ask: Ask) -> Prepared:
+        """Raises `UsageError` or `RenderError` for what this model cannot answer."""
+        if ask.prompt is not None:
+            return self._continuation(ask)
+        renderer = self._renderer(ask.template)
+        notation, messages, tools = self._offered(ask, renderer)
+        prompt = renderer.prompt([self._as_text(message) for message in messages], tools)
+        thinking = self._thinks(prompt, notation)
+        if (ask.must_call or ask.json_schema is not None) and thinking and notation.reasoning:
+            prompt, thinking = prompt + self._ids(notation.reasoning[1] + "\n\n"), False
+        call_id = f"call_{ask.id[-16:]}"
+        if ask.must_call:
+            names, one = ask.must_call, not ask.parallel or len(ask.must_call) == 1
+            prompt = prompt + self._ids(_OPENING.get(notation.name, ""))
+            shape = self._shapes.calls(ask.tools, names, one=one)
+            return Prepared(prompt, shape.copy, lambda index: ForcedReader(names, one=one, call_id=f"{call_id}{index}"))
+        return Prepared(
+            prompt,
+            self._shape(ask, notation),
+            lambda index: FreeReader(notation, ask.tools, thinking_open=thinking, call_id=f"{call_id}{index}"),
+            self._marks(notation, bool(ask.tools)),
+        )
+
+    def _continuation(self, ask: Ask) -> Prepared:
+        ids = self._ids(ask.prompt) if isinstance(ask.prompt, str) else list(ask.prompt or ())
+        size = len(self._tokenizer)
+        if beyond := [token for token in ids if not 0 <= token < size]:
+            raise UsageError(f"the prompt names token {beyond[0]}; this model's tokens are 0 to {size - 1:,}.")
+        start = self._tokenizer.bos_token_id
+        if not ids:
+            ids = [self._plain.pad_id if start is None else int(start)]
+        return Prepared(ids, self._shape(ask, PLAIN), lambda _: PlainReader())
+
+    def _shape(self, ask: Ask, notation: Notation) -> Callable[[], Shape | None]:
+        if ask.json_schema is not None:
+            return self._shapes.shape(ask.json_schema).copy
+        strict = self._shapes.strict_calls(ask.tools) if notation.form is HERMES and ask.tools else None
+        return strict.copy if strict is not None else lambda: None
+
+    def _offered(self, ask: Ask, renderer: Renderer) -> tuple[Notation, Sequence[Message], list[dict[str, Any]]]:
+        """The notation of the answer, and messages and tools as the template takes them."""
+        template = renderer._template
+        speaks_of_calls = any(message.tool_calls or message.role in ("tool", "function") for message in ask.messages)
+        has_place = template.writes_tools or not ask.tools
+        if not speaks_of_calls and has_place:
+            notation = self._notation
+            if ask.tools and notation.form is None and not notation.channels:
+                notation = replace(notation, name="any", form=_ANY)
+            return notation, ask.messages, ask.tools
+        if has_place and template.arguments_form is not None and self._takes_results(ask, renderer):
+            return self._notation, ask.messages, ask.tools
+        notation = replace(self._notation, name="hermes", form=HERMES, wrappers=())
+        return notation, in_text(ask.messages, ask.tools), []
+
+    def _takes_results(self, ask: Ask, renderer: Renderer) -> bool:
+        """Whether the template renders this conversation as it is, calls and results included."""
+        try:
+            renderer.prompt(ask.messages, ask.tools)
+        except ValueError:
+            return False
+        return True
+
+    def _as_text(self, message: Message) -> Message:
+        """A message whose text cannot be mistaken for the template's marks."""
+        if message.role == "assistant":
+            return message
+        content = message.content
+        if isinstance(content, str):
+            return message.model_copy(update={"content": self._cut(content)})
+        parts = [
+            part.model_copy(update={"text": self._cut(part.text)}) if part.text else part for part in content or ()
+        ]
+        return message.model_copy(update={"content": parts}) if parts else message
+
+    def _cut(self, text: str) -> str:
+        for mark in self._added:
+            if mark in text:
+                text = text.replace(mark, f"{mark[0]}{_CUT}{mark[1:]}")
+        return text
+
+    def _renderer(self, variables: dict[str, Any]) -> Renderer:
+        """A renderer whose template sees these variables."""
+        if reserved := sorted(_RESERVED & set(variables)):
+            raise UsageError(f"chat_template_kwargs cannot set {reserved[0]!r}.")
+        key = json.dumps(variables, sort_keys=True)
+        if key not in self._renderers:
+            if len(self._renderers) >= _MOST_RENDERERS:
+                self._renderers.pop(next(iter(self._renderers)))
+            self._renderers[key] = Renderer(_Tokenizer(self._tokenizer, variables))
+        return self._renderers[key]
+
+    def _thinks(self, prompt: list[int], notation: Notation) -> bool:
+        """Whether the prompt ends within a block of reasoning."""
+        if notation.reasoning is None:
+            return False
+        tail: str = self._tokenizer.decode(prompt[-24:])
+        return tail.rstrip().endswith(notation.reasoning[0].strip())
+
+    def _marks(self, notation: Notation, calls: bool) -> frozenset[int]:
+        marks = {*(notation.reasoning or ()), *notation.wrappers}
+        if calls or notation.channels:
+            marks |= notation.marks
+        ids = {self._tokenizer.convert_tokens_to_ids(mark.strip()) for mark in marks}
+        return frozenset(token for token in ids if token is not None and token != self._tokenizer.unk_token_id)
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+        return ids
+
+
+_ANY = replace(HERMES, name="any", openers=tuple(mark for form in FORMS if form.has_marks for mark in form.openers))
+
+
+def in_text(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[Message]:
+    """A conversation for a template that has no place for tools: offers in the system message, calls and results as text.
+
+    Offers follow the first system message, or are one. Results are user's messages; those that follow each other are one.
+    """
+    told: list[Message] = []
+    names: dict[str, str] = {}
+    if tools:
+        first = messages[0] if messages and messages[0].role in ("system", "developer") else None
+        text = "\n\n".join(part for part in (first.text if first else "", tools_prompt(tools)) if part)
+        told.append(Message(role="system", content=text))
+        messages = messages[1:] if first else messages
+    for message in messages:
+        if message.tool_calls or message.function_call:
+            calls = [call.model_dump() for call in message.tool_calls or ()]
+            if message.function_call:
+                calls.append({"function": message.function_call.model_dump()})
+            names |= {call.id: call.function.name for call in message.tool_calls or () if call.id}
+            told.append(_said("assistant", "\n".join(part for part in (message.text, write_calls(calls)) if part)))
+        elif message.role in ("tool", "function"):
+            result = write_result(message.name or names.get(message.tool_call_id or ""), message.text)
+            if told and told[-1].role == "user" and told[-1].text.startswith("<tool_response>"):
+                result = f"{told.pop().text}\n{result}"
+            told.append(_said("user", result))
+        else:
+            told.append(message)
+    return told
+
+
+def _said(role: str, text: str) -> Message:
+    return Message.model_validate({"role": role, "content": text})
+
+
+class _Tokenizer:
+    """A tokenizer whose template sees more variables, and which makes tokens of a text piece by piece where it is cut."""
+
+    def __init__(self, tokenizer: Any, variables: dict[str, Any]) -> None:
+        self._tokenizer, self._variables = tokenizer, variables
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def __len__(self) -> int:
+        return len(self._tokenizer)
+
+    def apply_chat_template(self, messages: Any, **options: Any) -> Any:
+        """The template's text."""
+        return self._tokenizer.apply_chat_template(messages, **options, **self._variables)
+
+    def __call__(self, text: str | list[str], **options: Any) -> Any:
+        """Tokens of a text, or of each of several."""
+        if not any(_CUT in one for one in ([text] if isinstance(text, str) else text)):
+            return self._tokenizer(text, **options)
+        encoded = [self._pieces(one, options) for one in ([text] if isinstance(text, str) else text)]
+        keys = encoded[0].keys()
+        return encoded[0] if isinstance(text, str) else {key: [one[key] for one in encoded] for key in keys}
+
+    def _pieces(self, text: str, options: dict[str, Any]) -> dict[str, Any]:
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        place = 0
+        for piece in text.split(_CUT):
+            encoded = self._tokenizer(piece, **{**options, "return_offsets_mapping": True})
+            ids += encoded["input_ids"]
+            offsets += [(place + left, place + right) for left, right in encoded["offset_mapping"]]
+            place += len(piece) + len(_CUT)
+        return {"input_ids": ids, "offset_mapping": offsets}
