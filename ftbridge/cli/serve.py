@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,11 +22,52 @@ TOKEN = "FTBRIDGE_SERVER_TOKEN"
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
 
+@dataclass(frozen=True)
+class Listening:
+    """How a server listens, beside its address."""
+
+    origins: tuple[str, ...] = ()
+    keys: Path | None = None
+    judges: tuple[str, ...] = ()
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+
 def _pairs(_ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
     pairs = [item.partition("=") for item in value]
     if bad := next((item for item, pair in zip(value, pairs, strict=True) if not pair[0] or not pair[2]), None):
         raise click.BadParameter(f"{bad}: write {param.metavar}.")
     return {name: told for name, _, told in pairs}
+
+
+def listening(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a server that listens: who may ask, whom it may ask, TLS. They arrive as one `Listening`."""
+    file = click.Path(path_type=Path, dir_okay=False)
+    page = "The origin of a web page that may ask, as in http://localhost:3000; * for any."
+    judge = "A judge that clients' graders may ask; FTBRIDGE_JUDGE_API_KEY is its key. None by default."
+    options = [
+        click.option("--allow-origin", "origins", multiple=True, metavar="ORIGIN", help=page),
+        click.option("--keys", type=file, help="Several keys: a file of lines NAME=KEY."),
+        click.option("--judge", "judges", multiple=True, metavar="URL", help=judge),
+        click.option("--tls-cert", type=file, help="Serve https with this certificate (PEM)."),
+        click.option("--tls-key", type=file, help="The certificate's key, if it is in a file of its own."),
+    ]
+
+    @functools.wraps(command)
+    def gathered(
+        *args: Any,
+        origins: tuple[str, ...],
+        keys: Path | None,
+        judges: tuple[str, ...],
+        tls_cert: Path | None,
+        tls_key: Path | None,
+        **more: Any,
+    ) -> None:
+        command(*args, listening=Listening(origins, keys, judges, tls_cert, tls_key), **more)
+
+    for option in reversed(options):
+        gathered = option(gathered)
+    return gathered
 
 
 @click.command(help="OpenAI's dialect over this machine's own models.")
@@ -33,7 +77,8 @@ def _pairs(_ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) 
     multiple=True,
     callback=_pairs,
     metavar="NAME=MODEL",
-    help="Serve a local model under a client's name for it, as in gpt-4.1-mini-2025-04-14=smollm2-135m-instruct.",
+    help="Serve a local model under a client's name for it, as in gpt-4.1-mini-2025-04-14=smollm2-135m-instruct; "
+    "gpt-*=MODEL for every name that fits, *=MODEL for any.",
 )
 @click.option("--model", "plain", multiple=True, help="Serve a local model under its own name.")
 @click.option("--host", default="127.0.0.1", show_default=True, help=f"Beyond loopback, {TOKEN} must be set.")
@@ -51,6 +96,7 @@ def _pairs(_ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) 
     metavar="KEY=VALUE",
     help="A setting of every job's `local` section, as in quantization=none or lora.r=32.",
 )
+@listening
 @click.option("--json", "as_json", is_flag=True, help="The address as one JSON document on stdout.")
 @talkative
 def command(
@@ -63,6 +109,7 @@ def command(
     held: int,
     settings: dict[str, str],
     as_json: bool,
+    listening: Listening,
 ) -> None:
     """Serve until Ctrl-C; jobs that run save a checkpoint and go on at the next start."""
     require_server()
@@ -74,7 +121,7 @@ def command(
     place = (folder or files.home() / "server").resolve()
     service = server.served(named, place, home=files.home(), settings=_section(settings), at_once=jobs, held=held)
     told = [f"{name} is {local}" for name, local in named.items()]
-    start(service, host, port, place, as_json, told)
+    start(service, host, port, place, as_json, told, listening)
 
 
 def _section(settings: dict[str, str]) -> dict[str, object]:
@@ -105,16 +152,26 @@ def require_server() -> None:
         raise MissingDependency(f"the server needs {', '.join(missing)}.", hint="pip install 'ftbridge[serve]'")
 
 
-def start(service: Service, host: str, port: int, place: Path, as_json: bool, told: list[str]) -> None:
+def start(
+    service: Service, host: str, port: int, place: Path, as_json: bool, told: list[str], listening: Listening
+) -> None:
     """Listen, tell where, and serve until a signal. One server to a folder."""
     from filelock import FileLock, Timeout
 
-    from ftbridge.server import network
+    from ftbridge.server import graders, network
+    from ftbridge.server.access import Access, read_keys
     from ftbridge.server.app import application
 
     loopback = network.is_loopback(host)
     token = os.environ.get(TOKEN) or None
-    if not loopback and token is None:
+    keys = {**({"token": token} if token else {}), **(read_keys(listening.keys) if listening.keys else {})}
+    service.judges = graders.judges(listening.judges)
+    tls = network.Tls(listening.tls_cert, listening.tls_key) if listening.tls_cert else None
+    if listening.tls_key and tls is None:
+        raise UsageError("--tls-key goes with --tls-cert.")
+    origins = frozenset(origin.rstrip("/") for origin in listening.origins)
+    access = Access(keys, network.LOOPBACK_NAMES if loopback else None, origins)
+    if not loopback and not keys:
         raise UsageError(
             f"{host} can be reached from other machines, and {TOKEN} is not set.",
             hint=f"Set {TOKEN} to a long random text, which clients send as their API key; or stay on 127.0.0.1.",
@@ -126,18 +183,18 @@ def start(service: Service, host: str, port: int, place: Path, as_json: bool, to
         raise UsageError(
             f"another server is at work in {place}.", hint="Stop it, or choose another --folder."
         ) from None
-    listening = network.bind(host, port)
-    address = network.address_of(listening)
+    bound = network.bind(host, port)
+    address = network.address_of(bound, tls=tls is not None)
     network.log_to_stderr(30 if verbosity() < 0 else 20)
     if as_json:
         print_json({"base_url": f"{address}/v1", "folder": str(place), "pid": os.getpid()})
     if verbosity() >= 0:
-        key = "any text" if token is None else f"the value of {TOKEN}"
+        key = "any text" if not keys else f"the value of {TOKEN}" if token else f"one of {listening.keys}"
         click.echo(f"serving {address}/v1 (the API key is {key}); Ctrl-C stops", err=True)
         for line in told:
             click.echo(f"  {line}", err=True)
     try:
-        network.serve(application(service, token=token, hosts=network.LOOPBACK_NAMES if loopback else None), listening)
+        network.serve(application(service, access=access), bound, tls)
     finally:
-        listening.close()
+        bound.close()
         lock.release()

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ftbridge.cli.options import print_json, talkative, verbosity
-from ftbridge.cli.serve import require_server, start
+from ftbridge.cli.serve import Listening, listening, require_server, start
 from ftbridge.errors import UsageError
 
 
@@ -31,6 +31,7 @@ from ftbridge.errors import UsageError
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any that is free.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep the state here; else it ends with the simulator.")
+@listening
 @click.option("--json", "as_json", is_flag=True, help="The address as one JSON document on stdout.")
 @talkative
 def command(
@@ -42,6 +43,7 @@ def command(
     port: int,
     folder: Path | None,
     as_json: bool,
+    listening: Listening,
 ) -> None:
     """Simulate until Ctrl-C."""
     require_server()
@@ -59,7 +61,7 @@ def command(
     with contextlib.ExitStack() as stack:
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ftbridge-simulator-")))
         place.mkdir(parents=True, exist_ok=True)
-        start(server.simulated(chosen, place.resolve()), host, port, place.resolve(), as_json, told)
+        start(server.simulated(chosen, place.resolve()), host, port, place.resolve(), as_json, told, listening)
 
 
 def _replay(path: Path, host: str, port: int, as_json: bool) -> None:
@@ -70,10 +72,10 @@ def _replay(path: Path, host: str, port: int, as_json: bool) -> None:
     if not network.is_loopback(host):
         raise UsageError("a recording is played on loopback only.", hint="Leave --host out.")
     exchange = Exchange(path)
-    listening = network.bind(host, port)
-    address = network.address_of(listening)
+    bound = network.bind(host, port)
+    address = network.address_of(bound)
     if as_json:
         print_json({"base_url": f"{address}/v1", "recording": str(path)})
     if verbosity() >= 0:
         click.echo(f"playing {exchange.requests} answers of {path} at {address}/v1; Ctrl-C stops", err=True)
-    network.serve(replaying(exchange), listening)
+    network.serve(replaying(exchange), bound)

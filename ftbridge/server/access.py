@@ -26,7 +26,7 @@ _MANY_CORS_HEADERS = "x-request-id, openai-processing-ms, openai-version, openai
 
 @dataclass(frozen=True)
 class Access:
-    """`keys` maps names to keys; with none any key is taken. `hosts` None: any name. `origins` are other sites' that may ask."""
+    """`keys` maps names to keys; with none any key is taken. `hosts` None: any name. `origins` are those of pages that may."""
 
     keys: Mapping[str, str] = field(default_factory=dict)
     hosts: frozenset[str] | None = None

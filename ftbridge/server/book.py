@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from openai.types import Model
@@ -34,6 +34,8 @@ class Figures:
     train_accuracy: float | None = None
     valid_loss: float | None = None
     valid_accuracy: float | None = None
+    more: Mapping[str, float] = field(default_factory=dict)
+    """A method's own figures by their names, such as `train_mean_reward`."""
 
     def event_data(self) -> dict[str, Any]:
         """As a metrics event carries them."""
@@ -44,6 +46,7 @@ class Figures:
             "train_mean_token_accuracy": self.train_accuracy,
             "valid_loss": self.valid_loss,
             "valid_mean_token_accuracy": self.valid_accuracy,
+            **self.more,
         }
         return {name: value for name, value in data.items() if value is not None}
 
@@ -189,7 +192,7 @@ def succeed(
     with service.store.change():
         if is_over(service, job.id):
             return
-        content = metrics_csv(figures).encode()
+        content = metrics_csv(list(figures)).encode()
         encoded = bool(own.get("base64_results"))
         kept = files.keep_bytes(
             service, content, "step_metrics.csv", "fine-tune-results", {"base64": True} if encoded else None
@@ -228,12 +231,13 @@ def cancelled(service: Service, name: str) -> None:
         change(service, name, status="cancelled", finished_at=service.now(), estimated_finish=None)
 
 
-def metrics_csv(figures: Iterable[Figures]) -> str:
-    """A result file: one line a step, blanks where there is no value."""
+def metrics_csv(figures: Sequence[Figures]) -> str:
+    """A result file: one line a step, blanks where there is no value. A method's own figures have columns of their own."""
+    more = sorted({name for at in figures for name in at.more})
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    writer.writerow((*CSV_COLUMNS, *more))
     for at in figures:
-        row = (at.step, at.train_loss, at.train_accuracy, at.valid_loss, at.valid_accuracy)
+        row = (at.step, at.train_loss, at.train_accuracy, at.valid_loss, at.valid_accuracy, *map(at.more.get, more))
         writer.writerow("" if value is None else value for value in row)
     return out.getvalue()

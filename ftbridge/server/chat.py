@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from openai.types import CompletionUsage
-from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionTokenLogprob
+from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ftbridge.errors import FtbridgeError, UsageError
 from ftbridge.providers.local.hosting.requests import ContextTooLong, End, Piece, Start, Told
 from ftbridge.server.asking import document, understood
-from ftbridge.server.connection import count, deployed, while_connected
 from ftbridge.server.chat_request import CreateChat, to_ask
+from ftbridge.server.connection import count, deployed, while_connected
 from ftbridge.server.errors import ApiError, invalid, without_paths
 from ftbridge.server.service import Service
 
@@ -36,7 +36,13 @@ async def create(request: Request) -> Response:
         return JSONResponse(done)
     told = _answer(service, asked, name := service.new_id("chatcmpl-"))
     first = await while_connected(request, first_word(told))
-    lines = _lines(told, first, _Shape(name, service.now(), asked, service.engine.model_id(asked.model)), _usage_wanted(asked), request)
+    lines = _lines(
+        told,
+        first,
+        _Shape(name, service.now(), asked, service.engine.model_id(asked.model)),
+        _usage_wanted(asked),
+        request,
+    )
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
 
@@ -173,7 +179,9 @@ class _Shape:
         return b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
-async def _lines(told: AsyncIterator[Told], first: Told | None, shape: _Shape, usage: bool, request: Request) -> AsyncIterator[bytes]:
+async def _lines(
+    told: AsyncIterator[Told], first: Told | None, shape: _Shape, usage: bool, request: Request
+) -> AsyncIterator[bytes]:
     """Server-sent events. An error in the middle is sent as a last event, since the status has gone out already."""
     begun: set[int] = set()
     called: set[int] = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -47,7 +48,10 @@ class Metrics:
             for (route, status, key), count in sorted(self._requests.items())
         ]
         _add(lines, "ftbridge_requests_total", "counter", "Requests answered.", requests)
-        lines += ["# HELP ftbridge_request_seconds Time to the end of the answer.", "# TYPE ftbridge_request_seconds histogram"]
+        lines += [
+            "# HELP ftbridge_request_seconds Time to the end of the answer.",
+            "# TYPE ftbridge_request_seconds histogram",
+        ]
         for route, buckets in sorted(self._durations.items()):
             name = _labels({"route": route})[1:-1]
             for bound, count in zip(SECONDS, buckets, strict=True):
@@ -74,7 +78,7 @@ async def show(request: Request) -> Response:
 def resident_bytes() -> int | None:
     """Memory of this process, where the system tells it."""
     try:
-        with open("/proc/self/status", encoding="ascii") as stream:
+        with Path("/proc/self/status").open(encoding="ascii") as stream:
             for line in stream:
                 if line.startswith("VmRSS:"):
                     return int(line.split()[1]) * 1024
@@ -83,9 +87,7 @@ def resident_bytes() -> int | None:
     return None
 
 
-def _add(
-    lines: list[str], name: str, kind: str, about: str, values: Iterable[tuple[Mapping[str, str], float]]
-) -> None:
+def _add(lines: list[str], name: str, kind: str, about: str, values: Iterable[tuple[Mapping[str, str], float]]) -> None:
     lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
     lines += [f"{name}{_labels(labels)} {value}" for labels, value in values]
 

@@ -225,7 +225,7 @@ class OneLine(logging.Formatter):
     Tracebacks keep their line breaks.
     """
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802: logging's name
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802, PLW
         """The line."""
         return printable(super().formatMessage(record))
 
@@ -235,10 +235,12 @@ class OneLine(logging.Formatter):
 
 
 def printable(text: str) -> str:
-    """The text with everything that does not print as \\x1b, \\u2028."""
+    """The text with everything that does not print written out, as in a backslash and x1b for an escape."""
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape", "backslashreplace").decode() for one in text)
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape", "backslashreplace").decode() for one in text
+    )
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:

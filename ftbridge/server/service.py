@@ -42,6 +42,8 @@ class Service:
     clock: Callable[[], float] = time.time
     limits: Limits = field(default_factory=Limits)
     faults: Faults | None = None
+    judges: tuple[str, ...] = ()
+    """Addresses that graders of clients may ask; the operator's, and none by default."""
 
     @property
     def files(self) -> Path:

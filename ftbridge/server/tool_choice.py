@@ -29,6 +29,10 @@ def chosen_tools(asked: CreateChat) -> Chosen:
             raise invalid("'functions' is the old name of 'tools'; give one of them.", "functions", "invalid_value")
         tools = [{"type": "function", "function": function} for function in asked.functions]
         return choose(tools, _new_words(asked.function_call), "functions", "function_call")
+    if asked.function_call not in (None, "none"):
+        raise invalid(
+            "'function_call' is only allowed when 'functions' are specified.", "function_call", "invalid_value"
+        )
     return choose(asked.tools or [], asked.tool_choice, "tools", "tool_choice")
 
 
@@ -52,9 +56,7 @@ def choose(tools: list[dict[str, Any]], choice: Any, where: str = "tools", param
         return _allowed(checked, choice, param)
     name = _name_of(choice)
     if name is None:
-        raise invalid(
-            f"'{param}' must be auto, none, required, or name a function.", param, "invalid_value"
-        )
+        raise invalid(f"'{param}' must be auto, none, required, or name a function.", param, "invalid_value")
     if name not in names:
         raise invalid(f"'{param}' names {name[:64]!r}, which is not among '{where}'.", param, "invalid_value")
     return Chosen(checked, [name])

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from ftbridge.data.tokens import count_texts
 from ftbridge.providers.local.hosting.requests import Ask, End, Piece, Start, Told
+from ftbridge.server.scripted.instances import instance
 from ftbridge.server.scripted.scenario import Answer, Scenario
 
 
 async def answer(scenario: Scenario, model: str, ask: Ask) -> AsyncIterator[Told]:
     """One chat, `ask.n` times the same answer. A scripted word is certain: its log probability is 0."""
-    asked = ask.messages[-1].text
+    asked = ask.messages[-1].text if ask.messages else str(ask.prompt or "")
     rule, text = _reply(scenario, model, asked)
     text, cut = _stopped(text, ask.stop)
     words = re.findall(r"\s*\S+|\s+$", text)
@@ -24,8 +25,12 @@ async def answer(scenario: Scenario, model: str, ask: Ask) -> AsyncIterator[Told
         reason = "length"
     else:
         reason = "stop" if rule is None or cut else rule.finish_reason
-    if ask.json_schema is not None and not _is_json(text):
-        words = [json.dumps({"text": text}, ensure_ascii=False)]
+    if ask.json_schema is not None and (rule is None or not _is_json(text)):
+        words = re.findall(r"\s*\S+", json.dumps(_json(ask.json_schema, text), ensure_ascii=False))
+        reason = "stop"
+    calls = _calls(rule, ask) if rule is not None and rule.tool_calls else _forced(ask)
+    if ask.must_call:
+        words = []
     yield Start(prompt_tokens=sum(count_texts([message.text for message in ask.messages])) + 3 * len(ask.messages) + 3)
     await asyncio.sleep(scenario.chat.first_token_seconds)
     for index in range(ask.n):
@@ -37,8 +42,8 @@ async def answer(scenario: Scenario, model: str, ask: Ask) -> AsyncIterator[Told
             else:
                 top = [(word, 0.0)] if ask.logprobs else []
                 yield Piece(index=index, text=word, token=word, logprob=0.0, top=top)
-        if rule is not None and rule.tool_calls:
-            yield Piece(index=index, text="", tool_calls=_calls(rule, ask.id))
+        for delta in _deltas(calls, index):
+            yield Piece(index=index, text="", tool_calls=[delta])
         yield End(
             index=index, finish_reason="length" if reason == "length" else "stop", completion_tokens=len(words) or 1
         )
@@ -56,20 +61,57 @@ def _stopped(text: str, stops: list[str]) -> tuple[str, bool]:
     return (text[: min(places)], True) if places else (text, False)
 
 
-def _calls(rule: Answer, name: str) -> list[dict[str, Any]]:
-    return [
+def _calls(rule: Answer, ask: Ask) -> list[dict[str, Any]]:
+    """The script's calls, of which a forced choice leaves those that it names."""
+    scripted = [
         {
-            "id": f"call_{name[-12:]}_{place}",
-            "type": "function",
-            "function": {
-                "name": str(call.get("name", "")),
-                "arguments": call["arguments"]
-                if isinstance(call.get("arguments"), str)
-                else json.dumps(call.get("arguments", {}), ensure_ascii=False),
-            },
+            "name": str(call.get("name", "")),
+            "arguments": call["arguments"]
+            if isinstance(call.get("arguments"), str)
+            else json.dumps(call.get("arguments", {}), ensure_ascii=False),
         }
-        for place, call in enumerate(rule.tool_calls)
+        for call in rule.tool_calls
     ]
+    chosen = [call for call in scripted if ask.must_call is None or call["name"] in ask.must_call]
+    chosen = chosen if ask.parallel else chosen[:1]
+    return _named(chosen, ask) if chosen else _forced(ask)
+
+
+def _forced(ask: Ask) -> list[dict[str, Any]]:
+    """The first function that may be called, with arguments of its schema, where one must be called."""
+    if not ask.must_call:
+        return []
+    functions = {tool["function"]["name"]: tool["function"] for tool in ask.tools}
+    name = ask.must_call[0]
+    arguments = instance(functions[name].get("parameters") or {"type": "object"})
+    return _named([{"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}], ask)
+
+
+def _named(functions: list[dict[str, Any]], ask: Ask) -> list[dict[str, Any]]:
+    return [
+        {"id": f"call_{ask.id[-12:]}_{place}", "type": "function", "function": function}
+        for place, function in enumerate(functions)
+    ]
+
+
+def _deltas(calls: list[dict[str, Any]], index: int) -> Iterator[dict[str, Any]]:
+    """Calls as OpenAI streams them: the name first, then the arguments in pieces."""
+    for place, call in enumerate(calls):
+        function = call["function"]
+        name = f"{call['id']}{index or ''}"
+        yield {"index": place, "id": name, "type": "function", "function": {**function, "arguments": ""}}
+        for start in range(0, len(function["arguments"]), _PIECE):
+            piece = function["arguments"][start : start + _PIECE]
+            yield {"index": place, "function": {"arguments": piece}}
+
+
+_PIECE = 16
+"""Characters of arguments in one piece."""
+
+
+def _json(schema: dict[str, Any], text: str) -> Any:
+    """JSON of the schema; where it only wants an object, one with the text."""
+    return {"text": text} if schema == {"type": "object"} else instance(schema)
 
 
 def _is_json(text: str) -> bool:

@@ -281,7 +281,7 @@ class ScriptedEngine:
         with service.store.change():
             for at in self._figures(job)[job.own["told"] : done]:
                 if self.scenario.jobs.metrics:
-                    text = f"Step {at.step}/{at.total_steps}: training loss={at.train_loss:.2f}"
+                    text = f"Step {at.step}/{at.total_steps}: {_said(at)}"
                     book.say(service, job.id, text, data=at.event_data())
                 epoch_ends = at.step % job.own["per_epoch"] == 0
                 if epoch_ends and at.step > job.own["steps"] - _CHECKPOINTS * job.own["per_epoch"]:
@@ -290,8 +290,18 @@ class ScriptedEngine:
 
     def _figures(self, job: Kept) -> list[Figures]:
         validates = job.document["validation_file"] is not None
-        return list(curve(job.document["seed"], job.own["steps"], job.own["per_epoch"], validates))
+        return list(
+            curve(
+                job.document["seed"], job.own["steps"], job.own["per_epoch"], validates, job.document["method"]["type"]
+            )
+        )
 
     def _finish(self, job: Kept) -> int:
         left = sum(seconds for _, seconds in job.own["walk"][job.own["place"] :]) / self.scenario.speed
         return int(job.own["since"] + left)
+
+
+def _said(at: Figures) -> str:
+    if at.train_loss is None:
+        return f"training mean reward={at.more['train_mean_reward']:.2f}"
+    return f"training loss={at.train_loss:.2f}"

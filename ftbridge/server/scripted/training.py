@@ -15,6 +15,7 @@ from ftbridge.data.rules.base import Method
 from ftbridge.errors import FtbridgeError
 from ftbridge.resolve import resolve
 from ftbridge.server.book import Figures
+from ftbridge.server.errors import without_paths
 from ftbridge.spec import JobSpec
 
 
@@ -32,38 +33,38 @@ class Verdict:
 def verdict(train: Path, validation: Path | None, method: Method, model: str, check: bool) -> Verdict:
     """Lint the files as OpenAI's service would read them. With `check` off nothing fails, and lines are only counted."""
     base = model.split(":")[1] if model.startswith("ft:") else model
-    found = Verdict()
-    for param, path in (("training_file", train), ("validation_file", validation)):
-        if path is None:
-            continue
-        if not check:
-            examples = sum(1 for line in path.read_bytes().splitlines() if line.strip())
-            told = Verdict(examples, path.stat().st_size // 4)
-        else:
-            told = _linted(path, param, method, base)
-        if told.code is not None:
-            return told
-        found = told if param == "training_file" else found
-    return found
-
-
-def _linted(path: Path, param: str, method: Method, model: str) -> Verdict:
-    roles: list[Role] = ["train" if param == "training_file" else "validation"]
+    files = {"training_file": train, **({"validation_file": validation} if validation is not None else {})}
+    if not check:
+        examples = sum(1 for line in train.read_bytes().splitlines() if line.strip())
+        return Verdict(examples, train.stat().st_size // 4)
+    roles: list[Role] = ["train", "validation"] if validation is not None else ["train"]
+    options = Options(target="openai", method=method, model=base, keep=1, jobs=1)
     try:
-        report = lint(path, Options(target="openai", method=method, model=model, keep=1, jobs=1), roles=roles)
+        report = lint(list(files.values()), options, roles=roles)  # together: some rules are about both files
     except FtbridgeError as error:
-        return Verdict(code="invalid_file_format", message=str(error), param=param)
-    (file,) = report.files
-    if (worst := _worst(file)) is None:
-        return Verdict(file.examples, file.tokens or 0)
+        return Verdict(code="invalid_file_format", message=error.message, param="training_file")
+    for param, file in zip(files, report.files, strict=True):
+        if (worst := _worst(file)) is not None:
+            return _refused(worst, param)
+    return Verdict(report.files[0].examples, report.files[0].tokens or 0)
+
+
+def _refused(worst: Finding, param: str) -> Verdict:
+    """Why a job fails, in the words of a service: no options of a command line, no paths."""
     where = f"Line {worst.line}" if worst.line else "The file"
     field = f", {worst.field}" if worst.field else ""
     code = "invalid_n_examples" if worst.code == _FEWEST else "invalid_file_format"
-    return Verdict(code=code, message=f"{where}{field}: {worst.message}", param=param)
+    message = f"{where}{field}: {worst.message}"
+    if worst.code == _ALONE:
+        message = "A reinforcement job needs a validation file too: set validation_file."
+        code, param = "missing_required_parameter", "validation_file"
+    return Verdict(code=code, message=without_paths(message), param=param)
 
 
 _FEWEST = "FTB210"
 """The rule of the smallest number of examples."""
+_ALONE = "FTB097"
+"""The rule that a reinforcement job has a validation file."""
 
 
 def _worst(file: FileReport) -> Finding | None:
@@ -87,7 +88,7 @@ def settled(settings: dict[str, Any], examples: int) -> dict[str, int | float]:
     return numbers
 
 
-def curve(seed: int, steps: int, per_epoch: int, validates: bool) -> Iterator[Figures]:
+def curve(seed: int, steps: int, per_epoch: int, validates: bool, method: Method = "supervised") -> Iterator[Figures]:
     """A loss that falls as losses do, with noise of the seed: the same for the same job, made up and meant to look so."""
     dice = random.Random(seed)
     for step in range(1, steps + 1):
@@ -95,7 +96,13 @@ def curve(seed: int, steps: int, per_epoch: int, validates: bool) -> Iterator[Fi
         loss = 0.4 + 1.8 * math.exp(-4 * share) + dice.gauss(0, 0.04)
         accuracy = min(0.99, max(0.0, 0.5 + 0.4 * (1 - math.exp(-3 * share)) + dice.gauss(0, 0.01)))
         due = validates and (step % per_epoch == 0 or step == steps)
+        if method == "reinforcement":
+            reward = min(1.0, max(0.0, 0.25 + 0.5 * (1 - math.exp(-3 * share)) + dice.gauss(0, 0.02)))
+            rewards = {"train_mean_reward": reward, **({"full_valid_mean_reward": reward * 0.97} if due else {})}
+            yield Figures(step, steps, more={name: round(value, 5) for name, value in rewards.items()})
+            continue
         yield Figures(
+            more=_preferences(share, due, dice) if method == "dpo" else {},
             step=step,
             total_steps=steps,
             train_loss=round(max(0.01, loss), 5),
@@ -103,3 +110,13 @@ def curve(seed: int, steps: int, per_epoch: int, validates: bool) -> Iterator[Fi
             valid_loss=round(max(0.02, loss + 0.1), 5) if due else None,
             valid_accuracy=round(max(0.0, accuracy - 0.02), 5) if due else None,
         )
+
+
+def _preferences(share: float, due: bool, dice: random.Random) -> dict[str, float]:
+    """What preference tuning measures beside its loss: how often, and by how much, the preferred answer is likelier."""
+    accuracy = min(1.0, max(0.0, 0.5 + 0.45 * (1 - math.exp(-3 * share)) + dice.gauss(0, 0.01)))
+    margin = 2.0 * (1 - math.exp(-2 * share)) + dice.gauss(0, 0.05)
+    measured = {"train_reward_accuracy": accuracy, "train_reward_margin": margin}
+    if due:
+        measured |= {"valid_reward_accuracy": max(0.0, accuracy - 0.02), "valid_reward_margin": margin * 0.95}
+    return {name: round(value, 5) for name, value in measured.items()}

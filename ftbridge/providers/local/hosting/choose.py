@@ -6,6 +6,7 @@ logits ─ bias ─ penalties ─ shape ─┬─ temperature 0: the likeliest
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,10 +117,11 @@ def _draw(logits: Tensor, drawing: Drawing) -> int:
     """Nucleus sampling: the fewest most likely tokens whose probability reaches top_p (Holtzman et al. 2020)."""
     scaled = logits.float().cpu() / drawing.temperature
     if drawing.top_k is not None and drawing.top_k < scaled.shape[-1]:
-        scaled = scaled.masked_fill(scaled < scaled.topk(drawing.top_k).values[-1], float("-inf"))
-    probabilities = torch.softmax(scaled, -1)
+        values, places = scaled.topk(drawing.top_k)
+        scaled = torch.full_like(scaled, float("-inf")).scatter(0, places, values)
     if drawing.min_p > 0:
-        probabilities = probabilities.masked_fill(probabilities < drawing.min_p * probabilities.max(), 0.0)
+        scaled = scaled.masked_fill(scaled < scaled.max() + math.log(drawing.min_p), float("-inf"))
+    probabilities = torch.softmax(scaled, -1)
     if drawing.top_p < 1:
         ordered, places = probabilities.sort(descending=True)
         kept = ordered.cumsum(-1) - ordered < drawing.top_p

@@ -15,7 +15,7 @@ class Words:
     def __init__(self, tokenizer: Any, stops: Sequence[str] = (), marks: frozenset[int] = frozenset()) -> None:
         """`marks` are special tokens that are text here, such as those around a call."""
         self._tokenizer = tokenizer
-        self._left_out = frozenset(tokenizer.all_special_ids) - marks
+        self._left_out = frozenset(getattr(tokenizer, "all_special_ids", ())) - marks
         self._stops = [stop for stop in stops if stop]
         self._ids: list[int] = []
         self._decoded = 0

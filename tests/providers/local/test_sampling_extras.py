@@ -1,0 +1,61 @@
+"""top_k, min_p, penalties and biases choose the tokens that their definitions leave."""
+
+import pytest
+import torch
+
+from ftbridge.providers.local.hosting.choose import Drawing, choose
+
+LOGITS = torch.tensor([2.0, 1.0, 0.5, -1.0, -3.0])
+
+
+def drawn(times: int = 300, **options: object) -> set[int]:
+    """The tokens that come up."""
+    drawing = Drawing(temperature=1.0, seed=3, **options)  # type: ignore[arg-type]
+    return {choose(LOGITS[None], [drawing])[0].token for _ in range(times)}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {0, 1, 2, 3, 4}),
+        ({"top_k": 1}, {0}),
+        ({"top_k": 3}, {0, 1, 2}),
+        ({"min_p": 1.0}, {0}),
+        ({"min_p": 0.2}, {0, 1, 2}),  # e^-1 and e^-1.5 of the likeliest, not e^-3
+        ({"logit_bias": {4: 100.0}}, {4}),
+        ({"logit_bias": {0: -100.0, 1: -100.0}, "top_k": 1}, {2}),
+        ({"top_k": 2, "top_p": 0.5}, {0}),
+    ],
+)
+def test_only_the_tokens_that_are_left_are_drawn(options, expected):
+    assert drawn(**options) == expected
+
+
+def greedy(steps: int, **options: object) -> list[int]:
+    """What is said without temperature, when the model always says the same."""
+    drawing = Drawing(**options)  # type: ignore[arg-type]
+    return [choose(LOGITS[None], [drawing])[0].token for _ in range(steps)]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [0, 0, 0]),
+        ({"presence_penalty": 1.2}, [0, 1, 0]),  # 0 falls to 0.8 and stays there; 1 falls below it
+        ({"frequency_penalty": 0.6}, [0, 0, 1]),  # 2.0, 1.4, 0.8
+        ({"repetition_penalty": 3.0}, [0, 1, 0]),  # 2.0 becomes 0.67, 1.0 becomes 0.33
+        ({"repetition_penalty": 5.0, "prompt": frozenset({0, 1})}, [2, 0, 0]),  # 0.4 and 0.2, then 0.1
+    ],
+)
+def test_penalties_count_what_was_said(options, expected):
+    assert greedy(3, **options) == expected
+
+
+def test_a_row_that_fails_does_not_fail_the_others():
+    class Broken:
+        def rule_out(self, logits):
+            raise ValueError("no grammar")
+
+    choices = choose(torch.stack([LOGITS, LOGITS]), [Drawing(shape=Broken()), Drawing()])  # type: ignore[arg-type]
+    assert isinstance(choices[0].failed, ValueError)
+    assert (choices[1].token, choices[1].failed) == (0, None)
