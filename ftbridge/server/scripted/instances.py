@@ -144,13 +144,14 @@ def _string(schema: Mapping[str, Any]) -> str:
 
 def _number(schema: Mapping[str, Any], *, whole: bool) -> int | float:
     step = schema.get("multipleOf") or (1 if whole else 0)
+    value: float
     low, high = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
     above, below = schema.get("exclusiveMinimum", -math.inf), schema.get("exclusiveMaximum", math.inf)
     least, most = max(low, above), min(high, below)
     if not step:
         if math.isinf(least) or math.isinf(most):
             value = least + 1 if math.isfinite(least) else most - 1 if math.isfinite(most) else 1
-            return low if low == least and math.isfinite(low) else value
+            return float(low) if low == least and math.isfinite(low) else value
         return (least + most) / 2
     value = (
         math.ceil(least / step - 1e-9) * step
