@@ -152,7 +152,7 @@ def _number(schema: Mapping[str, Any], *, whole: bool) -> int | float:
         if math.isinf(least) or math.isinf(most):
             value = least + 1 if math.isfinite(least) else most - 1 if math.isfinite(most) else 1
             return float(low) if low == least and math.isfinite(low) else value
-        return (least + most) / 2
+        return float(least + most) / 2
     value = (
         math.ceil(least / step - 1e-9) * step
         if math.isfinite(least)

@@ -100,7 +100,7 @@ class Server:
         for index in range(ask.n):
             drawing = self._drawing(ask, index, prepared)
             row = Row(list(prompt), ask.adapter, drawing)
-            words = Words(self.tokenizer, ask.stop, prepared.marks)
+            words = Words(self.tokenizer, [*ask.stop, *self.renderer.stop_strings], prepared.marks)
             self.waiting.append(Answer(ask, index, row, words, prepared.reader(index), limit))
         told: list[tuple[str, Told]] = [(ask.id, Start(prompt_tokens=len(prompt)))]
         return told

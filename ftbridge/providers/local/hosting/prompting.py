@@ -1,10 +1,8 @@
 """From an ask to a prompt's tokens, and to what its answer may be and how it is read.
 
-    offered tools ─┬─ the template writes them ──▶ prompt in the family's own notation
-                   └─ it has no place for them ──▶ `tools_prompt` in a system message, calls and results as text
-    forced call    ──▶ prompt goes on with the family's opening mark, the answer is JSON by construction
-
-What a user writes is text: marks of the template in it (`<|im_end|>`) do not become the template's tokens.
+offered tools ─┬─ the template writes them ──▶ prompt in the family's own notation
+               └─ it has no place for them ──▶ `tools_prompt` in a system message, calls and results as text
+forced call    ──▶ prompt goes on with the family's opening mark, the answer is JSON by construction
 """
 
 from __future__ import annotations
@@ -16,18 +14,18 @@ from typing import Any
 
 from ftbridge.data.call_forms import FORMS, HERMES
 from ftbridge.data.examples import Message
-from ftbridge.data.notation import PLAIN, Notation, notation_of, tools_prompt, write_calls, write_result
+from ftbridge.data.notation import PLAIN, Notation, tools_prompt, write_calls, write_result
 from ftbridge.errors import UsageError
 from ftbridge.providers.local.hosting.replies import ForcedReader, FreeReader, PlainReader, Reader
 from ftbridge.providers.local.hosting.requests import Ask
 from ftbridge.providers.local.hosting.shape import Shape, Shapes
 from ftbridge.providers.local.rendering import Renderer
 
-_CUT = "\ufdd0"
-"""Where a text is cut before it is made tokens of: a code point that Unicode keeps free of characters."""
 _RESERVED = frozenset({"chat_template", "conversation", "messages", "tools", "add_generation_prompt", "tokenize",
                        "continue_final_message", "padding", "truncation", "max_length", "return_tensors", "return_dict",
                        "return_assistant_tokens_mask", "tokenizer_kwargs"})  # fmt: skip
+_SWITCHES = ("enable_thinking", "thinking")
+"""Variables that switch reasoning on or off, of which the renderer knows which one its template has."""
 _MOST_RENDERERS = 16
 _OPENING = {"hermes": "<tool_call>\n", "mistral": "[TOOL_CALLS]", "nemotron": "<TOOLCALL>", "phi4": "<|tool_call|>"}
 """What a forced call begins with where the family writes calls as JSON after a mark."""
@@ -50,24 +48,17 @@ class Prompter:
         self._shapes, self._tokenizer = shapes, renderer.tokenizer
         self._plain = renderer
         self._renderers: dict[str, Renderer] = {}
-        source = self._tokenizer.chat_template
-        self._notation = notation_of(source if isinstance(source, str) else json.dumps(source, ensure_ascii=False))
-        self._added = sorted(
-            {
-                str(token.content)
-                for token in self._tokenizer.added_tokens_decoder.values()
-                if len(str(token.content)) > 1
-            }
-        )
 
     def prepare(self, ask: Ask) -> Prepared:
         """Raises `UsageError` or `RenderError` for what this model cannot answer."""
         if ask.prompt is not None:
             return self._continuation(ask)
-        renderer = self._renderer(ask.template)
+        variables = dict(ask.template)
+        switches = [variables.pop(name) for name in _SWITCHES if isinstance(variables.get(name), bool)]
+        renderer = self._renderer(variables)
         notation, messages, tools = self._offered(ask, renderer)
-        prompt = renderer.prompt([self._as_text(message) for message in messages], tools)
-        thinking = self._thinks(prompt, notation)
+        prompt = renderer.prompt(messages, tools, switches[0] if switches else None)
+        thinking = renderer.opens_reasoning(prompt)
         if (ask.must_call or ask.json_schema is not None) and thinking and notation.reasoning:
             prompt, thinking = prompt + self._ids(notation.reasoning[1] + "\n\n"), False
         call_id = f"call_{ask.id[-16:]}"
@@ -105,13 +96,13 @@ class Prompter:
         speaks_of_calls = any(message.tool_calls or message.role in ("tool", "function") for message in ask.messages)
         has_place = template.writes_tools or not ask.tools
         if not speaks_of_calls and has_place:
-            notation = self._notation
+            notation = renderer.notation
             if ask.tools and notation.form is None and not notation.channels:
                 notation = replace(notation, name="any", form=_ANY)
             return notation, ask.messages, ask.tools
-        if has_place and template.arguments_form is not None and self._takes_results(ask, renderer):
-            return self._notation, ask.messages, ask.tools
-        notation = replace(self._notation, name="hermes", form=HERMES, wrappers=())
+        if has_place and template.calls is not None and self._takes_results(ask, renderer):
+            return renderer.notation, ask.messages, ask.tools
+        notation = replace(renderer.notation, name="hermes", form=HERMES, wrappers=())
         return notation, in_text(ask.messages, ask.tools), []
 
     def _takes_results(self, ask: Ask, renderer: Renderer) -> bool:
@@ -122,24 +113,6 @@ class Prompter:
             return False
         return True
 
-    def _as_text(self, message: Message) -> Message:
-        """A message whose text cannot be mistaken for the template's marks."""
-        if message.role == "assistant":
-            return message
-        content = message.content
-        if isinstance(content, str):
-            return message.model_copy(update={"content": self._cut(content)})
-        parts = [
-            part.model_copy(update={"text": self._cut(part.text)}) if part.text else part for part in content or ()
-        ]
-        return message.model_copy(update={"content": parts}) if parts else message
-
-    def _cut(self, text: str) -> str:
-        for mark in self._added:
-            if mark in text:
-                text = text.replace(mark, f"{mark[0]}{_CUT}{mark[1:]}")
-        return text
-
     def _renderer(self, variables: dict[str, Any]) -> Renderer:
         """A renderer whose template sees these variables."""
         if reserved := sorted(_RESERVED & set(variables)):
@@ -148,15 +121,9 @@ class Prompter:
         if key not in self._renderers:
             if len(self._renderers) >= _MOST_RENDERERS:
                 self._renderers.pop(next(iter(self._renderers)))
-            self._renderers[key] = Renderer(_Tokenizer(self._tokenizer, variables))
+            tokenizer = _Tokenizer(self._tokenizer, variables) if variables else self._tokenizer
+            self._renderers[key] = Renderer(tokenizer, self._plain.thinking)
         return self._renderers[key]
-
-    def _thinks(self, prompt: list[int], notation: Notation) -> bool:
-        """Whether the prompt ends within a block of reasoning."""
-        if notation.reasoning is None:
-            return False
-        tail: str = self._tokenizer.decode(prompt[-24:])
-        return tail.rstrip().endswith(notation.reasoning[0].strip())
 
     def _marks(self, notation: Notation, calls: bool) -> frozenset[int]:
         marks = {*(notation.reasoning or ()), *notation.wrappers}
@@ -207,7 +174,7 @@ def _said(role: str, text: str) -> Message:
 
 
 class _Tokenizer:
-    """A tokenizer whose template sees more variables, and which makes tokens of a text piece by piece where it is cut."""
+    """A tokenizer whose template sees more variables."""
 
     def __init__(self, tokenizer: Any, variables: dict[str, Any]) -> None:
         self._tokenizer, self._variables = tokenizer, variables
@@ -222,21 +189,6 @@ class _Tokenizer:
         """The template's text."""
         return self._tokenizer.apply_chat_template(messages, **options, **self._variables)
 
-    def __call__(self, text: str | list[str], **options: Any) -> Any:
+    def __call__(self, text: Any, **options: Any) -> Any:
         """Tokens of a text, or of each of several."""
-        if not any(_CUT in one for one in ([text] if isinstance(text, str) else text)):
-            return self._tokenizer(text, **options)
-        encoded = [self._pieces(one, options) for one in ([text] if isinstance(text, str) else text)]
-        keys = encoded[0].keys()
-        return encoded[0] if isinstance(text, str) else {key: [one[key] for one in encoded] for key in keys}
-
-    def _pieces(self, text: str, options: dict[str, Any]) -> dict[str, Any]:
-        ids: list[int] = []
-        offsets: list[tuple[int, int]] = []
-        place = 0
-        for piece in text.split(_CUT):
-            encoded = self._tokenizer(piece, **{**options, "return_offsets_mapping": True})
-            ids += encoded["input_ids"]
-            offsets += [(place + left, place + right) for left, right in encoded["offset_mapping"]]
-            place += len(piece) + len(_CUT)
-        return {"input_ids": ids, "offset_mapping": offsets}
+        return self._tokenizer(text, **options)
