@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ftbridge.data.detect import listed_formats
+from ftbridge.providers.openai.answers import answers_table
 from ftbridge.providers.openai.page import lowering_table, targets_table
 from ftbridge.report.lint.explain import rules_page, rules_table
 from ftbridge.server.openapi import interface
@@ -59,6 +60,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "routes": render_routes,
     "scenario": render_scenario_table,
     "targets": targets_table,
+    "answers": answers_table,
     "openai-lowering": lowering_table,
     "formats": render_formats,
 }
