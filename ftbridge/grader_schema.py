@@ -1,7 +1,7 @@
 """Grader objects: OpenAI's schemas to the letter, and four of ours that OpenAI does not have.
 
     OpenAI's    string_check · text_similarity · score_model · label_model · python · multi
-    ours        json_schema · json_fields · tool_calls
+    ours        match · json_schema · json_fields · tool_calls · pairwise
 
 `input` and `reference` are templates (`ftbridge.graders.template`). Of OpenAI's objects, `base_url` and `timeout_seconds` of
 the model graders are ours, and so are `sampling_params` of label_model and `pass_threshold` of multi.
@@ -190,6 +190,44 @@ class PythonGrader(GraderModel):
         return source
 
 
+class MatchGrader(GraderModel):
+    """Ours: 1 when the completion matches one of the references, compared as the options say."""
+
+    type: Literal["match"] = Field(description="match.")
+    name: str = Field(min_length=1, description="Name in the results.")
+    compare: Literal["equal", "contains", "number"] = Field(
+        default="equal",
+        description="equal: the same text; contains: a reference stands in the completion; number: the same number.",
+    )
+    input: str = Field(default=ANSWER, description=_INPUT)
+    reference: str | Annotated[list[str], Field(min_length=1)] = Field(
+        default=REFERENCE,
+        description="Template, or several of which one must match; a template that is one list stands for its entries.",
+    )
+    extract: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Regular expression (Python's); its group 1, or all of it, is compared. Without a match: 0.",
+    )
+    strip: bool = Field(default=True, description="Whether space at both ends is cut off.")
+    collapse_spaces: bool = Field(default=False, description="Whether runs of space and line ends count as one space.")
+    ignore_case: bool = Field(default=False, description="Whether case is ignored (Unicode case folding).")
+    unicode: Literal["NFC", "NFKC"] | None = Field(
+        default=None, description="Unicode form that both texts are brought to."
+    )
+    number: Literal["last", "first", "only"] = Field(
+        default="last", description="With compare: number, which number of the completion is meant."
+    )
+    tolerance: float | None = Field(default=None, ge=0, description="Largest difference of numbers.")
+    relative_tolerance: float | None = Field(
+        default=None, ge=0, description="Largest difference of numbers, as a share of the reference."
+    )
+    pass_threshold: float | None = Field(default=None, description=_THRESHOLD)
+
+
+_FENCED = "Whether JSON may stand in a code fence: the only fenced block is read, with or without text around it."
+
+
 class JsonSchemaGrader(GraderModel):
     """Ours: 1 when the answer is JSON that a schema accepts, else 0."""
 
@@ -197,6 +235,7 @@ class JsonSchemaGrader(GraderModel):
     name: str = Field(min_length=1, description="Name in the results.")
     json_schema: dict[str, Any] = Field(description="The JSON Schema, draft 2020-12 unless its $schema says otherwise.")
     input: str = Field(default=ANSWER, description=_INPUT)
+    fenced: bool = Field(default=False, description=_FENCED)
 
 
 class JsonFieldsGrader(GraderModel):
@@ -211,6 +250,7 @@ class JsonFieldsGrader(GraderModel):
         min_length=1,
         description="Paths to compare, such as order.id and tags[0]; absent: every top-level key of either side.",
     )
+    fenced: bool = Field(default=False, description=_FENCED)
     pass_threshold: float | None = Field(default=None, description=_THRESHOLD)
 
 
@@ -237,6 +277,7 @@ _Single = (
     | LabelModelGrader
     | PairwiseGrader
     | PythonGrader
+    | MatchGrader
     | JsonSchemaGrader
     | JsonFieldsGrader
     | ToolCallsGrader

@@ -1,4 +1,4 @@
-"""Graders in OpenAI's own schemas, and four of ours: each turns one item and one answer into a reward.
+"""Graders in OpenAI's own schemas, and five of ours: each turns one item and one answer into a reward.
 
     item     the test example's own fields, and its `reference`
     sample   the answer: `output_text`, `output_json`, `output_tools`, `choices`
@@ -27,6 +27,7 @@ from ftbridge.grader_schema import (
     JsonFieldsGrader,
     JsonSchemaGrader,
     LabelModelGrader,
+    MatchGrader,
     MultiGrader,
     PairwiseGrader,
     PythonGrader,
@@ -35,7 +36,7 @@ from ftbridge.grader_schema import (
     TextSimilarityGrader,
     ToolCallsGrader,
 )
-from ftbridge.graders import judge, multi, pairwise, python, similarity, string_check, structured, tool_calls
+from ftbridge.graders import judge, match, multi, pairwise, python, similarity, string_check, structured, tool_calls
 from ftbridge.graders.calls import Calls
 from ftbridge.graders.preflight import Uninformative, preflight
 from ftbridge.graders.python import PythonPolicy
@@ -165,7 +166,9 @@ def templates(grader: Grader) -> tuple[str, ...]:
         return ()
     if isinstance(grader, JsonSchemaGrader):
         return (grader.input,)
-    return grader.input, grader.reference
+    if isinstance(grader, MatchGrader) and not isinstance(grader.reference, str):
+        return grader.input, *grader.reference
+    return grader.input, str(grader.reference)
 
 
 def judges_of(graders: Sequence[Grader]) -> list[ScoreModelGrader | LabelModelGrader | PairwiseGrader]:
@@ -215,6 +218,8 @@ def _outcome(
             return pairwise.grade(grader, item, sample, calls)
         case PythonGrader():
             return python.grade(grader, item, sample, policy)
+        case MatchGrader():
+            return match.grade(grader, item, sample)
         case JsonSchemaGrader():
             return structured.grade_schema(grader, item, sample)
         case JsonFieldsGrader():
@@ -232,6 +237,8 @@ def _check(grader: Grader, policy: PythonPolicy) -> None:
             similarity.check(grader)
         case PythonGrader():
             python.check(grader, policy)
+        case MatchGrader():
+            match.check(grader)
         case JsonSchemaGrader():
             structured.check_schema(grader)
         case JsonFieldsGrader():

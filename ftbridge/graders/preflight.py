@@ -19,12 +19,13 @@ from ftbridge.grader_schema import (
     Grader,
     JsonFieldsGrader,
     JsonSchemaGrader,
+    MatchGrader,
     MultiGrader,
     StringCheckGrader,
     TextSimilarityGrader,
     ToolCallsGrader,
 )
-from ftbridge.graders import similarity, structured, tool_calls
+from ftbridge.graders import match, similarity, structured, tool_calls
 from ftbridge.graders.result import Outcome
 from ftbridge.graders.sample import BadSample, complete
 from ftbridge.graders.template import VariableMissing, render, variables
@@ -69,13 +70,16 @@ def graded_reference(grader: Grader, item: Mapping[str, Any]) -> Outcome | None:
     if grader.input.strip("{} ") not in ("sample.output_text", "sample.output_json", "sample.output_tools"):
         return None
     expected = getattr(grader, "reference", "{{item.reference}}")
-    if any(not name.startswith("item.reference") for name in variables(expected)):
+    templates = [expected] if isinstance(expected, str) else list(expected)
+    if any(not name.startswith("item.reference") for template in templates for name in variables(template)):
         return None
     try:
         sample = complete({"output_text": text, **_tools(item)})
         match grader:
             case TextSimilarityGrader():
                 return similarity.grade(grader, item, sample)
+            case MatchGrader():
+                return match.grade(grader, item, sample)
             case JsonSchemaGrader():
                 return structured.grade_schema(grader, item, sample)
             case JsonFieldsGrader():
@@ -87,7 +91,7 @@ def graded_reference(grader: Grader, item: Mapping[str, Any]) -> Outcome | None:
     return None
 
 
-_COMPARING = (TextSimilarityGrader, JsonSchemaGrader, JsonFieldsGrader, ToolCallsGrader)
+_COMPARING = (TextSimilarityGrader, MatchGrader, JsonSchemaGrader, JsonFieldsGrader, ToolCallsGrader)
 
 
 def _tools(item: Mapping[str, Any]) -> dict[str, Any]:

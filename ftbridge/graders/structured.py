@@ -26,7 +26,7 @@ def grade_schema(grader: JsonSchemaGrader, item: Mapping[str, Any], sample: Mapp
     not followed. Text that is not JSON is an answer that does not fit, not an error: finding it is this grader's work.
     """
     try:
-        document = parse_json(render(grader.input, item, sample, grader=grader.name))
+        document = parse_json(_unfenced(render(grader.input, item, sample, grader=grader.name), grader.fenced))
     except NotJson as error:
         return Outcome(0.0, details={"violation": f"not JSON: {error}"})
     # One violation is enough, and the first is the same every time: errors come in the order of the schema's keywords.
@@ -62,7 +62,7 @@ def grade_fields(grader: JsonFieldsGrader, item: Mapping[str, Any], sample: Mapp
     except NotJson as error:
         return failed("other_error", f"the reference is not JSON: {error}")
     try:
-        answer = parse_json(render(grader.input, item, sample, grader=grader.name))
+        answer = parse_json(_unfenced(render(grader.input, item, sample, grader=grader.name), grader.fenced))
     except NotJson as error:
         return Outcome(0.0, details={"violation": f"not JSON: {error}"})
     fields = grader.fields
@@ -78,6 +78,16 @@ def grade_fields(grader: JsonFieldsGrader, item: Mapping[str, Any], sample: Mapp
             return failed("other_error", f"the reference has no field {', '.join(unknown)}")
     wrong = [field for field, (one, other) in pairs.items() if not same_json(one, other)]
     return Outcome(1 - len(wrong) / len(pairs) if pairs else 1.0, details={"different": wrong} if wrong else {})
+
+
+_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n`]*\n(.*?)^ {0,3}\1[`~]*[ \t]*$", re.DOTALL | re.MULTILINE)
+"""A fenced block of Markdown (CommonMark 0.31, section 4.5)."""
+
+
+def _unfenced(text: str, fenced: bool) -> str:
+    """What stands in the only fenced block of a text, where that is allowed; else the text."""
+    blocks = _FENCE.findall(text) if fenced else []
+    return blocks[0][1] if len(blocks) == 1 else text
 
 
 def check_fields(grader: JsonFieldsGrader) -> None:
