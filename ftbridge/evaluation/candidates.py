@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Literal
 
 from ftbridge.data.examples import ChatExample, Message
-from ftbridge.evaluation.items import Item, parse_line, read_lines, without_weight
+from ftbridge.errors import UsageError
+from ftbridge.evaluation.items import Item, parse_item, read_lines, without_weight
 from ftbridge.evaluation.search import searcher
 from ftbridge.files import sha256_bytes
 from ftbridge.providers.base import Prompt
@@ -105,7 +106,12 @@ def _usable(train: Path, seed: int) -> list[ChatExample]:
     ranked = sorted(enumerate(read_lines(train), 1), key=lambda entry: sha256_bytes(b"%d\n%s" % (seed, entry[1])))
     chosen: dict[str, ChatExample] = {}
     for number, line in ranked:
-        example = parse_line(line, train, number)
+        example = parse_item(line, train, number)
+        if not isinstance(example, ChatExample):
+            raise UsageError(
+                f"few_shot and retrieval show worked examples; those of {train.name} end with the user's message.",
+                hint="Leave few_shot out of evaluation.baselines.",
+            )
         if example.answer.trained and not (example.answer.tool_calls or example.answer.function_call):
             chosen.setdefault(_turns(example.prompt), example)
     return list(chosen.values())

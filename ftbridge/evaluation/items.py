@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ftbridge.data.examples import ChatExample, ExampleError, Message, parse_example
+from ftbridge.data.examples import ChatExample, ExampleError, Message, ReinforcementExample, parse_example
 from ftbridge.data.notation import answer_text, split_reasoning
 from ftbridge.errors import DataError, UsageError
 from ftbridge.files import sha256_bytes
@@ -19,7 +19,8 @@ class Item:
     """One test example, seen by the judge.
 
     `key` names it by content and place: 16 hex digits of the SHA-256 of its canonical line, and `index`, its place in
-    the split from 0. `prompt` is every message before the last; `fields` is what graders see as `item`. Items of the same
+    the split from 0. `prompt` is every message before the expected answer, or all of them where a line ends with the user's,
+    as in reinforcement; `fields` is what graders see as `item`. Items of the same
     `cluster` belong together: they count as one draw in intervals and tests.
     """
 
@@ -48,7 +49,7 @@ def load_items(path: Path) -> list[Item]:
     prompt begins with all of the other's messages, as when each turn of a conversation is a line of its own.
     """
     lines = read_lines(path)
-    examples = [parse_line(line, path, index + 1) for index, line in enumerate(lines)]
+    examples = [parse_item(line, path, index + 1) for index, line in enumerate(lines)]
     clusters = _clusters(examples)
     return [
         _item(index, line, example, cluster)
@@ -68,8 +69,31 @@ def read_lines(path: Path) -> list[bytes]:
 
 def parse_line(line: bytes, path: Path, number: int) -> ChatExample:
     """One canonical line as an example. Raises `DataError` that begins with file and line number."""
+    return _parsed(line, path, number, parse_example)
+
+
+def parse_item(line: bytes, path: Path, number: int) -> ChatExample | ReinforcementExample:
+    """One canonical line as something to ask. It ends with the expected answer or, as in reinforcement, the user's message.
+
+    Raises as `parse_line`.
+    """
+    return _parsed(line, path, number, _asked)
+
+
+_T = TypeVar("_T")
+
+
+def _asked(document: object) -> ChatExample | ReinforcementExample:
+    messages = document.get("messages") if isinstance(document, dict) else None
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    if isinstance(last, dict) and last.get("role") == "user":
+        return parse_example(document, "reinforcement")
+    return parse_example(document)
+
+
+def _parsed(line: bytes, path: Path, number: int, parse: Callable[[object], _T]) -> _T:
     try:
-        return parse_example(json.loads(line))
+        return parse(json.loads(line))
     except ExampleError as error:
         problems = [f"{path}:{number} {field} {text}" for field, text in error.problems]
     except ValueError as error:
@@ -88,7 +112,7 @@ def reference(answer: Message) -> str:
     return answer_text(split_reasoning(answer.text)[1], [(call.name, call.arguments) for call in calls])
 
 
-def _clusters(examples: Sequence[ChatExample]) -> list[str]:
+def _clusters(examples: Sequence[ChatExample | ReinforcementExample]) -> list[str]:
     """A name for what each example belongs to: the number of the first example of its cluster."""
     parent = list(range(len(examples)))
 
@@ -101,7 +125,7 @@ def _clusters(examples: Sequence[ChatExample]) -> list[str]:
     beginnings = [_beginnings(example.messages) for example in examples]
     ends = {told[-1]: place for place, told in enumerate(beginnings)}
     for place, (example, told) in enumerate(zip(examples, beginnings, strict=True)):
-        names = [f"prompt {told[-2]}"]
+        names = [f"prompt {told[len(example.prompt)]}"]
         if (cluster := example.extra.get("cluster")) is not None:
             names.append(f"cluster {json.dumps(cluster, sort_keys=True)}")
         others = [seen.setdefault(name, place) for name in names]
@@ -121,13 +145,14 @@ def _beginnings(messages: Sequence[Message]) -> list[str]:
     return told
 
 
-def _item(index: int, line: bytes, example: ChatExample, cluster: str) -> Item:
+def _item(index: int, line: bytes, example: ChatExample | ReinforcementExample, cluster: str) -> Item:
+    expected = {"reference": reference(example.answer)} if isinstance(example, ChatExample) else {}
     return Item(
         key=f"{sha256_bytes(line)[:16]}-{index}",
         index=index,
         prompt=tuple(without_weight(message) for message in example.prompt),
         tools=tuple(example.tools or ()),
-        fields={"reference": reference(example.answer), **example.extra},
+        fields={**expected, **example.extra},
         cluster=cluster,
     )
 

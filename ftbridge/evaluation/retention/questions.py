@@ -16,9 +16,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ftbridge.data.examples import ChatExample
+from ftbridge.data.examples import ChatExample, ReinforcementExample
 from ftbridge.errors import DataError
-from ftbridge.evaluation.items import parse_line, read_lines
+from ftbridge.evaluation.items import parse_item, parse_line, read_lines
 from ftbridge.evaluation.retention.checks import CHECKS
 from ftbridge.files import write_text
 from ftbridge.spec_sections import RetentionSpec
@@ -53,7 +53,7 @@ def _canaries(path: Path, train: Path) -> Iterator[dict[str, Any]]:
     lines = [(number, line) for number, line in enumerate(read_lines(path), 1) if line.strip()]
     if not lines:
         raise DataError(f"{path} holds no canaries.", hint="Write one example a line, or leave out retention.canaries.")
-    trained = {_prompt(parse_line(line, train, number)): number for number, line in enumerate(read_lines(train), 1)}
+    trained = {_prompt(parse_item(line, train, number)): number for number, line in enumerate(read_lines(train), 1)}
     for number, line in lines:
         example = parse_line(line, path, number)
         if (where := trained.get(_prompt(example))) is not None:
@@ -69,5 +69,5 @@ def _canaries(path: Path, train: Path) -> Iterator[dict[str, Any]]:
         yield {**json.loads(line), "kind": "canary"}
 
 
-def _prompt(example: ChatExample) -> str:
+def _prompt(example: ChatExample | ReinforcementExample) -> str:
     return "\n".join(message.model_dump_json(exclude={"weight"}, exclude_none=True) for message in example.prompt)

@@ -9,6 +9,7 @@ with the same one.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from ftbridge.providers.openai.chat import NoCompletion, body_of, completion_of
 from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.errors import NotTheService, ServiceUnavailable, clean, whole
 from ftbridge.providers.openai.ledger import Ledger
+from ftbridge.providers.openai.listing import items_of
 from ftbridge.providers.openai.lower import TOKEN_KEY
 from ftbridge.providers.openai.once import once
 from ftbridge.providers.openai.retry import LATEST, SOONEST, read, sleep
@@ -198,13 +200,9 @@ class BatchSampler:
         return found
 
     def _listed(self) -> Iterator[Any]:
-        """The newest batches of the account; a list whose pages repeat ends where they do."""
-        seen: set[str] = set()
-        for batch in whole(self._at.client.batches.list(limit=100), "data"):
-            if batch.id in seen or len(seen) >= _MOST_LISTED:
-                return
-            seen.add(batch.id)
-            yield batch
+        """The newest batches of the account."""
+        batches = items_of(lambda after: self._at.client.batches.list(limit=100, **after))
+        return itertools.islice(batches, _MOST_LISTED)
 
     def _cancel_twins(self, source: str, token: str, kept: str) -> None:
         """After a creation without an answer: end any further batch that came of it, which would be paid besides."""

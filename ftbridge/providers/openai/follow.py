@@ -32,6 +32,7 @@ from ftbridge.providers.openai.ledger import Ledger
 from ftbridge.providers.openai.listing import items_of
 from ftbridge.providers.openai.results import metrics_of, parse_result_file, rewards_of
 from ftbridge.providers.openai.retry import Pace, aged, read
+from ftbridge.providers.openai.settings import differences
 from ftbridge.providers.openai.twins import TwinWatch
 from ftbridge.runs.journal import Event
 
@@ -54,6 +55,7 @@ class Follower:
         self._failing = False
         self._fetch = True
         self._last: JobStatus | None = None
+        self._sends_validation: bool | None = None
         self._missing_since: float | None = None
         self._misses = 0
         self._twins = TwinWatch(at, ledger, job)
@@ -69,6 +71,7 @@ class Follower:
             return self._last or self._remembered()
         self._answered()
         status = status_of(job)
+        self._compare_settings(job)
         before = self._last or self._remembered()
         if status.state != before.state:
             trained = {} if status.trained_tokens is None else {"trained_tokens": status.trained_tokens}
@@ -160,6 +163,17 @@ class Follower:
         if self._failing:
             self._failing = False
             self._note("info", f"{self._at.service} answers again")
+
+    def _compare_settings(self, job: Any) -> None:
+        """Say, once, that the job trains with other settings than were asked."""
+        if self._sends_validation is None:
+            try:
+                written = json.loads((self._ledger.folder / "submission.json").read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                written = {}
+            self._sends_validation = written.get("validation") is not None
+        if other := differences(self._at.request.body, job, validation=self._sends_validation):
+            self._say_once(f"the service tells other settings than were asked: {'; '.join(other)}")
 
     def _say_once(self, message: str) -> None:
         if self._ledger.last("note", message=clean(message)) is None:

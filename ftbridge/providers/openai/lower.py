@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from ftbridge.lowering import FieldReport, Lowering, Outcome, fields
+from ftbridge.providers.openai import reward
 from ftbridge.providers.openai.request import OpenAIRequest
 from ftbridge.providers.openai.targets import TARGETS, Target
 from ftbridge.resolve import ResolvedSpec
@@ -15,7 +16,6 @@ TOKEN_KEY = "ftbridge_run"
 """The key in a job's `metadata` under which its run's token stands."""
 
 _MOST_METADATA = 16
-_REWARDS = ("string_check", "text_similarity", "score_model", "python", "multi")
 _EVERY_EPOCH = "the service trains every epoch; its checkpoints are kept to choose from"
 _OF_METHOD = ("beta", "compute_multiplier", "eval_interval", "eval_samples", "reasoning_effort")
 _NEBIUS = {
@@ -73,7 +73,7 @@ def _request(spec: JobSpec, target: Target, refused: set[str]) -> OpenAIRequest:
     else:
         method: dict[str, Any] = {"hyperparameters": figures}
         if spec.method == "reinforcement":
-            method["grader"] = _reward(spec)
+            method["grader"] = reward.reward(spec, target)
             if spec.openai.response_format is not None:
                 method["response_format"] = spec.openai.response_format
         body["method"] = {"type": spec.method, spec.method: method}
@@ -113,7 +113,7 @@ def _method_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
         how = f"{place}: a factor on the service's own base rate, which is not published; 1 here is not 1 on a GPU"
         notes["hyperparameters.learning_rate_multiplier"] = ("exact", hyper.learning_rate_multiplier, how)
     if spec.method == "reinforcement":
-        notes["openai.grader"] = _grader_note(spec)
+        notes["openai.grader"] = reward.note(spec, target)
     elif spec.openai.grader is not None:
         notes["openai.grader"] = ("unused", None, "graders reward samples in reinforcement only")
     if spec.method != "reinforcement" and spec.openai.response_format is not None:
@@ -129,22 +129,6 @@ def _absolute_rate(spec: JobSpec, target: Target) -> Note:
         return "refused", None, how
     value = multiplier * rate
     return "translated", value, f"learning_rate = multiplier x base = {multiplier:g} x {rate:g} = {value:g}"
-
-
-def _grader_note(spec: JobSpec) -> Note:
-    graders = {grader.name: grader for grader in spec.evaluation.graders}
-    if spec.openai.grader is None and len(graders) > 1:
-        return "refused", None, f"several graders: name the one that rewards samples ({', '.join(graders)})"
-    name = spec.openai.grader or next(iter(graders))
-    if name not in graders:
-        return "refused", None, f"there is no grader {name!r} in evaluation.graders ({', '.join(graders)})"
-    if graders[name].type not in _REWARDS:
-        return "refused", None, f"{graders[name].type} is not one of OpenAI's rewards ({', '.join(_REWARDS)})"
-    return (
-        "translated",
-        name,
-        f"sent whole as method.reinforcement.grader: the {graders[name].type} of evaluation.graders",
-    )
 
 
 def _service_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
@@ -243,25 +227,6 @@ def _plainly(field: str, asked: Any, why: str) -> Note:
     if asked is None:
         return "unused", None, "not given"
     return "exact", asked, why
-
-
-def _reward(spec: JobSpec) -> dict[str, Any] | None:
-    """The grader that rewards samples, in OpenAI's schema; None where it was refused."""
-    name = spec.openai.grader or spec.evaluation.graders[0].name
-    chosen = next((grader for grader in spec.evaluation.graders if grader.name == name), None)
-    return None if chosen is None else _openai_only(chosen.model_dump(mode="json", exclude_none=True))
-
-
-def _openai_only(grader: dict[str, Any]) -> dict[str, Any]:
-    """A grader without the keys that are ours: `base_url`, and `pass_threshold` of multi."""
-    ours = {"base_url", "pass_threshold"} if grader.get("type") == "multi" else {"base_url"}
-    return {key: _openai_inside(value) for key, value in grader.items() if key not in ours}
-
-
-def _openai_inside(value: Any) -> Any:
-    if isinstance(value, dict):
-        return _openai_only(value) if "type" in value else {key: _openai_inside(inner) for key, inner in value.items()}
-    return [_openai_inside(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _nebius(spec: JobSpec, figures: dict[str, Any], refused: set[str]) -> dict[str, Any]:
