@@ -21,6 +21,7 @@ from ftbridge.evaluation.grades import Grades, keep, lookup, name_of
 from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.missing import MaybeScores, both_present, known_score, present, too_many
 from ftbridge.evaluation.retention.judge import Retention
+from ftbridge.evaluation.slices import slice_values
 from ftbridge.evaluation.statistics import mean_interval, paired_difference, wilson
 from ftbridge.evaluation.verdict import Judged, judge_family
 from ftbridge.evaluation.words import distinct_rivals, summary
@@ -69,6 +70,15 @@ class Difference(_Document):
     same: int = Field(description="Items on which both score the same.")
 
 
+class Slice(_Document):
+    """The items that share one value of a field. Means with intervals; no verdicts (see `ftbridge.evaluation.slices`)."""
+
+    field: str = Field(description="Field of the items, beside messages in the test file.")
+    value: str
+    items: int
+    candidates: dict[str, dict[str, Score]] = Field(description="Score by candidate and grader.")
+
+
 class Answered(_Document):
     """What answering took one candidate. Latencies are those of single answers, or of the batches they came in."""
 
@@ -109,6 +119,9 @@ class Evaluation(_Document):
         default=None, description="Whether tuning kept what was known; null if not asked."
     )
     notes: list[str] = Field(default=[], description="What a reader of these figures should know.")
+    slices: list[Slice] = Field(
+        default=[], description="Scores of the items that share a value of a field, where fields have few values."
+    )
     summary: list[str] = Field(
         default=[], description="The verdicts in words, one sentence for each pair: those in which a rival wins first."
     )
@@ -202,9 +215,28 @@ def judge(
         verdicts=verdicts,
         summary=summary(distinct_rivals(scored, verdicts)),
         classification=classify(items, predictions),
+        slices=_sliced(items, scored, clusters),
         answered={name: answered_of(told, (models or {}).get(name)) for name, told in predictions.items()},
         notes=[*_notes(items, predictions, graders), *_grading_notes(graded, graders)],
     )
+
+
+def _sliced(
+    items: Sequence[Item], scored: Mapping[str, Mapping[str, MaybeScores]], clusters: Sequence[str]
+) -> list[Slice]:
+    slices = []
+    for field, values in slice_values(items).items():
+        if field == "reference":
+            continue  # labels have a classification report
+        for value in sorted(set(values)):
+            places = [place for place, own in enumerate(values) if own == value]
+            names = [clusters[place] for place in places]
+            by_candidate = {
+                name: {grader: score_of([all_of[place] for place in places], names) for grader, all_of in by.items()}
+                for name, by in scored.items()
+            }
+            slices.append(Slice(field=field, value=value, items=len(places), candidates=by_candidate))
+    return slices
 
 
 def scores(

@@ -12,6 +12,7 @@ from ftbridge.evaluation.grades import Grades
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.missing import MaybeScores, known_score
 from ftbridge.evaluation.scores import read_evaluation, recorded, recorded_results
+from ftbridge.evaluation.slices import slice_values
 from ftbridge.evaluation.verdict import Judged, judge_family
 from ftbridge.evaluation.words import rivals
 from ftbridge.grader_schema import Grader
@@ -327,29 +328,14 @@ def _prompt_text(messages: Sequence[Mapping[str, str]]) -> str:
     return "\n\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in messages)
 
 
-MOST_VALUES = 12
-"""Values that a field may have to be offered as slices."""
-
-
-def _slices(items: Sequence[Item]) -> list[dict[str, str]]:
-    """For each item its values of the fields by which items can be told apart in a few groups."""
-    values: dict[str, list[str | None]] = {}
-    for name in dict.fromkeys(name for item in items for name in item.fields):
-        texts = [_label(item.fields.get(name)) for item in items]
-        shared = len(set(texts)) < len(items) / 2
-        if name not in ("cluster",) and None not in texts and 2 <= len(set(texts)) <= MOST_VALUES and shared:
-            values[name] = texts
-    return [{name: str(texts[place]) for name, texts in values.items()} for place in range(len(items))]
-
-
-def _label(value: object) -> str | None:
-    return str(value) if isinstance(value, (str, int, float, bool)) and len(str(value)) <= 60 else None
-
-
 def _rows(items: Sequence[Item], graded: Mapping[str, Sequence[Answer]]) -> tuple[Row, ...]:
-    slices = _slices(items)
+    slices = slice_values(items)
     return tuple(
-        _row(item, [answers[place] for answers in graded.values()], slices[place])
+        _row(
+            item,
+            [answers[place] for answers in graded.values()],
+            {name: values[place] for name, values in slices.items()},
+        )
         for place, item in enumerate(items if graded else [])
     )
 

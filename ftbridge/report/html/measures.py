@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ftbridge.evaluation.classification import Classification
+from ftbridge.evaluation.evaluate import Score, Slice
 from ftbridge.evaluation.retention.judge import ALL, Kept, Lost, Retention
 from ftbridge.planning.actual import Compared
 from ftbridge.report.amounts import amount, planned
@@ -59,6 +60,46 @@ def _lost(lost: Sequence[Lost]) -> Html:
     ]
     more = f", the first {len(shown)} of {len(lost)}" if len(lost) > len(shown) else ""
     return element("details", element("summary", f"lost questions{more}"), element("ul", shown))
+
+
+def slices(contents: Contents) -> Html | None:
+    """Scores of the items that share a value of a field: a table for each field and grader."""
+    blocks = [
+        _sliced(one.label, field, grader, [found for found in one.evaluation.slices if found.field == field])
+        for one in contents.measured
+        if one.evaluation is not None
+        for field in dict.fromkeys(found.field for found in one.evaluation.slices)
+        for grader in one.evaluation.graders
+    ]
+    if not blocks:
+        return None
+    about = (
+        "Mean score and its 95 % interval of the items that share a value. For looking where a candidate is weak: among "
+        "many slices some differ by chance, so there are no verdicts."
+    )
+    return element("section", element("h2", "Slices"), element("p", about, class_="quiet"), blocks, id="slices")
+
+
+def _sliced(label: str, field: str, grader: str, found: Sequence[Slice]) -> Html:
+    names = list(found[0].candidates)
+    rows = [
+        [
+            element("th", f"{one.value or '(empty)'} ({one.items})", scope="row"),
+            *(_slice_cell(name, one.candidates[name][grader]) for name in names),
+        ]
+        for one in found
+    ]
+    heading = f"{field}: {grader}" + (f" · {label}" if label else "")
+    return element("div", element("h3", heading), table([field], [], rows, names, kind="cards"))
+
+
+def _slice_cell(name: str, score: Score) -> Html:
+    low, high = (f"{100 * end:.0f}" for end in score.ci95)
+    if not score.n:
+        return element("td", "no score", class_="quiet", data_head=name)
+    return element(
+        "td", f"{100 * score.mean:.1f} % ", element("span", f"{low} to {high}", class_="quiet"), data_head=name
+    )
 
 
 def classification(contents: Contents) -> Html | None:
