@@ -31,6 +31,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from ftbridge.redaction import without_secrets
+
 
 class FtbridgeError(Exception):
     """The root. `exit_code` is what the command returns; `hint`, when given, is one line that says what to do next."""
@@ -167,8 +169,9 @@ def document(error: BaseException) -> dict[str, Any]:
     if isinstance(error, FtbridgeError):
         kind = next(kind for kind in type(error).__mro__ if kind.__module__ == __name__)
         problems = {"problems": list(error.problems)} if isinstance(error, DataError) and error.problems else {}
-        return {"kind": _snake(kind.__name__), "message": error.message, "hint": error.hint, **problems}
-    return {"kind": "internal_error", "message": f"{type(error).__name__}: {error}", "hint": None}
+        message = without_secrets(error.message)
+        return {"kind": _snake(kind.__name__), "message": message, "hint": error.hint, **problems}
+    return {"kind": "internal_error", "message": without_secrets(f"{type(error).__name__}: {error}"), "hint": None}
 
 
 def from_document(written: Mapping[str, Any]) -> FtbridgeError:

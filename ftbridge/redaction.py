@@ -19,6 +19,8 @@ _SHORTEST, _SHORTEST_IN_ENVIRONMENT = 4, 8
 """Shorter values are no keys; taking them out would only spoil messages."""
 _SHORTEST_IN_ANSWERS = 16
 """A placeholder such as `none` or `not-needed` may be a word of an answer; keys of services are longer."""
+TAKEN_OUT = "[key]"
+"""What stands in place of a key."""
 _remembered: set[str] = set()
 
 
@@ -34,15 +36,15 @@ def without_secrets(text: str) -> str:
         if _NAMES_A_SECRET.search(name) and len(value.strip()) >= _SHORTEST_IN_ENVIRONMENT:
             secrets.add(value.strip())
     for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "[key]")
-    return _PASSWORD_IN_ADDRESS.sub("[password]@", _LOOKS_LIKE_A_KEY.sub("[key]", text))
+        text = text.replace(secret, TAKEN_OUT)
+    return _PASSWORD_IN_ADDRESS.sub("[password]@", _LOOKS_LIKE_A_KEY.sub(TAKEN_OUT, text))
 
 
 def without_keys(text: str) -> str:
     """Text without the keys that this process uses; nothing else is changed."""
     for secret in _remembered:
         if len(secret) >= _SHORTEST_IN_ANSWERS and secret in text:
-            text = text.replace(secret, "[key]")
+            text = text.replace(secret, TAKEN_OUT)
     return text
 
 

@@ -333,3 +333,25 @@ def test_finished_runs_at_the_service_tell_how_long_it_takes(spec, tmp_path):
     low, high = told.openai.pace.tokens_per_second
     assert (low, high) == (pytest.approx(rate / 1.5), pytest.approx(rate * 1.5))
     assert run.id in told.openai.pace.source
+
+
+def test_tools_are_counted_in_prompts_as_they_are_in_the_file(tmp_path):
+    from ftbridge.data.tokens import encoding_for
+    from ftbridge.evaluation.items import load_items
+    from ftbridge.planning.tokens import prompt_tokens, split_tokens
+
+    tool = {
+        "type": "function",
+        "function": {"name": "look_up", "description": "Finds an order. " * 20, "parameters": {}},
+    }
+    chat = {"messages": [{"role": "user", "content": "Where is it?"}, {"role": "assistant", "content": "Here."}]}
+    for name, line in (("plain", chat), ("tools", {**chat, "tools": [tool] * 3})):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(line) + "\n")
+    encoding = encoding_for(BASE)
+    read = {}
+    for name in ("plain", "tools"):
+        path = tmp_path / f"{name}.jsonl"
+        read[name] = prompt_tokens(load_items(path), encoding)[0]
+        split = split_tokens(path, encoding, None)
+        assert read[name] == split.tokens - split.trained + 3  # the priming of the reply belongs to the prompt
+    assert read["tools"] - read["plain"] > 150

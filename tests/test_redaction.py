@@ -212,3 +212,11 @@ def test_the_key_of_one_host_never_goes_to_another_with_a_judge(
     )
     with pytest.raises(UsageError, match="base_url") if refused else contextlib.nullcontext():
         check_judges(spec)
+
+
+def test_an_error_in_a_journal_holds_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ftbridge.errors import ServiceUnavailable, document
+
+    remember(PASSWORD)
+    for error in (ServiceUnavailable(f"refused for {PASSWORD}"), ValueError(PASSWORD)):
+        assert PASSWORD not in str(document(error))

@@ -55,12 +55,19 @@ def split_tokens(path: Path, encoding: str, limit: int | None) -> SplitTokens:
 
 
 def prompt_tokens(items: Sequence[Item], encoding: str) -> tuple[int, int]:
-    """Tokens of all prompts, and of all reference answers."""
-    texts = [" ".join(message.text for message in item.prompt) for item in items]
+    """Tokens of all prompts with the tools that go with them, and of all reference answers.
+
+    Counted as the examples of a file are (`ftbridge.data.tokens`).
+    """
+    fixed, texts = 0, []
+    for item in items:
+        messages = [message.model_dump(mode="json", exclude_none=True) for message in item.prompt]
+        size, words = example_texts(messages, {"tools": list(item.tools)})
+        fixed += size
+        texts += words
     answers = [str(item.fields.get("reference", "")) for item in items]
     counts = count_texts([*texts, *answers], encoding)
-    fixed = sum(3 * len(item.prompt) + 3 for item in items)
-    return sum(counts[: len(items)]) + fixed, sum(counts[len(items) :])
+    return sum(counts[: len(texts)]) + fixed, sum(counts[len(texts) :])
 
 
 def _messages(document: dict[str, object]) -> list[dict[str, object]]:

@@ -13,7 +13,7 @@ from ftbridge.errors import CannotPause, FtbridgeError, ModelUnavailable, Provid
 from ftbridge.lowering import Lowering
 from ftbridge.providers.base import TERMINAL, JobEvent, JobHandle, JobStatus, Sampler, Submission, TunedModel
 from ftbridge.providers.openai import preflight
-from ftbridge.providers.openai.client import Connection, connect
+from ftbridge.providers.openai.client import Connection, connect, key_of
 from ftbridge.providers.openai.create import adopt_job, ensure_job, find_job
 from ftbridge.providers.openai.errors import whole
 from ftbridge.providers.openai.follow import Follower, checkpoints_of
@@ -25,6 +25,7 @@ from ftbridge.providers.openai.request import OpenAIRequest
 from ftbridge.providers.openai.retry import read, sleep
 from ftbridge.providers.openai.twins import open_twins
 from ftbridge.providers.openai.upload import ensure_file, remove_uploaded
+from ftbridge.redaction import TAKEN_OUT, without_keys
 from ftbridge.resolve import ResolvedSpec
 
 _NAME_LOOKS, _NAME_SECONDS = 60, 10.0
@@ -183,7 +184,12 @@ class OpenAIProvider:
                 "The service may have held it back in its safety evaluation: look at `ftbridge show` and its dashboard."
             )
             raise ModelUnavailable(f"{handle.id} succeeded, but {at.service} names no model.", hint=hint)
-        return TunedModel(provider=self.name, id=str(model), base=at.request.model, checkpoints=tuple(names))
+        return TunedModel(
+            provider=self.name,
+            id=without_keys(str(model)),
+            base=at.request.model,
+            checkpoints=tuple(without_keys(name) for name in names),
+        )
 
     def sampler(self, lowering: Lowering, model: TunedModel | None, folder: Path) -> Sampler:
         """Answers over chat completions, or through the Batch API when the spec asks for it."""
@@ -193,6 +199,10 @@ class OpenAIProvider:
         request = OpenAIRequest.model_validate(lowering.request)
         at = self._connect(request, folder)
         name = request.model if model is None else (request.deployment or model.id)
+        if (
+            TAKEN_OUT in name
+        ):  # a service that puts the key into a model's name: it was written without, and is asked with it
+            name = name.replace(TAKEN_OUT, key_of(at.target))
         fresh = model is not None
         return BatchSampler(at, name, Ledger(folder)) if request.batch else ChatSampler(at, name, fresh=fresh)
 

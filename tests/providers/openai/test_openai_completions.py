@@ -209,3 +209,12 @@ def test_what_a_batch_leaves_open_is_asked_in_a_new_one(service: Service, tmp_pa
 
 def _requests(service: Service, batch: str) -> list[bytes]:
     return service.contents[service.batches[batch]["input_file_id"]].splitlines()
+
+
+def test_a_key_in_the_name_of_a_model_is_written_nowhere_and_the_model_is_asked_all_the_same(
+    service: Service, tmp_path: Path
+) -> None:
+    service.models[f"ft:gpt-test:{KEY}:1"] = {"owned_by": "org"}
+    named = TunedModel(provider="openai", id="ft:gpt-test:[key]:1", base="gpt-test")
+    assert len(completions(sampler(tmp_path, named), prompts(2))) == 2
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY in path.read_text("utf-8")]
