@@ -28,6 +28,7 @@ from ftbridge.evaluation.asked import PROMPTED, Asked, parse_candidate
 from ftbridge.evaluation.baselines import baseline
 from ftbridge.evaluation.candidates import Candidate, plain
 from ftbridge.evaluation.evaluate import Evaluation, Grading, check, judge
+from ftbridge.evaluation.families import family_notes
 from ftbridge.evaluation.grades import Grades, read_grades, write_grades
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.perplexity import perplexity
@@ -135,6 +136,7 @@ def evaluate(
     )
     write_grades(grades, kept)
     notes = [*evaluation.notes, *differences([(model.provider, model.base) for model in models])]
+    notes += family_notes(spec.evaluation.graders, [model.base for model in models])
     if on_answers is not None:
         on_answers(items, predictions, recorded)
     return evaluation.model_copy(update={"notes": notes, "perplexity": foreseen, "retention": retention})

@@ -20,6 +20,7 @@ from ftbridge.evaluation.answering import answer, read_predictions
 from ftbridge.evaluation.baselines import candidates_of
 from ftbridge.evaluation.candidates import Candidate
 from ftbridge.evaluation.evaluate import Answered, Evaluation, Grading, judge
+from ftbridge.evaluation.families import family_notes
 from ftbridge.evaluation.grades import read_grades, write_grades
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.perplexity import perplexity, read_perplexity
@@ -170,6 +171,8 @@ class RunEvaluation:
             notes.insert(0, told)
         if self.spec.evaluation.perplexity and not self._foresees(self._everybody[0]):
             notes.append(f"perplexity is not known: {state.provider} tells no log probabilities of given answers.")
+        model = self.spec.model.local if state.provider == "local" else self.spec.model.openai
+        notes += family_notes(self.spec.evaluation.graders, [model or ""])
         if (clock := shutdown_clock(self.run, self.spec)) is not None:
             notes.append(clock)
         return notes

@@ -171,7 +171,7 @@ def test_the_command_prints_a_table_or_json_and_keeps_the_gate(service, spec):
     assert "the margin of 0.02 is not met by base on exact" in gated.stderr
 
 
-def test_items_that_a_service_will_not_take_score_0_and_are_told(service, spec):
+def test_items_that_a_service_will_not_take_are_left_out_and_said(service, spec):
     service.play(
         {
             "answers": [{"model": "*", "match": r"Number (\d+)\?", "reply": r"It is \1."}],
@@ -179,11 +179,12 @@ def test_items_that_a_service_will_not_take_score_0_and_are_told(service, spec):
         }
     )
     told = ftbridge.evaluate(spec(batch_size=1), ["base"])
-    assert told.candidates["base"]["exact"].mean == 0.95
+    score = told.candidates["base"]["exact"]
+    assert (score.mean, score.n, score.missing) == (1.0, 38, 2)
     assert told.answered["base"].failed == 2
     assert any("flagged" in note for note in told.notes)
     again = ftbridge.evaluate(spec(batch_size=1), ["base"])
-    assert (again.candidates["base"]["exact"].mean, _chats(service)) == (1.0, 42)
+    assert (again.candidates["base"]["exact"].n, _chats(service)) == (40, 42)
 
 
 def test_a_checkpoint_is_asked_by_its_step(service, spec):

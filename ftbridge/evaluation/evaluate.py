@@ -87,6 +87,10 @@ class Answered(_Document):
     completion_tokens: int
     p50_seconds: float | None = Field(description="Median seconds for an answer; null where nobody told.")
     p95_seconds: float | None = Field(description="19 in 20 answers took no longer.")
+    in_batches: bool = Field(
+        default=False,
+        description="Whether answers came in batches: then a batch's time stands for each of its answers.",
+    )
     cut_off: int = Field(description="Answers that reached the token limit.")
     failed: int = Field(description="Items without an answer; they are left out.")
     usd: float | None = Field(
@@ -286,6 +290,7 @@ def answered_of(told: Sequence[Prediction], model: str | None = None) -> Answere
         completion_tokens=sum(answer.completion_tokens for answer in told),
         p50_seconds=seconds[(len(seconds) - 1) // 2] if seconds else None,
         p95_seconds=seconds[math.ceil(0.95 * len(seconds)) - 1] if seconds else None,
+        in_batches=2 * len(set(seconds)) <= len(seconds) and len(seconds) > 1,
         cut_off=sum(answer.finish_reason == "length" for answer in told),
         failed=sum(answer.error is not None for answer in told),
     )

@@ -33,3 +33,10 @@ def planned(one: Compared) -> str:
 def dollars(value: float) -> str:
     """Cents, or four digits where it is less than one; what cost nothing is $0."""
     return "$0" if value == 0 else f"${value:,.2f}" if value >= 1 else f"${value:.4f}"
+
+
+def latency(seconds: float | None, *, in_batches: bool) -> str | None:
+    """Seconds of an answer, or of the batch that it came in; None where they are not known."""
+    if seconds is None:
+        return None
+    return f"{seconds:.2f} s a batch" if in_batches else f"{seconds:.2f} s"

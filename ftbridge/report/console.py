@@ -22,7 +22,7 @@ from ftbridge.evaluation.retention.judge import Kept, Retention
 from ftbridge.evaluation.words import distinct_rivals
 from ftbridge.lowering import FieldReport, Lowering
 from ftbridge.planning.actual import Compared
-from ftbridge.report.amounts import amount, dollars, planned
+from ftbridge.report.amounts import amount, dollars, latency, planned
 from ftbridge.report.verdicts import verdicts_first
 
 _STATES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "paused": "yellow", "pausing": "yellow"}
@@ -150,7 +150,7 @@ def answered_table(evaluation: Evaluation) -> Table:
     for heading in columns:
         table.add_column(heading, justify="left" if heading == "candidate" else "right", overflow="fold")
     for name, told in evaluation.answered.items():
-        times = [f"{seconds:.2f} s" if seconds is not None else "" for seconds in (told.p50_seconds, told.p95_seconds)]
+        times = [latency(seconds, in_batches=told.in_batches) or "" for seconds in (told.p50_seconds, told.p95_seconds)]
         cost = [dollars(costs[name]) if name in costs else ""] if costs else []
         failed = Text(str(told.failed), style="red") if told.failed else Text("")
         cut = Text(str(told.cut_off), style="yellow") if told.cut_off else Text("")

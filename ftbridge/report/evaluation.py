@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ftbridge.evaluation.evaluate import Evaluation
 from ftbridge.evaluation.verdict import Judged
 from ftbridge.evaluation.words import distinct_rivals, sentence
-from ftbridge.report.amounts import dollars
+from ftbridge.report.amounts import dollars, latency
 from ftbridge.report.comparison import fails
 from ftbridge.report.exports import Cell, Markdown, csv_text, junit_text, markdown_table, markdown_text
 
@@ -64,7 +64,7 @@ def as_markdown(told: Evaluation, title: str = "") -> str:
             cells.append(Markdown(f"{mark}{100 * score.mean:.1f} %{mark} ({low:.1f} to {high:.1f})"))
         took = told.answered.get(name)
         tokens = f"{took.prompt_tokens + took.completion_tokens:,}" if took else ""
-        p95 = f"{took.p95_seconds:.2f} s" if took and took.p95_seconds is not None else ""
+        p95 = (latency(took.p95_seconds, in_batches=took.in_batches) if took else None) or ""
         usd = took.usd if took is not None else None
         rows.append([name, *cells, tokens, p95, dollars(usd) if usd is not None else ""])
     heads = ["candidate", *told.graders, "tokens", "p95", "cost"]

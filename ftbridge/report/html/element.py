@@ -31,13 +31,17 @@ def table(
     rest: Sequence[str] = (),
     *,
     kind: str | None = None,
+    label: str | None = None,
 ) -> Html:
-    """A table that scrolls where it is too wide: headings of words, of numbers (set to the right), of more words."""
+    """A table that scrolls where it is too wide: headings of words, of numbers (set to the right), of more words.
+
+    `label` is its name for those who do not see it, where its headings are those of another.
+    """
     heads = [(words, None), (numbers, "number"), (rest, None)]
     head = [element("th", text, scope="col", class_=style) for texts, style in heads for text in texts]
     body = element("tbody", [element("tr", list(row)) for row in rows])
     made = element("table", element("thead", element("tr", head)), body, class_=kind)
-    name = ", ".join(filter(None, [*words, *numbers, *rest]))
+    name = label or ", ".join(filter(None, [*words, *numbers, *rest]))
     return element("div", made, class_="wide", tabindex="0", role="region", aria_label=name)
 
 

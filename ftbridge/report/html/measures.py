@@ -90,7 +90,7 @@ def _sliced(label: str, field: str, grader: str, found: Sequence[Slice]) -> Html
         for one in found
     ]
     heading = f"{field}: {grader}" + (f" · {label}" if label else "")
-    return element("div", element("h3", heading), table([field], [], rows, names, kind="cards"))
+    return element("div", element("h3", heading), table([field], [], rows, names, kind="cards", label=heading))
 
 
 def _slice_cell(name: str, score: Score) -> Html:

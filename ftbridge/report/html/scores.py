@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftbridge.evaluation.evaluate import Score
-from ftbridge.report.amounts import dollars
+from ftbridge.report.amounts import dollars, latency
 from ftbridge.report.html.contents import Column, Contents
 from ftbridge.report.html.element import Html, element, table
 
@@ -43,7 +43,9 @@ def usage(contents: Contents) -> Html | None:
     costs = ["cost", "an answer"] if priced else []
     numbers = ["prompt tokens", "answer tokens", "p50", "p95", *costs, "cut off", "failed"]
     rows = [list(_usage_cells(column, len(contents.rows), priced=priced)) for column in contents.columns]
-    about = "p50 and p95: half of the answers, and 19 in 20, took no longer; of a batch, each answer is told the batch's time."
+    about = (
+        "p50 and p95: half of the answers, and 19 in 20, took no longer. In batches, it is the batch that took so long."
+    )
     return element(
         "section",
         element("h2", "Cost and latency" if priced else "Latency and tokens"),
@@ -60,7 +62,7 @@ def _usage_cells(column: Column, items: int, *, priced: bool) -> Iterator[Html]:
     figures = [
         f"{told.prompt_tokens:,}",
         f"{told.completion_tokens:,}",
-        *(f"{seconds:.2f} s" if seconds is not None else "–" for seconds in (told.p50_seconds, told.p95_seconds)),
+        *(latency(seconds, in_batches=told.in_batches) or "–" for seconds in (told.p50_seconds, told.p95_seconds)),
     ]
     if priced:
         figures += [
