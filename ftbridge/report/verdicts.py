@@ -21,6 +21,8 @@ STYLES = {
 _BAR = 21
 _WIDE = 104
 """Columns from which on the interval is drawn too."""
+_NARROW = 72
+"""Columns below which a row is a line of text."""
 _NARROWEST_NAME = 8
 
 
@@ -47,6 +49,9 @@ class VerdictTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         wide = options.max_width >= _WIDE
+        if options.max_width < _NARROW:
+            yield from self._lines()
+            return
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
         table.add_column(Text("grader"), overflow="fold", min_width=_NARROWEST_NAME)
         means = ["first", "second"] if self.means is not None else []
@@ -59,6 +64,16 @@ class VerdictTable:
             for grader, judged in by.items():
                 table.add_row(*self._row(grader, judged, reach, wide))
         yield table
+        if note := self._margin():
+            yield Text(note, style="dim")
+
+    def _lines(self) -> Iterator[Text]:
+        """Each row as a line of text, which breaks where it must."""
+        for candidate, baseline, by in self.pairs:
+            if self.means is None:
+                yield Text(f"{candidate} against {baseline}", style="bold", overflow="fold")
+            for grader, judged in by.items():
+                yield Text("  ", overflow="fold").join(self._row(grader, judged, 1.0, wide=False))
         if note := self._margin():
             yield Text(note, style="dim")
 

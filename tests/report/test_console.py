@@ -99,7 +99,7 @@ def test_where_interval_and_test_disagree_nothing_is_claimed():
     assert "tuned is better" not in text
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("width", [50, 60, 80, 120])
 def test_six_graders_keep_their_names_at_any_width(width):
     graders = ("exact", "queue named", "fields", "wording of the reply", "weighted", "short")
     lines = _shown(evaluation_table(_judged_evaluation(graders, base=10, tuned=50)), width).splitlines()
