@@ -20,6 +20,7 @@ from ftbridge.graders.judge_keys import check_judges
 from ftbridge.lowering import Lowering
 from ftbridge.resolve import ResolvedSpec, resolve
 from ftbridge.runs.run import Run
+from ftbridge.runs.store import sweep_unfinished
 from ftbridge.spec import JobSpec
 from ftbridge.spec import load as load_spec
 
@@ -57,6 +58,7 @@ def start(
     Raises `DataError`, `LoweringRefused` or `UsageError`; a run that cannot begin leaves no folder.
     """
     backend = providers.load(provider)
+    sweep_unfinished(home or files.home())
     with files.scratch_folder(home or files.home()) as scratch:
         manifest = _prepare(draft, provider, scratch / "data", lint)
         resolved = resolve(draft.spec, manifest.splits["train"].examples, provider)
@@ -72,11 +74,12 @@ def start(
             spec_suffix=draft.suffix,
         )
         (scratch / "data").replace(run.data)
-    run.append("prepared", data=manifest.model_dump(mode="json"))
-    files.write_json(run.resolved_path, resolved.document())
-    run.append("resolved")
-    files.write_json(run.lowering_path, lowering.model_dump(mode="json"))
-    run.append("lowered")
+    with run.drive():
+        run.append("prepared", data=manifest.model_dump(mode="json"))
+        files.write_json(run.resolved_path, resolved.document())
+        run.append("resolved")
+        files.write_json(run.lowering_path, lowering.model_dump(mode="json"))
+        run.append("lowered")
     return run
 
 

@@ -6,6 +6,7 @@ import difflib
 import os
 from pathlib import Path
 
+from ftbridge import files
 from ftbridge.errors import FtbridgeError, RunNotFound
 from ftbridge.runs.run import Run
 
@@ -51,6 +52,15 @@ def runs(home: Path) -> list[Run]:
         if state.id:
             found.append((state.created, run.id, run))
     return [run for _, _, run in sorted(found, key=lambda item: item[:2], reverse=True)]
+
+
+def sweep_unfinished(home: Path) -> None:
+    """Remove what processes left that were killed while they made a run: scratch folders, half-written files."""
+    files.sweep(home, home / "runs")
+    for path in _folders(home):
+        run = Run(path)
+        if not run.lowering_path.exists() and not run.is_driven():
+            files.sweep_run(path)
 
 
 _WHERE = "List them with: ftbridge list (FTBRIDGE_HOME says where they are)."

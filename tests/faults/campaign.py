@@ -347,7 +347,7 @@ def left_over(folder: Path, outputs: list[str]) -> Any:
     left = [
         str(path.relative_to(folder))
         for path in (folder / "home").rglob("*")
-        if re.search(r"\.tmp$|/\.scratch-|requests-\w+\.jsonl$", str(path))
+        if re.search(r"\.tmp$|/\.scratch-|requests-\w+\.jsonl$", str(path)) and "-local-" not in str(path)
     ]
     if left:
         yield f"left over: {left}"

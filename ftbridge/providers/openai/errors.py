@@ -61,6 +61,8 @@ def fault_of(error: Exception) -> Fault:
     if not isinstance(status, int):
         return _without_answer(error)
     code, param, message, in_dialect = _body(error)
+    if (place := _led_to(error)) is not None:
+        return Fault("foreign", f"it was redirected to {place}", status)
     answer = Answer(status, code, param, message, in_dialect, _creates_job(error))
     return Fault(kind_of(answer), message, status, code, param, _retry_after(error), in_dialect)
 
@@ -138,6 +140,16 @@ def _body(error: Exception) -> tuple[str | None, str | None, str, bool]:
         clean(message or error),
         in_dialect,
     )
+
+
+def _led_to(error: Exception) -> str | None:
+    """Where redirects led a request whose answer this is, if to another path than it asked for: a login page, a portal."""
+    response = getattr(error, "response", None)
+    history = getattr(response, "history", None)
+    if response is None or not history:
+        return None
+    first, last = (str(getattr(answer.url, "path", "")).rstrip("/") for answer in (history[0], response))
+    return None if first == last else clean(last or "/")
 
 
 def _creates_job(error: Exception) -> bool:

@@ -42,7 +42,7 @@ _PAGE = 100
 _GONE_AFTER = 300.0
 """Seconds for which a job's 404 is waited out: reads may lag behind a creation, and one replica behind another."""
 _GONE_LOOKS = 5
-_LATEST_FINISH = 4e9
+_EARLIEST_FINISH, _LATEST_FINISH = 1e9, 4e9
 """A time beyond it, in Unix seconds, is in milliseconds or no time."""
 
 
@@ -201,7 +201,7 @@ def status_of(job: Any) -> JobStatus:
 
 def _moment(value: Any) -> float | None:
     """A time in Unix seconds, where a service tells one that can be: 0 is "not known", and some tell milliseconds."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _EARLIEST_FINISH < value < math.inf:
         return None
     seconds = value / 1000 if value > _LATEST_FINISH else float(value)
     return seconds if seconds <= _LATEST_FINISH else None

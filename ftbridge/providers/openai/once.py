@@ -134,6 +134,8 @@ def _look(find: Callable[[Event | None], str | None], first: Event, what: str) -
         except (ServiceUnavailable, InDoubt):
             raise
         except FtbridgeError as error:
+            if what == "file":
+                return None  # a second copy costs nothing
             raise InDoubt(
                 f"an attempt to create the {what} got no answer, and it cannot be looked for: {error.message}",
                 hint=DOUBT_HINT,
