@@ -83,7 +83,7 @@ _SUPERVISED: list[tuple[str, str, str, str | None]] = [
     ("a call, its result and the answer", _called(calling(), result(), DONE), "ok", None),
     ("two calls at once, answered in another order", _called(calling(call("a"), call("b")), result(id="b"), result(id="a"), DONE), "ok", None),
     ("the same id again in a later turn", _called(calling(), result(), DONE, ASK, calling(), result(), DONE), "ok", None),
-    ("a call without arguments", _called(calling(call(arguments="{}"))), "ok", None),
+    ("a call without arguments", _called(calling(call(name="now", arguments="{}")), tools=[{"type": "function", "function": {"name": "now"}}]), "ok", None),
     ("parallel calls forbidden, one call", _called(calling(), parallel_tool_calls=False), "ok", None),
     ("parallel_tool_calls without tools", chat(ASK, DONE, parallel_tool_calls=True), "ok", None),
     ("tools that are not called", chat(ASK, DONE, tools=TOOLS), "ok", None),
