@@ -101,9 +101,9 @@ def test_every_near_copy_is_told_however_many_there_are(tmp_path):
     found = in_files(tmp_path, {"train.jsonl": ("train", train), "test.jsonl": ("test", test)}, "FTB352", keep=9_999)
 
     told = {line for _, line, _, _ in found}
-    assert len(told) > 2_400, "a sketch misses few pairs that differ in one word of 40"
+    assert len(told) > 2_300, "a sketch misses few pairs that differ in one word of 40"
     assert None not in told
-    assert max(told) > 2_400
+    assert max(told) > 2_300
 
 
 def test_where_not_all_were_compared_it_says_how_many_were(tmp_path, monkeypatch):
