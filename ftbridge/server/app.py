@@ -25,6 +25,8 @@ from ftbridge.errors import DiskFull, FtbridgeError
 from ftbridge.server import (
     batches,
     chat,
+    completions,
+    embeddings,
     files,
     graders,
     jobs,
@@ -33,6 +35,7 @@ from ftbridge.server import (
     network,
     openapi,
     permissions,
+    responses,
     uploads,
 )
 from ftbridge.server.access import Access
@@ -71,6 +74,13 @@ ROUTES: list[tuple[str, str, Handler]] = [
     ("GET", "/models/{model:path}", models.retrieve),
     ("DELETE", "/models/{model:path}", models.delete),
     ("POST", "/chat/completions", chat.create),
+    ("POST", "/completions", completions.create),
+    ("POST", "/embeddings", embeddings.create),
+    ("POST", "/responses", responses.create),
+    ("GET", "/responses/{response_id}", responses.retrieve),
+    ("DELETE", "/responses/{response_id}", responses.delete),
+    ("POST", "/responses/{response_id}/cancel", responses.cancel),
+    ("GET", "/responses/{response_id}/input_items", responses.input_items),
     ("POST", "/batches", batches.create),
     ("GET", "/batches", batches.list_batches),
     ("GET", "/batches/{batch_id}", batches.retrieve),

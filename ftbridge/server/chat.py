@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ftbridge.errors import FtbridgeError, UsageError
-from ftbridge.providers.local.hosting.requests import ContextTooLong, End, Piece, Start, Told
+from ftbridge.providers.local.hosting.requests import Ask, ContextTooLong, End, Piece, Start, Told
 from ftbridge.server.asking import document, understood
 from ftbridge.server.chat_request import CreateChat, to_ask
 from ftbridge.server.connection import count, deployed, while_connected
@@ -34,7 +34,7 @@ async def create(request: Request) -> Response:
         done = await while_connected(request, completed(service, asked))
         count(request, done["model"], done["usage"])
         return JSONResponse(done)
-    told = _answer(service, asked, name := service.new_id("chatcmpl-"))
+    told = answer(service, asked, name := service.new_id("chatcmpl-"))
     first = await while_connected(request, first_word(told))
     lines = _lines(
         told,
@@ -50,47 +50,55 @@ async def create(request: Request) -> Response:
 async def completed(service: Service, asked: CreateChat) -> dict[str, Any]:
     """The whole answer, as the body of a response. Raises `ApiError`."""
     name = service.new_id("chatcmpl-")
-    answers = [_Text() for _ in range(asked.n or 1)]
+    texts = [_Text() for _ in range(asked.n or 1)]
     prompt = 0
-    async with aclosing(_answer(service, asked, name)) as told:
+    async with aclosing(answer(service, asked, name)) as told:
         async for said in told:
             if isinstance(said, Start):
                 prompt = said.prompt_tokens
             elif isinstance(said, Piece):
-                answers[said.index].take(said)
+                texts[said.index].take(said)
             else:
-                answers[said.index].end = said
+                texts[said.index].end = said
     done = ChatCompletion(
         id=name,
         object="chat.completion",
         created=service.now(),
         model=service.engine.model_id(asked.model),
-        choices=cast(Any, [answer.choice(index, asked) for index, answer in enumerate(answers)]),
-        usage=usage_of(prompt, [answer.end for answer in answers if answer.end is not None]),
+        choices=cast(Any, [text.choice(index, asked) for index, text in enumerate(texts)]),
+        usage=usage_of(prompt, [text.end for text in texts if text.end is not None]),
         service_tier="default",
     )
     return done.to_dict()
 
 
-async def _answer(service: Service, asked: CreateChat, name: str) -> AsyncGenerator[Told, None]:
+async def answer(service: Service, asked: CreateChat, name: str) -> AsyncGenerator[Told, None]:
     """What the engine says; its errors as the API's."""
     ask = to_ask(asked, name)
-    service.engine.answerable(asked.model)
+    async with aclosing(answered(service, asked.model, ask)) as told:
+        async for said in told:
+            yield said
+
+
+async def answered(service: Service, model: str, ask: Ask) -> AsyncGenerator[Told, None]:
+    """What the engine says to an ask; its errors as the API's."""
+    where = "prompt" if ask.prompt is not None else "messages"
+    service.engine.answerable(model)
     try:
-        async with aclosing(cast(Any, service.engine.answer(asked.model, ask))) as told:
+        async with aclosing(cast(Any, service.engine.answer(model, ask))) as told:
             async for said in told:
                 yield said
     except ApiError:
         raise
     except ContextTooLong as error:
-        raise invalid(error.message, "messages", "context_length_exceeded") from None
+        raise invalid(error.message, where, "context_length_exceeded") from None
     except UsageError as error:
-        raise invalid(without_paths(str(error)), "messages", "invalid_value") from None
+        raise invalid(without_paths(str(error)), where, "invalid_value") from None
     except FtbridgeError as error:
-        log.error("%s: %s", name, error)
+        log.error("%s: %s", ask.id, error)
         raise ApiError(503, without_paths(error.message), code="engine_failed") from None
     except Exception as error:
-        log.error("%s", name, exc_info=error)
+        log.error("%s", ask.id, exc_info=error)
         raise ApiError(500, "The server made a mistake; its log says which.", code="internal_error") from None
 
 

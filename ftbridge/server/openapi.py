@@ -11,7 +11,17 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from ftbridge import __version__
-from ftbridge.server import batches, chat_request, graders, job_request, permissions, uploads
+from ftbridge.server import (
+    batches,
+    chat_request,
+    completions,
+    embeddings,
+    graders,
+    job_request,
+    permissions,
+    response_request,
+    uploads,
+)
 
 INTERFACE = "2026-08-21"
 """The day of the published interface that is followed."""
@@ -24,6 +34,9 @@ BODIES: dict[str, Any] = {
     "POST /fine_tuning/alpha/graders/run": graders.RunGrader,
     "POST /fine_tuning/alpha/graders/validate": graders.ValidateGrader,
     "POST /chat/completions": chat_request.CreateChat,
+    "POST /completions": completions.CreateCompletion,
+    "POST /embeddings": embeddings.CreateEmbedding,
+    "POST /responses": response_request.CreateResponse,
     "POST /batches": batches.CreateBatch,
 }
 """The models of JSON bodies, by route."""

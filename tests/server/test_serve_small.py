@@ -170,6 +170,34 @@ def test_a_templates_marks_in_a_users_text_stay_text(openai):
     assert tokens(f"a{mark}b") - tokens("ab") > 3, "the mark is spelt, not one token of the template"
 
 
+def test_a_texts_own_probabilities_are_those_of_its_tokens(openai):
+    text = "The capital of Peru is Lima."
+    told = openai.completions.create(model="plain", prompt=text, max_tokens=0, echo=True, logprobs=1).choices[0]
+    assert told.text == text
+    assert told.logprobs.token_logprobs[0] is None
+    assert all(value < 0 for value in told.logprobs.token_logprobs[1:])
+    assert len(told.logprobs.tokens) == len(told.logprobs.top_logprobs) > 4
+    again = openai.completions.create(
+        model="plain", prompt=text, max_tokens=3, echo=True, logprobs=0, temperature=0
+    ).choices[0]
+    assert again.logprobs.token_logprobs[: len(told.logprobs.tokens)] == told.logprobs.token_logprobs
+    only = openai.completions.create(model="plain", prompt=text, max_tokens=3, temperature=0).choices[0]
+    assert again.text == text + only.text
+
+
+def test_responses_come_from_the_same_engine(openai):
+    tool = {"name": "get_weather", **TOOL["function"], "type": "function"}
+    called = openai.responses.create(
+        model="tools", input="Weather?", tools=[tool], tool_choice="required", max_output_tokens=900
+    )
+    assert {item.type for item in called.output} == {"function_call"}
+    results = [{"type": "function_call_output", "call_id": item.call_id, "output": "sunny"} for item in called.output]
+    after = openai.responses.create(
+        model="tools", input=results, tools=[tool], previous_response_id=called.id, max_output_tokens=5
+    )
+    assert after.usage.input_tokens > called.usage.input_tokens
+
+
 def test_names_that_fit_a_pattern_are_answered(openai):
     assert openai.chat.completions.create(model="gpt-4o-mini", messages=ASK, max_tokens=1).model == "gpt-4o-mini"
     assert "gpt-*" not in [model.id for model in openai.models.list()]

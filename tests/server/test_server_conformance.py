@@ -29,6 +29,16 @@ from ftbridge.server.openapi import BODIES, interface
 
 NOT_SERVED = {"GET /chat/completions"}
 """Stored completions: nothing is stored here."""
+BEYOND = {
+    "POST /completions",
+    "POST /embeddings",
+    "POST /responses",
+    "GET /responses/{}",
+    "DELETE /responses/{}",
+    "POST /responses/{}/cancel",
+    "GET /responses/{}/input_items",
+}
+"""Served, and not in the part of the published interface that is written down here; tested with the SDK's own types."""
 GRADER = {"type": "string_check", "name": "same", "operation": "eq", "input": "{{sample.output_text}}", "reference": "{{item.r}}"}  # fmt: skip
 BATCH_LINE = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"model": BASE, "messages": CHAT}}  # fmt: skip
 
@@ -39,7 +49,7 @@ def names(route: str) -> str:
 
 def test_every_published_route_is_served_and_no_other():
     served = {names(f"{method} {path}") for method, path, _ in SERVED}
-    assert served == {names(route) for route in ROUTES} - NOT_SERVED
+    assert served == ({names(route) for route in ROUTES} - NOT_SERVED) | BEYOND
 
 
 class Walk:

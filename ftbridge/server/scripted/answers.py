@@ -34,6 +34,8 @@ async def answer(scenario: Scenario, model: str, ask: Ask) -> AsyncIterator[Told
     yield Start(prompt_tokens=sum(count_texts([message.text for message in ask.messages])) + 3 * len(ask.messages) + 3)
     await asyncio.sleep(scenario.chat.first_token_seconds)
     for index in range(ask.n):
+        for word in re.findall(r"\s*\S+|\s+$", str(ask.prompt)) if ask.echo else ():
+            yield Piece(index=index, text=word, **({} if ask.logprobs is None else {"token": word, "logprob": 0.0}))
         for word in words:
             if scenario.chat.tokens_per_second:
                 await asyncio.sleep(1 / scenario.chat.tokens_per_second)

@@ -20,7 +20,7 @@ from transformers import DynamicCache
 
 from ftbridge.providers.local.device import Device
 from ftbridge.providers.local.hosting.adapters import Adapters
-from ftbridge.providers.local.hosting.choose import Choice, Drawing, choose
+from ftbridge.providers.local.hosting.choose import Choice, Drawing, choose, with_logprobs
 
 
 @dataclass(eq=False)
@@ -78,6 +78,14 @@ class Batch:
         logits = self._forward(ids, self._mask, self._positions, self._cache)
         self._positions = self._positions + 1
         return self._take(self.rows, logits)
+
+    @torch.inference_mode()
+    def score(self, prompt: list[int], adapter: str | None, count: int) -> list[Choice]:
+        """Each token of a prompt but the first, with its log probability and the `count` likeliest in its place."""
+        ids = torch.tensor([prompt], device=self._device.torch)
+        self._adapters.use([adapter])
+        logits = self._model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0]
+        return [with_logprobs(logits[place], token, count) for place, token in enumerate(prompt[1:])]
 
     @torch.inference_mode()
     def leave(self, gone: set[int]) -> None:

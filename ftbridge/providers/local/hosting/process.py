@@ -97,13 +97,32 @@ class Server:
                 f"This model's maximum context length is {self.context:,} tokens; the messages have {len(prompt):,}{wanted}."
             )
         limit = ask.max_tokens or min(room, DEFAULT_MAX_TOKENS)
+        told: list[tuple[str, Told]] = [(ask.id, Start(prompt_tokens=len(prompt)))]
+        if ask.echo:
+            told += [
+                (ask.id, piece.model_copy(update={"index": i}))
+                for i in range(ask.n)
+                for piece in self._echo(ask, prompt)
+            ]
+        if ask.max_tokens == 0:
+            ends = [End(index=index, finish_reason="length", completion_tokens=0) for index in range(ask.n)]
+            return [*told, *((ask.id, end) for end in ends)]
         for index in range(ask.n):
             drawing = self._drawing(ask, index, prepared)
             row = Row(list(prompt), ask.adapter, drawing)
             words = Words(self.tokenizer, [*ask.stop, *self.renderer.stop_strings], prepared.marks)
             self.waiting.append(Answer(ask, index, row, words, prepared.reader(index), limit))
-        told: list[tuple[str, Told]] = [(ask.id, Start(prompt_tokens=len(prompt)))]
         return told
+
+    def _echo(self, ask: Ask, prompt: list[int]) -> list[Piece]:
+        """The prompt as pieces of the answer; with log probabilities, a piece for each token, the first without one."""
+        if ask.logprobs is None:
+            return [Piece(index=0, text=self.tokenizer.decode(prompt))]
+        texts = [self.tokenizer.decode([token]) for token in prompt]
+        pieces = [Piece(index=0, text=texts[0], token=texts[0])]
+        for text, choice in zip(texts[1:], self.batch.score(prompt, ask.adapter, ask.logprobs), strict=True):
+            pieces.append(self._piece(0, Parts(text), choice))
+        return pieces
 
     def _drawing(self, ask: Ask, index: int, prepared: Prepared) -> Drawing:
         size = int(self.model.config.get_text_config().vocab_size)

@@ -19,7 +19,7 @@ class Ask(BaseModel):
     messages: list[Message] = []
     tools: list[dict[str, Any]] = []
     adapter: str | None = None
-    max_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=0)
     temperature: float = Field(default=0.0, ge=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int | None = None
