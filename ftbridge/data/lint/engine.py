@@ -122,8 +122,8 @@ class Linting:
                 source = Source(path)
                 self._files.append(_File(source, role, codes))
                 self._files[-1].facts = source.facts()
-                if options.target == "local" and self._files[-1].facts.form == "array":
-                    _read_array(self._files[-1])
+                if self._files[-1].facts.form == "wrapped" or options.target == "local":
+                    _read_whole(self._files[-1], here=options.target == "local")
         except BaseException:
             self.close()
             raise
@@ -349,16 +349,22 @@ def lint(
         return linting.report()
 
 
-def _read_array(file: _File) -> None:
-    """Put the examples of a JSON array on lines, to be linted as a run reads them; one that is broken stays what it is."""
+def _read_whole(file: _File, *, here: bool) -> None:
+    """Put the examples of a JSON array or object on lines, to be linted as a run here reads them.
+
+    What stands in the way is noted in the file's facts.
+    """
+    if file.facts.form not in ("array", "wrapped"):
+        return
     try:
         examples = spread(file.source, file.facts)
     except Unspreadable as error:
-        file.facts = replace(file.facts, detail=str(error))
+        file.facts = replace(file.facts, advice=str(error))
         return
-    lines = file.source.rewritten(examples.values)
-    file.source.close()
-    file.source, file.numbers = lines, examples.numbers
+    if here:
+        lines = file.source.rewritten(examples.values)
+        file.source.close()
+        file.source, file.numbers = lines, examples.numbers
 
 
 def _method(file: _File) -> Method:

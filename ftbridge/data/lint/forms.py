@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -53,13 +54,29 @@ def kind_of_file(head: bytes, path: str, *, is_one_line: Callable[[], bool]) -> 
         return FileKind("empty")
     for signature, form in _SIGNATURES:
         if head.startswith(signature):
-            return _encoded(head, path) if form == "utf-16" else FileKind(form, *_archive(head, form))
+            return (
+                _encoded(head, path)
+                if form == "utf-16"
+                else FileKind(form, *(_archive(head, path) if form == "zip" else ()))
+            )
     if other := not_data(head):
         return FileKind("other", *other)
     if head.count(b"\0") * 4 > len(head):
         narrow = head.startswith((b"{\0", b"[\0", b"\0{", b"\0["))
         return _encoded(head, path) if narrow else FileKind("binary")
-    return _kind_of_text(head.decode("utf-8", "replace"), path, is_one_line)
+    kind = _kind_of_text(head.decode("utf-8", "replace"), path, is_one_line)
+    if kind.form == "table" and not _is_utf8(head):  # what Excel saves as plain CSV
+        return kind._replace(advice=kind.advice.replace(" out.jsonl", " out.jsonl --encoding cp1252", 1))
+    return kind
+
+
+def _is_utf8(head: bytes) -> bool:
+    """Whether bytes are UTF-8, a character that is cut at their end aside."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _kind_of_text(text: str, path: str, is_one_line: Callable[[], bool]) -> FileKind:
@@ -92,12 +109,11 @@ def _encoded(head: bytes, path: str) -> FileKind:
     return FileKind("utf-16", inside.detail, inside.advice) if inside.form == "table" else FileKind("utf-16")
 
 
-def _archive(head: bytes, form: Form) -> tuple[str, ...]:
-    """What an archive is, and what to do with it."""
-    if form != "zip":
-        return ()
-    if b"[Content_Types].xml" in head or b"xl/" in head:
-        return "an Excel workbook", "Save it in Excel as CSV UTF-8 (File, Save As), and convert that."
+def _archive(head: bytes, path: str) -> tuple[str, str]:
+    """What a zip archive is, and what to do with it."""
+    if b"xl/w" in head or path.lower().endswith(".xlsx"):
+        convert = f"`ftbridge convert {shlex.quote(path)} out.jsonl` reads it (pip install 'ftbridge[convert]')."
+        return "an Excel workbook", convert
     return "a zip archive", "Unpack it, and lint the file in it."
 
 

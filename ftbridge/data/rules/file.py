@@ -29,8 +29,12 @@ def not_json_lines(file: FileFacts, context: Context) -> Iterator[Problem]:
     here = context.target.name == "local"
     lines = "a fine-tuning file has one example a line"
     mended = "write one example a line"
-    if file.form == "array" and file.detail:
-        yield Problem("", f"is a JSON array that cannot be read: {file.detail}.")
+    if file.form == "array" and file.advice:
+        yield Problem("", f"is a JSON array that cannot be read: {file.advice}.")
+    elif file.form == "wrapped" and file.advice:
+        yield Problem(
+            "", f'is one object whose "{file.detail}" holds the examples, but {file.advice}. Write them one a line.'
+        )
     elif file.form == "array" and here:
         yield Problem("", f"is a JSON array, which runs on this machine read; {lines}.", fix=mended, severity="info")
     elif file.form == "array":
@@ -38,7 +42,8 @@ def not_json_lines(file: FileFacts, context: Context) -> Iterator[Problem]:
     elif file.form == "pretty":
         yield Problem("", "spreads an object over several lines; each example stands on one.", fix=mended)
     elif file.form == "wrapped":
-        yield Problem("", f'is one object whose "{file.detail}" holds the examples; {lines}.', fix=mended)
+        said = f'is one object whose "{file.detail}" holds the examples; {lines}.'
+        yield Problem("", said, fix=mended, severity="info" if here else None)
     elif file.form in CONVERTED:
         kind = {"gzip": "gzip data", "zstd": "zstd data", "parquet": "a Parquet file"}[file.form]
         convert = f"`ftbridge convert {shlex.quote(file.path)} out.jsonl` reads it."

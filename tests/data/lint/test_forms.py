@@ -42,13 +42,14 @@ def looked_at(tmp_path: Path, name: str, content: bytes, target: str = "openai")
         ("a.jsonl", b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', "web page or XML", "Download"),
         ("a.jsonl", b"%PDF-1.7\n", "a PDF document", ""),
         ("a.zip", _zip("train.jsonl"), "a zip archive", "Unpack it"),
-        ("a.xlsx", _zip("xl/workbook.xml"), "an Excel workbook", "Save it in Excel"),
+        ("a.xlsx", _zip("xl/workbook.xml"), "an Excel workbook", "`ftbridge convert"),
         ("a.csv", b"Question,Answer\nRain?,Yes\n", "a table (CSV)", "--map prompt=Question --map completion=Answer` reads it"),
         ("a.jsonl", b"prompt,completion\nRain?,Yes\n", "a table (CSV)", "`ftbridge convert"),
         ("a.txt", b"query;reply\nRain?;Yes\n", "CSV with semicolons", "--map prompt=query --map completion=reply`"),
         ("a.tsv", b"instruction\toutput\nRain?\tYes\n", "a table (TSV)", "`ftbridge convert"),
         ("a.csv", b"utterance,act\nHi,greet\nBye,leave\n", "a table (CSV)", "--map prompt=COLUMN --map completion=COLUMN"),
         ("a.txt", b"first,second\n1,2\n3,4\n", "a table (CSV)", "name its columns"),
+        ("a.csv", "prompt;completion\nCafé?;Ja\n".encode("cp1252"), "CSV with semicolons", "out.jsonl --encoding cp1252` reads it"),
         ("a.gz", b"\x1f\x8b\x08\0", "gzip data", "`ftbridge convert"),
         ("a.parquet", b"PAR1", "a Parquet file", "`ftbridge convert"),
         ("a.csv", "Question;Answer\nRain?;Yes\n".encode("utf-16"), "UTF-16 text and a table", "--map prompt=Question"),
@@ -119,6 +120,10 @@ def test_what_stands_beside_the_examples_is_not_thrown_away(
     with pytest.raises(UsageError, match=said):
         fix(str(source), tmp_path / "out.jsonl", Options())
     assert not (tmp_path / "out.jsonl").exists()
+    for target in ("openai", "local"):
+        [finding] = lint(source, Options(target=target)).files[0].findings
+        assert (finding.severity, finding.fix) == ("error", None)
+        assert said in finding.message
 
 
 @pytest.mark.parametrize(
@@ -158,6 +163,16 @@ def test_an_array_on_one_line_numbers_its_examples(tmp_path: Path) -> None:
     report = looked_at(tmp_path, "train.json", json.dumps([*TALKS, {"messages": []}]).encode(), target="local")
 
     assert [finding.line for finding in report.findings if finding.code == "FTB022"] == [13]
+
+
+def test_the_examples_of_one_object_are_linted_here_too(tmp_path: Path) -> None:
+    document = {"version": "1.0", "data": [*TALKS, {"messages": []}]}
+    report = looked_at(tmp_path, "train.json", json.dumps(document).encode(), target="local")
+
+    assert {(finding.code, finding.severity, finding.line) for finding in report.findings} == {
+        ("FTB001", "info", None),
+        ("FTB022", "error", 13),
+    }
 
 
 def test_a_broken_array_is_an_error_here_too(tmp_path: Path) -> None:
