@@ -162,6 +162,13 @@ def _service_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
         notes["budget.max_hours"] = ("refused", None, f"{target.title} cannot pause a job")
     if not target.checkpoints:
         notes["openai.target"] = ("exact", asked.target, f"{target.title} keeps no checkpoints")
+    if not target.keeps_metadata:
+        how = (
+            f"{target.title} may drop a job's metadata: a job whose creation got no answer is found by its file and settings; "
+            "where neither is shown, or jobs cannot be listed, it is created exactly once only if every answer arrives, "
+            "and the run waits for --yes before the upload"
+        )
+        notes["openai.target"] = ("exact", asked.target, how)
     return notes
 
 
