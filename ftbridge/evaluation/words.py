@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ftbridge.evaluation.verdict import Judged, Verdict
 
@@ -41,6 +41,23 @@ def summary(pairs: Sequence[Rival]) -> list[str]:
 def margin_words(margin: float) -> str:
     """`2 points`."""
     return "1 point" if margin == 0.01 else f"{100 * margin:g} points"
+
+
+def power_words(items: int, verdicts: Iterable[Mapping[str, Judged]]) -> str:
+    """What so many items can show at all, by grader: the largest of what each comparison detects."""
+    largest: dict[str, float] = {}
+    for by in verdicts:
+        for grader, judged in by.items():
+            largest[grader] = max(judged.detectable, largest.get(grader, 0.0))
+    sees = [f"{100 * points:.0f} points on {grader}" for grader, points in largest.items() if points < 1]
+    blind = [grader for grader, points in largest.items() if points >= 1]
+    count = "1 item shows" if items == 1 else f"{items} items show"
+    parts = []
+    if sees:
+        parts.append(f"{count} a difference of {', '.join(sees)} four times in five; smaller ones are often missed.")
+    if blind:
+        parts.append(f"{count} no difference on {_listed(blind)} four times in five, however large.")
+    return " ".join(parts)
 
 
 def sentence(grader: str, judged: Judged, *, candidate: str = "the second", baseline: str = "") -> str:

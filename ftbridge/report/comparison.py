@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ftbridge.comparison import Comparison
 from ftbridge.evaluation.verdict import Judged
-from ftbridge.evaluation.words import SHORT, sentence, summary
+from ftbridge.evaluation.words import SHORT, power_words, sentence, summary
 from ftbridge.report.exports import Cell, Markdown, csv_text, junit_text, markdown_table, markdown_text
 from ftbridge.report.terminal import printable
 from ftbridge.report.verdicts import STYLES, VerdictTable
@@ -28,7 +28,7 @@ def comparison_table(told: Comparison, *, sentences: bool = True) -> RenderableT
         Text(f"second  {told.second.run} · {told.second.candidate} · {told.second.provider}"),
         Text(),
         VerdictTable([pair], means),
-        Text(_power(told), style="dim"),
+        Text(power_words(told.items, [told.verdicts]), style="dim"),
         *(Text(f"Note: {note}", style="yellow") for note in told.notes),
     ]
     if sentences:
@@ -118,11 +118,6 @@ def fails(judged: Judged) -> bool:
         or judged.verdict == "undetermined"
         or (judged.margin_met is None and judged.verdict == "worse")
     )
-
-
-def _power(told: Comparison) -> str:
-    sees = ", ".join(f"{100 * judged.detectable:.0f} points on {grader}" for grader, judged in told.verdicts.items())
-    return f"{told.items} items show a difference of {sees}, four times in five; smaller ones are often missed."
 
 
 def _short(text: str) -> str:

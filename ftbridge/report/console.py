@@ -19,7 +19,7 @@ from rich.text import Text
 
 from ftbridge.evaluation.evaluate import Evaluation, Score
 from ftbridge.evaluation.retention.judge import Kept, Retention
-from ftbridge.evaluation.words import distinct_rivals
+from ftbridge.evaluation.words import distinct_rivals, power_words
 from ftbridge.lowering import FieldReport, Lowering
 from ftbridge.planning.actual import Compared
 from ftbridge.report.amounts import amount, dollars, latency, planned
@@ -124,13 +124,8 @@ def retention_sentence(name: str, kept: Kept, told: Retention) -> str:
 
 
 def power(evaluation: Evaluation) -> Text:
-    """What so many items can show at all, by grader: said before any verdict."""
-    largest: dict[str, float] = {}
-    for by in evaluation.verdicts.values():
-        for grader, judged in by.items():
-            largest[grader] = max(judged.detectable, largest.get(grader, 0.0))
-    sees = ", ".join(f"{100 * points:.0f} points on {grader}" for grader, points in largest.items())
-    return Text(f"{evaluation.items} items show a difference of {sees}, four times in five.", style="dim")
+    """What so many items can show at all, by grader."""
+    return Text(power_words(evaluation.items, evaluation.verdicts.values()), style="dim")
 
 
 def answered_table(evaluation: Evaluation) -> Table:

@@ -8,7 +8,7 @@ from rich.console import Console
 from ftbridge.evaluation.evaluate import Evaluation, Score
 from ftbridge.evaluation.retention.judge import Retention
 from ftbridge.evaluation.verdict import judge_family
-from ftbridge.evaluation.words import distinct_rivals, sentence, summary
+from ftbridge.evaluation.words import distinct_rivals, power_words, sentence, summary
 from ftbridge.lowering import FieldReport, Lowering
 from ftbridge.report.console import evaluation_table, lowering_table, retention_table, run_panel, runs_table
 from ftbridge.report.evaluation import as_markdown
@@ -216,3 +216,11 @@ def test_what_was_kept_fits_80_columns_and_says_its_verdict():
     text = _shown(retention_table(told))
     assert all(kind in text for kind in kinds)
     assert "tuned still knows what base knew: +1.0 points" in _joined(text)
+
+
+def test_items_too_few_to_show_anything_are_said_to_show_nothing():
+    few = judge_family({"tuned-base": ({"a": [0.0] * 4}, {"a": [1.0] * 4})})
+    many = judge_family({"tuned-base": ({"a": [0.0, 1.0] * 40}, {"a": [1.0, 1.0] * 40})})
+    assert power_words(4, few.values()) == "4 items show no difference on a four times in five, however large."
+    assert power_words(80, many.values()).startswith("80 items show a difference of ")
+    assert "smaller ones are often missed" in power_words(80, many.values())

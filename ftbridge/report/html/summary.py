@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ftbridge.evaluation.verdict import Judged
-from ftbridge.evaluation.words import SHORT, Rival, importance, margin_words, sentence, summary
+from ftbridge.evaluation.words import SHORT, Rival, importance, margin_words, power_words, sentence, summary
 from ftbridge.report.html.contents import Contents, Pair
 from ftbridge.report.html.element import Html, element, table
 
@@ -27,7 +27,7 @@ def headline(contents: Contents) -> Html:
         [element("p", line, class_="verdict" if place == 0 else "small") for place, line in enumerate(lines)],
         _table(pairs),
         _legend(pairs),
-        element("p", _power(contents), class_="quiet"),
+        element("p", power_words(len(contents.rows), [pair.verdicts for pair in contents.pairs]), class_="quiet"),
         _sentences(pairs),
         id="summary",
     )
@@ -120,12 +120,3 @@ def _sentences(pairs: Sequence[Pair]) -> Html:
         for grader, judged in pair.verdicts.items()
     ]
     return element("details", element("summary", "Each verdict in words"), told)
-
-
-def _power(contents: Contents) -> str:
-    largest: dict[str, float] = {}
-    for pair in contents.pairs:
-        for grader, judged in pair.verdicts.items():
-            largest[grader] = max(judged.detectable, largest.get(grader, 0.0))
-    sees = ", ".join(f"{100 * points:.0f} points on {grader}" for grader, points in largest.items())
-    return f"{len(contents.rows)} items show a difference of {sees} four times in five; smaller ones are often missed."
