@@ -271,6 +271,45 @@ def test_fix_writes_a_copy_and_says_what_it_did_and_what_is_left(tmp_path: Path)
     assert (tmp_path / "out.jsonl").read_text().count('"assistant"') == 14
 
 
+def test_fix_shows_the_first_changes_of_each_rule_and_counts_them_all(tmp_path: Path):
+    (tmp_path / "train.jsonl").write_text(
+        "".join(GOOD % (n, n) + "\n" for n in range(12)).replace("assistant", "Assistant")
+    )
+    done = run("train.jsonl", "--fix", "out.jsonl", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("(FTB029)") == 5
+    assert "12 FTB029 unknown-role" in done.stdout
+    assert "Nothing is left to a person." in done.stdout
+    assert run("train.jsonl", "--fix", "all.jsonl", "--max-findings", "0", cwd=tmp_path).stdout.count("(FTB029)") == 12
+    assert "(FTB029)" not in run("train.jsonl", "--fix", "quiet.jsonl", "-q", cwd=tmp_path).stdout
+
+
+def test_a_glob_that_the_shell_left_alone_is_opened(tmp_path: Path):
+    (tmp_path / "data" / "more").mkdir(parents=True)
+    for name in ("data/a.jsonl", "data/b [1].jsonl", "data/more/c.jsonl"):
+        (tmp_path / name).write_text("".join(GOOD % (n, n) + "\n" for n in range(12)))
+
+    def linted(*names: str) -> list[str]:
+        report = json.loads(run(*names, "--json", cwd=tmp_path).stdout)
+        return [file["path"] for file in report["files"]]
+
+    assert linted("data/*.jsonl") == ["data/a.jsonl", "data/b [1].jsonl"]
+    assert linted("data/**/*.jsonl") == ["data/a.jsonl", "data/b [1].jsonl", "data/more/c.jsonl"]
+    assert linted("data/b [1].jsonl") == ["data/b [1].jsonl"]
+    missing = run("data/*.csv", cwd=tmp_path)
+    assert missing.returncode == 2
+    assert "data/*.csv: no file matches" in missing.stderr
+
+
+def test_what_whole_lines_share_is_shown_once(tmp_path: Path):
+    rows = [json.dumps({"question": f"{n}?", "answer": f"{n}!"}) for n in range(12)]
+    (tmp_path / "train.jsonl").write_text("\n".join(rows) + "\n")
+    done = run("train.jsonl", cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stdout.count("is in another format") == 1
+    assert "and 11 more FTB023 other-format" in done.stdout
+
+
 def test_output_for_a_terminal_that_knows_only_ascii_is_ascii(tmp_path: Path):
     write(tmp_path, "train.jsonl", NULL.replace("Hi", "é" * 90))
     done = run("train.jsonl", cwd=tmp_path, PYTHONIOENCODING="ascii")
