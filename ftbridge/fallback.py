@@ -85,7 +85,7 @@ def _again(run: Run, spec: JobSpec) -> draft.Draft:
     data = {name: str(run.data / f"{name}.jsonl") for name in ("train", "validation", "test")}
     held = {name: path for name, path in data.items() if (run.data / f"{name}.jsonl").exists()}
     document = spec.model_dump(mode="json", exclude_unset=True)
-    document["data"] = {**held, "format": "jsonl"}
+    document["data"] = {**held, "format": "jsonl", "keep": list(spec.data.keep)}
     document["evaluation"] = run.resolved_spec().evaluation.model_dump(mode="json")  # its paths are absolute
     return draft.Draft.of(JobSpec.from_dict(document, where=run.id))
 

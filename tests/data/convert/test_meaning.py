@@ -167,3 +167,16 @@ def test_most_records_say_what_a_file_is_and_the_odd_one_is_left_out(tmp_path):
     with pytest.raises(DataError, match=r"in\.jsonl:1 is reinforcement"):
         converted(tmp_path, *records)
     assert len(converted(tmp_path, *records, skip_bad=True)) == 5
+
+
+def test_fields_that_a_spec_keeps_are_read_again_from_the_canonical_bytes(tmp_path):
+    again = trained(tmp_path, chat(mood="kind"), keep=["mood"])
+    assert {example["mood"] for example in again} == {"kind"}
+    spec = {
+        "name": "n",
+        "data": {"train": str(tmp_path / "data" / "train.jsonl"), "keep": ["mood"]},
+        "model": {"local": "m"},
+    }
+    prepare(JobSpec.from_dict(spec), base=tmp_path, out=tmp_path / "second")
+    first, second = ((tmp_path / folder / "train.jsonl").read_bytes() for folder in ("data", "second"))
+    assert first == second
