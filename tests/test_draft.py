@@ -27,12 +27,12 @@ def job(folder: Path, bad: dict[str, Any] | None = None, count: int = 12) -> Pat
 
 BAD = {
     "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}],
-    "tools": [{"function": {"name": "look_up", "parameters": {"type": "object"}}}],
+    "tools": [{"type": "function", "function": {"name": 7, "parameters": {"type": "object"}}}],
 }
 
 
 def test_an_error_stops_the_run_with_the_line_it_came_from_and_leaves_no_folder(tmp_path: Path, home: Path):
-    with pytest.raises(DataError, match=r"train.jsonl:4 tools\[0\].type is missing.*\(FTB051\)") as error:
+    with pytest.raises(DataError, match=r"train.jsonl:4 tools\[0\].function.name is a number.*\(FTB051\)") as error:
         start(Draft.of(job(tmp_path, BAD)), "local")
     assert "--no-lint" in str(error.value)
     assert not list(home.glob("runs/*"))

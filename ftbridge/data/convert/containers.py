@@ -205,9 +205,10 @@ def _is_list_a_line(begins: bytes) -> bool:
     if not rest.lstrip().startswith(b"["):
         return False
     try:
-        return isinstance(json.loads(first), list)
+        turns = json.loads(first)
     except (ValueError, RecursionError):
         return False
+    return bool(turns) and all(isinstance(turn, dict) and turn.keys() & {"role", "from"} for turn in turns)
 
 
 def _has_lines(begins: bytes) -> bool:
