@@ -42,14 +42,14 @@ def _without_memory(path: Path, request: LocalRequest) -> Any | None:
         attention = load.attention_for(path, trust_remote_code=trust)
         with init_empty_weights(include_buffers=False):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=trust, attn_implementation=attention)
-    except (ValueError, KeyError, ImportError, TypeError, AttributeError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    except RuntimeError:  # an initialization that reads its own weights, which says nothing of the model
+        return None
+    except Exception as error:  # whatever a class of transformers, or one that comes with the model, raises on a config
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelUnavailable(
-            f"the model in {path} cannot be built by this release of transformers: {reason}",
+            f"the model in {path} cannot be built by this release of transformers: {reason[:400]}",
             hint="Use another base model, or install the release that its config.json names.",
         ) from error
-    except (NotImplementedError, RuntimeError):  # an initialization that reads its own weights
-        return None
 
 
 def _left_in_16_bits(model: Any, request: LocalRequest) -> list[str]:

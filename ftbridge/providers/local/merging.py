@@ -31,7 +31,7 @@ def answer(asked: dict[str, Any], tell: Callable[..., None]) -> None:
     trusted = {"trust_remote_code": asked["trust_remote_code"]}
     model = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.bfloat16, **trusted)
     tell("progress", text="merging")
-    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    merged = merge(PeftModel.from_pretrained(model, adapter))
     temporary = out.with_name(f".{out.name}.tmp")
     with disk_full_is_an_error(out):
         shutil.rmtree(temporary, ignore_errors=True)
@@ -43,6 +43,27 @@ def answer(asked: dict[str, Any], tell: Callable[..., None]) -> None:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     tell("result", path=str(out), parameters=sum(weight.numel() for weight in merged.parameters()))
+
+
+def merge(tuned: Any) -> Any:
+    """The base model of a peft model with the adapter added to its weights.
+
+    A head that shares its weights with the embedding gets its own before an adapter of either is added to them.
+    """
+    model = tuned.get_base_model()
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    adapted = [part for part in (head, embedding) if hasattr(part, "lora_A")]
+    if head is not None and adapted and head.weight is embedding.weight:
+        from torch import nn
+
+        layer = head.get_base_layer() if hasattr(head, "get_base_layer") else head
+        layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+        model.config.tie_word_embeddings = False
+        model.config.get_text_config().tie_word_embeddings = False
+        for part in model.modules():
+            if hasattr(part, "all_tied_weights_keys"):
+                part.all_tied_weights_keys = {}
+    return tuned.merge_and_unload()
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ and no network: examples are drawn token ids.
 
 from __future__ import annotations
 
+import math
 import random
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +105,12 @@ class Outcome:
     adapted: int = 0
     experts: bool = False
     fell: float = 0.0
-    peft: float | None = None
-    merged: float | None = None
-    resumed: float | None = None
-    full: float | None = None
+    peft: float = math.inf
+    merged: float = math.inf
+    resumed: float = math.inf
+    full: float = math.inf
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
-    failures: list[str] = field(default_factory=list)
 
 
 def config_of(name: str) -> Any:
@@ -182,7 +182,7 @@ def steps(forward: Forward, optimizer: torch.optim.Optimizer, first: int, last: 
         for part in forward.cut(examples(), 100):
             loss, _ = forward.loss_sum(part, seed=step)
             (loss / 60).backward()
-            losses[-1] += float(loss)
+            losses[-1] += float(loss.detach())
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return losses
