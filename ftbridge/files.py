@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ftbridge.errors import DiskFull
+from ftbridge.errors import DiskFull, UsageError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 
 
 def home() -> Path:
@@ -26,10 +27,15 @@ def home() -> Path:
 
 @contextlib.contextmanager
 def disk_full_is_an_error(path: Path) -> Iterator[None]:
-    """Turn "no space left" while writing under `path` into `DiskFull`."""
+    """Turn "no space left" while writing under `path` into `DiskFull`, and "cannot be written to" into `UsageError`."""
     try:
         yield
     except OSError as error:
+        if error.errno in _NOT_WRITABLE:
+            raise UsageError(
+                f"cannot write to {path} ({error.strerror}).",
+                hint="Point FTBRIDGE_HOME, or the path that was named, at a folder that can be written to.",
+            ) from error
         if error.errno in _NO_ROOM:
             raise DiskFull(
                 f"no room left on the disk that holds {path} ({error.strerror}).",
@@ -43,16 +49,36 @@ def require_room(path: Path, needed_bytes: int, purpose: str) -> None:
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:
+        needed, room = _sizes(needed_bytes, free)
         raise DiskFull(
-            f"{purpose} needs {needed_bytes / 1e9:.1f} GB on the disk that holds {path}; {free / 1e9:.1f} GB are free.",
+            f"{purpose} needs {needed} on the disk that holds {path}; {room} are free.",
             hint="Free some space, or point FTBRIDGE_HOME at a larger disk.",
         )
+
+
+def _sizes(needed: int, free: int) -> tuple[str, str]:
+    """Two numbers of bytes in the largest unit that `needed` fills, or in bytes where they would read the same."""
+    name, unit = next((name, unit) for name, unit in _UNITS if needed >= unit or unit == 1)
+    one, other = f"{needed / unit:.3g} {name}", f"{free / unit:.3g} {name}"
+    return (f"{needed:,} bytes", f"{free:,} bytes") if one == other or unit == 1 else (one, other)
+
+
+_UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("bytes", 1))
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it. Raises `UsageError` where that cannot be, such as under /proc, or `DiskFull`."""
+    with disk_full_is_an_error(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileNotFoundError, FileExistsError) as error:
+            raise NotADirectoryError(errno.ENOTDIR, error.strerror or "no folder can be made there") from error
 
 
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success it is flushed and renamed onto it, on failure removed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with disk_full_is_an_error(target):
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
         os.close(descriptor)
@@ -120,8 +146,8 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
     What a killed process left is removed first: a folder that is in use is locked by its process.
     """
+    make_folder(parent)
     with disk_full_is_an_error(parent):
-        parent.mkdir(parents=True, exist_ok=True)
         sweep(parent)
         with _locked_folder(parent):
             folder = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=parent))

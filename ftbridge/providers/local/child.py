@@ -32,6 +32,7 @@ class Child:
                 text=True,
                 encoding="utf-8",
                 start_new_session=True,
+                env=child_environment(),
             )
 
     def ask(self, document: dict[str, Any]) -> None:
@@ -72,6 +73,16 @@ class Child:
             self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of a process that computes: this one's, with threads that sleep while they wait for each other.
+
+    OpenMP's threads spin at the end of each operation by default. When other processes use the cores, the thread that they
+    wait for is not running, and the spinning keeps it from running. What is set already stays: OMP_WAIT_POLICY is read by
+    libgomp (torch on Linux), KMP_BLOCKTIME by LLVM's and Intel's runtimes.
+    """
+    return {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", **os.environ}
 
 
 def serve(answer: Callable[[dict[str, Any], Callable[..., None]], None]) -> None:

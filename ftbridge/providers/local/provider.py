@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ from ftbridge.providers.base import (
     Submission,
     TunedModel,
 )
-from ftbridge.providers.local.child import Child
+from ftbridge.providers.local.child import Child, child_environment
 from ftbridge.providers.local.job import Job
 from ftbridge.providers.local.lower import lower
 from ftbridge.providers.local.request import LocalRequest, SampleRequest
@@ -188,7 +187,7 @@ class LocalProvider:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**child_environment(), "PYTHONUNBUFFERED": "1"},
             )
         self._children.append(child)
         give_up = time.monotonic() + START_SECONDS

@@ -15,8 +15,10 @@ from architectures import CPU, Outcome, config_of, examples, model_of, ready, re
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from ftbridge.errors import ModelUnavailable
+from ftbridge import files
+from ftbridge.errors import DiskFull, ModelUnavailable, UsageError
 from ftbridge.providers.local import architecture, load, proof, targets, training
+from ftbridge.providers.local.child import child_environment
 from ftbridge.providers.local.device import Device
 from ftbridge.providers.local.forward import Forward, prove
 from ftbridge.providers.local.merging import merge
@@ -281,3 +283,42 @@ def test_the_lowest_validation_loss_is_saved_whatever_stops_training(
 def test_a_state_written_before_patience_had_its_own_loss_goes_on() -> None:
     old = '{"step": 4, "best_step": 2, "best_valid_loss": 1.0, "bad_validations": 1}'
     assert training.TrainingState.model_validate_json(old).patience_loss is None
+
+
+# The machine
+
+
+@pytest.mark.parametrize("where", ["/proc/none", "/dev/null/home", "/proc/self/none/deeper"])
+def test_a_place_that_cannot_be_written_to_is_a_usage_error_with_the_path(where: str) -> None:
+    with pytest.raises(UsageError, match=f"cannot write to {where}") as refusal, files.scratch_folder(Path(where)):
+        pass
+    assert refusal.value.exit_code == 2
+    assert "FTBRIDGE_HOME" in str(refusal.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("needed", "free", "words"),
+    [
+        (400_000, 300_000, "needs 400 kB on the disk that holds {}; 300 kB are free"),
+        (900, 12, "needs 900 bytes on the disk that holds {}; 12 bytes are free"),
+        (
+            5_000_000_001,
+            5_000_000_000,
+            "needs 5,000,000,001 bytes on the disk that holds {}; 5,000,000,000 bytes are free",
+        ),
+        (7_500_000_000, 20_000_000, "needs 7.5 GB on the disk that holds {}; 0.02 GB are free"),
+    ],
+)
+def test_a_disk_that_is_too_small_is_told_in_figures_that_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needed: int, free: int, words: str
+) -> None:
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(DiskFull) as refusal:
+        files.require_room(tmp_path, needed, "Training")
+    assert words.format(tmp_path) in refusal.value.message
+
+
+def test_threads_of_a_computing_process_sleep_while_they_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert child_environment()["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert child_environment()["OMP_WAIT_POLICY"] == "ACTIVE", "what the user set stays"
