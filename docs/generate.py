@@ -5,6 +5,7 @@ A page holds `<!-- generated: NAME -->` … `<!-- end: NAME -->`; what stands be
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -36,6 +37,22 @@ def render_scenario_table() -> str:
     return "\n\n".join(dict.fromkeys(_section(schema, schema, "", "The scenario")))
 
 
+def render_clients() -> str:
+    """Which feature works with which client, from the results of the tests that ran them."""
+    results: dict[str, Any] = json.loads((DOCS / "clients.json").read_text(encoding="utf-8"))
+    features = ("chat", "stream", "call", "schema", "responses")
+    heads = ("client", "version", "chat", "stream", "forced call", "JSON schema", "Responses API")
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for client, told in sorted(results.items()):
+        cells = [_worked(told["features"].get(feature)) for feature in features]
+        lines.append(f"| {client.replace('_', ' ')} | {told['version']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _worked(result: str | None) -> str:
+    return "not tried" if result is None else "yes" if result == "ok" else "no"
+
+
 def render_routes() -> str:
     """What the server answers."""
     rows = ["| route | does |", "|---|---|"]
@@ -58,6 +75,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "rules": rules_page,
     "rules-table": rules_table,
     "routes": render_routes,
+    "clients": render_clients,
     "scenario": render_scenario_table,
     "targets": targets_table,
     "answers": answers_table,
