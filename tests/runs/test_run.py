@@ -73,6 +73,16 @@ CASES: list[tuple[list[Told], dict[str, Any]]] = [
     ([("paused", {})], {"state": "paused", "finished": None}),
     ([("status", {"state": "running"}), ("interrupted", {})], {"state": "running", "finished": None}),
     ([("pause_requested", {})], {"state": "prepared", "pause_requested": True, "cancel_requested": False}),
+    (
+        [("cancel_requested", {}), ("request_refused", {"request": "cancel", "reason": "no"})],
+        {"state": "prepared", "cancel_requested": False, "refused": {"request": "cancel", "reason": "no"}},
+    ),
+    ([("stopped", {"error": ERROR})], {"state": "prepared", "error": ERROR, "finished": None}),
+    (
+        [("stopped", {"error": ERROR}), ("submitted", {"handle": {"id": "j"}})],
+        {"state": "queued", "error": None, "finished": None},
+    ),
+    ([("failed", {"error": ERROR}), ("retry_requested", {"job": "j"})], {"state": "failed", "retried": "j"}),
     ([("cancel_requested", {})], {"state": "prepared", "cancel_requested": True, "pause_requested": False}),
     (
         [("cancel_requested", {}), ("pause_requested", {}), ("cancelled", {}), ("resume_requested", {})],

@@ -24,7 +24,7 @@ from ftbridge.providers.openai.probe import unpromised
 from ftbridge.providers.openai.request import OpenAIRequest
 from ftbridge.providers.openai.retry import read, sleep
 from ftbridge.providers.openai.twins import open_twins
-from ftbridge.providers.openai.upload import ensure_file, remove_uploaded
+from ftbridge.providers.openai.upload import ensure_file, remove_late_copies, remove_uploaded
 from ftbridge.redaction import TAKEN_OUT, without_keys
 from ftbridge.resolve import ResolvedSpec
 
@@ -161,13 +161,14 @@ class OpenAIProvider:
 
     def result(self, handle: JobHandle) -> TunedModel:
         """The model's name and those of its checkpoints. Raises `ModelUnavailable` when the service made none."""
-        at, _ = self._of(handle)
+        at, ledger = self._of(handle)
         jobs = at.client.fine_tuning.jobs
         for _ in range(_NAME_LOOKS):
             job = read(lambda: whole(jobs.retrieve(handle.id), "status"), "reading the result", at.service)
             if getattr(job, "fine_tuned_model", None) or not at.target.serves_tuned:
                 break
             sleep(_NAME_SECONDS)  # some services name the model a while after the job's end
+        remove_late_copies(at, ledger)
         names: list[str] = []
         if at.target.checkpoints:
             try:

@@ -102,6 +102,25 @@ def remove_uploaded(at: Connection, ledger: Ledger) -> list[str]:
     return removed
 
 
+def remove_late_copies(at: Connection, ledger: Ledger) -> None:
+    """Remove copies that attempts without an answer left after all, once the job has ended. Never raises for the service."""
+    lost = {str(event.data["key"]) for event in ledger.of("lost") if event.data["what"] == "file"}
+    for event in ledger.of("made"):
+        if event.data["what"] == "file" and event.data["key"] in lost:
+            made = str(event.data["id"])
+            file = _shown(at, made)
+            if getattr(file, "filename", None) and getattr(file, "bytes", None):
+                _remove_copies(at, ledger, made, file.filename, file.bytes, file.purpose)
+
+
+def _shown(at: Connection, made: str) -> Any:
+    """A file as the service shows it; None where it does not."""
+    try:
+        return read(lambda: at.client.files.retrieve(made), "looking at the file", at.service, attempts=2)
+    except FtbridgeError:
+        return None
+
+
 def _remove(at: Connection, ledger: Ledger, key: str, made: str) -> bool:
     """Delete one file at the service and journal it; False, with a note, when that is not possible."""
     try:
