@@ -135,17 +135,23 @@ def read_reply(
     used = notation or PLAIN
     if used.channels:
         return _read_channels(text, tools, thinking_open)
+    text = _unwrapped(text, used)
     reasoning, rest = _split_reasoning(text, used, thinking_open)
     calls: list[Call] = []
     if tools is None or len(tools):
         rest, calls = _read_calls(rest, notation, tools)
-    for wrapper in used.wrappers:
-        rest = rest.replace(wrapper, "")
-    if used.recipients and (match := re.match(r"(?:>>>)?all\n", rest)):
-        rest = rest[match.end() :]
+    rest = _unwrapped(rest, used)
     if reasoning is not None or calls:
         rest = rest.strip()
     return Reply(rest, (reasoning or "").strip() or None, _as_openai(calls))
+
+
+def _unwrapped(text: str, notation: Notation) -> str:
+    """The text without marks around all of it, and without the name of the recipient who is the user."""
+    for wrapper in notation.wrappers:
+        text = text.replace(wrapper, "")
+    match = re.match(r"(?:>>>)?all\n", text) if notation.recipients else None
+    return text[match.end() :] if match and ">>>" not in text[match.end() :] else text
 
 
 def split_reasoning(text: str) -> tuple[str | None, str]:

@@ -213,6 +213,8 @@ class Renderer:
             raise RenderError("cannot be trained: neither this model's chat template nor its tokenizer ends an answer")
         if self.tokenizer.eos_token_id is not None:
             ids.add(int(self.tokenizer.eos_token_id))
+        if self.thinking == "on":  # what ends the reasoning of a completion does not end the completion
+            ids -= {known[token] for token in known if token in self._template.after_reasoning}
         return frozenset(ids | self._listed)
 
     @cached_property
@@ -228,14 +230,15 @@ class Renderer:
     def _thinks(self, messages: Sequence[Message]) -> bool:
         """Whether an example is rendered with reasoning."""
         if self.thinking != "auto":
-            return self.thinking == "on"
+            return self.thinking == "on" and self._with(True)[0].can_reason
         if not any(reasoning_of(message) for message in messages if message.trained):
             return False
         template, _ = self._with(True)
         return template.can_reason and (template.reasoning_key is not None or template.writes_inline_reasoning)
 
     def _thinks_in_prompts(self, messages: Sequence[Message]) -> bool:
-        return self.thinking == "on" or (self.thinking == "auto" and self._saw_reasoning)
+        wanted = self.thinking == "on" or (self.thinking == "auto" and self._saw_reasoning)
+        return wanted and self._with(True)[0].can_reason
 
     def _with(self, thinking: bool) -> tuple[ChatTemplate, Spans]:
         if thinking not in self._by_thinking:

@@ -193,12 +193,23 @@ class ChatTemplate:
 
     @cached_property
     def writes_inline_reasoning(self) -> bool:
-        """Whether it writes reasoning that stands at the beginning of the text."""
+        """Whether it writes reasoning that stands at the beginning of the text, and no block of its own before it."""
         pair = self.notation.reasoning
         if pair is None:
             return True
         text = f"{pair[0].strip()}\n{SENTINEL}\n{pair[1].strip()}\n\nb"
-        return SENTINEL in self.probe([plain("user", "a"), plain("assistant", text)])
+        whole = self.probe([plain("user", "a"), plain("assistant", text)])
+        return SENTINEL in whole and pair[1].strip() not in whole[: whole.index(SENTINEL)]
+
+    @cached_property
+    def after_reasoning(self) -> str:
+        """What it writes between reasoning and text."""
+        if self.reasoning_key is None:
+            return ""
+        answer = {**plain("assistant", OTHER_SENTINEL), self.reasoning_key: SENTINEL}
+        whole = self.probe([plain("user", "a"), answer])
+        between, found, _ = whole.partition(SENTINEL)[2].partition(OTHER_SENTINEL)
+        return between if found else ""
 
     @cached_property
     def can_reason(self) -> bool:
