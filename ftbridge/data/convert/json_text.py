@@ -92,9 +92,22 @@ def _line(raw: bytes) -> object:
         cut = error.reason == "unexpected end of data" and not ended
         return Unreadable(f"{_not_utf8(error.start + 1, raw[error.start])}{_TRUNCATED if cut else ''}")
     except json.JSONDecodeError as error:
-        return Unreadable(f"{_wrong(error, error.colno)}{_TRUNCATED if _is_cut(error) and not ended else ''}")
+        wrong = f"{_wrong(error, error.colno)}{_TRUNCATED if _is_cut(error) and not ended else ''}"
+        return _slipped(raw.rstrip().decode()) or Unreadable(wrong)
     except Unreadable as error:
         return error
+
+
+def _slipped(text: str) -> Unreadable | None:
+    """What a slip that is known by its name has made of a line; None for other faults."""
+    from ftbridge.data.lint.slips import AFTER, mend  # needed for broken lines alone
+
+    mended = mend(text)
+    if mended is None or (mended.text is None and {slip.what for slip in mended.slips} == {AFTER}):
+        return None
+    whats = " and ".join(slip.what for slip in mended.slips)
+    mends = "`ftbridge lint FILE --fix OUT` mends it." if mended.text is not None else mended.hint
+    return Unreadable(f"is not valid JSON at column {mended.slips[0].start + 1}: it has {whats}.", hint=mends)
 
 
 class _Window:

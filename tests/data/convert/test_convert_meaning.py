@@ -180,3 +180,28 @@ def test_fields_that_a_spec_keeps_are_read_again_from_the_canonical_bytes(tmp_pa
     prepare(JobSpec.from_dict(spec), base=tmp_path, out=tmp_path / "second")
     first, second = ((tmp_path / folder / "train.jsonl").read_bytes() for folder in ("data", "second"))
     assert first == second
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("{“messages”: []}", "typographic quotes"),
+        ("{'messages': [], 'ok': True}", "Python's notation"),
+        ('{"messages": [],}', "a comma after the last element"),
+        ('{"messages": []},', "a comma after the object"),
+        ('{"messages": []} // the first', "a comment"),
+    ],
+)
+def test_a_slip_in_json_is_named_and_the_command_that_mends_it(tmp_path, line, what):
+    (tmp_path / "in.jsonl").write_text(line + "\n" + json.dumps(chat()) + "\n")
+    with pytest.raises(DataError, match=f"in.jsonl:1 is not valid JSON at column .*{what}") as refused:
+        convert(str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl"))
+    assert "lint FILE --fix OUT" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize("line", ['{"messages": [}', "{broken", '{"messages": [] "tools": []}'])
+def test_other_faults_of_json_keep_the_parsers_words(tmp_path, line):
+    (tmp_path / "in.jsonl").write_text(line + "\n" + json.dumps(chat()) + "\n")
+    with pytest.raises(DataError, match="in.jsonl:1 is not valid JSON at column") as refused:
+        convert(str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl"))
+    assert "lint FILE" not in (refused.value.hint or "")
