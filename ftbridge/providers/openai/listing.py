@@ -1,7 +1,7 @@
 """Lists of a service, page by page, that end however a service pages.
 
 A cursor that does not move (a gateway that does not pass `after` on, `has_more` that is always true) ends the list: a page
-whose items are all there already is the last.
+with items from before its cursor is none.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ def items_of(page_after: Callable[[dict[str, Any]], Any]) -> Iterator[Any]:
     parameters: dict[str, Any] = {}
     for _ in range(MOST_PAGES):
         page = whole(page_after(parameters), "data")
+        earlier = seen - {parameters.get("after")}
+        if any(getattr(item, "id", None) in earlier for item in page.data):
+            return  # the cursor did not move: what is new here came meanwhile, and is first in the next list
         fresh = []
         for item in page.data:
             name = getattr(item, "id", None)
