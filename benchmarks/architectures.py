@@ -14,13 +14,66 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "providers" / "local"))
 
-FAMILIES = (
-    "llama qwen2 qwen3 mistral mistral_window gemma gemma2 gemma3_text phi phi3 gpt2 gpt_neox gptj gpt_bigcode opt bloom mpt"
-    " falcon falcon_alibi stablelm starcoder2 olmo2 olmo3 granite cohere cohere2 glm glm4 exaone4 smollm3 nemotron"
-    " qwen2_moe qwen3_moe mixtral olmoe deepseek_v2 deepseek_v3 gpt_oss glm4_moe phimoe llama4_text dbrx granitemoe"
-    " ernie4_5_moe minimax_m2 lfm2 lfm2_moe qwen3_5_text qwen3_next bamba jamba falcon_h1 nemotron_h granitemoehybrid"
-    " recurrent_gemma mamba falcon_mamba rwkv"
-).split()
+FAMILIES = [
+    "llama",
+    "qwen2",
+    "qwen3",
+    "mistral",
+    "mistral_window",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "phi",
+    "phi3",
+    "gpt2",
+    "gpt_neox",
+    "gptj",
+    "gpt_bigcode",
+    "opt",
+    "bloom",
+    "mpt",
+    "falcon",
+    "falcon_alibi",
+    "stablelm",
+    "starcoder2",
+    "olmo2",
+    "olmo3",
+    "granite",
+    "cohere",
+    "cohere2",
+    "glm",
+    "glm4",
+    "exaone4",
+    "smollm3",
+    "nemotron",
+    "qwen2_moe",
+    "qwen3_moe",
+    "mixtral",
+    "olmoe",
+    "deepseek_v2",
+    "deepseek_v3",
+    "gpt_oss",
+    "glm4_moe",
+    "phimoe",
+    "llama4_text",
+    "dbrx",
+    "granitemoe",
+    "ernie4_5_moe",
+    "minimax_m2",
+    "lfm2",
+    "lfm2_moe",
+    "qwen3_5_text",
+    "qwen3_next",
+    "bamba",
+    "jamba",
+    "falcon_h1",
+    "nemotron_h",
+    "granitemoehybrid",
+    "recurrent_gemma",
+    "mamba",
+    "falcon_mamba",
+    "rwkv",
+]
 
 
 def main(families: list[str]) -> None:
