@@ -164,6 +164,11 @@ def extra_key(line: Line) -> Iterator[Problem]:
             if method == "dpo" and not at and (key in LINE_KEYS["supervised"] or key.endswith("preferred_completion")):
                 continue  # FTB082 and FTB085 tell of those
             hint, repair = _advice(holder, key, known)
+            if here and key == "system" and repair is not None:
+                yield Problem(
+                    join(at, key), f"stands beside messages; runs on this machine move it there. {hint}", repair
+                )
+                continue
             yield Problem(join(at, key), f"{idle}. {hint}", repair, severity=_lost(here, key, holder[key]))
 
 
@@ -263,7 +268,9 @@ def extra_message_key(line: Line) -> Iterator[Problem]:
             else:
                 hint, repair = _message_advice(message, key, known, role, output)
                 said = f"is no key of {role} messages. {hint}"
-                yield Problem(f"{at}.{key}", said, repair, severity=_lost(here, key, message[key]))
+                read = key in TRAIN_FLAGS and repair is not None  # a run reads it as the weight
+                lost = None if read else _lost(here, key, message[key])
+                yield Problem(f"{at}.{key}", said, repair, severity=lost)
 
 
 def _message_advice(message: dict[str, JSON], key: str, known: frozenset[str], role: str, output: bool) -> Advice:

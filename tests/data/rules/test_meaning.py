@@ -98,10 +98,12 @@ def test_what_only_keeps_count_of_the_data(key: str, value: Any, counts: bool) -
 @pytest.mark.parametrize(
     ("line", "severity"),
     [
-        (chat(ASK, DONE, system="Be brief."), "warning"),
+        (chat(ASK, DONE, system="Be brief."), None),
+        (chat(BRIEF, ASK, DONE, system="Be long."), "warning"),
         (chat(ASK, DONE, images=["rain.png"]), "warning"),
         (chat(ASK, DONE, id=7), None),
-        (chat(ASK, assistant("Yes.", train=False)), "warning"),
+        (chat(ASK, assistant("Yes.", train=False)), None),
+        (chat(ASK, assistant("Yes.", train=0.5)), "warning"),
     ],
 )
 def test_a_key_that_this_machine_would_pass_over_is_more_than_advice_where_it_means_something(
