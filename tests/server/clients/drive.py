@@ -167,14 +167,15 @@ def pydantic_ai() -> dict[str, Callable[[], None]]:
 
 def agents() -> dict[str, Callable[[], None]]:
     """OpenAI's Agents SDK, whose default is the Responses API."""
-    from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, Runner, function_tool
+    from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, OpenAIResponsesModel, Runner, function_tool
     from openai import AsyncOpenAI
 
     def run(**more: Any) -> Any:
         return Runner.run_sync(Agent(name="a", **{"model": MODEL, **more}), "hi").final_output
 
     async def streamed() -> Any:
-        result = Runner.run_streamed(Agent(name="a", model=MODEL), "hi")
+        model = OpenAIResponsesModel(MODEL, AsyncOpenAI())  # a client belongs to its event loop
+        result = Runner.run_streamed(Agent(name="a", model=model), "hi")
         return [event async for event in result.stream_events()] and result.final_output
 
     once = ModelSettings(tool_choice="required")
