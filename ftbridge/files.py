@@ -144,14 +144,15 @@ def _umask() -> int:
 def scratch_folder(parent: Path) -> Iterator[Path]:
     """A temporary folder on the same disk as `parent`, removed at the end; what is to stay is renamed out of it.
 
-    What a killed process left is removed first: a folder that is in use is locked by its process.
+    What a killed process left is removed first: a folder that is in use has a file in it that its process locks. (Not the folder
+    itself: that lock is taken while scratch folders are made in it, and a scratch folder may hold others.)
     """
     make_folder(parent)
     with disk_full_is_an_error(parent):
         sweep(parent)
         with _locked_folder(parent):
             folder = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=parent))
-            alive = os.open(folder, os.O_RDONLY)
+            alive = os.open(folder / _ALIVE, os.O_RDONLY | os.O_CREAT, 0o600)
             fcntl.flock(alive, fcntl.LOCK_EX)
     try:
         yield folder
@@ -184,6 +185,7 @@ def sweep_run(folder: Path) -> None:
 
 
 _SCRATCH = ".scratch-"
+_ALIVE = ".in-use"
 _OTHERS_WRITE = (".report",)
 """Temporary files of commands that do not hold the driver's lock."""
 
@@ -200,9 +202,14 @@ def _locked_folder(folder: Path) -> Iterator[None]:
 
 
 def _is_left(folder: Path) -> bool:
-    """Whether nobody holds the folder's lock; the kernel lets go of it when its process dies."""
+    """Whether nobody holds the lock in the folder; the kernel lets go of it when its process dies.
+
+    A folder without it belongs to a process that died while it made the folder: both are made under the parent's lock.
+    """
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder / _ALIVE, os.O_RDONLY)
+    except FileNotFoundError:
+        return True
     except OSError:
         return False
     try:

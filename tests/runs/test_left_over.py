@@ -80,3 +80,21 @@ def test_a_run_that_was_never_made_whole_is_tidied_unless_somebody_makes_it_now(
         sweep_unfinished(tmp_path)
         assert (busy.path / ".resolved.json.x.tmp").exists()
     assert not (run.path / ".resolved.json.x.tmp").exists()
+
+
+def test_a_scratch_folder_may_hold_others(tmp_path: Path) -> None:
+    with (
+        files.scratch_folder(tmp_path) as outer,
+        files.scratch_folder(outer) as inner,
+        files.scratch_folder(outer) as second,
+    ):
+        files.sweep(tmp_path, outer)
+        assert inner.parent == second.parent == outer
+        assert inner.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_whose_process_died_while_it_made_it_goes(tmp_path: Path) -> None:
+    (tmp_path / ".scratch-half-made").mkdir()
+    files.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
