@@ -144,7 +144,7 @@ def _umask() -> int:
 def scratch_folder(parent: Path) -> Iterator[Path]:
     """A temporary folder on the same disk as `parent`, removed at the end; what is to stay is renamed out of it.
 
-    What a killed process left is removed first: a folder that is in use has a file in it that its process locks. (Not the folder
+    What a killed process left is removed first: a folder in use has a file in it that its process locks. (Not the folder
     itself: that lock is taken while scratch folders are made in it, and a scratch folder may hold others.)
     """
     make_folder(parent)
