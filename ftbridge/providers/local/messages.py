@@ -97,7 +97,7 @@ def _reasoned(message: Message, template: ChatTemplate) -> Told:
     if inline and template.writes_inline_reasoning:
         return {"content": message.text}
     pair = template.notation.reasoning
-    if pair is not None and template.writes_inline_reasoning:
+    if pair is not None and template.names_reasoning and template.writes_inline_reasoning:
         return {"content": f"{pair[0].strip()}\n{reasoning}\n{pair[1].strip()}\n\n{text}"}
     return {"content": text}
 

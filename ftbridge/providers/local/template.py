@@ -202,6 +202,12 @@ class ChatTemplate:
         return SENTINEL in whole and pair[1].strip() not in whole[: whole.index(SENTINEL)]
 
     @cached_property
+    def names_reasoning(self) -> bool:
+        """Whether its source knows the mark that ends reasoning: only such a model was shown reasoning in its text."""
+        pair = self.notation.reasoning
+        return pair is not None and pair[1].strip() in self.source
+
+    @cached_property
     def after_reasoning(self) -> str:
         """What it writes between reasoning and text."""
         if self.reasoning_key is None:
