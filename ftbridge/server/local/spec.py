@@ -1,4 +1,4 @@
-"""From a request in OpenAI's dialect to a job spec: every field has its place, so that lowering tells what becomes of it."""
+"""From a request in OpenAI's dialect to a job spec: every field has its place, so that the field mapping tells what becomes of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ftbridge.from_openai import spec_from_job
 from ftbridge.lowering import Lowering
 from ftbridge.providers.local.provider import LocalProvider
 from ftbridge.providers.local.request import LocalRequest
@@ -17,28 +18,16 @@ from ftbridge.spec import JobSpec
 def spec_of(job: Kept, model: str, files: Path, settings: Mapping[str, Any]) -> JobSpec:
     """The run of a job. It is named by the job's id, so that it is found again. `settings` is the spec's `local` section."""
     shown = job.document
-    kind = shown["method"]["type"]
-    data: dict[str, Any] = {"train": str(files / shown["training_file"]), "format": "jsonl"}
-    if shown["validation_file"]:
-        data["validation"] = str(files / shown["validation_file"])
-    asked = shown["method"][kind].get("hyperparameters", {})
-    return JobSpec.from_dict(
-        {
-            "name": job.id,
-            "method": kind,
-            "data": data,
-            "model": {"local": model, "openai": shown["model"]},
-            "hyperparameters": {key: value for key, value in asked.items() if key in _PASSED},
-            "seed": shown["seed"],
-            "metadata": shown["metadata"] or {},
-            "local": dict(settings),
-            **({"suffix": shown["user_provided_suffix"]} if shown["user_provided_suffix"] else {}),
-        },
-        where=job.id,
-    )
-
-
-_PASSED = frozenset({"n_epochs", "batch_size", "learning_rate_multiplier", "beta"})
+    validation = shown["validation_file"]
+    return spec_from_job(
+        shown,
+        train=str(files / shown["training_file"]),
+        validation=str(files / validation) if validation else None,
+        local=model,
+        name=job.id,
+        settings=settings,
+        keeps_multiplier=True,
+    ).spec
 
 
 def base_request(model: str, settings: Mapping[str, Any]) -> LocalRequest:
