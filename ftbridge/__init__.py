@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ftbridge import migrate as migrate
     from ftbridge.data.lint.findings import LintReport as LintReport
     from ftbridge.errors import FtbridgeError as FtbridgeError
     from ftbridge.sdk import Run as Run
@@ -38,6 +39,7 @@ _WHERE = {
     "lint": "ftbridge.sdk",
     "list_runs": "ftbridge.sdk",
     "load_run": "ftbridge.sdk",
+    "migrate": "ftbridge.migrate",
     "plan": "ftbridge.sdk",
     "run": "ftbridge.sdk",
 }
@@ -53,6 +55,7 @@ __all__ = [
     "lint",
     "list_runs",
     "load_run",
+    "migrate",
     "plan",
     "run",
 ]
@@ -62,7 +65,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `import ftbridge` stays light."""
     if name not in _WHERE:
         raise AttributeError(f"module 'ftbridge' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_WHERE[name]), name)
+    module = importlib.import_module(_WHERE[name])
+    value = module if module.__name__ == f"ftbridge.{name}" else getattr(module, name)
     globals()[name] = value
     return value
 

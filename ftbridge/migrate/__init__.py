@@ -1,0 +1,47 @@
+"""Leaving a hosted fine-tuning service: find what there is, download it, record what the tuned models do, replace them.
+
+    migration = ftbridge.migrate.Migration.open("openai", create=True)
+    inventory = ftbridge.migrate.take_inventory(migration)
+    inventory.models[0].days_left(inventory.today)
+
+folder.py     the folder, its journal and its lock       account.py   what an account holds
+client.py     requests with one key                      limits.py    rate limits as headers state them
+listing.py    pages of lists, resumable                  loading.py   the inventory, read from the folder
+inventory.py  download.py  status.py                     the steps that save things
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ftbridge.migrate.account import Inventory as Inventory
+    from ftbridge.migrate.account import Job as Job
+    from ftbridge.migrate.account import StoredCompletion as StoredCompletion
+    from ftbridge.migrate.account import TunedModel as TunedModel
+    from ftbridge.migrate.folder import Migration as Migration
+    from ftbridge.migrate.folder import migrations as migrations
+
+_WHERE = {
+    "Inventory": "ftbridge.migrate.account",
+    "Job": "ftbridge.migrate.account",
+    "Migration": "ftbridge.migrate.folder",
+    "StoredCompletion": "ftbridge.migrate.account",
+    "TunedModel": "ftbridge.migrate.account",
+    "migrations": "ftbridge.migrate.folder",
+}
+__all__ = ["Inventory", "Job", "Migration", "StoredCompletion", "TunedModel", "migrations"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'ftbridge.migrate' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,334 @@
+"""One key at one address: requests that obey the stated limits, are retried when that is safe, and return refusals as values.
+
+    get, download     retried as providers/openai/retry.py says; a read changes nothing
+    post, upload      one attempt: a repeated POST may be paid twice, so the caller writes an intention first
+
+A refusal that a migration can live with (a missing scope, something that is gone) comes back as a `Reply` with its fault.
+No usable response, a limit that outlasts the retries, and a key that the service does not know are raised.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ftbridge import files
+from ftbridge.errors import ProviderRefused, ServiceUnavailable, UsageError
+from ftbridge.migrate.account import Source
+from ftbridge.migrate.folder import Migration
+from ftbridge.migrate.limits import Limits
+from ftbridge.providers.openai.client import TIMEOUT, UPLOAD_TIMEOUT, checked, http_client
+from ftbridge.providers.openai.errors import Fault, NotTheService, error_of, fault_of
+from ftbridge.providers.openai.retry import read
+from ftbridge.providers.openai.targets import TARGETS
+from ftbridge.redaction import remember
+
+PROJECT_KEY, ADMIN_KEY = "OPENAI_API_KEY", "OPENAI_ADMIN_KEY"
+_ADMIN = re.compile(r"sk-admin-")
+_SCOPES = re.compile(r"[Mm]issing scopes?:\s*([\w.,\s-]*[\w-])")
+_DENIED = re.compile(r"scope|permission|insufficient|not allowed|role|admin", re.IGNORECASE)
+CLOCK_TOLERANCE = 120.0
+"""Seconds between this machine's clock and the service's that are not worth a word."""
+
+
+class Lost(ServiceUnavailable):
+    """A request that got no usable response: what it was to make may exist."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A response. `document` is its JSON object, empty for a refusal; `fault` says why it was refused, None for a success."""
+
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
+    document: dict[str, Any] = field(default_factory=dict)
+    fault: Fault | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the service did what the request says."""
+        return self.fault is None
+
+    @property
+    def missing(self) -> bool:
+        """Whether the thing is not there."""
+        return self.status == 404
+
+    @property
+    def scope(self) -> str | None:
+        """The scopes that the key lacks, as the service names them; None where it names none."""
+        found = _SCOPES.search(self.fault.message) if self.fault is not None else None
+        return found.group(1).strip() if found else None
+
+    @property
+    def reason(self) -> str:
+        """Why it was refused, in the service's words; empty for a success."""
+        return self.fault.message if self.fault is not None else ""
+
+
+class Client:
+    """Requests with one key. `skew` is the service's clock minus this machine's in seconds, None before the first response."""
+
+    def __init__(self, source: Source, base_url: str, key: str) -> None:
+        self.source = source
+        self.base_url = base_url.rstrip("/")
+        self.limits = Limits()
+        self.skew: float | None = None
+        self.organization: str | None = source.organization
+        self.project: str | None = source.project
+        self.requests = 0
+        self._key = key
+        self._http: Any = None
+
+    @property
+    def service(self) -> str:
+        """The service in messages, with the variable that holds the key."""
+        host = self.base_url.split("://")[-1].split("/")[0]
+        return f"{host} (key of {self.source.variable})"
+
+    def get(self, path: str, params: dict[str, Any] | None = None, *, doing: str) -> Reply:
+        """The response to a read, after as many tries as it takes. Raises `ServiceUnavailable`, `ProviderRefused`."""
+
+        def once() -> Reply:
+            with self._sent("GET", path, params=params) as response:
+                return self._reply(response)
+
+        return self._checked(read(once, doing, self.service), doing)
+
+    def download(self, path: str, to: Path, *, doing: str, progress: Callable[[int], None] = lambda _: None) -> Reply:
+        """Stream a content to `to`, whole or not at all; `progress` is called with each block's bytes. Raises as `get` does."""
+
+        def once() -> Reply:
+            with self._sent("GET", path, stream=True) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    return self._reply(response)
+                with files.atomic_path(to) as temporary:
+                    temporary.chmod(0o600)
+                    received = 0
+                    with temporary.open("wb") as stream:
+                        for block in response.iter_bytes(1 << 20):
+                            stream.write(block)
+                            received += len(block)
+                            progress(len(block))
+                    _require_whole(response, received)
+                return Reply(response.status_code, self._headers(response))
+
+        return self._checked(read(once, doing, self.service), doing)
+
+    def post(self, path: str, body: dict[str, Any] | None = None, *, doing: str, tokens: int = 0) -> Reply:
+        """The response to one attempt; `tokens` is what it will use of the token limit. Raises `Lost` for no usable one."""
+        return self._attempt(path, doing, tokens=tokens, timeout=UPLOAD_TIMEOUT, json=body or {})
+
+    def upload(self, content: Path, purpose: str, *, doing: str) -> Reply:
+        """The response to one attempt to upload a file. Raises `Lost` for no usable one."""
+        with content.open("rb") as stream:
+            parts = {"file": (content.name, stream, "application/jsonl")}
+            return self._attempt("/files", doing, timeout=UPLOAD_TIMEOUT, files=parts, data={"purpose": purpose})
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+
+    def _attempt(self, path: str, doing: str, *, tokens: int = 0, **request: Any) -> Reply:
+        try:
+            with self._sent("POST", path, tokens=tokens, **request) as response:
+                reply = self._reply(response, raises=False)
+        except Exception as error:
+            fault = fault_of(error)
+            raise Lost(str(error_of(fault, doing, self.service))) from None
+        if reply.fault is not None and reply.fault.kind in ("lost", "foreign"):
+            raise Lost(str(error_of(reply.fault, doing, self.service)))
+        return self._checked(reply, doing)
+
+    @contextmanager
+    def _sent(self, method: str, path: str, *, stream: bool = False, tokens: int = 0, **request: Any) -> Iterator[Any]:
+        self.limits.wait(tokens)
+        if self._http is None:
+            self._http = http_client(self.base_url)
+        headers = {"Authorization": f"Bearer {self._key}"}
+        request = {name: value for name, value in request.items() if value is not None}
+        request.setdefault("timeout", TIMEOUT)
+        self.requests += 1
+        with self._http.stream(method, f"{self.base_url}{path}", headers=headers, **request) as response:
+            self._note(response)
+            if not stream:
+                response.read()
+            yield response
+
+    def _note(self, response: Any) -> None:
+        """What every response tells beside its body: limits, the service's clock, whose key this is."""
+        headers = self._headers(response)
+        self.limits.seen(headers)
+        if self.skew is None and (moment := headers.get("date")):
+            try:
+                self.skew = email.utils.parsedate_to_datetime(moment).timestamp() - time.time()
+            except (ValueError, TypeError):
+                pass
+        self.organization = headers.get("openai-organization") or self.organization
+        self.project = headers.get("openai-project") or self.project
+
+    @staticmethod
+    def _headers(response: Any) -> dict[str, str]:
+        return {str(name).lower(): str(value) for name, value in response.headers.items()}
+
+    def _reply(self, response: Any, *, raises: bool = True) -> Reply:
+        """The response as a `Reply`; with `raises`, what asking again may change is raised for `read` to see."""
+        body = _json(response)
+        if response.status_code < 400:
+            if not isinstance(body, dict):
+                raise NotTheService("the response is not a JSON object")
+            return Reply(response.status_code, self._headers(response), body)
+        failure = _Failed(response, body)
+        fault = fault_of(failure)
+        if raises and fault.kind not in ("refused", "missing", "data", "tomorrow"):
+            raise failure
+        return Reply(response.status_code, self._headers(response), fault=fault)
+
+    def _checked(self, reply: Reply, doing: str) -> Reply:
+        """The reply, unless the service does not know the key or the account cannot pay: nothing else can work then."""
+        fault = reply.fault
+        if fault is None or self.source.kind == "admin":
+            return reply
+        if fault.status == 401 and not _DENIED.search(f"{fault.message} {fault.code}"):
+            raise ProviderRefused(
+                f"{doing}: {self.service} does not accept the API key ({fault.message}).",
+                hint=f"Check {self.source.variable}, and that it belongs to {self.base_url}.",
+            )
+        return reply
+
+
+class _Failed(Exception):
+    """A response that is an error, in the shape that `fault_of` reads."""
+
+    def __init__(self, response: Any, body: Any) -> None:
+        super().__init__(f"{response.status_code}")
+        self.status_code = int(response.status_code)
+        self.body = body if body is not None else response.text
+        self.response = response
+        self.request = response.request
+
+
+def connect(migration: Migration, variables: Sequence[str] = (), *, base_url: str | None = None) -> list[Client]:
+    """A client for each project key: those of the named environment variables, or OPENAI_API_KEY.
+
+    A migration speaks to the service of its first contact ever after. Raises `UsageError` for no key, and for an admin key
+    where a project key is needed.
+    """
+    address = _address(migration, base_url)
+    named = list(dict.fromkeys(variables)) or _known_variables(migration) or [PROJECT_KEY]
+    clients = [Client(_source(name, _key(name), address, "project"), address, _key(name)) for name in named]
+    by_key = {client.source.id: client for client in reversed(clients)}
+    return list(reversed(by_key.values()))
+
+
+def connect_admin(migration: Migration) -> Client | None:
+    """A client with the key of OPENAI_ADMIN_KEY; None where that is not set."""
+    key = os.environ.get(ADMIN_KEY, "").strip()
+    if not key:
+        return None
+    remember(key)
+    address = _address(migration, None)
+    return Client(_source(ADMIN_KEY, key, address, "admin"), address, key)
+
+
+def client_for(migration: Migration, source: str) -> Client:
+    """The client whose key saw something in the inventory. Raises `UsageError` where that key is not in the environment."""
+    event = migration.last("source", id=source)
+    if event is None:
+        raise UsageError(
+            f"the migration {migration.name!r} knows no key {source!r}.", hint="ftbridge migrate inventory"
+        )
+    variable = str(event.data["variable"])
+    address = _address(migration, None)
+    key = _key(variable)
+    known = Source.model_validate(event.data)
+    if fingerprint(address, key) != source:
+        known = known.model_copy(update={"id": fingerprint(address, key)})  # a new key for the same project
+    return Client(known, address, key)
+
+
+def note_source(migration: Migration, client: Client) -> Source:
+    """The client's source with the organization and project that the service named, written once to the journal."""
+    update = {"organization": client.organization, "project": client.project}
+    client.source = client.source.model_copy(update=update)
+    last = migration.last("source", id=client.source.id)
+    if last is None or Source.model_validate(last.data) != client.source:
+        migration.append("source", **client.source.model_dump())
+    return client.source
+
+
+def fingerprint(address: str, key: str) -> str:
+    """A name for a key at an address from which the key cannot be read back: 12 hex digits."""
+    return files.sha256_bytes(f"{address}\n{key}".encode("utf-8", "surrogateescape"))[:12]
+
+
+def in_path(name: str) -> str:
+    """A name as one segment of a path; colons stay, as the SDK writes them."""
+    return quote(name, safe=":")
+
+
+def _address(migration: Migration, base_url: str | None) -> str:
+    known = migration.service
+    asked = base_url or os.environ.get("OPENAI_BASE_URL") or None
+    if known:
+        if base_url is not None and base_url.rstrip("/") != known.rstrip("/"):
+            raise UsageError(
+                f"the migration {migration.name!r} leaves {known}, not {base_url}.",
+                hint="Name another migration: --migration NAME",
+            )
+        return known
+    address = checked(asked or TARGETS["openai"].base_url or "")
+    migration.append("service", base_url=address)
+    return address
+
+
+def _known_variables(migration: Migration) -> list[str]:
+    """The variables whose keys were used before, so that a resumed step needs no options."""
+    names = [str(event.data["variable"]) for event in migration.of("source") if event.data["kind"] == "project"]
+    return list(dict.fromkeys(names))
+
+
+def _key(variable: str) -> str:
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise UsageError(
+            f"{variable} is not set: a migration needs a key of each project that holds fine-tuned models.",
+            hint=f"export {variable}=…   (several projects: --key-env NAME for each; OPENAI_ADMIN_KEY adds usage and limits)",
+        )
+    if _ADMIN.match(key):
+        raise UsageError(
+            f"{variable} holds an admin key, which cannot read jobs, files or models.",
+            hint=f"Create a key in the project and set {variable} to it; keep the admin key in {ADMIN_KEY}.",
+        )
+    remember(key)
+    return key
+
+
+def _source(variable: str, key: str, address: str, kind: Any) -> Source:
+    return Source(id=fingerprint(address, key), variable=variable, kind=kind)
+
+
+def _json(response: Any) -> Any:
+    try:
+        return json.loads(response.content)
+    except ValueError:
+        return None
+
+
+def _require_whole(response: Any, received: int) -> None:
+    """Raise where fewer bytes came than the service announced: a connection that was cut is no file."""
+    stated = response.headers.get("content-length")
+    if stated is not None and "content-encoding" not in response.headers and int(stated) != received:
+        raise NotTheService(f"{received:,} of {stated} bytes came")
