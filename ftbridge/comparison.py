@@ -20,6 +20,7 @@ from ftbridge.evaluation.missing import known_score
 from ftbridge.evaluation.retention.judge import SUFFIX
 from ftbridge.evaluation.scores import needs_others, recorded, recorded_results
 from ftbridge.evaluation.sides import differences
+from ftbridge.evaluation.statistics import require_statistics
 from ftbridge.evaluation.verdict import Judged, judge_pairs
 from ftbridge.evaluation.words import summary
 from ftbridge.grader_schema import Grader
@@ -79,6 +80,7 @@ def compare(
     `margin` (0..1) defaults to the second's `evaluation.margin`. Raises `UsageError` when a run has no answers of the
     candidate, or when the test items differ; with `common`, those that both have are compared.
     """
+    require_statistics()
     sides = [_answers(run, candidate) for run, candidate in zip((first, second), candidates, strict=True)]
     items, told, notes = _matched(first, second, sides, common)
     graders = first.spec().evaluation.graders

@@ -15,20 +15,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge import __version__, files
+from ftbridge.extras import EXTRAS
 
-EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "local": (
-        "fine-tuning on this machine",
-        ("torch", "transformers", "peft", "bitsandbytes", "safetensors", "huggingface_hub", "gguf", "psutil"),
-    ),
-    "serve": ("the server and the simulator", ("starlette", "uvicorn", "python_multipart", "llguidance")),
-    "judge": (
-        "text similarity and JSON Schema graders",
-        ("rapidfuzz", "sacrebleu", "nltk", "jsonschema"),
-    ),
-    "convert": ("Parquet and zstd", ("pyarrow", "zstandard")),
-}
-"""Extras, what they are for, and the modules that they bring."""
 KEYS = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "NEBIUS_API_KEY")
 _FREE_GB = 5
 

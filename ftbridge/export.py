@@ -6,10 +6,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ftbridge import files
+from ftbridge import extras, files
 from ftbridge.errors import UsageError
 from ftbridge.providers.local.child import Child
-from ftbridge.providers.local.provider import NEEDS, require_libraries
+from ftbridge.providers.local.provider import NEEDS
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.runs.run import Run
 from ftbridge.view import read_lowering
@@ -31,7 +31,7 @@ def export_merged(run: Run, out: Path, progress: Callable[[str], None] = lambda 
     if request.tuning == "full":
         return export_adapter(run, out)
     _fresh(out)
-    require_libraries(NEEDS)
+    extras.require("local", "exporting weights", *NEEDS)
     asked = {
         "model": request.model,
         "adapter": str(source),

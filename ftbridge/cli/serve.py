@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ftbridge import files
+from ftbridge import extras, files
 from ftbridge.cli.options import print_json, talkative, verbosity
-from ftbridge.errors import MissingDependency, UsageError
+from ftbridge.errors import UsageError
 
 if TYPE_CHECKING:
     from ftbridge.server.service import Service
@@ -114,9 +114,9 @@ def command(
     """Serve until Ctrl-C; jobs that run save a checkpoint and go on at the next start."""
     require_server()
     from ftbridge import server
-    from ftbridge.providers.local.provider import NEEDS, require_libraries
+    from ftbridge.providers.local.provider import NEEDS
 
-    require_libraries(NEEDS)
+    extras.require("local", "serving local models", *NEEDS)
     named = {name: name for name in plain} | models or {DEFAULT_MODEL: DEFAULT_MODEL}
     place = (folder or files.home() / "server").resolve()
     service = server.served(named, place, home=files.home(), settings=_section(settings), at_once=jobs, held=held)
@@ -145,11 +145,7 @@ def _section(settings: dict[str, str]) -> dict[str, object]:
 
 def require_server() -> None:
     """Raise `MissingDependency`, with the command that installs them, when the server's libraries are not here."""
-    import importlib.util
-
-    missing = [name for name in ("starlette", "uvicorn", "python_multipart") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingDependency(f"the server needs {', '.join(missing)}.", hint="pip install 'ftbridge[serve]'")
+    extras.require("serve", "the server", "starlette", "uvicorn", "python_multipart")
 
 
 def start(

@@ -22,7 +22,7 @@ from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.missing import MaybeScores, both_present, known_score, present, too_many
 from ftbridge.evaluation.retention.judge import Retention
 from ftbridge.evaluation.slices import slice_values
-from ftbridge.evaluation.statistics import mean_interval, paired_difference, wilson
+from ftbridge.evaluation.statistics import mean_interval, paired_difference, require_statistics, wilson
 from ftbridge.evaluation.verdict import Judged, judge_family
 from ftbridge.evaluation.words import distinct_rivals, summary
 from ftbridge.grader_schema import Grader, PythonGrader, ScoreModelGrader
@@ -141,7 +141,9 @@ def check(items: Sequence[Item], graders: Sequence[Grader]) -> None:
 
     A grader that can tell nothing on any item is refused too; where that holds of some items only, `judge` notes it. A Python
     grader that is allowed grades the first item's reference, so that source which raises is found before anything is paid.
+    Raises `MissingDependency` where the statistics' library is not installed.
     """
+    require_statistics()
     for grader in graders:
         blind: list[tuple[Item, grading.Uninformative]] = []
         for item in items:

@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 
-from ftbridge.errors import MissingDependency
+from ftbridge import extras
 
 
 def searcher(texts: Sequence[str]) -> Callable[[str, int], list[int]]:
@@ -19,12 +19,7 @@ def searcher(texts: Sequence[str]) -> Callable[[str, int], list[int]]:
     Texts without a word of the question are not found; of equally good ones the first comes first, so that the same question
     always finds the same. Raises `MissingDependency` without the library.
     """
-    try:
-        import bm25s
-    except ModuleNotFoundError:
-        raise MissingDependency(
-            "searching by BM25 needs the package bm25s.", hint="pip install 'ftbridge[judge]'"
-        ) from None
+    bm25s = extras.load("eval", "searching by BM25", "bm25s")
     words = [_words(text) for text in texts]
     known = {word for text in words for word in text}
     index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)

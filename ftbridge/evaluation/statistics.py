@@ -16,6 +16,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ftbridge import extras
+
 if TYPE_CHECKING:
     from typing import TypeAlias
 
@@ -139,6 +141,11 @@ def require_finite(scores: Sequence[float]) -> None:
     for place, score in enumerate(scores):
         if not math.isfinite(score):
             raise ValueError(f"score {place + 1} of {len(scores)} is {score}, which is not a finite number")
+
+
+def require_statistics() -> None:
+    """Raise `MissingDependency` where scipy, which intervals and verdicts are computed with, is not installed."""
+    extras.require("eval", "an evaluation with intervals and verdicts", "scipy")
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:

@@ -6,15 +6,13 @@ OpenAI names the measures and, for fuzzy_match alone, the library; docs/graders.
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ftbridge.errors import MissingDependency
+from ftbridge import extras
 from ftbridge.grader_schema import TextSimilarityGrader
 from ftbridge.graders.result import ErrorName, Outcome
 from ftbridge.graders.template import GraderError, render
@@ -56,8 +54,7 @@ def check(grader: TextSimilarityGrader) -> None:
             hint="Use fuzzy_match or rouge_l for wording, or a score_model grader for meaning.",
         )
     for library in _LIBRARIES.get(metric, ()):
-        if importlib.util.find_spec(library) is None:
-            raise _not_installed(library, metric)
+        extras.require("eval", metric, library)
 
 
 def measure(metric: str, answer: str, reference: str) -> float:
@@ -173,12 +170,5 @@ def _treebank() -> Callable[[str], list[str]]:
 
 
 def _load(module: str, metric: str) -> Any:
-    """A module of the `judge` extra. Raises `MissingDependency`."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError:
-        raise _not_installed(module.partition(".")[0], metric) from None
-
-
-def _not_installed(library: str, metric: str) -> MissingDependency:
-    return MissingDependency(f"{metric} needs the package {library}.", hint="pip install 'ftbridge[judge]'")
+    """A module of the `eval` extra. Raises `MissingDependency`."""
+    return extras.load("eval", metric, module)

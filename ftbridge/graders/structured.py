@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ftbridge.errors import MissingDependency
+from ftbridge import extras
 from ftbridge.grader_schema import JsonFieldsGrader, JsonSchemaGrader
 from ftbridge.graders.result import Outcome, failed
 from ftbridge.graders.sample import NotJson, parse_json
@@ -114,9 +114,7 @@ def _validator(schema: str, grader: str) -> Any:
         from jsonschema import SchemaError, validators
         from referencing import Registry
     except ImportError:
-        raise MissingDependency(
-            f"grader {grader}: json_schema graders need the package jsonschema.", hint="pip install 'ftbridge[judge]'"
-        ) from None
+        raise extras.missing("eval", f"the json_schema grader {grader}", "jsonschema") from None
     document = json.loads(schema)
     kind = validators.validator_for(document, default=validators.Draft202012Validator)
     try:

@@ -285,7 +285,7 @@ def test_a_library_that_is_not_installed_is_named_with_the_command(metric):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert MissingDependency.__name__ in done.stderr
-    assert "pip install 'ftbridge[judge]'" in done.stderr
+    assert "pip install 'ftbridge[eval]'" in done.stderr
 
 
 def test_grading_imports_no_library_until_it_is_needed():

@@ -10,6 +10,7 @@ import pytest
 
 from ftbridge.errors import UsageError
 from ftbridge.planning.memory import memory, published_shape
+from ftbridge.providers.local.models import BUILT_IN
 from ftbridge.providers.local.sizes import shape_of
 from ftbridge.spec_sections import LocalSpec
 
@@ -110,6 +111,11 @@ def test_thirty_open_models_travel_and_each_id_once():
     assert len(PUBLISHED) >= 30
     assert len(set(names)) == len(names)
     assert published_shape("nobody/nothing") is None
+
+
+def test_the_built_in_models_sizes_travel_in_the_package():
+    for name, built_in in BUILT_IN.items():
+        assert published_shape(name) == published_shape(built_in.hub_id) is not None
 
 
 def test_nf4_leaves_fused_experts_in_16_bits_and_an_adapter_has_a_part_for_each():

@@ -9,7 +9,8 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any, BinaryIO
 
-from ftbridge.errors import MissingDependency, UsageError
+from ftbridge import extras
+from ftbridge.errors import UsageError
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 ENDINGS = (".gz", ".zst")
@@ -113,11 +114,7 @@ def deflating(target: IO[bytes], ending: str | None) -> Iterator[IO[bytes]]:
 
 
 def _zstd() -> Any:
-    try:
-        import zstandard
-    except ImportError:
-        raise MissingDependency("zstd needs zstandard.", hint="pip install 'ftbridge[convert]'") from None
-    return zstandard
+    return extras.load("convert", "zstd", "zstandard")
 
 
 def _zstd_error() -> type[Exception]:

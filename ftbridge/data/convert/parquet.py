@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import IO, Any, BinaryIO
 
+from ftbridge import extras
 from ftbridge.data.convert.json_text import Unreadable, parse
 from ftbridge.data.convert.tables import STRUCTURED
-from ftbridge.errors import MissingDependency
 
 _MARK = {b"ftbridge": b"json"}
 """Metadata of a column whose texts are JSON."""
@@ -164,9 +164,5 @@ def _as_json(value: Any, at: str) -> Any:
 
 
 def _parquet() -> tuple[Any, type[Exception]]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingDependency("Parquet needs pyarrow.", hint="pip install 'ftbridge[convert]'") from None
-    return parquet, pyarrow.ArrowException
+    pyarrow = extras.load("convert", "Parquet", "pyarrow")
+    return extras.load("convert", "Parquet", "pyarrow.parquet"), pyarrow.ArrowException

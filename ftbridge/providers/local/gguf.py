@@ -27,8 +27,8 @@ from typing import Any, TextIO
 
 from filelock import FileLock, Timeout
 
-from ftbridge import files
-from ftbridge.errors import FtbridgeError, MissingDependency, ModelUnavailable
+from ftbridge import extras, files
+from ftbridge.errors import FtbridgeError, ModelUnavailable
 
 Progress = Callable[[str, float], None]
 """Hears what is being done and the share of it that is done, 0 to 1. The caller draws the bar."""
@@ -188,9 +188,7 @@ def _convert(gguf: Path, folder: Path, tell: Progress) -> None:
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     except ImportError as error:
-        raise MissingDependency(
-            f"reading a GGUF file needs {error.name}.", hint="pip install 'ftbridge[local]'"
-        ) from error
+        raise extras.missing("local", "reading a GGUF file", str(error.name)) from error
 
     tell_share(0.05)
     try:

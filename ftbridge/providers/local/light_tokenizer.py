@@ -19,7 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ftbridge.errors import MissingDependency, ModelUnavailable
+from ftbridge import extras
+from ftbridge.errors import ModelUnavailable
 
 
 class AddedToken(NamedTuple):
@@ -38,15 +39,11 @@ class LightTokenizer:
     is_fast = True
 
     def __init__(self, folder: Path) -> None:
-        try:
-            tokenizers = importlib.import_module("tokenizers")
-            self._jinja = importlib.import_module("jinja2")
-            importlib.import_module("jinja2.sandbox")
-            importlib.import_module("jinja2.ext")
-        except ModuleNotFoundError as error:
-            raise MissingDependency(
-                f"counting a local model's tokens needs the package {error.name}.", hint="pip install 'ftbridge[local]'"
-            ) from None
+        purpose = "counting a local model's tokens"
+        tokenizers = extras.load("local", purpose, "tokenizers")
+        self._jinja = extras.load("local", purpose, "jinja2")
+        extras.load("local", purpose, "jinja2.sandbox")
+        extras.load("local", purpose, "jinja2.ext")
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
             self._config: dict[str, Any] = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ftbridge import extras
 from ftbridge.data.examples import ExampleError, Message, parse_example
 from ftbridge.data.lint.counting import Counted, ModelCounter
 from ftbridge.data.rules.base import Method
@@ -28,9 +29,9 @@ def local_counter(
     `model` is a name as `find_model` takes it, and is fetched if it has to be. The limit is `max_length` or the model's
     positions, whichever is less. What libraries print goes to `log`. Raises `MissingDependency` or `ModelUnavailable`.
     """
-    from ftbridge.providers.local.provider import NEEDS, require_libraries
+    from ftbridge.providers.local.provider import NEEDS
 
-    require_libraries(NEEDS)
+    extras.require("local", "counting with this model's tokenizer", *NEEDS)
     child = Child("ftbridge.providers.local.lint_counter", log)
     asked = {"model": model, "trust_remote_code": trust_remote_code}
 

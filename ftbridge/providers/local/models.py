@@ -24,8 +24,8 @@ from typing import Any, Literal
 
 import httpx
 
-from ftbridge import files
-from ftbridge.errors import MissingDependency, ModelUnavailable
+from ftbridge import extras, files
+from ftbridge.errors import ModelUnavailable
 from ftbridge.providers.local import gguf
 from ftbridge.providers.local.gguf import Progress, file_sha256, models_folder, read_json
 
@@ -243,9 +243,7 @@ def _from_hub(name: str, hub_id: str, tell: Progress, trust_remote_code: bool) -
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HFValidationError
     except ImportError as error:
-        raise MissingDependency(
-            "fetching a model needs huggingface_hub.", hint="pip install 'ftbridge[local]'"
-        ) from error
+        raise extras.missing("local", "fetching a model", "huggingface_hub") from error
 
     chosen: dict[str, Any] = {"allow_patterns": _FILES + _CODE * trust_remote_code, "ignore_patterns": _NOT}
     try:

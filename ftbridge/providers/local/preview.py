@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ftbridge import extras
 from ftbridge.data.examples import parse_example
 from ftbridge.providers.local.load import load_tokenizer
 from ftbridge.providers.local.models import find_model
-from ftbridge.providers.local.provider import NEEDS, require_libraries
+from ftbridge.providers.local.provider import NEEDS
 from ftbridge.providers.local.rendering import Renderer, explain
 from ftbridge.providers.local.request import LocalRequest
 
 
 def preview(request: LocalRequest, train: Path, count: int) -> list[list[tuple[str, bool]]]:
     """The first `count` training examples as consecutive pieces of text, each with whether the loss falls on it."""
-    require_libraries(NEEDS)
+    extras.require("local", "counting with this model's tokenizer", *NEEDS)
     base = find_model(request.model, trust_remote_code=request.trust_remote_code)
     tokenizer = load_tokenizer(base.path, trust_remote_code=request.trust_remote_code)
     renderer = Renderer(tokenizer, request.thinking)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 import time
@@ -10,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ftbridge.errors import MissingDependency, UsageError, WorkerDied
+from ftbridge import extras
+from ftbridge.errors import UsageError, WorkerDied
 from ftbridge.lowering import Lowering
 from ftbridge.providers.base import (
     TERMINAL,
@@ -63,7 +63,7 @@ class LocalProvider:
         """Libraries are here, the model is found and usable, every example renders and fits."""
         request = LocalRequest.model_validate(submission.request)
         needs = (*NEEDS, "bitsandbytes") if request.quantization != "none" or "8bit" in request.optimizer else NEEDS
-        require_libraries(needs)
+        extras.require("local", "training on this machine", *needs)
         child = Child("ftbridge.providers.local.check", submission.folder / "worker.log")
         try:
             child.ask(submission.model_dump(mode="json"))
@@ -235,15 +235,6 @@ class LocalSampler:
         if self._child is not None:
             self._child.close()
             self._child = None
-
-
-def require_libraries(names: Sequence[str]) -> None:
-    """Raise `MissingDependency` when a library of the local extra is not installed. Imports none of them."""
-    missing = [name for name in names if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingDependency(
-            f"training on this machine needs {', '.join(missing)}.", hint="pip install 'ftbridge[local]'"
-        )
 
 
 def _died(job: Job) -> JobError:

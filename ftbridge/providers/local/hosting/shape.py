@@ -7,7 +7,6 @@ The grammar engine is llguidance's (guidance-ai); the end of the turn is one of 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Collection, Sequence
@@ -16,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftbridge.errors import MissingDependency, UsageError
+from ftbridge import extras
+from ftbridge.errors import UsageError
 
 _BLANK = r"[ \n]{0,2}"
 """White space between tokens of JSON: bounded, since small models may not stop writing it."""
@@ -88,8 +88,7 @@ class Shapes:
         return dict(schema)
 
     def _require(self) -> None:
-        if importlib.util.find_spec("llguidance") is None:
-            raise MissingDependency("answers of a JSON schema need llguidance.", hint="pip install 'ftbridge[serve]'")
+        extras.require("serve", "a completion of a JSON schema", "llguidance")
         if self._known is None:
             import llguidance.hf
 
