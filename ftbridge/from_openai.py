@@ -256,16 +256,16 @@ class _Reader:
         if value is None:
             self._note(path, "not_portable", value, None, _NOT_SET)
             return
-        if name == "learning_rate_multiplier" and not self.keeps_multiplier and value != "auto":
+        portable = name != "learning_rate_multiplier" or self.keeps_multiplier
+        if not portable and value != "auto":
             self._note(path, "not_portable", value, None, _LEFT_AT_AUTO)
             return
         older = self.job.get("hyperparameters")
         older = older.get(name) if isinstance(older, Mapping) else None
-        if value == "auto" and isinstance(older, (int, float)):
-            if name != "learning_rate_multiplier" or self.keeps_multiplier:
-                reason = f"auto here; the older place has {older}, to which it was settled"
-                self._note(path, "translated", value, f"hyperparameters.{name}", reason)
-                return
+        if value == "auto" and isinstance(older, (int, float)) and portable:
+            reason = f"auto here; the older place has {older}, to which it was settled"
+            self._note(path, "translated", value, f"hyperparameters.{name}", reason)
+            return
         number = int(value) if isinstance(value, float) and value.is_integer() and name in _WHOLE else value
         try:
             Hyperparameters.model_validate({name: number})

@@ -1,4 +1,4 @@
-"""From a request in OpenAI's dialect to a job spec: every field has its place, so that the field mapping tells what becomes of it."""
+"""From a job of a client to a job spec, by the one function that reads job objects."""
 
 from __future__ import annotations
 
