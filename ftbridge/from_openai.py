@@ -143,7 +143,7 @@ _LOCAL_SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 """Hyperparameters that OpenAI-compatible services (Nebius Token Factory) add, and where the spec's `local` section has them."""
 
 _METHODS = ("supervised", "dpo", "reinforcement")
-_LEFT_AT_AUTO = "a factor on the service's own base rate, which it does not publish; left at auto, so that the place of training decides"
+_LEFT_AT_AUTO = "a factor on the service's own base rate, which it does not publish; left at auto, for the new place"
 
 
 class _Reader:

@@ -9,8 +9,7 @@ import pytest
 from ftbridge.errors import SpecError
 from ftbridge.from_openai import JobField, spec_from_job, tuned_name, unknown_fields
 
-PUBLISHED = (
-    """
+_NAMES = """
 id created_at error.code error.message error.param fine_tuned_model finished_at model object organization_id result_files status
 hyperparameters.batch_size hyperparameters.learning_rate_multiplier hyperparameters.n_epochs
 trained_tokens training_file validation_file integrations[].type integrations[].wandb.project integrations[].wandb.name
@@ -24,7 +23,7 @@ method.reinforcement.hyperparameters.learning_rate_multiplier method.reinforceme
 method.reinforcement.hyperparameters.compute_multiplier method.reinforcement.hyperparameters.eval_interval
 method.reinforcement.hyperparameters.eval_samples method.reinforcement.hyperparameters.reasoning_effort
 """
-).split()  # noqa: SIM905
+PUBLISHED = _NAMES.split()
 """Every property of the published FineTuningJob (openai-openapi 2.3.0), down to the leaves."""
 
 REPORTED_WHOLE = ("error", "integrations[0]")
