@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from ftbridge.providers.local import attention, proof
 from ftbridge.providers.local.batches import Encoded, cut_packed, cut_padded
 from ftbridge.providers.local.device import Device
 from ftbridge.providers.local.fused import DropoutPool
-from ftbridge.providers.local.loss import cross_entropy_sum, logits_cross_entropy_sum
+from ftbridge.providers.local.loss import CROSS_ENTROPY, LOG_PROBABILITIES, Reduction
 from ftbridge.providers.local.parts import causal as _causal
 from ftbridge.providers.local.parts import decoder as _decoder
 from ftbridge.providers.local.parts import keeps_logits, use_own_attention
@@ -32,6 +32,7 @@ from ftbridge.providers.local.parts import use_attention as _use_attention
 
 TOLERANCE = proof.TOLERANCE
 Way = Literal["packed", "padded", "plain", "alone"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,18 @@ class Forward:
 
         `seed` fixes the dropout of this pass.
         """
+        return self._reduce(examples, CROSS_ENTROPY, seed)
+
+    def log_probabilities(self, examples: Sequence[Encoded], *, seed: int = 0) -> Tensor:
+        """The log-probability of each trained token, in nats, float32: (trained tokens), example after example."""
+        return self._reduce(examples, LOG_PROBABILITIES, seed)
+
+    def log_probabilities_at(self, inputs: dict[str, Any], before: Tensor, target: Tensor) -> Tensor:
+        """The same for a packed micro-batch laid out by the caller: of `target` (tokens) after the places `before`."""
+        with self._autocast():
+            return self._read(inputs, before, target, LOG_PROBABILITIES)
+
+    def _reduce(self, examples: Sequence[Encoded], reduction: Reduction[T], seed: int) -> T:
         if self.model.training and self.pool is not None:
             torch.manual_seed(seed)
             lengths = [len(example) for example in examples]
@@ -66,8 +79,8 @@ class Forward:
             torch.manual_seed(seed)
         with self._autocast():
             if self.way == "packed":
-                return self._packed(examples)
-            return self._padded(examples)
+                return self._packed(examples, reduction)
+            return self._padded(examples, reduction)
 
     def hidden(self, examples: Sequence[Encoded]) -> Tensor:
         """The decoder's last hidden states of a packed micro-batch: (tokens, width)."""
@@ -85,20 +98,22 @@ class Forward:
             "packed_layout": layout,
         }
 
-    def _packed(self, examples: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
+    def _packed(self, examples: Sequence[Encoded], reduction: Reduction[T]) -> T:
         trained = torch.tensor([flag for example in examples for flag in (False, *example.trained[1:])])
         places = trained.nonzero()[:, 0].to(self.device.torch)
-        before = places - 1
-        if not self.own_head:
-            target = torch.tensor([token for example in examples for token in example.input_ids])
-            return self._head(self.hidden(examples).index_select(0, before), target.to(before.device)[places])
-        inputs = self._packed_inputs(examples)
-        target = inputs["input_ids"][0, places]
-        if keeps_logits(self.model):
-            return logits_cross_entropy_sum(self.model(**inputs, logits_to_keep=before).logits[0], target)
-        return logits_cross_entropy_sum(self.model(**inputs).logits[0].index_select(0, before), target)
+        target = torch.tensor([token for example in examples for token in example.input_ids])
+        return self._read(self._packed_inputs(examples), places - 1, target.to(places.device)[places], reduction)
 
-    def _padded(self, examples: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
+    def _read(self, inputs: dict[str, Any], before: Tensor, target: Tensor, reduction: Reduction[T]) -> T:
+        """What a reduction makes of the logits at the places `before` of a packed micro-batch."""
+        if not self.own_head:
+            hidden: Tensor = _decoder(self.model)(**inputs)[0]
+            return self._head(hidden[0].index_select(0, before), target, reduction)
+        if keeps_logits(self.model):
+            return reduction.of_logits(self.model(**inputs, logits_to_keep=before).logits[0], target)
+        return reduction.of_logits(self.model(**inputs).logits[0].index_select(0, before), target)
+
+    def _padded(self, examples: Sequence[Encoded], reduction: Reduction[T]) -> T:
         where, longest = self.device.torch, max(len(example) for example in examples)
         ids = torch.zeros(len(examples), longest, dtype=torch.long)
         present, trained = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
@@ -110,15 +125,15 @@ class Forward:
         target, rows, before = ids[rows, places].to(where), rows.to(where), (places - 1).to(where)
         inputs = {"input_ids": ids.to(where), "attention_mask": present.to(where), "use_cache": False}
         if self.way in ("plain", "alone"):
-            return logits_cross_entropy_sum(self.model(**inputs).logits[rows, before], target)
-        return self._head(_decoder(self.model)(**inputs)[0][rows, before], target)
+            return reduction.of_logits(self.model(**inputs).logits[rows, before], target)
+        return self._head(_decoder(self.model)(**inputs)[0][rows, before], target, reduction)
 
-    def _head(self, hidden: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def _head(self, hidden: Tensor, target: Tensor, reduction: Reduction[T]) -> T:
         head = _causal(self.model).get_output_embeddings()
         if self.autocast:
             hidden = hidden.to(self.device.compute)
         with torch.autocast(self.device.kind, enabled=False):
-            return cross_entropy_sum(hidden, head.weight, getattr(head, "bias", None), target)
+            return reduction.of_hidden(hidden, head.weight, getattr(head, "bias", None), target)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if not self.autocast or self.device.compute == torch.float32:

@@ -1,7 +1,9 @@
-"""The training loop, in plain sight: steps, passes, validation, checkpoints, early stopping.
+"""The training loop, in plain sight: steps, micro-batches, validation, checkpoints, early stopping.
 
-    for each step:   look at the control file · cut the batch into passes · sum losses · clip · update · report
+    for each step:   look at the control file · cut the batch · sum losses · clip · update · report
     now and then:    validate, save a checkpoint, keep the best, stop when it no longer falls
+
+What a batch holds and what its loss is belongs to an `Objective` (`objective.py`); the loop is the same for every method.
 
 A run killed at any instant goes on from its last whole checkpoint and ends as an undisturbed one would: data order,
 dropout and schedule depend on (seed, step) alone, never on what ran before in the process.
@@ -24,6 +26,7 @@ from ftbridge.providers.local.batches import Encoded, evaluation_steps, steps_of
 from ftbridge.providers.local.checkpoint import TrainingState
 from ftbridge.providers.local.device import Device, is_out_of_memory
 from ftbridge.providers.local.forward import Forward
+from ftbridge.providers.local.objective import SUPERVISED, Objective, Unit, measure
 from ftbridge.providers.local.optim import learning_rate
 from ftbridge.providers.local.request import LocalRequest
 
@@ -58,12 +61,13 @@ class Trainer:
     scaler: Any
     request: LocalRequest
     device: Device
-    train: Sequence[Encoded]
-    validation: Sequence[Encoded]
+    train: Sequence[Unit]
+    validation: Sequence[Unit]
     folder: Path
     tokens_per_pass: int
     reporter: Reporter
     requested: Callable[[], Literal["pause", "cancel"] | None]
+    objective: Objective = SUPERVISED
 
     @property
     def steps_per_epoch(self) -> int:
@@ -132,19 +136,11 @@ def train(trainer: Trainer, state: TrainingState) -> tuple[Ending, TrainingState
 
 def evaluate(forward: Forward, examples: Sequence[Encoded], tokens_per_pass: int) -> tuple[float, float]:
     """Mean loss in nats and accuracy over the trained tokens of `examples`. Leaves the model in train mode."""
-    forward.model.eval()
-    loss = correct = 0.0
-    with torch.no_grad():
-        for part in forward.cut(examples, tokens_per_pass):
-            part_loss, part_correct = forward.loss_sum(part)
-            loss += float(part_loss)
-            correct += float(part_correct)
-    forward.model.train()
-    count = max(1, sum(example.n_trained for example in examples))
-    return loss / count, correct / count
+    figures = measure(SUPERVISED, forward, examples, tokens_per_pass)
+    return figures["loss"], figures["mean_token_accuracy"]
 
 
-def _step(trainer: Trainer, batch: Sequence[Encoded], step: int) -> dict[str, float]:
+def _step(trainer: Trainer, batch: Sequence[Unit], step: int) -> dict[str, float]:
     """One optimizer update; when memory runs out, again with smaller passes."""
     while True:
         try:
@@ -157,7 +153,7 @@ def _step(trainer: Trainer, batch: Sequence[Encoded], step: int) -> dict[str, fl
             _shrink(trainer, batch, error)
 
 
-def _shrink(trainer: Trainer, batch: Sequence[Encoded], error: BaseException) -> None:
+def _shrink(trainer: Trainer, batch: Sequence[Unit], error: BaseException) -> None:
     """Halve the pass, then recompute activations, then give up."""
     longest = max(len(example) for example in batch)
     model = trainer.forward.model
@@ -169,51 +165,56 @@ def _shrink(trainer: Trainer, batch: Sequence[Encoded], error: BaseException) ->
         trainer.reporter.message("memory ran out; activations are recomputed from now on", "warn")
     else:
         raise OutOfMemory(
-            f"memory ran out on an example of {longest:,} tokens, alone in its pass ({str(error).splitlines()[0]}).",
+            f"memory ran out on {trainer.objective.unit} of {longest:,} tokens, alone in its pass"
+            f" ({str(error).splitlines()[0]}).",
             hint="Lower local.max_length, set local.quantization: nf4, lower local.lora.r, or take a smaller base model.",
         ) from error
 
 
-def _update(trainer: Trainer, batch: Sequence[Encoded], step: int) -> dict[str, float]:
+def _update(trainer: Trainer, batch: Sequence[Unit], step: int) -> dict[str, float]:
     began = time.monotonic()
+    objective = trainer.objective
     rate = learning_rate(trainer.request, step, trainer.total_steps)
     for group in trainer.optimizer.param_groups:
         group["lr"] = rate
-    count = max(1, sum(example.n_trained for example in batch))
+    size = objective.size(batch)
     loss = torch.zeros((), device=trainer.device.torch)
-    correct = torch.zeros((), dtype=torch.long, device=trainer.device.torch)
-    for number, part in enumerate(trainer.forward.cut(batch, trainer.tokens_per_pass)):
+    more: dict[str, torch.Tensor] = {}
+    for number, part in enumerate(objective.cut(trainer.forward, batch, trainer.tokens_per_pass)):
         seed = (trainer.request.seed * 1_000_003 + step * 1_009 + number) % (1 << 31)
-        part_loss, part_correct = trainer.forward.loss_sum(part, seed=seed)
-        trainer.scaler.scale(part_loss / count).backward()
-        loss += part_loss.detach()
-        correct += part_correct
+        sums = objective.sums(trainer.forward, part, seed=seed)
+        trainer.scaler.scale(sums.loss / size).backward()
+        loss += sums.loss.detach()
+        for name, value in sums.more.items():
+            more[name] = more[name] + value if name in more else value
     trainer.scaler.unscale_(trainer.optimizer)
     trained = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(trained, trainer.request.max_grad_norm)
-    mean = float(loss) / count
-    if not math.isfinite(mean):
+    figures = objective.figures(float(loss), {name: float(value) for name, value in more.items()}, batch)
+    if not math.isfinite(figures["loss"]):
         raise TrainingFailed(
-            f"the loss of step {step} is {mean}, not a number; training cannot go on.",
+            f"the loss of step {step} is {figures['loss']}, not a number; training cannot go on.",
             hint="Lower hyperparameters.learning_rate_multiplier, or set local.precision: fp32.",
         )
+    if step == 1:
+        objective.check(trainer.forward, figures)
     trainer.scaler.step(trainer.optimizer)
     trainer.scaler.update()
     trainer.optimizer.zero_grad(set_to_none=True)
-    tokens = sum(len(example) for example in batch)
+    tokens = sum(len(unit) for unit in batch)
     return {
-        "train_loss": mean,
-        "train_mean_token_accuracy": float(correct) / count,
+        **{f"train_{name}": value for name, value in figures.items()},
         "learning_rate": rate,
         "gradient_norm": float(norm),
         "tokens_per_second": tokens / (time.monotonic() - began),
-        "trained_tokens": count,
+        "trained_tokens": sum(unit.n_trained for unit in batch),
     }
 
 
 def _validate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dict[str, float]]:
     """Measure the validation loss: the lowest decides which weights are saved, `min_delta` only when to stop."""
-    loss, accuracy = evaluate(trainer.forward, trainer.validation, trainer.tokens_per_pass)
+    figures = measure(trainer.objective, trainer.forward, trainer.validation, trainer.tokens_per_pass)
+    loss = figures["loss"]
     patience, min_delta = trainer.request.patience, trainer.request.min_delta
     level = state.best_valid_loss if state.patience_loss is None else state.patience_loss
     if state.best_valid_loss is None or loss < state.best_valid_loss:
@@ -229,7 +230,7 @@ def _validate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, di
             f"stopped early at step {state.step}: validation loss has not fallen{enough} for {patience} validations"
             f" (lowest {state.best_valid_loss:.4f} at step {state.best_step})"
         )
-    return state, {"valid_loss": loss, "valid_mean_token_accuracy": accuracy}
+    return state, {f"valid_{name}": value for name, value in figures.items()}
 
 
 def _save(trainer: Trainer, state: TrainingState) -> None:

@@ -1,0 +1,123 @@
+"""The seam between the training loop and its methods: what a batch is cut into, what its loss is, what is reported.
+
+    the loop (training.py)                     an objective
+    ──────────────────────                     ─────────────────────────────────────────────────────────
+    takes a batch of units             ──▶     cut: micro-batches; a unit is never parted between two
+    for each micro-batch               ──▶     sums: the loss summed over it, and what the figures need
+    loss / size(batch), backward       ◀──     size: what the step's loss is a mean over
+    adds the sums, clips, updates      ──▶     figures: means under their names, without a prefix
+    reports train_NAME, valid_NAME             check: whether the first step is what it must be
+
+A unit is an example (supervised), or a pair of completions (dpo): the smallest part of a batch whose loss can be computed by
+itself. Losses are summed within a micro-batch and divided by the size of the whole step, so cutting a step into other
+micro-batches changes speed and memory, never the result. The loop knows no method: it validates, saves, stops and resumes by
+`loss` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ftbridge.providers.local.batches import Encoded
+from ftbridge.providers.local.forward import Forward
+
+CORRECT = "correct"
+
+
+class Unit(Protocol):
+    """What a batch holds: it has a length in tokens, and a number of tokens the loss is computed on."""
+
+    def __len__(self) -> int:
+        """Tokens that a model reads for it."""
+        ...
+
+    @property
+    def n_trained(self) -> int:
+        """Tokens the loss is computed on."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What one micro-batch gave: the loss, summed, with its graph; and other sums without one, by name."""
+
+    loss: Tensor
+    more: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    """A training method, as the loop sees it. Units are of the method's own type."""
+
+    unit: str
+    """What a unit is called in messages, with its article: an example, a pair."""
+
+    def cut(self, forward: Forward, batch: Sequence[Any], budget: int) -> list[list[Any]]:
+        """Micro-batches of a batch, of at most `budget` tokens each where a unit fits."""
+        ...
+
+    def size(self, batch: Sequence[Any]) -> int:
+        """What the loss of a batch is a mean over: its loss tokens, or its pairs. At least 1."""
+        ...
+
+    def sums(self, forward: Forward, part: Sequence[Any], *, seed: int = 0) -> Sums:
+        """The summed loss of a micro-batch, and the sums that `figures` needs. `seed` fixes its dropout."""
+        ...
+
+    def figures(self, loss: float, more: Mapping[str, float], batch: Sequence[Any]) -> dict[str, float]:
+        """The means of a batch from its sums, by name: `loss` first, then the method's own."""
+        ...
+
+    def check(self, forward: Forward, figures: Mapping[str, float]) -> None:
+        """Raise `TrainingFailed` when the figures of a job's first step cannot be right."""
+        ...
+
+
+class Supervised:
+    """Cross-entropy at the trained tokens, a mean over all of them in the step."""
+
+    unit = "an example"
+
+    def cut(self, forward: Forward, batch: Sequence[Encoded], budget: int) -> list[list[Encoded]]:
+        """As the forward's way of running the model counts tokens."""
+        return forward.cut(batch, budget)
+
+    def size(self, batch: Sequence[Encoded]) -> int:
+        """Trained tokens."""
+        return max(1, sum(example.n_trained for example in batch))
+
+    def sums(self, forward: Forward, part: Sequence[Encoded], *, seed: int = 0) -> Sums:
+        """Summed cross-entropy in nats, and how many trained tokens were the most likely ones."""
+        loss, correct = forward.loss_sum(part, seed=seed)
+        return Sums(loss, {CORRECT: correct})
+
+    def figures(self, loss: float, more: Mapping[str, float], batch: Sequence[Encoded]) -> dict[str, float]:
+        """Mean loss in nats and accuracy over the trained tokens."""
+        size = self.size(batch)
+        return {"loss": loss / size, "mean_token_accuracy": more.get(CORRECT, 0.0) / size}
+
+    def check(self, forward: Forward, figures: Mapping[str, float]) -> None:
+        """Any first loss is possible."""
+        del forward, figures
+
+
+SUPERVISED = Supervised()
+
+
+def measure(objective: Objective, forward: Forward, units: Sequence[Any], budget: int) -> dict[str, float]:
+    """The figures of an objective over all `units`, without a gradient. Leaves the model in train mode."""
+    forward.model.eval()
+    loss = 0.0
+    more: dict[str, float] = {}
+    with torch.no_grad():
+        for part in objective.cut(forward, units, budget):
+            sums = objective.sums(forward, part)
+            loss += float(sums.loss)
+            for name, value in sums.more.items():
+                more[name] = more.get(name, 0.0) + float(value)
+    forward.model.train()
+    return objective.figures(loss, more, units)
