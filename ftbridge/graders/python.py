@@ -1,8 +1,8 @@
 """OpenAI's `python` grader: `grade(sample, item)` in a process of its own, that can reach nothing but its arguments.
 
     this process                      child: `python -I sandbox.py`, an empty working folder, an empty environment
-    request ──stdin──▶                limits, Landlock, seccomp; then the source
-    answer  ◀─stdout─                 time, disk, threads and the size of the answer are watched from here
+    request, seal ──stdin──▶          limits, Landlock, seccomp; then the source
+    answer, seal  ◀─stdout─                time, disk, threads and the size of the answer are watched from here
 
 Off unless the grader's name is allowed: `PythonPolicy(allow=...)`, or FTBRIDGE_ALLOW_PYTHON_GRADERS=name,name.
 """
@@ -14,6 +14,7 @@ import contextlib
 import json
 import math
 import os
+import secrets
 import signal
 import stat
 import subprocess
@@ -100,7 +101,7 @@ def grade(grader: PythonGrader, item: Mapping[str, Any], sample: Mapping[str, An
         "caller": os.getpid(),
     }
     with tempfile.TemporaryDirectory(prefix="ftbridge-grader-", ignore_cleanup_errors=True) as folder:
-        child = _Child(json.dumps(request).encode(), Path(folder))
+        child = _Child(json.dumps(request).encode(), secrets.token_hex(sandbox.SEAL_BYTES // 2), Path(folder))
         why = child.watch(policy)
     details = {"printed": child.printed} if child.printed else {}
     if why == "time":
@@ -120,6 +121,8 @@ def _read(child: _Child, details: dict[str, Any]) -> Outcome:
         return failed("python_grader_server_error", f"could not be isolated, and was not run: {child.printed}")
     try:
         answer = json.loads(child.answer)
+        if answer["seal"] != child.seal:
+            raise ValueError("written by the grader itself")
         if "reward" in answer:
             reward = float(answer["reward"])
             if not math.isfinite(reward):
@@ -134,8 +137,8 @@ def _read(child: _Child, details: dict[str, Any]) -> Outcome:
 class _Child:
     """The process and its three pipes, each served by a thread, so that none can fill up and stand still."""
 
-    def __init__(self, request: bytes, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, request: bytes, seal: str, folder: Path) -> None:
+        self.folder, self.seal = folder, seal
         self.kept: dict[str, bytes] = {"answer": b"", "printed": b""}
         self.too_long, self.answered, self.let_go = threading.Event(), threading.Event(), threading.Event()
         self.process = subprocess.Popen(
@@ -208,7 +211,7 @@ class _Child:
     def _give(self, stream: IO[bytes], request: bytes) -> None:
         """Write the request, and keep the pipe open until the process may go."""
         with contextlib.suppress(OSError), stream:
-            stream.write(request + b"\n")
+            stream.write(b"%0*d" % (sandbox.HEAD_BYTES, len(request)) + request + self.seal.encode())
             stream.flush()
             self.let_go.wait()
 

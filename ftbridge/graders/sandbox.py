@@ -1,7 +1,11 @@
 """The child process of a python grader: takes every way out from itself, then runs the grader's source.
 
-    stdin    {"source", "sample", "item", "memory_bytes", "disk_bytes", "seconds", "caller"}, a line, then the end
-    stdout   {"reward"} or {"error", "details"}, once; the process then waits for the end of stdin, so that it can be looked at
+    stdin    the length of the request, the request, a seal, then the end
+    stdout   {"reward"} or {"error", "details"}, with the seal, once; the process then waits for the end of stdin, so that it
+             can be looked at
+
+The request is {"source", "sample", "item", "memory_bytes", "disk_bytes", "seconds", "caller"}. The seal is read only after the
+grader has returned: what the grader itself writes where the answer is expected has none, and is no answer.
     stderr   what the grader prints
 
     rlimits        memory (address space), file size, open files, CPU time, no core dumps
@@ -30,6 +34,8 @@ import sysconfig
 import types
 from pathlib import Path
 
+HEAD_BYTES, SEAL_BYTES = 16, 32
+"""Of the request's length, in decimal digits, and of the seal."""
 UNREADABLE, UNPROTECTED = 3, 4
 """Exit codes: the request could not be read; a protection could not be set up, and nothing was run."""
 OLDEST_LANDLOCK = 3
@@ -76,7 +82,7 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442),
     # memory that limits do not count
     "shmget": (29, 194), "shmat": (30, 196), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180),
-    "memfd_create": (319, 279), "mlock": (149, 228), "mlockall": (151, 230), "mlock2": (325, 284), "io_setup": (206, 0),
+    "memfd_create": (319, 279), "memfd_secret": (447, 447), "flock": (73, 32), "mlock": (149, 228), "mlockall": (151, 230), "mlock2": (325, 284), "io_setup": (206, 0),
     "vmsplice": (278, 75),
     # kernel features with ways around a filter
     "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "bpf": (321, 280),
@@ -97,8 +103,8 @@ _CLONE, _FCNTL, _IOCTL, _PRCTL, _SOCKETPAIR, _SENDTO = (56, 220), (72, 25), (16,
 _CLONE3, _OPENAT2, _NEWEST = 435, 437, 451  # the same everywhere; from 451 on, calls are younger than this list
 _CLONE_THREAD = 0x00010000
 _FCNTLS = (8, 10, 15, 1024, 1026, 1031)  # F_SETOWN, F_SETSIG, F_SETOWN_EX (signals); F_SETLEASE, F_NOTIFY; F_SETPIPE_SZ
-_IOCTLS = (0x5412, 0x541C, 0x8901, 0x8902, 0x40086602, 0x40046602, 0x401C5820)
-"""TIOCSTI and TIOCLINUX type into a terminal; FIOSETOWN and SIOCSPGRP signal; the others change attributes of files."""
+_IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451, 0x40049409)
+"""The only requests that pass: TCGETS and TIOCGWINSZ (is it a terminal, how wide), FIONREAD, FIONBIO, FIONCLEX, FIOCLEX, FICLONE."""
 _PRCTLS = (_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_PTRACER)
 _EPERM, _ENOSYS = 1, 38
 
@@ -148,10 +154,10 @@ def main() -> None:
     """Read the request, isolate, grade, answer."""
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the grader prints must not mix with the answer
-    caller = os.fdopen(os.dup(0), "rb")
+    caller = os.dup(0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     try:
-        request = json.loads(caller.readline())
+        request = json.loads(_take(caller, int(_take(caller, HEAD_BYTES))))
         source, sample, item = request["source"], request["sample"], request["item"]
         limits = {name: request[name] for name in ("memory_bytes", "disk_bytes", "seconds", "caller")}
     except (ValueError, KeyError, RecursionError):
@@ -162,11 +168,20 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.stderr.flush()
         os._exit(UNPROTECTED)
-    answer.write(json.dumps(_grade(source, sample, item)).encode())
+    result = _grade(source, sample, item)
+    answer.write(json.dumps({**result, "seal": _take(caller, SEAL_BYTES).decode()}).encode())
     answer.close()
-    caller.read()  # until the caller has looked at what the grader left
+    os.read(caller, 1)  # until the caller has looked at what the grader left
     # Threads and exit handlers of the grader get no further say.
     os._exit(0)
+
+
+def _take(descriptor: int, size: int) -> bytes:
+    """Exactly so many bytes, none ahead of them; fewer at the end."""
+    taken = b""
+    while len(taken) < size and (piece := os.read(descriptor, min(size - len(taken), 1 << 20))):
+        taken += piece
+    return taken
 
 
 def _grade(source: str, sample: object, item: object) -> dict[str, object]:
@@ -276,9 +291,13 @@ def _restrict_calls() -> None:
     for number in (_CLONE3, _OPENAT2):
         program += [(_EQUAL, 0, 1, number), _UNKNOWN]
     program += _case(_CLONE[here], [_argument(0), (_ANY_BIT, 1, 0, _CLONE_THREAD), _DENY, _ALLOW])  # threads alone
-    for numbers, place, uses in ((_FCNTL, 1, _FCNTLS), (_IOCTL, 1, _IOCTLS), (_PRCTL, 0, _PRCTLS)):
-        tests = [step for use in uses for step in ((_EQUAL, 0, 1, use), _DENY)]
-        program += _case(numbers[here], [_argument(place), *tests, _ALLOW])
+    for numbers, place, uses, then, otherwise in (
+        (_FCNTL, 1, _FCNTLS, _DENY, _ALLOW),
+        (_PRCTL, 0, _PRCTLS, _DENY, _ALLOW),
+        (_IOCTL, 1, _IOCTLS, _ALLOW, _DENY),
+    ):
+        tests = [step for use in uses for step in ((_EQUAL, 0, 1, use), then)]
+        program += _case(numbers[here], [_argument(place), *tests, otherwise])
     # What an event loop wakes itself with: a pair of streams, written to without an address.
     stream = [_argument(0), (_EQUAL, 1, 0, 1), _DENY, _argument(1), (_AND, 0, 0, 0xF), (_EQUAL, 1, 0, 1), _DENY, _ALLOW]
     program += _case(_SOCKETPAIR[here], stream)

@@ -333,6 +333,45 @@ ATTEMPTS = {
     "a call that is younger": "assert ctypes.CDLL(None).syscall(462, 0, 0, 0) == 0",
     "more open files": "[os.dup(2) for _ in range(300)]",
     "another user": "os.setuid(65534)",
+    "a file of the user by a link": "os.link({secret!r}, 'x')",
+    "a file of the user by a symbolic link": "os.symlink({secret!r}, 'x'); open('x').read()",
+    "the parent folder": "os.chdir('..'); open('x', 'w')",
+    "the memory of its own": "open('/proc/self/mem', 'wb')",
+    "the environment of another": "open('/proc/{victim}/environ').read()",
+    "who is killed first": "open('/proc/{victim}/oom_score_adj', 'w').write('1000')",
+    "the list of processes": "os.listdir('/proc')",
+    "shared memory by name": "open('/dev/shm/x', 'w')",
+    "a terminal": "open('/dev/tty', 'w')",
+    "settings of the kernel": "open('/proc/sys/vm/drop_caches', 'w')",
+    "a group of processes": "os.killpg(os.getpgid({victim}), 9)",
+    "all processes": "os.kill(-1, 0)",
+    "a process by descriptor": "os.pidfd_open({victim})",
+    "a program by path": "os.posix_spawn('/bin/true', ['true'], {{}})",
+    "a program by descriptor": "os.execve(os.open(os.__file__, os.O_RDONLY), ['true'], {{}})",
+    "files in memory": "os.memfd_create('x')",
+    "secret memory": "assert ctypes.CDLL(None).syscall(447, 0) >= 0",
+    "tracing": "assert ctypes.CDLL(None).ptrace(16, {victim}, 0, 0) == 0",
+    "being traced": "assert ctypes.CDLL(None).ptrace(0, 0, 0, 0) == 0",
+    "an abstract socket": "__import__('socket').socket(1).connect(chr(0) + 'x')",
+    "a netlink socket": "__import__('socket').socket(16, 3, 0)",
+    "a passed descriptor": "s = __import__('socket'); a, b = s.socketpair(); s.send_fds(a, [b'x'], [0])",
+    "a datagram to an address": "a, b = __import__('socket').socketpair(); a.sendto(b'x', '/x')",
+    "another namespace": "os.setns(os.open('.', os.O_RDONLY))",
+    "a mount": "assert ctypes.CDLL(None).mount(b'none', b'.', b'tmpfs', 0, None) == 0",
+    "a mount in the newer way": "assert ctypes.CDLL(None).syscall(430, b'tmpfs', 0) >= 0",
+    "keys of the session": "assert ctypes.CDLL(None).syscall({keyctl}, 0, -3, 1) >= 0",
+    "io_uring": "assert ctypes.CDLL(None).syscall(425, 8, ctypes.create_string_buffer(120)) >= 0",
+    "being nice": "os.nice(5)",
+    "limits of another": "import resource; resource.prlimit({victim}, resource.RLIMIT_NOFILE, (1, 1))",
+    "a session of its own": "os.setsid()",
+    "shared memory by key": "assert ctypes.CDLL(None).shmget(1, 4096, 0o1600) >= 0",
+    "a lock on a file of others": "fcntl.flock(open(os.__file__), fcntl.LOCK_EX)",
+    "an attribute by ioctl": "fcntl.ioctl(os.open(os.__file__, os.O_RDONLY), 0x40047602, bytes(4))",
+    "sealing a file by ioctl": "fcntl.ioctl(os.open(os.__file__, os.O_RDONLY), 0x40806685, bytes(128))",
+    "a terminal of its own": "fcntl.ioctl(0, 0x540E, 0)",
+    "capabilities": "assert ctypes.CDLL(None).capset(b'\\x22\\x05\\x08\\x20' + bytes(4), b'\\xff' * 24) == 0",
+    "groups": "os.setgroups([0])",
+    "its package folder": "open(os.__file__, 'a')",
 }  # fmt: skip
 
 
@@ -344,8 +383,8 @@ def test_a_way_out_is_closed(attempt, tmp_path):
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as victim:
         try:
             before = (secret.stat(), os.sched_getaffinity(victim.pid), os.getpriority(os.PRIO_PROCESS, victim.pid))
-            fchmodat = {"x86_64": 268}.get(os.uname().machine, 53)
-            body = attempt.format(secret=str(secret), victim=victim.pid, fchmodat=fchmodat)
+            fchmodat, keyctl = (268, 250) if os.uname().machine == "x86_64" else (53, 219)
+            body = attempt.format(secret=str(secret), victim=victim.pid, fchmodat=fchmodat, keyctl=keyctl)
             result = _grade(f"import ctypes, fcntl, os, time; {body}; return 1")
             assert (result.reward, list(result.errors)) == (0, ["python_grader_runtime_error"])
             after = (secret.stat(), os.sched_getaffinity(victim.pid), os.getpriority(os.PRIO_PROCESS, victim.pid))
@@ -405,6 +444,25 @@ def test_a_result_that_the_grader_forges_is_no_result(answer):
     result = _grade(body)
     assert result.reward == 0
     assert len(result.errors) == 1
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "os._exit(0)",
+        "time.sleep(1); os._exit(0)",
+        "[os.close(n) for n in range(3, 12) if n not in kept]; raise ValueError",
+        "return 0.0",
+        "frame = sys._getframe()\n    while 'answer' not in frame.f_locals: frame = frame.f_back\n    frame.f_locals['answer'].write(FORGED); frame.f_locals['answer'].flush(); os._exit(0)",
+    ],
+)  # fmt: skip
+def test_a_result_that_looks_right_but_was_written_by_the_grader_is_none(end):
+    body = (
+        "import os, sys, time\n    FORGED, kept = b'{\"reward\": 1.0}', []\n    for fd in range(3, 12):\n"
+        f"        try: os.write(fd, FORGED)\n        except OSError: kept.append(fd)\n    {end}"
+    )
+    result = _grade(body)
+    assert (result.reward, result.is_missing) == (0, True)
 
 
 @pytest.mark.parametrize("version", [0, 1, 2])
