@@ -1,10 +1,11 @@
-"""Grader objects: OpenAI's schemas to the letter, and four of ours that OpenAI does not have.
+"""Grader objects: OpenAI's schemas to the letter, and five of ours that OpenAI does not have.
 
     OpenAI's    string_check · text_similarity · score_model · label_model · python · multi
     ours        match · json_schema · json_fields · tool_calls · pairwise
 
 `input` and `reference` are templates (`ftbridge.graders.template`). Of OpenAI's objects, `base_url` and `timeout_seconds` of
-the model graders are ours, and so are `sampling_params` of label_model and `pass_threshold` of multi.
+the model graders are ours, and so are `tokenizer` of text_similarity, `sampling_params` of label_model and `pass_threshold`
+of multi.
 Sources: `openai.types.graders`, the published API schema, OpenAI's graders guide.
 """
 
@@ -73,6 +74,11 @@ class TextSimilarityGrader(GraderModel):
         "fuzzy_match", "bleu", "gleu", "meteor", "cosine",
         "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l",
     ] = Field(description="The measure; cosine is refused, since it needs OpenAI's embeddings.")  # fmt: skip
+    tokenizer: Literal["unicode"] | None = Field(
+        default=None,
+        description="Ours, for rouge: unicode sees words of every script, and each character of scripts without spaces; "
+        "absent: a-z and 0-9 alone, as the reference implementation does.",
+    )
     pass_threshold: float | None = Field(default=None, description=_THRESHOLD)
 
 

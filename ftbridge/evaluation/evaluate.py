@@ -395,6 +395,7 @@ def _notes(
             notes.append(
                 f"{len(blind)} of {len(items)} items tell nothing, the first in line {blind[0][0].line}: {blind[0][1]}"
             )
+        notes += grading.remarks(grader, [item.fields for item in items])
         if not grading.reads_answer(grader):
             notes.append(f"{grader.name} never looks at the answer: its templates name nothing of sample.")
     return notes
@@ -427,6 +428,11 @@ def _grading_notes(graded: Results, graders: Sequence[Grader]) -> list[str]:
                 notes.append(
                     f"{name}: {len(told)} of {len(by[grader.name])} answers are not what {grader.name} grades, and score 0 "
                     f"({', '.join(kinds)}), such as: {example}"
+                )
+            if beyond := sum("clipped_from" in told.metadata.details for told in by[grader.name]):
+                notes.append(
+                    f"{name}: {beyond} of {len(by[grader.name])} scores of {grader.name} lay outside its range, and count as "
+                    "its end; a judge that uses another scale needs another range or another prompt."
                 )
             agreed = [told.metadata.details.get("consistent") for told in by[grader.name]]
             if changed := agreed.count(False):

@@ -38,7 +38,7 @@ from ftbridge.grader_schema import (
 )
 from ftbridge.graders import judge, match, multi, pairwise, python, similarity, string_check, structured, tool_calls
 from ftbridge.graders.calls import Calls
-from ftbridge.graders.preflight import Uninformative, preflight
+from ftbridge.graders.preflight import Uninformative, preflight, remarks
 from ftbridge.graders.python import PythonPolicy
 from ftbridge.graders.result import ErrorName, GraderResult, Metadata, Outcome, failed, openai_document
 from ftbridge.graders.sample import NAMES, BadSample, complete
@@ -60,6 +60,7 @@ __all__ = [
     "openai_document",
     "preflight",
     "reads_answer",
+    "remarks",
     "score",
     "templates",
     "variables",

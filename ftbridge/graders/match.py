@@ -33,7 +33,7 @@ def grade(grader: MatchGrader, item: Mapping[str, Any], sample: Mapping[str, Any
     should be a number and is not, and no reference at all, are errors.
     """
     text = render(grader.input, item, sample, grader=grader.name)[:_LONGEST]
-    references = [text for template in _templates(grader) for text in _expanded(template, grader.name, item, sample)]
+    references = references_of(grader, item, sample)
     if not references:
         return failed("other_error", "there is no reference to match")
     if grader.extract is not None:
@@ -48,6 +48,11 @@ def grade(grader: MatchGrader, item: Mapping[str, Any], sample: Mapping[str, Any
         return failed("other_error", "a reference is empty, and every text contains it")
     holds = shown in expected if grader.compare == "equal" else any(one in shown for one in expected)
     return Outcome(float(holds), details={"compared": shown[:500]})
+
+
+def references_of(grader: MatchGrader, item: Mapping[str, Any], sample: Mapping[str, Any]) -> list[str]:
+    """The texts of which one must match; a template that is one variable with a list stands for its entries."""
+    return [text for template in _templates(grader) for text in _expanded(template, grader.name, item, sample)]
 
 
 def check(grader: MatchGrader) -> None:

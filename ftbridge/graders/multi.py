@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 from ftbridge.grader_schema import MultiGrader, SingleGrader
@@ -39,6 +40,31 @@ def grade(grader: MultiGrader, part: Callable[[SingleGrader], GraderResult]) -> 
 def check(grader: MultiGrader) -> None:
     """Raise `GraderError` for a formula that cannot be read, or names a grader that is not there (formula_parse_error)."""
     _formula(grader)
+
+
+def same_for_all(grader: MultiGrader) -> tuple[str, str] | None:
+    """Why the formula gives every completion the same reward, or none, and what to do; None where rewards differ.
+
+    The formula is computed for 64 seeded draws of rewards from 0 to 1, the first with all 0 and all 1.
+    """
+    formula = _formula(grader)
+    if not formula.names:
+        return (
+            "calculate_output names none of its graders, so every completion scores the same.",
+            "Name them in the formula.",
+        )
+    dice, names = random.Random(0), sorted(grader.graders)
+    draws = [dict.fromkeys(names, 0.0), dict.fromkeys(names, 1.0)]
+    draws += [{name: dice.choice((0.0, 1.0, dice.random())) for name in names} for _ in range(62)]
+    why = ""
+    for rewards in draws:
+        try:
+            formula.compute(rewards)
+        except ArithmeticFailed as error:
+            why = str(error)
+        else:
+            return None
+    return f"calculate_output has no result for any rewards from 0 to 1: {why}.", "Correct the formula."
 
 
 def _formula(grader: MultiGrader) -> Formula:

@@ -3,6 +3,7 @@
 Three questions: can the expected completion itself be graded, can any completion score, and can any completion fail?
 
     preflight(grader, item)     raises `Uninformative` for an item on which the grader can tell nothing
+    remarks(grader, items)      what it sees badly, though it can tell something
     graded_reference(...)       the result of the expected completion, graded as if a model had written it
 
 Only graders that compare are looked at. A judge would have to be asked, and Python source would have to run; a Python grader
@@ -11,7 +12,7 @@ grades the first item's reference in `ftbridge.evaluation.evaluate.check`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ftbridge.errors import GraderError
@@ -19,13 +20,15 @@ from ftbridge.grader_schema import (
     Grader,
     JsonFieldsGrader,
     JsonSchemaGrader,
+    LabelModelGrader,
     MatchGrader,
     MultiGrader,
+    PairwiseGrader,
     StringCheckGrader,
     TextSimilarityGrader,
     ToolCallsGrader,
 )
-from ftbridge.graders import match, similarity, structured, tool_calls
+from ftbridge.graders import match, multi, similarity, structured, tool_calls
 from ftbridge.graders.result import Outcome
 from ftbridge.graders.sample import BadSample, complete
 from ftbridge.graders.template import VariableMissing, render, variables
@@ -37,10 +40,14 @@ class Uninformative(GraderError):
 
 def preflight(grader: Grader, item: Mapping[str, Any]) -> None:
     """Raise `Uninformative` when the grader can tell nothing of any completion of this item; docs/graders.md has the list."""
+    if why := _same_for_all_items(grader):
+        raise Uninformative(f"grader {grader.name}: {why[0]}", hint=why[1])
     if isinstance(grader, MultiGrader):
         for part in grader.graders.values():
             preflight(part, item)
         return
+    if isinstance(grader, MatchGrader) and not _reads_sample(grader) and not match.references_of(grader, item, {}):
+        raise Uninformative(f"grader {grader.name}: the item has no reference to match.", hint=_GIVE + ".")
     reference = _reference(grader, item)
     if reference is not None and (why := _same_for_all(grader, reference)):
         raise Uninformative(f"grader {grader.name}: {why[0]}", hint=why[1])
@@ -99,9 +106,25 @@ def _tools(item: Mapping[str, Any]) -> dict[str, Any]:
     return {"output_tools": calls} if isinstance(calls, list) and calls else {}
 
 
+def remarks(grader: Grader, items: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader of the scores should know of the grader on these items, one sentence each."""
+    if isinstance(grader, MultiGrader):
+        return [remark for part in grader.graders.values() for remark in remarks(part, items)]
+    if not isinstance(grader, TextSimilarityGrader):
+        return []
+    references = [text for item in items if (text := _reference(grader, item)) is not None]
+    said = similarity.remark(grader, references)
+    return [] if said is None else [said]
+
+
+def _reads_sample(grader: MatchGrader) -> bool:
+    templates = [grader.reference] if isinstance(grader.reference, str) else grader.reference
+    return any(name.startswith("sample") for template in templates for name in variables(template))
+
+
 def _reference(grader: Grader, item: Mapping[str, Any]) -> str | None:
     """What completions are compared with, where the item alone decides it."""
-    template = getattr(grader, "reference", None)
+    template = grader.against if isinstance(grader, PairwiseGrader) else getattr(grader, "reference", None)
     if not isinstance(template, str) or any(name.startswith("sample") for name in variables(template)):
         return None
     return render(template, item, {}, grader=grader.name)
@@ -109,21 +132,46 @@ def _reference(grader: Grader, item: Mapping[str, Any]) -> str | None:
 
 def _same_for_all(grader: Grader, reference: str) -> tuple[str, str] | None:
     """Why every completion gets the same score against this reference, and what to do."""
-    if isinstance(grader, StringCheckGrader) and grader.operation in ("like", "ilike") and not reference:
-        return (
-            "its reference is empty, and every completion contains an empty text.",
-            "Give the item a reference, or use eq.",
-        )
+    blank = not reference.strip()
+    if isinstance(grader, StringCheckGrader) and grader.operation in ("like", "ilike") and blank:
+        every = "every completion contains an empty text" if not reference else "almost every completion has a space"
+        return f"its reference is {'empty' if not reference else 'white space'}, and {every}.", _GIVE + ", or use eq."
+    if isinstance(grader, PairwiseGrader) and blank:
+        return "the text that completions are compared with is empty.", _GIVE + ", or name another text in against."
+    if isinstance(grader, MatchGrader) and grader.compare == "contains" and blank and grader.strip:
+        return "its reference is empty, and every completion contains an empty text.", _GIVE + ", or use equal."
     if isinstance(grader, TextSimilarityGrader):
         metric = grader.evaluation_metric
-        if not reference.strip():
-            return f"its reference is empty, so {metric} is 0 for every completion.", "Give the item a reference."
-        if metric.startswith("rouge") and (blind := similarity.blind_to(reference)):
-            return f"{metric} {blind}.", "Use fuzzy_match, which compares characters of every script."
-        if (words := similarity.words_needed(metric)) > (there := similarity.rouge_words(reference)):
-            plural = "1 word" if there == 1 else f"{there} words"
-            return (
-                f"{metric} compares runs of {words} words, and the reference has {plural}: it is 0 for every completion.",
-                "Use rouge_1, rouge_l or fuzzy_match.",
+        if blank:
+            return f"its reference is empty, so {metric} is 0 for every completion.", _GIVE + "."
+        if similarity.is_partly_blind(grader) and (blind := similarity.blind_to(reference)):
+            return f"{metric} {blind}.", "Set tokenizer: unicode, which sees every script, or use fuzzy_match."
+        words = len(similarity.rouge_words(reference, grader.tokenizer))
+        if (needed := similarity.words_needed(metric)) > words:
+            there = "1 word" if words == 1 else f"{words} words"
+            runs = f"runs of {needed} words" if needed > 1 else "words"
+            return f"{metric} compares {runs}, and the reference has {there}: it is 0 for every completion.", _fewer(
+                words
             )
+    return None
+
+
+_GIVE = "Give the item a reference"
+
+
+def _fewer(words: int) -> str:
+    return "Use rouge_1, rouge_l or fuzzy_match." if words else "Use fuzzy_match, which compares characters."
+
+
+def _same_for_all_items(grader: Grader) -> tuple[str, str] | None:
+    """Why every completion of every item gets the same score, or none can be computed, and what to do."""
+    if isinstance(grader, LabelModelGrader) and set(grader.labels) <= set(grader.passing_labels):
+        return (
+            "every label passes, so every completion scores 1.",
+            "Leave those that should not pass out of passing_labels.",
+        )
+    if isinstance(grader, PairwiseGrader) and grader.answer == grader.against:
+        return "it compares the completion with itself.", "Name another text in against, such as {{item.reference}}."
+    if isinstance(grader, MultiGrader):
+        return multi.same_for_all(grader)
     return None

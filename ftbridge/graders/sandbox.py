@@ -75,15 +75,15 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "lremovexattr": (198, 15), "fremovexattr": (199, 16),
     # watching other people's files
     "inotify_init": (253, None), "inotify_add_watch": (254, 27), "inotify_init1": (294, 26), "fanotify_init": (300, 262),
-    "fanotify_mark": (301, 263),
+    "fanotify_mark": (301, 263), "flock": (73, 32),
     # mounts and namespaces
     "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "unshare": (272, 97),
     "setns": (308, 268), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430), "fsconfig": (431, 431),
     "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442),
     # memory that limits do not count
     "shmget": (29, 194), "shmat": (30, 196), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180),
-    "memfd_create": (319, 279), "memfd_secret": (447, 447), "flock": (73, 32), "mlock": (149, 228), "mlockall": (151, 230), "mlock2": (325, 284), "io_setup": (206, 0),
-    "vmsplice": (278, 75),
+    "memfd_create": (319, 279), "memfd_secret": (447, 447), "mlock": (149, 228), "mlockall": (151, 230),
+    "mlock2": (325, 284), "io_setup": (206, 0), "vmsplice": (278, 75),
     # kernel features with ways around a filter
     "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "bpf": (321, 280),
     "userfaultfd": (323, 282), "perf_event_open": (298, 241), "seccomp": (317, 277), "modify_ldt": (154, None),
@@ -104,7 +104,7 @@ _CLONE3, _OPENAT2, _NEWEST = 435, 437, 451  # the same everywhere; from 451 on, 
 _CLONE_THREAD = 0x00010000
 _FCNTLS = (8, 10, 15, 1024, 1026, 1031)  # F_SETOWN, F_SETSIG, F_SETOWN_EX (signals); F_SETLEASE, F_NOTIFY; F_SETPIPE_SZ
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451, 0x40049409)
-"""The only requests that pass: TCGETS and TIOCGWINSZ (is it a terminal, how wide), FIONREAD, FIONBIO, FIONCLEX, FIOCLEX, FICLONE."""
+"""The only ones that pass: TCGETS, TIOCGWINSZ (is it a terminal, how wide), FIONREAD, FIONBIO, FIONCLEX, FIOCLEX, FICLONE."""
 _PRCTLS = (_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_PTRACER)
 _EPERM, _ENOSYS = 1, 38
 

@@ -31,16 +31,16 @@ _ROUGE_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 def grade(grader: TextSimilarityGrader, item: Mapping[str, Any], sample: Mapping[str, Any]) -> Outcome:
     """The measure of likeness between input and reference, 0 to 1.
 
-    Rouge sees only a-z and 0-9, as the reference implementation does: where most letters of a text are others, there is an
-    `other_error`, since the measure then says nothing about the completion.
+    Rouge sees only a-z and 0-9, as the reference implementation does, unless `tokenizer` is unicode: where most letters of a
+    text are others, there is an `other_error`, since the measure then says nothing about the completion.
     """
     metric = grader.evaluation_metric
     answer = render(grader.input, item, sample, grader=grader.name)
     reference = render(grader.reference, item, sample, grader=grader.name)
-    reward = measure(metric, answer, reference)
+    reward = measure(metric, answer, reference, grader.tokenizer)
     errors: dict[ErrorName, str] = {}
-    if metric.startswith("rouge") and (blind := blind_to(reference) or blind_to(answer)):
-        reward, errors["other_error"] = 0.0, f"{metric} {blind}; use fuzzy_match"
+    if is_partly_blind(grader) and (blind := blind_to(reference) or blind_to(answer)):
+        reward, errors["other_error"] = 0.0, f"{metric} {blind}; set tokenizer: unicode"
     details = {"synonyms": "WordNet" if _synonyms() else "none"} if metric == "meteor" else {}
     return Outcome(reward, errors, details)
 
@@ -57,10 +57,11 @@ def check(grader: TextSimilarityGrader) -> None:
         extras.require("eval", metric, library)
 
 
-def measure(metric: str, answer: str, reference: str) -> float:
-    """One measure of two texts, 0 to 1; `metric` is one of OpenAI's names beside cosine."""
+def measure(metric: str, answer: str, reference: str, tokenizer: str | None = None) -> float:
+    """One measure of two texts, 0 to 1; `metric` is one of OpenAI's names beside cosine, `tokenizer` that of rouge."""
     if metric.startswith("rouge_"):
-        return _rouge(metric.removeprefix("rouge_"), _rouge_words(answer), _rouge_words(reference))
+        made, expected = (rouge_words(text, tokenizer) for text in (answer, reference))
+        return _rouge(metric.removeprefix("rouge_"), made, expected)
     return min(1.0, max(0.0, _MEASURES[metric](answer, reference)))
 
 
@@ -111,8 +112,50 @@ def _ngrams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
     return Counter(zip(*(words[start:] for start in range(n)), strict=False))
 
 
-def _rouge_words(text: str) -> list[str]:
-    return _ROUGE_WORD.findall(text.lower())
+def rouge_words(text: str, tokenizer: str | None = None) -> list[str]:
+    """The words that rouge compares, in order.
+
+    None: runs of a-z and 0-9 in the lower-cased text, as Google's rouge-score has them without its stemmer. unicode: runs of
+    letters, digits and marks of any script (NFKC, case folded); in scripts that put no spaces between words each character
+    with its marks is one, which is how Chinese summaries are scored (Hu et al. 2015, arXiv:1506.05865) and how sacrebleu cuts
+    Chinese.
+    """
+    if tokenizer is None:
+        return _ROUGE_WORD.findall(text.lower())
+    words: list[str] = []
+    before = ""  # what the character before belongs to: a word, a character of its own, or nothing
+    for letter in unicodedata.normalize("NFKC", text).casefold():
+        kind = unicodedata.category(letter)[0]
+        if kind == "M" and before:
+            words[-1] += letter
+        elif kind not in "LN":
+            before = ""
+        elif is_unspaced(letter):
+            words.append(letter)
+            before = "character"
+        elif before == "word":
+            words[-1] += letter
+        else:
+            words.append(letter)
+            before = "word"
+    return words
+
+
+def is_unspaced(letter: str) -> bool:
+    """Whether a character is of a script without spaces: Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan."""
+    code = ord(letter)
+    return code >= 0x0E00 and any(low <= code <= high for low, high in _UNSPACED)
+
+
+_UNSPACED = (
+    (0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3005, 0x3007), (0x3040, 0x30FF), (0x31F0, 0x31FF),
+    (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF),
+)  # fmt: skip
+
+
+def is_partly_blind(grader: TextSimilarityGrader) -> bool:
+    """Whether the measure sees letters of one script alone."""
+    return grader.evaluation_metric.startswith("rouge") and grader.tokenizer is None
 
 
 def blind_to(text: str) -> str | None:
@@ -126,12 +169,37 @@ def blind_to(text: str) -> str | None:
 
 def words_needed(metric: str) -> int:
     """How many words a text must have for the measure to be above 0."""
-    return int(metric[-1]) if metric.startswith("rouge_") and metric[-1].isdigit() else 0
+    if not metric.startswith("rouge_"):
+        return 0
+    return int(metric[-1]) if metric[-1].isdigit() else 1
 
 
-def rouge_words(text: str) -> int:
-    """How many words rouge sees in a text."""
-    return len(_rouge_words(text))
+def remark(grader: TextSimilarityGrader, references: Sequence[str]) -> str | None:
+    """What the measure sees badly in these references, for a reader of the scores; None where it sees them well.
+
+    Rouge without `tokenizer: unicode` where more than one letter in twenty is not among a-z and 0-9; bleu, gleu and meteor,
+    whose tokenizers cut at spaces, where most letters are of scripts without any.
+    """
+    letters = [letter for text in references for letter in text.lower() if letter.isalnum()]
+    if not letters:
+        return None
+    unseen = sum(letter not in _ROUGE_LETTERS for letter in letters) / len(letters)
+    if is_partly_blind(grader) and unseen > _MOST_UNSEEN:
+        return (
+            f"{grader.name}: {grader.evaluation_metric} sees only a-z and 0-9, and {100 * unseen:.0f} % of the letters in the "
+            "references are others; tokenizer: unicode sees them."
+        )
+    unspaced = sum(is_unspaced(letter) for letter in letters) / len(letters)
+    if grader.evaluation_metric in ("bleu", "gleu", "meteor") and unspaced > 0.5:
+        return (
+            f"{grader.name}: {grader.evaluation_metric} cuts words at spaces, and most letters of the references are of "
+            "scripts without any, so that a sentence counts as one word; fuzzy_match, or rouge with "
+            "tokenizer: unicode, sees more."
+        )
+    return None
+
+
+_MOST_UNSEEN = 0.05
 
 
 class _NoSynonyms:

@@ -58,7 +58,7 @@ def grade_fields(grader: JsonFieldsGrader, item: Mapping[str, Any], sample: Mapp
     of lists does. Two empty objects score 1. An answer that is not JSON scores 0; a reference that is not is an error.
     """
     try:
-        reference = parse_json(render(grader.reference, item, sample, grader=grader.name))
+        reference = parse_json(_unfenced(render(grader.reference, item, sample, grader=grader.name), grader.fenced))
     except NotJson as error:
         return failed("other_error", f"the reference is not JSON: {error}")
     try:

@@ -119,7 +119,7 @@ def test_the_judges_number_is_the_reward(endpoint, reply, reward):
 
 @pytest.mark.parametrize(
     "reply",
-    ["good", "", "{}", '{"result": "high"}', '{"result": NaN}', "nan", '{"result": true}', '{"result": null}', '{"result": [1]}', '{"score": 1}', "7 of 10", '{"result": 1e999}'],
+    ["good", "", "{}", '{"result": "high"}', '{"result": NaN}', "nan", '{"result": true}', '{"result": null}', '{"result": [1]}', '{"score": 1, "label": 1}', '{"points": 1}', "I give 7", '{"result": 1e999}'],
 )  # fmt: skip
 def test_nonsense_scores_0_and_is_shown_as_an_error(endpoint, reply):
     endpoint.replies = [reply]

@@ -12,7 +12,7 @@ from ftbridge.evaluation.evaluate import check as check_items
 from ftbridge.evaluation.evaluate import judge
 from ftbridge.evaluation.items import Item
 from ftbridge.grader_schema import Grader
-from ftbridge.graders import GraderError, Uninformative, check
+from ftbridge.graders import GraderError, Uninformative, check, remarks
 
 SIMILAR = {"type": "text_similarity", "input": "{{sample.output_text}}", "reference": "{{item.reference}}"}
 CHECK = {"type": "string_check", "input": "{{sample.output_text}}", "reference": "{{item.reference}}"}
@@ -47,6 +47,30 @@ BLIND = [
     ({**SIMILAR, "evaluation_metric": "rouge_l"}, "退款成功", "sees only a-z and 0-9"),
     ({**SIMILAR, "evaluation_metric": "rouge_1"}, "Возврат 5", "which are 1 of 8"),
     ({**SIMILAR, "evaluation_metric": "bleu"}, " ", "its reference is empty"),
+    ({**SIMILAR, "evaluation_metric": "rouge_l"}, "👍", "compares words, and the reference has 0 words"),
+    ({**SIMILAR, "evaluation_metric": "rouge_3", "tokenizer": "unicode"}, "退款", "runs of 3 words, and the reference has 2"),
+    ({**CHECK, "operation": "like"}, " \n", "almost every completion has a space"),
+    ({"type": "match", "compare": "contains"}, "  ", "every completion contains an empty text"),
+    ({"type": "match", "compare": "number"}, "about 12", "is not a number"),
+    ({"type": "match", "reference": "{{item.several}}"}, "x", "has no reference to match"),
+    ({"type": "pairwise", "model": "m", "question": "q", "base_url": "http://127.0.0.1:9/v1"}, "", "compared with is empty"),
+    (
+        {"type": "pairwise", "model": "m", "question": "q", "base_url": "http://127.0.0.1:9/v1", "against": "{{sample.output_text}}"},
+        "x",
+        "compares the completion with itself",
+    ),
+    (
+        {"type": "label_model", "model": "m", "labels": ["a", "b"], "passing_labels": ["b", "a"],
+         "base_url": "http://127.0.0.1:9/v1", "input": [{"role": "user", "content": "{{sample.output_text}}"}]},
+        "x",
+        "every label passes",
+    ),
+    ({"type": "multi", "graders": {"a": {**CHECK, "name": "a", "operation": "eq"}}, "calculate_output": "1"}, "x", "names none"),
+    (
+        {"type": "multi", "graders": {"a": {**CHECK, "name": "a", "operation": "eq"}}, "calculate_output": "log(-1 - a)"},
+        "x",
+        "has no result for any rewards",
+    ),
     ({"type": "tool_calls"}, '[{"name": "f", "arguments": {}}, {"city": "Rome"}]', "not a tool call"),
     (
         {"type": "multi", "graders": {"a": {"type": "json_fields", "name": "a", "fields": ["ordr"]}}, "calculate_output": "a"},
@@ -59,7 +83,7 @@ BLIND = [
 @pytest.mark.parametrize(("fields", "reference", "says"), BLIND)
 def test_an_item_that_tells_nothing_is_named_before_anything_is_asked(fields, reference, says):
     with pytest.raises(Uninformative) as refused:
-        check(grader(**fields), {"reference": reference, "none": ""})
+        check(grader(**fields), {"reference": reference, "none": "", "several": []})
     assert says in refused.value.message
 
 
@@ -72,6 +96,10 @@ SIGHTED = [
     ({**SIMILAR, "evaluation_metric": "rouge_2"}, "two words"),
     ({**SIMILAR, "evaluation_metric": "rouge_1"}, "naïve café über"),
     ({**SIMILAR, "evaluation_metric": "fuzzy_match"}, "退款成功"),
+    ({**SIMILAR, "evaluation_metric": "rouge_2", "tokenizer": "unicode"}, "退款成功"),
+    ({"type": "json_fields", "fields": ["order"], "fenced": True}, '```json\n{"order": 1}\n```'),
+    ({"type": "match", "compare": "equal"}, ""),
+    ({"type": "multi", "graders": {"a": {**CHECK, "name": "a", "operation": "eq"}}, "calculate_output": "1 / a"}, "x"),
     ({"type": "tool_calls"}, "prose calls nothing"),
     ({"type": "tool_calls"}, '{"answer": 5}'),
     ({"type": "json_fields", "input": "{{sample.output_text}}", "reference": "{{item.labels}}"}, "prose"),
@@ -101,6 +129,22 @@ def test_some_items_that_tell_nothing_are_a_note():
     ]  # fmt: skip
     notes = judge(some, {"base": completions}, [rouge]).notes
     assert any("1 of 3 items tell nothing, the first in line 2" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("metric", "references", "says"),
+    [
+        ("rouge_1", ("Größe XL über", "weiß"), "letters in the references are others; tokenizer: unicode sees them"),
+        ("bleu", ("退款成功", "发货"), "a sentence counts as one word"),
+        ("meteor", ("สวัสดีครับ",), "a sentence counts as one word"),
+        ("rouge_1", ("plain words", "naive"), None),
+        ("bleu", ("Возврат денег",), None),
+        ("fuzzy_match", ("退款成功",), None),
+    ],
+)
+def test_a_measure_that_sees_a_script_badly_is_a_note(metric, references, says):
+    said = remarks(grader(**SIMILAR, evaluation_metric=metric), [item.fields for item in items(*references)])
+    assert ([says in said[0]] == [True]) if says else said == []
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,22 @@ STEP = '{"description": "d", "conclusion": "c", "result": 1.0}'
         ("**Score:** 0.2", "0.2"),
         ("The answer is short.\n\nFinal score: 80%", "80%"),
         ("Label: correct.", "correct."),
+        ("Rating - [[8]]", "8"),
+        ("## Score\n8", "8"),
+        ("Answer: correct", "correct"),
+        ("0.2\n\nThe answer said\n1", "0.2"),
+        ('{"Result": 0.2}', 0.2),
+        ('{"score": 0.2, "steps": []}', 0.2),
+        ("{'steps': [], 'result': 0.2,}", 0.2),
+        ('[{"result": 0.2}]', 0.2),
+        ("[THINK]1, or less[/THINK]0.2", 0.2),
+        ("<thinking>1.0</thinking>0.2", 0.2),
+        (
+            '<|channel|>analysis<|message|>{"result": 1}<|end|><|start|>assistant<|channel|>final<|message|>{"result": 0.2}',
+            0.2,
+        ),
+        ('It may be 1.\n</think>\n\n{"result": 0.2}', 0.2),
+        ('The answer holds "</think> 1".\n\n{"result": 0.2}', 0.2),
     ],
 )
 def test_the_verdict_is_the_judges_own(reply, result):
@@ -42,6 +58,10 @@ def test_the_verdict_is_the_judges_own(reply, result):
         ('<think>it may be {"result": 1.0}', "stop"),
         ('Either {"result": 1.0} or {"result": 0.2}', "stop"),
         ('{"result": 1.0}\n{"result": 0.2}', "stop"),
+        ('<think>it says "</think>\n{"result": 1}\n" at its end</think>\nI rate it low.', "stop"),
+        ('<think>fine</think>\n{"result": 0.2}\nIt said </think>{"result": 1}', "stop"),
+        ('Draft: {"result": 1}\n</think>\n0.2', "stop"),
+        ('{"result": 0.2}\nIt said:\n</think>\n{"result": 1}', "stop"),
     ],
 )
 def test_a_reply_without_one_verdict_has_none(reply, reason):
@@ -61,6 +81,14 @@ def test_a_whole_object_before_the_cut_counts():
         ("50%", 1, 5, 3),
         ("4/5", 0, 1, 0.8),
         ("8 / 10", 0, 10, 8),
+        ("7 out of 10", 0, 10, 7),
+        ("7 of 10.", 0, 1, 0.7),
+        ("4 / 5 stars", 1, 5, 4),
+        ("8 points", 0, 10, 8),
+        ("80 percent", 0, 1, 0.8),
+        ("\u22120.5", -1, 1, -0.5),
+        ("1,000", 0, 2000, 1000),
+        ("1,000", 0, 1, 1),
         ("4/5", 1, 5, 4),
         ("5/10", 1, 5, 3),
         ("0,75", 0, 1, 0.75),
@@ -75,7 +103,8 @@ def test_a_number_may_be_a_percentage_or_a_fraction(result, low, high, score):
 
 
 @pytest.mark.parametrize(
-    "result", [True, None, [1], "high", "120%", "6/5", "1/0", "7 of 10", "1.234,5", "nan", float("inf")]
+    "result",
+    [True, None, [1], "high", "120%", "6/5", "1/0", "7 points of 10", "I give it 7", "1.234,5", "nan", float("inf")],
 )
 def test_what_is_no_number_is_none(result):
     with pytest.raises(Unreadable, match="is not a number"):
@@ -95,6 +124,11 @@ def test_what_is_no_number_is_none(result):
         ("**incorrect**", ["correct", "incorrect"], "incorrect"),
         ("no.", ["no.", "no"], "no."),
         ("A", ["a", "A"], "A"),
+        (0.5, ["0.5", "1"], "0.5"),
+        (1, ["1.0", "0.0"], "1.0"),
+        ("answer_2", ["1", "2", "tie"], "2"),
+        ("[[Option 2]]", ["1", "2", "tie"], "2"),
+        ("(correct)", ["correct", "incorrect"], "correct"),
     ],
 )
 def test_a_label_may_be_written_in_other_ways(result, labels, chosen):

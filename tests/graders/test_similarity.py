@@ -11,7 +11,7 @@ import pytest
 from ftbridge.errors import MissingDependency
 from ftbridge.grader_schema import TextSimilarityGrader
 from ftbridge.graders import GraderError, check, grade
-from ftbridge.graders.similarity import measure
+from ftbridge.graders.similarity import measure, rouge_words
 
 WORDS = [
     "the",
@@ -258,6 +258,44 @@ def test_rouge_says_when_it_sees_nothing_of_a_text():
     assert result.reward == 0
     assert "sees only a-z and 0-9" in result.errors["other_error"]
     assert grade(_grader("rouge_l"), {"reference": "…"}, {"output_text": "rain"}).errors == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("退款成功 OK!", ["退", "款", "成", "功", "ok"]),
+        ("สวัสดี", ["ส", "วั", "ส", "ดี"]),
+        ("ខ្មែរ", ["ខ្", "មែ", "រ"]),
+        ("ありがとう", ["あ", "り", "が", "と", "う"]),
+        ("Привет, мир", ["привет", "мир"]),
+        ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
+        ("데이터 과학", ["데이터", "과학"]),
+        ("Crème STRASSE Straße", ["crème", "strasse", "strasse"]),
+        ("ﬁve ５ x_y", ["five", "5", "x", "y"]),
+        ("\u0301 …", []),
+    ],
+)
+def test_the_unicode_tokenizer_sees_words_of_every_script(text, words):
+    assert rouge_words(text, "unicode") == words
+
+
+@pytest.mark.parametrize(
+    ("metric", "answer", "reference", "expected"),
+    [
+        ("rouge_1", "发货 订单 5", "退款 订单 5", 0.6),  # 3 of 5 and 5
+        ("rouge_2", "退款成功", "退款失败", 1 / 3),
+        ("rouge_l", "東京は雨", "東京は晴れ", 2 * 3 / 9),
+        ("rouge_l", "the cat sat", "The cat sat down.", 6 / 7),
+    ],
+)
+def test_rouge_with_the_unicode_tokenizer_counts_what_texts_share(metric, answer, reference, expected):
+    result = grade(_grader(metric, tokenizer="unicode"), {"reference": reference}, {"output_text": answer})
+    assert (result.reward, result.errors) == (pytest.approx(expected), {})
+
+
+def test_on_ascii_words_both_tokenizers_agree():
+    for text in ("the cat's hat", "a1 b2, c3-d4", "Nothing (else) matters!"):
+        assert rouge_words(text, "unicode") == rouge_words(text)
 
 
 def test_meteor_tells_whether_synonyms_were_known():

@@ -65,6 +65,8 @@ def _problems(grader: Grader, spec: JobSpec, target: Target) -> Iterator[str]:
             yield f"{at}{part.type} is not one of OpenAI's graders; a multi holds {', '.join(_IN_MULTI)}"
         if part.type == "text_similarity" and part.evaluation_metric == "cosine":
             yield f"{at}cosine is for evaluations only; take another evaluation_metric"
+        if part.type == "text_similarity" and part.tokenizer is not None:
+            yield f"{at}tokenizer is ours; the service's rouge sees a-z and 0-9 alone"
         if part.type == "label_model" and part.sampling_params is not None:
             yield f"{at}OpenAI's label_model takes no sampling_params; take score_model, or leave them out"
         elsewhere = part.base_url if part.type in ("score_model", "label_model") else None
