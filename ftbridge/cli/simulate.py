@@ -21,6 +21,11 @@ from ftbridge.errors import UsageError
     type=click.Path(path_type=Path),
     help="A scenario in YAML or JSON; else a faultless service.",
 )
+@click.option(
+    "--account",
+    type=click.Path(path_type=Path),
+    help="What an organization has: jobs, files, models, keys, limits, in YAML.",
+)
 @click.option("--replay", type=click.Path(path_type=Path), help="Answer from a run's recorded exchange.jsonl instead.")
 @click.option("--seed", type=int, help="Draws chances and ids; the scenario's own unless given.")
 @click.option(
@@ -36,6 +41,7 @@ from ftbridge.errors import UsageError
 @talkative
 def command(
     scenario: Path | None,
+    account: Path | None,
     replay: Path | None,
     seed: int | None,
     speed: float | None,
@@ -51,11 +57,14 @@ def command(
         _replay(replay, host, port, as_json)
         return
     from ftbridge import server
+    from ftbridge.server.scripted.account import load_account
     from ftbridge.server.scripted.scenario import Scenario, load
 
     chosen = load(scenario) if scenario is not None else Scenario()
     changes: dict[str, Any] = {"seed": seed, "speed": speed}
     chosen = chosen.model_copy(update={key: value for key, value in changes.items() if value is not None})
+    if account is not None:
+        chosen = chosen.model_copy(update={"account": load_account(account)})
     count = len(chosen.faults)
     told = [f"{count} faults on order" if count else "no faults on order", "/simulator tells what happened"]
     with contextlib.ExitStack() as stack:

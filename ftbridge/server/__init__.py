@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ftbridge.server.scripted.account import Account
     from ftbridge.server.scripted.scenario import Scenario
     from ftbridge.server.service import Service
 
@@ -51,6 +52,11 @@ class Simulator:
         """The faults that were met."""
         return list(self.service.faults.met) if self.service.faults else []
 
+    @property
+    def ledger(self) -> list[dict[str, Any]]:
+        """Requests that a model of the scripted account answered, oldest first: each was paid for. Equal `key`s are equal."""
+        return list(self.service.account.ledger) if self.service.account else []
+
     def content(self, file: str) -> bytes:
         """A file's bytes."""
         return (self.service.files / file).read_bytes()
@@ -75,22 +81,30 @@ def simulating(
     scenario: Scenario | Mapping[str, Any] | str | Path | None = None,
     *,
     faults: Sequence[Mapping[str, Any]] = (),
+    account: Account | Mapping[str, Any] | str | Path | None = None,
     folder: Path | None = None,
     port: int = 0,
 ) -> Iterator[Simulator]:
     """A simulator on loopback while the block runs, in a thread of this process.
 
-    `scenario` is a file, a mapping, or a `Scenario`; `faults` are added to it. Without `folder` nothing is kept. Raises
-    `UsageError` for a scenario that is none.
+    `scenario` is a file, a mapping, or a `Scenario`; `faults` are added to it, and so is `account`, what an organization has at
+    the service. Without `folder` nothing is kept. Raises `UsageError` for a scenario or an account that is none.
     """
     from ftbridge.server import network
     from ftbridge.server.app import application
+    from ftbridge.server.scripted.account import load_account, understand_account
     from ftbridge.server.scripted.scenario import Scenario, load, understand
 
     if isinstance(scenario, (str, Path)):
         scenario = load(Path(scenario))
     told = scenario.model_dump() if isinstance(scenario, Scenario) else dict(scenario or {})
     chosen = understand({**told, "faults": [*told.get("faults", []), *faults]})
+    if isinstance(account, (str, Path)):
+        account = load_account(Path(account))
+    elif isinstance(account, Mapping):
+        account = understand_account(dict(account))
+    if account is not None:
+        chosen = chosen.model_copy(update={"account": account})
     with contextlib.ExitStack() as stack:
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ftbridge-simulator-")))
         service = simulated(chosen, place)
@@ -108,7 +122,7 @@ def simulated(scenario: Scenario, folder: Path) -> Service:
     from ftbridge.server.service import Service
     from ftbridge.server.store import Store
 
-    return Service(
+    service = Service(
         folder=folder,
         store=Store(folder / "server.sqlite"),
         engine=ScriptedEngine(scenario),
@@ -116,6 +130,16 @@ def simulated(scenario: Scenario, folder: Path) -> Service:
         clock=Clock(),
         faults=Faults(scenario),
     )
+    if (account := scenario.account) is not None:
+        from ftbridge.server.scripted.gate import AccountState
+        from ftbridge.server.scripted.seeding import seed
+
+        service.clock = Clock()
+        service.clock.ahead = account.ahead
+        service.organization = account.organization
+        service.account = AccountState(account, service.clock())
+        seed(service, account, service.clock())
+    return service
 
 
 def served(

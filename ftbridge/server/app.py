@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from email.utils import formatdate
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -41,7 +42,8 @@ from ftbridge.server import (
 from ftbridge.server.access import Access
 from ftbridge.server.addresses import canonical, decoded
 from ftbridge.server.errors import ApiError, without_paths
-from ftbridge.server.scripted import control
+from ftbridge.server.scripted import control, organization
+from ftbridge.server.scripted.gate import Gate
 from ftbridge.server.scripted.inject import Injecting, route_of
 from ftbridge.server.service import Service
 
@@ -91,10 +93,10 @@ ROUTES: list[tuple[str, str, Handler]] = [
 log = logging.getLogger("ftbridge.server")
 
 
-def patterns() -> list[tuple[str, re.Pattern[str], str]]:
-    """Each route as a method, a pattern of its paths, and its name: `GET /files/{}`."""
+def patterns(more: list[tuple[str, str, Handler]] | None = None) -> list[tuple[str, re.Pattern[str], str]]:
+    """Each route, and each of `more`, as a method, a pattern of its paths, and its name: `GET /files/{}`."""
     told = []
-    for method, path, _ in ROUTES:
+    for method, path, _ in (*ROUTES, *(more or ())):
         inner = re.sub(r"\{\w+:path\}", ".+", path)
         inner = re.sub(r"\{\w+\}", "[^/]+", inner)
         told.append((method, re.compile(f"/v1{inner}"), f"{method} {re.sub(r'{[^}]*}', '{}', path)}"))
@@ -128,7 +130,8 @@ def application(
             await service.engine.stop()
             service.store.close()
 
-    routes = [Route(f"/v1{path}", handler, methods=[method]) for method, path, handler in ROUTES]
+    extra = organization.ROUTES if service.account is not None else []
+    routes = [Route(f"/v1{path}", handler, methods=[method]) for method, path, handler in (*ROUTES, *extra)]
     routes += [Route("/health", health), Route("/version", version), Route("/metrics", metrics.show)]
     routes += [Route("/openapi.json", openapi.document), Route("/", openapi.page)]
     if service.faults is not None:
@@ -148,8 +151,11 @@ def application(
     app.state.service = service
     app.state.metrics = metrics.Metrics()
     app.state.batches = batches.Batches(service)
-    inner: ASGIApp = app if service.faults is None else Injecting(app, service.faults, patterns())
-    return _Around(inner, service, access, app.state.metrics, patterns())
+    inner: ASGIApp = app if service.account is None else Gate(app, service, service.account)
+    known = patterns(extra)
+    if service.faults is not None:
+        inner = Injecting(inner, service.faults, known)
+    return _Around(inner, service, access, app.state.metrics, known)
 
 
 async def health(request: Request) -> Response:
@@ -195,6 +201,7 @@ class _Around:
                     "x-request-id": name,
                     "openai-processing-ms": spent,
                     "openai-version": "2020-10-01",
+                    "date": formatdate(self.service.clock(), usegmt=True),
                     "openai-organization": self.service.organization,
                     **self.access.cors(headers),
                 }

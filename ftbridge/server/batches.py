@@ -24,6 +24,7 @@ from ftbridge.server import chat, files, pages
 from ftbridge.server.asking import Asked, Metadata, body, read, require_text, understood
 from ftbridge.server.chat_request import CreateChat
 from ftbridge.server.errors import ApiError, invalid, not_found
+from ftbridge.server.scripted.account import AccountBatch
 from ftbridge.server.service import Service
 from ftbridge.server.store import Kept
 from ftbridge.server.uploads import ExpiresAfter
@@ -152,6 +153,12 @@ async def _work(service: Service, name: str) -> None:
                 return
             counts = {"total": len(lines), "completed": 0, "failed": 0}
             _change(service, name, status="in_progress", in_progress_at=service.now(), request_counts=counts)
+            ending = service.account.batch_ending(lines) if service.account is not None else None
+            if service.account is not None:
+                await asyncio.sleep(service.account.account.batch_seconds)
+            if ending is not None:
+                await _end_badly(service, name, lines, so_far, ending)
+                return
             await _answer_all(service, name, lines, so_far)
             _change(service, name, status="finalizing", finalizing_at=service.now())
         _finish(service, name, so_far)
@@ -159,6 +166,26 @@ async def _work(service: Service, name: str) -> None:
         if stopped.args and stopped.args[0] == "stop":
             raise
         _finish(service, name, so_far)
+
+
+async def _end_badly(
+    service: Service, name: str, lines: list[dict[str, Any]], so_far: Path, ending: AccountBatch
+) -> None:
+    """End a batch as an account has it: failed with nothing done, or expired with what was done by then."""
+    if ending.ends == "failed":
+        text = "Enqueued token limit reached for this model in this organization. Try again when batches have ended."
+        error = {"code": ending.code, "line": None, "message": text, "param": None}
+        errors = {"object": "list", "data": [error]}
+        _change(service, name, status="failed", failed_at=service.now(), errors=errors)
+        return
+    await _answer_all(service, name, lines[: ending.after], so_far)
+    text = "This request could not be executed before the completion window expired."
+    with so_far.open("a", encoding="utf-8") as out:
+        for line in lines[ending.after :]:
+            told = {"id": service.new_id("batch_req_"), "custom_id": line["custom_id"], "response": None}
+            out.write(json.dumps({**told, "error": {"code": "batch_expired", "message": text}}) + "\n")
+    _change(service, name, request_counts={"total": len(lines), "completed": ending.after, "failed": 0})
+    _finish(service, name, so_far, "expired")
 
 
 def _validated(service: Service, name: str) -> list[dict[str, Any]] | None:
@@ -257,7 +284,7 @@ async def _answer(service: Service, line: dict[str, Any]) -> dict[str, Any]:
     return {**told, "response": {"status_code": status, "request_id": told["id"], "body": document}, "error": None}
 
 
-def _finish(service: Service, name: str, so_far: Path) -> None:
+def _finish(service: Service, name: str, so_far: Path, ended: str | None = None) -> None:
     """Put answers and errors in files of their own, as OpenAI does, and end the batch."""
     batch = service.store.get("batch", name)
     assert batch is not None
@@ -287,7 +314,7 @@ def _finish(service: Service, name: str, so_far: Path) -> None:
                 "output_tokens_details": {"reasoning_tokens": 0},
                 "total_tokens": prompt + out,
             }
-        ended = "cancelled" if batch.document["status"] == "cancelling" else "completed"
+        ended = ended or ("cancelled" if batch.document["status"] == "cancelling" else "completed")
         _change(service, name, status=ended, **{f"{ended}_at": service.now()}, **made)
     with contextlib.suppress(OSError):
         so_far.unlink()
@@ -301,7 +328,8 @@ def _mend(path: Path) -> None:
 
 
 def _kind(told: dict[str, Any]) -> str:
-    return "completed" if told["response"]["status_code"] < 400 else "failed"
+    response = told["response"]
+    return "completed" if response is not None and response["status_code"] < 400 else "failed"
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

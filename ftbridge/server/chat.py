@@ -21,6 +21,8 @@ from ftbridge.server.asking import document, understood
 from ftbridge.server.chat_request import CreateChat, to_ask
 from ftbridge.server.connection import count, deployed, while_connected
 from ftbridge.server.errors import ApiError, invalid, without_paths
+from ftbridge.server.pages import PROJECT
+from ftbridge.server.scripted import organization
 from ftbridge.server.service import Service
 
 log = logging.getLogger("ftbridge.server")
@@ -33,6 +35,8 @@ async def create(request: Request) -> Response:
     if not asked.stream:
         done = await while_connected(request, completed(service, asked))
         count(request, done["model"], done["usage"])
+        if asked.store and service.account is not None:
+            organization.keep(service, asked, done, request.scope.get(PROJECT))
         return JSONResponse(done)
     told = answer(service, asked, name := service.new_id("chatcmpl-"))
     first = await while_connected(request, first_word(told))

@@ -74,6 +74,9 @@ async def content(request: Request) -> Response:
     service: Service = request.app.state.service
     kept = find(service, request.path_params["file_id"])
     path = service.files / kept.id
+    if kept.own.get("refused"):
+        text = "To help mitigate abuse, downloading of fine-tune training files is disabled for free accounts."
+        raise ApiError(400, text, code="download_disabled")
     if kept.own.get("base64"):
         import base64
 

@@ -11,14 +11,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ftbridge.server.errors import ApiError, not_found
+from ftbridge.server.pages import PROJECT
+from ftbridge.server.scripted import organization
 from ftbridge.server.service import Service
 
 
 async def list_models(request: Request) -> Response:
     """GET /models: all of them, in one page."""
     service: Service = request.app.state.service
-    tuned = [kept.document for kept in service.store.every("model")]
-    return JSONResponse({"object": "list", "data": [*service.engine.base_models(), *tuned]})
+    kept, base = service.store.every("model"), service.engine.base_models()
+    tuned = [one.document for one in kept]
+    if (state := service.account) is not None:
+        now = service.clock()
+        tuned = organization.shown_models(state, kept, request.scope.get(PROJECT), now)
+        base = organization.base_shutdowns(state, base, now)
+    return JSONResponse({"object": "list", "data": [*base, *tuned]})
 
 
 async def retrieve(request: Request) -> Response:

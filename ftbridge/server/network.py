@@ -181,6 +181,7 @@ def server_of(app: ASGIApp, tls: Tls | None = None) -> uvicorn.Server:
         access_log=False,
         log_config=None,
         server_header=False,
+        date_header=False,  # the application's, by the service's clock
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=75,
         backlog=BACKLOG,

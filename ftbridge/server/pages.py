@@ -10,6 +10,9 @@ from starlette.requests import Request
 from ftbridge.server.errors import invalid
 from ftbridge.server.store import Kept, Store
 
+PROJECT = "ftbridge.project"
+"""Where a request's scope names the project that it sees; absent where there are no projects."""
+
 
 def page(
     store: Store,
@@ -40,7 +43,13 @@ def page(
         newest_first = orders[order]
     limit = number(query.get("limit"), "limit", default, most)
     found = store.page(
-        kind, parent=parent, after=query.get("after"), limit=limit + 1, newest_first=newest_first, where=where
+        kind,
+        parent=parent,
+        after=query.get("after"),
+        limit=limit + 1,
+        newest_first=newest_first,
+        where=where,
+        project=request.scope.get(PROJECT),
     )
     if found is None:
         raise invalid(f"There is no object {query['after'][:200]!r} to continue after.", "after", "invalid_cursor")

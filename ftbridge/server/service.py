@@ -13,6 +13,7 @@ from ftbridge.server.store import Store
 
 if TYPE_CHECKING:
     from ftbridge.server.engine import Engine
+    from ftbridge.server.scripted.gate import AccountState
     from ftbridge.server.scripted.inject import Faults
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
@@ -42,6 +43,8 @@ class Service:
     clock: Callable[[], float] = time.time
     limits: Limits = field(default_factory=Limits)
     faults: Faults | None = None
+    account: AccountState | None = None
+    """The scripted account, in a simulator that plays one."""
     judges: tuple[str, ...] = ()
     """Addresses that graders of clients may ask; the operator's, and none by default."""
 

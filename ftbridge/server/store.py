@@ -132,10 +132,12 @@ class Store:
         limit: int,
         newest_first: bool = True,
         where: Mapping[str, str | None] | None = None,
+        project: str | None = None,
     ) -> list[Kept] | None:
         """At most `limit` objects after the one called `after`; None when there is no such object.
 
-        `where` maps JSON paths of the document ("$.purpose") to the text they must hold (None: null or absent).
+        `where` maps JSON paths of the document ("$.purpose") to the text they must hold (None: null or absent). `project`
+        leaves out objects of other projects.
         """
         clauses, values = ["kind = ?", "parent = ?"], [kind, parent]
         with self._lock:
@@ -150,6 +152,9 @@ class Store:
             for path, wanted in (where or {}).items():
                 clauses.append("json_extract(document, ?) IS ?")
                 values += [path, wanted]  # type: ignore[list-item]
+            if project is not None:
+                clauses.append("IFNULL(json_extract(own, '$.project'), ?) = ?")
+                values += [project, project]
             order = "DESC" if newest_first else "ASC"
             rows = self._db.execute(
                 f"SELECT kind, id, document, own, parent FROM objects WHERE {' AND '.join(clauses)} "

@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from ftbridge.data.tokens import count_texts
 from ftbridge.providers.local.hosting.requests import Ask, End, Piece, Start, Told
+from ftbridge.server.scripted.account import AccountModel
 from ftbridge.server.scripted.instances import instance
 from ftbridge.server.scripted.scenario import Answer, Scenario
 
+Texts = Callable[[Ask, int], str | None]
+"""The text of one choice of a chat, None where there is none for its prompt."""
 
-async def answer(scenario: Scenario, model: str, ask: Ask) -> AsyncIterator[Told]:
-    """One chat, `ask.n` times the same answer. A scripted word is certain: its log probability is 0."""
+
+async def answer(
+    scenario: Scenario, model: str, ask: Ask, texts: Texts = lambda _ask, _index: None
+) -> AsyncIterator[Told]:
+    """One chat with `ask.n` choices, all the same unless `texts` has its own. A scripted word is certain: its logprob is 0."""
     asked = ask.messages[-1].text if ask.messages else str(ask.prompt or "")
-    rule, text = _reply(scenario, model, asked)
-    text, cut = _stopped(text, ask.stop)
-    words = re.findall(r"\s*\S+|\s+$", text)
-    if ask.max_tokens is not None and len(words) > ask.max_tokens:
-        words, cut = words[: ask.max_tokens], False
-        reason = "length"
-    else:
-        reason = "stop" if rule is None or cut else rule.finish_reason
-    if ask.json_schema is not None and (rule is None or not _is_json(text)):
-        words = re.findall(r"\s*\S+", json.dumps(_json(ask.json_schema, text), ensure_ascii=False))
-        reason = "stop"
+    rule, scripted = _reply(scenario, model, asked)
     calls = _calls(rule, ask) if rule is not None and rule.tool_calls else _forced(ask)
-    if ask.must_call:
-        words = []
     yield Start(prompt_tokens=sum(count_texts([message.text for message in ask.messages])) + 3 * len(ask.messages) + 3)
     await asyncio.sleep(scenario.chat.first_token_seconds)
     for index in range(ask.n):
+        own = texts(ask, index)
+        words, reason = _words(ask, rule if own is None else None, scripted if own is None else own)
         for word in re.findall(r"\s*\S+|\s+$", str(ask.prompt)) if ask.echo else ():
             yield Piece(index=index, text=word, **({} if ask.logprobs is None else {"token": word, "logprob": 0.0}))
         for word in words:
@@ -49,6 +48,54 @@ async def answer(scenario: Scenario, model: str, ask: Ask) -> AsyncIterator[Told
         yield End(
             index=index, finish_reason="length" if reason == "length" else "stop", completion_tokens=len(words) or 1
         )
+
+
+def _words(ask: Ask, rule: Answer | None, text: str) -> tuple[list[str], str]:
+    """The words of a completion, as the request limits them, and why it ends."""
+    text, cut = _stopped(text, ask.stop)
+    words = re.findall(r"\s*\S+|\s+$", text)
+    if ask.max_tokens is not None and len(words) > ask.max_tokens:
+        words, cut = words[: ask.max_tokens], False
+        reason = "length"
+    else:
+        reason = "stop" if rule is None or cut else rule.finish_reason
+    if ask.json_schema is not None and (rule is None or not _is_json(text)):
+        words = re.findall(r"\s*\S+", json.dumps(_json(ask.json_schema, text), ensure_ascii=False))
+        reason = "stop"
+    return ([] if ask.must_call else words), reason
+
+
+def dataset_texts(behaves: AccountModel, seed: int) -> Texts:
+    """What a model says that learnt a chat dataset: the completion of the line whose last user message it is given.
+
+    Of sampled choices (temperature above 0) a share `noise` are those of another line, drawn from the seed and the prompt.
+    """
+    assert behaves.completions is not None
+    known = _dataset(behaves.completions)
+    every = list(dict.fromkeys(known.values()))
+
+    def text(ask: Ask, index: int) -> str | None:
+        asked = next((message.text for message in reversed(ask.messages) if message.role == "user"), "")
+        if (found := known.get(asked.strip())) is None:
+            return None
+        dice = random.Random(f"{seed}:{asked}:{ask.seed}:{index}")
+        if ask.temperature > 0 and dice.random() < behaves.noise and len(every) > 1:
+            return dice.choice([other for other in every if other != found])
+        return found
+
+    return text
+
+
+@lru_cache(maxsize=16)
+def _dataset(path: Path) -> dict[str, str]:
+    known = {}
+    with path.open(encoding="utf-8") as stream:
+        for line in stream:
+            messages = json.loads(line)["messages"]
+            users = [message["content"] for message in messages if message["role"] == "user"]
+            if users and messages[-1]["role"] == "assistant" and isinstance(users[-1], str):
+                known[users[-1].strip()] = str(messages[-1].get("content") or "")
+    return known
 
 
 def _reply(scenario: Scenario, model: str, asked: str) -> tuple[Answer | None, str]:

@@ -1,6 +1,6 @@
 """/simulator: what a test wants to know and to move. Only where faults can be injected, never on `ftbridge serve`.
 
-GET  /simulator          requests by route, faults met, jobs, files, most answers at once
+GET  /simulator          requests by route, faults met, jobs, files, most answers at once, requests that an account paid for
 POST /simulator/clock    {"advance": seconds}: the clock jumps, and jobs with it
 PUT  /simulator/scenario another scenario, from the next request on
 """
@@ -65,6 +65,7 @@ def told(service: Service) -> dict[str, object]:
         "jobs": [job.document for job in service.store.every("job")],
         "files": [file.document for file in service.store.every("file")],
         "most_answering": engine.most_answering if isinstance(engine, ScriptedEngine) else None,
+        "ledger": service.account.ledger if service.account is not None else [],
     }
 
 

@@ -22,7 +22,7 @@ from ftbridge.server.book import Figures
 from ftbridge.server.errors import ApiError, invalid
 from ftbridge.server.job_request import CreateJob
 from ftbridge.server.models import full_name, no_model
-from ftbridge.server.scripted.answers import answer
+from ftbridge.server.scripted.answers import Texts, answer, dataset_texts
 from ftbridge.server.scripted.scenario import Scenario
 from ftbridge.server.scripted.training import Verdict, curve, settled, verdict
 from ftbridge.server.service import Service
@@ -134,6 +134,9 @@ class ScriptedEngine:
         kept = self._service.store.get("model", model)
         if kept is None:
             raise no_model(model)
+        state = self._service.account
+        if state is not None and state.stopped(model, self._service.clock()):
+            raise no_model(model)
         asked = kept.own.get("asked", 0)
         if asked < self.scenario.chat.not_loaded:
             store = self._service.store
@@ -158,11 +161,20 @@ class ScriptedEngine:
         self._answering += 1
         self.most_answering = max(self.most_answering, self._answering)
         try:
-            async for told in answer(self.scenario, model, ask):
+            async for told in answer(self.scenario, model, ask, *self._texts(model, ask)):
                 yield told
                 await asyncio.sleep(0)
         finally:
             self._answering -= 1
+
+    def _texts(self, model: str, ask: Ask) -> list[Texts]:
+        """What an account's model says to a paid request, if it has texts of its own; the request goes into the ledger."""
+        state = self._service.account
+        if state is None:
+            return []
+        state.paid(model, ask, self._service.clock())
+        behaves = state.account.behaviour(model)
+        return [dataset_texts(behaves, self.scenario.seed)] if behaves.completions is not None else []
 
     def _take(self, job: Kept) -> None:
         self._live[job.id] = 0.0

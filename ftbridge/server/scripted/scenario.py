@@ -21,6 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ftbridge.errors import UsageError
+from ftbridge.server.scripted.account import Account
 
 KINDS = ("error", "training_not_available", "reset", "cut", "slow", "html", "alter", "shuffle")
 
@@ -183,6 +184,7 @@ class Scenario(_Part):
     )
     jobs: Jobs = Field(default=Jobs(), description="What jobs do.")
     chat: Chat = Field(default=Chat(), description="How chats are answered.")
+    account: Account | None = Field(default=None, description="What an organization has; `--account FILE` reads it.")
     answers: list[Answer] = Field(default=[], description="The script; what fits none is echoed.")
     faults: list[Fault] = Field(default=[], description="What goes wrong, each in turn.")
 

@@ -1,0 +1,99 @@
+"""What recording a tuned model costs and how long it takes, from its prices, its limits and the size of its prompts.
+
+For each item one greedy completion and k sampled ones. The sampled ones share a request (`n` = k), so the prompt is paid for
+twice and not k + 1 times:
+
+    requests = 2 × items      input = 2 × items × prompt tokens      output = (1 + k) × items × completion tokens
+    live hours = max(requests ÷ requests a minute, tokens ÷ tokens a minute) ÷ 60, and whole days beyond the daily limit
+"""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import BaseModel, ConfigDict
+
+from ftbridge.migrate.account import RateLimit, TunedModel
+from ftbridge.prices import PriceList
+
+ITEMS, SAMPLES = 500, 3
+"""What the inventory estimates a recording for."""
+PROMPT_TOKENS, COMPLETION_TOKENS = 600, 150
+"""Tokens of a prompt and of a completion where no usage is known; an assumption."""
+DEFAULT_LIMITS = RateLimit(
+    model="*", requests_per_minute=500, tokens_per_minute=30_000, requests_per_day=10_000, batch_queue_tokens=90_000
+)
+"""OpenAI's lowest paid tier for gpt-4o as of 2024, for where the limits of an account are not known."""
+BATCH_LINES = 50_000
+BATCH_HOURS = 24
+
+
+class RecordingCost(BaseModel):
+    """US dollars and hours, live and in batches; None where no price is known. `assumed` says what was not known."""
+
+    model_config = ConfigDict(frozen=True)
+
+    items: int
+    samples: int
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    live_usd: float | None
+    batch_usd: float | None
+    live_hours: float
+    batches: int
+    assumed: tuple[str, ...] = ()
+
+
+def recording_cost(
+    model: TunedModel,
+    prices: PriceList,
+    limit: RateLimit | None = None,
+    *,
+    items: int = ITEMS,
+    samples: int = SAMPLES,
+    prompt_tokens: int | None = None,
+    completion_tokens: int | None = None,
+) -> RecordingCost:
+    """What `items` items with `samples` sampled completions each cost; tokens come from the model's use unless given."""
+    assumed: list[str] = []
+    use = model.use
+    if use is not None and use.requests > 0:
+        prompt_tokens = prompt_tokens or math.ceil(use.input_tokens / use.requests)
+        completion_tokens = completion_tokens or math.ceil(use.output_tokens / use.requests)
+    if prompt_tokens is None or completion_tokens is None:
+        assumed.append(f"{PROMPT_TOKENS} + {COMPLETION_TOKENS} tokens a request")
+    if limit is None:
+        assumed.append("the rate limits of a new account")
+    read = 2 * items * (prompt_tokens or PROMPT_TOKENS)
+    written = (1 + samples) * items * (completion_tokens or COMPLETION_TOKENS)
+    usd = prices.answers_usd(model.base or model.id, read, written)
+    if usd is None:
+        assumed.append(f"no price is known for {model.base or model.id}")
+    lines = 2 * items
+    queue = (limit or DEFAULT_LIMITS).batch_queue_tokens
+    batches = max(math.ceil(lines / BATCH_LINES), math.ceil(read / queue) if queue else 1)
+    return RecordingCost(
+        items=items,
+        samples=samples,
+        requests=lines,
+        input_tokens=read,
+        output_tokens=written,
+        live_usd=usd,
+        batch_usd=None if usd is None else usd * prices.batch_discount,
+        live_hours=live_hours(lines, read + written, limit or DEFAULT_LIMITS),
+        batches=batches,
+        assumed=tuple(assumed),
+    )
+
+
+def live_hours(requests: int, tokens: int, limit: RateLimit) -> float:
+    """Hours that requests with so many tokens in all take under a limit; what is not stated does not limit."""
+    minutes = [0.0]
+    if limit.requests_per_minute:
+        minutes.append(requests / limit.requests_per_minute)
+    if limit.tokens_per_minute:
+        minutes.append(tokens / limit.tokens_per_minute)
+    if limit.requests_per_day and requests > limit.requests_per_day:
+        minutes.append(24 * 60 * (math.ceil(requests / limit.requests_per_day) - 1))
+    return max(minutes) / 60

@@ -1,0 +1,212 @@
+"""Lists of the service, page by page, that a killed process goes on with where it stopped.
+
+    listing {name, generation, path}  ──▶  request  ──▶  00001.json (whole or absent)  ──▶  page {number, after, done}
+
+A page that was stored is never fetched again: one whose line in the journal is missing is taken in as it lies there.
+A refusal is written as `unseen` with the scope that is missing; taking the inventory again asks for it anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ftbridge import files
+from ftbridge.migrate.client import Client, Reply
+from ftbridge.migrate.folder import Migration, safe_name
+
+Cursor = Literal["after", "next_page"]
+
+
+class Listing(BaseModel):
+    """How far a list is. `after` is the cursor of the next page, `done` whether there is none; `refused` holds a refusal."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    generation: int = 1
+    source: str = ""
+    pages: int = 0
+    items: int = 0
+    after: str | None = None
+    done: bool = False
+    refused: dict[str, Any] | None = None
+
+
+class Listings:
+    """Every list of a migration, folded once from its journal and advanced with it."""
+
+    def __init__(self, migration: Migration) -> None:
+        self.migration = migration
+        self._known: dict[tuple[str, int], Listing] = {}
+        self._newest: dict[str, int] = {}
+        for event in migration.of("listing", "page", "unseen"):
+            self._apply(event.type, event.data)
+
+    def get(self, name: str, generation: int | None = None) -> Listing | None:
+        """The list of this name, in its newest generation unless another is named; None for one that was never begun."""
+        return self._known.get((name, generation or self._newest.get(name, 1)))
+
+    def best(self, name: str) -> Listing | None:
+        """The newest generation that is complete, else the newest."""
+        for generation in range(self._newest.get(name, 0), 0, -1):
+            listing = self._known.get((name, generation))
+            if listing is not None and listing.done:
+                return listing
+        return self.get(name)
+
+    def names(self, kind: str) -> list[str]:
+        """Names of lists of a kind: what stands before the first `:`."""
+        return [name for name in self._newest if name.split(":", 1)[0] == kind]
+
+    def items(self, name: str) -> Iterator[dict[str, Any]]:
+        """Every item of a list, as the service wrote it; nothing for a list that is not there."""
+        if (listing := self.best(name)) is not None:
+            for number in range(1, listing.pages + 1):
+                yield from _items(read_page(self._page(listing, number))["body"])
+
+    def take(
+        self,
+        client: Client,
+        name: str,
+        path: str,
+        params: dict[str, Any] | None = None,
+        *,
+        doing: str,
+        limit: int | None = None,
+        cursor: Cursor = "after",
+        pages: int | None = None,
+        fresh: bool = False,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Listing:
+        """Fetch what is missing of a list and return it: `limit` items a page, `pages` pages at most.
+
+        `fresh` begins a new generation of a list that is complete; one that is half done is finished first.
+        """
+        known = self.get(name)
+        if known is not None and known.done and not fresh:
+            return known
+        if known is None or known.done or known.refused is not None:
+            generation = 1 if known is None else known.generation + int(known.done)
+            self._write("listing", name=name, generation=generation, source=client.source.id, path=path)
+        listing = self._adopt(name)
+        while not listing.done and listing.refused is None:
+            listing = self._next(client, listing, path, params or {}, doing, limit, cursor, pages)
+            progress(listing.items)
+        return listing
+
+    def _next(
+        self,
+        client: Client,
+        listing: Listing,
+        path: str,
+        params: dict[str, Any],
+        doing: str,
+        limit: int | None,
+        cursor: Cursor,
+        pages: int | None,
+    ) -> Listing:
+        query = dict(params)
+        if limit is not None:
+            query["limit"] = limit
+        if listing.after is not None:
+            query["after" if cursor == "after" else "page"] = listing.after
+        reply = client.get(path, query, doing=doing)
+        if reply.status == 400 and limit is not None:  # a service whose pages are shorter than asked for
+            query.pop("limit")
+            reply = client.get(path, query, doing=doing)
+        if not reply.ok or not isinstance(reply.document.get("data"), list):
+            return self._refuse(client, listing, reply)
+        after, done = _cursor(reply.document, listing.after, cursor)
+        if pages is not None and listing.pages + 1 >= pages:
+            done = True
+        page = {"listing": listing.name, "after": listing.after, "next": after, "done": done, "body": reply.document}
+        files.write_json(self._page(listing, listing.pages + 1), page)
+        return self._turn(listing, page)
+
+    def _adopt(self, name: str) -> Listing:
+        """The list, with pages that were stored before their lines in the journal were."""
+        listing = self.get(name)
+        assert listing is not None
+        while not listing.done and (path := self._page(listing, listing.pages + 1)).exists():
+            listing = self._turn(listing, read_page(path))
+        return listing
+
+    def _turn(self, listing: Listing, page: dict[str, Any]) -> Listing:
+        self._write(
+            "page",
+            sync=False,  # the page itself is flushed, and is taken in again if this line is lost
+            name=listing.name,
+            generation=listing.generation,
+            number=listing.pages + 1,
+            items=len(_items(page["body"])),
+            after=page["next"],
+            done=page["done"],
+        )
+        turned = self.get(listing.name)
+        assert turned is not None
+        return turned
+
+    def _refuse(self, client: Client, listing: Listing, reply: Reply) -> Listing:
+        self._write(
+            "unseen",
+            name=listing.name,
+            generation=listing.generation,
+            status=reply.status,
+            why=reply.reason or "the response holds no list",
+            scope=reply.scope,
+            source=client.source.id,
+        )
+        refused = self.get(listing.name)
+        assert refused is not None
+        return refused
+
+    def _write(self, type: str, *, sync: bool = True, **data: Any) -> None:
+        self._apply(type, self.migration.append(type, sync=sync, **data).data)
+
+    def _apply(self, type: str, data: dict[str, Any]) -> None:
+        name, generation = str(data["name"]), int(data["generation"])
+        known = self._known.get((name, generation)) or Listing(name=name, generation=generation)
+        if type == "listing":
+            known = known.model_copy(update={"source": data.get("source", ""), "refused": None})
+            self._newest[name] = max(generation, self._newest.get(name, 1))
+        elif type == "page":
+            items = known.items + int(data["items"])
+            update = {"pages": int(data["number"]), "items": items, "after": data["after"], "done": data["done"]}
+            known = known.model_copy(update=update)
+        else:
+            known = known.model_copy(update={"refused": data})
+        self._known[(name, generation)] = known
+
+    def _page(self, listing: Listing, number: int) -> Path:
+        kind, _, rest = listing.name.partition(":")
+        folder = self.migration.path / "listings" / kind
+        if rest:
+            folder /= safe_name(rest)
+        return folder / str(listing.generation) / f"{number:05}.json"
+
+
+def read_page(path: Path) -> dict[str, Any]:
+    """A stored page: {listing, after, next, done, body}."""
+    document: dict[str, Any] = json.loads(path.read_bytes())
+    return document
+
+
+def _items(body: dict[str, Any]) -> list[dict[str, Any]]:
+    return [item for item in body.get("data") or () if isinstance(item, dict)]
+
+
+def _cursor(body: dict[str, Any], before: str | None, cursor: Cursor) -> tuple[str | None, bool]:
+    """The cursor of the next page, and whether this page is the last: one whose cursor does not move is."""
+    if cursor == "next_page":
+        after = body.get("next_page")
+        return (str(after), False) if after and after != before else (None, True)
+    items = _items(body)
+    last = body.get("last_id") or (items[-1].get("id") if items else None)
+    if not body.get("has_more") or not last or last == before:
+        return None, True
+    return str(last), False
