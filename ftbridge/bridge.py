@@ -444,9 +444,8 @@ class _Life:
 
     def submission(self, token: str) -> Submission:
         validation = self.run.data / "validation.jsonl"
-        request = self.lowering.request
-        if "max_usd" in request:  # a budget that was changed holds for the provider's own check too
-            request = {**request, "max_usd": budget_of(self.run).max_usd}
+        # A budget that was changed holds for the provider's own check too.
+        request = self.backend.with_budget(self.lowering.request, budget_of(self.run).max_usd)
         return Submission(
             token=token,
             folder=self.run.path,

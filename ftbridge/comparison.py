@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ftbridge import providers
 from ftbridge.errors import UsageError
 from ftbridge.evaluation.answering import Prediction, read_predictions
 from ftbridge.evaluation.evaluate import Score, sample_of, score_of
@@ -19,7 +20,7 @@ from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.missing import known_score
 from ftbridge.evaluation.retention.judge import SUFFIX
 from ftbridge.evaluation.scores import needs_others, recorded, recorded_results
-from ftbridge.evaluation.sides import differences
+from ftbridge.evaluation.sides import Place, differences
 from ftbridge.evaluation.statistics import require_statistics
 from ftbridge.evaluation.verdict import Judged, judge_pairs
 from ftbridge.evaluation.words import summary
@@ -101,7 +102,7 @@ def compare(
     digests = [_digest(run) for run in (first, second)]
     if digests[0] != digests[1]:
         notes.append("They were not trained on the same bytes.")
-    notes += differences([_side_of(run) for run in (first, second)])
+    notes += differences([_place_of(run) for run in (first, second)])
     return Comparison(
         items=len(items),
         margin=margin,
@@ -184,10 +185,10 @@ def _side(
     )
 
 
-def _side_of(run: Run) -> tuple[str, str]:
-    """Where a run's answers come from, and the base model they stand on."""
-    provider, model = run.state().provider, run.spec().model
-    return provider, (model.local if provider == "local" else model.openai) or ""
+def _place_of(run: Run) -> Place:
+    """Where a run's completions come from."""
+    provider, spec = run.state().provider, run.spec()
+    return Place(provider, providers.base_model(provider, spec) or "", providers.is_hosted(provider, spec))
 
 
 def _digest(run: Run) -> str | None:

@@ -105,18 +105,13 @@ def _prepare(draft: Draft, provider: str, folder: Path, lint: bool) -> Manifest:
         write_questions(spec.evaluation.retention, folder / "train.jsonl", folder / "retention.jsonl")
     if not lint:
         return manifest
-    target = "local" if provider == "local" else _LINT_TARGETS.get(spec.openai.target, "openai")
-    model = None if provider == "local" else spec.model.openai
-    report = lint_prepared(folder, method=spec.method, target=target, model=model)
+    rules = providers.load(provider).lint_target(spec)
+    report = lint_prepared(folder, method=spec.method, target=rules.target, model=rules.model)
     stop_on_errors(report, folder)
     files.write_json(folder / "lint.json", report.model_dump(mode="json"))
     manifest = manifest.model_copy(update={"notes": [*manifest.notes, *summary(report)]})
     files.write_json(folder / "manifest.json", manifest.model_dump(mode="json"))
     return manifest
-
-
-_LINT_TARGETS = {"azure": "azure", "nebius": "nebius"}
-"""Services whose data rules differ from OpenAI's."""
 
 
 def _anchored(spec: JobSpec, base: Path) -> JobSpec:

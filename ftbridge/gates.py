@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ftbridge import files
+from ftbridge import files, providers
 from ftbridge.errors import FtbridgeError, GateNotMet
 from ftbridge.evaluation.evaluate import Evaluation
 from ftbridge.evaluation.target import meets, told
@@ -31,7 +31,10 @@ def hold_plan(run: Run) -> None:
     estimate's upper end. A price that is not known is the provider's to refuse, in its preflight.
     """
     limit, plan = budget_of(run).max_usd, read_plan(run)
-    if limit is None or plan is None or plan.openai is None or run.state().provider == "local":
+    provider, spec = providers.find(run.state().provider), run.spec()
+    if provider is None or provider.capabilities(spec).plan != "openai":
+        return
+    if limit is None or plan is None or plan.openai is None:
         return
     total = plan.openai.money.total
     before = spent(run).usd

@@ -9,8 +9,6 @@ evaluation goes on where it was, and a changed grader asks nobody.
 from __future__ import annotations
 
 import json
-import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,13 +33,12 @@ from ftbridge.evaluation.perplexity import perplexity
 from ftbridge.evaluation.retention.judge import Retention, judge_retention, retention_candidate
 from ftbridge.evaluation.retention.questions import write_questions
 from ftbridge.evaluation.scores import item_scores
-from ftbridge.evaluation.sides import differences
+from ftbridge.evaluation.sides import Place, differences
 from ftbridge.graders import Calls
 from ftbridge.graders.calls import FILE as CALLS
 from ftbridge.graders.judge_keys import check_judges
 from ftbridge.lowering import Lowering
 from ftbridge.providers.base import Sampler, Scorer, TunedModel
-from ftbridge.redaction import without_secrets
 from ftbridge.resolve import resolve
 from ftbridge.runs import store
 from ftbridge.runs.run import Run
@@ -135,7 +132,7 @@ def evaluate(
         ),
     )
     write_grades(grades, kept)
-    notes = [*evaluation.notes, *differences([(model.provider, model.base) for model in models])]
+    notes = [*evaluation.notes, *differences([_place_of(model, spec) for model in models])]
     notes += family_notes(spec.evaluation.graders, [model.base for model in models])
     if on_answers is not None:
         on_answers(items, predictions, recorded)
@@ -203,14 +200,14 @@ def _model(asked: Asked, spec: JobSpec, examples: int, options: Options, home: P
 
 
 def _base(provider: str, spec: JobSpec, examples: int) -> Model:
-    name = spec.model.local if provider == "local" else spec.model.openai
+    backend = providers.load(provider)
+    name = backend.base_model(spec)
     if name is None:
         raise UsageError(
             f"the spec names no model.{provider}.", hint=f"Set model.{provider}, or name another candidate."
         )
-    backend = providers.load(provider)
     lowering = backend.lower(resolve(spec, examples, provider))
-    identity = {"provider": provider, "model": name, **_serving(lowering)}
+    identity = {"provider": provider, "model": name, **backend.identity(lowering)}
     if Path(name).exists():
         identity["written"] = max(path.stat().st_mtime_ns for path in (Path(name), *Path(name).glob("*")))
     return Model(name, provider, name, identity, lambda folder: backend.sampler(lowering, None, folder))
@@ -221,22 +218,21 @@ def _of_run(asked: Asked, run: Run) -> Model:
     if state.tuned is None:
         raise UsageError(f"{run.id} has no tuned model: it is {state.state}.", hint=f"ftbridge resume {run.id}")
     tuned = TunedModel(**state.tuned)
+    backend = providers.load(state.provider)
     if asked.kind == "checkpoint":
         tuned = tuned.model_copy(update={"id": _checkpoint(run, tuned, asked.step)})
-    backend = providers.load(state.provider)
     lowering = Lowering.model_validate_json(run.lowering_path.read_text(encoding="utf-8"))
-    identity = {"provider": state.provider, "run": run.id, "model": tuned.id, **_serving(lowering)}
+    identity = {"provider": state.provider, "run": run.id, "model": tuned.id, **backend.identity(lowering)}
     return Model(tuned.id, state.provider, tuned.base, identity, lambda _: backend.sampler(lowering, tuned, run.path))
 
 
 def _checkpoint(run: Run, tuned: TunedModel, step: int) -> str:
     """A checkpoint's folder or name: both end in its step."""
-    names = [path.name for path in run.checkpoints.glob("step-*")] if tuned.provider == "local" else tuned.checkpoints
-    steps = {int(found[1]): name for name in names if (found := re.search(r"step-?(\d+)$", name))}
+    steps = providers.load(tuned.provider).checkpoints(tuned, run.path)
     if step not in steps:
         there = ", ".join(str(known) for known in sorted(steps)) or "none"
         raise UsageError(f"{run.id} has no checkpoint of step {step}.", hint=f"Its checkpoints: {there}.")
-    return str(run.checkpoints / steps[step]) if tuned.provider == "local" else steps[step]
+    return steps[step]
 
 
 def _endpoint(asked: Asked) -> Model:
@@ -250,28 +246,6 @@ def _endpoint(asked: Asked) -> Model:
 
 def _path_or_name(asked: Asked) -> str:
     return str(Path(asked.target).resolve()) if asked.kind == "local" and Path(asked.target).exists() else asked.target
-
-
-def _serving(lowering: Lowering) -> dict[str, Any]:
-    """What of a request bears on answers: weights, arithmetic and address, not how training went."""
-    told = {name: lowering.request.get(name) for name in _SERVING if lowering.request.get(name) is not None}
-    if lowering.provider == "openai" and "base_url" not in told:
-        told["base_url"] = without_secrets(os.environ.get("OPENAI_BASE_URL") or "")
-    return told
-
-
-_SERVING = (
-    "thinking",
-    "quantization",
-    "precision",
-    "device",
-    "tuning",
-    "engine",
-    "target",
-    "base_url",
-    "api_version",
-    "deployment",
-)
 
 
 def _answered(
@@ -319,19 +293,30 @@ def _foreseen(
     """Perplexity of the references, where the spec asks and a model of this machine is asked with the items' own prompts."""
     told = {}
     for one, model in zip(asked, models, strict=True):
-        if not spec.evaluation.perplexity or model.provider != "local" or one.kind in PROMPTED[1:]:
+        if not spec.evaluation.perplexity or one.kind in PROMPTED[1:] or not _scores(model, spec):
             continue
         folder, _ = _folder(model, spec)
         with _alone(folder, one.name):
             sampler = model.open(folder)
             try:
                 batch = spec.evaluation.batch_size
-                if hasattr(sampler, "score"):
-                    scorer = cast(Scorer, sampler)
-                    told[one.name] = perplexity(items, scorer, folder / "perplexity.json", batch_size=batch)
+                scorer = cast(Scorer, sampler)
+                told[one.name] = perplexity(items, scorer, folder / "perplexity.json", batch_size=batch)
             finally:
                 sampler.close()
     return told
+
+
+def _place_of(model: Model, spec: JobSpec) -> Place:
+    """Where a model's completions come from; an endpoint is no provider, and renders prompts as only it knows."""
+    provider = providers.find(model.provider)
+    return Place(model.provider, model.base, provider is None or provider.capabilities(spec).hosted)
+
+
+def _scores(model: Model, spec: JobSpec) -> bool:
+    """Whether the model's provider computes the likelihood of given completions; an endpoint does not."""
+    provider = providers.find(model.provider)
+    return provider is not None and provider.capabilities(spec).score
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from ftbridge import providers
 from ftbridge.spec import JobSpec
 
 _TARGET_EPOCHS = 3
@@ -127,9 +128,8 @@ def _batch(examples: int) -> tuple[int, str]:
 
 
 def _multiplier(provider: str) -> tuple[float | str, str]:
-    if provider == "local":
-        return 1.0, "local.base_learning_rate already suits the tuning, so it is multiplied by 1"
-    return "auto", f"left to the {provider} service, whose base rates are not published"
+    own = providers.load(provider).auto("learning_rate_multiplier")
+    return own if own is not None else ("auto", f"left to {provider}, which has said nothing of its base rate")
 
 
 def _section(model: type[BaseModel], name: str, field: str) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from ftbridge import files
+from ftbridge import files, providers
 from ftbridge.errors import GateNotMet
 from ftbridge.evaluation.answering import answer, read_predictions
 from ftbridge.evaluation.baselines import candidates_of
@@ -31,7 +31,6 @@ from ftbridge.graders.calls import FILE as CALLS
 from ftbridge.graders.judge_keys import check_judges
 from ftbridge.prices import load_prices
 from ftbridge.providers.base import Sampler, Scorer
-from ftbridge.providers.openai import calendar
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
 from ftbridge.spending import JudgeBudget, budget_of, spent
@@ -40,8 +39,9 @@ from ftbridge.watching import Watcher
 
 def shutdown_clock(run: Run, spec: JobSpec, today: datetime.date | None = None) -> str | None:
     """When a run's model stops at the service, with the days left; None on this machine, and where no date is known."""
-    model = spec.model.openai or ""
-    if run.state().provider == "local" or spec.openai.target != "openai" or (day := calendar.shutdown(model)) is None:
+    provider = providers.find(run.state().provider)
+    model = provider.base_model(spec) if provider is not None else None
+    if provider is None or model is None or (day := provider.last_day(spec, model)) is None:
         return None
     left = (day - (today or datetime.datetime.now(datetime.timezone.utc).date())).days
     when = f"in {left} days" if left >= 0 else f"{-left} days ago"
@@ -107,7 +107,8 @@ class RunEvaluation:
         told = {name: read_predictions(self.run.predictions(name)) for name in names}
         kept = read_grades([self.run.grades_path])
         graders = self.spec.evaluation.graders
-        at_once = None if self.run.state().provider == "local" else self.spec.evaluation.batch_size
+        hosted = providers.is_hosted(self.run.state().provider, self.spec)
+        at_once = self.spec.evaluation.batch_size if hosted else None
         evaluation = judge(
             self.items,
             told,
@@ -124,16 +125,15 @@ class RunEvaluation:
 
     def _priced(self, answered: Mapping[str, Answered]) -> dict[str, Answered]:
         """With what each candidate's answers cost, where a service was paid for them and its price is known."""
-        state, openai = self.run.state(), self.spec.openai
-        if state.provider == "local":
+        basis = providers.load(self.run.state().provider).price_basis(self.spec)
+        if basis.unit != "tokens":
             return dict(answered)
         prices = load_prices()
-        model = self.spec.model.openai or ""
-        known = prices.holds_at(model, openai.target)
-        share = 1 - prices.batch_discount if openai.batch else 1.0
+        known = prices.holds_at(basis.model, basis.target)
+        share = 1 - prices.batch_discount if basis.batch else 1.0
         priced = {}
         for name, told in answered.items():
-            usd = prices.answers_usd(model, told.prompt_tokens, told.completion_tokens, tuned=name == "tuned")
+            usd = prices.answers_usd(basis.model, told.prompt_tokens, told.completion_tokens, tuned=name == "tuned")
             priced[name] = told.model_copy(update={"usd": usd * share if usd is not None and known else None})
         return priced
 
@@ -171,7 +171,7 @@ class RunEvaluation:
             notes.insert(0, told)
         if self.spec.evaluation.perplexity and not self._foresees(self._everybody[0]):
             notes.append(f"perplexity is not known: {state.provider} tells no log probabilities of given answers.")
-        model = self.spec.model.local if state.provider == "local" else self.spec.model.openai
+        model = providers.base_model(state.provider, self.spec)
         notes += family_notes(self.spec.evaluation.graders, [model or ""])
         if (clock := shutdown_clock(self.run, self.spec)) is not None:
             notes.append(clock)
@@ -203,7 +203,7 @@ class RunEvaluation:
 
     def _foresees(self, candidate: Candidate) -> bool:
         """Whether perplexity is asked of this candidate, and its provider can tell it."""
-        able = self.run.state().provider == "local" and self.spec.local.engine == "transformers"
+        able = providers.load(self.run.state().provider).capabilities(self.spec).score
         return self.spec.evaluation.perplexity and able and candidate.name in ("base", "tuned")
 
     def _perplexity_path(self, candidate: str) -> Path:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeGuard, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -58,8 +58,9 @@ class JobSpec(SpecModel):
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="How answers are judged.")
     budget: BudgetSpec = Field(default_factory=BudgetSpec, description="Limits that stop a run.")
     plan: PlanSpec = Field(default_factory=PlanSpec, description="Figures and limits for `ftbridge plan`.")
-    fallback: Literal["openai", "local"] | None = Field(
-        default=None, description="Where to go when the first provider refuses or fails for good."
+    fallback: str | None = Field(
+        default=None,
+        description="The provider to train with when the first refuses or fails for good: openai, local or an installed one.",
     )
 
     @model_validator(mode="after")

@@ -17,12 +17,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ftbridge import providers
 from ftbridge.evaluation.answering import Prediction, read_predictions
 from ftbridge.evaluation.grades import read_grades
 from ftbridge.graders.calls import FILE as CALLS
 from ftbridge.graders.calls import CallRecord, read_calls
 from ftbridge.graders.chat import Reply
 from ftbridge.prices import PriceList, load_prices
+from ftbridge.providers.base import PriceBasis
 from ftbridge.providers.openai.ledger import Ledger
 from ftbridge.runs.journal import Event
 from ftbridge.runs.run import Run
@@ -87,7 +89,9 @@ def spent(run: Run, prices: PriceList | None = None) -> Spent:
     prices = prices or load_prices()
     state = run.state()
     spec = run.resolved_spec() if run.resolved_path.exists() else run.spec()
-    own = _local(run, spec) if state.provider == "local" else _managed(run, spec, prices)
+    provider = providers.find(state.provider)
+    basis = provider.price_basis(spec) if provider is not None else PriceBasis(unit="unknown")
+    own = _local(run, spec) if basis.unit == "hours" else _managed(run, spec, basis, prices)
     judges, known = _judges(run, prices)
     dollars = own.usd.model_copy(update={"judges": judges})
     own = own.model_copy(update={"usd": dollars, "known": own.known and known})
@@ -132,8 +136,9 @@ class Budget:
         return told
 
 
-def _managed(run: Run, spec: JobSpec, prices: PriceList) -> Spent:
-    state, model = run.state(), spec.model.openai or ""
+def _managed(run: Run, spec: JobSpec, basis: PriceBasis, prices: PriceList) -> Spent:
+    """At a price of a token; without a known price, the hours alone."""
+    state, model = run.state(), basis.model
     events, ledger = run.journal.read(), Ledger(run.path)
     splits, epochs = (state.data or {}).get("splits", {}), spec.hyperparameters.n_epochs
     file_tokens = int(splits["train"]["tokens"]) if "train" in splits else 0
@@ -143,9 +148,9 @@ def _managed(run: Run, spec: JobSpec, prices: PriceList) -> Spent:
     for tuned, answer in _answers(run):
         usd = prices.answers_usd(model, answer.prompt_tokens, answer.completion_tokens, tuned=tuned)
         answers = None if answers is None or usd is None else answers + usd
-    if answers is not None and spec.openai.batch:
+    if answers is not None and basis.batch:
         answers *= 1 - prices.batch_discount
-    known = prices.holds_at(model, spec.openai.target) and complete
+    known = basis.unit == "tokens" and prices.holds_at(model, basis.target) and complete
     return Spent(
         usd=Dollars(training=training or 0.0, answers=answers or 0.0),
         known=known and training is not None and answers is not None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ftbridge import providers
 from ftbridge.errors import UsageError
 from ftbridge.evaluation.scores import read_evaluation
 from ftbridge.lowering import Lowering
@@ -23,7 +24,7 @@ def summary(run: Run) -> dict[str, Any]:
         "provider": state.provider,
         "state": state.state,
         "model": {
-            "base": spec.model.local if state.provider == "local" else spec.model.openai,
+            "base": providers.base_model(state.provider, spec),
             "tuned": state.tuned["id"] if state.tuned else None,
         },
         "data": {
@@ -69,13 +70,8 @@ def read_lowering(run: Run) -> Lowering:
 
 
 def preview_tokens(run: Run, count: int) -> list[list[tuple[str, bool]]]:
-    """Training examples as pieces of text with whether each is trained, by the local provider's renderer."""
-    if run.state().provider != "local":
-        raise UsageError("only runs of the local provider know their tokens.")
-    from ftbridge.providers.local.preview import preview
-    from ftbridge.providers.local.request import LocalRequest
-
-    return preview(LocalRequest.model_validate(read_lowering(run).request), run.data / "train.jsonl", count)
+    """Training examples as pieces of text with whether each is trained, as the run's provider shows them."""
+    return providers.load(run.state().provider).preview(read_lowering(run), run.data / "train.jsonl", count)
 
 
 def lowering_of(run: Run) -> Lowering | None:

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from ftbridge import bridge
+from ftbridge import bridge, providers
 from ftbridge.cli.options import as_json, find_run, run_argument, talkative
 from ftbridge.cli.run import ASK_ABOVE_USD, finish
 from ftbridge.errors import UsageError
@@ -26,7 +26,7 @@ def command(run: str, yes: bool, as_json: bool) -> None:
 def retry(run: Run, *, yes: bool, as_json: bool) -> None:
     """Name what training again costs, ask where it is much, and go on."""
     usd = bridge.retry_usd(run)
-    if run.state().provider != "local":
+    if providers.is_hosted(run.state().provider, run.spec()):
         price = f"about ${usd:.2f}" if usd is not None else "a price that is not known here"
         click.echo(f"training again is paid again: {price}", err=True)
         if not yes and (usd is None or usd > ASK_ABOVE_USD):

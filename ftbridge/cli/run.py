@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ftbridge import bridge, draft, fallback, view
+from ftbridge import bridge, draft, fallback, providers, view
 from ftbridge.cli.options import as_json, print_json, talkative, verbosity
 from ftbridge.cli.progress import TerminalWatcher
 from ftbridge.data.prepare import load_manifest
@@ -23,11 +23,11 @@ ASK_ABOVE_USD = 20.0
 
 @click.command(help="Fine-tune and judge, from spec to verdict.")
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--provider", required=True, help="openai or local: where to train.")
+@click.option("--provider", required=True, help="Where to train: openai, local, or an installed provider.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a spec field.")
 @click.option("--allow", multiple=True, metavar="FIELD", help="Go on without a field the provider refuses.")
 @click.option(
-    "--fallback", "fall_back", type=click.Choice(["openai", "local"]), help="Where to go when the provider refuses."
+    "--fallback", "fall_back", metavar="PROVIDER", help="Train with this provider when the first one refuses or fails."
 )
 @click.option("--dry-run", is_flag=True, help="Settle and lower everything; train nothing.")
 @click.option("--detach", is_flag=True, help="Work in the background; print the run id.")
@@ -62,7 +62,7 @@ def command(
     if dry_run:
         _dry_run(drafted, provider, allow, not no_lint, as_json)
         return
-    if provider == "openai" and not yes:
+    if not yes and providers.load(provider).capabilities(drafted.spec).plan == "openai":
         ask_before_spending(drafted)
     run = draft.start(drafted, provider, allow=allow, lint=not no_lint)
     if anyway:

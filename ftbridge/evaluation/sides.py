@@ -1,21 +1,31 @@
-"""What is not the same for everybody who answered, beside the weights: told in every result that compares them."""
+"""What is not the same for all candidates of a comparison, beside the weights: noted in every result that compares them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 
-def differences(sides: Sequence[tuple[str, str]]) -> list[str]:
-    """Notes on candidates that answered in several places, or stand on several base models.
+class Place(NamedTuple):
+    """Where a candidate's completions come from.
 
-    A side is (provider, base model): "local" or "openai" or an address, and the model that was asked or tuned.
+    `name` is a provider or an address, `base` the base model. `hosted`: a service renders the prompts, by a chat template that
+    only it knows.
     """
+
+    name: str
+    base: str
+    hosted: bool
+
+
+def differences(places: Sequence[Place]) -> list[str]:
+    """Notes on candidates whose completions come from several places, or stand on several base models."""
     notes = []
-    providers = sorted({provider for provider, _ in sides})
-    models = sorted({model for provider, model in sides if provider == "local"})
-    if len(providers) > 1:
+    names = sorted({place.name for place in places})
+    models = sorted({place.base for place in places if not place.hosted})
+    if len(names) > 1:
         notes.append(
-            f"Candidates answered in different places ({', '.join(providers)}): items, messages and greedy decoding are the "
+            f"Candidates answered in different places ({', '.join(names)}): items, messages and greedy decoding are the "
             "same; chat template, tokenizer and arithmetic are each side's own, so token counts do not compare."
         )
     if len(models) > 1:

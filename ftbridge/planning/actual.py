@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ftbridge import providers
 from ftbridge.evaluation.evaluate import Evaluation
 from ftbridge.evaluation.scores import read_evaluation
 from ftbridge.planning.plan import Plan, read_plan
@@ -41,6 +42,7 @@ class _Took:
     """What a run took: the last checkpoint's figures, where it has one, its state, and the judge's."""
 
     state: RunState
+    side: Literal["openai", "local"] | None
     checkpoint: dict[str, Any]
     evaluation: Evaluation | None
     trained_tokens: int | None
@@ -56,11 +58,11 @@ def compared(run: Run) -> list[Compared]:
     if told is None:
         return []
     took = _took(run)
-    side = told.local if took.state.provider == "local" else told.openai
+    side = {"local": told.local, "openai": told.openai, None: None}[took.side]
     if side is None:
         return []
     found = [_tokens(told, took), _steps(told, took, run)]
-    if took.state.provider == "local":
+    if took.side == "local":
         found += [*_memory(told, took), *_hours(told, took)]
     return [*found, *_dollars(told, took), *_evaluation_tokens(told, took, run)]
 
@@ -71,13 +73,15 @@ def _took(run: Run) -> _Took:
     evaluation = read_evaluation(run)
     state = run.state()
     counted = state.metrics.get("trained_tokens") or billed_tokens(run.journal.read())
-    return _Took(state, checkpoint, evaluation, counted)
+    provider = providers.find(state.provider)
+    side = provider.capabilities(run.spec()).plan if provider is not None else None
+    return _Took(state, side, checkpoint, evaluation, counted)
 
 
 def _tokens(told: Plan, took: _Took) -> Compared:
     """A service counts every token of the file, this machine those that the loss falls on; each times epochs."""
     train = told.splits["train"]
-    local = took.state.provider == "local"
+    local = took.side == "local"
     own = told.local.tokens["train"].trained if local and told.local and told.local.tokens else None
     planned = (own or train.trained if local else train.tokens) * told.epochs
     share = TOKENIZER_SHARE if local and own is None else 0.0
@@ -147,7 +151,7 @@ def _hours(told: Plan, took: _Took) -> Iterator[Compared]:
 
 def _dollars(told: Plan, took: _Took) -> Iterator[Compared]:
     """Training at the plan's own price: of an hour here, of a token there; with the answers' dollars where they are told."""
-    if took.state.provider == "local":
+    if took.side == "local":
         local = told.local
         if local is None or local.usd is None or local.pace.hours is None or not local.pace.hours[1]:
             return
@@ -182,7 +186,7 @@ def _evaluation_tokens(told: Plan, took: _Took, run: Run) -> Iterator[Compared]:
     if not plain:
         return
     prompts, limit = test.tokens - test.trained, run.spec().evaluation.max_completion_tokens
-    share = TOKENIZER_SHARE if took.state.provider == "local" else 0.01
+    share = TOKENIZER_SHARE if took.side == "local" else 0.01
     low = len(plain) * prompts * (1 - share)
     high = len(plain) * (prompts * (1 + share) + test.examples * limit)
     actual = sum(one.prompt_tokens + one.completion_tokens for one in plain)

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ftbridge import providers
 from ftbridge.files import write_json
 from ftbridge.planning.memory import Shape
 from ftbridge.runs.run import Run
@@ -89,12 +90,18 @@ def managed_pace(tokens: int, spec: JobSpec, runs: Iterable[Run]) -> Pace:
     return _pace(tokens, span, "own runs", f"{len(rates)} runs at the service, from submission to result: {named}")
 
 
+def _planned_as(run: Run, side: Literal["openai", "local"]) -> bool:
+    """Whether this side of a plan describes such a run."""
+    provider = providers.find(run.state().provider)
+    return provider is not None and provider.capabilities(run.spec()).plan == side
+
+
 def _managed_rate(run: Run, spec: JobSpec) -> float | None:
     """Billed tokens a second, queueing included, of a run that the same service trained."""
     try:
         state, own = run.state(), run.spec()
         same = own.model.openai == spec.model.openai and own.openai.target == spec.openai.target
-        if state.provider != "openai" or state.tuned is None or not same:
+        if not _planned_as(run, "openai") or state.tuned is None or not same:
             return None
         events = run.journal.read()
         began = next(event.time for event in events if event.type == "submitted")
@@ -152,7 +159,7 @@ def _rate(run: Run, spec: JobSpec) -> float | None:
     try:
         state, own = run.state(), run.spec()
         same = own.model.local == spec.model.local and own.local.tuning == spec.local.tuning
-        if state.provider != "local" or state.state != "succeeded" or not same:
+        if not _planned_as(run, "local") or state.state != "succeeded" or not same:
             return None
         rates = step_rates(run)
     except Exception:  # a run that cannot be read is no evidence

@@ -9,6 +9,7 @@ from ftbridge.errors import UsageError
 
 if TYPE_CHECKING:
     from ftbridge.providers.base import Provider
+    from ftbridge.spec import JobSpec
 
 GROUP = "ftbridge.providers"
 """Entry-point group. A package adds a provider by naming a class there that takes no arguments."""
@@ -24,7 +25,31 @@ def load(name: str) -> Provider:
     for point in entry_points(group=GROUP):
         if point.name == name:
             return cast("Provider", point.load()())
-    raise UsageError(
+    raise _not_installed(name)
+
+
+def find(name: str) -> Provider | None:
+    """The provider of this name, or None where it is not installed: for readers of runs, which outlive providers."""
+    try:
+        return load(name)
+    except UsageError:
+        return None
+
+
+def base_model(name: str, spec: JobSpec) -> str | None:
+    """The base model of the spec at this provider; None where the provider is not installed here."""
+    provider = find(name)
+    return None if provider is None else provider.base_model(spec)
+
+
+def is_hosted(name: str, spec: JobSpec) -> bool:
+    """Whether a service trains such a spec at this provider; False where the provider is not installed here."""
+    provider = find(name)
+    return provider is not None and provider.capabilities(spec).hosted
+
+
+def _not_installed(name: str) -> UsageError:
+    return UsageError(
         f"there is no provider {name!r} in this installation.",
         hint=f"Installed providers: {', '.join(names()) or 'none'}.",
     )

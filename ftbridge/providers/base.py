@@ -1,8 +1,12 @@
 """The provider contract, whole. A provider trains a model somewhere: in a child process, or behind an API.
 
-    lower ──▶ submit ──▶ poll · events ──▶ result ──▶ sampler
+    lower ──▶ submit ──▶ poll · events ──▶ result ──▶ sampler · export
                  ▲          │ cancel · pause · resume
                  └──────────┘
+
+Whatever the program needs to know of a provider is asked here, so that it never compares a provider's name: what it can do
+(`capabilities`), which model of a spec it trains (`base_model`), which data rules hold there (`lint_target`), what its work
+is paid by (`price_basis`), until when its models answer (`last_day`). These read nothing but the spec.
 
 A job outlives the process that submitted it. Everything needed to reach it again is in its `JobHandle`, which the caller
 journals. `submit` is idempotent by token: called again after a crash with the same token, it returns the job that exists
@@ -11,6 +15,7 @@ and never makes, or pays for, a second one. No method blocks for longer than one
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -20,7 +25,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from ftbridge.data.examples import Message
 from ftbridge.lowering import Lowering
 from ftbridge.resolve import ResolvedSpec
+from ftbridge.spec import JobSpec
+from ftbridge.spec_sections import Method
 
+JobState = Literal[
+    "prepared", "validating", "queued", "running", "pausing", "paused", "succeeded", "failed", "cancelled"
+]
+"""The states of a job and of a run. A service's own word that is none of these is kept as text and means "still running"."""
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 """States a job cannot leave by itself. Any other text, known or not, is treated as still running."""
 
@@ -74,7 +85,7 @@ class JobStatus(Frozen):
     `estimated_finish` is when the service expects its end, in Unix seconds, where it says so.
     """
 
-    state: str
+    state: JobState | str
     error: JobError | None = None
     trained_tokens: int | None = None
     estimated_finish: float | None = None
@@ -150,11 +161,52 @@ class Scored(Frozen):
 
 
 class Scorer(Protocol):
-    """What a sampler may also be: it tells how well its model foresees given answers."""
+    """What a sampler also is where the provider's capabilities say `score`: it computes the likelihood of given completions."""
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, batch_size: int) -> Iterator[Scored]:
         """Yield one entry for each prompt and its answer, in any order."""
         ...
+
+
+ExportFormat = Literal["adapter", "merged"]
+
+
+class Capabilities(Frozen):
+    """What a provider can do with one spec.
+
+    `hosted`: a service does the work; the job goes on when this machine is off, and its hours are not this machine's.
+    `score`: its samplers are `Scorer`s too. `export`: the forms in which the tuned weights can be had; none where a service
+    keeps them. `token_preview`: it can show training examples as tokens with their loss masks. `plan`: the side of
+    `ftbridge plan` that describes its runs, None where neither does.
+    """
+
+    methods: tuple[Method, ...]
+    pause: bool
+    hosted: bool
+    score: bool = False
+    export: tuple[ExportFormat, ...] = ()
+    token_preview: bool = False
+    plan: Literal["openai", "local"] | None = None
+
+
+class LintTarget(Frozen):
+    """Whose rules data must follow: a target of `ftbridge lint`, and the model whose limits and prices count, if any."""
+
+    target: str
+    model: str | None = None
+
+
+class PriceBasis(Frozen):
+    """What training and completions are paid by.
+
+    `tokens`: the price list's rates of `model` at the service `target`, with the batch discount where `batch`. `hours`: the
+    spec's price of an hour of this machine (`plan.gpu_usd_per_hour`, or watts). `unknown`: neither; sums are then "at least".
+    """
+
+    unit: Literal["tokens", "hours", "unknown"]
+    model: str = ""
+    target: str = ""
+    batch: bool = False
 
 
 class Sampler(Protocol):
@@ -176,8 +228,39 @@ class Provider(Protocol):
     on_interrupt: Literal["pause", "detach"]
     """What Ctrl-C does to a job that is followed: a child process is paused, a paid service goes on."""
 
+    def capabilities(self, spec: JobSpec) -> Capabilities:
+        """What this provider can do with the spec. Pure, like the five that follow."""
+        ...
+
+    def base_model(self, spec: JobSpec) -> str | None:
+        """The model of the spec that this provider would train; None where the spec names none for it."""
+        ...
+
+    def lint_target(self, spec: JobSpec) -> LintTarget:
+        """The data rules that hold where the spec's files would go."""
+        ...
+
+    def price_basis(self, spec: JobSpec) -> PriceBasis:
+        """What a job of this spec and its completions are paid by."""
+        ...
+
+    def last_day(self, spec: JobSpec, model: str) -> datetime.date | None:
+        """The last day on which a model of this provider answers; None where none is announced."""
+        ...
+
+    def auto(self, field: str) -> tuple[Any, str] | None:
+        """This provider's own value for a hyperparameter at "auto", and the reason; None to take the general rule.
+
+        `field` is such as `learning_rate_multiplier`. A value of "auto" leaves the choice to the service.
+        """
+        ...
+
     def lower(self, spec: ResolvedSpec) -> Lowering:
         """Turn a settled spec into this provider's request, every field accounted for. Pure: no network, no files."""
+        ...
+
+    def with_budget(self, request: dict[str, Any], max_usd: float | None) -> dict[str, Any]:
+        """The request of a lowering under this budget in US dollars, which may have changed since; None is no limit."""
         ...
 
     def preflight(self, submission: Submission, progress: Callable[[str], None]) -> None:
@@ -249,4 +332,28 @@ class Provider(Protocol):
 
     def sampler(self, lowering: Lowering, model: TunedModel | None, folder: Path) -> Sampler:
         """A sampler for the tuned model, or for the base model if None. `folder` is the run's."""
+        ...
+
+    def identity(self, lowering: Lowering) -> dict[str, Any]:
+        """What of a request its completions depend on (weights, arithmetic, address), and not how training went: JSON."""
+        ...
+
+    def checkpoints(self, model: TunedModel, folder: Path) -> dict[int, str]:
+        """Checkpoints that can be sampled, by step: an id for `TunedModel.id`. `folder` is the run's."""
+        ...
+
+    def export(
+        self, lowering: Lowering, model: TunedModel, format: ExportFormat, out: Path, progress: Callable[[str], None]
+    ) -> Path:
+        """Write the weights of a tuned model to the folder `out`, which does not exist yet, whole or not at all; returns `out`.
+
+        Raises `UsageError` for a form that `capabilities` does not list.
+        """
+        ...
+
+    def preview(self, lowering: Lowering, train: Path, count: int) -> list[list[tuple[str, bool]]]:
+        """The first `count` training examples as pieces of text, each with whether the loss is computed on it.
+
+        Raises `UsageError` where `capabilities.token_preview` is False.
+        """
         ...

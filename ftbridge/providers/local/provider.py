@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -9,17 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ftbridge import extras
+from ftbridge import extras, files
 from ftbridge.errors import UsageError, WorkerDied
 from ftbridge.lowering import Lowering
 from ftbridge.providers.base import (
     TERMINAL,
+    Capabilities,
     Completion,
+    ExportFormat,
     JobError,
     JobEvent,
     JobHandle,
     JobStatus,
+    LintTarget,
     Metrics,
+    PriceBasis,
     Prompt,
     Sampler,
     Scored,
@@ -33,10 +38,12 @@ from ftbridge.providers.local.request import LocalRequest, SampleRequest
 from ftbridge.providers.local.vllm import VllmSampler
 from ftbridge.resolve import ResolvedSpec
 from ftbridge.runs.journal import Event
+from ftbridge.spec import JobSpec
 
 NEEDS = ("torch", "transformers", "peft", "psutil", "safetensors", "numpy", "huggingface_hub", "gguf")
 START_SECONDS = 60
 """How long a worker may take to hold its lock; it does so before any heavy import."""
+_SERVING = ("thinking", "quantization", "precision", "device", "tuning", "engine")
 _STATES = {
     "started": "running",
     "paused": "paused",
@@ -55,9 +62,50 @@ class LocalProvider:
     def __init__(self) -> None:
         self._children: list[subprocess.Popen[bytes]] = []
 
+    def capabilities(self, spec: JobSpec) -> Capabilities:
+        """Supervised tuning, paused at any step; weights are files of the run."""
+        return Capabilities(
+            methods=("supervised",),
+            pause=True,
+            hosted=False,
+            score=spec.local.engine == "transformers",
+            export=("adapter", "merged"),
+            token_preview=True,
+            plan="local",
+        )
+
+    def base_model(self, spec: JobSpec) -> str | None:
+        """`model.local`."""
+        return spec.model.local
+
+    def lint_target(self, spec: JobSpec) -> LintTarget:
+        """This machine's own rules; preflight reads every example with the model's template."""
+        del spec
+        return LintTarget(target="local")
+
+    def price_basis(self, spec: JobSpec) -> PriceBasis:
+        """Hours of this machine."""
+        del spec
+        return PriceBasis(unit="hours")
+
+    def last_day(self, spec: JobSpec, model: str) -> None:
+        """None: weights on this machine stay."""
+        del spec, model
+
+    def auto(self, field: str) -> tuple[Any, str] | None:
+        """A multiplier of 1, since the base rate is this provider's own."""
+        if field != "learning_rate_multiplier":
+            return None
+        return 1.0, "local.base_learning_rate already suits the tuning, so it is multiplied by 1"
+
     def lower(self, spec: ResolvedSpec) -> Lowering:
         """The local request and its parity report."""
         return lower(spec)
+
+    def with_budget(self, request: dict[str, Any], max_usd: float | None) -> dict[str, Any]:
+        """The same: training here spends no money with a service."""
+        del max_usd
+        return request
 
     def preflight(self, submission: Submission, progress: Callable[[str], None]) -> None:
         """Libraries are here, the model is found and usable, every example renders and fits."""
@@ -175,6 +223,51 @@ class LocalProvider:
         if request.engine == "vllm":
             return VllmSampler(asked, folder / "vllm.log")
         return LocalSampler(asked, folder / "worker.log")
+
+    def identity(self, lowering: Lowering) -> dict[str, Any]:
+        """How weights are held and completions are computed."""
+        return {name: value for name in _SERVING if (value := lowering.request.get(name)) is not None}
+
+    def checkpoints(self, model: TunedModel, folder: Path) -> dict[int, str]:
+        """The folders of whole checkpoints."""
+        del model
+        return {
+            int(path.name.removeprefix("step-")): str(path)
+            for path in (folder / "checkpoints").glob("step-*")
+            if path.name.removeprefix("step-").isdigit()
+        }
+
+    def export(
+        self, lowering: Lowering, model: TunedModel, format: ExportFormat, out: Path, progress: Callable[[str], None]
+    ) -> Path:
+        """The adapter (the model, after full tuning) as it is, or merged into its base in 16 bits."""
+        request, source = LocalRequest.model_validate(lowering.request), Path(model.id)
+        if format == "adapter" or request.tuning == "full":
+            with files.scratch_folder(out.parent) as scratch, files.disk_full_is_an_error(out):
+                shutil.copytree(source, scratch / "copy")
+                (scratch / "copy").replace(out)
+            return out
+        extras.require("local", "exporting weights", *NEEDS)
+        child = Child("ftbridge.providers.local.merging", source.parent / "export.log")
+        try:
+            child.ask(
+                {
+                    "model": request.model,
+                    "adapter": str(source),
+                    "out": str(out.resolve()),
+                    "trust_remote_code": request.trust_remote_code,
+                }
+            )
+            list(child.answers(progress))
+        finally:
+            child.close()
+        return out
+
+    def preview(self, lowering: Lowering, train: Path, count: int) -> list[list[tuple[str, bool]]]:
+        """By the trainer's own renderer and tokenizer."""
+        from ftbridge.providers.local.preview import preview
+
+        return preview(LocalRequest.model_validate(lowering.request), train, count)
 
     def _start(self, job: Job) -> None:
         """Spawn a worker and wait until it holds its lock, so that liveness is never a guess."""

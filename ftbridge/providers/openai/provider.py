@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ftbridge import files
-from ftbridge.errors import CannotPause, FtbridgeError, ModelUnavailable, ProviderRefused
+from ftbridge.errors import CannotPause, FtbridgeError, ModelUnavailable, ProviderRefused, UsageError
 from ftbridge.lowering import Lowering
-from ftbridge.providers.base import TERMINAL, JobEvent, JobHandle, JobStatus, Sampler, Submission, TunedModel
-from ftbridge.providers.openai import preflight
+from ftbridge.providers.base import (
+    TERMINAL,
+    Capabilities,
+    ExportFormat,
+    JobEvent,
+    JobHandle,
+    JobStatus,
+    LintTarget,
+    PriceBasis,
+    Sampler,
+    Submission,
+    TunedModel,
+)
+from ftbridge.providers.openai import calendar, preflight
 from ftbridge.providers.openai.client import Connection, connect, key_of
 from ftbridge.providers.openai.create import adopt_job, ensure_job, find_job
 from ftbridge.providers.openai.errors import whole
@@ -23,11 +37,15 @@ from ftbridge.providers.openai.lower import lower
 from ftbridge.providers.openai.probe import unpromised
 from ftbridge.providers.openai.request import OpenAIRequest
 from ftbridge.providers.openai.retry import read, sleep
+from ftbridge.providers.openai.targets import TARGETS
 from ftbridge.providers.openai.twins import open_twins
 from ftbridge.providers.openai.upload import ensure_file, remove_late_copies, remove_uploaded
-from ftbridge.redaction import TAKEN_OUT, without_keys
+from ftbridge.redaction import TAKEN_OUT, without_keys, without_secrets
 from ftbridge.resolve import ResolvedSpec
+from ftbridge.spec import JobSpec
 
+_OWN_DATA_RULES = ("azure", "nebius")
+_SERVING = ("target", "base_url", "api_version", "deployment")
 _NAME_LOOKS, _NAME_SECONDS = 60, 10.0
 """Looks for the model's name after a job succeeded, and seconds between them: ten minutes."""
 
@@ -42,9 +60,43 @@ class OpenAIProvider:
         self._followers: dict[tuple[Path, str], Follower] = {}
         self._connections: dict[tuple[Path, str], Connection] = {}
 
+    def capabilities(self, spec: JobSpec) -> Capabilities:
+        """What the spec's service is known to do; it keeps the weights."""
+        target = TARGETS[spec.openai.target]
+        return Capabilities(methods=target.methods, pause=target.pause, hosted=True, plan="openai")
+
+    def base_model(self, spec: JobSpec) -> str | None:
+        """`model.openai`."""
+        return spec.model.openai
+
+    def lint_target(self, spec: JobSpec) -> LintTarget:
+        """The service's rules, where it has its own, else OpenAI's."""
+        own = spec.openai.target if spec.openai.target in _OWN_DATA_RULES else "openai"
+        return LintTarget(target=own, model=spec.model.openai)
+
+    def price_basis(self, spec: JobSpec) -> PriceBasis:
+        """Tokens, at the service's list price."""
+        return PriceBasis(
+            unit="tokens", model=spec.model.openai or "", target=spec.openai.target, batch=spec.openai.batch
+        )
+
+    def last_day(self, spec: JobSpec, model: str) -> datetime.date | None:
+        """OpenAI's announced shutdown of the model, or of the base it was tuned from; other services have their own."""
+        return calendar.shutdown(model) if spec.openai.target == "openai" else None
+
+    def auto(self, field: str) -> tuple[str, str] | None:
+        """The service's own choice of the multiplier, since its base rates are not published."""
+        if field != "learning_rate_multiplier":
+            return None
+        return "auto", f"left to the {self.name} service, whose base rates are not published"
+
     def lower(self, spec: ResolvedSpec) -> Lowering:
         """The service's request and its parity report."""
         return lower(spec)
+
+    def with_budget(self, request: dict[str, Any], max_usd: float | None) -> dict[str, Any]:
+        """The request with the limit that preflight holds the price of training against."""
+        return {**request, "max_usd": max_usd}
 
     def preflight(self, submission: Submission, progress: Callable[[str], None]) -> None:
         """Key, model, dates, sizes and money: nothing is uploaded before they are in order."""
@@ -206,6 +258,30 @@ class OpenAIProvider:
             name = name.replace(TAKEN_OUT, key_of(at.target))
         fresh = model is not None
         return BatchSampler(at, name, Ledger(folder)) if request.batch else ChatSampler(at, name, fresh=fresh)
+
+    def identity(self, lowering: Lowering) -> dict[str, Any]:
+        """The address and deployment that answer."""
+        told = {name: value for name in _SERVING if (value := lowering.request.get(name)) is not None}
+        if "base_url" not in told:
+            told["base_url"] = without_secrets(os.environ.get("OPENAI_BASE_URL") or "")
+        return told
+
+    def checkpoints(self, model: TunedModel, folder: Path) -> dict[int, str]:
+        """The service's names of checkpoints, which end in the step."""
+        del folder
+        return {int(found[1]): name for name in model.checkpoints if (found := re.search(r"step-?(\d+)$", name))}
+
+    def export(
+        self, lowering: Lowering, model: TunedModel, format: ExportFormat, out: Path, progress: Callable[[str], None]
+    ) -> Path:
+        """Refused: the service keeps the weights."""
+        del lowering, format, out, progress
+        raise UsageError(f"{model.id} was tuned by a service, which keeps the weights.")
+
+    def preview(self, lowering: Lowering, train: Path, count: int) -> list[list[tuple[str, bool]]]:
+        """Refused: the service does not say how it tokenizes conversations."""
+        del lowering, train, count
+        raise UsageError("a service does not show how it turns examples into tokens; only local runs can be previewed.")
 
     def _submitted(self, at: Connection, ledger: Ledger, submission: Submission) -> str:
         if (job := ledger.made("job", submission.token)) is not None:

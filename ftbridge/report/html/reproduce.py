@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ftbridge.providers.openai import calendar
+from ftbridge import providers
 from ftbridge.report.html.element import Html, element
 from ftbridge.report.html.sources import Source
 
@@ -18,10 +18,11 @@ def countdown(sources: Sequence[Source], now: float | None = None) -> Html | Non
     today = datetime.datetime.fromtimestamp(time.time() if now is None else now, datetime.timezone.utc).date()
     told = []
     for source in sources:
-        if source.state.provider != "openai" or source.spec.openai.target != "openai":
+        provider = providers.find(source.state.provider)
+        if provider is None:
             continue
         model = str(source.state.tuned["id"]) if source.state.tuned else source.base
-        stops = calendar.shutdown(model) or calendar.shutdown(source.base)
+        stops = provider.last_day(source.spec, model) or provider.last_day(source.spec, source.base)
         if stops is not None:
             left = (stops - today).days
             when = f"stops in {left} days" if left > 1 else "stops tomorrow" if left == 1 else "stops today"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ftbridge import providers
 from ftbridge.lowering import FieldReport, Lowering
 from ftbridge.runs.run import Run, RunState
 from ftbridge.spec import JobSpec
@@ -74,7 +75,7 @@ def source_of(run: Run) -> Source:
         spec=spec,
         spec_name=run.spec_path.name,
         spec_text=run.spec_path.read_text(encoding="utf-8-sig"),
-        base=(spec.model.local if state.provider == "local" else spec.model.openai) or "",
+        base=providers.base_model(state.provider, spec) or "",
         splits=(state.data or {}).get("splits", {}),
         data_notes=tuple((state.data or {}).get("notes", [])),
         lowering=lowering,
