@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ftbridge.data import call_forms
 from ftbridge.data.call_forms import Call, Form, NotACall
@@ -234,12 +234,9 @@ def answer_text(content: str, calls: Sequence[tuple[str, Any]]) -> str:
 def _read_calls(text: str, notation: Notation | None, tools: Tools | None) -> tuple[str, list[Call]]:
     """The text without its calls, and the calls."""
     names = _names(tools)
-    forms: list[Form] = [notation.form] if notation is not None and notation.form else []
-    if notation is None or notation.form is None:
-        forms = [form for form in call_forms.FORMS if form.has_marks or tools]
-    elif notation.form.also:
-        forms += [form for form in call_forms.FORMS if form.name in notation.form.also]
-    for form in forms:
+    for form in forms_of(notation):
+        if not (form.has_marks or tools or (notation is not None and notation.form)):
+            continue
         if form.has_marks and not any(mark in text for mark in form.openers):
             continue
         try:
@@ -249,6 +246,13 @@ def _read_calls(text: str, notation: Notation | None, tools: Tools | None) -> tu
         if calls and (form.has_marks or not names or all(call.name in names for call in calls)):
             return rest, calls
     return text, []
+
+
+def forms_of(notation: Notation | None) -> list[Form]:
+    """The forms of calls that are looked for, in their order: the family's own and those it writes as well, or all of them."""
+    if notation is None or notation.form is None:
+        return list(call_forms.FORMS)
+    return [notation.form, *(form for form in call_forms.FORMS if form.name in notation.form.also)]
 
 
 def _names(tools: Tools | None) -> set[str]:
@@ -288,17 +292,23 @@ def _read_channels(text: str, tools: Tools | None, thinking_open: bool) -> Reply
         rest = text[len(lead) :]
     for match in _MESSAGE.finditer(rest):
         head, body = match["head"], match["body"]
-        recipient = re.search(r"to=(?:functions\.)?([^\s<]+)", head)
-        channel = re.search(r"<\|channel\|>\s*(\w+)", head)
-        if recipient and recipient[1] not in ("user", "assistant") and (tools is None or len(tools)):
-            calls.append(Call(recipient[1], call_forms.json_or_text(body)))
-        elif channel and channel[1] == "analysis":
-            reasoning.append(body)
+        kind, name = channel_of(head, tools)
+        if kind == "call":
+            calls.append(Call(name, call_forms.json_or_text(body)))
         else:
-            content.append(body)
+            (reasoning if kind == "analysis" else content).append(body)
     said = "\n".join(part.strip("\n") for part in content)
     thoughts = "\n".join(part.strip() for part in reasoning)
     return Reply(said, thoughts or None, _as_openai(calls))
+
+
+def channel_of(head: str, tools: Tools | None) -> tuple[Literal["call", "analysis", "final"], str]:
+    """What a message of gpt-oss is by its head: a call, with the function's name, or one of the analysis or final channel."""
+    recipient = re.search(r"to=(?:functions\.)?([^\s<]+)", head)
+    if recipient and recipient[1] not in ("user", "assistant") and (tools is None or len(tools)):
+        return "call", recipient[1]
+    channel = re.search(r"<\|channel\|>\s*(\w+)", head)
+    return ("analysis" if channel and channel[1] == "analysis" else "final"), ""
 
 
 # Templates without a place for tools

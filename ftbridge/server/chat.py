@@ -56,7 +56,7 @@ async def completed(service: Service, asked: CreateChat) -> dict[str, Any]:
     name = service.new_id("chatcmpl-")
     texts = [_Text() for _ in range(asked.n or 1)]
     prompt = 0
-    async with aclosing(answer(service, asked, name)) as told:
+    async with aclosing(answer(service, asked, name, whole=True)) as told:
         async for said in told:
             if isinstance(said, Start):
                 prompt = said.prompt_tokens
@@ -76,9 +76,9 @@ async def completed(service: Service, asked: CreateChat) -> dict[str, Any]:
     return done.to_dict()
 
 
-async def answer(service: Service, asked: CreateChat, name: str) -> AsyncGenerator[Told, None]:
-    """What the engine says; its errors as the API's."""
-    ask = to_ask(asked, name)
+async def answer(service: Service, asked: CreateChat, name: str, *, whole: bool = False) -> AsyncGenerator[Told, None]:
+    """What the engine says; its errors as the API's. `whole`: nothing is wanted before the end."""
+    ask = to_ask(asked, name).model_copy(update={"whole": whole})
     async with aclosing(answered(service, asked.model, ask)) as told:
         async for said in told:
             yield said
@@ -264,7 +264,10 @@ def usage_of(prompt: int, ends: list[End]) -> CompletionUsage:
         total_tokens=prompt + completion,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=0, audio_tokens=0),
         completion_tokens_details=CompletionTokensDetails(
-            reasoning_tokens=0, audio_tokens=0, accepted_prediction_tokens=0, rejected_prediction_tokens=0
+            reasoning_tokens=sum(end.reasoning_tokens for end in ends),
+            audio_tokens=0,
+            accepted_prediction_tokens=0,
+            rejected_prediction_tokens=0,
         ),
     )
 

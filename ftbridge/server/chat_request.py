@@ -82,7 +82,7 @@ class CreateChat(Asked):
     web_search_options: dict[str, Any] | None = None
     moderation: dict[str, Any] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
-    reasoning_effort: str | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
 
     metadata: Metadata | None = None
     user: str | None = None
@@ -109,7 +109,6 @@ _CANNOT: dict[str, tuple[Any, ...]] = {
     "web_search_options": (None,),
     "moderation": (None,),
     "verbosity": (None, "medium"),
-    "reasoning_effort": (None, "none"),
 }
 """Settings that would change the answer and that nothing here acts on, with the values that change nothing."""
 
@@ -156,6 +155,7 @@ def to_ask(asked: CreateChat, name: str) -> Ask:
         frequency_penalty=asked.frequency_penalty or 0.0,
         logit_bias=biases(asked.logit_bias),
         template=asked.chat_template_kwargs or {},
+        effort=asked.reasoning_effort,
         max_tokens=asked.max_completion_tokens or asked.max_tokens,
         temperature=1.0 if asked.temperature is None else asked.temperature,
         top_p=asked.top_p or (1.0 if asked.top_p is None else 1e-6),

@@ -95,10 +95,8 @@ def to_chat(asked: CreateResponse, before: list[Message]) -> tuple[CreateChat, l
             text = f"'{field}' cannot be acted on here; leave it out."
             raise invalid(text, field, "unsupported_parameter")
     effort = (asked.reasoning or {}).get("effort")
-    if effort not in (None, "none"):
-        raise invalid(
-            "'reasoning.effort' cannot be acted on here; leave it out.", "reasoning.effort", "unsupported_parameter"
-        )
+    if effort is not None and not isinstance(effort, str):
+        raise invalid("'reasoning.effort' must be text.", "reasoning.effort", "invalid_type")
     messages = [*before, *to_messages(asked.input, "input")]
     if not messages:
         raise invalid("Missing required parameter: 'input'.", "input", "missing_required_parameter")
@@ -117,6 +115,7 @@ def to_chat(asked: CreateResponse, before: list[Message]) -> tuple[CreateChat, l
         "tool_choice": asked.tool_choice if asked.tools else None,
         "parallel_tool_calls": asked.parallel_tool_calls,
         "response_format": _format(asked.text.format if asked.text else None),
+        "reasoning_effort": effort,
         "verbosity": asked.text.verbosity if asked.text else None,
     }
     return understood({key: value for key, value in chat.items() if value is not None}, CreateChat), messages

@@ -30,7 +30,7 @@ async def create(request: Request) -> Response:
     before = _before(service, asked.previous_response_id)
     asked_chat, messages = to_chat(asked, before)
     answer = _Answer(service, asked, messages)
-    told = chat.answer(service, asked_chat, answer.name)
+    told = chat.answer(service, asked_chat, answer.name, whole=not asked.stream)
     if not asked.stream:
         await while_connected(request, _all(answer, told))
         _end(request, answer)
@@ -158,7 +158,7 @@ class _Answer:
         self.status = "in_progress"
         self.output: list[dict[str, Any]] = []
         self.open: dict[str, Any] | None = None
-        self.prompt = self.completion = 0
+        self.prompt = self.completion = self.reasoned = 0
         self.cut = False
 
     def take(self, said: Told) -> Iterator[Event]:
@@ -167,6 +167,7 @@ class _Answer:
             self.prompt = said.prompt_tokens
         elif isinstance(said, End):
             self.completion, self.cut = said.completion_tokens, said.finish_reason == "length"
+            self.reasoned = said.reasoning_tokens
         elif isinstance(said, Piece):
             if said.reasoning:
                 yield from self._reasoning(said.reasoning)
@@ -199,7 +200,7 @@ class _Answer:
             "input_tokens": self.prompt,
             "input_tokens_details": {"cached_tokens": 0},
             "output_tokens": self.completion,
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": self.reasoned},
             "total_tokens": self.prompt + self.completion,
         }
         ended = self.status != "in_progress"
@@ -220,7 +221,7 @@ class _Answer:
             "output": self.output if ended else [],
             "parallel_tool_calls": asked.parallel_tool_calls is not False,
             "previous_response_id": asked.previous_response_id,
-            "reasoning": {"effort": None, "summary": None},
+            "reasoning": {"effort": (asked.reasoning or {}).get("effort"), "summary": None},
             "service_tier": "default",
             "store": asked.store is not False,
             "temperature": 1.0 if asked.temperature is None else asked.temperature,

@@ -31,3 +31,50 @@ def write_small_model(folder: Path, base: Path, *, template: str | None = None, 
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+THINKING_TEMPLATE = (
+    "{%- for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.role == 'assistant' %}{{ message.content.split('</think>')[-1].lstrip('\\n') }}"
+    "{% else %}{{ message.content }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{%- if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>{% endif %}{% endif %}"
+)
+"""A template in the manner of Qwen3: reasoning unless it is switched off, when the prompt holds an empty block of it."""
+
+
+def write_chain_model(folder: Path, base: Path, completions: list[tuple[str, str]], *, template: str) -> Path:
+    """A model that writes these texts: after the last token of each first text, the tokens of the second.
+
+    Its layers add nothing, and each token's embedding is the row of the output matrix of the token that follows. So no token
+    may be followed by two.
+    """
+    import torch
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    write_small_model(folder, base, template=template, num_hidden_layers=1)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<think>", "</think>"])
+    model = LlamaForCausalLM.from_pretrained(folder)
+    model.resize_token_embeddings(len(tokenizer))
+    follows: dict[int, int] = {}
+    for before, after in completions:
+        ids = [
+            tokenizer.encode(before, add_special_tokens=False)[-1],
+            *tokenizer.encode(after, add_special_tokens=False),
+        ]
+        for token, following in zip(ids, ids[1:], strict=False):
+            assert follows.setdefault(token, following) == following, tokenizer.decode([token])
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        embeddings = torch.nn.functional.normalize(torch.randn(len(tokenizer), model.config.hidden_size), dim=1)
+        model.get_input_embeddings().weight.copy_(embeddings)
+        output = torch.zeros_like(embeddings)
+        for token, following in follows.items():
+            output[following] += 50 * embeddings[token]
+        model.get_output_embeddings().weight.copy_(output)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

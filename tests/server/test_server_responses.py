@@ -106,7 +106,7 @@ def test_a_cut_answer_is_incomplete(client: OpenAI):
 
 @pytest.mark.parametrize(
     "change",
-    [{"background": True}, {"tools": [{"type": "web_search"}]}, {"conversation": "conv_1"}, {"reasoning": {"effort": "high"}},
+    [{"background": True}, {"tools": [{"type": "web_search"}]}, {"conversation": "conv_1"}, {"reasoning": {"effort": "huge"}},
      {"input": [{"type": "item_reference", "id": "x"}]}, {"input": []}, {"no_such": 1}, {"tool_choice": "required", "tools": []},
      {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "data:,"}]}]}],
     ids=str,

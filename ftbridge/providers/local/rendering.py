@@ -156,12 +156,28 @@ class Renderer:
     def text_of(self, new: Sequence[int]) -> str:
         """A completion's text up to its end, with the special tokens of the template's notation and no others."""
         end = self.end_of(new)
-        ids = list(new if end is None else new[:end])
-        special, marks = self._template.special, self.notation.marks
-        shown = [token for token in ids if token not in special or special[token] in marks]
+        hidden = self.hidden(self.notation)
+        shown = [token for token in (new if end is None else new[:end]) if token not in hidden]
         text: str = self.tokenizer.decode(shown, skip_special_tokens=False)
         places = [place for string in self.stop_strings if (place := text.find(string)) >= 0]
         return text[: min(places)] if places else text
+
+    def hidden(self, notation: Notation) -> frozenset[int]:
+        """The special tokens that are no part of a completion's text: all but the marks of its notation."""
+        marks = notation.marks
+        return frozenset(token for token, text in self._template.special.items() if text not in marks)
+
+    @property
+    def reasons(self) -> bool:
+        """Whether the template knows reasoning: its marks, its channels, or a variable that switches it."""
+        template = self._template
+        switched = self._with(True)[0].generation_prompt != self._with(False)[0].generation_prompt
+        return template.names_reasoning or template.notation.channels or switched
+
+    @property
+    def takes_effort(self) -> bool:
+        """Whether the template has a variable for how much to reason, as gpt-oss's has."""
+        return "reasoning_effort" in self._template.source
 
     def end_of(self, new: Sequence[int]) -> int | None:
         """The place of the token that ends a completion; None while it goes on."""

@@ -160,6 +160,8 @@ class LocalEngine:
                 raise no_model(model)
             request, weights = LocalRequest.model_validate(kept.own["request"]), kept.own.get("weights")
             ask = ask.model_copy(update={"adapter": kept.own.get("adapter")})
+        if ask.thinking is None:  # models of one base share its process, however each was trained
+            ask = ask.model_copy(update={"thinking": request.thinking})
         async with aclosing(cast(Any, self._hosts.answer(request, weights, ask))) as told:
             async for said in told:
                 yield said

@@ -28,6 +28,7 @@ async def answer(
     asked = ask.messages[-1].text if ask.messages else str(ask.prompt or "")
     rule, scripted = _reply(scenario, model, asked)
     calls = _calls(rule, ask) if rule is not None and rule.tool_calls else _forced(ask)
+    thought = re.findall(r"\s*\S+|\s+$", rule.reasoning or "") if rule is not None and ask.effort != "none" else []
     yield Start(prompt_tokens=sum(count_texts([message.text for message in ask.messages])) + 3 * len(ask.messages) + 3)
     await asyncio.sleep(scenario.chat.first_token_seconds)
     for index in range(ask.n):
@@ -35,6 +36,8 @@ async def answer(
         words, reason = _words(ask, rule if own is None else None, scripted if own is None else own)
         for word in re.findall(r"\s*\S+|\s+$", str(ask.prompt)) if ask.echo else ():
             yield Piece(index=index, text=word, **({} if ask.logprobs is None else {"token": word, "logprob": 0.0}))
+        for word in thought:
+            yield Piece(index=index, text="", reasoning=word)
         for word in words:
             if scenario.chat.tokens_per_second:
                 await asyncio.sleep(1 / scenario.chat.tokens_per_second)
@@ -46,7 +49,10 @@ async def answer(
         for delta in _deltas(calls, index):
             yield Piece(index=index, text="", tool_calls=[delta])
         yield End(
-            index=index, finish_reason="length" if reason == "length" else "stop", completion_tokens=len(words) or 1
+            index=index,
+            finish_reason="length" if reason == "length" else "stop",
+            completion_tokens=len(thought) + len(words) or 1,
+            reasoning_tokens=len(thought),
         )
 
 

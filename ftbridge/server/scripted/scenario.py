@@ -134,6 +134,7 @@ class Answer(_Part):
     model: str = Field(default="*", description="The model's name, with * and ?.")
     match: str = Field(default="", description="A regular expression looked for in the last message.")
     reply: str | None = Field(default=None, description="The answer.")
+    reasoning: str | None = Field(default=None, description="Reasoning before it, unless the effort asked for is none.")
     tool_calls: list[dict[str, Any]] = Field(default=[], description="Calls: [{name, arguments}].")
     finish_reason: Literal["stop", "length"] = Field(default="stop", description="Why the answer ends.")
 

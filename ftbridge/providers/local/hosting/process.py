@@ -50,7 +50,10 @@ class Answer:
     words: Words
     reader: Reader
     limit: int
+    ends: frozenset[int]
     said: list[int] = field(default_factory=list)
+    reasoned: int = 0
+    """Tokens of reasoning."""
 
 
 @dataclass
@@ -110,8 +113,8 @@ class Server:
         for index in range(ask.n):
             drawing = self._drawing(ask, index, prepared)
             row = Row(list(prompt), ask.adapter, drawing)
-            words = Words(self.tokenizer, [*ask.stop, *self.renderer.stop_strings], prepared.marks)
-            self.waiting.append(Answer(ask, index, row, words, prepared.reader(index), limit))
+            words = Words(self.tokenizer, [*ask.stop, *prepared.stops], prepared.hidden)
+            self.waiting.append(Answer(ask, index, row, words, prepared.reader(index), limit, prepared.ends))
         return told
 
     def _echo(self, ask: Ask, prompt: list[int]) -> list[Piece]:
@@ -210,7 +213,7 @@ class Server:
         done: set[int] = set()
         self.broken.clear()
         for (place, answer), choice in zip(answers, choices, strict=True):
-            name, ended = answer.ask.id, choice.token in self.renderer.end_of_turn
+            name, ended = answer.ask.id, choice.token in answer.ends
             if choice.failed is not None:
                 self.broken[name] = choice.failed
                 done.add(place)
@@ -220,19 +223,37 @@ class Server:
             reason = "stop" if ended or answer.words.stopped else "length" if len(answer.said) >= answer.limit else None
             if reason:
                 text += answer.words.rest()
-            parts = answer.reader.add(text)
-            if reason:
-                last = answer.reader.end()
-                parts = Parts(parts.text + last.text, parts.reasoning + last.reasoning, [*parts.calls, *last.calls])
-            if parts.text or parts.reasoning or parts.calls or (choice.logprob is not None and not ended):
-                told.append((name, self._piece(answer.index, parts, None if ended else choice)))
+            reasoned = answer.reasoned
+            parts = self._read(answer, text, last=reason is not None)
+            shown = None if ended or answer.reasoned > reasoned else choice  # the answer's tokens, not the reasoning's
+            if parts.text or parts.reasoning or parts.calls or (shown is not None and shown.logprob is not None):
+                told.append((name, self._piece(answer.index, parts, shown)))
             if reason:
                 done.add(place)
-                told.append((name, End(index=answer.index, finish_reason=reason, completion_tokens=len(answer.said))))
+                end = End(
+                    index=answer.index,
+                    finish_reason=reason,
+                    completion_tokens=len(answer.said),
+                    reasoning_tokens=answer.reasoned,
+                )
+                told.append((name, end))
         done |= {place for place, answer in enumerate(self.running) if answer.ask.id in self.broken}
         self._drop(done)
         self.waiting = deque(answer for answer in self.waiting if answer.ask.id not in self.broken)
         return [(name, said) for name, said in told if name not in self.broken]
+
+    def _read(self, answer: Answer, text: str, *, last: bool) -> Parts:
+        """What more text adds to an answer. A token is one of reasoning if reasoning goes on before it or after it."""
+        before = answer.reader.reasoning
+        parts = answer.reader.add(text)
+        answer.reasoned += before or answer.reader.reasoning
+        if last:
+            rest = answer.reader.end()
+            parts = Parts(parts.text + rest.text, parts.reasoning + rest.reasoning, [*parts.calls, *rest.calls])
+            if parts.reasoning and not answer.reasoned:  # only the whole completion shows that it is reasoning
+                counted = self.tokenizer(parts.reasoning, add_special_tokens=False)["input_ids"]
+                answer.reasoned = min(len(answer.said), len(counted))
+        return parts
 
     def _piece(self, index: int, parts: Parts, choice: Choice | None) -> Piece:
         said = Piece(index=index, text=parts.text, reasoning=parts.reasoning, tool_calls=parts.calls)

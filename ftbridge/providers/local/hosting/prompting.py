@@ -3,6 +3,7 @@
 offered tools ─┬─ the template writes them ──▶ prompt in the family's own notation
                └─ it has no place for them ──▶ `tools_prompt` in a system message, calls and results as text
 forced call    ──▶ prompt goes on with the family's opening mark, the answer is JSON by construction
+reasoning      ──▶ as the ask wants it, else as the model was loaded; JSON by construction leaves no room for any
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ftbridge.data.call_forms import FORMS, HERMES
+from ftbridge.data.call_forms import HERMES
 from ftbridge.data.examples import Message
 from ftbridge.data.notation import PLAIN, Notation, tools_prompt, write_calls, write_result
 from ftbridge.errors import UsageError
-from ftbridge.providers.local.hosting.replies import ForcedReader, FreeReader, PlainReader, Reader
+from ftbridge.providers.local.hosting.replies import ForcedReader, PlainReader, Reader, reader_of
 from ftbridge.providers.local.hosting.requests import Ask
 from ftbridge.providers.local.hosting.shape import Shape, Shapes
-from ftbridge.providers.local.rendering import Renderer
+from ftbridge.providers.local.rendering import Renderer, Thinking
 
 _RESERVED = frozenset({"chat_template", "conversation", "messages", "tools", "add_generation_prompt", "tokenize",
                        "continue_final_message", "padding", "truncation", "max_length", "return_tensors", "return_dict",
@@ -38,7 +39,12 @@ class Prepared:
     prompt: list[int]
     shape: Callable[[], Shape | None]
     reader: Callable[[int], Reader]
-    marks: frozenset[int] = frozenset()
+    ends: frozenset[int]
+    """Tokens that end an answer."""
+    stops: tuple[str, ...] = ()
+    """Texts that do, where no token does."""
+    hidden: frozenset[int] = frozenset()
+    """Special tokens that are no part of the answer's text."""
 
 
 class Prompter:
@@ -53,25 +59,30 @@ class Prompter:
         """Raises `UsageError` or `RenderError` for what this model cannot answer."""
         if ask.prompt is not None:
             return self._continuation(ask)
-        variables = dict(ask.template)
-        switches = [variables.pop(name) for name in _SWITCHES if isinstance(variables.get(name), bool)]
-        renderer = self._renderer(variables)
+        by_construction = ask.must_call is not None or ask.json_schema is not None
+        renderer = self._renderer(ask, by_construction)
         notation, messages, tools = self._offered(ask, renderer)
-        prompt = renderer.prompt(messages, tools, switches[0] if switches else None)
+        prompt = renderer.prompt(messages, tools)
         thinking = renderer.opens_reasoning(prompt)
-        if (ask.must_call or ask.json_schema is not None) and thinking and notation.reasoning:
+        if by_construction and thinking and notation.reasoning:
             prompt, thinking = prompt + self._ids(notation.reasoning[1] + "\n\n"), False
         call_id = f"call_{ask.id[-16:]}"
+        ends: dict[str, Any] = {"ends": renderer.end_of_turn, "stops": renderer.stop_strings}
         if ask.must_call:
             names, one = ask.must_call, not ask.parallel or len(ask.must_call) == 1
             prompt = prompt + self._ids(_OPENING.get(notation.name, ""))
             shape = self._shapes.calls(ask.tools, names, one=one)
-            return Prepared(prompt, shape.copy, lambda index: ForcedReader(names, one=one, call_id=f"{call_id}{index}"))
+            hidden = renderer.hidden(PLAIN)
+            reader = lambda index: ForcedReader(names, one=one, call_id=f"{call_id}{index}")  # noqa: E731
+            return Prepared(prompt, shape.copy, reader, hidden=hidden, **ends)
         return Prepared(
             prompt,
             self._shape(ask, notation),
-            lambda index: FreeReader(notation, ask.tools, thinking_open=thinking, call_id=f"{call_id}{index}"),
-            self._marks(notation, bool(ask.tools)),
+            lambda index: reader_of(
+                notation, ask.tools, thinking_open=thinking, call_id=f"{call_id}{index}", whole=ask.whole
+            ),
+            hidden=renderer.hidden(notation),
+            **ends,
         )
 
     def _continuation(self, ask: Ask) -> Prepared:
@@ -82,7 +93,10 @@ class Prompter:
         start = self._tokenizer.bos_token_id
         if not ids:
             ids = [self._plain.pad_id if start is None else int(start)]
-        return Prepared(ids, self._shape(ask, PLAIN), lambda _: PlainReader())
+        plain = self._plain
+        return Prepared(
+            ids, self._shape(ask, PLAIN), lambda _: PlainReader(), plain.end_of_turn, hidden=plain.hidden(_NO_MARKS)
+        )
 
     def _shape(self, ask: Ask, notation: Notation) -> Callable[[], Shape | None]:
         if ask.json_schema is not None:
@@ -96,10 +110,7 @@ class Prompter:
         speaks_of_calls = any(message.tool_calls or message.role in ("tool", "function") for message in ask.messages)
         has_place = template.writes_tools or not ask.tools
         if not speaks_of_calls and has_place:
-            notation = renderer.notation
-            if ask.tools and notation.form is None and not notation.channels:
-                notation = replace(notation, name="any", form=_ANY)
-            return notation, ask.messages, ask.tools
+            return renderer.notation, ask.messages, ask.tools
         if has_place and template.calls is not None and self._takes_results(ask, renderer):
             return renderer.notation, ask.messages, ask.tools
         notation = replace(renderer.notation, name="hermes", form=HERMES, wrappers=())
@@ -113,31 +124,45 @@ class Prompter:
             return False
         return True
 
-    def _renderer(self, variables: dict[str, Any]) -> Renderer:
-        """A renderer whose template sees these variables."""
+    def _renderer(self, ask: Ask, by_construction: bool) -> Renderer:
+        """A renderer whose template sees the ask's variables, with reasoning as the ask wants it. Raises `UsageError`."""
+        variables = dict(ask.template)
         if reserved := sorted(_RESERVED & set(variables)):
             raise UsageError(f"chat_template_kwargs cannot set {reserved[0]!r}.")
-        key = json.dumps(variables, sort_keys=True)
+        switches = [variables.pop(name) for name in _SWITCHES if isinstance(variables.get(name), bool)]
+        thinking = ask.thinking or self._plain.thinking
+        if ask.effort is not None:
+            thinking = self._with_effort(ask.effort, variables)
+        if switches:
+            thinking = "on" if switches[0] else "off"
+        if by_construction and thinking == "on":
+            thinking = "off"
+        if not variables and thinking == self._plain.thinking:
+            return self._plain
+        key = json.dumps([thinking, variables], sort_keys=True)
         if key not in self._renderers:
             if len(self._renderers) >= _MOST_RENDERERS:
                 self._renderers.pop(next(iter(self._renderers)))
             tokenizer = _Tokenizer(self._tokenizer, variables) if variables else self._tokenizer
-            self._renderers[key] = Renderer(tokenizer, self._plain.thinking)
+            self._renderers[key] = Renderer(tokenizer, thinking)
         return self._renderers[key]
 
-    def _marks(self, notation: Notation, calls: bool) -> frozenset[int]:
-        marks = {*(notation.reasoning or ()), *notation.wrappers}
-        if calls or notation.channels:
-            marks |= notation.marks
-        ids = {self._tokenizer.convert_tokens_to_ids(mark.strip()) for mark in marks}
-        return frozenset(token for token in ids if token is not None and token != self._tokenizer.unk_token_id)
+    def _with_effort(self, effort: str, variables: dict[str, Any]) -> Thinking:
+        """Whether to reason for an effort; the template's own variable for it, where it has one, is set."""
+        if effort == "none":
+            return "off"
+        if not self._plain.reasons:
+            raise UsageError("'reasoning_effort' cannot be acted on: this model does not reason. Leave it out.")
+        if self._plain.takes_effort:
+            variables.setdefault("reasoning_effort", effort)
+        return "on"
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
         return ids
 
 
-_ANY = replace(HERMES, name="any", openers=tuple(mark for form in FORMS if form.has_marks for mark in form.openers))
+_NO_MARKS = Notation("plain")
 
 
 def in_text(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[Message]:

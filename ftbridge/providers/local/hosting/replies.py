@@ -1,9 +1,12 @@
 """A completion read as it comes: what is reasoning, what is text, what is a call. Nothing is told that may turn out otherwise.
 
     Piece of text ─▶ reasoning ─▶ text ─▶ calls        free: by the family's notation, calls when they are whole
+                 ├─▶ analysis · final · calls          channels: the same for gpt-oss
                  └─▶ calls                             forced: JSON by construction, arguments as they come
 
-The notations are those of `ftbridge.data.notation`, which reads the whole completion again at its end.
+The notations are those of `ftbridge.data.notation`. Its reader, which the evaluator uses, has the last word: it reads the whole
+completion at its end, and what it finds beyond what was told is told then. Where nobody waits for pieces (`whole`), it alone
+decides. One thing shows too late for a stream: reasoning whose opening mark the model left out is told as text.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ftbridge.data.notation import Notation, read_reply
+from ftbridge.data.notation import PLAIN, Notation, channel_of, forms_of, read_reply
 from ftbridge.providers.local.hosting.words import overlap
 
 ARGUMENTS = "arguments"
@@ -32,6 +35,11 @@ class Parts:
 class Reader(Protocol):
     """Reads one completion."""
 
+    @property
+    def reasoning(self) -> bool:
+        """Whether the completion is within its reasoning."""
+        ...
+
     def add(self, text: str) -> Parts:
         """What is certain after more text."""
         ...
@@ -49,6 +57,8 @@ def call_start(place: int, name: str, call_id: str, arguments: str = "") -> dict
 class PlainReader:
     """A completion that is text and nothing else."""
 
+    reasoning = False
+
     def add(self, text: str) -> Parts:
         """All of it."""
         return Parts(text)
@@ -59,29 +69,55 @@ class PlainReader:
 
 
 class FreeReader:
-    """A completion in which the model says what it likes."""
+    """A completion in which the model writes what it likes."""
 
     def __init__(
-        self, notation: Notation, tools: Sequence[dict[str, Any]], *, thinking_open: bool, call_id: str
+        self,
+        notation: Notation,
+        tools: Sequence[dict[str, Any]],
+        *,
+        thinking_open: bool,
+        call_id: str,
+        whole: bool = False,
     ) -> None:
+        """`thinking_open`: the prompt ends within reasoning. `whole`: nothing is wanted before the end."""
         self._notation, self._tools, self._call_id = notation, list(tools), call_id
-        self._thinking_open = thinking_open
+        self._thinking_open, self._at_end = thinking_open, whole
         self._whole = ""
-        self._told = 0
-        """How far the whole text was told, or passed over."""
-        self._said = ""
+        self._rest = ""
+        """Of the whole, without marks around the text, what was neither told nor passed over."""
+        self._mark = ""
+        """What may be the beginning of a mark around the text."""
+        self._text = ""
         self._thought = ""
+        self._pairs = tuple(dict.fromkeys(pair for pair in (notation.reasoning, PLAIN.reasoning) if pair))
+        self._pair = notation.reasoning
+        forms = forms_of(notation) if tools else []
+        self._openers = tuple({mark for form in forms for mark in form.openers or form.closers})
+        """Marks before which text is certain."""
+        self._may_be_bare = not all(form.has_marks for form in forms)
+        """Whether a whole completion may be a call without marks; it begins with one of `_beginnings`."""
+        self._beginnings = ("[", "{", "<", "functools", *(str(tool["function"]["name"]) for tool in tools))
+        self._reasoned = thinking_open
         self._state = "reasoning" if thinking_open and notation.reasoning else "start"
-        if notation.channels or notation.recipients:
+        if notation.recipients:
             self._state = "held"
+
+    @property
+    def reasoning(self) -> bool:
+        """Whether the completion is within its reasoning."""
+        return self._state == "reasoning"
 
     def add(self, text: str) -> Parts:
         """What is certain after more text."""
         self._whole += text
+        self._rest += self._unwrapped(text)
         parts = Parts()
         while self._step(parts):
             pass
-        self._said += parts.text
+        if self._at_end:
+            return Parts()
+        self._text += parts.text
         self._thought += parts.reasoning
         return parts
 
@@ -90,81 +126,195 @@ class FreeReader:
         reply = read_reply(self._whole, self._notation, self._thinking_open, self._tools)
         parts = Parts(reasoning=_beyond(self._thought, reply.reasoning_content or ""))
         if not self._thought or reply.reasoning_content:
-            parts.text = _beyond(self._said, reply.content)
+            parts.text = _beyond(self._text, reply.content)
         for place, call in enumerate(reply.tool_calls):
             counted = str(call["id"]).startswith("call_") and str(call["id"])[5:].isdigit()
             name, arguments = call["function"]["name"], call["function"]["arguments"]
             parts.calls.append(call_start(place, name, f"{self._call_id}{place}" if counted else call["id"], arguments))
         return parts
 
+    def _unwrapped(self, text: str) -> str:
+        """More text without the marks around all of it."""
+        wrappers = self._notation.wrappers
+        text = self._mark + text
+        for wrapper in wrappers:
+            text = text.replace(wrapper, "")
+        split = len(text) - _longest_overlap(text, wrappers)
+        self._mark = text[split:]
+        return text[:split]
+
     def _step(self, parts: Parts) -> bool:
         """One change of state; whether there may be another."""
-        rest = self._whole[self._told :]
-        pair = self._notation.reasoning
-        if self._state == "start":
-            bare = rest.lstrip()
-            opening = pair[0].strip() if pair else ""
-            if opening and bare.startswith(opening):
-                self._told += len(rest) - len(bare) + len(opening)
-                self._state = "reasoning"
-                return True
-            if opening and opening.startswith(bare):
-                return False
-            self._state = "text"
-            return True
-        if self._state == "reasoning":
-            assert pair is not None
-            closing = pair[1].strip()
-            inner, found, _ = rest.partition(closing)
-            certain = inner if found else rest[: len(rest) - overlap(rest, closing)]
-            certain = certain.rstrip()  # white space at the end is told once something follows
-            parts.reasoning += certain if self._thought or parts.reasoning else certain.lstrip()
-            self._told += len(certain) if not found else len(inner) + len(closing)
-            if not found:
-                return False
-            self._state = "after"
-            return True
-        if self._state == "after":
-            bare = rest.lstrip()
-            self._told += len(rest) - len(bare)
-            if not bare:
-                return False
-            self._state = "text"
-            return True
-        if self._state == "text":
-            self._tell_text(rest, parts)
+        match self._state:
+            case "start":
+                return self._start()
+            case "reasoning":
+                return self._tell_reasoning(parts)
+            case "after":
+                self._rest = self._rest.lstrip()
+                self._state = "text" if self._rest else "after"
+                return bool(self._rest)
+            case "text":
+                self._tell_text(parts)
         return False
 
-    def _tell_text(self, rest: str, parts: Parts) -> None:
-        openers = self._openers()
-        if openers is None:
-            if not self._said and not parts.text:
-                bare = rest.lstrip()
-                if not bare or bare[0] in "[{<" or bare.startswith("functools"[: len(bare)]):
-                    self._state = "held" if bare else "text"
-                    return
-            openers = ()
-        marks = (*openers, *self._notation.wrappers)
-        places = [place for mark in marks if (place := rest.find(mark)) >= 0]
-        if places:
-            certain = rest[: min(places)].rstrip()
-            self._state = "held"
-        else:
-            certain = rest[: len(rest) - max((overlap(rest, mark) for mark in marks), default=0)]
-            if openers:  # white space before a call is layout
-                certain = certain.rstrip()
-        self._told += len(certain)
-        parts.text += certain
+    def _start(self) -> bool:
+        """Reasoning begins with its mark, anything else is text."""
+        bare = self._rest.lstrip()
+        openings = {pair: pair[0].strip() for pair in self._pairs}
+        for pair, opening in openings.items():
+            if bare.startswith(opening):
+                self._rest = bare[len(opening) :]
+                self._pair, self._state, self._reasoned = pair, "reasoning", True
+                return True
+        if any(opening.startswith(bare) for opening in openings.values()):
+            return False
+        self._state = "text"
+        return True
 
-    def _openers(self) -> tuple[str, ...] | None:
-        """Marks before which text is certain; None where calls have none, and a whole answer may be one."""
-        if not self._tools or self._notation.form is None:
-            return ()
-        return self._notation.form.openers if self._notation.form.has_marks else None
+    def _tell_reasoning(self, parts: Parts) -> bool:
+        assert self._pair is not None
+        closing = self._pair[1].strip()
+        inner, found, rest = self._rest.partition(closing)
+        if not found and (self._pair != self._notation.reasoning or self._notation is PLAIN):
+            return False  # only its end makes it reasoning: the family has other marks, or none
+        certain = (inner if found else inner[: len(inner) - overlap(inner, closing)]).rstrip()
+        parts.reasoning += certain if self._thought else certain.lstrip()
+        self._rest = rest if found else self._rest[len(certain) :]
+        self._state = "after" if found else "reasoning"
+        return bool(found)
+
+    def _tell_text(self, parts: Parts) -> None:
+        """Text up to what may be a call."""
+        rest, openers = self._rest, self._openers
+        if self._may_be_bare and not self._text:
+            bare = rest.lstrip()
+            if any(bare.startswith(beginning) for beginning in self._beginnings):
+                self._state = "held"
+            if self._state == "held" or any(beginning.startswith(bare) for beginning in self._beginnings):
+                return
+        places = [place for mark in openers if (place := rest.find(mark)) >= 0]
+        certain = rest[: min(places)] if places else rest[: len(rest) - _longest_overlap(rest, openers)]
+        if openers or self._reasoned:  # white space at the end is layout if nothing follows
+            certain = certain.rstrip()
+        self._rest = rest[len(certain) :]
+        parts.text += certain
+        if places:
+            self._state = "held"
+
+
+def _longest_overlap(text: str, marks: Sequence[str]) -> int:
+    return max((overlap(text, mark) for mark in marks), default=0)
+
+
+class ChannelReader:
+    """A completion of messages with channels, as gpt-oss writes them.
+
+    <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…
+    └──────── head ──────────────┘└ body ┘
+    """
+
+    def __init__(
+        self,
+        notation: Notation,
+        tools: Sequence[dict[str, Any]],
+        *,
+        thinking_open: bool,
+        call_id: str,
+        whole: bool = False,
+    ) -> None:
+        """As a `FreeReader`'s."""
+        self._last = FreeReader(notation, tools, thinking_open=thinking_open, call_id=call_id, whole=True)
+        self._tools, self._thinking_open, self._at_end = list(tools), thinking_open, whole
+        self._rest, self._fresh, self._first = "", True, False
+        self._kind = "lead"
+        self._told = {"analysis": "", "final": ""}
+        self._bodies = {"analysis": 0, "final": 0}
+
+    @property
+    def reasoning(self) -> bool:
+        """Whether the completion is within a message of its reasoning."""
+        return self._kind == "analysis"
+
+    def add(self, text: str) -> Parts:
+        """What is certain after more text."""
+        self._last.add(text)
+        self._rest += text
+        before = dict(self._told)
+        while self._step():
+            pass
+        if self._at_end:
+            return Parts()
+        final, analysis = (self._told[kind][len(before[kind]) :] for kind in ("final", "analysis"))
+        return Parts(final, analysis)
+
+    def end(self) -> Parts:
+        """The rest, by a reading of the whole."""
+        parts = self._last.end()
+        if not self._at_end:
+            parts.text = _beyond(self._told["final"], parts.text)
+            parts.reasoning = _beyond(self._told["analysis"], parts.reasoning)
+        return parts
+
+    def _step(self) -> bool:
+        """Read one head or body; whether there may be another."""
+        if self._kind == "lead":
+            bare = self._rest.lstrip()
+            if not any(one.startswith(bare[: len(one)]) for one in ("<|", "to=", "assistant")):
+                self._begin("analysis" if self._thinking_open else "final")  # the prompt had opened the channel
+                self._first = True
+            elif "<|" in bare:
+                self._kind = "head"
+            return self._kind != "lead"
+        if self._kind == "head":
+            head, found, rest = self._rest.partition(_MESSAGE_MARK)
+            if not found:
+                return False
+            self._rest = rest
+            self._begin(channel_of(head, self._tools)[0])
+            return True
+        marks = (*_BODY_ENDS, "<|channel|>", _MESSAGE_MARK) if self._first else _BODY_ENDS
+        ends = [(place, mark) for mark in marks if (place := self._rest.find(mark)) >= 0]
+        place, _ = min(ends, default=(len(self._rest) - _longest_overlap(self._rest, marks), ""))
+        self._tell(self._rest[:place], ended=bool(ends))
+        if ends:
+            self._rest = self._rest[place:]
+            self._kind, self._first = "head", False
+        return bool(ends)
+
+    def _begin(self, kind: str) -> None:
+        self._kind = kind
+        self._fresh = True
+
+    def _tell(self, body: str, *, ended: bool) -> None:
+        """Tell a body's text but for white space at its end, which is layout if nothing follows."""
+        if self._kind == "call":
+            return
+        blank = None if self._kind == "analysis" else "\n"
+        certain = body.rstrip(blank)
+        if self._fresh:
+            certain = certain.lstrip(blank)
+            if certain or ended:
+                certain = ("\n" if self._bodies[self._kind] else "") + certain
+                self._bodies[self._kind] += 1
+                self._fresh = False
+        self._told[self._kind] += certain
+        self._rest = self._rest[len(body.rstrip(blank)) :] if not ended else self._rest
+
+
+_MESSAGE_MARK = "<|message|>"
+_BODY_ENDS = ("<|end|>", "<|return|>", "<|call|>", "<|start|>")
+
+
+def reader_of(notation: Notation, tools: Sequence[dict[str, Any]], **how: Any) -> FreeReader | ChannelReader:
+    """A reader of completions in a notation."""
+    return (ChannelReader if notation.channels else FreeReader)(notation, tools, **how)
 
 
 class ForcedReader:
     """A completion that is JSON of calls: arguments of one named function, one call, or a list of calls."""
+
+    reasoning = False
 
     def __init__(self, names: Sequence[str], *, one: bool, call_id: str) -> None:
         self._name = names[0] if len(names) == 1 and one else None

@@ -40,6 +40,12 @@ class Ask(BaseModel):
     logit_bias: dict[int, float] = {}
     template: dict[str, Any] = {}
     """Variables of the chat template, such as `enable_thinking`."""
+    thinking: Literal["auto", "on", "off"] | None = None
+    """Whether the prompt asks for reasoning; None: as the model was loaded. `template` may say otherwise for one ask."""
+    effort: str | None = None
+    """How much to reason, in OpenAI's words (`low`, `high`); refused by models that do not reason, but for `none`."""
+    whole: bool = False
+    """Whether nothing is wanted before the end: the whole completion is then read at once."""
     prompt: str | list[int] | None = None
     """Text to go on with as it is, without the chat template; `messages` is empty then."""
     echo: bool = False
@@ -71,6 +77,8 @@ class End(BaseModel):
     index: int
     finish_reason: Literal["stop", "length"]
     completion_tokens: int
+    reasoning_tokens: int = 0
+    """Those of the completion's tokens that are reasoning, its marks included."""
 
 
 class Start(BaseModel):

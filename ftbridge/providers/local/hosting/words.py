@@ -12,10 +12,9 @@ _WINDOW = 8
 class Words:
     """One answer's text so far. `add` gives the text that is certain; `rest` what was held back."""
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str] = (), marks: frozenset[int] = frozenset()) -> None:
-        """`marks` are special tokens that are text here, such as those around a call."""
-        self._tokenizer = tokenizer
-        self._left_out = frozenset(getattr(tokenizer, "all_special_ids", ())) - marks
+    def __init__(self, tokenizer: Any, stops: Sequence[str] = (), hidden: frozenset[int] = frozenset()) -> None:
+        """`hidden` are special tokens that are no text."""
+        self._tokenizer, self._hidden = tokenizer, hidden
         self._stops = [stop for stop in stops if stop]
         self._ids: list[int] = []
         self._decoded = 0
@@ -55,7 +54,7 @@ class Words:
         return text[: len(text) - keep]
 
     def _text(self, start: int, end: int) -> str:
-        ids = [token for token in self._ids[start:end] if token not in self._left_out]
+        ids = [token for token in self._ids[start:end] if token not in self._hidden]
         text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
         return text
 
