@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def write_chain_model(folder: Path, base: Path, completions: list[tuple[str, str
             tokenizer.encode(before, add_special_tokens=False)[-1],
             *tokenizer.encode(after, add_special_tokens=False),
         ]
-        for token, following in zip(ids, ids[1:], strict=False):
+        for token, following in pairwise(ids):
             assert follows.setdefault(token, following) == following, tokenizer.decode([token])
     with torch.no_grad():
         for layer in model.model.layers:
