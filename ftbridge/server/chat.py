@@ -33,7 +33,9 @@ async def create(request: Request) -> Response:
     service: Service = request.app.state.service
     asked = understood(deployed(request, await document(request)), CreateChat)
     if not asked.stream:
-        done = await while_connected(request, completed(service, asked))
+        working = completed(service, asked)
+        # OpenAI finishes, and bills, a request whose client has gone; a scripted account does so too.
+        done = await (working if service.account is not None else while_connected(request, working))
         count(request, done["model"], done["usage"])
         if asked.store and service.account is not None:
             organization.keep(service, asked, done, request.scope.get(PROJECT))

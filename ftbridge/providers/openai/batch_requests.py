@@ -77,8 +77,7 @@ class Batches:
         service stumbled) is sent in new ones, as long as they bring something; what does not fit the queue, in halves.
         Raises `ModelUnavailable` when a batch is refused as a whole, or when batches bring nothing.
         """
-        for batch in self._earlier(lines):
-            yield from self._read(batch, lines, understand)
+        yield from self.collect(lines, understand)
         while lines:
             before = len(lines)
             waiting = [(chunk, 0) for chunk in _chunks(list(lines.items()))]
@@ -106,6 +105,11 @@ class Batches:
                     self._give_up_unless_it_helps(ended, unanswered, len(chunk))
             if len(lines) == before:
                 raise ModelUnavailable(f"{self._at.service} left {before} requests unanswered.", hint=self._again)
+
+    def collect(self, lines: dict[str, bytes], understand: Callable[[Line], T | None]) -> Iterator[T]:
+        """What earlier batches of this owner hold of these lines, waited for where they are under way; makes none."""
+        for batch in self._earlier(lines):
+            yield from self._read(batch, lines, understand)
 
     def _wait_for_room(self, batch: Any, waits: Iterator[float]) -> None:
         """Wait for other batches of the organization to leave the queue. Raises `ModelUnavailable` when they do not."""

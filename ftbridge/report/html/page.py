@@ -21,18 +21,7 @@ from ftbridge.report.html.summary import headline
 
 def page(contents: Contents, *, now: float | None = None, command: str = "") -> str:
     """The whole document as text. `now` is the time in its foot, in seconds since 1970; `command` what makes it again."""
-    style, script = _packaged("style.css"), _packaged("script.js")
-    moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
     runs = " ".join(source.run for source in contents.sources)
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_policy(style, script)),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", f"{contents.title}: ftbridge report"),
-        element("style", style),
-    )
     sections: list[tuple[str, str, Html | None]] = [
         ("scores", "Scores", scores(contents)),
         ("slices", "Slices", slices(contents)),
@@ -47,21 +36,35 @@ def page(contents: Contents, *, now: float | None = None, command: str = "") -> 
         ("spec", "What became of the spec", lowering(contents.sources) if contents.sources else None),
         ("reproduce", "Make it again", reproduce(contents.sources, command or f"ftbridge report {runs}")),
     ]
-    body = element(
-        "body",
-        element(
-            "header",
-            element("h1", contents.title),
-            element("p", " · ".join(source.run for source in contents.sources), class_="quiet"),
-            headline(contents),
-            countdown(contents.sources, now),
-        ),
-        _contents_list(sections),
-        element("main", _notes(contents), [section for _, _, section in sections]),
-        element("footer", f"ftbridge {__version__}, {moment}"),
-        element("script", script),
+    header = element(
+        "header",
+        element("h1", contents.title),
+        element("p", " · ".join(source.run for source in contents.sources), class_="quiet"),
+        headline(contents),
+        countdown(contents.sources, now),
     )
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+    main = element("main", _notes(contents), [section for _, _, section in sections])
+    title, body = f"{contents.title}: ftbridge report", [header, _contents_list(sections), main]
+    return document(title, body, now=now, script=_packaged("script.js"))
+
+
+def document(title: str, body: Sequence[Html], *, now: float | None = None, script: Html | None = None) -> str:
+    """A page of its own as text: the title, the style, what the body holds, and a foot with the time (seconds since 1970)."""
+    style = _packaged("style.css")
+    moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=_policy(style, script or Html(""))),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", title),
+        element("style", style),
+    )
+    foot = element("footer", f"ftbridge {__version__}, {moment}")
+    code = element("script", script) if script is not None else None
+    whole = element("html", head, element("body", list(body), foot, code), lang="en")
+    return f"<!doctype html>\n{whole}\n"
 
 
 def _contents_list(sections: Sequence[tuple[str, str, Html | None]]) -> Html:

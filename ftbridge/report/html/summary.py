@@ -64,12 +64,13 @@ def _row(pair: Pair, grader: str, judged: Judged, reach: float) -> Iterator[Html
     yield element("td", f"{low:+.1f} to {high:+.1f}", class_="number quiet", data_head="95 % interval")
     yield element("td", str(judged.better), class_="number", data_head="better")
     yield element("td", str(judged.worse), class_="number", data_head="worse")
-    yield element("td", _bar(judged, reach), class_="bar")
+    yield element("td", interval_bar(judged, reach), class_="bar")
     sign = element("span", SIGNS[judged.verdict], class_="sign", aria_hidden="true")
     yield element("td", element("span", sign, " ", SHORT[judged.verdict], class_=f"pill is-{judged.verdict}"))
 
 
-def _bar(judged: Judged, reach: float) -> Html:
+def interval_bar(judged: Judged, reach: float) -> Html:
+    """The interval of a difference on a line from -reach to +reach, with the margin where there is one."""
     middle = _BAR / 2
     low, at, high = (middle + end / reach * middle for end in (judged.ci95[0], judged.difference, judged.ci95[1]))
     points, below, above = (100 * value for value in (judged.difference, *judged.ci95))

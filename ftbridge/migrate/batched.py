@@ -1,0 +1,98 @@
+"""Recording through the Batch API: the machinery of `providers/openai/batch_requests.py`, with samples as what comes of a line.
+
+    missing ─▶ groups that fit the queue and the budget ─▶ batches ─▶ output and error files ─▶ recorded, by custom_id
+
+A batch that is under way when a process is killed is paid for: the next one waits for it before anything else is asked, live or
+not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ftbridge.migrate.completing import body_of, declined, samples_of
+from ftbridge.migrate.forecast import expected_size, size_of
+from ftbridge.migrate.recording import Recording, Request, Sample, Settings, Usage
+from ftbridge.providers.openai.batch import OF_THE_PROMPT, line_of
+from ftbridge.providers.openai.batch_requests import Batches, Line
+from ftbridge.providers.openai.client import Connection
+from ftbridge.providers.openai.errors import clean
+from ftbridge.providers.openai.ledger import Ledger
+
+AGAIN = "Run the same command again: only what is missing is asked, in a new batch."
+
+
+@dataclass(frozen=True)
+class _Result:
+    request: Request
+    samples: list[Sample]
+    usage: Usage
+    logprobs: Any
+
+
+@dataclass
+class Batched:
+    """Asks through batches. `queue` is how many input tokens the account may have waiting, None where that is not known."""
+
+    at: Connection
+    recording: Recording
+    settings: Settings
+    queue: int | None = None
+    afford: Callable[[int, int], None] = lambda read, written: None
+    heard: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        self._batches = Batches(self.at, Ledger(self.recording.path), again=AGAIN)
+
+    def collect(self, requests: Sequence[Request]) -> int:
+        """Record what earlier batches hold of these requests, and return how many of them that were."""
+        return self._record(requests, self._batches.collect)
+
+    def ask(self, requests: Sequence[Request]) -> None:
+        """Ask every request in as few batches as fit. Raises `ModelUnavailable` for one that is refused as a whole."""
+        for group in self._groups(requests):
+            self._record(group, self._batches.send)
+
+    def _groups(self, requests: Sequence[Request]) -> Iterator[list[Request]]:
+        """The requests in groups that fit the queue; each is checked against the budget when its turn comes."""
+        group: list[Request] = []
+        read = written = 0
+        for request in requests:
+            size, more = size_of(request), expected_size(request)
+            if group and self.queue is not None and read + size > self.queue:
+                yield group
+                group, read, written = [], 0, 0
+            read, written = read + size, written + more
+            self.afford(read, written)
+            group.append(request)
+        if group:
+            yield group
+
+    def _record(self, requests: Sequence[Request], way: Callable[..., Iterator[_Result]]) -> int:
+        by_id = {request.id: request for request in requests}
+        lines = {name: line_of(name, body_of(one, self.settings, store=False)) for name, one in by_id.items()}
+
+        def understand(line: Line) -> _Result | None:
+            return _result(by_id[line.key], line)
+
+        count = 0
+        for result in way(lines, understand):
+            if result.logprobs is not None:
+                self.recording.keep_logprobs(result.request.item.key, result.logprobs)
+            self.recording.add(result.samples, result.usage, request=result.request.id, way="batch")
+            count += 1
+            self.heard()
+        return count
+
+
+def _result(request: Request, line: Line) -> _Result | None:
+    """What a line says of its request; None where sending it again may help."""
+    if line.status in OF_THE_PROMPT:
+        reason = f"{line.status}: {clean(line.error.get('message') or 'no reason given')}"
+        return _Result(request, declined(request, reason), Usage(), None)
+    if line.status != 200:
+        return None
+    samples, usage, logprobs = samples_of(request, line.body)
+    return _Result(request, samples or declined(request, "the response holds no choice"), usage, logprobs)

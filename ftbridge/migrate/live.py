@@ -1,0 +1,279 @@
+"""Recording over live requests, as many at once as the service bears and its headers allow.
+
+    missing ─▶ looked for, if it was announced before ─▶ within the budget? ─▶ announced, flushed ─▶ sent ─▶ recorded, flushed
+                          │ found among stored completions: recorded, not paid again               │ no response
+                          └──────────────◀─────────────────────────────────────────────────────────┘
+
+A request has no idempotency key, so each is stored at the service (`store`) under its custom_id: after a crash, what was paid
+for is found there. The number in flight follows `providers/openai/sampling.Limit`; the waits are those of `retry`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+from ftbridge.errors import FtbridgeError, ModelUnavailable, ServiceUnavailable
+from ftbridge.migrate.completing import MARK, body_of, declined, samples_of, without
+from ftbridge.migrate.forecast import expected_size, size_of
+from ftbridge.migrate.limits import Limits
+from ftbridge.migrate.recording import Recording, Request, Settings, Usage
+from ftbridge.providers.openai.client import Connection
+from ftbridge.providers.openai.errors import Fault, error_of, fault_of
+from ftbridge.providers.openai.retry import ATTEMPTS, LOOKS, backoff, read, sleep
+from ftbridge.providers.openai.sampling import THROTTLED_SECONDS, THROTTLED_TRIES, Limit
+
+AT_ONCE = 16
+"""Requests in flight at most."""
+_OF_THE_REQUEST = frozenset({400, 413, 422})
+_AT_WORK = 120.0
+"""Seconds that a request may be at work at the service after its process died."""
+EMPTY_TRIES = 3
+"""Times that a request is asked whose responses hold no choice."""
+
+
+@dataclass
+class _Ask:
+    request: Request
+    body: dict[str, Any]
+    tokens: int
+    failures: int = 0
+    sent_in: int = 0
+
+
+@dataclass
+class _Response:
+    document: dict[str, Any]
+    headers: dict[str, str]
+    seconds: float
+
+
+@dataclass
+class Live:
+    """Asks live. `afford` is called with the tokens of a request before it is sent, and may raise to stop."""
+
+    at: Connection
+    recording: Recording
+    settings: Settings
+    limits: Limits
+    store: bool = True
+    afford: Callable[[int, int], None] = lambda read, written: None
+    heard: Callable[[], None] = lambda: None
+    _dropped: list[str] = field(default_factory=list)
+    _declined: set[str] = field(default_factory=set)
+
+    def ask(self, requests: Sequence[Request]) -> None:
+        """Ask every request and record what comes of it; called again, only what is missing is asked.
+
+        Raises `ModelUnavailable` when the model stops answering, `ServiceUnavailable` when the service does, `ProviderRefused`
+        for a key or a quota; what came before is recorded, and requests in flight are waited for.
+        """
+        waiting = deque(self._asks(requests))
+        limit = Limit(AT_ONCE)
+        trouble = _Trouble(self.at, self.settings.model)
+        flying: dict[Future[_Response | Fault], _Ask] = {}
+        ended: SimpleQueue[Future[_Response | Fault]] = SimpleQueue()
+        failure: FtbridgeError | None = None
+        with ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="record") as pool:
+            while waiting or flying:
+                if failure is not None and not flying:
+                    break
+                if waiting and failure is None and len(flying) < limit.now:
+                    ask = waiting[0]
+                    if ask.request.item.key in self._declined:
+                        waiting.popleft()
+                        continue
+                    if flying and self.limits.wait_seconds(ask.tokens) > 0:
+                        pass  # what is in flight is recorded before anything is waited for
+                    else:
+                        try:
+                            self._send(waiting.popleft(), limit, pool, flying, ended)
+                        except FtbridgeError as error:
+                            failure = error
+                        continue
+                done = ended.get()
+                ask, came = flying.pop(done), done.result()
+                try:
+                    self._take(ask, came, waiting, limit, trouble)
+                except FtbridgeError as error:
+                    failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def _asks(self, requests: Sequence[Request]) -> list[_Ask]:
+        """The requests to send: what was announced before and is found at the service is recorded instead."""
+        found = self._settled([request for request in requests if request.id in self.recording.unsettled])
+        return [
+            _Ask(request, body_of(request, self.settings, store=self.store), size_of(request) + expected_size(request))
+            for request in requests
+            if request.id not in found
+        ]
+
+    def _settled(self, requests: Sequence[Request]) -> set[str]:
+        """The custom_ids of announced requests whose completions the service kept; they are recorded.
+
+        A request that was announced a moment ago may still be at work there, so it is looked for again after longer waits.
+        """
+        announced = self.recording.unsettled
+        found: set[str] = set()
+        left = list(requests)
+        for seconds in LOOKS if left else ():
+            sleep(seconds)
+            found |= {request.id for request in left if self._found(request)}
+            left = [request for request in left if request.id not in found]
+            if not left or all(time.time() - announced[request.id].time > _AT_WORK for request in left):
+                break
+        return found
+
+    def _send(
+        self,
+        ask: _Ask,
+        limit: Limit,
+        pool: ThreadPoolExecutor,
+        flying: dict[Future[_Response | Fault], _Ask],
+        ended: SimpleQueue[Future[_Response | Fault]],
+    ) -> None:
+        together = [ask.request, *(other.request for other in flying.values())]
+        self.afford(sum(map(size_of, together)), sum(map(expected_size, together)))
+        self.limits.wait(ask.tokens)
+        self.recording.journal.append("asked", request=ask.request.id, samples=ask.request.samples, way="live")
+        ask.sent_in = limit.round
+        future = pool.submit(self._post, ask)
+        flying[future] = ask
+        future.add_done_callback(ended.put)
+
+    def _post(self, ask: _Ask) -> _Response | Fault:
+        """One request; a body that the model objects to is changed and asked again at once."""
+        for param in self._dropped:
+            ask.body = without(ask.body, param) or ask.body
+        while True:
+            began = time.monotonic()
+            try:
+                raw = self.at.client.chat.completions.with_raw_response.create(**ask.body)
+                document = raw.http_response.json()
+                if not isinstance(document, dict):
+                    return Fault("foreign", "the response is no JSON object")
+                headers = {name.lower(): value for name, value in raw.headers.items()}
+                return _Response(document, headers, round(time.monotonic() - began, 3))
+            except Exception as error:
+                fault = fault_of(error)
+                changed = without(ask.body, fault.param) if fault.status == 400 else None
+                if changed is None:
+                    return fault
+                if fault.param is not None and fault.param not in self._dropped:
+                    self._dropped.append(fault.param)
+                ask.body = changed
+
+    def _take(self, ask: _Ask, came: _Response | Fault, waiting: deque[_Ask], limit: Limit, trouble: _Trouble) -> None:
+        """Record a response, or decide what becomes of a request without one. Raises what ends the recording."""
+        request = ask.request
+        if isinstance(came, _Response):
+            self.limits.seen(came.headers)
+            samples, usage, logprobs = samples_of(request, came.document, seconds=came.seconds)
+            if not samples and ask.failures + 1 < EMPTY_TRIES:
+                ask.failures += 1
+                self.recording.add([], usage, request=request.id, way="live", how="empty")
+                waiting.append(ask)
+                return
+            limit.answered()
+            trouble.over()
+            if logprobs is not None:
+                self.recording.keep_logprobs(request.item.key, logprobs)
+            samples = samples or declined(request, "the response holds no choice")
+            self.recording.add(samples, usage, request=request.id, way="live")
+            self.heard()
+            return
+        fault = came
+        if fault.kind == "refused" and fault.status in _OF_THE_REQUEST:
+            reason = f"{fault.status}: {fault.message}"
+            self._declined.add(request.item.key)
+            self.recording.add(declined(request, reason), Usage(), request=request.id, way="live")
+            self.heard()
+            return
+        if fault.kind in ("lost", "foreign"):
+            self.recording.journal.append("lost", request=request.id, why=fault.message)
+            if self._found(request, look=True):
+                self.heard()
+                return
+        else:
+            self.recording.journal.append("declined", request=request.id, why=fault.message)
+        trouble.bear(ask, fault, throttled=fault.kind == "later" and limit.throttled(ask.sent_in))
+        waiting.append(ask)
+
+    def _found(self, request: Request, look: bool = False) -> bool:
+        """Whether the service kept the completion of a request that got no response; it is recorded then.
+
+        With `look`, it is looked for again after ever longer waits, since lists lag behind.
+        """
+        if not self.store:
+            return False
+        for seconds in LOOKS[:3] if look else LOOKS[:1]:
+            sleep(seconds)
+            document = self._kept(request)
+            if document is not None:
+                samples, usage, logprobs = samples_of(request, document)
+                if logprobs is not None:
+                    self.recording.keep_logprobs(request.item.key, logprobs)
+                self.recording.add(samples, usage, request=request.id, way="live", how="found")
+                return bool(samples)
+        return False
+
+    def _kept(self, request: Request) -> dict[str, Any] | None:
+        """The stored completion of a request, oldest first where there are several; None where none shows."""
+        completions = self.at.client.chat.completions
+
+        def listed() -> list[dict[str, Any]]:
+            page = completions.with_raw_response.list(metadata={MARK: request.id}, model=self.settings.model, limit=20)
+            document = page.http_response.json()
+            data = document.get("data") if isinstance(document, dict) else None
+            return [one for one in data or [] if isinstance(one, dict)]
+
+        try:
+            found = read(listed, "looking for a stored completion", self.at.service, attempts=3)
+        except ServiceUnavailable:
+            raise
+        except FtbridgeError:
+            return None  # a key without that scope: the request is asked again
+        mine = [one for one in found if (one.get("metadata") or {}).get(MARK) == request.id]
+        return min(mine, key=lambda one: one.get("created") or 0) if mine else None
+
+
+class _Trouble:
+    """Failures in a row, and when they are too many."""
+
+    def __init__(self, at: Connection, model: str) -> None:
+        self._at, self._model = at, model
+        self._throttles = 0
+        self._waited = 0.0
+
+    def over(self) -> None:
+        """A response came."""
+        self._throttles, self._waited = 0, 0.0
+
+    def bear(self, ask: _Ask, fault: Fault, *, throttled: bool) -> None:
+        """Wait out a failure, or raise when waiting cannot help any more."""
+        doing = f"recording {self._model}"
+        if fault.kind == "missing":
+            raise ModelUnavailable(
+                f"{self._model} no longer answers at {self._at.service}: {fault.message}",
+                hint="What is recorded is kept; `ftbridge migrate prove` works with it.",
+            )
+        if fault.kind == "later":
+            if not throttled:
+                return
+            self._throttles += 1
+            if self._throttles > THROTTLED_TRIES or self._waited >= THROTTLED_SECONDS:
+                raise error_of(fault, doing, self._at.service)
+            seconds = backoff(min(self._throttles, 6), fault)
+            self._waited += seconds
+            sleep(seconds)
+            return
+        ask.failures += 1
+        if fault.kind not in ("lost", "foreign", "not_ready") or ask.failures >= ATTEMPTS:
+            raise error_of(fault, doing, self._at.service)
+        sleep(backoff(ask.failures, fault))

@@ -1,0 +1,321 @@
+"""Recording a tuned model's behaviour while it answers: `ftbridge migrate record MODEL`.
+
+    choose items ─▶ forecast (cost, time, way) ─▶ agreed? ─▶ earlier batches ─▶ live or batch ─▶ again for what is missing
+         │ once                                                                                        │
+         └── recordings/MODEL/items.jsonl                                                              └── recorded
+
+Every completion is flushed before the next is asked for; a process that is killed goes on where it was, by the same command.
+Nothing that was paid for is asked again.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ftbridge.errors import GateNotMet, UsageError
+from ftbridge.migrate.account import Inventory, RateLimit, Source, TunedModel
+from ftbridge.migrate.batched import Batched
+from ftbridge.migrate.folder import Migration
+from ftbridge.migrate.forecast import Forecast, forecast, spent_usd
+from ftbridge.migrate.items import Chosen, choose
+from ftbridge.migrate.limits import Limits
+from ftbridge.migrate.live import Live
+from ftbridge.migrate.loading import load_inventory, local_file, stored_completions
+from ftbridge.migrate.recording import RecordedSoFar, Recording, Request, Settings, requests_of
+from ftbridge.prices import PriceList, load_prices
+from ftbridge.providers.openai.client import Connection
+from ftbridge.providers.openai.request import OpenAIRequest
+from ftbridge.providers.openai.targets import TARGETS, Target
+
+SAMPLES, ITEMS = 3, 2000
+_SECONDS_BETWEEN_NEWS = 0.3
+_ROUNDS = 3
+"""Times that what is missing is asked anew, such as when a service turns out not to take `n`."""
+
+
+class Wish(BaseModel):
+    """What to record. `items` is a file of your own, `temperature` the production one where stored requests do not tell it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    items: Path | None = None
+    limit: int = ITEMS
+    samples: int = SAMPLES
+    temperature: float | None = None
+    max_completion_tokens: int | None = None
+    way: Literal["auto", "live", "batch"] = "auto"
+    max_usd: float | None = None
+    store: bool = True
+
+
+class Recorded(BaseModel):
+    """What a recording is now. `so_far.finished` is false when something is missing."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    path: Path
+    so_far: RecordedSoFar
+    notes: list[str] = []
+
+
+Agree = Callable[[Forecast, Sequence[str]], None]
+"""Hears the forecast and the notes before anything is spent, and raises to stop."""
+Progress = Callable[[int, int, float | None, float | None], None]
+"""Hears items done, items in all, US dollars spent, and seconds left (None where not known)."""
+
+
+def record(
+    migration: Migration,
+    wish: Wish,
+    *,
+    agree: Agree = lambda forecast, notes: None,
+    progress: Progress = lambda done, total, usd, seconds: None,
+) -> Recorded:
+    """Record a model, or go on with its recording, and return how far it is.
+
+    Raises `UsageError` before anything is spent; `GateNotMet` at the budget; `ModelUnavailable` when the model stops answering;
+    what requests raise. In every case what was recorded is kept, and the same command goes on.
+    """
+    inventory = load_inventory(migration)
+    name, model = find_model(inventory, wish.model)
+    prices = load_prices()
+    if wish.max_usd is not None and prices.answers_usd(name, 1, 1) is None:
+        raise UsageError(
+            f"no price is known for {name}, so --max-usd cannot be kept.",
+            hint="Name one in a price list: FTBRIDGE_PRICES=prices.json.",
+        )
+    with migration.working(f"recording {name}"):
+        recording = Recording.of(migration, name)
+        chosen, settings = _plan(migration, inventory, model, name, recording, wish)
+        variable = source_of(inventory, model).variable
+        at = KeyOf(_request(name), migration.service, variable=variable)
+        limit = inventory.limit(name)
+        work = _Work(at, recording, settings, wish, prices, limit, hours_left(inventory, model), progress)
+        if requests := requests_of(chosen.items, settings, recording.samples):
+            told = work.forecast(requests)
+            agree(told, [*chosen.notes, *_warnings(inventory, model, told)])
+            recording.begin(chosen.items, settings)
+            migration.append("recording", model=name, items=len(chosen.items), samples=settings.samples, way=told.way)
+            work.run(requests)
+        so_far = recording.so_far(spent_usd(recording.usage(), name, prices))
+        migration.append("recorded", model=name, items=so_far.items, complete=so_far.complete, usd=so_far.usd)
+    return Recorded(model=name, path=recording.path, so_far=so_far, notes=chosen.notes)
+
+
+def find_model(inventory: Inventory, name: str) -> tuple[str, TunedModel]:
+    """The name that answers, which may be that of a checkpoint, and the tuned model it belongs to. Raises `UsageError`."""
+    model = inventory.model(name)
+    checkpoint = next((point.model for point in model.checkpoints if point.model == name), None)
+    return checkpoint or model.id, model
+
+
+def source_of(inventory: Inventory, model: TunedModel) -> Source:
+    """The key that can ask a model. Raises `UsageError` when no project key of the inventory has seen it."""
+    for source in inventory.sources:
+        if source.kind == "project" and source.id in model.sources:
+            return source
+    raise UsageError(
+        f"no key of the inventory can ask {model.id}.",
+        hint="Take the inventory again with a key of its project: ftbridge migrate inventory --key-env NAME",
+    )
+
+
+def hours_left(inventory: Inventory, model: TunedModel, now: float | None = None) -> float | None:
+    """Hours until the day on which a model stops begins (UTC), by the service's clock; None where no date is known."""
+    if model.shutdown is None:
+        return None
+    end = datetime.datetime.combine(model.shutdown, datetime.time(), datetime.timezone.utc).timestamp()
+    return (end - (time.time() if now is None else now) - inventory.clock_skew) / 3600
+
+
+def _plan(
+    migration: Migration, inventory: Inventory, model: TunedModel, name: str, recording: Recording, wish: Wish
+) -> tuple[Chosen, Settings]:
+    """The items and settings of a recording: those that it began with, or chosen now. Writes nothing."""
+    settings = recording.settings
+    if recording.begun and settings is not None:
+        samples = max(settings.samples, wish.samples)
+        notes = ["The items of this recording were chosen before, so --items has no bearing."] if wish.items else []
+        return Chosen(items=recording.items, notes=notes), settings.model_copy(update={"samples": samples})
+    chosen = _chosen(migration, inventory, model, name, wish)
+    temperature = chosen.temperature if wish.temperature is None else wish.temperature
+    settings = Settings(
+        model=name,
+        samples=wish.samples,
+        temperature=temperature,
+        max_completion_tokens=wish.max_completion_tokens,
+    )
+    notes = [*chosen.notes, f"Further completions are drawn at temperature {temperature:g}."]
+    return chosen.model_copy(update={"notes": notes}), settings
+
+
+def _chosen(migration: Migration, inventory: Inventory, model: TunedModel, name: str, wish: Wish) -> Chosen:
+    jobs = [job for id in model.chain or ((model.job,) if model.job else ()) if (job := inventory.job(id)) is not None]
+    own = inventory.job(model.job) if model.job is not None else None
+    validation = local_file(migration, own.validation_file) if own is not None and own.validation_file else None
+    training = [path for job in jobs if job.training_file and (path := local_file(migration, job.training_file))]
+    chosen = choose(
+        validation=validation,
+        stored=stored_completions(migration, name),
+        training=training,
+        file=wish.items,
+        limit=wish.limit,
+    )
+    notes = list(chosen.notes)
+    if own is not None and own.validation_file and validation is None and wish.items is None:
+        notes.append(f"The validation file {own.validation_file} is not downloaded: ftbridge migrate download")
+    return chosen.model_copy(update={"notes": notes})
+
+
+def _warnings(inventory: Inventory, model: TunedModel, told: Forecast) -> list[str]:
+    left = hours_left(inventory, model)
+    warnings = []
+    if left is not None and left <= 0:
+        warnings.append(f"{model.id} should have stopped on {model.shutdown}; it is asked whether it still answers.")
+    elif left is not None and told.hours > left:
+        warnings.append(
+            f"This takes up to {told.hours:.0f} hours, and the model stops in {left:.0f}: record fewer items (--limit)."
+        )
+    if not told.limits_known:
+        warnings.append("The account's limits are not known; the time is that of a new account.")
+    return warnings
+
+
+@dataclass
+class _Work:
+    """One process's part in a recording."""
+
+    at: Connection
+    recording: Recording
+    settings: Settings
+    wish: Wish
+    prices: PriceList
+    limit: RateLimit | None
+    left: float | None
+    progress: Progress
+    _began: float = field(default_factory=time.monotonic)
+    _said: float = 0.0
+    _first: int = 0
+    _counted: int = 0
+    _usd: float | None = 0.0
+
+    def forecast(self, requests: Sequence[Request]) -> Forecast:
+        """The figures of what is missing."""
+        return forecast(
+            requests,
+            self.settings.model,
+            prices=self.prices,
+            limit=self.limit,
+            hours_left=self.left,
+            way=self.wish.way,
+        )
+
+    def run(self, requests: Sequence[Request]) -> None:
+        """Ask for what is missing, batches that were paid for first, until nothing is or a round brings nothing."""
+        self._first = len(self.recording.samples)
+        self._batched("batch").collect(requests)
+        for _ in range(_ROUNDS):
+            missing = self.recording.missing()
+            if not missing:
+                return
+            before = len(self.recording.samples)
+            if self.forecast(missing).way == "batch":
+                self._batched("batch").ask(missing)
+            else:
+                self._live().ask(missing)
+            left = self.recording.missing()
+            if any(len(request.samples) > 1 for request in left) and self.settings.takes_n:
+                self.settings = self.settings.model_copy(update={"takes_n": False})
+                self.recording.begin([], self.settings)
+            elif len(self.recording.samples) == before:
+                return
+
+    def _live(self) -> Live:
+        return Live(
+            at=self.at,
+            recording=self.recording,
+            settings=self.settings,
+            limits=Limits(),
+            store=self.wish.store,
+            afford=self._afford("live"),
+            heard=self._heard,
+        )
+
+    def _batched(self, way: str) -> Batched:
+        queue = self.limit.batch_queue_tokens if self.limit is not None else None
+        return Batched(
+            at=self.at,
+            recording=self.recording,
+            settings=self.settings,
+            queue=queue,
+            afford=self._afford(way),
+            heard=self._heard,
+        )
+
+    def _afford(self, way: str) -> Callable[[int, int], None]:
+        share = 1 - self.prices.batch_discount if way == "batch" else 1.0
+
+        def check(read: int, written: int) -> None:
+            if self.wish.max_usd is None:
+                return
+            spent = self._spent() or 0.0
+            more = (self.prices.answers_usd(self.settings.model, read, written) or 0.0) * share
+            if spent + more > self.wish.max_usd:
+                so_far = self.recording.so_far()
+                raise GateNotMet(
+                    f"the budget of ${self.wish.max_usd:g} is used up: ${spent:.2f} spent, and the next request costs about "
+                    f"${more:.4f}; {so_far.complete} of {so_far.items} items are recorded.",
+                    hint="Everything recorded is kept; the same command with a larger --max-usd goes on.",
+                )
+
+        return check
+
+    def _spent(self) -> float | None:
+        """US dollars of everything recorded; only what is new since the last call is added up."""
+        usage = self.recording.usage()
+        new = spent_usd(usage[self._counted :], self.settings.model, self.prices)
+        self._counted, self._usd = len(usage), None if new is None or self._usd is None else self._usd + new
+        return self._usd
+
+    def _heard(self) -> None:
+        now = time.monotonic()
+        if now - self._said < _SECONDS_BETWEEN_NEWS:
+            return
+        self._said = now
+        so_far = self.recording.so_far()
+        done = len(self.recording.samples) - self._first
+        wanted = so_far.items * (1 + self.settings.samples) - len(self.recording.samples)
+        seconds = (now - self._began) / done * wanted if done else None
+        self.progress(so_far.complete, so_far.items, self._spent(), seconds)
+
+
+class KeyOf(Connection):
+    """A connection with the key in an environment variable of the migration's choice."""
+
+    def __init__(self, request: OpenAIRequest, base_url: str, *, variable: str) -> None:
+        super().__init__(request, base_url)
+        object.__setattr__(self, "variable", variable)
+
+    variable: str
+
+    @cached_property
+    def target(self) -> Target:
+        """OpenAI, with that variable as the place of its key."""
+        return replace(TARGETS["openai"], keys=(self.variable,))
+
+
+def _request(model: str) -> OpenAIRequest:
+    return OpenAIRequest(
+        target="openai", base_url=None, organization=None, project=None, api_version=None, deployment=None,
+        batch=False, max_usd=None, n_epochs=1, body={"model": model}, extra={},
+    )  # fmt: skip

@@ -1,0 +1,277 @@
+"""Recording: what a tuned model returns, once, whatever happens to the process, the batch, the budget or the model."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from killing import kill_at_every_step
+from playing import KEY, MODEL, Played, account, lamps, playing, write
+
+from ftbridge.errors import GateNotMet, ModelUnavailable, ProviderRefused, UsageError
+from ftbridge.migrate.folder import Migration
+from ftbridge.migrate.inventory import take_inventory
+from ftbridge.migrate.record import Recorded, Wish, record
+from ftbridge.migrate.recording import Recording, progress_of
+
+
+def begin() -> Migration:
+    """A migration with an inventory."""
+    migration = Migration.open(create=True)
+    take_inventory(migration)
+    return migration
+
+
+def go(migration: Migration, folder: Path, **wish: Any) -> Recorded:
+    wishes = {"model": MODEL, "items": folder / "valid.jsonl", "way": "live", "samples": 3, **wish}
+    return record(migration, Wish(**wishes))
+
+
+def samples(migration: Migration) -> dict[tuple[str, int], Any]:
+    return Recording.of(migration, MODEL).samples
+
+
+@pytest.mark.parametrize("way", ["live", "batch"])
+def test_each_item_has_a_greedy_completion_with_log_probabilities_and_further_ones(tmp_path: Path, way: str) -> None:
+    with playing(tmp_path, account(tmp_path, noise=0.5)) as service:
+        migration = begin()
+        recorded = go(migration, tmp_path, way=way)
+        assert recorded.so_far.finished
+        recording = Recording.of(migration, MODEL)
+        assert len(recording.samples) == 6 * 4
+        for item in recording.items:
+            greedy, *drawn = recording.of_item(item.key)
+            assert greedy.text == (item.expected or {})["content"]
+            assert len(drawn) == 3
+            assert recording.logprobs(item.key)["content"][0]["token"] == greedy.text
+        assert len({sample.text for sample in recording.samples.values() if sample.sample}) > 1
+        # Two requests an item: the drawn ones share a prompt's price. Asked again, nothing is missing.
+        assert Counter(entry["n"] for entry in service.ledger) == {1: 6, 3: 6}
+        go(migration, tmp_path, way=way)
+        assert len(service.ledger) == 12
+        assert progress_of(migration, MODEL) == recorded.so_far
+
+
+def test_more_samples_are_drawn_for_the_same_items_and_none_again(tmp_path: Path) -> None:
+    with playing(tmp_path, account(tmp_path)) as service:
+        migration = begin()
+        go(migration, tmp_path, samples=1)
+        go(migration, tmp_path, samples=3)
+        assert len(samples(migration)) == 6 * 4
+        assert sorted(entry["n"] for entry in service.ledger) == [1] * 12 + [2] * 6
+
+
+def test_a_service_that_returns_one_choice_whatever_n_says_is_asked_for_each_sample(tmp_path: Path) -> None:
+    with playing(tmp_path, account(tmp_path, items=2)) as service:
+        migration = begin()
+        with _one_choice():
+            go(migration, tmp_path, samples=3)
+        assert len(samples(migration)) == 2 * 4
+        assert len(service.ledger) == 2 * (1 + 3)
+
+
+def _one_choice() -> Any:
+    """A service's responses with their first choice alone, as hosts send them that do not take `n`."""
+    import contextlib
+
+    from ftbridge.migrate import live
+
+    @contextlib.contextmanager
+    def patched() -> Any:
+        real = live.samples_of
+
+        def first(request: Any, document: dict[str, Any], **more: Any) -> Any:
+            return real(request, {**document, "choices": document["choices"][:1]}, **more)
+
+        live.samples_of = first  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            live.samples_of = real
+
+    return patched()
+
+
+def test_a_batch_that_does_not_fit_the_queue_is_sent_in_halves(tmp_path: Path) -> None:
+    played = account(tmp_path) | {"batches": [{"nth": 1, "ends": "failed"}, {"nth": 2, "ends": "failed"}]}
+    with playing(tmp_path, played) as service:
+        migration = begin()
+        assert go(migration, tmp_path, way="batch").so_far.finished
+        assert service.paid_twice() == []
+        assert len(samples(migration)) == 6 * 4
+
+
+def test_what_an_expired_batch_left_open_is_sent_again_and_what_it_did_is_not(tmp_path: Path) -> None:
+    played = account(tmp_path) | {"batches": [{"nth": 1, "ends": "expired", "after": 5}]}
+    with playing(tmp_path, played) as service:
+        migration = begin()
+        assert go(migration, tmp_path, way="batch").so_far.finished
+        assert service.paid_twice() == []
+        assert len(service.ledger) == 12
+
+
+def test_a_model_that_stops_half_way_leaves_what_was_recorded(tmp_path: Path) -> None:
+    with playing(tmp_path, account(tmp_path, stops_after=7)):
+        migration = begin()
+        with pytest.raises(ModelUnavailable, match="no longer answers") as stopped:
+            go(migration, tmp_path)
+        assert "prove" in (stopped.value.hint or "")
+        recorded = samples(migration)
+        assert sum(sample == 0 for _, sample in recorded) == 6  # greedy completions come first
+        so_far = progress_of(migration, MODEL)
+        assert so_far is not None
+        assert not so_far.finished
+
+
+def test_the_budget_stops_before_it_is_passed_and_a_larger_one_goes_on(tmp_path: Path) -> None:
+    with playing(tmp_path, account(tmp_path)) as service:
+        migration = begin()
+        with pytest.raises(GateNotMet, match=r"budget of \$0\.0002 is used up"):
+            go(migration, tmp_path, max_usd=0.0002)
+        some = len(service.ledger)
+        assert 0 < some < 12
+        assert go(migration, tmp_path, max_usd=1).so_far.finished
+        assert service.paid_twice() == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "outcome"),
+    [
+        ({"choices[].message.content": None, "choices[].message.refusal": "I may not."}, "refusal"),
+        ({"choices[].message.content": None, "choices[].finish_reason": "content_filter"}, "no_content"),
+    ],
+)
+def test_refusals_and_empty_content_are_recorded_as_such_and_not_asked_again(
+    tmp_path: Path, changed: dict[str, Any], outcome: str
+) -> None:
+    fault = {"on": "POST /chat/completions", "fault": "alter", "set": changed}
+    with playing(tmp_path, account(tmp_path, items=2), {"faults": [fault]}) as service:
+        migration = begin()
+        go(migration, tmp_path, samples=1)
+        assert {sample.outcome for sample in samples(migration).values()} == {outcome}
+        paid = len(service.ledger)
+        go(migration, tmp_path, samples=1)
+        assert len(service.ledger) == paid
+
+
+def test_a_request_that_the_service_declines_holds_up_no_other(tmp_path: Path) -> None:
+    declines = {"on": "POST /chat/completions", "nth": 1, "status": 400, "code": "content_policy", "message": "no"}
+    with playing(tmp_path, account(tmp_path), {"faults": [declines]}):
+        migration = begin()
+        recorded = go(migration, tmp_path)
+        assert (recorded.so_far.refused, recorded.so_far.complete) == (1, 6)
+        counts = Counter(sample.outcome for sample in samples(migration).values())
+        assert (counts["declined"], counts["completion"] >= 5 * 4) == (1, True)
+
+
+def test_a_response_that_was_lost_is_found_at_the_service_and_not_paid_again(tmp_path: Path) -> None:
+    lost = {"on": "POST /chat/completions", "nth": [2, 5], "fault": "reset", "when": "after"}
+    with playing(tmp_path, account(tmp_path), {"faults": [lost]}) as service:
+        migration = begin()
+        assert go(migration, tmp_path).so_far.finished
+        assert service.paid_twice() == []
+
+
+def test_limits_of_few_requests_a_minute_are_kept_and_not_run_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = {"model": "gpt-4.1-mini-2025-04-14", "requests_per_minute": 2}
+    played = account(tmp_path, items=2) | {"limits": [limit], "minute": 0.4}
+    with playing(tmp_path, played) as service:
+        migration = begin()
+        monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "1")
+        assert go(migration, tmp_path, samples=1).so_far.finished
+        assert service.told["requests"]["POST /chat/completions"] <= 6
+
+
+def test_a_quota_that_is_used_up_ends_the_recording_for_good(tmp_path: Path) -> None:
+    poor = {
+        "on": "POST /chat/completions",
+        "nth": [4, 5, 6, 7, 8, 9, 10, 11, 12],
+        "status": 429,
+        "code": "insufficient_quota",
+    }
+    with playing(tmp_path, account(tmp_path), {"faults": [poor]}):
+        migration = begin()
+        with pytest.raises(ProviderRefused):
+            go(migration, tmp_path)
+        assert samples(migration)
+
+
+def test_without_anything_but_training_lines_nothing_is_recorded(tmp_path: Path) -> None:
+    with playing(tmp_path, account(tmp_path)) as service:
+        migration = begin()
+        with pytest.raises(UsageError, match=r"no prompts to record"):
+            go(migration, tmp_path, items=None)
+        assert service.ledger == []
+
+
+def test_a_missing_key_is_named_before_anything_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with playing(tmp_path, account(tmp_path)) as service:
+        migration = begin()
+        monkeypatch.delenv("OPENAI_API_KEY")
+        with pytest.raises(UsageError, match="OPENAI_API_KEY is not set"):
+            go(migration, tmp_path)
+        assert service.ledger == []
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+
+def test_a_key_without_the_scope_to_ask_models_is_refused_with_the_scopes_name(tmp_path: Path) -> None:
+    played = account(tmp_path)
+    played["keys"][KEY]["without"] = ["api.model.request"]
+    with playing(tmp_path, played):
+        migration = begin()
+        with pytest.raises(ProviderRefused, match=r"api\.model\.request"):
+            go(migration, tmp_path)
+
+
+def test_without_a_price_a_budget_cannot_be_kept_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prices = {"as_of": "2026-01-01", "models": {}}
+    (tmp_path / "prices.json").write_text(json.dumps(prices))
+    played = account(tmp_path)
+    played["jobs"][0]["model"] = "gpt-9-2026-01-01"
+    played["models"]["gpt-9-2026-01-01"] = {"shutdown": 49}
+    with playing(tmp_path, played, {"models": ["gpt-9-2026-01-01"]}):
+        migration = begin()
+        with pytest.raises(UsageError, match="no price is known"):
+            go(migration, tmp_path, model="desk1", max_usd=1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["live", "batch"])
+def test_killed_at_every_journal_step_a_recording_resumes_and_pays_for_nothing_twice(
+    tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = account(tmp_path, items=3)
+    if way == "batch":
+        played["batches"] = [{"nth": 1, "ends": "expired", "after": 3}, {"nth": 2, "ends": "failed"}]
+    with playing(tmp_path, played, apart=True) as service:
+        migration = begin()
+        monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "0.02")  # what was in flight at a kill shows a moment later
+        kills = kill_at_every_step(lambda: go(Migration.open(), tmp_path, way=way), lambda: _whole(service))
+        assert kills >= 5
+        assert go(migration, tmp_path, way=way).so_far.finished
+        assert service.paid_twice() == []
+        assert len(samples(migration)) == 3 * 4
+
+
+def _whole(service: Played) -> None:
+    """What is recorded can be read, and no request was paid for twice so far."""
+    recording = Recording.of(Migration.open(), MODEL)
+    assert all(sample.outcome == "completion" for sample in recording.samples.values())
+    assert service.paid_twice() == []
+
+
+def test_the_written_items_are_those_of_a_file_once_each_and_without_training_lines(tmp_path: Path) -> None:
+    with playing(tmp_path, account(tmp_path)):
+        migration = begin()
+        own = write(tmp_path / "own.jsonl", [*lamps(3, first=700), *lamps(2, first=700)])
+        go(migration, tmp_path, items=own, samples=0)
+        assert [item.origin for item in Recording.of(migration, MODEL).items] == [
+            f"own.jsonl, line {n}" for n in (1, 2, 3)
+        ]
