@@ -20,18 +20,52 @@ if TYPE_CHECKING:
     from ftbridge.migrate.account import Job as Job
     from ftbridge.migrate.account import StoredCompletion as StoredCompletion
     from ftbridge.migrate.account import TunedModel as TunedModel
+    from ftbridge.migrate.download import Manifest as Manifest
+    from ftbridge.migrate.download import download as download
     from ftbridge.migrate.folder import Migration as Migration
     from ftbridge.migrate.folder import migrations as migrations
+    from ftbridge.migrate.inventory import take_inventory as take_inventory
+    from ftbridge.migrate.loading import load_inventory as load_inventory
+    from ftbridge.migrate.loading import local_file as local_file
+    from ftbridge.migrate.loading import stored_completions as stored_completions
+    from ftbridge.migrate.status import Status as Status
+    from ftbridge.migrate.status import status as status
+    from ftbridge.migrate.summary import summarize as summarize
 
 _WHERE = {
     "Inventory": "ftbridge.migrate.account",
     "Job": "ftbridge.migrate.account",
+    "Manifest": "ftbridge.migrate.download",
     "Migration": "ftbridge.migrate.folder",
+    "Status": "ftbridge.migrate.status",
     "StoredCompletion": "ftbridge.migrate.account",
     "TunedModel": "ftbridge.migrate.account",
+    "download": "ftbridge.migrate.download",
+    "load_inventory": "ftbridge.migrate.loading",
+    "local_file": "ftbridge.migrate.loading",
     "migrations": "ftbridge.migrate.folder",
+    "status": "ftbridge.migrate.status",
+    "stored_completions": "ftbridge.migrate.loading",
+    "summarize": "ftbridge.migrate.summary",
+    "take_inventory": "ftbridge.migrate.inventory",
 }
-__all__ = ["Inventory", "Job", "Migration", "StoredCompletion", "TunedModel", "migrations"]
+__all__ = [
+    "Inventory",
+    "Job",
+    "Manifest",
+    "Migration",
+    "Status",
+    "StoredCompletion",
+    "TunedModel",
+    "download",
+    "load_inventory",
+    "local_file",
+    "migrations",
+    "status",
+    "stored_completions",
+    "summarize",
+    "take_inventory",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -83,15 +83,18 @@ class Listings:
         fresh: bool = False,
         progress: Callable[[int], None] = lambda _: None,
     ) -> Listing:
-        """Fetch what is missing of a list and return it: `limit` items a page, `pages` pages at most.
+        """Fetch what is missing of a list and return it: `limit` items a page, `pages` pages in all at most.
 
-        `fresh` begins a new generation of a list that is complete; one that is half done is finished first.
+        `fresh` begins a new generation of a list that is complete; one that is half done is finished first, and one that
+        ended at its `pages` goes on where more are wanted.
         """
         known = self.get(name)
-        if known is not None and known.done and not fresh:
+        goes_on = known is not None and known.after is not None and (pages is None or known.pages < pages)
+        if known is not None and known.done and not fresh and not goes_on:
             return known
         if known is None or known.done or known.refused is not None:
-            generation = 1 if known is None else known.generation + int(known.done)
+            renewed = known is not None and known.done and fresh
+            generation = 1 if known is None else known.generation + int(renewed)
             self._write("listing", name=name, generation=generation, source=client.source.id, path=path)
         listing = self._adopt(name)
         while not listing.done and listing.refused is None:
@@ -172,7 +175,7 @@ class Listings:
         name, generation = str(data["name"]), int(data["generation"])
         known = self._known.get((name, generation)) or Listing(name=name, generation=generation)
         if type == "listing":
-            known = known.model_copy(update={"source": data.get("source", ""), "refused": None})
+            known = known.model_copy(update={"source": data.get("source", ""), "refused": None, "done": False})
             self._newest[name] = max(generation, self._newest.get(name, 1))
         elif type == "page":
             items = known.items + int(data["items"])

@@ -1,0 +1,40 @@
+"""`ftbridge migrate status`."""
+
+from __future__ import annotations
+
+import click
+
+from ftbridge.cli.migrate.options import migration_option, show
+from ftbridge.cli.options import as_json, print_json, talkative
+from ftbridge.migrate.status import NEAR_DAYS
+
+
+@click.command(
+    help="Show what is saved and what is at risk, the nearest deadline first. Exits with 4 when something in use is "
+    "unsaved and its deadline is near. Needs no key and sends nothing, so a daily cron job can run it."
+)
+@migration_option
+@click.option(
+    "--within",
+    type=click.IntRange(0),
+    default=NEAR_DAYS,
+    show_default=True,
+    metavar="DAYS",
+    help="Take so many days as near.",
+)
+@as_json
+@talkative
+def command(name: str, within: int, as_json: bool) -> int:
+    """Show the status."""
+    from ftbridge.migrate.folder import Migration
+    from ftbridge.migrate.status import status
+    from ftbridge.migrate.tables import status_parts
+
+    found = status(Migration.open(name), near_days=within)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        show(status_parts(found))
+    for asset in found.urgent:
+        click.echo(f"at risk: {asset.what} of {asset.model} ({asset.detail}): {asset.command}", err=True)
+    return 0 if found.ok else 4
