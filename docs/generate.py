@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ftbridge.data.detect import listed_formats
+from ftbridge.migrate.cost import costs_table
+from ftbridge.prices import load_prices
 from ftbridge.providers.openai.answers import answers_table
 from ftbridge.providers.openai.page import lowering_table, targets_table
 from ftbridge.report.lint.explain import rules_page, rules_table
@@ -70,7 +72,13 @@ def render_formats() -> str:
     return "\n".join(rows)
 
 
+def render_migrate_costs() -> str:
+    """What recording costs, from the built-in price list."""
+    return costs_table(load_prices())
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "migrate-costs": render_migrate_costs,
     "spec": render_spec_table,
     "rules": rules_page,
     "rules-table": rules_table,

@@ -31,7 +31,7 @@ COMMANDS = {
     "report": "One self-contained HTML page about runs.",
     "chat": "Talk to the tuned model.",
     "export": "Take the tuned weights out of a run.",
-    "migrate": "Leave a hosted service: inventory, download, record, retrain, prove, serve.",
+    "migrate": "Leave a hosted service, from inventory to proof.",
     "serve": "OpenAI's dialect over this machine's own models.",
     "simulate": "The same dialect, scripted, with faults on order.",
     "schema": "Print a JSON Schema.",

@@ -97,3 +97,28 @@ def live_hours(requests: int, tokens: int, limit: RateLimit) -> float:
     if limit.requests_per_day and requests > limit.requests_per_day:
         minutes.append(24 * 60 * (math.ceil(requests / limit.requests_per_day) - 1))
     return max(minutes) / 60
+
+
+def costs_table(prices: PriceList) -> str:
+    """What recording 2,000 items costs, for the documentation: live and in batches, by base model, with the basis stated."""
+    rows = ["| base | live | at its limits | batches | price of |", "|---|---|---|---|---|"]
+    for base, limit in _EXAMPLES.items():
+        model = TunedModel(id=f"ft:{base}:acme::abc", base=base)
+        cost = recording_cost(model, prices, limit, items=2_000)
+        live, batch = (f"${usd:,.2f}" if usd is not None else "not known" for usd in (cost.live_usd, cost.batch_usd))
+        hours = f"{cost.live_hours * 60:.0f} min"
+        rows.append(f"| {base} | {live} | {hours} | {batch} in {cost.batches} | {prices.date_of(base)} |")
+    return "\n".join(rows)
+
+
+_EXAMPLES = {
+    "gpt-4o-2024-08-06": DEFAULT_LIMITS,
+    "gpt-4o-mini-2024-07-18": RateLimit(
+        model="*",
+        requests_per_minute=500,
+        tokens_per_minute=200_000,
+        requests_per_day=10_000,
+        batch_queue_tokens=2_000_000,
+    ),
+}
+"""Limits of OpenAI's lowest paid tier as of 2024."""
