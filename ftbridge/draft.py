@@ -119,6 +119,9 @@ def _anchored(spec: JobSpec, base: Path) -> JobSpec:
     if (local := spec.model.local) is not None and (base / local).exists():
         model = spec.model.model_copy(update={"local": str((base / local).resolve())})
         spec = spec.model_copy(update={"model": model})
+    if (adapter := spec.local.lora.continue_from) is not None:
+        lora = spec.local.lora.model_copy(update={"continue_from": str((base / adapter).resolve())})
+        spec = spec.model_copy(update={"local": spec.local.model_copy(update={"lora": lora})})
     evaluation = spec.evaluation
     if evaluation.documents is not None:
         evaluation = evaluation.model_copy(update={"documents": str((base / evaluation.documents).resolve())})

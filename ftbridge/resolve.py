@@ -2,6 +2,7 @@
 
     n_epochs        3; more for few examples, fewer for many       the same on every provider
     batch_size      0.2 % of the examples, 1 to 256                the same on every provider
+                    dpo: a 32nd of the pairs, 4 to 32; epochs for about 100 steps, 1 to 3
     learning_rate_multiplier   1.0 on "local"; elsewhere left to the service, which reports what it took
 
 What depends on the machine or the service (precision, tokens_per_pass, beta, …) is settled by the provider, with
@@ -22,6 +23,7 @@ _MOST_EPOCHS = 25
 _FEWEST_SEEN = 100
 _MOST_SEEN = 25_000
 _LARGEST_BATCH = 256
+_FEWEST_PAIRS, _MOST_PAIRS, _PAIR_STEPS = 4, 32, 100
 
 
 class Settled(BaseModel):
@@ -78,10 +80,12 @@ def resolve(spec: JobSpec, train_examples: int, provider: str, reasoning: int | 
     resolved = ResolvedSpec(spec=spec)
     asked = spec.hyperparameters
     if asked.n_epochs == "auto":
-        epochs, reason = _epochs(train_examples)
+        size = asked.batch_size if asked.batch_size != "auto" else _pairs(train_examples)[0]
+        dpo = spec.method == "dpo"
+        epochs, reason = _pair_epochs(train_examples, size) if dpo else _epochs(train_examples)
         resolved = resolved.with_settled(_entry("n_epochs", epochs, reason))
     if asked.batch_size == "auto":
-        batch, reason = _batch(train_examples)
+        batch, reason = _pairs(train_examples) if spec.method == "dpo" else _batch(train_examples)
         resolved = resolved.with_settled(_entry("batch_size", batch, reason))
     if asked.learning_rate_multiplier == "auto":
         resolved = resolved.with_settled(_entry("learning_rate_multiplier", *_multiplier(provider)))
@@ -125,6 +129,18 @@ def _batch(examples: int) -> tuple[int, str]:
     """0.2 % rounded half up in whole numbers, so that no platform rounds otherwise."""
     batch = min(_LARGEST_BATCH, max(1, (examples + 250) // 500))
     return batch, f"0.2 % of {examples:,} examples, rounded, 1 to {_LARGEST_BATCH}"
+
+
+def _pairs(pairs: int) -> tuple[int, str]:
+    """A 32nd, so that an epoch is about 32 steps; the bounds are ours: the paper's 64 pairs a step are for 100,000 of them."""
+    batch = min(_MOST_PAIRS, max(_FEWEST_PAIRS, pairs // 32))
+    return batch, f"{pairs:,} pairs // 32, {_FEWEST_PAIRS} to {_MOST_PAIRS}"
+
+
+def _pair_epochs(pairs: int, batch: int) -> tuple[int, str]:
+    """Enough for about 100 steps. Peers take 1 epoch (alignment-handbook, tinker-cookbook) to 3 (TRL)."""
+    epochs = min(_TARGET_EPOCHS, max(1, -(-_PAIR_STEPS * batch // pairs)))
+    return epochs, f"about {_PAIR_STEPS} steps of {batch} pairs, 1 to {_TARGET_EPOCHS} epochs of {pairs:,} pairs"
 
 
 def _multiplier(provider: str) -> tuple[float | str, str]:

@@ -25,6 +25,7 @@ from ftbridge.redaction import without_secrets
 from ftbridge.spec_sections import (
     BudgetSpec,
     DataSpec,
+    DpoSpec,
     EvaluationSpec,
     Hyperparameters,
     LocalSpec,
@@ -72,6 +73,10 @@ class JobSpec(SpecModel):
                 raise ValueError(f"hyperparameters.{field} belongs to method {method}, but method is {self.method}")
         if self.local.early_stopping is not None and self.data.validation is None:
             raise ValueError("local.early_stopping needs data.validation (a path or a fraction such as 0.1)")
+        if self.method != "dpo" and self.local.dpo != DpoSpec():
+            raise ValueError(f"local.dpo belongs to method dpo, but method is {self.method}")
+        if self.local.tuning == "full" and self.local.lora.continue_from is not None:
+            raise ValueError("local.lora.continue_from names an adapter, but local.tuning is full")
         if self.local.tuning == "full" and self.local.quantization in ("nf4", "int8"):
             raise ValueError(
                 f"local.tuning full cannot train {self.local.quantization} weights; set local.quantization: none"

@@ -177,6 +177,44 @@ class LoraSpec(SpecModel):
     use_dora: bool = Field(
         default=False, description="Split magnitude from direction (Liu et al. 2024, arXiv:2402.09353)."
     )
+    continue_from: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder of an adapter to train further, such as RUN/adapter: it gives r, alpha and target_modules. In "
+        "preference tuning it is the reference model too.",
+    )
+
+
+class DpoSpec(SpecModel):
+    """Preference tuning on this machine beyond what OpenAI's method has: other losses, label smoothing, an NLL term."""
+
+    loss: Literal["sigmoid", "ipo", "length_normalised"] = Field(
+        default="sigmoid",
+        description="sigmoid: DPO (Rafailov et al. 2023, arXiv:2305.18290). ipo: a squared distance, over means of tokens "
+        "(Azar et al. 2023, arXiv:2310.12036). length_normalised: sigmoid of means of tokens, against length bias.",
+    )
+    beta: Auto | Annotated[float, Field(gt=0)] = Field(
+        default="auto",
+        description="Weight of the reference model on the scale of this loss. auto: hyperparameters.beta for sigmoid "
+        "(itself 0.1 when auto), 0.1 for ipo, 1.0 for length_normalised.",
+    )
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=0.5,
+        description="Share of pairs taken to be labelled the wrong way round (conservative DPO). Not for ipo.",
+    )
+    nll_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the preferred completion's own loss per token, against its becoming less likely.",
+    )
+
+    @model_validator(mode="after")
+    def _smoothing_has_a_meaning(self) -> DpoSpec:
+        if self.label_smoothing and self.loss == "ipo":
+            raise ValueError("label_smoothing has no meaning for loss ipo, which is bounded already; set it to 0")
+        return self
 
 
 class EarlyStopping(SpecModel):
@@ -195,6 +233,7 @@ class LocalSpec(SpecModel):
         description="Base weights: nf4 (double quantisation, bf16 compute), int8, none; auto is nf4 for lora, none for full.",
     )
     lora: LoraSpec = Field(default_factory=LoraSpec, description="The adapter.")
+    dpo: DpoSpec = Field(default_factory=DpoSpec, description="Preference tuning here (method dpo).")
     thinking: Literal["auto", "on", "off"] = Field(
         default="auto",
         description="Whether the model is asked with reasoning, and reasoning in the data is trained; auto is on when trained "
@@ -219,7 +258,8 @@ class LocalSpec(SpecModel):
         description="auto: paged_adamw_8bit on CUDA when quantized, adamw_8bit for full tuning on CUDA, else adamw.",
     )
     base_learning_rate: Auto | Annotated[float, Field(gt=0)] = Field(
-        default="auto", description="What learning_rate_multiplier multiplies; auto is 2e-4 for lora, 2e-5 for full."
+        default="auto",
+        description="What learning_rate_multiplier multiplies; auto is 2e-4 for lora and 2e-5 for full; 5e-6 and 5e-7 for dpo.",
     )
     lr_schedule: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="Shape after warm-up.")
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="Share of all steps spent on linear warm-up.")

@@ -139,7 +139,7 @@ def test_without_a_fallback_a_refusal_is_the_end(spec, service):
 
 
 def test_a_field_that_the_fallback_would_refuse_stops_the_run_at_once(spec, service, tmp_path):
-    spec = {**spec, "method": "dpo", "fallback": "local"}
+    spec = {**spec, "method": "dpo", "fallback": "local", "local": {"too_long": "truncate"}}
     lines = [
         {
             "input": {"messages": [{"role": "user", "content": f"Lamp {n}?"}]},
@@ -150,6 +150,6 @@ def test_a_field_that_the_fallback_would_refuse_stops_the_run_at_once(spec, serv
     ]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     spec["data"] = {"train": str(tmp_path / "train.jsonl")}
-    with pytest.raises(Exception, match="supervised only"):
+    with pytest.raises(Exception, match="a pair is compared whole"):
         draft.start(draft.Draft.of(spec), "openai")
     assert service.requests == {}

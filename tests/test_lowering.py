@@ -55,7 +55,7 @@ def test_how_a_field_fares_is_told(changes: dict[str, Any], field: str, outcome:
 
 
 def test_a_refused_field_stops_the_run_unless_it_is_allowed_by_name() -> None:
-    lowering = lowered(method="dpo")
+    lowering = lowered(method="reinforcement")
     with pytest.raises(LoweringRefused, match="method") as caught:
         lowering.stop_if_refused()
     assert "--allow method" in str(caught.value)

@@ -110,6 +110,12 @@ def describe(figures: Metrics) -> str:
         parts.append(f"validation {figures.valid_loss:.3f}")
     if figures.valid_mean_token_accuracy is not None:
         parts.append(f"accuracy {figures.valid_mean_token_accuracy:.1%}")
+    for split in ("valid", "train"):
+        if (accuracy := figures.more.get(f"{split}_reward_accuracy")) is not None:
+            parts.append(
+                f"reward accuracy {accuracy:.1%}, margin {figures.more.get(f'{split}_reward_margin', 0.0):.3g}"
+            )
+            break
     if figures.tokens_per_second is not None:
         parts.append(f"{figures.tokens_per_second:.0f} tokens/s")
     if figures.memory_gb is not None:

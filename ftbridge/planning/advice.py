@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.planning.tokens import SplitTokens
-from ftbridge.providers.local.lower import BASE_LEARNING_RATE
+from ftbridge.providers.local.lower import usual_learning_rate
 from ftbridge.spec import JobSpec
 
 _GUIDE = "OpenAI's fine-tuning best practices: start with 50 to 100 good examples, and double them while it helps"
@@ -135,7 +135,7 @@ def _rate(facts: Facts) -> Iterator[Advice]:
     multiplier, base = spec.hyperparameters.learning_rate_multiplier, spec.local.base_learning_rate
     if spec.model.local is None or (multiplier == "auto" and base == "auto"):
         return
-    usual = BASE_LEARNING_RATE[spec.local.tuning]
+    usual = usual_learning_rate(spec)
     rate = (usual if base == "auto" else base) * (1.0 if multiplier == "auto" else multiplier)
     if not usual / 10 <= rate <= usual * 10:
         side = "high: the loss may jump and never come back" if rate > usual else "low: it may hardly learn"

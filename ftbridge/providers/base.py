@@ -95,6 +95,7 @@ class Metrics(Frozen):
     """One step's figures. Losses are mean nats per trained token; accuracies and their like are in 0..1.
 
     `gradient_norm` is the L2 norm over all trained parameters, before it is clipped.
+    `more` holds a method's own figures by name, such as train_reward_accuracy or valid_chosen_logp of preference tuning.
     `device` is what the step was computed on, where the job knows it: cpu, cuda, mps. `trained_tokens` counts from the start.
     """
 
@@ -111,6 +112,7 @@ class Metrics(Frozen):
     seconds_left: float | None = None
     device: str | None = None
     trained_tokens: int | None = None
+    more: dict[str, float] = {}
 
 
 class JobEvent(Frozen):

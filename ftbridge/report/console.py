@@ -302,6 +302,12 @@ def _facts(run: RunLike) -> Iterator[tuple[str, Text]]:
         yield "loss", Text(" · ".join(losses))
     if figures.get("valid_mean_token_accuracy") is not None:
         yield "accuracy", Text(f"{100 * figures['valid_mean_token_accuracy']:.1f} % of validation tokens")
+    for word, split in (("validation", "valid"), ("training", "train")):
+        if (accuracy := figures.get(f"{split}_reward_accuracy")) is not None:
+            margin, chosen = (figures.get(f"{split}_{name}", 0.0) for name in ("reward_margin", "chosen_reward"))
+            text = f"{100 * accuracy:.1f} % of {word} pairs the right way round · margin {margin:.3g}"
+            yield "rewards", Text(f"{text} · preferred completion {chosen:+.3g}")
+            break
     if run.tuned:
         yield "tuned model", Text(str(run.tuned["id"]))
     if run.error:

@@ -156,7 +156,8 @@ def _changes(state: RunState, event: Event) -> dict[str, Any]:
 
 
 def _of_job(state: RunState, data: dict[str, Any]) -> dict[str, Any]:
-    figures = {name: value for name, value in (data.get("metrics") or {}).items() if value is not None}
+    metrics = dict(data.get("metrics") or {})
+    figures = {name: value for name, value in (metrics | metrics.pop("more", {})).items() if value is not None}
     losses = [loss for loss in (state.best_valid_loss, figures.get("valid_loss")) if loss is not None]
     return {
         "cursor": data["id"],

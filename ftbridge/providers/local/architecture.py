@@ -29,7 +29,7 @@ def examine(path: Path, request: LocalRequest) -> tuple[str, ...]:
         notes += targets.resolve(model, request).notes
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            load.add_adapter(model, request)
+            load.add_adapter(model, request.model_copy(update={"continue_from": None}))
     return tuple(notes)
 
 

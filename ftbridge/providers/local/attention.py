@@ -59,6 +59,29 @@ class Layout:
         positions = columns.expand(len(lengths), longest)[inside]
         return cls(tuple(lengths), gather.to(device), scatter.to(device), positions[None].to(device))
 
+    @classmethod
+    def branched(cls, branches: list[tuple[int, int, int]], device: torch.device) -> Layout:
+        """The layout of pairs that share a prompt: (tokens of the prompt, of the first row, of the second row), each.
+
+        In the pass a pair is its first row, then the second without the prompt. A padded batch holds both rows whole; the
+        prompt's outputs are those of the first row.
+        """
+        lengths = [length for _, first, second in branches for length in (first, second)]
+        longest = max(lengths)
+        rows, positions, outputs = [], [], []
+        start = 0
+        for number, (prompt, first, second) in enumerate(branches):
+            shared = torch.arange(start, start + prompt)
+            own = torch.arange(start + first, start + first + second - prompt)
+            for places in (torch.arange(start, start + first), torch.cat([shared, own])):
+                rows.append(torch.cat([places, places.new_full((longest - len(places),), start)]))
+            positions += [torch.arange(first), torch.arange(prompt, second)]
+            outputs += [torch.arange(first) + 2 * number * longest]
+            outputs += [torch.arange(prompt, second) + (2 * number + 1) * longest]
+            start += first + second - prompt
+        gather, scatter, position_ids = torch.stack(rows), torch.cat(outputs), torch.cat(positions)[None]
+        return cls(tuple(lengths), gather.to(device), scatter.to(device), position_ids.to(device))
+
 
 def packed_attention(
     module: torch.nn.Module,

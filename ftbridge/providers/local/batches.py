@@ -13,6 +13,20 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
+
+
+class Unit(Protocol):
+    """What a batch holds: it has a length in tokens, and a number of tokens the loss is computed on."""
+
+    def __len__(self) -> int:
+        """Tokens that a model reads for it."""
+        ...
+
+    @property
+    def n_trained(self) -> int:
+        """Tokens the loss is computed on."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -6,25 +6,28 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from ftbridge.data.examples import parse_example
 from ftbridge.data.prepare import origin
 from ftbridge.errors import DataError
-from ftbridge.providers.local.batches import Encoded
+from ftbridge.providers.local.batches import Encoded, Unit
 from ftbridge.providers.local.rendering import Renderer
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.template import RenderError
 
 SHOWN = 20
+U = TypeVar("U", bound=Unit)
 
 
 @dataclass(frozen=True)
-class EncodedSplit:
-    """A split as tokens. `cut` and `dropped` name the lines that were shortened or left out."""
+class EncodedSplit(Generic[U]):
+    """A split as tokens. `cut` and `dropped` name the lines that were shortened or left out; `notes` tell of doubts."""
 
-    examples: tuple[Encoded, ...]
+    examples: tuple[U, ...]
     cut: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -39,7 +42,7 @@ class EncodedSplit:
 
 def encode_split(
     path: Path, split: str, renderer: Renderer, request: LocalRequest, progress: Callable[[int], None] = lambda _: None
-) -> EncodedSplit:
+) -> EncodedSplit[Encoded]:
     """Render every line of a canonical split. Raises `DataError` listing lines that cannot be rendered or are too long."""
     lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     origins = origin(path.parent, split)
@@ -64,10 +67,10 @@ def encode_split(
                 problems.append(f"{origins[index]} has no trained token{' left after truncation' if long else ''}")
         progress(index + 1)
     if problems:
-        raise DataError(_listed(f"{split} data cannot be used with this model", problems))
+        raise DataError(listed(f"{split} data cannot be used with this model", problems))
     if long and request.too_long == "refuse":
         raise DataError(
-            _listed(f"{len(long)} {split} examples are longer than local.max_length = {request.max_length:,}", long),
+            listed(f"{len(long)} {split} examples are longer than local.max_length = {request.max_length:,}", long),
             hint="Raise local.max_length, shorten them, or set local.too_long: truncate or drop.",
         )
     if not examples:
@@ -79,6 +82,7 @@ def encode_split(
     )
 
 
-def _listed(title: str, lines: Sequence[str]) -> str:
+def listed(title: str, lines: Sequence[str]) -> str:
+    """A title and the first lines below it, with the number of those left out."""
     more = f"\n  … and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
     return f"{title}:\n" + "\n".join(f"  {line}" for line in lines[:SHOWN]) + more

@@ -84,7 +84,11 @@ class Forward:
 
     def hidden(self, examples: Sequence[Encoded]) -> Tensor:
         """The decoder's last hidden states of a packed micro-batch: (tokens, width)."""
-        hidden: Tensor = _decoder(self.model)(**self._packed_inputs(examples))[0]
+        return self.hidden_of(self._packed_inputs(examples))
+
+    def hidden_of(self, inputs: dict[str, Any]) -> Tensor:
+        """The same for a packed micro-batch laid out by the caller."""
+        hidden: Tensor = _decoder(self.model)(**inputs)[0]
         return hidden[0]
 
     def _packed_inputs(self, examples: Sequence[Encoded]) -> dict[str, Any]:
@@ -107,8 +111,7 @@ class Forward:
     def _read(self, inputs: dict[str, Any], before: Tensor, target: Tensor, reduction: Reduction[T]) -> T:
         """What a reduction makes of the logits at the places `before` of a packed micro-batch."""
         if not self.own_head:
-            hidden: Tensor = _decoder(self.model)(**inputs)[0]
-            return self._head(hidden[0].index_select(0, before), target, reduction)
+            return self._head(self.hidden_of(inputs).index_select(0, before), target, reduction)
         if keeps_logits(self.model):
             return reduction.of_logits(self.model(**inputs, logits_to_keep=before).logits[0], target)
         return reduction.of_logits(self.model(**inputs).logits[0].index_select(0, before), target)

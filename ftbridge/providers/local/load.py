@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,12 +66,14 @@ def attention_for(path: Path, *, trust_remote_code: bool) -> str:
 
 
 def add_adapter(model: Any, request: LocalRequest) -> Any:
-    """Wrap the model with a fresh LoRA adapter in peft's own classes; weights are fixed by the seed.
+    """Wrap the model with a LoRA adapter in peft's own classes: a fresh one, fixed by the seed, or that of `continue_from`.
 
     Raises `ModelUnavailable` with what peft refuses.
     """
     from peft import LoraConfig, get_peft_model
 
+    if request.continue_from is not None:
+        return _continued(model, Path(request.continue_from))
     chosen = targets.resolve(model, request)
     config = LoraConfig(
         r=request.lora_r,
@@ -95,6 +98,39 @@ def add_adapter(model: Any, request: LocalRequest) -> Any:
     if chosen.parameters and request.lora_dropout:
         _drop_inputs(adapted, request.lora_dropout)
     return adapted
+
+
+def require_adapter(folder: Path) -> None:
+    """Raise `ModelUnavailable` when a folder holds no LoRA adapter that training can continue from."""
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        there = (folder / "adapter_model.safetensors").is_file() and config["peft_type"] == "LORA"
+    except (OSError, ValueError, KeyError, TypeError):
+        there, config = False, {}
+    if not there:
+        raise ModelUnavailable(
+            f"local.lora.continue_from: {folder} holds no LoRA adapter (adapter_config.json, adapter_model.safetensors).",
+            hint="Name the adapter folder of a run, such as .ftbridge/runs/RUN/adapter.",
+        )
+    if (kind := config.get("init_lora_weights", True)) not in (True, "gaussian", "eva"):
+        raise ModelUnavailable(
+            f"local.lora.continue_from: the adapter in {folder} was begun with init_lora_weights {kind!r}, which changes the"
+            " base model's weights, so the base alone is another model than it stands on.",
+            hint="Save it as a plain LoRA adapter first (peft: save_pretrained with path_initial_model_for_weight_conversion).",
+        )
+
+
+def _continued(model: Any, folder: Path) -> Any:
+    from peft import PeftModel
+
+    require_adapter(folder)
+    try:
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    except (RuntimeError, ValueError, TypeError, OSError) as error:
+        raise ModelUnavailable(
+            f"the adapter in {folder} does not fit this model: {str(error).strip().splitlines()[0]}",
+            hint="Continue from an adapter that was trained on the same base model.",
+        ) from error
 
 
 def _drop_inputs(adapted: nn.Module, p: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ftbridge.lowering import FieldReport, Lowering, Outcome, fields
-from ftbridge.providers.local.request import LocalRequest
+from ftbridge.providers.local.request import DpoRequest, LocalRequest
 from ftbridge.providers.local.vllm import refusal
 from ftbridge.resolve import ResolvedSpec
 from ftbridge.spec import JobSpec
@@ -14,6 +14,11 @@ from ftbridge.spec_sections import LocalSpec, Quantization
 BASE_LEARNING_RATE = {"lora": 2e-4, "full": 2e-5}
 """What the multiplier multiplies. LoRA: QLoRA's rate for 7B and 13B (Dettmers et al. 2023, arXiv:2305.14314, table 9).
 Full: ten times less, the ratio measured in "LoRA Without Regret" (Schulman et al. 2025)."""
+PREFERENCE_LEARNING_RATE = {"lora": 5e-6, "full": 5e-7}
+"""The same for preference tuning. LoRA: zephyr's QLoRA recipe (alignment-handbook), TRL's table of rates. Full: as above."""
+_PREFERENCE_BETA = {"sigmoid": 0.1, "ipo": 0.1, "length_normalised": 1.0}
+"""What beta "auto" is. sigmoid: the default of TRL, OpenRLHF and tinker-cookbook, and the example of OpenAI's guide, which does
+not publish its own. ipo: TRL's. length_normalised: ten times sigmoid's, since a mean over tokens is that much smaller."""
 
 
 def lower(resolved: ResolvedSpec) -> Lowering:
@@ -48,7 +53,7 @@ def _request(spec: JobSpec) -> LocalRequest:
         quantization=quantization(spec.local),
         lora_r=local.lora.r,
         lora_alpha=local.lora.alpha,
-        lora_dropout=local.lora.dropout,
+        lora_dropout=0.0 if spec.method == "dpo" else local.lora.dropout,
         target_modules=local.lora.target_modules,
         use_rslora=local.lora.use_rslora,
         use_dora=local.lora.use_dora,
@@ -68,7 +73,18 @@ def _request(spec: JobSpec) -> LocalRequest:
         trust_remote_code=local.trust_remote_code,
         engine=local.engine,
         thinking=local.thinking,
+        method="dpo" if spec.method == "dpo" else "supervised",
+        dpo=_preference(spec) if spec.method == "dpo" else None,
+        continue_from=local.lora.continue_from if local.tuning == "lora" else None,
     )
+
+
+def _preference(spec: JobSpec) -> DpoRequest:
+    own, beta = spec.local.dpo, spec.hyperparameters.beta
+    scale = _PREFERENCE_BETA[own.loss] if own.beta == "auto" else own.beta
+    if own.loss == "sigmoid" and own.beta == "auto" and isinstance(beta, float | int):
+        scale = float(beta)
+    return DpoRequest(loss=own.loss, beta=scale, label_smoothing=own.label_smoothing, nll_weight=own.nll_weight)
 
 
 _THINKING = {
@@ -89,7 +105,11 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
             request.learning_rate,
             f"learning rate = multiplier x base = {multiplier:g} x {base:g} = {request.learning_rate:g}",
         ),
-        "local.base_learning_rate": ("exact", base, f"base rate of {spec.local.tuning} tuning"),
+        "local.base_learning_rate": (
+            "exact",
+            base,
+            f"base rate of {spec.local.tuning} tuning{' by preferences' if spec.method == 'dpo' else ''}",
+        ),
         "local.quantization": ("exact", request.quantization, _quantization_reason(spec)),
         "data.format": (
             "exact",
@@ -113,8 +133,12 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
     if spec.fallback == "openai":
         how = "another run of the same bytes at the service, if training here fails"
         notes["fallback"] = ("exact", spec.fallback, how)
-    if spec.method != "supervised":
-        notes["method"] = ("refused", None, f"the local provider trains supervised only, not {spec.method}")
+    if spec.method == "reinforcement":
+        notes["method"] = ("refused", None, "the local provider trains supervised and dpo, not reinforcement")
+    notes |= _preference_notes(spec, request)
+    if request.continue_from is not None:
+        for name in ("r", "alpha", "target_modules", "use_rslora", "use_dora"):
+            notes[f"local.lora.{name}"] = ("unused", None, "the adapter that training continues from has its own")
     if spec.model.local is None:
         notes["model.local"] = ("refused", None, "name a base model, such as smollm2-135m-instruct")
     if request.engine == "vllm" and (why := refusal(request)) is not None:
@@ -124,6 +148,36 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
             notes[field] = ("unused", None, "full tuning has no adapter")
     if request.quantization != "nf4":
         notes["local.keep_dequantized"] = ("unused", None, "only nf4 weights are dequantised")
+    return notes
+
+
+def _preference_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
+    """What is different about fields in preference tuning, and that its own section is unused elsewhere."""
+    if request.dpo is None:
+        return {field: ("unused", None, "for method dpo") for field, _ in fields(spec.local.dpo, "local.dpo.")}
+    own, given, beta = spec.local.dpo, request.dpo, spec.hyperparameters.beta
+    notes: dict[str, _Note] = {
+        "hyperparameters.batch_size": ("exact", request.batch_size, "pairs in a step"),
+        "local.lora.dropout": (
+            "approximated"
+            if "dropout" in spec.local.lora.model_fields_set and spec.local.lora.dropout
+            else "translated",
+            0.0,
+            "off in preference tuning: the tuned and the reference model are compared, and noise is not a difference",
+        ),
+        "local.dpo.beta": ("exact", given.beta, "the scale of this loss" if own.beta == "auto" else ""),
+    }
+    if beta is None or beta == "auto":
+        how = f"auto: {given.beta:g}, what most trainers take; OpenAI does not publish its own"
+        notes["hyperparameters.beta"] = ("exact", given.beta, how)
+    elif own.loss != "sigmoid" or own.beta != "auto":
+        how = "OpenAI's beta belongs to the sigmoid loss; give either it or local.dpo.beta, on the scale of the loss"
+        notes["hyperparameters.beta"] = ("refused", None, how)
+    if spec.local.too_long == "truncate":
+        how = "a pair is compared whole: set drop or refuse"
+        notes["local.too_long"] = ("refused", None, how)
+    if request.continue_from is not None:
+        notes["local.lora.continue_from"] = ("exact", request.continue_from, "it is the reference model too")
     return notes
 
 
@@ -144,7 +198,12 @@ def _multiplier(spec: JobSpec) -> float:
 
 def _base_rate(spec: JobSpec) -> float:
     rate = spec.local.base_learning_rate
-    return BASE_LEARNING_RATE[spec.local.tuning] if rate == "auto" else rate
+    return usual_learning_rate(spec) if rate == "auto" else rate
+
+
+def usual_learning_rate(spec: JobSpec) -> float:
+    """What `local.base_learning_rate: auto` comes to for the spec's method and tuning."""
+    return (PREFERENCE_LEARNING_RATE if spec.method == "dpo" else BASE_LEARNING_RATE)[spec.local.tuning]
 
 
 def quantization(local: LocalSpec) -> Quantization:

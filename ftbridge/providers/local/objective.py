@@ -29,19 +29,6 @@ from ftbridge.providers.local.forward import Forward
 CORRECT = "correct"
 
 
-class Unit(Protocol):
-    """What a batch holds: it has a length in tokens, and a number of tokens the loss is computed on."""
-
-    def __len__(self) -> int:
-        """Tokens that a model reads for it."""
-        ...
-
-    @property
-    def n_trained(self) -> int:
-        """Tokens the loss is computed on."""
-        ...
-
-
 @dataclass(frozen=True)
 class Sums:
     """What one micro-batch gave: the loss, summed, with its graph; and other sums without one, by name."""
@@ -53,8 +40,10 @@ class Sums:
 class Objective(Protocol):
     """A training method, as the loop sees it. Units are of the method's own type."""
 
-    unit: str
-    """What a unit is called in messages, with its article: an example, a pair."""
+    @property
+    def unit(self) -> str:
+        """What a unit is called in messages, with its article: an example, a pair."""
+        ...
 
     def cut(self, forward: Forward, batch: Sequence[Any], budget: int) -> list[list[Any]]:
         """Micro-batches of a batch, of at most `budget` tokens each where a unit fits."""

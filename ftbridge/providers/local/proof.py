@@ -43,7 +43,7 @@ LARGE_LOGIT = 100.0
 """Logits are compared at this size: published caps are 30 to 50, so a head that caps its logits shows."""
 NOISE = 4.0
 """Share of the change between two equal passes that counts as none: 0.0 but for kernels that add in no fixed order."""
-_FAILURES = (attention.PackedAttentionUnsupported, TypeError, AttributeError, ValueError, RuntimeError, IndexError)
+FAILURES = (attention.PackedAttentionUnsupported, TypeError, AttributeError, ValueError, RuntimeError, IndexError)
 
 
 def sample_of(forward: Forward, examples: Sequence[Encoded]) -> list[Encoded]:
@@ -66,7 +66,7 @@ def own_losses(alone: Forward, sample: Sequence[Encoded]) -> list[float]:
     try:
         with torch.no_grad():
             losses = [_mean_loss(alone, [example]) for example in sample]
-    except _FAILURES as error:
+    except FAILURES as error:
         if is_out_of_memory(error):
             raise
         raise ModelUnavailable(
@@ -95,7 +95,7 @@ def has_own_head(forward: Forward, example: Encoded) -> bool:
             with _large_states(decoder(forward.model), LARGE_LOGIT / max(size, 1e-6)) as large:
                 logits = forward.model(input_ids=ids, use_cache=False).logits.float()
             linear = _linear(head, large[-1])
-    except _FAILURES as error:
+    except FAILURES as error:
         if is_out_of_memory(error):
             raise
         return True
@@ -116,7 +116,7 @@ def disagreement(trial: Forward, sample: Sequence[Encoded], wanted: Sequence[flo
                 if not abs(loss - alone) <= TOLERANCE[trial.device.compute] * max(1.0, alone):
                     return f"an example's loss is {loss:.4f} in company and {alone:.4f} alone"
         return cross_talk(trial, sample[:3]) if trial.way == "packed" else None
-    except _FAILURES as error:
+    except FAILURES as error:
         if is_out_of_memory(error):
             raise
         return _describe(error)
@@ -138,7 +138,7 @@ def cross_talk(packed: Forward, sample: Sequence[Encoded]) -> str | None:
     if not change <= NOISE * noise:
         return f"other tokens before an example change its hidden states (by up to {change:.2g}), so state runs on"
     embeddings = causal(packed.model).get_input_embeddings()
-    with _gradients_on(embeddings) as inputs:
+    with gradients_on(embeddings) as inputs:
         loss, _ = packed.loss_sum([*(_silent(one) for one in sample), last])
         (gradient,) = torch.autograd.grad(loss, inputs, allow_unused=True)
     leaked = 0.0 if gradient is None else float(gradient[0, : -len(last)].abs().max())
@@ -209,7 +209,7 @@ def _large_states(part: nn.Module, factor: float) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def _gradients_on(embeddings: nn.Module) -> Iterator[list[Tensor]]:
+def gradients_on(embeddings: nn.Module) -> Iterator[list[Tensor]]:
     """Make the embedded tokens leaves with a gradient; yields the list that they are added to."""
     leaves: list[Tensor] = []
 

@@ -346,7 +346,9 @@ def _job_event(event: Event) -> JobEvent | None:
     data: dict[str, Any] = event.data
     common: dict[str, Any] = {"id": str(event.seq), "time": event.time}
     if event.type == "metrics":
-        figures = Metrics(**{name: data.get(name) for name in Metrics.model_fields})
+        own = [name for name in data if name.startswith(("train_", "valid_")) and name not in Metrics.model_fields]
+        common_figures = {name: data[name] for name in Metrics.model_fields if name in data}
+        figures = Metrics(**common_figures, more={name: data[name] for name in own})
         text = f"step {figures.step}/{figures.total_steps}: training loss {figures.train_loss:.4f}"
         if figures.valid_loss is not None:
             text += f", validation loss {figures.valid_loss:.4f}"

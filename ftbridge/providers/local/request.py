@@ -7,6 +7,17 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 
+class DpoRequest(BaseModel):
+    """The loss of preference tuning: `beta` on the scale of `loss`; shares and weights as in the spec."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    loss: Literal["sigmoid", "ipo", "length_normalised"] = "sigmoid"
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+    nll_weight: float = 0.0
+
+
 class LocalRequest(BaseModel):
     """One local training job, every choice made except those that need the device. Losses in nats, lengths in tokens."""
 
@@ -47,6 +58,9 @@ class LocalRequest(BaseModel):
     trust_remote_code: bool
     engine: Literal["transformers", "vllm"] = "transformers"
     thinking: Literal["auto", "on", "off"] = "auto"
+    method: Literal["supervised", "dpo"] = "supervised"
+    dpo: DpoRequest | None = None
+    continue_from: str | None = None
 
 
 class SampleRequest(BaseModel):

@@ -15,16 +15,18 @@ from ftbridge.errors import ModelUnavailable
 from ftbridge.files import require_room
 from ftbridge.providers.local import architecture, checkpoint, load
 from ftbridge.providers.local.adapter import save_tuned
-from ftbridge.providers.local.batches import Encoded
+from ftbridge.providers.local.batches import Unit
 from ftbridge.providers.local.checkpoint import TrainingState
 from ftbridge.providers.local.device import Device, pick
-from ftbridge.providers.local.encode import EncodedSplit, encode_split
+from ftbridge.providers.local.encode import EncodedSplit
 from ftbridge.providers.local.forward import Forward, prove
 from ftbridge.providers.local.fused import DropoutPool, fuse
 from ftbridge.providers.local.job import Job
 from ftbridge.providers.local.memory import plan_pass
+from ftbridge.providers.local.methods import METHODS, Setting
 from ftbridge.providers.local.models import LocalModel, check_model, find_model
 from ftbridge.providers.local.optim import optimizer_for
+from ftbridge.providers.local.reference import Interrupted
 from ftbridge.providers.local.rendering import Renderer
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.template import RenderError
@@ -38,8 +40,8 @@ class Ready:
     base: LocalModel
     tokenizer: Any
     request: LocalRequest
-    train: EncodedSplit
-    validation: EncodedSplit | None
+    train: EncodedSplit[Any]
+    validation: EncodedSplit[Any] | None
     notes: tuple[str, ...]
 
 
@@ -50,6 +52,8 @@ def make_ready(request: LocalRequest, train_path: Path, validation_path: Path | 
     """
     base = find_model(request.model, progress=progress, trust_remote_code=request.trust_remote_code)
     facts = check_model(base, trust_remote_code=request.trust_remote_code)
+    if request.continue_from is not None:
+        load.require_adapter(Path(request.continue_from))
     notes = [f"{base.name}: {note}" for note in architecture.examine(base.path, request)]
     if facts.max_positions and facts.max_positions < request.max_length:
         notes.append(f"local.max_length is lowered to {facts.max_positions:,}, the most positions this model has")
@@ -59,17 +63,18 @@ def make_ready(request: LocalRequest, train_path: Path, validation_path: Path | 
         renderer = Renderer(tokenizer, request.thinking)
     except RenderError as error:
         raise ModelUnavailable(f"{base.name} cannot be used: {error}.") from error
-    splits: list[EncodedSplit | None] = []
+    splits: list[EncodedSplit[Any] | None] = []
     for path, name in ((train_path, "train"), (validation_path, "validation")):
         if path is None:
             splits.append(None)
             continue
-        split = encode_split(path, name, renderer, request)
+        split = METHODS[request.method].encode(path, name, renderer, request)
         for verb, lines in (("cut to local.max_length", split.cut), ("dropped", split.dropped)):
             if lines:
                 notes.append(
                     f"{len(lines)} {name} examples were {verb}: {', '.join(lines[:5])}{' …' * (len(lines) > 5)}"
                 )
+        notes += split.notes
         splits.append(split)
     assert splits[0] is not None
     return Ready(base, tokenizer, request, splits[0], splits[1], (*notes, *renderer.notes))
@@ -86,7 +91,10 @@ def run_training(job: Job, reporter: Reporter) -> Literal["succeeded", "paused",
         reporter.message(note, "warn")
     validation = ready.validation.examples if ready.validation else ()
     job.stage("loading model")
-    trainer, state = _trainer(job, ready, device, ready.train.examples, validation, reporter)
+    try:
+        trainer, state = _trainer(job, ready, device, ready.train.examples, validation, reporter)
+    except Interrupted as interruption:
+        return "paused" if interruption.request == "pause" else "cancelled"
     job.stage("training")
     ending, state = train(trainer, state)
     if ending != "finished":
@@ -110,11 +118,11 @@ def _trainer(
     job: Job,
     ready: Ready,
     device: Device,
-    train_set: Sequence[Encoded],
-    validation: Sequence[Encoded],
+    train_set: Sequence[Unit],
+    validation: Sequence[Unit],
     reporter: Reporter,
 ) -> tuple[Trainer, TrainingState]:
-    request = ready.request
+    request, method = ready.request, METHODS[ready.request.method]
     base = load.load_base(ready.base.path, request, device)
     longest = max(len(example) for example in [*train_set, *validation])
     passes = plan_pass(base.config, request, device, longest)
@@ -131,10 +139,11 @@ def _trainer(
     if passes.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()
+    method.quiet(model)
     adapted = sum(1 for module in model.modules() if hasattr(module, "lora_A"))
     forward = prove(
         Forward(model, device, "plain", autocast=fused < adapted or not adapted, pool=pool),
-        train_set,
+        method.examples(train_set),
         packing=request.packing,
         note=lambda text: reporter.message(text, "warn"),
     )
@@ -143,7 +152,12 @@ def _trainer(
     folder = job.folder / "checkpoints"
     folder.mkdir(exist_ok=True)
     state = TrainingState()
-    if (found := checkpoint.latest(folder)) is not None:
+    found = checkpoint.latest(folder)
+    setting = Setting(
+        request, ready.base, forward, job.folder, passes.tokens, found is not None, reporter, job.requested
+    )
+    objective, train_set, validation = method.ready(setting, train_set, validation)
+    if found is not None:
         path, state = found
         checkpoint.restore(path, model, optimizer, scaler)
         reporter.message(f"resumed from step {state.step}")
@@ -154,11 +168,22 @@ def _trainer(
     if state.step == 0:
         reporter.message(
             f"{ready.base.name} from {ready.base.source} on {device.describe()}: {request.quantization} weights, "
-            f"{trained:,} trained parameters, {steps} steps of {request.batch_size} examples, "
+            f"{trained:,} trained parameters, {steps} steps of {request.batch_size} {objective.unit.split()[-1]}s, "
             f"{forward.way} passes of up to {tokens:,} tokens{', a 16-bit copy of the weights' if copied else ''}"
         )
     trainer = Trainer(
-        forward, optimizer, scaler, request, device, train_set, validation, folder, tokens, reporter, job.requested
+        forward,
+        optimizer,
+        scaler,
+        request,
+        device,
+        train_set,
+        validation,
+        folder,
+        tokens,
+        reporter,
+        job.requested,
+        objective,
     )
     return trainer, state
 

@@ -22,11 +22,11 @@ import torch
 
 from ftbridge.errors import OutOfMemory, TrainingFailed
 from ftbridge.providers.local import checkpoint
-from ftbridge.providers.local.batches import Encoded, evaluation_steps, steps_of_epoch
+from ftbridge.providers.local.batches import Encoded, Unit, evaluation_steps, steps_of_epoch
 from ftbridge.providers.local.checkpoint import TrainingState
 from ftbridge.providers.local.device import Device, is_out_of_memory
 from ftbridge.providers.local.forward import Forward
-from ftbridge.providers.local.objective import SUPERVISED, Objective, Unit, measure
+from ftbridge.providers.local.objective import SUPERVISED, Objective, measure
 from ftbridge.providers.local.optim import learning_rate
 from ftbridge.providers.local.request import LocalRequest
 

@@ -11,6 +11,7 @@ from ftbridge.providers.openai.request import OpenAIRequest
 from ftbridge.providers.openai.targets import TARGETS, Target
 from ftbridge.resolve import ResolvedSpec
 from ftbridge.spec import JobSpec
+from ftbridge.spec_sections import DpoSpec
 
 TOKEN_KEY = "ftbridge_run"
 """The key in a job's `metadata` under which its run's token stands."""
@@ -190,6 +191,7 @@ def _local_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
         "local.early_stopping.min_delta": ("unused", None, _EVERY_EPOCH),
         "local.lora.r": ("unused", None, "the service chooses its adapter and does not tell it"),
         "local.lora.alpha": ("unused", None, "the service chooses its adapter and does not tell it"),
+        **_preference_notes(spec, target),
         "local.keep_checkpoints": ("unused", None, "OpenAI keeps those of the last three epochs"),
     }
     if target.hyperparameters == "top":
@@ -200,6 +202,14 @@ def _local_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
         if spec.hyperparameters.learning_rate_multiplier != "auto" and spec.local.base_learning_rate != "auto":
             local["local.base_learning_rate"] = ("translated", spec.local.base_learning_rate, "in learning_rate")
     return local
+
+
+def _preference_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
+    """A service has one loss for preferences: what changes it here cannot be had there."""
+    own, usual = spec.local.dpo, DpoSpec()
+    changed = [name for name in DpoSpec.model_fields if getattr(own, name) != getattr(usual, name)]
+    how = f"{target.title} takes no loss of its own choice in preference tuning, only beta"
+    return {f"local.dpo.{name}": ("refused", None, how) for name in changed}
 
 
 def _run_notes(spec: JobSpec) -> dict[str, Note]:

@@ -32,7 +32,15 @@ def metrics_of(data: Mapping[str, Any] | None) -> Metrics | None:
         for name, keys in _NAMES.items()
     }
     total = _number(data.get("total_steps"))
-    return Metrics(step=int(step), total_steps=None if total is None else int(total), **figures)
+    known = {key for keys in _NAMES.values() for key in keys}
+    own = {
+        key: value
+        for key in data
+        if key.startswith(("train_reward", "valid_reward", "full_valid_reward", "train_chosen", "train_rejected"))
+        and key not in known
+        and (value := _number(data[key])) is not None
+    }
+    return Metrics(step=int(step), total_steps=None if total is None else int(total), more=own, **figures)
 
 
 def rewards_of(data: Mapping[str, Any] | None) -> str:

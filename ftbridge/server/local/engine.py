@@ -88,7 +88,7 @@ class LocalEngine:
         return shown
 
     def accept(self, asked: CreateJob) -> None:
-        """Supervised jobs on a base model of the map; what a run here could not do is refused now."""
+        """Supervised and dpo jobs on a base model of the map; what a run here could not do is refused now."""
         if full_name(asked.model, self.models) is None:
             tuned = self._service.store.get("model", asked.model) is not None
             why = "is a tuned model; training here starts from base models" if tuned else "is not served here"
@@ -98,9 +98,11 @@ class LocalEngine:
                 "model",
                 "model_not_available",
             )
-        if asked.kind != "supervised":
+        if asked.kind == "reinforcement":
             raise invalid(
-                f"Training here is supervised; {asked.kind} is not built.", "method.type", "method_not_available"
+                "Training here is supervised or dpo; reinforcement is not built.",
+                "method.type",
+                "method_not_available",
             )
         if asked.integrations:
             raise invalid("No integrations are built here.", "integrations", "unsupported_parameter")

@@ -104,6 +104,9 @@ async def _prepared(service: Service, name: str, model: str, settings: Mapping[s
             for key in ("n_epochs", "batch_size", "learning_rate_multiplier")
             if getattr(spec_now, key) != "auto"
         }
+        lowering = lowering_of(run)
+        if lowering is not None and (preference := lowering.request.get("dpo")) is not None:
+            numbers["beta"] = preference["beta"]
         with service.store.change():
             book.settle(service, name, **numbers)
             book.change(service, name, own={"run": run.id}, status="queued")
@@ -271,6 +274,7 @@ def figures_of(event: Event) -> Figures | None:
         train_accuracy=told.get("train_mean_token_accuracy"),
         valid_loss=told.get("valid_loss"),
         valid_accuracy=told.get("valid_mean_token_accuracy"),
+        more=told.get("more") or {},
     )
 
 

@@ -1,0 +1,103 @@
+"""The methods that train here, by their names in a spec: how each reads data, and how its objective is made ready.
+
+To add one: an objective (`objective.py`), an encoder of its lines, and an entry in `METHODS`. The loop, checkpoints, early
+stopping and resuming are the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ftbridge.files import sha256_file
+from ftbridge.providers.local.batches import Encoded
+from ftbridge.providers.local.dpo import Preference, silence_dropout
+from ftbridge.providers.local.encode import EncodedSplit, encode_split
+from ftbridge.providers.local.forward import Forward
+from ftbridge.providers.local.models import LocalModel
+from ftbridge.providers.local.objective import SUPERVISED, Objective
+from ftbridge.providers.local.pairs import Pair, encode_pairs, shares_prompts
+from ftbridge.providers.local.reference import NAME, ReferenceKey, with_reference
+from ftbridge.providers.local.rendering import Renderer
+from ftbridge.providers.local.request import LocalRequest
+from ftbridge.providers.local.training import Reporter
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an objective may need to be made ready: the model as training finds it, before a checkpoint is restored."""
+
+    request: LocalRequest
+    base: LocalModel
+    forward: Forward
+    folder: Path
+    tokens: int
+    begun: bool
+    reporter: Reporter
+    requested: Callable[[], Literal["pause", "cancel"] | None]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One training method.
+
+    `encode` turns a canonical split into units; `examples` are the conversations in them, for proofs of the forward pass;
+    `quiet` prepares a loaded model; `ready` makes the objective, and the units of both splits with all that it needs.
+    """
+
+    encode: Callable[[Path, str, Renderer, LocalRequest], EncodedSplit[Any]]
+    examples: Callable[[Sequence[Any]], list[Encoded]]
+    quiet: Callable[[Any], None]
+    ready: Callable[[Setting, Sequence[Any], Sequence[Any]], tuple[Objective, Sequence[Any], Sequence[Any]]]
+
+
+def _supervised(
+    setting: Setting, train: Sequence[Encoded], validation: Sequence[Encoded]
+) -> tuple[Objective, Sequence[Encoded], Sequence[Encoded]]:
+    del setting
+    return SUPERVISED, train, validation
+
+
+def _preference(
+    setting: Setting, train: Sequence[Pair], validation: Sequence[Pair]
+) -> tuple[Objective, Sequence[Pair], Sequence[Pair]]:
+    """Prove that prompts can be shared, and measure or read the reference of every pair."""
+    request, forward, say = setting.request, setting.forward, setting.reporter.message
+    assert request.dpo is not None
+    shared = request.packing and shares_prompts(forward, train, lambda text: say(text, "warn"))
+    key = ReferenceKey(
+        model=setting.base.sha256,
+        adapter=_adapter_sha256(request),
+        quantization=request.quantization,
+        compute=str(forward.device.compute).removeprefix("torch."),
+        layout=f"1 {forward.way}{' shared prompts' if shared else ''} on {forward.device.kind}",
+    )
+    both = with_reference(
+        forward,
+        [*train, *validation],
+        key,
+        setting.folder / NAME,
+        shared=shared,
+        budget=setting.tokens,
+        begun=setting.begun,
+        say=say,
+        requested=setting.requested,
+    )
+    return Preference(request.dpo, shared), both[: len(train)], both[len(train) :]
+
+
+def _adapter_sha256(request: LocalRequest) -> str | None:
+    """What names the adapter that training continues from; None for a fresh one, which adds nothing."""
+    return (
+        None if request.continue_from is None else sha256_file(Path(request.continue_from, "adapter_model.safetensors"))
+    )
+
+
+METHODS: dict[str, Method] = {
+    "supervised": Method(encode_split, list, lambda _: None, _supervised),
+    "dpo": Method(
+        encode_pairs, lambda pairs: [side for pair in pairs for side in pair.sides], silence_dropout, _preference
+    ),
+}
