@@ -139,7 +139,7 @@ def _matched(
         raise UsageError(
             f"the runs were tested on other items: {len(shared)} are shared, {only[0]} only in {first.id}, "
             f"{only[1]} only in {second.id}.",
-            hint="--common compares the shared ones."
+            hint="--intersect compares the items that both have."
             if shared
             else "Run one of them again with the other's data.test.",
         )

@@ -83,13 +83,30 @@ class MissingDependency(UsageError):
 
 
 class DataError(FtbridgeError):
-    """A dataset with errors. `problems` are complete sentences that begin with `file:line field`; the message tells them."""
+    """A dataset with errors.
+
+    `problems` are complete sentences that begin with `file:line field`; the message shows them. `split` is the one that has
+    them (train, validation or test), where it is one; `too_few` says that the fault is their number.
+    """
 
     exit_code = 3
 
-    def __init__(self, message: str, *, problems: Sequence[str] = (), hint: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        problems: Sequence[str] = (),
+        hint: str | None = None,
+        split: str | None = None,
+        too_few: bool = False,
+    ) -> None:
         super().__init__(message, hint=hint)
-        self.problems = tuple(problems)
+        self.problems, self.split, self.too_few = tuple(problems), split, too_few
+
+    def details(self) -> dict[str, Any]:
+        """What crosses processes beside message and hint; absent where it says nothing."""
+        details = {"problems": list(self.problems), "split": self.split, "too_few": self.too_few}
+        return {name: value for name, value in details.items() if value}
 
 
 class GateNotMet(FtbridgeError):
@@ -162,15 +179,15 @@ class Interrupted(FtbridgeError):
 
 
 def document(error: BaseException) -> dict[str, Any]:
-    """An error as JSON that crosses processes and journals: {kind, message, hint}, and `problems` of a `DataError`.
+    """An error as JSON that crosses processes and journals: {kind, message, hint}, and the details of a `DataError`.
 
     `kind` is the class in snake_case; a class outside this file is written as the nearest one above it that stands here.
     """
     if isinstance(error, FtbridgeError):
         kind = next(kind for kind in type(error).__mro__ if kind.__module__ == __name__)
-        problems = {"problems": list(error.problems)} if isinstance(error, DataError) and error.problems else {}
+        details = error.details() if isinstance(error, DataError) else {}
         message = without_secrets(error.message)
-        return {"kind": _snake(kind.__name__), "message": message, "hint": error.hint, **problems}
+        return {"kind": _snake(kind.__name__), "message": message, "hint": error.hint, **details}
     return {"kind": "internal_error", "message": without_secrets(f"{type(error).__name__}: {error}"), "hint": None}
 
 
@@ -180,7 +197,8 @@ def from_document(written: Mapping[str, Any]) -> FtbridgeError:
     kind = kinds.get(str(written.get("kind")), TrainingFailed)
     message, hint = written.get("message") or "the job failed without a message.", written.get("hint")
     if issubclass(kind, DataError):
-        return kind(message, problems=written.get("problems", ()), hint=hint)
+        details = {name: written[name] for name in ("problems", "split", "too_few") if name in written}
+        return kind(message, hint=hint, **details)
     return kind(message, hint=hint)
 
 

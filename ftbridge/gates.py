@@ -70,7 +70,7 @@ def hold_once(run: Run, why: str | None, note: Callable[[str], None]) -> None:
 def pass_target(run: Run, spec: JobSpec, before: Evaluation | None, note: Callable[[str], None]) -> None:
     """Tell what the base model and its baselines achieve; raise `GateNotMet` when one meets `evaluation.target`.
 
-    `ftbridge run --anyway`, or `resume --anyway`, waives the gate, and is journalled.
+    `ftbridge run --ignore-target`, or `resume --ignore-target`, waives the gate, and is journalled.
     """
     if before is None:
         return
@@ -84,5 +84,5 @@ def pass_target(run: Run, spec: JobSpec, before: Evaluation | None, note: Callab
     raise GateNotMet(
         f"{good[0]} is good enough without training: {told(scores, good[:1])}; evaluation.target is {target:g}. "
         "Nothing was spent on training.",
-        hint=f"To train all the same: ftbridge resume {run.id} --anyway",
+        hint=f"To train all the same: ftbridge resume {run.id} --ignore-target",
     )

@@ -181,7 +181,7 @@ def test_a_baseline_that_is_good_enough_stops_the_run_before_anything_is_paid(se
     run = start(spec(evaluation={"target": 0.9}))
     with pytest.raises(GateNotMet, match=r"base is good enough without training: base exact 100.0 %") as told:
         bridge.drive(run)
-    assert "--anyway" in str(told.value.hint)
+    assert "--ignore-target" in str(told.value.hint)
     assert jobs(service) == service.requests.get("POST /files", 0) == 0
     assert run.state().state == "paused"
     bridge.waive_target(run)

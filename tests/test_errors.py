@@ -49,3 +49,10 @@ def test_the_drawn_tree_is_the_real_one():
     drawn = (errors.__doc__ or "").splitlines()
     named = {word for line in drawn for word in line.split() if word in PUBLIC}
     assert named == set(PUBLIC)
+
+
+def test_which_split_has_too_few_examples_crosses_processes():
+    error = DataError("1 example is too few.", problems=["train.jsonl:1 is alone."], split="train", too_few=True)
+    again = from_document(document(error))
+    assert isinstance(again, DataError)
+    assert (again.split, again.too_few, again.problems) == ("train", True, ("train.jsonl:1 is alone.",))

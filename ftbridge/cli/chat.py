@@ -6,15 +6,22 @@ import sys
 
 import click
 
+from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import find_run, run_argument, talkative, verbosity
 from ftbridge.talk import Talk, talking
 
 
-@click.command(help="Talk to the tuned model.")
+@click.command(help=COMMANDS["chat"])
 @run_argument
-@click.option("--base", is_flag=True, help="Talk to the base model instead.")
-@click.option("--system", metavar="TEXT", help="A system message.")
-@click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Longest answer.")
+@click.option("--base", is_flag=True, help="Talk to the base model instead of the tuned one.")
+@click.option("--system", metavar="TEXT", help="Set a system message.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    help="Stop a completion after this many tokens.",
+)
 @talkative
 def command(run: str, base: bool, system: str | None, max_tokens: int) -> None:
     """Line by line at a terminal; what comes through a pipe is one message."""

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import click
 
-from ftbridge.cli.options import as_json, find_run, talkative, verbosity
+from ftbridge.cli import COMMANDS
+from ftbridge.cli.options import Command, as_json, find_run, talkative, verbosity
 from ftbridge.comparison import compare
 from ftbridge.errors import GateNotMet
 from ftbridge.report.exports import SHAPES
 from ftbridge.report.terminal import SafeConsole
 
 
-@click.command(help="A paired verdict on two runs: the second against the first.")
+@click.command("compare", cls=Command, help=COMMANDS["compare"])
 @click.argument("first", metavar="RUN")
 @click.argument("second", metavar="RUN")
 @click.option(
     "--margin",
     type=click.FloatRange(0, 1),
-    help="Exit 4 unless the second is not worse by more than this (0.02: 2 points).",
+    help="Exit 4 if the second may be worse than the first by more than this (0.02 is 2 points).",
 )
-@click.option("--candidate", "candidates", multiple=True, help="Whose answers [tuned]; twice for each side's own.")
-@click.option("--common", is_flag=True, help="Compare the items that both runs have.")
-@click.option("--format", "shape", type=click.Choice(SHAPES), default="text")
+@click.option(
+    "--candidate",
+    "candidates",
+    multiple=True,
+    metavar="NAME",
+    help="Compare this candidate of both runs [default: tuned]. Give it twice to name one for each run.",
+)
+@click.option("--intersect", is_flag=True, help="Compare only the test items that both runs have.")
+@click.option(
+    "--format", "shape", type=click.Choice(SHAPES), default="text", show_default=True, help="Set the output format."
+)
 @as_json
 @talkative
 def command(
@@ -29,7 +38,7 @@ def command(
     second: str,
     margin: float | None,
     candidates: tuple[str, ...],
-    common: bool,
+    intersect: bool,
     shape: str,
     as_json: bool,
 ) -> None:
@@ -37,7 +46,7 @@ def command(
     if len(candidates) > 2:
         raise click.BadParameter("--candidate is given once, or once for each side.")
     named = (candidates[0], candidates[-1]) if candidates else ("tuned", "tuned")
-    told = compare(find_run(first), find_run(second), margin=margin, candidates=named, common=common)
+    told = compare(find_run(first), find_run(second), margin=margin, candidates=named, common=intersect)
     from ftbridge.report import comparison
 
     if as_json or shape == "json":

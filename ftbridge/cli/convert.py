@@ -6,7 +6,8 @@ import sys
 
 import click
 
-from ftbridge.cli.options import talkative, verbosity
+from ftbridge.cli import COMMANDS
+from ftbridge.cli.options import Command, talkative, verbosity
 from ftbridge.data.convert.compression import MAX_RATIO
 from ftbridge.data.convert.containers import CONTAINERS
 from ftbridge.data.convert.convert import Converted, convert
@@ -31,49 +32,60 @@ def _list_formats(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     ctx.exit()
 
 
-@click.command(help="Turn any known format into canonical JSON Lines, and back.")
+@click.command("convert", cls=Command, help=COMMANDS["convert"])
 @click.argument("sources", nargs=-1, required=True, metavar="IN...")
 @click.argument("out", metavar="OUT")
-@click.option("--from", "source_shape", type=click.Choice(SHAPES), help="What a record of IN means; else found out.")
+@click.option(
+    "--from", "source_shape", type=click.Choice(SHAPES), help="Set the format of IN's records. Detected by default."
+)
 @click.option(
     "--to",
     "target_shape",
     type=click.Choice(WRITABLE),
-    help="What a record of OUT means [chat, preference, reinforcement].",
+    help="Set the format of OUT's records. Canonical by default: chat, preference or reinforcement.",
 )
-@click.option("--input-format", type=click.Choice(CONTAINERS), help="How IN is stored; else found out.")
-@click.option("--map", "columns", multiple=True, callback=_columns, metavar="NAME=COLUMN", help="Read COLUMN as NAME.")
-@click.option("--system", metavar="TEXT", help="A system message for conversations without one.")
+@click.option("--input-format", type=click.Choice(CONTAINERS), help="Set how IN is stored. Detected by default.")
+@click.option(
+    "--map",
+    "columns",
+    multiple=True,
+    callback=_columns,
+    metavar="NAME=COLUMN",
+    help="Read the column COLUMN as the field NAME.",
+)
+@click.option("--system", metavar="TEXT", help="Add this system message to conversations without one.")
 @click.option(
     "--drop",
     multiple=True,
     metavar="FIELD",
-    help="Let a field go that OUT cannot hold (messages[].NAME: of each message).",
+    help="Drop a field that OUT cannot hold (messages[].NAME drops it from each message).",
 )
-@click.option("--keep", is_flag=True, help="Keep the other fields, as the example's own.")
-@click.option("--skip-bad", is_flag=True, help="Leave out records that cannot be read, and say which.")
-@click.option("--parse", "parsed", multiple=True, metavar="COLUMN", help="Cells of this column are JSON, not text.")
-@click.option("--delimiter", metavar="CHAR", help="What parts the cells of a CSV; else found out.")
+@click.option("--keep", is_flag=True, help="Keep the other fields, at the top level of the example.")
+@click.option("--skip-invalid", is_flag=True, help="Leave out records that cannot be read, and list them.")
+@click.option(
+    "--parse", "parsed", multiple=True, metavar="COLUMN", help="Parse the cells of this column as JSON instead of text."
+)
+@click.option("--delimiter", metavar="CHAR", help="Set the delimiter of a CSV file. Detected by default.")
 @click.option(
     "--max-ratio",
     type=click.FloatRange(min=0),
     default=MAX_RATIO,
-    help="A compressed file may unpack to this many times its size; 0 for any [250].",
+    help="Refuse a file that unpacks to more than this many times its size; 0 allows any [default: 250].",
 )
-@click.option("--encoding", metavar="NAME", help="The encoding of a text that is not UTF-8, such as cp1252 or utf-16.")
 @click.option(
-    "--only-liked", is_flag=True, help="Of answers that were liked or not (KTO), write the liked ones as chats."
+    "--encoding", metavar="NAME", help="Set the encoding of a file that is not UTF-8, such as cp1252 or utf-16."
 )
+@click.option("--only-liked", is_flag=True, help="Write only the completions labelled as good in KTO data, as chats.")
 @click.option(
     "--list-formats",
     is_flag=True,
     is_eager=True,
     expose_value=False,
     callback=_list_formats,
-    help="List every format that is read.",
+    help="List every format that can be read.",
 )
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document about what was done, on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout about what was done.")
 @talkative
 def command(
     sources: tuple[str, ...],
@@ -85,7 +97,7 @@ def command(
     system: str | None,
     drop: tuple[str, ...],
     keep: bool,
-    skip_bad: bool,
+    skip_invalid: bool,
     parsed: tuple[str, ...],
     delimiter: str | None,
     max_ratio: float,
@@ -105,7 +117,7 @@ def command(
         system=system,
         drop=drop,
         keep=keep,
-        skip_bad=skip_bad,
+        skip_bad=skip_invalid,
         parsed=parsed,
         delimiter={"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter) if delimiter else None,
         max_ratio=max_ratio,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import as_json, print_json, talkative
 from ftbridge.doctor import examine
 
 
-@click.command(help="What this machine can do, and the command that mends what is missing.")
+@click.command(help=COMMANDS["doctor"])
 @as_json
 @talkative
 def command(as_json: bool) -> None:

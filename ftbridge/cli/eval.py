@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from ftbridge.cli import COMMANDS
 from ftbridge.cli.evaluated import Heard, evaluated, write
-from ftbridge.cli.options import as_json, talkative
+from ftbridge.cli.options import Command, as_json, talkative
 from ftbridge.cli.progress import TerminalWatcher
 from ftbridge.draft import Draft
 from ftbridge.errors import GateNotMet
@@ -16,25 +17,35 @@ from ftbridge.judging import Options, evaluate
 from ftbridge.report.exports import SHAPES, Shape
 
 _CANDIDATE = (
-    "base, zero_shot, few_shot, retrieval, run:ID, checkpoint:ID@STEP, openai:MODEL, local:MODEL or "
-    "https://HOST/v1#MODEL; NAME=… gives one a name. Once for each; the first is what the others are compared with."
+    "Evaluate a candidate: base, zero_shot, few_shot, retrieval, run:ID, checkpoint:ID@STEP, openai:MODEL, local:MODEL or "
+    "https://HOST/v1#MODEL; NAME=CANDIDATE sets its name. Repeat for each; the others are compared with the first."
 )
 
 
-@click.command(help="Let candidates answer a spec's test items, and compare them.")
+@click.command("eval", cls=Command, help=COMMANDS["eval"])
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--candidate", "-c", "candidates", multiple=True, required=True, metavar="NAME", help=_CANDIDATE)
-@click.option("--provider", help="Whose base model base, zero_shot, few_shot and retrieval use.")
-@click.option("--system", metavar="TEXT", help="System message of zero_shot, instead of the items' own.")
+@click.option("--provider", help="Use this provider's base model for base, zero_shot, few_shot and retrieval.")
+@click.option("--system", metavar="TEXT", help="Set the system message of zero_shot, instead of the items' own.")
 @click.option(
-    "--documents", type=click.Path(exists=True, file_okay=False, path_type=Path), help="What retrieval reads."
+    "--documents",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Retrieve passages from this folder for the candidate retrieval.",
 )
-@click.option("--margin", type=click.FloatRange(0, 1), help="Exit 4 unless no other is worse than the first by more.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a spec field for this once.")
-@click.option("--fresh", is_flag=True, help="Forget kept answers of these models and ask again.")
-@click.option("--format", "shape", type=click.Choice(SHAPES), default="text", help="For CI and pull requests.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write that format to a file instead.")
-@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="Also write an HTML page of it.")
+@click.option(
+    "--margin", type=click.FloatRange(0, 1), help="Exit 4 if a candidate may be worse than the first by more than this."
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a spec field.")
+@click.option("--no-cache", is_flag=True, help="Generate all completions again instead of using cached ones.")
+@click.option(
+    "--format", "shape", type=click.Choice(SHAPES), default="text", show_default=True, help="Set the output format."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the output to a file instead of stdout."
+)
+@click.option(
+    "--report", type=click.Path(path_type=Path), metavar="FILE", help="Also write an HTML page of the results."
+)
 @as_json
 @talkative
 def command(
@@ -45,14 +56,14 @@ def command(
     documents: Path | None,
     margin: float | None,
     overrides: tuple[str, ...],
-    fresh: bool,
+    no_cache: bool,
     shape: Shape,
     out: Path | None,
     report: Path | None,
     as_json: bool,
 ) -> None:
     """Evaluate, print, and exit 4 when an asked margin is not met."""
-    options = Options(provider=provider, system=system, documents=documents, margin=margin, fresh=fresh)
+    options = Options(provider=provider, system=system, documents=documents, margin=margin, fresh=no_cache)
     drafted, heard = Draft.of(spec, overrides), Heard()
     with TerminalWatcher() as watcher:
         told = evaluate(drafted, candidates, options, watcher.answered, heard)

@@ -6,16 +6,22 @@ from pathlib import Path
 
 import click
 
+from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import find_run, run_argument, talkative, verbosity
 from ftbridge.errors import UsageError
 from ftbridge.export import export_adapter, export_merged
 
 
-@click.command(help="Take the tuned weights out of a run.")
+@click.command(help=COMMANDS["export"])
 @run_argument
-@click.option("--adapter", type=click.Path(path_type=Path), metavar="DIR", help="The adapter, in peft's format.")
 @click.option(
-    "--merged", type=click.Path(path_type=Path), metavar="DIR", help="Base and adapter as one model, in 16 bits."
+    "--adapter",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the adapter, in peft's format, to a new folder.",
+)
+@click.option(
+    "--merged", type=click.Path(path_type=Path), metavar="DIR", help="Write base and adapter as one model in 16 bits."
 )
 @talkative
 def command(run: str, adapter: Path | None, merged: Path | None) -> None:

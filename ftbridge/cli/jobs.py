@@ -6,15 +6,16 @@ import click
 from rich.console import Console
 
 from ftbridge import bridge
+from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import as_json, find_run, print_json
 
 
-@click.group(invoke_without_command=True, help="List the jobs of a service's account; adopt, cancel, probe.")
+@click.group(invoke_without_command=True, help=COMMANDS["jobs"])
 @click.option(
-    "--target", default="openai", type=click.Choice(["openai", "azure", "nebius", "custom"]), help="Which service."
+    "--target", default="openai", type=click.Choice(["openai", "azure", "nebius", "custom"]), help="Set the service."
 )
-@click.option("--base-url", help="The service's address, where it is not the usual one.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="List at most so many.")
+@click.option("--base-url", help="Set the service's address, if it is not the usual one.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="List at most this many jobs.")
 @as_json
 @click.pass_context
 def command(context: click.Context, target: str, base_url: str | None, limit: int, as_json: bool) -> None:
@@ -37,7 +38,7 @@ def command(context: click.Context, target: str, base_url: str | None, limit: in
         click.echo(f"{opened.service} lists no jobs for this key.", err=True)
 
 
-@command.command("adopt", help="Take JOB as the job of RUN, whose creation is in doubt.")
+@command.command("adopt", help="Make JOB the job of RUN, when it is unknown whether RUN created one.")
 @click.argument("job", metavar="JOB")
 @click.argument("run", metavar="RUN")
 def adopt(job: str, run: str) -> None:
@@ -47,7 +48,7 @@ def adopt(job: str, run: str) -> None:
     click.echo(f"{found.id} has the job {handle.id}. Follow it with: ftbridge resume {found.id}")
 
 
-@command.command("cancel", help="Cancel JOB at the service, whoever made it.")
+@command.command("cancel", help="Cancel JOB at the service, whoever created it.")
 @click.argument("job", metavar="JOB")
 @click.pass_obj
 def cancel(account: object, job: str) -> None:
@@ -59,7 +60,7 @@ def cancel(account: object, job: str) -> None:
     click.echo(f"{job} is {state}." if state == "cancelled" else f"{job} was asked to be cancelled (now {state}).")
 
 
-@command.command("probe", help="Ask what the service can do; nothing is made or paid.")
+@command.command("probe", help="Find out what the service supports; creates and costs nothing.")
 @as_json
 @click.pass_obj
 def probe(account: object, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import print_json, talkative, verbosity
 from ftbridge.errors import UsageError
 
@@ -35,30 +36,54 @@ def _words(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...])
     return tuple(word.strip() for item in value for word in item.split(",") if word.strip())
 
 
-@click.command(help="Find what is wrong with fine-tuning files, before anyone is paid.")
+@click.command(help=COMMANDS["lint"])
 @click.argument("paths", metavar="FILE...", nargs=-1, type=click.Path(path_type=str))
 @click.option(
     "--method",
     type=click.Choice(["supervised", "dpo", "reinforcement", *METHODS]),
-    help="What the files are for; else their lines tell.",
+    help="Set the fine-tuning method. Detected by default.",
 )
 @click.option(
-    "--target", type=click.Choice(["openai", "azure", "nebius", "local"]), help="Where the files go [openai]."
+    "--target",
+    type=click.Choice(["openai", "azure", "nebius", "local"]),
+    help="Check the rules of this service, or of local training [default: openai].",
 )
-@click.option("--model", help="The model to train: its token limit and vocabulary; a local one's own template.")
-@click.option("--validation", multiple=True, metavar="FILE", help="Held out for validation: leakage is looked for.")
-@click.option("--test", multiple=True, metavar="FILE", help="Held out for the judge: leakage is looked for.")
 @click.option(
-    "--select", multiple=True, callback=_words, metavar="CODES", help="Only these rules: FTB021, FTB3, names."
+    "--model", help="Count tokens and check limits for this model; a local model's own tokenizer and template are used."
 )
-@click.option("--ignore", multiple=True, callback=_words, metavar="CODES", help="Not these rules.")
-@click.option("--fix", "fix_to", metavar="OUT", help="Write a repaired copy to OUT (a folder for several files).")
-@click.option("--explain", metavar="CODE", help="Explain a rule; `all` lists them.")
-@click.option("--format", "form", type=click.Choice(["text", "json", "github", "sarif"]), help="For whom [text].")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-@click.option("--statistics", is_flag=True, help="Only how often each rule is broken.")
-@click.option("--max-findings", metavar="N", type=click.IntRange(min=0), help="Tell at most N; 0 is all [100 as text].")
-@click.option("--jobs", metavar="N", type=click.IntRange(min=0), default=0, help="Processes; 0 is one a core.")
+@click.option(
+    "--validation", multiple=True, metavar="FILE", help="Check this validation file too, and look for leakage from it."
+)
+@click.option("--test", multiple=True, metavar="FILE", help="Check this test file too, and look for leakage from it.")
+@click.option(
+    "--select",
+    multiple=True,
+    callback=_words,
+    metavar="CODES",
+    help="Check only these rules, by code, code prefix or name.",
+)
+@click.option("--ignore", multiple=True, callback=_words, metavar="CODES", help="Skip these rules.")
+@click.option(
+    "--fix", "fix_to", metavar="OUT", help="Write a repaired copy to OUT (a folder if there are several files)."
+)
+@click.option("--explain", metavar="CODE", help="Explain a rule; `all` lists every rule.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "github", "sarif"]),
+    help="Set the output format [default: text].",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@click.option("--statistics", is_flag=True, help="Print only how often each rule is broken.")
+@click.option(
+    "--max-findings",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Print at most N findings; 0 prints all [default: 100 as text, else all].",
+)
+@click.option(
+    "--jobs", metavar="N", type=click.IntRange(min=0), default=0, help="Use N processes; 0 uses one per core."
+)
 @talkative
 def command(
     paths: tuple[str, ...],

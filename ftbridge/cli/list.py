@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from ftbridge import files, view
+from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import as_json, print_json
 from ftbridge.report.terminal import SafeConsole
 from ftbridge.runs.store import runs
 
 
-@click.command(help="List runs, newest first.")
+@click.command(help=COMMANDS["list"])
 @as_json
 def command(as_json: bool) -> None:
     """List runs, newest first."""

@@ -11,8 +11,34 @@ import click
 if TYPE_CHECKING:
     from ftbridge.runs.run import Run
 
+RENAMED = {
+    "compare": {"--common": "--intersect"},
+    "convert": {"--skip-bad": "--skip-invalid"},
+    "eval": {"--fresh": "--no-cache"},
+    "resume": {"--anyway": "--ignore-target"},
+    "run": {"--anyway": "--ignore-target"},
+    "serve": {"--held": "--max-loaded-models"},
+    "show": {"--lowering": "--mapping"},
+}
+"""Options that have a new name, by command. The former names are accepted in version 0.2 and gone in 0.3."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 _verbosity = 0
+
+
+class Command(click.Command):
+    """A command that accepts the former names of its options, with a note on stderr."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse after replacing each former name, up to `--`."""
+        renamed = RENAMED.get(self.name or "", {})
+        end = args.index("--") if "--" in args else len(args)
+        for place, arg in enumerate(args[:end]):
+            name, equals, value = arg.partition("=")
+            if name in renamed:
+                click.echo(f"note: {name} is now {renamed[name]}; the former name goes in version 0.3.", err=True)
+                args[place] = renamed[name] + equals + value
+        return super().parse_args(ctx, args)
 
 
 def verbosity() -> int:
@@ -29,14 +55,14 @@ def _remember(_ctx: click.Context, param: click.Parameter, value: Any) -> None:
 def talkative(command: F) -> F:
     """-q and -v."""
     command = click.option(
-        "-q", "--quiet", is_flag=True, expose_value=False, callback=_remember, help="Results and errors only."
+        "-q", "--quiet", is_flag=True, expose_value=False, callback=_remember, help="Print results and errors only."
     )(command)
     return click.option(
-        "-v", "--verbose", count=True, expose_value=False, callback=_remember, help="More; -vv adds tracebacks."
+        "-v", "--verbose", count=True, expose_value=False, callback=_remember, help="Print more; -vv adds tracebacks."
     )(command)
 
 
-as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 run_argument = click.argument("run", metavar="RUN")
 
 

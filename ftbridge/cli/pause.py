@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from ftbridge import bridge
+from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import find_run, run_argument
 from ftbridge.errors import ProviderRefused
 
 
-@click.command(help="Save a checkpoint and stop.")
+@click.command(help=COMMANDS["pause"])
 @run_argument
 def command(run: str) -> None:
     """Save a checkpoint and stop."""

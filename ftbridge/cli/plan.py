@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import as_json, talkative
 from ftbridge.draft import Draft
 from ftbridge.errors import GateNotMet
@@ -13,18 +14,26 @@ from ftbridge.planning.plan import plan
 from ftbridge.prices import load_prices
 
 
-@click.command(help="Tokens, money, memory, time, dates and advice, before anything is spent.")
+@click.command(help=COMMANDS["plan"])
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a spec field.")
-@click.option("--prices", type=click.Path(path_type=Path), help="A price list of your own [FTBRIDGE_PRICES].")
 @click.option(
-    "--config", type=click.Path(path_type=Path), help="The local model's config.json, where it is not here yet."
+    "--prices", type=click.Path(path_type=Path), help="Extend the price list with this file [default: FTBRIDGE_PRICES]."
 )
-@click.option("--gpu-usd-per-hour", type=click.FloatRange(min=0, min_open=True), help="What a card costs an hour.")
 @click.option(
-    "--probe", "measure", is_flag=True, help="Train a few steps here first, for the hours; kept for later plans."
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Read the local model's config.json from here, if the model is not on this machine.",
 )
-@click.option("--fields", is_flag=True, help="How every field of the spec fares on both sides.")
+@click.option(
+    "--gpu-usd-per-hour",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Set the price of a GPU hour, in US dollars.",
+)
+@click.option(
+    "--probe", "measure", is_flag=True, help="Measure the training speed here in a few steps; saved for later plans."
+)
+@click.option("--fields", is_flag=True, help="Print the field mapping of both providers.")
 @as_json
 @talkative
 def command(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import click
 from rich.console import Group, RenderableType
 
+from ftbridge.cli import COMMANDS
 from ftbridge.cli.evaluated import write
 from ftbridge.cli.options import as_json, find_run, print_json, talkative, verbosity
 from ftbridge.errors import UsageError
@@ -18,16 +19,21 @@ if TYPE_CHECKING:
     from ftbridge.runs.run import Run
 
 
-@click.command(help="One self-contained HTML page about runs.")
+@click.command(help=COMMANDS["report"])
 @click.argument("runs", nargs=-1, required=True, metavar="RUN…")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Where to [HTML: the run's report.html; else stdout].",
+    help="Write to this file [default: report.html in the run folder; other formats: stdout].",
 )
 @click.option(
-    "--format", "shape", type=click.Choice(["html", *SHAPES]), default="html", help="Of one run: for CI, pull requests."
+    "--format",
+    "shape",
+    type=click.Choice(["html", *SHAPES]),
+    default="html",
+    show_default=True,
+    help="Set the output format; others than html take one run.",
 )
 @as_json
 @talkative

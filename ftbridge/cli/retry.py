@@ -7,13 +7,14 @@ import sys
 import click
 
 from ftbridge import bridge, providers
+from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import as_json, find_run, run_argument, talkative
 from ftbridge.cli.run import ASK_ABOVE_USD, finish
 from ftbridge.errors import UsageError
 from ftbridge.runs.run import Run
 
 
-@click.command(help="Pay again for a job that failed or was cancelled.")
+@click.command(help=COMMANDS["retry"])
 @run_argument
 @click.option("--yes", is_flag=True, help=f"Do not ask before spending more than ${ASK_ABOVE_USD:g}.")
 @as_json

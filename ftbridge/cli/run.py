@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from ftbridge import bridge, draft, fallback, providers, view
-from ftbridge.cli.options import as_json, print_json, talkative, verbosity
+from ftbridge.cli import COMMANDS
+from ftbridge.cli.options import Command, as_json, print_json, talkative, verbosity
 from ftbridge.cli.progress import TerminalWatcher
 from ftbridge.data.prepare import load_manifest
 from ftbridge.errors import UsageError
@@ -21,23 +22,27 @@ ASK_ABOVE_USD = 20.0
 """A job that costs more is asked about first."""
 
 
-@click.command(help="Fine-tune and judge, from spec to verdict.")
+@click.command("run", cls=Command, help=COMMANDS["run"])
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--provider", required=True, help="Where to train: openai, local, or an installed provider.")
+@click.option(
+    "--provider", required=True, help="Train with this provider: openai, local, or another that is installed."
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a spec field.")
-@click.option("--allow", multiple=True, metavar="FIELD", help="Go on without a field the provider refuses.")
+@click.option("--allow", multiple=True, metavar="FIELD", help="Continue without a field that the provider refuses.")
 @click.option(
     "--fallback", "fall_back", metavar="PROVIDER", help="Train with this provider when the first one refuses or fails."
 )
-@click.option("--dry-run", is_flag=True, help="Settle and lower everything; train nothing.")
-@click.option("--detach", is_flag=True, help="Work in the background; print the run id.")
+@click.option("--dry-run", is_flag=True, help="Prepare the data and print the field mapping; train nothing.")
+@click.option("--detach", is_flag=True, help="Work in the background and print the run id.")
 @click.option("--no-lint", is_flag=True, help="Start even if the data has lint errors.")
-@click.option("--record", is_flag=True, help="Keep the HTTP exchange with a service, keys removed, in the run folder.")
-@click.option("--anyway", is_flag=True, help="Train although a baseline meets evaluation.target.")
+@click.option(
+    "--record", is_flag=True, help="Record the HTTP exchange with the service, without keys, in the run folder."
+)
+@click.option("--ignore-target", is_flag=True, help="Train even if a baseline meets evaluation.target.")
 @click.option(
     "--yes",
     is_flag=True,
-    help=f"Do not ask before spending more than ${ASK_ABOVE_USD:g}, nor where exactly once cannot be promised.",
+    help=f"Do not ask before spending more than ${ASK_ABOVE_USD:g}, and create the job even where it might be created twice.",
 )
 @as_json
 @talkative
@@ -51,7 +56,7 @@ def command(
     detach: bool,
     no_lint: bool,
     record: bool,
-    anyway: bool,
+    ignore_target: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -65,7 +70,7 @@ def command(
     if not yes and providers.load(provider).capabilities(drafted.spec).plan == "openai":
         ask_before_spending(drafted)
     run = draft.start(drafted, provider, allow=allow, lint=not no_lint)
-    if anyway:
+    if ignore_target:
         bridge.waive_target(run)
     if yes:
         bridge.accept_doubt(run)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from ftbridge import schemas
+from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import print_json
 
 
-@click.command(help="Print a JSON Schema.")
+@click.command(help=COMMANDS["schema"])
 @click.argument("name", type=click.Choice(list(schemas.NAMES)))
 def command(name: str) -> None:
     """Print a JSON Schema, for editors and other programs."""

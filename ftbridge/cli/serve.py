@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftbridge import extras, files
-from ftbridge.cli.options import print_json, talkative, verbosity
+from ftbridge.cli import COMMANDS
+from ftbridge.cli.options import Command, print_json, talkative, verbosity
 from ftbridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,14 +44,16 @@ def _pairs(_ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) 
 def listening(command: Callable[..., None]) -> Callable[..., None]:
     """The options of a server that listens: who may ask, whom it may ask, TLS. They arrive as one `Listening`."""
     file = click.Path(path_type=Path, dir_okay=False)
-    page = "The origin of a web page that may ask, as in http://localhost:3000; * for any."
-    judge = "A judge that clients' graders may ask; FTBRIDGE_JUDGE_API_KEY is its key. None by default."
+    page = "Accept requests from web pages of this origin, such as http://localhost:3000; * accepts any."
+    judge = "Let clients' graders use the judge at this address, with the key FTBRIDGE_JUDGE_API_KEY. None by default."
     options = [
         click.option("--allow-origin", "origins", multiple=True, metavar="ORIGIN", help=page),
-        click.option("--keys", type=file, help="Several keys: a file of lines NAME=KEY."),
+        click.option("--keys", type=file, help="Accept any of the keys in this file, one NAME=KEY a line."),
         click.option("--judge", "judges", multiple=True, metavar="URL", help=judge),
-        click.option("--tls-cert", type=file, help="Serve https with this certificate (PEM)."),
-        click.option("--tls-key", type=file, help="The certificate's key, if it is in a file of its own."),
+        click.option("--tls-cert", type=file, help="Serve HTTPS with this certificate (PEM)."),
+        click.option(
+            "--tls-key", type=file, help="Read the certificate's private key from this file, if it is separate."
+        ),
     ]
 
     @functools.wraps(command)
@@ -70,7 +73,7 @@ def listening(command: Callable[..., None]) -> Callable[..., None]:
     return gathered
 
 
-@click.command(help="OpenAI's dialect over this machine's own models.")
+@click.command("serve", cls=Command, help=COMMANDS["serve"])
 @click.option(
     "--map",
     "models",
@@ -80,24 +83,45 @@ def listening(command: Callable[..., None]) -> Callable[..., None]:
     help="Serve a local model under a client's name for it, as in gpt-4.1-mini-2025-04-14=smollm2-135m-instruct; "
     "gpt-*=MODEL for every name that fits, *=MODEL for any.",
 )
-@click.option("--model", "plain", multiple=True, help="Serve a local model under its own name.")
-@click.option("--host", default="127.0.0.1", show_default=True, help=f"Beyond loopback, {TOKEN} must be set.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any that is free.")
+@click.option("--model", "plain", multiple=True, help="Serve a local model under its own name. Repeat for several.")
 @click.option(
-    "--folder", type=click.Path(path_type=Path), help="Where files and books are kept [FTBRIDGE_HOME/server]."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help=f"Listen on this address; beyond loopback, {TOKEN} must be set.",
 )
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Jobs that train at once.")
-@click.option("--held", type=click.IntRange(min=1), default=2, show_default=True, help="Base models held in memory.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Listen on this port; 0 takes any free one.",
+)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    help="Keep files and the job store in this folder [default: FTBRIDGE_HOME/server].",
+)
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Train at most this many jobs at once."
+)
+@click.option(
+    "--max-loaded-models",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Keep at most this many base models in memory.",
+)
 @click.option(
     "--set",
     "settings",
     multiple=True,
     callback=_pairs,
     metavar="KEY=VALUE",
-    help="A setting of every job's `local` section, as in quantization=none or lora.r=32.",
+    help="Set a field of every job's `local` section, such as quantization=none or lora.r=32.",
 )
 @listening
-@click.option("--json", "as_json", is_flag=True, help="The address as one JSON document on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the address as one JSON document on stdout.")
 @talkative
 def command(
     models: dict[str, str],
@@ -106,7 +130,7 @@ def command(
     port: int,
     folder: Path | None,
     jobs: int,
-    held: int,
+    max_loaded_models: int,
     settings: dict[str, str],
     as_json: bool,
     listening: Listening,
@@ -119,7 +143,9 @@ def command(
     extras.require("local", "serving local models", *NEEDS)
     named = {name: name for name in plain} | models or {DEFAULT_MODEL: DEFAULT_MODEL}
     place = (folder or files.home() / "server").resolve()
-    service = server.served(named, place, home=files.home(), settings=_section(settings), at_once=jobs, held=held)
+    service = server.served(
+        named, place, home=files.home(), settings=_section(settings), at_once=jobs, held=max_loaded_models
+    )
     told = [f"{name} is {local}" for name, local in named.items()]
     start(service, host, port, place, as_json, told, listening)
 

@@ -6,18 +6,22 @@ import click
 from rich.text import Text
 
 from ftbridge import view
-from ftbridge.cli.options import as_json, find_run, print_json, run_argument, verbosity
+from ftbridge.cli import COMMANDS
+from ftbridge.cli.options import Command, as_json, find_run, print_json, run_argument, verbosity
 from ftbridge.report.terminal import SafeConsole
 
 
-@click.command(help="Show one run, or its trained tokens.")
+@click.command("show", cls=Command, help=COMMANDS["show"])
 @run_argument
 @click.option(
-    "--tokens", type=click.IntRange(min=1), metavar="N", help="Print N training examples, trained tokens coloured."
+    "--tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Print N training examples as tokens; those with a loss are coloured.",
 )
-@click.option("--lowering", is_flag=True, help="How each spec field fared.")
+@click.option("--mapping", is_flag=True, help="Print the field mapping.")
 @as_json
-def command(run: str, tokens: int | None, lowering: bool, as_json: bool) -> None:
+def command(run: str, tokens: int | None, mapping: bool, as_json: bool) -> None:
     """Show one run: state, figures, evaluation."""
     found = find_run(run)
     console = SafeConsole(highlight=False)
@@ -37,7 +41,7 @@ def command(run: str, tokens: int | None, lowering: bool, as_json: bool) -> None
         console.print(Text("trained tokens are green, or in ⟦brackets⟧ without colour", style="dim"))
     elif as_json:
         print_json(view.summary(found))
-    elif lowering:
+    elif mapping:
         from ftbridge.report.console import lowering_table
 
         console.print(lowering_table(view.read_lowering(found)))

@@ -9,35 +9,47 @@ from typing import Any
 
 import click
 
+from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import print_json, talkative, verbosity
 from ftbridge.cli.serve import Listening, listening, require_server, start
 from ftbridge.errors import UsageError
 
 
-@click.command(help="OpenAI's dialect with a scripted engine and faults on order.")
+@click.command(help=COMMANDS["simulate"])
 @click.option(
     "--faults",
     "scenario",
     type=click.Path(path_type=Path),
-    help="A scenario in YAML or JSON; else a faultless service.",
+    help="Inject the faults of this scenario (YAML or JSON). None by default.",
 )
 @click.option(
     "--account",
     type=click.Path(path_type=Path),
-    help="What an organization has: jobs, files, models, keys, limits, in YAML.",
+    help="Set what the account has: jobs, files, models, keys and limits (YAML). Empty by default.",
 )
-@click.option("--replay", type=click.Path(path_type=Path), help="Answer from a run's recorded exchange.jsonl instead.")
-@click.option("--seed", type=int, help="Draws chances and ids; the scenario's own unless given.")
+@click.option("--replay", type=click.Path(path_type=Path), help="Replay a run's recorded exchange.jsonl instead.")
+@click.option("--seed", type=int, help="Set the random seed [default: the scenario's].")
 @click.option(
-    "--speed", type=click.FloatRange(min=0, min_open=True), help="How fast jobs run; 1 is a few seconds each."
+    "--speed", type=click.FloatRange(min=0, min_open=True), help="Set how fast jobs run; at 1 each takes a few seconds."
 )
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Beyond loopback, FTBRIDGE_SERVER_TOKEN must be set."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Listen on this address; beyond loopback, FTBRIDGE_SERVER_TOKEN must be set.",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any that is free.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Keep the state here; else it ends with the simulator.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Listen on this port; 0 takes any free one.",
+)
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="Keep the state in this folder. Lost at the end by default."
+)
 @listening
-@click.option("--json", "as_json", is_flag=True, help="The address as one JSON document on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the address as one JSON document on stdout.")
 @talkative
 def command(
     scenario: Path | None,

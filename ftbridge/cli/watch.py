@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from ftbridge import bridge
+from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import as_json, find_run, run_argument, talkative
 from ftbridge.cli.run import finish
 
 
-@click.command(help="Follow a run from any shell.")
+@click.command(help=COMMANDS["watch"])
 @run_argument
 @as_json
 @talkative

@@ -175,19 +175,22 @@ def _read(spec: JobSpec, base: Path) -> dict[SplitName, list[_Sourced]]:
     sources: dict[SplitName, str | list[str] | None] = {"train": spec.data.train, "test": spec.data.test}
     sources["validation"] = spec.data.validation if isinstance(spec.data.validation, str) else None
     splits: dict[SplitName, list[_Sourced]] = {}
-    problems: list[str] = []
+    problems: dict[SplitName, Sequence[str]] = {}
     for name in _NAMES:
         source = sources[name]
         try:
             splits[name] = _read_source(name, source, spec, base) if source is not None else []
         except DataError as error:
-            problems += error.problems
+            problems[name] = error.problems
     if problems:
-        raise data_error(problems)
+        listed = [problem for some in problems.values() for problem in some]
+        raise DataError(data_error(listed).message, problems=listed, split=next(iter(problems)))
     if len(splits["train"]) < 2:
         raise DataError(
             "1 example is too few to train on; OpenAI needs at least 10.",
             problems=[f"{splits['train'][0].origin} is the only training example."],
+            split="train",
+            too_few=True,
         )
     return splits
 
@@ -219,6 +222,7 @@ def _refuse_overlap(name: SplitName, examples: list[_Sourced], train: list[_Sour
     raise DataError(
         "\n".join([f"data.{name}: {count} also in the training data:", *shown]),
         problems=problems,
+        split=name,
         hint="Remove them from one side: a model looks better than it is on what it was trained on.",
     )
 

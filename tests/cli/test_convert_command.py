@@ -27,7 +27,7 @@ def run(*args: str, cwd: Path, given: bytes | None = None) -> subprocess.Complet
 
 def test_the_summary_is_one_document_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(json.dumps({**RECORD, "id": 1}) + "\n{broken\n")
-    done = run("in.jsonl", "out.jsonl", "--drop", "id", "--skip-bad", "--json", cwd=tmp_path)
+    done = run("in.jsonl", "out.jsonl", "--drop", "id", "--skip-invalid", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["source"], told["out"], told["to"], told["examples"]) == ("in.jsonl", "out.jsonl", "chat", 1)
@@ -38,7 +38,7 @@ def test_the_summary_is_one_document_and_nothing_else(tmp_path: Path) -> None:
 
 def test_people_are_told_what_was_left_out_on_stderr(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(json.dumps(RECORD) + "\n{broken\n")
-    done = run("in.jsonl", "-", "--skip-bad", cwd=tmp_path)
+    done = run("in.jsonl", "-", "--skip-invalid", cwd=tmp_path)
     assert json.loads(done.stdout) == CHAT
     assert "left out: in.jsonl:2 is not valid JSON" in done.stderr
     assert "-: 1 example from prompt_completion to chat" in done.stderr

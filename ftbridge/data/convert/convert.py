@@ -199,7 +199,7 @@ class _Work:
         skips = self.examples > 0 or self.bad == 0
         if self.of_files == self.bad or (not skips and self.hints):
             return " ".join(self.hints[:3])
-        return " ".join([*self.hints[:3], "--skip-bad leaves them out, and says so."])
+        return " ".join([*self.hints[:3], "--skip-invalid leaves them out, and says so."])
 
     def _problem(self, label: str, record: Record, error: ShapeError, said: bool = True) -> None:
         self.bad += 1

@@ -14,6 +14,7 @@ from ftbridge.data.lint.findings import Finding, LintReport
 from ftbridge.data.rules.base import RULES, Method
 from ftbridge.errors import DataError
 
+_TOO_FEW = frozenset(code for code, rule in RULES.items() if rule.name == "too-few-examples")
 _SPLITS: tuple[Role, ...] = ("train", "validation", "test")
 
 
@@ -39,8 +40,19 @@ def stop_on_errors(report: LintReport, folder: Path) -> None:
         for finding in file.findings
         if finding.severity == "error"
     ]
-    error = data_error(problems)
-    raise DataError(error.message, problems=problems, hint="Mend the data, or go on by name with --no-lint.")
+    first = next(
+        (Path(file.path).stem, finding)
+        for file in report.files
+        for finding in file.findings
+        if finding.severity == "error"
+    )
+    raise DataError(
+        data_error(problems).message,
+        problems=problems,
+        hint="Repair the data, or start anyway with --no-lint.",
+        split=Path(file.path).stem,
+        too_few=finding.code in _TOO_FEW,
+    )
 
 
 def summary(report: LintReport) -> list[str]:

@@ -67,14 +67,15 @@ def encode_split(
                 problems.append(f"{origins[index]} has no trained token{' left after truncation' if long else ''}")
         progress(index + 1)
     if problems:
-        raise DataError(listed(f"{split} data cannot be used with this model", problems))
+        raise DataError(listed(f"{split} data cannot be used with this model", problems), split=split)
     if long and request.too_long == "refuse":
         raise DataError(
             listed(f"{len(long)} {split} examples are longer than local.max_length = {request.max_length:,}", long),
+            split=split,
             hint="Raise local.max_length, shorten them, or set local.too_long: truncate or drop.",
         )
     if not examples:
-        raise DataError(f"no {split} example is left after local.too_long: {request.too_long}.")
+        raise DataError(f"no {split} example is left after local.too_long: {request.too_long}.", split=split)
     return EncodedSplit(
         tuple(examples),
         cut=tuple(long) if request.too_long == "truncate" else (),

@@ -83,12 +83,9 @@ async def _prepared(service: Service, name: str, model: str, settings: Mapping[s
             spec = spec_of(job, model, service.files, settings)
             run = await asyncio.to_thread(draft.start, draft.Draft.of(spec), "local", home=home)
         except DataError as error:
-            validation = job.document["validation_file"]
-            param = "validation_file" if validation and validation in str(error) else "training_file"
-            param = "validation_file" if "validation data" in error.message else param
-            few = "needs at least" in error.message
-            text = shown_to_clients(service, name, error.message)
-            book.fail(service, name, "invalid_n_examples" if few else "invalid_file_format", text, param)
+            param = "validation_file" if error.split == "validation" else "training_file"
+            code = "invalid_n_examples" if error.too_few else "invalid_file_format"
+            book.fail(service, name, code, shown_to_clients(service, name, error.message), param)
             return None
         except FtbridgeError as error:
             book.fail(service, name, "invalid_job", shown_to_clients(service, name, str(error)))

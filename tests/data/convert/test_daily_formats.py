@@ -251,7 +251,7 @@ def test_what_is_no_data_is_named(tmp_path, content, name, says):
     with pytest.raises(FtbridgeError) as refused:
         read(tmp_path, name=name, content=content)
     assert says in refused.value.message
-    assert "--skip-bad" not in (refused.value.hint or "")
+    assert "--skip-invalid" not in (refused.value.hint or "")
 
 
 @pytest.mark.parametrize("key", ["data", "examples", "rows", "train"])

@@ -91,7 +91,7 @@ def test_a_run_goes_from_spec_to_verdict(service: Service, job: Path, home: Path
     assert sent == (Path(told["path"]) / "data" / "train.jsonl").read_bytes()
     assert not [path for path in home.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
     assert KEY not in done.stdout + done.stderr
-    shown = ftbridge("show", "latest", "--lowering", cwd=job.parent)
+    shown = ftbridge("show", "latest", "--mapping", cwd=job.parent)
     assert "suffix" in shown.stdout
     assert "succeeded" in ftbridge("list", cwd=job.parent).stdout
 
