@@ -31,7 +31,7 @@ COMMANDS = {
     "report": "Write one self-contained HTML page about runs.",
     "chat": "Talk to a run's tuned model.",
     "export": "Write a run's tuned weights for other programs.",
-    "migrate": "Leave a hosted service, from inventory to proof.",
+    "migrate": "Leave a hosted provider, resumable at any moment: inventory, download, record, retrain, prove, serve.",
     "serve": "Serve OpenAI's API over this machine's own models.",
     "simulate": "Serve OpenAI's API with scripted completions and faults.",
     "schema": "Print a JSON Schema.",

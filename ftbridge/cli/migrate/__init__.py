@@ -6,6 +6,8 @@ import importlib
 
 import click
 
+from ftbridge.cli import COMMANDS as ALL
+
 COMMANDS = {
     "inventory": "Find out what the account holds and when it stops.",
     "download": "Fetch files, events and stored completions.",
@@ -36,7 +38,7 @@ class _Steps(click.Group):
 
 @click.group(
     cls=_Steps,
-    help="Leave a hosted service: inventory, download, record, retrain, prove, serve. Resumable at any moment.",
+    help=ALL["migrate"],
 )
 def command() -> None:
     """Leave a hosted service."""

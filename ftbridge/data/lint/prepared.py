@@ -40,12 +40,8 @@ def stop_on_errors(report: LintReport, folder: Path) -> None:
         for finding in file.findings
         if finding.severity == "error"
     ]
-    first = next(
-        (Path(file.path).stem, finding)
-        for file in report.files
-        for finding in file.findings
-        if finding.severity == "error"
-    )
+    errors = ((file, finding) for file in report.files for finding in file.findings if finding.severity == "error")
+    file, finding = next(errors)
     raise DataError(
         data_error(problems).message,
         problems=problems,
