@@ -8,7 +8,7 @@ belong together count as one draw: they are summed and flipped together. Cluster
 
 Not worse needs the low end of the same two-sided 95 % interval above -margin: a one-sided test at 2.5 % of "worse by the margin
 or more", the level usual for non-inferiority (ICH E9, section 3.3.2 with 5.5). It is not corrected for the number of
-comparisons.
+comparisons. Fewer than six items or clusters conclude nothing, whatever their scores.
 
 McNemar's test is the exact one, not its mid-p form, which finds more with few items but is false in up to 5.8 % of comparisons.
 """
@@ -40,6 +40,8 @@ Scores = Mapping[str, MaybeScores]
 """One candidate's scores by grader, in the order of the items; None where a grader, judge or endpoint failed."""
 ALPHA = 0.05
 _POWER = 0.8
+FEWEST = 6
+"""Items or clusters below which nothing is concluded: fewer that all agree have a one-sided p-value above 2.5 % (2^-5)."""
 SEED = 0
 MANY = 5_000
 """From so many clusters that differ on, the sign-flip test is its normal limit, which is faster and says the same."""
@@ -63,7 +65,7 @@ class Judged(BaseModel):
     p_value: float = Field(description="Two-sided: exact McNemar for scores of 0 and 1, sign flips for others.")
     p_adjusted: float = Field(description="The same after Holm's correction over graders and candidates.")
     margin: float | None = Field(description="How much worse still counts as not worse; null when none was asked.")
-    margin_met: bool | None = Field(description="Whether the interval lies above -margin; null without a margin.")
+    margin_met: bool | None = Field(description="Whether the interval lies above -margin, from 6 items or clusters at least; null without a margin.")
     detectable: float = Field(
         description="Smallest difference that so many items show 4 times in 5, with so many comparisons; 1 when none."
     )
@@ -278,7 +280,8 @@ def _judged(
     comparisons: int,
 ) -> Judged:
     difference, low, high = paired_difference(second, first, clusters)
-    met = None if margin is None else low > -margin
+    enough = len(cluster_sums(first, clusters)) >= FEWEST
+    met = None if margin is None else low > -margin and enough
     verdict: Verdict = "not_enough_data"
     if p_adjusted < ALPHA and low > 0:
         verdict = "better"

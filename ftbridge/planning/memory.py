@@ -83,14 +83,23 @@ def read_shape(path: Path) -> Shape:
         raise UsageError(f"{file}: not a model's config ({error}).") from None
 
 
+_MIRRORS = ("unsloth",)
+"""Owners whose repositories are copies of others' models under the same names."""
+
+
 def published_shape(model: str) -> Shape | None:
     """The sizes of an open model by its id on the Hugging Face Hub, from the configs in models.json; None for any other.
 
-    models.json holds what the model's publisher wrote in its config.json, sizes only. Upper and lower case are the same.
+    models.json holds what the model's publisher wrote in its config.json, sizes only. Upper and lower case are the same, and
+    so are copies by `_MIRRORS`, which keep the model's name.
     """
     wanted = model.casefold()
+    owner, _, name = wanted.partition("/")
+    if owner in _MIRRORS:
+        wanted = f"/{name.removesuffix('-bnb-4bit').removesuffix('-unsloth')}"
     for entry in json.loads(files("ftbridge.planning").joinpath("models.json").read_text("utf-8")):
-        if any(name.casefold() == wanted for name in entry["ids"]):
+        ids = [known.casefold() for known in entry["ids"]]
+        if wanted in ids or (wanted.startswith("/") and any(known.endswith(wanted) for known in ids)):
             return shape_of(entry["config"], model)
     return None
 
