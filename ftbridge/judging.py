@@ -21,7 +21,7 @@ from ftbridge import files, providers
 from ftbridge.data.prepare import prepare
 from ftbridge.draft import Draft
 from ftbridge.errors import GateNotMet, RunBusy, UsageError
-from ftbridge.evaluation.answering import Prediction, answer
+from ftbridge.evaluation.answering import Prediction, Sampling, answer
 from ftbridge.evaluation.asked import PROMPTED, Asked, parse_candidate
 from ftbridge.evaluation.baselines import baseline
 from ftbridge.evaluation.candidates import Candidate, plain
@@ -30,7 +30,7 @@ from ftbridge.evaluation.families import family_notes
 from ftbridge.evaluation.grades import Grades, read_grades, write_grades
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.perplexity import perplexity
-from ftbridge.evaluation.retention.judge import Retention, judge_retention, retention_candidate
+from ftbridge.evaluation.retention.judge import SUFFIX, Retention, judge_retention, retention_candidate
 from ftbridge.evaluation.retention.questions import write_questions
 from ftbridge.evaluation.scores import item_scores
 from ftbridge.evaluation.sides import Place, differences
@@ -273,6 +273,7 @@ def _answered(
                 path,
                 max_tokens=asked.max_completion_tokens,
                 batch_size=asked.batch_size,
+                sampling=None if candidate.name.endswith(SUFFIX) else Sampling.of(spec),
                 on_progress=(lambda done, total: progress(candidate.name, done, total)) if progress else None,
             )
         finally:

@@ -16,7 +16,7 @@ from typing import cast
 
 from ftbridge import files, providers
 from ftbridge.errors import GateNotMet
-from ftbridge.evaluation.answering import answer, read_predictions
+from ftbridge.evaluation.answering import Sampling, answer, read_predictions
 from ftbridge.evaluation.baselines import candidates_of
 from ftbridge.evaluation.candidates import Candidate
 from ftbridge.evaluation.evaluate import Answered, Evaluation, Grading, judge
@@ -181,7 +181,7 @@ class RunEvaluation:
         items = self._items_of(candidate)
         self.run.append("evaluating", candidate=candidate.name)
         self.watcher.stage(self.run, f"answering with {candidate.name}")
-        self.watcher.answered(candidate.name, 0, len(items))
+        self.watcher.answered(candidate.name, 0, self._wanted(candidate))
 
         def progress(done: int, total: int) -> None:
             self.watcher.answered(candidate.name, done, total)
@@ -194,6 +194,7 @@ class RunEvaluation:
             self.run.predictions(candidate.name),
             max_tokens=self.spec.evaluation.max_completion_tokens,
             batch_size=self.spec.evaluation.batch_size,
+            sampling=None if candidate.name.endswith(SUFFIX) else Sampling.of(self.spec),
             on_progress=progress,
         )
         if self._foresees(candidate):
@@ -218,4 +219,10 @@ class RunEvaluation:
             return False
         if self._foresees(candidate) and read_perplexity(self.items, self._perplexity_path(candidate.name)) is None:
             return False
-        return len(read_predictions(self.run.predictions(candidate.name))) >= len(self._items_of(candidate))
+        told = read_predictions(self.run.predictions(candidate.name))
+        return sum(len(one.samples) for one in told) >= self._wanted(candidate)
+
+    def _wanted(self, candidate: Candidate) -> int:
+        """How many completions a candidate is asked for; what retention asks is asked once."""
+        samples = 1 if candidate.name.endswith(SUFFIX) else self.spec.evaluation.samples
+        return samples * len(self._items_of(candidate))

@@ -355,7 +355,26 @@ class EvaluationSpec(SpecModel):
         default=None, ge=0, le=1, description="Non-inferiority margin for verdicts of compare."
     )
     max_completion_tokens: int = Field(default=256, ge=1, description="Longest answer, in tokens.")
+    samples: int = Field(
+        default=1, ge=1, le=64, description="Completions of each item; scores are averaged by item, which is one draw."
+    )
+    temperature: float | None = Field(
+        default=None, ge=0, le=2, description="Of completions: 0 (greedy) where absent and samples is 1, else 1."
+    )
     batch_size: int = Field(default=32, ge=1, description="Items answered together.")
+
+    @property
+    def sampling_temperature(self) -> float:
+        """The temperature of completions, settled."""
+        if self.temperature is not None:
+            return self.temperature
+        return 0.0 if self.samples == 1 else 1.0
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> EvaluationSpec:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(f"at temperature 0 the {self.samples} samples of an item are all the same; leave one out")
+        return self
 
     @model_validator(mode="after")
     def _baselines_have_what_they_need(self) -> EvaluationSpec:

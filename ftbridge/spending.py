@@ -258,7 +258,7 @@ def _answers(run: Run) -> Iterator[tuple[bool, Prediction]]:
     seen: set[tuple[bool, str]] = set()
     for path in sorted((run.path / "predictions").glob("*.jsonl")):
         tuned = path.stem.startswith("tuned")
-        for told in read_predictions(path):
+        for told in (sample for one in read_predictions(path) for sample in one.samples):
             if (name := (tuned, told.prompt_sha256)) not in seen:
                 seen.add(name)
                 yield tuned, told

@@ -3,14 +3,16 @@
     answer(candidate, items, sampler, path)  one JSON line for each answer, as it comes
     read_predictions(path)                   what is there
 
-An answer stands for an item while the prompt made from it is the same.
+An answer stands for an item while the prompt made from it is the same. With several samples of each item, each is a prompt of
+its own, with a seed and a line; in memory the first of an item holds the `others`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from ftbridge.evaluation.items import Item
 from ftbridge.files import disk_full_is_an_error, sha256_bytes
 from ftbridge.providers.base import Completion, Prompt, Sampler
 from ftbridge.redaction import whole_characters
+from ftbridge.spec import JobSpec
 
 
 class Prediction(BaseModel):
@@ -30,7 +33,8 @@ class Prediction(BaseModel):
 
     `output_text` is without reasoning, which `reasoning_content` holds; of an answer that calls tools it is the JSON of
     `tool_calls`, as references have them. `seconds` is how long the answer took, where the sampler told. With an `error` there
-    is no answer: it scores 0, and is asked again the next time.
+    is no answer: it has no score, and is asked again the next time. `sample` counts from 0 where an item has several
+    completions; in memory the first holds the others, in a file each is a line.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,6 +50,27 @@ class Prediction(BaseModel):
     error: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
+    sample: int | None = None
+    others: tuple[Prediction, ...] = ()
+
+    @property
+    def samples(self) -> tuple[Prediction, ...]:
+        """Every completion of the item: this one, and the others where there are several."""
+        return (self, *self.others)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many completions each item gets, and how they are drawn: at a temperature, by seeds that begin at `seed`."""
+
+    samples: int = 1
+    temperature: float = 0.0
+    seed: int = 0
+
+    @classmethod
+    def of(cls, spec: JobSpec) -> Sampling:
+        """As a spec's evaluation has it."""
+        return cls(spec.evaluation.samples, spec.evaluation.sampling_temperature, spec.seed)
 
 
 def answer(
@@ -56,24 +81,28 @@ def answer(
     *,
     max_tokens: int,
     batch_size: int,
+    sampling: Sampling | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Prediction]:
     """Let a candidate answer the items into `path`; returns the predictions in the order of the items.
 
     Every answer is written as it comes. Called again, it asks only what has no answer yet: items whose prompt changed count as
-    unanswered, as do those that ended in an error, and a line torn by a crash is cut off. Samplers are greedy, so an answer to
-    the same prompt stands for an item wherever it is in its file. A candidate that shares another's answers copies them from
-    the file beside `path`. `on_progress` hears (answered, total), first of what is there already.
+    unanswered, as do those that ended in an error, and a line torn by a crash is cut off. An answer to the same prompt, with
+    the same temperature and seed, stands for an item wherever it is in its file. A candidate that shares another's answers
+    copies them from the file beside `path`. `on_progress` hears (answered, total), first of what is there already.
     Raises `ModelUnavailable` when the sampler ends without answering all, `DiskFull`, and whatever the sampler raises;
     in every case the answers so far are kept.
     """
-    prompts = {item.key: candidate.prompt(item) for item in items}
-    hashes = {key: _hash(prompt) for key, prompt in prompts.items()}
+    sampling = sampling or Sampling()
+    plain = {item.key: candidate.prompt(item) for item in items}
+    units = {_name(key, sample): (key, sample) for key in plain for sample in _sample_numbers(sampling)}
+    prompts = {name: _sampled(plain[key], sample, sampling) for name, (key, sample) in units.items()}
+    hashes = {name: _hash(prompt) for name, prompt in prompts.items()}
     index = {item.key: item.index for item in items}
     tell = on_progress or (lambda done, total: None)
     _mend(path)
     own = [told for told in _read(path) if told.error is None]
-    done = {told.key: told for told in own if hashes.get(told.key) == told.prompt_sha256}
+    done = {name: told for told in own if hashes.get(name := _name(told.key, told.sample)) == told.prompt_sha256}
     by_prompt = {told.prompt_sha256: told for told in (*own, *_shared(candidate, path)) if told.error is None}
     with disk_full_is_an_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,24 +112,27 @@ def answer(
         with disk_full_is_an_error(path):
             stream.write(_line(told))
             stream.flush()
-        done[told.key] = told
+        done[_name(told.key, told.sample)] = told
         tell(len(done), len(prompts))
 
     with stream:
         if done:
             tell(len(done), len(prompts))
-        for key, digest in hashes.items():
-            if key not in done and digest in by_prompt:
-                keep(by_prompt[digest].model_copy(update={"key": key, "index": index[key]}))
+        for name, digest in hashes.items():
+            if name not in done and digest in by_prompt:
+                key, sample = units[name]
+                keep(by_prompt[digest].model_copy(update={"key": key, "index": index[key], "sample": sample}))
         if waiting := [prompt for key, prompt in prompts.items() if key not in done]:
             for completion in _completions(sampler, waiting, max_tokens, batch_size, answered=bool(own)):
                 if completion.key not in prompts:
                     raise RuntimeError(f"the sampler answered {completion.key!r}, which it was not asked")
                 reasoning, text = split_reasoning(completion.text)
+                key, sample = units[completion.key]
                 keep(
                     Prediction(
-                        key=completion.key,
-                        index=index[completion.key],
+                        key=key,
+                        index=index[key],
+                        sample=sample,
                         prompt_sha256=hashes[completion.key],
                         output_text=whole_characters(text),
                         finish_reason=completion.finish_reason,
@@ -115,11 +147,37 @@ def answer(
         with disk_full_is_an_error(path):
             os.fsync(stream.fileno())
     if missing := len(prompts) - len(done):
+        what = "items" if sampling.samples == 1 else "prompts"
         raise ModelUnavailable(
-            f"{candidate.name} answered {len(done)} of {len(prompts)} items and stopped.",
+            f"{candidate.name} answered {len(done)} of {len(prompts)} {what} and stopped.",
             hint=f"Resume the run: only the {missing} missing are asked again.",
         )
-    return [done[key] for key in prompts]
+    return _together(done[name] for name in prompts)
+
+
+def _sample_numbers(sampling: Sampling) -> Sequence[int | None]:
+    return [None] if sampling.samples == 1 else range(sampling.samples)
+
+
+def _name(key: str, sample: int | None) -> str:
+    """What a prompt is called while it is asked: its item's key, and the number of its sample."""
+    return key if sample is None else f"{key}#{sample}"
+
+
+def _sampled(prompt: Prompt, sample: int | None, sampling: Sampling) -> Prompt:
+    """The prompt as it is asked for one sample; a greedy one stays as it is, so that answers from before still stand."""
+    if not sampling.temperature:
+        return prompt
+    drawn = {"temperature": sampling.temperature, "seed": sampling.seed + (sample or 0)}
+    return prompt.model_copy(update={"key": _name(prompt.key, sample), **drawn})
+
+
+def _together(told: Iterable[Prediction]) -> list[Prediction]:
+    """One prediction for each item, in the order in which the items come: the first sample, with the others."""
+    by_item: dict[str, list[Prediction]] = {}
+    for one in told:
+        by_item.setdefault(one.key, []).append(one)
+    return [first.model_copy(update={"others": tuple(rest)}) if rest else first for first, *rest in by_item.values()]
 
 
 def _completions(
@@ -140,11 +198,18 @@ def _completions(
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The whole lines of a predictions file; of several for one key, the last. None when there is no file.
+    """The predictions in a file, one for each item; of several lines for one sample, the last. Empty without a file.
 
-    A damaged line is no answer: it is passed over here, and its item is asked again by `answer`.
+    A damaged line is no answer: it is passed over here, and its item is asked again by `answer`. Where an item was completed
+    once and, at another time, several times, what was done last counts.
     """
-    return list({told.key: told for told in _read(path)}.values())
+    lines = {(told.key, told.sample): told for told in _read(path)}
+    several = {told.key: told.sample is not None for told in lines.values()}
+    ordered = sorted(lines.values(), key=lambda told: told.sample or 0)
+    together = {
+        told.key: told for told in _together(one for one in ordered if (one.sample is not None) == several[one.key])
+    }
+    return [together[key] for key in several]
 
 
 def _read(path: Path) -> list[Prediction]:
@@ -162,7 +227,7 @@ def _hash(prompt: Prompt) -> str:
 
 
 def _line(told: Prediction) -> str:
-    return json.dumps(told.model_dump(exclude_none=True), ensure_ascii=False) + "\n"
+    return json.dumps(told.model_dump(exclude_none=True, exclude={"others"}), ensure_ascii=False) + "\n"
 
 
 def _parse(line: bytes) -> Prediction | None:

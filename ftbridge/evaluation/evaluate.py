@@ -268,23 +268,23 @@ def results(
         raise ValueError("there are no items to judge")
     graded: Results = {}
     for name, told in predictions.items():
-        answers = {prediction.key: sample_of(prediction) for prediction in told}
+        answers = {prediction.key: prediction.samples for prediction in told}
         if missing := [item.line for item in items if item.key not in answers]:
             raise FtbridgeError(
                 f"{name} has no answer to {len(missing)} of {len(items)} test examples (the first is {missing[0]}).",
                 hint="Candidates are compared on the same items only. Let it answer the rest first.",
             )
-        failures = {prediction.key: prediction.error for prediction in told if prediction.error is not None}
-        pairs = [(item.fields, answers[item.key]) for item in items if item.key not in failures]
+        pairs = [(item.fields, sample_of(one)) for item in items for one in answers[item.key] if one.error is None]
         graded[name] = {
-            grader.name: _with_failures(grader, items, failures, _graded(grader, pairs, kept, grading_with))
+            grader.name: _by_item(grader, items, answers, _graded(grader, pairs, kept, grading_with))
             for grader in graders
         }
     return graded
 
 
 def answered_of(told: Sequence[Prediction], model: str | None = None) -> Answered:
-    """Tokens, latencies and failures of a candidate's answers."""
+    """Tokens, latencies and failures of a candidate's answers, of every sample."""
+    told = [one for answer in told for one in answer.samples]
     seconds = sorted(answer.seconds for answer in told if answer.seconds is not None)
     return Answered(
         model=model,
@@ -298,24 +298,30 @@ def answered_of(told: Sequence[Prediction], model: str | None = None) -> Answere
     )
 
 
-def _with_failures(
-    grader: Grader, items: Sequence[Item], failures: Mapping[str, str], graded: Sequence[grading.GraderResult]
+def _by_item(
+    grader: Grader,
+    items: Sequence[Item],
+    answers: Mapping[str, Sequence[Prediction]],
+    graded: Sequence[grading.GraderResult],
 ) -> list[grading.GraderResult]:
-    """The results in the order of the items; an item without an answer has no score and says why."""
+    """The results in the order of the items; an item without an answer has no score, and says why."""
     others = iter(graded)
-    return [
-        grading.GraderResult(
-            name=grader.name,
-            type=grader.type,
-            reward=0.0,
-            passed=False,
-            errors={"other_error": f"there is no answer: {failures[item.key]}"},
-            metadata=grading.Metadata(details={"no_score": True}),
-        )
-        if item.key in failures
-        else next(others)
-        for item in items
-    ]
+    results = []
+    for item in items:
+        own = [_failure(grader, one.error) if one.error is not None else next(others) for one in answers[item.key]]
+        results.append(own[0] if len(own) == 1 else grading.together(grader, own))
+    return results
+
+
+def _failure(grader: Grader, why: str) -> grading.GraderResult:
+    return grading.GraderResult(
+        name=grader.name,
+        type=grader.type,
+        reward=0.0,
+        passed=False,
+        errors={"other_error": f"there is no answer: {why}"},
+        metadata=grading.Metadata(details={"no_score": True}),
+    )
 
 
 def _graded(grader: Grader, pairs: Sequence[_Pair], kept: Grades, grading_with: Grading) -> list[grading.GraderResult]:
@@ -387,9 +393,15 @@ def _notes(
         notes.append(f"{len(items)} items are {clusters} conversations or clusters; intervals and tests count those.")
     keys = {item.key for item in items}
     for name, told in predictions.items():
-        answered = {prediction.key: prediction.finish_reason for prediction in told if prediction.key in keys}
-        if cut := sum(reason == "length" for reason in answered.values()):
-            notes.append(f"{name}: {cut} of {len(items)} answers were cut off at the token limit.")
+        by_key = {prediction.key: prediction.samples for prediction in told if prediction.key in keys}
+        answers = [one for samples in by_key.values() for one in samples]
+        if cut := sum(one.finish_reason == "length" for one in answers):
+            notes.append(f"{name}: {cut} of {len(answers)} answers were cut off at the token limit.")
+    if several := {len(prediction.samples) for told in predictions.values() for prediction in told} - {1}:
+        notes.append(
+            f"Each item has {max(several)} completions, drawn with different seeds; their scores are averaged, and an item "
+            "counts as one draw."
+        )
     for grader in graders:
         if blind := [(item, why) for item in items if (why := _tells_nothing(grader, item)) is not None]:
             notes.append(
@@ -421,20 +433,21 @@ def _grading_notes(graded: Results, graders: Sequence[Grader]) -> list[str]:
                     f"{name}: {len(gone)} of {len(by[grader.name])} items have no score by {grader.name} and are left out, "
                     f"since the grader, its judge or the endpoint failed{more}. Such as: {gone[0]}"
                 )
-            told = [result for result in by[grader.name] if result.errors and not result.is_missing]
+            each = [one for result in by[grader.name] for one in (result.samples or [result])]
+            told = [result for result in each if result.errors and not result.is_missing]
             if told:
                 kinds = sorted({error for result in told for error in result.errors})
                 example = next(iter(told[0].errors.values()))
                 notes.append(
-                    f"{name}: {len(told)} of {len(by[grader.name])} answers are not what {grader.name} grades, and score 0 "
+                    f"{name}: {len(told)} of {len(each)} answers are not what {grader.name} grades, and score 0 "
                     f"({', '.join(kinds)}), such as: {example}"
                 )
-            if beyond := sum("clipped_from" in told.metadata.details for told in by[grader.name]):
+            if beyond := sum("clipped_from" in told.metadata.details for told in each):
                 notes.append(
-                    f"{name}: {beyond} of {len(by[grader.name])} scores of {grader.name} lay outside its range, and count as "
+                    f"{name}: {beyond} of {len(each)} scores of {grader.name} lay outside its range, and count as "
                     "its end; a judge that uses another scale needs another range or another prompt."
                 )
-            agreed = [told.metadata.details.get("consistent") for told in by[grader.name]]
+            agreed = [told.metadata.details.get("consistent") for told in each]
             if changed := agreed.count(False):
                 notes.append(
                     f"{name}: {changed} of {len(agreed)} verdicts of {grader.name} changed with the order of the answers; "

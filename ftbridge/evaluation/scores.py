@@ -36,6 +36,9 @@ class ItemScore(BaseModel):
     line: int = Field(description="Line of the test file, from 1.")
     candidate: str = Field(description="Whose completion it is, such as tuned.")
     grader: str = Field(description="Name of the grader.")
+    sample: int | None = Field(
+        default=None, description="Which of an item's completions, from 0, where it has several."
+    )
     score: float | None = Field(description="0 to 1; null where the grader, its judge or the endpoint failed.")
     name: str = Field(description="SHA-256 of grader, item and completion: the score holds for these alone.")
     result: GraderResult = Field(description="The reward, errors, and what a judge was asked and replied.")
@@ -50,7 +53,7 @@ def item_scores(
     """The scores behind an evaluation: by candidate, grader and item, in that order."""
     scores = []
     for candidate, by_grader in graded.items():
-        samples = {prediction.key: sample_of(prediction) for prediction in predictions[candidate]}
+        completions = {prediction.key: prediction.samples for prediction in predictions[candidate]}
         for grader in graders:
             scores += [
                 ItemScore(
@@ -58,11 +61,13 @@ def item_scores(
                     line=item.line,
                     candidate=candidate,
                     grader=grader.name,
+                    sample=completion.sample,
                     score=known_score(grader, result),
-                    name=name_of(grader, item.fields, samples[item.key]),
+                    name=name_of(grader, item.fields, sample_of(completion)),
                     result=result,
                 )
-                for item, result in zip(items, by_grader[grader.name], strict=True)
+                for item, of_item in zip(items, by_grader[grader.name], strict=True)
+                for completion, result in zip(completions[item.key], of_item.samples or [of_item], strict=True)
             ]
     return scores
 
@@ -122,10 +127,11 @@ def recorded_results(
         if not needs_others(grader):
             continue
         for candidate in predictions.values():
-            samples = {prediction.key: sample_of(prediction) for prediction in candidate}
+            completions = {prediction.key: prediction.samples for prediction in candidate}
             for item in items:
-                if item.key in samples and lookup(filled, grader, item.fields, samples[item.key]) is None:
-                    filled[name_of(grader, item.fields, samples[item.key])] = _not_recorded(grader)
+                for sample in (sample_of(one) for one in completions.get(item.key, ())):
+                    if lookup(filled, grader, item.fields, sample) is None:
+                        filled[name_of(grader, item.fields, sample)] = _not_recorded(grader)
     return results(items, predictions, graders, filled)
 
 

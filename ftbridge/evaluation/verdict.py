@@ -65,7 +65,9 @@ class Judged(BaseModel):
     p_value: float = Field(description="Two-sided: exact McNemar for scores of 0 and 1, sign flips for others.")
     p_adjusted: float = Field(description="The same after Holm's correction over graders and candidates.")
     margin: float | None = Field(description="How much worse still counts as not worse; null when none was asked.")
-    margin_met: bool | None = Field(description="Whether the interval lies above -margin, from 6 items or clusters at least; null without a margin.")
+    margin_met: bool | None = Field(
+        description="Whether the interval lies above -margin, from 6 items or clusters at least; null without a margin."
+    )
     detectable: float = Field(
         description="Smallest difference that so many items show 4 times in 5, with so many comparisons; 1 when none."
     )

@@ -63,6 +63,7 @@ __all__ = [
     "remarks",
     "score",
     "templates",
+    "together",
     "variables",
 ]
 
@@ -196,11 +197,31 @@ def score(grader: Grader, result: GraderResult) -> float:
     score_model by its range (its lowest is 0, its highest 1), and 0 for an answer it could not grade, wherever 0 lies in
     the range; what python and multi compute outside 0 to 1 is clipped.
     """
+    if result.samples:
+        known = [score(grader, one) for one in result.samples if not one.is_missing]
+        return math.fsum(known) / len(known) if known else 0.0
     reward = result.reward
     if isinstance(grader, ScoreModelGrader):
         low, high = grader.range
         reward = 0.0 if result.errors else (reward - low) / (high - low)
     return min(1.0, max(0.0, reward))
+
+
+def together(grader: Grader, results: Sequence[GraderResult]) -> GraderResult:
+    """One result for all completions of an item: the mean reward of those that have a score, and each of them."""
+    known = [one for one in results if not one.is_missing]
+    reward = math.fsum(one.reward for one in known) / len(known) if known else 0.0
+    return GraderResult(
+        name=grader.name,
+        type=grader.type,
+        reward=reward,
+        passed=_passed(grader, reward, not known),
+        metadata=Metadata(
+            execution_time=math.fsum(one.metadata.execution_time for one in results),
+            calls=[call for one in results for call in one.metadata.calls],
+        ),
+        samples=list(results),
+    )
 
 
 def _outcome(

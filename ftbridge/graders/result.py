@@ -73,7 +73,7 @@ class Metadata(_Document):
 
 
 class GraderResult(_Document):
-    """One grader's word on one answer.
+    """One grader's word on one answer, or on all answers to one item; these have no score when most of them have none.
 
     `reward` is finite, also when there are errors: an answer that could not be graded has reward 0 and says why.
     """
@@ -85,6 +85,9 @@ class GraderResult(_Document):
     errors: dict[ErrorName, str] = Field(default={}, description="What went wrong, by OpenAI's name of it.")
     sub_rewards: dict[str, float] = Field(default={}, description="Of a multi grader: reward by variable.")
     metadata: Metadata = Metadata()
+    samples: list[GraderResult] = Field(
+        default=[], description="Where an item has several completions: the result of each; the reward is their mean."
+    )
 
     @property
     def is_missing(self) -> bool:
@@ -98,6 +101,9 @@ class GraderResult(_Document):
             "no_score"
         ):  # nothing was graded: there was no completion, or no record of its score
             return next(iter(self.errors.values()), "there is no score")
+        reasons = [reason for one in self.samples if (reason := one.missing_because) is not None]
+        if 2 * len(reasons) > len(self.samples):
+            return reasons[0]
         return next((text for name, text in self.errors.items() if name in FAULTS), None)
 
 

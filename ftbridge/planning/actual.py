@@ -185,7 +185,8 @@ def _evaluation_tokens(told: Plan, took: _Took, run: Run) -> Iterator[Compared]:
     plain = [one for name, one in evaluation.answered.items() if name in ("base", "tuned")]
     if not plain:
         return
-    prompts, limit = test.tokens - test.trained, run.spec().evaluation.max_completion_tokens
+    asked = run.spec().evaluation
+    prompts, limit = asked.samples * (test.tokens - test.trained), asked.samples * asked.max_completion_tokens
     share = TOKENIZER_SHARE if took.side == "local" else 0.01
     low = len(plain) * prompts * (1 - share)
     high = len(plain) * (prompts * (1 + share) + test.examples * limit)

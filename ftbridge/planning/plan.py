@@ -193,21 +193,24 @@ def _reckon(
     if managed_model is not None:
         own = [name for name in spec.evaluation.baselines if name != "zero_shot" or spec.evaluation.system is not None]
         shots = _few_shot_tokens(spec, splits, len(items)) + asked * (len(own) - ("few_shot" in own))
-        candidates = 2 + len(own)
+        candidates, samples = 2 + len(own), spec.evaluation.samples
         longest = spec.evaluation.max_completion_tokens
         money = managed(
             prices,
             managed_model,
             trained=splits["train"].tokens * epochs,
-            asked=asked + shots + asked_more,
+            asked=samples * (asked + shots) + asked_more,
             answered=(
-                (candidates - 1) * referenced + referenced_more,
-                ((candidates - 1) * len(items) + len(questions)) * longest,
+                samples * (candidates - 1) * referenced + referenced_more,
+                (samples * (candidates - 1) * len(items) + len(questions)) * longest,
             ),
-            tuned_asked=asked + asked_more,
-            tuned_answered=(referenced + referenced_more, (len(items) + len(questions)) * longest),
+            tuned_asked=samples * asked + asked_more,
+            tuned_answered=(
+                samples * referenced + referenced_more,
+                (samples * len(items) + len(questions)) * longest,
+            ),
             batch=spec.openai.batch,
-            judges=judge_money(prices, spec.evaluation.graders, items, candidates, longest, encoding),
+            judges=judge_money(prices, spec.evaluation.graders, items, samples * candidates, longest, encoding),
             today=today,
         )
         openai = _managed(spec, managed_model, money, splits["train"].tokens * epochs, today)

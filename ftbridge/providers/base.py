@@ -127,11 +127,17 @@ class JobEvent(Frozen):
 
 
 class Prompt(Frozen):
-    """One item to answer: its key, the messages before the answer, the tools they may call."""
+    """One item to answer: its key, the messages before the answer, the tools they may call.
+
+    Without a `temperature` the answer is greedy. `seed` tells apart several answers to one prompt; a sampler of this machine
+    draws by it, a service need not.
+    """
 
     key: str
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()
+    temperature: float | None = None
+    seed: int | None = None
 
 
 class Completion(Frozen):
@@ -212,7 +218,7 @@ class PriceBasis(Frozen):
 
 
 class Sampler(Protocol):
-    """Answers prompts with one model. Greedy: the same prompt gives the same answer."""
+    """Answers prompts with one model: greedy, so that the same prompt gives the same answer, unless it has a temperature."""
 
     def generate(self, prompts: Sequence[Prompt], *, max_tokens: int, batch_size: int) -> Iterator[Completion]:
         """Yield one completion for each prompt, in any order, as they are ready."""

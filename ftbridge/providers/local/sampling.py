@@ -1,4 +1,6 @@
-"""The sampling process: greedy answers in batches, sorted by length, left-padded, stopped at the end of the turn.
+"""The sampling process: answers in batches, sorted by length, left-padded, stopped at the end of the turn.
+
+Answers are greedy unless prompts have a temperature, which those of one request share; then all tokens may be drawn.
 
 The model stands on the same quantised weights that training saw. In a process of its own, it can neither disturb
 training (see the repacking trap in `load`) nor keep memory once it is closed.
@@ -7,6 +9,7 @@ training (see the repacking trap in `load`) nor keep memory once it is closed.
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +66,7 @@ class Generator:
             batch = encoded[start : start + batch_size]
             began = time.monotonic()
             try:
-                answers = self._generate([ids for _, ids in batch], max_tokens)
+                answers = self._generate([ids for _, ids in batch], max_tokens, [prompt for prompt, _ in batch])
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or batch_size == 1:
                     raise
@@ -122,20 +125,22 @@ class Generator:
         }
 
     @torch.no_grad()
-    def _generate(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+    def _generate(self, prompts: Sequence[Sequence[int]], max_tokens: int, asked: Sequence[Prompt]) -> list[list[int]]:
         longest = max(len(ids) for ids in prompts)
         pad = self.renderer.pad_id
         ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts])
         present = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
+        temperature = asked[0].temperature
+        greedy: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if temperature:
+            # One generator draws for the whole batch, so a draw depends on who is in it too.
+            torch.manual_seed(zlib.crc32(repr([(prompt.key, prompt.seed) for prompt in asked]).encode()))
         out = self.model.generate(
             input_ids=ids.to(self.device.torch),
             attention_mask=present.to(self.device.torch),
             max_new_tokens=max_tokens,
-            do_sample=False,
             num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
+            **({"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else greedy),
             repetition_penalty=1.0,
             eos_token_id=self.stop,
             pad_token_id=pad,

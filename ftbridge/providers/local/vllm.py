@@ -161,9 +161,11 @@ class VllmSampler:
             "messages": [
                 message.model_dump(mode="json", exclude_unset=True, exclude={"weight"}) for message in prompt.messages
             ],
-            "temperature": 0,
+            "temperature": prompt.temperature or 0,
             "max_tokens": max_tokens,
         }
+        if prompt.seed is not None:
+            body["seed"] = prompt.seed
         if prompt.tools:
             # "none" leaves the tools in the prompt and the answer as it was written, as our own sampler does.
             body |= {"tools": list(prompt.tools), "tool_choice": "none"}

@@ -15,11 +15,11 @@ _OURS = {"weight"}
 
 
 def body_of(prompt: Prompt, model: str, target: Target, max_tokens: int) -> dict[str, Any]:
-    """The request for a greedy answer: temperature 0, the limit under the name that the service knows."""
+    """The request for an answer: temperature 0 or the prompt's, the limit under the name that the service knows."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [message.model_dump(mode="json", exclude_unset=True, exclude=_OURS) for message in prompt.messages],
-        "temperature": 0,
+        "temperature": prompt.temperature or 0,
         target.max_tokens: max_tokens,
     }
     if prompt.tools:

@@ -176,6 +176,9 @@ def _answer(label: str, answer: Answer, marked: Html | None, *, changed: bool) -
         "div",
         element("h4", label),
         element("p", [_chip(grader, value) for grader, value in answer.scores.items()], class_="chips"),
+        element("p", f"the first of {len(answer.more) + 1} completions; scores are the mean", class_="quiet")
+        if answer.more
+        else None,
         element("p", text if answer.text else element("i", "no answer"), class_="text changed" if changed else "text"),
         element("p", "cut off at the token limit", class_="trouble") if answer.cut_off else None,
         [element("p", error, class_="trouble") for error in answer.errors],
@@ -188,7 +191,27 @@ def _answer(label: str, answer: Answer, marked: Html | None, *, changed: bool) -
             )
             for grader, prompt, reply in answer.calls
         ],
+        _others(answer) if answer.more else None,
         class_="answer",
+    )
+
+
+def _others(answer: Answer) -> Html:
+    """The other completions of an item, folded away, each with its own scores."""
+    scores = element("p", [_chip(grader, value) for grader, value in answer.own.items()], class_="chips")
+    return element(
+        "details",
+        element("summary", "every completion"),
+        element("div", element("b", "1"), scores),
+        [
+            element(
+                "div",
+                element("p", element("b", f"{number} "), _short(one.text) or element("i", "no answer"), class_="text"),
+                element("p", [_chip(grader, value) for grader, value in one.scores.items()], class_="chips"),
+                [element("p", error, class_="trouble") for error in one.errors],
+            )
+            for number, one in enumerate(answer.more, 2)
+        ],
     )
 
 

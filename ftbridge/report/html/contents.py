@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ftbridge.errors import UsageError
 from ftbridge.evaluation.answering import Prediction, read_predictions
@@ -16,6 +16,7 @@ from ftbridge.evaluation.slices import slice_values
 from ftbridge.evaluation.verdict import Judged, judge_family
 from ftbridge.evaluation.words import rivals
 from ftbridge.grader_schema import Grader
+from ftbridge.graders import GraderResult
 from ftbridge.planning.actual import Compared, compared
 from ftbridge.report.html.sources import Curve, Source, curve_of, source_of
 from ftbridge.runs.run import Run
@@ -34,6 +35,9 @@ class Answer:
     scores: Mapping[str, float | None]
     errors: tuple[str, ...]
     calls: tuple[tuple[str, str, str], ...] = ()
+    more: tuple[Answer, ...] = ()
+    """The item's other completions, where it has several: `scores` are then the means, and `own` those of this one."""
+    own: Mapping[str, float | None] = field(default_factory=dict)
 
     def changes(self, other: Answer) -> dict[str, float]:
         """By grader, how much higher the other scores; graders that lack a score of either are left out."""
@@ -230,25 +234,36 @@ def _graded(
     said = recorded_results(items, everybody, graders, kept)
     return {
         label: [
-            Answer(
-                text=answer.output_text,
-                cut_off=answer.finish_reason == "length",
-                scores={grader.name: known_score(grader, said[label][grader.name][place]) for grader in graders},
-                errors=tuple(
-                    f"{grader.name}: {text}"
-                    for grader in graders
-                    for text in said[label][grader.name][place].errors.values()
-                ),
-                calls=tuple(
-                    (grader.name, _prompt_text(call.messages), call.reply or "")
-                    for grader in graders
-                    for call in said[label][grader.name][place].metadata.calls
-                ),
-            )
+            _answer(answer, [(grader, said[label][grader.name][place]) for grader in graders])
             for place, answer in enumerate(answers)
         ]
         for label, answers in everybody.items()
     }
+
+
+def _answer(told: Prediction, results: Sequence[tuple[Grader, GraderResult]]) -> Answer:
+    """A completion with its scores; the first of several holds the others, and has the mean scores of all."""
+    if told.others:
+        each = [
+            _answer(
+                one.model_copy(update={"others": ()}),
+                [(grader, result.samples[place]) for grader, result in results],
+            )
+            for place, one in enumerate(told.samples)
+        ]
+        scores = {grader.name: known_score(grader, result) for grader, result in results}
+        return replace(each[0], scores=scores, own=each[0].scores, more=tuple(each[1:]))
+    return Answer(
+        text=told.output_text,
+        cut_off=told.finish_reason == "length",
+        scores={grader.name: known_score(grader, result) for grader, result in results},
+        errors=tuple(f"{grader.name}: {text}" for grader, result in results for text in result.errors.values()),
+        calls=tuple(
+            (grader.name, _prompt_text(call.messages), call.reply or "")
+            for grader, result in results
+            for call in result.metadata.calls
+        ),
+    )
 
 
 def _columns(

@@ -1,0 +1,181 @@
+"""Several completions of each item: how they are asked, kept and scored, and what they are worth."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ftbridge import providers
+from ftbridge.data.examples import Message
+from ftbridge.evaluation.answering import Sampling, answer, read_predictions
+from ftbridge.evaluation.candidates import Candidate, plain
+from ftbridge.evaluation.evaluate import answered_of, judge
+from ftbridge.evaluation.items import Item
+from ftbridge.evaluation.scores import item_scores, read_scores, recorded_results, write_scores
+from ftbridge.grader_schema import StringCheckGrader
+from ftbridge.providers.base import Completion
+from ftbridge.report.html.contents import contents_of_answers
+from ftbridge.report.html.page import page
+from ftbridge.resolve import resolve
+from ftbridge.spec import JobSpec
+
+EXACT = StringCheckGrader(
+    type="string_check", name="exact", operation="eq", input="{{sample.output_text}}", reference="{{item.reference}}"
+)
+THREE = Sampling(samples=3, temperature=0.7, seed=5)
+
+
+def items(count):
+    return [
+        Item(
+            key=f"{n:016x}-{n}",
+            index=n,
+            prompt=(Message(role="user", content=f"question {n}"),),
+            tools=(),
+            fields={"reference": "yes"},
+        )
+        for n in range(count)
+    ]
+
+
+class Dice:
+    """A sampler whose answer depends on prompt and seed alone; `dies` after so many answers."""
+
+    def __init__(self, dies=None, says=lambda prompt: "yes" if (prompt.seed or 0) % 3 else "no"):
+        self.asked, self.dies, self.says = [], dies, says
+
+    def generate(self, prompts, *, max_tokens, batch_size):
+        for prompt in prompts:
+            if self.dies is not None and len(self.asked) >= self.dies:
+                raise KeyboardInterrupt
+            self.asked.append(prompt)
+            error = "the service gave up" if self.says(prompt) is None else None
+            yield Completion(
+                key=prompt.key, text=self.says(prompt) or "", finish_reason="stop", prompt_tokens=2, completion_tokens=1, error=error
+            )  # fmt: skip
+
+    def close(self): ...
+
+
+def ask(sampler, path, sampling=THREE, count=4):
+    return answer(Candidate("base", plain), items(count), sampler, path, max_tokens=8, batch_size=2, sampling=sampling)
+
+
+def test_each_item_is_asked_several_times_with_seeds_of_their_own(tmp_path):
+    sampler = Dice()
+    told = ask(sampler, tmp_path / "base.jsonl")
+    assert sorted({(prompt.temperature, prompt.seed) for prompt in sampler.asked}) == [(0.7, 5), (0.7, 6), (0.7, 7)]
+    assert len({prompt.key for prompt in sampler.asked}) == 12
+    assert [[one.output_text for one in each.samples] for each in told] == [["yes", "no", "yes"]] * 4
+    assert read_predictions(tmp_path / "base.jsonl") == told
+
+
+def test_a_stopped_candidate_goes_on_at_the_first_sample_without_an_answer(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        ask(Dice(dies=7), tmp_path / "base.jsonl")
+    sampler = Dice()
+    assert len(ask(sampler, tmp_path / "base.jsonl")) == 4
+    assert len(sampler.asked) == 5
+
+
+def test_more_samples_ask_for_the_new_ones_alone(tmp_path):
+    ask(Dice(), tmp_path / "base.jsonl")
+    sampler = Dice()
+    told = ask(sampler, tmp_path / "base.jsonl", Sampling(samples=5, temperature=0.7, seed=5))
+    assert (len(sampler.asked), {len(each.samples) for each in told}) == (8, {5})
+
+
+def test_one_greedy_completion_is_asked_and_written_as_before(tmp_path):
+    sampler = Dice()
+    told = ask(sampler, tmp_path / "base.jsonl", None)
+    assert {(prompt.temperature, prompt.seed) for prompt in sampler.asked} == {(None, None)}
+    line = json.loads((tmp_path / "base.jsonl").read_text().splitlines()[0])
+    assert set(line) == {"key", "index", "prompt_sha256", "output_text", "finish_reason", "prompt_tokens", "completion_tokens"}  # fmt: skip
+    assert all(each.others == () for each in told)
+
+
+def test_scores_are_averaged_by_item_and_an_item_is_one_draw(tmp_path):
+    told = ask(Dice(), tmp_path / "base.jsonl", count=40)
+    evaluation = judge(items(40), {"base": told}, [EXACT])
+    score = evaluation.candidates["base"]["exact"]
+    assert (score.mean, score.n, evaluation.items) == (pytest.approx(2 / 3), 40, 40)
+    low, high = score.ci95
+    assert 0 < high - low < 0.2  # all items alike: not the width of 40 draws of 0 and 1, and not that of 120 either
+    assert any("3 completions" in note for note in evaluation.notes)
+    assert answered_of(told).completion_tokens == 120
+
+
+def test_the_interval_is_that_of_the_items_not_of_the_completions(tmp_path):
+    # Every completion of an item is alike, so three of them tell no more than one.
+    def says(prompt):
+        return "yes" if int(prompt.messages[0].text.split()[1]) % 2 else "no"
+
+    several = judge(items(60), {"base": ask(Dice(says=says), tmp_path / "a.jsonl", count=60)}, [EXACT])
+    once = judge(items(60), {"base": ask(Dice(says=says), tmp_path / "b.jsonl", None, 60)}, [EXACT])
+    wide, narrow = several.candidates["base"]["exact"].ci95, once.candidates["base"]["exact"].ci95
+    assert wide[1] - wide[0] == pytest.approx(narrow[1] - narrow[0], abs=0.02)
+
+
+def test_an_item_most_of_whose_samples_failed_is_missing(tmp_path):
+    def says(prompt):
+        number = int(prompt.messages[0].text.split()[1])
+        return None if prompt.seed - 5 < number else "yes"  # item 0 fails never, item 1 once, item 2 twice …
+
+    evaluation = judge(items(4), {"base": ask(Dice(says=says), tmp_path / "base.jsonl")}, [EXACT])
+    score = evaluation.candidates["base"]["exact"]
+    assert (score.mean, score.n, score.missing) == (1.0, 2, 2)
+
+
+def test_scores_jsonl_holds_every_sample_and_is_read_back(tmp_path):
+    told, four = ask(Dice(), tmp_path / "base.jsonl"), items(4)
+    kept = {}
+    judge(four, {"base": told}, [EXACT], on_results=lambda graded: kept.update(graded))
+    write_scores(tmp_path / "scores.jsonl", item_scores(four, {"base": told}, [EXACT], kept))
+    scores = read_scores(tmp_path / "scores.jsonl")
+    assert [(score.sample, score.score) for score in scores[:3]] == [(0, 1.0), (1, 0.0), (2, 1.0)]
+    again = recorded_results(four, {"base": told}, [EXACT], {score.name: score.result for score in scores})
+    assert [result.reward for result in again["base"]["exact"]] == pytest.approx([2 / 3] * 4)
+
+
+def test_the_page_shows_every_completion(tmp_path):
+    told = ask(Dice(says=lambda prompt: f"completion {prompt.seed}"), tmp_path / "base.jsonl")
+    evaluation = judge(items(4), {"base": told}, [EXACT])
+    contents = contents_of_answers("samples", items(4), {"base": told}, [EXACT], evaluation, {})
+    html = page(contents)
+    assert "the first of 3 completions; scores are the mean" in html
+    assert html.count("completion 7") == 4
+
+
+def test_several_samples_are_drawn_and_one_is_greedy_unless_the_spec_says_otherwise():
+    def spec(**evaluation):
+        return JobSpec.model_validate(
+            {"name": "n", "model": {"local": "m"}, "data": {"train": "t"}, "evaluation": evaluation}
+        )
+
+    assert Sampling.of(spec()) == Sampling(1, 0.0, spec().seed)
+    assert Sampling.of(spec(samples=4)).temperature == 1.0
+    assert Sampling.of(spec(samples=4, temperature=0.2)).temperature == 0.2
+    with pytest.raises(ValueError, match="samples of an item are all the same"):
+        spec(samples=4, temperature=0.0)
+
+
+@pytest.mark.slow
+def test_a_local_model_draws_different_completions_and_the_same_ones_again(tmp_path, base_model_dir):
+    spec = JobSpec.model_validate(
+        {"name": "n", "model": {"local": str(base_model_dir)}, "data": {"train": "t"}, "local": {"quantization": "none", "device": "cpu", "precision": "fp32"}}
+    )  # fmt: skip
+    backend = providers.load("local")
+    sampler = backend.sampler(backend.lower(resolve(spec, 10, "local")), None, tmp_path)
+    hot = Sampling(samples=3, temperature=1.5, seed=1)
+    try:
+        told, again = (
+            answer(Candidate("base", plain), items(2), sampler, tmp_path / f"{n}.jsonl", max_tokens=8, batch_size=8, sampling=hot)
+            for n in range(2)
+        )  # fmt: skip
+    finally:
+        sampler.close()
+    assert len({one.output_text for each in told for one in each.samples}) >= 4
+    assert [[one.output_text for one in each.samples] for each in told] == [
+        [one.output_text for one in each.samples] for each in again
+    ]
