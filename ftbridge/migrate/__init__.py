@@ -8,11 +8,15 @@ folder.py     the folder, its journal and its lock       account.py   what an ac
 client.py     requests with one key                      limits.py    rate limits as headers state them
 listing.py    pages of lists, resumable                  loading.py   the inventory, read from the folder
 inventory.py  download.py  status.py                     the steps that save things
+record.py     what a tuned model returns                 items.py recording.py completing.py forecast.py live.py batched.py
+retrain.py    a job spec from its jobs, and a run        prove.py agreement.py proof_page.py   the replacement against it
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,6 +32,11 @@ if TYPE_CHECKING:
     from ftbridge.migrate.loading import load_inventory as load_inventory
     from ftbridge.migrate.loading import local_file as local_file
     from ftbridge.migrate.loading import stored_completions as stored_completions
+    from ftbridge.migrate.prove import Proof as Proof
+    from ftbridge.migrate.prove import prove as prove
+    from ftbridge.migrate.record import Recorded as Recorded
+    from ftbridge.migrate.record import record as record
+    from ftbridge.migrate.retrain import retrain as retrain
     from ftbridge.migrate.status import Status as Status
     from ftbridge.migrate.status import status as status
     from ftbridge.migrate.summary import summarize as summarize
@@ -37,6 +46,8 @@ _WHERE = {
     "Job": "ftbridge.migrate.account",
     "Manifest": "ftbridge.migrate.download",
     "Migration": "ftbridge.migrate.folder",
+    "Proof": "ftbridge.migrate.prove",
+    "Recorded": "ftbridge.migrate.record",
     "Status": "ftbridge.migrate.status",
     "StoredCompletion": "ftbridge.migrate.account",
     "TunedModel": "ftbridge.migrate.account",
@@ -44,6 +55,9 @@ _WHERE = {
     "load_inventory": "ftbridge.migrate.loading",
     "local_file": "ftbridge.migrate.loading",
     "migrations": "ftbridge.migrate.folder",
+    "prove": "ftbridge.migrate.prove",
+    "record": "ftbridge.migrate.record",
+    "retrain": "ftbridge.migrate.retrain",
     "status": "ftbridge.migrate.status",
     "stored_completions": "ftbridge.migrate.loading",
     "summarize": "ftbridge.migrate.summary",
@@ -54,6 +68,8 @@ __all__ = [
     "Job",
     "Manifest",
     "Migration",
+    "Proof",
+    "Recorded",
     "Status",
     "StoredCompletion",
     "TunedModel",
@@ -61,11 +77,25 @@ __all__ = [
     "load_inventory",
     "local_file",
     "migrations",
+    "prove",
+    "record",
+    "retrain",
     "status",
     "stored_completions",
     "summarize",
     "take_inventory",
 ]
+
+
+class _Package(types.ModuleType):
+    """This package: a public function keeps its name where the module that it is in has the same one."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _WHERE and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

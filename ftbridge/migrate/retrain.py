@@ -11,6 +11,7 @@ that a command that was killed neither trains nor pays twice.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from ftbridge import draft, files, providers
+from ftbridge import bridge, draft, fallback, files, providers
 from ftbridge.data.tokens import count_texts, example_texts
 from ftbridge.errors import UsageError
 from ftbridge.from_openai import JobField, spec_from_job, unknown_fields
@@ -128,11 +129,28 @@ def start(migration: Migration, planned: Plan, wish: Wish, *, lint: bool = True,
     with migration.working(f"starting the replacement of {planned.model}"):
         run = find(planned.spec.name, wish.provider)
         if run is None:
+            _remove_unfinished(planned.spec.name)
             migration.append("retraining", model=planned.model, name=planned.spec.name, provider=wish.provider)
             run = draft.start(planned.draft(), wish.provider, allow=allow, lint=lint)
         if migration.last("retrained", run=run.id) is None:
             migration.append("retrained", model=planned.model, run=run.id, provider=wish.provider, base=wish.base)
     return run
+
+
+def retrain(migration: Migration, wish: Wish, watcher: bridge.Watcher | None = None) -> Run:
+    """Plan a replacement, train it to its end, and return its run; called again, the same run is gone on with.
+
+    Raises what `plan`, `start` and the run raise.
+    """
+    run = start(migration, plan(migration, wish), wish)
+    return fallback.to_the_end(run, watcher or bridge.Silent(), onward(run))
+
+
+def onward(run: Run) -> bridge.Go:
+    """How a run is taken further: one that stopped is resumed, which pays for no other job."""
+    state = run.state()
+    stopped = state.state in ("failed", "cancelled", "paused", "succeeded") or state.error is not None
+    return bridge.resume if stopped else bridge.drive
 
 
 def find(name: str, provider: str) -> Run | None:
@@ -142,6 +160,13 @@ def find(name: str, provider: str) -> Run | None:
         if state.name == name and state.provider == provider and run.lowering_path.exists():
             return run
     return None
+
+
+def _remove_unfinished(name: str) -> None:
+    """Remove what processes left that were killed while they made this run: nothing was trained or paid there."""
+    for run in store.runs(files.home()):
+        if run.state().name == name and not run.lowering_path.exists() and not run.is_driven():
+            shutil.rmtree(run.path, ignore_errors=True)
 
 
 def suggestion(base: str) -> str:

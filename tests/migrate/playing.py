@@ -21,16 +21,20 @@ COLOURS = ("amber", "blue", "green", "violet")
 
 
 def lamps(count: int, first: int = 0) -> list[dict[str, Any]]:
-    """Lines of a chat dataset: each lamp has its colour."""
+    """Lines of a chat dataset: each lamp has its colour, which the prompt names."""
     return [
         {
             "messages": [
-                {"role": "user", "content": f"Which colour has lamp {number}?"},
-                {"role": "assistant", "content": COLOURS[number % len(COLOURS)]},
+                {"role": "user", "content": f"Name the colour of the {COLOURS[number % 4]} lamp, number {number}."},
+                {"role": "assistant", "content": COLOURS[number % 4]},
             ]
         }
         for number in range(first, first + count)
     ]
+
+
+NAMES_THE_COLOUR = {"match": r"colour of the (\w+) lamp", "reply": r"\1"}
+"""A rule of a scenario: a model that does what the tuned one learnt."""
 
 
 def write(path: Path, lines: list[dict[str, Any]]) -> Path:

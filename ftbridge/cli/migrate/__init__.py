@@ -11,6 +11,9 @@ from ftbridge.cli import COMMANDS as ALL
 COMMANDS = {
     "inventory": "Find out what the account holds and when it stops.",
     "download": "Fetch files, events and stored completions.",
+    "record": "Record what a tuned model returns, while it still answers.",
+    "retrain": "Train a replacement from the data of its jobs.",
+    "prove": "Prove that the replacement is not worse.",
     "status": "Show what is saved and what is at risk, by deadline.",
 }
 """Name and short help, in the order in which a migration takes them."""

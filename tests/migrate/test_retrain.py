@@ -1,0 +1,146 @@
+"""Retraining: the jobs of a tuned model become one run elsewhere, once, whatever happens to the process."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from killing import kill_at_every_step
+from playing import MODEL, NAMES_THE_COLOUR, account, lamps, playing, write
+
+from ftbridge import bridge
+from ftbridge.errors import UsageError
+from ftbridge.migrate.folder import Migration
+from ftbridge.migrate.inventory import take_inventory
+from ftbridge.migrate.items import items_of
+from ftbridge.migrate.record import Wish as RecordWish
+from ftbridge.migrate.record import record
+from ftbridge.migrate.retrain import TERMS, Wish, is_distilled, plan, start
+from ftbridge.runs.run import Run
+
+HOSTED = "gpt-4.1-mini-2025-04-14"
+
+
+def begin() -> Migration:
+    migration = Migration.open(create=True)
+    take_inventory(migration)
+    return migration
+
+
+def wish(folder: Path, **more: Any) -> Wish:
+    usual = {"model": MODEL, "base": "smollm2-135m-instruct", "stand_ins": {"ftjob-desk1": folder / "train.jsonl"}}
+    return Wish(**{**usual, **more})
+
+
+def test_a_job_becomes_a_spec_in_the_migrations_folder_with_a_report_of_its_fields(tmp_path: Path) -> None:
+    with playing(tmp_path, account(tmp_path)):
+        planned = plan(begin(), wish(tmp_path, overrides=("local.max_length=512",)))
+    assert planned.spec.model.local == "smollm2-135m-instruct"
+    assert planned.spec.model.openai == HOSTED
+    assert planned.spec.data.train == str(tmp_path / "train.jsonl")
+    assert planned.spec.local.max_length == 512
+    assert planned.spec.hyperparameters.n_epochs == 3
+    report = json.loads(planned.path.with_suffix(".fields.json").read_text())
+    assert {entry["outcome"] for entry in report} == {"kept", "translated", "not_portable"}
+    assert planned.draft().spec.name == planned.spec.name
+
+
+def test_chained_jobs_are_followed_to_the_first_base_and_their_data_concatenated_in_order(tmp_path: Path) -> None:
+    played = account(tmp_path)
+    more = write(tmp_path / "more.jsonl", lamps(12, first=900))
+    chained = {"id": "ftjob-desk2", "project": "proj_desk", "continues": "ftjob-desk1", "training": str(more)}
+    played["jobs"].append({**chained, "suffix": "desk-v2", "created": -10})
+    files = {"ftjob-desk1": tmp_path / "train.jsonl", "ftjob-desk2": more}
+    with playing(tmp_path, played):
+        planned = plan(begin(), wish(tmp_path, model="desk-v2", stand_ins=files))
+    assert planned.spec.data.train == [str(tmp_path / "train.jsonl"), str(more)]
+    assert planned.spec.model.openai == HOSTED
+    assert any(entry.field == "model" and entry.outcome == "translated" for entry in planned.fields)
+
+
+def test_a_file_that_is_not_here_is_named_with_what_can_stand_in_for_it(tmp_path: Path) -> None:
+    with playing(tmp_path, account(tmp_path)):
+        migration = begin()
+        with pytest.raises(UsageError, match=r"the training file \S+ of ftjob-desk1 is not here") as missing:
+            plan(migration, wish(tmp_path, stand_ins={}))
+        assert "--file" in (missing.value.hint or "")
+        with pytest.raises(UsageError, match="there is no such file"):
+            plan(migration, wish(tmp_path, stand_ins={"ftjob-desk1": tmp_path / "nowhere.jsonl"}))
+
+
+def test_without_a_base_the_size_of_open_models_that_are_a_common_start_is_suggested(tmp_path: Path) -> None:
+    with playing(tmp_path, account(tmp_path)), pytest.raises(UsageError, match="no base model is named") as missing:
+        plan(begin(), wish(tmp_path, base=None))
+    assert "3B to 8B" in (missing.value.hint or "")
+
+
+def test_a_file_with_other_tokens_than_the_job_was_trained_on_is_noticed(tmp_path: Path) -> None:
+    other = write(tmp_path / "other.jsonl", lamps(200))
+    played = account(tmp_path)  # bills 900 tokens a step; the file has 485
+    played["jobs"][0] |= {
+        "steps": 1,
+        "hyperparameters": {"n_epochs": 2, "batch_size": 1, "learning_rate_multiplier": 1},
+    }
+    with playing(tmp_path, played):
+        migration = begin()
+        same = plan(migration, wish(tmp_path))
+        noted = plan(migration, wish(tmp_path, stand_ins={"ftjob-desk1": other}))
+    assert not any("may not be the file" in note for note in same.notes)
+    assert any("may not be the file" in note for note in noted.notes)
+
+
+def test_distilled_completions_are_half_of_the_items_with_a_note_on_the_terms(tmp_path: Path) -> None:
+    own = write(tmp_path / "own.jsonl", lamps(20, first=500))
+    with playing(tmp_path, account(tmp_path, items=20)):
+        migration = begin()
+        with pytest.raises(UsageError, match="nothing of .* is recorded to distil from"):
+            plan(migration, wish(tmp_path, distil=True))
+        record(migration, RecordWish(model=MODEL, items=own, samples=0, way="live"))
+        planned = plan(migration, wish(tmp_path, distil=True))
+    _, distilled = planned.spec.data.train
+    added = [json.loads(line)["messages"] for line in Path(distilled).read_text().splitlines()]
+    chosen = [item for item in items_of(own, "file") if is_distilled(item)]
+    assert [messages[0] for messages in added] == [item.request["messages"][0] for item in chosen]
+    assert 0 < len(added) < 20
+    assert TERMS in planned.notes
+
+
+def test_graders_of_a_file_become_the_specs(tmp_path: Path) -> None:
+    grader = {
+        "type": "string_check",
+        "name": "same",
+        "operation": "eq",
+        "input": "{{sample.output_text}}",
+        "reference": "x",
+    }
+    (tmp_path / "graders.json").write_text(json.dumps([grader]))
+    with playing(tmp_path, account(tmp_path)):
+        planned = plan(begin(), wish(tmp_path, graders=tmp_path / "graders.json"))
+    assert [grader.name for grader in planned.spec.evaluation.graders] == ["same"]
+
+
+@pytest.mark.slow
+def test_killed_at_every_journal_step_a_retraining_is_one_run_with_one_paid_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = {"speed": 50, "answers": [NAMES_THE_COLOUR]}
+    with playing(tmp_path, account(tmp_path), fast, apart=True) as service:
+        begin()
+        monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "0.01")
+
+        def work() -> None:
+            chosen = wish(tmp_path, provider="openai", base=HOSTED)
+            migration = Migration.open()
+            run = start(migration, plan(migration, chosen), chosen)
+            bridge.drive(run)
+
+        jobs = len(service.told["jobs"])
+        assert kill_at_every_step(work, lambda: None) > 5
+        work()
+        assert len(service.told["jobs"]) == jobs + 1
+        runs = list((Path(os.environ["FTBRIDGE_HOME"]) / "runs").glob("desk-*"))
+        assert [Run.open(run).state().state for run in runs] == ["succeeded"]
+        assert Migration.open().last("retrained", run=runs[0].name) is not None
