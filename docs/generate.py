@@ -40,19 +40,38 @@ def render_scenario_table() -> str:
 
 
 def render_clients() -> str:
-    """Which feature works with which client, from the results of the tests that ran them."""
+    """Which feature works with which client, from the results of the tests that ran them, and why others do not."""
     results: dict[str, Any] = json.loads((DOCS / "clients.json").read_text(encoding="utf-8"))
-    features = ("chat", "stream", "call", "schema", "responses")
-    heads = ("client", "version", "chat", "stream", "forced call", "JSON schema", "Responses API")
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for client, told in sorted(results.items()):
-        cells = [_worked(told["features"].get(feature)) for feature in features]
-        lines.append(f"| {client.replace('_', ' ')} | {told['version']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    lines = [f"| client | version | {' | '.join(_CLIENT_COLUMNS)} |", "|" + "---|" * (2 + len(_CLIENT_COLUMNS))]
+    reasons, tried, worked = [], 0, 0
+    for client in results.values():
+        cells = []
+        for starts in _CLIENT_COLUMNS.values():
+            outcomes = {name: result for name, result in client["features"].items() if name.split("_")[0] in starts}
+            works = sum(result == "ok" for result in outcomes.values())
+            tried, worked = tried + len(outcomes), worked + works
+            cells.append("–" if not outcomes else "yes" if works == len(outcomes) else f"{works} of {len(outcomes)}")
+            failed = {name: " ".join(result.split()) for name, result in outcomes.items() if result != "ok"}
+            reasons += [f"- {client['title']}, `{name}`: {reason}." for name, reason in failed.items()]
+        lines.append(f"| {client['title']} | {client['version']} | {' | '.join(cells)} |")
+    summary = f"{worked} of {tried} features of {len(results)} clients work ({worked / tried:.1%})."
+    return "\n".join([summary, "", *lines, *(["", "What does not work, and why:", "", *reasons] if reasons else [])])
 
 
-def _worked(result: str | None) -> str:
-    return "not tried" if result is None else "yes" if result == "ok" else "no"
+_CLIENT_COLUMNS = {
+    "chat": {"chat", "asynchronous"},
+    "stream": {"stream"},
+    "functions": {"call"},
+    "JSON schema": {"schema"},
+    "Responses API": {"responses"},
+    "log probabilities": {"logprobs"},
+    "completions": {"completions"},
+    "embeddings": {"embeddings"},
+    "models, files": {"models", "files"},
+    "fine-tuning": {"jobs", "events", "checkpoints"},
+    "batches": {"batches"},
+}
+"""The columns of the table of clients, each with how its features' names begin."""
 
 
 def render_routes() -> str:

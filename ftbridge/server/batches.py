@@ -1,4 +1,6 @@
-"""/batches over chat completions: lines answered in the background, joined by custom_id; a restart goes on where it was.
+"""/batches of chats, responses, completions and embeddings: lines answered in the background, joined by custom_id.
+
+A restart goes on where it was.
 
 validating ─▶ in_progress ─▶ finalizing ─▶ completed
 │             └─▶ cancelling ─▶ cancelled
@@ -11,19 +13,22 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 from openai.types import Batch
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ftbridge.server import chat, files, pages
+from ftbridge.server import chat, completions, embeddings, files, pages, responses
 from ftbridge.server.asking import Asked, Metadata, body, read, require_text, understood
 from ftbridge.server.chat_request import CreateChat
+from ftbridge.server.completions import CreateCompletion
+from ftbridge.server.embeddings import CreateEmbedding
 from ftbridge.server.errors import ApiError, invalid, not_found
+from ftbridge.server.response_request import CreateResponse
 from ftbridge.server.scripted.account import AccountBatch
 from ftbridge.server.service import Service
 from ftbridge.server.store import Kept
@@ -33,19 +38,60 @@ log = logging.getLogger("ftbridge.server")
 
 AT_ONCE = 32
 """Lines that are with the engine at the same time."""
-_URL = "/v1/chat/completions"
 _DAY = 24 * 3600
 _UNDER_WAY = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
 
 
 class CreateBatch(Asked):
-    """POST /batches. Only chat completions are answered here."""
+    """POST /batches. Azure's client leaves out `/v1`."""
 
     input_file_id: str
-    endpoint: Literal["/v1/chat/completions"]
+    endpoint: Literal[
+        "/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings",
+        "/chat/completions", "/responses", "/completions", "/embeddings",
+    ]  # fmt: skip
     completion_window: Literal["24h"]
     metadata: Metadata | None = None
     output_expires_after: ExpiresAfter | None = None
+
+
+async def _chat(service: Service, line: dict[str, Any]) -> dict[str, Any]:
+    return await chat.completed(service, _whole(understood(line, CreateChat)))
+
+
+async def _response(service: Service, line: dict[str, Any]) -> dict[str, Any]:
+    return await responses.completed(service, _whole(understood(line, CreateResponse)))
+
+
+async def _completion(service: Service, line: dict[str, Any]) -> dict[str, Any]:
+    return await completions.completed(service, _whole(understood(line, CreateCompletion)))
+
+
+async def _embedding(service: Service, line: dict[str, Any]) -> dict[str, Any]:
+    return await embeddings.embed(service, understood(line, CreateEmbedding))
+
+
+_ANSWERS: dict[str, Callable[[Service, dict[str, Any]], Awaitable[dict[str, Any]]]] = {
+    "chat/completions": _chat,
+    "responses": _response,
+    "completions": _completion,
+    "embeddings": _embedding,
+}
+"""What answers a line, by the end of its address."""
+
+_Streamable = TypeVar("_Streamable", CreateChat, CreateResponse, CreateCompletion)
+
+
+def _whole(body: _Streamable) -> _Streamable:
+    """The body, which must not ask for a stream."""
+    if body.stream:
+        raise invalid("A batch cannot stream.", "stream", "invalid_value")
+    return body
+
+
+def _place(url: str) -> str:
+    """An address without its version: Azure's client leaves it out, and lines are often written for both."""
+    return url.removeprefix("/v1").strip("/")
 
 
 class Batches:
@@ -196,7 +242,7 @@ def _validated(service: Service, name: str) -> list[dict[str, Any]] | None:
     lines, problems = [], []
     seen: set[str] = set()
     for number, told in _objects(path):
-        problem = _problem(told, seen)
+        problem = _problem(told, seen, batch.document["endpoint"])
         if problem is not None:
             problems.append({"code": "invalid_request", "line": number, "message": problem, "param": None})
         lines.append(told)
@@ -221,8 +267,8 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield number, json.loads(line)
 
 
-def _problem(told: dict[str, Any], seen: set[str]) -> str | None:
-    """What is wrong with a line of a batch."""
+def _problem(told: dict[str, Any], seen: set[str], endpoint: str) -> str | None:
+    """What is wrong with a line of a batch for `endpoint`."""
     try:
         require_text(told)
     except ApiError as error:
@@ -233,8 +279,8 @@ def _problem(told: dict[str, Any], seen: set[str]) -> str | None:
     if custom in seen:
         return f"custom_id {custom!r} stands in the file twice."
     seen.add(custom)
-    if told.get("method") != "POST" or told.get("url") != _URL:
-        return f"method and url must be POST {_URL}."
+    if told.get("method") != "POST" or _place(str(told.get("url"))) != _place(endpoint):
+        return f"method and url must be POST {endpoint}, as the batch says."
     if not isinstance(told.get("body"), dict):
         return "body must be a JSON object."
     return None
@@ -271,10 +317,7 @@ async def _answer_all(service: Service, name: str, lines: list[dict[str, Any]], 
 async def _answer(service: Service, line: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {"id": service.new_id("batch_req_"), "custom_id": line["custom_id"]}
     try:
-        asked = understood(line["body"], CreateChat)
-        if asked.stream:
-            raise invalid("A batch cannot stream.", "stream", "invalid_value")
-        status, document = 200, await chat.completed(service, asked)
+        status, document = 200, await _ANSWERS[_place(line["url"])](service, line["body"])
     except ApiError as error:
         status, document = error.status, error.document()
     except Exception as error:  # one line must not end the batch
@@ -306,7 +349,8 @@ def _finish(service: Service, name: str, so_far: Path, ended: str | None = None)
                 made[field] = kept.id
         usage = [told["response"]["body"]["usage"] for told in results.values() if _kind(told) == "completed"]
         if usage:
-            prompt, out = (sum(part[key] for part in usage) for key in ("prompt_tokens", "completion_tokens"))
+            prompt = sum(part["prompt_tokens"] if "prompt_tokens" in part else part["input_tokens"] for part in usage)
+            out = sum(part.get("completion_tokens", part.get("output_tokens", 0)) for part in usage)
             made["usage"] = {
                 "input_tokens": prompt,
                 "input_tokens_details": {"cached_tokens": 0},

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ftbridge.errors import FtbridgeError, UsageError
-from ftbridge.providers.local.hosting.requests import Ask, ContextTooLong, End, Piece, Start, Told
+from ftbridge.providers.local.hosting.requests import Ask, ContextTooLong, Embedding, End, Piece, Start, Told
 from ftbridge.server.asking import document, understood
 from ftbridge.server.chat_request import CreateChat, to_ask
 from ftbridge.server.connection import count, deployed, while_connected
@@ -64,7 +64,7 @@ async def completed(service: Service, asked: CreateChat) -> dict[str, Any]:
                 prompt = said.prompt_tokens
             elif isinstance(said, Piece):
                 texts[said.index].take(said)
-            else:
+            elif isinstance(said, End):
                 texts[said.index].end = said
     done = ChatCompletion(
         id=name,
@@ -86,9 +86,8 @@ async def answer(service: Service, asked: CreateChat, name: str, *, whole: bool 
             yield said
 
 
-async def answered(service: Service, model: str, ask: Ask) -> AsyncGenerator[Told, None]:
-    """What the engine says to an ask; its errors as the API's."""
-    where = "prompt" if ask.prompt is not None else "messages"
+async def answered(service: Service, model: str, ask: Ask, where: str = "messages") -> AsyncGenerator[Told, None]:
+    """What the engine says to an ask; its errors as the API's, about the field `where`."""
     service.engine.answerable(model)
     try:
         async with aclosing(cast(Any, service.engine.answer(model, ask))) as told:
@@ -204,7 +203,7 @@ async def _lines(
     async with aclosing(cast(Any, told)):
         try:
             async for said in told:
-                if isinstance(said, Start):
+                if isinstance(said, (Start, Embedding)):
                     continue
                 if said.index not in begun:
                     begun.add(said.index)

@@ -11,7 +11,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from ftbridge.providers.local.hosting.requests import Ask, End, Piece, Start
+from ftbridge.providers.local.hosting.requests import Ask, Embedding, End, Piece, Start
 from ftbridge.server import chat
 from ftbridge.server.asking import Asked, document, understood
 from ftbridge.server.chat_request import StreamOptions, biases
@@ -53,17 +53,27 @@ async def create(request: Request) -> Response:
     service: Service = request.app.state.service
     asked = understood(deployed(request, await document(request)), CreateCompletion)
     name, model = service.new_id("cmpl-"), service.engine.model_id(asked.model)
-    asks = to_asks(asked, name)
-    shape = {"id": name, "object": "text_completion", "created": service.now(), "model": model}
-    if asked.stream:
-        lines = _lines(request, asked, asks, shape)
-        first = await while_connected(request, _next(lines))
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        return StreamingResponse(_after(first, lines), media_type="text/event-stream", headers=headers)
-    choices, prompt, ends = await while_connected(request, _whole(service, asked, asks))
+    if not asked.stream:
+        done = await while_connected(request, completed(service, asked))
+        count(request, model, done["usage"])
+        return JSONResponse(done)
+    lines = _lines(request, asked, to_asks(asked, name), _shape(service, name, model))
+    first = await while_connected(request, _next(lines))
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_after(first, lines), media_type="text/event-stream", headers=headers)
+
+
+async def completed(service: Service, asked: CreateCompletion) -> dict[str, Any]:
+    """The whole completion, as the body of a response. Raises `ApiError`."""
+    name = service.new_id("cmpl-")
+    choices, prompt, ends = await _whole(service, asked, to_asks(asked, name))
     usage = chat.usage_of(prompt, ends).to_dict()
-    count(request, model, usage)
-    return JSONResponse({**shape, "choices": choices, "usage": usage})
+    return {**_shape(service, name, service.engine.model_id(asked.model)), "choices": choices, "usage": usage}
+
+
+def _shape(service: Service, name: str, model: str) -> dict[str, Any]:
+    """What all pieces of one completion share."""
+    return {"id": name, "object": "text_completion", "created": service.now(), "model": model}
 
 
 def to_asks(asked: CreateCompletion, name: str) -> list[Ask]:
@@ -142,14 +152,14 @@ async def _whole(
     prompt, ends = 0, []
     for ask in asks:
         texts = [_Choice(len(choices) + index, asked.logprobs is not None) for index in range(ask.n)]
-        async with aclosing(chat.answered(service, asked.model, ask)) as told:
+        async with aclosing(chat.answered(service, asked.model, ask, "prompt")) as told:
             async for said in told:
                 if isinstance(said, Start):
                     prompt += said.prompt_tokens
                 elif isinstance(said, End):
                     texts[said.index].reason = said.finish_reason
                     ends.append(said)
-                else:
+                elif isinstance(said, Piece):
                     texts[said.index].take(said)
         choices += [text.document() for text in texts]
     return choices, prompt, ends
@@ -169,10 +179,12 @@ async def _lines(
     offsets: dict[int, str] = {}
     try:
         for place, ask in enumerate(asks):
-            async with aclosing(chat.answered(service, asked.model, ask)) as told:
+            async with aclosing(chat.answered(service, asked.model, ask, "prompt")) as told:
                 async for said in told:
                     if isinstance(said, Start):
                         prompt += said.prompt_tokens
+                        continue
+                    if isinstance(said, Embedding):
                         continue
                     begun = True
                     index = place * ask.n + said.index

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -27,17 +27,34 @@ async def create(request: Request) -> Response:
     """POST /responses: an answer to text, messages or items."""
     service: Service = request.app.state.service
     asked = understood(deployed(request, await document(request)), CreateResponse)
-    before = _before(service, asked.previous_response_id)
-    asked_chat, messages = to_chat(asked, before)
-    answer = _Answer(service, asked, messages)
-    told = chat.answer(service, asked_chat, answer.name, whole=not asked.stream)
     if not asked.stream:
-        await while_connected(request, _all(answer, told))
-        _end(request, answer)
-        return JSONResponse(answer.document())
+        done = await while_connected(request, completed(service, asked))
+        _count(request, done)
+        return JSONResponse(done)
+    answer, told = _begun(service, asked)
     first = await while_connected(request, chat.first_word(told))
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingResponse(_lines(request, answer, told, first), media_type="text/event-stream", headers=headers)
+
+
+async def completed(service: Service, asked: CreateResponse) -> dict[str, Any]:
+    """The whole response, kept unless the client asked not to. Raises `ApiError`."""
+    answer, told = _begun(service, asked)
+    async with aclosing(told):
+        async for said in told:
+            for _ in answer.take(said):
+                pass
+    for _ in answer.finish():
+        pass
+    answer.keep()
+    return answer.document()
+
+
+def _begun(service: Service, asked: CreateResponse) -> tuple[_Answer, AsyncGenerator[Told, None]]:
+    """A response that has nothing yet, and what the engine says."""
+    asked_chat, messages = to_chat(asked, _before(service, asked.previous_response_id))
+    answer = _Answer(service, asked, messages)
+    return answer, chat.answer(service, asked_chat, answer.name, whole=not asked.stream)
 
 
 async def retrieve(request: Request) -> Response:
@@ -95,15 +112,6 @@ def _before(service: Service, name: str | None) -> list[dict[str, Any]]:
     return list(kept.own["messages"])
 
 
-async def _all(answer: _Answer, told: AsyncIterator[Told]) -> None:
-    async with aclosing(cast(Any, told)):
-        async for said in told:
-            for _ in answer.take(said):
-                pass
-    for _ in answer.finish():
-        pass
-
-
 async def _lines(
     request: Request, answer: _Answer, told: AsyncIterator[Told], first: Told | None
 ) -> AsyncIterator[bytes]:
@@ -134,17 +142,15 @@ async def _lines(
         return
     for event in answer.finish():
         yield line(event)
-    _end(request, answer)
+    answer.keep()
+    _count(request, answer.document())
     yield line((f"response.{answer.status}", {"response": answer.document()}))
 
 
-def _end(request: Request, answer: _Answer) -> None:
-    """Count it, and keep it unless the client asked not to."""
-    usage = answer.document()["usage"]
-    told = {"prompt_tokens": usage["input_tokens"], "completion_tokens": usage["output_tokens"]}
-    count(request, answer.model, told)
-    if answer.asked.store is not False:
-        answer.keep()
+def _count(request: Request, done: dict[str, Any]) -> None:
+    """Count a response's tokens for /metrics."""
+    usage = done["usage"]
+    count(request, done["model"], {"prompt_tokens": usage["input_tokens"], "completion_tokens": usage["output_tokens"]})
 
 
 class _Answer:
@@ -185,7 +191,9 @@ class _Answer:
         self.status = "incomplete" if self.cut else "completed"
 
     def keep(self) -> None:
-        """Put it into the store, with the conversation so far."""
+        """Put it into the store, with the conversation so far, unless the client asked not to."""
+        if self.asked.store is False:
+            return
         reply = to_messages(self.output, "output")
         items = self.asked.input
         listed = [{"type": "message", "role": "user", "content": items}] if isinstance(items, str) else items

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from conftest import lines
-from openai import OpenAI
+from openai import BadRequestError, OpenAI
 from small import TOOLS_TEMPLATE, write_small_model
 
 from ftbridge.server import network, served
@@ -183,6 +183,26 @@ def test_a_texts_own_probabilities_are_those_of_its_tokens(openai):
     assert again.logprobs.token_logprobs[: len(told.logprobs.tokens)] == told.logprobs.token_logprobs
     only = openai.completions.create(model="plain", prompt=text, max_tokens=3, temperature=0).choices[0]
     assert again.text == text + only.text
+
+
+def test_an_embedding_is_the_mean_of_the_models_last_states(openai, base_model_dir, tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = write_small_model(tmp_path / "same", base_model_dir)  # the same seed, so the same weights
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    text = "a ticket about a refund"
+    with torch.inference_mode():
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        states = model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states[-1][0]
+    mean = states.float().mean(0)
+    response = openai.embeddings.create(model="plain", input=[text, "another"])
+    assert response.data[0].embedding == pytest.approx((mean / mean.norm()).tolist(), abs=0.02)
+    assert response.data[0].embedding != response.data[1].embedding
+    with pytest.raises(BadRequestError, match="32 dimensions"):
+        openai.embeddings.create(model="plain", input=text, dimensions=8)
+    with pytest.raises(BadRequestError, match="context length"):
+        openai.embeddings.create(model="plain", input=[[5] * 5000])
 
 
 def test_responses_come_from_the_same_engine(openai):

@@ -126,12 +126,15 @@ def test_text_goes_on_without_a_template(client: OpenAI):
     assert all(told.choices[0].text[at:].startswith(token) for at, token in pairs)
     pieces = list(client.completions.create(model=BASE, prompt="one two", stream=True, max_tokens=5))
     assert "".join(piece.choices[0].text for piece in pieces) == "one two"
+    ids = client.completions.create(model=BASE, prompt=[11, 22, 33], max_tokens=0, echo=True, logprobs=1)
+    assert ids.choices[0].logprobs.tokens == [" 11", " 22", " 33"]
+    assert ids.choices[0].logprobs.token_logprobs == [None, 0.0, 0.0]
+    assert ids.choices[0].logprobs.top_logprobs == [None, {" 22": 0.0}, {" 33": 0.0}]
+    assert ids.usage.prompt_tokens == 3
     only = client.completions.create(model=BASE, prompt="one two", max_tokens=0, echo=True)
     assert only.choices[0].text == "one two"
     with pytest.raises(BadRequestError, match="suffix"):
         client.completions.create(model=BASE, prompt="x", suffix="y")
-    with pytest.raises(BadRequestError, match="embedding"):
-        client.embeddings.create(model=BASE, input="x")
 
 
 @pytest.mark.parametrize("deployment", [None, "gpt-4o-mini"])

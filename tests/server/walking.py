@@ -1,4 +1,4 @@
-"""Following jobs in tests."""
+"""Following jobs and batches in tests."""
 
 from __future__ import annotations
 
@@ -17,4 +17,13 @@ def until(client: OpenAI, job: str, states: tuple[str, ...] = ENDS, seconds: flo
         assert time.monotonic() < give_up, f"{job} is still {seen.status}"
         assert seen.status not in ENDS, f"{job} is {seen.status}: {seen.error}"
         time.sleep(0.05)
+    return seen
+
+
+def until_batch(client: OpenAI, batch: str, seconds: float = 60) -> Any:
+    """The batch once it has ended."""
+    give_up = time.monotonic() + seconds
+    while (seen := client.batches.retrieve(batch)).status not in ("completed", "failed", "cancelled"):
+        assert time.monotonic() < give_up, f"{batch} is still {seen.status}"
+        time.sleep(0.02)
     return seen

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import math
 import random
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ftbridge.data.tokens import count_texts
-from ftbridge.providers.local.hosting.requests import Ask, End, Piece, Start, Told
+from ftbridge.providers.local.hosting.requests import Ask, Embedding, End, Piece, Start, Told
 from ftbridge.server.scripted.account import AccountModel
 from ftbridge.server.scripted.instances import instance
 from ftbridge.server.scripted.scenario import Answer, Scenario
@@ -25,27 +27,28 @@ async def answer(
     scenario: Scenario, model: str, ask: Ask, texts: Texts = lambda _ask, _index: None
 ) -> AsyncIterator[Told]:
     """One chat with `ask.n` choices, all the same unless `texts` has its own. A scripted word is certain: its logprob is 0."""
-    asked = ask.messages[-1].text if ask.messages else str(ask.prompt or "")
+    asked = ask.messages[-1].text if ask.messages else "".join(_split(ask.prompt))
+    if ask.embed:
+        yield Start(prompt_tokens=_prompt_tokens(ask))
+        yield Embedding(values=vector(asked, ask.dimensions or DIMENSIONS))
+        yield End(index=0, finish_reason="stop", completion_tokens=0)
+        return
     rule, scripted = _reply(scenario, model, asked)
     calls = _calls(rule, ask) if rule is not None and rule.tool_calls else _forced(ask)
-    thought = re.findall(r"\s*\S+|\s+$", rule.reasoning or "") if rule is not None and ask.effort != "none" else []
-    yield Start(prompt_tokens=sum(count_texts([message.text for message in ask.messages])) + 3 * len(ask.messages) + 3)
+    thought = _split(rule.reasoning) if rule is not None and ask.effort != "none" else []
+    yield Start(prompt_tokens=_prompt_tokens(ask))
     await asyncio.sleep(scenario.chat.first_token_seconds)
     for index in range(ask.n):
         own = texts(ask, index)
         words, reason = _words(ask, rule if own is None else None, scripted if own is None else own)
-        for word in re.findall(r"\s*\S+|\s+$", str(ask.prompt)) if ask.echo else ():
-            yield Piece(index=index, text=word, **({} if ask.logprobs is None else {"token": word, "logprob": 0.0}))
+        for place, word in enumerate(_split(ask.prompt) if ask.echo else ()):
+            yield _piece(index, word, ask.logprobs, first=place == 0)
         for word in thought:
             yield Piece(index=index, text="", reasoning=word)
         for word in words:
             if scenario.chat.tokens_per_second:
                 await asyncio.sleep(1 / scenario.chat.tokens_per_second)
-            if ask.logprobs is None:
-                yield Piece(index=index, text=word)
-            else:
-                top = [(word, 0.0)] if ask.logprobs else []
-                yield Piece(index=index, text=word, token=word, logprob=0.0, top=top)
+            yield _piece(index, word, ask.logprobs)
         for delta in _deltas(calls, index):
             yield Piece(index=index, text="", tool_calls=[delta])
         yield End(
@@ -59,7 +62,7 @@ async def answer(
 def _words(ask: Ask, rule: Answer | None, text: str) -> tuple[list[str], str]:
     """The words of a completion, as the request limits them, and why it ends."""
     text, cut = _stopped(text, ask.stop)
-    words = re.findall(r"\s*\S+|\s+$", text)
+    words = _split(text)
     if ask.max_tokens is not None and len(words) > ask.max_tokens:
         words, cut = words[: ask.max_tokens], False
         reason = "length"
@@ -69,6 +72,31 @@ def _words(ask: Ask, rule: Answer | None, text: str) -> tuple[list[str], str]:
         words = re.findall(r"\s*\S+", json.dumps(_json(ask.json_schema, text), ensure_ascii=False))
         reason = "stop"
     return ([] if ask.must_call else words), reason
+
+
+def _piece(index: int, word: str, logprobs: int | None, *, first: bool = False) -> Piece:
+    """A word of an answer. The first of a prompt has no log probability, since nothing precedes it."""
+    if logprobs is None:
+        return Piece(index=index, text=word)
+    if first:
+        return Piece(index=index, text=word, token=word)
+    return Piece(index=index, text=word, token=word, logprob=0.0, top=[(word, 0.0)] if logprobs else [])
+
+
+def _split(text: str | list[int] | None) -> list[str]:
+    """What a script takes for tokens: words with the space before them; ids stand for themselves, one word each."""
+    if isinstance(text, list):
+        return [f" {token}" for token in text]
+    return re.findall(r"\s*\S+|\s+$", text or "")
+
+
+def _prompt_tokens(ask: Ask) -> int:
+    """An estimate for text, with three more for each message and for the reply; the number of ids for ids."""
+    if isinstance(ask.prompt, list):
+        return len(ask.prompt)
+    if ask.prompt is not None:
+        return sum(count_texts([ask.prompt]))
+    return sum(count_texts([message.text for message in ask.messages])) + 3 * len(ask.messages) + 3
 
 
 def dataset_texts(behaves: AccountModel, seed: int) -> Texts:
@@ -162,6 +190,27 @@ def _deltas(calls: list[dict[str, Any]], index: int) -> Iterator[dict[str, Any]]
 
 _PIECE = 16
 """Characters of arguments in one piece."""
+
+
+def vector(text: str, dimensions: int) -> list[float]:
+    """A vector of length 1, the same for the same text; texts that share words are near each other.
+
+    Each word adds 1 or -1 at eight places that its hash draws (feature hashing).
+    """
+    values = [0.0] * dimensions
+    for word in text.lower().split() or [text]:
+        digest = hashlib.blake2b(word.encode(), digest_size=32).digest()
+        for start in range(0, 32, 4):
+            place, sign = int.from_bytes(digest[start : start + 3], "big") % dimensions, digest[start + 3] & 1
+            values[place] += 1.0 if sign else -1.0
+    if not any(values):
+        values[0] = 1.0
+    length = math.sqrt(sum(value * value for value in values))
+    return [value / length for value in values]
+
+
+DIMENSIONS = 1536
+"""Values of a vector for a client that does not say how many it wants: those of OpenAI's small embedding model."""
 
 
 def _json(schema: dict[str, Any], text: str) -> Any:

@@ -88,6 +88,22 @@ class Batch:
         return [with_logprobs(logits[place], token, count) for place, token in enumerate(prompt[1:])]
 
     @torch.inference_mode()
+    def embed(self, prompt: list[int], adapter: str | None) -> list[float]:
+        """The mean of the last layer's states over a prompt's tokens, with length 1."""
+        ids = torch.tensor([prompt], device=self._device.torch)
+        self._adapters.use([adapter])
+        out = self._model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            use_cache=False,
+            output_hidden_states=True,
+            logits_to_keep=1,
+        )
+        mean = out.hidden_states[-1][0].float().mean(0)
+        values: list[float] = torch.nn.functional.normalize(mean, dim=0).tolist()
+        return values
+
+    @torch.inference_mode()
     def leave(self, gone: set[int]) -> None:
         """Drop rows by their place, and columns that only they needed."""
         kept = [place for place in range(len(self.rows)) if place not in gone]

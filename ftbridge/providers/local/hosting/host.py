@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ftbridge.errors import FtbridgeError, WorkerDied, from_document
-from ftbridge.providers.local.hosting.requests import Ask, End, Piece, Start, Told
+from ftbridge.providers.local.hosting.requests import Ask, Embedding, End, Piece, Start, Told
 from ftbridge.providers.local.request import SampleRequest
 
-_KINDS: dict[str, type[Start] | type[Piece] | type[End]] = {"start": Start, "piece": Piece, "end": End}
+_KINDS: dict[str, type[Told]] = {"start": Start, "piece": Piece, "embedding": Embedding, "end": End}
 _LONGEST_LINE = 1 << 26
 
 

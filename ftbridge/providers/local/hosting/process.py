@@ -25,7 +25,7 @@ from ftbridge.providers.local.hosting.batch import Batch, Row
 from ftbridge.providers.local.hosting.choose import Choice, Drawing
 from ftbridge.providers.local.hosting.prompting import Prepared, Prompter
 from ftbridge.providers.local.hosting.replies import Parts, Reader
-from ftbridge.providers.local.hosting.requests import Ask, ContextTooLong, End, Piece, Start, Told
+from ftbridge.providers.local.hosting.requests import Ask, ContextTooLong, Embedding, End, Piece, Start, Told
 from ftbridge.providers.local.hosting.shape import Shapes
 from ftbridge.providers.local.hosting.words import Words
 from ftbridge.providers.local.models import find_model
@@ -101,6 +101,9 @@ class Server:
             )
         limit = ask.max_tokens or min(room, DEFAULT_MAX_TOKENS)
         told: list[tuple[str, Told]] = [(ask.id, Start(prompt_tokens=len(prompt)))]
+        if ask.embed:
+            found = Embedding(values=self._embedding(ask, prompt))
+            return [*told, (ask.id, found), (ask.id, End(index=0, finish_reason="stop", completion_tokens=0))]
         if ask.echo:
             told += [
                 (ask.id, piece.model_copy(update={"index": i}))
@@ -126,6 +129,12 @@ class Server:
         for text, choice in zip(texts[1:], self.batch.score(prompt, ask.adapter, ask.logprobs), strict=True):
             pieces.append(self._piece(0, Parts(text), choice))
         return pieces
+
+    def _embedding(self, ask: Ask, prompt: list[int]) -> list[float]:
+        size = int(self.model.config.get_text_config().hidden_size)
+        if ask.dimensions not in (None, size):
+            raise UsageError(f"This model's embeddings have {size:,} dimensions and cannot be shortened.")
+        return self.batch.embed(prompt, ask.adapter)
 
     def _drawing(self, ask: Ask, index: int, prepared: Prepared) -> Drawing:
         size = int(self.model.config.get_text_config().vocab_size)

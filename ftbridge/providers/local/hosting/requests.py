@@ -50,6 +50,10 @@ class Ask(BaseModel):
     """Text to go on with as it is, without the chat template; `messages` is empty then."""
     echo: bool = False
     """Whether the prompt's own tokens come first, with their log probabilities where these are reported."""
+    embed: bool = False
+    """Whether `prompt` is to be read alone, for its `Embedding`; nothing is generated then."""
+    dimensions: int | None = Field(default=None, ge=1)
+    """How many values an embedding must have; None for the model's own number."""
 
 
 class Piece(BaseModel):
@@ -89,4 +93,12 @@ class Start(BaseModel):
     prompt_tokens: int
 
 
-Told = Start | Piece | End
+class Embedding(BaseModel):
+    """What a text looks like inside the model: values whose squares add up to 1."""
+
+    model_config = ConfigDict(frozen=True)
+
+    values: list[float]
+
+
+Told = Start | Piece | Embedding | End
