@@ -1,7 +1,7 @@
-"""Grader objects: OpenAI's schemas to the letter, and five of ours that OpenAI does not have.
+"""Grader objects: OpenAI's schemas to the letter, and six of ours that OpenAI does not have.
 
     OpenAI's    string_check · text_similarity · score_model · label_model · python · multi
-    ours        match · json_schema · json_fields · tool_calls · pairwise
+    ours        match · json_schema · json_fields · tool_calls · pairwise · panel
 
 `input` and `reference` are templates (`ftbridge.graders.template`). Of OpenAI's objects, `base_url` and `timeout_seconds` of
 the model graders are ours, and so are `tokenizer` of text_similarity, `sampling_params` of label_model and `pass_threshold`
@@ -309,5 +309,56 @@ class MultiGrader(GraderModel):
     pass_threshold: float | None = Field(default=None, description=_THRESHOLD)
 
 
-Grader = Annotated[_Single | MultiGrader, Field(discriminator="type")]
+_Judge = ScoreModelGrader | LabelModelGrader | PairwiseGrader
+
+
+class PanelGrader(GraderModel):
+    """Ours: several judges of one question, each asked once or more; their scores are combined, their agreement shown."""
+
+    type: Literal["panel"] = Field(description="panel.")
+    name: str = Field(min_length=1, description="Name in the results.")
+    judges: list[Annotated[_Judge, Field(discriminator="type")]] = Field(
+        min_length=1, description="score_model, label_model or pairwise graders, with names of their own."
+    )
+    repeats: int = Field(default=1, ge=1, le=16, description="How often each is asked, with other seeds.")
+    combine: Literal["mean", "median", "majority"] = Field(
+        default="mean",
+        description="Of their scores from 0 to 1; majority: 1 where more of them are above 0.5 than below.",
+    )
+    pass_threshold: float | None = Field(default=None, description=_THRESHOLD)
+
+    @model_validator(mode="after")
+    def _is_several(self) -> PanelGrader:
+        names = [judge.name for judge in self.judges]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"names of judges must differ; used twice: {', '.join(twice)}; repeats asks one more often"
+            )
+        if len(names) * self.repeats < 2:
+            raise ValueError("a panel is several judges, or one with repeats of 2 or more")
+        return self
+
+    def asked(self) -> list[_Judge]:
+        """Each judge as often as it is asked. A repetition has a seed of its own, so that it is another question."""
+        return [
+            judge if number == 0 else _with_seed(judge, number)
+            for judge in self.judges
+            for number in range(self.repeats)
+        ]
+
+
+def _with_seed(judge: _Judge, number: int) -> _Judge:
+    sampling = judge.sampling_params or JudgeSampling()
+    drawn = sampling.model_copy(update={"seed": (sampling.seed or 0) + number})
+    return judge.model_copy(update={"name": f"{judge.name} ({number + 1})", "sampling_params": drawn})
+
+
+Grader = Annotated[_Single | MultiGrader | PanelGrader, Field(discriminator="type")]
 """Every grader, told apart by `type`."""
+
+
+def parts_of(grader: Grader) -> list[_Single]:
+    """The graders that a multi or a panel asks, in order; any other grader itself."""
+    if isinstance(grader, MultiGrader):
+        return list(grader.graders.values())
+    return list(grader.asked()) if isinstance(grader, PanelGrader) else [grader]

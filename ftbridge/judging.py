@@ -24,8 +24,9 @@ from ftbridge.errors import GateNotMet, RunBusy, UsageError
 from ftbridge.evaluation.answering import Prediction, Sampling, answer
 from ftbridge.evaluation.asked import PROMPTED, Asked, parse_candidate
 from ftbridge.evaluation.baselines import baseline
+from ftbridge.evaluation.calibration import read_labelled
 from ftbridge.evaluation.candidates import Candidate, plain
-from ftbridge.evaluation.evaluate import Evaluation, Grading, check, judge
+from ftbridge.evaluation.evaluate import Evaluation, Grading, Results, calibrated, check, judge
 from ftbridge.evaluation.families import family_notes
 from ftbridge.evaluation.grades import Grades, read_grades, write_grades
 from ftbridge.evaluation.items import Item, load_items
@@ -54,13 +55,17 @@ Told = Callable[[Sequence[Item], Mapping[str, Sequence[Prediction]], Grades], No
 
 @dataclass(frozen=True)
 class Options:
-    """How candidates are asked. `provider` is whose base model prompted candidates use; where not told, this machine's."""
+    """How candidates are asked. `provider` is whose base model prompted candidates use; where not told, this machine's.
+
+    `human` is a file of completions with people's scores, beside which graders are held (`ftbridge.evaluation.calibration`).
+    """
 
     provider: str | None = None
     system: str | None = None
     documents: Path | None = None
     margin: float | None = None
     fresh: bool = False
+    human: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,7 @@ def evaluate(
     mean nothing and for a spec without test items, before anybody is asked; `DataError` for bad data; what samplers raise.
     """
     options = options or Options()
+    labelled = read_labelled(options.human) if options.human is not None else []
     asked = [parse_candidate(name) for name in names]
     names = [one.name for one in asked]
     if twice := {name for name in names if names.count(name) > 1}:
@@ -118,6 +124,14 @@ def evaluate(
     meter = None if limit is None else JudgeBudget(limit, on_used_up=_used_up)
     kept = read_grades([grades])
     recorded: Grades = {}
+    graded: Results = {}
+    grading = Grading(Calls(home / CALLS, meter))
+
+    def heard(results: Results) -> None:
+        graded.update(results)
+        scores = item_scores(items, predictions, spec.evaluation.graders, results)
+        recorded.update({score.name: score.result for score in scores})
+
     evaluation = judge(
         items,
         predictions,
@@ -125,18 +139,18 @@ def evaluate(
         margin=spec.evaluation.margin if options.margin is None else options.margin,
         pairs=[(name, names[0]) for name in names[1:]],
         kept=kept,
-        grading_with=Grading(Calls(home / CALLS, meter)),
+        grading_with=grading,
         models={candidate.name: model.told for model, candidate in zip(models, candidates, strict=True)},
-        on_results=lambda graded: recorded.update(
-            {score.name: score.result for score in item_scores(items, predictions, spec.evaluation.graders, graded)}
-        ),
+        on_results=heard,
     )
+    beside_people = calibrated(items, graded, spec.evaluation.graders, labelled, kept, grading) if labelled else {}
     write_grades(grades, kept)
     notes = [*evaluation.notes, *differences([_place_of(model, spec) for model in models])]
     notes += family_notes(spec.evaluation.graders, [model.base for model in models])
     if on_answers is not None:
         on_answers(items, predictions, recorded)
-    return evaluation.model_copy(update={"notes": notes, "perplexity": foreseen, "retention": retention})
+    more = {"perplexity": foreseen, "retention": retention, "calibration": beside_people}
+    return evaluation.model_copy(update={"notes": notes, **more})
 
 
 def _used_up(used: str) -> GateNotMet:

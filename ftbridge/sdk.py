@@ -236,11 +236,13 @@ def evaluate(
     documents: str | Path | None = None,
     margin: float | None = None,
     fresh: bool = False,
+    human: str | Path | None = None,
 ) -> Evaluation:
     """Let candidates answer a spec's test items and compare each with the first; what `ftbridge eval --json` prints.
 
     Candidates: base, zero_shot, few_shot, retrieval, run:ID, checkpoint:ID@STEP, openai:MODEL, local:MODEL, https://HOST/v1#MODEL.
-    Answers are kept by model and prompt; `fresh` forgets them. Raises `UsageError` before anybody is asked.
+    Answers are kept by model and prompt; `fresh` forgets them. `human` is a file of completions with people's scores, beside
+    which graders are held. Raises `UsageError` before anybody is asked, `DataError` for a line of `human` that is wrong.
     """
     options = judging.Options(
         provider=provider,
@@ -248,6 +250,7 @@ def evaluate(
         documents=Path(documents) if documents is not None else None,
         margin=margin,
         fresh=fresh,
+        human=Path(human) if human is not None else None,
     )
     return judging.evaluate(draft.Draft.of(spec), candidates, options)
 

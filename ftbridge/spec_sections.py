@@ -321,7 +321,7 @@ class EvaluationSpec(SpecModel):
     graders: list[Grader] = Field(
         default=[_DEFAULT_GRADER],
         min_length=1,
-        description="Grader objects in OpenAI's schemas, and four of ours; see the page on graders.",
+        description="Grader objects in OpenAI's schemas, and six of ours; see the page on graders.",
     )
     baselines: list[Literal["zero_shot", "few_shot", "retrieval"]] = Field(
         default=[], description="More candidates to answer the test items before training, beside base."

@@ -33,6 +33,12 @@ _CANDIDATE = (
     help="Retrieve passages from this folder for the candidate retrieval.",
 )
 @click.option(
+    "--human",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Compare graders with people's scores of completions, and correct the means by them.",
+)
+@click.option(
     "--margin", type=click.FloatRange(0, 1), help="Exit 4 if a candidate may be worse than the first by more than this."
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a spec field.")
@@ -54,6 +60,7 @@ def command(
     provider: str | None,
     system: str | None,
     documents: Path | None,
+    human: Path | None,
     margin: float | None,
     overrides: tuple[str, ...],
     no_cache: bool,
@@ -63,7 +70,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Evaluate, print, and exit 4 when an asked margin is not met."""
-    options = Options(provider=provider, system=system, documents=documents, margin=margin, fresh=no_cache)
+    options = Options(provider=provider, system=system, documents=documents, margin=margin, fresh=no_cache, human=human)
     drafted, heard = Draft.of(spec, overrides), Heard()
     with TerminalWatcher() as watcher:
         told = evaluate(drafted, candidates, options, watcher.answered, heard)

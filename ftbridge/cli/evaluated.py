@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Group, RenderableType
+from rich.text import Text
 
 from ftbridge.cli.options import verbosity
 from ftbridge.evaluation.answering import Prediction
@@ -39,10 +40,12 @@ def evaluated(told: Evaluation, contents: Contents) -> RenderableType:
     """The verdicts and scores, what so many items can show, what answering took, and the items that changed."""
     from ftbridge.report.changes import changed
     from ftbridge.report.console import answered_table, evaluation_table, power
+    from ftbridge.report.judges import judge_sentences
 
     sees = [power(told)] if told.verdicts else []
     first = evaluation_table(told, sentences=verbosity() > 0)
-    return Group(first, *sees, "", answered_table(told), *changed(contents))
+    judges = [Text(sentence) for sentence in judge_sentences(told)]
+    return Group(first, *sees, *judges, "", answered_table(told), *changed(contents))
 
 
 def write(told: Evaluation, shape: Shape, out: Path | None, *, text: Callable[[], RenderableType], title: str) -> None:

@@ -15,10 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge import graders as grading
 from ftbridge.errors import FtbridgeError
+from ftbridge.evaluation.agreement import Agreement, agreement_notes, panel_agreement
 from ftbridge.evaluation.answering import Prediction
+from ftbridge.evaluation.calibration import Calibration, Labelled, calibration
 from ftbridge.evaluation.classification import Classification, classify
 from ftbridge.evaluation.grades import Grades, keep, lookup, name_of
 from ftbridge.evaluation.items import Item
+from ftbridge.evaluation.length_control import LengthControlled, controlled_rates
 from ftbridge.evaluation.missing import MaybeScores, both_present, known_score, present, too_many
 from ftbridge.evaluation.retention.judge import Retention
 from ftbridge.evaluation.slices import slice_values
@@ -119,6 +122,16 @@ class Evaluation(_Document):
         default={},
         description="Of the reference answers, by candidate: exp of the mean nats a token. Where it was asked.",
     )
+    agreement: dict[str, Agreement] = Field(
+        default={}, description="How far the judges of each panel agree, over the completions of all candidates."
+    )
+    length_controlled: dict[str, dict[str, LengthControlled]] = Field(
+        default={},
+        description="Of pairwise graders, by candidate and grader: the win rate if answers were of one length.",
+    )
+    calibration: dict[str, Calibration] = Field(
+        default={}, description="By grader, how far it agrees with people's scores, where a file of these was given."
+    )
     retention: Retention | None = Field(
         default=None, description="Whether tuning kept what was known; null if not asked."
     )
@@ -205,6 +218,7 @@ def judge(
     verdicts = judge_family(
         {f"{first}-{second}": (scored[second], scored[first]) for first, second in pairs}, margin, clusters
     )
+    agreement = panel_agreement(graders, graded)
     return Evaluation(
         items=len(items),
         graders=[grader.name for grader in graders],
@@ -223,7 +237,9 @@ def judge(
         classification=classify(items, predictions),
         slices=_sliced(items, scored, clusters),
         answered={name: answered_of(told, (models or {}).get(name)) for name, told in predictions.items()},
-        notes=[*_notes(items, predictions, graders), *_grading_notes(graded, graders)],
+        agreement=agreement,
+        length_controlled=controlled_rates(graders, graded, items, predictions),
+        notes=[*_notes(items, predictions, graders), *_grading_notes(graded, graders), *agreement_notes(agreement)],
     )
 
 
@@ -280,6 +296,28 @@ def results(
             for grader in graders
         }
     return graded
+
+
+def calibrated(
+    items: Sequence[Item],
+    graded: Results,
+    graders: Sequence[Grader],
+    labelled: Sequence[Labelled],
+    kept: Grades | None = None,
+    grading_with: Grading | None = None,
+) -> dict[str, Calibration]:
+    """Each grader beside people, by name; `graded` are its results of the test. Raises as `judge`."""
+    kept, grading_with = {} if kept is None else kept, grading_with or Grading()
+    clusters = [item.cluster or item.key for item in items]
+    scored = _scores(graded, graders)
+    found = {}
+    for grader in graders:
+        pairs = [(one.fields, {"output_text": one.completion, "finish_reason": "stop"}) for one in labelled]
+        own = [known_score(grader, result) for result in _graded(grader, pairs, kept, grading_with)]
+        tests = {name: (by[grader.name], clusters) for name, by in scored.items()}
+        if (made := calibration(labelled, own, tests)) is not None:
+            found[grader.name] = made
+    return found
 
 
 def answered_of(told: Sequence[Prediction], model: str | None = None) -> Answered:

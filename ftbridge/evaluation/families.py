@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ftbridge.grader_schema import Grader
+from ftbridge.grader_schema import Grader, PanelGrader
 from ftbridge.graders import judges_of
 
 _FAMILIES = {
@@ -37,9 +37,11 @@ def family_of(model: str) -> str | None:
 def family_notes(graders: Sequence[Grader], models: Iterable[str]) -> list[str]:
     """A note for each judge that is of the same family as a model whose completions it grades."""
     families = {family for model in models if (family := family_of(model)) is not None}
-    return [
+    notes = [
         f"{judge.name}: the judge {judge.model} and what it judges are of one family ({family}); judges favour their own, so "
         "let a judge of another family grade some of the items too."
-        for judge in judges_of(graders)
+        for grader in graders
+        for judge in (grader.judges if isinstance(grader, PanelGrader) else judges_of([grader]))
         if (family := family_of(judge.model)) in families
     ]
+    return list(dict.fromkeys(notes))

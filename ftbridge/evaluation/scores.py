@@ -22,7 +22,7 @@ from ftbridge.evaluation.grades import Grades, lookup, name_of, read_grades
 from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.missing import known_score
 from ftbridge.files import write_text
-from ftbridge.grader_schema import Grader
+from ftbridge.grader_schema import Grader, parts_of
 from ftbridge.graders import GraderResult
 from ftbridge.runs.run import Run
 
@@ -137,8 +137,8 @@ def recorded_results(
 
 def needs_others(grader: Grader) -> bool:
     """Whether grading asks a model or executes the user's code."""
-    if grader.type == "multi":
-        return any(needs_others(part) for part in grader.graders.values())
+    if grader.type in ("multi", "panel"):
+        return any(needs_others(part) for part in parts_of(grader))
     return grader.type in ("score_model", "label_model", "pairwise", "python")
 
 

@@ -1,4 +1,4 @@
-"""Graders in OpenAI's own schemas, and five of ours: each turns one item and one answer into a reward.
+"""Graders in OpenAI's own schemas, and six of ours: each turns one item and one answer into a reward.
 
     item     the test example's own fields, and its `reference`
     sample   the answer: `output_text`, `output_json`, `output_tools`, `choices`
@@ -30,13 +30,26 @@ from ftbridge.grader_schema import (
     MatchGrader,
     MultiGrader,
     PairwiseGrader,
+    PanelGrader,
     PythonGrader,
     ScoreModelGrader,
     StringCheckGrader,
     TextSimilarityGrader,
     ToolCallsGrader,
+    parts_of,
 )
-from ftbridge.graders import judge, match, multi, pairwise, python, similarity, string_check, structured, tool_calls
+from ftbridge.graders import (
+    judge,
+    match,
+    multi,
+    pairwise,
+    panel,
+    python,
+    similarity,
+    string_check,
+    structured,
+    tool_calls,
+)
 from ftbridge.graders.calls import Calls
 from ftbridge.graders.preflight import Uninformative, preflight, remarks
 from ftbridge.graders.python import PythonPolicy
@@ -158,8 +171,8 @@ def variables(grader: Grader) -> set[str]:
 
 def templates(grader: Grader) -> tuple[str, ...]:
     """Every template of a grader, those of the graders in a multi grader included."""
-    if isinstance(grader, MultiGrader):
-        return tuple(template for part in grader.graders.values() for template in templates(part))
+    if isinstance(grader, (MultiGrader, PanelGrader)):
+        return tuple(template for part in parts_of(grader) for template in templates(part))
     if isinstance(grader, (ScoreModelGrader, LabelModelGrader)):
         return tuple(judge.templates(grader.input))
     if isinstance(grader, PairwiseGrader):
@@ -174,18 +187,14 @@ def templates(grader: Grader) -> tuple[str, ...]:
 
 
 def judges_of(graders: Sequence[Grader]) -> list[ScoreModelGrader | LabelModelGrader | PairwiseGrader]:
-    """The graders that ask a model, those in multi graders included."""
-    parts = [
-        part
-        for grader in graders
-        for part in (grader.graders.values() if isinstance(grader, MultiGrader) else [grader])
-    ]
+    """The graders that ask a model, those in multi graders and panels included, each as often as it is asked."""
+    parts = [part for grader in graders for part in parts_of(grader)]
     return [part for part in parts if isinstance(part, (ScoreModelGrader, LabelModelGrader, PairwiseGrader))]
 
 
 def reads_answer(grader: Grader) -> bool:
     """Whether the grader looks at the answer at all; one that does not gives every candidate the same reward."""
-    parts = grader.graders.values() if isinstance(grader, MultiGrader) else [grader]
+    parts = parts_of(grader)
     return any(isinstance(part, PythonGrader) for part in parts) or any(
         variable.startswith("sample.") for variable in variables(grader)
     )
@@ -250,6 +259,8 @@ def _outcome(
             return tool_calls.grade(grader, item, sample)
         case MultiGrader():
             return multi.grade(grader, lambda part: grade(part, item, sample, policy=policy, calls=calls))
+        case PanelGrader():
+            return panel.grade(grader, lambda part: grade(part, item, sample, policy=policy, calls=calls), score)
 
 
 def _check(grader: Grader, policy: PythonPolicy) -> None:
@@ -269,6 +280,9 @@ def _check(grader: Grader, policy: PythonPolicy) -> None:
             for part in grader.graders.values():
                 _check(part, policy)
             multi.check(grader)
+        case PanelGrader():
+            for part in parts_of(grader):
+                _check(part, policy)
         case ScoreModelGrader() | LabelModelGrader():
             judge.check(grader)
         case PairwiseGrader():
@@ -309,7 +323,7 @@ def _passed(grader: Grader, reward: float, in_error: bool) -> bool | None:
 
 
 def _workers(grader: Grader) -> int:
-    parts = list(grader.graders.values()) if isinstance(grader, MultiGrader) else [grader]
+    parts = parts_of(grader)
     if judges_of(parts):
         return JUDGES
     return (os.cpu_count() or 1) if any(isinstance(part, PythonGrader) for part in parts) else 1

@@ -24,9 +24,11 @@ from ftbridge.grader_schema import (
     MatchGrader,
     MultiGrader,
     PairwiseGrader,
+    PanelGrader,
     StringCheckGrader,
     TextSimilarityGrader,
     ToolCallsGrader,
+    parts_of,
 )
 from ftbridge.graders import match, multi, similarity, structured, tool_calls
 from ftbridge.graders.result import Outcome
@@ -42,8 +44,8 @@ def preflight(grader: Grader, item: Mapping[str, Any]) -> None:
     """Raise `Uninformative` when the grader can tell nothing of any completion of this item; docs/graders.md has the list."""
     if why := _same_for_all_items(grader):
         raise Uninformative(f"grader {grader.name}: {why[0]}", hint=why[1])
-    if isinstance(grader, MultiGrader):
-        for part in grader.graders.values():
+    if isinstance(grader, (MultiGrader, PanelGrader)):
+        for part in parts_of(grader):
             preflight(part, item)
         return
     if isinstance(grader, MatchGrader) and not _reads_sample(grader) and not match.references_of(grader, item, {}):
@@ -109,7 +111,7 @@ def _tools(item: Mapping[str, Any]) -> dict[str, Any]:
 def remarks(grader: Grader, items: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a reader of the scores should know of the grader on these items, one sentence each."""
     if isinstance(grader, MultiGrader):
-        return [remark for part in grader.graders.values() for remark in remarks(part, items)]
+        return [remark for part in parts_of(grader) for remark in remarks(part, items)]
     if not isinstance(grader, TextSimilarityGrader):
         return []
     references = [text for item in items if (text := _reference(grader, item)) is not None]

@@ -10,6 +10,7 @@ from ftbridge.evaluation.words import distinct_rivals, sentence
 from ftbridge.report.amounts import dollars, latency
 from ftbridge.report.comparison import fails
 from ftbridge.report.exports import Cell, Markdown, csv_text, junit_text, markdown_table, markdown_text
+from ftbridge.report.judges import judge_sentences
 
 
 def as_csv(told: Evaluation) -> str:
@@ -74,6 +75,7 @@ def as_markdown(told: Evaluation, title: str = "") -> str:
         for grader, judged in by.items()
     ]
     lines = "".join(f"{markdown_text(line)}\n\n" for line in told.summary)
+    said += [f"- {markdown_text(one)}\n" for one in judge_sentences(told)]
     notes = [f"- Note: {markdown_text(note)}\n" for note in told.notes]
     head = f"{markdown_text(title)}, {told.items} items" if title else f"{told.items} items"
     return f"{head}\n\n{lines}{markdown_table(heads, rows)}" + (

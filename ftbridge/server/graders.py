@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ftbridge.errors import FtbridgeError, UsageError
-from ftbridge.grader_schema import Grader, MultiGrader
+from ftbridge.grader_schema import Grader, MultiGrader, PanelGrader
 from ftbridge.graders import grade, judges_of
 from ftbridge.graders.result import openai_document
 from ftbridge.server.asking import Asked, body
@@ -62,6 +62,8 @@ def with_judge(grader: Grader, judges: Sequence[str]) -> Grader:
     if isinstance(grader, MultiGrader):
         parts = {name: with_judge(part, judges) for name, part in grader.graders.items()}
         return grader.model_copy(update={"graders": parts})
+    if isinstance(grader, PanelGrader):
+        return grader.model_copy(update={"judges": [with_judge(judge, judges) for judge in grader.judges]})
     if not judges_of([grader]):
         return grader
     address = getattr(grader, "base_url", None) or (judges[0] if judges else None)

@@ -12,6 +12,7 @@ from ftbridge.report.amounts import amount, planned
 from ftbridge.report.console import retention_sentence
 from ftbridge.report.html.contents import Contents
 from ftbridge.report.html.element import Html, element, table
+from ftbridge.report.judges import judge_sentences
 
 _KEPT = {"kept": ("≈", "is-not_worse"), "worse": ("▼", "is-worse"), "not_enough_data": ("?", "is-not_enough_data")}
 _SHADES = 5
@@ -100,6 +101,21 @@ def _slice_cell(name: str, score: Score) -> Html:
     return element(
         "td", f"{100 * score.mean:.1f} % ", element("span", f"{low} to {high}", class_="quiet"), data_head=name
     )
+
+
+def judges(contents: Contents) -> Html | None:
+    """How far judges agree, win rates at equal length, and graders beside people."""
+    told = [(one.label, judge_sentences(one.evaluation)) for one in contents.measured if one.evaluation is not None]
+    blocks = [
+        element(
+            "div",
+            element("h3", label) if label else None,
+            element("ul", [element("li", sentence) for sentence in sentences]),
+        )
+        for label, sentences in told
+        if sentences
+    ]
+    return element("section", element("h2", "Judges"), blocks, id="judges") if blocks else None
 
 
 def classification(contents: Contents) -> Html | None:

@@ -1,0 +1,105 @@
+"""Agreement of raters, against published tables; panels of judges over real HTTP."""
+
+from __future__ import annotations
+
+import pytest
+from one_judge import judge_server
+from pydantic import TypeAdapter, ValidationError
+
+from ftbridge.evaluation.agreement import agreement_notes, alpha, panel_agreement
+from ftbridge.grader_schema import Grader
+from ftbridge.graders import GraderResult, grade, judges_of, score
+
+ADAPTER = TypeAdapter(Grader)
+ITEM, SAMPLE = {"reference": "r"}, {"output_text": "x"}
+# Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, section C: four observers, twelve units, gaps.
+
+
+def units(rows):
+    return [[float(row[place]) for row in rows if place < len(row) and row[place] != "."] for place in range(12)]
+
+
+KRIPPENDORFF = units(["123321412...", "1233224125.3", ".33323422" + "51.", "12332441251."])
+
+
+@pytest.mark.parametrize(("scale", "published"), [("nominal", 0.743), ("interval", 0.849)])
+def test_alpha_is_that_of_krippendorffs_example(scale, published):
+    assert alpha(KRIPPENDORFF, scale) == pytest.approx(published, abs=0.0005)
+
+
+def test_alpha_of_two_raters_without_gaps_is_that_of_krippendorffs_first_example():
+    # Section A: two observers, ten units, 0 and 1: alpha = 0.095.
+    first, second = [0, 1, 0, 0, 0, 0, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]
+    assert alpha(list(zip(first, second, strict=True)), "nominal") == pytest.approx(0.095, abs=0.0005)
+
+
+@pytest.mark.parametrize("values", [[], [[1.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]], [[1.0], [0.0]]])
+def test_alpha_is_undefined_where_nothing_differs_or_is_shared(values):
+    assert alpha(values, "nominal") is None
+
+
+def panel(address, **more):
+    judges = [
+        {"type": "score_model", "name": name, "model": name, "base_url": address, "range": [1, 5],
+         "input": [{"role": "user", "content": "{{sample.output_text}}"}]}
+        for name in more.pop("names", ("a", "b", "c"))
+    ]  # fmt: skip
+    return ADAPTER.validate_python({"type": "panel", "name": "panel", "judges": judges, **more})
+
+
+@pytest.mark.parametrize(
+    ("combine", "replies", "reward"),
+    [
+        ("mean", {"a": 5, "b": 3, "c": 1}, 0.5),
+        ("median", {"a": 5, "b": 5, "c": 1}, 1.0),
+        ("majority", {"a": 5, "b": 4, "c": 1}, 1.0),
+        ("majority", {"a": 5, "b": 3, "c": 1}, 0.5),
+        ("mean", {"a": 5, "b": None, "c": 3}, 0.75),
+    ],
+)
+def test_a_panel_combines_what_its_judges_say(combine, replies, reward):
+    with judge_server(lambda body: replies[body["model"]]) as address:
+        result = grade(panel(address, combine=combine), ITEM, SAMPLE)
+    assert (result.errors, result.reward) == ({}, pytest.approx(reward))
+    assert result.metadata.details.get("silent", []) == [name for name, said in replies.items() if said is None]
+
+
+def test_a_panel_most_of_whose_judges_failed_has_no_score():
+    with judge_server(lambda body: 5 if body["model"] == "a" else None) as address:
+        result = grade(panel(address), ITEM, SAMPLE)
+    assert result.is_missing
+    assert "b: " in str(result.errors)
+    assert "c: " in str(result.errors)
+
+
+def test_a_judge_that_is_asked_again_gets_another_seed_and_is_counted_in_what_it_costs():
+    seeds = []
+    with judge_server(lambda body: seeds.append(body.get("seed")) or 3) as address:
+        asked = panel(address, names=("a",), repeats=3)
+        assert grade(asked, ITEM, SAMPLE).reward == pytest.approx(0.5)
+    assert sorted(seeds, key=str) == [1, 2, None]
+    assert len(judges_of([asked])) == 3
+
+
+def test_a_panel_of_one_judge_asked_once_is_refused():
+    with pytest.raises(ValidationError, match="several judges, or one with repeats"):
+        panel("http://127.0.0.1:9/v1", names=("a",))
+    with pytest.raises(ValidationError, match="names of judges must differ"):
+        panel("http://127.0.0.1:9/v1", names=("a", "a"))
+
+
+def test_agreement_of_a_panel_is_told_with_how_lenient_each_judge_is():
+    grader = panel("http://127.0.0.1:9/v1", names=("a", "b"))
+
+    def result(one, other):
+        return GraderResult(
+            name="panel", type="panel", reward=(one + other) / 2, passed=None, sub_rewards={"a": one, "b": other}
+        )
+
+    results = [result(1.0, 0.25), result(0.0, 0.5), result(1.0, 0.5), result(0.5, 0.5)]
+    told = panel_agreement([grader], {"base": {"panel": results}})["panel"]
+    assert (told.scale, told.completions, told.same) == ("interval", 4, 0.25)
+    assert (told.raters["a"].mean, told.raters["b"].mean) == (0.625, 0.4375)
+    assert told.alpha == pytest.approx(alpha([[1, 0.25], [0, 0.5], [1, 0.5], [0.5, 0.5]], "interval"))
+    assert "agree little" in agreement_notes({"panel": told})[0]
+    assert score(grader, results[0]) == 0.625
