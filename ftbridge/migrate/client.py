@@ -14,7 +14,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,7 @@ from ftbridge.redaction import remember
 
 PROJECT_KEY, ADMIN_KEY = "OPENAI_API_KEY", "OPENAI_ADMIN_KEY"
 _ADMIN = re.compile(r"sk-admin-")
-_SCOPES = re.compile(r"[Mm]issing scopes?:\s*([\w.,\s-]*[\w-])")
+_SCOPES = re.compile(r"[Mm]issing scopes?:\s*([\w-]+(?:\.[\w-]+)*(?:,\s*[\w-]+(?:\.[\w-]+)*)*)")
 _DENIED = re.compile(r"scope|permission|insufficient|not allowed|role|admin", re.IGNORECASE)
 CLOCK_TOLERANCE = 120.0
 """Seconds between this machine's clock and the service's that are not worth a word."""
@@ -259,12 +259,19 @@ def client_for(migration: Migration, source: str) -> Client:
     return Client(known, address, key)
 
 
-def note_source(migration: Migration, client: Client) -> Source:
-    """The client's source with the organization and project that the service named, written once to the journal."""
-    update = {"organization": client.organization, "project": client.project}
-    client.source = client.source.model_copy(update=update)
+def note_source(migration: Migration, client: Client, told: Mapping[str, Any]) -> Source:
+    """The client's source with the organization and project that the service named, written once to the journal.
+
+    `told` is what stored responses named, for a process that sent no request itself.
+    """
     last = migration.last("source", id=client.source.id)
-    if last is None or Source.model_validate(last.data) != client.source:
+    known = Source.model_validate(last.data) if last is not None else client.source
+    update = {
+        "organization": client.organization or told.get("organization") or known.organization,
+        "project": client.project or told.get("project") or known.project,
+    }
+    client.source = client.source.model_copy(update=update)
+    if last is None or known != client.source:
         migration.append("source", **client.source.model_dump())
     return client.source
 

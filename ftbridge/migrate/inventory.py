@@ -105,8 +105,9 @@ def _of_project(migration: Migration, client: Client, take: _Take) -> None:
         take.list(client, f"jobs:{id}", "/fine_tuning/jobs", f"jobs of {place}", 100),
         take.list(client, f"files:{id}", "/files", f"files of {place}", 10_000),
     ]
-    note_source(migration, client)
-    _note_clock(migration, client)
+    told = next((one.told for one in lists if one.told), {})
+    note_source(migration, client, told)
+    _note_clock(migration, client.skew if client.skew is not None else told.get("skew"))
     if all(one.refused is not None for one in lists):
         reasons = "; ".join(dict.fromkeys(str(one.refused["why"]) for one in lists if one.refused))
         raise ProviderRefused(
@@ -115,9 +116,8 @@ def _of_project(migration: Migration, client: Client, take: _Take) -> None:
         )
 
 
-def _note_clock(migration: Migration, client: Client) -> None:
+def _note_clock(migration: Migration, skew: float | None) -> None:
     """Write how far this machine's clock is off; days left are counted by the service's."""
-    skew = client.skew
     if skew is None:
         return
     skew = round(skew) if abs(skew) > CLOCK_TOLERANCE else 0
@@ -137,7 +137,7 @@ def _of_organization(migration: Migration, admin: Client, take: _Take) -> None:
     usage = "/organization/usage/completions"
     take.list(admin, f"usage:{id}", usage, "use by model", 31, params=params, cursor="next_page")
     projects = take.list(admin, f"projects:{id}", "/organization/projects", "projects", 100)
-    note_source(migration, admin)
+    note_source(migration, admin, projects.told)
     if projects.refused is None:
         for project in take.listings.items(projects.name):
             name = str(project.get("id"))

@@ -23,7 +23,11 @@ Cursor = Literal["after", "next_page"]
 
 
 class Listing(BaseModel):
-    """How far a list is. `after` is the cursor of the next page, `done` whether there is none; `refused` holds a refusal."""
+    """How far a list is. `after` is the cursor of the next page, `done` whether there is none; `refused` holds a refusal.
+
+    `told` is what the responses told beside their bodies: organization, project, and `skew`, the service's clock minus this
+    machine's in seconds.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,6 +39,7 @@ class Listing(BaseModel):
     after: str | None = None
     done: bool = False
     refused: dict[str, Any] | None = None
+    told: dict[str, Any] = {}
 
 
 class Listings:
@@ -127,7 +132,15 @@ class Listings:
         after, done = _cursor(reply.document, listing.after, cursor)
         if pages is not None and listing.pages + 1 >= pages:
             done = True
-        page = {"listing": listing.name, "after": listing.after, "next": after, "done": done, "body": reply.document}
+        told = {"organization": client.organization, "project": client.project, "skew": client.skew}
+        page = {
+            "listing": listing.name,
+            "after": listing.after,
+            "next": after,
+            "done": done,
+            "told": told,
+            "body": reply.document,
+        }
         files.write_json(self._page(listing, listing.pages + 1), page)
         return self._turn(listing, page)
 
@@ -149,6 +162,7 @@ class Listings:
             items=len(_items(page["body"])),
             after=page["next"],
             done=page["done"],
+            told=page["told"],
         )
         turned = self.get(listing.name)
         assert turned is not None
@@ -179,7 +193,8 @@ class Listings:
             self._newest[name] = max(generation, self._newest.get(name, 1))
         elif type == "page":
             items = known.items + int(data["items"])
-            update = {"pages": int(data["number"]), "items": items, "after": data["after"], "done": data["done"]}
+            update = {"pages": int(data["number"]), "items": items, "told": data.get("told") or {}}
+            update |= {"after": data["after"], "done": data["done"]}
             known = known.model_copy(update=update)
         else:
             known = known.model_copy(update={"refused": data})
@@ -194,7 +209,7 @@ class Listings:
 
 
 def read_page(path: Path) -> dict[str, Any]:
-    """A stored page: {listing, after, next, done, body}."""
+    """A stored page: {listing, after, next, done, told, body}."""
     document: dict[str, Any] = json.loads(path.read_bytes())
     return document
 
