@@ -80,7 +80,7 @@ def recording_cost(
         input_tokens=read,
         output_tokens=written,
         live_usd=usd,
-        batch_usd=None if usd is None else usd * prices.batch_discount,
+        batch_usd=None if usd is None else usd * (1 - prices.batch_discount),
         live_hours=live_hours(lines, read + written, limit or DEFAULT_LIMITS),
         batches=batches,
         assumed=tuple(assumed),

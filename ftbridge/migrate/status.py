@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from ftbridge.migrate.account import Inventory, TunedModel
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.loading import load_inventory
+from ftbridge.migrate.recording import progress_of
 
 NEAR_DAYS = 14
 """Days before a deadline from which `status` fails, unless another number is given."""
@@ -120,21 +121,18 @@ def _completions(
     near: bool,
     common: dict[str, object],
 ) -> Asset:
-    event = migration.last("recorded", model=model.id)
-    items, complete = (
-        (int(event.data.get(name) or 0) for name in ("items", "complete")) if event is not None else (0, 0)
+    progress = progress_of(migration, model.id)
+    command: str | None = f"ftbridge migrate record {model.id}"
+    so_far = (
+        f"{progress.complete:,} of {progress.items:,} items recorded" if progress is not None else "nothing recorded"
     )
-    command = f"ftbridge migrate record {model.id}"
-    whole = event is not None and items > 0 and complete >= items
-    if whole:
-        state, detail, needed = "saved", f"{complete:,} items recorded", None
+    if progress is not None and progress.finished:
+        state, detail, command = "saved", f"{progress.items:,} items recorded", None
     elif not model.answers(today):
-        state = "partly" if complete else "lost"
-        detail = f"{complete:,} of {items:,} items recorded before it stopped" if complete else "it no longer answers"
-        needed = None
+        state = "partly" if progress is not None and progress.complete else "lost"
+        detail, command = f"{so_far}; it no longer answers", None
     else:
-        state, needed = "at_risk", command
-        detail = f"{complete:,} of {items:,} items recorded" if event is not None else "nothing recorded"
+        state, detail = "at_risk", so_far
         if days is not None and days <= BATCH_DAYS:
             detail += "; too late for batches: record live"
     return Asset.model_validate(
@@ -143,7 +141,7 @@ def _completions(
             "what": "completions",
             "state": state,
             "detail": detail,
-            "command": needed,
+            "command": command,
             "deadline": model.shutdown,
             "days_left": days,
             "urgent": near and state == "at_risk",

@@ -164,7 +164,7 @@ def killed_everywhere(
     return len(places)
 
 
-EVERY = int(os.environ.get("FTBRIDGE_TEST_KILLS_EVERY", "7"))
+EVERY = int(os.environ.get("FTBRIDGE_TEST_KILLS_EVERY", "11"))
 """Of the points of death, each so-manyth is tried; 1 tries all, which takes some minutes."""
 
 

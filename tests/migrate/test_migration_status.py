@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from accounts import SUPPORT, TRIAGE, acme
 
+from ftbridge.errors import GateNotMet
 from ftbridge.migrate.download import download
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.inventory import take_inventory
+from ftbridge.migrate.record import Wish, record
 from ftbridge.migrate.status import Asset, status
 from ftbridge.server import Simulator, simulating
 
@@ -46,15 +48,20 @@ def test_nothing_is_urgent_while_the_deadline_is_far_and_then_it_is(service: Sim
     assert "ft:gpt-4.1-mini-2025-04-14:acme:triage-v2:triage2" not in urgent  # nobody uses it
 
 
-def test_what_was_downloaded_recorded_and_proved_is_saved(service: Simulator, keys: tuple[str, str]) -> None:
+def test_what_was_downloaded_recorded_and_proved_is_saved(
+    service: Simulator, keys: tuple[str, str], tmp_path: Path
+) -> None:
     migration = ready(service, *keys)
     assert asset(migration, TRIAGE, "training data").state == "at_risk"
     download(migration)
     assert asset(migration, TRIAGE, "training data").state == "saved"
-    migration.append("recorded", model=TRIAGE, items=10, complete=6, usd=0.1)
+    wish = {"model": TRIAGE, "items": tmp_path / "account" / "valid.jsonl", "samples": 1, "limit": 4, "way": "live"}
+    with pytest.raises(GateNotMet):
+        record(migration, Wish(**wish, max_usd=0.0001))
     half = asset(migration, TRIAGE, "completions", near=50)
-    assert (half.state, half.detail, half.urgent) == ("at_risk", "6 of 10 items recorded", True)
-    migration.append("recorded", model=TRIAGE, items=10, complete=10, usd=0.2)
+    assert (half.state, half.urgent) == ("at_risk", True)
+    assert "of 4 items recorded" in half.detail
+    record(migration, Wish(**wish))
     assert asset(migration, TRIAGE, "completions", near=50).state == "saved"
     migration.append("retrained", model=TRIAGE, run="triage-local-1", provider="local", base="b")
     assert "prove" in str(asset(migration, TRIAGE, "replacement").command)
