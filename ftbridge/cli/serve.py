@@ -17,6 +17,7 @@ from ftbridge.cli.options import Command, print_json, talkative, verbosity
 from ftbridge.errors import UsageError
 
 if TYPE_CHECKING:
+    from ftbridge.server.local.runs import ServedRun
     from ftbridge.server.service import Service
 
 TOKEN = "FTBRIDGE_SERVER_TOKEN"
@@ -34,11 +35,12 @@ class Listening:
     tls_key: Path | None = None
 
 
-def _pairs(_ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
-    pairs = [item.partition("=") for item in value]
-    if bad := next((item for item, pair in zip(value, pairs, strict=True) if not pair[0] or not pair[2]), None):
+def pairs(_ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    """`NAME=VALUE` options as a mapping; a name ends at the first `=`. Raises `BadParameter`."""
+    parts = [item.partition("=") for item in value]
+    if bad := next((item for item, pair in zip(value, parts, strict=True) if not pair[0] or not pair[2]), None):
         raise click.BadParameter(f"{bad}: write {param.metavar}.")
-    return {name: told for name, _, told in pairs}
+    return {name: told for name, _, told in parts}
 
 
 def listening(command: Callable[..., None]) -> Callable[..., None]:
@@ -78,10 +80,11 @@ def listening(command: Callable[..., None]) -> Callable[..., None]:
     "--map",
     "models",
     multiple=True,
-    callback=_pairs,
+    callback=pairs,
     metavar="NAME=MODEL",
     help="Serve a local model under a client's name for it, as in gpt-4.1-mini-2025-04-14=smollm2-135m-instruct; "
-    "gpt-*=MODEL for every name that fits, *=MODEL for any.",
+    "gpt-*=MODEL for every name that fits, *=MODEL for any. MODEL may be a run's id, or run:ID@STEP for a checkpoint: "
+    "ft:gpt-4.1-mini-2025-04-14:acme:triage:abc123=RUN.",
 )
 @click.option("--model", "plain", multiple=True, help="Serve a local model under its own name. Repeat for several.")
 @click.option(
@@ -116,7 +119,7 @@ def listening(command: Callable[..., None]) -> Callable[..., None]:
     "--set",
     "settings",
     multiple=True,
-    callback=_pairs,
+    callback=pairs,
     metavar="KEY=VALUE",
     help="Set a field of every job's `local` section, such as quantization=none or lora.r=32.",
 )
@@ -141,13 +144,24 @@ def command(
     from ftbridge.providers.local.provider import NEEDS
 
     extras.require("local", "serving local models", *NEEDS)
-    named = {name: name for name in plain} | models or {DEFAULT_MODEL: DEFAULT_MODEL}
+    runs, others = runs_of(models)
+    named = {name: name for name in plain} | others or ({} if runs else {DEFAULT_MODEL: DEFAULT_MODEL})
     place = (folder or files.home() / "server").resolve()
     service = server.served(
-        named, place, home=files.home(), settings=_section(settings), at_once=jobs, held=max_loaded_models
+        named, place, home=files.home(), settings=_section(settings), at_once=jobs, held=max_loaded_models, runs=runs
     )
-    told = [f"{name} is {local}" for name, local in named.items()]
+    told = [f"{name} is {run.run}" for name, run in runs.items()]
+    told += [f"{name} is {local}" for name, local in named.items()]
     start(service, host, port, place, as_json, told, listening)
+
+
+def runs_of(models: dict[str, str]) -> tuple[dict[str, ServedRun], dict[str, str]]:
+    """The mappings whose values are runs, and the others. Raises `UsageError` for a run that cannot be served."""
+    from ftbridge.server.local.runs import served_run
+
+    found = {name: served_run(files.home(), value) for name, value in models.items()}
+    runs = {name: run for name, run in found.items() if run is not None}
+    return runs, {name: value for name, value in models.items() if name not in runs}
 
 
 def _section(settings: dict[str, str]) -> dict[str, object]:

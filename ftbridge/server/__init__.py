@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ftbridge.server.local.runs import ServedRun
     from ftbridge.server.scripted.account import Account
     from ftbridge.server.scripted.scenario import Scenario
     from ftbridge.server.service import Service
@@ -150,13 +151,17 @@ def served(
     settings: Mapping[str, Any] | None = None,
     at_once: int = 1,
     held: int = 2,
+    runs: Mapping[str, ServedRun] | None = None,
 ) -> Service:
-    """The service of `ftbridge serve`: the local provider behind the dialect. Raises `SpecError` for settings that are none."""
+    """The service of `ftbridge serve`: the local provider behind the dialect, and `runs` under names of the client's choice.
+
+    Raises `SpecError` for settings that are none.
+    """
     from ftbridge.server.local.engine import LocalEngine
     from ftbridge.server.service import Service
     from ftbridge.server.store import Store
 
-    engine = LocalEngine(models, home=home, settings=settings, at_once=at_once, held=held)
+    engine = LocalEngine(models, home=home, settings=settings, at_once=at_once, held=held, runs=runs)
     return Service(folder=folder, store=Store(folder / "server.sqlite"), engine=engine, salt=salt(folder))
 
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "record": "Record what a tuned model returns, while it still answers.",
     "retrain": "Train a replacement from the data of its jobs.",
     "prove": "Prove that the replacement is not worse.",
+    "serve": "Serve the replacement under the old model's name.",
     "status": "Show what is saved and what is at risk, by deadline.",
 }
 """Name and short help, in the order in which a migration takes them."""

@@ -20,6 +20,7 @@ from ftbridge.server import book
 from ftbridge.server.errors import invalid
 from ftbridge.server.job_request import CreateJob
 from ftbridge.server.local.hosts import Hosts
+from ftbridge.server.local.runs import ServedRun
 from ftbridge.server.local.spec import base_request
 from ftbridge.server.local.training import Turns, find_run, work
 from ftbridge.server.models import full_name, no_model
@@ -37,7 +38,7 @@ class LocalEngine:
 
     `models` maps the names that clients use to local models: a folder, a GGUF file, a hub id, or a built-in alias. Only
     these can be asked for, so a client cannot make the server read a path of its own choice. A name may be a pattern: `gpt-*`,
-    or `*` for whatever is asked for.
+    or `*` for whatever is asked for. `runs` maps names to what runs made; a name there goes before all others.
     """
 
     name = "local"
@@ -50,7 +51,9 @@ class LocalEngine:
         settings: Mapping[str, Any] | None = None,
         at_once: int = 1,
         held: int = 2,
+        runs: Mapping[str, ServedRun] | None = None,
     ) -> None:
+        self.runs = dict(runs or {})
         self.models, self.home, self.settings = dict(models), home, dict(settings or {})
         self._requests = {name: base_request(local, self.settings) for name, local in self.models.items()}
         self._turns = Turns(at_once)
@@ -76,8 +79,9 @@ class LocalEngine:
         await self._hosts.close()
 
     def base_models(self) -> list[dict[str, Any]]:
-        """The names of the map."""
-        return [
+        """The names of the map, and those of runs."""
+        runs = [run.shown(name) for name, run in self.runs.items()]
+        return runs + [
             Model(id=name, created=self._began, object="model", owned_by="ftbridge").to_dict()
             for name in self.models
             if "*" not in name
@@ -89,8 +93,8 @@ class LocalEngine:
 
     def accept(self, asked: CreateJob) -> None:
         """Supervised and dpo jobs on a base model of the map; what a run here could not do is refused now."""
-        if full_name(asked.model, self.models) is None:
-            tuned = self._service.store.get("model", asked.model) is not None
+        if asked.model in self.runs or full_name(asked.model, self.models) is None:
+            tuned = asked.model in self.runs or self._service.store.get("model", asked.model) is not None
             why = "is a tuned model; training here starts from base models" if tuned else "is not served here"
             known = ", ".join(self.models)
             raise invalid(
@@ -142,19 +146,26 @@ class LocalEngine:
         self._take(job)
 
     def answerable(self, model: str) -> None:
-        """Base models of the map, and tuned ones that are offered."""
-        if full_name(model, self.models) is None and self._service.store.get("model", model) is None:
+        """Base models of the map, runs of the map, and tuned models that are offered."""
+        if (
+            model not in self.runs
+            and full_name(model, self.models) is None
+            and self._service.store.get("model", model) is None
+        ):
             raise no_model(model)
 
     def model_id(self, model: str) -> str:
         """The map's name of it; the client's own where it fits a pattern of the map."""
-        base = full_name(model, self.models)
+        base = None if model in self.runs else full_name(model, self.models)
         return model if base is None or "*" in base else base
 
     async def answer(self, model: str, ask: Ask) -> AsyncIterator[Told]:
         """From the base model, with the tuned model's adapter on the rows of this ask."""
         base = full_name(model, self.models)
-        if base is not None and self._service.store.get("model", model) is None:
+        if (run := self.runs.get(model)) is not None:
+            request, weights = run.request, run.weights
+            ask = ask.model_copy(update={"adapter": run.adapter})
+        elif base is not None and self._service.store.get("model", model) is None:
             request, weights = self._requests[base], None
         else:
             kept = self._service.store.get("model", model)

@@ -1,0 +1,74 @@
+"""`ftbridge migrate serve`."""
+
+from __future__ import annotations
+
+import click
+
+from ftbridge import extras, files
+from ftbridge.cli.migrate.options import migration_option, note
+from ftbridge.cli.options import talkative
+from ftbridge.cli.serve import TOKEN, Listening, listening, pairs, require_server, runs_of, start
+from ftbridge.errors import GateNotMet, UsageError
+
+
+@click.command(
+    help="Serve the replacements under the names of the models that they replace, after listing what clients used that this "
+    "server cannot do. Clients change their base URL and key, nothing else."
+)
+@migration_option
+@click.option(
+    "--map",
+    "models",
+    multiple=True,
+    callback=pairs,
+    metavar="NAME=RUN",
+    help="Serve this run under this name [every model whose proof was met].",
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help=f"Listen on this address; beyond loopback, {TOKEN} must be set.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Listen on this port; 0 takes any free one.",
+)
+@click.option("--check", is_flag=True, help="Only list what clients used that cannot be done here; exit 4 if anything.")
+@listening
+@click.option("--json", "as_json", is_flag=True, help="Print the address as one JSON document on stdout.")
+@talkative
+def command(
+    name: str, models: dict[str, str], host: str, port: int, check: bool, as_json: bool, listening: Listening
+) -> None:
+    """Serve a migration's replacements."""
+    require_server()
+    from ftbridge import server
+    from ftbridge.migrate.folder import Migration
+    from ftbridge.migrate.serving import chosen, client_requests
+    from ftbridge.providers.local.provider import NEEDS
+    from ftbridge.server.compatibility import unsupported
+
+    migration = Migration.open(name)
+    served, notes = chosen(migration, models)
+    found = unsupported(client_requests(migration, served))
+    for text in notes:
+        note(f"note: {text}")
+    for one in found:
+        note(f"clients use what cannot be done here, in {one.requests} stored requests: {one.reason}")
+    if not found:
+        note("Nothing that stored requests use is missing here.")
+    if check:
+        if found:
+            raise GateNotMet(f"{len(found)} things that clients use cannot be done here.")
+        return
+    extras.require("local", "serving local models", *NEEDS)
+    runs, others = runs_of(served)
+    if others:
+        raise UsageError(f"there is no run {next(iter(others.values()))!r}.", hint="List runs with: ftbridge list")
+    place = (files.home() / "server").resolve()
+    service = server.served({}, place, home=files.home(), runs=runs)
+    start(service, host, port, place, as_json, [f"{name} is {run.run}" for name, run in runs.items()], listening)
