@@ -56,9 +56,9 @@ def test_the_whole_way_from_inventory_to_a_proof_that_is_met(tmp_path: Path) -> 
         assert proof["ok"]
         assert "May the replacement go live?" in Path(proof["page"]).read_text()
         assert Path(proof["page"]).stat().st_mode & 0o077 == 0
+        call("serve", "--check")
         failed = call("prove", "desk", run, "--limit", "3", code=4)
         assert "it is not shown that" in failed.stderr
-        call("serve", "--check")
         assert "tuned by the provider openai" in call("serve", "--map", f"{MODEL}={run}", code=2).stderr
 
 
