@@ -212,6 +212,20 @@ def _mistral(text: str, tools: Tools) -> tuple[str, list[Call]]:
     return before, calls
 
 
+def _json_at_the_end(text: str, tools: Tools) -> tuple[str, list[Call]]:
+    """The whole completion is calls; where tools are offered, text may stand before calls of these."""
+    names = {str((tool.get("function") or tool).get("name", "")) for tool in tools}
+    starts = [match.start() for match in re.finditer(r"[{\[]", text)] if names else []
+    for place in starts:
+        try:
+            calls = _calls_in(text[place:])
+        except NotACall:
+            continue
+        if all(call.name in names for call in calls):
+            return text[:place], calls
+    return _bare_json(text, tools)
+
+
 def _leading_json(text: str) -> tuple[Any, str]:
     try:
         document, place = json.JSONDecoder().raw_decode(text)
@@ -226,7 +240,7 @@ def _leading_json(text: str) -> tuple[Any, str]:
 def _llama(text: str, tools: Tools) -> tuple[str, list[Call]]:
     before, found, after = text.partition("<|python_tag|>")
     if not found:
-        return _bare_json(text, tools)
+        return _json_at_the_end(text, tools)
     builtin = re.fullmatch(r"\s*([\w.]+)\.call\((.*)\)\s*", after, re.DOTALL)
     if builtin:
         return before, _python_calls(f"{builtin[1]}({builtin[2]})")
@@ -240,10 +254,10 @@ def _llama(text: str, tools: Tools) -> tuple[str, list[Call]]:
 
 _FUNCTION = re.compile(r"<function=([^>\n]+)>(.*?)</function>", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=([^>\n]+)>(.*?)(?:</parameter>|(?=<parameter=)|$)", re.DOTALL)
-_INVOKE = re.compile(r"<(?:｜DSML｜)?invoke name=\"?([^\">]+)\"?>(.*?)</(?:｜DSML｜)?invoke>", re.DOTALL)
+_SPACE = r"(?:｜DSML｜|\w+:)?"
+_INVOKE = re.compile(rf'<{_SPACE}invoke name="?([^">]+)"?>(.*?)</{_SPACE}invoke>', re.DOTALL)
 _NAMED = re.compile(
-    r"<(?:｜DSML｜)?parameter name=\"?([^\">]+?)\"?(?: string=\"(true|false)\")?>(.*?)</(?:｜DSML｜)?parameter>",
-    re.DOTALL,
+    rf'<{_SPACE}parameter name="?([^">]+?)"?(?: string="(true|false)")?>(.*?)</{_SPACE}parameter>', re.DOTALL
 )
 _GLM = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
 
@@ -261,7 +275,8 @@ def _functions(text: str, tools: Tools) -> list[Call]:
     return calls
 
 
-def _invokes(text: str, tools: Tools) -> list[Call]:
+def invokes(text: str, tools: Tools) -> list[Call]:
+    """Calls written as `<invoke name="look_up"><parameter name="city">Lima</parameter></invoke>`. Raises `NotACall`."""
     calls = []
     for name, body in _INVOKE.findall(text):
         found = _NAMED.findall(body)
@@ -384,10 +399,14 @@ def _pythonic(text: str, tools: Tools) -> tuple[str, list[Call]]:
 
 
 def _python_calls(text: str) -> list[Call]:
-    try:
-        tree = ast.parse(text.strip(), mode="exec")
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        raise NotACall from None
+    for source in (text.strip(), text.strip().replace("\n", "\\n")):  # templates write strings with breaks as they are
+        try:
+            tree = ast.parse(source, mode="exec")
+            break
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            continue
+    else:
+        raise NotACall
     return [call for statement in tree.body for call in _python_statement(statement)]
 
 
@@ -512,7 +531,7 @@ FORMS: tuple[Form, ...] = (
     ),
     Form(
         "deepseek_dsml",
-        _blocks("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", _invokes),
+        _blocks("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", invokes),
         ("<｜DSML｜function_calls>",),
         ("｜DSML｜",),
         (),
@@ -528,7 +547,7 @@ FORMS: tuple[Form, ...] = (
     ),
     Form(
         "minimax_m2",
-        _blocks("<minimax:tool_call>", "</minimax:tool_call>", _invokes),
+        _blocks("<minimax:tool_call>", "</minimax:tool_call>", invokes),
         ("<minimax:tool_call>",),
         ("<minimax:tool_call>",),
         (),

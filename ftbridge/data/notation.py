@@ -66,7 +66,7 @@ class Notation:
         return frozenset(found | (set(_HARMONY) if self.channels else set()))
 
 
-_HARMONY = ("<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|end|>", "<|call|>", "<|return|>")
+_HARMONY = ("<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|end|>", "<|call|>", "<|return|>", "<|eom|>")
 
 REASONING_MARKS: tuple[tuple[str, str], ...] = (
     ("<think>", "</think>"),
@@ -86,7 +86,7 @@ REASONING_MARKS: tuple[tuple[str, str], ...] = (
 OpenThinker; Solar; three of small families; Gemma 4; Kimi-VL; Apertus."""
 
 _RESPONSE = ("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>", "<response>", "</response>")
-_RESPONSE_MARKS = (*_RESPONSE, "<|begin_of_solution|>", "<|end_of_solution|>")
+_RESPONSE_MARKS = (*_RESPONSE, "<|python_start|>", "<|python_end|>", "<|begin_of_solution|>", "<|end_of_solution|>")
 
 PLAIN = Notation("plain", reasoning=REASONING_MARKS[0])
 """For a template that has no place for calls. A reply that begins with a `<think>` block has reasoning all the same."""
@@ -106,7 +106,7 @@ def notation_of(chat_template: str) -> Notation:
 
 def _find_notation(source: str) -> Notation:
     reasoning = next((pair for pair in REASONING_MARKS if pair[1].strip() in source), None)
-    channels = "<|channel|>" in source and "<|message|>" in source
+    channels = "<|message|>" in source and ("<|channel|>" in source or ("<|start|>" in source and " to=" in source))
     wrappers = tuple(mark for mark in _RESPONSE_MARKS if mark in source)
     form = next((form for form in call_forms.FORMS if form.is_written_in(source)), None)
     recipients = ">>>" in source and ("all\\n" in source or "all\n" in source)
@@ -274,18 +274,21 @@ def _as_openai(calls: Sequence[Call]) -> tuple[dict[str, Any], ...]:
 
 _MESSAGE = re.compile(
     r"(?P<head>[^<]*(?:<\|channel\|>[^<]*)?(?:<\|constrain\|>[^<]*)?)<\|message\|>(?P<body>.*?)"
-    r"(?:<\|end\|>|<\|return\|>|<\|call\|>|(?=<\|start\|>)|$)",
+    r"(?:<\|end\|>|<\|return\|>|<\|call\|>|<\|eom\|>|(?=<\|start\|>)|$)",
     re.DOTALL,
 )
 
 
 def _read_channels(text: str, tools: Tools | None, thinking_open: bool) -> Reply:
-    """Messages with channels: analysis is reasoning, final is content, a message with a recipient is a call."""
+    """Messages with channels: analysis is reasoning, final is content, a message with a recipient is a call.
+
+    Families without channels name a recipient alone: `self` hears reasoning, `user` the text.
+    """
     content: list[str] = []
     reasoning: list[str] = []
     calls: list[Call] = []
     first = re.match(r"(?:(?!<\|(?:start|channel|message)\|>).)*", text, re.DOTALL)
-    lead = re.split(r"<\|end\|>|<\|return\|>|<\|call\|>", first.group() if first else text)[0]
+    lead = re.split(r"<\|end\|>|<\|return\|>|<\|call\|>|<\|eom\|>", first.group() if first else text)[0]
     rest = text
     if lead.strip() and not re.match(r"\s*to=[^\s<]+\s*(?:<\||$)", text) and not lead.strip().startswith("assistant"):
         (reasoning if thinking_open else content).append(lead)  # the prompt had opened the channel
@@ -294,7 +297,10 @@ def _read_channels(text: str, tools: Tools | None, thinking_open: bool) -> Reply
         head, body = match["head"], match["body"]
         kind, name = channel_of(head, tools)
         if kind == "call":
-            calls.append(Call(name, call_forms.json_or_text(body)))
+            try:
+                calls += call_forms.invokes(body, tools or ())
+            except NotACall:
+                calls.append(Call(name, call_forms.json_or_text(body)))
         else:
             (reasoning if kind == "analysis" else content).append(body)
     said = "\n".join(part.strip("\n") for part in content)
@@ -305,10 +311,11 @@ def _read_channels(text: str, tools: Tools | None, thinking_open: bool) -> Reply
 def channel_of(head: str, tools: Tools | None) -> tuple[Literal["call", "analysis", "final"], str]:
     """What a message of gpt-oss is by its head: a call, with the function's name, or one of the analysis or final channel."""
     recipient = re.search(r"to=(?:functions\.)?([^\s<]+)", head)
-    if recipient and recipient[1] not in ("user", "assistant") and (tools is None or len(tools)):
+    if recipient and recipient[1] not in ("user", "assistant", "self") and (tools is None or len(tools)):
         return "call", recipient[1]
     channel = re.search(r"<\|channel\|>\s*(\w+)", head)
-    return ("analysis" if channel and channel[1] == "analysis" else "final"), ""
+    inner = (channel and channel[1] == "analysis") or (recipient and recipient[1] == "self")
+    return ("analysis" if inner else "final"), ""
 
 
 # Templates without a place for tools

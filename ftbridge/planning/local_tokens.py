@@ -56,35 +56,35 @@ def local_tokens(path: Path, renderer: Any, local: LocalSpec) -> LocalTokens:
     drawn = lines if len(lines) <= COUNTED else random.Random(0).sample(lines, COUNTED)
     counts = [_count(line, renderer) for line in drawn]
     readable = [count for count in counts if not isinstance(count, str)]
-    kept = [_kept(tokens, trained, local) for tokens, trained in readable]
+    sequences = [sequence for count in readable for sequence in count]
+    kept = [_kept(trained, local) for trained in sequences]
     scale = len(lines) / len(drawn) if drawn else 1.0
     return LocalTokens(
         examples=len(lines),
         tokens=round(scale * sum(tokens for tokens, _ in kept)),
         trained=round(scale * sum(trained for _, trained in kept)),
-        longest=max((len(trained) for _, trained in readable), default=0),
-        too_long=round(scale * sum(tokens > local.max_length for tokens, _ in readable)),
+        longest=max((len(trained) for trained in sequences), default=0),
+        too_long=round(scale * sum(max(map(len, count)) > local.max_length for count in readable)),
         unreadable=round(scale * (len(drawn) - len(readable))),
         reason=next((count for count in counts if isinstance(count, str)), None),
         counted=len(drawn),
     )
 
 
-def _count(line: bytes, renderer: Any) -> tuple[int, Sequence[bool]] | str:
-    """Tokens of an example, and which of them are trained; the reason when the template refuses it."""
+def _count(line: bytes, renderer: Any) -> list[Sequence[bool]] | str:
+    """For each sequence of an example, which tokens are trained; the reason when the template refuses it."""
     from ftbridge.providers.local.template import RenderError
 
     try:
-        rendered = renderer.example(parse_example(json.loads(line)))
+        return [rendered.trained for rendered in renderer.sequences(parse_example(json.loads(line)))]
     except (RenderError, ExampleError) as error:
         return str(error)
-    return rendered.n_tokens, rendered.trained
 
 
-def _kept(tokens: int, trained: Sequence[bool], local: LocalSpec) -> tuple[int, int]:
-    """What is left of an example: read, and trained."""
-    if tokens <= local.max_length or local.too_long == "refuse":
-        return tokens, sum(trained)
+def _kept(trained: Sequence[bool], local: LocalSpec) -> tuple[int, int]:
+    """What is left of a sequence: read, and trained."""
+    if len(trained) <= local.max_length or local.too_long == "refuse":
+        return len(trained), sum(trained)
     if local.too_long == "drop":
         return 0, 0
     return local.max_length, sum(trained[: local.max_length])

@@ -22,7 +22,10 @@ U = TypeVar("U", bound=Unit)
 
 @dataclass(frozen=True)
 class EncodedSplit(Generic[U]):
-    """A split as tokens. `cut` and `dropped` name the lines that were shortened or left out; `notes` tell of doubts."""
+    """A split as tokens: one sequence for each example, or several where answers are trained in sequences of their own.
+
+    `cut` and `dropped` name the lines that were shortened or left out; `notes` tell of doubts.
+    """
 
     examples: tuple[U, ...]
     cut: tuple[str, ...] = ()
@@ -49,22 +52,23 @@ def encode_split(
     examples: list[Encoded] = []
     problems: list[str] = []
     long: list[str] = []
+    apart = 0
     for index, line in enumerate(lines):
         try:
-            rendered = renderer.example(parse_example(json.loads(line)))
+            rendered = renderer.sequences(parse_example(json.loads(line)))
         except RenderError as error:
             problems.append(f"{origins[index]} {error}")
             continue
-        encoded = Encoded(tuple(rendered.input_ids), tuple(rendered.trained), index)
-        if len(encoded) > request.max_length:
-            long.append(f"{origins[index]} is {len(encoded):,} tokens long")
-            if request.too_long == "truncate":
-                encoded = Encoded(encoded.input_ids[: request.max_length], encoded.trained[: request.max_length], index)
-        if len(encoded) <= request.max_length:
-            if encoded.n_trained:
-                examples.append(encoded)
-            else:
-                problems.append(f"{origins[index]} has no trained token{' left after truncation' if long else ''}")
+        sequences = [Encoded(tuple(one.input_ids), tuple(one.trained), index) for one in rendered]
+        longest = max(len(sequence) for sequence in sequences)
+        if longest > request.max_length:
+            long.append(f"{origins[index]} is {longest:,} tokens long")
+            sequences = [kept for one in sequences if (kept := _within(one, request)) is not None]
+        if any(sequence.n_trained for sequence in sequences):
+            examples += [sequence for sequence in sequences if sequence.n_trained]
+            apart += len(sequences) - 1
+        elif sequences:
+            problems.append(f"{origins[index]} has no trained token{' left after truncation' if long else ''}")
         progress(index + 1)
     if problems:
         raise DataError(listed(f"{split} data cannot be used with this model", problems), split=split)
@@ -76,11 +80,25 @@ def encode_split(
         )
     if not examples:
         raise DataError(f"no {split} example is left after local.too_long: {request.too_long}.", split=split)
+    if apart:
+        renderer.note(
+            f"{apart:,} earlier answers of the {split} data are trained in sequences of their own: {len(examples):,} sequences "
+            f"of {len(lines):,} examples; each counts as an example of a batch"
+        )
     return EncodedSplit(
         tuple(examples),
         cut=tuple(long) if request.too_long == "truncate" else (),
         dropped=tuple(long) if request.too_long == "drop" else (),
     )
+
+
+def _within(sequence: Encoded, request: LocalRequest) -> Encoded | None:
+    """A sequence of at most the longest length; None for one that is left out."""
+    if len(sequence) <= request.max_length:
+        return sequence
+    if request.too_long != "truncate":
+        return None
+    return Encoded(sequence.input_ids[: request.max_length], sequence.trained[: request.max_length], sequence.index)
 
 
 def listed(title: str, lines: Sequence[str]) -> str:

@@ -24,9 +24,12 @@ class Ends:
 
     @cached_property
     def text(self) -> str:
-        """What ends an answer in the last place; "" when the template writes nothing there."""
+        """What ends an answer in the last place; "" when the template writes nothing there.
+
+        White space ends nothing where there is an end of sequence: answers have spaces and lines of their own.
+        """
         last, middle = self._after_last, self._after_middle
-        if not last:
+        if not last or (self.eos and not last.strip()):
             return ""
         common = self._template.common(last, middle) if middle else last
         end = common if common.strip() or not last.strip() else last

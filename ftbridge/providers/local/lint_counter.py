@@ -92,17 +92,18 @@ def count_one(renderer: Any, document: Any, method: Method) -> Counted:
 def _conversation(renderer: Any, document: Any, output: str | None = None) -> Counted:
     """One conversation's counts; `output` is the key of a preference under which its last message stands."""
     example = parse_example(document)
-    rendered = renderer.example(example)
-    trained = rendered.trained
+    sequences = renderer.sequences(example)
+    longest = max(sequences, key=lambda rendered: rendered.n_tokens)
+    trained = longest.trained
     target = len(trained) - trained[::-1].index(True)
     while target and trained[target - 1]:
         target -= 1
     messages = list(example.messages)
-    found = _unwritten(renderer, rendered, messages if output is None else messages[-1:], output or "messages")
-    return Counted(rendered.n_tokens, rendered.n_trained, target, unwritten=found)
+    found = _unwritten(renderer, sequences, messages if output is None else messages[-1:], output or "messages")
+    return Counted(longest.n_tokens, sum(rendered.n_trained for rendered in sequences), target, unwritten=found)
 
 
-def _unwritten(renderer: Any, rendered: Any, messages: Sequence[Message], at: str) -> str | None:
+def _unwritten(renderer: Any, sequences: Sequence[Any], messages: Sequence[Message], at: str) -> str | None:
     """The first reasoning of an answer to learn that is not in the text of the example."""
     from ftbridge.data.notation import REASONING_KEYS
 
@@ -115,7 +116,8 @@ def _unwritten(renderer: Any, rendered: Any, messages: Sequence[Message], at: st
     ]
     if not reasoning:
         return None
-    text = _bare(renderer.tokenizer.decode(rendered.input_ids, skip_special_tokens=False))
+    decode = renderer.tokenizer.decode
+    text = _bare("".join(decode(rendered.input_ids, skip_special_tokens=False) for rendered in sequences))
     return next((place for place, said in reasoning if _bare(said) not in text), None)
 
 

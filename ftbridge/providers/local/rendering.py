@@ -7,9 +7,9 @@
 
 No template marks what is trained, and no list of templates is ever complete, so the mask is derived by rendering:
 
-- The last answer stands after the very prompt that asks for it: the example is that prompt, then the answer with its end.
-- An earlier answer is trained where the template writes it. Where that is not after the prompt that asks for it (templates that
-  drop reasoning from history), `notes` says so.
+- The last answer stands after the very prompt that asks for it: the sequence is that prompt, then the answer with its end.
+- An earlier answer is trained in the same sequence where the template writes it as it is asked for. Elsewhere (templates that
+  drop reasoning from history) it is trained in a sequence of its own (`sequences`), and `notes` says so.
 - Reasoning is on or off (`thinking`). Off, the empty block that a template writes before an answer belongs to the prompt. On,
   reasoning in the data is trained. "auto" is on for an example with reasoning that the template can write.
 - An answer ends with what the template writes after it (`ends`); a tool's result, and the next header, are never trained.
@@ -35,7 +35,7 @@ from ftbridge.data.notation import Notation, Reply, read_reply, reasoning_of
 from ftbridge.providers.local.ends import Ends
 from ftbridge.providers.local.marks import Guard
 from ftbridge.providers.local.messages import NO_CALLS, for_template, tools_of
-from ftbridge.providers.local.spans import Spans
+from ftbridge.providers.local.spans import Span, Spans
 from ftbridge.providers.local.template import SENTINEL, ChatTemplate, RenderError, Told
 
 Edges = tuple[int, int]
@@ -72,6 +72,32 @@ def explain(rendered: Rendered, tokenizer: Any) -> list[tuple[str, bool]]:
     return pieces
 
 
+_TAIL = 64
+"""Characters of a prompt that tell how an answer to it ends."""
+
+_APART = (
+    "this chat template writes some earlier answers otherwise than it asks for them, or after another prompt: each of them "
+    "is trained after the prompt that asks for it, in a sequence of its own"
+)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A conversation as the template writes it: the prompt, then the answer where the last message is one, then layout.
+
+    `earlier` are the answers within the prompt, each with its place in the text.
+    """
+
+    messages: list[Told]
+    tools: list[dict[str, Any]] | None
+    text: str
+    prompt: str
+    answer: str
+    earlier: list[tuple[Told, Span]]
+    spans: Spans
+    guard: Guard
+
+
 class Renderer:
     """Renders with one tokenizer's chat template.
 
@@ -93,14 +119,71 @@ class Renderer:
         self.thinking: Thinking = thinking
         self.notes: list[str] = []
         self._saw_reasoning = False
+        self._within: frozenset[int] = frozenset()
         self._by_thinking: dict[bool, tuple[ChatTemplate, Spans]] = {}
         self._listed = _listed_ends(tokenizer)
-        self.end_of_turn = self._find_ends()
+        self._all_ends = self._find_ends()
         self._spans.template.opening(False)  # what is wrong with the template is told before any example
 
     def example(self, example: ChatExample) -> Rendered:
-        """Tokens and mask of a whole conversation. Raises `RenderError`."""
+        """Tokens and mask of a whole conversation, each answer trained where the template writes it. Raises `RenderError`."""
+        whole = self._written(example, self._thinks(example.messages), strict=True)
+        chosen = [(message, span) for message, span in whole.earlier if message["trained"]]
+        if not all(span.aligned for _, span in chosen):
+            self.note(_APART)
+        if not chosen and not (whole.answer and whole.messages[-1]["trained"]):
+            raise RenderError("has no assistant message to train on")
+        return self._rendered(whole, [span for _, span in chosen], last=whole.messages[-1]["trained"])
+
+    def sequences(self, example: ChatExample) -> list[Rendered]:
+        """What is trained of a conversation: every answer after the very prompt that asks for it. Raises `RenderError`.
+
+        One sequence holds all answers that stand in it as they would be asked for and written alone. Where the template
+        writes an earlier answer otherwise in history (without its reasoning, after another prompt, without an end that stops
+        generation), that answer is trained in a sequence of its own, which ends with it.
+        """
         thinks = self._thinks(example.messages)
+        waiting = [place for place, message in enumerate(example.messages) if message.trained]
+        if not waiting:
+            raise RenderError("has no assistant message to train on")
+        if len(waiting) == 1 and waiting[0] == len(example.messages) - 1:
+            return [self.example(example)]
+        found: list[Rendered] = []
+        while waiting:
+            last = waiting.pop()
+            part = self._written(example.model_copy(update={"messages": example.messages[: last + 1]}), thinks)
+            chosen = {
+                message["at"]: span
+                for message, span in part.earlier
+                if message["at"] in waiting and self._stands_alone(part, message, span)
+            }
+            waiting = [at for at in waiting if at not in chosen]
+            found.append(self._rendered(part, list(chosen.values()), last=True))
+        if len(found) > 1:
+            self.note(_APART)
+        return found
+
+    def _stands_alone(self, part: _Written, message: Told, span: Span) -> bool:
+        """Whether an earlier answer is written in history as it is asked for, and ends with what stops generation."""
+        if not (span.aligned and span.whole):
+            return False
+        place = next(place for place, one in enumerate(part.messages) if one["at"] == message["at"])
+        text = part.text[span.start : span.end]
+        try:
+            answer, _ = part.spans.last(part.messages[: place + 1], part.tools)
+        except RenderError:
+            return True  # the template writes it nowhere else
+        bare = part.spans.bare(text)
+        if bare != part.spans.bare(answer):
+            return False
+        ending = text[len(bare) :]
+        if ending in self.stop_strings:
+            return True
+        asked = self._ids(part.text[: span.start][-_TAIL:])
+        return bool(ending) and self.end_of(self._ids(ending), asked) is not None
+
+    def _written(self, example: ChatExample, thinks: bool, *, strict: bool = False) -> _Written:
+        """A conversation as the template writes it. Raises `RenderError`, also for a lost earlier answer where `strict`."""
         self._saw_reasoning |= thinks and any(reasoning_of(one) for one in example.messages if one.trained)
         template, spans = self._with(thinks)
         guard = Guard(template, example.messages, tools_of(example))
@@ -113,22 +196,32 @@ class Renderer:
         text = prompt + answer + layout
         self._require_tools(text, tools, template)
         self._require_messages(messages, tools, text, template)
-        found = spans.earlier(before, tools, prompt)
-        trained = [(span.start, span.end) for message, span in found if message["trained"]]
-        if not all(span.aligned for message, span in found if message["trained"]):
-            self._note(
-                "this chat template writes some earlier answers otherwise than it asks for them: they are trained after "
-                "another prompt than they are asked with; the last answer of each conversation is not"
-            )
-        if answer and messages[-1]["trained"]:
-            trained.append((len(prompt), len(prompt) + len(answer)))
-        if not trained:
-            raise RenderError("has no assistant message to train on")
         if answer:
             self._require_answer(messages[-1], answer)
-        self._note_lost_reasoning(example.messages, messages, text, template)
-        cuts = [edge for _, span in found for edge in span[:2]]
-        return self._tokens(text, [*cuts, len(prompt), len(prompt) + len(answer)], trained, guard)
+        self._note_lost_reasoning(example.messages if strict else example.messages[-1:], text, template)
+        asked = before if strict else [{**message, "trained": False} for message in before]
+        earlier = spans.earlier(asked, tools, prompt)
+        return _Written(messages, tools, text, prompt, answer, earlier, spans, guard)
+
+    def _rendered(self, written: _Written, chosen: Sequence[Span], *, last: bool) -> Rendered:
+        """Tokens of a conversation, trained within the chosen spans and, where `last`, within the last answer."""
+        start, end = len(written.prompt), len(written.prompt) + len(written.answer)
+        trained = [(span.start, span.end) for span in chosen]
+        if written.answer and last:
+            trained.append((start, end))
+        cuts = [edge for _, span in written.earlier for edge in (span.start, span.end)]
+        rendered = self._tokens(written.text, [*cuts, start, end], trained, written.guard)
+        self._look_within(rendered)
+        return rendered
+
+    def _look_within(self, rendered: Rendered) -> None:
+        """Find ends that stand within an answer, before more of its text: they end a part of it."""
+        ids, flags = rendered.input_ids, rendered.trained
+        for place, token in enumerate(ids):
+            if flags[place] and token in self._all_ends and token not in self._within:
+                stop = next((i for i in range(place, len(ids)) if not flags[i]), len(ids))
+                if any(map(str.isalnum, self.tokenizer.decode(ids[place + 1 : stop], skip_special_tokens=True))):
+                    self._within |= {token}
 
     def prompt(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (), thinking: bool | None = None
@@ -145,17 +238,17 @@ class Renderer:
         self._require_tools(text, offered, template)
         self._require_messages(told, offered, text, template)
         untrained = [{**message, "trained": False} for message in told]
-        cuts = [edge for _, span in spans.earlier(untrained, offered, text) for edge in span[:2]]
+        cuts = [edge for _, span in spans.earlier(untrained, offered, text) for edge in (span.start, span.end)]
         return self._tokens(text, cuts, [], guard).input_ids
 
     def read(self, prompt: Sequence[int], new: Sequence[int], tools: Sequence[dict[str, Any]] | None = None) -> Reply:
         """A completion's text, reasoning and calls. `new` may go on behind the end of the turn; `prompt` is what it answers."""
-        text = self.text_of(new)
+        text = self.text_of(new, prompt)
         return read_reply(text, self.notation, self.opens_reasoning(prompt), tools)
 
-    def text_of(self, new: Sequence[int]) -> str:
+    def text_of(self, new: Sequence[int], prompt: Sequence[int] = ()) -> str:
         """A completion's text up to its end, with the special tokens of the template's notation and no others."""
-        end = self.end_of(new)
+        end = self.end_of(new, prompt)
         hidden = self.hidden(self.notation)
         shown = [token for token in (new if end is None else new[:end]) if token not in hidden]
         text: str = self.tokenizer.decode(shown, skip_special_tokens=False)
@@ -165,7 +258,9 @@ class Renderer:
     def hidden(self, notation: Notation) -> frozenset[int]:
         """The special tokens that are no part of a completion's text: all but the marks of its notation."""
         marks = notation.marks
-        return frozenset(token for token, text in self._template.special.items() if text not in marks)
+        return frozenset(
+            token for token, text in self._template.special.items() if not any(text in mark for mark in marks)
+        )
 
     @property
     def reasons(self) -> bool:
@@ -179,9 +274,20 @@ class Renderer:
         """Whether the template has a variable for how much to reason, as gpt-oss's has."""
         return "reasoning_effort" in self._template.source
 
-    def end_of(self, new: Sequence[int]) -> int | None:
-        """The place of the token that ends a completion; None while it goes on."""
-        return next((place for place, token in enumerate(new) if token in self.end_of_turn), None)
+    def end_of(self, new: Sequence[int], prompt: Sequence[int] = ()) -> int | None:
+        """The place of the token that ends a completion; None while it goes on. `prompt` is what it answers, where known."""
+        ends = self.ends_after(prompt)
+        return next((place for place, token in enumerate(new) if token in ends), None)
+
+    def ends_after(self, prompt: Sequence[int]) -> frozenset[int]:
+        """Tokens that stop generation after this prompt.
+
+        Where a completion may be several messages with channels, what ends one that is not the last stops nothing.
+        """
+        if not prompt or not self.notation.channels:
+            return self.end_of_turn
+        tail: str = self.tokenizer.decode(list(prompt[-1:]), skip_special_tokens=False)
+        return self.end_of_turn if tail.strip() == "<|message|>" else self.end_of_turn - self._after_reasoning
 
     def stops(self, new: Sequence[int]) -> bool:
         """Whether a text that ends an answer stands in these tokens."""
@@ -210,6 +316,22 @@ class Renderer:
         """What the template writes after an assistant's last answer, without the white space that follows it."""
         return self._ends.text or self._ends.eos or ""
 
+    @property
+    def end_of_turn(self) -> frozenset[int]:
+        """Tokens that stop generation.
+
+        What ends the reasoning of a completion does not, where completions have reasoning, nor what was seen within an answer.
+        """
+        ends = self._all_ends - self._within
+        if self.thinking == "off" or not (self.thinking == "on" or self._saw_reasoning):
+            return ends
+        return ends - self._after_reasoning
+
+    @cached_property
+    def _after_reasoning(self) -> frozenset[int]:
+        template = self._with(True)[0]
+        return frozenset(n for n, token in template.special.items() if token and token in template.after_reasoning)
+
     def _find_ends(self) -> frozenset[int]:
         """Tokens that end an assistant's turn: all that the template writes, and the model's ends of sequence."""
         ends = self._ends
@@ -220,17 +342,15 @@ class Renderer:
             ids |= set(written) if len(written) == 1 else set()
         if ends.text and not ends.text.strip():
             ids |= set(written) if len(written) == 1 else set()
-            self._note("only white space ends an answer in this chat template: answers stop at the first of it")
+            self.note("only white space ends an answer in this chat template: answers stop at the first of it")
         elif self.stop_strings:
-            self._note(
+            self.note(
                 f"no single token ends an answer in this chat template ({ends.text!r}): elsewhere answers may run on"
             )
         if not ends.text and not ends.eos:
             raise RenderError("cannot be trained: neither this model's chat template nor its tokenizer ends an answer")
         if self.tokenizer.eos_token_id is not None:
             ids.add(int(self.tokenizer.eos_token_id))
-        if self.thinking == "on":  # what ends the reasoning of a completion does not end the completion
-            ids -= {known[token] for token in known if token in self._template.after_reasoning}
         return frozenset(ids | self._listed)
 
     @cached_property
@@ -276,22 +396,21 @@ class Renderer:
     def _ends(self) -> Ends:
         return self._spans.ends
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Note something once."""
         if text not in self.notes:
             self.notes.append(text)
 
-    def _note_lost_reasoning(
-        self, given: Sequence[Message], messages: Sequence[Told], text: str, template: ChatTemplate
-    ) -> None:
+    def _note_lost_reasoning(self, given: Sequence[Message], text: str, template: ChatTemplate) -> None:
         thoughts = [reasoning_of(message) for message in given if message.trained]
         if not any(thought and thought.strip() not in text for thought in thoughts):
             return
         if template.thinking:
-            self._note("this chat template leaves out the reasoning of some answers; what it leaves out is not trained")
+            self.note("this chat template leaves out the reasoning of some answers; what it leaves out is not trained")
         elif self.thinking == "off":
-            self._note("reasoning that is given is not trained: local.thinking is off")
+            self.note("reasoning that is given is not trained: local.thinking is off")
         else:
-            self._note(
+            self.note(
                 "reasoning that is given is not trained: this chat template leaves out the reasoning of answers, or asks "
                 "with an empty block of it"
             )
@@ -365,8 +484,18 @@ class Renderer:
         self, messages: Sequence[Told], tools: list[dict[str, Any]] | None, text: str, template: ChatTemplate
     ) -> None:
         for index, message in enumerate(messages):
-            if any(call["function"]["name"] not in text for call in message.get("tool_calls") or ()):
+            calls = message.get("tool_calls") or []
+            if any(call["function"]["name"] not in text for call in calls):
                 raise RenderError(NO_CALLS)
+            if len(calls) > 1:
+                last_call = {**calls[-1], "function": {**calls[-1]["function"], "name": SENTINEL}}
+                asks = {**message, "tool_calls": [*calls[:-1], last_call]}
+                other = template.attempt([*messages[:index], asks, *messages[index + 1 :]], tools)
+                if other is not None and SENTINEL not in other:
+                    raise RenderError(
+                        f"messages[{message['at']}] makes {len(calls)} calls at once, of which this model's chat template "
+                        "does not write all"
+                    )
             content = (message.get("content") or "").strip()
             if message["role"] == "assistant" or content in text:
                 continue

@@ -55,7 +55,6 @@ class Generator:
         elif request.quantization == "nf4":
             load.use_dequantized(model, request, self.device)
         self.model = model.eval()
-        self.stop = sorted(self.renderer.end_of_turn)
 
     def answer(self, prompts: Sequence[Prompt], max_tokens: int, batch_size: int, tell: Callable[..., None]) -> None:
         """Answer all prompts, longest first; smaller batches when memory runs out."""
@@ -111,7 +110,7 @@ class Generator:
             start += len(part)
 
     def _completion(self, prompt: Prompt, ids: Sequence[int], new: Sequence[int]) -> dict[str, Any]:
-        end = self.renderer.end_of(new)
+        end = self.renderer.end_of(new, ids)
         stopped = end is not None or self.renderer.stops(new)
         reply = self.renderer.read(ids, new, prompt.tools)
         return {
@@ -142,7 +141,7 @@ class Generator:
             num_beams=1,
             **({"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else greedy),
             repetition_penalty=1.0,
-            eos_token_id=self.stop,
+            eos_token_id=sorted(frozenset.intersection(*(self.renderer.ends_after(row) for row in prompts))),
             pad_token_id=pad,
             use_cache=True,
             stopping_criteria=[self._stops(longest)] if self.renderer.stop_strings else None,

@@ -10,16 +10,22 @@ span begins after the header, and is marked as not aligned: the last answer is a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ftbridge.providers.local.ends import Ends
 from ftbridge.providers.local.template import OTHER_SENTINEL, SENTINEL, ChatTemplate, RenderError, Told, Tools
 
+Write = Callable[[Sequence[Told]], str | None]
+"""Writes changed messages as the text under inspection was written; None when the template refuses them."""
+
 
 class Span(NamedTuple):
-    """Characters `start` to `end`; `aligned`: the text before them is the prompt that asks for them."""
+    """Characters `start` to `end`; `aligned`: the text before them is the prompt that asks for them.
+
+    `whole`: no tool's result is written within the message.
+    """
 
     start: int
     end: int
@@ -57,8 +63,9 @@ class Spans:
         before, message = messages[:-1], messages[-1]
         text = template.render(messages, tools)
         prompt = template.prompt(before, tools)
-        first, last = self._region(lambda changed: template.attempt(changed, tools), messages, index, text)
-        start = self._start(before, tools, text, first, 0, prompt)
+        write: Write = lambda changed: template.attempt(changed, tools)  # noqa: E731
+        first, last = self._region(write, messages, index, text)
+        start = self._start(messages, tools, index, text, first, 0, prompt, write)
         start += self._skipped(text[start:first], prompt)
         end = self._end(text, last, len(text), None)
         body = text[start:end]
@@ -69,21 +76,28 @@ class Spans:
         rest = text[end:]
         return self._ended(body), "" if rest.strip() else rest
 
+    def bare(self, text: str) -> str:
+        """An answer without the ends behind it."""
+        while (end := next((one for one in self.ends.texts if text.endswith(one)), None)) is not None:
+            text = text[: -len(end)]
+        return text
+
     # One earlier message
 
     def _earlier(self, messages: Sequence[Told], tools: Tools, index: int, text: str, reached: int) -> Span:
         template, at = self.template, messages[index]["at"]
         prompt = template.attempt(messages[:index], tools, generation=True)
         aligned = prompt is not None and text.startswith(prompt)
-        first, last = self._region(
-            lambda changed: template.attempt(changed, tools, generation=True), messages, index, text
-        )
+        write: Write = lambda changed: template.attempt(changed, tools, generation=True)  # noqa: E731
+        first, last = self._region(write, messages, index, text)
         bound = self._bound(messages, tools, index, text, last)
-        if aligned and prompt is not None and len(prompt) <= first:
+        header = template.header
+        again = aligned and header.strip() and prompt is not None and text.startswith(header, len(prompt))
+        if aligned and prompt is not None and len(prompt) <= first and not again:
             start = len(prompt)
         else:
             aligned = False
-            start = self._start(messages[:index], tools, text, first, reached, prompt)
+            start = self._start(messages, tools, index, text, first, reached, prompt, write)
             start += template.empty_reasoning(text[start:first]) if not template.thinking else 0
         if start < reached:
             raise RenderError(f"messages[{at}] is not written after the answer before it")
@@ -92,7 +106,7 @@ class Spans:
         span = Span(start, end, aligned)
         return self._without_results(messages, tools, index, text, span, through)
 
-    def _region(self, write: Any, messages: Sequence[Told], index: int, text: str) -> tuple[int, int]:
+    def _region(self, write: Write, messages: Sequence[Told], index: int, text: str) -> tuple[int, int]:
         """First and last character of what the message itself says: what changes when it does."""
         message = messages[index]
         content = (message.get("content") or "").strip()
@@ -113,6 +127,10 @@ class Spans:
         if first is None or last is None or last < first or (content and not _holds(text[first:last], message)):
             if content and text.count(content) == 1:
                 return text.index(content), text.index(content) + len(content)
+            if message.get("tool_calls") and content and content not in text:
+                raise RenderError(
+                    f"messages[{message['at']}] has text beside its calls, which this model's chat template leaves out"
+                )
             raise RenderError(f"messages[{message['at']}] cannot be found in what this model's chat template writes")
         return first, last
 
@@ -138,26 +156,69 @@ class Spans:
         return variants
 
     def _start(
-        self, before: Sequence[Told], tools: Tools, text: str, first: int, reached: int, prompt: str | None
+        self,
+        messages: Sequence[Told],
+        tools: Tools,
+        index: int,
+        text: str,
+        first: int,
+        reached: int,
+        prompt: str | None,
+        write: Write,
     ) -> int:
         """Where the message begins: after its prompt, or after the header of an answer."""
-        if prompt is not None and text.startswith(prompt) and len(prompt) <= first:
-            return len(prompt)
         header = self.template.header
-        written = self.template.attempt(before, tools)
+        if prompt is not None and text.startswith(prompt) and len(prompt) <= first:
+            again = header.strip() and text.startswith(header, len(prompt)) and len(prompt) + len(header) <= first
+            return len(prompt) + (len(header) if again else 0)
+        written = self.template.attempt(messages[:index], tools)
         if written is not None and text.startswith(written):
             reached = max(reached, min(len(written), first))
             if header and text.startswith(header, len(written)):
                 return len(written) + len(header)
+        behind, asked = self._behind(messages, tools, index, text, first, write)
+        reached = max(reached, behind)
         for one in (header, header.rstrip()):
             place = text.rfind(one, reached, first) if one.strip() else -1
             if place >= 0:
                 return place + len(one)
+        for one in self._tails(asked):
+            place = text.rfind(one, reached, first)
+            if place >= 0:
+                return place + len(one)
         if prompt is not None:
             shared = len(self.template.common(text, prompt))
-            if reached <= shared <= first:
+            calls = messages[index].get("tool_calls")
+            if reached <= shared <= first and (calls or not self._has_words(text[shared:first])):
                 return shared
-        return first
+        return max(reached, first)
+
+    def _has_words(self, text: str) -> bool:
+        """Whether a text has letters beside the template's marks: someone's words, or a header's."""
+        marks = set(self.template.marks)
+        return any(piece not in marks and any(map(str.isalnum, piece)) for piece in self.template.pieces(text))
+
+    def _behind(
+        self, messages: Sequence[Told], tools: Tools, index: int, text: str, first: int, write: Write
+    ) -> tuple[int, str]:
+        """Where the text of the message before ends, so that none of it is trained, and what its prompt has after that."""
+        if index == 0:
+            return 0, ""
+        changed = [*messages[: index - 1], {**messages[index - 1], "content": OTHER_SENTINEL}, *messages[index:]]
+        prompt = self.template.attempt(changed[:index], tools, generation=True) or ""
+        tail = prompt.rpartition(OTHER_SENTINEL)[2] if OTHER_SENTINEL in prompt else ""
+        other = write(changed)
+        if other is None or OTHER_SENTINEL not in other:
+            return 0, tail
+        after = other.rpartition(OTHER_SENTINEL)[2]
+        place = len(text) - len(after)
+        return (place if text.endswith(after) and place <= first else 0), tail
+
+    def _tails(self, text: str) -> list[str]:
+        """The ends of a text from each of its marks and words on, longest first, each also without white space at its end."""
+        pieces = list(self.template.pieces(text))
+        found = ["".join(pieces[place:]) for place in range(len(pieces)) if pieces[place].strip()]
+        return [one for tail in found for one in dict.fromkeys((tail, tail.rstrip()))]
 
     def _skipped(self, between: str, prompt: str) -> int:
         """Characters between header and text that the prompt has already, or that reasoning turned off leaves out."""
@@ -240,6 +301,9 @@ class Spans:
             if span.start <= found < span.end:
                 shared = len(self.template.common(text, through or ""))
                 end = min(shared, found) if shared > span.start else found
+                stop = self.ends.find(text, end, found)
+                if stop is not None and text[end:stop].strip() in self.ends.texts:  # the call's own end
+                    end = stop
                 calls_end = max(
                     (text.rfind(call["function"]["name"], span.start, end) for call in messages[index]["tool_calls"]),
                     default=-1,

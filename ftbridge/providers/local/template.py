@@ -10,7 +10,6 @@ from it, only tried: a sentinel goes in, and is looked for in what comes out.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -46,8 +45,8 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self.thinking = thinking
         self.notes: list[str] = [] if notes is None else notes
-        self.source = json.dumps(tokenizer.chat_template, ensure_ascii=False)
-        self.notation: Notation = notation_of(self.source.replace('\\"', '"'))
+        self.source = _source(tokenizer.chat_template)
+        self.notation: Notation = notation_of(self.source)
         self._switches = {name: thinking for name in _SWITCHES if re.search(rf"(?<![.'\w]){name}\b", self.source)}
         if "strftime_now" in self.source:
             self.note("this chat template writes today's date: the same data give other tokens on another day")
@@ -60,6 +59,8 @@ class ChatTemplate:
     def render(self, messages: Sequence[Told], tools: Tools, *, generation: bool = False) -> str:
         """The template's text. Raises `RenderError` with the template's own reason."""
         bare = [{key: value for key, value in message.items() if key not in _OURS} for message in messages]
+        if self.takes_parts:
+            bare = [_in_parts(message) for message in bare]
         try:
             text: str = self._tokenizer.apply_chat_template(
                 bare, tools=tools, tokenize=False, add_generation_prompt=generation, **self._switches
@@ -71,6 +72,21 @@ class ChatTemplate:
                 hint = " (it cannot render a conversation without tools: give each line a `tools` list)"
             raise RenderError(f"is refused by this model's chat template: {error}{hint}") from error
         return text
+
+    @cached_property
+    def takes_parts(self) -> bool:
+        """Whether it reads contents only as lists of parts, as templates of models that also see images do."""
+        messages = [{"role": "user", "content": SENTINEL}, {"role": "assistant", "content": OTHER_SENTINEL}]
+
+        def writes(messages: list[Told]) -> bool:
+            try:
+                text = self._tokenizer.apply_chat_template(messages, tokenize=False, **self._switches)
+            except Exception:
+                return False
+            shown = "'text':" in text or '"text":' in text  # parts as Python or JSON writes them are no text
+            return SENTINEL in text and OTHER_SENTINEL in text and not shown
+
+        return not writes(messages) and writes([_in_parts(message) for message in messages])
 
     def _needs_tools(self, bare: list[Told], generation: bool) -> bool:
         try:
@@ -136,6 +152,8 @@ class ChatTemplate:
         if lead is None:
             return asks
         if not asks and lead.strip():
+            if offers_tools and not self._calls_begin_with(lead):
+                return asks  # what stands before a text stands before no call
             header = lead.rstrip(" ")
             self.note(f"this chat template has no generation prompt; prompts end with its header {header!r}")
             return header
@@ -154,6 +172,17 @@ class ChatTemplate:
                 )
             return lead.rstrip(" ") if not self._closes(lead) else lead
         return asks
+
+    def _calls_begin_with(self, lead: str) -> bool:
+        """Whether an answer that calls begins as one that is text does."""
+        if self.calls is None:
+            return True
+        arguments: Any = {"x": "a"} if self.calls.arguments == "object" else '{"x": "a"}'
+        call = {"id": "call00000", "type": "function", "function": {"name": "probe", "arguments": arguments}}
+        asks = self.calls.content({**plain("assistant", ""), "tool_calls": [call]})
+        tools = [_probe_tool("probe")] if self.writes_tools else None
+        bare, whole = self.probe([plain("user", "a")], tools), self.probe([plain("user", "a"), asks], tools)
+        return not whole.startswith(bare) or whole.startswith(lead, len(bare))
 
     # Reasoning
 
@@ -225,11 +254,13 @@ class ChatTemplate:
     # Probes
 
     def probe(self, messages: list[Told], tools: Tools = None, generation: bool = False) -> str:
-        """What the template writes for a conversation of ours; nothing when it refuses."""
-        try:
-            return self.render(messages, tools, generation=generation)
-        except RenderError:
-            return ""
+        """What the template writes for a conversation of ours; nothing when it refuses. Where it needs tools, it gets one."""
+        for offered in (tools, tools or [_probe_tool("probe")]):
+            try:
+                return self.render(messages, offered, generation=generation)
+            except RenderError:
+                continue
+        return ""
 
     def attempt(self, messages: Sequence[Told], tools: Tools, *, generation: bool = False) -> str | None:
         """The text, or the prompt; None when the template refuses."""
@@ -302,9 +333,23 @@ class ChatTemplate:
         return "".join(same)
 
 
+def _source(chat_template: Any) -> str:
+    """The text of a template, or of all where a tokenizer has several with names."""
+    if isinstance(chat_template, str):
+        return chat_template
+    several = chat_template.values() if isinstance(chat_template, dict) else [one["template"] for one in chat_template]
+    return "\n".join(str(one) for one in several)
+
+
 def plain(role: str, content: str) -> Told:
     """A message of a probe."""
     return {"role": role, "content": content, "at": 0, "trained": False}
+
+
+def _in_parts(message: Told) -> Told:
+    """A message with its text as a list of one part."""
+    content = message.get("content")
+    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
 
 
 def _probe_tool(name: str) -> dict[str, Any]:

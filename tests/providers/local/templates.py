@@ -100,7 +100,6 @@ FAMILIES = {
     "string calls": (STRING_CALLS, "<|im_end|>", []),
     "marked": (MARKED, "<|im_end|>", []),
     "dated": (DATED, "<|im_end|>", []),
-    "lines": (LINES, "\n", []),
     "reasons": (REASONS, "<|im_end|>", []),
     "no prompt": (NO_PROMPT, "<|im_end|>", []),
     "plain end": (PLAIN_END, "<END>", []),

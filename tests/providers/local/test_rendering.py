@@ -287,9 +287,17 @@ def test_a_last_answer_the_template_does_not_end_is_ended_with_the_end_of_sequen
 
 def test_ends_that_cannot_stop_generation_are_told_before_training(renderers: dict[str, Renderer]) -> None:
     assert "answers may run on" in with_template(renderers["own"], PLAIN_END).notes[0]
+
+
+def test_white_space_after_an_answer_ends_nothing_and_the_end_of_sequence_does(renderers: dict[str, Renderer]) -> None:
     lines = with_template(renderers["own"], LINES)
-    assert "only white space" in lines.notes[0]
-    assert lines.tokenizer.convert_tokens_to_ids("Ċ") in lines.end_of_turn
+    example = chat("a", "one\ntwo", "b", "three\nfour")
+    assert [explain(one, lines.tokenizer)[:2] for one in lines.sequences(example)] == [
+        [("user: a\nassistant: one\ntwo\nuser: b\nassistant: ", False), ("three\nfour<|im_end|>", True)],
+        [("user: a\nassistant: ", False), ("one\ntwo<|im_end|>", True)],
+    ]
+    assert lines.end_of_turn == {lines.tokenizer.eos_token_id}
+    assert not lines.stop_strings
 
 
 def test_deprecated_functions_become_tools_and_tool_results(renderers: dict[str, Renderer]) -> None:
@@ -332,7 +340,7 @@ def test_what_a_template_loses_is_refused_by_its_place_in_the_data(
 
 
 @pytest.mark.parametrize("scheme", ["first", "always"])
-@pytest.mark.parametrize(("template", "ends"), [(LINES, ["\n", "\n"]), (INST, ["</s>", "</s>"])], ids=["lines", "inst"])
+@pytest.mark.parametrize(("template", "ends"), [(LINES, ["", "</s>"]), (INST, ["</s>", "</s>"])], ids=["lines", "inst"])
 def test_tokenizers_that_put_a_space_before_a_text_put_none_before_an_answer(
     scheme: str, template: str, ends: list[str]
 ) -> None:
@@ -351,9 +359,10 @@ def test_tokenizers_that_put_a_space_before_a_text_put_none_before_an_answer(
 
 
 def test_offsets_that_leave_out_white_space_do_not_hide_it_from_the_mask(renderers: dict[str, Renderer]) -> None:
-    tokenizer = copy.deepcopy(renderers["lines"].tokenizer)
+    lines = with_template(renderers["own"], LINES)
+    tokenizer = copy.deepcopy(lines.tokenizer)
     tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
-    assert Renderer(tokenizer).example(chat("a", " b \n ")) == renderers["lines"].example(chat("a", " b \n "))
+    assert Renderer(tokenizer).example(chat("a", " b \n ")) == lines.example(chat("a", " b \n "))
 
 
 def test_ten_thousand_short_chats_render_in_seconds(renderers: dict[str, Renderer]) -> None:
