@@ -72,9 +72,6 @@ def explain(rendered: Rendered, tokenizer: Any) -> list[tuple[str, bool]]:
     return pieces
 
 
-_TAIL = 64
-"""Characters of a prompt that tell how an answer to it ends."""
-
 _APART = (
     "this chat template writes some earlier answers otherwise than it asks for them, or after another prompt: each of them "
     "is trained after the prompt that asks for it, in a sequence of its own"
@@ -179,8 +176,8 @@ class Renderer:
         ending = text[len(bare) :]
         if ending in self.stop_strings:
             return True
-        asked = self._ids(part.text[: span.start][-_TAIL:])
-        return bool(ending) and self.end_of(self._ids(ending), asked) is not None
+        ends = self._ends_behind(part.text[: span.start])
+        return any(token in ends for token in self._ids(ending))
 
     def _written(self, example: ChatExample, thinks: bool, *, strict: bool = False) -> _Written:
         """A conversation as the template writes it. Raises `RenderError`, also for a lost earlier answer where `strict`."""
@@ -210,18 +207,19 @@ class Renderer:
         if written.answer and last:
             trained.append((start, end))
         cuts = [edge for _, span in written.earlier for edge in (span.start, span.end)]
-        rendered = self._tokens(written.text, [*cuts, start, end], trained, written.guard)
-        self._look_within(rendered)
-        return rendered
+        for left, right in trained:
+            self._look_within(written.text[left:right])
+        return self._tokens(written.text, [*cuts, start, end], trained, written.guard)
 
-    def _look_within(self, rendered: Rendered) -> None:
+    def _look_within(self, answer: str) -> None:
         """Find ends that stand within an answer, before more of its text: they end a part of it."""
-        ids, flags = rendered.input_ids, rendered.trained
-        for place, token in enumerate(ids):
-            if flags[place] and token in self._all_ends and token not in self._within:
-                stop = next((i for i in range(place, len(ids)) if not flags[i]), len(ids))
-                if any(map(str.isalnum, self.tokenizer.decode(ids[place + 1 : stop], skip_special_tokens=True))):
-                    self._within |= {token}
+        special = self._template.special
+        for token in self._all_ends & set(special):
+            rest = answer.partition(special[token])[2]
+            for text in special.values() if rest else ():
+                rest = rest.replace(text, "")
+            if any(map(str.isalnum, rest)):
+                self._within |= {token}
 
     def prompt(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (), thinking: bool | None = None
@@ -286,8 +284,11 @@ class Renderer:
         """
         if not prompt or not self.notation.channels:
             return self.end_of_turn
-        tail: str = self.tokenizer.decode(list(prompt[-1:]), skip_special_tokens=False)
-        return self.end_of_turn if tail.strip() == "<|message|>" else self.end_of_turn - self._after_reasoning
+        return self._ends_behind(self.tokenizer.decode(list(prompt[-1:]), skip_special_tokens=False))
+
+    def _ends_behind(self, prompt: str) -> frozenset[int]:
+        several = self.notation.channels and not prompt.rstrip().endswith("<|message|>")
+        return self.end_of_turn - self._after_reasoning if several else self.end_of_turn
 
     def stops(self, new: Sequence[int]) -> bool:
         """Whether a text that ends an answer stands in these tokens."""
