@@ -20,8 +20,8 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 from ftbridge import providers
 from ftbridge.errors import (
@@ -102,8 +102,8 @@ def retry(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
         state = run.state()
         backend = providers.load(state.provider)
         if state.state != "succeeded" and state.handle is not None:
-            if backend.poll(_handle(run, state.handle)).state in ("failed", "cancelled"):
-                run.append("retry_requested", job=state.handle["id"])
+            if backend.poll(state.handle).state in ("failed", "cancelled"):
+                run.append("retry_requested", job=state.handle.id)
         elif state.token is not None:
             backend.forget(_Life(run, watcher or Silent()).submission(state.token))
     return resume(run, watcher)
@@ -117,7 +117,7 @@ def adopt(run: Run, job: str) -> JobHandle:
     with run.drive():
         state = run.state()
         if state.handle is not None:
-            raise UsageError(f"{run.id} has its job already: {state.handle['id']}.")
+            raise UsageError(f"{run.id} has its job already: {state.handle.id}.")
         life = _Life(run, Silent())
         token = state.token or _new_token(run)
         if state.token is None:
@@ -235,7 +235,7 @@ def watch(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
         if state.state in TERMINAL | {"paused"}:
             _raise_end(run, state)
         if not run.is_driven() and run.state().state == state.state:
-            if state.handle is None or not _goes_on(providers.load(state.provider), _handle(run, state.handle)):
+            if state.handle is None or not _goes_on(providers.load(state.provider), state.handle):
                 raise Interrupted(f"nobody is driving {run.id}.", hint=f"Go on with: ftbridge resume {run.id}")
             return drive(run, watcher)
         time.sleep(POLL_SECONDS)
@@ -272,7 +272,7 @@ def _ask(run: Run, request: Request) -> None:
     state = run.state()  # again: a driver that submitted meanwhile looked at the requests before this one was there
     if run.is_driven():
         if state.handle is not None:
-            _ask_service(run, backend, _handle(run, state.handle), request)
+            _ask_service(run, backend, state.handle, request)
         return
     with run.drive():
         if state.token is not None:
@@ -296,7 +296,7 @@ def _has_live_job(run: Run, state: RunState, backend: Provider) -> bool:
     if state.state == "succeeded" or state.handle is None or backend.on_interrupt != "detach":
         return False
     try:
-        return backend.poll(_handle(run, state.handle)).state not in TERMINAL
+        return backend.poll(state.handle).state not in TERMINAL
     except FtbridgeError:
         return True
 
@@ -328,11 +328,6 @@ def submission_of(run: Run) -> Submission:
 
 def _new_token(run: Run) -> str:
     return f"{run.id}-{secrets.token_hex(8)}"
-
-
-def _handle(run: Run, told: Mapping[str, Any]) -> JobHandle:
-    """A journalled handle, with the run's folder where it is now."""
-    return JobHandle(**{**told, "folder": run.path})
 
 
 class _Quiet:
@@ -393,9 +388,8 @@ class _Life:
             self.follow(handle)
             tuned = self.backend.result(handle)
             self.run.append("result", model=tuned.model_dump(mode="json"), trained_tokens=self.trained_tokens)
-        tuned = TunedModel(**(self.state.tuned or {}))
         self.answer_with(None)
-        self.answer_with(tuned)
+        self.answer_with(self.state.tuned)
         self.hold_budget(now=True)
         evaluation = self.evaluation.judge()
         self.run.append("succeeded")
@@ -458,7 +452,7 @@ class _Life:
     def submit(self) -> JobHandle:
         """Write the intent and its token first; then submit, which for a known token never makes a second job."""
         if self.state.handle is not None:
-            return self.taken_up(_handle(self.run, self.state.handle))
+            return self.taken_up(self.state.handle)
         token = self.state.token or _new_token(self.run)
         if self.state.token is None:
             self.run.append("submit_intended", token=token)
@@ -489,7 +483,7 @@ class _Life:
         """The job, if there is one: also one whose submission was cut short before its handle was journalled."""
         state = self.state
         if state.handle is not None:
-            return _handle(self.run, state.handle)
+            return state.handle
         if state.token is None:
             return None
         found = self.backend.find(self.submission(state.token))
@@ -644,7 +638,7 @@ class _Life:
         kept = f"{self.run.id} is kept as it stands"
         if self.state.handle is None or self.state.tuned is not None:
             return kept
-        handle = _handle(self.run, self.state.handle)
+        handle = self.state.handle
         if self.backend.on_interrupt == "detach":
             return f"the job {handle.id} goes on at the service, and {kept}"
         if self.backend.poll(handle).state in TERMINAL:

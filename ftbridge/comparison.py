@@ -179,7 +179,7 @@ def _side(
 ) -> Side:
     state = run.state()
     scores = {grader: score_of(values, clusters) for grader, values in scored.items()}
-    model = state.tuned["id"] if state.tuned and candidate == "tuned" else None
+    model = state.tuned.id if state.tuned and candidate == "tuned" else None
     return Side(
         run=run.id, provider=state.provider, candidate=candidate, model=model, train_sha256=digest, scores=scores
     )
@@ -192,8 +192,8 @@ def _place_of(run: Run) -> Place:
 
 
 def _digest(run: Run) -> str | None:
-    splits = (run.state().data or {}).get("splits", {})
-    return splits["train"]["sha256"] if "train" in splits else None
+    train = run.state().split("train")
+    return train.sha256 if train is not None else None
 
 
 def _changed(

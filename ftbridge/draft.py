@@ -10,7 +10,8 @@ from typing import Any
 
 from ftbridge import files, providers
 from ftbridge.data.lint.prepared import lint_prepared, stop_on_errors, summary
-from ftbridge.data.prepare import Manifest, prepare
+from ftbridge.data.manifest import Manifest
+from ftbridge.data.prepare import prepare
 from ftbridge.errors import UsageError
 from ftbridge.evaluation.baselines import candidates_of
 from ftbridge.evaluation.evaluate import check

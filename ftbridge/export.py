@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ftbridge import providers
 from ftbridge.errors import UsageError
-from ftbridge.providers.base import ExportFormat, TunedModel
+from ftbridge.providers.base import ExportFormat
 from ftbridge.runs.run import Run
 from ftbridge.view import read_lowering
 
@@ -34,4 +34,4 @@ def _export(run: Run, format: ExportFormat, out: Path, progress: Callable[[str],
     if out.exists():  # nothing that is there is written over
         raise UsageError(f"{out} exists.", hint="Name a folder that does not, or remove it.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    return provider.export(read_lowering(run), TunedModel(**state.tuned), format, out, progress)
+    return provider.export(read_lowering(run), state.tuned, format, out, progress)

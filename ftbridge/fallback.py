@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from ftbridge import bridge, draft, providers
 from ftbridge.errors import DataError, FtbridgeError, ModelUnavailable, ProviderRefused, TrainingFailed
-from ftbridge.providers.base import TERMINAL, JobHandle
+from ftbridge.providers.base import TERMINAL
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
 
@@ -75,7 +75,7 @@ def _allowed(run: Run, error: FtbridgeError) -> bool:
     if state.handle is None:
         return True
     try:
-        return backend.poll(JobHandle(**{**state.handle, "folder": run.path})).state in TERMINAL - {"succeeded"}
+        return backend.poll(state.handle).state in TERMINAL - {"succeeded"}
     except FtbridgeError:
         return False  # it cannot be seen, so it may go on
 
@@ -92,6 +92,6 @@ def _again(run: Run, spec: JobSpec) -> draft.Draft:
 
 def _prove_same_data(first: Run, second: Run) -> None:
     """Raise when the second run's training bytes are not the first's."""
-    digests = [(run.state().data or {})["splits"]["train"]["sha256"] for run in (first, second)]
-    if digests[0] != digests[1]:
+    trained = [run.state().split("train") for run in (first, second)]
+    if None in trained or len({split.sha256 for split in trained if split is not None}) != 1:
         raise FtbridgeError(f"{second.id} would train on other bytes than {first.id}; it was not started.")

@@ -231,7 +231,7 @@ def _of_run(asked: Asked, run: Run) -> Model:
     state = run.state()
     if state.tuned is None:
         raise UsageError(f"{run.id} has no tuned model: it is {state.state}.", hint=f"ftbridge resume {run.id}")
-    tuned = TunedModel(**state.tuned)
+    tuned = state.tuned
     backend = providers.load(state.provider)
     if asked.kind == "checkpoint":
         tuned = tuned.model_copy(update={"id": _checkpoint(run, tuned, asked.step)})

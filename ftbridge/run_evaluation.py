@@ -167,7 +167,7 @@ class RunEvaluation:
         """What a reader should know, above all whose results these are."""
         state, notes = self.run.state(), list(evaluation.notes)
         if (origin := state.continues) is not None:
-            told = f"These results come from {state.provider}: {origin['provider']} ({origin['run']}) did not do it."
+            told = f"These results come from {state.provider}: {origin.provider} ({origin.run}) did not do it."
             notes.insert(0, told)
         if self.spec.evaluation.perplexity and not self._foresees(self._everybody[0]):
             notes.append(f"perplexity is not known: {state.provider} tells no log probabilities of given answers.")

@@ -71,7 +71,7 @@ def _model(name: str) -> type[BaseModel]:
 
         return Evaluation
     if name == "manifest":
-        from ftbridge.data.prepare import Manifest
+        from ftbridge.data.manifest import Manifest
 
         return Manifest
     if name == "plan":

@@ -66,7 +66,7 @@ class Run:
     def model(self) -> str | None:
         """The tuned model: a folder, or a service's model name. None until there is one."""
         tuned = self._run.state().tuned
-        return str(tuned["id"]) if tuned else None
+        return tuned.id if tuned else None
 
     @property
     def evaluation(self) -> Evaluation | None:

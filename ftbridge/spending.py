@@ -95,7 +95,7 @@ def spent(run: Run, prices: PriceList | None = None) -> Spent:
     judges, known = _judges(run, prices)
     dollars = own.usd.model_copy(update={"judges": judges})
     own = own.model_copy(update={"usd": dollars, "known": own.known and known})
-    if state.continues is not None and (before := run.path.parent / str(state.continues["run"])).exists():
+    if state.continues is not None and (before := run.path.parent / state.continues.run).exists():
         return spent(Run.open(before), prices) + own
     return own
 
@@ -140,8 +140,8 @@ def _managed(run: Run, spec: JobSpec, basis: PriceBasis, prices: PriceList) -> S
     """At a price of a token; without a known price, the hours alone."""
     state, model = run.state(), basis.model
     events, ledger = run.journal.read(), Ledger(run.path)
-    splits, epochs = (state.data or {}).get("splits", {}), spec.hyperparameters.n_epochs
-    file_tokens = int(splits["train"]["tokens"]) if "train" in splits else 0
+    train, epochs = state.split("train"), spec.hyperparameters.n_epochs
+    file_tokens = train.tokens if train is not None else 0
     tokens, complete = billed_tokens(events, ledger, file_tokens * (epochs if isinstance(epochs, int) else 1))
     training = prices.training_usd(model, tokens, 1)
     answers: float | None = 0.0
@@ -376,7 +376,7 @@ def _device(events: Sequence[Event], spec: JobSpec) -> str:
 def budget_of(run: Run) -> BudgetSpec:
     """The budget that holds now: the spec's, or what `ftbridge resume --set budget.…` made of it."""
     changed = run.state().budget
-    return BudgetSpec.model_validate(changed) if changed is not None else run.spec().budget
+    return changed if changed is not None else run.spec().budget
 
 
 def changed_budget(run: Run, overrides: Sequence[str]) -> BudgetSpec:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from ftbridge import providers
 from ftbridge.data.examples import Message
 from ftbridge.errors import UsageError
-from ftbridge.providers.base import Prompt, Sampler, TunedModel
+from ftbridge.providers.base import Prompt, Sampler
 from ftbridge.runs.run import Run
 from ftbridge.view import read_lowering
 
@@ -37,7 +37,7 @@ def talking(run: Run, *, base: bool = False, system: str | None = None, max_toke
         raise UsageError(
             f"{run.id} is {state.state} and has no model yet.", hint=f"ftbridge chat {run.id} --base talks to its base."
         )
-    tuned = None if base else TunedModel(**(state.tuned or {}))
+    tuned = None if base else state.tuned
     sampler = providers.load(state.provider).sampler(read_lowering(run), tuned, run.path)
     try:
         yield Talk(sampler, system, max_tokens)

@@ -25,15 +25,15 @@ def summary(run: Run) -> dict[str, Any]:
         "state": state.state,
         "model": {
             "base": providers.base_model(state.provider, spec),
-            "tuned": state.tuned["id"] if state.tuned else None,
+            "tuned": state.tuned.id if state.tuned else None,
         },
         "data": {
-            name: {"examples": split["examples"], "tokens": split["tokens"], "sha256": split["sha256"]}
-            for name, split in (state.data or {}).get("splits", {}).items()
+            name: {"examples": split.examples, "tokens": split.tokens, "sha256": split.sha256}
+            for name, split in (state.data.splits.items() if state.data is not None else ())
         },
         "evaluation": evaluation.model_dump(mode="json") if evaluation else None,
         "error": state.error,
-        "continues": state.continues,
+        "continues": state.continues.model_dump() if state.continues else None,
         "continued_by": state.continued_by,
         "metrics": state.metrics,
         "spent": _spent(run),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ftbridge.data.prepare import load_manifest
+from ftbridge.data.manifest import load_manifest
 from ftbridge.draft import Draft, dry_run, start
 from ftbridge.errors import DataError
 

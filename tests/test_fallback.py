@@ -88,7 +88,7 @@ def test_what_the_service_will_not_do_is_done_here(refusal, spec, service, tmp_p
     assert "falling back on local" in done.stderr
     first = Run.open(Path(told["path"]).parent / told["continues"]["run"])
     assert (first.state().state, first.state().continued_by) == ("failed", told["run_id"])
-    assert first.state().data["splits"]["train"]["sha256"] == told["data"]["train"]["sha256"]
+    assert first.state().data.splits["train"].sha256 == told["data"]["train"]["sha256"]
     if refusal == "refused":
         assert service.files == []
         assert service.jobs == []

@@ -89,7 +89,7 @@ def test_base_a_run_another_model_and_an_endpoint_answer_the_same_items(service,
     assert _means(told) == {"base": 0.0, names[1]: 1.0, names[2]: 0.5, endpoint: 0.5}
     assert list(told.verdicts) == [f"{name}-base" for name in names[1:]]
     assert all(by["exact"].verdict == "better" for by in told.verdicts.values())
-    assert told.answered[names[1]].model == run.state().tuned["id"]
+    assert told.answered[names[1]].model == run.state().tuned.id
     assert told.answered["base"].p95_seconds > 0
     assert any("chat template, tokenizer and arithmetic" in note for note in told.notes)
 
@@ -190,7 +190,7 @@ def test_items_that_a_service_will_not_take_are_left_out_and_said(service, spec)
 def test_a_checkpoint_is_asked_by_its_step(service, spec):
     path = spec()
     run = _run(path)
-    names = run.state().tuned["checkpoints"]
+    names = run.state().tuned.checkpoints
     step = int(names[-1].rpartition("-")[2])
     told = ftbridge.evaluate(path, ["base", f"checkpoint:{run.id}@{step}"])
     assert told.candidates[f"checkpoint:{run.id}@{step}"]["exact"].mean == 1.0

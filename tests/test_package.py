@@ -69,12 +69,10 @@ def test_the_example_spec_fits_its_schema() -> None:
     Draft202012Validator(schemas.schema("job")).validate(spec)
 
 
-def test_help_lists_every_command_and_each_has_its_own() -> None:
-    told = subprocess.run(
+def test_help_lists_every_command() -> None:
+    listed = subprocess.run(
         [sys.executable, "-m", "ftbridge", "--help"], capture_output=True, text=True, check=True
     ).stdout
     for name, short in COMMANDS.items():
-        assert f"{name} " in told
-        assert short in told
-        own = subprocess.run([sys.executable, "-m", "ftbridge", name, "-h"], capture_output=True, text=True, check=True)
-        assert own.stdout.startswith(f"Usage: ftbridge {name}") or "Usage:" in own.stdout
+        assert f"{name} " in listed
+        assert short in listed

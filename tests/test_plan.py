@@ -92,9 +92,9 @@ def test_counts_are_those_of_a_run(spec):
     from ftbridge import draft
 
     run = draft.start(Draft.of(spec), "openai")
-    splits = run.state().data["splits"]
+    splits = run.state().data.splits
     told = plan(Draft.of(spec))
-    assert {name: split.tokens for name, split in told.splits.items()} == {n: s["tokens"] for n, s in splits.items()}
+    assert {name: split.tokens for name, split in told.splits.items()} == {n: s.tokens for n, s in splits.items()}
 
 
 def test_a_batch_costs_half_and_few_shot_costs_more(spec, tmp_path):
@@ -324,7 +324,7 @@ def test_finished_runs_at_the_service_tell_how_long_it_takes(spec, tmp_path):
     told = ftbridge.plan({**spec, "model": {"openai": BASE}})
     assert told.openai.pace.hours is None
     run = draft.start(Draft.of({**spec, "model": {"openai": BASE}}), "openai")
-    run.append("submitted", handle={})
+    run.append("submitted", handle={"provider": "openai", "id": "ftjob-x", "folder": str(run.path)})
     time.sleep(0.3)
     tuned = {"provider": "openai", "id": "ft:x", "base": BASE}
     event = run.append("result", model=tuned, trained_tokens=1000)

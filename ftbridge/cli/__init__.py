@@ -15,8 +15,8 @@ from ftbridge.errors import FtbridgeError
 
 COMMANDS = {
     "lint": "Check training files before you upload or train.",
-    "convert": "Convert a file of any known format to canonical JSON Lines, or back.",
-    "plan": "Estimate tokens, cost, memory and time, and show each provider's field mapping.",
+    "convert": "Convert files to canonical JSON Lines, or back.",
+    "plan": "Estimate tokens, cost, memory and time; show the field mapping.",
     "run": "Fine-tune a model and evaluate it.",
     "list": "List runs, newest first.",
     "show": "Show a run, its field mapping, or its training tokens.",
@@ -31,7 +31,7 @@ COMMANDS = {
     "report": "Write one self-contained HTML page about runs.",
     "chat": "Talk to a run's tuned model.",
     "export": "Write a run's tuned weights for other programs.",
-    "migrate": "Leave a hosted provider, resumable at any moment: inventory, download, record, retrain, prove, serve.",
+    "migrate": "Leave a hosted provider, from inventory to proof.",
     "serve": "Serve OpenAI's API over this machine's own models.",
     "simulate": "Serve OpenAI's API with scripted completions and faults.",
     "schema": "Print a JSON Schema.",

@@ -22,7 +22,7 @@ def command(run: str) -> None:
         click.echo(f"{found.id} is {state}.")
     elif refused is not None:
         raise ProviderRefused(
-            f"{found.id} could not be cancelled, and its job goes on: {refused['reason']}",
+            f"{found.id} could not be cancelled, and its job goes on: {refused.reason}",
             hint=f"Follow it with: ftbridge watch {found.id}",
         )
     else:

@@ -12,7 +12,7 @@ from ftbridge import bridge, draft, fallback, providers, view
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import Command, as_json, print_json, talkative, verbosity
 from ftbridge.cli.progress import TerminalWatcher
-from ftbridge.data.prepare import load_manifest
+from ftbridge.data.manifest import load_manifest
 from ftbridge.errors import UsageError
 from ftbridge.report.terminal import SafeConsole
 from ftbridge.runs.run import Run
@@ -125,7 +125,7 @@ def finish(run: Run, as_json: bool, go: bridge.Go) -> None:
         console.print(f"advice: {piece.text} ({piece.evidence})", style="dim", markup=False)
     console.print(f"spent        {spent(run).told()}", soft_wrap=True)
     tuned = run.state().tuned
-    console.print(f"tuned model  {tuned['id'] if tuned else 'none'}", soft_wrap=True)
+    console.print(f"tuned model  {tuned.id if tuned else 'none'}", soft_wrap=True)
     console.print(f"run folder   {run.path}", soft_wrap=True)
 
 

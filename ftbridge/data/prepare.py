@@ -14,41 +14,18 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ftbridge.data.examples import ChatExample, Example, Message, PreferenceExample, ReinforcementExample
 from ftbridge.data.formats import FieldChoice, SourcedExample, data_error, read_examples
+from ftbridge.data.manifest import Manifest, Split, SplitName, load_manifest
 from ftbridge.data.tokens import count_texts, example_texts
 from ftbridge.errors import DataError
 from ftbridge.files import sha256_bytes, sha256_file, write_bytes, write_json, write_text
 from ftbridge.spec import JobSpec
 
-SplitName = Literal["train", "validation", "test"]
 _NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
 _PAIRS_SHOWN = 10
 _Sourced = SourcedExample[Example]
-
-
-class Split(BaseModel):
-    """One split: how many examples and `o200k_base` tokens, the SHA-256 of its file, the sources it was read from."""
-
-    model_config = ConfigDict(frozen=True)
-    examples: int
-    tokens: int
-    sha256: str
-    sources: list[str]
-
-
-class Manifest(BaseModel):
-    """What was prepared. `notes` are warnings; `recipe` and `lines_sha256` tell whether a folder is still this one."""
-
-    model_config = ConfigDict(frozen=True)
-    splits: dict[SplitName, Split]
-    notes: list[str]
-    recipe: str
-    lines_sha256: str
 
 
 def prepare(spec: JobSpec, *, base: Path, out: Path) -> Manifest:
@@ -70,16 +47,6 @@ def prepare(spec: JobSpec, *, base: Path, out: Path) -> Manifest:
         splits |= _held_out(splits["train"], spec.data.validation, spec.seed)
     notes += _shared_notes(splits)
     return _write(splits, notes, recipe, out)
-
-
-def load_manifest(out: Path) -> Manifest:
-    """The manifest of a prepared folder. Raises `DataError` when there is none, or it cannot be read."""
-    path = out / "manifest.json"
-    try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        what = "is not a manifest" if isinstance(error, ValidationError) else "cannot be read"
-        raise DataError(f"{path} {what}; the data of this run is not prepared.", hint="Start the run again.") from None
 
 
 def origin(out: Path, split: str) -> list[str]:

@@ -152,7 +152,7 @@ def prove(migration: Migration, wish: Wish, run: Run, *, progress: Progress = la
         if wish.judge is not None and by_graders:
             notes.append("The spec has graders, so the judge was not asked.")
         check(own, graders)
-        told = _completed(run, TunedModel(**state.tuned), questions, recording, folder, wish, progress)
+        told = _completed(run, state.tuned, questions, recording, folder, wish, progress)
         by_key = {prediction.key: prediction for prediction in told}
         predictions = _recorded(own, recording)
         predictions[REPLACEMENT] = [by_key[question.key] for question in own]
@@ -168,7 +168,7 @@ def prove(migration: Migration, wish: Wish, run: Run, *, progress: Progress = la
         proof = Proof(
             model=name,
             run=run.id,
-            replacement=str(state.tuned["id"]),
+            replacement=state.tuned.id,
             provider=state.provider,
             ok=ok,
             verdict=decisive[0].words if decisive else "nothing decides",
@@ -488,5 +488,5 @@ def _notes(questions: Sequence[Question], recording: Recording, measured: Sequen
 
 
 def _digest(run: Run) -> str | None:
-    splits = (run.state().data or {}).get("splits", {})
-    return str(splits["train"]["sha256"]) if "train" in splits else None
+    train = run.state().split("train")
+    return train.sha256 if train is not None else None

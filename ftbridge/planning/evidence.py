@@ -24,8 +24,8 @@ def measured_on(test: Path, runs: Iterable[Run]) -> tuple[Measured, ...]:
     digest, found = sha256_file(test), []
     for run, _ in zip(runs, range(_MOST_RUNS), strict=False):
         try:
-            splits = (run.state().data or {}).get("splits", {})
-            if splits.get("test", {}).get("sha256") != digest:
+            held = run.state().split("test")
+            if held is None or held.sha256 != digest:
                 continue
             evaluation = read_evaluation(run)
         except Exception:  # a run that cannot be read is no evidence

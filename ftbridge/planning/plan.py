@@ -14,8 +14,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge import files, providers
+from ftbridge.data.manifest import Manifest, load_manifest
 from ftbridge.data.notation import count_reasoning
-from ftbridge.data.prepare import Manifest, load_manifest, prepare
+from ftbridge.data.prepare import prepare
 from ftbridge.data.rules.targets import longest_example
 from ftbridge.data.tokens import encoding_for
 from ftbridge.draft import Draft

@@ -25,6 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ftbridge.data.examples import Message
 from ftbridge.lowering import Lowering
 from ftbridge.resolve import ResolvedSpec
+from ftbridge.runs.records import JobHandle as JobHandle
+from ftbridge.runs.records import TunedModel as TunedModel
 from ftbridge.spec import JobSpec
 from ftbridge.spec_sections import Method
 
@@ -54,29 +56,12 @@ class Submission(Frozen):
     heed: Callable[[], None] | None = Field(default=None, exclude=True)
 
 
-class JobHandle(Frozen):
-    """What it takes to reach a job from any process: journalled as JSON."""
-
-    provider: str
-    id: str
-    folder: Path
-
-
 class JobError(Frozen):
     """Why a job failed. `kind` is a stable word (out_of_memory, worker_died, invalid_file, …)."""
 
     kind: str
     message: str
     hint: str | None = None
-
-
-class TunedModel(Frozen):
-    """What training made: a name the provider's sampler understands, and what it stands on."""
-
-    provider: str
-    id: str
-    base: str
-    checkpoints: tuple[str, ...] = ()
 
 
 class JobStatus(Frozen):

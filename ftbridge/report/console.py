@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
@@ -24,41 +24,13 @@ from ftbridge.lowering import FieldReport, Lowering
 from ftbridge.planning.actual import Compared
 from ftbridge.report.amounts import amount, dollars, latency, planned
 from ftbridge.report.verdicts import verdicts_first
+from ftbridge.runs.run import RunState
 
 _STATES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "paused": "yellow", "pausing": "yellow"}
 _OUTCOMES = {"exact": "green", "translated": "cyan", "approximated": "yellow", "refused": "bold red", "unused": "dim"}
 _STRIP_WIDTH = 21
 _NAME_WIDTH = 24
 _ID_WIDTH = 44
-
-
-class RunLike(Protocol):
-    """What is shown of a run; `ftbridge.runs.run.RunState` is one. Times are seconds since 1970."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def provider(self) -> str: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def stage(self) -> str: ...
-    @property
-    def created(self) -> float: ...
-    @property
-    def updated(self) -> float: ...
-    @property
-    def finished(self) -> float | None: ...
-    @property
-    def data(self) -> Mapping[str, Any] | None: ...
-    @property
-    def metrics(self) -> Mapping[str, Any]: ...
-    @property
-    def tuned(self) -> Mapping[str, Any] | None: ...
-    @property
-    def error(self) -> Mapping[str, Any] | None: ...
 
 
 # Evaluations
@@ -248,7 +220,7 @@ class _Scale:
 # Runs
 
 
-def runs_table(runs: Sequence[RunLike]) -> RenderableType:
+def runs_table(runs: Sequence[RunState]) -> RenderableType:
     """One line for each run, in the order given: id, state, figures, age."""
     table = _table()
     for heading in ("run", "state", "progress", "loss", "started"):
@@ -269,7 +241,7 @@ def runs_table(runs: Sequence[RunLike]) -> RenderableType:
     return table
 
 
-def run_panel(run: RunLike) -> RenderableType:
+def run_panel(run: RunState) -> RenderableType:
     """One run: state, data, training figures, tuned model, error."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
@@ -279,7 +251,7 @@ def run_panel(run: RunLike) -> RenderableType:
     return Panel(grid, title=Text(run.id, style="bold"), title_align="left", border_style="dim", expand=False)
 
 
-def _facts(run: RunLike) -> Iterator[tuple[str, Text]]:
+def _facts(run: RunState) -> Iterator[tuple[str, Text]]:
     stage = f", {run.stage}" if run.stage not in ("", "done") else ""
     yield "state", Text.assemble(_state(run.state), stage)
     yield "provider", Text(run.provider)
@@ -288,7 +260,7 @@ def _facts(run: RunLike) -> Iterator[tuple[str, Text]]:
     if end > run.created:
         yield ("took" if run.finished is not None else "so far"), Text(_span(end - run.created))
     if run.data:
-        splits = [f"{name} {split['examples']:,}" for name, split in run.data.get("splits", {}).items()]
+        splits = [f"{name} {split.examples:,}" for name, split in run.data.splits.items()]
         yield "examples", Text(" · ".join(splits))
     figures = run.metrics
     if figures.get("step") is not None:
@@ -309,7 +281,7 @@ def _facts(run: RunLike) -> Iterator[tuple[str, Text]]:
             yield "rewards", Text(f"{text} · preferred completion {chosen:+.3g}")
             break
     if run.tuned:
-        yield "tuned model", Text(str(run.tuned["id"]))
+        yield "tuned model", Text(run.tuned.id)
     if run.error:
         yield "error", Text(str(run.error.get("message") or run.error.get("kind") or "unknown"), style="red")
         if run.error.get("hint"):

@@ -18,11 +18,15 @@ from typing import Any
 from urllib.parse import quote
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from ftbridge import __version__, files
+from ftbridge.data.manifest import Manifest, Split, SplitName
 from ftbridge.errors import JournalCorrupt, RunBusy, RunNotFound
 from ftbridge.runs.journal import Event, Journal
+from ftbridge.runs.records import ErrorDocument, JobHandle, Origin, Refusal, TunedModel
 from ftbridge.spec import JobSpec, parse
+from ftbridge.spec_sections import BudgetSpec
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 """States in which nothing happens any more. `succeeded` is final; the others end with `resume_requested`."""
@@ -34,12 +38,11 @@ class RunState:
     """A run now, derived from its events alone. Times are Unix seconds.
 
     `state` is prepared, validating, queued, running, pausing, paused, succeeded, failed, cancelled, or a service's own
-    word. `metrics` holds the latest value of each figure, `best_valid_loss` the lowest (nats per trained token),
-    `continues` tells of the run that this one fell back from ({run, provider, reason}), `continued_by` names the one that
-    took over, `cursor` the last job event seen, `evaluated` the candidates whose answers are complete, `budget` what the spec's
-    was changed to, `waived` the gates that somebody said to pass, `refused` a cancel or pause that could not be done
-    ({request, reason}), `retried` the job that is to be paid for again. `error` without a state of `failed` is why the driver
-    stopped while a paid job went on, or may have.
+    word. `metrics` holds the latest value of each figure, `best_valid_loss` the lowest (nats per trained token), `cursor` the
+    last job event seen, `evaluated` the candidates whose completions are complete. `continues` is the run that this one fell
+    back from, `continued_by` the id of the one that took over. `budget` replaces the spec's, `waived` are the gates that were
+    waived, `refused` is a cancel or pause that the service refused, `retried` the job that is to be paid for again. `error`
+    without a state of `failed` is why the driver stopped while a paid job went on, or may have.
     """
 
     id: str = ""
@@ -50,23 +53,27 @@ class RunState:
     created: float = 0.0
     updated: float = 0.0
     finished: float | None = None
-    data: dict[str, Any] | None = None
+    data: Manifest | None = None
     token: str | None = None
-    handle: dict[str, Any] | None = None
+    handle: JobHandle | None = None
     cursor: str | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     best_valid_loss: float | None = None
-    tuned: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
+    tuned: TunedModel | None = None
+    error: ErrorDocument | None = None
     evaluated: frozenset[str] = frozenset()
-    continues: dict[str, Any] | None = None
+    continues: Origin | None = None
     continued_by: str | None = None
-    budget: dict[str, Any] | None = None
+    budget: BudgetSpec | None = None
     waived: frozenset[str] = frozenset()
     cancel_requested: bool = False
     pause_requested: bool = False
-    refused: dict[str, Any] | None = None
+    refused: Refusal | None = None
     retried: str | None = None
+
+    def split(self, name: SplitName) -> Split | None:
+        """A split of the prepared data; None before it is prepared, and where the spec has none of it."""
+        return self.data.splits.get(name) if self.data is not None else None
 
     @property
     def step(self) -> int | None:
@@ -88,7 +95,7 @@ def fold(events: Sequence[Event], state: RunState | None = None) -> RunState:
     for event in events:
         try:
             changes = _changes(state, event)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValidationError) as error:
             raise JournalCorrupt(f"line {event.seq}, event {event.type}, lacks what it must tell: {error}.") from None
         if state.state == "succeeded":  # what comes late, such as a cancel in the same moment, cannot undo it
             changes = {name: value for name, value in changes.items() if name not in _STANDING}
@@ -106,7 +113,7 @@ def _changes(state: RunState, event: Event) -> dict[str, Any]:
         case "created":
             return {"id": data["id"], "name": data["name"], "provider": data["provider"], "created": event.time}
         case "prepared":
-            return {"data": data["data"]}
+            return {"data": Manifest.model_validate(data["data"])}
         case "evaluating":
             running = state.state if state.state in TERMINAL else "running"
             return {"stage": f"answering with {data['candidate']}", "state": running}
@@ -115,7 +122,12 @@ def _changes(state: RunState, event: Event) -> dict[str, Any]:
         case "submit_intended":
             return {"token": data["token"], "stage": "training", "state": "queued"}
         case "submitted":
-            return {"handle": data["handle"], "stage": "training", "state": "queued", "error": None}
+            return {
+                "handle": JobHandle.model_validate(data["handle"]),
+                "stage": "training",
+                "state": "queued",
+                "error": None,
+            }
         case "status":
             # A job that ended has not ended the run: the judge, or the driver's own event, has the last word.
             return {"state": "running" if data["state"] in TERMINAL else data["state"], "stage": "training"}
@@ -124,7 +136,7 @@ def _changes(state: RunState, event: Event) -> dict[str, Any]:
         case "cancel_requested" | "pause_requested":
             return {event.type: True, "refused": None}
         case "request_refused":
-            refusal = {"request": data["request"], "reason": data["reason"]}
+            refusal = Refusal(request=data["request"], reason=data["reason"])
             return {f"{data['request']}_requested": False, "refused": refusal}
         case "stopped":
             return {"error": data["error"]}
@@ -134,13 +146,13 @@ def _changes(state: RunState, event: Event) -> dict[str, Any]:
             asked_no_more = {"cancel_requested": False, "pause_requested": False, "refused": None}
             return {"state": "queued", "error": None, "finished": None, **asked_no_more}
         case "result":
-            return {"tuned": data["model"], "state": "running"}
+            return {"tuned": TunedModel.model_validate(data["model"]), "state": "running"}
         case "continues":
-            return {"continues": {"run": data["run"], "provider": data["provider"], "reason": data["reason"]}}
+            return {"continues": Origin(run=data["run"], provider=data["provider"], reason=data["reason"])}
         case "continued_by":
             return {"continued_by": data["run"]}
         case "budget_changed":
-            return {"budget": data["budget"]}
+            return {"budget": BudgetSpec.model_validate(data["budget"])}
         case "gate_waived":
             return {"waived": state.waived | {data["gate"]}}
         case "failed":
@@ -308,6 +320,8 @@ class Run:
             state = fold(events[seen:], state)
         except JournalCorrupt as error:
             raise JournalCorrupt(f"{self.journal_path}, {error.message}") from None
+        if state.handle is not None and state.handle.folder != self.path:  # the folder was moved since
+            state = replace(state, handle=state.handle.model_copy(update={"folder": self.path}))
         self._folded = (len(events), events[-1] if events else None, state)
         return state
 

@@ -42,6 +42,14 @@ def test_the_short_help_of_a_command_exists_once(name: str, command: click.Comma
 def test_a_short_help_is_one_sentence_that_begins_with_a_verb(help: str) -> None:
     assert help.split()[0].lower() not in NO_VERBS
     assert help.endswith(".")
+    assert len(help) <= 66  # one line of `ftbridge --help` at 80 columns
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_prints_its_own_help(name: str) -> None:
+    told = CliRunner().invoke(cli, [name, "-h"], prog_name="ftbridge")
+    assert told.exit_code == 0
+    assert told.output.startswith(f"Usage: ftbridge {name} ")
 
 
 @pytest.mark.parametrize(("name", "option"), OPTIONS, ids=[f"{name}{option.opts[0]}" for name, option in OPTIONS])

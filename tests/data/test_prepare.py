@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from ftbridge.data.examples import parse_example
-from ftbridge.data.prepare import hold_out, load_manifest, origin, prepare
+from ftbridge.data.manifest import load_manifest
+from ftbridge.data.prepare import hold_out, origin, prepare
 from ftbridge.data.tokens import count_tokens
 from ftbridge.errors import DataError
 from ftbridge.spec import JobSpec

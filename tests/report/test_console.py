@@ -5,6 +5,7 @@ import time
 import pytest
 from rich.console import Console
 
+from ftbridge.data.manifest import Manifest, Split
 from ftbridge.evaluation.evaluate import Evaluation, Score
 from ftbridge.evaluation.retention.judge import Retention
 from ftbridge.evaluation.verdict import judge_family
@@ -12,6 +13,7 @@ from ftbridge.evaluation.words import distinct_rivals, power_words, sentence, su
 from ftbridge.lowering import FieldReport, Lowering
 from ftbridge.report.console import evaluation_table, lowering_table, retention_table, run_panel, runs_table
 from ftbridge.report.evaluation import as_markdown
+from ftbridge.runs.records import TunedModel
 from ftbridge.runs.run import RunState
 
 
@@ -139,6 +141,10 @@ def _run(**fields):
     return RunState(**{**known, **fields})
 
 
+def _split(examples):
+    return Split(examples=examples, tokens=100 * examples, sha256="", sources=[])
+
+
 def test_runs_are_one_line_each():
     training = _run(state="running", stage="training", metrics={"step": 12, "total_steps": 57, "train_loss": 0.4321})
     old = _run(id="x", state="succeeded", stage="done", created=time.time() - 3 * 86400, metrics={"valid_loss": 0.2})
@@ -155,9 +161,9 @@ def test_a_run_shows_its_figures_and_where_its_model_is():
                 state="succeeded",
                 stage="done",
                 finished=time.time(),
-                data={"splits": {"train": {"examples": 1297}, "test": {"examples": 90}}},
+                data=Manifest(splits={"train": _split(1297), "test": _split(90)}, notes=[], recipe="", lines_sha256=""),
                 metrics={"step": 57, "total_steps": 57, "train_loss": 0.1, "valid_loss": 0.25},
-                tuned={"id": "runs/x/adapter"},
+                tuned=TunedModel(provider="local", id="runs/x/adapter", base="smollm2-135m-instruct"),
             )
         )
     )

@@ -106,7 +106,7 @@ def test_the_page_tells_verdict_scores_answers_data_and_how_to_make_it_again(run
     assert "Better (54)" in text
     assert "Unchanged (6)" in text
     assert "It is 100." in text
-    assert made.state().data["splits"]["train"]["sha256"] in text
+    assert made.state().data.splits["train"].sha256 in text
     assert "ftbridge run spec.json --provider openai" in text
     assert '"note": "<b>"' in made.spec_path.read_text()
     assert '"note": "<b>"' in text

@@ -60,14 +60,14 @@ def test_a_plan_stands_beside_what_came(run, planned):
 def test_tokens_and_dollars_are_held_against_the_plan_once_the_service_tells_them(run, planned):
     tokens = planned.splits["train"].tokens * planned.epochs
     tuned = run.state().tuned
-    run.append("result", model=tuned, trained_tokens=2 * tokens)
+    run.append("result", model=tuned.model_dump(mode="json"), trained_tokens=2 * tokens)
     told = {one.what: one for one in compared(run)}
     assert told["trained tokens"].actual == 2 * tokens
     assert told["trained tokens"].met is False
     assert told["trained tokens"].why
     assert told["training cost"].met is False
     assert told["training cost"].actual == pytest.approx(2 * planned.openai.money.training)
-    run.append("result", model=tuned, trained_tokens=tokens)
+    run.append("result", model=tuned.model_dump(mode="json"), trained_tokens=tokens)
 
 
 def test_a_plan_of_another_version_is_no_plan(run):

@@ -16,11 +16,17 @@ from typing import Any
 import pytest
 
 from ftbridge import __version__
+from ftbridge.data.manifest import Manifest
 from ftbridge.errors import DiskFull, JournalCorrupt, RunBusy, RunNotFound
 from ftbridge.runs.journal import Event
+from ftbridge.runs.records import JobHandle, Origin, Refusal, TunedModel
 from ftbridge.runs.run import TERMINAL, Run, RunState, fold
+from ftbridge.spec_sections import BudgetSpec
 
 CREATED = ("created", {"id": "a-local-1", "name": "a", "provider": "local"})
+DATA = Manifest(splits={}, notes=[], recipe="r", lines_sha256="l")
+HANDLE = JobHandle(provider="openai", id="j", folder=Path("runs/x"))
+TUNED = TunedModel(provider="openai", id="x", base="b")
 ERROR = {"kind": "out_of_memory", "message": "m", "hint": None}
 SPEC = "name: a\ndata: {train: t.jsonl}\nmodel: {local: m}\n"
 Told = tuple[str, dict[str, Any]]
@@ -45,12 +51,12 @@ def job_event(number: int, **metrics: float | None) -> Told:
 
 CASES: list[tuple[list[Told], dict[str, Any]]] = [
     ([], {"id": "", "state": "prepared", "stage": "preparing", "created": 1.0, "finished": None}),
-    ([("prepared", {"data": {"splits": {}}})], {"state": "prepared", "data": {"splits": {}}}),
+    ([("prepared", {"data": DATA.model_dump()})], {"state": "prepared", "data": DATA}),
     ([("resolved", {}), ("lowered", {})], {"state": "prepared", "stage": "preparing", "updated": 3.0}),
     ([("evaluating", {"candidate": "base"})], {"state": "running", "stage": "answering with base"}),
     ([("evaluated", {"candidate": "base"})], {"evaluated": frozenset({"base"})}),
     ([("submit_intended", {"token": "t"})], {"state": "queued", "token": "t", "handle": None, "stage": "training"}),
-    ([("submitted", {"handle": {"id": "j"}})], {"state": "queued", "handle": {"id": "j"}}),
+    ([("submitted", {"handle": HANDLE.model_dump(mode="json")})], {"state": "queued", "handle": HANDLE}),
     ([("status", {"state": "validating"})], {"state": "validating", "stage": "training"}),
     ([("status", {"state": "running"})], {"state": "running"}),
     ([("status", {"state": "pausing"})], {"state": "pausing"}),
@@ -58,13 +64,13 @@ CASES: list[tuple[list[Told], dict[str, Any]]] = [
     ([("status", {"state": "succeeded"})], {"state": "running", "finished": None}),
     ([("status", {"state": "failed", "error": ERROR})], {"state": "running", "finished": None}),
     ([("status", {"state": "cancelled"})], {"state": "running", "finished": None}),
-    ([("result", {"model": {"id": "x"}})], {"state": "running", "tuned": {"id": "x"}, "finished": None}),
-    ([("result", {"model": {"id": "x"}, "trained_tokens": 5})], {"state": "running", "tuned": {"id": "x"}}),
-    ([("budget_changed", {"budget": {"max_usd": 2.0}})], {"state": "prepared", "budget": {"max_usd": 2.0}}),
+    ([("result", {"model": TUNED.model_dump()})], {"state": "running", "tuned": TUNED, "finished": None}),
+    ([("result", {"model": TUNED.model_dump(), "trained_tokens": 5})], {"state": "running", "tuned": TUNED}),
+    ([("budget_changed", {"budget": {"max_usd": 2.0}})], {"state": "prepared", "budget": BudgetSpec(max_usd=2.0)}),
     ([("gate_waived", {"gate": "target"})], {"state": "prepared", "waived": frozenset({"target"})}),
     (
         [("continues", {"run": "b", "provider": "openai", "reason": "refused"})],
-        {"continues": {"run": "b", "provider": "openai", "reason": "refused"}},
+        {"continues": Origin(run="b", provider="openai", reason="refused")},
     ),
     ([("continued_by", {"run": "c"})], {"continued_by": "c"}),
     ([("succeeded", {})], {"state": "succeeded", "stage": "done", "finished": 2.0}),
@@ -75,11 +81,11 @@ CASES: list[tuple[list[Told], dict[str, Any]]] = [
     ([("pause_requested", {})], {"state": "prepared", "pause_requested": True, "cancel_requested": False}),
     (
         [("cancel_requested", {}), ("request_refused", {"request": "cancel", "reason": "no"})],
-        {"state": "prepared", "cancel_requested": False, "refused": {"request": "cancel", "reason": "no"}},
+        {"state": "prepared", "cancel_requested": False, "refused": Refusal(request="cancel", reason="no")},
     ),
     ([("stopped", {"error": ERROR})], {"state": "prepared", "error": ERROR, "finished": None}),
     (
-        [("stopped", {"error": ERROR}), ("submitted", {"handle": {"id": "j"}})],
+        [("stopped", {"error": ERROR}), ("submitted", {"handle": HANDLE.model_dump(mode="json")})],
         {"state": "queued", "error": None, "finished": None},
     ),
     ([("failed", {"error": ERROR}), ("retry_requested", {"job": "j"})], {"state": "failed", "retried": "j"}),

@@ -14,7 +14,7 @@ def make(home: Path, name: str = "a") -> Run:
 
 
 def damage(run: Run) -> None:
-    run.append("prepared", data={})
+    run.append("prepared", data={"splits": {}, "notes": [], "recipe": "", "lines_sha256": ""})
     lines = run.journal_path.read_bytes().splitlines(keepends=True)
     run.journal_path.write_bytes(b"".join([b"rubbish\n", *lines[1:]]))
 

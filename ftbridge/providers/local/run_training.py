@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from ftbridge.data.prepare import load_manifest
+from ftbridge.data.manifest import load_manifest
 from ftbridge.errors import ModelUnavailable
 from ftbridge.files import require_room
 from ftbridge.providers.local import architecture, checkpoint, load

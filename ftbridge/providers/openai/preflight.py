@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Callable
 from pathlib import Path
 
-from ftbridge.data.prepare import load_manifest
+from ftbridge.data.manifest import load_manifest
 from ftbridge.errors import DataError, FtbridgeError, GateNotMet, ModelUnavailable, ProviderRefused
 from ftbridge.prices import load_prices
 from ftbridge.providers.base import Submission

@@ -277,7 +277,7 @@ def _columns(
     columns = []
     evaluations = {run.id: read_evaluation(run) for run in runs}
     for run, source, name in zip(runs, sources, labels, strict=True):
-        tuned = str(source.state.tuned["id"]) if source.state.tuned else ""
+        tuned = source.state.tuned.id if source.state.tuned else ""
         for candidate in _candidates(run):
             label = _column_label(candidate, name, len(runs) > 1)
             if label in everybody:

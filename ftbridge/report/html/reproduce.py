@@ -21,7 +21,7 @@ def countdown(sources: Sequence[Source], now: float | None = None) -> Html | Non
         provider = providers.find(source.state.provider)
         if provider is None:
             continue
-        model = str(source.state.tuned["id"]) if source.state.tuned else source.base
+        model = source.state.tuned.id if source.state.tuned else source.base
         stops = provider.last_day(source.spec, model) or provider.last_day(source.spec, source.base)
         if stops is not None:
             left = (stops - today).days
@@ -39,16 +39,16 @@ def data(sources: Sequence[Source]) -> Html:
             "tr",
             element("th", source.run, scope="row"),
             element("td", name),
-            element("td", f"{split['examples']:,}", class_="number"),
-            element("td", f"{split['tokens']:,}", class_="number"),
-            element("td", element("code", str(split["sha256"])), class_="hash"),
+            element("td", f"{split.examples:,}", class_="number"),
+            element("td", f"{split.tokens:,}", class_="number"),
+            element("td", element("code", split.sha256), class_="hash"),
         )
         for source in sources
         for name, split in source.splits.items()
     ]
     heads = ("run", "split", "examples", "tokens", "SHA-256")
     head = element("thead", element("tr", [element("th", text) for text in heads]))
-    digests = {source.splits["train"]["sha256"] for source in sources if "train" in source.splits}
+    digests = {source.splits["train"].sha256 for source in sources if "train" in source.splits}
     same = None
     if len(sources) > 1:
         same = (
@@ -142,7 +142,7 @@ def _facts(source: Source) -> Iterator[tuple[str, str]]:
     yield "provider", state.provider
     yield "state", state.state
     yield "base model", source.base
-    yield "tuned model", str(state.tuned["id"]) if state.tuned else "none"
+    yield "tuned model", state.tuned.id if state.tuned else "none"
     yield "method", source.spec.method
     yield "seed", str(source.spec.seed)
     if state.total_steps:
@@ -150,7 +150,7 @@ def _facts(source: Source) -> Iterator[tuple[str, str]]:
     if state.finished is not None:
         yield "took", f"{(state.finished - state.created) / 60:.1f} min"
     if state.continues:
-        yield "continues", f"{state.continues['run']}, because: {state.continues['reason']}"
+        yield "continues", f"{state.continues.run}, because: {state.continues.reason}"
     yield "ftbridge", source.version
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ftbridge import providers
+from ftbridge.data.manifest import Split, SplitName
 from ftbridge.lowering import FieldReport, Lowering
 from ftbridge.runs.run import Run, RunState
 from ftbridge.spec import JobSpec
@@ -35,7 +35,7 @@ class Source:
     spec_name: str
     spec_text: str
     base: str
-    splits: Mapping[str, Mapping[str, Any]]
+    splits: Mapping[SplitName, Split]
     data_notes: tuple[str, ...]
     lowering: Lowering | None
     settled: tuple[tuple[str, str, str], ...]
@@ -76,8 +76,8 @@ def source_of(run: Run) -> Source:
         spec_name=run.spec_path.name,
         spec_text=run.spec_path.read_text(encoding="utf-8-sig"),
         base=providers.base_model(state.provider, spec) or "",
-        splits=(state.data or {}).get("splits", {}),
-        data_notes=tuple((state.data or {}).get("notes", [])),
+        splits=state.data.splits if state.data is not None else {},
+        data_notes=tuple(state.data.notes) if state.data is not None else (),
         lowering=lowering,
         settled=tuple((told["field"], str(told["value"]), told["reason"]) for told in document.get("settled", [])),
         version=str(created.data.get("version", "")),

@@ -282,14 +282,17 @@ def _succeed(service: Service, job: Kept, run: Run) -> None:
     lowering = lowering_of(run)
     assert lowering is not None
     assert state.tuned is not None
+    assert state.data is not None
     request = lowering.request
     kind = "adapter" if request["tuning"] == "lora" else "weights"
     for path in sorted(run.checkpoints.glob("step-*")):
         step = int(path.name.removeprefix("step-"))
         if (path / "COMPLETE.json").exists() and step in figures and kind == "adapter":
             book.checkpoint(service, job, figures[step], {"adapter": str(path), "request": request})
-    tokens = (state.data or {})["splits"]["train"]["tokens"] * run.resolved_spec().hyperparameters.n_epochs
-    own = {kind: state.tuned["id"], "request": request}
+    epochs = run.resolved_spec().hyperparameters.n_epochs
+    assert isinstance(epochs, int)
+    tokens = state.data.splits["train"].tokens * epochs
+    own = {kind: state.tuned.id, "request": request}
     book.succeed(service, job, [figures[step] for step in sorted(figures)], trained_tokens=tokens, own=own)
 
 

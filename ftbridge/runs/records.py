@@ -1,0 +1,57 @@
+"""What events of a run hold beside plain values: typed once, where the journal is folded, for every reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypedDict
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """A value of an event. Fields that a later version adds are passed over."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class JobHandle(Record):
+    """What it takes to reach a job from any process. `folder` is the run's, where it is now."""
+
+    provider: str
+    id: str
+    folder: Path
+
+
+class TunedModel(Record):
+    """What training made: a name the provider's sampler understands, and the base model it stands on."""
+
+    provider: str
+    id: str
+    base: str
+    checkpoints: tuple[str, ...] = ()
+
+
+class Origin(Record):
+    """The run that this one fell back from, its provider, and why it did not do the work."""
+
+    run: str
+    provider: str
+    reason: str
+
+
+class Refusal(Record):
+    """A request (cancel or pause) that the service would not do, and why."""
+
+    request: str
+    reason: str
+
+
+class ErrorDocument(TypedDict, total=False):
+    """An error as `ftbridge.errors.document` writes it: `kind` is its class in snake_case."""
+
+    kind: str
+    message: str
+    hint: str | None
+    problems: list[str]
+    split: str
+    too_few: bool
