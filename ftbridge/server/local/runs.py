@@ -15,7 +15,6 @@ from openai.types import Model
 from ftbridge import providers
 from ftbridge.errors import RunNotFound, UsageError
 from ftbridge.from_openai import tuned_name
-from ftbridge.providers.base import TunedModel
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.runs import store
 from ftbridge.view import read_lowering
@@ -56,7 +55,7 @@ def served_run(home: Path, value: str) -> ServedRun | None:
     state = run.state()
     if state.tuned is None:
         raise UsageError(f"{run.id} has no tuned model: it is {state.state}.", hint=f"ftbridge resume {run.id}")
-    backend, tuned = providers.load(state.provider), TunedModel(**state.tuned)
+    backend, tuned = providers.load(state.provider), state.tuned
     if backend.capabilities(run.spec()).plan != "local":
         raise UsageError(
             f"{run.id} was tuned by the provider {state.provider}, whose models are not served here.",
