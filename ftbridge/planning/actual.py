@@ -15,6 +15,7 @@ from ftbridge import providers
 from ftbridge.evaluation.evaluate import Evaluation
 from ftbridge.evaluation.scores import read_evaluation
 from ftbridge.planning.plan import Plan, read_plan
+from ftbridge.planning.whole import taken_by
 from ftbridge.runs.run import Run, RunState
 from ftbridge.spending import trained_tokens as billed_tokens
 
@@ -63,7 +64,7 @@ def compared(run: Run) -> list[Compared]:
         return []
     found = [_tokens(told, took), _steps(told, took, run)]
     if took.side == "local":
-        found += [*_memory(told, took), *_hours(told, took)]
+        found += [*_memory(told, took), *_hours(told, took), *_whole(told, run)]
     return [*found, *_dollars(told, took), *_evaluation_tokens(told, took, run)]
 
 
@@ -147,6 +148,19 @@ def _hours(told: Plan, took: _Took) -> Iterator[Compared]:
     if met is False:
         why = f"Slower than planned from {'published figures' if told.local.pace.basis == 'published' else 'own runs'}."
     yield Compared("training time", span, actual, "hours", met, why)
+
+
+def _whole(told: Plan, run: Run) -> Iterator[Compared]:
+    """From the first event to the last, of a run that was never stopped."""
+    plan, took = told.local.whole if told.local else None, taken_by(run)
+    if took is None or plan is None:
+        return
+    actual = took.whole / 3600
+    if plan.hours is None:
+        yield Compared("time of the run", None, actual, "hours", None, "Not planned, since no training time was.")
+        return
+    why = "" if actual <= plan.hours[1] else f"Slower than {plan.source}."
+    yield Compared("time of the run", plan.hours, actual, "hours", not why, why)
 
 
 def _dollars(told: Plan, took: _Took) -> Iterator[Compared]:

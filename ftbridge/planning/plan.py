@@ -42,6 +42,7 @@ from ftbridge.planning.memory import (
 from ftbridge.planning.money import Money, Monthly, break_even_tokens, judge_money, managed, monthly
 from ftbridge.planning.pace import Pace, managed_pace, pace
 from ftbridge.planning.tokens import SplitTokens, prompt_tokens, split_tokens
+from ftbridge.planning.whole import Completions, Whole, whole
 from ftbridge.prices import PriceList, load_prices
 from ftbridge.providers.local.footprint import Kind
 from ftbridge.providers.local.lower import quantization
@@ -96,7 +97,10 @@ class Local(_Document):
     cards: list[Fit]
     machine: Machine = Field(description="This machine, as it is now.")
     here: Fit | None = Field(description="The device that training takes here, with what is free on it now.")
-    pace: Pace
+    pace: Pace = Field(description="Hours of training.")
+    whole: Whole | None = Field(
+        default=None, description="Hours of the whole run, with loading and completing; null where no size is known."
+    )
     usd: tuple[float, float] | None = Field(description="Hours times the price of an hour; null when none was told.")
     break_even_tokens: int | None = Field(description="Tokens a month above which a card of your own serves cheaper.")
     monthly: Monthly | None = Field(
@@ -190,12 +194,18 @@ def _reckon(
         for name, model in (("openai", managed_model), ("local", spec.model.local))
         if model is not None
     }
+    own = [name for name in spec.evaluation.baselines if name != "zero_shot" or spec.evaluation.system is not None]
+    shots = _few_shot_tokens(spec, splits, len(items)) + asked * (len(own) - ("few_shot" in own))
+    candidates, samples = 2 + len(own), spec.evaluation.samples
+    longest = spec.evaluation.max_completion_tokens
+    count = samples * candidates * len(items) + 2 * len(questions)
+    completions = Completions(
+        count=count,
+        read=samples * (2 * asked + shots) + 2 * asked_more,
+        written=(samples * candidates * referenced + 2 * referenced_more, count * longest),
+    )
     openai = None
     if managed_model is not None:
-        own = [name for name in spec.evaluation.baselines if name != "zero_shot" or spec.evaluation.system is not None]
-        shots = _few_shot_tokens(spec, splits, len(items)) + asked * (len(own) - ("few_shot" in own))
-        candidates, samples = 2 + len(own), spec.evaluation.samples
-        longest = spec.evaluation.max_completion_tokens
         money = managed(
             prices,
             managed_model,
@@ -216,7 +226,9 @@ def _reckon(
         )
         openai = _managed(spec, managed_model, money, splits["train"].tokens * epochs, today)
     here = (
-        _local(spec, data, splits, epochs, openai, config, gpu_usd_per_hour) if spec.model.local is not None else None
+        _local(spec, data, splits, epochs, openai, config, gpu_usd_per_hour, completions)
+        if spec.model.local is not None
+        else None
     )
     gates = list(_gates(spec, openai, here))
     return Plan(
@@ -288,6 +300,7 @@ def _local(
     openai: Managed | None,
     config: Path | None,
     gpu_usd_per_hour: float | None,
+    asked: Completions,
 ) -> Local:
     model, train = spec.model.local or "", splits["train"]
     machine = this_machine(cards=spec.local.device in ("auto", "cuda"))
@@ -358,6 +371,7 @@ def _local(
         machine=machine,
         here=here,
         pace=speed,
+        whole=whole(speed, asked, spec, shape, kind, store.runs(files.home())),
         usd=usd,
         break_even_tokens=break_even_tokens(hour, serving) if hour is not None and serving else None,
         monthly=monthly(spec.plan.monthly_tokens, hour, serving),

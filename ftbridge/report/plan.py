@@ -99,8 +99,13 @@ def _local(side: Local) -> Table:
         )
         table.add_row("here", Text.assemble(f"{here.card}, {here.gib:.1f} GiB free: ", fit))
     if side.pace.hours is not None:
-        table.add_row("time", f"{_hours(side.pace.hours[0])} to {_hours(side.pace.hours[1])}")
+        table.add_row("time", f"training {_time(side.pace.hours)}")
     table.add_row("" if side.pace.hours else "time", Text(side.pace.source, style="dim"))
+    if side.whole is not None:
+        parts = f"loading {_time(side.whole.loading)}, completing {_time(side.whole.completing)}"
+        known = f"{_time(side.whole.hours)} ({parts})" if side.whole.hours is not None else f"training and {parts}"
+        table.add_row("whole run", known)
+        table.add_row("", Text(side.whole.source, style="dim"))
     if side.usd is not None:
         table.add_row("cost", _span(side.usd))
     if side.break_even_tokens is not None:
@@ -162,6 +167,10 @@ def _span(span: tuple[float, float] | None) -> str:
 
 def _gb(size: float) -> str:
     return f"{size / 1e9:.1f} GB"
+
+
+def _time(span: tuple[float, float]) -> str:
+    return f"{_hours(span[0])} to {_hours(span[1])}"
 
 
 def _hours(hours: float) -> str:
