@@ -91,6 +91,19 @@ def test_a_run_is_reported_in_every_format(made):
     assert "compare" in twice.stderr
 
 
+@pytest.mark.parametrize(
+    "begin", ["=", "+", "-", "@", " =", "\n=", "\t=", "\r=", "\u200b=", "\ufeff@", "＝", "＋", "－", "＠", "\u2212"]
+)
+def test_a_cell_that_a_spreadsheet_would_reckon_out_is_text_there(begin):
+    (_, (cell,)) = csv.reader(io.StringIO(csv_text(["a"], [[f"{begin}cmd|' /C calc'!A0"]])))
+    assert cell.startswith("'")
+
+
+def test_a_cell_stands_in_quotes_where_some_spreadsheet_would_part_it():
+    assert csv_text(["a"], [["x;=1"], ["x\t=1"], ['say "hi", twice']]) == 'a\n"x;=1"\n"x\t=1"\n"say ""hi"", twice"\n'
+    assert list(csv.reader(io.StringIO(csv_text(["a", "b"], [["x;=1", 0.5]])))) == [["a", "b"], ["x;=1", "0.5"]]
+
+
 def test_cells_that_another_program_would_take_for_more_than_text_are_escaped():
     rows = [["=HYPERLINK(1)", -0.5], ["+1", None], ["a|b", 1.0]]
     assert csv_text(["name", "@x"], rows) == "name,'@x\n'=HYPERLINK(1),-0.5\n'+1,\na|b,1.0\n"

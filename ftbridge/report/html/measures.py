@@ -211,10 +211,10 @@ def _compared(told: Sequence[Compared]) -> Html:
         ]
         for one in told
     ]
-    return table(["figure"], ["planned", "actual"], rows, ["", "why"])
+    return table(["figure"], ["planned", "actual"], rows, ["as planned", "why"])
 
 
 def _met(met: bool | None) -> tuple[Html | str, ...]:
     if met is None:
         return ("",)
-    return (element("span", "as planned" if met else "not as planned", class_="good" if met else "unsure"),)
+    return (element("span", "yes" if met else "no", class_="good" if met else "unsure"),)

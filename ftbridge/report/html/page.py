@@ -15,7 +15,7 @@ from ftbridge.report.html.curves import loss_curves
 from ftbridge.report.html.element import Html, element
 from ftbridge.report.html.measures import classification, judges, perplexity, plan_against_actual, retention, slices
 from ftbridge.report.html.reproduce import countdown, data, lowering, reproduce
-from ftbridge.report.html.scores import scores, usage
+from ftbridge.report.html.scores import scores, usage, usage_title
 from ftbridge.report.html.summary import headline
 
 
@@ -30,7 +30,7 @@ def page(contents: Contents, *, now: float | None = None, command: str = "") -> 
         ("loss", "Loss", loss_curves(contents.curves)),
         ("classification", "Labels", classification(contents)),
         ("perplexity", "Perplexity", perplexity(contents)),
-        ("usage", "Latency and tokens", usage(contents)),
+        ("usage", usage_title(contents), usage(contents)),
         ("plan", "Plan against actual", plan_against_actual(contents)),
         ("answers", "Answers", answers(contents)),
         ("data", "Data", data(contents.sources) if contents.sources else None),

@@ -35,11 +35,20 @@ def scores(contents: Contents) -> Html:
     return element("section", element("h2", "Scores"), shown, id="scores")
 
 
+def usage_title(contents: Contents) -> str:
+    """What the section of `usage` is called: it has costs where a price is known."""
+    return "Cost and latency" if _is_priced(contents) else "Latency and tokens"
+
+
+def _is_priced(contents: Contents) -> bool:
+    return any(column.usd is not None for column in contents.columns)
+
+
 def usage(contents: Contents) -> Html | None:
     """What answering cost and how long one answer took, by candidate."""
     if not contents.columns:
         return None
-    priced = any(column.usd is not None for column in contents.columns)
+    priced = _is_priced(contents)
     costs = ["cost", "an answer"] if priced else []
     numbers = ["prompt tokens", "answer tokens", "p50", "p95", *costs, "cut off", "failed"]
     rows = [list(_usage_cells(column, len(contents.rows), priced=priced)) for column in contents.columns]
@@ -48,7 +57,7 @@ def usage(contents: Contents) -> Html | None:
     )
     return element(
         "section",
-        element("h2", "Cost and latency" if priced else "Latency and tokens"),
+        element("h2", usage_title(contents)),
         element("p", about, class_="quiet"),
         table(["candidate", "model"], numbers, rows),
         id="usage",
