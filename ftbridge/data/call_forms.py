@@ -85,6 +85,11 @@ def as_json(arguments: Any) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
+def whole_characters(text: str) -> str:
+    """The text with U+FFFD for halves of characters (lone surrogates), which models write as JSON escapes and UTF-8 cannot hold."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def json_or_text(text: Any) -> Any:
     """JSON values of a text, or the text itself."""
     if not isinstance(text, str):

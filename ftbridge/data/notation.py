@@ -262,9 +262,12 @@ def _names(tools: Tools | None) -> set[str]:
 def _as_openai(calls: Sequence[Call]) -> tuple[dict[str, Any], ...]:
     return tuple(
         {
-            "id": call.id or f"call_{place}",
+            "id": call_forms.whole_characters(call.id or f"call_{place}"),
             "type": "function",
-            "function": {"name": call.name, "arguments": call_forms.as_json(call.arguments)},
+            "function": {
+                "name": call_forms.whole_characters(call.name),
+                "arguments": call_forms.whole_characters(call_forms.as_json(call.arguments)),
+            },
         }
         for place, call in enumerate(calls)
     )

@@ -67,6 +67,7 @@ class _Inflating:
         self._receive = receive
         self._inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
         self._waiting = b""
+        self._begun = False
         self._last = False
         self._done = False
 
@@ -80,10 +81,16 @@ class _Inflating:
                 return message
             self._waiting, self._last = message.get("body", b""), not message.get("more_body", False)
         try:
+            if not self._begun and self._waiting and self._waiting[0] & 0x0F != 8 and self._waiting[0] != 0x1F:
+                self._inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)  # deflate without zlib's frame
+            self._begun = self._begun or bool(self._waiting)
             body = self._inflater.decompress(self._waiting, _PIECE)
         except zlib.error as error:
             raise ApiError(400, f"The compressed body is broken: {error}.", code="invalid_encoding") from None
         self._waiting = self._inflater.unconsumed_tail
+        if self._inflater.eof and self._inflater.unused_data[:2] == b"\x1f\x8b":  # another member, as of joined files
+            self._waiting = self._inflater.unused_data
+            self._inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
         self._done = self._last and not self._waiting and (len(body) < _PIECE or self._inflater.eof)
         if self._done and not self._inflater.eof:
             raise ApiError(400, "The compressed body ends too early.", code="invalid_encoding")

@@ -164,6 +164,7 @@ def to_ask(asked: CreateChat, name: str) -> Ask:
         n=asked.n or 1,
         logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
         json_schema=_schema(shape),
+        lenient=shape is not None and not (shape.json_schema is not None and shape.json_schema.strict),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 from collections.abc import Callable
@@ -162,9 +161,8 @@ class _Reading:
 def _filename(options: dict[bytes, bytes]) -> str | None:
     """The file's name: `filename*` of RFC 5987 (charset, language, percent-encoded) before `filename`."""
     extended = options.get(b"filename*", b"").decode("latin-1").split("'", 2)
-    if len(extended) == 3:
-        with contextlib.suppress(LookupError):
-            return _base(unquote_to_bytes(extended[2]).decode(extended[0] or "utf-8", "replace"))
+    if len(extended) == 3 and extended[0].lower() in ("utf-8", "iso-8859-1", ""):
+        return _base(unquote_to_bytes(extended[2]).decode(extended[0] or "utf-8", "replace"))
     plain = options.get(b"filename")
     return None if plain is None else _base(plain.decode("utf-8", "replace"))
 

@@ -101,3 +101,20 @@ def test_reasoning_and_text_are_told_while_they_come(source):
 def test_text_that_begins_as_a_call_without_marks_is_told_once_it_is_none(text):
     early, _ = streamed(text + " and more words", notation_of("functools"), TOOLS, 1)
     assert early.startswith(text)
+
+
+@pytest.mark.parametrize(
+    "call", ['{"name": "look_up", "arguments": {"city": "\\ud83d"}}', '{"name": "\\ude00", "arguments": {}}']
+)
+def test_half_a_character_in_a_call_can_be_passed_on(call):
+    text = f"<tool_call>{call}</tool_call>"
+    for size in SIZES:
+        (made,) = streamed(text, notation_of("<tool_call>"), TOOLS, size)[1].calls
+        made["function"]["name"].encode()
+        made["function"]["arguments"].encode()
+
+
+def test_at_most_one_call_is_told_where_one_was_asked_for():
+    _, call = FAMILIES["hermes"]
+    parts = streamed(f"{call}\n{call}", notation_of("<tool_call>"), TOOLS, 7, one=True)[1]
+    assert len(parts.calls) == 1

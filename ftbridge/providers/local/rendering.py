@@ -236,7 +236,7 @@ class Renderer:
         self._require_tools(text, offered, template)
         self._require_messages(told, offered, text, template)
         untrained = [{**message, "trained": False} for message in told]
-        cuts = [edge for _, span in spans.earlier(untrained, offered, text) for edge in (span.start, span.end)]
+        cuts = [edge for edges in spans.edges(untrained, offered, text) for edge in edges]
         return self._tokens(text, cuts, [], guard).input_ids
 
     def read(self, prompt: Sequence[int], new: Sequence[int], tools: Sequence[dict[str, Any]] | None = None) -> Reply:

@@ -57,6 +57,40 @@ class Spans:
                     raise
         return found
 
+    def edges(self, messages: Sequence[Told], tools: Tools, text: str) -> list[tuple[int, int]]:
+        """Where earlier answers begin and end in a prompt: those of `earlier`, but found without rendering where that is plain.
+
+        A header with a mark of the template stands nowhere but before an answer, since marks within messages are guarded. If
+        the answer's own text and its end follow, the answer is there. So a long conversation is rendered once, and not once
+        for each answer.
+        """
+        header, end = self.template.header, self.ends.text
+        plain = bool(end.strip()) and any(mark in header for mark in self.template.marks)
+        found: list[tuple[int, int]] = []
+        for index, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            reached = found[-1][1] if found else 0
+            place = self._plain(message, text, header, end, reached) if plain else None
+            if place is None:
+                try:
+                    place = self._earlier(messages, tools, index, text, reached)[:2]
+                except RenderError:
+                    continue
+            found.append(place)
+        return found
+
+    def _plain(self, message: Told, text: str, header: str, end: str, reached: int) -> tuple[int, int] | None:
+        content = message.get("content")
+        start = text.find(header, reached)
+        if start < 0 or not content or message.get("tool_calls"):
+            return None
+        start += len(header)
+        for written in (content, content.strip()):
+            if written and text.startswith(written + end, start):
+                return start, start + len(written) + len(end)
+        return None
+
     def last(self, messages: Sequence[Told], tools: Tools) -> tuple[str, str]:
         """What the last message, an assistant's, adds to the prompt of those before it: its text with its end, and layout."""
         template, index = self.template, len(messages) - 1

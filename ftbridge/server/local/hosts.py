@@ -30,10 +30,11 @@ class Hosts:
 
     async def answer(self, request: LocalRequest, weights: str | None, ask: Ask) -> AsyncIterator[Told]:
         """The answers of a model. `weights` is the folder of a model tuned whole; adapters are named in the ask."""
-        held = await self._host(request, weights)
-        held.answering += 1
+        held = self._place(request, weights)
+        held.answering += 1  # before anything is awaited: a model that is about to answer is not put out
         held.used = asyncio.get_running_loop().time()
         try:
+            await self._make_room()
             async with aclosing(cast(Any, held.host.answer(ask))) as told:
                 async for said in told:
                     yield said
@@ -45,7 +46,8 @@ class Hosts:
         held, self._held = list(self._held.values()), {}
         await asyncio.gather(*(one.host.close() for one in held))
 
-    async def _host(self, request: LocalRequest, weights: str | None) -> _Held:
+    def _place(self, request: LocalRequest, weights: str | None) -> _Held:
+        """The model's place: two first questions share one."""
         key = "\n".join(
             str(part)
             for part in (
@@ -59,9 +61,12 @@ class Hosts:
             )
         )
         if key not in self._held:
-            # In the books before anything is awaited: two first questions share one model.
             self._held[key] = _Held(Host(SampleRequest(request=request, tuned=weights), self._log))
-            idle = [name for name, one in self._held.items() if not one.answering and name != key]
-            for name in sorted(idle, key=lambda name: self._held[name].used)[: len(self._held) - self._most]:
-                await self._held.pop(name).host.close()
         return self._held[key]
+
+    async def _make_room(self) -> None:
+        """Put out the least used of the models that are not answering, as long as there are too many."""
+        idle = sorted((one.used, name) for name, one in self._held.items() if not one.answering)
+        for _, name in idle[: max(0, len(self._held) - self._most)]:
+            if name in self._held and not self._held[name].answering:
+                await self._held.pop(name).host.close()

@@ -40,6 +40,10 @@ class Row:
         self.asked = len(self.prompt)
 
 
+_SCORED_TOKENS = 512
+"""Tokens whose logits are made at once when a prompt is scored."""
+
+
 class Batch:
     """Rows, and their keys and values. One model's; not for several threads."""
 
@@ -82,10 +86,17 @@ class Batch:
     @torch.inference_mode()
     def score(self, prompt: list[int], adapter: str | None, count: int) -> list[Choice]:
         """Each token of a prompt but the first, with its log probability and the `count` likeliest in its place."""
-        ids = torch.tensor([prompt], device=self._device.torch)
         self._adapters.use([adapter])
-        logits = self._model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0]
-        return [with_logprobs(logits[place], token, count) for place, token in enumerate(prompt[1:])]
+        cache = DynamicCache()
+        found: list[Choice] = []
+        for start in range(0, len(prompt) - 1, _SCORED_TOKENS):  # logits of a whole long prompt would not fit
+            part = prompt[start : start + _SCORED_TOKENS]
+            ids = torch.tensor([part], device=self._device.torch)
+            positions = torch.arange(start, start + len(part), device=self._device.torch)[None]
+            logits = self._model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True).logits[0]
+            following = prompt[start + 1 : start + 1 + len(part)]
+            found += [with_logprobs(logits[place], token, count) for place, token in enumerate(following)]
+        return found
 
     @torch.inference_mode()
     def embed(self, prompt: list[int], adapter: str | None) -> list[float]:

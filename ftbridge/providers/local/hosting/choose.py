@@ -91,11 +91,15 @@ def _choose(logits: Tensor, best: int, drawing: Drawing) -> Choice:
         if drawing.shape is not None:
             told = drawing.shape.rule_out(told)
         best = int(told.argmax())
-    token = _draw(told, drawing) if drawing.temperature > 0 else best
+    token = _draw(told, drawing) if drawing.temperature > _COLDEST else best
     if drawing.shape is not None:
         drawing.shape.consume(token)
     drawing.said[token] += 1
     return Choice(token) if drawing.logprobs is None else with_logprobs(logits, token, drawing.logprobs)
+
+
+_COLDEST = 1e-4
+"""Below this temperature the likeliest token is taken: logits divided by it are beyond what softmax can tell apart."""
 
 
 def _penalised(logits: Tensor, drawing: Drawing) -> Tensor:
@@ -110,7 +114,7 @@ def _penalised(logits: Tensor, drawing: Drawing) -> Tensor:
         told[places] -= drawing.presence_penalty + drawing.frequency_penalty * counts
     for token, bias in drawing.logit_bias.items():
         told[token] += bias
-    return told
+    return told.clamp(-1e30, 1e30)
 
 
 def _draw(logits: Tensor, drawing: Drawing) -> int:

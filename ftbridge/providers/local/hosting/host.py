@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,6 +21,18 @@ from ftbridge.providers.local.request import SampleRequest
 
 _KINDS: dict[str, type[Told]] = {"start": Start, "piece": Piece, "embedding": Embedding, "end": End}
 _LONGEST_LINE = 1 << 26
+
+
+log = logging.getLogger("ftbridge.server")
+
+
+def _event(kind: str, fields: dict[str, Any]) -> Told | FtbridgeError:
+    """What was told; an error for the ask alone that it cannot be made for."""
+    try:
+        return _KINDS[kind](**fields)
+    except ValueError as error:
+        log.error("what a model wrote cannot be passed on: %s", error)
+        return WorkerDied("what the model wrote cannot be passed on.")
 
 
 class Host:
@@ -115,12 +128,19 @@ class Host:
             await self._reader
 
     async def _read(self) -> None:
-        while (said := await self._hear()) is not None:
-            if "failed" in said:
-                name, error = said["failed"]
-                self._tell(name, from_document(error))
-            for name, kind, fields in said.get("told", ()):
-                self._tell(name, _KINDS[kind](**fields))
+        try:
+            while (said := await self._hear()) is not None:
+                if "failed" in said:
+                    name, error = said["failed"]
+                    self._tell(name, from_document(error))
+                for name, kind, fields in said.get("told", ()):
+                    self._tell(name, _event(kind, fields))
+        except (
+            Exception
+        ):  # a line that cannot be read leaves nobody waiting: the process ends, and the next ask starts another
+            log.exception("what the process that runs the model wrote cannot be read; it is ended")
+            if self._process is not None:
+                self._process.kill()
         if self._open:
             error = await self._died()
             for name in list(self._open):

@@ -1,16 +1,17 @@
 """The process that answers: takes asks as they come, lets them join the running batch, and tells every token.
 
+    Intake (threads: read, prepare) ─▶ Server ── advance: join · step ──▶ Words ─▶ Reader ─▶ lines out
+
 Lines in   {"ask": {…}}, {"cancel": ID}
 Lines out  {"ready": …} once the model stands; {"told": [[ID, kind, {…}], …]} after each pass; {"failed": [ID, error]}
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-import queue
 import sys
-import threading
 import traceback
 from collections import deque
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from ftbridge.providers.local.device import is_out_of_memory, pick
 from ftbridge.providers.local.hosting.adapters import Adapters
 from ftbridge.providers.local.hosting.batch import Batch, Row
 from ftbridge.providers.local.hosting.choose import Choice, Drawing
+from ftbridge.providers.local.hosting.intake import Arrival, Cancel, Intake, Ready
 from ftbridge.providers.local.hosting.prompting import Prepared, Prompter
 from ftbridge.providers.local.hosting.replies import Parts, Reader
 from ftbridge.providers.local.hosting.requests import Ask, ContextTooLong, Embedding, End, Piece, Start, Told
@@ -34,6 +36,8 @@ from ftbridge.providers.local.request import SampleRequest
 from ftbridge.providers.local.template import RenderError
 
 MOST_ROWS = 64
+PREFILL_TOKENS = 8_192
+"""Tokens of prompts that are read in one pass, padding included; a longer prompt is read alone. Others wait for that pass."""
 MEMORY_SHARE = 0.5
 """Share of the memory that is free which keys and values may take."""
 DEFAULT_MAX_TOKENS = 4_096
@@ -82,16 +86,17 @@ class Server:
             load.use_dequantized(self.model, plain, self.device)
         self.model.eval()
         self.adapters = Adapters(self.model, self.device.torch, self.device.compute)
-        self.shapes = Shapes(self.tokenizer, self.renderer.end_of_turn)
-        self.prompter = Prompter(self.renderer, self.shapes)
+        # Prompts are made in a thread of their own, and tokenizers are not for two threads at once.
+        apart = Renderer(copy.deepcopy(self.tokenizer), request.thinking)
+        self.prompter = Prompter(apart, Shapes(apart.tokenizer, self.renderer.end_of_turn))
         self.batch = Batch(self.model, self.adapters, self.device, self.renderer.pad_id)
         self.context = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
 
-    def take(self, ask: Ask) -> list[tuple[str, Told]]:
+    def take(self, ask: Ask, prepared: Prepared | None = None) -> list[tuple[str, Told]]:
         """Put an ask in line. Raises `UsageError` or `RenderError` for what this model cannot answer."""
         if ask.adapter is not None:
             self.adapters.load(ask.adapter)
-        prepared = self.prompter.prepare(ask)
+        prepared = prepared or self.prompter.prepare(ask)
         prompt = prepared.prompt
         room = self.context - len(prompt)
         if room < 1 or (ask.max_tokens or 1) > room:
@@ -207,8 +212,12 @@ class Server:
         """Those who wait and fit: by rows, and by the memory their keys and values will take."""
         joining: list[Answer] = []
         longest = max([self.batch.columns, *(len(a.row.prompt) + a.limit for a in self.running)], default=0)
+        reading = 0
         while self.waiting and len(self.running) + len(joining) < self.most_rows:
             answer = self.waiting[0]
+            reading = max(reading, len(answer.row.prompt))
+            if joining and reading * (len(joining) + 1) > PREFILL_TOKENS:
+                break
             longest = max(longest, len(answer.row.prompt) + min(answer.limit, 512))
             rows = len(self.running) + len(joining) + 1
             needed = rows * longest * self.batch.token_bytes
@@ -293,14 +302,14 @@ def main() -> None:
         tell(dead=document(_known(error)))
         return
     tell(ready=True, notes=server.renderer.notes, context=server.context)
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(lines,), daemon=True).start()
+    intake = Intake(server.prompter.prepare)
+    intake.start(sys.stdin)
     while True:
-        line = lines.get() if not server.busy or not lines.empty() else None
-        if line == "":
-            return
-        if line is not None:
-            _hear(server, line, tell)
+        if not server.busy or not intake.arrivals.empty():
+            arrival = intake.arrivals.get()
+            if arrival is None:
+                return
+            _take(server, arrival, tell)
             continue
         try:
             told = server.advance()
@@ -313,22 +322,16 @@ def main() -> None:
             tell(told=[[name, type(said).__name__.lower(), said.model_dump()] for name, said in told])
 
 
-def _read(lines: queue.SimpleQueue[str]) -> None:
-    for line in sys.stdin:
-        lines.put(line)
-    lines.put("")
-
-
-def _hear(server: Server, line: str, tell: Any) -> None:
-    """Take one line. Whatever is wrong with an ask fails that ask alone: the process is everybody's."""
-    name = None
+def _take(server: Server, arrival: Arrival, tell: Any) -> None:
+    """Take what came in. Whatever is wrong with an ask fails that ask alone: the process is everybody's."""
+    if isinstance(arrival, Cancel):
+        server.cancelled.add(arrival.name)
+        return
+    name = arrival.ask.id if isinstance(arrival, Ready) else arrival.name
     try:
-        said = json.loads(line)
-        if "cancel" in said:
-            server.cancelled.add(said["cancel"])
-            return
-        name = said["ask"].get("id")
-        for one, told in server.take(Ask.model_validate(said["ask"])):
+        if not isinstance(arrival, Ready):
+            raise arrival.error
+        for one, told in server.take(arrival.ask, arrival.prepared):
             tell(told=[[one, type(told).__name__.lower(), told.model_dump()]])
     except Exception as error:
         if not isinstance(error, (FtbridgeError, RenderError)):

@@ -79,7 +79,12 @@ class Prompter:
             prompt,
             self._shape(ask, notation),
             lambda index: reader_of(
-                notation, ask.tools, thinking_open=thinking, call_id=f"{call_id}{index}", whole=ask.whole
+                notation,
+                ask.tools,
+                thinking_open=thinking,
+                call_id=f"{call_id}{index}",
+                whole=ask.whole,
+                one=not ask.parallel,
             ),
             hidden=renderer.hidden(notation),
             **ends,
@@ -100,7 +105,7 @@ class Prompter:
 
     def _shape(self, ask: Ask, notation: Notation) -> Callable[[], Shape | None]:
         if ask.json_schema is not None:
-            return self._shapes.shape(ask.json_schema).copy
+            return self._shapes.shape(ask.json_schema, lenient=ask.lenient).copy
         strict = self._shapes.strict_calls(ask.tools) if notation.form is HERMES and ask.tools else None
         return strict.copy if strict is not None else lambda: None
 

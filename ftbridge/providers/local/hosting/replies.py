@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ftbridge.data.call_forms import whole_characters
 from ftbridge.data.notation import PLAIN, Notation, channel_of, forms_of, read_reply
 from ftbridge.providers.local.hosting.words import overlap
 
@@ -79,8 +80,10 @@ class FreeReader:
         thinking_open: bool,
         call_id: str,
         whole: bool = False,
+        one: bool = False,
     ) -> None:
-        """`thinking_open`: the prompt ends within reasoning. `whole`: nothing is wanted before the end."""
+        """`thinking_open`: the prompt ends within reasoning. `whole`: nothing is told before the end. `one`: no second call."""
+        self._most = 1 if one else None
         self._notation, self._tools, self._call_id = notation, list(tools), call_id
         self._thinking_open, self._at_end = thinking_open, whole
         self._whole = ""
@@ -127,7 +130,7 @@ class FreeReader:
         parts = Parts(reasoning=_beyond(self._thought, reply.reasoning_content or ""))
         if not self._thought or reply.reasoning_content:
             parts.text = _beyond(self._text, reply.content)
-        for place, call in enumerate(reply.tool_calls):
+        for place, call in enumerate(reply.tool_calls[: self._most]):
             counted = str(call["id"]).startswith("call_") and str(call["id"])[5:].isdigit()
             name, arguments = call["function"]["name"], call["function"]["arguments"]
             parts.calls.append(call_start(place, name, f"{self._call_id}{place}" if counted else call["id"], arguments))
@@ -222,9 +225,10 @@ class ChannelReader:
         thinking_open: bool,
         call_id: str,
         whole: bool = False,
+        one: bool = False,
     ) -> None:
         """As a `FreeReader`'s."""
-        self._last = FreeReader(notation, tools, thinking_open=thinking_open, call_id=call_id, whole=True)
+        self._last = FreeReader(notation, tools, thinking_open=thinking_open, call_id=call_id, whole=True, one=one)
         self._tools, self._thinking_open, self._at_end = list(tools), thinking_open, whole
         self._rest, self._fresh, self._first = "", True, False
         self._kind = "lead"
@@ -346,7 +350,7 @@ class ForcedReader:
                 call, end = decoder.raw_decode(self._whole)
             except ValueError:
                 return found
-            arguments = json.dumps(call[ARGUMENTS], ensure_ascii=False)
+            arguments = whole_characters(json.dumps(call[ARGUMENTS], ensure_ascii=False))
             found.append(call_start(self._count, call["name"], f"{self._call_id}{self._count}", arguments))
             self._count += 1
             self._whole = self._whole[end:]

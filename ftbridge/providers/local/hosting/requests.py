@@ -28,6 +28,8 @@ class Ask(BaseModel):
     logprobs: int | None = Field(default=None, ge=0, le=20)
     json_schema: dict[str, Any] | None = None
     """Only JSON of this schema is answered."""
+    lenient: bool = False
+    """Whether keywords of the schema that cannot be followed are passed over, and not refused."""
     must_call: list[str] | None = None
     """Names of offered tools of which at least one has to be called, and nothing else said."""
     parallel: bool = True

@@ -32,27 +32,32 @@ class Shapes:
         self._tokenizer, self._ends = tokenizer, sorted(end_of_turn)
         self._known: Any = None
 
-    def shape(self, schema: dict[str, Any]) -> Shape:
-        """A shape for one answer. Raises `UsageError` for a schema that cannot be followed, `MissingDependency`."""
+    def shape(self, schema: dict[str, Any], *, lenient: bool = False) -> Shape:
+        """A shape for one answer.
+
+        `lenient` passes over keywords that cannot be followed (`not`, `uniqueItems`, unknown formats) instead of refusing them.
+        Raises `UsageError` for a schema that cannot be followed, `MissingDependency`.
+        """
         self._require()
         from llguidance import LLMatcher
 
-        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides={"whitespace_pattern": _BLANK})
+        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_options(lenient))
         return self._of(grammar, "this JSON schema")
 
     def calls(self, tools: Sequence[dict[str, Any]], names: Sequence[str], *, one: bool) -> Shape:
         """A shape of forced calls: the arguments alone where `one` call of a named function is all there can be, else a
-        call, or a list of calls. Schemas that are not strict and cannot be followed count as any object.
+        call, or a list of calls. Schemas that are not strict are followed as far as they can be.
         """
+        lenient = not any(tool["function"].get("strict") for tool in tools if tool["function"]["name"] in names)
         functions = {function["name"]: function for function in (tool["function"] for tool in tools)}
-        schemas = {name: self._arguments(functions[name]) for name in names}
+        schemas = {name: self._arguments(functions[name], lenient=lenient) for name in names}
         if one and len(names) == 1:
-            return self.shape(schemas[names[0]])
+            return self.shape(schemas[names[0]], lenient=lenient)
         definitions: dict[str, Any] = {}
         calls = [_call_schema(name, schema, definitions) for name, schema in schemas.items()]
         whole = {"anyOf": calls} if one else {"type": "array", "items": {"anyOf": calls}, "minItems": 1}
         most = {} if one else {"maxItems": MOST_CALLS}
-        return self.shape({**whole, **most, **({"$defs": definitions} if definitions else {})})
+        return self.shape({**whole, **most, **({"$defs": definitions} if definitions else {})}, lenient=lenient)
 
     def strict_calls(self, tools: Sequence[dict[str, Any]]) -> Shape | None:
         """A shape of text with calls in Hermes' notation whose arguments follow their schemas; None if no tool is strict."""
@@ -66,19 +71,25 @@ class Shapes:
             StructTag(
                 trigger="<tool_call>",
                 begin=f'<tool_call>\n{{"name": {json.dumps(function["name"])}, "arguments": ',
-                grammar={**self._arguments(function), "x-guidance": {"whitespace_pattern": _BLANK}},
+                grammar={
+                    **self._arguments(function, lenient=not function.get("strict")),
+                    "x-guidance": _options(not function.get("strict")),
+                },
                 end="}\n</tool_call>",
             )
             for function in (tool["function"] for tool in tools)
         ]
         return self._of(StructTag.to_grammar(tags, assume_special=special), "the tools")
 
-    def _arguments(self, function: dict[str, Any]) -> dict[str, Any]:
-        """The schema of a function's arguments: an object. Raises `UsageError` for a strict one that cannot be followed."""
+    def _arguments(self, function: dict[str, Any], *, lenient: bool) -> dict[str, Any]:
+        """The schema of a function's arguments: an object; any object for one that is not strict and cannot be followed.
+
+        Raises `UsageError` for a strict one that cannot be followed.
+        """
         schema = function.get("parameters") or {"type": "object", "properties": {}}
         schema = schema if "type" in schema or "$ref" in schema or "anyOf" in schema else {"type": "object", **schema}
         try:
-            self.shape(schema)
+            self.shape(schema, lenient=lenient)
         except UsageError as error:
             if function.get("strict"):
                 raise UsageError(
@@ -100,6 +111,10 @@ class Shapes:
         if problem := LLMatcher.validate_grammar(grammar, self._known):
             raise UsageError(f"{what} cannot be followed: {problem}")
         return Shape(LLMatcher(self._known, grammar), frozenset(self._ends))
+
+
+def _options(lenient: bool) -> dict[str, Any]:
+    return {"whitespace_pattern": _BLANK, **({"lenient": True, "coerce_one_of": True} if lenient else {})}
 
 
 def _call_schema(name: str, arguments: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
