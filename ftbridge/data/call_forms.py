@@ -86,7 +86,7 @@ def as_json(arguments: Any) -> str:
 
 
 def whole_characters(text: str) -> str:
-    """The text with U+FFFD for halves of characters (lone surrogates), which models write as JSON escapes and UTF-8 cannot hold."""
+    """The text with U+FFFD for halves of characters, which models can write as JSON escapes and UTF-8 cannot hold."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

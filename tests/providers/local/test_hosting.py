@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ftbridge.providers.local.device import Device
 from ftbridge.providers.local.hosting.adapters import read_adapter
 from ftbridge.providers.local.hosting.choose import Drawing, choose
 from ftbridge.providers.local.hosting.host import Host
+from ftbridge.providers.local.hosting.intake import Intake
 from ftbridge.providers.local.hosting.process import Server
 from ftbridge.providers.local.hosting.requests import Ask, ContextTooLong, End, Piece, Start
 from ftbridge.providers.local.hosting.words import Words
@@ -62,6 +64,41 @@ def test_logprobs_are_of_the_model_not_of_the_temperature():
     choice = choose(logits, [Drawing(temperature=0.0, logprobs=2)])[0]
     assert choice.logprob == pytest.approx(-0.6931, abs=1e-3)
     assert [round(logprob, 3) for _, logprob in choice.top] == [-0.693, -1.386]
+
+
+@pytest.mark.parametrize("extreme", [{"temperature": 1e-40}, {"temperature": 1e-4, "repetition_penalty": 1e-30},
+                                     {"temperature": 2.0, "min_p": 1.0}, {"temperature": 1.0, "top_p": 1e-6}])  # fmt: skip
+def test_extreme_settings_draw_a_token_all_the_same(extreme):
+    logits = torch.tensor([[30.0, -30.0, 29.0]])
+    (choice,) = choose(logits, [Drawing(seed=1, prompt=frozenset({0}), **extreme)])
+    assert (choice.failed, choice.token) == (None, 0)
+
+
+# What comes in
+
+
+def test_a_slow_prompt_holds_up_no_cancel_and_one_that_is_cancelled_is_never_answered():
+    hold = threading.Event()
+
+    def prepare(one: Ask) -> Any:
+        if one.id == "slow":
+            assert hold.wait(10)
+        if one.id == "bad":
+            raise UsageError("cannot be answered")
+        return one.id
+
+    intake = Intake(prepare)
+    asks = [ask(name, "x").model_dump(mode="json", exclude_unset=True) for name in ("slow", "gone", "bad", "good")]
+    cancels = [{"cancel": name} for name in ("earlier", "gone", "slow")]
+    intake.start([json.dumps(line) for line in [*({"ask": one} for one in asks), *cancels]] + ["no JSON"])
+    arrivals: list[Any] = []
+    while (arrival := intake.arrivals.get(timeout=10)) is not None:
+        arrivals.append(arrival)
+    assert [type(one).__name__ for one in arrivals] == ["Cancel", "Refused"]
+    hold.set()
+    assert intake.arrivals.get(timeout=10).name == "bad"
+    assert intake.arrivals.get(timeout=10).prepared == "good"
+    assert intake.arrivals.empty()
 
 
 # Tokens to text
@@ -278,6 +315,29 @@ def test_what_the_model_cannot_read_is_refused_before_it_runs(server: Server):
     with pytest.raises(ContextTooLong, match="9,000 in the answer"):
         server.take(ask("long", "word", max_tokens=9000))
     assert not server.busy
+
+
+@pytest.mark.slow
+def test_prompts_are_read_in_passes_of_a_bounded_size(server: Server):
+    for index in range(5):
+        server.take(ask(str(index), "word " * 3000, max_tokens=1))
+    sizes = []
+    while server.busy:
+        sizes.append(len({name for name, told in server.advance() if isinstance(told, End)}))
+    assert sum(sizes) == 5
+    assert max(sizes) <= 2
+
+
+@pytest.mark.slow
+def test_a_long_prompts_probabilities_are_those_of_one_pass(server: Server):
+    prompt = server.tokenizer("A long text of many words. " * 200)["input_ids"]
+    with torch.no_grad():
+        whole = torch.log_softmax(server.model(input_ids=torch.tensor([prompt])).logits[0].float(), -1)
+    found = server.batch.score(prompt, None, 1)
+    assert len(found) == len(prompt) - 1 > 1024
+    for place in (0, 1, 510, 511, 512, 513, 1023, 1024, len(prompt) - 2):
+        assert found[place].token == prompt[place + 1]
+        assert found[place].logprob == pytest.approx(float(whole[place, prompt[place + 1]]), abs=1e-3)
 
 
 @pytest.fixture

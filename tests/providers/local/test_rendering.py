@@ -27,8 +27,9 @@ from templates import (
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from ftbridge.data.examples import parse_example
+from ftbridge.data.examples import Message, parse_example
 from ftbridge.providers.local.rendering import Renderer, explain
+from ftbridge.providers.local.spans import Spans
 from ftbridge.providers.local.template import RenderError
 
 
@@ -371,3 +372,25 @@ def test_ten_thousand_short_chats_render_in_seconds(renderers: dict[str, Rendere
     for example in examples:
         renderers["own"].example(example)
     assert (time.monotonic() - began) * 10 < 60
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("family", ["own", *FAMILIES])
+def test_answers_found_by_their_marks_lie_where_rendering_finds_them(
+    renderers: dict[str, Renderer], family: str, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renderer = renderers[family]
+    turns = [*CASES[case], "last"][: (len(CASES[case]) // 2) * 2 + 1]
+    messages = [Message(role="assistant" if place % 2 else "user", content=text) for place, text in enumerate(turns)]
+    quick = renderer.prompt(messages)
+    monkeypatch.setattr(Spans, "_plain", lambda *_: None)
+    assert renderer.prompt(messages) == quick
+
+
+def test_the_prompt_of_a_long_conversation_takes_no_longer_than_its_text(renderers: dict[str, Renderer]) -> None:
+    turns = [f"{'Answer' if turn % 2 else 'Question'} number {turn}" for turn in range(401)]
+    messages = [Message(role="assistant" if place % 2 else "user", content=text) for place, text in enumerate(turns)]
+    began = time.monotonic()
+    ids = renderers["own"].prompt(messages)
+    assert time.monotonic() - began < 2
+    assert len(ids) > 4000
