@@ -205,6 +205,8 @@ def start(
     tls = network.Tls(listening.tls_cert, listening.tls_key) if listening.tls_cert else None
     if listening.tls_key and tls is None:
         raise UsageError("--tls-key goes with --tls-cert.")
+    if tls is not None:
+        tls.check()
     origins = frozenset(origin.rstrip("/") for origin in listening.origins)
     access = Access(keys, network.LOOPBACK_NAMES if loopback else None, origins)
     if not loopback and not keys:

@@ -46,6 +46,8 @@ class Figures:
             "train_mean_token_accuracy": self.train_accuracy,
             "valid_loss": self.valid_loss,
             "valid_mean_token_accuracy": self.valid_accuracy,
+            "full_valid_loss": self.valid_loss,  # validation reads the whole file, every time
+            "full_valid_mean_token_accuracy": self.valid_accuracy,
             **self.more,
         }
         return {name: value for name, value in data.items() if value is not None}
@@ -232,12 +234,17 @@ def cancelled(service: Service, name: str) -> None:
 
 
 def metrics_csv(figures: Sequence[Figures]) -> str:
-    """A result file: one line a step, blanks where there is no value. A method's own figures have columns of their own."""
+    """A result file: one line a step, blanks where there is no value.
+
+    A method's own figures have columns of their own; where it has no losses (rewards), those columns are left out.
+    """
     more = sorted({name for at in figures for name in at.more})
+    losses = not figures or any(at.train_loss is not None for at in figures)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow((*CSV_COLUMNS, *more))
+    writer.writerow((*(CSV_COLUMNS if losses else CSV_COLUMNS[:1]), *more))
     for at in figures:
-        row = (at.step, at.train_loss, at.train_accuracy, at.valid_loss, at.valid_accuracy, *map(at.more.get, more))
+        common = (at.step, at.train_loss, at.train_accuracy, at.valid_loss, at.valid_accuracy)
+        row = (*(common if losses else common[:1]), *map(at.more.get, more))
         writer.writerow("" if value is None else value for value in row)
     return out.getvalue()

@@ -8,6 +8,7 @@ import errno
 import ipaddress
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -170,6 +171,30 @@ class Tls:
     certificate: Path
     key: Path | None = None
 
+    def check(self) -> None:
+        """Raise `UsageError` for files that cannot serve: missing, no PEM, a key that is another's or has a passphrase."""
+        for path in (self.certificate, self.key):
+            try:
+                if path is not None:
+                    path.read_bytes()
+            except OSError as error:
+                raise UsageError(f"{path} cannot be read ({error.strerror}).") from None
+        where = self.key or self.certificate
+
+        def passphrase() -> str:
+            hint = "Write it without one (openssl pkey -in KEY -out NEW), readable by the server alone."
+            raise UsageError(f"the key in {where} has a passphrase, which nobody could type here.", hint=hint)
+
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key, passphrase)
+        except ssl.SSLError as error:
+            if error.reason == "KEY_VALUES_MISMATCH":
+                text = f"the key in {where} is not that of the certificate in {self.certificate}."
+                raise UsageError(text, hint="Give the key that the certificate was made with as --tls-key.") from None
+            hint = "Both are PEM files: the certificate with its chain, and its key." if self.key is None else None
+            text = f"{self.certificate} and {where} are not a certificate and its key in PEM ({error.reason or error})."
+            raise UsageError(text, hint=hint) from None
+
 
 def server_of(app: ASGIApp, tls: Tls | None = None) -> uvicorn.Server:
     """A uvicorn server for the application; it installs signal handlers only in the main thread."""
@@ -193,19 +218,15 @@ def server_of(app: ASGIApp, tls: Tls | None = None) -> uvicorn.Server:
 
 def serve(app: ASGIApp, listening: socket.socket, tls: Tls | None = None) -> None:
     """Serve until SIGINT or SIGTERM; a second one ends at once. Raises `UsageError` for a certificate that cannot be used."""
-    server = server_of(app, tls)
     if tls is not None:
-        try:
-            server.config.load()
-        except (OSError, ValueError) as error:
-            raise UsageError(f"the certificate {tls.certificate} cannot be used ({error}).") from None
-    server.run(sockets=[listening])
+        tls.check()
+    server_of(app, tls).run(sockets=[listening])
 
 
 @contextlib.contextmanager
-def in_background(app: ASGIApp, listening: socket.socket) -> Iterator[None]:
+def in_background(app: ASGIApp, listening: socket.socket, tls: Tls | None = None) -> Iterator[None]:
     """Serve in a thread while the block runs. Raises `UsageError` when the server cannot start."""
-    server = server_of(app)
+    server = server_of(app, tls)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True, name="ftbridge-server")
     thread.start()
     give_up = time.monotonic() + 30

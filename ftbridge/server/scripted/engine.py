@@ -315,5 +315,7 @@ class ScriptedEngine:
 
 def _said(at: Figures) -> str:
     if at.train_loss is None:
-        return f"training mean reward={at.more['train_mean_reward']:.2f}"
+        text = f"train mean reward={at.more['train_mean_reward']:.2f}"
+        valid = at.more.get("full_valid_mean_reward")
+        return text if valid is None else f"{text}, full validation mean reward={valid:.2f}"
     return f"training loss={at.train_loss:.2f}"

@@ -98,7 +98,13 @@ def curve(seed: int, steps: int, per_epoch: int, validates: bool, method: Method
         due = validates and (step % per_epoch == 0 or step == steps)
         if method == "reinforcement":
             reward = min(1.0, max(0.0, 0.25 + 0.5 * (1 - math.exp(-3 * share)) + dice.gauss(0, 0.02)))
-            rewards = {"train_mean_reward": reward, **({"full_valid_mean_reward": reward * 0.97} if due else {})}
+            rewards = {
+                "train_mean_reward": reward,
+                "mean_unresponsive_rewards": 0.0,
+                "completion_tokens_mean": 40 + 10 * share + dice.gauss(0, 1),
+                "reasoning_tokens_mean": 120 + 30 * share + dice.gauss(0, 2),
+                **({"full_valid_mean_reward": reward * 0.97, "full_valid_mean_parse_error": 0.0} if due else {}),
+            }
             yield Figures(step, steps, more={name: round(value, 5) for name, value in rewards.items()})
             continue
         yield Figures(
