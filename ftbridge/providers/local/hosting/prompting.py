@@ -67,7 +67,8 @@ class Prompter:
         if by_construction and thinking and notation.reasoning:
             prompt, thinking = prompt + self._ids(notation.reasoning[1] + "\n\n"), False
         call_id = f"call_{ask.id[-16:]}"
-        ends: dict[str, Any] = {"ends": renderer.end_of_turn, "stops": renderer.stop_strings}
+        ending = renderer.end_of_turn if by_construction else renderer.ends_after(prompt)
+        ends: dict[str, Any] = {"ends": ending, "stops": renderer.stop_strings}
         if ask.must_call:
             names, one = ask.must_call, not ask.parallel or len(ask.must_call) == 1
             prompt = prompt + self._ids(_OPENING.get(notation.name, ""))

@@ -96,10 +96,11 @@ class FreeReader:
         self._pairs = tuple(dict.fromkeys(pair for pair in (notation.reasoning, PLAIN.reasoning) if pair))
         self._pair = notation.reasoning
         forms = forms_of(notation) if tools else []
-        self._openers = tuple({mark for form in forms for mark in form.openers or form.closers})
-        """Marks before which text is certain."""
         self._may_be_bare = not all(form.has_marks for form in forms)
         """Whether a whole completion may be a call without marks; it begins with one of `_beginnings`."""
+        bare = ("{", "[{") if self._may_be_bare else ()  # such a call may follow text as well
+        self._openers = (*{mark for form in forms for mark in form.openers or form.closers}, *bare)
+        """Marks before which text is certain."""
         self._beginnings = ("[", "{", "<", "functools", *(str(tool["function"]["name"]) for tool in tools))
         self._reasoned = thinking_open
         self._state = "reasoning" if thinking_open and notation.reasoning else "start"
