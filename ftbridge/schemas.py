@@ -21,6 +21,7 @@ NAMES = (
     "scenario",
     "comparison",
     "plan",
+    "proof",
 )
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -82,6 +83,10 @@ def _model(name: str) -> type[BaseModel]:
         from ftbridge.comparison import Comparison
 
         return Comparison
+    if name == "proof":
+        from ftbridge.migrate.prove import Proof
+
+        return Proof
     if name == "scenario":
         from ftbridge.server.scripted.scenario import Scenario
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ftbridge.errors import GateNotMet
 from ftbridge.migrate.completing import body_of, declined, samples_of
 from ftbridge.migrate.forecast import expected_size, size_of
 from ftbridge.migrate.recording import Recording, Request, Sample, Settings, Usage
@@ -42,9 +43,20 @@ class Batched:
     queue: int | None = None
     afford: Callable[[int, int], None] = lambda read, written: None
     heard: Callable[[], None] = lambda: None
+    tell: Callable[[str], None] = lambda text: None
 
     def __post_init__(self) -> None:
-        self._batches = Batches(self.at, Ledger(self.recording.path), again=AGAIN)
+        self._batches = Batches(self.at, Ledger(self.recording.path), again=AGAIN, looked=self._looked)
+        self._told = ""
+
+    def _looked(self, batch: Any) -> None:
+        """Say how far a batch is, each time that it is further."""
+        counts = getattr(batch, "request_counts", None)
+        done, total = getattr(counts, "completed", None) or 0, getattr(counts, "total", None) or 0
+        progress = f": {done:,} of {total:,} requests are done" if total else ""
+        if (text := f"batch {batch.id} is {batch.status}{progress}") != self._told:
+            self._told = text
+            self.tell(text)
 
     def collect(self, requests: Sequence[Request]) -> int:
         """Record what earlier batches hold of these requests, and return how many of them that were."""
@@ -65,7 +77,12 @@ class Batched:
                 yield group
                 group, read, written = [], 0, 0
             read, written = read + size, written + more
-            self.afford(read, written)
+            try:
+                self.afford(read, written)
+            except GateNotMet:
+                if group:
+                    yield group  # what can be paid for is sent before the budget stops the rest
+                raise
             group.append(request)
         if group:
             yield group

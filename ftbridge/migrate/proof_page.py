@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ftbridge import files
 from ftbridge.evaluation.words import SHORT, margin_words
-from ftbridge.migrate.prove import Measured, Proof, Shown
+from ftbridge.migrate.measuring import Measured
+from ftbridge.migrate.prove import Proof, Shown
 from ftbridge.report.html.element import Html, element, table
 from ftbridge.report.html.page import document
 from ftbridge.report.html.summary import SIGNS, interval_bar

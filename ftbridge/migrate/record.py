@@ -80,8 +80,9 @@ def record(
     *,
     agree: Agree = lambda forecast, notes: None,
     progress: Progress = lambda done, total, usd, seconds: None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Recorded:
-    """Record a model, or go on with its recording, and return how far it is.
+    """Record a model, or go on with its recording, and return how far it is. `tell` hears how far batches are.
 
     Raises `UsageError` before anything is spent; `GateNotMet` at the budget; `ModelUnavailable` when the model stops answering;
     what requests raise. In every case what was recorded is kept, and the same command goes on.
@@ -100,7 +101,7 @@ def record(
         variable = source_of(inventory, model).variable
         at = KeyOf(_request(name), migration.service, variable=variable)
         limit = inventory.limit(name)
-        work = _Work(at, recording, settings, wish, prices, limit, hours_left(inventory, model), progress)
+        work = _Work(at, recording, settings, wish, prices, limit, hours_left(inventory, model), progress, tell)
         if requests := requests_of(chosen.items, settings, recording.samples):
             told = work.forecast(requests)
             agree(told, [*chosen.notes, *_warnings(inventory, model, told)])
@@ -203,6 +204,7 @@ class _Work:
     limit: RateLimit | None
     left: float | None
     progress: Progress
+    tell: Callable[[str], None]
     _began: float = field(default_factory=time.monotonic)
     _said: float = 0.0
     _first: int = 0
@@ -260,6 +262,7 @@ class _Work:
             queue=queue,
             afford=self._afford(way),
             heard=self._heard,
+            tell=self.tell,
         )
 
     def _afford(self, way: str) -> Callable[[int, int], None]:

@@ -195,9 +195,11 @@ def _chain(inventory: Inventory, model: TunedModel) -> list[Job]:
 
 def _stages(jobs: Sequence[Job]) -> str:
     kinds = ", ".join(f"{job.id} ({job.method})" for job in jobs)
+    before = next(job for job in reversed(jobs) if job.method != jobs[-1].method)
     return (
         f"The model was trained by more than one method: {kinds}. This spec holds the last one, not the earlier stage. "
-        "Train the earlier stage first, export it merged, and name that folder as the base."
+        f"Train that first: ftbridge migrate retrain {before.tuned} --base BASE; then ftbridge export RUN --format merged "
+        "--out FOLDER; and name the folder here: --base FOLDER."
     )
 
 

@@ -17,8 +17,10 @@ from ftbridge.errors import UsageError
 from ftbridge.migrate.agreement import deciding, shape_of
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.inventory import take_inventory
+from ftbridge.migrate.items import Item
 from ftbridge.migrate.proof_page import page
 from ftbridge.migrate.prove import Wish, prove
+from ftbridge.migrate.questions import readable
 from ftbridge.migrate.record import Wish as RecordWish
 from ftbridge.migrate.record import record
 from ftbridge.migrate.retrain import Wish as RetrainWish
@@ -143,6 +145,20 @@ def test_a_run_without_a_model_and_a_model_without_a_recording_are_named(tmp_pat
         record(migration, RecordWish(model=MODEL, items=tmp_path / "valid.jsonl", samples=0, way="live"))
         with pytest.raises(UsageError, match="has no tuned model"):
             prove(migration, Wish(model=MODEL), run)
+
+
+def test_items_with_images_are_left_out_for_models_that_do_not_read_them() -> None:
+    text = [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]
+    image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]}]
+    items = [
+        Item(key=str(place), source="file", origin="f", request={"messages": messages})
+        for place, messages in enumerate((text, image, text))
+    ]
+    kept, refusals, left_out = readable(items, items[1:], {"not recorded": 1})
+    assert ([item.key for item in kept], [item.key for item in refusals]) == (["0", "2"], ["2"])
+    assert left_out == {"not recorded": 1, "hold what models here do not read": 1}
+    with pytest.raises(UsageError, match="every recorded item holds images"):
+        readable(items[1:2], [], {})
 
 
 @pytest.mark.parametrize(

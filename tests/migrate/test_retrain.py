@@ -61,6 +61,31 @@ def test_chained_jobs_are_followed_to_the_first_base_and_their_data_concatenated
     assert any(entry.field == "model" and entry.outcome == "translated" for entry in planned.fields)
 
 
+def test_a_chain_of_two_methods_says_what_to_train_first(tmp_path: Path) -> None:
+    played = account(tmp_path)
+    pairs = [
+        {
+            "input": {"messages": line["messages"][:1]},
+            "preferred_output": line["messages"][1:],
+            "non_preferred_output": [{"role": "assistant", "content": "grey"}],
+        }
+        for line in lamps(12, first=900)
+    ]
+    prefer = write(tmp_path / "prefer.jsonl", pairs)
+    dpo = {"n_epochs": 1, "batch_size": 4, "learning_rate_multiplier": 1, "beta": 0.2}
+    chained = {"id": "ftjob-desk2", "project": "proj_desk", "continues": "ftjob-desk1", "training": str(prefer)}
+    played["jobs"].append({**chained, "method": "dpo", "suffix": "desk-v2", "hyperparameters": dpo, "created": -10})
+    files = {"ftjob-desk1": tmp_path / "train.jsonl", "ftjob-desk2": prefer}
+    with playing(tmp_path, played):
+        planned = plan(begin(), wish(tmp_path, model="desk-v2", stand_ins=files))
+    assert (planned.spec.method, planned.spec.data.train, planned.spec.hyperparameters.beta) == (
+        "dpo",
+        str(prefer),
+        0.2,
+    )
+    assert any(f"ftbridge migrate retrain {MODEL}" in note for note in planned.notes)
+
+
 def test_a_file_that_is_not_here_is_named_with_what_can_stand_in_for_it(tmp_path: Path) -> None:
     with playing(tmp_path, account(tmp_path)):
         migration = begin()

@@ -89,7 +89,7 @@ def command(
 
     try:
         with Bar() as bar:
-            recorded = record(Migration.open(name), wish, agree=agree, progress=bar.heard)
+            recorded = record(Migration.open(name), wish, agree=agree, progress=bar.heard, tell=bar.tell)
     except _DryRun as stopped:
         if as_json:
             print_json(stopped.told.model_dump(mode="json"))
@@ -175,6 +175,13 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+    def tell(self, text: str) -> None:
+        """One line above the bar."""
+        if self.bar is not None:
+            self.bar.console.print(text, style="dim", markup=False)
+        elif not self.quiet:
+            click.echo(text, err=True)
 
     def heard(self, done: int, total: int, usd: float | None, seconds: float | None) -> None:
         """Show items done, money spent, and the time left."""

@@ -63,10 +63,19 @@ T = TypeVar("T")
 
 
 class Batches:
-    """Sends lines with one connection. `ledger` remembers every batch; `again` is the hint of errors that resuming mends."""
+    """Sends lines with one connection. `ledger` remembers every batch; `again` is the hint of errors that resuming mends,
+    `looked` is called with a batch each time that it is looked at.
+    """
 
-    def __init__(self, at: Connection, ledger: Ledger, *, again: str = AGAIN) -> None:
-        self._at, self._ledger, self._again = at, ledger, again
+    def __init__(
+        self,
+        at: Connection,
+        ledger: Ledger,
+        *,
+        again: str = AGAIN,
+        looked: Callable[[Any], None] = lambda batch: None,
+    ) -> None:
+        self._at, self._ledger, self._again, self._looked = at, ledger, again, looked
         self._why = ""
 
     def send(self, lines: dict[str, bytes], understand: Callable[[Line], T | None]) -> Iterator[T]:
@@ -251,6 +260,7 @@ class Batches:
                 "following the batch",
                 self._at.service,
             )
+            self._looked(told)
             if told.status in _ENDED:
                 return told
             if waited >= LONGEST_BATCH_SECONDS:
