@@ -358,5 +358,11 @@ class ForcedReader:
 
 
 def _beyond(told: str, whole: str) -> str:
-    """What of `whole` was not told yet; nothing if what was told is not its beginning, since words cannot be taken back."""
+    """What of `whole` was not told yet, white space before it aside; nothing if what was told is not its beginning.
+
+    Words cannot be taken back.
+    """
+    if whole.startswith(told):
+        return whole[len(told) :]
+    told, whole = told.lstrip(), whole.lstrip()
     return whole[len(told) :] if whole.startswith(told) else ""
