@@ -1,4 +1,4 @@
-"""Make docs/images/report.png: the top of a run's report page, in light and in dark side by side.
+"""Make docs/images/report.png: the top of a run's report page, in light, in dark and on a phone, side by side.
 
     FTBRIDGE_HOME=… python docs/picture.py [RUN]     the latest finished run of examples/support-triage, where none is named
 
@@ -21,8 +21,9 @@ from ftbridge.runs.run import Run
 
 TARGET = Path(__file__).parent / "images" / "report.png"
 WIDTH = 760
-"""Of one theme, in pixels; the picture shows both side by side."""
-MOST_BYTES = 300_000
+"""Of one theme, in pixels."""
+PHONE = 390
+MOST_BYTES = 450_000
 
 
 def main() -> None:
@@ -46,23 +47,25 @@ def _latest_example(home: Path) -> Run:
 
 
 def _picture(page: Path) -> bytes:
-    """Both themes side by side, each down to the end of the loss curves."""
+    """Both themes and a phone side by side, as far down as the losses go on a wide screen."""
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        shots = []
-        for scheme in ("light", "dark"):
-            opened = browser.new_page(viewport={"width": WIDTH, "height": 900}, color_scheme=scheme)
+        shots, height = [], 0
+        for width, scheme in ((WIDTH, "light"), (WIDTH, "dark"), (PHONE, "light")):
+            opened = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
             opened.goto(page.as_uri())
-            end = opened.locator(".legend").first.bounding_box() or {"y": 900, "height": 0}
-            clip = {"x": 0, "y": 0, "width": WIDTH, "height": round(end["y"] + end["height"] + 16)}
+            if not height:
+                last = opened.locator("#loss, #retention, #scores").last.bounding_box() or {"y": 900, "height": 0}
+                height = round(last["y"] + last["height"] + 16)
+            clip = {"x": 0, "y": 0, "width": width, "height": height}
             shots.append(opened.screenshot(clip=clip, full_page=True))
-        both = browser.new_page(viewport={"width": 2 * WIDTH, "height": 100})
+        whole = browser.new_page(viewport={"width": 2 * WIDTH + PHONE, "height": 100})
         images = "".join(f'<img src="data:image/png;base64,{base64.b64encode(shot).decode()}">' for shot in shots)
-        both.set_content(f"<body style='margin:0;display:flex;align-items:start'>{images}</body>")
-        return both.screenshot(full_page=True)
+        whole.set_content(f"<body style='margin:0;display:flex;align-items:start'>{images}</body>")
+        return whole.screenshot(full_page=True)
 
 
 if __name__ == "__main__":
