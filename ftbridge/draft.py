@@ -11,6 +11,7 @@ from typing import Any
 from ftbridge import files, providers
 from ftbridge.data.lint.prepared import lint_prepared, stop_on_errors, summary
 from ftbridge.data.manifest import Manifest
+from ftbridge.data.notation import count_reasoning
 from ftbridge.data.prepare import prepare
 from ftbridge.errors import UsageError
 from ftbridge.evaluation.baselines import candidates_of
@@ -62,10 +63,11 @@ def start(
     sweep_unfinished(home or files.home())
     with files.scratch_folder(home or files.home()) as scratch:
         manifest = _prepare(draft, provider, scratch / "data", lint)
-        resolved = resolve(draft.spec, manifest.splits["train"].examples, provider)
+        reasoning = count_reasoning(scratch / "data" / "train.jsonl")
+        resolved = resolve(draft.spec, manifest.splits["train"].examples, provider, reasoning)
         lowering = backend.lower(resolved)
         lowering.stop_if_refused(allow)
-        _check_fallback(draft.spec, provider, manifest.splits["train"].examples, allow)
+        _check_fallback(draft.spec, provider, manifest.splits["train"].examples, reasoning, allow)
         _check_judging(draft.spec, scratch / "data")
         run = Run.create(
             home or files.home(),
@@ -91,10 +93,11 @@ def dry_run(
     with files.scratch_folder(files.home()) as scratch:
         manifest = _prepare(draft, provider, scratch / "data", lint)
         _check_judging(draft.spec, scratch / "data")
-    resolved = resolve(draft.spec, manifest.splits["train"].examples, provider)
+        reasoning = count_reasoning(scratch / "data" / "train.jsonl")
+    resolved = resolve(draft.spec, manifest.splits["train"].examples, provider, reasoning)
     lowering = providers.load(provider).lower(resolved)
     lowering.stop_if_refused(allow)
-    _check_fallback(draft.spec, provider, manifest.splits["train"].examples, allow)
+    _check_fallback(draft.spec, provider, manifest.splits["train"].examples, reasoning, allow)
     return manifest, resolved, lowering
 
 
@@ -132,10 +135,10 @@ def _anchored(spec: JobSpec, base: Path) -> JobSpec:
     return spec if evaluation is spec.evaluation else spec.model_copy(update={"evaluation": evaluation})
 
 
-def _check_fallback(spec: JobSpec, provider: str, examples: int, allow: Sequence[str]) -> None:
+def _check_fallback(spec: JobSpec, provider: str, examples: int, reasoning: int, allow: Sequence[str]) -> None:
     """Refuse now what the provider to fall back on would refuse then."""
     if spec.fallback not in (None, provider):
-        lowering = providers.load(spec.fallback).lower(resolve(spec, examples, spec.fallback))
+        lowering = providers.load(spec.fallback).lower(resolve(spec, examples, spec.fallback, reasoning))
         lowering.stop_if_refused(allow)
 
 

@@ -18,6 +18,7 @@ from typing import Any, cast
 from filelock import FileLock, Timeout
 
 from ftbridge import files, providers
+from ftbridge.data.notation import count_reasoning
 from ftbridge.data.prepare import prepare
 from ftbridge.draft import Draft
 from ftbridge.errors import GateNotMet, RunBusy, UsageError
@@ -112,7 +113,8 @@ def evaluate(
         check_judges(spec)
         check(items, spec.evaluation.graders)
         train, examples = scratch / "data" / "train.jsonl", manifest.splits["train"].examples
-        models = [_model(told, spec, examples, options, home) for told in asked]
+        reasoning = count_reasoning(train)
+        models = [_model(told, spec, examples, reasoning, options, home) for told in asked]
         candidates = [_candidate(told, spec, train) for told in asked]
         predictions = {
             candidate.name: _answered(model, candidate, items, spec, options, on_progress)
@@ -199,7 +201,7 @@ def _candidate(asked: Asked, spec: JobSpec, train: Path) -> Candidate:
     return Candidate(asked.name, prompt)
 
 
-def _model(asked: Asked, spec: JobSpec, examples: int, options: Options, home: Path) -> Model:
+def _model(asked: Asked, spec: JobSpec, examples: int, reasoning: int, options: Options, home: Path) -> Model:
     """Who is asked, without asking."""
     match asked.kind:
         case "endpoint":
@@ -208,19 +210,19 @@ def _model(asked: Asked, spec: JobSpec, examples: int, options: Options, home: P
             return _of_run(asked, store.find(home, asked.target))
         case "openai" | "local":
             named = spec.model.model_copy(update={asked.kind: _path_or_name(asked)})
-            return _base(asked.kind, spec.model_copy(update={"model": named}), examples)
+            return _base(asked.kind, spec.model_copy(update={"model": named}), examples, reasoning)
         case _:
-            return _base(options.provider or ("local" if spec.model.local else "openai"), spec, examples)
+            return _base(options.provider or ("local" if spec.model.local else "openai"), spec, examples, reasoning)
 
 
-def _base(provider: str, spec: JobSpec, examples: int) -> Model:
+def _base(provider: str, spec: JobSpec, examples: int, reasoning: int) -> Model:
     backend = providers.load(provider)
     name = backend.base_model(spec)
     if name is None:
         raise UsageError(
             f"the spec names no model.{provider}.", hint=f"Set model.{provider}, or name another candidate."
         )
-    lowering = backend.lower(resolve(spec, examples, provider))
+    lowering = backend.lower(resolve(spec, examples, provider, reasoning))
     identity = {"provider": provider, "model": name, **backend.identity(lowering)}
     if Path(name).exists():
         identity["written"] = max(path.stat().st_mtime_ns for path in (Path(name), *Path(name).glob("*")))

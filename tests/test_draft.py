@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from ftbridge.data.lint.counting import thinking_of
 from ftbridge.data.manifest import load_manifest
+from ftbridge.data.notation import count_reasoning
 from ftbridge.draft import Draft, dry_run, start
 from ftbridge.errors import DataError
+from ftbridge.judging import _base
 
 
 def job(folder: Path, bad: dict[str, Any] | None = None, count: int = 12) -> Path:
@@ -53,3 +56,38 @@ def test_warnings_are_noted_and_the_report_is_kept_with_the_data(tmp_path: Path)
     report = json.loads((run.data / "lint.json").read_text())
     assert report["ok"] is True
     assert report["target"] == "local"
+
+
+REASONS = {
+    "messages": [
+        {"role": "user", "content": "Which queue?"},
+        {"role": "assistant", "content": "billing", "reasoning_content": "It is about an invoice."},
+    ]
+}
+
+
+@pytest.mark.parametrize(("line", "thinking"), [(REASONS, "on"), (None, "off")], ids=["reasoning", "none"])
+def test_a_run_a_dry_run_a_plan_and_an_evaluation_settle_thinking_alike(
+    tmp_path: Path, line: dict[str, Any] | None, thinking: str
+) -> None:
+    path = job(tmp_path, line)
+    run = start(Draft.of(path), "local")
+    assert json.loads(run.resolved_path.read_text())["local"]["thinking"] == thinking
+    assert json.loads(run.lowering_path.read_text())["request"]["thinking"] == thinking
+    _, resolved, lowering = dry_run(Draft.of(path), "local")
+    assert (resolved.spec.local.thinking, lowering.request["thinking"]) == (thinking, thinking)
+    spec = Draft.of(path).spec
+    reasoning = count_reasoning(run.data / "train.jsonl")
+    assert _base("local", spec, 12, reasoning).identity["thinking"] == thinking
+    assert thinking_of(map(json.loads, (run.data / "train.jsonl").read_text().splitlines())) == thinking
+
+
+def test_either_answer_of_a_preference_settles_thinking() -> None:
+    pair = {
+        "input": {"messages": [{"role": "user", "content": "a"}]},
+        "preferred_output": [{"role": "assistant", "content": "b"}],
+        "non_preferred_output": [{"role": "assistant", "content": "<think>\nhm\n</think>\n\nc"}],
+    }
+    assert thinking_of([pair]) == "on"
+    pair["non_preferred_output"][0]["content"] = "c"
+    assert thinking_of([pair, {"input": 3}, None]) == "off"

@@ -204,18 +204,27 @@ def reasoning_of(message: Message) -> str | None:
 
 
 def count_reasoning(path: Path) -> int:
-    """How many examples of a canonical split have an answer with reasoning that is trained."""
+    """How many lines of a canonical split have an answer with reasoning that is trained."""
     count = 0
     with path.open(encoding="utf-8") as lines:
         for line in lines:
-            if not any(mark in line for mark in ("reason", "think")):
-                continue
-            try:
-                messages = parse_example(json.loads(line)).messages
-            except (ExampleError, ValueError):
-                continue
-            count += any(message.trained and reasoning_of(message) for message in messages)
+            if any(mark in line for mark in ("reason", "think")):
+                try:
+                    count += learns_reasoning(json.loads(line))
+                except ValueError:
+                    continue
     return count
+
+
+def learns_reasoning(document: Any) -> bool:
+    """Whether a parsed line has an answer with reasoning that is trained; of a preference, either answer counts."""
+    try:
+        if isinstance(document, dict) and "input" in document:
+            preference = parse_example(document, "dpo")
+            return any(reasoning_of(answer) for answer in (preference.preferred, preference.non_preferred))
+        return any(message.trained and reasoning_of(message) for message in parse_example(document).messages)
+    except (ExampleError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return False  # no example: the rules of lines tell why
 
 
 def answer_text(content: str, calls: Sequence[tuple[str, Any]]) -> str:

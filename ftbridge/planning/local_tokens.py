@@ -9,7 +9,7 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -37,15 +37,18 @@ class LocalTokens(BaseModel):
     counted: int = Field(description="Examples that were rendered; fewer than all: the sums are scaled from these.")
 
 
-def renderer_of(folder: Path) -> Any:
-    """A renderer for the model in this folder. Raises `MissingDependency`, or `ModelUnavailable` with the template's reason."""
+def renderer_of(folder: Path, thinking: Literal["auto", "on", "off"] = "auto") -> Any:
+    """A renderer for the model in this folder, with reasoning as `local.thinking` was settled.
+
+    Raises `MissingDependency`, or `ModelUnavailable` with the template's reason.
+    """
     from ftbridge.errors import ModelUnavailable
     from ftbridge.providers.local.light_tokenizer import LightTokenizer
     from ftbridge.providers.local.rendering import Renderer
     from ftbridge.providers.local.template import RenderError
 
     try:
-        return Renderer(LightTokenizer(folder))
+        return Renderer(LightTokenizer(folder), thinking)
     except RenderError as error:
         raise ModelUnavailable(f"{folder.name}: {error}.") from None
 

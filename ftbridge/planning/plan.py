@@ -404,7 +404,9 @@ def _counted(
         notes.append(about)
         return None
     try:
-        renderer = renderer_of(config.parent)
+        reasoning = count_reasoning(data / "train.jsonl")
+        settled = resolve(spec, splits["train"].examples, "local", reasoning).spec.local
+        renderer = renderer_of(config.parent, settled.thinking)
         told = {name: local_tokens(data / f"{name}.jsonl", renderer, spec.local) for name in splits}
     except (MissingDependency, ModelUnavailable) as error:
         notes.append(f"{error.message} {about}")

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from ftbridge.data.notation import learns_reasoning
 
 if TYPE_CHECKING:
     from ftbridge.data.lint.dataset import Dataset
     from ftbridge.data.rules.base import Method
+
+Thinking = Literal["auto", "on", "off"]
 
 BATCH_BYTES = 1 << 19
 BATCH_EXAMPLES = 256
@@ -36,12 +40,12 @@ class ModelCounter:
     """A model that counts. `limit` is the most tokens of one example that it reads, if there is such a limit.
 
     `count` takes parsed lines and gives one `Counted` for each; lines that are no example have zeros and no problem,
-    because the rules of lines tell what is wrong with them.
+    because the rules of lines tell what is wrong with them. Its third argument says whether answers are trained with reasoning.
     """
 
     name: str
     limit: int | None
-    count: Callable[[Sequence[Any], Method], list[Counted]]
+    count: Callable[[Sequence[Any], Method, Thinking], list[Counted]]
 
 
 def recount(dataset: Dataset, counter: ModelCounter) -> None:
@@ -49,14 +53,20 @@ def recount(dataset: Dataset, counter: ModelCounter) -> None:
     columns = dataset.columns
     dataset.counted_with = counter.name
     dataset.by_model = True
+    thinking = thinking_of(dataset.example(row) for row in range(len(columns.start)))
     for rows in _batches(columns.start.tolist()):
-        counts = counter.count([dataset.example(row) for row in rows], dataset.method)  # type: ignore[arg-type]
+        counts = counter.count([dataset.example(row) for row in rows], dataset.method, thinking)  # type: ignore[arg-type]
         for row, counted in zip(rows, counts, strict=True):
             columns.tokens[row], columns.trained[row], columns.target[row] = counted[:3]
             if counted.problem:
                 dataset.unreadable.append((int(columns.line[row]), counted.problem))
             if counted.unwritten:
                 dataset.unwritten.append((int(columns.line[row]), counted.unwritten))
+
+
+def thinking_of(documents: Iterable[Any]) -> Thinking:
+    """How a job on these lines trains with `local.thinking: auto`: on when an answer to learn has reasoning, off otherwise."""
+    return "on" if any(map(learns_reasoning, documents)) else "off"
 
 
 def _batches(starts: Iterable[int]) -> Iterator[list[int]]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ftbridge import extras
 from ftbridge.data.examples import ExampleError, Message, parse_example
-from ftbridge.data.lint.counting import Counted, ModelCounter
+from ftbridge.data.lint.counting import Counted, ModelCounter, Thinking
 from ftbridge.data.rules.base import Method
 from ftbridge.errors import ModelUnavailable
 from ftbridge.providers.local.child import Child, serve
@@ -39,8 +39,8 @@ def local_counter(
         child.ask({**asked, **more})
         return list(child.answers(progress))
 
-    def count(documents: Sequence[Any], method: Method) -> list[Counted]:
-        [answered] = ask(documents=list(documents), method=method)
+    def count(documents: Sequence[Any], method: Method, thinking: Thinking = "auto") -> list[Counted]:
+        [answered] = ask(documents=list(documents), method=method, thinking=thinking)
         return [Counted(*counts) for counts in answered["counts"]]
 
     try:
@@ -63,7 +63,7 @@ def answer(asked: dict[str, Any], tell: Callable[..., None]) -> None:
     def progress(what: str, done: float) -> None:
         tell("progress", text=f"{what} {done:4.0%}")
 
-    reader = _reader(asked["model"], asked["trust_remote_code"], progress)
+    reader = _reader(asked["model"], asked.get("thinking", "auto"), asked["trust_remote_code"], progress)
     if "documents" in asked:
         tell("result", counts=[count_one(reader.renderer, one, asked["method"]) for one in asked["documents"]])
     else:
@@ -135,13 +135,13 @@ def _sides(document: Any) -> list[tuple[Any, str]]:
     ]
 
 
-_READERS: dict[str, _Reader] = {}
+_READERS: dict[tuple[str, Thinking], _Reader] = {}
 
 
-def _reader(model: str, trust_remote_code: bool, progress: Callable[[str, float], None]) -> _Reader:
-    """The model's renderer, made once in this process."""
-    if model in _READERS:
-        return _READERS[model]
+def _reader(model: str, thinking: Thinking, trust_remote_code: bool, progress: Callable[[str, float], None]) -> _Reader:
+    """The model's renderer, made once in this process with reasoning and once without."""
+    if (model, thinking) in _READERS:
+        return _READERS[model, thinking]
     from ftbridge.providers.local.load import load_tokenizer
     from ftbridge.providers.local.models import check_model, find_model
     from ftbridge.providers.local.rendering import Renderer
@@ -150,11 +150,11 @@ def _reader(model: str, trust_remote_code: bool, progress: Callable[[str, float]
     base = find_model(model, progress=progress, trust_remote_code=trust_remote_code)
     facts = check_model(base, trust_remote_code=trust_remote_code)
     try:
-        renderer = Renderer(load_tokenizer(base.path, trust_remote_code=trust_remote_code))
+        renderer = Renderer(load_tokenizer(base.path, trust_remote_code=trust_remote_code), thinking)
     except RenderError as error:
         raise ModelUnavailable(f"{base.name} cannot be used: {error}.") from error
-    _READERS[model] = _Reader(base.name, facts.max_positions, renderer)
-    return _READERS[model]
+    _READERS[model, thinking] = _Reader(base.name, facts.max_positions, renderer)
+    return _READERS[model, thinking]
 
 
 if __name__ == "__main__":

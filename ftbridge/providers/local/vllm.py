@@ -166,6 +166,9 @@ class VllmSampler:
         }
         if prompt.seed is not None:
             body["seed"] = prompt.seed
+        if (thinking := self._model.request.thinking) != "auto":
+            # The names under which chat templates have the switch; a template without one ignores them.
+            body["chat_template_kwargs"] = {"enable_thinking": thinking == "on", "thinking": thinking == "on"}
         if prompt.tools:
             # "none" leaves the tools in the prompt and the answer as it was written, as our own sampler does.
             body |= {"tools": list(prompt.tools), "tool_choice": "none"}
@@ -179,9 +182,12 @@ class VllmSampler:
             )  # fmt: skip
         answer = told.json()
         choice, usage = answer["choices"][0], answer["usage"]
+        message = choice["message"]
+        reasoning = message.get("reasoning_content") or message.get("reasoning")
         return Completion(
             key=prompt.key,
-            text=choice["message"]["content"] or "",
+            text=message["content"] or "",
+            reasoning_content=reasoning.strip() or None if isinstance(reasoning, str) else None,
             finish_reason=choice["finish_reason"],
             prompt_tokens=usage["prompt_tokens"],
             completion_tokens=usage["completion_tokens"],

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from ftbridge.data.notation import answer_text
 from ftbridge.providers.base import Completion, Prompt
 from ftbridge.providers.openai.errors import NotTheService, whole
 from ftbridge.providers.openai.targets import Target
@@ -48,7 +48,9 @@ class NoCompletion(NotTheService):
 
 
 def completion_of(key: str, answer: Any) -> Completion:
-    """The completion as the contract has it. One that only calls tools is the JSON of its calls.
+    """The completion as the contract has it. One that calls tools and says nothing is the JSON of its calls, as a reference is.
+
+    Reasoning that a service returns apart (`reasoning_content`, `reasoning`, or parts of type thinking) is never text.
 
     Halves of characters become U+FFFD, and a key that the service repeats is taken out. Raises `NoCompletion`.
     """
@@ -59,13 +61,57 @@ def completion_of(key: str, answer: Any) -> Completion:
         raise NoCompletion("the answer holds no completion (no choices)")
     reason = getattr(choice, "finish_reason", None)
     usage = getattr(answer, "usage", None)
+    calls = _calls(message)
+    reasoning = reasoning_of(message)
     return Completion(
         key=key,
-        text=without_keys(whole_characters(_text(message))),
+        text=without_keys(whole_characters(_text(message, calls))),
         finish_reason=reason if isinstance(reason, str) and reason else "stop",
         prompt_tokens=_count(usage, "prompt_tokens"),
         completion_tokens=_count(usage, "completion_tokens"),
+        reasoning_content=without_keys(whole_characters(reasoning)) if reasoning else None,
+        tool_calls=calls or None,
     )
+
+
+def reasoning_of(message: Any) -> str | None:
+    """The reasoning that a service returns beside the text; None where there is none.
+
+    OpenAI-compatible servers call it `reasoning_content` (DeepSeek, SGLang, llama.cpp, vLLM before 0.12) or `reasoning` (vLLM,
+    OpenRouter, Groq); Mistral puts it into parts of the content.
+    """
+    for name in ("reasoning_content", "reasoning"):
+        said = getattr(message, name, None)
+        if isinstance(said, str) and said.strip():
+            return said.strip()
+    thoughts = [part.get("thinking") for part in _parts(message) if part.get("type") == "thinking"]
+    inner = [one for thought in thoughts for one in (thought if isinstance(thought, list) else [thought])]
+    return (
+        "".join(one if isinstance(one, str) else str(_fields(one).get("text") or "") for one in inner).strip() or None
+    )
+
+
+def _parts(message: Any) -> list[dict[str, Any]]:
+    content = getattr(message, "content", None)
+    return [_fields(part) for part in content] if isinstance(content, list) else []
+
+
+def _fields(part: Any) -> dict[str, Any]:
+    """A part's fields, as a dictionary or an object has them; none of anything else."""
+    return dict(part) if isinstance(part, dict) else dict(getattr(part, "__dict__", {}))
+
+
+def _calls(message: Any) -> list[dict[str, Any]]:
+    calls = getattr(message, "tool_calls", None)
+    return [
+        {
+            "id": getattr(call, "id", None) or f"call_{place}",
+            "type": "function",
+            "function": {"name": call.function.name, "arguments": call.function.arguments},
+        }
+        for place, call in enumerate(calls if isinstance(calls, list) else [])
+        if getattr(call, "function", None) is not None
+    ]
 
 
 def _count(usage: Any, name: str) -> int:
@@ -74,18 +120,11 @@ def _count(usage: Any, name: str) -> int:
     return count if isinstance(count, int) and not isinstance(count, bool) and count > 0 else 0
 
 
-def _text(message: Any) -> str:
+def _text(message: Any, calls: list[dict[str, Any]]) -> str:
     content = getattr(message, "content", None)
     if isinstance(content, list):  # some hosts answer in parts
-        parts = [part if isinstance(part, dict) else vars(part) for part in content]
-        content = "".join(str(part.get("text") or "") for part in parts)
+        content = "".join(str(part.get("text") or "") for part in _parts(message))
     text = content or getattr(message, "refusal", None)
     if text:
         return str(text)
-    calls = getattr(message, "tool_calls", None)
-    plain = [
-        {"type": "function", "function": {"name": call.function.name, "arguments": call.function.arguments}}
-        for call in (calls if isinstance(calls, list) else [])
-        if getattr(call, "function", None) is not None
-    ]
-    return json.dumps(plain, ensure_ascii=False) if plain else ""
+    return answer_text("", [(call["function"]["name"], call["function"]["arguments"]) for call in calls])

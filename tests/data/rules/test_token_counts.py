@@ -50,7 +50,8 @@ def test_a_preference_is_measured_by_one_side(tmp_path):
 def _counter(limit=100):
     """Counts words; refuses a text that holds the word picture."""
 
-    def count(documents, method):
+    def count(documents, method, thinking):
+        assert thinking == "off"
         counts = []
         for document in documents:
             before, answer = (len(message["content"].split()) for message in document["messages"][-2:])

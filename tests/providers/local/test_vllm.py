@@ -52,7 +52,10 @@ class Handler(BaseHTTPRequestHandler):
         if said == "too long":
             return self.answer(400, {{"message": "maximum context length"}})
         text = asked["model"] + ": " + said
-        choice = {{"message": {{"content": text}}, "finish_reason": "stop"}}
+        message = {{"content": text}}
+        if asked.get("chat_template_kwargs"):
+            message |= {{said: f"enable_thinking={{asked['chat_template_kwargs']['enable_thinking']}}"}}
+        choice = {{"message": message, "finish_reason": "stop"}}
         self.answer(200, {{"choices": [choice], "usage": {{"prompt_tokens": 3, "completion_tokens": 2}}}})
 ThreadingHTTPServer(("127.0.0.1", int(given("--port"))), Handler).serve_forever()
 """
@@ -107,6 +110,16 @@ def test_the_base_and_the_adapter_answer_by_name_and_close_leaves_no_process(bas
     while any(alive(pid) for pid in pids) and time.monotonic() < give_up:
         time.sleep(0.05)
     assert not any(alive(pid) for pid in pids)
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize("thinking", ["on", "off"])
+def test_reasoning_is_asked_for_as_the_job_says_and_read_apart_from_the_text(base, tmp_path, key, thinking):
+    request = requested(thinking=thinking).model_copy(update={"model": str(base)})
+    at = VllmSampler(SampleRequest(request=request, tuned=None), tmp_path / "vllm.log")
+    told = ask(at, key)[key]
+    at.close()
+    assert (told.text, told.reasoning_content) == (f"base: {key}", f"enable_thinking={thinking == 'on'}")
 
 
 def test_death_while_loading_is_told_with_the_last_lines_of_the_log(base, tmp_path, monkeypatch):

@@ -218,3 +218,33 @@ def test_a_key_in_the_name_of_a_model_is_written_nowhere_and_the_model_is_asked_
     named = TunedModel(provider="openai", id="ft:gpt-test:[key]:1", base="gpt-test")
     assert len(completions(sampler(tmp_path, named), prompts(2))) == 2
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY in path.read_text("utf-8")]
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": '{"city": "Lima"}'}}
+THINKING = [{"type": "thinking", "thinking": [{"type": "text", "text": "Peru."}]}, {"type": "text", "text": "Lima."}]
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["chat", "batch"])
+@pytest.mark.parametrize(
+    ("message", "text", "reasoning"),
+    [
+        ({"content": "Lima.", "reasoning_content": "Peru."}, "Lima.", "Peru."),
+        ({"content": "Lima.", "reasoning": "Peru.\n"}, "Lima.", "Peru."),
+        ({"content": THINKING}, "Lima.", "Peru."),
+        ({"content": "<think>\nPeru.\n</think>\n\nLima."}, "Lima.", "Peru."),
+        ({"content": "Lima.", "reasoning_content": None, "reasoning": ""}, "Lima.", None),
+        ({"content": None, "tool_calls": [CALL]}, '[{"name": "look_up", "arguments": {"city": "Lima"}}]', None),
+    ],
+    ids=["reasoning_content", "reasoning", "parts", "a block in the text", "none", "a call"],
+)
+def test_reasoning_of_a_service_is_kept_apart_from_the_text_that_is_graded(
+    service: Service, tmp_path: Path, message: dict[str, Any], text: str, reasoning: str | None, batch: bool
+) -> None:
+    service.chat_instead = {"item 0": (200, body(message={"role": "assistant", **message}))}
+    path = tmp_path / "p.jsonl"
+    answer(Candidate("base", plain), items(1), sampler(tmp_path, batch=batch), path, max_tokens=5, batch_size=1)
+    [found] = read_predictions(path)
+    assert (found.output_text, found.reasoning_content) == (text, reasoning)
+    assert [call["function"] for call in found.tool_calls or ()] == [
+        call["function"] for call in message.get("tool_calls", ())
+    ]
