@@ -1,14 +1,18 @@
-# Two commands: `make demo` fine-tunes a real model on this machine; `make test` checks everything.
+# `make demo` fine-tunes a real model on this machine; `make migrate-demo` leaves a scripted account; `make test` checks everything.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check schemas docs clean
+.PHONY: demo migrate-demo test check schemas docs clean
 
 demo: $(VENV)/.local
 	$(BIN)/ftbridge run examples/support-triage/job.yaml --provider local
 	$(BIN)/ftbridge report latest
+
+# From the inventory of a scripted account to the proof of its replacement, a small model trained on this machine.
+migrate-demo: $(VENV)/.dev
+	FTBRIDGE=$(abspath $(BIN))/ftbridge examples/leave-openai/demo.sh
 
 # Tests of real training keep to themselves: two of them at once would fight for the same cores.
 test: $(VENV)/.dev check

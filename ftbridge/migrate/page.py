@@ -33,7 +33,7 @@ def inventory_page(summary: InventorySummary) -> str:
     moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(summary.taken))
     header = element(
         "header",
-        element("h1", f"What {organizations} has to lose"),
+        element("h1", f"Fine-tuned models of {organizations}"),
         element("p", f"{summary.service} · taken {moment} · migration {summary.migration}", class_="quiet"),
         element("p", _headline(summary, alive), class_="verdict"),
         _notes(summary),

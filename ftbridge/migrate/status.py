@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from ftbridge.migrate.account import Inventory, TunedModel
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.loading import load_inventory
-from ftbridge.migrate.recording import progress_of
+from ftbridge.migrate.recording import Recording, progress_of
 
 NEAR_DAYS = 14
 """Days before a deadline from which `status` fails, unless another number is given."""
@@ -123,9 +123,10 @@ def _completions(
 ) -> Asset:
     progress = progress_of(migration, model.id)
     command: str | None = f"ftbridge migrate record {model.id}"
-    so_far = (
-        f"{progress.complete:,} of {progress.items:,} items recorded" if progress is not None else "nothing recorded"
-    )
+    so_far = "nothing recorded"
+    if progress is not None:
+        completions = len(Recording.of(migration, model.id).samples)
+        so_far = f"{progress.complete:,} of {progress.items:,} items recorded ({completions:,} completions)"
     if progress is not None and progress.finished:
         state, detail, command = "saved", f"{progress.items:,} items recorded", None
     elif not model.answers(today):
@@ -160,7 +161,7 @@ def _data(inventory: Inventory, model: TunedModel, days: int | None, near: bool,
         state, detail = "not_needed", "its job was not seen, so its files are not known"
     elif there:
         state = "at_risk"
-        detail = f"{len(there)} of {len(needs)} files not downloaded"
+        detail = f"{len(there)} of {_files(len(needs))} not downloaded"
     elif len(lost) == len(needs):
         state, detail = "lost", ", ".join(f"{need.id}: {need.state}" for need in lost)
     elif lost:
@@ -168,7 +169,7 @@ def _data(inventory: Inventory, model: TunedModel, days: int | None, near: bool,
     elif any(need.state == "unknown" for need in needs):
         state, detail = "at_risk", "the key may not list files"
     else:
-        state, detail = "saved", f"{len(needs)} files downloaded"
+        state, detail = "saved", f"{_files(len(needs))} downloaded"
     return Asset.model_validate(
         {
             **common,
@@ -181,6 +182,10 @@ def _data(inventory: Inventory, model: TunedModel, days: int | None, near: bool,
             "urgent": state == "at_risk" and bool(there) and (near or (left is not None and left <= NEAR_DAYS)),
         }
     )
+
+
+def _files(number: int) -> str:
+    return "1 file" if number == 1 else f"{number} files"
 
 
 def _replacement(migration: Migration, model: TunedModel, days: int | None, common: dict[str, object]) -> Asset:

@@ -52,8 +52,8 @@ def inventory_parts(summary: InventorySummary) -> Iterator[RenderableType]:
         table.add_column(overflow="fold", style="dim")
         for unseen in summary.unseen:
             where = f" ({unseen.place})" if unseen.place else ""
-            needs = f"needs {unseen.scope}" if unseen.scope else ""
-            table.add_row(f"{unseen.what}{where}", "; ".join(filter(None, [needs, _short(unseen.why)])))
+            needs = f"the key lacks {unseen.scope}" if unseen.source and unseen.scope else _short(unseen.why)
+            table.add_row(f"{unseen.what}{where}", needs)
         yield table
 
 
