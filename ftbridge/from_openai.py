@@ -340,17 +340,17 @@ class _Reader:
         if not isinstance(value, Mapping) or not value:
             self._note("metadata", "not_portable", value, None, "none")
             return
-        kept: dict[str, str] = {}
+        pairs: dict[str, str] = {}
         for key, text in value.items():
             path = f"metadata.{key}"
             if key == RUN_MARK:
                 self._note(path, "not_portable", text, None, "marks the run that made the old job")
-            elif not isinstance(text, str) or len(key) > 64 or len(text) > 512 or len(kept) == 16:
+            elif not isinstance(text, str) or len(key) > 64 or len(text) > 512 or len(pairs) == 16:
                 self._note(path, "not_portable", text, None, "beyond 16 pairs of text, of 64 and 512 characters")
             else:
-                kept[key] = text
+                pairs[key] = text
                 self._note(path, "kept", text, path, "kept with the run")
-        self.spec["metadata"] = kept
+        self.spec["metadata"] = pairs
 
     def _read_integrations(self, value: Any) -> None:
         if not isinstance(value, Sequence) or isinstance(value, str) or not value:
@@ -360,17 +360,17 @@ class _Reader:
             path = f"integrations[{place}]"
             wandb = integration.get("wandb") if isinstance(integration, Mapping) else None
             flat = {key: inner for key, inner in (wandb or {}).items() if inner is not None}
-            kept = self.spec.get("openai", {}).get("integrations", [])
+            earlier = self.spec.get("openai", {}).get("integrations", [])
             try:
                 WandbIntegration.model_validate(flat)
             except ValidationError:
                 kind = integration.get("type") if isinstance(integration, Mapping) else integration
                 self._note(path, "not_portable", integration, None, f"no integration of this kind here: {kind}")
                 continue
-            if len(kept) == 5:
+            if len(earlier) == 5:
                 self._note(path, "not_portable", integration, None, "a job has at most five")
                 continue
-            self.spec.setdefault("openai", {})["integrations"] = [*kept, flat]
+            self.spec.setdefault("openai", {})["integrations"] = [*earlier, flat]
             reason = "the same project, entity, name and tags; its key stays with the service"
             self._note(path, "translated", integration, "openai.integrations", reason)
 

@@ -71,8 +71,8 @@ def samples_of(
         _sample(request.item.key, number, choice, document, seconds)
         for number, choice in zip(request.samples, choices, strict=False)
     ]
-    told = document.get("usage")
-    counts = told if isinstance(told, Mapping) else {}
+    reported = document.get("usage")
+    counts = reported if isinstance(reported, Mapping) else {}
     usage = Usage(read=_count(counts.get("prompt_tokens")), written=_count(counts.get("completion_tokens")))
     logprobs = choices[0].get("logprobs") if choices and request.samples == (GREEDY,) else None
     return samples, usage, logprobs

@@ -21,7 +21,7 @@ from ftbridge.errors import UsageError
 from ftbridge.files import sha256_bytes
 from ftbridge.migrate.account import StoredCompletion
 
-KEPT = (
+REQUEST_FIELDS = (
     "messages", "tools", "tool_choice", "parallel_tool_calls", "response_format", "functions", "function_call",
     "presence_penalty", "frequency_penalty", "logit_bias", "stop", "reasoning_effort", "max_completion_tokens", "max_tokens",
 )  # fmt: skip
@@ -155,8 +155,8 @@ def _found(validation: Path | None, stored: Iterable[StoredCompletion], notes: l
 
 
 def _stored(completion: StoredCompletion) -> Item:
-    kept = {name: value for name, value in completion.request.items() if name in KEPT}
-    request = {"messages": [_plain(message) for message in completion.messages or ()], **kept}
+    settings = {name: value for name, value in completion.request.items() if name in REQUEST_FIELDS}
+    request = {"messages": [_plain(message) for message in completion.messages or ()], **settings}
     return Item(
         key=_digest(request)[:_KEY_DIGITS],
         source="stored",
@@ -183,11 +183,21 @@ def _parts(document: Any) -> tuple[dict[str, Any], dict[str, Any] | None, dict[s
         expected = preferred[0] if isinstance(preferred, list) and preferred else None
     elif messages and messages[-1].get("role") == "assistant":
         *messages, expected = messages
-    kept = {name: holder[name] for name in KEPT if name in holder and name != "messages"}
+    settings = {name: holder[name] for name in REQUEST_FIELDS if name in holder and name != "messages"}
     plain = [_plain(message) for message in messages]
-    known = {*KEPT, "input", "preferred_output", "non_preferred_output", "model", "temperature", "top_p", "n", "seed"}
+    known = {
+        *REQUEST_FIELDS,
+        "input",
+        "preferred_output",
+        "non_preferred_output",
+        "model",
+        "temperature",
+        "top_p",
+        "n",
+        "seed",
+    }
     fields = {name: value for name, value in document.items() if name not in known}
-    return ({"messages": plain, **kept} if plain else {}), _plain(expected) if expected else None, fields
+    return ({"messages": plain, **settings} if plain else {}), _plain(expected) if expected else None, fields
 
 
 def trained_prompts(files: Iterable[Path]) -> set[str]:

@@ -141,7 +141,7 @@ class Live:
         together = [ask.request, *(other.request for other in flying.values())]
         self.afford(sum(map(size_of, together)), sum(map(expected_size, together)))
         self.limits.wait(ask.tokens)
-        self.recording.journal.append("asked", request=ask.request.id, samples=ask.request.samples, way="live")
+        self.recording.journal.append("announced", request=ask.request.id, samples=ask.request.samples, way="live")
         ask.sent_in = limit.round
         future = pool.submit(self._post, ask)
         flying[future] = ask
@@ -214,7 +214,7 @@ class Live:
             return False
         for seconds in LOOKS[:3] if look else LOOKS[:1]:
             sleep(seconds)
-            document = self._kept(request)
+            document = self._stored_one(request)
             if document is not None:
                 samples, usage, logprobs = samples_of(request, document)
                 if logprobs is not None:
@@ -223,7 +223,7 @@ class Live:
                 return bool(samples)
         return False
 
-    def _kept(self, request: Request) -> dict[str, Any] | None:
+    def _stored_one(self, request: Request) -> dict[str, Any] | None:
         """The stored completion of a request, oldest first where there are several; None where none shows."""
         completions = self.at.client.chat.completions
 

@@ -48,12 +48,12 @@ Scored = dict[str, dict[str, list[float | None]]]
 def scores_of(
     questions: Sequence[Question], predictions: Mapping[str, list[Prediction]], graders: Sequence[Grader], folder: Path
 ) -> Scored:
-    """Every score; what judges replied is kept in the proof's folder, so that none is asked, or paid, again."""
-    kept = read_grades([folder / "grades.jsonl"])
+    """Every score; what judges replied is grades in the proof's folder, so that none is asked, or paid, again."""
+    grades = read_grades([folder / "grades.jsonl"])
     try:
-        graded = results(questions, predictions, graders, kept, Grading(Calls(folder / CALLS_FILE)))
+        graded = results(questions, predictions, graders, grades, Grading(Calls(folder / CALLS_FILE)))
     finally:
-        write_grades(folder / "grades.jsonl", kept)
+        write_grades(folder / "grades.jsonl", grades)
     scored: Scored = {}
     for name, by in graded.items():
         scored[name] = {
@@ -112,8 +112,12 @@ def measured_of(
 def _words(name: str, judged: Judged | None, by_graders: bool) -> str:
     if judged is None:
         return f"{name}: how well the recorded model agrees with itself is not known, so nothing can be said."
-    baseline = "the recorded model" if by_graders else "the recorded model with itself"
-    text = sentence(name, judged, candidate="the replacement", baseline=baseline)
+    candidate, baseline = (
+        ("the replacement", "the recorded model")
+        if by_graders
+        else ("the replacement's agreement with the recording", "the recorded model's with itself")
+    )
+    text = sentence(name, judged, candidate=candidate, baseline=baseline)
     return text[:1].upper() + text[1:]
 
 

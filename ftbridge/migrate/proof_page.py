@@ -170,8 +170,8 @@ def _completion(name: str, text: str) -> Html:
 
 
 def _scores(one: Shown) -> Html | None:
-    told = [f"{name} {_percent(first)} → {_percent(second)}" for name, (first, second) in one.scores.items()]
-    return element("p", " · ".join(told), class_="quiet") if told else None
+    changes = [f"{name} {_percent(first)} → {_percent(second)}" for name, (first, second) in one.scores.items()]
+    return element("p", " · ".join(changes), class_="quiet") if changes else None
 
 
 def _signature(proof: Proof) -> Html:

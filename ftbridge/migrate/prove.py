@@ -133,7 +133,7 @@ def prove(migration: Migration, wish: Wish, run: Run, *, progress: Progress = la
         if wish.judge is not None and by_graders:
             notes.append("The spec has graders, so the judge was not asked.")
         check(own, graders)
-        told = completed(
+        completions = completed(
             backend,
             run,
             state.tuned,
@@ -144,7 +144,7 @@ def prove(migration: Migration, wish: Wish, run: Run, *, progress: Progress = la
             batch_size=wish.batch_size,
             progress=progress,
         )
-        by_key = {prediction.key: prediction for prediction in told}
+        by_key = {prediction.key: prediction for prediction in completions}
         predictions = recorded_predictions(own, recording)
         predictions[REPLACEMENT] = [by_key[question.key] for question in own]
         scored = scores_of(own, predictions, graders, folder)

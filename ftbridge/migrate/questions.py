@@ -68,11 +68,15 @@ def readable(
     items: list[Item], refusals: list[Item], left_out: dict[str, int]
 ) -> tuple[list[Item], list[Item], dict[str, int]]:
     """The items without those that hold images or sound, which models of this machine do not read."""
-    kept = [item for item in items if _is_text(item)]
-    lost = {"hold what models here do not read": len(items) - len(kept)} if len(kept) < len(items) else {}
-    if not kept:
+    readable_items = [item for item in items if _is_text(item)]
+    lost = (
+        {"hold what models here do not read": len(items) - len(readable_items)}
+        if len(readable_items) < len(items)
+        else {}
+    )
+    if not readable_items:
         raise UsageError("every recorded item holds images or sound, which models of this machine do not read.")
-    return kept, [item for item in refusals if _is_text(item)], {**left_out, **lost}
+    return readable_items, [item for item in refusals if _is_text(item)], {**left_out, **lost}
 
 
 def _is_text(item: Item) -> bool:
@@ -114,17 +118,17 @@ def text_of(sample: Sample) -> str:
 
 def gradable(questions: list[Question], graders: Sequence[Grader]) -> tuple[list[Question], list[str]]:
     """The questions whose fields the graders can read: stored prompts have no fields of their own."""
-    kept = []
+    usable = []
     for question in questions:
         try:
             check([question], graders)
         except FtbridgeError:
             continue
-        kept.append(question)
-    if not kept:
+        usable.append(question)
+    if not usable:
         check(questions, graders)  # raises what is wrong with the first
-    lost = len(questions) - len(kept)
-    return kept, [f"{lost} items have no field that the spec's graders read, and are left out."] if lost else []
+    lost = len(questions) - len(usable)
+    return usable, [f"{lost} items have no field that the spec's graders read, and are left out."] if lost else []
 
 
 def completed(

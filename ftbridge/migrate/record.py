@@ -103,10 +103,12 @@ def record(
         limit = inventory.limit(name)
         work = _Work(at, recording, settings, wish, prices, limit, hours_left(inventory, model), progress, tell)
         if requests := requests_of(chosen.items, settings, recording.samples):
-            told = work.forecast(requests)
-            agree(told, [*chosen.notes, *_warnings(inventory, model, told)])
+            estimate = work.forecast(requests)
+            agree(estimate, [*chosen.notes, *_warnings(inventory, model, estimate)])
             recording.begin(chosen.items, settings)
-            migration.append("recording", model=name, items=len(chosen.items), samples=settings.samples, way=told.way)
+            migration.append(
+                "recording", model=name, items=len(chosen.items), samples=settings.samples, way=estimate.way
+            )
             work.run(requests)
         so_far = recording.so_far(spent_usd(recording.usage(), name, prices))
         migration.append("recorded", model=name, items=so_far.items, complete=so_far.complete, usd=so_far.usd)
@@ -178,16 +180,16 @@ def _chosen(migration: Migration, inventory: Inventory, model: TunedModel, name:
     return chosen.model_copy(update={"notes": notes})
 
 
-def _warnings(inventory: Inventory, model: TunedModel, told: Forecast) -> list[str]:
+def _warnings(inventory: Inventory, model: TunedModel, estimate: Forecast) -> list[str]:
     left = hours_left(inventory, model)
     warnings = []
     if left is not None and left <= 0:
         warnings.append(f"{model.id} should have stopped on {model.shutdown}; it is asked whether it still answers.")
-    elif left is not None and told.hours > left:
+    elif left is not None and estimate.hours > left:
         warnings.append(
-            f"This takes up to {told.hours:.0f} hours, and the model stops in {left:.0f}: record fewer items (--limit)."
+            f"This takes up to {estimate.hours:.0f} hours, and the model stops in {left:.0f}: record fewer items (--limit)."
         )
-    if not told.limits_known:
+    if not estimate.limits_known:
         warnings.append("The account's limits are not known; the time is that of a new account.")
     return warnings
 

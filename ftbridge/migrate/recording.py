@@ -2,7 +2,7 @@
 
     MIGRATION/recordings/MODEL/
       items.jsonl        the requests, each with its key; written once
-      journal.jsonl      settings · asked {request} · recorded {samples} · declined · lost; authoritative
+      journal.jsonl      settings · announced {request} · recorded {samples} · declined · lost; authoritative
       logprobs/KEY.json  log-probabilities of the greedy completion, top 20 for each token
       openai/            the ledger of its batches
 
@@ -176,8 +176,8 @@ class Recording:
 
     def add(self, samples: Sequence[Sample], usage: Usage, *, request: str, way: str, how: str = "answered") -> None:
         """Write the samples of one request, flushed; log-probabilities are written before, by `keep_logprobs`."""
-        told = [sample.model_dump(exclude_none=True) for sample in samples]
-        self.journal.append("recorded", request=request, way=way, how=how, usage=usage.model_dump(), samples=told)
+        documents = [sample.model_dump(exclude_none=True) for sample in samples]
+        self.journal.append("recorded", request=request, way=way, how=how, usage=usage.model_dump(), samples=documents)
 
     def keep_logprobs(self, key: str, logprobs: Any) -> None:
         """Write the log-probabilities of an item's greedy completion, whole or not at all."""
@@ -226,15 +226,15 @@ class Recording:
         match event.type:
             case "settings":
                 self._settings = Settings.model_validate(data)
-            case "asked":
+            case "announced":
                 self._open[data["request"]] = event
             case "declined":
                 self._open.pop(data["request"], None)
             case "recorded":
                 self._open.pop(data["request"], None)
                 self._usage.append((Usage.model_validate(data["usage"]), data["way"]))
-                for told in data["samples"]:
-                    sample = Sample.model_validate(told)
+                for document in data["samples"]:
+                    sample = Sample.model_validate(document)
                     self._samples.setdefault((sample.key, sample.sample), sample)
 
 

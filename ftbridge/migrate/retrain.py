@@ -234,9 +234,9 @@ def _tokens_note(job: Job, path: Path) -> str | None:
             except ValueError:
                 continue
             if isinstance(document, dict):
-                more, told = example_texts(document.get("messages") or (), document)
+                more, added = example_texts(document.get("messages") or (), document)
                 fixed += more
-                texts += told
+                texts += added
     counted = (fixed + sum(count_texts(texts))) * epochs
     if abs(counted - job.trained_tokens) <= _SAME_TOKENS * job.trained_tokens or job.method != "supervised":
         return None
@@ -260,8 +260,8 @@ def _distilled(migration: Migration, model: str, job: Job, folder: Path) -> tupl
         raise UsageError(f"nothing of {model} is recorded to distil from.", hint=f"ftbridge migrate record {model}")
     path = folder / "distilled.jsonl"
     files.write_text(path, "".join(lines))
-    kept = len(recording.items) - len(lines)
-    return path, f"{len(lines)} recorded completions are training data; the other {kept} items are left for the proof."
+    rest = len(recording.items) - len(lines)
+    return path, f"{len(lines)} recorded completions are training data; the other {rest} items are left for the proof."
 
 
 def is_distilled(item: Item) -> bool:

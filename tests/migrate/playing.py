@@ -74,7 +74,7 @@ class Played:
         self.base_url = base_url
 
     @property
-    def told(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """What its control page shows."""
         document: dict[str, Any] = httpx.get(f"{self.base_url.removesuffix('/v1')}/simulator", timeout=30).json()
         return document
@@ -82,7 +82,7 @@ class Played:
     @property
     def ledger(self) -> list[dict[str, Any]]:
         """Every request that a model answered."""
-        entries: list[dict[str, Any]] = self.told["ledger"]
+        entries: list[dict[str, Any]] = self.state["ledger"]
         return entries
 
     def paid_twice(self) -> list[str]:

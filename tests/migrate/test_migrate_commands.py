@@ -88,9 +88,9 @@ def test_stored_prompts_are_recorded_newest_first_and_those_with_a_lost_image_ar
     with playing(tmp_path, played) as service:
         call("inventory")
         call("download", "--stored")
-        told = call("record", "desk", "--way", "live", "--samples", "1")
-        assert "4 of 4 items" in told.stdout
-        assert "2 stored completions cannot be used" in told.stderr
+        shown = call("record", "desk", "--way", "live", "--samples", "1")
+        assert "4 of 4 items" in shown.stdout
+        assert "2 stored completions cannot be used" in shown.stderr
         assert {entry["temperature"] for entry in service.ledger} == {0.0, 0.7}
 
 
@@ -146,6 +146,6 @@ def test_a_clock_that_is_wrong_changes_no_deadline(tmp_path: Path) -> None:
     with playing(tmp_path, played):
         call("inventory")
         call("download")
-        told = json.loads(call("record", "desk", "--dry-run", "--json").stdout)
-    assert told["way"] == "live"
-    assert "the model stops in" in told["reason"]
+        estimate = json.loads(call("record", "desk", "--dry-run", "--json").stdout)
+    assert estimate["way"] == "live"
+    assert "the model stops in" in estimate["reason"]

@@ -79,9 +79,9 @@ def test_a_replacement_that_repeats_its_prompt_is_worse_and_the_worst_items_are_
 def test_the_proof_needs_nothing_of_the_old_service(tmp_path: Path) -> None:
     with replaced(tmp_path) as (migration, run, service):
         before = len([entry for entry in service.ledger if entry["model"] == MODEL])
-        requests = service.told["requests"]
+        requests = service.state["requests"]
         prove(migration, Wish(model=MODEL), run)
-        after = service.told["requests"]
+        after = service.state["requests"]
         assert len([entry for entry in service.ledger if entry["model"] == MODEL]) == before
         changed = {route for route, count in after.items() if count != requests.get(route, 0)}
         assert changed == {"POST /chat/completions"}  # the replacement's own
@@ -154,8 +154,8 @@ def test_items_with_images_are_left_out_for_models_that_do_not_read_them() -> No
         Item(key=str(place), source="file", origin="f", request={"messages": messages})
         for place, messages in enumerate((text, image, text))
     ]
-    kept, refusals, left_out = readable(items, items[1:], {"not recorded": 1})
-    assert ([item.key for item in kept], [item.key for item in refusals]) == (["0", "2"], ["2"])
+    readable_items, refusals, left_out = readable(items, items[1:], {"not recorded": 1})
+    assert ([item.key for item in readable_items], [item.key for item in refusals]) == (["0", "2"], ["2"])
     assert left_out == {"not recorded": 1, "hold what models here do not read": 1}
     with pytest.raises(UsageError, match="every recorded item holds images"):
         readable(items[1:2], [], {})

@@ -211,7 +211,7 @@ def test_limits_of_few_requests_a_minute_are_kept_and_not_run_into(
         migration = begin()
         monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "1")
         assert go(migration, tmp_path, samples=1).so_far.finished
-        assert service.told["requests"]["POST /chat/completions"] <= 6
+        assert service.state["requests"]["POST /chat/completions"] <= 6
 
 
 def test_a_quota_that_is_used_up_ends_the_recording_for_good(tmp_path: Path) -> None:

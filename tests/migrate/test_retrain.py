@@ -162,10 +162,10 @@ def test_killed_at_every_journal_step_a_retraining_is_one_run_with_one_paid_job(
             run = start(migration, plan(migration, chosen), chosen)
             bridge.drive(run)
 
-        jobs = len(service.told["jobs"])
+        jobs = len(service.state["jobs"])
         assert kill_at_every_step(work, lambda: None) > 5
         work()
-        assert len(service.told["jobs"]) == jobs + 1
+        assert len(service.state["jobs"]) == jobs + 1
         runs = list((Path(os.environ["FTBRIDGE_HOME"]) / "runs").glob("desk-*"))
         assert [Run.open(run).state().state for run in runs] == ["succeeded"]
         assert Migration.open().last("retrained", run=runs[0].name) is not None

@@ -81,18 +81,18 @@ def command(
         store=not no_store,
     )
 
-    def agree(told: Forecast, notes: Sequence[str]) -> None:
-        say(told, notes)
+    def agree(estimate: Forecast, notes: Sequence[str]) -> None:
+        say(estimate, notes)
         if dry_run:
-            raise _DryRun(told)
-        ask(told, max_usd, yes)
+            raise _DryRun(estimate)
+        ask(estimate, max_usd, yes)
 
     try:
         with Bar() as bar:
             recorded = record(Migration.open(name), wish, agree=agree, progress=bar.heard, tell=bar.tell)
     except _DryRun as stopped:
         if as_json:
-            print_json(stopped.told.model_dump(mode="json"))
+            print_json(stopped.estimate.model_dump(mode="json"))
         return
     if as_json:
         print_json(recorded.model_dump(mode="json"))
@@ -103,30 +103,34 @@ def command(
 class _DryRun(Exception):
     """Ends a dry run with its forecast."""
 
-    def __init__(self, told: Forecast) -> None:
+    def __init__(self, estimate: Forecast) -> None:
         super().__init__()
-        self.told = told
+        self.estimate = estimate
 
 
-def say(told: Forecast, notes: Sequence[str]) -> None:
+def say(estimate: Forecast, notes: Sequence[str]) -> None:
     """Cost, time and way on standard error, before anything is spent."""
     if verbosity() < 0:
         return
     for note in notes:
         click.echo(f"note: {note}", err=True)
-    price = f"about ${told.usd:,.2f} (prices of {told.prices_as_of})" if told.usd is not None else "no price is known"
-    other = told.usd_live if told.way == "batch" else told.usd_batch
-    instead = f"; {'live' if told.way == 'batch' else 'by batch'} ${other:,.2f}" if other is not None else ""
+    price = (
+        f"about ${estimate.usd:,.2f} (prices of {estimate.prices_as_of})"
+        if estimate.usd is not None
+        else "no price is known"
+    )
+    other = estimate.usd_live if estimate.way == "batch" else estimate.usd_batch
+    instead = f"; {'live' if estimate.way == 'batch' else 'by batch'} ${other:,.2f}" if other is not None else ""
     click.echo(
-        f"{told.requests:,} requests, {told.read:,} tokens in and about {told.written:,} out: {price}{instead}; "
-        f"{'up to ' if told.way == 'batch' else 'about '}{span(told.hours * 3600)}, {told.way}: {told.reason}.",
+        f"{estimate.requests:,} requests, {estimate.read:,} tokens in and about {estimate.written:,} out: {price}{instead}; "
+        f"{'up to ' if estimate.way == 'batch' else 'about '}{span(estimate.hours * 3600)}, {estimate.way}: {estimate.reason}.",
         err=True,
     )
 
 
-def ask(told: Forecast, max_usd: float | None, yes: bool) -> None:
+def ask(estimate: Forecast, max_usd: float | None, yes: bool) -> None:
     """Ask before a large sum; a budget is an agreement. Raises `UsageError` where nobody can be asked."""
-    usd = told.usd if max_usd is None else min(told.usd or 0.0, max_usd)
+    usd = estimate.usd if max_usd is None else min(estimate.usd or 0.0, max_usd)
     if yes or usd is None or usd <= ASK_ABOVE_USD:
         return
     if not sys.stdin.isatty():
@@ -202,10 +206,10 @@ class Bar:
 
 
 def _show(recorded: Recorded) -> None:
-    told = recorded.so_far
-    cost = f", ${told.usd:,.2f} in all" if told.usd is not None else ""
-    refused = f", {told.refused} of them refused" if told.refused else ""
-    click.echo(f"{told.complete} of {told.items} items of {recorded.model} are recorded{refused}{cost}.")
-    if not told.finished:
+    so_far = recorded.so_far
+    cost = f", ${so_far.usd:,.2f} in all" if so_far.usd is not None else ""
+    refused = f", {so_far.refused} of them refused" if so_far.refused else ""
+    click.echo(f"{so_far.complete} of {so_far.items} items of {recorded.model} are recorded{refused}{cost}.")
+    if not so_far.finished:
         click.echo("The rest got no completion; the same command asks for it again.")
     click.echo(f"next: ftbridge migrate retrain {recorded.model} --base LOCAL_MODEL")

@@ -118,8 +118,10 @@ def _say(planned: Plan, as_json: bool) -> None:
             Text(one.reason),
         )
     console.print(grid)
-    kept = sum(one.outcome == "kept" for one in planned.fields)
-    console.print(f"{kept} fields are kept as they are{'' if verbosity() > 0 else ' (-v shows them)'}.", style="dim")
+    unchanged = sum(one.outcome == "kept" for one in planned.fields)
+    console.print(
+        f"{unchanged} fields are kept as they are{'' if verbosity() > 0 else ' (-v shows them)'}.", style="dim"
+    )
     console.print(f"spec         {planned.path}", soft_wrap=True, markup=False)
 
 

@@ -130,12 +130,12 @@ class Batches:
             )
         sleep(seconds)
 
-    def _give_up_unless_it_helps(self, batch: Any, unanswered: dict[str, bytes], asked: int) -> None:
+    def _give_up_unless_it_helps(self, batch: Any, unanswered: dict[str, bytes], sent: int) -> None:
         """Raise `ModelUnavailable` for a batch that brought nothing, or that was refused or cancelled as a whole."""
-        if len(unanswered) < asked and batch.status in ("completed", "expired"):
+        if len(unanswered) < sent and batch.status in ("completed", "expired"):
             return
         raise ModelUnavailable(
-            f"batch {batch.id} ended ({batch.status}) with {len(unanswered)} of {asked} requests unanswered: "
+            f"batch {batch.id} ended ({batch.status}) with {len(unanswered)} of {sent} requests unanswered: "
             f"{self._why or _reason(batch)}",
             hint=self._again,
         )
@@ -199,13 +199,13 @@ class Batches:
         batches = self._at.client.batches
 
         def act() -> str:
-            told = batches.create(
+            shown = batches.create(
                 input_file_id=source,
                 endpoint=ENDPOINT,
                 completion_window="24h",
                 metadata={TOKEN_KEY: token},
             )
-            return str(whole(told, "id").id)
+            return str(whole(shown, "id").id)
 
         def look(_: object) -> str | None:
             found = read(lambda: self._matching(source, token), "looking for the batch", self._at.service)
@@ -240,10 +240,10 @@ class Batches:
         batches = items_of(lambda after: self._at.client.batches.list(limit=100, **after))
         return itertools.islice(batches, _MOST_LISTED)
 
-    def _cancel_twins(self, source: str, token: str, kept: str) -> None:
+    def _cancel_twins(self, source: str, token: str, made: str) -> None:
         """After a creation without an answer: end any further batch that came of it, which would be paid besides."""
         for batch in read(lambda: self._matching(source, token), "looking for the batch", self._at.service):
-            if batch.id == kept or batch.status in _ENDED:
+            if batch.id == made or batch.status in _ENDED:
                 continue
             cancel = functools.partial(self._at.client.batches.cancel, batch.id)
             with suppress(FtbridgeError):
@@ -255,17 +255,17 @@ class Batches:
     def _ended(self, batch: str) -> Any:
         pause, waited = SOONEST, 0.0
         while True:
-            told = read(
+            shown = read(
                 lambda: whole(self._at.client.batches.retrieve(batch), "status"),
                 "following the batch",
                 self._at.service,
             )
-            self._looked(told)
-            if told.status in _ENDED:
-                return told
+            self._looked(shown)
+            if shown.status in _ENDED:
+                return shown
             if waited >= LONGEST_BATCH_SECONDS:
                 raise ServiceUnavailable(
-                    f"{self._at.service} has not ended the batch {batch} ({told.status}) in {waited / 3600:.0f} hours; "
+                    f"{self._at.service} has not ended the batch {batch} ({shown.status}) in {waited / 3600:.0f} hours; "
                     "it promises 24.",
                     hint="Resume the run to wait again, or cancel the batch at the service.",
                 )

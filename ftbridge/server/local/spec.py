@@ -32,8 +32,8 @@ def spec_of(job: Kept, model: str, files: Path, settings: Mapping[str, Any]) -> 
 
 def base_request(model: str, settings: Mapping[str, Any]) -> LocalRequest:
     """How a base model is loaded for answering: as a job with these settings would load it."""
-    told = {"name": "serve", "data": {"train": "unused"}, "model": {"local": model}, "local": dict(settings)}
-    return LocalRequest.model_validate(_lowered(JobSpec.from_dict(told)).request)
+    document = {"name": "serve", "data": {"train": "unused"}, "model": {"local": model}, "local": dict(settings)}
+    return LocalRequest.model_validate(_lowered(JobSpec.from_dict(document)).request)
 
 
 def _lowered(spec: JobSpec) -> Lowering:
