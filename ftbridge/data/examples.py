@@ -154,6 +154,16 @@ class PreferenceExample(_Line):
         return self.input.tools
 
     @property
+    def messages(self) -> list[Message]:
+        """The conversation with the better answer, as a supervised example would have it."""
+        return [*self.input.messages, *self.preferred_output]
+
+    @property
+    def answer(self) -> Message:
+        """The answer to learn: the better one."""
+        return self.preferred_output[0]
+
+    @property
     def preferred(self) -> Message:
         """The better answer."""
         return self.preferred_output[0]

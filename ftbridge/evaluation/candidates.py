@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ftbridge.data.examples import ChatExample, Message
+from ftbridge.data.examples import ChatExample, Message, PreferenceExample, ReinforcementExample
 from ftbridge.errors import UsageError
 from ftbridge.evaluation.items import Item, parse_item, read_lines, without_weight
 from ftbridge.evaluation.search import searcher
@@ -78,18 +78,20 @@ def few_shot(train: Path, *, examples: int, seed: int, by: Literal["seed", "near
     return Candidate("few_shot", prompt)
 
 
-_Choice = Callable[[Item, int], Sequence[ChatExample]]
+Worked = ChatExample | PreferenceExample
+"""What few_shot and retrieval can show: an example with its answer."""
+_Choice = Callable[[Item, int], Sequence[Worked]]
 """The best so many examples for an item, best first."""
 
 
-def _by_seed(usable: Sequence[ChatExample]) -> _Choice:
+def _by_seed(usable: Sequence[Worked]) -> _Choice:
     return lambda _, most: usable[:most]
 
 
-def _by_nearness(usable: Sequence[ChatExample]) -> _Choice:
+def _by_nearness(usable: Sequence[Worked]) -> _Choice:
     search = searcher([_said(example.prompt) for example in usable])
 
-    def nearest(item: Item, most: int) -> Sequence[ChatExample]:
+    def nearest(item: Item, most: int) -> Sequence[Worked]:
         found = search(_said(item.prompt), most)
         others = (place for place in range(len(usable)) if place not in found)
         return [usable[place] for place in itertools.islice(itertools.chain(found, others), most)]
@@ -101,13 +103,13 @@ def _said(prompt: Sequence[Message]) -> str:
     return " ".join(message.text for message in prompt if not _is_system(message))
 
 
-def _usable(train: Path, seed: int) -> list[ChatExample]:
+def _usable(train: Path, seed: int) -> list[Worked]:
     """The usable examples by rank, no two with the same turns: so an item's own turns exclude at most one."""
     ranked = sorted(enumerate(read_lines(train), 1), key=lambda entry: sha256_bytes(b"%d\n%s" % (seed, entry[1])))
-    chosen: dict[str, ChatExample] = {}
+    chosen: dict[str, Worked] = {}
     for number, line in ranked:
         example = parse_item(line, train, number)
-        if not isinstance(example, ChatExample):
+        if isinstance(example, ReinforcementExample):
             raise UsageError(
                 f"few_shot and retrieval show worked examples; those of {train.name} end with the user's message.",
                 hint="Leave few_shot out of evaluation.baselines.",

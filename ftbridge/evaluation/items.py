@@ -8,10 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ftbridge.data.examples import ChatExample, ExampleError, Message, ReinforcementExample, parse_example
+from ftbridge.data.examples import (
+    ChatExample,
+    ExampleError,
+    Message,
+    PreferenceExample,
+    ReinforcementExample,
+    parse_example,
+)
 from ftbridge.data.notation import answer_text, split_reasoning
 from ftbridge.errors import DataError, UsageError
 from ftbridge.files import sha256_bytes
+
+NON_PREFERRED = "non_preferred"
 
 
 @dataclass(frozen=True)
@@ -20,7 +29,8 @@ class Item:
 
     `key` names it by content and place: 16 hex digits of the SHA-256 of its canonical line, and `index`, its place in
     the split from 0. `prompt` is every message before the expected answer, or all of them where a line ends with the user's,
-    as in reinforcement; `fields` is what graders see as `item`. Items of the same
+    as in reinforcement. `fields` is what graders see as `item`: the line's own keys, and the expected completion as
+    `reference`; of a preference that is the preferred one, and the other is `non_preferred`. Items of the same
     `cluster` belong together: they count as one draw in intervals and tests.
     """
 
@@ -72,8 +82,13 @@ def parse_line(line: bytes, path: Path, number: int) -> ChatExample:
     return _parsed(line, path, number, parse_example)
 
 
-def parse_item(line: bytes, path: Path, number: int) -> ChatExample | ReinforcementExample:
-    """One canonical line as something to ask. It ends with the expected answer or, as in reinforcement, the user's message.
+ItemExample = ChatExample | PreferenceExample | ReinforcementExample
+"""What a line of a test split can be."""
+
+
+def parse_item(line: bytes, path: Path, number: int) -> ItemExample:
+    """One canonical line as something to ask. It ends with the expected answer or, as in reinforcement, the user's message;
+    a preference expects its preferred output.
 
     Raises as `parse_line`.
     """
@@ -83,7 +98,9 @@ def parse_item(line: bytes, path: Path, number: int) -> ChatExample | Reinforcem
 _T = TypeVar("_T")
 
 
-def _asked(document: object) -> ChatExample | ReinforcementExample:
+def _asked(document: object) -> ItemExample:
+    if isinstance(document, dict) and "preferred_output" in document and "messages" not in document:
+        return parse_example(document, "dpo")
     messages = document.get("messages") if isinstance(document, dict) else None
     last = messages[-1] if isinstance(messages, list) and messages else None
     if isinstance(last, dict) and last.get("role") == "user":
@@ -112,7 +129,7 @@ def reference(answer: Message) -> str:
     return answer_text(split_reasoning(answer.text)[1], [(call.name, call.arguments) for call in calls])
 
 
-def _clusters(examples: Sequence[ChatExample | ReinforcementExample]) -> list[str]:
+def _clusters(examples: Sequence[ItemExample]) -> list[str]:
     """A name for what each example belongs to: the number of the first example of its cluster."""
     parent = list(range(len(examples)))
 
@@ -145,8 +162,10 @@ def _beginnings(messages: Sequence[Message]) -> list[str]:
     return told
 
 
-def _item(index: int, line: bytes, example: ChatExample | ReinforcementExample, cluster: str) -> Item:
-    expected = {"reference": reference(example.answer)} if isinstance(example, ChatExample) else {}
+def _item(index: int, line: bytes, example: ItemExample, cluster: str) -> Item:
+    expected = {} if isinstance(example, ReinforcementExample) else {"reference": reference(example.answer)}
+    if isinstance(example, PreferenceExample):
+        expected[NON_PREFERRED] = reference(example.non_preferred)
     return Item(
         key=f"{sha256_bytes(line)[:16]}-{index}",
         index=index,

@@ -16,9 +16,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ftbridge.data.examples import ChatExample, ReinforcementExample
 from ftbridge.errors import DataError
-from ftbridge.evaluation.items import parse_item, parse_line, read_lines
+from ftbridge.evaluation.items import ItemExample, parse_item, parse_line, read_lines
 from ftbridge.evaluation.retention.checks import CHECKS
 from ftbridge.files import write_text
 from ftbridge.spec_sections import RetentionSpec
@@ -69,5 +68,5 @@ def _canaries(path: Path, train: Path) -> Iterator[dict[str, Any]]:
         yield {**json.loads(line), "kind": "canary"}
 
 
-def _prompt(example: ChatExample | ReinforcementExample) -> str:
+def _prompt(example: ItemExample) -> str:
     return "\n".join(message.model_dump_json(exclude={"weight"}, exclude_none=True) for message in example.prompt)

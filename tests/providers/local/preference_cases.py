@@ -52,7 +52,7 @@ def stir(model: Any, size: float = 0.05) -> None:
     """Give the adapter something to say: B is not zero."""
     generator = torch.Generator().manual_seed(5)
     for name, parameter in model.named_parameters():
-        if "lora_B" in name:
+        if "lora_B.default" in name:
             parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * size)
 
 
