@@ -24,6 +24,17 @@ from ftbridge.evaluation.families import family_notes
 from ftbridge.evaluation.grades import read_grades, write_grades
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.perplexity import perplexity, read_perplexity
+from ftbridge.evaluation.preference import (
+    Estimate,
+    Preferences,
+    against_base,
+    measurable,
+    measure,
+    preferences,
+    sentence,
+    warnings,
+)
+from ftbridge.evaluation.preference import read as read_pairs
 from ftbridge.evaluation.retention.judge import SUFFIX, Retention, judge_retention, retention_candidate
 from ftbridge.evaluation.scores import item_scores, write_scores
 from ftbridge.graders import Calls
@@ -91,11 +102,14 @@ class RunEvaluation:
         evaluation = Evaluation(items=0, graders=[grader.name for grader in asked.graders], candidates={})
         if self.items:
             evaluation = self._judged([told.name for told in self._everybody if not told.name.endswith(SUFFIX)])
+        preference = self._preference()
         told = {name: read_perplexity(self.items, self._perplexity_path(name)) for name in ("base", "tuned")}
         more = {
             "perplexity": {name: value for name, value in told.items() if value is not None},
             "retention": self._retention(),
-            "notes": self._notes(evaluation),
+            "preference": preference,
+            "notes": [*self._notes(evaluation), *(warnings(preference) if preference else ())],
+            "summary": [*evaluation.summary, *([sentence(preference)] if preference else ())],
         }
         evaluation = evaluation.model_copy(update=more)
         files.write_text(self.run.evaluation_path, evaluation.model_dump_json(indent=2) + "\n")
@@ -200,7 +214,40 @@ class RunEvaluation:
         if self._foresees(candidate):
             batch, path = self.spec.evaluation.batch_size, self._perplexity_path(candidate.name)
             perplexity(items, cast(Scorer, sampler), path, batch_size=batch)
+        if self._prefers(candidate):
+            batch, path = self.spec.evaluation.batch_size, self._preference_path(candidate.name)
+            measure(items, cast(Scorer, sampler), path, batch_size=batch)
         self.run.append("evaluated", candidate=candidate.name)
+
+    def _prefers(self, candidate: Candidate) -> bool:
+        """Whether the log-probabilities of test pairs are measured with this candidate: the spec's method asks for it."""
+        able = providers.load(self.run.state().provider).capabilities(self.spec).score
+        asked = self.spec.method == "dpo" and bool(measurable(self.items))
+        return asked and able and candidate.name in ("base", "tuned")
+
+    def _preference_path(self, candidate: str) -> Path:
+        return self.run.predictions(candidate).with_suffix(".preference.json")
+
+    def _preference(self) -> Preferences | None:
+        """What tuning by preferences changed: log-probabilities, lengths, and wins where the spec has a pairwise grader."""
+        if self.spec.method != "dpo" or not self.items:
+            return None
+        nats = {name: read_pairs(self.items, self._preference_path(name)) for name in ("base", "tuned")}
+        if nats["base"] is None or nats["tuned"] is None:
+            return None
+        told = {name: read_predictions(self.run.predictions(name)) for name in nats}
+        found = preferences(self.items, nats["base"], nats["tuned"], told)
+        items, graders = against_base(self.items, told["base"], self.spec.evaluation.graders)
+        if found is None or not graders:
+            return found
+        kept = read_grades([self.run.grades_path])
+        wins = judge(
+            items, {"tuned": told["tuned"]}, graders, kept=kept, grading_with=Grading(self._calls(), self.between)
+        )
+        write_grades(self.run.grades_path, kept)
+        scores = wins.candidates["tuned"].items()
+        by_grader = {name: Estimate(mean=one.mean, ci95=one.ci95, n=one.n) for name, one in scores}
+        return found.model_copy(update={"wins": by_grader})
 
     def _foresees(self, candidate: Candidate) -> bool:
         """Whether perplexity is asked of this candidate, and its provider can tell it."""
@@ -218,6 +265,8 @@ class RunEvaluation:
         if candidate.name not in self.run.state().evaluated:
             return False
         if self._foresees(candidate) and read_perplexity(self.items, self._perplexity_path(candidate.name)) is None:
+            return False
+        if self._prefers(candidate) and read_pairs(self.items, self._preference_path(candidate.name)) is None:
             return False
         told = read_predictions(self.run.predictions(candidate.name))
         return sum(len(one.samples) for one in told) >= self._wanted(candidate)

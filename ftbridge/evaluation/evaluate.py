@@ -20,9 +20,10 @@ from ftbridge.evaluation.answering import Prediction
 from ftbridge.evaluation.calibration import Calibration, Labelled, calibration
 from ftbridge.evaluation.classification import Classification, classify
 from ftbridge.evaluation.grades import Grades, keep, lookup, name_of
-from ftbridge.evaluation.items import Item
+from ftbridge.evaluation.items import NON_PREFERRED, Item
 from ftbridge.evaluation.length_control import LengthControlled, controlled_rates
 from ftbridge.evaluation.missing import MaybeScores, both_present, known_score, present, too_many
+from ftbridge.evaluation.preference import Preferences
 from ftbridge.evaluation.retention.judge import Retention
 from ftbridge.evaluation.slices import slice_values
 from ftbridge.evaluation.statistics import mean_interval, paired_difference, require_statistics, wilson
@@ -131,6 +132,9 @@ class Evaluation(_Document):
     )
     calibration: dict[str, Calibration] = Field(
         default={}, description="By grader, how far it agrees with people's scores, where a file of these was given."
+    )
+    preference: Preferences | None = Field(
+        default=None, description="What preference tuning changed on the test pairs; null for other methods."
     )
     retention: Retention | None = Field(
         default=None, description="Whether tuning kept what was known; null if not asked."
@@ -248,7 +252,7 @@ def _sliced(
 ) -> list[Slice]:
     slices = []
     for field, values in slice_values(items).items():
-        if field == "reference":
+        if field in ("reference", NON_PREFERRED):
             continue  # labels have a classification report
         for value in sorted(set(values)):
             places = [place for place, own in enumerate(values) if own == value]

@@ -31,7 +31,8 @@ class Item:
     the split from 0. `prompt` is every message before the expected answer, or all of them where a line ends with the user's,
     as in reinforcement. `fields` is what graders see as `item`: the line's own keys, and the expected completion as
     `reference`; of a preference that is the preferred one, and the other is `non_preferred`. Items of the same
-    `cluster` belong together: they count as one draw in intervals and tests.
+    `cluster` belong together: they count as one draw in intervals and tests. `outputs` holds both texts of a preference, the
+    preferred one first, where neither calls a tool.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Item:
     tools: tuple[dict[str, Any], ...]
     fields: Mapping[str, Any]
     cluster: str = ""
+    outputs: tuple[str, str] | None = None
 
     @property
     def content(self) -> str:
@@ -173,7 +175,15 @@ def _item(index: int, line: bytes, example: ItemExample, cluster: str) -> Item:
         tools=tuple(example.tools or ()),
         fields={**expected, **example.extra},
         cluster=cluster,
+        outputs=_outputs(example) if isinstance(example, PreferenceExample) else None,
     )
+
+
+def _outputs(example: PreferenceExample) -> tuple[str, str] | None:
+    sides = example.preferred, example.non_preferred
+    if any(side.tool_calls or side.function_call for side in sides):
+        return None
+    return sides[0].text, sides[1].text
 
 
 def without_weight(message: Message) -> Message:

@@ -134,10 +134,12 @@ def judge_money(
             " ".join(str(value) for value in item.fields.values() if isinstance(value, str)) for item in items
         ]
         own, *fields = count_texts(texts, encoding)
-        questions = len(items) * candidates
+        # After preference tuning a pairwise judge also compares the tuned model's completions with the base model's.
+        times = candidates + (grader.type == "pairwise" and any(item.outputs is not None for item in items))
+        questions = len(items) * times
         orders = 2 if grader.type == "pairwise" else 1
-        read = candidates * sum(fields) + questions * (own + _INSTRUCTION_TOKENS)
-        references = candidates * sum(count_texts([str(item.fields.get("reference", "")) for item in items], encoding))
+        read = times * sum(fields) + questions * (own + _INSTRUCTION_TOKENS)
+        references = times * sum(count_texts([str(item.fields.get("reference", "")) for item in items], encoding))
         low += orders * (price.input * (read + references) + price.output * questions * REPLY_TOKENS[0]) / 1e6
         high += orders * (price.input * (read + questions * longest) + price.output * questions * REPLY_TOKENS[1]) / 1e6
     return Judges(low=low, high=high, unknown=tuple(dict.fromkeys(unknown)))

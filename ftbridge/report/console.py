@@ -17,7 +17,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from ftbridge.evaluation import preference as preferences
 from ftbridge.evaluation.evaluate import Evaluation, Score
+from ftbridge.evaluation.preference import Preferences
 from ftbridge.evaluation.retention.judge import Kept, Retention
 from ftbridge.evaluation.words import distinct_rivals, power_words
 from ftbridge.lowering import FieldReport, Lowering
@@ -56,6 +58,8 @@ def evaluation_table(evaluation: Evaluation, *, sentences: bool = False) -> Rend
     ]
     below += [Text(f"Note: {note}", style="yellow") for note in evaluation.notes]
     kept = [Text(), retention_table(evaluation.retention)] if evaluation.retention else []
+    if evaluation.preference is not None:
+        kept = [Text(), preference_table(evaluation.preference), *kept]
     return Group(*first, *([Text()] if first else []), table, *([Text()] if below else []), *below, *kept)
 
 
@@ -68,6 +72,17 @@ _KEPT = {
     "worse": ("bold red", "{name} has forgotten some of what {baseline} knew"),
     "not_enough_data": ("yellow", "so few questions cannot tell whether {name} still knows what {baseline} knew"),
 }
+
+
+def preference_table(found: Preferences) -> RenderableType:
+    """What preference tuning changed on the test pairs: the finding in words, then every figure with its interval."""
+    table = _table()
+    table.add_column(Text("on the test pairs"), overflow="fold")
+    table.add_column(Text("mean"), justify="right")
+    table.add_column(Text("95 % interval"), justify="right")
+    for name, mean, interval in preferences.table(found):
+        table.add_row(Text(name), Text(mean), Text(interval))
+    return Group(Text(preferences.sentence(found), style="bold"), Text(), table)
 
 
 def retention_table(told: Retention) -> RenderableType:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ftbridge.evaluation import preference as preferences
 from ftbridge.evaluation.classification import Classification
 from ftbridge.evaluation.evaluate import Score, Slice
 from ftbridge.evaluation.retention.judge import ALL, Kept, Lost, Retention
@@ -163,6 +164,33 @@ def _classified(name: str, found: Classification) -> Html:
 def _shade(count: int, whole: int, right: bool) -> str:
     level = -(-count * _SHADES // whole) if whole else 0
     return f"number heat{level} {'right' if right else 'wrong'}"
+
+
+def preference(contents: Contents) -> Html | None:
+    """What preference tuning changed on the test pairs."""
+    found = [(one.label, one.evaluation.preference) for one in contents.measured if one.evaluation is not None]
+    blocks = [
+        element(
+            "div",
+            element("h3", label) if label else None,
+            element("p", preferences.sentence(one)),
+            table(
+                ["on the test pairs"],
+                ["mean", "95 % interval"],
+                [
+                    [
+                        element("th", name, scope="row"),
+                        *(element("td", cell, class_="number") for cell in (mean, interval)),
+                    ]
+                    for name, mean, interval in preferences.table(one)
+                ],
+                kind="narrow",
+            ),
+        )
+        for label, one in found
+        if one is not None
+    ]
+    return element("section", element("h2", "Preferences"), blocks, id="preference") if blocks else None
 
 
 def perplexity(contents: Contents) -> Html | None:

@@ -13,7 +13,15 @@ from ftbridge.report.html.answers import answers
 from ftbridge.report.html.contents import Contents
 from ftbridge.report.html.curves import loss_curves
 from ftbridge.report.html.element import Html, element
-from ftbridge.report.html.measures import classification, judges, perplexity, plan_against_actual, retention, slices
+from ftbridge.report.html.measures import (
+    classification,
+    judges,
+    perplexity,
+    plan_against_actual,
+    preference,
+    retention,
+    slices,
+)
 from ftbridge.report.html.reproduce import countdown, data, lowering, reproduce
 from ftbridge.report.html.scores import scores, usage, usage_title
 from ftbridge.report.html.summary import headline
@@ -26,6 +34,7 @@ def page(contents: Contents, *, now: float | None = None, command: str = "") -> 
         ("scores", "Scores", scores(contents)),
         ("judges", "Judges", judges(contents)),
         ("slices", "Slices", slices(contents)),
+        ("preference", "Preferences", preference(contents)),
         ("retention", "Old skills", retention(contents)),
         ("loss", "Loss", loss_curves(contents.curves)),
         ("classification", "Labels", classification(contents)),
