@@ -30,8 +30,10 @@ def command(run: str, tokens: int | None, mapping: bool, as_json: bool) -> None:
         if as_json:
             print_json([[{"text": text, "trained": trained} for text, trained in pieces] for pieces in previews])
             return
-        for number, pieces in enumerate(previews, 1):
-            console.rule(f"example {number}", style="dim")
+        pairs = found.spec().method == "dpo"
+        for place, pieces in enumerate(previews):
+            side = (", preferred", ", non-preferred")[place % 2] if pairs else ""
+            console.rule(f"example {(place // 2 if pairs else place) + 1}{side}", style="dim")
             told = Text()
             for text, trained in pieces:
                 told.append(

@@ -149,6 +149,17 @@ class PreferenceExample(_Line):
         return self.input.messages
 
     @property
+    def conversations(self) -> tuple[ChatExample, ChatExample]:
+        """The preferred and the other conversation as supervised examples, whose last message alone is trained."""
+        before = [
+            message.model_copy(update={"weight": 0}) if message.role == "assistant" else message
+            for message in self.input.messages
+        ]
+        sides = (*self.preferred_output, *self.non_preferred_output)
+        first, second = (ChatExample(messages=[*before, side], tools=self.input.tools) for side in sides)
+        return first, second
+
+    @property
     def tools(self) -> list[dict[str, Any]] | None:
         """The tools that the answers may call."""
         return self.input.tools

@@ -75,11 +75,17 @@ def local_tokens(path: Path, renderer: Any, local: LocalSpec) -> LocalTokens:
 
 
 def _count(line: bytes, renderer: Any) -> list[Sequence[bool]] | str:
-    """For each sequence of an example, which tokens are trained; the reason when the template refuses it."""
+    """For each sequence of an example, which tokens are trained; the reason when the template refuses it.
+
+    A preference has two: one for each of its conversations.
+    """
     from ftbridge.providers.local.template import RenderError
 
     try:
-        return [rendered.trained for rendered in renderer.sequences(parse_example(json.loads(line)))]
+        document = json.loads(line)
+        if "preferred_output" in document and "messages" not in document:
+            return [renderer.example(side).trained for side in parse_example(document, "dpo").conversations]
+        return [rendered.trained for rendered in renderer.sequences(parse_example(document))]
     except (RenderError, ExampleError) as error:
         return str(error)
 

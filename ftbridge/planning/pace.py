@@ -159,6 +159,7 @@ def _rate(run: Run, spec: JobSpec) -> float | None:
     try:
         state, own = run.state(), run.spec()
         same = own.model.local == spec.model.local and own.local.tuning == spec.local.tuning
+        same = same and own.method == spec.method
         if not _planned_as(run, "local") or state.state != "succeeded" or not same:
             return None
         rates = step_rates(run)

@@ -354,7 +354,8 @@ def _local(
         notes.append(
             f"It does not fit what is free here now; quantization stays {kept}. Take a smaller model, or free memory."
         )
-    speed = pace(read * epochs, spec, shape, store.runs(files.home()), files.home() / "probes.json")
+    passes = epochs + REFERENCE_SHARE * (spec.method == "dpo")
+    speed = pace(round(read * passes), spec, shape, store.runs(files.home()), files.home() / "probes.json")
     hour = gpu_usd_per_hour or spec.plan.hour_usd
     usd = (speed.hours[0] * hour, speed.hours[1] * hour) if hour is not None and speed.hours is not None else None
     if hour is None:
@@ -379,6 +380,10 @@ def _local(
     )
 
 
+REFERENCE_SHARE = 0.35
+"""Epochs' worth of time that measuring the reference model takes: one pass forward, of forward and backward."""
+
+
 def _cpu_pass(spec: JobSpec, tokens: int, examples: int) -> int:
     """Tokens of the trainer's largest pass on a CPU: a whole batch, up to 2,048, the fastest there; or what the spec says."""
     asked = spec.local.tokens_per_pass
@@ -400,7 +405,7 @@ def _counted(
 ) -> dict[str, LocalTokens] | None:
     """Every split by the model's own tokenizer and template; None, and a note, where they are not at hand."""
     about = "Tokens are counted in the managed model's vocabulary; a local tokenizer often makes a tenth more or less."
-    if config is None or not (config.parent / "tokenizer.json").exists() or spec.method != "supervised":
+    if config is None or not (config.parent / "tokenizer.json").exists() or spec.method == "reinforcement":
         notes.append(about)
         return None
     try:

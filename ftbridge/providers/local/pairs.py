@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftbridge.data.examples import ChatExample, Message, PreferenceExample, parse_example
+from ftbridge.data.examples import PreferenceExample, parse_example
 from ftbridge.data.prepare import origin
 from ftbridge.errors import DataError
 from ftbridge.providers.local import attention, proof
@@ -85,28 +85,11 @@ class Pair:
         return hashlib.sha256(json.dumps([self.prompt, *sides]).encode()).hexdigest()[:16]
 
 
-def sides_of(example: PreferenceExample) -> tuple[ChatExample, ChatExample]:
-    """A preference as two conversations whose last message alone is trained.
-
-    Raises `RenderError` where a message has a weight, which has no meaning here.
-    """
-    messages = [*example.prompt, example.preferred, example.non_preferred]
-    if any(message.weight is not None for message in messages):
-        raise RenderError("gives a message a weight, which has no meaning in preference tuning: remove it")
-    before = [
-        message.model_copy(update={"weight": 0}) if message.role == "assistant" else message
-        for message in example.prompt
-    ]
-
-    def side(completion: Message) -> ChatExample:
-        return ChatExample(messages=[*before, completion], tools=example.tools)
-
-    return side(example.preferred), side(example.non_preferred)
-
-
 def encode_pair(example: PreferenceExample, renderer: Renderer, index: int) -> Pair:
-    """The pair as tokens. Raises `RenderError` where the two renderings have no prompt in common."""
-    chosen, rejected = (renderer.example(side) for side in sides_of(example))
+    """The pair as tokens. Raises `RenderError` where the two renderings have no prompt in common, or a message has a weight."""
+    if any(message.weight is not None for message in (*example.prompt, example.preferred, example.non_preferred)):
+        raise RenderError("gives a message a weight, which has no meaning in preference tuning: remove it")
+    chosen, rejected = (renderer.example(side) for side in example.conversations)
     first = chosen.trained.index(True), rejected.trained.index(True)
     if chosen.input_ids[: first[0]] != rejected.input_ids[: first[1]]:
         raise RenderError(

@@ -17,12 +17,17 @@ from ftbridge.providers.local.request import LocalRequest
 def preview(request: LocalRequest, train: Path, count: int) -> list[list[tuple[str, bool]]]:
     """The first `count` training examples as consecutive pieces of text, each with whether the loss falls on it.
 
-    An example has several entries where its answers are trained in sequences of their own.
+    An example has several entries where its answers are trained in sequences of their own. A preference has two: the
+    conversation with the preferred completion, then the other.
     """
     extras.require("local", "counting with this model's tokenizer", *NEEDS)
     base = find_model(request.model, trust_remote_code=request.trust_remote_code)
     tokenizer = load_tokenizer(base.path, trust_remote_code=request.trust_remote_code)
     renderer = Renderer(tokenizer, request.thinking)
     with train.open(encoding="utf-8") as lines:
-        examples = [parse_example(json.loads(line)) for _, line in zip(range(count), lines, strict=False)]
+        documents = [json.loads(line) for _, line in zip(range(count), lines, strict=False)]
+    if request.method == "dpo":
+        examples = [side for document in documents for side in parse_example(document, "dpo").conversations]
+    else:
+        examples = [parse_example(document) for document in documents]
     return [explain(sequence, tokenizer) for example in examples for sequence in renderer.sequences(example)]

@@ -63,9 +63,9 @@ class LocalProvider:
         self._children: list[subprocess.Popen[bytes]] = []
 
     def capabilities(self, spec: JobSpec) -> Capabilities:
-        """Supervised tuning, paused at any step; weights are files of the run."""
+        """Supervised and preference tuning, paused at any step; weights are files of the run."""
         return Capabilities(
-            methods=("supervised",),
+            methods=("supervised", "dpo"),
             pause=True,
             hosted=False,
             score=spec.local.engine == "transformers",
