@@ -63,8 +63,7 @@ def test_each_question_takes_its_answer_and_no_other(line):
     check, expected = line["check"], line["expected"]
     assert passes(check, expected, expected)
     for wrong in ("", "I do not know.", "0", "TRUE or FALSE", "[]", "zebra"):
-        if (check, wrong) != ("first_word", "TRUE or FALSE") or expected != "TRUE":
-            assert not passes(check, expected, wrong)
+        assert not passes(check, expected, wrong)
 
 
 def test_always_saying_false_gains_nothing():
@@ -92,6 +91,8 @@ def test_always_saying_false_gains_nothing():
         ("word", "South America", "In south america.", True),
         ("first_word", "FALSE", "**False**, since …", True),
         ("first_word", "FALSE", "It is FALSE", False),
+        ("first_word", "TRUE", "TRUE or FALSE", False),
+        ("first_word", "TRUE", "true", True),
         ("json", '{"count": 3}', '```json\n{"count":3}\n```', True),
         ("json", '{"count": 3}', '{"count": "3"}', False),
         ("json", "[1, 2, 3]", "Here: [1, 2, 3]", False),

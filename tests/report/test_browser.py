@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 from finished import finished_run, judged_more
@@ -16,6 +18,7 @@ from ftbridge.report.html import write_report
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+AXE = os.environ.get("AXE_CORE")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 HOSTILE = "</script></style></p><img src='https://evil.example/x.png' onerror='document.title=1'><script>document.title=2</script>"
 RTL = "\u202eמשלוח אל הבית\u202c"
@@ -197,6 +200,16 @@ def test_dark_and_light_differ_and_text_stands_out_in_both(opened, plain):
 
 def _brightness(colour):
     return sum(int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")) / 3 / 255
+
+
+@pytest.mark.skipif(AXE is None, reason="needs axe-core: npm pack axe-core, and AXE_CORE=package/axe.min.js")
+@pytest.mark.parametrize("look", [{}, {"color_scheme": "dark"}, {"viewport": {"width": 390, "height": 844}}])
+def test_axe_finds_nothing_serious(opened, rivals, whole, look):
+    for path in (rivals, whole):
+        page = opened(path, bypass_csp=True, **look)
+        page.evaluate(Path(AXE).read_text(encoding="utf-8"))
+        found = page.evaluate("axe.run(document)")["violations"]
+        assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
 
 
 def test_on_a_phone_nothing_hangs_over_the_side(opened, plain, whole):

@@ -97,8 +97,10 @@ def _word(expected: str, completion: str) -> bool:
 
 
 def _first_word(expected: str, completion: str) -> bool:
-    first = re.search(r"\w+", completion)
-    return first is not None and first.group().casefold() == expected.casefold()
+    """Whether the completion begins with the word, and does not leave it open: "true or false" says neither."""
+    words: list[str] = [*re.findall(r"\w+", completion)[:2], "", ""]
+    first, second = words[:2]
+    return first.casefold() == expected.casefold() and second.casefold() != "or"
 
 
 def _json(expected: str, completion: str) -> bool:
