@@ -189,6 +189,10 @@ def _warnings(inventory: Inventory, model: TunedModel, estimate: Forecast) -> li
         warnings.append(
             f"This takes up to {estimate.hours:.0f} hours, and the model stops in {left:.0f}: record fewer items (--limit)."
         )
+    elif not model.listed:
+        warnings.append(
+            f"{model.id} is not in the service's list of models: it may have stopped, or belong to another key."
+        )
     if not estimate.limits_known:
         warnings.append("The account's limits are not known; the time is that of a new account.")
     return warnings

@@ -128,6 +128,22 @@ def test_a_model_that_stops_half_way_leaves_what_was_recorded(tmp_path: Path) ->
         assert not so_far.finished
 
 
+def test_a_model_that_is_gone_is_named_and_nothing_is_paid(tmp_path: Path) -> None:
+    played = account(tmp_path)
+    played["models"]["gpt-4.1-mini-2025-04-14"] = {"shutdown": -3}
+    with playing(tmp_path, played) as service:
+        migration = begin()
+        heard: list[str] = []
+        with pytest.raises(ModelUnavailable, match="no longer answers"):
+            record(
+                migration,
+                Wish(model=MODEL, items=tmp_path / "valid.jsonl"),
+                agree=lambda estimate, notes: heard.extend(notes),
+            )
+        assert any("is not in the service's list of models" in note for note in heard)
+        assert service.ledger == []
+
+
 def test_the_budget_stops_before_it_is_passed_and_a_larger_one_goes_on(tmp_path: Path) -> None:
     with playing(tmp_path, account(tmp_path)) as service:
         migration = begin()
