@@ -100,17 +100,34 @@ def live_hours(requests: int, tokens: int, limit: RateLimit) -> float:
 
 
 def costs_table(prices: PriceList) -> str:
-    """What recording 2,000 items costs, for the documentation: live and in batches, by base model, with the basis stated."""
-    rows = ["| base | live | at its limits | batches | price of |", "|---|---|---|---|---|"]
-    for base, limit in _EXAMPLES.items():
-        model = TunedModel(id=f"ft:{base}:acme::abc", base=base)
-        cost = recording_cost(model, prices, limit, items=2_000)
-        live, batch = (f"${usd:,.2f}" if usd is not None else "not known" for usd in (cost.live_usd, cost.batch_usd))
-        hours = f"{cost.live_hours * 60:.0f} min"
-        rows.append(f"| {base} | {live} | {hours} | {batch} in {cost.batches} | {prices.date_of(base)} |")
-    return "\n".join(rows)
+    """What each step of a migration costs for 2,000 items, for the documentation, by the price list and stated limits."""
+    costs = [_example(base, limit, prices) for base, limit in _EXAMPLES.items()]
+    titles = [f"{base} ({prices.date_of(base)})" for base in _EXAMPLES]
+    judge = prices.judge_usd(_JUDGE, None, 2 * _ITEMS * _JUDGE_READS, 2 * _ITEMS * COMPLETION_TOKENS)
+    rows = [
+        ("inventory, download, status", ["$0", "$0"]),
+        ("stored completions with inputs", [f"$0, {_ITEMS:,} requests"] * 2),
+        ("record, live", [f"{_usd(cost.live_usd)} in {cost.live_hours * 60:.0f} min" for cost in costs]),
+        ("record, in batches", [f"{_usd(cost.batch_usd)} in {cost.batches} batches" for cost in costs]),
+        ("retrain on your own GPU", ["$0 at OpenAI"] * 2),
+        ("prove with graders, or by agreement", ["$0"] * 2),
+        (f"prove with {_JUDGE} as a judge, in both orders", [_usd(judge)] * 2),
+    ]
+    lines = ["| step | " + " | ".join(titles) + " |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {step} | {' | '.join(cells)} |" for step, cells in rows)])
 
 
+def _example(base: str, limit: RateLimit, prices: PriceList) -> RecordingCost:
+    return recording_cost(TunedModel(id=f"ft:{base}:acme::abc", base=base), prices, limit, items=_ITEMS)
+
+
+def _usd(usd: float | None) -> str:
+    return "no price known" if usd is None else f"${usd:,.2f}"
+
+
+_ITEMS = 2_000
+_JUDGE, _JUDGE_READS = "gpt-5-mini", PROMPT_TOKENS + 2 * COMPLETION_TOKENS + 200
+"""A judge reads the prompt, both completions and its instructions."""
 _EXAMPLES = {
     "gpt-4o-2024-08-06": DEFAULT_LIMITS,
     "gpt-4o-mini-2024-07-18": RateLimit(
