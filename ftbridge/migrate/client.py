@@ -1,7 +1,4 @@
-"""One key at one address: requests that obey the stated limits, are retried when that is safe, and return refusals as values.
-
-    get, download     retried as providers/openai/retry.py says; a read changes nothing
-    post, upload      one attempt: a repeated POST may be paid twice, so the caller writes an intention first
+"""One key at one address: reads that obey the stated limits, are retried, and return refusals as values.
 
 A refusal that a migration can live with (a missing scope, something that is gone) comes back as a `Reply` with its fault.
 No usable response, a limit that outlasts the retries, and a key that the service does not know are raised.
@@ -22,12 +19,12 @@ from typing import Any
 from urllib.parse import quote
 
 from ftbridge import files
-from ftbridge.errors import ProviderRefused, ServiceUnavailable, UsageError
+from ftbridge.errors import ProviderRefused, UsageError
 from ftbridge.migrate.account import Source
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.limits import Limits
-from ftbridge.providers.openai.client import TIMEOUT, UPLOAD_TIMEOUT, checked, http_client
-from ftbridge.providers.openai.errors import Fault, NotTheService, error_of, fault_of
+from ftbridge.providers.openai.client import TIMEOUT, checked, http_client
+from ftbridge.providers.openai.errors import Fault, NotTheService, fault_of
 from ftbridge.providers.openai.retry import read
 from ftbridge.providers.openai.targets import TARGETS
 from ftbridge.redaction import remember
@@ -38,10 +35,6 @@ _SCOPES = re.compile(r"[Mm]issing scopes?:\s*([\w-]+(?:\.[\w-]+)*(?:,\s*[\w-]+(?
 _DENIED = re.compile(r"scope|permission|insufficient|not allowed|role|admin", re.IGNORECASE)
 CLOCK_TOLERANCE = 120.0
 """Seconds between this machine's clock and the service's that are not worth a word."""
-
-
-class Lost(ServiceUnavailable):
-    """A request that got no usable response: what it was to make may exist."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +78,6 @@ class Client:
         self.skew: float | None = None
         self.organization: str | None = source.organization
         self.project: str | None = source.project
-        self.requests = 0
         self._key = key
         self._http: Any = None
 
@@ -99,7 +91,7 @@ class Client:
         """The response to a read, after as many tries as it takes. Raises `ServiceUnavailable`, `ProviderRefused`."""
 
         def once() -> Reply:
-            with self._sent("GET", path, params=params) as response:
+            with self._sent(path, params=params) as response:
                 return self._reply(response)
 
         return self._checked(read(once, doing, self.service), doing)
@@ -108,7 +100,7 @@ class Client:
         """Stream a content to `to`, whole or not at all; `progress` is called with each block's bytes. Raises as `get` does."""
 
         def once() -> Reply:
-            with self._sent("GET", path, stream=True) as response:
+            with self._sent(path, stream=True) as response:
                 if response.status_code >= 400:
                     response.read()
                     return self._reply(response)
@@ -125,43 +117,20 @@ class Client:
 
         return self._checked(read(once, doing, self.service), doing)
 
-    def post(self, path: str, body: dict[str, Any] | None = None, *, doing: str, tokens: int = 0) -> Reply:
-        """The response to one attempt; `tokens` is what it will use of the token limit. Raises `Lost` for no usable one."""
-        return self._attempt(path, doing, tokens=tokens, timeout=UPLOAD_TIMEOUT, json=body or {})
-
-    def upload(self, content: Path, purpose: str, *, doing: str) -> Reply:
-        """The response to one attempt to upload a file. Raises `Lost` for no usable one."""
-        with content.open("rb") as stream:
-            parts = {"file": (content.name, stream, "application/jsonl")}
-            return self._attempt("/files", doing, timeout=UPLOAD_TIMEOUT, files=parts, data={"purpose": purpose})
-
     def close(self) -> None:
         """Close the connections."""
         if self._http is not None:
             self._http.close()
             self._http = None
 
-    def _attempt(self, path: str, doing: str, *, tokens: int = 0, **request: Any) -> Reply:
-        try:
-            with self._sent("POST", path, tokens=tokens, **request) as response:
-                reply = self._reply(response, raises=False)
-        except Exception as error:
-            fault = fault_of(error)
-            raise Lost(str(error_of(fault, doing, self.service))) from None
-        if reply.fault is not None and reply.fault.kind in ("lost", "foreign"):
-            raise Lost(str(error_of(reply.fault, doing, self.service)))
-        return self._checked(reply, doing)
-
     @contextmanager
-    def _sent(self, method: str, path: str, *, stream: bool = False, tokens: int = 0, **request: Any) -> Iterator[Any]:
-        self.limits.wait(tokens)
+    def _sent(self, path: str, *, stream: bool = False, params: dict[str, Any] | None = None) -> Iterator[Any]:
+        self.limits.wait()
         if self._http is None:
             self._http = http_client(self.base_url)
         headers = {"Authorization": f"Bearer {self._key}"}
-        request = {name: value for name, value in request.items() if value is not None}
-        request.setdefault("timeout", TIMEOUT)
-        self.requests += 1
-        with self._http.stream(method, f"{self.base_url}{path}", headers=headers, **request) as response:
+        address = f"{self.base_url}{path}"
+        with self._http.stream("GET", address, headers=headers, params=params, timeout=TIMEOUT) as response:
             self._note(response)
             if not stream:
                 response.read()
@@ -183,8 +152,8 @@ class Client:
     def _headers(response: Any) -> dict[str, str]:
         return {str(name).lower(): str(value) for name, value in response.headers.items()}
 
-    def _reply(self, response: Any, *, raises: bool = True) -> Reply:
-        """The response as a `Reply`; with `raises`, what asking again may change is raised for `read` to see."""
+    def _reply(self, response: Any) -> Reply:
+        """The response as a `Reply`; what asking again may change is raised for `read` to see."""
         body = _json(response)
         if response.status_code < 400:
             if not isinstance(body, dict):
@@ -192,7 +161,7 @@ class Client:
             return Reply(response.status_code, self._headers(response), body)
         failure = _Failed(response, body)
         fault = fault_of(failure)
-        if raises and fault.kind not in ("refused", "missing", "data", "tomorrow"):
+        if fault.kind not in ("refused", "missing", "data", "tomorrow"):
             raise failure
         return Reply(response.status_code, self._headers(response), fault=fault)
 
@@ -241,22 +210,6 @@ def connect_admin(migration: Migration) -> Client | None:
     remember(key)
     address = _address(migration, None)
     return Client(_source(ADMIN_KEY, key, address, "admin"), address, key)
-
-
-def client_for(migration: Migration, source: str) -> Client:
-    """The client whose key saw something in the inventory. Raises `UsageError` where that key is not in the environment."""
-    event = migration.last("source", id=source)
-    if event is None:
-        raise UsageError(
-            f"the migration {migration.name!r} knows no key {source!r}.", hint="ftbridge migrate inventory"
-        )
-    variable = str(event.data["variable"])
-    address = _address(migration, None)
-    key = _key(variable)
-    known = Source.model_validate(event.data)
-    if fingerprint(address, key) != source:
-        known = known.model_copy(update={"id": fingerprint(address, key)})  # a new key for the same project
-    return Client(known, address, key)
 
 
 def note_source(migration: Migration, client: Client, told: Mapping[str, Any]) -> Source:

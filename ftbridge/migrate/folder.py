@@ -5,11 +5,7 @@
       listings/NAME/GENERATION/00001.json      raw pages, each whole or absent
       files/                          downloaded files, with manifest.json
 
-One process at a time works in a folder; reading needs no lock. What costs money is written as an intention first:
-
-    intended {what, key, …} ──▶ request ──▶ made | declined | lost {intent}
-
-An intention without a result belongs to a process that died: the request may have taken effect.
+One process at a time works in a folder; reading needs no lock. An intention without a result belongs to a process that died.
 """
 
 from __future__ import annotations
@@ -19,7 +15,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -30,7 +26,6 @@ from ftbridge.runs.journal import Event, Journal
 
 DEFAULT = "openai"
 """The migration that commands work on unless another is named."""
-Outcome = Literal["made", "declined", "lost"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -91,28 +86,6 @@ class Migration:
             if all(event.data.get(name) == value for name, value in where.items()):
                 return event
         return None
-
-    def intend(self, what: str, key: str, /, **data: Any) -> Event:
-        """Write that something is about to be made; flushed when this returns."""
-        return self.append("intended", what=what, key=key, **data)
-
-    def settle(self, intent: Event, outcome: Outcome, /, **data: Any) -> Event:
-        """Write what became of an intention: made, declined (nothing was made) or lost (no usable response)."""
-        known = {"what": intent.data["what"], "key": intent.data["key"], "intent": intent.seq}
-        return self.append(outcome, **known, **data)
-
-    def open_intents(self, what: str, key: str | None = None) -> list[Event]:
-        """Intentions that were neither made nor declined, oldest first: what they were for may exist at the service."""
-        ended = {event.data.get("intent") for event in self.of("made", "declined")}
-        return [
-            event
-            for event in self.of("intended")
-            if event.seq not in ended and event.data["what"] == what and key in (None, event.data["key"])
-        ]
-
-    def made(self, what: str, key: str) -> Event | None:
-        """The last result of an intention that was made."""
-        return self.last("made", what=what, key=key)
 
     @contextmanager
     def working(self, doing: str) -> Iterator[None]:

@@ -62,18 +62,6 @@ def test_one_process_works_at_a_time_and_a_dead_one_holds_nothing() -> None:
         pass
 
 
-def test_what_was_intended_and_not_settled_is_open() -> None:
-    migration = Migration.open("acme", create=True)
-    first, second, third = (migration.intend("batch", key) for key in ("a", "b", "c"))
-    migration.settle(first, "made", id="batch_1")
-    migration.settle(second, "declined", why="full")
-    migration.settle(third, "lost")
-    assert [event.data["key"] for event in migration.open_intents("batch")] == ["c"]
-    made = migration.made("batch", "a")
-    assert made is not None
-    assert made.data["id"] == "batch_1"
-
-
 def test_ids_become_file_names_that_stay_unique() -> None:
     assert safe_name("file-abc.1") == "file-abc.1"
     names = [safe_name(text) for text in ("ft:a:b::c", "ft:a:b:_c", "../../etc", ".hidden", "ft_a_b__c")]
