@@ -236,3 +236,23 @@ def test_the_manifest_can_be_read_without_the_service(service: Simulator, keys: 
     before = sum(service.requests.values())
     assert read_manifest(migration) == written
     assert sum(service.requests.values()) == before
+
+
+def test_the_command_exits_with_1_where_a_file_cannot_be_had_and_with_0_where_all_are(
+    service: Simulator, keys: tuple[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "ftbridge", "migrate"]
+    ready(service, *keys)
+    partly = subprocess.run([*command, "download", "--json"], capture_output=True, text=True, env=os.environ)
+    assert partly.returncode == 1
+    assert {one["state"] for one in json.loads(partly.stdout)["files"]} == {"downloaded", "gone", "refused"}
+    assert "free, about" in partly.stderr
+    account = acme(tmp_path / "whole")
+    account["jobs"] = [account["jobs"][0]]
+    with simulating(account=account | {"stored": [], "use": []}) as whole:
+        base = [*command, "inventory", "--migration", "whole", "--key-env", "SUPPORT_KEY", "--base-url", whole.base_url]
+        subprocess.run(base, capture_output=True, env=os.environ, check=True)
+        done = subprocess.run(
+            [*command, "download", "--migration", "whole"], capture_output=True, text=True, env=os.environ
+        )
+    assert done.returncode == 0, done.stderr
