@@ -52,15 +52,17 @@ async def ask(client: AsyncOpenAI, until: float, figures: dict[str, list[float]]
     """Ask until the time is up."""
     while time.monotonic() < until:
         began = time.monotonic()
-        first = None
-        pieces = 0
+        first, pieces, ended = None, 0, False
         try:
             stream = await client.chat.completions.create(
                 model=NAME, messages=[{"role": "user", "content": WORDS}], stream=True, max_tokens=tokens
             )
-            async for _ in stream:
+            async for piece in stream:
                 first = first or time.monotonic() - began
                 pieces += 1
+                ended = bool(piece.choices and piece.choices[0].finish_reason)
+            if not ended:
+                raise EOFError("the stream ended before its completion did")
         except Exception as error:
             print(type(error).__name__, error, file=sys.stderr)
             figures["errors"].append(1)
@@ -80,8 +82,10 @@ async def load(address: str, clients: int, seconds: float, tokens: int) -> dict[
     return figures
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """The median and the 95th percentile, in seconds."""
+def spread(values: list[float]) -> dict[str, float] | None:
+    """The median and the 95th percentile, in seconds; None without a completion."""
+    if not values:
+        return None
     cuts = statistics.quantiles(values, n=20) if len(values) > 1 else values * 19
     return {"p50": round(cuts[9], 3), "p95": round(cuts[18], 3)}
 
@@ -111,14 +115,17 @@ def main() -> None:
         address: str = json.loads(text)["base_url"]
         asyncio.run(load(address, 1, 1, asked.tokens))
         before = memory(server.pid)
+        began = time.monotonic()
         figures = asyncio.run(load(address, asked.clients, asked.seconds, asked.tokens))
+        spent = time.monotonic() - began
         after = memory(server.pid)
         server.terminate()
         server.wait(60)
     told: dict[str, Any] = {
-        "server": asked.server, "clients": asked.clients, "answers": len(figures["last"]), "errors": len(figures["errors"]),
+        "server": asked.server, "clients": asked.clients, "seconds": round(spent, 1),
+        "cores": os.cpu_count(), "answers": len(figures["last"]), "errors": len(figures["errors"]),
         "first_piece_seconds": spread(figures["first"]), "whole_answer_seconds": spread(figures["last"]),
-        "pieces_per_second": round(sum(figures["pieces"]) / asked.seconds, 1), "memory_mib": {"before": before, "after": after},
+        "pieces_per_second": round(sum(figures["pieces"]) / spent, 1), "memory_mib": {"before": before, "after": after},
     }  # fmt: skip
     print(json.dumps(told, indent=2))
 

@@ -9,6 +9,7 @@ origin is refused, unless the operator allowed that origin. Sources: the Fetch s
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,9 +36,9 @@ class Access:
     def refusal(self, method: str, path: str, headers: Headers, *, tls: bool = False) -> ApiError | None:
         """Why a request is not answered; None if it is."""
         host = _text(headers, b"host")
-        name = host.rsplit(":", 1)[0].strip("[]").lower() if not host.endswith("]") else host.strip("[]").lower()
-        if self.hosts is not None and name not in self.hosts:
-            return ApiError(403, f"This server does not answer to the name {name[:100]!r}.", code="wrong_host")
+        named = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:@/\[\]]*)(?::\d*)?", host)
+        if self.hosts is not None and (named is None or named[1].strip("[]").lower() not in self.hosts):
+            return ApiError(403, f"This server does not answer to the name {host[:100]!r}.", code="wrong_host")
         if (error := self._page(method, path, headers, tls)) is not None:
             return error
         if not self.keys or path in _OPEN:
