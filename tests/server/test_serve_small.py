@@ -126,6 +126,30 @@ def test_a_schema_is_followed_after_an_open_block_of_reasoning(openai):
     assert json.loads(reply.choices[0].message.content)["a"] in (1, 2)
 
 
+LOOSE = {"type": "object", "properties": {"a": {"enum": [1, 2], "not": {"const": 3}}}, "required": ["a"],
+         "additionalProperties": False, "if": {}, "then": {}}  # fmt: skip
+
+
+def test_keywords_that_cannot_be_followed_are_passed_over_unless_the_schema_is_strict(openai):
+    def asked(strict):
+        return {"model": "plain", "messages": ASK, "max_tokens": 40, "response_format": {
+            "type": "json_schema", "json_schema": {"name": "x", "schema": LOOSE, "strict": strict}}}  # fmt: skip
+
+    for strict in (None, False):
+        assert json.loads(openai.chat.completions.create(**asked(strict)).choices[0].message.content)["a"] in (1, 2)
+    with pytest.raises(Exception, match="cannot be followed"):
+        openai.chat.completions.create(**asked(True))
+    tool = {"type": "function", "function": {"name": "f", "parameters": LOOSE}}
+    choice = {"type": "function", "function": {"name": "f"}}
+    called = openai.chat.completions.create(
+        model="plain", messages=ASK, tools=[tool], tool_choice=choice, max_tokens=40
+    )
+    assert json.loads(called.choices[0].message.tool_calls[0].function.arguments)["a"] in (1, 2)
+    tool["function"]["strict"] = True
+    with pytest.raises(Exception, match="cannot be followed"):
+        openai.chat.completions.create(model="plain", messages=ASK, tools=[tool], tool_choice=choice, max_tokens=40)
+
+
 @pytest.mark.parametrize(
     "odd",
     [

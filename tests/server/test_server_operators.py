@@ -330,3 +330,46 @@ def test_a_body_that_trickles_in_and_stops_is_given_up(monkeypatch):
             while held.recv(4096):
                 pass
             assert time.monotonic() - began < 4
+
+
+BODIES: dict[str, dict[str, Any]] = {
+    "/chat/completions": {"model": BASE, "messages": [{"role": "user", "content": "HALF"}]},
+    "/completions": {"model": BASE, "prompt": ["a", "HALF"]},
+    "/responses": {"model": BASE, "input": [{"role": "user", "content": [{"type": "input_text", "text": "HALF"}]}]},
+    "/embeddings": {"model": BASE, "input": "HALF"},
+    "/fine_tuning/jobs": {"model": BASE, "training_file": "file-x", "metadata": {"HALF": "a"}},
+    "/uploads": {"filename": "HALF", "purpose": "fine-tune", "bytes": 3, "mime_type": "text/plain"},
+    "/batches": {"input_file_id": "HALF", "endpoint": "/v1/chat/completions", "completion_window": "24h"},
+    "/fine_tuning/alpha/graders/run": {"grader": GRADER, "model_sample": "HALF", "item": {}},
+    "/fine_tuning/alpha/graders/validate": {"grader": {**GRADER, "name": "HALF"}},
+}
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_half_a_character_is_refused_wherever_it_stands(path, http):
+    text = json.dumps(BODIES[path])
+    for half in ("\\ud83d", "x\\ude00y", "\\ude00\\ud83d"):
+        told = http.post(path, content=text.replace("HALF", half), headers={"Content-Type": "application/json"})
+        assert (told.status_code, told.json()["error"]["code"]) == (400, "invalid_unicode")
+    whole = http.post(
+        path, content=text.replace("HALF", "\\ud83d\\ude00"), headers={"Content-Type": "application/json"}
+    )
+    assert whole.status_code < 500
+    assert (whole.json().get("error") or {}).get("code") != "invalid_unicode"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost:80@evil.example", "[::2]", "localhost:port",
+                                  "evil.example:8000", "0x7f000001"])  # fmt: skip
+def test_a_name_that_is_not_the_servers_is_not_answered(host, http):
+    assert http.get("/models", headers={"Host": host}).status_code in (400, 403)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:99", "127.0.0.1", "[::1]:1", "[::1]"])
+def test_the_names_of_loopback_are_answered(host, http):
+    assert http.get("/models", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND"])
+def test_no_method_serves_a_page_of_another_site(method, http):
+    for path in ("/models", "/files", "/chat/completions"):
+        assert http.request(method, path, headers={"Origin": "http://evil.example"}).status_code == 403
