@@ -27,9 +27,13 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 # Generated files: `make test` fails when they are stale.
-schemas docs: $(VENV)/.dev
+schemas: $(VENV)/.dev
 	$(BIN)/python -m ftbridge.schemas
 	$(BIN)/python docs/generate.py
+
+# The documentation as a site, in site/. Fails on a broken link or anchor.
+docs: schemas
+	$(BIN)/python -m mkdocs build --strict
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -45,4 +49,4 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@ $(VENV)/.local
 
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) dist build site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -5,6 +5,7 @@ A page holds `<!-- generated: NAME -->` … `<!-- end: NAME -->`; what stands be
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
@@ -12,6 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
+
+from ftbridge.cli import COMMANDS
 from ftbridge.data.detect import listed_formats
 from ftbridge.migrate.cost import costs_table
 from ftbridge.prices import load_prices
@@ -74,6 +78,41 @@ _CLIENT_COLUMNS = {
 """The columns of the table of clients, each with how its features' names begin."""
 
 
+def render_commands() -> str:
+    """Every command with its arguments and options, as `--help` has them."""
+    return "\n\n".join(_command(importlib.import_module(f"ftbridge.cli.{name}").command, name, 2) for name in COMMANDS)
+
+
+def _command(command: click.Command, name: str, level: int) -> str:
+    context = click.Context(command, info_name=f"ftbridge {name}")
+    usage = " ".join(command.collect_usage_pieces(context)).replace("[OPTIONS]", "").split()
+    lines = [f"{'#' * level} {name}", "", command.help or "", "", f"    ftbridge {' '.join([name, *usage])}"]
+    options = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
+    if options:
+        lines += ["", "| option | does |", "|---|---|"]
+        lines += [
+            f"| {_option(option, context)} | {_cell(option.help or '')}{_option_default(option)} |"
+            for option in options
+        ]
+    if isinstance(command, click.Group):
+        for part in command.list_commands(context):
+            lines += ["", _command(command.get_command(context, part), f"{name} {part}", level + 1)]
+    return "\n".join(lines)
+
+
+def _option(option: click.Option, context: click.Context) -> str:
+    value = "" if option.is_flag or option.count else f" {option.make_metavar(context)}"
+    return ", ".join(f"`{name}{value}`".replace("|", "\\|") for name in option.opts)
+
+
+def _option_default(option: click.Option) -> str:
+    return f" Default: `{option.default}`." if option.show_default else ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*")
+
+
 def render_routes() -> str:
     """What the server answers."""
     rows = ["| route | does |", "|---|---|"]
@@ -97,6 +136,7 @@ def render_migrate_costs() -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
+    "commands": render_commands,
     "migrate-costs": render_migrate_costs,
     "spec": render_spec_table,
     "rules": rules_page,
