@@ -7,19 +7,17 @@ from one_judge import judge_server
 from pydantic import TypeAdapter, ValidationError
 
 from ftbridge.evaluation.agreement import agreement_notes, alpha, panel_agreement
+from ftbridge.evaluation.families import family_notes
 from ftbridge.grader_schema import Grader
 from ftbridge.graders import GraderResult, grade, judges_of, score
+from ftbridge.server.errors import ApiError
+from ftbridge.server.graders import with_judge
 
 ADAPTER = TypeAdapter(Grader)
 ITEM, SAMPLE = {"reference": "r"}, {"output_text": "x"}
-# Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, section C: four observers, twelve units, gaps.
-
-
-def units(rows):
-    return [[float(row[place]) for row in rows if place < len(row) and row[place] != "."] for place in range(12)]
-
-
-KRIPPENDORFF = units(["123321412...", "1233224125.3", ".33323422" + "51.", "12332441251."])
+OBSERVERS = ["123321412...", "1233224125.3", ".3332342251.", "12332441251."]
+"""Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, section C: four observers, twelve units, gaps."""
+KRIPPENDORFF = [[float(row[place]) for row in OBSERVERS if row[place] != "."] for place in range(12)]
 
 
 @pytest.mark.parametrize(("scale", "published"), [("nominal", 0.743), ("interval", 0.849)])
@@ -103,3 +101,18 @@ def test_agreement_of_a_panel_is_told_with_how_lenient_each_judge_is():
     assert told.alpha == pytest.approx(alpha([[1, 0.25], [0, 0.5], [1, 0.5], [0.5, 0.5]], "interval"))
     assert "agree little" in agreement_notes({"panel": told})[0]
     assert score(grader, results[0]) == 0.625
+
+
+def test_a_server_asks_no_judge_of_a_panel_that_its_operator_did_not_name():
+    with pytest.raises(ApiError, match="is not a judge of this server"):
+        with_judge(panel("http://127.0.0.1:9/v1"), ["http://127.0.0.1:8/v1"])
+    allowed = with_judge(panel("http://127.0.0.1:8/v1"), ["http://127.0.0.1:8/v1"])
+    assert {judge.base_url for judge in judges_of([allowed])} == {"http://127.0.0.1:8/v1"}
+
+
+def test_a_judge_that_is_asked_again_has_a_name_of_its_own_and_one_note_of_its_family():
+    one = judges_of([panel("http://127.0.0.1:9/v1", names=("a", "b"), repeats=2)])
+    assert [judge.name for judge in one] == ["a", "a (2)", "b", "b (2)"]
+    notes = family_notes([panel("http://127.0.0.1:9/v1", names=("qwen3-8b", "gpt-4o"), repeats=3)], ["Qwen/Qwen3-4B"])
+    assert len(notes) == 1
+    assert "qwen3-8b" in notes[0]

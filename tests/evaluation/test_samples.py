@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from one_judge import judge_server
 
+import ftbridge
 from ftbridge import providers
 from ftbridge.data.examples import Message
 from ftbridge.evaluation.answering import Sampling, answer, read_predictions
@@ -15,6 +17,7 @@ from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.scores import item_scores, read_scores, recorded_results, write_scores
 from ftbridge.grader_schema import StringCheckGrader
 from ftbridge.providers.base import Completion
+from ftbridge.providers.openai.endpoint import endpoint_sampler
 from ftbridge.report.html.contents import contents_of_answers
 from ftbridge.report.html.page import page
 from ftbridge.resolve import resolve
@@ -179,3 +182,31 @@ def test_a_local_model_draws_different_completions_and_the_same_ones_again(tmp_p
     assert [[one.output_text for one in each.samples] for each in told] == [
         [one.output_text for one in each.samples] for each in again
     ]
+
+
+def test_a_service_is_asked_at_the_temperature_of_the_spec(tmp_path):
+    temperatures = []
+    with judge_server(lambda body: temperatures.append(body["temperature"]) or "yes") as address:
+        for sampling in (None, THREE):
+            sampler = endpoint_sampler(address, "m")
+            ask(sampler, tmp_path / f"{sampling is None}.jsonl", sampling, count=2)
+            sampler.close()
+    assert temperatures == [0, 0, *[0.7] * 6]
+
+
+def test_the_plan_counts_every_sample(tmp_path, monkeypatch):
+    monkeypatch.setenv("FTBRIDGE_HOME", str(tmp_path / "home"))
+    for name, first in (("train", 0), ("test", 100)):
+        lines = [
+            {"messages": [{"role": "user", "content": f"{first + n}?"}, {"role": "assistant", "content": "yes"}]}
+            for n in range(20)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    spec = {
+        "name": "n",
+        "model": {"openai": "gpt-4o-mini-2024-07-18", "local": "HuggingFaceTB/SmolLM2-135M-Instruct"},
+        "data": {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "test")},
+    }
+    once, thrice = (ftbridge.plan({**spec, "evaluation": {"samples": samples}}) for samples in (1, 3))
+    assert thrice.openai.money.evaluation == pytest.approx([3 * end for end in once.openai.money.evaluation])
+    assert thrice.local.whole.completing[0] == pytest.approx(3 * once.local.whole.completing[0], rel=0.05)
