@@ -242,9 +242,9 @@ def _job_seconds(job: str, said: Sequence[Event], ledger: Ledger, now: float) ->
 def _local(run: Run, spec: JobSpec) -> Spent:
     events = run.journal.read()
     training = _training_hours(events)
-    # Each answer tells the seconds of the batch that it came in.
-    batch = max(1, spec.evaluation.batch_size)
-    answering = sum(told.seconds or 0.0 for _, told in _answers(run)) / batch / 3600
+    # Each completion has the seconds of its whole batch, so equal seconds are one batch, however full it was.
+    batches = {(tuned, completion.seconds) for tuned, completion in _answers(run) if completion.seconds is not None}
+    answering = sum(seconds for _, seconds in batches) / 3600
     on_card = _device(events, spec) in _CARDS
     hour = spec.plan.hour_usd
     machine = (training + answering) * hour if hour is not None else 0.0

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from ftbridge.errors import GateNotMet
+from ftbridge.evaluation.answering import Prediction
 from ftbridge.graders.calls import CallRecord
 from ftbridge.graders.chat import Reply
 from ftbridge.prices import PriceList, Rates, load_prices
 from ftbridge.providers.openai.ledger import Ledger
 from ftbridge.runs.journal import Event
-from ftbridge.spending import JudgeBudget, billed_tokens, service_hours
+from ftbridge.runs.run import Run
+from ftbridge.spending import JudgeBudget, billed_tokens, service_hours, spent
 
 MINI = "gpt-4.1-mini-2025-04-14"
 
@@ -224,3 +226,20 @@ def test_a_question_without_a_reply_costs_nothing_and_lets_the_next_go() -> None
     meter.after(call(1.0))
     with pytest.raises(GateNotMet, match=r"budget.max_usd = 1 is used up \(about \$1.00"):
         meter.before()
+
+
+def test_hours_of_completing_here_are_those_of_the_batches_however_full(tmp_path: Path) -> None:
+    spec = {"name": "n", "data": {"train": "t.jsonl"}, "model": {"local": "m"}, "local": {"device": "cuda"}}
+    run = Run.create(tmp_path, name="n", provider="local", spec_text=json.dumps(spec), spec_suffix=".json")
+    run.append("job_event", id="1", message="", time=0.0, metrics={"step": 1, "device": "cuda"})
+    seconds = [36.0] * 16 + [18.0] * 2  # a full batch, and one of two
+    lines = [
+        Prediction(
+            key=str(place), index=place, prompt_sha256=str(place), output_text="", finish_reason="stop",
+            prompt_tokens=1, completion_tokens=1, seconds=took,
+        ).model_dump_json()
+        for place, took in enumerate(seconds)
+    ]  # fmt: skip
+    run.predictions("base").parent.mkdir(parents=True, exist_ok=True)
+    run.predictions("base").write_text("".join(line + "\n" for line in lines))
+    assert spent(run).gpu_hours == pytest.approx((36 + 18) / 3600)
