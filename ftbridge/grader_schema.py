@@ -224,6 +224,7 @@ class MatchGrader(GraderModel):
     number: Literal["last", "first", "only"] = Field(
         default="last", description="With compare: number, which number of the completion is meant."
     )
+    decimal_comma: bool = Field(default=False, description="Whether numbers are written as 1.234,5 and not as 1,234.5.")
     tolerance: float | None = Field(default=None, ge=0, description="Largest difference of numbers.")
     relative_tolerance: float | None = Field(
         default=None, ge=0, description="Largest difference of numbers, as a share of the reference."

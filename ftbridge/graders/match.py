@@ -21,6 +21,7 @@ _NUMBER = re.compile(
     r"(?<![\w.,])[-+−]?\.\d+(?![\w]|[.,]\d)"
 )
 """7, -7, 1,200, 3.5, .5, 2e-3; not in v2, 1.2.3 or 12,34."""
+_EXCHANGED = str.maketrans(",.", ".,")
 _LONGEST = 100_000
 """Characters of a completion that are looked at, so that a pattern cannot run for hours."""
 
@@ -70,10 +71,12 @@ def check(grader: MatchGrader) -> None:
         raise GraderError(f"grader {grader.name}: a tolerance needs compare: number.")
 
 
-def number_in(text: str, which: str) -> float | None:
-    """The first or last number in a text, or, for "only", the one number that it is."""
+def number_in(text: str, which: str, *, decimal_comma: bool = False) -> float | None:
+    """The first or last number in a text, or, for "only", the one number that it is; 1.234,5 with a `decimal_comma`."""
+    if decimal_comma:
+        text = text.translate(_EXCHANGED)
     if which == "only":
-        found = _NUMBER.fullmatch(text.strip().strip("$€£% "))
+        found = _NUMBER.fullmatch(text.strip().strip("$€£¥% ").rstrip(".").rstrip("$€£¥% "))
         return _value(found.group()) if found else None
     # A minus between two numbers subtracts: 15-8 holds 15 and 8.
     numbers = [match.group() for match in _NUMBER.finditer(re.sub(r"(?<=\d)[-−](?=\d)", " ", text))]
@@ -81,10 +84,15 @@ def number_in(text: str, which: str) -> float | None:
 
 
 def _numbers(grader: MatchGrader, text: str, references: Sequence[str]) -> Outcome:
-    expected = [number_in(reference, "only") for reference in references]
+    # A reference may be a number of JSON, which has a point whatever completions have.
+    expected = [
+        number_in(reference, "only") if own is None else own
+        for reference in references
+        for own in [number_in(reference, "only", decimal_comma=grader.decimal_comma)]
+    ]
     if wrong := [reference for reference, value in zip(references, expected, strict=True) if value is None]:
         return failed("other_error", f"the reference {wrong[0][:80]!r} is not a number")
-    made = number_in(text, grader.number)
+    made = number_in(text, grader.number, decimal_comma=grader.decimal_comma)
     if made is None:
         return Outcome(0.0, details={"number": None})
     absolute, relative = grader.tolerance or 0.0, grader.relative_tolerance or 0.0
