@@ -93,9 +93,9 @@ class LocalEngine:
 
     def accept(self, asked: CreateJob) -> None:
         """Supervised and dpo jobs on a base model of the map; what a run here could not do is refused now."""
-        if asked.model in self.runs or full_name(asked.model, self.models) is None:
+        if self._begins_with(asked.model) is None:
             tuned = asked.model in self.runs or self._service.store.get("model", asked.model) is not None
-            why = "is a tuned model; training here starts from base models" if tuned else "is not served here"
+            why = "is a tuned model without an adapter to go on from" if tuned else "is not served here"
             known = ", ".join(self.models)
             raise invalid(
                 f"{asked.model!r} {why}. Base models: {known}. `ftbridge serve --map NAME=MODEL` adds one.",
@@ -180,15 +180,30 @@ class LocalEngine:
                 yield said
 
     def _take(self, job: Kept) -> None:
-        name = full_name(job.document["model"], self.models)
-        model = self.models[name] if name is not None else None
-        if model is None:
+        begins_with = self._begins_with(job.document["model"])
+        if begins_with is None:
             base = job.document["model"]
             book.fail(self._service, job.id, "model_not_available", f"{base} is no longer served here.", "model")
             return
-        working = work(self._service, job.id, model, self.settings, self._turns, self.home)
+        model, adapter = begins_with
+        settings = self.settings
+        if adapter is not None:
+            settings = {**settings, "lora": {**settings.get("lora", {}), "continue_from": adapter}}
+        working = work(self._service, job.id, model, settings, self._turns, self.home)
         self._tasks[job.id] = task = asyncio.create_task(working)
         task.add_done_callback(lambda done: self._tasks.pop(job.id) if self._tasks.get(job.id) is done else None)
+
+    def _begins_with(self, name: str) -> tuple[str, str | None] | None:
+        """The local model that a job on this name trains, and the adapter it goes on from; None where it cannot be trained."""
+        if name in self.runs:
+            return None
+        base = full_name(name, self.models)
+        if base is not None:
+            return self.models[base], None
+        tuned = self._service.store.get("model", name)
+        if tuned is None or tuned.own.get("adapter") is None:
+            return None
+        return str(tuned.own["request"]["model"]), str(tuned.own["adapter"])
 
     async def _wait(self, name: str, states: frozenset[str]) -> None:
         give_up = time.monotonic() + ACT_SECONDS
