@@ -247,7 +247,11 @@ class RunEvaluation:
         write_grades(self.run.grades_path, kept)
         scores = wins.candidates["tuned"].items()
         by_grader = {name: Estimate(mean=one.mean, ci95=one.ci95, n=one.n) for name, one in scores}
-        return found.model_copy(update={"wins": by_grader})
+        controlled = {
+            name: Estimate(mean=one.controlled, ci95=one.ci95, n=one.n)
+            for name, one in wins.length_controlled.get("tuned", {}).items()
+        }
+        return found.model_copy(update={"wins": by_grader, "wins_length_controlled": controlled})
 
     def _foresees(self, candidate: Candidate) -> bool:
         """Whether perplexity is asked of this candidate, and its provider can tell it."""

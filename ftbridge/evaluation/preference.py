@@ -79,6 +79,9 @@ class Preferences(_Document):
     wins: dict[str, Estimate] = Field(
         default={}, description="How often the tuned model's completion beats the base model's, by pairwise grader."
     )
+    wins_length_controlled: dict[str, Estimate] = Field(
+        default={}, description="The same if both completions were of one length."
+    )
 
 
 def measurable(items: Sequence[Item]) -> list[Item]:
@@ -231,6 +234,7 @@ def table(found: Preferences) -> list[tuple[str, str, str]]:
         mean("the other completion became likelier by", found.other_change, "nats", "+"),
         *(share(f"preferred completion is the likelier, {name}", one) for name, one in found.preferred_first.items()),
         *(share(f"wins of tuned against base, {name}", one) for name, one in found.wins.items()),
+        *(share(f"the same at equal length, {name}", one) for name, one in found.wins_length_controlled.items()),
         ("tokens of the pairs: preferred, other", f"{preferred:.0f}, {other:.0f}", ""),
         *(mean(f"tokens of completions, {name}", one, "") for name, one in found.completion_tokens.items()),
     ]
