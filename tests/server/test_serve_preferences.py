@@ -93,11 +93,10 @@ def test_a_tuned_model_is_tuned_further_by_preferences_with_openais_names_for_ev
     assert reply.choices[0].message.content is not None
 
 
-def test_examples_of_the_other_method_are_refused_with_their_line(openai: OpenAI) -> None:
+def test_examples_of_another_method_fail_the_job_with_what_they_are(openai: OpenAI) -> None:
     job = openai.fine_tuning.jobs.create(
         model="gpt-4.1-mini", training_file=upload(openai, "sft.jsonl", [chat(n) for n in range(12)]), method={"type": "dpo"}
     )  # fmt: skip
     failed = until(openai, job.id, seconds=120)
     assert failed.status == "failed"
-    assert (failed.error.code, failed.error.param) == ("invalid_file_format", "training_file")
-    assert "input" in failed.error.message
+    assert "holds chats, which are not data for method dpo" in failed.error.message
