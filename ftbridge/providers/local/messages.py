@@ -82,8 +82,19 @@ def _one(message: Message, index: int, function_call_id: str | None, template: C
             }
             for place, (given, function) in enumerate(calls)
         ]
-        one = template.calls.content(one)
+        one = template.calls.content(_planned(one, message, template))
     return one
+
+
+def _planned(one: Told, message: Message, template: ChatTemplate) -> Told:
+    """A message with calls: reasoning as a plan where the template takes one, and left out where it would write it nowhere."""
+    reasoning, text = reasoning_of(message), split_reasoning(message.text)[1]
+    if reasoning is None or not template.thinking:
+        return one
+    if template.takes_plans:
+        return {**one, "content": text, "tool_plan": reasoning}
+    inline = template.reasoning_key is None and one.get("content") != text
+    return {**one, "content": text} if inline and not template.writes_text_beside_calls else one
 
 
 def _reasoned(message: Message, template: ChatTemplate) -> Told:
@@ -94,7 +105,7 @@ def _reasoned(message: Message, template: ChatTemplate) -> Told:
         return {"content": text if inline and (template.notation.reasoning or reasoning is None) else message.text}
     if template.reasoning_key is not None:
         return {"content": text, template.reasoning_key: reasoning}
-    if inline and template.writes_inline_reasoning:
+    if inline and template.writes_inline_reasoning and not template.notation.channels:
         return {"content": message.text}
     pair = template.notation.reasoning
     if pair is not None and template.names_reasoning and template.writes_inline_reasoning:

@@ -177,11 +177,8 @@ class ChatTemplate:
         """Whether an answer that calls begins as one that is text does."""
         if self.calls is None:
             return True
-        arguments: Any = {"x": "a"} if self.calls.arguments == "object" else '{"x": "a"}'
-        call = {"id": "call00000", "type": "function", "function": {"name": "probe", "arguments": arguments}}
-        asks = self.calls.content({**plain("assistant", ""), "tool_calls": [call]})
         tools = [_probe_tool("probe")] if self.writes_tools else None
-        bare, whole = self.probe([plain("user", "a")], tools), self.probe([plain("user", "a"), asks], tools)
+        bare, whole = self.probe([plain("user", "a")], tools), self._with_call({})
         return not whole.startswith(bare) or whole.startswith(lead, len(bare))
 
     # Reasoning
@@ -283,6 +280,25 @@ class ChatTemplate:
         """How it wants calls; None if it renders none."""
         tools = [_probe_tool("probe")] if self.writes_tools else None
         return find_call_style(lambda messages: self.probe(messages, tools))
+
+    @cached_property
+    def takes_plans(self) -> bool:
+        """Whether it takes reasoning before calls as `tool_plan`, as Command R's does."""
+        return SENTINEL in self._with_call({"tool_plan": SENTINEL})
+
+    @cached_property
+    def writes_text_beside_calls(self) -> bool:
+        """Whether text of a message that also calls is written."""
+        return SENTINEL in self._with_call({"content": SENTINEL})
+
+    def _with_call(self, more: Told) -> str:
+        """What it writes for a message with a call and these keys."""
+        if self.calls is None:
+            return ""
+        arguments: Any = {"x": "a"} if self.calls.arguments == "object" else '{"x": "a"}'
+        call = {"id": "call00000", "type": "function", "function": {"name": "probe", "arguments": arguments}}
+        asks = self.calls.content({**plain("assistant", ""), "tool_calls": [call], **more})
+        return self.probe([plain("user", "a"), asks], [_probe_tool("probe")] if self.writes_tools else None)
 
     def takes_role(self, role: str) -> bool:
         """Whether it writes a first message of this role."""

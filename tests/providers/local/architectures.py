@@ -109,6 +109,7 @@ class Outcome:
     merged: float = math.inf
     resumed: float = math.inf
     full: float = math.inf
+    nf4: str = ""
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -215,6 +216,7 @@ def round_of(name: str) -> Outcome:
         else:
             _lora(outcome, folder, notes)
             _full(outcome, folder)
+            _nf4(outcome, folder)
             outcome.notes = tuple(notes)
     outcome.seconds = time.monotonic() - began
     return outcome
@@ -255,6 +257,36 @@ def _full(outcome: Outcome, folder: Path) -> None:
     again = load.load_base(folder / "base", asked, CPU)
     checkpoint.load_weights(saved, again)
     outcome.full = _apart(log_probabilities(again), log_probabilities(forward.model))
+
+
+def _nf4(outcome: Outcome, folder: Path) -> None:
+    """Four steps on 4-bit weights: "nf4", with what stays in 16 bits, or why it does not train."""
+    asked = request(quantization="nf4", lora_dropout=0.0)
+    try:
+        notes = architecture.examine(folder / "base", asked)
+        forward = ready(folder / "base", asked, [])
+        losses = steps(forward, optimizer_of(forward.model), 0, 4)
+    except FtbridgeError as error:
+        outcome.nf4 = f"refused: {error.message}"
+        return
+    experts = any("fused experts" in note and "16 bits" in note for note in notes)
+    outcome.nf4 = ("nf4, experts in 16 bits" if experts else "nf4") if losses[-1] < losses[0] else "loss does not fall"
+
+
+def row_of(outcome: Outcome, templates: str = "") -> str:
+    """One row of the matrix of architectures. `templates` are its cells for thinking and tools."""
+    if outcome.refused:
+        return f"| {outcome.name} | refused: {outcome.refused} | | | | | | |"
+    methods = "LoRA, full" if not outcome.experts else "LoRA with experts, full"
+    packing = outcome.way if outcome.way != "plain" else "one by one"
+    merge = (
+        "yes"
+        if outcome.merged < 1e-4 and outcome.peft < 1e-5
+        else f"differs by {max(outcome.merged, outcome.peft):.1g}"
+    )
+    apart = max(outcome.resumed, outcome.full)
+    resume = "exact" if apart == 0.0 else f"differs by {apart:.1g}"
+    return f"| {outcome.name} | {methods} | {templates or ' | '} | {packing} | {outcome.nf4} | {merge} | {resume} |"
 
 
 def _apart(one: torch.Tensor, other: torch.Tensor) -> float:

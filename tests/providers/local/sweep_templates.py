@@ -324,4 +324,115 @@ CASES: dict[str, Case] = {
         ),
         can=frozenset({"system", "late system"}),
     ),
+    "the system message before the last question, which nothing heads": Case(
+        "{{ '<|bos|>' }}{% for m in messages %}{% if m.role == 'user' %}[INST] {% if loop.last and messages[0].role == 'system' %}"
+        "{{ messages[0].content }}\n\n{% endif %}{{ m.content }}[/INST]{% elif m.role == 'assistant' %} {{ m.content }}<|fin|>"
+        "{% endif %}{% endfor %}",
+        can=frozenset({"system"}),
+    ),
+    "a result ends where more follows, and tools are always written": Case(
+        "{% for t in tools %}<|tool|>{{ t | tojson }}{% endfor %}{% for m in messages %}"
+        "{% if m.role == 'tool' %}<|tool|>{{ m.content }}{{ '' if loop.last else '\n<|fin|>' }}"
+        "{% if loop.last and add_generation_prompt %}<|fin|>{% endif %}{% elif m.role == 'assistant' %}<|bot|>{{ m.content or '' }}"
+        + _HERMES
+        + "<|fin|>\n{% else %}<|h|>{{ m.content }}<|fin|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|bot|>{% endif %}",
+        can=frozenset({"tools", "always tools"}),
+    ),
+    "contents in parts alone": Case(
+        "{% for m in messages %}<|h|>{{ m.role }}: {% for part in m.content %}{{ part.text }}{% endfor %}<|fin|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|h|>assistant: {% endif %}"
+    ),
+    "white space ends a turn": Case(
+        "{% for m in messages %}{{ m.role | upper }}: {{ m.content }} {% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    ),
+    "the header stands after everything, and a response within marks": Case(
+        _TOOLS + "{% for m in messages %}" + _ROLES + "<|bot|>"
+        "{% if m.tool_calls %}<|START_THINKING|>{{ m.tool_plan }}<|END_THINKING|>"
+        + _calls(
+            '{"tool_call_id": "{{ loop.index0 }}", "tool_name": "{{ c.function.name }}", "parameters": '
+            "{{ c.function.arguments | tojson }}}",
+            "<|START_ACTION|>[",
+            "]<|END_ACTION|>",
+            ", ",
+        )
+        + "{% else %}<|START_RESPONSE|>{{ m.content }}<|END_RESPONSE|>{% endif %}<|fin|>{% endif %}{% endfor %}<|bot|>",
+        special=(
+            "<|h|>",
+            "<|bot|>",
+            "<|sys|>",
+            "<|tool|>",
+            "<|fin|>",
+            "<|START_THINKING|>",
+            "<|END_THINKING|>",
+            "<|START_ACTION|>",
+            "<|END_ACTION|>",
+            "<|START_RESPONSE|>",
+            "<|END_RESPONSE|>",
+        ),
+        can=frozenset({*_BOTH, "no text beside calls"}),
+    ),
+    "recipients before messages, calls as tags": Case(
+        _turns(
+            "{% if m.reasoning_content %}<|start|>assistant to=self<|message|>{{ m.reasoning_content }}<|eom|>{% endif %}"
+            "{% for c in m.tool_calls or [] %}<|start|>assistant to={{ c.function.name }}<|message|><calls>"
+            '<invoke name="{{ c.function.name }}">'
+            + _ARGUMENTS
+            + '<parameter name="{{ k }}">'
+            + _VALUE
+            + "</parameter>{% endfor %}</invoke></calls>{{ '<|eom|>' if not loop.last else '<|fin|>' }}{% endfor %}"
+            "{% if not m.tool_calls %}<|start|>assistant to=user<|message|>{{ m.content }}<|fin|>{% endif %}",
+            asks="<|start|>assistant",
+        ),
+        special=("<|h|>", "<|sys|>", "<|tool|>", "<|fin|>", "<|start|>", "<|message|>", "<|eom|>"),
+        can=frozenset({*_BOTH, "no text beside calls"}),
+    ),
+    "text before calls that nothing marks": Case(
+        _turns(
+            "<|bot|>{% if m.tool_calls and m.content %}<|python_start|>{{ m.content }}<|python_end|>{% else %}{{ m.content or '' }}"
+            "{% endif %}"
+            + _calls('{"name": "{{ c.function.name }}", "parameters": {{ c.function.arguments | tojson }}}')
+            + "<|fin|>"
+        ),
+        special=("<|h|>", "<|bot|>", "<|sys|>", "<|tool|>", "<|fin|>", "<|python_start|>", "<|python_end|>"),
+        can=_BOTH,
+    ),
+    "calls as Python within marks": Case(
+        _turns(
+            _TEXT
+            + _calls(
+                "{{ c.function.name }}("
+                + _ARGUMENTS
+                + "{{ k }}={{ '\\'' ~ v ~ '\\'' if v is string else v | tojson }}{% if not loop.last %}, {% endif %}{% endfor %})",
+                "<|tool_call_start|>[",
+                "]<|tool_call_end|>",
+                ", ",
+            )
+            + "<|fin|>\n"
+        ),
+        special=("<|h|>", "<|bot|>", "<|sys|>", "<|tool|>", "<|fin|>", "<|tool_call_start|>", "<|tool_call_end|>"),
+        can=_BOTH,
+    ),
+    "text beside a call stands in a channel of its own": Case(
+        _turns(
+            "{% set last = loop.last %}{% for c in m.tool_calls or [] %}{% if loop.first and m.content %}<|start|>assistant"
+            "<|channel|>analysis<|message|>{{ m.content }}<|end|>{% endif %}<|start|>assistant to=functions.{{ c.function.name }}"
+            "<|channel|>commentary json<|message|>{{ c.function.arguments | tojson }}<|call|>{% else %}<|start|>assistant"
+            "<|channel|>final<|message|>{{ m.content }}{{ '<|return|>' if last else '<|end|>' }}{% endfor %}",
+            asks="<|start|>assistant",
+        ),
+        eos="<|return|>",
+        special=(
+            "<|h|>",
+            "<|sys|>",
+            "<|tool|>",
+            "<|fin|>",
+            "<|start|>",
+            "<|channel|>",
+            "<|message|>",
+            "<|end|>",
+            "<|return|>",
+            "<|call|>",
+        ),
+        can=frozenset({*_BOTH, "one call", "no text beside calls"}),
+    ),
 }
