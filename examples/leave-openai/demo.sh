@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The whole journey on one machine: a scripted account is left for the small local model. `make migrate-demo` runs this.
-# FTBRIDGE names the command; FTBRIDGE_HOME (default .ftbridge/leave-openai) holds everything, and is safe to remove.
+# FTBRIDGE names the command, BASE another local model; FTBRIDGE_HOME (default .ftbridge/leave-openai) holds everything, and is safe to remove.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 ftbridge=${FTBRIDGE:-ftbridge}
+base=${BASE:-smollm2-135m-instruct}
 export FTBRIDGE_HOME=${FTBRIDGE_HOME:-$PWD/.ftbridge/leave-openai}
 export SUPPORT_KEY=sk-support-demo-000000000001 CONTENT_KEY=sk-content-demo-000000000002
 export OPENAI_ADMIN_KEY=sk-admin-demo-0000000000003
@@ -37,7 +38,7 @@ step "0 4" migrate status
 
 # Days 3 to 5: train the replacement here, and prove it. From now on the service is not needed any more.
 kill $simulator
-step 0 migrate retrain triage-v2 --base smollm2-135m-instruct --yes \
+step 0 migrate retrain triage-v2 --base "$base" --yes \
   --set hyperparameters.learning_rate_multiplier=5 --set local.max_length=512 --set local.quantization=none
 step "0 4" migrate prove triage-v2 latest --margin 0.1
 step "0 4" migrate serve --check --map "ft:gpt-4.1-mini-2025-04-14:lumen:triage-v2:triage2=latest"
