@@ -11,10 +11,10 @@ from ftbridge.report.html.element import Html, element, table
 from ftbridge.report.html.page import document
 
 _TRAINING = {
-    "there": ("unsure", "not downloaded"),
+    "there": (None, "not downloaded"),
     "downloaded": ("good", "downloaded"),
-    "gone": ("bad", "gone"),
-    "refused": ("bad", "refused"),
+    "gone": ("unsure", "gone"),
+    "refused": ("unsure", "refused"),
     "unknown": ("quiet", "not known"),
 }
 
@@ -79,7 +79,7 @@ def _section(title: str, rows: list[ModelRow]) -> Html:
             element(
                 "th", element("span", row.id), element("div", _origin(row), class_="quiet"), scope="row", class_="name"
             ),
-            element("td", days_text(row), class_=None if row.answers else "bad"),
+            element("td", days_text(row), class_=None if row.answers else "quiet"),
             element("td", use_text(row)),
             element("td", _TRAINING[row.training][1], class_=_TRAINING[row.training][0]),
             element("td", features_text(row)),

@@ -126,7 +126,7 @@ def _completions(
     so_far = "nothing recorded"
     if progress is not None:
         completions = len(Recording.of(migration, model.id).samples)
-        so_far = f"{progress.complete:,} of {progress.items:,} items recorded ({completions:,} completions)"
+        so_far = f"{progress.complete:,} of {progress.items:,} items recorded, {completions:,} completions"
     if progress is not None and progress.finished:
         state, detail, command = "saved", f"{progress.items:,} items recorded", None
     elif not model.answers(today):

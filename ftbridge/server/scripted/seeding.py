@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from openai.types import Model
 from openai.types.fine_tuning import FineTuningJobEvent
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 
+from ftbridge.data.lint.engine import Options, lint
+from ftbridge.data.rules.base import Method
 from ftbridge.server.book import metrics_csv
 from ftbridge.server.scripted.account import Account, AccountJob, AccountStored, job_number, moment
 from ftbridge.server.scripted.training import curve
@@ -76,7 +79,7 @@ def _job(service: Service, account: Account, job: AccountJob, start: float) -> N
         "status": job.status,
         "training_file": training,
         "validation_file": validation,
-        "trained_tokens": job.steps * 900 if succeeded else None,
+        "trained_tokens": _trained_tokens(job) if succeeded else None,
         "error": {} if succeeded else {"code": "server_error", "message": "The job failed.", "param": None},
         "seed": job.seed,
         "integrations": job.integrations,
@@ -112,6 +115,18 @@ def _job(service: Service, account: Account, job: AccountJob, start: float) -> N
             type="metrics" if data else "message",
         ).to_dict()
         service.store.add(Kept("event", str(event["id"]), event, parent=job.id))
+
+
+def _trained_tokens(job: AccountJob) -> int:
+    """Tokens of the training file times epochs, as the service bills them."""
+    epochs = job.hyperparameters.get("n_epochs")
+    tokens = _tokens_of(job.training, job.method) if job.training is not None else job.steps * 900
+    return tokens * (epochs if isinstance(epochs, int) else 1)
+
+
+@lru_cache(maxsize=64)
+def _tokens_of(path: Path, method: Method) -> int:
+    return lint([path], Options(method=method, keep=1, jobs=1)).files[0].tokens or 0
 
 
 def _settings(job: AccountJob) -> dict[str, Any]:
