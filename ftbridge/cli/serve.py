@@ -48,7 +48,11 @@ def listening(command: Callable[..., None]) -> Callable[..., None]:
     file = click.Path(path_type=Path, dir_okay=False)
     page = "Accept requests from web pages of this origin, such as http://localhost:3000; * accepts any."
     judge = "Let clients' graders use the judge at this address, with the key FTBRIDGE_JUDGE_API_KEY. None by default."
+    address = f"Listen on this address; beyond loopback, {TOKEN} must be set."
+    port = "Listen on this port; 0 takes any free one."
     options = [
+        click.option("--host", default="127.0.0.1", show_default=True, help=address),
+        click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help=port),
         click.option("--allow-origin", "origins", multiple=True, metavar="ORIGIN", help=page),
         click.option("--keys", type=file, help="Accept any of the keys in this file, one NAME=KEY a line."),
         click.option("--judge", "judges", multiple=True, metavar="URL", help=judge),
@@ -87,19 +91,6 @@ def listening(command: Callable[..., None]) -> Callable[..., None]:
     "ft:gpt-4.1-mini-2025-04-14:acme:triage:abc123=RUN.",
 )
 @click.option("--model", "plain", multiple=True, help="Serve a local model under its own name. Repeat for several.")
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    help=f"Listen on this address; beyond loopback, {TOKEN} must be set.",
-)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8000,
-    show_default=True,
-    help="Listen on this port; 0 takes any free one.",
-)
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),

@@ -33,19 +33,6 @@ from ftbridge.errors import UsageError
     "--speed", type=click.FloatRange(min=0, min_open=True), help="Set how fast jobs run; at 1 each takes a few seconds."
 )
 @click.option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    help="Listen on this address; beyond loopback, FTBRIDGE_SERVER_TOKEN must be set.",
-)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8000,
-    show_default=True,
-    help="Listen on this port; 0 takes any free one.",
-)
-@click.option(
     "--folder", type=click.Path(path_type=Path), help="Keep the state in this folder. Lost at the end by default."
 )
 @listening

@@ -7,7 +7,7 @@ import click
 from ftbridge import extras, files
 from ftbridge.cli.migrate.options import migration_option, note
 from ftbridge.cli.options import talkative
-from ftbridge.cli.serve import TOKEN, Listening, listening, pairs, require_server, runs_of, start
+from ftbridge.cli.serve import Listening, listening, pairs, require_server, runs_of, start
 from ftbridge.errors import GateNotMet, UsageError
 
 
@@ -23,19 +23,6 @@ from ftbridge.errors import GateNotMet, UsageError
     callback=pairs,
     metavar="NAME=RUN",
     help="Serve this run under this name [every model whose proof was met].",
-)
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    help=f"Listen on this address; beyond loopback, {TOKEN} must be set.",
-)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8000,
-    show_default=True,
-    help="Listen on this port; 0 takes any free one.",
 )
 @click.option("--check", is_flag=True, help="Only list what clients used that cannot be done here; exit 4 if anything.")
 @listening
