@@ -375,6 +375,8 @@ def test_a_host_answers_side_by_side_refuses_alone_and_comes_back_after_a_kill(h
                 assert prompt > 10
                 assert "." not in text
             assert host._process is not None
+            if Path("/proc/self/environ").exists():  # its threads must not spin while other processes use the cores
+                assert b"OMP_WAIT_POLICY=" in Path(f"/proc/{host._process.pid}/environ").read_bytes()
             doomed = asyncio.gather(collect(host, ask("doomed", PROMPTS[1], max_tokens=500)), return_exceptions=True)
             await asyncio.sleep(0.5)
             os.kill(host._process.pid, signal.SIGKILL)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ftbridge.errors import FtbridgeError, WorkerDied, from_document
+from ftbridge.providers.local.child import child_environment
 from ftbridge.providers.local.hosting.requests import Ask, Embedding, End, Piece, Start, Told
 from ftbridge.providers.local.request import SampleRequest
 
@@ -72,6 +73,7 @@ class Host:
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=log,
+                    env=child_environment(),
                     limit=_LONGEST_LINE,
                     start_new_session=True,
                 )
