@@ -32,18 +32,32 @@ def outcome(work: Callable[[], Any], *, kill_at: int | None = None, when: str = 
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
-def kill_at_every_step(work: Callable[[], Any], check: Callable[[], None], *, most: int = 200) -> int:
-    """Kill the work at its first journal step, begin it again and kill it one step further, until it finishes: how often.
+def kill_at_each_step(
+    prepared: Callable[[int], Callable[[], Any]], check: Callable[[int], None], *, most: int = 200
+) -> int:
+    """Kill a fresh piece of work at each of its journal steps, and let each finish afterwards: how many steps there were.
 
-    Each restart passes one step more than the one before, so that every step is reached by a process that resumed. Odd steps are
-    killed before the line is written, even ones after. `check` is called after each kill.
+    `prepared` makes the work anew for a step, `check` looks at what came of it. Odd steps are killed before the line is written,
+    even ones after.
     """
+    for step in range(1, most):
+        work = prepared(step)
+        ended = outcome(work, kill_at=step, when="before" if step % 2 else "after")
+        if ended == 0:
+            return step - 1
+        assert ended == signal.SIGKILL, f"it failed at step {step} instead of being killed"
+        assert outcome(work) == 0, f"it did not go on after the kill at step {step}"
+        check(step)
+    raise AssertionError(f"it was not done after {most} steps")
+
+
+def kill_again_and_again(work: Callable[[], Any], *, most: int = 200) -> int:
+    """Kill one piece of work at its first journal step, begin it again and kill it one step further, until it finishes: how often."""
     for step in range(1, most):
         ended = outcome(work, kill_at=step, when="before" if step % 2 else "after")
         if ended == 0:
             return step - 1
         assert ended == signal.SIGKILL, f"it failed at step {step} instead of being killed"
-        check()
     raise AssertionError(f"it was not done after {most} kills")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import kill_at_every_step
+from killing import kill_again_and_again
 from playing import MODEL, NAMES_THE_COLOUR, Played, account, lamps, playing, write
 
 from ftbridge import bridge
@@ -192,7 +192,7 @@ def test_the_shape_of_a_completion(text: str, shape: str) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_every_journal_step_a_proof_resumes_and_asks_nothing_twice(
+def test_killed_at_its_journal_steps_a_proof_resumes_and_asks_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with replaced(tmp_path, items=8, apart=True) as (_, run, service):
@@ -201,7 +201,7 @@ def test_killed_at_every_journal_step_a_proof_resumes_and_asks_nothing_twice(
         def work() -> None:
             prove(Migration.open(), Wish(model=MODEL), Run.open(folder))
 
-        kills = kill_at_every_step(work, lambda: None)
+        kills = kill_again_and_again(work)
         assert kills >= 1
         work()
         assert service.paid_twice() == []

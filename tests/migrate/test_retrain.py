@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import kill_at_every_step
+from killing import kill_again_and_again
 from playing import MODEL, NAMES_THE_COLOUR, account, lamps, playing, write
 
 from ftbridge import bridge
@@ -148,7 +148,7 @@ def test_graders_of_a_file_become_the_specs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_every_journal_step_a_retraining_is_one_run_with_one_paid_job(
+def test_killed_again_and_again_at_its_journal_steps_a_retraining_is_one_run_with_one_paid_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast = {"speed": 50, "answers": [NAMES_THE_COLOUR]}
@@ -163,7 +163,7 @@ def test_killed_at_every_journal_step_a_retraining_is_one_run_with_one_paid_job(
             bridge.drive(run)
 
         jobs = len(service.state["jobs"])
-        assert kill_at_every_step(work, lambda: None) > 5
+        assert kill_again_and_again(work) > 5
         work()
         assert len(service.state["jobs"]) == jobs + 1
         runs = list((Path(os.environ["FTBRIDGE_HOME"]) / "runs").glob("desk-*"))
