@@ -187,6 +187,8 @@ class RunEvaluation:
             notes.append(f"perplexity is not known: {state.provider} tells no log probabilities of given answers.")
         model = providers.base_model(state.provider, self.spec)
         notes += family_notes(self.spec.evaluation.graders, [model or ""])
+        if self.spec.local.lora.continue_from is not None and not providers.is_hosted(state.provider, self.spec):
+            notes.append("base is the model without the adapter that training continued from.")
         if (clock := shutdown_clock(self.run, self.spec)) is not None:
             notes.append(clock)
         return notes

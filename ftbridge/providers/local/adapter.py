@@ -52,6 +52,11 @@ def model_card(base: LocalModel, request: LocalRequest, state: TrainingState, fi
         'model = AutoModelForCausalLM.from_pretrained("PATH/TO/THIS/FOLDER")\n'
     )
     rows = "\n".join(f"| {name} | {value} |" for name, value in figures.items())
+    method, loss = "supervised", "Loss fell on assistant messages only, end of turn included."
+    if request.dpo is not None:
+        started = f", continued from {request.continue_from}" if request.continue_from else ""
+        method = f"dpo, {request.dpo.loss} loss, beta {request.dpo.beta:g}{started}"
+        loss = "Trained on pairs of completions; loss fell on completions only, end of turn included."
     return f"""---
 base_model: {base.name}
 library_name: {library}
@@ -65,15 +70,16 @@ A fine-tune of `{base.name}` (weights SHA-256 `{base.sha256}`), made with ftbrid
 
 | | |
 |---|---|
+| method | {method} |
 | tuning | {tuning}, {request.quantization} base weights |
-| epochs, examples a step | {request.n_epochs}, {request.batch_size} |
+| epochs, {"pairs" if request.dpo else "examples"} a step | {request.n_epochs}, {request.batch_size} |
 | learning rate | {request.learning_rate:g}, {request.lr_schedule}, warm-up {request.warmup_ratio:g} |
 | seed | {request.seed} |
 | weights kept | step {state.best_step or state.step} ({best}) |
 | trained tokens | {state.trained_tokens:,} |
 {rows}
 
-Loss fell on assistant messages only, end of turn included.
+{loss}
 
 ```python
 {loads}tokenizer = AutoTokenizer.from_pretrained("PATH/TO/THIS/FOLDER")

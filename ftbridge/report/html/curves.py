@@ -33,10 +33,14 @@ def loss_curves(curves: Sequence[Curve]) -> Html | None:
         element("li", element("span", class_=f"swatch series{place % 4}"), f"{curve.label}: {_told(curve)}")
         for place, curve in enumerate(curves)
     ]
+    pairs = [curve.by_pairs for curve in curves]
+    unit = "Nats a pair; 0.693 where the model is its own reference." if all(pairs) else "Nats a trained token."
+    if any(pairs) and not all(pairs):
+        unit = "Nats a trained token, or a pair where a run was tuned by preferences: these are not comparable."
     return element(
         "section",
         element("h2", "Loss"),
-        element("p", "Nats a trained token. Thin: training. Thick, with dots: validation.", class_="quiet"),
+        element("p", f"{unit} Thin: training. Thick, with dots: validation.", class_="quiet"),
         drawing,
         element("ul", legend, class_="legend"),
         [_table(curve) for curve in curves if curve.valid],

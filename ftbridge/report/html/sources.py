@@ -18,11 +18,12 @@ Point = tuple[int, float]
 
 @dataclass(frozen=True)
 class Curve:
-    """Losses of one run."""
+    """Losses of one run: nats per loss token, or per pair where it was tuned by preferences."""
 
     label: str
     train: tuple[Point, ...]
     valid: tuple[Point, ...]
+    by_pairs: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def curve_of(label: str, run: Run) -> Curve:
         for losses, name in ((train, "train_loss"), (valid, "valid_loss")):
             if figures.get(name) is not None:
                 losses[figures["step"]] = figures[name]
-    return Curve(label, tuple(sorted(train.items())), tuple(sorted(valid.items())))
+    by_pairs = run.spec().method == "dpo"
+    return Curve(label, tuple(sorted(train.items())), tuple(sorted(valid.items())), by_pairs)
 
 
 def source_of(run: Run) -> Source:
