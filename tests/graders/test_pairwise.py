@@ -113,3 +113,64 @@ def test_its_templates_are_checked_like_others(judging):
     assert judges_of([judging.grader]) == [judging.grader]
     with pytest.raises(Exception, match="question"):
         check(judging.grader, {"reference": "x"})
+
+
+def test_after_preference_tuning_the_judge_also_compares_tuned_with_base_and_at_equal_length(
+    judging, tmp_path, monkeypatch
+):
+    from ftbridge import draft
+    from ftbridge.evaluation.preference import _name
+    from ftbridge.run_evaluation import RunEvaluation
+
+    def pair(n):
+        return {
+            "input": {"messages": [{"role": "user", "content": f"Is {n} odd?"}]},
+            "preferred_output": [{"role": "assistant", "content": f"It is {n}."}],
+            "non_preferred_output": [{"role": "assistant", "content": "Well, who can say?"}],
+        }
+
+    for name, first in (("train", 0), ("test", 50)):
+        lines = "".join(json.dumps(pair(first + n)) + "\n" for n in range(12))
+        (tmp_path / f"{name}.jsonl").write_text(lines)
+    monkeypatch.chdir(tmp_path)
+    grader = {**judging.grader.model_dump(exclude_none=True), "question": "{{item.reference}}"}
+    spec = {
+        "name": "odd", "method": "dpo", "model": {"local": "smollm2-135m-instruct"}, "evaluation": {"graders": [grader]},
+        "data": {"train": "train.jsonl", "test": "test.jsonl"},
+    }  # fmt: skip
+    run = draft.start(draft.Draft.of(spec), "local", lint=False, home=tmp_path / "home")
+    items = load_items(run.data / "test.jsonl")
+    nats = {"preferred": 9.0, "preferred_tokens": 4, "other": 9.0, "other_tokens": 4}
+    for name, text in (("base", "a long one, which loses"), ("tuned", "short")):
+        path = run.predictions(name)
+        path.parent.mkdir(exist_ok=True)
+        completions = [
+            Prediction(
+                key=item.key, index=item.index, prompt_sha256="", finish_reason="stop", prompt_tokens=3,
+                output_text=f"{text} {item.index % 4}" + "!" * (item.index % 3), completion_tokens=5,
+            )
+            for item in items
+        ]  # fmt: skip
+        path.write_text("".join(one.model_dump_json() + "\n" for one in completions))
+        rows = {item.key: {**nats, "preferred": 9.0 - (name == "tuned")} for item in items}
+        path.with_suffix(".preference.json").write_text(json.dumps({"pairs": _name(items), "nats": rows}))
+    judging.says(lambda first, second: "1" if len(first) < len(second) else "2" if len(second) < len(first) else "tie")
+    found = RunEvaluation(run, run.resolved_spec(), NullWatcher(), lambda: None).judge()
+    assert found is not None
+    assert found.preference is not None
+    assert (found.preference.wins["which"].mean, found.preference.wins["which"].n) == (1.0, 12)
+    against = [
+        body["messages"][-1]["content"] for body in judging.asked if "which loses" in body["messages"][-1]["content"]
+    ]
+    assert any("<answer_1>\nshort" in text for text in against), "tuned first"
+    assert any("<answer_2>\nshort" in text for text in against), "and second"
+    again = len(judging.asked)
+    assert RunEvaluation(run, run.resolved_spec(), NullWatcher(), lambda: None).judge() == found
+    assert len(judging.asked) == again, "what was paid is not paid again"
+
+
+class NullWatcher:
+    """Hears nothing."""
+
+    def __getattr__(self, name):
+        return lambda *_, **__: None
