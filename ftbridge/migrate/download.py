@@ -196,16 +196,18 @@ def download(
         files.require_room(migration.path, sum(one.bytes or 0 for one in todo), "downloading the files")
         for place, one in enumerate(todo, 1):
             tell(f"file {place} of {len(todo)}: {one.filename or one.id}")
-            _fetch(migration, inventory, one, _choose(clients, one.sources), tell)
+            _fetch(migration, inventory, one, _choose(clients, inventory, one.sources), tell)
         for model in inventory.models:
-            own = _choose(clients, model.sources)
+            own = _choose(clients, inventory, model.sources)
             if own is not None and model.job is not None:
                 _records(listings, own, model, tell)
-        if stored:
-            for model in inventory.models:
-                own = _choose(clients, model.sources)
-                if own is not None and not _stored(listings, own, model, newest, tell):
-                    break  # the key may not read stored completions: the same for every model
+        denied: set[str] = set()  # keys that may not read stored completions: the same for every model
+        for model in inventory.models if stored else ():
+            own = _choose(clients, inventory, model.sources)
+            if own is None or own.source.id in denied:
+                continue
+            if not _stored(listings, own, model, newest, tell):
+                denied.add(own.source.id)
         _lint_all(migration, wanted, tell)
         manifest = read_manifest(migration, listings, everything=everything)
         files.write_json(migration.path / "manifest.json", manifest.model_dump(mode="json"))
@@ -274,9 +276,11 @@ def _is_missing(saved: Saved | None) -> bool:
     return not _is_here(saved) and (saved is None or saved.state != "gone")
 
 
-def _choose(clients: dict[str, Client], sources: Sequence[str]) -> Client | None:
-    """The client of the first of these keys that is at hand."""
-    return next((clients[source] for source in sources if source in clients), None)
+def _choose(clients: dict[str, Client], inventory: Inventory, sources: Sequence[str]) -> Client | None:
+    """The client of the first of these keys that is at hand, or of a newer key in the same variable."""
+    variables = [source.variable for source in inventory.sources if source.id in sources]
+    newer = [client for client in clients.values() if client.source.variable in variables]
+    return next((clients[source] for source in sources if source in clients), next(iter(newer), None))
 
 
 def _fetch(migration: Migration, inventory: Inventory, one: WantedFile, client: Client | None, tell: Tell) -> None:

@@ -304,7 +304,11 @@ class _Found:
             refused: dict[tuple[str, str | None, str], list[str]] = defaultdict(list)
             for name in self._lists.names(kind):
                 listing = self._lists.best(name)
-                if listing is not None and listing.refused is not None and listing.refused.get("status") in (401, 403):
+                if (
+                    listing is not None
+                    and listing.refused is not None
+                    and listing.refused.get("status") not in (400, 404)
+                ):
                     data = listing.refused
                     refused[(str(data["why"]), data.get("scope"), str(data.get("source")))].append(name)
             for (why, scope, source), names in refused.items():

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from accounts import TRIAGE, acme
+from accounts import BILLING, TRIAGE, acme
 
 from ftbridge.errors import DiskFull, UsageError
 from ftbridge.migrate import download as module
@@ -122,6 +122,17 @@ def test_stored_completions_come_newest_first_with_their_inputs(service: Simulat
     assert refusals[0].completion["refusal"]
 
 
+def test_a_key_that_may_not_read_stored_completions_does_not_keep_another_from_it(
+    tmp_path: Path, keys: tuple[str, str]
+) -> None:
+    account = acme(tmp_path / "account")
+    account["keys"][BILLING]["without"] = ["api.chat.completions.read"]
+    with simulating(account=account) as service:
+        migration = ready(service, *keys)
+        assert load_inventory(migration).models[0].project == "proj_billing"  # the first model's key is refused
+        assert download(migration, stored=True).stored_with_inputs == 10
+
+
 def test_more_stored_completions_can_be_had_later(tmp_path: Path, keys: tuple[str, str]) -> None:
     account = acme(tmp_path / "account")
     account["stored"] = [{"model": "ftjob-triage1", "count": 250}]
@@ -155,6 +166,17 @@ def test_data_with_errors_is_downloaded_and_the_errors_are_told(tmp_path: Path, 
     assert training.state == "downloaded"
     assert training.lint is not None
     assert training.lint.errors > 0
+
+
+def test_a_key_that_was_renewed_since_the_inventory_fetches_what_the_old_one_saw(
+    tmp_path: Path, keys: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = acme(tmp_path / "account")
+    account["keys"]["sk-support-key-renewed"] = {"project": "proj_support"}
+    with simulating(account=account) as service:
+        migration = ready(service, "SUPPORT_KEY")
+        monkeypatch.setenv("SUPPORT_KEY", "sk-support-key-renewed")
+        assert entry(download(migration), "file-triage1training").state == "downloaded"
 
 
 def test_downloading_without_an_inventory_says_to_take_one() -> None:
