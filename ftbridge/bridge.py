@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ftbridge import providers
 from ftbridge.errors import (
@@ -65,16 +65,16 @@ def drive(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
     """
     watcher = watcher or Silent()
     with run.drive():
-        life = _Life(run, watcher)
+        driver = _Driver(run, watcher)
         try:
-            return life.live()
+            return driver.go()
         except KeyboardInterrupt:
-            told = life.interrupted()
+            told = driver.interrupted()
             raise Interrupted(f"interrupted; {told}.", hint=f"Go on with: ftbridge resume {run.id}") from None
         except (Interrupted, GateNotMet):
             raise
         except FtbridgeError as error:
-            life.end_with(error)
+            driver.end_with(error)
             raise
 
 
@@ -105,7 +105,7 @@ def retry(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
             if backend.poll(state.handle).state in ("failed", "cancelled"):
                 run.append("retry_requested", job=state.handle.id)
         elif state.token is not None:
-            backend.forget(_Life(run, watcher or Silent()).submission(state.token))
+            backend.forget(_Driver(run, watcher or Silent()).submission(state.token))
     return resume(run, watcher)
 
 
@@ -118,11 +118,11 @@ def adopt(run: Run, job: str) -> JobHandle:
         state = run.state()
         if state.handle is not None:
             raise UsageError(f"{run.id} has its job already: {state.handle.id}.")
-        life = _Life(run, Silent())
+        driver = _Driver(run, Silent())
         token = state.token or _new_token(run)
         if state.token is None:
             run.append("submit_intended", token=token)
-        handle = life.backend.adopt(life.submission(token), job)
+        handle = driver.backend.adopt(driver.submission(token), job)
         run.append("submitted", handle=handle.model_dump(mode="json"))
     return handle
 
@@ -276,11 +276,11 @@ def _ask(run: Run, request: Request) -> None:
         return
     with run.drive():
         if state.token is not None:
-            life = _Life(run, Silent())
-            if (handle := life.submitted_handle()) is not None:
+            driver = _Driver(run, Silent())
+            if (handle := driver.submitted_handle()) is not None:
                 _ask_service(run, backend, handle, request)
-                life.settle(handle, request)
-            elif (doubt := backend.doubt(life.submission(state.token))) is not None:
+                driver.settle(handle, request)
+            elif (doubt := backend.doubt(driver.submission(state.token))) is not None:
                 raise InDoubt(
                     f"{run.id} cannot be said to be {request}{'d' if request == 'pause' else 'led'}: {doubt}, and the "
                     "service does not show what it made yet.",
@@ -317,13 +317,13 @@ def _discard(run: Run) -> None:
     """Remove what was uploaded for a job that was never made; that it cannot be removed now is no reason to go on."""
     state = run.state()
     with contextlib.suppress(FtbridgeError):
-        life = _Life(run, Silent())
-        life.backend.discard(life.submission(state.token or "discard"))
+        driver = _Driver(run, Silent())
+        driver.backend.discard(driver.submission(state.token or "discard"))
 
 
 def submission_of(run: Run) -> Submission:
     """What was, or would be, submitted for a run."""
-    return _Life(run, Silent()).submission(run.state().token or "none")
+    return _Driver(run, Silent()).submission(run.state().token or "none")
 
 
 def _new_token(run: Run) -> str:
@@ -348,8 +348,26 @@ class _Quiet:
             )
 
 
-class _Life:
-    """One driver's hold on a run: the stages, and what they share."""
+class Stage(NamedTuple):
+    """A part of a run: its name, whether the journal shows it as done, and what does it."""
+
+    name: str
+    is_done: Callable[[RunState], bool]
+    do: Callable[[], None]
+
+
+def has_model(state: RunState) -> bool:
+    """Whether training has made its model."""
+    return state.tuned is not None
+
+
+def has_job(state: RunState) -> bool:
+    """Whether there is a job, or there was one."""
+    return state.handle is not None or has_model(state)
+
+
+class _Driver:
+    """One process's hold on a run: the stages, and what they share."""
 
     def __init__(self, run: Run, watcher: Watcher) -> None:
         self.run, self.watcher = run, watcher
@@ -369,31 +387,51 @@ class _Life:
     def state(self) -> RunState:
         return self.run.state()
 
-    def live(self) -> Evaluation | None:
-        """The stages in order. Each is skipped when the journal says it is done."""
-        if self.state.state == "succeeded":
-            return read_evaluation(self.run)
-        if self.state.tuned is None:
-            if self.state.handle is None and self.state.token is not None:
-                self.submitted_handle()
-            if self.state.handle is None:
-                self.heed_before_job()
-                self.preflight()
-                if self.answers_first():
-                    self.answer_with(None)
-                if self.state.token is None:
-                    self.pass_gates()
-                self.heed_before_job()
-            handle = self.submit()
-            self.follow(handle)
-            tuned = self.backend.result(handle)
-            self.run.append("result", model=tuned.model_dump(mode="json"), trained_tokens=self.trained_tokens)
-        self.answer_with(None)
-        self.answer_with(self.state.tuned)
-        self.hold_budget(now=True)
-        evaluation = self.evaluation.judge()
+    def stages(self) -> list[Stage]:
+        """The picture at the top of this module, as a table. `is_done` is asked when a stage's turn comes."""
+        after_the_job = not self.answers_first()
+        return [
+            Stage("look for a job in doubt", lambda now: has_job(now) or now.token is None, self.look_for_job),
+            Stage("stop if asked to", has_job, self.heed_before_job),
+            Stage("check model and data", has_job, self.preflight),
+            Stage(
+                "complete with the base model",
+                lambda now: after_the_job or has_job(now),
+                lambda: self.answer_with(None),
+            ),
+            Stage("pass the gates", lambda now: has_job(now) or now.token is not None, self.pass_gates),
+            Stage("stop if asked to", has_job, self.heed_before_job),
+            Stage("submit", has_model, self.submit),
+            Stage("follow", has_model, self.follow_to_result),
+            Stage("complete with the base model", lambda now: False, lambda: self.answer_with(None)),
+            Stage("complete with the tuned model", lambda now: False, lambda: self.answer_with(self.state.tuned)),
+            Stage("hold the budget", lambda now: False, lambda: self.hold_budget(now=True)),
+            Stage("score and compare", lambda now: False, self.score),
+        ]
+
+    def go(self) -> Evaluation | None:
+        """Take the run through every stage that the journal does not show as done; returns the evaluation, if there is one."""
+        for stage in self.stages() if self.state.state != "succeeded" else ():
+            if not stage.is_done(self.state):
+                stage.do()
+        return read_evaluation(self.run)
+
+    def look_for_job(self) -> None:
+        """Find out, before anything can refuse, whether a submission that was cut short made a job."""
+        self.submitted_handle()
+
+    def follow_to_result(self) -> None:
+        """Follow the job to its end, and journal the model that it made."""
+        assert self.state.handle is not None
+        handle = self.state.handle
+        self.follow(handle)
+        tuned = self.backend.result(handle)
+        self.run.append("result", model=tuned.model_dump(mode="json"), trained_tokens=self.trained_tokens)
+
+    def score(self) -> None:
+        """Grade all completions and compare the candidates; then the run has succeeded."""
+        self.evaluation.judge()
         self.run.append("succeeded")
-        return evaluation
 
     def preflight(self) -> None:
         """Everything that can be found wrong before time or money is spent."""
@@ -449,10 +487,11 @@ class _Life:
             heed=self.heed_before_job,
         )
 
-    def submit(self) -> JobHandle:
+    def submit(self) -> None:
         """Write the intent and its token first; then submit, which for a known token never makes a second job."""
         if self.state.handle is not None:
-            return self.taken_up(self.state.handle)
+            self.take_up(self.state.handle)
+            return
         token = self.state.token or _new_token(self.run)
         if self.state.token is None:
             self.run.append("submit_intended", token=token)
@@ -461,10 +500,9 @@ class _Life:
         self.run.append("submitted", handle=handle.model_dump(mode="json"))
         if self.state.pause_requested and self.backend.on_interrupt == "pause":  # asked for while there was no job yet
             self.backend.pause(handle)
-        return handle
 
-    def taken_up(self, handle: JobHandle) -> JobHandle:
-        """The job to follow: one that is paused goes on; one that ended is made again only where that was asked for."""
+    def take_up(self, handle: JobHandle) -> None:
+        """Let a job that is paused go on; one that ended is made again only where that was asked for."""
         status = self.backend.poll(handle)
         if status.state in ("failed", "cancelled") and self.state.retried == handle.id:
             self.watcher.note(f"the job is {status.state}; training again")
@@ -473,11 +511,10 @@ class _Life:
             self.watcher.note(f"the job is {status.state}; resuming it")
             again = self.backend.resume(handle)
         else:
-            return handle
+            return
         if again != handle:
             self.watcher.note(f"submitted again as {again.id}")
             self.run.append("submitted", handle=again.model_dump(mode="json"))
-        return again
 
     def submitted_handle(self) -> JobHandle | None:
         """The job, if there is one: also one whose submission was cut short before its handle was journalled."""
