@@ -118,7 +118,7 @@ def test_answers_stop_in_the_middle_and_the_raised_budget_finishes_them_with_one
 
 def test_a_managed_job_is_paused_when_its_hours_are_used_and_goes_on_as_the_same_job(service, prices, spec):
     prices(1.0, 1.0, 1.0)
-    service.play({"speed": 3, "answers": ANSWERS})
+    service.play({"speed": 0.2, "answers": ANSWERS})
     run = start(spec(budget={"max_hours": 1e-9}, hyperparameters={"n_epochs": 10}))
     with pytest.raises(GateNotMet, match="budget.max_hours = 1e-09 is used up"):
         bridge.drive(run)
@@ -227,7 +227,7 @@ def test_a_service_that_cannot_pause_has_its_job_cancelled(service, prices, spec
     from ftbridge.providers.openai.targets import TARGETS
 
     prices(1.0, 1.0, 1.0)
-    service.play({"speed": 3, "answers": ANSWERS})
+    service.play({"speed": 0.2, "answers": ANSWERS})
     run = start(spec(budget={"max_hours": 1e-9}, hyperparameters={"n_epochs": 10}))
     monkeypatch.setitem(TARGETS, "openai", dataclasses.replace(TARGETS["openai"], pause=False))
     with pytest.raises(GateNotMet, match="cancelled, since this service cannot pause a job"):
