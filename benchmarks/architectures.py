@@ -1,10 +1,11 @@
-"""The matrix of architectures in docs/architectures.md: one round of training on a tiny random model of each family.
+"""The matrices of docs/architectures.md: training on a tiny random model of each family, and templates by their properties.
 
-    OMP_NUM_THREADS=1 python benchmarks/architectures.py                 # every family below; a few seconds each
+    OMP_NUM_THREADS=1 python benchmarks/architectures.py                 # every family below; five to ten seconds each
     OMP_NUM_THREADS=1 python benchmarks/architectures.py llama gemma2    # these alone
+    OMP_NUM_THREADS=1 python benchmarks/architectures.py templates       # the matrix of templates, seconds
 
-Trained, resumed, loaded in plain peft, merged, and full tuning's checkpoint loaded again, as the tests do for some of them
-(`tests/providers/local/architectures.py`). Prints a Markdown table; differences are the largest of any log-probability.
+Trained, resumed, loaded in plain peft, merged, trained on 4-bit weights, and the checkpoint of full tuning loaded again, as the
+tests do for some of them (`tests/providers/local/architectures.py`). Prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -77,23 +78,21 @@ FAMILIES = [
 
 
 def main(families: list[str]) -> None:
-    """Print one row a family."""
-    from architectures import round_of
+    """Print one row a family, or the matrix of templates."""
+    from template_matrix import HEADER, cells_of, rows
 
-    print("| family | trains | adapter | experts | resumed | plain peft | merged | full tuning |")
-    print("|---|---|---|---|---|---|---|---|")
+    if families == ["templates"]:
+        print(HEADER, *rows(), sep="\n")
+        return
+    from architectures import MATRIX, round_of, row_of
+
+    print(MATRIX)
     for family in families:
         try:
-            seen = round_of(family)
+            print(row_of(round_of(family), cells_of(family)), flush=True)
         except Exception as error:  # a row of its own: the table is to be whole
-            print(f"| {family} | fails: {type(error).__name__}: {str(error).splitlines()[0]} | | | | | | |", flush=True)
-            continue
-        if seen.refused:
-            print(f"| {family} | refused: {seen.refused} | | | | | | |", flush=True)
-            continue
-        frozen = "; ".join(note for note in seen.notes if note.startswith("stay frozen")) or "every linear layer"
-        figures = " | ".join(f"{figure:.1g}" for figure in (seen.resumed, seen.peft, seen.merged, seen.full))
-        print(f"| {family} | {seen.way} | {frozen} | {'yes' if seen.experts else ''} | {figures} |", flush=True)
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            print(f"| {family} | fails: {reason} | | | | | | |", flush=True)
 
 
 if __name__ == "__main__":

@@ -273,7 +273,11 @@ def _nf4(outcome: Outcome, folder: Path) -> None:
     outcome.nf4 = ("nf4, experts in 16 bits" if experts else "nf4") if losses[-1] < losses[0] else "loss does not fall"
 
 
-def row_of(outcome: Outcome, templates: str = "") -> str:
+MATRIX = """| family | methods | thinking | tools | packing | quantization | merge | resume |
+|---|---|---|---|---|---|---|---|"""
+
+
+def row_of(outcome: Outcome, templates: str) -> str:
     """One row of the matrix of architectures. `templates` are its cells for thinking and tools."""
     if outcome.refused:
         return f"| {outcome.name} | refused: {outcome.refused} | | | | | | |"
@@ -286,7 +290,7 @@ def row_of(outcome: Outcome, templates: str = "") -> str:
     )
     apart = max(outcome.resumed, outcome.full)
     resume = "exact" if apart == 0.0 else f"differs by {apart:.1g}"
-    return f"| {outcome.name} | {methods} | {templates or ' | '} | {packing} | {outcome.nf4} | {merge} | {resume} |"
+    return f"| {outcome.name} | {methods} | {templates} | {packing} | {outcome.nf4} | {merge} | {resume} |"
 
 
 def _apart(one: torch.Tensor, other: torch.Tensor) -> float:

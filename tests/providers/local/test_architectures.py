@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import CPU, Outcome, config_of, examples, model_of, ready, request, round_of, steps
+from architectures import CPU, Outcome, config_of, examples, model_of, ready, request, round_of, row_of, steps
+from template_matrix import HEADER, cells_of, rows
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
@@ -23,6 +24,7 @@ from ftbridge.providers.local.device import Device
 from ftbridge.providers.local.forward import Forward, prove
 from ftbridge.providers.local.merging import merge
 
+PAGE = Path(__file__).parents[3] / "docs" / "architectures.md"
 WAYS = {
     "llama": "packed", "qwen3_moe": "packed", "gpt_neox": "packed", "gemma2": "packed, own head", "lfm2": "padded",
 }  # fmt: skip
@@ -37,8 +39,14 @@ SLOW_WAYS = {
 
 
 @pytest.mark.parametrize("family", WAYS)
-def test_a_family_trains_resumes_and_loads_elsewhere(family: str) -> None:
-    require_whole(round_of(family), WAYS[family])
+def test_a_family_trains_resumes_and_loads_elsewhere_as_the_page_says(family: str) -> None:
+    outcome = round_of(family)
+    require_whole(outcome, WAYS[family])
+    assert row_of(outcome, cells_of(family)) in PAGE.read_text("utf-8").splitlines()
+
+
+def test_the_page_has_the_matrix_of_templates_as_the_renderer_finds_it() -> None:
+    assert "\n".join([HEADER, *rows()]) in PAGE.read_text("utf-8")
 
 
 @pytest.mark.slow
