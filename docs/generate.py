@@ -84,7 +84,7 @@ def render_commands() -> str:
 
 
 def _command(command: click.Command, name: str, level: int) -> str:
-    context = click.Context(command, info_name=f"ftbridge {name}")
+    context = click.Context(command, info_name=f"ftbridge {name}", help_option_names=["-h", "--help"])
     usage = " ".join(command.collect_usage_pieces(context)).replace("[OPTIONS]", "").split()
     lines = [f"{'#' * level} {name}", "", command.help or "", "", f"    ftbridge {' '.join([name, *usage])}"]
     options = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
