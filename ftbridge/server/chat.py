@@ -129,7 +129,7 @@ class _Text:
         self.thoughts.append(piece.reasoning)
         for delta in piece.tool_calls:
             add_call(self.calls, delta)
-        if (token := _token(piece)) is not None:
+        if (token := token_of(piece)) is not None:
             self.tokens.append(token)
 
     def choice(self, index: int, asked: CreateChat) -> dict[str, Any]:
@@ -216,7 +216,7 @@ async def _lines(
                 delta = _delta(said, shape.asked)
                 if said.tool_calls:
                     called.add(said.index)
-                token = _token(said)
+                token = token_of(said)
                 logprobs = {"content": [token.to_dict()], "refusal": None} if token else None
                 if delta:
                     yield shape.line([_choice(said.index, delta, logprobs=logprobs)])
@@ -246,7 +246,7 @@ def _choice(index: int, delta: dict[str, Any], reason: str | None = None, logpro
     return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
 
 
-def _token(piece: Piece) -> ChatCompletionTokenLogprob | None:
+def token_of(piece: Piece) -> ChatCompletionTokenLogprob | None:
     """A token's log probability (nats), and those of the likeliest in its place."""
     if piece.token is None or piece.logprob is None:
         return None

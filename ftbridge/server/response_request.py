@@ -81,8 +81,11 @@ _CANNOT: dict[str, tuple[Any, ...]] = {
     "context_management": (None, []),
     "moderation": (None,),
     "truncation": (None, "disabled"),
-    "top_logprobs": (None, 0),
 }
+
+
+LOGPROBS = "message.output_text.logprobs"
+"""What `include` names to have the log probabilities of a text's tokens; `top_logprobs` alone asks for them too."""
 
 
 def to_chat(asked: CreateResponse, before: list[Message]) -> tuple[CreateChat, list[Message]]:
@@ -97,6 +100,7 @@ def to_chat(asked: CreateResponse, before: list[Message]) -> tuple[CreateChat, l
     effort = (asked.reasoning or {}).get("effort")
     if effort is not None and not isinstance(effort, str):
         raise invalid("'reasoning.effort' must be text.", "reasoning.effort", "invalid_type")
+    scored = bool(asked.top_logprobs) or LOGPROBS in (asked.include or [])
     messages = [*before, *to_messages(asked.input, "input")]
     if not messages:
         raise invalid("Missing required parameter: 'input'.", "input", "missing_required_parameter")
@@ -114,6 +118,8 @@ def to_chat(asked: CreateResponse, before: list[Message]) -> tuple[CreateChat, l
         "tools": [_tool(tool, place) for place, tool in enumerate(asked.tools or [])] or None,
         "tool_choice": asked.tool_choice if asked.tools else None,
         "parallel_tool_calls": asked.parallel_tool_calls,
+        "logprobs": True if scored else None,
+        "top_logprobs": asked.top_logprobs or 0 if scored else None,
         "response_format": _format(asked.text.format if asked.text else None),
         "reasoning_effort": effort,
         "verbosity": asked.text.verbosity if asked.text else None,

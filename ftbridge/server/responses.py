@@ -177,8 +177,9 @@ class _Answer:
         elif isinstance(said, Piece):
             if said.reasoning:
                 yield from self._reasoning(said.reasoning)
-            if said.text:
-                yield from self._text(said.text)
+            token = chat.token_of(said)
+            if said.text or (token is not None and not said.reasoning and not said.tool_calls):
+                yield from self._text(said.text, [token.to_dict()] if token is not None else [])
             for delta in said.tool_calls:
                 yield from self._call(delta)
 
@@ -236,7 +237,7 @@ class _Answer:
             "text": {"format": {"type": "text"}, **text},
             "tool_choice": asked.tool_choice or "auto",
             "tools": [{"strict": None, "parameters": None, **tool} for tool in asked.tools or []],
-            "top_logprobs": 0,
+            "top_logprobs": asked.top_logprobs or 0,
             "top_p": 1.0 if asked.top_p is None else asked.top_p,
             "truncation": "disabled",
             "usage": usage if ended else None,
@@ -250,11 +251,13 @@ class _Answer:
             yield from self._begin_part({"type": "reasoning_text", "text": ""})
         yield from self._delta(text, "response.reasoning_text.delta")
 
-    def _text(self, text: str) -> Iterator[Event]:
+    def _text(self, text: str, logprobs: list[dict[str, Any]]) -> Iterator[Event]:
         if self.open is None or self.open["type"] != "message":
             yield from self._begin({"type": "message", "role": "assistant", "content": []}, "msg_")
             yield from self._begin_part({"type": "output_text", "text": "", "annotations": [], "logprobs": []})
-        yield from self._delta(text, "response.output_text.delta", logprobs=[])
+        assert self.open is not None
+        self.open["content"][0]["logprobs"] += logprobs
+        yield from self._delta(text, "response.output_text.delta", logprobs=logprobs)
 
     def _call(self, delta: dict[str, Any]) -> Iterator[Event]:
         function = delta["function"]
@@ -298,7 +301,7 @@ class _Answer:
         else:
             part = self.open["content"][0]
             kind = "output_text" if part["type"] == "output_text" else "reasoning_text"
-            more: dict[str, Any] = {"logprobs": []} if kind == "output_text" else {}
+            more: dict[str, Any] = {"logprobs": part["logprobs"]} if kind == "output_text" else {}
             yield f"response.{kind}.done", {**self._place(), "content_index": 0, "text": part["text"], **more}
             yield "response.content_part.done", {**self._place(), "content_index": 0, "part": part}
         yield "response.output_item.done", {"output_index": len(self.output) - 1, "item": dict(self.open)}

@@ -95,6 +95,25 @@ def test_a_stream_is_its_named_events_in_order(tools, client: OpenAI):
         assert stream.get_final_response().status == "completed"
 
 
+@pytest.mark.parametrize(
+    ("request_for", "alternatives"),
+    [({"top_logprobs": 1}, 1), ({"include": ["message.output_text.logprobs"]}, 0)],
+    ids=["top_logprobs", "include"],
+)
+def test_log_probabilities_stand_beside_the_text(request_for, alternatives, client: OpenAI):
+    response = client.responses.create(model=BASE, input="one two", **request_for)
+    tokens = response.output[0].content[0].logprobs
+    assert "".join(token.token for token in tokens) == response.output_text == "one two"
+    assert [len(token.top_logprobs) for token in tokens] == [alternatives] * 2
+    events = list(client.responses.create(model=BASE, input="one two", stream=True, **request_for))
+    deltas = [event for event in events if event.type == "response.output_text.delta"]
+    assert [event.logprobs[0].token for event in deltas] == ["one", " two"]
+    (done,) = [event for event in events if event.type == "response.output_text.done"]
+    assert len(done.logprobs) == 2
+    plain = client.responses.create(model=BASE, input="one two")
+    assert plain.output[0].content[0].logprobs == []
+
+
 def test_a_cut_answer_is_incomplete(client: OpenAI):
     told = client.responses.create(model=BASE, input="one two three four", max_output_tokens=2)
     assert (told.status, told.incomplete_details.reason, told.output_text) == (

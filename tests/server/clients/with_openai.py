@@ -167,6 +167,12 @@ def responses_schema():
 
 
 @feature
+def responses_logprobs():
+    response = client.responses.create(model=MODEL, input=HELLO, include=["message.output_text.logprobs"])
+    assert "".join(token.token for token in response.output[0].content[0].logprobs) == HELLO
+
+
+@feature
 def responses_continued():
     first = client.responses.create(model=MODEL, input=HELLO)
     second = client.responses.create(model=MODEL, input="and again", previous_response_id=first.id)

@@ -117,6 +117,11 @@ const features = {
     const response = await client.responses.parse({ model: MODEL, input: HELLO, text });
     assert.equal(typeof response.output_parsed.name, "string");
   },
+  async responses_logprobs() {
+    const include = ["message.output_text.logprobs"];
+    const { output } = await client.responses.create({ model: MODEL, input: HELLO, include });
+    assert.equal(output[0].content[0].logprobs.map((token) => token.token).join(""), HELLO);
+  },
   async responses_continued() {
     const first = await client.responses.create({ model: MODEL, input: HELLO });
     const again = await client.responses.create({ model: MODEL, input: "again", previous_response_id: first.id });
