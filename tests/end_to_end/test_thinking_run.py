@@ -61,8 +61,8 @@ def write_job(folder: Path, template: str, *, reasoning: bool, seed: int) -> Pat
 
     def turn(word: str, number: int) -> list[dict[str, Any]]:
         thought = {"reasoning_content": f"again {word}"} if reasoning else {}
-        asked = {"role": "user", "content": f"About {word} {number}"}
-        return [asked, {"role": "assistant", "content": LABELS[word], **thought}]
+        question = {"role": "user", "content": f"About {word} {number}"}
+        return [question, {"role": "assistant", "content": LABELS[word], **thought}]
 
     words = list(LABELS)
     chats = [(turn(word, number), (place + number) % 4) for place, word in enumerate(words) for number in range(10)]
@@ -95,12 +95,12 @@ def test_a_model_that_learnt_every_answer_is_judged_right_whatever_its_template(
     job = write_job(tmp_path, template, reasoning=reasoning, seed=SEED)
     done = ftbridge("run", str(job), "--provider", "local", "--no-lint", "--json", cwd=tmp_path, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    journal = (Path(told["path"]) / "worker.jsonl").read_text().splitlines()
+    result = json.loads(done.stdout)
+    journal = (Path(result["path"]) / "worker.jsonl").read_text().splitlines()
     last = [event["data"] for event in map(json.loads, journal) if event["type"] == "metrics"][-1]
     assert last["train_loss"] < 0.02, "the model has not learnt its answers, so nothing can be said of judging them"
-    assert told["evaluation"]["candidates"]["tuned"]["exact"]["mean"] == 1.0
-    predictions = (Path(told["path"]) / "predictions" / "tuned.jsonl").read_text().splitlines()
+    assert result["evaluation"]["candidates"]["tuned"]["exact"]["mean"] == 1.0
+    predictions = (Path(result["path"]) / "predictions" / "tuned.jsonl").read_text().splitlines()
     texts = {json.loads(line)["output_text"] for line in predictions}
     thoughts = {json.loads(line).get("reasoning_content") for line in predictions}
     assert texts == set(LABELS.values())

@@ -54,6 +54,9 @@ def load_base(path: Path, request: LocalRequest, device: Device) -> Any:
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelUnavailable(f"the model in {path} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     model.config.use_cache = False
+    if request.tuning == "lora" and getattr(model.config, "rescale_every", 0):
+        # RWKV halves the weights of later layers in place to answer, and a layer's adapter not at all.
+        model.config.rescale_every = 0
     close_repacking_trap(model)
     return model
 

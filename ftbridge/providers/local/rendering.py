@@ -196,8 +196,8 @@ class Renderer:
         if answer:
             self._require_answer(messages[-1], answer)
         self._note_lost_reasoning(example.messages if strict else example.messages[-1:], text, template)
-        asked = before if strict else [{**message, "trained": False} for message in before]
-        earlier = spans.earlier(asked, tools, prompt)
+        history = before if strict else [{**message, "trained": False} for message in before]
+        earlier = spans.earlier(history, tools, prompt)
         return _Written(messages, tools, text, prompt, answer, earlier, spans, guard)
 
     def _rendered(self, written: _Written, chosen: Sequence[Span], *, last: bool) -> Rendered:

@@ -210,13 +210,13 @@ class Spans:
             reached = max(reached, min(len(written), first))
             if header and text.startswith(header, len(written)):
                 return len(written) + len(header)
-        behind, asked = self._behind(messages, tools, index, text, first, write)
+        behind, tail = self._behind(messages, tools, index, text, first, write)
         reached = max(reached, behind)
         for one in (header, header.rstrip()):
             place = text.rfind(one, reached, first) if one.strip() else -1
             if place >= 0:
                 return place + len(one)
-        for one in self._tails(asked):
+        for one in self._tails(tail):
             place = text.rfind(one, reached, first)
             if place >= 0:
                 return place + len(one)

@@ -261,10 +261,10 @@ def _full(outcome: Outcome, folder: Path) -> None:
 
 def _nf4(outcome: Outcome, folder: Path) -> None:
     """Four steps on 4-bit weights: "nf4", with what stays in 16 bits, or why it does not train."""
-    asked = request(quantization="nf4", lora_dropout=0.0)
+    job = request(quantization="nf4", lora_dropout=0.0)
     try:
-        notes = architecture.examine(folder / "base", asked)
-        forward = ready(folder / "base", asked, [])
+        notes = architecture.examine(folder / "base", job)
+        forward = ready(folder / "base", job, [])
         losses = steps(forward, optimizer_of(forward.model), 0, 4)
     except FtbridgeError as error:
         outcome.nf4 = f"refused: {error.message}"

@@ -64,6 +64,19 @@ def require_whole(outcome: Outcome, way: str) -> None:
     assert outcome.full == 0.0, "a checkpoint of full tuning loads again"
 
 
+def test_a_class_that_rescales_its_weights_to_answer_answers_with_its_adapter_as_it_trains(tmp_path: Path) -> None:
+    config = json.loads((model_of("rwkv", tmp_path) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "rescale_every": 1}))
+    model = load.add_adapter(load.load_base(tmp_path, request(), CPU), request(lora_dropout=0.0))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.5)
+    ids = torch.tensor([examples()[0].input_ids])
+    with torch.no_grad():
+        trains, answers = (model.train(mode)(input_ids=ids, use_cache=False).logits for mode in (True, False))
+    assert (trains - answers).abs().max() < 1e-4
+
+
 # Cross-talk
 
 
