@@ -39,7 +39,7 @@ def load_base(path: Path, request: LocalRequest, device: Device) -> Any:
     """The base model in the request's quantisation on the device. Raises `ModelUnavailable`."""
     options: dict[str, Any] = {"dtype": torch.float32 if request.tuning == "full" else device.compute}
     if request.quantization != "none":
-        options["quantization_config"] = _quantization(request, device)
+        options["quantization_config"] = _quantization(request, device, path)
     if device.kind != "cpu":
         options["device_map"] = {"": device.torch}
     logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -54,7 +54,7 @@ def load_base(path: Path, request: LocalRequest, device: Device) -> Any:
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelUnavailable(f"the model in {path} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     model.config.use_cache = False
-    if request.tuning == "lora" and getattr(model.config, "rescale_every", 0):
+    if request.tuning == "lora" and hasattr(model.config, "rescale_every"):
         # RWKV halves the weights of later layers in place to answer, and a layer's adapter not at all.
         model.config.rescale_every = 0
     close_repacking_trap(model)
@@ -206,7 +206,11 @@ def _elements(module: Any) -> int:
     return int(module.in_features * module.out_features)
 
 
-def _quantization(request: LocalRequest, device: Device) -> BitsAndBytesConfig:
+_READ_PAST_LAYERS = {"mamba": ["dt_proj", "lm_head"]}
+"""Layers by model type whose weights the class multiplies by itself (Mamba's dt_proj), with the head: they stay in 16 bits."""
+
+
+def _quantization(request: LocalRequest, device: Device, path: Path) -> BitsAndBytesConfig:
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
@@ -214,9 +218,12 @@ def _quantization(request: LocalRequest, device: Device) -> BitsAndBytesConfig:
             f"local.quantization {request.quantization} needs bitsandbytes, which cannot be imported: {error}",
             hint="pip install 'ftbridge[local]', or set local.quantization: none.",
         ) from error
+    config = AutoConfig.from_pretrained(path, trust_remote_code=request.trust_remote_code)
+    left = _READ_PAST_LAYERS.get(config.model_type)
     if request.quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=left)
     return BitsAndBytesConfig(
+        llm_int8_skip_modules=left,
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
