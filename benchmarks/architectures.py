@@ -74,6 +74,14 @@ FAMILIES = [
     "mamba",
     "falcon_mamba",
     "rwkv",
+    "gemma4_text",
+    "mamba2",
+    "zamba2",
+    "xlstm",
+    "ernie4_5",
+    "hunyuan_v1_dense",
+    "hunyuan_v1_moe",
+    "seed_oss",
 ]
 
 

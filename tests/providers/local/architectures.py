@@ -39,7 +39,7 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "expert_ffn_hidden_size"), 32),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers"), 2),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads"), 4),
-    **dict.fromkeys(("num_key_value_heads", "num_experts_per_tok", "moe_topk", "moe_top_k"), 2),
+    **dict.fromkeys(("num_key_value_heads", "num_experts_per_tok", "moe_topk", "moe_top_k", "moe_k"), 2),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
     **dict.fromkeys(("head_dim", "kv_channels", "swa_head_dim", "global_head_dim"), 16),
     **dict.fromkeys(("q_lora_rank", "kv_lora_rank"), 32),
