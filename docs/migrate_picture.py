@@ -15,7 +15,7 @@ from pathlib import Path
 from ftbridge import files
 
 IMAGES = Path(__file__).parent / "images"
-WIDTH, PHONE, TALLEST = 860, 390, 900
+WIDTH, PHONE, TALLEST = 860, 390, 660
 """Of a desktop's page, of a phone's, and how far down the picture goes, in pixels."""
 
 

@@ -40,7 +40,7 @@ step "0 4" migrate status
 kill $simulator
 step 0 migrate retrain triage-v2 --base "$base" --yes \
   --set hyperparameters.learning_rate_multiplier=5 --set local.max_length=512 --set local.quantization=none
-step "0 4" migrate prove triage-v2 latest --margin 0.1
+step "0 4" migrate prove triage-v2 latest --margin 0.15
 step "0 4" migrate serve --check --map "ft:gpt-4.1-mini-2025-04-14:lumen:triage-v2:triage2=latest"
 step "0 4" migrate status
 find "$FTBRIDGE_HOME/migrations" -name 'proof.html' -o -name 'inventory.html' | sed 's/^/page  /'
