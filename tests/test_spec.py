@@ -178,7 +178,7 @@ def test_an_unknown_key_in_a_grader_is_named_by_its_place():
             [{"k" * 65: ""}, {"k": "v" * 513}, {"k": 1}, dict.fromkeys(SEVENTEEN, "")],
         ),
         ("method", ["supervised", "dpo", "reinforcement"], ["sft", "", None]),
-        ("fallback", ["openai", "local", None], ["azure"]),
+        ("fallback", ["openai", "local", "slurm", None], [3, ["local"]]),
         ("openai.target", ["openai", "nebius"], ["together", "azure", "custom"]),
         ("budget.max_usd", [0.01, 1, None], [0, -1, "20"]),
         ("budget.max_hours", [0.01, None], [0]),
