@@ -188,7 +188,7 @@ def judge(data: str, adapter: str) -> dict[str, float]:
     from ftbridge.providers.local import load
     from ftbridge.providers.local.device import pick
     from ftbridge.providers.local.forward import Forward
-    from ftbridge.providers.local.training import evaluate
+    from ftbridge.providers.local.objective import SUPERVISED, measure
 
     with tempfile.TemporaryDirectory() as folder:
         write_data(data, Path(folder))
@@ -196,7 +196,7 @@ def judge(data: str, adapter: str) -> dict[str, float]:
     device = pick("auto", "auto")
     model = PeftModel.from_pretrained(load.load_base(ready.base.path, local_request(), device), adapter)
     forward = Forward(model, device, "plain", autocast=device.compute != torch.float32)
-    return {"loss": evaluate(forward, ready.validation.examples, 512)[0]}
+    return {"loss": measure(SUPERVISED, forward, ready.validation.examples, 512)["loss"]}
 
 
 def rendered(folder: Path) -> Any:

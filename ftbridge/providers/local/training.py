@@ -22,7 +22,7 @@ import torch
 
 from ftbridge.errors import OutOfMemory, TrainingFailed
 from ftbridge.providers.local import checkpoint
-from ftbridge.providers.local.batches import Encoded, Unit, evaluation_steps, steps_of_epoch
+from ftbridge.providers.local.batches import Unit, evaluation_steps, steps_of_epoch
 from ftbridge.providers.local.checkpoint import TrainingState
 from ftbridge.providers.local.device import Device, is_out_of_memory
 from ftbridge.providers.local.forward import Forward
@@ -134,12 +134,6 @@ def train(trainer: Trainer, state: TrainingState) -> tuple[Ending, TrainingState
     return "finished", state
 
 
-def evaluate(forward: Forward, examples: Sequence[Encoded], tokens_per_pass: int) -> tuple[float, float]:
-    """Mean loss in nats and accuracy over the trained tokens of `examples`. Leaves the model in train mode."""
-    figures = measure(SUPERVISED, forward, examples, tokens_per_pass)
-    return figures["loss"], figures["mean_token_accuracy"]
-
-
 def _step(trainer: Trainer, batch: Sequence[Unit], step: int) -> dict[str, float]:
     """One optimizer update; when memory runs out, again with smaller passes."""
     while True:
@@ -213,8 +207,7 @@ def _update(trainer: Trainer, batch: Sequence[Unit], step: int) -> dict[str, flo
 
 def _validate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dict[str, float]]:
     """Measure the validation loss: the lowest decides which weights are saved, `min_delta` only when to stop."""
-    figures = measure(trainer.objective, trainer.forward, trainer.validation, trainer.tokens_per_pass)
-    loss = figures["loss"]
+    loss, figures = evaluate(trainer)
     patience, min_delta = trainer.request.patience, trainer.request.min_delta
     level = state.best_valid_loss if state.patience_loss is None else state.patience_loss
     if state.best_valid_loss is None or loss < state.best_valid_loss:
@@ -230,7 +223,13 @@ def _validate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, di
             f"stopped early at step {state.step}: validation loss has not fallen{enough} for {patience} validations"
             f" (lowest {state.best_valid_loss:.4f} at step {state.best_step})"
         )
-    return state, {f"valid_{name}": value for name, value in figures.items()}
+    return state, figures
+
+
+def evaluate(trainer: Trainer) -> tuple[float, dict[str, float]]:
+    """The validation loss, and every figure of the objective over the validation data as `valid_NAME`."""
+    figures = measure(trainer.objective, trainer.forward, trainer.validation, trainer.tokens_per_pass)
+    return figures["loss"], {f"valid_{name}": value for name, value in figures.items()}
 
 
 def _save(trainer: Trainer, state: TrainingState) -> None:

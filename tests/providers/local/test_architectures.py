@@ -286,10 +286,10 @@ def test_the_lowest_validation_loss_is_saved_whatever_stops_training(
     monkeypatch: pytest.MonkeyPatch, losses: list[float], patience: int, min_delta: float, best: int, steps_taken: int
 ) -> None:
     ahead = iter(losses)
-    monkeypatch.setattr(training, "measure", lambda *_: {"loss": next(ahead)})
+    monkeypatch.setattr(training, "evaluate", lambda *_: (next(ahead), {}))
     said: list[str] = []
     trainer: Any = SimpleNamespace(
-        forward=None, objective=None, validation=[1], tokens_per_pass=1, request=request(patience=patience, min_delta=min_delta),
+        forward=None, validation=[1], tokens_per_pass=1, request=request(patience=patience, min_delta=min_delta),
         reporter=SimpleNamespace(message=said.append),
     )  # fmt: skip
     now = training.TrainingState()

@@ -14,8 +14,8 @@ from ftbridge.providers.local.batches import Encoded
 from ftbridge.providers.local.device import Device
 from ftbridge.providers.local.forward import TOLERANCE, Forward, prove
 from ftbridge.providers.local.fused import DropoutPool, fuse, unfuse
+from ftbridge.providers.local.objective import SUPERVISED, measure
 from ftbridge.providers.local.request import LocalRequest
-from ftbridge.providers.local.training import evaluate
 
 pytestmark = pytest.mark.slow
 
@@ -154,10 +154,10 @@ def test_gradients_are_the_same_before_and_after_an_evaluation_pass(base_model_d
     model.get_base_model().set_attn_implementation(attention.NAME)
     forward = Forward(model.train(), where, "packed", autocast=not fused)  # not proved: that is an evaluation pass too
     before = gradients(forward, examples())
-    loss, _ = evaluate(forward, examples(), 256)
+    loss = measure(SUPERVISED, forward, examples(), 256)["loss"]
     after = gradients(forward, examples())
     assert torch.nn.functional.cosine_similarity(before, after, dim=0) > 0.9999
-    assert evaluate(forward, examples(), 256)[0] == pytest.approx(loss, abs=1e-6)
+    assert measure(SUPERVISED, forward, examples(), 256)["loss"] == pytest.approx(loss, abs=1e-6)
 
 
 def test_nf4_gradients_agree_with_a_float32_model_of_the_same_weights(base_model_dir: Path) -> None:

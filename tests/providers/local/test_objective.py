@@ -16,7 +16,7 @@ from ftbridge.providers.local import batches, objective, training
 from ftbridge.providers.local.batches import Encoded
 from ftbridge.providers.local.checkpoint import TrainingState
 from ftbridge.providers.local.forward import Forward
-from ftbridge.providers.local.objective import SUPERVISED, Sums
+from ftbridge.providers.local.objective import SUPERVISED, Sums, measure
 from ftbridge.providers.local.optim import learning_rate, optimizer_for
 
 
@@ -87,7 +87,8 @@ def test_supervised_training_behind_the_seam_gives_the_losses_of_a_loop_written_
 
 def test_validation_through_the_seam_is_the_mean_over_all_trained_tokens(tmp_path: Path) -> None:
     trainer, _ = trainer_of(tmp_path)
-    loss, accuracy = training.evaluate(trainer.forward, architectures.examples(), 60)
+    figures = measure(SUPERVISED, trainer.forward, architectures.examples(), 60)
+    loss, accuracy = figures["loss"], figures["mean_token_accuracy"]
     trainer.forward.model.eval()
     alone = [trainer.forward.loss_sum([example]) for example in architectures.examples()]
     tokens = sum(example.n_trained for example in architectures.examples())
