@@ -141,7 +141,7 @@ def answered_table(evaluation: Evaluation) -> Table:
 
 
 def compared_table(told: Sequence[Compared]) -> list[RenderableType]:
-    """Plan against actual, one line a figure, and below why those that came otherwise did; nothing without a plan."""
+    """Planned vs actual, one line a figure, and below why those that came otherwise did; nothing without a plan."""
     if not told:
         return []
     table = _table()

@@ -39,7 +39,7 @@ def test_without_a_plan_there_is_no_comparison_with_it(run):
     run.plan_path.unlink()
     try:
         assert compared(run) == []
-        assert "Plan against actual" not in _text(run)
+        assert "Planned vs actual" not in _text(run)
     finally:
         run.plan_path.write_text(kept)
 
@@ -53,7 +53,7 @@ def test_a_plan_stands_beside_what_came(run, planned):
     assert 0 < low < high
     assert told["trained tokens"].met is True
     text = _text(run)
-    assert "Plan against actual" in text
+    assert "Planned vs actual" in text
     assert "evaluation tokens" in text
 
 
@@ -101,7 +101,7 @@ def test_an_evaluation_without_these_fields_has_none_of_their_sections(run):
         assert read_evaluation(run).retention is None
         text = _text(run)
         assert "Scores" in text
-        assert not any(heading in text for heading in ("Old skills", "Perplexity", "Rows: the expected label"))
+        assert not any(heading in text for heading in ("Retention", "Perplexity", "Rows: the expected label"))
     finally:
         run.evaluation_path.write_text(whole)
 

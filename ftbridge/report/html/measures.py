@@ -24,7 +24,7 @@ def retention(contents: Contents) -> Html | None:
     """What tuning did to questions that it was not about."""
     told = [(one.label, one.evaluation.retention) for one in contents.measured if one.evaluation is not None]
     blocks = [_retained(label, found) for label, found in told if found is not None]
-    return element("section", element("h2", "Old skills"), blocks, id="retention") if blocks else None
+    return element("section", element("h2", "Retention"), blocks, id="retention") if blocks else None
 
 
 def _retained(label: str, found: Retention) -> Html:
@@ -222,7 +222,7 @@ def plan_against_actual(contents: Contents) -> Html | None:
         return None
     return element(
         "section",
-        element("h2", "Plan against actual"),
+        element("h2", "Planned vs actual"),
         [(element("h3", label) if label else None, _compared(told)) for label, told in blocks],
         id="plan",
     )

@@ -75,10 +75,8 @@ def data(sources: Sequence[Source]) -> Html:
 
 
 def lowering(sources: Sequence[Source]) -> Html:
-    """What became of the spec's fields with each provider: how many of each outcome, and those not taken as they were."""
-    return element(
-        "section", element("h2", "What became of the spec"), [_lowered(source) for source in sources], id="spec"
-    )
+    """The field mapping of each provider: how many fields of each outcome, and those that were not taken as they were."""
+    return element("section", element("h2", "Field mapping"), [_lowered(source) for source in sources], id="spec")
 
 
 def _lowered(source: Source) -> Html:
@@ -115,7 +113,7 @@ def reproduce(sources: Sequence[Source], command: str) -> Html:
     """The spec as given, settled values with their reasons, versions, models, and the commands."""
     return element(
         "section",
-        element("h2", "Make it again"),
+        element("h2", "Reproduce"),
         [_again(source) for source in sources],
         element("p", "This page: ", element("code", command)),
         id="reproduce",
