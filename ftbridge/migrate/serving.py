@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ftbridge.errors import UsageError
+from ftbridge import files
+from ftbridge.errors import RunNotFound, UsageError
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.loading import stored_completions
+from ftbridge.runs import store
 
 MOST_LOOKED_AT = 500
 """Newest stored requests of each model that are looked at."""
@@ -34,9 +36,21 @@ def chosen(migration: Migration, models: Mapping[str, str]) -> tuple[dict[str, s
     notes = [
         f"{name} has no proof that {run} is not worse."
         for name, run in served.items()
-        if proven.get(name) != run.removeprefix("run:")
+        if proven.get(name) != run_id(run)
     ]
     return served, notes + _unmapped_checkpoints(migration, served)
+
+
+def run_id(text: str) -> str:
+    """The id of the run that `text` names: an id, the beginning of one, or latest; `text` itself where it names none.
+
+    A checkpoint (`RUN@STEP`) is no run: what was proven of the run's model was not proven of it.
+    """
+    name = text.removeprefix("run:")
+    try:
+        return store.find(files.home(), name).id
+    except RunNotFound:
+        return name
 
 
 def client_requests(migration: Migration, models: Mapping[str, str]) -> Iterator[dict[str, Any]]:
