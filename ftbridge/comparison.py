@@ -99,7 +99,7 @@ def compare(
             notes.append(
                 f"{grader}: {judged.missing} of {len(items)} items have no score on either side, and are left out."
             )
-    digests = [_digest(run) for run in (first, second)]
+    digests = [run.state().train_sha256 for run in (first, second)]
     if digests[0] != digests[1]:
         notes.append("They were not trained on the same bytes.")
     notes += differences([_place_of(run) for run in (first, second)])
@@ -189,11 +189,6 @@ def _place_of(run: Run) -> Place:
     """Where a run's completions come from."""
     provider, spec = run.state().provider, run.spec()
     return Place(provider, providers.base_model(provider, spec) or "", providers.is_hosted(provider, spec))
-
-
-def _digest(run: Run) -> str | None:
-    train = run.state().split("train")
-    return train.sha256 if train is not None else None
 
 
 def _changed(

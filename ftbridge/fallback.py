@@ -92,6 +92,6 @@ def _again(run: Run, spec: JobSpec) -> draft.Draft:
 
 def _prove_same_data(first: Run, second: Run) -> None:
     """Raise when the second run's training bytes are not the first's."""
-    trained = [run.state().split("train") for run in (first, second)]
-    if None in trained or len({split.sha256 for split in trained if split is not None}) != 1:
+    digests = [run.state().train_sha256 for run in (first, second)]
+    if None in digests or digests[0] != digests[1]:
         raise FtbridgeError(f"{second.id} would train on other bytes than {first.id}; it was not started.")

@@ -1,4 +1,4 @@
-"""An OpenAI fine-tuning job object as a `JobSpec`, with a report of what became of each of its fields.
+"""An OpenAI fine-tuning job object as a `JobSpec`, with a report on each of its fields.
 
     job object ─▶ method ─▶ hyperparameters ─▶ suffix, seed, metadata ─▶ graders, integrations ─▶ JobSpec
                     │ (old: at the top;              │ ("auto", or the number
@@ -82,13 +82,13 @@ def spec_from_job(
     evaluation: Mapping[str, Any] | None = None,
     keeps_multiplier: bool = False,
 ) -> JobImport:
-    """The spec of a job, and what became of each of its fields.
+    """The spec of a job, and a report on each of its fields.
 
     `train`, `validation` and `test` are paths: a job object holds only file ids. `local` and `hosted` are the base models to
     train; `hosted` defaults to the job's own. `settings` is the spec's `local` section, `evaluation` its section of that name;
     both win over what the job says. With `keeps_multiplier` the learning rate multiplier is meant for the same base rate, as
     that of a job which is created here; else it is the old service's own and left at "auto".
-    Raises `SpecError` when the job names no method that the spec knows, or when the outcome is no valid spec.
+    Raises `SpecError` when the job names no method that the spec knows, or when the outcome is not a valid spec.
     """
     reader = _Reader(job, keeps_multiplier)
     reader.read(train=train, validation=validation)
@@ -147,7 +147,7 @@ _LEFT_AT_AUTO = "a factor on the service's own base rate, which it does not publ
 
 
 class _Reader:
-    """Reads one job object: `spec` is what it says in the spec's terms, `fields` what became of each leaf."""
+    """Reads one job object: `spec` is what it says in the spec's terms, `fields` reports on each leaf."""
 
     def __init__(self, job: Mapping[str, Any], keeps_multiplier: bool) -> None:
         self.job, self.keeps_multiplier = job, keeps_multiplier

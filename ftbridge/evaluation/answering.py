@@ -33,7 +33,7 @@ class Prediction(BaseModel):
 
     `output_text` is without reasoning, which `reasoning_content` holds; of an answer that calls tools it is the JSON of
     `tool_calls`, as references have them. `seconds` is how long the answer took, where the sampler told. With an `error` there
-    is no answer: it has no score, and is asked again the next time. `sample` counts from 0 where an item has several
+    is no completion: it has no score, and is asked again the next time. `sample` counts from 0 where an item has several
     completions; in memory the first holds the others, in a file each is a line.
     """
 
@@ -200,8 +200,8 @@ def _completions(
 def read_predictions(path: Path) -> list[Prediction]:
     """The predictions in a file, one for each item; of several lines for one sample, the last. Empty without a file.
 
-    A damaged line is no answer: it is passed over here, and its item is asked again by `answer`. Where an item was completed
-    once and, at another time, several times, what was done last counts.
+    A damaged line is not a completion: it is passed over here, and its item is asked again by `answer`. Where an item was
+    completed once and, at another time, several times, what was done last counts.
     """
     lines = {(told.key, told.sample): told for told in _read(path)}
     several = {told.key: told.sample is not None for told in lines.values()}

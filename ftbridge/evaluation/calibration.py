@@ -84,7 +84,7 @@ def read_labelled(path: Path) -> list[Labelled]:
             completion, human = document.pop("completion"), document.pop("human")
             candidate = document.pop("candidate", None)
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            what = f"has no {error.args[0]}" if isinstance(error, KeyError) else "is no JSON object"
+            what = f"has no {error.args[0]}" if isinstance(error, KeyError) else "is not a JSON object"
             raise _wrong(path, number, what) from None
         if not isinstance(completion, str):
             raise _wrong(path, number, "completion is not text")

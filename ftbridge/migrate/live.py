@@ -157,7 +157,7 @@ class Live:
                 raw = self.at.client.chat.completions.with_raw_response.create(**ask.body)
                 document = raw.http_response.json()
                 if not isinstance(document, dict):
-                    return Fault("foreign", "the response is no JSON object")
+                    return Fault("foreign", "the response is not a JSON object")
                 headers = {name.lower(): value for name, value in raw.headers.items()}
                 return _Response(document, headers, round(time.monotonic() - began, 3))
             except Exception as error:

@@ -176,7 +176,7 @@ def prove(migration: Migration, wish: Wish, run: Run, *, progress: Progress = la
             recorded_from=min(moments, default=None),
             recorded_to=max(moments, default=None),
             recording_sha256=files.sha256_file(recording.journal.path),
-            train_sha256=_digest(run),
+            train_sha256=run.state().train_sha256,
             made=time.time(),
         )
         files.write_json(folder / "proof.json", proof.model_dump(mode="json"))
@@ -258,8 +258,3 @@ def _notes(questions: Sequence[Question], recording: Recording, measured: Sequen
         so_far = recording.so_far()
         notes.append(f"The recording is incomplete: {so_far.complete} of {so_far.items} items.")
     return notes
-
-
-def _digest(run: Run) -> str | None:
-    train = run.state().split("train")
-    return train.sha256 if train is not None else None

@@ -44,7 +44,7 @@ def chosen(migration: Migration, models: Mapping[str, str]) -> tuple[dict[str, s
 def run_id(text: str) -> str:
     """The id of the run that `text` names: an id, the beginning of one, or latest; `text` itself where it names none.
 
-    A checkpoint (`RUN@STEP`) is no run: what was proven of the run's model was not proven of it.
+    A checkpoint (`RUN@STEP`) is not a run: what was proven of the run's model was not proven of it.
     """
     name = text.removeprefix("run:")
     try:

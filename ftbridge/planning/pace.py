@@ -101,7 +101,7 @@ def _managed_rate(run: Run, spec: JobSpec) -> float | None:
     try:
         state, own = run.state(), run.spec()
         same = own.model.openai == spec.model.openai and own.openai.target == spec.openai.target
-        if not _planned_as(run, "openai") or state.tuned is None or not same:
+        if not same or state.tuned is None or not _planned_as(run, "openai"):
             return None
         events = run.journal.read()
         began = next(event.time for event in events if event.type == "submitted")
@@ -160,7 +160,7 @@ def _rate(run: Run, spec: JobSpec) -> float | None:
         state, own = run.state(), run.spec()
         same = own.model.local == spec.model.local and own.local.tuning == spec.local.tuning
         same = same and own.method == spec.method
-        if not _planned_as(run, "local") or state.state != "succeeded" or not same:
+        if not same or state.state != "succeeded" or not _planned_as(run, "local"):
             return None
         rates = step_rates(run)
     except Exception:  # a run that cannot be read is no evidence

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+import functools
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, cast
 
 from ftbridge.errors import UsageError
@@ -15,17 +16,23 @@ GROUP = "ftbridge.providers"
 """Entry-point group. A package adds a provider by naming a class there that takes no arguments."""
 
 
+@functools.cache
+def _installed() -> dict[str, EntryPoint]:
+    """Entry points by name. What is installed is looked up once: readers of many runs ask for a provider for each."""
+    points = entry_points(group=GROUP)
+    return {point.name: point for point in reversed(tuple(points))}
+
+
 def names() -> list[str]:
     """Names of the providers installed."""
-    return sorted({point.name for point in entry_points(group=GROUP)})
+    return sorted(_installed())
 
 
 def load(name: str) -> Provider:
     """The provider of this name. Raises `UsageError` naming those there are."""
-    for point in entry_points(group=GROUP):
-        if point.name == name:
-            return cast("Provider", point.load()())
-    raise _not_installed(name)
+    if (point := _installed().get(name)) is None:
+        raise _not_installed(name)
+    return cast("Provider", point.load()())
 
 
 def find(name: str) -> Provider | None:

@@ -76,6 +76,12 @@ class RunState:
         return self.data.splits.get(name) if self.data is not None else None
 
     @property
+    def train_sha256(self) -> str | None:
+        """The SHA-256 of the bytes that the run trains on; None before they are prepared."""
+        train = self.split("train")
+        return train.sha256 if train is not None else None
+
+    @property
     def step(self) -> int | None:
         """Optimizer steps done."""
         return self.metrics.get("step")
