@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ftbridge.errors import FtbridgeError, UsageError
-from ftbridge.providers.local.hosting.requests import Ask, ContextTooLong, Embedding, End, Piece, Start, Told
+from ftbridge.providers.local.inference.requests import Ask, ContextTooLong, Embedding, End, Piece, Start, Told
 from ftbridge.server.asking import document, understood
 from ftbridge.server.chat_request import CreateChat, to_ask
 from ftbridge.server.connection import count, deployed, while_connected

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from ftbridge.data.examples import Message
-from ftbridge.providers.local.hosting.requests import Ask
+from ftbridge.providers.local.inference.requests import Ask
 from ftbridge.server.asking import Asked, Metadata
 from ftbridge.server.errors import ApiError, invalid
 from ftbridge.server.tool_choice import chosen_tools

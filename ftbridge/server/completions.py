@@ -11,7 +11,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from ftbridge.providers.local.hosting.requests import Ask, Embedding, End, Piece, Start
+from ftbridge.providers.local.inference.requests import Ask, Embedding, End, Piece, Start
 from ftbridge.server import chat
 from ftbridge.server.asking import Asked, document, understood
 from ftbridge.server.chat_request import StreamOptions, biases

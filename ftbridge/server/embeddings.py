@@ -17,7 +17,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ftbridge.providers.local.hosting.requests import Ask, Embedding, Start
+from ftbridge.providers.local.inference.requests import Ask, Embedding, Start
 from ftbridge.server import chat
 from ftbridge.server.asking import Asked, document, understood
 from ftbridge.server.connection import count, deployed, while_connected

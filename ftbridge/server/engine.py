@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ftbridge.providers.local.hosting.requests import Ask, Told
+from ftbridge.providers.local.inference.requests import Ask, Told
 
 if TYPE_CHECKING:
     from ftbridge.server.job_request import CreateJob

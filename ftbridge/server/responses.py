@@ -10,7 +10,7 @@ from typing import Any, cast
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from ftbridge.providers.local.hosting.requests import End, Piece, Start, Told
+from ftbridge.providers.local.inference.requests import End, Piece, Start, Told
 from ftbridge.server import chat
 from ftbridge.server.asking import document, understood
 from ftbridge.server.connection import count, deployed, while_connected

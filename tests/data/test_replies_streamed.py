@@ -8,8 +8,8 @@ import pytest
 from test_notation import FAMILIES, TOOLS
 
 from ftbridge.data.notation import Notation, notation_of, read_reply
-from ftbridge.providers.local.hosting.channels import reader_of
-from ftbridge.providers.local.hosting.replies import Parts
+from ftbridge.providers.local.inference.channels import reader_of
+from ftbridge.providers.local.inference.replies import Parts
 
 SIZES = (1, 2, 5, 16, 10_000)
 THINKS = "<think> {{ content.split('</think>') }}"

@@ -6,7 +6,7 @@ import pytest
 
 from ftbridge.data.call_forms import HERMES
 from ftbridge.data.notation import PLAIN, Notation, notation_of
-from ftbridge.providers.local.hosting.replies import ForcedReader, FreeReader
+from ftbridge.providers.local.inference.replies import ForcedReader, FreeReader
 
 THINKING = Notation("hermes", HERMES, ("<think>", "</think>"))
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]

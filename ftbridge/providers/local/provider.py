@@ -306,7 +306,7 @@ class LocalSampler:
     def generate(self, prompts: Sequence[Prompt], *, max_tokens: int, batch_size: int) -> Iterator[Completion]:
         """Yield one completion for each prompt as its batch is done."""
         if self._child is None:
-            self._child = Child("ftbridge.providers.local.sampling", self._log)
+            self._child = Child("ftbridge.providers.local.inference.completions", self._log)
         asked = [prompt.model_dump(mode="json", exclude_unset=True) for prompt in prompts]
         model = self._model.model_dump(mode="json")
         self._child.ask({"model": model, "prompts": asked, "max_tokens": max_tokens, "batch_size": batch_size})
@@ -316,7 +316,7 @@ class LocalSampler:
     def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, batch_size: int) -> Iterator[Scored]:
         """Yield how well the model foresees each answer, rendered as in training."""
         if self._child is None:
-            self._child = Child("ftbridge.providers.local.sampling", self._log)
+            self._child = Child("ftbridge.providers.local.inference.completions", self._log)
         asked = [prompt.model_dump(mode="json", exclude_unset=True) for prompt in prompts]
         model = self._model.model_dump(mode="json")
         self._child.ask({"model": model, "prompts": asked, "answers": list(answers), "batch_size": batch_size})

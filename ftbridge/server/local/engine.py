@@ -14,7 +14,7 @@ from openai.types import Model
 
 from ftbridge import bridge
 from ftbridge.errors import FtbridgeError
-from ftbridge.providers.local.hosting.requests import Ask, Told
+from ftbridge.providers.local.inference.requests import Ask, Told
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.server import book
 from ftbridge.server.errors import invalid

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from ftbridge.providers.local.hosting.host import Host
-from ftbridge.providers.local.hosting.requests import Ask, Told
+from ftbridge.providers.local.inference.host import Host
+from ftbridge.providers.local.inference.requests import Ask, Told
 from ftbridge.providers.local.request import LocalRequest, SampleRequest
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ftbridge.data.tokens import count_texts
-from ftbridge.providers.local.hosting.requests import Ask, Embedding, End, Piece, Start, Told
+from ftbridge.providers.local.inference.requests import Ask, Embedding, End, Piece, Start, Told
 from ftbridge.server.scripted.account import AccountModel
 from ftbridge.server.scripted.instances import instance
 from ftbridge.server.scripted.scenario import Answer, Scenario

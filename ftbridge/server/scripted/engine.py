@@ -16,7 +16,7 @@ from typing import Any
 
 from openai.types import Model
 
-from ftbridge.providers.local.hosting.requests import Ask, Told
+from ftbridge.providers.local.inference.requests import Ask, Told
 from ftbridge.server import book
 from ftbridge.server.book import Figures
 from ftbridge.server.errors import ApiError, invalid

@@ -23,7 +23,7 @@ from ftbridge.server.pages import PROJECT
 from ftbridge.server.scripted.account import Account, AccountBatch, AccountKey, AccountLimit
 
 if TYPE_CHECKING:
-    from ftbridge.providers.local.hosting.requests import Ask
+    from ftbridge.providers.local.inference.requests import Ask
     from ftbridge.server.service import Service
 
 _SCOPES = (

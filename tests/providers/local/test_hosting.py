@@ -17,14 +17,14 @@ from ftbridge.data.examples import Message
 from ftbridge.errors import FtbridgeError, ModelUnavailable, UsageError, WorkerDied
 from ftbridge.providers.local import load
 from ftbridge.providers.local.device import Device
-from ftbridge.providers.local.hosting import batch, process
-from ftbridge.providers.local.hosting.adapters import read_adapter
-from ftbridge.providers.local.hosting.choose import Drawing, choose
-from ftbridge.providers.local.hosting.host import Host
-from ftbridge.providers.local.hosting.intake import Intake
-from ftbridge.providers.local.hosting.process import Server
-from ftbridge.providers.local.hosting.requests import Ask, ContextTooLong, End, Piece, Start
-from ftbridge.providers.local.hosting.words import Words
+from ftbridge.providers.local.inference import batch, engine
+from ftbridge.providers.local.inference.adapters import read_adapter
+from ftbridge.providers.local.inference.sampling import Drawing, choose
+from ftbridge.providers.local.inference.host import Host
+from ftbridge.providers.local.inference.intake import Intake
+from ftbridge.providers.local.inference.process import Server
+from ftbridge.providers.local.inference.requests import Ask, ContextTooLong, End, Piece, Start
+from ftbridge.providers.local.inference.text import Words
 from ftbridge.providers.local.request import LocalRequest, SampleRequest
 
 # Drawing
@@ -290,12 +290,12 @@ def test_memory_that_runs_out_loses_no_answer(server: Server, monkeypatch: pytes
     while server.busy:
         passes += 1
         if passes == 5:
-            assert server.make_smaller()
+            assert server.engine.reduce()
         for name, told in server.advance():
             if isinstance(told, Piece):
                 texts[name] = texts.get(name, "") + told.text
-    assert server.most_rows < len(PROMPTS)
-    server.most_rows = 64
+    assert server.engine.max_rows < len(PROMPTS)
+    server.engine.max_rows = 64
     assert {name: [text] for name, text in texts.items()} == wanted
 
 
@@ -304,9 +304,9 @@ def test_cancelled_answers_leave_and_others_go_on(server: Server):
     server.take(ask("gone", PROMPTS[1], max_tokens=400))
     server.take(ask("stays", PROMPTS[0]))
     server.advance()
-    server.cancelled.add("gone")
+    server.cancel("gone")
     assert set(finish(server)) <= {"stays"}
-    assert not server.batch.rows
+    assert not server.engine.batch.rows
 
 
 @pytest.mark.slow
@@ -320,7 +320,7 @@ def test_what_the_model_cannot_read_is_refused_before_it_runs(server: Server):
 
 @pytest.mark.slow
 def test_prompts_are_read_in_passes_of_a_bounded_size(server: Server, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(process, "PREFILL_TOKENS", 150)
+    monkeypatch.setattr(engine, "PREFILL_TOKENS", 150)
     for index in range(5):
         server.take(ask(str(index), "word " * 30, max_tokens=1))
     sizes = []
@@ -336,7 +336,7 @@ def test_a_long_prompts_probabilities_are_those_of_one_pass(server: Server, monk
     prompt = server.tokenizer("A long text of many words. " * 12)["input_ids"]
     with torch.no_grad():
         whole = torch.log_softmax(server.model(input_ids=torch.tensor([prompt])).logits[0].float(), -1)
-    found = server.batch.score(prompt, None, 1)
+    found = server.engine.score(prompt, None, 1)
     assert len(found) == len(prompt) - 1 > 64
     for place in range(len(prompt) - 1):
         assert found[place].token == prompt[place + 1]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ftbridge.providers.local.hosting.choose import Drawing, choose
+from ftbridge.providers.local.inference.sampling import Drawing, choose
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, -1.0, -3.0])
 

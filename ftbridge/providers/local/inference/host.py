@@ -17,7 +17,7 @@ from typing import Any
 
 from ftbridge.errors import FtbridgeError, WorkerDied, from_document
 from ftbridge.providers.local.child import child_environment
-from ftbridge.providers.local.hosting.requests import Ask, Embedding, End, Piece, Start, Told
+from ftbridge.providers.local.inference.requests import Ask, Embedding, End, Piece, Start, Told
 from ftbridge.providers.local.request import SampleRequest
 
 _KINDS: dict[str, type[Told]] = {"start": Start, "piece": Piece, "embedding": Embedding, "end": End}
@@ -69,7 +69,7 @@ class Host:
                 self._process = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-m",
-                    "ftbridge.providers.local.hosting.process",
+                    "ftbridge.providers.local.inference.process",
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=log,

@@ -17,10 +17,10 @@ from ftbridge.data.call_forms import HERMES
 from ftbridge.data.examples import Message
 from ftbridge.data.notation import PLAIN, Notation, tools_prompt, write_calls, write_result
 from ftbridge.errors import UsageError
-from ftbridge.providers.local.hosting.channels import reader_of
-from ftbridge.providers.local.hosting.replies import ForcedReader, PlainReader, Reader
-from ftbridge.providers.local.hosting.requests import Ask
-from ftbridge.providers.local.hosting.shape import Shape, Shapes
+from ftbridge.providers.local.inference.channels import reader_of
+from ftbridge.providers.local.inference.replies import ForcedReader, PlainReader, Reader
+from ftbridge.providers.local.inference.requests import Ask
+from ftbridge.providers.local.inference.shape import Shape, Shapes
 from ftbridge.providers.local.rendering import Renderer, Thinking
 
 _RESERVED = frozenset({"chat_template", "conversation", "messages", "tools", "add_generation_prompt", "tokenize",

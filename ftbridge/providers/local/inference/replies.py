@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from ftbridge.data.call_forms import whole_characters
 from ftbridge.data.notation import PLAIN, Notation, forms_of, read_reply
-from ftbridge.providers.local.hosting.words import overlap
+from ftbridge.providers.local.inference.text import overlap
 
 ARGUMENTS = "arguments"
 """The key of a call's arguments in forced calls."""

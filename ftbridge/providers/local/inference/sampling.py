@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ftbridge.providers.local.hosting.shape import Shape
+from ftbridge.providers.local.inference.shape import Shape
 
 
 @dataclass

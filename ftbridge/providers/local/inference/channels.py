@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ftbridge.data.notation import Notation, channel_of
-from ftbridge.providers.local.hosting.replies import FreeReader, Parts, beyond, longest_overlap
+from ftbridge.providers.local.inference.replies import FreeReader, Parts, beyond, longest_overlap
 
 
 class ChannelReader:

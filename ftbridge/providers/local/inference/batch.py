@@ -11,7 +11,7 @@ others', the shorter padded. Columns that no row needs any more are cut off.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,25 +19,20 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ftbridge.providers.local.device import Device
-from ftbridge.providers.local.hosting.adapters import Adapters
-from ftbridge.providers.local.hosting.choose import Choice, Drawing, choose, with_logprobs
+from ftbridge.providers.local.inference.adapters import Adapters
+from ftbridge.providers.local.inference.sampling import Choice, Drawing, choose, with_logprobs
 
 
 @dataclass(eq=False)
 class Row:
-    """One answer under way: its prompt's tokens, its adapter's folder, how its tokens are drawn."""
+    """One completion under way: the tokens of its prompt and those that came since, its adapter, how tokens are drawn.
 
-    prompt: list[int]
+    The last token was not read by the model yet. A row that has to join again is read whole, with what it has.
+    """
+
+    tokens: list[int]
     adapter: str | None
     drawing: Drawing
-    next: int = 0
-    """The token chosen last, not yet read by the model."""
-    asked: int = field(init=False)
-    """How much of the prompt is the prompt: a row that has to join again brings what it has said with it."""
-
-    def __post_init__(self) -> None:
-        """Remember the prompt's length."""
-        self.asked = len(self.prompt)
 
 
 _SCORED_TOKENS = 512
@@ -59,10 +54,10 @@ class Batch:
     @torch.inference_mode()
     def join(self, rows: Sequence[Row]) -> list[Choice]:
         """Read new rows' prompts; their first tokens."""
-        longest = max(len(row.prompt) for row in rows)
+        longest = max(len(row.tokens) for row in rows)
         where = self._device.torch
-        ids = torch.tensor([[self._pad] * (longest - len(row.prompt)) + row.prompt for row in rows], device=where)
-        mask = torch.tensor([[0] * (longest - len(row.prompt)) + [1] * len(row.prompt) for row in rows], device=where)
+        ids = torch.tensor([[self._pad] * (longest - len(row.tokens)) + row.tokens for row in rows], device=where)
+        mask = torch.tensor([[0] * (longest - len(row.tokens)) + [1] * len(row.tokens) for row in rows], device=where)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         cache = DynamicCache()
         self._adapters.use([row.adapter for row in rows])
@@ -76,7 +71,7 @@ class Batch:
     def step(self) -> list[Choice]:
         """One more token for every row."""
         assert self._cache is not None
-        ids = torch.tensor([[row.next] for row in self.rows], device=self._device.torch)
+        ids = torch.tensor([[row.tokens[-1]] for row in self.rows], device=self._device.torch)
         self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], 1)
         self._adapters.use([row.adapter for row in self.rows])
         logits = self._forward(ids, self._mask, self._positions, self._cache)
@@ -151,7 +146,7 @@ class Batch:
     def _take(self, rows: Sequence[Row], logits: Tensor) -> list[Choice]:
         choices = choose(logits, [row.drawing for row in rows])
         for row, choice in zip(rows, choices, strict=True):
-            row.next = choice.token
+            row.tokens.append(choice.token)
         return choices
 
     def _merge(self, rows: list[Row], cache: DynamicCache, mask: Tensor, positions: Tensor) -> None:

@@ -14,8 +14,8 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ftbridge.providers.local.hosting.prompting import Prepared
-from ftbridge.providers.local.hosting.requests import Ask
+from ftbridge.providers.local.inference.prompting import Prepared
+from ftbridge.providers.local.inference.requests import Ask
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,289 @@
+"""The process that completes: takes asks as they come, lets them join the running batch, and tells every token.
+
+    Intake (threads: read, prepare) ─▶ Server ── Engine.advance ──▶ Step ─▶ Reader ─▶ lines out
+
+Lines in   {"ask": {…}}, {"cancel": ID}
+Lines out  {"ready": …} once the model stands; {"told": [[ID, kind, {…}], …]} after each pass; {"failed": [ID, error]}
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import sys
+import traceback
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from ftbridge.errors import FtbridgeError, UsageError, document
+from ftbridge.providers.local.inference.engine import Completion, Request, Step
+from ftbridge.providers.local.inference.intake import Arrival, Cancel, Intake, Ready
+from ftbridge.providers.local.inference.loaded import Loaded
+from ftbridge.providers.local.inference.prompting import Prepared, Prompter
+from ftbridge.providers.local.inference.replies import Parts, Reader
+from ftbridge.providers.local.inference.requests import Ask, ContextTooLong, Embedding, End, Piece, Start, Told
+from ftbridge.providers.local.inference.sampling import Choice
+from ftbridge.providers.local.inference.shape import Shapes
+from ftbridge.providers.local.rendering import Renderer
+from ftbridge.providers.local.request import SampleRequest
+from ftbridge.providers.local.template import RenderError
+
+DEFAULT_MAX_TOKENS = 4_096
+"""Tokens of a completion that sets no limit, where the model's context has room for as many."""
+
+
+@dataclass(eq=False)
+class Answer:
+    """One completion of an ask."""
+
+    ask: Ask
+    index: int
+    completion: Completion
+    reader: Reader
+    reasoned: int = 0
+    """Tokens of reasoning."""
+
+
+@dataclass
+class Server:
+    """A model and its running completions."""
+
+    asked: SampleRequest
+    answers: dict[Completion, Answer] = field(default_factory=dict)
+    broken: dict[str, Exception] = field(default_factory=dict)
+    """Asks that failed by themselves in the last pass."""
+
+    def __post_init__(self) -> None:
+        """Load the model. Tuned weights here are a whole model's: adapters are named in asks."""
+        whole = self.asked.request.model_copy(update={"tuning": "full"})
+        loaded = Loaded(self.asked.model_copy(update={"request": whole}))
+        self.tokenizer, self.renderer, self.model = loaded.tokenizer, loaded.renderer, loaded.model
+        self.engine, self.context = loaded.engine, loaded.context
+        # Prompts are made in a thread of their own, and tokenizers are not for two threads at once.
+        apart = Renderer(copy.deepcopy(self.tokenizer), self.asked.request.thinking)
+        self.prompter = Prompter(apart, Shapes(apart.tokenizer, self.renderer.end_of_turn))
+
+    def take(self, ask: Ask, prepared: Prepared | None = None) -> list[tuple[str, Told]]:
+        """Put an ask in line. Raises `UsageError` or `RenderError` for what this model cannot answer."""
+        if ask.adapter is not None:
+            self.engine.adapters.load(ask.adapter)
+        prepared = prepared or self.prompter.prepare(ask)
+        prompt = prepared.prompt
+        room = self.context - len(prompt)
+        if room < 1 or (ask.max_tokens or 1) > room:
+            wanted = f" and {ask.max_tokens:,} in the answer" if ask.max_tokens else ""
+            raise ContextTooLong(
+                f"This model's maximum context length is {self.context:,} tokens; the messages have {len(prompt):,}{wanted}."
+            )
+        limit = ask.max_tokens or min(room, DEFAULT_MAX_TOKENS)
+        told: list[tuple[str, Told]] = [(ask.id, Start(prompt_tokens=len(prompt)))]
+        if ask.embed:
+            found = Embedding(values=self._embedding(ask, prompt))
+            return [*told, (ask.id, found), (ask.id, End(index=0, finish_reason="stop", completion_tokens=0))]
+        if ask.echo:
+            told += [
+                (ask.id, piece.model_copy(update={"index": i}))
+                for i in range(ask.n)
+                for piece in self._echo(ask, prompt)
+            ]
+        if ask.max_tokens == 0:
+            ends = [End(index=index, finish_reason="length", completion_tokens=0) for index in range(ask.n)]
+            return [*told, *((ask.id, end) for end in ends)]
+        requests = [self._request(ask, index, prepared, limit) for index in range(ask.n)]
+        for index, request in enumerate(requests):
+            completion = self.engine.add(request)
+            self.answers[completion] = Answer(ask, index, completion, prepared.reader(index))
+        return told
+
+    def cancel(self, name: str) -> None:
+        """Drop an ask."""
+        for completion in [one for one, answer in self.answers.items() if answer.ask.id == name]:
+            self.engine.cancel(completion)
+            del self.answers[completion]
+
+    def advance(self) -> list[tuple[str, Told]]:
+        """One pass: let those who wait join, or one more token for all who run."""
+        self.broken.clear()
+        told: list[tuple[str, Told]] = []
+        for step in self.engine.advance():
+            answer = self.answers[step.completion]
+            if step.error is not None:
+                self.broken[answer.ask.id] = step.error
+            else:
+                told += [(answer.ask.id, one) for one in self._told(answer, step)]
+            if step.ended or step.error:
+                del self.answers[step.completion]
+        for name in self.broken:
+            self.cancel(name)
+        return [(name, one) for name, one in told if name not in self.broken]
+
+    def fail(self) -> set[str]:
+        """Forget every ask; their names."""
+        names = {answer.ask.id for answer in self.answers.values()}
+        self.engine.fail()
+        self.answers.clear()
+        return names
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return self.engine.busy
+
+    def _echo(self, ask: Ask, prompt: list[int]) -> list[Piece]:
+        """The prompt as pieces of the answer; with log probabilities, a piece for each token, the first without one."""
+        if ask.logprobs is None:
+            return [Piece(index=0, text=self.tokenizer.decode(prompt))]
+        texts = [self.tokenizer.decode([token]) for token in prompt]
+        pieces = [Piece(index=0, text=texts[0], token=texts[0])]
+        for text, choice in zip(texts[1:], self.engine.score(prompt, ask.adapter, ask.logprobs), strict=True):
+            pieces.append(self._piece(0, Parts(text), choice))
+        return pieces
+
+    def _embedding(self, ask: Ask, prompt: list[int]) -> list[float]:
+        size = int(self.model.config.get_text_config().hidden_size)
+        if ask.dimensions not in (None, size):
+            raise UsageError(f"This model's embeddings have {size:,} dimensions and cannot be shortened.")
+        return self.engine.embed(prompt, ask.adapter)
+
+    def _request(self, ask: Ask, index: int, prepared: Prepared, limit: int) -> Request:
+        size = int(self.model.config.get_text_config().vocab_size)
+        if beyond := [token for token in ask.logit_bias if not 0 <= token < size]:
+            raise UsageError(f"logit_bias names token {beyond[0]}; this model's tokens are 0 to {size - 1:,}.")
+        return Request(
+            prepared.prompt,
+            limit,
+            ask.temperature,
+            ask.top_p,
+            None if ask.seed is None else ask.seed + index,
+            ask.adapter,
+            ask.logprobs,
+            stop=(*ask.stop, *prepared.stops),
+            end_tokens=prepared.ends,
+            hidden_tokens=prepared.hidden,
+            top_k=ask.top_k,
+            min_p=ask.min_p,
+            repetition_penalty=ask.repetition_penalty,
+            presence_penalty=ask.presence_penalty,
+            frequency_penalty=ask.frequency_penalty,
+            logit_bias=ask.logit_bias,
+            shape=prepared.shape(),
+            stream=True,
+        )
+
+    def _told(self, answer: Answer, step: Step) -> list[Told]:
+        """What a client is told of one more token."""
+        told: list[Told] = []
+        reasoned = answer.reasoned
+        parts = self._read(answer, step.text, last=step.ended is not None)
+        ended = step.choice.token in answer.completion.ends
+        shown = None if ended or answer.reasoned > reasoned else step.choice  # the answer's tokens, not the reasoning's
+        if parts.text or parts.reasoning or parts.calls or (shown is not None and shown.logprob is not None):
+            told.append(self._piece(answer.index, parts, shown))
+        if step.ended is not None:
+            end = End(
+                index=answer.index,
+                finish_reason="length" if step.ended == "length" else "stop",
+                completion_tokens=len(answer.completion.generation.token_ids),
+                reasoning_tokens=answer.reasoned,
+            )
+            told.append(end)
+        return told
+
+    def _read(self, answer: Answer, text: str, *, last: bool) -> Parts:
+        """What more text adds to an answer. A token is one of reasoning if reasoning goes on before it or after it."""
+        before = answer.reader.reasoning
+        parts = answer.reader.add(text)
+        answer.reasoned += before or answer.reader.reasoning
+        if last:
+            rest = answer.reader.end()
+            parts = Parts(parts.text + rest.text, parts.reasoning + rest.reasoning, [*parts.calls, *rest.calls])
+            if parts.reasoning and not answer.reasoned:  # only the whole completion shows that it is reasoning
+                counted = self.tokenizer(parts.reasoning, add_special_tokens=False)["input_ids"]
+                answer.reasoned = min(len(answer.completion.generation.token_ids), len(counted))
+        return parts
+
+    def _piece(self, index: int, parts: Parts, choice: Choice | None) -> Piece:
+        said = Piece(index=index, text=parts.text, reasoning=parts.reasoning, tool_calls=parts.calls)
+        if choice is None or choice.logprob is None:
+            return said
+        top = [(self.tokenizer.decode([token]), logprob) for token, logprob in choice.top]
+        token = self.tokenizer.decode([choice.token])
+        return said.model_copy(update={"token": token, "logprob": choice.logprob, "top": top})
+
+
+def main() -> None:
+    """Serve until standard input closes: the first line is the model to load."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def tell(**said: Any) -> None:
+        out.write(json.dumps(said, ensure_ascii=True) + "\n")
+        out.flush()
+
+    try:
+        server = Server(SampleRequest.model_validate_json(sys.stdin.readline()))
+    except Exception as error:
+        tell(dead=document(_known(error)))
+        return
+    tell(ready=True, notes=server.renderer.notes, context=server.context)
+    intake = Intake(server.prompter.prepare)
+    intake.start(sys.stdin)
+    with ExitStack() as stack:
+        stack.enter_context(server.engine.generating())
+        _serve(server, intake, tell)
+
+
+def _serve(server: Server, intake: Intake, tell: Any) -> None:
+    while True:
+        if not server.busy or not intake.arrivals.empty():
+            arrival = intake.arrivals.get()
+            if arrival is None:
+                return
+            _take(server, arrival, tell)
+            continue
+        try:
+            told = server.advance()
+        except Exception as error:
+            _fail(server, error, tell)
+            continue
+        for name, reason in server.broken.items():
+            tell(failed=[name, document(_known(reason))])
+        if told:
+            tell(told=[[name, type(said).__name__.lower(), said.model_dump()] for name, said in told])
+
+
+def _take(server: Server, arrival: Arrival, tell: Any) -> None:
+    """Take what came in. Whatever is wrong with an ask fails that ask alone: the process is everybody's."""
+    if isinstance(arrival, Cancel):
+        server.cancel(arrival.name)
+        return
+    name = arrival.ask.id if isinstance(arrival, Ready) else arrival.name
+    try:
+        if not isinstance(arrival, Ready):
+            raise arrival.error
+        for one, told in server.take(arrival.ask, arrival.prepared):
+            tell(told=[[one, type(told).__name__.lower(), told.model_dump()]])
+    except Exception as error:
+        if not isinstance(error, (FtbridgeError, RenderError)):
+            traceback.print_exc()
+        server.cancel(name)
+        tell(failed=[name, document(_known(error))])
+
+
+def _known(error: Exception) -> BaseException:
+    from ftbridge.providers.local.worker import known
+
+    return UsageError(f"The conversation {error}.") if isinstance(error, RenderError) else known(error)
+
+
+def _fail(server: Server, error: Exception, tell: Any) -> None:
+    """A pass failed, and with it every ask."""
+    traceback.print_exc()
+    for name in server.fail():
+        tell(failed=[name, document(_known(error))])
+
+
+if __name__ == "__main__":
+    main()
