@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from ftbridge.providers.base import Prompt
+from ftbridge.providers.local.inference.completions import Generator
 from ftbridge.providers.local.lower import lower
 from ftbridge.providers.local.request import LocalRequest, SampleRequest
-from ftbridge.providers.local.inference.completions import Generator
 from ftbridge.resolve import resolve
 from ftbridge.spec import load
 

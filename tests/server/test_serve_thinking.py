@@ -13,8 +13,8 @@ from small import THINKING_TEMPLATE, write_chain_model, write_small_model
 
 from ftbridge.data.examples import Message
 from ftbridge.providers.base import Prompt
-from ftbridge.providers.local.request import SampleRequest
 from ftbridge.providers.local.inference.completions import Generator
+from ftbridge.providers.local.request import SampleRequest
 from ftbridge.server import network, served
 from ftbridge.server.app import application
 from ftbridge.server.local.spec import base_request

@@ -19,11 +19,11 @@ from ftbridge.providers.local import load
 from ftbridge.providers.local.device import Device
 from ftbridge.providers.local.inference import batch, engine
 from ftbridge.providers.local.inference.adapters import read_adapter
-from ftbridge.providers.local.inference.sampling import Drawing, choose
 from ftbridge.providers.local.inference.host import Host
 from ftbridge.providers.local.inference.intake import Intake
 from ftbridge.providers.local.inference.process import Server
 from ftbridge.providers.local.inference.requests import Ask, ContextTooLong, End, Piece, Start
+from ftbridge.providers.local.inference.sampling import Drawing, choose
 from ftbridge.providers.local.inference.text import Words
 from ftbridge.providers.local.request import LocalRequest, SampleRequest
 
