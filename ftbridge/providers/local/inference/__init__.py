@@ -8,6 +8,9 @@
 `engine`      Request, Engine, Generation: the whole interface. `Engine(model, tokenizer).generate([Request(…)])`, or `add`
               and `advance` for who streams. It knows tokens, not messages.
 `batch`       rows on a model: reading prompts, stepping, scoring.
+`columns`     keys and values in blocks that are allocated ahead, a slot for each row; `alone` holds rows of models whose caches
+              are more than that, and runs them one after the other.
+`prefixes`    beginnings that rows share, computed once: a tree of tokens with keys and values.
 `adapters`    LoRA adapters by row: rows of one pass may have different ones, or none.
 `sampling`    logits to tokens, with settings and a seed of each row's own.   `shape`  JSON by construction.
 `text`        tokens to text as they come, and stop strings.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -133,6 +133,8 @@ class Engine:
         max_rows: Completions that run at once, at most.
         max_batch_tokens: Tokens that all rows together may take in the cache, padding included; None leaves it to the memory
             that is free.
+        share_prefixes: Whether beginnings of prompts are stored, and read once.
+        keep_completions: Whether what rows generated is stored too, for conversations that go on.
     """
 
     def __init__(
@@ -144,14 +146,18 @@ class Engine:
         pad_id: int = 0,
         max_rows: int = MAX_ROWS,
         max_batch_tokens: int | None = None,
+        share_prefixes: bool = True,
+        keep_completions: bool = False,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.device = device or _device_of(model)
         self.max_rows, self.max_batch_tokens = max_rows, max_batch_tokens
         self.adapters = Adapters(model, self.device.torch, self.device.compute)
-        self.batch = Batch(model, self.adapters, self.device, pad_id)
+        self.batch = Batch(model, self.adapters, self.device, pad_id, share_prefixes=share_prefixes)
+        self._keep = keep_completions
         self._waiting: deque[Completion] = deque()
-        self._running: list[Completion] = []
+        self._running: dict[Row, Completion] = {}
+        self._trained = any(parameter.requires_grad for parameter in model.parameters())
         self._ends = _ends_of(model, tokenizer)
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
@@ -187,8 +193,8 @@ class Engine:
 
     def cancel(self, completion: Completion) -> None:
         """Take a completion out of the line or the batch; what it has so far stays. Others go on."""
-        if completion in self._running:
-            self._leave({self._running.index(completion)})
+        if completion.row in self._running:
+            self._leave({completion.row})
         elif completion in self._waiting:
             self._waiting.remove(completion)
         if completion.generation.finish_reason is None:
@@ -210,19 +216,18 @@ class Engine:
     def reduce(self) -> bool:
         """Put every row back in line with what it has, half as many at a time; False when there was only one."""
         rows = min(self.max_rows, max(len(self._running), 1 if not self._waiting else 2))
-        self._waiting.extendleft(reversed(self._running))
-        self.batch.leave(set(range(len(self._running))))
-        self._running = []
+        self._waiting.extendleft(reversed(self._running.values()))
+        self._running = {}
+        self.batch.release()
         self.max_rows = max(1, rows // 2)
-        self.device.empty_cache()
         return rows > 1
 
     def fail(self) -> list[Completion]:
         """Cancel everything; what was cancelled."""
-        cancelled = [*self._running, *self._waiting]
+        cancelled = [*self._running.values(), *self._waiting]
         for completion in cancelled:
             completion.generation.finish_reason = "cancelled"
-        self._leave(set(range(len(self._running))))
+        self._leave(set(self._running))
         self._waiting.clear()
         return cancelled
 
@@ -241,36 +246,49 @@ class Engine:
 
     @contextmanager
     def generating(self) -> Iterator[None]:
-        """The model in the state that generates, and afterwards as it was. `run` and `generate` do this by themselves."""
+        """The model in the state that generates, and afterwards as it was. `run` and `generate` do this by themselves.
+
+        What was stored of a model in training is forgotten first: its weights may have changed since.
+        """
         training = self.model.training
         self.model.eval()
+        if self._trained and self.batch.prefixes is not None:
+            self.batch.prefixes.clear()
         try:
-            yield
+            with self._no_gradients(), self.batch.attention():
+                yield
         finally:
             self.model.train(training)
+
+    def _no_gradients(self) -> Any:
+        """The context in which passes run.
+
+        A model in training may keep a tensor that its forward pass made (rotary frequencies grow with the context); one made
+        in inference mode could not be trained with later.
+        """
+        return torch.no_grad() if self._trained else torch.inference_mode()
 
     def _pass(self) -> list[Step]:
         joining = self._joining()
         if joining:
             try:
-                choices = self.batch.join([completion.row for completion in joining])
+                choices = self.batch.join(list(joining))
             except Exception:
-                self._waiting.extendleft(reversed(joining))
+                self._waiting.extendleft(reversed(joining.values()))
                 raise
-            first = len(self._running)
-            self._running += joining
-            return self._taken(list(enumerate(joining, first)), choices)
-        return self._taken(list(enumerate(self._running)), self.batch.step()) if self._running else []
+            self._running |= joining
+            return self._taken(self.batch.rows[-len(joining) :], choices)
+        return self._taken(self.batch.rows, self.batch.step()) if self._running else []
 
-    def _joining(self) -> list[Completion]:
+    def _joining(self) -> dict[Row, Completion]:
         """Those who wait and fit: by rows, and by what their keys and values will take."""
-        joining: list[Completion] = []
+        joining: dict[Row, Completion] = {}
         room = self._room()
-        width = max([self.batch.columns, *(_planned(one) for one in self._running)], default=0)
+        width = max((_planned(one) for one in self._running.values()), default=0)
         reading = 0
         while self._waiting and len(self._running) + len(joining) < self.max_rows:
             completion = self._waiting[0]
-            reading = max(reading, len(completion.row.tokens))
+            reading = max(reading, self.batch.unread(completion.row))
             if joining and reading * (len(joining) + 1) > PREFILL_TOKENS:
                 break
             width = max(width, _planned(completion))
@@ -278,32 +296,32 @@ class Engine:
             if rows > 1 and room is not None and rows * width > room:
                 break
             completion.joined = completion.joined or time.monotonic()
-            joining.append(self._waiting.popleft())
+            joining[completion.row] = self._waiting.popleft()
         return joining
 
     def _room(self) -> int | None:
         """How many tokens the batch may take; None while nothing is known about their size."""
         sizes = [] if self.max_batch_tokens is None else [self.max_batch_tokens]
         if self.batch.token_bytes:
-            held = len(self._running) * self.batch.columns
+            held = len(self._running) * self.batch.width
             sizes.append(held + int(MEMORY_SHARE * self.device.free_bytes() / self.batch.token_bytes))
         return min(sizes, default=None)
 
-    def _taken(self, completions: Iterable[tuple[int, Completion]], choices: Sequence[Choice]) -> list[Step]:
+    def _taken(self, rows: Sequence[Row], choices: Sequence[Choice]) -> list[Step]:
         steps: list[Step] = []
-        gone: set[int] = set()
-        for (place, completion), choice in zip(completions, choices, strict=True):
-            step = _taken(completion, choice, self.tokenizer)
+        gone: set[Row] = set()
+        for row, choice in zip(rows, choices, strict=True):
+            step = _taken(self._running[row], choice, self.tokenizer)
             if step.ended is not None or step.error is not None:
-                gone.add(place)
+                gone.add(row)
             steps.append(step)
         self._leave(gone)
         return steps
 
-    def _leave(self, gone: set[int]) -> None:
+    def _leave(self, gone: set[Row]) -> None:
         if gone:
-            self.batch.leave(gone)
-            self._running = [one for place, one in enumerate(self._running) if place not in gone]
+            self.batch.leave(gone, keep=self._keep)
+            self._running = {row: one for row, one in self._running.items() if row not in gone}
 
 
 def _taken(completion: Completion, choice: Choice, tokenizer: Any) -> Step:
@@ -365,13 +383,3 @@ def _ends_of(model: Any, tokenizer: Any) -> frozenset[int]:
     listed = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ends = {tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])}
     return frozenset(int(token) for token in ends if token is not None)
-
-
-def no_gradients(model: Any) -> Any:
-    """The context in which a model generates.
-
-    A model in training may keep a tensor that its forward pass made (rotary frequencies grow with the context); one made in
-    inference mode could not be trained with later.
-    """
-    training = any(parameter.requires_grad for parameter in model.parameters())
-    return torch.no_grad() if training else torch.inference_mode()

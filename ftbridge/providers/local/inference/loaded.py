@@ -22,7 +22,7 @@ class Loaded:
     `ModelUnavailable`.
     """
 
-    def __init__(self, asked: SampleRequest) -> None:
+    def __init__(self, asked: SampleRequest, *, keep_completions: bool = False) -> None:
         request = asked.request
         self.device = pick(request.device, request.precision)
         base = find_model(request.model, trust_remote_code=request.trust_remote_code)
@@ -39,8 +39,14 @@ class Loaded:
             self.adapter = tuned
             if request.quantization == "nf4":
                 load.use_dequantized(model, plain, self.device)
-        self.model: Any = model.eval()
-        self.engine = Engine(self.model, self.tokenizer, device=self.device, pad_id=self.renderer.pad_id)
+        self.model: Any = model.eval().requires_grad_(False)
+        self.engine = Engine(
+            self.model,
+            self.tokenizer,
+            device=self.device,
+            pad_id=self.renderer.pad_id,
+            keep_completions=keep_completions,
+        )
         if self.adapter is not None:
             self.engine.adapters.load(self.adapter)
 

@@ -58,7 +58,7 @@ class Server:
     def __post_init__(self) -> None:
         """Load the model. Tuned weights here are a whole model's: adapters are named in asks."""
         whole = self.asked.request.model_copy(update={"tuning": "full"})
-        loaded = Loaded(self.asked.model_copy(update={"request": whole}))
+        loaded = Loaded(self.asked.model_copy(update={"request": whole}), keep_completions=True)
         self.tokenizer, self.renderer, self.model = loaded.tokenizer, loaded.renderer, loaded.model
         self.engine, self.context = loaded.engine, loaded.context
         # Prompts are made in a thread of their own, and tokenizers are not for two threads at once.
