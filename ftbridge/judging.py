@@ -37,6 +37,7 @@ from ftbridge.evaluation.retention.questions import write_questions
 from ftbridge.evaluation.scores import item_scores
 from ftbridge.evaluation.sides import Place, differences
 from ftbridge.graders import Calls
+from ftbridge.graders.budget import JudgeBudget
 from ftbridge.graders.calls import FILE as CALLS
 from ftbridge.graders.judge_keys import check_judges
 from ftbridge.lowering import Lowering
@@ -45,7 +46,6 @@ from ftbridge.resolve import resolve
 from ftbridge.runs import store
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
-from ftbridge.spending import JudgeBudget
 
 Progress = Callable[[str, int, int], None]
 """Hears candidate, answered, total."""

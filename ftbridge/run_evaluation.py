@@ -38,13 +38,14 @@ from ftbridge.evaluation.preference import read as read_pairs
 from ftbridge.evaluation.retention.judge import SUFFIX, Retention, judge_retention, retention_candidate
 from ftbridge.evaluation.scores import item_scores, write_scores
 from ftbridge.graders import Calls
+from ftbridge.graders.budget import JudgeBudget
 from ftbridge.graders.calls import FILE as CALLS
 from ftbridge.graders.judge_keys import check_judges
 from ftbridge.prices import load_prices
 from ftbridge.providers.base import Sampler, Scorer
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
-from ftbridge.spending import JudgeBudget, budget_of, spent
+from ftbridge.spending import budget_of, spent
 from ftbridge.watching import Watcher
 
 
@@ -168,7 +169,7 @@ class RunEvaluation:
     def _calls(self) -> Calls:
         """The questions to judges of this run: those answered before, and room for as many as the budget bears."""
         limit = budget_of(self.run).max_usd
-        meter = None if limit is None else JudgeBudget(limit, spent(self.run), on_used_up=self._stop)
+        meter = None if limit is None else JudgeBudget(limit, spent(self.run).usd.total, on_used_up=self._stop)
         return Calls(self.run.path / CALLS, meter)
 
     def _stop(self, used: str) -> GateNotMet:

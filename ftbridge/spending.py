@@ -11,17 +11,17 @@ where a price is not known, `known` is false and the part counts as 0. Derived a
 from __future__ import annotations
 
 import math
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge import providers
 from ftbridge.evaluation.answering import Prediction, read_predictions
 from ftbridge.evaluation.grades import read_grades
+from ftbridge.graders.budget import call_usd
 from ftbridge.graders.calls import FILE as CALLS
-from ftbridge.graders.calls import CallRecord, read_calls
+from ftbridge.graders.calls import read_calls
 from ftbridge.graders.chat import Reply
 from ftbridge.prices import PriceList, load_prices
 from ftbridge.providers.base import PriceBasis
@@ -269,77 +269,10 @@ def _judges(run: Run, prices: PriceList) -> tuple[float, bool]:
     records = read_calls(run.path / CALLS)
     if not records:  # a run of version 0.1 has what judges replied in its grades alone
         graded = [call for result in read_grades([run.grades_path]).values() for call in result.metadata.calls]
-        paid = [_call_usd(prices, call.model, call.endpoint, Reply(tokens=call.tokens)) for call in graded]
+        paid = [call_usd(prices, call.model, call.endpoint, Reply(tokens=call.tokens)) for call in graded]
     else:
-        paid = [_call_usd(prices, one.model, one.endpoint, one.reply) for one in records if one.reply is not None]
+        paid = [call_usd(prices, one.model, one.endpoint, one.reply) for one in records if one.reply is not None]
     return sum(usd or 0.0 for usd in paid), all(usd is not None for usd in paid)
-
-
-def _call_usd(prices: PriceList, model: str, endpoint: str, reply: Reply) -> float | None:
-    """What one question cost; all tokens at the price of written ones, the higher, where only their sum is told."""
-    read, written = reply.prompt_tokens, reply.completion_tokens
-    if read is None or written is None:
-        read, written = 0, reply.tokens
-    usd = prices.judge_usd(model, endpoint, read, written or 0)
-    return None if usd and written is None else usd
-
-
-class JudgeBudget:
-    """Lets judges be asked while the budget bears it, from several threads at once (`ftbridge.graders.calls.Meter`).
-
-    The first question is asked alone. From then on as many are under way as the room left pays for at the dearest reply so far;
-    none is asked that would pass `limit` at that price.
-    """
-
-    def __init__(
-        self,
-        limit: float,
-        before: Spent | None = None,
-        *,
-        on_used_up: Callable[[str], Exception],
-        prices: PriceList | None = None,
-    ) -> None:
-        self._limit, self._on_used_up, self._prices = limit, on_used_up, prices or load_prices()
-        self._before = before.usd.total if before is not None else 0.0
-        self._paid = self._dearest = 0.0
-        self._under_way = self._answered = 0
-        self._error: Exception | None = None
-        self._changed = threading.Condition()
-
-    def before(self) -> None:
-        """Wait until one more question may be asked; raise what `on_used_up` returns when the budget is used up."""
-        with self._changed:
-            while self._under_way and not self._has_room():
-                self._changed.wait()
-            spent = self._before + self._paid
-            if spent >= self._limit or (self._answered and not self._has_room()):
-                if self._error is None:
-                    paid = f"about ${spent:.2f}, ${self._paid:.2f} of it for judges just now"
-                    more = (
-                        ""
-                        if spent >= self._limit
-                        else f", and another question to a judge may cost ${self._dearest:.2f}"
-                    )
-                    self._error = self._on_used_up(f"budget.max_usd = {self._limit:g} is used up ({paid}{more})")
-                raise self._error
-            self._under_way += 1
-
-    def after(self, call: CallRecord | None) -> None:
-        """Count what a question cost."""
-        usd = 0.0
-        if call is not None and call.reply is not None:
-            usd = _call_usd(self._prices, call.model, call.endpoint, call.reply) or 0.0
-        with self._changed:
-            self._under_way -= 1
-            self._answered += call is not None
-            self._paid += usd
-            self._dearest = max(self._dearest, usd)
-            self._changed.notify_all()
-
-    def _has_room(self) -> bool:
-        if not self._answered:
-            return False
-        return self._before + self._paid + (self._under_way + 1) * self._dearest <= self._limit
 
 
 def trained_tokens(events: Sequence[Event]) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ftbridge.grader_schema import MultiGrader, SingleGrader
 from ftbridge.graders.formula import FUNCTIONS, ArithmeticFailed, Formula, FormulaError, parse
@@ -25,7 +25,7 @@ def grade(grader: MultiGrader, part: Callable[[SingleGrader], GraderResult]) -> 
             told.setdefault(error, []).append(f"{key}: {text}")
     reward = 0.0
     try:
-        reward = _formula(grader).compute(rewards)
+        reward = compute(grader, rewards)
     except ArithmeticFailed as error:
         told.setdefault("other_error", []).append(f"calculate_output: {error}")
     return Outcome(
@@ -35,6 +35,11 @@ def grade(grader: MultiGrader, part: Callable[[SingleGrader], GraderResult]) -> 
         calls=tuple(call for result in results.values() for call in result.metadata.calls),
         sub_rewards=rewards,
     )
+
+
+def compute(grader: MultiGrader, rewards: Mapping[str, float]) -> float:
+    """The formula over the rewards of its graders, by their keys. Raises `ArithmeticFailed` where it has no result."""
+    return _formula(grader).compute(rewards)
 
 
 def check(grader: MultiGrader) -> None:
