@@ -15,7 +15,7 @@ class JudgeBudget:
     """Lets judges be asked while the budget bears it, from several threads at once (`ftbridge.graders.calls.Meter`).
 
     The first question is asked alone. From then on as many are under way as the room left pays for at the dearest reply so far;
-    none is asked that would pass `limit` at that price. `before` is what was spent already, in US dollars, beside the replies in
+    none is asked that would pass `limit` at that price. `before` (US dollars) is what was spent beside the replies in
     `earlier`.
     """
 
