@@ -447,7 +447,7 @@ class _Driver:
     def end_with(self, error: FtbridgeError) -> None:
         """Journal an error: the run has failed, or, while a paid job goes on or may, only its driver has stopped."""
         state = self.state
-        if state.state in TERMINAL:
+        if state.state in TERMINAL or state.state == "paused":
             return
         if self.may_go_on():
             self.run.append("stopped", error=document(error))
@@ -634,6 +634,11 @@ class _Driver:
             raise Interrupted(f"{self.run.id} was cancelled.", hint=f"To go on after all: {self.go_on()}")
         if status.state == "paused":
             self.run.append("paused")
+            if status.error is not None:  # the job paused by itself: a budget, or a judge that is away
+                error = from_document(status.error.model_dump())
+                hint = error.hint or "What was done is kept."
+                error.hint = f"{hint} Then: ftbridge resume {self.run.id}"
+                raise error
             raise Interrupted(f"{self.run.id} is paused.", hint=f"Go on with: ftbridge resume {self.run.id}")
 
     def go_on(self) -> str:

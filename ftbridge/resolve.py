@@ -3,6 +3,7 @@
     n_epochs        3; more for few examples, fewer for many       the same on every provider
     batch_size      0.2 % of the examples, 1 to 256                the same on every provider
                     dpo: a 32nd of the pairs, 4 to 32; epochs for about 100 steps, 1 to 3
+                    reinforcement: a tenth of the prompts, 4 to 32; epochs for about 100 steps, 1 to 10
     learning_rate_multiplier   1.0 on "local"; elsewhere left to the service, which reports what it took
 
 What depends on the machine or the service (precision, tokens_per_pass, beta, â€¦) is settled by the provider, with
@@ -11,12 +12,14 @@ What depends on the machine or the service (precision, tokens_per_pass, beta, â€
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from ftbridge import providers
 from ftbridge.spec import JobSpec
+from ftbridge.spec_sections import Method
 
 _TARGET_EPOCHS = 3
 _MOST_EPOCHS = 25
@@ -24,6 +27,7 @@ _FEWEST_SEEN = 100
 _MOST_SEEN = 25_000
 _LARGEST_BATCH = 256
 _FEWEST_PAIRS, _MOST_PAIRS, _PAIR_STEPS = 4, 32, 100
+_FEWEST_PROMPTS, _MOST_PROMPTS, _PRACTICE_STEPS, _MOST_PRACTICE = 4, 32, 100, 10
 
 
 class Settled(BaseModel):
@@ -80,12 +84,11 @@ def resolve(spec: JobSpec, train_examples: int, provider: str, reasoning: int | 
     resolved = ResolvedSpec(spec=spec)
     asked = spec.hyperparameters
     if asked.n_epochs == "auto":
-        size = asked.batch_size if asked.batch_size != "auto" else _pairs(train_examples)[0]
-        dpo = spec.method == "dpo"
-        epochs, reason = _pair_epochs(train_examples, size) if dpo else _epochs(train_examples)
+        size = asked.batch_size if asked.batch_size != "auto" else _batch_rule(spec.method)(train_examples)[0]
+        epochs, reason = _epochs_of(spec.method, train_examples, size)
         resolved = resolved.with_settled(_entry("n_epochs", epochs, reason))
     if asked.batch_size == "auto":
-        batch, reason = _pairs(train_examples) if spec.method == "dpo" else _batch(train_examples)
+        batch, reason = _batch_rule(spec.method)(train_examples)
         resolved = resolved.with_settled(_entry("batch_size", batch, reason))
     if asked.learning_rate_multiplier == "auto":
         resolved = resolved.with_settled(_entry("learning_rate_multiplier", *_multiplier(provider)))
@@ -141,6 +144,33 @@ def _pair_epochs(pairs: int, batch: int) -> tuple[int, str]:
     """Enough for about 100 steps. Peers take 1 epoch (alignment-handbook, tinker-cookbook) to 3 (TRL)."""
     epochs = min(_TARGET_EPOCHS, max(1, -(-_PAIR_STEPS * batch // pairs)))
     return epochs, f"about {_PAIR_STEPS} steps of {batch} pairs, 1 to {_TARGET_EPOCHS} epochs of {pairs:,} pairs"
+
+
+def _prompts(prompts: int) -> tuple[int, str]:
+    """A tenth, as OpenAI's guide counts tens to hundreds of prompts; 32 at most, since LoRA learns best from small batches
+    ("LoRA Without Regret", Schulman et al. 2025) and Google's service takes 32.
+    """
+    batch = min(_MOST_PROMPTS, max(_FEWEST_PROMPTS, prompts // 10))
+    return batch, f"{prompts:,} prompts // 10, {_FEWEST_PROMPTS} to {_MOST_PROMPTS}"
+
+
+def _practice_epochs(prompts: int, batch: int) -> tuple[int, str]:
+    """Enough for about 100 steps, at most 10 epochs: Google's rule for its service has 110 steps and the same limit."""
+    epochs = min(_MOST_PRACTICE, max(1, -(-_PRACTICE_STEPS * batch // prompts)))
+    return (
+        epochs,
+        f"about {_PRACTICE_STEPS} steps of {batch} prompts, 1 to {_MOST_PRACTICE} epochs of {prompts:,} prompts",
+    )
+
+
+def _batch_rule(method: Method) -> Callable[[int], tuple[int, str]]:
+    return {"supervised": _batch, "dpo": _pairs, "reinforcement": _prompts}[method]
+
+
+def _epochs_of(method: Method, examples: int, batch: int) -> tuple[int, str]:
+    if method == "supervised":
+        return _epochs(examples)
+    return _pair_epochs(examples, batch) if method == "dpo" else _practice_epochs(examples, batch)
 
 
 def _multiplier(provider: str) -> tuple[float | str, str]:

@@ -21,6 +21,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ftbridge.errors import SpecError, UsageError
+from ftbridge.grader_schema import Grader
 from ftbridge.redaction import without_secrets
 from ftbridge.spec_sections import (
     BudgetSpec,
@@ -33,6 +34,7 @@ from ftbridge.spec_sections import (
     ModelSpec,
     OpenAISpec,
     PlanSpec,
+    ReinforcementSpec,
 )
 from ftbridge.spec_sections import SpecModel as SpecModel
 
@@ -75,6 +77,8 @@ class JobSpec(SpecModel):
             raise ValueError("local.early_stopping needs data.validation (a path or a fraction such as 0.1)")
         if self.method != "dpo" and self.local.dpo != DpoSpec():
             raise ValueError(f"local.dpo belongs to method dpo, but method is {self.method}")
+        if self.method != "reinforcement" and self.local.reinforcement != ReinforcementSpec():
+            raise ValueError(f"local.reinforcement belongs to method reinforcement, but method is {self.method}")
         if self.local.tuning == "full" and self.local.lora.continue_from is not None:
             raise ValueError("local.lora.continue_from names an adapter, but local.tuning is full")
         if self.local.tuning == "full" and self.local.quantization in ("nf4", "int8"):
@@ -82,6 +86,14 @@ class JobSpec(SpecModel):
                 f"local.tuning full cannot train {self.local.quantization} weights; set local.quantization: none"
             )
         return self
+
+    @property
+    def reward_grader(self) -> Grader | None:
+        """The grader of `evaluation.graders` that rewards samples in reinforcement; None where it is not clear which."""
+        graders = {grader.name: grader for grader in self.evaluation.graders}
+        if self.openai.grader is not None:
+            return graders.get(self.openai.grader)
+        return next(iter(graders.values())) if len(graders) == 1 else None
 
     @classmethod
     def from_dict(cls, document: object, *, where: str = "spec") -> JobSpec:

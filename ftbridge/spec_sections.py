@@ -217,6 +217,25 @@ class DpoSpec(SpecModel):
         return self
 
 
+class ReinforcementSpec(SpecModel):
+    """Reinforcement on this machine beyond what OpenAI's method has: the length of completions, and how they count."""
+
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Longest completion while training, in tokens; evaluation.max_completion_tokens unless given.",
+    )
+    kl: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.1,
+        description="Weight of the distance to the model that training begins with (KL divergence by Schulman's k3), a token.",
+    )
+    mask_truncated: bool = Field(
+        default=False,
+        description="Leave completions that reach the token limit out of the update; they are graded as they are otherwise.",
+    )
+
+
 class EarlyStopping(SpecModel):
     """Stop when validation loss no longer falls."""
 
@@ -234,6 +253,9 @@ class LocalSpec(SpecModel):
     )
     lora: LoraSpec = Field(default_factory=LoraSpec, description="The adapter.")
     dpo: DpoSpec = Field(default_factory=DpoSpec, description="Preference tuning here (method dpo).")
+    reinforcement: ReinforcementSpec = Field(
+        default_factory=ReinforcementSpec, description="Reinforcement here (method reinforcement)."
+    )
     thinking: Literal["auto", "on", "off"] = Field(
         default="auto",
         description="Whether the model is asked with reasoning, and reasoning in the data is trained; auto is on when trained "
@@ -259,9 +281,12 @@ class LocalSpec(SpecModel):
     )
     base_learning_rate: Auto | Annotated[float, Field(gt=0)] = Field(
         default="auto",
-        description="What learning_rate_multiplier multiplies; auto is 2e-4 for lora and 2e-5 for full; 5e-6 and 5e-7 for dpo.",
+        description="What learning_rate_multiplier multiplies; auto is 2e-4 for lora and 2e-5 for full; 5e-6 and 5e-7 for dpo; "
+        "1e-5 and 1e-6 for reinforcement.",
     )
-    lr_schedule: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="Shape after warm-up.")
+    lr_schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="Shape after warm-up; constant in reinforcement unless given."
+    )
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="Share of all steps spent on linear warm-up.")
     weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay (AdamW).")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this global L2 norm.")

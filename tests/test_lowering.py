@@ -55,12 +55,12 @@ def test_how_a_field_fares_is_told(changes: dict[str, Any], field: str, outcome:
 
 
 def test_a_refused_field_stops_the_run_unless_it_is_allowed_by_name() -> None:
-    lowering = lowered(method="reinforcement")
-    with pytest.raises(LoweringRefused, match="method") as caught:
+    lowering = lowered(method="dpo", local={"too_long": "truncate"})
+    with pytest.raises(LoweringRefused, match="a pair is compared whole") as caught:
         lowering.stop_if_refused()
-    assert "--allow method" in str(caught.value)
+    assert "--allow local.too_long" in str(caught.value)
     assert caught.value.exit_code == 2
-    lowering.stop_if_refused(["method"])
+    lowering.stop_if_refused(["local.too_long"])
 
 
 def test_an_unknown_provider_is_told_which_there_are() -> None:

@@ -141,7 +141,7 @@ def _post(where: Endpoint, body: dict[str, Any], seconds: float | None) -> httpx
     retrying = tenacity.Retrying(
         stop=lambda state: state.attempt_number >= attempts * (LIMITED if _is_limited(state) else 1),
         wait=_wait,
-        sleep=_sleep,
+        sleep=pause,
         retry=tenacity.retry_if_exception_type(httpx.TransportError) | tenacity.retry_if_result(_is_transient),
         retry_error_callback=_last,
     )
@@ -180,7 +180,7 @@ def _is_limited(state: tenacity.RetryCallState) -> bool:
     return outcome is not None and not outcome.failed and outcome.result().status_code == 429
 
 
-def _sleep(seconds: float) -> None:
+def pause(seconds: float) -> None:
     """Wait; FTBRIDGE_WAIT_SCALE scales every wait of the program."""
     try:
         scale = max(0.0, float(os.environ.get("FTBRIDGE_WAIT_SCALE", "1")))

@@ -277,7 +277,7 @@ def test_an_endpoint_that_takes_the_response_format_is_not_asked_twice_for_anoth
 
 def test_a_limit_by_the_minute_is_waited_out(endpoint, monkeypatch):
     waits = []
-    monkeypatch.setattr(chat, "_sleep", waits.append)
+    monkeypatch.setattr(chat, "pause", waits.append)
     endpoint.replies = [(429, {}, "slow down")] * 11 + ["0.5"]
     assert grade(_score(endpoint), ITEM, SAMPLE).reward == 0.5
     assert sum(waits) > 120

@@ -42,7 +42,11 @@ def model_card(base: LocalModel, request: LocalRequest, state: TrainingState, fi
     adapter = request.tuning == "lora"
     library = "peft" if adapter else "transformers"
     tuning = f"LoRA r={request.lora_r} alpha={request.lora_alpha:g}" if adapter else "full"
-    best = "last" if state.best_step is None else f"best by validation loss, {state.best_valid_loss:.4f} nats"
+    best = "last"
+    if state.best_scores:
+        best = f"best by validation reward, {state.best_scores[0][1]:.4f}"
+    elif state.best_step is not None:
+        best = f"best by validation loss, {state.best_valid_loss:.4f} nats"
     loads = (
         "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f'model = AutoModelForCausalLM.from_pretrained("{base.path}")\n'
@@ -57,6 +61,12 @@ def model_card(base: LocalModel, request: LocalRequest, state: TrainingState, fi
         started = f", continued from {request.continue_from}" if request.continue_from else ""
         method = f"dpo, {request.dpo.loss} loss, beta {request.dpo.beta:g}{started}"
         loss = "Trained on pairs of completions; loss fell on completions only, end of turn included."
+    unit = "pairs" if request.dpo is not None else "examples"
+    if request.reinforcement is not None:
+        own = request.reinforcement
+        method = f"reinforcement, rewarded by the grader {own.grader.name}"
+        unit = f"prompts (x {own.group_size} completions)"
+        loss = "Trained on its own completions, by the policy gradient of their rewards."
     return f"""---
 base_model: {base.name}
 library_name: {library}
@@ -72,7 +82,7 @@ A fine-tune of `{base.name}` (weights SHA-256 `{base.sha256}`), made with ftbrid
 |---|---|
 | method | {method} |
 | tuning | {tuning}, {request.quantization} base weights |
-| epochs, {"pairs" if request.dpo else "examples"} a step | {request.n_epochs}, {request.batch_size} |
+| epochs, {unit} a step | {request.n_epochs}, {request.batch_size} |
 | learning rate | {request.learning_rate:g}, {request.lr_schedule}, warm-up {request.warmup_ratio:g} |
 | seed | {request.seed} |
 | weights kept | step {state.best_step or state.step} ({best}) |

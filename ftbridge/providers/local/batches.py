@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 
 class Unit(Protocol):
@@ -93,3 +93,9 @@ def evaluation_steps(steps_per_epoch: int, n_epochs: int, evals_per_epoch: int) 
     parts = min(evals_per_epoch, steps_per_epoch)
     within = {-(-steps_per_epoch * part // parts) for part in range(1, parts + 1)}
     return {epoch * steps_per_epoch + step for epoch in range(n_epochs) for step in within}
+
+
+def steps_between(total: int, interval: int | Literal["auto"]) -> set[int]:
+    """Steps (from 1) after which validation prompts are completed: each `interval`, or each tenth of all, and the last."""
+    every = max(1, total // 10) if interval == "auto" else interval
+    return {*range(every, total + 1, every), total}

@@ -66,7 +66,7 @@ class Forward:
 
     def log_probabilities_at(self, inputs: dict[str, Any], before: Tensor, target: Tensor) -> Tensor:
         """The same for a packed micro-batch laid out by the caller: of `target` (tokens) after the places `before`."""
-        with self._autocast():
+        with self.in_compute_type():
             return self._read(inputs, before, target, LOG_PROBABILITIES)
 
     def _reduce(self, examples: Sequence[Encoded], reduction: Reduction[T], seed: int) -> T:
@@ -77,7 +77,7 @@ class Forward:
             self.pool.draw(seed, tokens, _widest(self.model))
         elif self.model.training:
             torch.manual_seed(seed)
-        with self._autocast():
+        with self.in_compute_type():
             if self.way == "packed":
                 return self._packed(examples, reduction)
             return self._padded(examples, reduction)
@@ -138,7 +138,8 @@ class Forward:
         with torch.autocast(self.device.kind, enabled=False):
             return reduction.of_hidden(hidden, head.weight, getattr(head, "bias", None), target)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def in_compute_type(self) -> AbstractContextManager[Any]:
+        """What the model runs under: autocast, where layers are left to it."""
         if not self.autocast or self.device.compute == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.kind, dtype=self.device.compute)

@@ -16,10 +16,27 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from ftbridge.errors import FtbridgeError
 from ftbridge.files import write_text
 from ftbridge.providers.base import Submission
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.runs.journal import Journal
+
+
+class Interrupted(Exception):
+    """The user asked to pause or to cancel, and there was no step to wait for."""
+
+    def __init__(self, request: Literal["pause", "cancel"]) -> None:
+        super().__init__(request)
+        self.request = request
+
+
+class Halted(Exception):
+    """The job pauses by itself: `error` says why. Resuming goes on where it stopped."""
+
+    def __init__(self, error: FtbridgeError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 class Job:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+from ftbridge.grader_schema import PairwiseGrader, TextSimilarityGrader, parts_of
+from ftbridge.graders import judges_of
 from ftbridge.lowering import FieldReport, Lowering, Outcome, fields
-from ftbridge.providers.local.request import DpoRequest, LocalRequest
+from ftbridge.providers.local.request import DpoRequest, LocalRequest, ReinforcementRequest
 from ftbridge.providers.local.vllm import refusal
 from ftbridge.resolve import ResolvedSpec
 from ftbridge.spec import JobSpec
@@ -16,6 +18,11 @@ BASE_LEARNING_RATE = {"lora": 2e-4, "full": 2e-5}
 Full: ten times less, the ratio measured in "LoRA Without Regret" (Schulman et al. 2025)."""
 PREFERENCE_LEARNING_RATE = {"lora": 5e-6, "full": 5e-7}
 """The same for preference tuning. LoRA: zephyr's QLoRA recipe (alignment-handbook), TRL's table of rates. Full: as above."""
+REINFORCEMENT_LEARNING_RATE = {"lora": 1e-5, "full": 1e-6}
+"""The same for reinforcement: TRL's table of rates for GRPO, and the ratio above."""
+GROUP = 8
+"""Completions of a prompt at compute_multiplier 1: TRL's default; OpenAI publishes none."""
+MOST_COMPLETIONS = 64
 _PREFERENCE_BETA = {"sigmoid": 0.1, "ipo": 0.1, "length_normalised": 1.0}
 """What beta "auto" is. sigmoid: the default of TRL, OpenRLHF and tinker-cookbook, and the example of OpenAI's guide, which does
 not publish its own. ipo: TRL's. length_normalised: ten times sigmoid's, since a mean over tokens is that much smaller."""
@@ -44,7 +51,7 @@ def _request(spec: JobSpec) -> LocalRequest:
         n_epochs=hyper.n_epochs,
         batch_size=hyper.batch_size,
         learning_rate=_multiplier(spec) * _base_rate(spec),
-        lr_schedule=local.lr_schedule,
+        lr_schedule=_schedule(spec),
         warmup_ratio=local.warmup_ratio,
         weight_decay=local.weight_decay,
         max_grad_norm=local.max_grad_norm,
@@ -53,7 +60,7 @@ def _request(spec: JobSpec) -> LocalRequest:
         quantization=quantization(spec.local),
         lora_r=local.lora.r,
         lora_alpha=local.lora.alpha,
-        lora_dropout=0.0 if spec.method == "dpo" else local.lora.dropout,
+        lora_dropout=local.lora.dropout if spec.method == "supervised" else 0.0,
         target_modules=local.lora.target_modules,
         use_rslora=local.lora.use_rslora,
         use_dora=local.lora.use_dora,
@@ -73,8 +80,9 @@ def _request(spec: JobSpec) -> LocalRequest:
         trust_remote_code=local.trust_remote_code,
         engine=local.engine,
         thinking=local.thinking,
-        method="dpo" if spec.method == "dpo" else "supervised",
+        method=spec.method,
         dpo=_preference(spec) if spec.method == "dpo" else None,
+        reinforcement=_reinforcement(spec) if spec.method == "reinforcement" else None,
         continue_from=local.lora.continue_from if local.tuning == "lora" else None,
     )
 
@@ -87,11 +95,41 @@ def _preference(spec: JobSpec) -> DpoRequest:
     return DpoRequest(loss=own.loss, beta=scale, label_smoothing=own.label_smoothing, nll_weight=own.nll_weight)
 
 
+def _schedule(spec: JobSpec) -> Literal["cosine", "linear", "constant"]:
+    """As given; otherwise constant in reinforcement, where there is no end that a schedule could know of."""
+    practised = spec.method == "reinforcement" and "lr_schedule" not in spec.local.model_fields_set
+    return "constant" if practised else spec.local.lr_schedule
+
+
+def _completions_of_a_prompt(spec: JobSpec) -> int:
+    multiplier = spec.hyperparameters.compute_multiplier
+    return GROUP if multiplier in (None, "auto") else min(MOST_COMPLETIONS, round(GROUP * float(multiplier)))
+
+
+def _reinforcement(spec: JobSpec) -> ReinforcementRequest | None:
+    """How completions are drawn and rewarded; None where it is not clear by which grader."""
+    own, hyper, grader = spec.local.reinforcement, spec.hyperparameters, spec.reward_grader
+    if grader is None:
+        return None
+    return ReinforcementRequest(
+        grader=grader,
+        group_size=max(2, _completions_of_a_prompt(spec)),
+        eval_interval=hyper.eval_interval or "auto",
+        eval_samples=hyper.eval_samples if isinstance(hyper.eval_samples, int) else 1,
+        max_completion_tokens=own.max_completion_tokens or spec.evaluation.max_completion_tokens,
+        kl=own.kl,
+        mask_truncated=own.mask_truncated,
+        max_usd=spec.budget.max_usd,
+    )
+
+
 _THINKING = {
     "auto": "as the training data have it",
     "on": "prompts ask for reasoning; reasoning in the data is trained",
     "off": "prompts hold the template's empty block of reasoning, where it has one; reasoning in the data is not trained",
 }
+
+_BY_METHOD = {"supervised": "", "dpo": " by preferences", "reinforcement": " by reinforcement"}
 
 _Note = tuple[Outcome, Any, str]
 
@@ -108,7 +146,7 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
         "local.base_learning_rate": (
             "exact",
             base,
-            f"base rate of {spec.local.tuning} tuning{' by preferences' if spec.method == 'dpo' else ''}",
+            f"base rate of {spec.local.tuning} tuning{_BY_METHOD[spec.method]}",
         ),
         "local.quantization": ("exact", request.quantization, _quantization_reason(spec)),
         "data.format": (
@@ -133,9 +171,7 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
     if spec.fallback == "openai":
         how = "another run of the same bytes at the service, if training here fails"
         notes["fallback"] = ("exact", spec.fallback, how)
-    if spec.method == "reinforcement":
-        notes["method"] = ("refused", None, "the local provider trains supervised and dpo, not reinforcement")
-    notes |= _preference_notes(spec, request)
+    notes |= _preference_notes(spec, request) | _reinforcement_notes(spec, request)
     if request.continue_from is not None:
         for name in ("r", "alpha", "target_modules", "use_rslora", "use_dora"):
             notes[f"local.lora.{name}"] = ("unused", None, "the adapter that training continues from has its own")
@@ -181,6 +217,97 @@ def _preference_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
     return notes
 
 
+def _reinforcement_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
+    """What is different about fields in reinforcement, and that its own section is unused elsewhere."""
+    if spec.method != "reinforcement":
+        own = fields(spec.local.reinforcement, "local.reinforcement.")
+        return {field: ("unused", None, "for method reinforcement") for field, _ in own}
+    hyper, local = spec.hyperparameters, spec.local
+    lengths = "evaluation.max_completion_tokens, unless local.reinforcement.max_completion_tokens is given"
+    rollouts = request.reinforcement
+    notes: dict[str, _Note] = {
+        "openai.grader": _grader_note(spec),
+        "hyperparameters.batch_size": ("exact", request.batch_size, "prompts in a step"),
+        "hyperparameters.compute_multiplier": _group_note(spec),
+        "hyperparameters.eval_interval": (
+            "exact",
+            hyper.eval_interval or "auto",
+            "" if isinstance(hyper.eval_interval, int) else "auto: a tenth of all steps, at least one",
+        ),
+        "hyperparameters.eval_samples": (
+            "approximated",
+            rollouts.eval_samples if rollouts else None,
+            "completions of each validation prompt at temperature 1; OpenAI does not say if its figure is for each or in all",
+        ),
+        "local.lr_schedule": (
+            "exact" if "lr_schedule" in local.model_fields_set else "translated",
+            request.lr_schedule,
+            "" if "lr_schedule" in local.model_fields_set else "constant in reinforcement unless given",
+        ),
+        "local.lora.dropout": (
+            "approximated" if "dropout" in local.lora.model_fields_set and local.lora.dropout else "translated",
+            0.0,
+            "off in reinforcement: the model that is updated must be the one that completions were drawn from",
+        ),
+        "local.reinforcement.max_completion_tokens": (
+            "exact",
+            rollouts.max_completion_tokens if rollouts else None,
+            lengths,
+        ),
+        "local.evals_per_epoch": ("unused", None, "hyperparameters.eval_interval says when to validate"),
+    }
+    if spec.data.validation is None:
+        how = "reinforcement needs held-out prompts: a path, or a fraction such as 0.1"
+        notes["data.validation"] = ("refused", None, how)
+    if spec.openai.response_format is not None:
+        how = "not enforced while completions are drawn, which would change what is learnt from; the grader sees what breaks it"
+        notes["openai.response_format"] = ("approximated", spec.openai.response_format, how)
+    if local.too_long == "truncate":
+        notes["local.too_long"] = ("refused", None, "a prompt is never cut: set drop or refuse")
+    if local.reinforcement.kl and local.tuning == "full":
+        notes["local.reinforcement.kl"] = (
+            "refused",
+            None,
+            "needs a second copy of every weight in full tuning; set it to 0",
+        )
+    if rollouts is not None and judges_of([rollouts.grader]):
+        how = "judges are counted; training pauses before the step that would pass it"
+        notes["budget.max_usd"] = ("exact", spec.budget.max_usd, how)
+    if request.continue_from is not None and local.reinforcement.kl:
+        how = "it is the model that kl holds on to"
+        notes["local.lora.continue_from"] = ("exact", request.continue_from, how)
+    return notes
+
+
+def _grader_note(spec: JobSpec) -> _Note:
+    """Which grader rewards completions, or why none can."""
+    grader, names = spec.reward_grader, ", ".join(one.name for one in spec.evaluation.graders)
+    if grader is None and spec.openai.grader is None:
+        return "refused", None, f"several graders: name the one that rewards completions ({names})"
+    if grader is None:
+        return "refused", None, f"there is no grader {spec.openai.grader!r} in evaluation.graders ({names})"
+    for part in parts_of(grader):
+        if isinstance(part, PairwiseGrader):
+            return "refused", None, f"{part.name} compares two completions, and a reward is of one: take score_model"
+        if isinstance(part, TextSimilarityGrader) and part.evaluation_metric == "cosine":
+            return "refused", None, f"{part.name}: cosine needs OpenAI's embeddings; take another evaluation_metric"
+    return "exact", grader.name, f"rewards completions: the {grader.type} of evaluation.graders"
+
+
+def _group_note(spec: JobSpec) -> _Note:
+    """How many completions of each prompt a step draws."""
+    multiplier, size = spec.hyperparameters.compute_multiplier, _completions_of_a_prompt(spec)
+    if size < 2:
+        how = (
+            f"{GROUP} x {multiplier:g} is {size} completions of a prompt, and a group of fewer than 2 has nothing to compare: "
+            f"at least {2 / GROUP:g}"
+        )
+        return "refused", None, how
+    bounds = f", at most {MOST_COMPLETIONS}" if size == MOST_COMPLETIONS else ""
+    how = f"{size} completions of a prompt in a step: {GROUP} x the multiplier{bounds}; OpenAI does not publish its own"
+    return "approximated", size, how
+
+
 def _by_section(field: str, asked: Any) -> _Note:
     if field.startswith("openai."):
         return "unused", None, "concerns the managed side"
@@ -203,7 +330,12 @@ def _base_rate(spec: JobSpec) -> float:
 
 def usual_learning_rate(spec: JobSpec) -> float:
     """What `local.base_learning_rate: auto` comes to for the spec's method and tuning."""
-    return (PREFERENCE_LEARNING_RATE if spec.method == "dpo" else BASE_LEARNING_RATE)[spec.local.tuning]
+    rates = {
+        "supervised": BASE_LEARNING_RATE,
+        "dpo": PREFERENCE_LEARNING_RATE,
+        "reinforcement": REINFORCEMENT_LEARNING_RATE,
+    }
+    return rates[spec.method][spec.local.tuning]
 
 
 def quantization(local: LocalSpec) -> Quantization:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ftbridge.files import sha256_file
 from ftbridge.providers.local.batches import Encoded
@@ -17,9 +17,12 @@ from ftbridge.providers.local.dpo import Preference, silence_dropout
 from ftbridge.providers.local.encode import EncodedSplit, encode_split
 from ftbridge.providers.local.forward import Forward
 from ftbridge.providers.local.models import LocalModel
-from ftbridge.providers.local.objective import SUPERVISED, Objective
+from ftbridge.providers.local.objective import SUPERVISED, Objective, Source
 from ftbridge.providers.local.pairs import Pair, encode_pairs, shares_prompts
+from ftbridge.providers.local.policy_gradient import PolicyGradient, trained_values
+from ftbridge.providers.local.prompts import PracticePrompt, as_examples, encode_prompts
 from ftbridge.providers.local.reference import NAME, ReferenceKey, with_reference
+from ftbridge.providers.local.reinforcement import Practice
 from ftbridge.providers.local.rendering import Renderer
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.training import Reporter
@@ -31,12 +34,22 @@ class Setting:
 
     request: LocalRequest
     base: LocalModel
+    tokenizer: Any
     forward: Forward
     folder: Path
     tokens: int
     begun: bool
     reporter: Reporter
     requested: Callable[[], Literal["pause", "cancel"] | None]
+
+
+class Aim(NamedTuple):
+    """What the loop trains with: the objective, the units of both splits, and the source of a step's units if it has one."""
+
+    objective: Objective
+    train: Sequence[Any]
+    validation: Sequence[Any]
+    source: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -50,19 +63,15 @@ class Method:
     encode: Callable[[Path, str, Renderer, LocalRequest], EncodedSplit[Any]]
     examples: Callable[[Sequence[Any]], list[Encoded]]
     quiet: Callable[[Any], None]
-    ready: Callable[[Setting, Sequence[Any], Sequence[Any]], tuple[Objective, Sequence[Any], Sequence[Any]]]
+    ready: Callable[[Setting, Sequence[Any], Sequence[Any]], Aim]
 
 
-def _supervised(
-    setting: Setting, train: Sequence[Encoded], validation: Sequence[Encoded]
-) -> tuple[Objective, Sequence[Encoded], Sequence[Encoded]]:
+def _supervised(setting: Setting, train: Sequence[Encoded], validation: Sequence[Encoded]) -> Aim:
     del setting
-    return SUPERVISED, train, validation
+    return Aim(SUPERVISED, train, validation)
 
 
-def _preference(
-    setting: Setting, train: Sequence[Pair], validation: Sequence[Pair]
-) -> tuple[Objective, Sequence[Pair], Sequence[Pair]]:
+def _preference(setting: Setting, train: Sequence[Pair], validation: Sequence[Pair]) -> Aim:
     """Prove that prompts can be shared, and measure or read the reference of every pair."""
     request, forward, say = setting.request, setting.forward, setting.reporter.message
     assert request.dpo is not None
@@ -85,7 +94,19 @@ def _preference(
         say=say,
         requested=setting.requested,
     )
-    return Preference(request.dpo, shared), both[: len(train)], both[len(train) :]
+    return Aim(Preference(request.dpo, shared), both[: len(train)], both[len(train) :])
+
+
+def _reinforcement(setting: Setting, train: Sequence[PracticePrompt], validation: Sequence[PracticePrompt]) -> Aim:
+    """Measure the base model on the validation prompts, attack the grader, and make the source of steps."""
+    request, say = setting.request, setting.reporter.message
+    assert request.reinforcement is not None
+    renderer = Renderer(setting.tokenizer, request.thinking)
+    practice = Practice(setting.forward, renderer, request, train, validation, setting.folder, say, setting.requested)
+    kl = request.reinforcement.kl
+    objective = PolicyGradient(kl, trained_values(setting.forward.model) if kl else {})
+    practice.begin(setting.begun)
+    return Aim(objective, train, validation, practice)
 
 
 def _adapter_sha256(request: LocalRequest) -> str | None:
@@ -100,4 +121,5 @@ METHODS: dict[str, Method] = {
     "dpo": Method(
         encode_pairs, lambda pairs: [side for pair in pairs for side in pair.sides], silence_dropout, _preference
     ),
+    "reinforcement": Method(encode_prompts, as_examples, silence_dropout, _reinforcement),
 }

@@ -8,10 +8,11 @@
     adds the sums, clips, updates      ──▶     figures: means under their names, without a prefix
     reports train_NAME, valid_NAME             check: whether the first step is what it must be
 
-A unit is an example (supervised), or a pair of completions (dpo): the smallest part of a batch whose loss can be computed by
-itself. Losses are summed within a micro-batch and divided by the size of the whole step, so cutting a step into other
-micro-batches changes speed and memory, never the result. The loop knows no method: it validates, saves, stops and resumes by
-`loss` alone.
+A unit is an example (supervised), a pair of completions (dpo), or a completion with its advantage (reinforcement): the smallest
+part of a batch whose loss can be computed by itself. Where units do not exist before the step, as in reinforcement, a `Source`
+makes them of a batch, and measures validation. Losses are summed within a micro-batch and divided by the size of the whole
+step, so cutting a step into other micro-batches changes speed and memory, never the result. The loop knows no method: it
+validates, saves, stops and resumes by `loss`, or by a source's score.
 """
 
 from __future__ import annotations
@@ -95,6 +96,38 @@ class Supervised:
 
 
 SUPERVISED = Supervised()
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a step trains on, and figures of how it was collected, by their full names."""
+
+    units: Sequence[Any]
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A validation's score, such as a mean reward: the higher the better; and its figures by their full names."""
+
+    score: float
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """Where a step's units come from, for a method that makes them on the way. Without a source they are the batch itself."""
+
+    def collect(self, batch: Sequence[Any], step: int) -> Collected:
+        """What step `step` (from 1) trains on, for a batch drawn from the training data."""
+        ...
+
+    def validate(self, step: int) -> Validation:
+        """How the model does after step `step`."""
+        ...
+
+    def validation_steps(self, total: int) -> set[int]:
+        """The steps after which `validate` is called, of `total` steps in all."""
+        ...
 
 
 def measure(objective: Objective, forward: Forward, units: Sequence[Any], budget: int) -> dict[str, float]:

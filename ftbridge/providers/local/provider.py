@@ -63,9 +63,9 @@ class LocalProvider:
         self._children: list[subprocess.Popen[bytes]] = []
 
     def capabilities(self, spec: JobSpec) -> Capabilities:
-        """Supervised and preference tuning, paused at any step; weights are files of the run."""
+        """Every method, paused at any step; weights are files of the run."""
         return Capabilities(
-            methods=("supervised", "dpo"),
+            methods=("supervised", "dpo", "reinforcement"),
             pause=True,
             hosted=False,
             score=spec.local.engine == "transformers",
@@ -103,9 +103,9 @@ class LocalProvider:
         return lower(spec)
 
     def with_budget(self, request: dict[str, Any], max_usd: float | None) -> dict[str, Any]:
-        """The same: training here spends no money with a service."""
-        del max_usd
-        return request
+        """With the budget for judges, which reward completions; training itself spends no money with a service."""
+        rewarded = request.get("reinforcement")
+        return request if rewarded is None else {**request, "reinforcement": {**rewarded, "max_usd": max_usd}}
 
     def preflight(self, submission: Submission, progress: Callable[[str], None]) -> None:
         """Libraries are here, the model is found and usable, every example renders and fits."""
@@ -181,7 +181,8 @@ class LocalProvider:
             return JobStatus(state="failed", error=_died(job))
         if state == "running" and (asked := job.requested()) is not None:
             return JobStatus(state="pausing" if asked == "pause" else "running")
-        return JobStatus(state=state, error=JobError(**last.data["error"]) if state == "failed" else None)
+        error = last.data.get("error") if state in ("failed", "paused") else None
+        return JobStatus(state=state, error=JobError(**error) if error is not None else None)
 
     def events(self, handle: JobHandle, after: str | None) -> Sequence[JobEvent]:
         """The worker's events as job events; the id is the journal's sequence number."""
@@ -342,17 +343,29 @@ def _died(job: Job) -> JobError:
     )
 
 
+def _step_in_words(figures: Metrics) -> str:
+    """A step in one line: its losses, or in reinforcement its rewards and what they came of."""
+    begin = f"step {figures.step}/{figures.total_steps}:"
+    if (reward := figures.more.get("train_mean_reward")) is None:
+        text = f"{begin} training loss {figures.train_loss:.4f}"
+        return text if figures.valid_loss is None else f"{text}, validation loss {figures.valid_loss:.4f}"
+    text = f"{begin} reward {reward:.3f}"
+    if (held_out := figures.more.get("full_valid_mean_reward")) is not None:
+        text += f", on validation prompts {held_out:.3f}"
+    return (
+        f"{text}; {figures.more['live_groups']:.0%} live groups, entropy {figures.more['entropy']:.2f}, "
+        f"{figures.more['clipped_share']:.0%} cut, grader {figures.more['grader_latency']:.2f} s"
+    )
+
+
 def _job_event(event: Event) -> JobEvent | None:
     data: dict[str, Any] = event.data
     common: dict[str, Any] = {"id": str(event.seq), "time": event.time}
     if event.type == "metrics":
-        own = [name for name in data if name.startswith(("train_", "valid_")) and name not in Metrics.model_fields]
-        common_figures = {name: data[name] for name in Metrics.model_fields if name in data}
-        figures = Metrics(**common_figures, more={name: data[name] for name in own})
-        text = f"step {figures.step}/{figures.total_steps}: training loss {figures.train_loss:.4f}"
-        if figures.valid_loss is not None:
-            text += f", validation loss {figures.valid_loss:.4f}"
-        return JobEvent(**common, type="metrics", message=text, metrics=figures)
+        shared = {name: data[name] for name in Metrics.model_fields if name in data}
+        own = {name: value for name, value in data.items() if name not in Metrics.model_fields}
+        figures = Metrics(**shared, more=own)
+        return JobEvent(**common, type="metrics", message=_step_in_words(figures), metrics=figures)
     if event.type == "checkpoint":
         return JobEvent(**common, type="checkpoint", message=f"checkpoint at step {data['step']}")
     if event.type == "message":

@@ -32,6 +32,7 @@ from ftbridge.files import disk_full_is_an_error
 from ftbridge.providers.local import pairs as preference_pairs
 from ftbridge.providers.local.device import is_out_of_memory
 from ftbridge.providers.local.forward import Forward
+from ftbridge.providers.local.job import Interrupted
 from ftbridge.providers.local.pairs import Pair
 
 NAME = "reference.jsonl"
@@ -62,14 +63,6 @@ class ReferenceRow(BaseModel):
     rejected: float
     chosen_tokens: int
     rejected_tokens: int
-
-
-class Interrupted(Exception):
-    """The user asked to pause or to cancel before training began."""
-
-    def __init__(self, request: Literal["pause", "cancel"]) -> None:
-        super().__init__(request)
-        self.request = request
 
 
 def with_reference(

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from ftbridge.grader_schema import Grader
+
 
 class DpoRequest(BaseModel):
     """The loss of preference tuning: `beta` on the scale of `loss`; shares and weights as in the spec."""
@@ -16,6 +18,21 @@ class DpoRequest(BaseModel):
     beta: float = 0.1
     label_smoothing: float = 0.0
     nll_weight: float = 0.0
+
+
+class ReinforcementRequest(BaseModel):
+    """How completions are drawn and rewarded. `group_size`: completions of one prompt in a step; lengths in tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    grader: Grader
+    group_size: int = 8
+    eval_interval: Literal["auto"] | int = "auto"
+    eval_samples: int = 1
+    max_completion_tokens: int = 256
+    kl: float = 0.0
+    mask_truncated: bool = False
+    max_usd: float | None = None
 
 
 class LocalRequest(BaseModel):
@@ -58,8 +75,9 @@ class LocalRequest(BaseModel):
     trust_remote_code: bool
     engine: Literal["transformers", "vllm"] = "transformers"
     thinking: Literal["auto", "on", "off"] = "auto"
-    method: Literal["supervised", "dpo"] = "supervised"
+    method: Literal["supervised", "dpo", "reinforcement"] = "supervised"
     dpo: DpoRequest | None = None
+    reinforcement: ReinforcementRequest | None = None
     continue_from: str | None = None
 
 

@@ -21,12 +21,11 @@ from ftbridge.providers.local.device import Device, pick
 from ftbridge.providers.local.encode import EncodedSplit
 from ftbridge.providers.local.forward import Forward, prove
 from ftbridge.providers.local.fused import DropoutPool, fuse
-from ftbridge.providers.local.job import Job
+from ftbridge.providers.local.job import Interrupted, Job
 from ftbridge.providers.local.memory import plan_pass
 from ftbridge.providers.local.methods import METHODS, Setting
 from ftbridge.providers.local.models import LocalModel, check_model, find_model
 from ftbridge.providers.local.optim import optimizer_for
-from ftbridge.providers.local.reference import Interrupted
 from ftbridge.providers.local.rendering import Renderer
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.template import RenderError
@@ -93,10 +92,10 @@ def run_training(job: Job, reporter: Reporter) -> Literal["succeeded", "paused",
     job.stage("loading model")
     try:
         trainer, state = _trainer(job, ready, device, ready.train.examples, validation, reporter)
+        job.stage("training")
+        ending, state = train(trainer, state)
     except Interrupted as interruption:
         return "paused" if interruption.request == "pause" else "cancelled"
-    job.stage("training")
-    ending, state = train(trainer, state)
     if ending != "finished":
         return "paused" if ending == "pause" else "cancelled"
     job.stage("saving")
@@ -154,9 +153,17 @@ def _trainer(
     state = TrainingState()
     found = checkpoint.latest(folder)
     setting = Setting(
-        request, ready.base, forward, job.folder, passes.tokens, found is not None, reporter, job.requested
+        request,
+        ready.base,
+        ready.tokenizer,
+        forward,
+        job.folder,
+        passes.tokens,
+        found is not None,
+        reporter,
+        job.requested,
     )
-    objective, train_set, validation = method.ready(setting, train_set, validation)
+    objective, train_set, validation, source = method.ready(setting, train_set, validation)
     if found is not None:
         path, state = found
         checkpoint.restore(path, model, optimizer, scaler)
@@ -184,6 +191,7 @@ def _trainer(
         reporter,
         job.requested,
         objective,
+        source,
     )
     return trainer, state
 
@@ -195,12 +203,13 @@ def _require_room(folder: Path, model: Any, request: LocalRequest) -> None:
 
 
 def _keep_best(folder: Path, model: Any, state: TrainingState, reporter: Reporter) -> None:
-    """Load the weights with the lowest validation loss, where there is one and it is not the last step."""
+    """Load the weights of the best validation, where there is one and it is not the last step."""
     if state.best_step is None or state.best_step == state.step:
         return
     path = folder / f"step-{state.best_step:06d}"
     if checkpoint.whole(path):
         checkpoint.load_weights(path, model)
-        reporter.message(f"kept the weights of step {state.best_step}, the lowest validation loss")
+        why = "the highest validation reward" if state.best_scores else "the lowest validation loss"
+        reporter.message(f"kept the weights of step {state.best_step}, {why}")
     else:
         reporter.message(f"the best checkpoint (step {state.best_step}) is damaged; the last weights are kept", "warn")

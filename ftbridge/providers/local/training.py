@@ -26,13 +26,15 @@ from ftbridge.providers.local.batches import Unit, evaluation_steps, steps_of_ep
 from ftbridge.providers.local.checkpoint import TrainingState
 from ftbridge.providers.local.device import Device, is_out_of_memory
 from ftbridge.providers.local.forward import Forward
-from ftbridge.providers.local.objective import SUPERVISED, Objective, measure
+from ftbridge.providers.local.objective import SUPERVISED, Collected, Objective, Source, measure
 from ftbridge.providers.local.optim import learning_rate
 from ftbridge.providers.local.request import LocalRequest
 
 TRIM_EVERY = 8
 """Steps after which a CPU run returns freed memory. After each step it costs a tenth of the speed; never, and resident
 memory grows by about 30 MB a step on the example."""
+BEST = 3
+"""Checkpoints that are kept for their validation score: OpenAI keeps as many."""
 Ending = Literal["finished", "pause", "cancel"]
 
 
@@ -68,6 +70,7 @@ class Trainer:
     reporter: Reporter
     requested: Callable[[], Literal["pause", "cancel"] | None]
     objective: Objective = SUPERVISED
+    source: Source | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -86,9 +89,7 @@ def train(trainer: Trainer, state: TrainingState) -> tuple[Ending, TrainingState
     Raises `OutOfMemory`, `DiskFull`, or `TrainingFailed` when the loss stops being a number.
     """
     total = trainer.total_steps
-    validate_after = evaluation_steps(
-        trainer.steps_per_epoch, trainer.request.n_epochs, trainer.request.evals_per_epoch
-    )
+    validate_after = _validation_steps(trainer)
     began, before = time.monotonic(), state.seconds
     saved_at, clock = state.step, time.monotonic()
     epoch_steps: list[list[int]] = []
@@ -102,7 +103,13 @@ def train(trainer: Trainer, state: TrainingState) -> tuple[Ending, TrainingState
         if not epoch_steps or within == 0:
             epoch_steps = steps_of_epoch(len(trainer.train), trainer.request.batch_size, trainer.request.seed, epoch)
         batch = [trainer.train[index] for index in epoch_steps[within]]
-        figures = _step(trainer, batch, step)
+        try:
+            collected = Collected(batch) if trainer.source is None else trainer.source.collect(batch, step)
+        except Exception:  # the source stops the job before this step: it goes on from the steps that are done
+            if saved_at != state.step:
+                _save(trainer, state)
+            raise
+        figures = _step(trainer, collected, step)
         seconds = before + time.monotonic() - began
         state = state.model_copy(
             update={
@@ -114,7 +121,7 @@ def train(trainer: Trainer, state: TrainingState) -> tuple[Ending, TrainingState
         )
         due = step in validate_after or step == total
         if due and trainer.validation:
-            state, measured = _validate(trainer, state)
+            state, measured = _validate(trainer, state) if trainer.source is None else _score(trainer, state)
             figures |= measured
         if trainer.device.kind == "cpu" and step % TRIM_EVERY == 0:
             trainer.device.empty_cache()
@@ -134,11 +141,20 @@ def train(trainer: Trainer, state: TrainingState) -> tuple[Ending, TrainingState
     return "finished", state
 
 
-def _step(trainer: Trainer, batch: Sequence[Unit], step: int) -> dict[str, float]:
-    """One optimizer update; when memory runs out, again with smaller passes."""
+def _validation_steps(trainer: Trainer) -> set[int]:
+    if trainer.source is not None:
+        return trainer.source.validation_steps(trainer.total_steps)
+    return evaluation_steps(trainer.steps_per_epoch, trainer.request.n_epochs, trainer.request.evals_per_epoch)
+
+
+def _step(trainer: Trainer, collected: Collected, step: int) -> dict[str, float]:
+    """One optimizer update; when memory runs out, again with smaller passes. Nothing to learn from changes no weight."""
+    batch = collected.units
+    if not batch:
+        return {**collected.figures, "trained_tokens": 0}
     while True:
         try:
-            return _update(trainer, batch, step)
+            return {**_update(trainer, batch, step), **collected.figures}
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -195,12 +211,15 @@ def _update(trainer: Trainer, batch: Sequence[Unit], step: int) -> dict[str, flo
     trainer.scaler.step(trainer.optimizer)
     trainer.scaler.update()
     trainer.optimizer.zero_grad(set_to_none=True)
-    tokens = sum(len(unit) for unit in batch)
+    tokens, seconds = sum(len(unit) for unit in batch), time.monotonic() - began
+    if trainer.source is not None:  # its loss is made for its gradient: the value says nothing
+        figures = {name: value for name, value in figures.items() if name != "loss"}
     return {
         **{f"train_{name}": value for name, value in figures.items()},
         "learning_rate": rate,
         "gradient_norm": float(norm),
-        "tokens_per_second": tokens / (time.monotonic() - began),
+        "tokens_per_second": tokens / seconds,
+        **({} if trainer.source is None else {"training_duration": seconds}),
         "trained_tokens": sum(unit.n_trained for unit in batch),
     }
 
@@ -208,22 +227,37 @@ def _update(trainer: Trainer, batch: Sequence[Unit], step: int) -> dict[str, flo
 def _validate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dict[str, float]]:
     """Measure the validation loss: the lowest decides which weights are saved, `min_delta` only when to stop."""
     loss, figures = evaluate(trainer)
-    patience, min_delta = trainer.request.patience, trainer.request.min_delta
     level = state.best_valid_loss if state.patience_loss is None else state.patience_loss
     if state.best_valid_loss is None or loss < state.best_valid_loss:
         state = state.model_copy(update={"best_valid_loss": loss, "best_step": state.step})
-    if level is None or loss < level - min_delta:
-        state = state.model_copy(update={"patience_loss": loss, "bad_validations": 0})
+    lowest = f"lowest {state.best_valid_loss:.4f} at step {state.best_step}"
+    return _patient(trainer, state, loss, level, f"loss has not fallen{{}} for {{}} validations ({lowest})"), figures
+
+
+def _score(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dict[str, float]]:
+    """Measure the validation score: the highest decides which weights are saved, the three highest which checkpoints stay."""
+    assert trainer.source is not None
+    measured = trainer.source.validate(state.step)
+    best = sorted([*state.best_scores, (state.step, measured.score)], key=lambda one: (-one[1], one[0]))[:BEST]
+    state = state.model_copy(update={"best_scores": tuple(best), "best_step": best[0][0]})
+    level = state.patience_loss
+    highest = f"highest {best[0][1]:.4f} at step {best[0][0]}"
+    text = f"score has not risen{{}} for {{}} validations ({highest})"
+    return _patient(trainer, state, -measured.score, level, text), measured.figures
+
+
+def _patient(trainer: Trainer, state: TrainingState, value: float, level: float | None, text: str) -> TrainingState:
+    """The state with one more validation counted; `value` is better the lower it is, `level` is the last that counted."""
+    patience, min_delta = trainer.request.patience, trainer.request.min_delta
+    if level is None or value < level - min_delta:
+        state = state.model_copy(update={"patience_loss": value, "bad_validations": 0})
     else:
         state = state.model_copy(update={"bad_validations": state.bad_validations + 1})
     if patience is not None and state.bad_validations >= patience:
         state = state.model_copy(update={"stopped_early": True})
         enough = f" by more than min_delta {min_delta:g}" if min_delta else ""
-        trainer.reporter.message(
-            f"stopped early at step {state.step}: validation loss has not fallen{enough} for {patience} validations"
-            f" (lowest {state.best_valid_loss:.4f} at step {state.best_step})"
-        )
-    return state, figures
+        trainer.reporter.message(f"stopped early at step {state.step}: validation {text.format(enough, patience)}")
+    return state
 
 
 def evaluate(trainer: Trainer) -> tuple[float, dict[str, float]]:
@@ -235,4 +269,5 @@ def evaluate(trainer: Trainer) -> tuple[float, dict[str, float]]:
 def _save(trainer: Trainer, state: TrainingState) -> None:
     path = checkpoint.save(trainer.folder, trainer.forward.model, trainer.optimizer, trainer.scaler, state)
     trainer.reporter.checkpoint(path, state.step)
-    checkpoint.prune(trainer.folder, trainer.request.keep_checkpoints, [state.best_step])
+    best = [step for step, _ in state.best_scores]
+    checkpoint.prune(trainer.folder, trainer.request.keep_checkpoints, [state.best_step, *best])

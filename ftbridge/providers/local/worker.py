@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from ftbridge.errors import DataError, FtbridgeError, document
-from ftbridge.providers.local.job import Job
+from ftbridge.errors import DataError, FtbridgeError, GateNotMet, document
+from ftbridge.providers.local.job import Halted, Job
 
 
 def main(folder: Path) -> int:
@@ -34,6 +34,9 @@ def main(folder: Path) -> int:
         job.journal.append("started", pid=os.getpid())
         try:
             ending = _train(job)
+        except (GateNotMet, Halted) as stop:
+            job.journal.append("paused", error=document(stop.error if isinstance(stop, Halted) else stop))
+            return 0
         except BaseException as error:
             traceback.print_exc()
             told = document(known(error))

@@ -23,18 +23,10 @@ _OURS = ("base_url", "timeout_seconds")
 """Keys of the model graders that are ours."""
 
 
-def chosen(spec: JobSpec) -> Grader | None:
-    """The grader of the spec that rewards samples; None where that is not clear."""
-    graders = {grader.name: grader for grader in spec.evaluation.graders}
-    if spec.openai.grader is not None:
-        return graders.get(spec.openai.grader)
-    return next(iter(graders.values())) if len(graders) == 1 else None
-
-
 def note(spec: JobSpec, target: Target) -> tuple[Outcome, Any, str]:
     """What becomes of `openai.grader`: the outcome, the grader's name, and how it is sent or why not."""
     names = ", ".join(grader.name for grader in spec.evaluation.graders)
-    grader = chosen(spec)
+    grader = spec.reward_grader
     if grader is None and spec.openai.grader is None:
         return "refused", None, f"several graders: name the one that rewards samples ({names})"
     if grader is None:
@@ -48,7 +40,7 @@ def note(spec: JobSpec, target: Target) -> tuple[Outcome, Any, str]:
 
 def reward(spec: JobSpec, target: Target) -> dict[str, Any] | None:
     """The grader in OpenAI's schema, as `note` tells it; None where it was refused."""
-    grader = chosen(spec)
+    grader = spec.reward_grader
     if grader is None:
         return None
     document = _openai_only(grader.model_dump(mode="json", exclude_none=True))

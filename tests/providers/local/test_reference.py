@@ -18,9 +18,10 @@ from ftbridge.providers.local.batches import Encoded
 from ftbridge.providers.local.dpo import Preference
 from ftbridge.providers.local.forward import Forward, prove
 from ftbridge.providers.local.fused import unfuse
+from ftbridge.providers.local.job import Interrupted
 from ftbridge.providers.local.pairs import Pair, completion_log_probabilities
 from ftbridge.providers.local.parts import use_own_attention
-from ftbridge.providers.local.reference import Interrupted, ReferenceKey, with_reference
+from ftbridge.providers.local.reference import ReferenceKey, with_reference
 from ftbridge.providers.local.request import DpoRequest
 
 

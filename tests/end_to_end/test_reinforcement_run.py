@@ -1,0 +1,243 @@
+"""Reinforcement from the command line on a two-layer model: killed at five points, resumed, paused, shown, evaluated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jobs import ftbridge, kill_worker, lines, run_folder, start, steps_done, wait_for, worker_events
+
+pytestmark = pytest.mark.slow
+STEPS = 4
+
+
+class Judge:
+    """A judge that scores by length. `down`: it answers 503. `before_answer` is called with each question's number."""
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host, self.questions = host, list[str]()
+        self.down = False
+        self.before_answer: Callable[[int], None] = lambda count: None
+        judge = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_: Any) -> None: ...
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if not judge.down:
+                    judge.questions.append(body["messages"][-1]["content"])
+                judge.before_answer(len(judge.questions))
+                result = json.dumps({"steps": [], "result": len(judge.questions[-1]) % 4 / 4 if judge.questions else 0})
+                reply = {"model": "m", "choices": [{"message": {"content": result}, "finish_reason": "stop"}],
+                         "usage": {"prompt_tokens": 1000, "completion_tokens": 1000, "total_tokens": 2000}}  # fmt: skip
+                content = json.dumps(reply).encode()
+                try:
+                    self.send_response(503 if judge.down else 200)
+                    self.send_header("Content-Length", str(len(content)))
+                    self.end_headers()
+                    self.wfile.write(content)
+                except OSError:
+                    pass  # the one who asked is gone
+
+        self.server = ThreadingHTTPServer((host, 0), Handler)
+        threading.Thread(target=lambda: self.server.serve_forever(poll_interval=0.02), daemon=True).start()
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
+    yield from running(Judge(), monkeypatch)
+
+
+@pytest.fixture
+def priced_judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
+    """On another host, as far as prices go: judges on 127.0.0.1 cost nothing."""
+    yield from running(Judge("127.0.0.2"), monkeypatch)
+
+
+def running(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
+    monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "0")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield judge
+    judge.server.shutdown()
+    judge.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def small(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of two layers with the tokenizer of the real one."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("small")
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(base_model_dir)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=512, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_job(home: Path, model: Path, grader: dict[str, Any], **changes: Any) -> Path:
+    """Eight prompts in four steps of two, four completions each."""
+    home.mkdir(parents=True, exist_ok=True)
+    for name, first, count in (("train", 0, 8), ("validation", 100, 3), ("test", 200, 3)):
+        rows = [
+            {"messages": [{"role": "user", "content": f"Say something about lamp {first + n}."}], "letter": "h"}
+            for n in range(count)
+        ]
+        (home / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = {
+        "name": "practise",
+        "method": "reinforcement",
+        "data": {"train": "train.jsonl", "validation": "validation.jsonl", "test": "test.jsonl"},
+        "model": {"local": str(model)},
+        "hyperparameters": {"n_epochs": 1, "batch_size": 2, "compute_multiplier": 0.5, "learning_rate_multiplier": 300,
+                            "eval_interval": 2},
+        "seed": 3,
+        "local": {"quantization": "none", "precision": "fp32", "checkpoint_minutes": 0.0001, "keep_checkpoints": 3},
+        "evaluation": {"max_completion_tokens": 6, "graders": [grader]},
+    }  # fmt: skip
+    path = home / "job.yaml"
+    path.write_text(yaml.safe_dump(spec | changes))
+    return path
+
+
+def judged(judge: Judge) -> dict[str, Any]:
+    return {"type": "score_model", "name": "quality", "model": "m",
+            "base_url": f"http://{judge.host}:{judge.server.server_address[1]}/v1",
+            "input": [{"role": "user", "content": "{{sample.output_text}}"}]}  # fmt: skip
+
+
+def weights(folder: Path) -> str:
+    return hashlib.sha256((folder / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def rewards(folder: Path) -> list[float]:
+    by_step = {event["data"]["step"]: event["data"] for event in worker_events(folder, "metrics")}
+    return [by_step[step]["train_mean_reward"] for step in sorted(by_step)]
+
+
+@pytest.mark.parametrize(
+    "point", ["mid sampling", "mid grading", "before the update", "after the update", "in a checkpoint"]
+)
+def test_a_run_killed_anywhere_ends_with_the_same_weights_and_pays_no_question_twice(
+    tmp_path: Path, small: Path, judge: Judge, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    whole = tmp_path / "whole"
+    monkeypatch.setenv("FTBRIDGE_HOME", str(whole))
+    done = ftbridge("run", str(write_job(whole, small, judged(judge))), "--provider", "local", "--no-lint", cwd=whole)
+    assert done.returncode == 0, done.stderr
+    assert len(rewards(run_folder(whole))) == STEPS
+    judge.questions.clear()
+
+    home = tmp_path / "killed"
+    monkeypatch.setenv("FTBRIDGE_HOME", str(home))
+    job = write_job(home, small, judged(judge))
+    if point == "mid grading":
+        slow = threading.Event()
+        judge.before_answer = lambda count: slow.wait(20) if count >= 30 else None
+    driver = start("run", str(job), "--provider", "local", "--no-lint", cwd=home)
+    if point == "mid sampling":
+        wait_for(lambda: list(home.glob("runs/*/rollouts/.00000[23].drawn.jsonl")), 240)
+    elif point == "mid grading":
+        wait_for(lambda: len(judge.questions) >= 30, 240)
+    elif point == "before the update":
+        wait_for(lambda: list(home.glob("runs/*/rollouts/000003.jsonl")), 240)
+    elif point == "after the update":
+        wait_for(lambda: steps_done(home) >= 2, 240)
+    else:
+        wait_for(lambda: list(home.glob("runs/*/checkpoints/.step-*.tmp")) or steps_done(home) >= 3, 240)
+    kill_worker(run_folder(home))
+    driver.wait(60)
+    if point == "mid grading":
+        judge.before_answer = lambda count: None
+        slow.set()
+        time.sleep(0.5)
+        asked = {text: judge.questions.count(text) for text in judge.questions}
+    resumed = ftbridge("resume", run_folder(home).name, cwd=home)
+    assert resumed.returncode == 0, resumed.stderr
+    assert rewards(run_folder(home)) == rewards(run_folder(whole))
+    assert weights(run_folder(home)) == weights(run_folder(whole))
+    paid = [line["question"] for line in lines(run_folder(home) / "judge_calls.jsonl") if "reply" in line]
+    assert len(paid) == len(set(paid)), "no question is paid twice"
+    if point == "mid grading":  # what was under way when its process died was never paid
+        again = {text for text in judge.questions if judge.questions.count(text) > asked.get(text, 1)}
+        assert len(again) <= 8
+    else:
+        assert len(judge.questions) - len(set(judge.questions)) <= 8
+
+
+def test_a_judge_that_is_away_pauses_the_run_and_resuming_ends_it(
+    tmp_path: Path, home: Path, small: Path, judge: Judge
+) -> None:
+    job = write_job(tmp_path, small, judged(judge))
+    judge.before_answer = lambda count: setattr(judge, "down", count >= 30 or judge.down)
+    stopped = ftbridge("run", str(job), "--provider", "local", "--no-lint", cwd=tmp_path)
+    assert stopped.returncode == 1
+    assert "grader quality gave" in stopped.stderr
+    assert f"ftbridge resume {run_folder(home).name}" in stopped.stderr
+    assert "paused" in ftbridge("show", run_folder(home).name, cwd=tmp_path).stdout
+    judge.before_answer = lambda count: None
+    judge.down = False
+    ended = ftbridge("resume", run_folder(home).name, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert len(rewards(run_folder(home))) == STEPS
+
+
+def test_a_budget_pauses_before_the_step_that_would_pass_it_and_more_money_goes_on(
+    tmp_path: Path, home: Path, small: Path, priced_judge: Judge
+) -> None:
+    """The first host whose judges have a price: 0.8 dollars a million tokens read, 3.2 written, for each question 0.004."""
+    grader = {**judged(priced_judge), "model": "gpt-4.1-mini-2025-04-14"}
+    job = write_job(tmp_path, small, grader, budget={"max_usd": 0.15})
+    stopped = ftbridge("run", str(job), "--provider", "local", "--no-lint", cwd=tmp_path)
+    assert stopped.returncode == 4, stopped.stderr
+    assert "budget.max_usd = 0.15" in stopped.stderr
+    asked = len(priced_judge.questions)
+    assert 8 <= asked <= 37
+    folder = run_folder(home)
+    assert 1 <= len(rewards(folder)) < STEPS
+    assert not list((folder / "rollouts").glob(".*.drawn.jsonl")), "nothing of the next step was drawn"
+    ended = ftbridge("resume", folder.name, "--set", "budget.max_usd=5", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert len(rewards(folder)) == STEPS
+
+
+def test_a_run_says_what_it_learnt_from_and_can_be_shown_reported_and_evaluated(
+    tmp_path: Path, home: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grader = {"type": "string_check", "name": "has_letter", "operation": "ilike", "input": "{{sample.output_text}}",
+              "reference": "{{item.letter}}"}  # fmt: skip
+    hyper = {"n_epochs": 5, "batch_size": 2, "learning_rate_multiplier": 1000, "eval_interval": 5, "eval_samples": 4}
+    job = write_job(tmp_path, small, grader, hyperparameters=hyper)
+    done = ftbridge("run", str(job), "--provider", "local", "--no-lint", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = run_folder(home)
+    figures = [event["data"] for event in worker_events(folder, "metrics")]
+    assert len(figures) == 20
+    assert "train_loss" not in figures[0]
+    assert {"train_mean_reward", "live_groups", "entropy", "clipped_share", "grader_latency", "completion_tokens_mean",
+            "mean_unresponsive_rewards", "sampling_duration", "training_duration",
+            "scores/graders/string_check/has_letter/train_reward_mean"} <= figures[-2].keys()  # fmt: skip
+    validations = {one["step"]: one["full_valid_mean_reward"] for one in figures if "full_valid_mean_reward" in one}
+    assert sorted(validations) == [5, 10, 15, 20]
+    best = max(validations, key=lambda step: (validations[step], -step))
+    steps = {int(path.name[5:]) for path in (folder / "checkpoints").glob("step-*")}
+    assert best in steps
+    assert set(sorted(validations, key=lambda step: (-validations[step], step))[:3]) <= steps
+    card = (folder / "adapter" / "README.md").read_text()
+    assert "rewarded by the grader has_letter" in card
+    assert "best by validation reward" in card
+    assert json.loads((folder / "evaluation.json").read_text())["candidates"]["tuned"]
