@@ -30,8 +30,8 @@ class TrainingState(BaseModel):
     """Where training stands: everything that is not a tensor and not fixed by the request.
 
     `best_valid_loss` is the lowest validation loss so far, at `best_step`. `patience_loss` is the last one that fell by more
-    than `min_delta`; `bad_validations` counts the validations since. Where scores are measured and not losses, `best_scores` are the
-    highest with their steps, the best first, which is `best_step`; `patience_loss` is a negated score.
+    than `min_delta`; `bad_validations` counts the validations since. Where scores are measured, not losses, `best_scores` are
+    the highest with their steps, the best first, which is `best_step`; `patience_loss` is a negated score.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -93,6 +93,10 @@ class Grading:
             del self._known[name]  # another step asks anew
         return rewards
 
+    def stop(self) -> None:
+        """Begin nothing more. What is under way ends by itself: a judge that was asked is paid, and its reply is kept."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
     def forget(self) -> None:
         """Let go of what was graded; judges' replies stay on disk."""
         self._known.clear()

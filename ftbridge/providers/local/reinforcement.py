@@ -41,6 +41,8 @@ FOLDER = "rollouts"
 GRADER = "grader.json"
 Say = Callable[[str, str], None]
 """Hears a sentence for people, and its level."""
+Owner = tuple[PracticePrompt, int]
+"""A prompt, and the number of one of its completions."""
 Requested = Callable[[], Literal["pause", "cancel"] | None]
 
 
@@ -133,9 +135,8 @@ class Practice:
     def _rollouts(self, name: str, prompts: Sequence[PracticePrompt], samples: int, series: int | str) -> list[Rollout]:
         """Graded completions of each prompt: from the file, or drawn and graded now and written to it."""
         owners = [(prompt, sample) for prompt in prompts for sample in range(samples)]
-        names = [(prompt.index, sample) for prompt, sample in owners]
         if (graded := self.files.graded(name)) is not None:
-            if [one.name for one in graded] != names:
+            if [one.name for one in graded] != [(prompt.index, sample) for prompt, sample in owners]:
                 raise TrainingFailed(
                     f"{self.files.path(name).name} holds the completions of other prompts than this step has.",
                     hint="The run's data have changed since; start a new run.",
@@ -143,34 +144,46 @@ class Practice:
             return graded
         if self.budget is not None:
             self.budget.hold(len(owners) * self.grading.questions)
-        known = self.files.drawn(name)
-        found: dict[int, Rollout] = {}
+        try:
+            rollouts = self._drawn(name, owners, series)
+            pairs = [(prompt.item, sample_of(one)) for (prompt, _), one in zip(owners, rollouts, strict=True)]
+            rewards = self.grading.end(pairs, self.requested)
+        except BaseException:
+            self.grading.stop()
+            raise
+        graded = [_with_reward(one, reward) for one, reward in zip(rollouts, rewards, strict=True)]
+        self.files.finish(name, graded)
+        return graded
+
+    def _drawn(self, name: str, owners: Sequence[Owner], series: int | str) -> list[Rollout]:
+        """The completions of a step, each on disk before it is graded in the background.
+
+        Where some were drawn before, all are drawn again, in the same batches, so that the others come out as they would have;
+        those on disk go before.
+        """
+        earlier = self.files.drawn(name)
+        rollouts: dict[int, Rollout] = {}
 
         def heard(place: int, drawn: Drawn | None) -> None:
             prompt, sample = owners[place]
-            rollout = known.get((prompt.index, sample))
+            rollout = earlier.get((prompt.index, sample))
             if rollout is None:
                 assert drawn is not None
                 rollout = self._rollout(prompt, sample, series, drawn)
                 self.files.add(name, rollout)
-            found[place] = rollout
+            rollouts[place] = rollout
             self.grading.begin(prompt.item, sample_of(rollout))
 
-        if all(one in known for one in names):
+        if all((prompt.index, sample) in earlier for prompt, sample in owners):
             for place in range(len(owners)):
                 heard(place, None)
-        else:  # all are drawn again, in the same batches as before, and those that are known go before
+        else:
             draws = [
                 Draw(prompt.ids, prompt.room, seed_of(self.request.seed, series, prompt.index, sample))
                 for prompt, sample in owners
             ]
             draw(self.forward, self.renderer, draws, heard, self.requested)
-        rollouts = [found[place] for place in range(len(owners))]
-        pairs = [(prompt.item, sample_of(one)) for (prompt, _), one in zip(owners, rollouts, strict=True)]
-        rewards = self.grading.end(pairs, self.requested)
-        graded = [_with_reward(one, reward) for one, reward in zip(rollouts, rewards, strict=True)]
-        self.files.finish(name, graded)
-        return graded
+        return [rollouts[place] for place in range(len(owners))]
 
     def _rollout(self, prompt: PracticePrompt, sample: int, series: int | str, drawn: Drawn) -> Rollout:
         reply = self.renderer.read(prompt.ids, drawn.tokens, prompt.tools)

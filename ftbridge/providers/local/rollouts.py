@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,10 +22,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ftbridge.files import disk_full_is_an_error, write_text
-from ftbridge.providers.local.device import is_out_of_memory
 from ftbridge.providers.local.forward import Forward, use_way
-from ftbridge.providers.local.hosting.batch import Batch, Row
-from ftbridge.providers.local.hosting.choose import Choice, Drawing
+from ftbridge.providers.local.inference.engine import Engine, Generation, Request
 from ftbridge.providers.local.job import Interrupted
 from ftbridge.providers.local.parts import use_own_attention
 from ftbridge.providers.local.rendering import Renderer
@@ -162,94 +160,40 @@ def draw(
     Rows run `at_once` together, half as many when memory runs out. Leaves the model in train mode, in its way of training.
     Raises `Interrupted` when `requested` says so between two tokens.
     """
-    size = at_once or AT_ONCE[forward.device.kind]
-    left = list(range(len(draws)))
-    while left:
-        done: set[int] = set()
-
-        def one_is_done(place: int, drawn: Drawn, done: set[int] = done) -> None:
-            done.add(place)
-            heard(place, drawn)
-
-        try:
-            with _generating(forward):
-                _draw(forward, renderer, {place: draws[place] for place in left}, one_is_done, requested, size)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or size == 1:
-                raise
-            forward.device.empty_cache()
-            size = max(1, size // 2)
-        left = [place for place in left if place not in done]
+    rows = at_once or AT_ONCE[forward.device.kind]
+    engine = Engine(forward.model, renderer.tokenizer, device=forward.device, pad_id=renderer.pad_id, max_rows=rows)
+    places = {engine.add(_request(one, renderer)): place for place, one in enumerate(draws)}
+    with _generating(forward), closing(engine.run()) as steps:
+        for step in steps:
+            if step.error is not None:
+                raise step.error
+            if step.ended is not None:
+                heard(places[step.completion], _drawn(step.completion.generation))
+            if (request := requested()) is not None:
+                raise Interrupted(request)
 
 
-def _draw(
-    forward: Forward,
-    renderer: Renderer,
-    draws: dict[int, Draw],
-    heard: Callable[[int, Drawn], None],
-    requested: Callable[[], Literal["pause", "cancel"] | None],
-    at_once: int,
-) -> None:
-    batch = Batch(forward.model, _OneModel(), forward.device, renderer.pad_id)  # type: ignore[arg-type]
-    waiting = list(reversed(draws.items()))
-    under_way: dict[Row, _UnderWay] = {}
-    while waiting or batch.rows:
-        if (request := requested()) is not None:
-            raise Interrupted(request)
-        if waiting and len(batch.rows) <= at_once // 2:
-            rows: list[Row] = []
-            while waiting and len(batch.rows) + len(rows) < at_once:
-                place, one = waiting.pop()
-                row = Row(list(one.ids), None, Drawing(temperature=1.0, seed=one.seed, logprobs=0))
-                under_way[row] = _UnderWay(place, one, renderer)
-                rows.append(row)
-            choices = batch.join(rows)
-        else:
-            rows = batch.rows
-            choices = batch.step()
-        gone = set()
-        for row, choice in zip(rows, choices, strict=True):
-            if (drawn := under_way[row].add(choice)) is not None:
-                gone.add(batch.rows.index(row))
-                heard(under_way.pop(row).place, drawn)
-        if gone:
-            batch.leave(gone)
+def _request(draw: Draw, renderer: Renderer) -> Request:
+    return Request(
+        draw.ids,
+        max_new_tokens=draw.room,
+        temperature=1.0,
+        seed=draw.seed,
+        logprobs=0,
+        stop=renderer.stop_strings,
+        end_tokens=renderer.ends_after(draw.ids),
+    )
 
 
-class _UnderWay:
-    """A completion that is being drawn."""
-
-    def __init__(self, place: int, draw: Draw, renderer: Renderer) -> None:
-        self.place, self._room, self._renderer = place, draw.room, renderer
-        self._ends = renderer.ends_after(draw.ids)
-        self._tokens: list[int] = []
-        self._logprobs: list[float] = []
-
-    def add(self, choice: Choice) -> Drawn | None:
-        """Take one more token; the completion when it has ended."""
-        if choice.failed is not None:
-            raise choice.failed
-        assert choice.logprob is not None
-        self._tokens.append(choice.token)
-        self._logprobs.append(choice.logprob)
-        stopped = choice.token in self._ends or self._renderer.stops(self._tokens)
-        if not stopped and len(self._tokens) < self._room:
-            return None
-        return Drawn(tuple(self._tokens), tuple(self._logprobs), "stop" if stopped else "length")
-
-
-class _OneModel:
-    """In the place of the adapters of a model that is shared: the model that is trained has its own, on every row."""
-
-    def use(self, rows: Sequence[str | None]) -> None:
-        """Nothing to choose."""
+def _drawn(generation: Generation) -> Drawn:
+    reason: Literal["stop", "length"] = "length" if generation.finish_reason == "length" else "stop"
+    return Drawn(tuple(generation.token_ids), tuple(generation.logprobs), reason)
 
 
 @contextmanager
 def _generating(forward: Forward) -> Iterator[None]:
-    """The model as it completes: no dropout, its own attention, the compute type of training."""
+    """The model as it completes: its own attention, the compute type of training."""
     use_own_attention(forward.model)
-    forward.model.eval()
     try:
         with forward.in_compute_type():
             yield
