@@ -121,7 +121,7 @@ def fuse(model: nn.Module, weight_of: Callable[[nn.Module], Weight | None], pool
     fused = 0
     modules: list[Any] = list(model.modules())
     for module in modules:
-        if not any(isinstance(module, kind) for kind in kinds) or not _plain(module):
+        if not any(isinstance(module, kind) for kind in kinds) or not is_plain_lora(module):
             continue
         weight = weight_of(module.get_base_layer())
         if weight is None:
@@ -138,7 +138,8 @@ def unfuse(model: nn.Module) -> None:
             del module.__dict__["forward"]
 
 
-def _plain(module: Any) -> bool:
+def is_plain_lora(module: Any) -> bool:
+    """Whether a layer of peft is its base layer plus one scaled product, and nothing more."""
     name = module.active_adapters[0] if len(module.active_adapters) == 1 else None
     return (
         name in module.lora_A

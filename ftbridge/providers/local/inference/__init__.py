@@ -12,6 +12,7 @@
               are more than that, and runs them one after the other.
 `prefixes`    beginnings that rows share, computed once: a tree of tokens with keys and values.
 `adapters`    LoRA adapters by row: rows of one pass may have different ones, or none.
+`packed`      16-bit weights laid out for the processor once, while a model generates on a CPU.
 `sampling`    logits to tokens, with settings and a seed of each row's own.   `shape`  JSON by construction.
 `text`        tokens to text as they come, and stop strings.
 `loaded`      a base model with tokenizer, renderer and engine, as a job's request names it.

@@ -1,8 +1,11 @@
-"""Many LoRA adapters on one base model in memory, each row of a batch with its own.
+"""Many LoRA adapters on one base model in memory, each row of a batch with its own, in one step for all of them.
 
-    y[rows of adapter k] += s_k · x[rows of adapter k] A_kᵀ B_kᵀ
+    x ── [A1 A2 A3]ᵀ ──▶ low ── · mask, scaled ──▶ ── [B1 B2 B3]ᵀ ──▶ added to the layer's own product
+                               row of adapter 2:  0 0 s s 0 0
 
-Adapters are read from peft's own format. Switching costs nothing: which rows are whose is said before each pass.
+The adapters of a pass stand side by side as one larger adapter, and each row keeps the columns that are its own: two
+products a layer, however many adapters there are. Adapters are read from peft's own format. Which rows are whose is set before
+each pass.
 """
 
 from __future__ import annotations
@@ -20,6 +23,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ftbridge.errors import ModelUnavailable
+from ftbridge.providers.local.inference.packed import Product
+
+_Part = tuple[str, int, float]
+"""An adapter's folder, rank and scale."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,18 @@ class LowRank:
     scale: float
 
 
+@dataclass(frozen=True)
+class _Joined:
+    """The adapters of a layer side by side: A transposed (in, sum of r), B transposed (sum of r, out).
+
+    `parts` are the columns and the scale of each adapter, in order.
+    """
+
+    a: Tensor
+    b: Tensor
+    parts: tuple[_Part, ...]
+
+
 @dataclass
 class Adapters:
     """The adapters that are loaded on a model, and which rows of the pass under way each applies to."""
@@ -38,8 +57,13 @@ class Adapters:
     model: nn.Module
     device: torch.device
     dtype: torch.dtype
+    products: dict[str, Product] = field(default_factory=dict)
+    """Faster products of layers by name, while there are any."""
     _loaded: dict[str, dict[str, LowRank]] = field(default_factory=dict)
-    _groups: list[tuple[str, Tensor | None]] = field(default_factory=list)
+    _rows: tuple[str | None, ...] = ()
+    _folders: tuple[str, ...] = ()
+    _joined: dict[str, _Joined | None] = field(default_factory=dict)
+    _masks: dict[tuple[_Part, ...], Tensor] = field(default_factory=dict)
     _wrapped: set[str] = field(default_factory=set)
 
     def load(self, folder: str) -> None:
@@ -65,16 +89,11 @@ class Adapters:
         self._loaded.pop(folder, None)
 
     def use(self, rows: Sequence[str | None]) -> None:
-        """Say each row's adapter (None for the base model) for the passes that follow."""
-        groups: dict[str, list[int]] = {}
-        for row, folder in enumerate(rows):
-            if folder is not None:
-                groups.setdefault(folder, []).append(row)
-        whole = len(rows)
-        self._groups = [
-            (folder, None if len(its) == whole else torch.tensor(its, device=self.device))
-            for folder, its in groups.items()
-        ]
+        """Set each row's adapter (None for the base model) for the passes that follow."""
+        folders = tuple(sorted({folder for folder in rows if folder is not None}))
+        if folders != self._folders:
+            self._folders, self._joined = folders, {}
+        self._rows, self._masks = tuple(rows), {}
 
     def _wrap(self, name: str, module: nn.Module) -> None:
         if name in self._wrapped:
@@ -84,19 +103,50 @@ class Adapters:
 
     def _forward(self, name: str, plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def forward(_module: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            y = plain(x, *args, **kwargs)
-            for folder, rows in self._groups:
-                layer = self._loaded[folder].get(name)
-                if layer is None:
-                    continue
-                if rows is None:
-                    y = y + (x.to(self.dtype) @ layer.a.t() @ layer.b.t()).mul_(layer.scale).to(y.dtype)
-                else:
-                    part = (x.index_select(0, rows).to(self.dtype) @ layer.a.t() @ layer.b.t()).mul_(layer.scale)
-                    y = y.index_add(0, rows, part.to(y.dtype))
-            return y
+            y = self.products.get(name, plain)(x, *args, **kwargs)
+            if not self._folders:
+                return y
+            joined = self._joined_of(name)
+            if joined is None:
+                return y
+            low = (x.to(self.dtype) @ joined.a) * self._mask_of(joined.parts, x)
+            return y + (low @ joined.b).to(y.dtype)
 
         return forward
+
+    def _joined_of(self, name: str) -> _Joined | None:
+        """A layer's adapters side by side."""
+        if name not in self._joined:
+            layers = {
+                folder: layer for folder in self._folders if (layer := self._loaded[folder].get(name)) is not None
+            }
+            joined: _Joined | None = None
+            if layers:
+                a = torch.cat([layer.a for layer in layers.values()]).t()
+                b = torch.cat([layer.b for layer in layers.values()], 1).t().contiguous()
+                parts = tuple((folder, layer.a.shape[0], layer.scale) for folder, layer in layers.items())
+                joined = _Joined(a, b, parts)
+            self._joined[name] = joined
+        return self._joined[name]
+
+    def _mask_of(self, parts: tuple[_Part, ...], x: Tensor) -> Tensor:
+        """The scale where a column of the low product is of the row's adapter, else 0. Raises `ModelUnavailable`.
+
+        Shape (rows, …, columns), or the number where all rows have the same adapter.
+        """
+        if parts not in self._masks:
+            lines = [[scale * (row == folder) for folder, r, scale in parts for _ in range(r)] for row in self._rows]
+            mask = torch.tensor(lines, device=self.device, dtype=self.dtype)
+            same = len(parts) == 1 and None not in self._rows and len(self._folders) == 1
+            self._masks[parts] = mask[0, :1] if same else mask
+        mask = self._masks[parts]
+        if mask.dim() == 1:
+            return mask
+        if x.shape[0] != len(self._rows):
+            raise ModelUnavailable(
+                "this model mixes the tokens of its rows, so they cannot have adapters of their own."
+            )
+        return mask.view(mask.shape[0], *[1] * (x.dim() - 2), mask.shape[1])
 
 
 def read_adapter(folder: Path) -> dict[str, LowRank]:

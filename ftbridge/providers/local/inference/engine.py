@@ -21,6 +21,7 @@ import torch
 from ftbridge.providers.local.device import Device, is_out_of_memory
 from ftbridge.providers.local.inference.adapters import Adapters
 from ftbridge.providers.local.inference.batch import Batch, Row
+from ftbridge.providers.local.inference.packed import PackedLinears
 from ftbridge.providers.local.inference.sampling import Choice, Drawing
 from ftbridge.providers.local.inference.shape import Shape
 from ftbridge.providers.local.inference.text import Words
@@ -153,6 +154,8 @@ class Engine:
         self.device = device or _device_of(model)
         self.max_rows, self.max_batch_tokens = max_rows, max_batch_tokens
         self.adapters = Adapters(model, self.device.torch, self.device.compute)
+        self._packed = PackedLinears(model, self.device)
+        self.adapters.products = self._packed.products
         self.batch = Batch(model, self.adapters, self.device, pad_id, share_prefixes=share_prefixes)
         self._keep = keep_completions
         self._waiting: deque[Completion] = deque()
@@ -255,7 +258,7 @@ class Engine:
         if self._trained and self.batch.prefixes is not None:
             self.batch.prefixes.clear()
         try:
-            with self._no_gradients(), self.batch.attention():
+            with self._no_gradients(), self._packed.in_use(), self.batch.attention():
                 yield
         finally:
             self.model.train(training)

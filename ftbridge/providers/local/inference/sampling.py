@@ -54,6 +54,12 @@ class Drawing:
             self.generator.manual_seed(self.seed % 2**63)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether a token is drawn by its temperature alone."""
+        narrowed = self.top_k is not None or self.min_p > 0 or self.top_p < 1
+        return self.temperature > _COLDEST and not narrowed and not self.changes_logits
+
+    @property
     def changes_logits(self) -> bool:
         """Whether anything but the temperature decides."""
         penalties = self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1.0
@@ -74,28 +80,87 @@ class Choice(NamedTuple):
 
 def choose(logits: Tensor, rows: Sequence[Drawing]) -> list[Choice]:
     """One token for each row of `logits`, shape (rows, vocabulary). What goes wrong with one row is in its choice."""
-    best = logits.argmax(-1).tolist()
-    choices = []
-    for row, drawing in enumerate(rows):
-        try:
-            choices.append(_choose(logits[row], best[row], drawing))
-        except Exception as error:  # a grammar that broke must not end the answers beside it
-            choices.append(Choice(best[row], failed=error))
+    tokens: list[int] = logits.argmax(-1).tolist()
+    plain = [place for place, drawing in enumerate(rows) if drawing.is_plain]
+    for place, token in zip(plain, _drawn_together(logits, rows, plain), strict=True):
+        tokens[place] = token
+    failed: dict[int, Exception] = {}
+    for place, drawing in enumerate(rows):
+        if drawing.changes_logits or (drawing.temperature > _COLDEST and not drawing.is_plain):
+            try:
+                tokens[place] = _chosen(logits[place], drawing)
+            except Exception as error:  # a grammar that broke must not end the completions beside it
+                failed[place] = error
+        drawing.said[tokens[place]] += 1
+    choices = [Choice(token, failed=failed.get(place)) for place, token in enumerate(tokens)]
+    reported = [place for place, drawing in enumerate(rows) if drawing.logprobs is not None and place not in failed]
+    if reported:
+        counts = [rows[place].logprobs or 0 for place in reported]
+        for place, choice in zip(
+            reported, _reported(logits[reported], [tokens[place] for place in reported], counts), strict=True
+        ):
+            choices[place] = choice
     return choices
 
 
-def _choose(logits: Tensor, best: int, drawing: Drawing) -> Choice:
-    told = logits
+def _chosen(logits: Tensor, drawing: Drawing) -> int:
+    """A row's token where more than its temperature decides."""
     if drawing.changes_logits:
-        told = _penalised(told, drawing)
+        logits = _penalised(logits, drawing)
         if drawing.shape is not None:
-            told = drawing.shape.rule_out(told)
-        best = int(told.argmax())
-    token = _draw(told, drawing) if drawing.temperature > _COLDEST else best
+            logits = drawing.shape.rule_out(logits)
+    token = _draw(logits, drawing) if drawing.temperature > _COLDEST else int(logits.argmax())
     if drawing.shape is not None:
         drawing.shape.consume(token)
-    drawing.said[token] += 1
-    return Choice(token) if drawing.logprobs is None else with_logprobs(logits, token, drawing.logprobs)
+    return token
+
+
+_BLOCK = 256
+"""Tokens whose probabilities are summed up first when rows are drawn together."""
+
+
+def _drawn_together(logits: Tensor, rows: Sequence[Drawing], places: Sequence[int]) -> list[int]:
+    """A token for each row at `places`, by the inverse of the cumulated probabilities at a uniform number of the row's own.
+
+    Sums of blocks find the block, and its own sums the token: sorting or cumulating a whole vocabulary would cost as much as a
+    layer of the model.
+    """
+    if not places:
+        return []
+    where = logits.device
+    numbers = [float(torch.rand((), generator=rows[place].generator, dtype=torch.float64)) for place in places]
+    warmth = torch.tensor([rows[place].temperature for place in places], device=where)
+    scaled = (logits if len(places) == len(rows) else logits[list(places)]).float() / warmth[:, None]
+    probabilities = torch.softmax(scaled, -1)
+    probabilities = torch.nn.functional.pad(probabilities, (0, -probabilities.shape[1] % _BLOCK))
+    blocks = probabilities.view(len(places), -1, _BLOCK)
+    sums = blocks.sum(-1).double().cumsum(-1)
+    target = torch.tensor(numbers, dtype=torch.float64, device=where)[:, None] * sums[:, -1:]
+    block = torch.searchsorted(sums, target, right=True).clamp(max=sums.shape[1] - 1)
+    before = torch.where(block > 0, sums.gather(1, (block - 1).clamp(min=0)), 0.0)
+    own = blocks[torch.arange(len(places), device=where), block[:, 0]]
+    inner = torch.searchsorted(own.double().cumsum(-1), target - before, right=True).clamp(max=_BLOCK - 1)
+    rounded = own.gather(1, inner) <= 0  # the sums of a block and its own differ in their last digits
+    inner = torch.where(rounded, own.argmax(-1, keepdim=True), inner)
+    drawn: list[int] = (block * _BLOCK + inner)[:, 0].tolist()
+    return drawn
+
+
+def _reported(logits: Tensor, tokens: Sequence[int], counts: Sequence[int]) -> list[Choice]:
+    """Chosen tokens with their log-probabilities and the likeliest in their places."""
+    values = logits.float()
+    total = values.logsumexp(-1)
+    chosen = (values.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0] - total).tolist()
+    most = max(counts)
+    best, places = ((one.tolist()) for one in values.topk(most)) if most else ([[]] * len(tokens), [[]] * len(tokens))
+    return [
+        Choice(
+            token,
+            chosen[row],
+            tuple((places[row][at], best[row][at] - float(total[row])) for at in range(counts[row])),
+        )
+        for row, token in enumerate(tokens)
+    ]
 
 
 _COLDEST = 1e-4
@@ -137,7 +202,4 @@ def _draw(logits: Tensor, drawing: Drawing) -> int:
 
 def with_logprobs(logits: Tensor, token: int, count: int) -> Choice:
     """A token that was chosen, with its log probability and the `count` likeliest in its place."""
-    logprobs = torch.log_softmax(logits.float(), -1)
-    values, places = logprobs.topk(count) if count else (torch.empty(0), torch.empty(0))
-    top = tuple(zip((int(place) for place in places), (float(value) for value in values), strict=True))
-    return Choice(token, float(logprobs[token]), top)
+    return _reported(logits[None], [token], [count])[0]
