@@ -28,7 +28,7 @@ check: $(VENV)/.dev
 
 # Generated files: `make test` fails when they are stale.
 schemas: $(VENV)/.dev
-	$(BIN)/python -m ftbridge.schemas
+	$(BIN)/python -m ftbridge.spec.schemas
 	$(BIN)/python docs/generate.py
 
 # The documentation as a site, in site/. Fails on a broken link or anchor.

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
+from ftbridge.providers import resolve
 from ftbridge.providers.base import Prompt
 from ftbridge.providers.local.inference.completions import Generator
 from ftbridge.providers.local.lower import lower
 from ftbridge.providers.local.request import LocalRequest, SampleRequest
-from ftbridge.resolve import resolve
 from ftbridge.spec import load
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "support-triage"

@@ -26,8 +26,8 @@ def main() -> None:
     """Train each row in a child, and print planned, measured and ratio."""
     from ftbridge.planning.machine import this_machine
     from ftbridge.planning.memory import memory, read_shape
-    from ftbridge.providers.local.models import find_model
-    from ftbridge.spec_sections import LocalSpec
+    from ftbridge.providers.local.models.find import find_model
+    from ftbridge.spec.sections import LocalSpec
 
     shape, compute = read_shape(find_model(MODEL).path), this_machine(cards=False).compute
     print("| tuning | weights | 16-bit copy | tokens a pass | checkpointing | planned | measured | ratio |")
@@ -96,15 +96,15 @@ def example(number: int) -> dict[str, Any]:
 def train(folder: Path) -> None:
     """The local provider's own worker, in this process."""
     from ftbridge.data.prepare import prepare
-    from ftbridge.draft import Draft
+    from ftbridge.providers import resolve
     from ftbridge.providers.base import Submission
-    from ftbridge.providers.local.job import Job
     from ftbridge.providers.local.lower import lower
-    from ftbridge.providers.local.run_training import make_ready, run_training
-    from ftbridge.providers.local.worker import JournalReporter
-    from ftbridge.resolve import resolve
+    from ftbridge.providers.local.process.job import Job
+    from ftbridge.providers.local.process.run_training import make_ready, run_training
+    from ftbridge.providers.local.process.worker import JournalReporter
+    from ftbridge.spec import SpecFile
 
-    draft = Draft.of(folder / "job.json")
+    draft = SpecFile.of(folder / "job.json")
     prepare(draft.spec, base=draft.base, out=folder / "data")
     request = lower(resolve(draft.spec, STEPS * BATCH, "local")).request
     job, path = Job(folder), folder / "data" / "train.jsonl"

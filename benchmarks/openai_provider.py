@@ -35,13 +35,13 @@ def peak():
 UPLOAD = """
 import sys
 from pathlib import Path
-from ftbridge.providers.openai.ledger import Ledger
+from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.provider import OpenAIProvider
 from ftbridge.providers.openai.request import OpenAIRequest
-from ftbridge.providers.openai.upload import ensure_file
+from ftbridge.providers.openai.jobs.upload import ensure_file
 from ftbridge.providers.openai.client import connect
 from ftbridge.providers.openai.lower import lower
-from ftbridge.resolve import resolve
+from ftbridge.providers import resolve
 from ftbridge.spec import JobSpec
 spec = JobSpec.from_dict({"name": "b", "data": {"train": "t"}, "model": {"openai": "MODEL"}})
 folder, path = Path(sys.argv[1]), Path(sys.argv[2])
@@ -84,12 +84,12 @@ def simulated(folder: Path, scenario: dict[str, object]) -> Iterator[str]:
 def answers(items: int, folder: Path) -> None:
     """Time the sampler and the plain loop."""
     from ftbridge.data.examples import Message
-    from ftbridge.lowering import Lowering
+    from ftbridge.providers import resolve
     from ftbridge.providers.base import Prompt
     from ftbridge.providers.openai.lower import lower
     from ftbridge.providers.openai.provider import OpenAIProvider
-    from ftbridge.resolve import resolve
     from ftbridge.spec import JobSpec
+    from ftbridge.spec.lowering import Lowering
 
     with simulated(folder, {"chat": {"first_token_seconds": DELAY}}) as url:
         os.environ |= {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "sk-bench", "FTBRIDGE_HOME": str(folder / "home")}

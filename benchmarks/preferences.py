@@ -118,18 +118,18 @@ def ours(_side: str, case: str, steps: int, precision: str) -> dict[str, float]:
     """The parts of a local job, without a run around them."""
     import torch
 
-    from ftbridge.providers.local import load
-    from ftbridge.providers.local.batches import Encoded
-    from ftbridge.providers.local.device import Device
-    from ftbridge.providers.local.dpo import Preference, silence_dropout
-    from ftbridge.providers.local.forward import Forward, prove
-    from ftbridge.providers.local.fused import DropoutPool, fuse
-    from ftbridge.providers.local.models import find_model
-    from ftbridge.providers.local.optim import optimizer_for
-    from ftbridge.providers.local.pairs import Pair, shares_prompts
-    from ftbridge.providers.local.reference import ReferenceKey, with_reference
+    from ftbridge.providers.local.data.batches import Encoded
+    from ftbridge.providers.local.models import load
+    from ftbridge.providers.local.models.device import Device
+    from ftbridge.providers.local.models.find import find_model
+    from ftbridge.providers.local.models.fused import DropoutPool, fuse
     from ftbridge.providers.local.request import DpoRequest, LocalRequest
-    from ftbridge.providers.local.training import Trainer, _update
+    from ftbridge.providers.local.training.dpo import Preference, silence_dropout
+    from ftbridge.providers.local.training.forward import Forward, prove
+    from ftbridge.providers.local.training.loop import Trainer, _update
+    from ftbridge.providers.local.training.optim import optimizer_for
+    from ftbridge.providers.local.training.pairs import Pair, shares_prompts
+    from ftbridge.providers.local.training.reference import ReferenceKey, with_reference
 
     rows = drawn(case, steps * PAIRS)
     base = find_model(MODEL)
@@ -195,7 +195,7 @@ def theirs(side: str, case: str, steps: int, precision: str) -> dict[str, float]
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    from ftbridge.providers.local.models import find_model
+    from ftbridge.providers.local.models.find import find_model
 
     rows = drawn(case, steps * PAIRS)
     path = find_model(MODEL).path

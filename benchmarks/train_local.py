@@ -105,7 +105,7 @@ def run_one(side: str, data: str, out: str) -> dict[str, Any]:
     took, adapter = (
         train_ftbridge(folder) if side == "ftbridge" else train_trl(folder, ready, 16 if side == "trl-16" else 4)
     )
-    from ftbridge.providers.local.device import pick
+    from ftbridge.providers.local.models.device import pick
 
     tokens = ready.train.tokens * EPOCHS
     return {"rate": tokens / took, "memory": pick("auto", "auto").peak_gb(), "adapter": str(adapter)}
@@ -114,9 +114,9 @@ def run_one(side: str, data: str, out: str) -> dict[str, Any]:
 def train_ftbridge(folder: Path) -> tuple[float, Path]:
     """The local provider's own worker code, from its loop's first step to its last checkpoint."""
     from ftbridge.providers.base import Submission
-    from ftbridge.providers.local.job import Job
-    from ftbridge.providers.local.run_training import run_training
-    from ftbridge.providers.local.worker import JournalReporter
+    from ftbridge.providers.local.process.job import Job
+    from ftbridge.providers.local.process.run_training import run_training
+    from ftbridge.providers.local.process.worker import JournalReporter
 
     job = Job(folder)
     request = local_request().model_dump(mode="json")
@@ -185,10 +185,10 @@ def judge(data: str, adapter: str) -> dict[str, float]:
     import torch
     from peft import PeftModel
 
-    from ftbridge.providers.local import load
-    from ftbridge.providers.local.device import pick
-    from ftbridge.providers.local.forward import Forward
-    from ftbridge.providers.local.objective import SUPERVISED, measure
+    from ftbridge.providers.local.models import load
+    from ftbridge.providers.local.models.device import pick
+    from ftbridge.providers.local.training.forward import Forward
+    from ftbridge.providers.local.training.objective import SUPERVISED, measure
 
     with tempfile.TemporaryDirectory() as folder:
         write_data(data, Path(folder))
@@ -201,16 +201,16 @@ def judge(data: str, adapter: str) -> dict[str, float]:
 
 def rendered(folder: Path) -> Any:
     """Tokens and masks, which both sides train on."""
-    from ftbridge.providers.local.run_training import make_ready
+    from ftbridge.providers.local.process.run_training import make_ready
 
     return make_ready(local_request(), folder / "train.jsonl", folder / "validation.jsonl", None)
 
 
 def local_request() -> Any:
     """The job in the local provider's terms."""
+    from ftbridge.providers import resolve
     from ftbridge.providers.local.lower import lower
     from ftbridge.providers.local.request import LocalRequest
-    from ftbridge.resolve import resolve
     from ftbridge.spec import JobSpec
 
     spec = JobSpec.from_dict(

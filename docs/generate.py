@@ -19,12 +19,12 @@ from ftbridge.cli import COMMANDS
 from ftbridge.data.detect import listed_formats
 from ftbridge.migrate.cost import costs_table
 from ftbridge.prices import load_prices
-from ftbridge.providers.openai.answers import answers_table
-from ftbridge.providers.openai.page import lowering_table, targets_table
-from ftbridge.report.lint.explain import rules_page, rules_table
-from ftbridge.server.openapi import interface
-from ftbridge.server.scripted.scenario import Scenario
-from ftbridge.spec import json_schema
+from ftbridge.providers.openai.jobs.page import lowering_table, targets_table
+from ftbridge.providers.openai.sampling.answers import answers_table
+from ftbridge.report.terminal.lint.explain import rules_page, rules_table
+from ftbridge.server.api.openapi import interface
+from ftbridge.server.simulator.scenario import Scenario
+from ftbridge.spec.schemas import schema as document_schema
 
 DOCS = Path(__file__).resolve().parent
 _PART = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
@@ -32,7 +32,7 @@ _PART = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end: \2 -->)", re.DOT
 
 def render_spec_table() -> str:
     """Every field of a job spec, one table for each section: type and bounds, default, meaning."""
-    schema = json_schema()
+    schema = document_schema("job")
     # Two types of grader hold the same messages: a section that is there already is not repeated.
     return "\n\n".join(dict.fromkeys(_section(schema, schema, "", "The job")))
 

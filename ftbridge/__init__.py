@@ -15,33 +15,33 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ftbridge import migrate as migrate
+    from ftbridge.api import Run as Run
+    from ftbridge.api import compare as compare
+    from ftbridge.api import convert as convert
+    from ftbridge.api import evaluate as evaluate
+    from ftbridge.api import lint as lint
+    from ftbridge.api import list_runs as list_runs
+    from ftbridge.api import load_run as load_run
+    from ftbridge.api import plan as plan
+    from ftbridge.api import run as run
     from ftbridge.data.lint.findings import LintReport as LintReport
     from ftbridge.errors import FtbridgeError as FtbridgeError
-    from ftbridge.sdk import Run as Run
-    from ftbridge.sdk import compare as compare
-    from ftbridge.sdk import convert as convert
-    from ftbridge.sdk import evaluate as evaluate
-    from ftbridge.sdk import lint as lint
-    from ftbridge.sdk import list_runs as list_runs
-    from ftbridge.sdk import load_run as load_run
-    from ftbridge.sdk import plan as plan
-    from ftbridge.sdk import run as run
     from ftbridge.spec import JobSpec as JobSpec
 
 _WHERE = {
     "FtbridgeError": "ftbridge.errors",
     "JobSpec": "ftbridge.spec",
     "LintReport": "ftbridge.data.lint.findings",
-    "Run": "ftbridge.sdk",
-    "compare": "ftbridge.sdk",
-    "convert": "ftbridge.sdk",
-    "evaluate": "ftbridge.sdk",
-    "lint": "ftbridge.sdk",
-    "list_runs": "ftbridge.sdk",
-    "load_run": "ftbridge.sdk",
+    "Run": "ftbridge.api",
+    "compare": "ftbridge.api",
+    "convert": "ftbridge.api",
+    "evaluate": "ftbridge.api",
+    "lint": "ftbridge.api",
+    "list_runs": "ftbridge.api",
+    "load_run": "ftbridge.api",
     "migrate": "ftbridge.migrate",
-    "plan": "ftbridge.sdk",
-    "run": "ftbridge.sdk",
+    "plan": "ftbridge.api",
+    "run": "ftbridge.api",
 }
 __all__ = [
     "FtbridgeError",

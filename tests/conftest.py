@@ -31,7 +31,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def base_model_dir() -> Path:
     """The built-in model: a directory with config, safetensors, tokenizer and chat template."""
-    from ftbridge.providers.local.models import find_model
+    from ftbridge.providers.local.models.find import find_model
 
     return find_model("smollm2-135m-instruct").path
 

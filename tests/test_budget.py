@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from ftbridge import bridge, draft
 from ftbridge.errors import GateNotMet, SpecError, UsageError
-from ftbridge.evaluation.answering import read_predictions
+from ftbridge.evaluation.generate import read_predictions
+from ftbridge.evaluation.spending import Budget, Dollars, Spent, _training_hours, changed_budget, over, spent
+from ftbridge.runner import drive
+from ftbridge.runner.start import create_run
 from ftbridge.runs.journal import Event
 from ftbridge.runs.run import Run
 from ftbridge.server import simulating
-from ftbridge.spec_sections import BudgetSpec
-from ftbridge.spending import Budget, Dollars, Spent, _training_hours, changed_budget, over, spent
+from ftbridge.spec import SpecFile
+from ftbridge.spec.sections import BudgetSpec
 
 BASE = "gpt-4.1-mini-2025-04-14"
 ANSWERS = [
@@ -35,7 +37,7 @@ ANSWERS = [
 def service(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-spending")
     monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "0")
-    monkeypatch.setattr(bridge, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(drive, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(Budget, "EVERY", 0.0)
     with simulating({"speed": 50, "answers": ANSWERS}) as running:
         monkeypatch.setenv("OPENAI_BASE_URL", running.base_url)
@@ -74,7 +76,7 @@ def spec(tmp_path):
 
 
 def start(told: dict) -> Run:
-    return draft.start(draft.Draft.of(told), "openai")
+    return create_run(SpecFile.of(told), "openai")
 
 
 def jobs(service) -> int:
@@ -85,7 +87,7 @@ def test_nothing_is_uploaded_when_training_and_judging_together_cost_too_much(se
     prices(1.0, 1.0, 1_000_000.0)  # training costs next to nothing, a written token a dollar
     run = start(spec(budget={"max_usd": 100.0}))
     with pytest.raises(GateNotMet, match="answers and judges included") as told:
-        bridge.drive(run)
+        drive.drive(run)
     assert told.value.exit_code == 4
     assert run.state().state == "paused"
     assert jobs(service) == service.requests.get("POST /files", 0) == 0
@@ -97,13 +99,13 @@ def test_answers_stop_in_the_middle_and_the_raised_budget_finishes_them_with_one
     # By the references the plan reckons 2 x 20 x 5 tokens; base alone says three times as much as that.
     run = start(spec(budget={"max_usd": 215.0}))
     with pytest.raises(GateNotMet, match=r"budget.max_usd = 215 is used up \(about \$2\d\d"):
-        bridge.drive(run)
+        drive.drive(run)
     kept = read_predictions(run.predictions("base"))
     assert 5 < len(kept) < 20
     assert run.state().state == "paused"
     asked = service.requests["POST /chat/completions"]
-    bridge.change_budget(run, ["budget.max_usd=2000"])
-    evaluation = bridge.resume(run)
+    drive.change_budget(run, ["budget.max_usd=2000"])
+    evaluation = drive.resume(run)
     assert evaluation is not None
     assert run.state().state == "succeeded"
     assert jobs(service) == 1
@@ -121,15 +123,15 @@ def test_a_managed_job_is_paused_when_its_hours_are_used_and_goes_on_as_the_same
     service.play({"speed": 0.2, "answers": ANSWERS})
     run = start(spec(budget={"max_hours": 1e-9}, hyperparameters={"n_epochs": 10}))
     with pytest.raises(GateNotMet, match="budget.max_hours = 1e-09 is used up"):
-        bridge.drive(run)
+        drive.drive(run)
     assert run.state().state == "paused"
     assert run.state().tuned is None
     with pytest.raises(GateNotMet):  # not for as long again: hours are those of the whole run
-        bridge.resume(run)
+        drive.resume(run)
     assert jobs(service) == 1
     service.play({"speed": 100, "answers": ANSWERS})  # which counts requests anew
-    bridge.change_budget(run, ["budget.max_hours=5"])
-    bridge.resume(run)
+    drive.change_budget(run, ["budget.max_hours=5"])
+    drive.resume(run)
     assert run.state().state == "succeeded"
     assert jobs(service) == 0
 
@@ -158,19 +160,19 @@ def test_only_the_budget_can_be_changed_and_only_to_something_sensible(service, 
     assert changed_budget(run, ["budget.max_usd=40"]) == BudgetSpec(max_usd=40)
     for override in ("seed=3", "hyperparameters.n_epochs=1", "budgets.max_usd=3"):
         with pytest.raises(UsageError, match="only budget"):
-            bridge.change_budget(run, [override])
+            drive.change_budget(run, [override])
     for bad in ("-1", "0", ".nan", ".inf", "much", "[1]"):
         with pytest.raises(SpecError, match="budget.max_usd"):
-            bridge.change_budget(run, [f"budget.max_usd={bad}"])
+            drive.change_budget(run, [f"budget.max_usd={bad}"])
     with pytest.raises(SpecError, match="budget.max_eur"):
-        bridge.change_budget(run, ["budget.max_eur=3"])
+        drive.change_budget(run, ["budget.max_eur=3"])
     assert run.state().budget is None
 
 
 @pytest.mark.parametrize("bad", [-1, 0, float("nan"), float("inf"), "20", True])
 def test_absurd_budgets_are_errors_of_the_spec(spec, bad):
     with pytest.raises(SpecError, match="budget.max_usd"):
-        draft.Draft.of(spec(budget={"max_usd": bad}))
+        SpecFile.of(spec(budget={"max_usd": bad}))
 
 
 # The target
@@ -180,19 +182,19 @@ def test_a_baseline_that_is_good_enough_stops_the_run_before_anything_is_paid(se
     service.play({"speed": 50, "answers": [{"model": "*", "match": r"Number (\d+)\?", "reply": r"It is \1."}]})
     run = start(spec(evaluation={"target": 0.9}))
     with pytest.raises(GateNotMet, match=r"base is good enough without training: base exact 100.0 %") as told:
-        bridge.drive(run)
+        drive.drive(run)
     assert "--ignore-target" in str(told.value.hint)
     assert jobs(service) == service.requests.get("POST /files", 0) == 0
     assert run.state().state == "paused"
-    bridge.waive_target(run)
-    bridge.resume(run)
+    drive.waive_target(run)
+    drive.resume(run)
     assert run.state().state == "succeeded"
     assert jobs(service) == 1
 
 
 def test_a_baseline_below_the_target_lets_the_run_go_on(service, spec):
     run = start(spec(evaluation={"target": 0.9}))
-    bridge.drive(run)
+    drive.drive(run)
     assert run.state().state == "succeeded"
 
 
@@ -231,7 +233,7 @@ def test_a_service_that_cannot_pause_has_its_job_cancelled(service, prices, spec
     run = start(spec(budget={"max_hours": 1e-9}, hyperparameters={"n_epochs": 10}))
     monkeypatch.setitem(TARGETS, "openai", dataclasses.replace(TARGETS["openai"], pause=False))
     with pytest.raises(GateNotMet, match="cancelled, since this service cannot pause a job"):
-        bridge.drive(run)
+        drive.drive(run)
     assert run.state().state == "cancelled"
 
 
@@ -242,5 +244,5 @@ def test_a_service_that_refuses_to_pause_has_its_job_cancelled(service, prices, 
     service.play({"speed": 3, "answers": ANSWERS, "faults": [fault]})
     run = start(spec(budget={"max_hours": 1e-9}, hyperparameters={"n_epochs": 10}))
     with pytest.raises(GateNotMet, match="cancelled, since this service cannot pause a job"):
-        bridge.drive(run)
+        drive.drive(run)
     assert run.state().state == "cancelled"

@@ -11,10 +11,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ftbridge import bridge, draft
-from ftbridge.comparison import compare
 from ftbridge.errors import UsageError
+from ftbridge.evaluation.compare import compare
+from ftbridge.runner import drive
+from ftbridge.runner.start import create_run
 from ftbridge.server import simulating
+from ftbridge.spec import SpecFile
 
 BASE = "gpt-4.1-mini-2025-04-14"
 
@@ -23,7 +25,7 @@ BASE = "gpt-4.1-mini-2025-04-14"
 def service(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-compared")
     monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "0")
-    monkeypatch.setattr(bridge, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(drive, "POLL_SECONDS", 0.02)
     with simulating({"speed": 50}) as running:
         monkeypatch.setenv("OPENAI_BASE_URL", running.base_url)
         yield running
@@ -59,8 +61,8 @@ def run(service, tmp_path):
             "model": {"openai": BASE},
             **more,
         }
-        started = draft.start(draft.Draft.of(spec), "openai")
-        bridge.drive(started)
+        started = create_run(SpecFile.of(spec), "openai")
+        drive.drive(started)
         return started
 
     return made
@@ -136,7 +138,7 @@ def test_other_training_bytes_are_told(run):
 def test_runs_without_a_test_split_have_nothing_to_compare(run, tmp_path, service):
     (tmp_path / "only.jsonl").write_text(lines(0, 12))
     spec = {"name": "bare", "data": {"train": str(tmp_path / "only.jsonl")}, "model": {"openai": BASE}}
-    bare = draft.start(draft.Draft.of(spec), "openai")
-    bridge.drive(bare)
+    bare = create_run(SpecFile.of(spec), "openai")
+    drive.drive(bare)
     with pytest.raises(UsageError, match="no answers"):
         compare(bare, bare)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ftbridge.lowering import fields
 from ftbridge.spec import JobSpec
+from ftbridge.spec.lowering import fields
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 
-from ftbridge.doctor import EXTRAS, examine
+from ftbridge.planning.doctor import EXTRAS, examine
 
 
 def test_what_is_here_is_told_and_no_key_is_shown(monkeypatch):

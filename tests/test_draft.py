@@ -11,9 +11,10 @@ import pytest
 from ftbridge.data.lint.counting import thinking_of
 from ftbridge.data.manifest import load_manifest
 from ftbridge.data.notation import count_reasoning
-from ftbridge.draft import Draft, dry_run, start
 from ftbridge.errors import DataError
-from ftbridge.judging import _base
+from ftbridge.evaluation.standalone import _base
+from ftbridge.runner.start import create_run, dry_run
+from ftbridge.spec import SpecFile
 
 
 def job(folder: Path, bad: dict[str, Any] | None = None, count: int = 12) -> Path:
@@ -36,22 +37,22 @@ BAD = {
 
 def test_an_error_stops_the_run_with_the_line_it_came_from_and_leaves_no_folder(tmp_path: Path, home: Path):
     with pytest.raises(DataError, match=r"train.jsonl:4 tools\[0\].function.name is a number.*\(FTB051\)") as error:
-        start(Draft.of(job(tmp_path, BAD)), "local")
+        create_run(SpecFile.of(job(tmp_path, BAD)), "local")
     assert "--no-lint" in str(error.value)
     assert not list(home.glob("runs/*"))
     with pytest.raises(DataError):
-        dry_run(Draft.of(job(tmp_path, BAD)), "local")
+        dry_run(SpecFile.of(job(tmp_path, BAD)), "local")
 
 
 def test_only_by_name_does_a_run_go_on_with_errors(tmp_path: Path):
-    run = start(Draft.of(job(tmp_path, BAD)), "local", lint=False)
+    run = create_run(SpecFile.of(job(tmp_path, BAD)), "local", lint=False)
     assert load_manifest(run.data).splits["train"].examples == 13
     assert not (run.data / "lint.json").exists()
 
 
 def test_warnings_are_noted_and_the_report_is_kept_with_the_data(tmp_path: Path):
     twice = {"messages": [{"role": "user", "content": "Question 1?"}, {"role": "assistant", "content": "Other."}]}
-    run = start(Draft.of(job(tmp_path, twice)), "local")
+    run = create_run(SpecFile.of(job(tmp_path, twice)), "local")
     assert any("same-prompt-different-answers" in note for note in load_manifest(run.data).notes)
     report = json.loads((run.data / "lint.json").read_text())
     assert report["ok"] is True
@@ -71,12 +72,12 @@ def test_a_run_a_dry_run_a_plan_and_an_evaluation_settle_thinking_alike(
     tmp_path: Path, line: dict[str, Any] | None, thinking: str
 ) -> None:
     path = job(tmp_path, line)
-    run = start(Draft.of(path), "local")
+    run = create_run(SpecFile.of(path), "local")
     assert json.loads(run.resolved_path.read_text())["local"]["thinking"] == thinking
     assert json.loads(run.lowering_path.read_text())["request"]["thinking"] == thinking
-    _, resolved, lowering = dry_run(Draft.of(path), "local")
+    _, resolved, lowering = dry_run(SpecFile.of(path), "local")
     assert (resolved.spec.local.thinking, lowering.request["thinking"]) == (thinking, thinking)
-    spec = Draft.of(path).spec
+    spec = SpecFile.of(path).spec
     reasoning = count_reasoning(run.data / "train.jsonl")
     assert _base("local", spec, 12, reasoning).identity["thinking"] == thinking
     assert thinking_of(map(json.loads, (run.data / "train.jsonl").read_text().splitlines())) == thinking

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from ftbridge.draft import Draft, dry_run
 from ftbridge.evaluation.items import load_items
 from ftbridge.evaluation.retrieval import retrieval
+from ftbridge.runner.start import dry_run
+from ftbridge.spec import SpecFile
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*/job.yaml")), ids=lambda path: path.parent.name)
 def test_an_example_would_run(path: Path) -> None:
-    manifest, resolved, lowering = dry_run(Draft.of(path), "local")
+    manifest, resolved, lowering = dry_run(SpecFile.of(path), "local")
     assert manifest.splits["train"].examples >= 10
     assert not [field for field in lowering.fields if field.outcome == "refused"]
     assert resolved.spec.evaluation.graders

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from ftbridge import draft
 from ftbridge.errors import UsageError
-from ftbridge.export import export_adapter, export_merged
+from ftbridge.runner.export import export_adapter, export_merged
+from ftbridge.runner.start import create_run
+from ftbridge.spec import SpecFile
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def run(tmp_path):
         "data": {"train": str(tmp_path / "train.jsonl")},
         "model": {"local": "smollm2-135m-instruct", "openai": "gpt-4.1-mini-2025-04-14"},
     }
-    return draft.start(draft.Draft.of(spec), "local")
+    return create_run(SpecFile.of(spec), "local")
 
 
 @pytest.mark.slow
@@ -61,7 +62,7 @@ def test_a_merged_model_says_what_base_and_adapter_say(run, tmp_path, base_model
 def test_what_cannot_be_exported_is_told(run, tmp_path):
     with pytest.raises(UsageError, match="no model yet"):
         export_adapter(run, tmp_path / "out")
-    managed = draft.start(draft.Draft.of(run.spec().model_dump(mode="json", exclude_unset=True)), "openai")
+    managed = create_run(SpecFile.of(run.spec().model_dump(mode="json", exclude_unset=True)), "openai")
     with pytest.raises(UsageError, match="keeps the weights"):
         export_merged(managed, tmp_path / "out")
     assert not (tmp_path / "out").exists()

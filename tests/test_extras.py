@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ftbridge.doctor import examine
 from ftbridge.errors import MissingDependency
 from ftbridge.extras import EXTRAS, load, require
+from ftbridge.planning.doctor import examine
 
 tomllib = pytest.importorskip("tomllib")  # Python 3.11 on
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from ftbridge import bridge, draft, fallback
 from ftbridge.errors import DataError, ProviderRefused
+from ftbridge.runner import drive, fallback
+from ftbridge.runner.start import create_run
 from ftbridge.runs.run import Run
 from ftbridge.server import simulating
+from ftbridge.spec import SpecFile
 
 BASE = "gpt-4.1-mini-2025-04-14"
 
@@ -107,12 +109,12 @@ def test_what_this_machine_cannot_do_is_done_by_the_service(spec, service, tmp_p
 
 
 def prepared(spec, **more) -> Run:
-    return draft.start(draft.Draft.of({**spec, "fallback": "local", **more}), "openai")
+    return create_run(SpecFile.of({**spec, "fallback": "local", **more}), "openai")
 
 
 def ends(run: Run) -> Exception:
     with pytest.raises(Exception) as caught:  # noqa: PT011
-        fallback.to_the_end(run, bridge.Silent(), bridge.drive)
+        fallback.to_the_end(run, drive.Silent(), drive.drive)
     return caught.value
 
 
@@ -151,5 +153,5 @@ def test_a_field_that_the_fallback_would_refuse_stops_the_run_at_once(spec, serv
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     spec["data"] = {"train": str(tmp_path / "train.jsonl")}
     with pytest.raises(Exception, match="a pair is compared whole"):
-        draft.start(draft.Draft.of(spec), "openai")
+        create_run(SpecFile.of(spec), "openai")
     assert service.requests == {}

@@ -12,14 +12,17 @@ import time
 import pytest
 
 import ftbridge
-from ftbridge import bridge, draft, files
+from ftbridge import files
 from ftbridge.errors import DataError, ModelUnavailable, RunBusy, UsageError
-from ftbridge.evaluation.asked import Asked, parse_candidate
+from ftbridge.evaluation.candidate_names import Asked, parse_candidate
 from ftbridge.evaluation.items import load_items
 from ftbridge.evaluation.retrieval import read_passages, retrieval
 from ftbridge.evaluation.search import searcher
 from ftbridge.graders import GraderError
+from ftbridge.runner import drive
+from ftbridge.runner.start import create_run
 from ftbridge.server import simulating
+from ftbridge.spec import SpecFile
 
 BASE, OTHER = "gpt-4.1-mini-2025-04-14", "gpt-4o-mini-2024-07-18"
 CHATS = "POST /chat/completions"
@@ -34,7 +37,7 @@ ANSWERS = [
 def service(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-evaluated")
     monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "0")
-    monkeypatch.setattr(bridge, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(drive, "POLL_SECONDS", 0.02)
     with simulating({"speed": 50, "answers": ANSWERS}) as running:
         monkeypatch.setenv("OPENAI_BASE_URL", running.base_url)
         yield running
@@ -66,8 +69,8 @@ def spec(tmp_path):
 
 
 def _run(path):
-    started = draft.start(draft.Draft.of(path), "openai")
-    bridge.drive(started)
+    started = create_run(SpecFile.of(path), "openai")
+    drive.drive(started)
     return started
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from ftbridge import providers
 from ftbridge.errors import LoweringRefused, UsageError
-from ftbridge.lowering import FieldReport, Lowering, fields
-from ftbridge.resolve import resolve
+from ftbridge.providers import resolve
 from ftbridge.spec import JobSpec
+from ftbridge.spec.lowering import FieldReport, Lowering, fields
 
 SPEC: dict[str, Any] = {"name": "a", "data": {"train": "t.jsonl"}, "model": {"local": "m"}}
 

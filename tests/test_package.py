@@ -10,8 +10,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import ftbridge
-from ftbridge import schemas
 from ftbridge.cli import COMMANDS
+from ftbridge.spec import schemas
 
 HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "scipy", "openai", "httpx", "yaml")
 REPOSITORY = Path(__file__).parent.parent

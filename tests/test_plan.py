@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 import ftbridge
-from ftbridge.draft import Draft
 from ftbridge.errors import UsageError
 from ftbridge.planning.memory import CARDS, GIB, largest_pass, memory, read_shape, shape_of
 from ftbridge.planning.money import break_even_tokens
 from ftbridge.planning.plan import Plan, plan
 from ftbridge.prices import PriceList, load_prices
-from ftbridge.spec_sections import LocalSpec, PlanSpec
+from ftbridge.spec import SpecFile
+from ftbridge.spec.sections import LocalSpec, PlanSpec
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXAMPLE = REPOSITORY / "examples" / "support-triage" / "job.yaml"
@@ -66,7 +66,7 @@ def spec(tmp_path):
 
 
 def planned(spec, tmp_path, **more) -> Plan:
-    return plan(Draft.of(spec), config=tmp_path / "config.json", today=TODAY, **more)
+    return plan(SpecFile.of(spec), config=tmp_path / "config.json", today=TODAY, **more)
 
 
 def ask(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -89,11 +89,11 @@ def test_tokens_steps_and_money_follow_from_the_data(spec, tmp_path):
 
 
 def test_counts_are_those_of_a_run(spec):
-    from ftbridge import draft
+    from ftbridge.runner.start import create_run
 
-    run = draft.start(Draft.of(spec), "openai")
+    run = create_run(SpecFile.of(spec), "openai")
     splits = run.state().data.splits
-    told = plan(Draft.of(spec))
+    told = plan(SpecFile.of(spec))
     assert {name: split.tokens for name, split in told.splits.items()} == {n: s.tokens for n, s in splits.items()}
 
 
@@ -140,7 +140,7 @@ def test_parameters_are_those_that_are_published(config, billions):
 
 
 def test_parameters_and_adapter_of_the_default_model_are_those_on_the_disk(base_model_dir):
-    from ftbridge.providers.local.models import LocalModel, check_model
+    from ftbridge.providers.local.models.find import LocalModel, check_model
 
     shape = read_shape(base_model_dir)
     facts = check_model(LocalModel(name="m", path=base_model_dir, source="directory", sha256=""))
@@ -186,7 +186,7 @@ def test_a_config_that_tells_too_little_is_named(tmp_path):
 
 
 def test_without_a_config_memory_is_not_told_and_the_way_to_it_is(spec):
-    told = plan(Draft.of({**spec, "model": {"local": "nobody/gated-model"}}), today=TODAY)
+    told = plan(SpecFile.of({**spec, "model": {"local": "nobody/gated-model"}}), today=TODAY)
     assert (told.local.memory, told.local.cards, told.openai) == (None, [], None)
     assert any("--config" in note for note in told.local.notes)
     assert told.local.pace.basis == "none"
@@ -258,10 +258,10 @@ def test_the_command_is_fast_light_and_keeps_its_gate(tmp_path):
 
 
 def test_own_runs_tell_the_pace(spec, tmp_path, monkeypatch):
-    from ftbridge import draft
+    from ftbridge.runner.start import create_run
 
     spec = {**spec, "model": {"local": "my-model"}}
-    run = draft.start(Draft.of(spec), "local")
+    run = create_run(SpecFile.of(spec), "local")
     figures = {"step": 1, "tokens_per_second": 300.0}
     run.append("job_event", id="1", time=0, message="m", type="metrics", metrics=figures)
     run.append("succeeded")
@@ -319,11 +319,11 @@ def test_a_large_sum_is_asked_about_before_anything_is_sent(spec, tmp_path, monk
 
 
 def test_finished_runs_at_the_service_tell_how_long_it_takes(spec, tmp_path):
-    from ftbridge import draft
+    from ftbridge.runner.start import create_run
 
     told = ftbridge.plan({**spec, "model": {"openai": BASE}})
     assert told.openai.pace.hours is None
-    run = draft.start(Draft.of({**spec, "model": {"openai": BASE}}), "openai")
+    run = create_run(SpecFile.of({**spec, "model": {"openai": BASE}}), "openai")
     run.append("submitted", handle={"provider": "openai", "id": "ftjob-x", "folder": str(run.path)})
     time.sleep(0.3)
     tuned = {"provider": "openai", "id": "ft:x", "base": BASE}

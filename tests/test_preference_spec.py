@@ -8,10 +8,10 @@ import pytest
 
 from ftbridge import providers
 from ftbridge.errors import LoweringRefused, SpecError
-from ftbridge.lowering import FieldReport, Lowering, fields
+from ftbridge.providers import resolve
 from ftbridge.providers.local.request import LocalRequest
-from ftbridge.resolve import resolve
 from ftbridge.spec import JobSpec
+from ftbridge.spec.lowering import FieldReport, Lowering, fields
 
 SPEC: dict[str, Any] = {
     "name": "a",

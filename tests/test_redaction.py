@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ftbridge.errors import UsageError
-from ftbridge.evaluation.asked import parse_candidate
+from ftbridge.evaluation.candidate_names import parse_candidate
 from ftbridge.graders.judge_keys import check_judges
 from ftbridge.providers.openai.client import http_client
 from ftbridge.providers.openai.errors import SentElsewhere

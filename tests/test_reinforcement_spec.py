@@ -8,9 +8,9 @@ import pytest
 
 from ftbridge import providers
 from ftbridge.errors import SpecError
-from ftbridge.lowering import FieldReport, Lowering
-from ftbridge.resolve import resolve
+from ftbridge.providers import resolve
 from ftbridge.spec import JobSpec
+from ftbridge.spec.lowering import FieldReport, Lowering
 
 EXACT = {"type": "string_check", "name": "exact", "operation": "eq", "input": "{{sample.output_text}}",
          "reference": "{{item.answer}}"}  # fmt: skip

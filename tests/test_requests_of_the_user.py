@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).parent / "providers" / "openai"))
 
 from openai_service import Service
 
-from ftbridge import bridge, draft, fallback
 from ftbridge.cli import main
 from ftbridge.errors import (
     DataError,
@@ -29,7 +28,10 @@ from ftbridge.errors import (
     TrainingFailed,
 )
 from ftbridge.providers.openai import retry
+from ftbridge.runner import drive, fallback
+from ftbridge.runner.start import create_run
 from ftbridge.runs.run import Run
+from ftbridge.spec import SpecFile
 
 CREATE, LIST, CANCEL = "POST /fine_tuning/jobs", "GET /fine_tuning/jobs", "POST /fine_tuning/jobs/ID/cancel"
 
@@ -41,7 +43,7 @@ def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Service
     monkeypatch.setenv("OPENAI_BASE_URL", made.base_url)
     monkeypatch.setenv("FTBRIDGE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "1")
-    monkeypatch.setattr(bridge, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(drive, "POLL_SECONDS", 0.01)
     retry.wait_scale(0)
     yield made
     made.close()
@@ -59,7 +61,7 @@ def prepared(tmp_path: Path, **more: Any) -> Run:
         "data": {"train": str(tmp_path / "train.jsonl"), "test": str(tmp_path / "test.jsonl")},
         "model": {"openai": "gpt-test", "local": "nobody/nothing"},
     }
-    return draft.start(draft.Draft.of({**spec, **more}), "openai")
+    return create_run(SpecFile.of({**spec, **more}), "openai")
 
 
 def types(run: Run) -> list[str]:
@@ -72,22 +74,22 @@ def test_resuming_says_how_the_job_ended_and_only_a_retry_pays_again(
 ) -> None:
     service.statuses = ["running", end]
     run = prepared(tmp_path)
-    for go in (bridge.drive, bridge.resume, bridge.resume):
+    for go in (drive.drive, drive.resume, drive.resume):
         with pytest.raises(error) as raised:
             go(run)
         assert "ftbridge retry" in str(raised.value)
     assert len(service.jobs) == 1
     service.statuses = ["running", "succeeded"]
-    bridge.retry(run)
+    drive.retry(run)
     assert (len(service.jobs), run.state().state) == (2, "succeeded")
-    bridge.retry(run)
+    drive.retry(run)
     assert len(service.jobs) == 2
 
 
 def test_a_retry_that_fails_too_is_not_tried_a_third_time_by_resuming(service: Service, tmp_path: Path) -> None:
     service.statuses = ["running", "failed"]
     run = prepared(tmp_path)
-    for go in (bridge.drive, bridge.retry, bridge.resume):
+    for go in (drive.drive, drive.retry, drive.resume):
         with pytest.raises(TrainingFailed):
             go(run)
     assert len(service.jobs) == 2
@@ -97,17 +99,17 @@ def test_a_retry_of_a_job_that_goes_on_follows_it(service: Service, tmp_path: Pa
     run = prepared(tmp_path)
     service.faults = [{"route": "GET /fine_tuning/jobs/ID", "kind": "401"}]
     with pytest.raises(ProviderRefused):
-        bridge.drive(run)
+        drive.drive(run)
     assert run.state().state != "failed"  # its job goes on
     assert types(run)[-1] == "stopped"
-    bridge.retry(run)
+    drive.retry(run)
     assert len(service.jobs) == 1
 
 
 def test_a_refused_account_has_paid_for_no_completion(service: Service, tmp_path: Path) -> None:
     service.closed = True
     with pytest.raises(ProviderRefused):
-        bridge.drive(prepared(tmp_path))
+        drive.drive(prepared(tmp_path))
     assert service.requests["POST /chat/completions"] == 0
     assert service.files == {}
 
@@ -115,7 +117,7 @@ def test_a_refused_account_has_paid_for_no_completion(service: Service, tmp_path
 def test_with_a_target_the_base_model_is_still_asked_first(service: Service, tmp_path: Path) -> None:
     service.closed = True
     with pytest.raises(ProviderRefused):
-        bridge.drive(prepared(tmp_path, evaluation={"target": 0.9}))
+        drive.drive(prepared(tmp_path, evaluation={"target": 0.9}))
     assert service.requests["POST /chat/completions"] == 2
 
 
@@ -125,7 +127,7 @@ def asked_while_driven(run: Run, when: str, request: Any) -> tuple[Exception | N
 
     def drive() -> None:
         try:
-            bridge.drive(Run.open(run.path))
+            drive.drive(Run.open(run.path))
         except Exception as error:
             errors[0] = error
 
@@ -148,7 +150,7 @@ def test_a_cancel_that_the_service_refuses_is_said_and_the_job_is_followed_to_it
     service.statuses = ["running"] * 30 + ["succeeded"]
     service.faults = [{"route": CANCEL, "nth": nth, "kind": status} for nth in range(1, 40)]
     run = prepared(tmp_path)
-    driver, _ = asked_while_driven(run, "submitted", bridge.cancel)
+    driver, _ = asked_while_driven(run, "submitted", drive.cancel)
     (job,) = service.jobs.values()
     assert job["status"] == "succeeded"
     assert "cancelled" not in types(run)[: types(run).index("result")]
@@ -156,7 +158,7 @@ def test_a_cancel_that_the_service_refuses_is_said_and_the_job_is_followed_to_it
     assert driver is None
 
 
-@pytest.mark.parametrize("request_", [bridge.cancel, bridge.pause])
+@pytest.mark.parametrize("request_", [drive.cancel, drive.pause])
 def test_what_is_asked_while_files_go_up_is_heeded_before_a_job_is_made(
     service: Service, tmp_path: Path, request_: Any
 ) -> None:
@@ -165,8 +167,8 @@ def test_what_is_asked_while_files_go_up_is_heeded_before_a_job_is_made(
     driver, _ = asked_while_driven(run, "submit_intended", request_)
     assert isinstance(driver, Interrupted)
     assert service.jobs == {}
-    assert run.state().state == ("cancelled" if request_ is bridge.cancel else "paused")
-    assert len(service.files) == (0 if request_ is bridge.cancel else 1)
+    assert run.state().state == ("cancelled" if request_ is drive.cancel else "paused")
+    assert len(service.files) == (0 if request_ is drive.cancel else 1)
 
 
 def lost(service: Service, run: Run, lag: int) -> None:
@@ -177,7 +179,7 @@ def lost(service: Service, run: Run, lag: int) -> None:
         {"route": CREATE, "nth": nth, "kind": "403", "code": "training_not_available"} for nth in range(2, 60)
     ]
     with pytest.raises(InDoubt):
-        bridge.drive(run)
+        drive.drive(run)
 
 
 def test_a_cancel_in_doubt_is_not_called_done_and_takes_effect_when_the_job_shows(
@@ -187,11 +189,11 @@ def test_a_cancel_in_doubt_is_not_called_done_and_takes_effect_when_the_job_show
     run = prepared(tmp_path)
     lost(service, run, 40)
     with pytest.raises(InDoubt, match="cannot be said to be cancelled"):
-        bridge.cancel(run)
+        drive.cancel(run)
     assert run.state().state != "cancelled"
     for job in service.jobs.values():
         job["_lag"] = 0
-    bridge.cancel(run)
+    drive.cancel(run)
     assert run.state().state == "cancelled"
     assert [job["status"] for job in service.jobs.values()] == ["cancelled"]
 
@@ -217,14 +219,14 @@ def test_a_job_in_doubt_is_found_before_anything_else_can_refuse(
         monkeypatch.setattr(calendar, "NO_NEW_JOBS", datetime.date(2020, 1, 1))
         monkeypatch.setattr(Connection, "is_usual_address", True)
     service.models.setdefault("gpt-test", {})
-    bridge.resume(run)
+    drive.resume(run)
     assert (len(service.jobs), run.state().state) == (1, "succeeded")
 
 
 @pytest.mark.parametrize("how", ["lists lag", "lists are refused", "a page", "half an answer"])
 def test_nobody_falls_back_while_it_is_in_doubt(service: Service, tmp_path: Path, how: str) -> None:
     run = prepared(tmp_path, fallback="local")
-    bridge.accept_doubt(run)
+    drive.accept_doubt(run)
     service.faults = [
         {"route": CREATE, "kind": "reset_after"},
         {"route": CREATE, "nth": 2, "kind": "403", "code": "training_not_available"},
@@ -240,7 +242,7 @@ def test_nobody_falls_back_while_it_is_in_doubt(service: Service, tmp_path: Path
         service.faults = [{"route": CREATE, "nth": nth, "kind": "cut_after"} for nth in range(1, 9)]
         service.lag = 90
     with pytest.raises(FtbridgeError):
-        fallback.to_the_end(run, bridge.Silent(), bridge.drive)
+        fallback.to_the_end(run, drive.Silent(), drive.drive)
     assert run.state().continued_by is None
     assert run.state().state != "failed"
 
@@ -259,7 +261,7 @@ def test_data_that_the_service_finds_unsafe_or_malformed_are_not_trained_elsewhe
     service.statuses, service.job_error = ["failed"], error
     run = prepared(tmp_path, fallback="local")
     with pytest.raises(DataError):
-        fallback.to_the_end(run, bridge.Silent(), bridge.drive)
+        fallback.to_the_end(run, drive.Silent(), drive.drive)
     assert run.state().continued_by is None
 
 
@@ -269,10 +271,10 @@ def test_where_jobs_cannot_be_listed_somebody_must_accept_that_before_the_upload
     service.faults = [{"route": LIST, "nth": nth, "kind": "403"} for nth in range(1, 20)]
     run = prepared(tmp_path)
     with pytest.raises(GateNotMet, match="exactly once cannot be promised"):
-        bridge.drive(run)
+        drive.drive(run)
     assert service.files == {}
-    bridge.accept_doubt(run)
-    bridge.resume(run)
+    drive.accept_doubt(run)
+    drive.resume(run)
     assert len(service.jobs) == 1
 
 
@@ -280,10 +282,10 @@ def test_a_job_that_shows_no_sign_of_life_is_waited_for_so_long_and_left(service
     service.statuses = ["queued"]
     run = prepared(tmp_path, openai={"max_quiet_hours": 0.2 / 3600})
     with pytest.raises(JobStuck, match="goes on at the service"):
-        bridge.drive(run)
+        drive.drive(run)
     assert run.state().state == "queued"
     service.statuses = ["queued", "succeeded"]
-    bridge.resume(run)
+    drive.resume(run)
     assert len(service.jobs) == 1
 
 
@@ -311,7 +313,7 @@ def test_an_accounts_jobs_are_listed_with_their_runs_and_adopted_and_cancelled(
     assert command("jobs", "cancel", other) == 0
     assert service.jobs[other]["status"] == "cancelled"
     assert command("jobs", "adopt", mine, run.id) == 0
-    bridge.resume(run)
+    drive.resume(run)
     assert (len(service.jobs), run.state().state) == (2, "succeeded")
     assert command("jobs", "adopt", mine, run.id) == 2
     capsys.readouterr()

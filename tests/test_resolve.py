@@ -3,8 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
-from ftbridge.resolve import Settled, resolve
+from ftbridge.providers import resolve
 from ftbridge.spec import JobSpec
+from ftbridge.spec.resolve import Settled
 
 
 def _spec(**sections):

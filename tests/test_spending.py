@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from ftbridge.errors import GateNotMet
-from ftbridge.evaluation.answering import Prediction
+from ftbridge.evaluation.generate import Prediction
+from ftbridge.evaluation.spending import billed_tokens, service_hours, spent
 from ftbridge.graders.budget import JudgeBudget
 from ftbridge.graders.calls import CallRecord
 from ftbridge.graders.chat import Reply
 from ftbridge.prices import PriceList, Rates, load_prices
-from ftbridge.providers.openai.ledger import Ledger
+from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.runs.journal import Event
 from ftbridge.runs.run import Run
-from ftbridge.spending import billed_tokens, service_hours, spent
 
 MINI = "gpt-4.1-mini-2025-04-14"
 

@@ -9,10 +9,12 @@ import sys
 
 import pytest
 
-from ftbridge import bridge, draft
 from ftbridge.errors import UsageError
+from ftbridge.runner import drive
+from ftbridge.runner.chat import talking
+from ftbridge.runner.start import create_run
 from ftbridge.server import simulating
-from ftbridge.talk import talking
+from ftbridge.spec import SpecFile
 
 BASE = "gpt-4.1-mini-2025-04-14"
 
@@ -32,13 +34,13 @@ def prepared(monkeypatch, tmp_path):
     with simulating({"speed": 50, "answers": answers}) as service:
         monkeypatch.setenv("OPENAI_BASE_URL", service.base_url)
         spec = {"name": "numbers", "data": {"train": str(tmp_path / "train.jsonl")}, "model": {"openai": BASE}}
-        yield draft.start(draft.Draft.of(spec), "openai")
+        yield create_run(SpecFile.of(spec), "openai")
 
 
 def test_a_conversation_goes_on_and_a_pipe_is_one_message(prepared):
     with pytest.raises(UsageError, match="no model yet"), talking(prepared):
         pass
-    bridge.drive(prepared)
+    drive.drive(prepared)
     with talking(prepared, system="Be brief.") as talk:
         assert talk.say("Number 7?") == "It is 7."
         assert talk.say("Say it again.") == "As I said."

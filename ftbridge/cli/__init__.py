@@ -110,7 +110,7 @@ def _tell(error: FtbridgeError) -> None:
         _unforeseen(type(error), error, error.__traceback__)
     from rich.text import Text
 
-    from ftbridge.report.terminal import SafeConsole
+    from ftbridge.report.terminal.console import SafeConsole
 
     console = SafeConsole(stderr=True, highlight=False, soft_wrap=True)
     label, style = ("", "yellow") if error.exit_code == 130 else ("error: ", "bold red")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from ftbridge import bridge
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import find_run, run_argument
 from ftbridge.errors import ProviderRefused
+from ftbridge.runner import drive
 
 
 @click.command(help=COMMANDS["cancel"])
@@ -15,8 +15,8 @@ from ftbridge.errors import ProviderRefused
 def command(run: str) -> None:
     """End a run for good."""
     found = find_run(run)
-    bridge.cancel(found)
-    state = bridge.settled(found)
+    drive.cancel(found)
+    state = drive.settled(found)
     refused = found.state().refused
     if state == "cancelled":
         click.echo(f"{found.id} is {state}.")

@@ -8,7 +8,7 @@ import click
 
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import find_run, run_argument, talkative, verbosity
-from ftbridge.talk import Talk, talking
+from ftbridge.runner.chat import Talk, talking
 
 
 @click.command(help=COMMANDS["chat"])
@@ -48,6 +48,6 @@ def _converse(talk: Talk) -> None:
 
 def _show(text: str) -> None:
     """Print a completion: as it is into a pipe, without control sequences on a terminal."""
-    from ftbridge.report.terminal import printable
+    from ftbridge.report.terminal.console import printable
 
     click.echo(printable(text) if sys.stdout.isatty() else text)

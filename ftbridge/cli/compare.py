@@ -6,10 +6,10 @@ import click
 
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import Command, as_json, find_run, talkative, verbosity
-from ftbridge.comparison import compare
 from ftbridge.errors import GateNotMet
-from ftbridge.report.exports import SHAPES
-from ftbridge.report.terminal import SafeConsole
+from ftbridge.evaluation.compare import compare
+from ftbridge.report.formats.tables import SHAPES
+from ftbridge.report.terminal.console import SafeConsole
 
 
 @click.command("compare", cls=Command, help=COMMANDS["compare"])
@@ -47,7 +47,7 @@ def command(
         raise click.BadParameter("--candidate is given once, or once for each side.")
     named = (candidates[0], candidates[-1]) if candidates else ("tuned", "tuned")
     told = compare(find_run(first), find_run(second), margin=margin, candidates=named, common=intersect)
-    from ftbridge.report import comparison
+    from ftbridge.report.terminal import comparison
 
     if as_json or shape == "json":
         click.echo(told.model_dump_json(indent=2))

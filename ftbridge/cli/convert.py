@@ -8,12 +8,12 @@ import click
 
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import Command, talkative, verbosity
-from ftbridge.data.convert.compression import MAX_RATIO
-from ftbridge.data.convert.containers import CONTAINERS
 from ftbridge.data.convert.convert import Converted, convert
 from ftbridge.data.convert.recipe import Recipe
 from ftbridge.data.convert.shapes import SHAPES, WRITABLE
 from ftbridge.data.detect import listed_formats
+from ftbridge.data.reading.compression import MAX_RATIO
+from ftbridge.data.reading.containers import CONTAINERS
 from ftbridge.errors import UsageError
 
 

@@ -6,7 +6,7 @@ import click
 
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import as_json, print_json, talkative
-from ftbridge.doctor import examine
+from ftbridge.planning.doctor import examine
 
 
 @click.command(help=COMMANDS["doctor"])
@@ -21,7 +21,7 @@ def command(as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ftbridge.report.terminal import SafeConsole
+    from ftbridge.report.terminal.console import SafeConsole
 
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for style in ("", "bold", ""):

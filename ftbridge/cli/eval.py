@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.evaluated import Heard, evaluated, write
+from ftbridge.cli.evaluation_output import Heard, evaluated, write
 from ftbridge.cli.options import Command, as_json, talkative
 from ftbridge.cli.progress import TerminalWatcher
-from ftbridge.draft import Draft
 from ftbridge.errors import GateNotMet
-from ftbridge.judging import Options, evaluate
-from ftbridge.report.exports import SHAPES, Shape
+from ftbridge.evaluation.standalone import Options, evaluate
+from ftbridge.report.formats.tables import SHAPES, Shape
+from ftbridge.spec import SpecFile
 
 _CANDIDATE = (
     "Evaluate a candidate: base, zero_shot, few_shot, retrieval, run:ID, checkpoint:ID@STEP, openai:MODEL, local:MODEL or "
@@ -71,17 +71,17 @@ def command(
 ) -> None:
     """Evaluate, print, and exit 4 when an asked margin is not met."""
     options = Options(provider=provider, system=system, documents=documents, margin=margin, fresh=no_cache, human=human)
-    drafted, heard = Draft.of(spec, overrides), Heard()
+    spec_file, heard = SpecFile.of(spec, overrides), Heard()
     with TerminalWatcher() as watcher:
-        told = evaluate(drafted, candidates, options, watcher.answered, heard)
-    contents = heard.contents(drafted.spec, told)
+        told = evaluate(spec_file, candidates, options, watcher.answered, heard)
+    contents = heard.contents(spec_file.spec, told)
     if report is not None:
         from ftbridge.report.html import write_page
 
         asked = " ".join(f"--candidate {shlex.quote(name)}" for name in candidates)
         write_page(contents, report, f"ftbridge eval {shlex.quote(spec.name)} {asked}")
     shape = "json" if as_json else shape
-    write(told, shape, out, text=lambda: evaluated(told, contents), title=drafted.spec.name)
+    write(told, shape, out, text=lambda: evaluated(told, contents), title=spec_file.spec.name)
     first = next(iter(told.candidates))
     lost = [
         f"{pair.removesuffix(f'-{first}')} on {grader}"

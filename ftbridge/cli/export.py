@@ -9,7 +9,7 @@ import click
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import find_run, run_argument, talkative, verbosity
 from ftbridge.errors import UsageError
-from ftbridge.export import export_adapter, export_merged
+from ftbridge.runner.export import export_adapter, export_merged
 
 
 @click.command(help=COMMANDS["export"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 from rich.console import Console
 
-from ftbridge import bridge
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import as_json, find_run, print_json
+from ftbridge.runner import drive
 
 
 @click.group(invoke_without_command=True, help=COMMANDS["jobs"])
@@ -30,7 +30,7 @@ def command(context: click.Context, target: str, base_url: str | None, limit: in
     if as_json:
         print_json([job.model_dump(mode="json") for job in jobs])
         return
-    from ftbridge.report.jobs import jobs_table
+    from ftbridge.report.terminal.jobs import jobs_table
 
     if jobs:
         Console(highlight=False).print(jobs_table(jobs))
@@ -44,7 +44,7 @@ def command(context: click.Context, target: str, base_url: str | None, limit: in
 def adopt(job: str, run: str) -> None:
     """Take a job of the account as a run's own."""
     found = find_run(run)
-    handle = bridge.adopt(found, job)
+    handle = drive.adopt(found, job)
     click.echo(f"{found.id} has the job {handle.id}. Follow it with: ftbridge resume {found.id}")
 
 

@@ -147,8 +147,9 @@ def command(
 
 def _told(linting: Linting, form: str, limit: int | None, statistics: bool, bar: _Bar) -> LintReport:
     """Lint to the end, or to Ctrl-C, and print in the form asked for; the report."""
-    from ftbridge.report.lint import machine, text
-    from ftbridge.report.terminal import SafeConsole
+    from ftbridge.report.formats import findings
+    from ftbridge.report.terminal.console import SafeConsole
+    from ftbridge.report.terminal.lint import text
 
     console = SafeConsole(highlight=False)
     shows = form == "text" and not statistics and verbosity() >= 0
@@ -161,7 +162,7 @@ def _told(linting: Linting, form: str, limit: int | None, statistics: bool, bar:
     bar.clear()
     report = linting.report()
     if form != "text":
-        _print_for_programs(machine.at_most(report, limit) if limit else report, linting, form)
+        _print_for_programs(findings.at_most(report, limit) if limit else report, linting, form)
     elif printed:
         printed.finish(report)
     else:
@@ -172,14 +173,14 @@ def _told(linting: Linting, form: str, limit: int | None, statistics: bool, bar:
 
 
 def _print_for_programs(report: LintReport, linting: Linting, form: str) -> None:
-    from ftbridge.report.lint import machine
+    from ftbridge.report.formats import findings
 
     if form == "json":
-        print(machine.as_json(report))
+        print(findings.as_json(report))
     elif form == "sarif":
-        print(json.dumps(machine.sarif(report, linting), ensure_ascii=False, indent=2))
+        print(json.dumps(findings.sarif(report, linting), ensure_ascii=False, indent=2))
     else:
-        for line in machine.github(report, linting):
+        for line in findings.github(report, linting):
             print(line)
 
 
@@ -200,8 +201,8 @@ def _fix(paths: list[str], out: str, options: Options, form: str, limit: int | N
 
 def _print_fixes(reports: Iterable[FixReport], limit: int | None) -> None:
 
-    from ftbridge.report.lint.fixes import print_fix
-    from ftbridge.report.terminal import SafeConsole
+    from ftbridge.report.terminal.console import SafeConsole
+    from ftbridge.report.terminal.lint.fixes import print_fix
 
     console = SafeConsole(highlight=False)
     for report in reports:
@@ -210,10 +211,10 @@ def _print_fixes(reports: Iterable[FixReport], limit: int | None) -> None:
 
 def _explain(code: str) -> None:
 
+    from ftbridge.data.lint.rules import RULES
     from ftbridge.data.lint.select import one
-    from ftbridge.data.rules import RULES
-    from ftbridge.report.lint.explain import explain, rule_list
-    from ftbridge.report.terminal import SafeConsole
+    from ftbridge.report.terminal.console import SafeConsole
+    from ftbridge.report.terminal.lint.explain import explain, rule_list
 
     console = SafeConsole(highlight=False)
     if code.lower() == "all":
@@ -263,7 +264,7 @@ def _counting(options: Options) -> Iterator[Options]:
     if options.model is None:
         yield options
         return
-    from ftbridge.sdk import with_counter
+    from ftbridge.api import with_counter
 
     def tell(text: str) -> None:
         if verbosity() > 0:

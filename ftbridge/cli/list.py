@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
-from ftbridge import files, view
+from ftbridge import files
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import as_json, print_json
-from ftbridge.report.terminal import SafeConsole
+from ftbridge.report.terminal.console import SafeConsole
+from ftbridge.runner import summary
 from ftbridge.runs.store import runs
 
 
@@ -17,9 +18,9 @@ def command(as_json: bool) -> None:
     """List runs, newest first."""
     found = runs(files.home())
     if as_json:
-        print_json([view.brief(run) for run in found])
+        print_json([summary.brief(run) for run in found])
         return
-    from ftbridge.report.console import runs_table
+    from ftbridge.report.terminal.tables import runs_table
 
     if found:
         SafeConsole(highlight=False).print(runs_table([run.state() for run in found]))

@@ -8,10 +8,10 @@ import click
 
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import as_json, talkative
-from ftbridge.draft import Draft
 from ftbridge.errors import GateNotMet
 from ftbridge.planning.plan import plan
 from ftbridge.prices import load_prices
+from ftbridge.spec import SpecFile
 
 
 @click.command(help=COMMANDS["plan"])
@@ -47,19 +47,19 @@ def command(
     as_json: bool,
 ) -> None:
     """Reckon, print, and exit 4 when the spec's budget or the model's life cannot be kept."""
-    drafted = Draft.of(spec, overrides)
+    spec_file = SpecFile.of(spec, overrides)
     if measure:
         from ftbridge.cli.progress import TerminalWatcher
-        from ftbridge.probe import probe
+        from ftbridge.runner.probe import probe
 
         with TerminalWatcher() as watcher:
-            probe(drafted, watcher)
-    told = plan(drafted, prices=load_prices(prices), config=config, gpu_usd_per_hour=gpu_usd_per_hour)
+            probe(spec_file, watcher)
+    told = plan(spec_file, prices=load_prices(prices), config=config, gpu_usd_per_hour=gpu_usd_per_hour)
     if as_json:
         click.echo(told.model_dump_json(indent=2))
     else:
-        from ftbridge.report.plan import plan_view
-        from ftbridge.report.terminal import SafeConsole
+        from ftbridge.report.terminal.console import SafeConsole
+        from ftbridge.report.terminal.plan import plan_view
 
         SafeConsole(highlight=False).print(plan_view(told, fields=fields))
     if not told.ok:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ftbridge.cli.options import verbosity
 from ftbridge.providers.base import JobEvent, Metrics
-from ftbridge.report.terminal import SafeConsole
+from ftbridge.report.terminal.console import SafeConsole
 from ftbridge.runs.run import Run
 
 LINE_EVERY = 15.0

@@ -10,10 +10,10 @@ import click
 from rich.console import Group, RenderableType
 
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.evaluated import write
+from ftbridge.cli.evaluation_output import write
 from ftbridge.cli.options import as_json, find_run, print_json, talkative, verbosity
 from ftbridge.errors import UsageError
-from ftbridge.report.exports import SHAPES, Shape
+from ftbridge.report.formats.tables import SHAPES, Shape
 
 if TYPE_CHECKING:
     from ftbridge.runs.run import Run
@@ -56,10 +56,10 @@ def _print(runs: Sequence[Run], shape: Shape, out: Path | None) -> None:
     """The judge's figures of one run. Raises `UsageError` for several, or one that was not judged."""
     if len(runs) != 1:
         raise UsageError(f"--format {shape} is of one run.", hint="`ftbridge compare` has the same formats for two.")
-    from ftbridge.evaluation.scores import read_evaluation
-    from ftbridge.report.changes import changed
-    from ftbridge.report.console import answered_table, compared_table, evaluation_table
+    from ftbridge.evaluation.results import read_evaluation
     from ftbridge.report.html.contents import contents_of
+    from ftbridge.report.terminal.changes import changed
+    from ftbridge.report.terminal.tables import answered_table, compared_table, evaluation_table
 
     told = read_evaluation(runs[0])
     if told is None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from ftbridge import bridge
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import Command, as_json, find_run, run_argument, talkative
 from ftbridge.cli.retry import retry
 from ftbridge.cli.run import finish
+from ftbridge.runner import drive
 
 
 @click.command("resume", cls=Command, help=COMMANDS["resume"])
@@ -40,12 +40,12 @@ def command(
     """Go on with a run that was paused, interrupted, cancelled, or failed, from its last checkpoint."""
     found = find_run(run)
     if overrides:
-        bridge.change_budget(found, overrides)
+        drive.change_budget(found, overrides)
     if ignore_target:
-        bridge.waive_target(found)
+        drive.waive_target(found)
     if yes:
-        bridge.accept_doubt(found)
+        drive.accept_doubt(found)
     if again:
         retry(found, yes=yes, as_json=as_json)
         return
-    finish(found, as_json, bridge.drive_on if as_it_stands else bridge.resume)
+    finish(found, as_json, drive.drive_on if as_it_stands else drive.resume)

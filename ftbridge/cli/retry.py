@@ -6,11 +6,12 @@ import sys
 
 import click
 
-from ftbridge import bridge, providers
+from ftbridge import providers
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import as_json, find_run, run_argument, talkative
 from ftbridge.cli.run import ASK_ABOVE_USD, finish
 from ftbridge.errors import UsageError
+from ftbridge.runner import drive
 from ftbridge.runs.run import Run
 
 
@@ -26,7 +27,7 @@ def command(run: str, yes: bool, as_json: bool) -> None:
 
 def retry(run: Run, *, yes: bool, as_json: bool) -> None:
     """Name what training again costs, ask where it is much, and go on."""
-    usd = bridge.retry_usd(run)
+    usd = drive.retry_usd(run)
     if providers.is_hosted(run.state().provider, run.spec()):
         price = f"about ${usd:.2f}" if usd is not None else "a price that is not known here"
         click.echo(f"training again is paid again: {price}", err=True)
@@ -34,4 +35,4 @@ def retry(run: Run, *, yes: bool, as_json: bool) -> None:
             if not sys.stdin.isatty():
                 raise UsageError(f"retrying costs {price}, and nobody is there to ask.", hint="Say --yes.")
             click.confirm("Go on?", abort=True, err=True)
-    finish(run, as_json, bridge.retry)
+    finish(run, as_json, drive.retry)

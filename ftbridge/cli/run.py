@@ -8,15 +8,18 @@ from pathlib import Path
 
 import click
 
-from ftbridge import bridge, draft, fallback, providers, view
+from ftbridge import providers
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import Command, as_json, print_json, talkative, verbosity
 from ftbridge.cli.progress import TerminalWatcher
 from ftbridge.data.manifest import load_manifest
 from ftbridge.errors import UsageError
-from ftbridge.report.terminal import SafeConsole
+from ftbridge.evaluation.spending import spent
+from ftbridge.report.terminal.console import SafeConsole
+from ftbridge.runner import drive, fallback, summary
+from ftbridge.runner.start import create_run, dry_run
 from ftbridge.runs.run import Run
-from ftbridge.spending import spent
+from ftbridge.spec import SpecFile
 
 ASK_ABOVE_USD = 20.0
 """A job that costs more is asked about first."""
@@ -63,35 +66,35 @@ def command(
     """Fine-tune and judge, from spec to verdict."""
     if record:
         os.environ["FTBRIDGE_RECORD"] = "1"
-    drafted = draft.Draft.of(spec, [*overrides, *([f"fallback={fall_back}"] if fall_back else [])])
+    spec_file = SpecFile.of(spec, [*overrides, *([f"fallback={fall_back}"] if fall_back else [])])
     if dry_run:
-        _dry_run(drafted, provider, allow, not no_lint, as_json)
+        _dry_run(spec_file, provider, allow, not no_lint, as_json)
         return
-    if not yes and providers.load(provider).capabilities(drafted.spec).plan == "openai":
-        ask_before_spending(drafted)
-    run = draft.start(drafted, provider, allow=allow, lint=not no_lint)
+    if not yes and providers.load(provider).capabilities(spec_file.spec).plan == "openai":
+        ask_before_spending(spec_file)
+    run = create_run(spec_file, provider, allow=allow, lint=not no_lint)
     if ignore_target:
-        bridge.waive_target(run)
+        drive.waive_target(run)
     if yes:
-        bridge.accept_doubt(run)
+        drive.accept_doubt(run)
     for note in load_manifest(run.data).notes if verbosity() >= 0 else ():
         click.echo(f"note: {note}", err=True)
     if detach:
-        pid = bridge.detach(run)
+        pid = drive.detach(run)
         if as_json:
             print_json({"run_id": run.id, "pid": pid, "path": str(run.path)})
         else:
             click.echo(run.id)
             click.echo(f"Working in the background. Follow it with: ftbridge watch {run.id}", err=True)
         return
-    finish(run, as_json, bridge.drive)
+    finish(run, as_json, drive.drive)
 
 
-def ask_before_spending(drafted: draft.Draft) -> None:
+def ask_before_spending(spec_file: SpecFile) -> None:
     """Name the cost of a large job and ask; without a terminal to ask at, `--yes` is the answer. Raises `UsageError`."""
     from ftbridge.planning.plan import plan
 
-    told = plan(drafted)
+    told = plan(spec_file)
     total = told.openai.money.total if told.openai is not None else None
     if told.openai is None or total is None or total[0] <= ASK_ABOVE_USD:
         return
@@ -102,23 +105,23 @@ def ask_before_spending(drafted: draft.Draft) -> None:
     click.confirm(f"{cost}. Go on?", abort=True, err=True)
 
 
-def finish(run: Run, as_json: bool, go: bridge.Go) -> None:
+def finish(run: Run, as_json: bool, go: drive.Go) -> None:
     """Drive a run on the terminal and print its end; with --json also when it fails."""
     try:
         with TerminalWatcher() as watcher:
             run = fallback.to_the_end(run, watcher, go)
     except Exception:
         if as_json:
-            print_json(view.summary(fallback.last_of(run)))
+            print_json(summary.summary(fallback.last_of(run)))
         raise
     if as_json:
-        print_json(view.summary(run))
+        print_json(summary.summary(run))
         return
     from ftbridge.planning.evidence import advise_after
-    from ftbridge.report.console import evaluation_table
+    from ftbridge.report.terminal.tables import evaluation_table
 
     console = SafeConsole(highlight=False)
-    evaluation = view.read_evaluation(run)
+    evaluation = summary.read_evaluation(run)
     if evaluation is not None:
         console.print(evaluation_table(evaluation, sentences=verbosity() > 0))
     for piece in advise_after(run):
@@ -129,8 +132,8 @@ def finish(run: Run, as_json: bool, go: bridge.Go) -> None:
     console.print(f"run folder   {run.path}", soft_wrap=True)
 
 
-def _dry_run(drafted: draft.Draft, provider: str, allow: tuple[str, ...], lint: bool, as_json: bool) -> None:
-    manifest, resolved, lowering = draft.dry_run(drafted, provider, allow=allow, lint=lint)
+def _dry_run(spec_file: SpecFile, provider: str, allow: tuple[str, ...], lint: bool, as_json: bool) -> None:
+    manifest, resolved, lowering = dry_run(spec_file, provider, allow=allow, lint=lint)
     if as_json:
         print_json(
             {
@@ -140,7 +143,7 @@ def _dry_run(drafted: draft.Draft, provider: str, allow: tuple[str, ...], lint: 
             }
         )
         return
-    from ftbridge.report.console import lowering_table
+    from ftbridge.report.terminal.tables import lowering_table
 
     console = SafeConsole(highlight=False)
     for name, split in manifest.splits.items():

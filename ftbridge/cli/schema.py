@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from ftbridge import schemas
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import print_json
+from ftbridge.spec import schemas
 
 
 @click.command(help=COMMANDS["schema"])

@@ -132,7 +132,7 @@ def command(
     """Serve until Ctrl-C; jobs that run save a checkpoint and go on at the next start."""
     require_server()
     from ftbridge import server
-    from ftbridge.providers.local.provider import NEEDS
+    from ftbridge.providers.local.process.provider import NEEDS
 
     extras.require("local", "serving local models", *NEEDS)
     runs, others = runs_of(models)
@@ -185,9 +185,10 @@ def start(
     """Listen, tell where, and serve until a signal. One server to a folder."""
     from filelock import FileLock, Timeout
 
-    from ftbridge.server import graders, network
-    from ftbridge.server.access import Access, read_keys
+    from ftbridge.server.api import graders
     from ftbridge.server.app import application
+    from ftbridge.server.http import network
+    from ftbridge.server.http.access import Access, read_keys
 
     loopback = network.is_loopback(host)
     token = os.environ.get(TOKEN) or None

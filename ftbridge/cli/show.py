@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 from rich.text import Text
 
-from ftbridge import view
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import Command, as_json, find_run, print_json, run_argument, verbosity
-from ftbridge.report.terminal import SafeConsole
+from ftbridge.report.terminal.console import SafeConsole
+from ftbridge.runner import summary
 
 
 @click.command("show", cls=Command, help=COMMANDS["show"])
@@ -26,7 +26,7 @@ def command(run: str, tokens: int | None, mapping: bool, as_json: bool) -> None:
     found = find_run(run)
     console = SafeConsole(highlight=False)
     if tokens is not None:
-        previews = view.preview_tokens(found, tokens)
+        previews = summary.preview_tokens(found, tokens)
         if as_json:
             print_json([[{"text": text, "trained": trained} for text, trained in pieces] for pieces in previews])
             return
@@ -42,17 +42,17 @@ def command(run: str, tokens: int | None, mapping: bool, as_json: bool) -> None:
             console.print(told)
         console.print(Text("trained tokens are green, or in ⟦brackets⟧ without colour", style="dim"))
     elif as_json:
-        print_json(view.summary(found))
+        print_json(summary.summary(found))
     elif mapping:
-        from ftbridge.report.console import lowering_table
+        from ftbridge.report.terminal.tables import lowering_table
 
-        console.print(lowering_table(view.read_lowering(found)))
+        console.print(lowering_table(summary.read_lowering(found)))
     else:
         from ftbridge.planning.actual import compared
-        from ftbridge.report.console import compared_table, evaluation_table, run_panel
+        from ftbridge.report.terminal.tables import compared_table, evaluation_table, run_panel
 
         console.print(run_panel(found.state()))
-        evaluation = view.read_evaluation(found)
+        evaluation = summary.read_evaluation(found)
         if evaluation is not None:
             console.print(evaluation_table(evaluation, sentences=verbosity() > 0))
         for part in compared_table(compared(found)):

@@ -56,8 +56,8 @@ def command(
         _replay(replay, host, port, as_json)
         return
     from ftbridge import server
-    from ftbridge.server.scripted.account import load_account
-    from ftbridge.server.scripted.scenario import Scenario, load
+    from ftbridge.server.simulator.account import load_account
+    from ftbridge.server.simulator.scenario import Scenario, load
 
     chosen = load(scenario) if scenario is not None else Scenario()
     changes: dict[str, Any] = {"seed": seed, "speed": speed}
@@ -74,8 +74,8 @@ def command(
 
 def _replay(path: Path, host: str, port: int, as_json: bool) -> None:
     """Play a recording until Ctrl-C. Loopback only: a recording asks for no key."""
-    from ftbridge.server import network
-    from ftbridge.server.replay import Exchange, replaying
+    from ftbridge.server.http import network
+    from ftbridge.server.simulator.replay import Exchange, replaying
 
     if not network.is_loopback(host):
         raise UsageError("a recording is played on loopback only.", hint="Leave --host out.")

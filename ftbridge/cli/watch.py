@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from ftbridge import bridge
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import as_json, find_run, run_argument, talkative
 from ftbridge.cli.run import finish
+from ftbridge.runner import drive
 
 
 @click.command(help=COMMANDS["watch"])
@@ -16,4 +16,4 @@ from ftbridge.cli.run import finish
 @talkative
 def command(run: str, as_json: bool) -> None:
     """Follow a run to its end; Ctrl-C stops watching, not the run."""
-    finish(find_run(run), as_json, bridge.watch)
+    finish(find_run(run), as_json, drive.watch)

@@ -15,8 +15,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ftbridge.data.convert.formats import FieldChoice, SourcedExample, data_error, read_examples
 from ftbridge.data.examples import ChatExample, Example, Message, PreferenceExample, ReinforcementExample
-from ftbridge.data.formats import FieldChoice, SourcedExample, data_error, read_examples
 from ftbridge.data.manifest import Manifest, Split, SplitName, load_manifest
 from ftbridge.data.tokens import count_texts, example_texts
 from ftbridge.errors import DataError

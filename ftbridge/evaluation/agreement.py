@@ -15,8 +15,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ftbridge.grader_schema import Grader, PanelGrader, ScoreModelGrader
 from ftbridge.graders import GraderResult
+from ftbridge.spec.graders import Grader, PanelGrader, ScoreModelGrader
 
 Scale = Literal["nominal", "interval"]
 RELIABLE, TENTATIVE = 0.8, 0.667

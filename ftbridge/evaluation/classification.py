@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ftbridge.evaluation.answering import Prediction
+from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import Item
 
 MOST_LABELS = 40

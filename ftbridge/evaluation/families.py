@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ftbridge.grader_schema import Grader, PanelGrader
 from ftbridge.graders import judges_of
+from ftbridge.spec.graders import Grader, PanelGrader
 
 _FAMILIES = {
     "OpenAI": r"gpt|o[134](-|$)|chatgpt",

@@ -16,13 +16,13 @@ from collections.abc import Hashable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ftbridge.evaluation.answering import Prediction
+from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.statistics import TAIL, student
-from ftbridge.grader_schema import Grader, PairwiseGrader
 from ftbridge.graders import GraderResult
 from ftbridge.graders.sample import complete
 from ftbridge.graders.template import render
+from ftbridge.spec.graders import Grader, PairwiseGrader
 
 FEWEST = 20
 """Items or clusters below which two coefficients are not estimated."""

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from ftbridge import graders as grading
-from ftbridge.grader_schema import Grader
 from ftbridge.graders import GraderResult
+from ftbridge.spec.graders import Grader
 
 MOST_MISSING = 0.1
 """Largest share of items without a score on either side with which there is a verdict."""

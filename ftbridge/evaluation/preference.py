@@ -22,12 +22,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ftbridge.evaluation.answering import Prediction
+from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.statistics import mean_interval, t_interval
 from ftbridge.files import sha256_bytes, write_json
-from ftbridge.grader_schema import Grader, PairwiseGrader
 from ftbridge.providers.base import Prompt, Scorer
+from ftbridge.spec.graders import Grader, PairwiseGrader
 
 FEWEST = 2
 """Pairs below which no interval can be given."""

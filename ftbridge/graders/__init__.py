@@ -8,7 +8,7 @@
     grade_all(grader, pairs)         many; graders that wait for others work side by side
     variables(grader)                the template variables it reads
 
-A new type of grader is a model in `ftbridge.grader_schema`, a module here with a `grade` function that returns an `Outcome`,
+A new type of grader is a model in `ftbridge.spec.graders`, a module here with a `grade` function that returns an `Outcome`,
 and a line in `_outcome`, `_check` and `templates`.
 """
 
@@ -22,22 +22,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ftbridge.grader_schema import (
-    Grader,
-    JsonFieldsGrader,
-    JsonSchemaGrader,
-    LabelModelGrader,
-    MatchGrader,
-    MultiGrader,
-    PairwiseGrader,
-    PanelGrader,
-    PythonGrader,
-    ScoreModelGrader,
-    StringCheckGrader,
-    TextSimilarityGrader,
-    ToolCallsGrader,
-    parts_of,
-)
 from ftbridge.graders import (
     judge,
     match,
@@ -57,6 +41,22 @@ from ftbridge.graders.result import ErrorName, GraderResult, Metadata, Outcome, 
 from ftbridge.graders.sample import NAMES, BadSample, complete
 from ftbridge.graders.template import GraderError, VariableMissing, render
 from ftbridge.graders.template import variables as _variables
+from ftbridge.spec.graders import (
+    Grader,
+    JsonFieldsGrader,
+    JsonSchemaGrader,
+    LabelModelGrader,
+    MatchGrader,
+    MultiGrader,
+    PairwiseGrader,
+    PanelGrader,
+    PythonGrader,
+    ScoreModelGrader,
+    StringCheckGrader,
+    TextSimilarityGrader,
+    ToolCallsGrader,
+    parts_of,
+)
 
 __all__ = [
     "Calls",

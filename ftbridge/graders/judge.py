@@ -12,12 +12,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ftbridge.grader_schema import JudgeMessage, JudgeSampling, LabelModelGrader, ScoreModelGrader
 from ftbridge.graders.calls import Calls
 from ftbridge.graders.chat import JudgeFailed, endpoint
 from ftbridge.graders.replies import Unreadable, label, number, read_result, short
 from ftbridge.graders.result import ErrorName, JudgeCall, Outcome
 from ftbridge.graders.template import GraderError, render
+from ftbridge.spec.graders import JudgeMessage, JudgeSampling, LabelModelGrader, ScoreModelGrader
 
 _ModelGrader = ScoreModelGrader | LabelModelGrader
 

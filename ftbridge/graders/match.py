@@ -12,9 +12,9 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ftbridge.grader_schema import MatchGrader
 from ftbridge.graders.result import Outcome, failed
 from ftbridge.graders.template import GraderError, render, variables
+from ftbridge.spec.graders import MatchGrader
 
 _NUMBER = re.compile(
     r"(?<![\w.,])[-+−]?(?:\d{1,3}(?:[,\u00a0\u202f]\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w]|[.,]\d)|"

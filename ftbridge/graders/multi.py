@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 
-from ftbridge.grader_schema import MultiGrader, SingleGrader
 from ftbridge.graders.formula import FUNCTIONS, ArithmeticFailed, Formula, FormulaError, parse
 from ftbridge.graders.result import ErrorName, GraderResult, Outcome
 from ftbridge.graders.template import GraderError
+from ftbridge.spec.graders import MultiGrader, SingleGrader
 
 
 def grade(grader: MultiGrader, part: Callable[[SingleGrader], GraderResult]) -> Outcome:

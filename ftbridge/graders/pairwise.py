@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ftbridge.grader_schema import JudgeMessage, LabelModelGrader, PairwiseGrader
 from ftbridge.graders import judge
 from ftbridge.graders.calls import Calls
 from ftbridge.graders.result import Outcome
+from ftbridge.spec.graders import JudgeMessage, LabelModelGrader, PairwiseGrader
 
 LABELS = ("1", "2", "tie")
 _PROMPT = """{question}

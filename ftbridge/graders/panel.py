@@ -12,8 +12,8 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 
-from ftbridge.grader_schema import Grader, PanelGrader, SingleGrader
 from ftbridge.graders.result import ErrorName, GraderResult, Outcome
+from ftbridge.spec.graders import Grader, PanelGrader, SingleGrader
 
 
 def grade(

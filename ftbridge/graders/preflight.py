@@ -7,7 +7,7 @@ Three questions: can the expected completion itself be graded, can any completio
     graded_reference(...)       the result of the expected completion, graded as if a model had written it
 
 Only graders that compare are looked at. A judge would have to be asked, and Python source would have to run; a Python grader
-grades the first item's reference in `ftbridge.evaluation.evaluate.check`.
+grades the first item's reference in `ftbridge.evaluation.score.check`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ftbridge.errors import GraderError
-from ftbridge.grader_schema import (
+from ftbridge.graders import match, multi, similarity, structured, tool_calls
+from ftbridge.graders.result import Outcome
+from ftbridge.graders.sample import BadSample, complete
+from ftbridge.graders.template import VariableMissing, render, variables
+from ftbridge.spec.graders import (
     Grader,
     JsonFieldsGrader,
     JsonSchemaGrader,
@@ -30,10 +34,6 @@ from ftbridge.grader_schema import (
     ToolCallsGrader,
     parts_of,
 )
-from ftbridge.graders import match, multi, similarity, structured, tool_calls
-from ftbridge.graders.result import Outcome
-from ftbridge.graders.sample import BadSample, complete
-from ftbridge.graders.template import VariableMissing, render, variables
 
 
 class Uninformative(GraderError):

@@ -27,10 +27,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from ftbridge.grader_schema import PythonGrader
 from ftbridge.graders import sandbox
 from ftbridge.graders.result import Outcome, failed
 from ftbridge.graders.template import GraderError
+from ftbridge.spec.graders import PythonGrader
 
 VARIABLE = "FTBRIDGE_ALLOW_PYTHON_GRADERS"
 _KEPT_PRINT = 4_000

@@ -17,12 +17,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ftbridge.grader_schema import Grader, MultiGrader, ScoreModelGrader, SingleGrader
 from ftbridge.graders import grade, multi
 from ftbridge.graders.calls import Calls
 from ftbridge.graders.formula import ArithmeticFailed
 from ftbridge.graders.python import PythonPolicy
 from ftbridge.graders.result import ErrorName, GraderResult, JudgeCall
+from ftbridge.spec.graders import Grader, MultiGrader, ScoreModelGrader, SingleGrader
 
 _OF_THE_COMPLETION: frozenset[ErrorName] = frozenset(
     {"sample_parse_error", "truncated_observation_error", "invalid_variable_error"}

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ftbridge import extras
-from ftbridge.grader_schema import TextSimilarityGrader
 from ftbridge.graders.result import ErrorName, Outcome
 from ftbridge.graders.template import GraderError, render
+from ftbridge.spec.graders import TextSimilarityGrader
 
 _LIBRARIES = {
     "fuzzy_match": ("rapidfuzz",),

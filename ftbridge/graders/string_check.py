@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ftbridge.grader_schema import StringCheckGrader
 from ftbridge.graders.result import Outcome
 from ftbridge.graders.template import render
+from ftbridge.spec.graders import StringCheckGrader
 
 
 def grade(grader: StringCheckGrader, item: Mapping[str, Any], sample: Mapping[str, Any]) -> Outcome:

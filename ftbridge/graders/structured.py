@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftbridge import extras
-from ftbridge.grader_schema import JsonFieldsGrader, JsonSchemaGrader
 from ftbridge.graders.result import Outcome, failed
 from ftbridge.graders.sample import NotJson, parse_json
 from ftbridge.graders.template import GraderError, render
+from ftbridge.spec.graders import JsonFieldsGrader, JsonSchemaGrader
 
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 _PATH = re.compile(r"(?:[^.\[\]]+|\[\d+\])(?:\.[^.\[\]]+|\[\d+\])*")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ftbridge.grader_schema import ToolCallsGrader
 from ftbridge.graders.result import Outcome, failed
 from ftbridge.graders.sample import NotJson, calls_of, is_call, parse_json
 from ftbridge.graders.structured import same_json
 from ftbridge.graders.template import render
+from ftbridge.spec.graders import ToolCallsGrader
 
 _Call = tuple[str, Any]
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ftbridge.evaluation.items import Item as Question
-from ftbridge.grader_schema import (
+from ftbridge.spec.graders import (
     Grader,
     JsonFieldsGrader,
     PairwiseGrader,

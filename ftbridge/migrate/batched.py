@@ -1,4 +1,4 @@
-"""Recording through the Batch API: the machinery of `providers/openai/batch_requests.py`, with samples as what comes of a line.
+"""Recording through the Batch API: `providers/openai/sampling/batch_requests.py`, with a sample for each line.
 
     missing ─▶ groups that fit the queue and the budget ─▶ batches ─▶ output and error files ─▶ recorded, by custom_id
 
@@ -16,11 +16,11 @@ from ftbridge.errors import GateNotMet
 from ftbridge.migrate.completing import body_of, declined, samples_of
 from ftbridge.migrate.forecast import expected_size, size_of
 from ftbridge.migrate.recording import Recording, Request, Sample, Settings, Usage
-from ftbridge.providers.openai.batch import OF_THE_PROMPT, line_of
-from ftbridge.providers.openai.batch_requests import Batches, Line
 from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.errors import clean
-from ftbridge.providers.openai.ledger import Ledger
+from ftbridge.providers.openai.jobs.ledger import Ledger
+from ftbridge.providers.openai.sampling.batch import OF_THE_PROMPT, line_of
+from ftbridge.providers.openai.sampling.batch_requests import Batches, Line
 
 AGAIN = "Run the same command again: only what is missing is asked, in a new batch."
 

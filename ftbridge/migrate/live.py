@@ -26,7 +26,7 @@ from ftbridge.migrate.recording import Recording, Request, Settings, Usage
 from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.errors import Fault, error_of, fault_of
 from ftbridge.providers.openai.retry import ATTEMPTS, LOOKS, backoff, read, sleep
-from ftbridge.providers.openai.sampling import THROTTLED_SECONDS, THROTTLED_TRIES, Limit
+from ftbridge.providers.openai.sampling.sampler import THROTTLED_SECONDS, THROTTLED_TRIES, Limit
 
 AT_ONCE = 16
 """Requests in flight at most."""

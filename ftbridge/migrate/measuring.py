@@ -11,18 +11,18 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ftbridge.evaluation.answering import Prediction
-from ftbridge.evaluation.evaluate import Grading, Score, results, score_of
-from ftbridge.evaluation.grades import read_grades, write_grades
+from ftbridge.evaluation.generate import Prediction
+from ftbridge.evaluation.grade_cache import read_grades, write_grades
 from ftbridge.evaluation.items import Item as Question
 from ftbridge.evaluation.missing import MaybeScores, known_score
+from ftbridge.evaluation.score import Grading, Score, results, score_of
 from ftbridge.evaluation.verdict import Judged, judge_pairs
-from ftbridge.evaluation.words import sentence
-from ftbridge.grader_schema import Grader
+from ftbridge.evaluation.wording import sentence
 from ftbridge.graders import Calls
 from ftbridge.graders.calls import FILE as CALLS_FILE
 from ftbridge.migrate.agreement import applies, deciding
 from ftbridge.migrate.questions import DRAWN, RECORDED, REPLACEMENT
+from ftbridge.spec.graders import Grader
 
 
 class Measured(BaseModel):

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from ftbridge.migrate.summary import InventorySummary, ModelRow, cost_text, days_text, features_text, use_text
-from ftbridge.report.exports import write_output
+from ftbridge.report.formats.tables import write_output
 from ftbridge.report.html.element import Html, element, table
 from ftbridge.report.html.page import document
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ftbridge import files
-from ftbridge.evaluation.words import SHORT, margin_words
+from ftbridge.evaluation.wording import SHORT, margin_words
 from ftbridge.migrate.measuring import Measured
 from ftbridge.migrate.prove import Proof, Shown
 from ftbridge.report.html.element import Html, element, table

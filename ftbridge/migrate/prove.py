@@ -17,10 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge import files, providers
 from ftbridge.errors import UsageError
-from ftbridge.evaluation.answering import Prediction
-from ftbridge.evaluation.evaluate import check
+from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import Item as Question
-from ftbridge.grader_schema import Grader, PairwiseGrader
+from ftbridge.evaluation.score import check
 from ftbridge.graders.judge_keys import check_judges
 from ftbridge.migrate.agreement import measures
 from ftbridge.migrate.folder import Migration
@@ -40,6 +39,7 @@ from ftbridge.migrate.questions import (
 from ftbridge.migrate.record import find_model
 from ftbridge.migrate.recording import GREEDY, Recording, require_recording
 from ftbridge.runs.run import Run
+from ftbridge.spec.graders import Grader, PairwiseGrader
 
 MARGIN = 0.05
 _MOST_SHOWN = 30

@@ -16,17 +16,17 @@ from pydantic import ValidationError
 from ftbridge.data.examples import Message
 from ftbridge.data.tokens import count_texts
 from ftbridge.errors import FtbridgeError, UsageError
-from ftbridge.evaluation.answering import Prediction, answer
 from ftbridge.evaluation.candidates import Candidate, plain
-from ftbridge.evaluation.evaluate import check
+from ftbridge.evaluation.generate import Prediction, answer
 from ftbridge.evaluation.items import Item as Question
 from ftbridge.evaluation.items import reference
-from ftbridge.grader_schema import Grader
-from ftbridge.lowering import Lowering
+from ftbridge.evaluation.score import check
 from ftbridge.migrate.items import Item, trained_prompts
 from ftbridge.migrate.recording import GREEDY, Recording, Sample
 from ftbridge.providers.base import Provider, TunedModel
 from ftbridge.runs.run import Run
+from ftbridge.spec.graders import Grader
+from ftbridge.spec.lowering import Lowering
 
 REPLACEMENT, RECORDED, DRAWN = "replacement", "recorded", "recorded again"
 """Candidates of a proof; each further completion of the recorded model is one, `recorded again N`."""

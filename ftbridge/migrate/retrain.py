@@ -20,20 +20,22 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from ftbridge import bridge, draft, fallback, files, providers
+from ftbridge import files, providers
 from ftbridge.data.tokens import count_texts, example_texts
 from ftbridge.errors import UsageError
-from ftbridge.from_openai import JobField, spec_from_job, unknown_fields
 from ftbridge.migrate.account import Inventory, Job, TunedModel
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.items import Item
 from ftbridge.migrate.loading import load_inventory, local_file
 from ftbridge.migrate.record import find_model
 from ftbridge.migrate.recording import GREEDY, Recording, Sample
+from ftbridge.runner import drive, fallback
+from ftbridge.runner.start import create_run
 from ftbridge.runs import store
 from ftbridge.runs.run import Run
-from ftbridge.spec import JobSpec
+from ftbridge.spec import JobSpec, SpecFile
 from ftbridge.spec import load as load_spec
+from ftbridge.spec.from_openai import JobField, spec_from_job, unknown_fields
 
 TERMS = (
     "Recorded completions become training data. The service's terms may not allow its output to train other models: read them, "
@@ -71,9 +73,9 @@ class Plan:
     fields: list[JobField]
     notes: list[str]
 
-    def draft(self) -> draft.Draft:
+    def draft(self) -> SpecFile:
         """What a run is made from."""
-        return draft.Draft.of(self.path)
+        return SpecFile.of(self.path)
 
 
 def plan(migration: Migration, wish: Wish) -> Plan:
@@ -124,33 +126,33 @@ def plan(migration: Migration, wish: Wish) -> Plan:
 def start(migration: Migration, planned: Plan, wish: Wish, *, lint: bool = True, allow: Sequence[str] = ()) -> Run:
     """The run of a plan: the one that was made of the same parts before, else a new one. Nothing is trained yet.
 
-    Raises what `draft.start` does: `DataError` for data with errors, `LoweringRefused` for what the provider cannot do.
+    Raises what `create_run` does: `DataError` for data with errors, `LoweringRefused` for what the provider cannot do.
     """
     with migration.working(f"starting the replacement of {planned.model}"):
         run = find(planned.spec.name, wish.provider)
         if run is None:
             _remove_unfinished(planned.spec.name)
             migration.append("retraining", model=planned.model, name=planned.spec.name, provider=wish.provider)
-            run = draft.start(planned.draft(), wish.provider, allow=allow, lint=lint)
+            run = create_run(planned.draft(), wish.provider, allow=allow, lint=lint)
         if migration.last("retrained", run=run.id) is None:
             migration.append("retrained", model=planned.model, run=run.id, provider=wish.provider, base=wish.base)
     return run
 
 
-def retrain(migration: Migration, wish: Wish, watcher: bridge.Watcher | None = None) -> Run:
+def retrain(migration: Migration, wish: Wish, watcher: drive.Watcher | None = None) -> Run:
     """Plan a replacement, train it to its end, and return its run; called again, the same run is gone on with.
 
     Raises what `plan`, `start` and the run raise.
     """
     run = start(migration, plan(migration, wish), wish)
-    return fallback.to_the_end(run, watcher or bridge.Silent(), onward(run))
+    return fallback.to_the_end(run, watcher or drive.Silent(), onward(run))
 
 
-def onward(run: Run) -> bridge.Go:
+def onward(run: Run) -> drive.Go:
     """How a run is taken further: one that stopped is resumed, which pays for no other job."""
     state = run.state()
     stopped = state.state in ("failed", "cancelled", "paused", "succeeded") or state.error is not None
-    return bridge.resume if stopped else bridge.drive
+    return drive.resume if stopped else drive.drive
 
 
 def find(name: str, provider: str) -> Run | None:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ftbridge import providers
-from ftbridge.evaluation.evaluate import Evaluation
-from ftbridge.evaluation.scores import read_evaluation
+from ftbridge.evaluation.results import read_evaluation
+from ftbridge.evaluation.score import Evaluation
+from ftbridge.evaluation.spending import trained_tokens as billed_tokens
 from ftbridge.planning.plan import Plan, read_plan
 from ftbridge.planning.whole import taken_by
 from ftbridge.runs.run import Run, RunState
-from ftbridge.spending import trained_tokens as billed_tokens
 
 Unit = Literal["tokens", "steps", "GB", "hours", "USD"]
 TOKENIZER_SHARE = 0.10

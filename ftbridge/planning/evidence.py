@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ftbridge.evaluation.scores import read_evaluation
+from ftbridge.evaluation.results import read_evaluation
 from ftbridge.files import sha256_file
 from ftbridge.planning.advice import Advice, Measured
 from ftbridge.runs.run import Run

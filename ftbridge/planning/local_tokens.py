@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.data.examples import ExampleError, parse_example
-from ftbridge.spec_sections import LocalSpec
+from ftbridge.spec.sections import LocalSpec
 
 COUNTED = 2_000
 """Examples of a split that are rendered: about two seconds."""
@@ -43,9 +43,9 @@ def renderer_of(folder: Path, thinking: Literal["auto", "on", "off"] = "auto") -
     Raises `MissingDependency`, or `ModelUnavailable` with the template's reason.
     """
     from ftbridge.errors import ModelUnavailable
-    from ftbridge.providers.local.light_tokenizer import LightTokenizer
-    from ftbridge.providers.local.rendering import Renderer
-    from ftbridge.providers.local.template import RenderError
+    from ftbridge.providers.local.data.light_tokenizer import LightTokenizer
+    from ftbridge.providers.local.data.rendering import Renderer
+    from ftbridge.providers.local.data.template import RenderError
 
     try:
         return Renderer(LightTokenizer(folder), thinking)
@@ -79,7 +79,7 @@ def _count(line: bytes, renderer: Any) -> list[Sequence[bool]] | str:
 
     A preference has two: one for each of its conversations.
     """
-    from ftbridge.providers.local.template import RenderError
+    from ftbridge.providers.local.data.template import RenderError
 
     try:
         document = json.loads(line)

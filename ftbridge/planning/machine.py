@@ -17,7 +17,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ftbridge.providers.local.footprint import Kind
+from ftbridge.providers.local.models.footprint import Kind
 
 SECONDS = 4.0
 """How long nvidia-smi may take; it needs a second or two where no process holds the driver."""

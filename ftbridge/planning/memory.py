@@ -1,7 +1,7 @@
 """Memory of a local job on one device: its parts, and the largest passes and examples that a card or this machine holds.
 
-The parts are `ftbridge.providers.local.footprint`'s, which the worker sizes its passes by; here is what they come to beside
-what libraries take. docs/plan.md compares them with measured peaks.
+The parts are `ftbridge.providers.local.models.footprint`'s, which the worker sizes its passes by; here is what they come
+to beside what libraries take. docs/plan.md compares them with measured peaks.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.errors import UsageError
-from ftbridge.providers.local import footprint
-from ftbridge.providers.local.footprint import Job, Kind, Shape
 from ftbridge.providers.local.lower import quantization
-from ftbridge.providers.local.sizes import shape_of
-from ftbridge.spec_sections import LocalSpec
+from ftbridge.providers.local.models import footprint
+from ftbridge.providers.local.models.footprint import Job, Kind, Shape
+from ftbridge.providers.local.models.sizes import shape_of
+from ftbridge.spec.sections import LocalSpec
 
 __all__ = [
     "CARDS",

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.data.tokens import count_texts
 from ftbridge.evaluation.items import Item
-from ftbridge.grader_schema import Grader
 from ftbridge.graders import judges_of, templates
 from ftbridge.prices import PriceList
+from ftbridge.spec.graders import Grader
 
 STALE_DAYS = 180
 HOURS_A_MONTH = 730

@@ -17,13 +17,11 @@ from ftbridge import files, providers
 from ftbridge.data.manifest import Manifest, load_manifest
 from ftbridge.data.notation import count_reasoning
 from ftbridge.data.prepare import prepare
-from ftbridge.data.rules.targets import longest_example
+from ftbridge.data.targets import longest_example
 from ftbridge.data.tokens import encoding_for
-from ftbridge.draft import Draft
 from ftbridge.errors import DataError, MissingDependency, ModelUnavailable, UsageError
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.retention.questions import write_questions
-from ftbridge.lowering import Lowering
 from ftbridge.planning.advice import Advice, Facts, advise
 from ftbridge.planning.evidence import measured_on
 from ftbridge.planning.local_tokens import LocalTokens, local_tokens, renderer_of
@@ -44,13 +42,14 @@ from ftbridge.planning.pace import Pace, managed_pace, pace
 from ftbridge.planning.tokens import SplitTokens, prompt_tokens, split_tokens
 from ftbridge.planning.whole import Completions, Whole, whole
 from ftbridge.prices import PriceList, load_prices
-from ftbridge.providers.local.footprint import Kind
+from ftbridge.providers import resolve
 from ftbridge.providers.local.lower import quantization
+from ftbridge.providers.local.models.footprint import Kind
 from ftbridge.providers.openai import calendar
-from ftbridge.resolve import resolve
 from ftbridge.runs import store
 from ftbridge.runs.run import Run
-from ftbridge.spec import JobSpec
+from ftbridge.spec import JobSpec, SpecFile
+from ftbridge.spec.lowering import Lowering
 
 _PASS = 2048
 """Tokens of the pass that memory is told for."""
@@ -135,7 +134,7 @@ class Plan(_Document):
 
 
 def plan(
-    draft: Draft,
+    draft: SpecFile,
     *,
     prices: PriceList | None = None,
     config: Path | None = None,
@@ -441,7 +440,7 @@ def _refuse_model(spec: JobSpec, name: str, split: LocalTokens) -> None:
 
 def find_config(model: str) -> Path | None:
     """The config.json of a local model, where it is on this machine: a folder, a converted model, or the hub's cache."""
-    from ftbridge.providers.local.gguf import models_folder
+    from ftbridge.providers.local.models.gguf import models_folder
 
     cache = os.environ.get("HF_HUB_CACHE") or str(
         Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface") / "hub"

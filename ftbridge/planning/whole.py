@@ -18,12 +18,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ftbridge.evaluation.answering import read_predictions
+from ftbridge.evaluation.generate import read_predictions
+from ftbridge.evaluation.spending import spent
 from ftbridge.planning.memory import Shape
 from ftbridge.planning.pace import Pace
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
-from ftbridge.spending import spent
 
 Span = tuple[float, float]
 _AROUND = 1.5

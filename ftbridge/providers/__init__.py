@@ -10,7 +10,8 @@ from ftbridge.errors import UsageError
 
 if TYPE_CHECKING:
     from ftbridge.providers.base import Provider
-    from ftbridge.spec import JobSpec
+    from ftbridge.spec.job import JobSpec
+    from ftbridge.spec.resolve import ResolvedSpec
 
 GROUP = "ftbridge.providers"
 """Entry-point group. A package adds a provider by naming a class there that takes no arguments."""
@@ -53,6 +54,18 @@ def is_hosted(name: str, spec: JobSpec) -> bool:
     """Whether a service trains such a spec at this provider; False where the provider is not installed here."""
     provider = find(name)
     return provider is not None and provider.capabilities(spec).hosted
+
+
+def resolve(spec: JobSpec, train_examples: int, provider: str, reasoning: int | None = None) -> ResolvedSpec:
+    """The spec with its "auto" fields settled for this provider. Arguments and errors as `ftbridge.spec.resolve.resolve`.
+
+    A learning rate multiplier for which the provider names no rule stays "auto".
+    """
+    from ftbridge.spec import resolve as rules
+
+    own = load(provider).auto("learning_rate_multiplier")
+    unknown = ("auto", f"left to {provider}, which publishes no base rate")
+    return rules.resolve(spec, train_examples, own if own is not None else unknown, reasoning)
 
 
 def _not_installed(name: str) -> UsageError:

@@ -23,12 +23,12 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.data.examples import Message
-from ftbridge.lowering import Lowering
-from ftbridge.resolve import ResolvedSpec
 from ftbridge.runs.records import JobHandle as JobHandle
 from ftbridge.runs.records import TunedModel as TunedModel
 from ftbridge.spec import JobSpec
-from ftbridge.spec_sections import Method
+from ftbridge.spec.lowering import Lowering
+from ftbridge.spec.resolve import ResolvedSpec
+from ftbridge.spec.sections import Method
 
 JobState = Literal[
     "prepared", "validating", "queued", "running", "pausing", "paused", "succeeded", "failed", "cancelled"

@@ -26,7 +26,7 @@ from ftbridge.errors import JournalCorrupt, RunBusy, RunNotFound
 from ftbridge.runs.journal import Event, Journal
 from ftbridge.runs.records import ErrorDocument, JobHandle, Origin, Refusal, TunedModel
 from ftbridge.spec import JobSpec, parse
-from ftbridge.spec_sections import BudgetSpec
+from ftbridge.spec.sections import BudgetSpec
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 """States in which nothing happens any more. `succeeded` is final; the others end with `resume_requested`."""

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ftbridge.server.local.runs import ServedRun
-    from ftbridge.server.scripted.account import Account
-    from ftbridge.server.scripted.scenario import Scenario
     from ftbridge.server.service import Service
+    from ftbridge.server.simulator.account import Account
+    from ftbridge.server.simulator.scenario import Scenario
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,14 @@ class Simulator:
 
     def play(self, scenario: Scenario | Mapping[str, Any]) -> None:
         """Another scenario, from the next request on."""
-        from ftbridge.server.scripted import control
-        from ftbridge.server.scripted.scenario import Scenario, understand
+        from ftbridge.server.simulator import control
+        from ftbridge.server.simulator.scenario import Scenario, understand
 
         control.take(self.service, scenario if isinstance(scenario, Scenario) else understand(scenario))
 
     def advance(self, seconds: float) -> None:
         """Move the clock forward."""
-        from ftbridge.server.scripted.control import Clock
+        from ftbridge.server.simulator.control import Clock
 
         assert isinstance(self.service.clock, Clock)
         self.service.clock.ahead += seconds
@@ -91,10 +91,10 @@ def simulating(
     `scenario` is a file, a mapping, or a `Scenario`; `faults` are added to it, and so is `account`, what an organization has at
     the service. Without `folder` nothing is kept. Raises `UsageError` for a scenario or an account that is none.
     """
-    from ftbridge.server import network
     from ftbridge.server.app import application
-    from ftbridge.server.scripted.account import load_account, understand_account
-    from ftbridge.server.scripted.scenario import Scenario, load, understand
+    from ftbridge.server.http import network
+    from ftbridge.server.simulator.account import load_account, understand_account
+    from ftbridge.server.simulator.scenario import Scenario, load, understand
 
     if isinstance(scenario, (str, Path)):
         scenario = load(Path(scenario))
@@ -117,10 +117,10 @@ def simulating(
 
 def simulated(scenario: Scenario, folder: Path) -> Service:
     """A simulator's service, its state in `folder`."""
-    from ftbridge.server.scripted.control import Clock
-    from ftbridge.server.scripted.engine import ScriptedEngine
-    from ftbridge.server.scripted.inject import Faults
     from ftbridge.server.service import Service
+    from ftbridge.server.simulator.control import Clock
+    from ftbridge.server.simulator.engine import ScriptedEngine
+    from ftbridge.server.simulator.inject import Faults
     from ftbridge.server.store import Store
 
     service = Service(
@@ -132,8 +132,8 @@ def simulated(scenario: Scenario, folder: Path) -> Service:
         faults=Faults(scenario),
     )
     if (account := scenario.account) is not None:
-        from ftbridge.server.scripted.gate import AccountState
-        from ftbridge.server.scripted.seeding import seed
+        from ftbridge.server.simulator.gate import AccountState
+        from ftbridge.server.simulator.seeding import seed
 
         service.clock = Clock()
         service.clock.ahead = account.ahead

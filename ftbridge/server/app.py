@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ftbridge import __version__
 from ftbridge.errors import DiskFull, FtbridgeError
-from ftbridge.server import (
+from ftbridge.server.api import (
     batches,
     chat,
     completions,
@@ -31,21 +31,20 @@ from ftbridge.server import (
     files,
     graders,
     jobs,
-    metrics,
     models,
-    network,
     openapi,
     permissions,
     responses,
     uploads,
 )
-from ftbridge.server.access import Access
-from ftbridge.server.addresses import canonical, decoded
-from ftbridge.server.errors import ApiError, without_paths
-from ftbridge.server.scripted import control, organization
-from ftbridge.server.scripted.gate import Gate
-from ftbridge.server.scripted.inject import Injecting, route_of
+from ftbridge.server.http import metrics, network
+from ftbridge.server.http.access import Access
+from ftbridge.server.http.addresses import canonical, decoded
+from ftbridge.server.http.errors import ApiError, without_paths
 from ftbridge.server.service import Service
+from ftbridge.server.simulator import control, organization
+from ftbridge.server.simulator.gate import Gate
+from ftbridge.server.simulator.inject import Injecting, route_of
 
 Handler = Callable[[Request], Awaitable[Response]]
 

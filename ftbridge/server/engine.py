@@ -1,7 +1,7 @@
 """What does the work behind the server: the local provider, or a script. The whole contract in one short file.
 
 The server keeps the books (files, jobs, events, pages, errors); an engine moves jobs on and answers chats. It changes jobs
-through `ftbridge.server.book` only. All methods are called in the server's event loop; none may block it for long.
+through `ftbridge.server.jobs_store` only. All methods are called in the server's event loop; none may block it for long.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ftbridge.providers.local.inference.requests import Ask, Told
 
 if TYPE_CHECKING:
-    from ftbridge.server.job_request import CreateJob
+    from ftbridge.server.requests.job import CreateJob
     from ftbridge.server.service import Service
     from ftbridge.server.store import Kept
 

@@ -13,8 +13,8 @@ from ftbridge.server.store import Store
 
 if TYPE_CHECKING:
     from ftbridge.server.engine import Engine
-    from ftbridge.server.scripted.gate import AccountState
-    from ftbridge.server.scripted.inject import Faults
+    from ftbridge.server.simulator.gate import AccountState
+    from ftbridge.server.simulator.inject import Faults
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 

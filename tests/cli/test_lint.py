@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 
 import ftbridge
-from ftbridge import schemas
+from ftbridge.spec import schemas
 
 GOOD = '{"messages": [{"role": "user", "content": "Question %d"}, {"role": "assistant", "content": "Answer %d"}]}'
 NULL = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": null}]}'

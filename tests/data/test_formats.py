@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from ftbridge.data.formats import read_examples
+from ftbridge.data.convert.formats import read_examples
 from ftbridge.errors import DataError, FtbridgeError, UsageError
 
 

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from ftbridge.data.sources import find_files, opened
+from ftbridge.data.reading.sources import find_files, opened
 from ftbridge.errors import FtbridgeError, UsageError
 
 CONTENT = b"".join(b'{"number": %d}\n' % number for number in range(60_000))

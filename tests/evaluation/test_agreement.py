@@ -8,10 +8,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from ftbridge.evaluation.agreement import agreement_notes, alpha, panel_agreement
 from ftbridge.evaluation.families import family_notes
-from ftbridge.grader_schema import Grader
 from ftbridge.graders import GraderResult, grade, judges_of, score
-from ftbridge.server.errors import ApiError
-from ftbridge.server.graders import with_judge
+from ftbridge.server.api.graders import with_judge
+from ftbridge.server.http.errors import ApiError
+from ftbridge.spec.graders import Grader
 
 ADAPTER = TypeAdapter(Grader)
 ITEM, SAMPLE = {"reference": "r"}, {"output_text": "x"}

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from ftbridge.evaluation.answering import Prediction
 from ftbridge.evaluation.classification import classify, labels_of
+from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import load_items
 
 

@@ -7,13 +7,13 @@ import pytest
 
 from ftbridge.data.examples import parse_example
 from ftbridge.errors import FtbridgeError, ModelUnavailable
-from ftbridge.evaluation.answering import answer, read_predictions
 from ftbridge.evaluation.candidates import Candidate, plain
-from ftbridge.evaluation.evaluate import check, json_schema, judge, scores
+from ftbridge.evaluation.generate import answer, read_predictions
 from ftbridge.evaluation.items import load_items
-from ftbridge.grader_schema import StringCheckGrader
+from ftbridge.evaluation.score import check, json_schema, judge, scores
 from ftbridge.graders import GraderError
 from ftbridge.providers.base import Completion
+from ftbridge.spec.graders import StringCheckGrader
 
 BASE, TUNED = Candidate("base", plain), Candidate("tuned", plain)
 ZERO_SHOT = Candidate("zero_shot", plain, shares="base")

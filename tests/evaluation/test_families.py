@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ftbridge.evaluation.answering import Prediction
-from ftbridge.evaluation.evaluate import answered_of
 from ftbridge.evaluation.families import family_notes, family_of
-from ftbridge.grader_schema import ScoreModelGrader
+from ftbridge.evaluation.generate import Prediction
+from ftbridge.evaluation.score import answered_of
 from ftbridge.report.amounts import latency
+from ftbridge.spec.graders import ScoreModelGrader
 
 
 @pytest.mark.parametrize(

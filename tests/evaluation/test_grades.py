@@ -8,11 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from ftbridge.evaluation.answering import Prediction
-from ftbridge.evaluation.evaluate import judge
-from ftbridge.evaluation.grades import read_grades, write_grades
+from ftbridge.evaluation.generate import Prediction
+from ftbridge.evaluation.grade_cache import read_grades, write_grades
 from ftbridge.evaluation.items import load_items
-from ftbridge.grader_schema import ScoreModelGrader, StringCheckGrader
+from ftbridge.evaluation.score import judge
+from ftbridge.spec.graders import ScoreModelGrader, StringCheckGrader
 
 
 @pytest.fixture

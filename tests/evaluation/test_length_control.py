@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from one_judge import judge_server
 
-from ftbridge.evaluation.answering import Prediction
-from ftbridge.evaluation.evaluate import judge
+from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.length_control import length_controlled
-from ftbridge.grader_schema import PairwiseGrader
-from ftbridge.report.judges import judge_sentences
+from ftbridge.evaluation.score import judge
+from ftbridge.report.terminal.judges import judge_sentences
+from ftbridge.spec.graders import PairwiseGrader
 
 
 def drawn(seed, items, theta, phi, longer):

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from ftbridge.data.examples import Message
-from ftbridge.evaluation.answering import Prediction
-from ftbridge.evaluation.evaluate import Evaluation, judge
+from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import Item
+from ftbridge.evaluation.score import Evaluation, judge
 from ftbridge.evaluation.verdict import judge_pairs
-from ftbridge.evaluation.words import sentence
-from ftbridge.grader_schema import JsonSchemaGrader, LabelModelGrader, MultiGrader, PairwiseGrader, ScoreModelGrader
-from ftbridge.report.comparison import fails
+from ftbridge.evaluation.wording import sentence
+from ftbridge.report.terminal.comparison import fails
+from ftbridge.spec.graders import JsonSchemaGrader, LabelModelGrader, MultiGrader, PairwiseGrader, ScoreModelGrader
 
 ASKED = [{"role": "user", "content": "{{sample.output_text}}"}]
 

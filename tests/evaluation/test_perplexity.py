@@ -12,8 +12,8 @@ import ftbridge
 from ftbridge import providers
 from ftbridge.evaluation.items import load_items
 from ftbridge.evaluation.perplexity import perplexity, read_perplexity
+from ftbridge.providers import resolve
 from ftbridge.providers.base import Scored
-from ftbridge.resolve import resolve
 from ftbridge.spec import JobSpec
 
 CHATS = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ftbridge.evaluation.answering import Prediction
+from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.preference import (
     BASE_COMPLETION,
@@ -21,8 +21,8 @@ from ftbridge.evaluation.preference import (
     table,
     warnings,
 )
-from ftbridge.grader_schema import PairwiseGrader, StringCheckGrader
 from ftbridge.providers.base import Prompt, Scored
+from ftbridge.spec.graders import PairwiseGrader, StringCheckGrader
 
 
 def line(n: int, preferred: object = "Yes.", other: object = "No.") -> dict[str, object]:

@@ -8,13 +8,13 @@ from collections import Counter
 import pytest
 
 from ftbridge.errors import DataError
-from ftbridge.evaluation.answering import Prediction
+from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import load_items
 from ftbridge.evaluation.retention.checks import passes
-from ftbridge.evaluation.retention.judge import judge_retention
+from ftbridge.evaluation.retention.measure import judge_retention
 from ftbridge.evaluation.retention.questions import suite, write_questions
-from ftbridge.grader_schema import StringCheckGrader
-from ftbridge.spec_sections import RetentionSpec
+from ftbridge.spec.graders import StringCheckGrader
+from ftbridge.spec.sections import RetentionSpec
 
 EXACT = [StringCheckGrader(type="string_check", name="exact", operation="eq", input="{{sample.output_text}}", reference="{{item.reference}}")]  # fmt: skip
 

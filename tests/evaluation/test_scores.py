@@ -9,12 +9,12 @@ import pytest
 from pydantic import TypeAdapter
 
 from ftbridge import graders as grading
-from ftbridge.evaluation.answering import Prediction
-from ftbridge.evaluation.evaluate import results
-from ftbridge.evaluation.grades import name_in_version_0_1, name_of
+from ftbridge.evaluation.generate import Prediction
+from ftbridge.evaluation.grade_cache import name_in_version_0_1, name_of
 from ftbridge.evaluation.items import Item
-from ftbridge.evaluation.scores import item_scores, read_scores, recorded_results, write_scores
-from ftbridge.grader_schema import Grader
+from ftbridge.evaluation.results import item_scores, read_scores, recorded_results, write_scores
+from ftbridge.evaluation.score import results
+from ftbridge.spec.graders import Grader
 
 ITEMS = [Item(key=f"k{n}", index=n, prompt=(), tools=(), fields={"reference": f"r{n}"}) for n in range(3)]
 SOURCE = "def grade(sample, item):\n    return 1.0 if sample['output_text'] == item['reference'] else 0.0\n"

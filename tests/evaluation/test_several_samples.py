@@ -10,18 +10,18 @@ from one_judge import judge_server
 import ftbridge
 from ftbridge import providers
 from ftbridge.data.examples import Message
-from ftbridge.evaluation.answering import Sampling, answer, read_predictions
 from ftbridge.evaluation.candidates import Candidate, plain
-from ftbridge.evaluation.evaluate import answered_of, judge
+from ftbridge.evaluation.generate import Sampling, answer, read_predictions
 from ftbridge.evaluation.items import Item
-from ftbridge.evaluation.scores import item_scores, read_scores, recorded_results, write_scores
-from ftbridge.grader_schema import StringCheckGrader
+from ftbridge.evaluation.results import item_scores, read_scores, recorded_results, write_scores
+from ftbridge.evaluation.score import answered_of, judge
+from ftbridge.providers import resolve
 from ftbridge.providers.base import Completion
-from ftbridge.providers.openai.endpoint import endpoint_sampler
+from ftbridge.providers.openai.sampling.endpoint import endpoint_sampler
 from ftbridge.report.html.contents import contents_of_answers
 from ftbridge.report.html.page import page
-from ftbridge.resolve import resolve
 from ftbridge.spec import JobSpec
+from ftbridge.spec.graders import StringCheckGrader
 
 EXACT = StringCheckGrader(
     type="string_check", name="exact", operation="eq", input="{{sample.output_text}}", reference="{{item.reference}}"

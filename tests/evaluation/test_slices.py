@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ftbridge.evaluation.answering import Prediction
-from ftbridge.evaluation.evaluate import judge
+from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import Item
+from ftbridge.evaluation.score import judge
 from ftbridge.evaluation.slices import slice_values
-from ftbridge.grader_schema import StringCheckGrader
+from ftbridge.spec.graders import StringCheckGrader
 
 EXACT = StringCheckGrader(
     type="string_check", name="exact", operation="eq", input="{{sample.output_text}}", reference="{{item.reference}}"

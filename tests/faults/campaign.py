@@ -218,10 +218,10 @@ def fork(folder: Path, base_url: str, args: list[str], log: Path) -> int:
             FTBRIDGE_WAIT_SCALE=SCALE,
             NO_PROXY="127.0.0.1",
         )
-        from ftbridge import bridge
         from ftbridge.cli import main
+        from ftbridge.runner import drive
 
-        bridge.POLL_SECONDS = 0.02
+        drive.POLL_SECONDS = 0.02
         main(args)
     except SystemExit as left:
         sys.stdout.flush()
@@ -400,12 +400,12 @@ def preload() -> None:
     import openai.resources.files
     import openai.resources.fine_tuning.jobs  # noqa: F401
 
-    from ftbridge import sdk  # noqa: F401
+    from ftbridge import api  # noqa: F401
     from ftbridge.cli import cancel, resume, run  # noqa: F401
     from ftbridge.planning import evidence  # noqa: F401
-    from ftbridge.providers.local import provider as _  # noqa: F401
-    from ftbridge.providers.openai import provider, sampling  # noqa: F401
-    from ftbridge.report import console  # noqa: F401
+    from ftbridge.providers.local.process import provider as _  # noqa: F401
+    from ftbridge.providers.openai.sampling import sampler  # noqa: F401
+    from ftbridge.report.terminal import tables  # noqa: F401
 
 
 def campaign(first: int, count: int, *, show: bool = False) -> tuple[Played, dict[int, list[str]]]:

@@ -13,8 +13,9 @@ import pytest
 from openai_service import Service
 from schedules import draw, play
 
-from ftbridge import draft
 from ftbridge.providers.openai import retry
+from ftbridge.runner.start import create_run
+from ftbridge.spec import SpecFile
 
 FEW, MANY = 12, 200
 
@@ -39,7 +40,7 @@ def test_two_hundred_schedules_end_right(tmp_path: Path) -> None:
 DRIVE = """
 import os, signal, sys
 from pathlib import Path
-from ftbridge import bridge
+from ftbridge.runner import drive
 from ftbridge.runs.journal import Journal
 from ftbridge.runs.run import Run
 
@@ -57,8 +58,8 @@ def append(self, type, /, **data):
 
 if left:
     Journal.append = append
-bridge.POLL_SECONDS = 0.01
-bridge.drive(Run.open(Path(sys.argv[1])))
+drive.POLL_SECONDS = 0.01
+drive.drive(Run.open(Path(sys.argv[1])))
 print("writes", left)
 """
 
@@ -93,7 +94,7 @@ def prepared(folder: Path) -> Path:
         "data": {"train": str(folder / "train.jsonl"), "test": str(folder / "test.jsonl")},
         "model": {"openai": "gpt-test"},
     }
-    return draft.start(draft.Draft.of(spec), "openai", home=folder / "home").path
+    return create_run(SpecFile.of(spec), "openai", home=folder / "home").path
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import pytest
 from openai.types.fine_tuning.alpha import GraderRunResponse
 from pydantic import TypeAdapter
 
-from ftbridge.grader_schema import Grader, ScoreModelGrader
 from ftbridge.graders import (
     GraderError,
     GraderResult,
@@ -17,6 +16,7 @@ from ftbridge.graders import (
     variables,
 )
 from ftbridge.graders.result import Metadata
+from ftbridge.spec.graders import Grader, ScoreModelGrader
 
 TEMPLATES = {"input": "{{sample.output_text}}", "reference": "{{item.reference}}"}
 CHECK = {"type": "string_check", "name": "exact", "operation": "eq", **TEMPLATES}

@@ -6,9 +6,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from ftbridge.grader_schema import LabelModelGrader, ScoreModelGrader
 from ftbridge.graders import Calls, GraderError, chat, check, grade, grade_all, openai_document
 from ftbridge.graders.calls import read_calls
+from ftbridge.spec.graders import LabelModelGrader, ScoreModelGrader
 
 ITEM, SAMPLE = {"reference": "Paris"}, {"output_text": "It is Paris."}
 

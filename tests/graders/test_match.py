@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from ftbridge.grader_schema import Grader
 from ftbridge.graders import GraderError, Uninformative, check, grade
 from ftbridge.graders.match import number_in
+from ftbridge.spec.graders import Grader
 
 ADAPTER = TypeAdapter(Grader)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ftbridge.grader_schema import MultiGrader
 from ftbridge.graders import GraderError, check, grade, variables
+from ftbridge.spec.graders import MultiGrader
 
 EXACT = {
     "type": "string_check",

@@ -6,11 +6,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from ftbridge.evaluation.answering import Prediction
-from ftbridge.evaluation.evaluate import judge
+from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import load_items
-from ftbridge.grader_schema import PairwiseGrader
+from ftbridge.evaluation.score import judge
 from ftbridge.graders import check, grade, judges_of, variables
+from ftbridge.spec.graders import PairwiseGrader
 
 
 @pytest.fixture
@@ -118,9 +118,10 @@ def test_its_templates_are_checked_like_others(judging):
 def test_after_preference_tuning_the_judge_also_compares_tuned_with_base_and_at_equal_length(
     judging, tmp_path, monkeypatch
 ):
-    from ftbridge import draft
     from ftbridge.evaluation.preference import _name
-    from ftbridge.run_evaluation import RunEvaluation
+    from ftbridge.runner.evaluate import RunEvaluation
+    from ftbridge.runner.start import create_run
+    from ftbridge.spec import SpecFile
 
     def pair(n):
         return {
@@ -138,7 +139,7 @@ def test_after_preference_tuning_the_judge_also_compares_tuned_with_base_and_at_
         "name": "odd", "method": "dpo", "model": {"local": "smollm2-135m-instruct"}, "evaluation": {"graders": [grader]},
         "data": {"train": "train.jsonl", "test": "test.jsonl"},
     }  # fmt: skip
-    run = draft.start(draft.Draft.of(spec), "local", lint=False, home=tmp_path / "home")
+    run = create_run(SpecFile.of(spec), "local", lint=False, home=tmp_path / "home")
     items = load_items(run.data / "test.jsonl")
     nats = {"preferred": 9.0, "preferred_tokens": 4, "other": 9.0, "other_tokens": 4}
     for name, text in (("base", "a long one, which loses"), ("tuned", "short")):

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from ftbridge.evaluation.answering import Prediction
-from ftbridge.evaluation.evaluate import check as check_items
-from ftbridge.evaluation.evaluate import judge
+from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import Item
-from ftbridge.grader_schema import Grader
+from ftbridge.evaluation.score import check as check_items
+from ftbridge.evaluation.score import judge
 from ftbridge.graders import GraderError, Uninformative, check, remarks
+from ftbridge.spec.graders import Grader
 
 SIMILAR = {"type": "text_similarity", "input": "{{sample.output_text}}", "reference": "{{item.reference}}"}
 CHECK = {"type": "string_check", "input": "{{sample.output_text}}", "reference": "{{item.reference}}"}

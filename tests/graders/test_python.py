@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ftbridge.grader_schema import PythonGrader
 from ftbridge.graders import GraderError, PythonPolicy, check, grade, grade_all, sandbox
+from ftbridge.spec.graders import PythonGrader
 
 pytestmark = pytest.mark.skipif(sandbox.missing() is not None, reason=f"this system lacks {sandbox.missing()}")
 
@@ -202,7 +202,7 @@ def test_threads_that_go_on_do_not_hold_up_the_answer():
 def test_a_grader_ends_with_its_caller(tmp_path):
     # The child's folder is in TMPDIR; while it lives, it beats into a file there.
     code = (
-        "from ftbridge.grader_schema import PythonGrader\nfrom ftbridge.graders import PythonPolicy, grade\n"
+        "from ftbridge.spec.graders import PythonGrader\nfrom ftbridge.graders import PythonPolicy, grade\n"
         f"source = {HEAD + 'import time' + chr(10) + '    while True: open(chr(98), chr(119)).write(str(time.time())); time.sleep(0.02)'!r}\n"
         "grade(PythonGrader(type='python', name='mine', source=source), {}, {'output_text': ''}, policy=PythonPolicy(frozenset(['mine'])))"
     )  # fmt: skip

@@ -12,13 +12,13 @@ import pytest
 from pydantic import TypeAdapter
 
 from ftbridge.errors import GateNotMet
-from ftbridge.grader_schema import Grader
 from ftbridge.graders.budget import JudgeBudget
 from ftbridge.graders.calls import CallRecord
 from ftbridge.graders.chat import Reply
 from ftbridge.graders.python import PythonPolicy
 from ftbridge.graders.rewards import Reward, lowest, reward, share
 from ftbridge.prices import Rates, load_prices
+from ftbridge.spec.graders import Grader
 
 ITEM = {"reference": "blue"}
 EXACT = {"type": "string_check", "name": "exact", "operation": "eq", "input": "{{sample.output_text}}",

@@ -9,9 +9,9 @@ from collections import Counter
 import pytest
 
 from ftbridge.errors import MissingDependency
-from ftbridge.grader_schema import TextSimilarityGrader
 from ftbridge.graders import GraderError, check, grade
 from ftbridge.graders.similarity import measure, rouge_words
+from ftbridge.spec.graders import TextSimilarityGrader
 
 WORDS = [
     "the",

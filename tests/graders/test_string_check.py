@@ -2,8 +2,8 @@
 
 import pytest
 
-from ftbridge.grader_schema import StringCheckGrader
 from ftbridge.graders import grade
+from ftbridge.spec.graders import StringCheckGrader
 
 
 def _grader(operation="eq", input="{{sample.output_text}}", reference="{{item.reference}}"):

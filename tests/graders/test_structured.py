@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from ftbridge.grader_schema import JsonFieldsGrader, JsonSchemaGrader
 from ftbridge.graders import GraderError, check, grade
+from ftbridge.spec.graders import JsonFieldsGrader, JsonSchemaGrader
 
 ORDER = {
     "type": "object",

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from ftbridge.grader_schema import ToolCallsGrader
 from ftbridge.graders import grade
+from ftbridge.spec.graders import ToolCallsGrader
 
 PARIS, ROME = (
     {"name": "find", "arguments": {"city": "Paris", "days": 1}},

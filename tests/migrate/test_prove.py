@@ -12,7 +12,6 @@ import pytest
 from killing import kill_again_and_again
 from playing import MODEL, NAMES_THE_COLOUR, Played, account, lamps, playing, write
 
-from ftbridge import bridge
 from ftbridge.errors import UsageError
 from ftbridge.migrate.agreement import deciding, shape_of
 from ftbridge.migrate.folder import Migration
@@ -25,6 +24,7 @@ from ftbridge.migrate.record import Wish as RecordWish
 from ftbridge.migrate.record import record
 from ftbridge.migrate.retrain import Wish as RetrainWish
 from ftbridge.migrate.retrain import plan, start
+from ftbridge.runner import drive
 from ftbridge.runs.run import Run
 
 HOSTED = "gpt-4.1-mini-2025-04-14"
@@ -45,7 +45,7 @@ def replaced(
         stand_ins = {"ftjob-desk1": folder / "train.jsonl"}
         wish = RetrainWish(model=MODEL, provider="openai", base=HOSTED, stand_ins=stand_ins, **more)
         run = start(migration, plan(migration, wish), wish)
-        bridge.drive(run)
+        drive.drive(run)
         yield migration, run, service
 
 

@@ -11,7 +11,6 @@ import pytest
 from killing import kill_again_and_again
 from playing import MODEL, NAMES_THE_COLOUR, account, lamps, playing, write
 
-from ftbridge import bridge
 from ftbridge.errors import UsageError
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.inventory import take_inventory
@@ -19,6 +18,7 @@ from ftbridge.migrate.items import items_of
 from ftbridge.migrate.record import Wish as RecordWish
 from ftbridge.migrate.record import record
 from ftbridge.migrate.retrain import TERMS, Wish, is_distilled, plan, start
+from ftbridge.runner import drive
 from ftbridge.runs.run import Run
 
 HOSTED = "gpt-4.1-mini-2025-04-14"
@@ -160,7 +160,7 @@ def test_killed_again_and_again_at_its_journal_steps_a_retraining_is_one_run_wit
             chosen = wish(tmp_path, provider="openai", base=HOSTED)
             migration = Migration.open()
             run = start(migration, plan(migration, chosen), chosen)
-            bridge.drive(run)
+            drive.drive(run)
 
         jobs = len(service.state["jobs"])
         assert kill_again_and_again(work) > 5

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ftbridge.draft import Draft
 from ftbridge.errors import UsageError
 from ftbridge.planning.machine import SECONDS, this_machine
 from ftbridge.planning.memory import shape_of
 from ftbridge.planning.plan import plan
+from ftbridge.spec import SpecFile
 
 SMALL = {
     "hidden_size": 576,
@@ -150,7 +150,7 @@ def test_a_volume_is_priced_on_both_sides(tmp_path):
         "model": {"local": "owner/model"},
         "plan": {"monthly_tokens": 50_000_000, "gpu_usd_per_hour": 0.8},
     }
-    told = plan(Draft.of(spec), config=tmp_path / "config.json").local
+    told = plan(SpecFile.of(spec), config=tmp_path / "config.json").local
     assert told is not None
     assert told.monthly is not None
     assert told.monthly.local_usd == pytest.approx(0.8 * 730)

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from test_machine import SMALL
 
-from ftbridge.providers.local import attention, footprint, load, loss
-from ftbridge.providers.local.device import Device
-from ftbridge.providers.local.memory import plan_pass
+from ftbridge.providers import resolve
+from ftbridge.providers.local.models import attention, footprint, load
+from ftbridge.providers.local.models.device import Device
+from ftbridge.providers.local.models.memory import plan_pass
 from ftbridge.providers.local.request import LocalRequest
-from ftbridge.resolve import resolve
+from ftbridge.providers.local.training import loss
 from ftbridge.spec import JobSpec
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from ftbridge.errors import UsageError
 from ftbridge.planning.memory import memory, published_shape
-from ftbridge.providers.local.models import BUILT_IN
-from ftbridge.providers.local.sizes import shape_of
-from ftbridge.spec_sections import LocalSpec
+from ftbridge.providers.local.models.find import BUILT_IN
+from ftbridge.providers.local.models.sizes import shape_of
+from ftbridge.spec.sections import LocalSpec
 
 PUBLISHED = json.loads(files("ftbridge.planning").joinpath("models.json").read_text("utf-8"))
 BILLIONS = {

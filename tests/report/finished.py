@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from ftbridge import bridge, draft
+from ftbridge.runner import drive
+from ftbridge.runner.start import create_run
 from ftbridge.runs.run import Run
 from ftbridge.server import simulating
+from ftbridge.spec import SpecFile
 
 BASE = "gpt-4.1-mini-2025-04-14"
 
@@ -73,12 +75,12 @@ def finished_run(folder: Path, right: str) -> Iterator[Run]:
         patch.setenv("OPENAI_API_KEY", "sk-shown")
         patch.setenv("OPENAI_BASE_URL", service.base_url)
         patch.setenv("FTBRIDGE_WAIT_SCALE", "0")
-        patch.setattr(bridge, "POLL_SECONDS", 0.02)
+        patch.setattr(drive, "POLL_SECONDS", 0.02)
         (folder / "train.jsonl").write_text(lines(0, 12))
         (folder / "test.jsonl").write_text(lines(100, 60))
         data = {"train": str(folder / "train.jsonl"), "test": str(folder / "test.jsonl")}
-        made = draft.start(draft.Draft.of({"name": "numbers", "data": data, "model": {"openai": BASE}}), "openai")
-        bridge.drive(made)
+        made = create_run(SpecFile.of({"name": "numbers", "data": data, "model": {"openai": BASE}}), "openai")
+        drive.drive(made)
         yield made
 
 

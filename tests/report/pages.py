@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ftbridge.evaluation.answering import Prediction
-from ftbridge.evaluation.evaluate import judge
+from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import load_items
-from ftbridge.grader_schema import StringCheckGrader
+from ftbridge.evaluation.score import judge
 from ftbridge.report.html import write_page
 from ftbridge.report.html.contents import contents_of_answers
+from ftbridge.spec.graders import StringCheckGrader
 
 EXACT = StringCheckGrader(
     type="string_check", name="exact", operation="eq", input="{{sample.output_text}}", reference="{{item.reference}}"

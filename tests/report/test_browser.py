@@ -11,9 +11,9 @@ import pytest
 from finished import finished_run, judged_more
 from pages import EXACT, NAMED, answers_page
 
-from ftbridge.draft import Draft
 from ftbridge.planning.plan import plan
 from ftbridge.report.html import write_report
+from ftbridge.spec import SpecFile
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -47,7 +47,7 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     with finished_run(folder, r"\d*[0-8]") as run:
         judged_more(run)
-        told = plan(Draft.of(run.spec().model_dump(exclude_unset=True)))
+        told = plan(SpecFile.of(run.spec().model_dump(exclude_unset=True)))
         (run.path / "plan.json").write_text(told.model_dump_json())
         return write_report([run], folder / "page.html")
 

@@ -6,15 +6,15 @@ import pytest
 from rich.console import Console
 
 from ftbridge.data.manifest import Manifest, Split
-from ftbridge.evaluation.evaluate import Evaluation, Score
-from ftbridge.evaluation.retention.judge import Retention
+from ftbridge.evaluation.retention.measure import Retention
+from ftbridge.evaluation.score import Evaluation, Score
 from ftbridge.evaluation.verdict import judge_family
-from ftbridge.evaluation.words import distinct_rivals, power_words, sentence, summary
-from ftbridge.lowering import FieldReport, Lowering
-from ftbridge.report.console import evaluation_table, lowering_table, retention_table, run_panel, runs_table
-from ftbridge.report.evaluation import as_markdown
+from ftbridge.evaluation.wording import distinct_rivals, power_words, sentence, summary
+from ftbridge.report.terminal.evaluation import as_markdown
+from ftbridge.report.terminal.tables import evaluation_table, lowering_table, retention_table, run_panel, runs_table
 from ftbridge.runs.records import TunedModel
 from ftbridge.runs.run import RunState
+from ftbridge.spec.lowering import FieldReport, Lowering
 
 
 def _shown(renderable, width=80):

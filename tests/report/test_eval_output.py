@@ -15,14 +15,14 @@ from finished import BASE, finished_run
 from pages import judged
 from rich.console import Console
 
-from ftbridge.comparison import compare
 from ftbridge.errors import FtbridgeError, UsageError
-from ftbridge.evaluation.evaluate import Evaluation
-from ftbridge.report import comparison, evaluation
-from ftbridge.report.changes import changed
-from ftbridge.report.exports import csv_text, junit_text, markdown_table
+from ftbridge.evaluation.compare import compare
+from ftbridge.evaluation.score import Evaluation
+from ftbridge.report.formats.tables import csv_text, junit_text, markdown_table
 from ftbridge.report.html import write_report
 from ftbridge.report.html.contents import contents_of, contents_of_answers
+from ftbridge.report.terminal import comparison, evaluation
+from ftbridge.report.terminal.changes import changed
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_the_items_where_most_is_lost_come_first(tmp_path):
 
 
 def test_the_best_is_bold_whatever_its_name(tmp_path):
-    from ftbridge.report.console import evaluation_table
+    from ftbridge.report.terminal.tables import evaluation_table
 
     _, _, told = judged(tmp_path, [("q", "a"), ("r", "b")], {"base": ["a", "b"], "tuned": ["a", "x"]})
     console = Console(width=80, force_terminal=True, color_system="standard", no_color=False)

@@ -14,8 +14,8 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from ftbridge.report.exports import csv_text, junit_text, markdown_table
-from ftbridge.report.terminal import SafeConsole, printable
+from ftbridge.report.formats.tables import csv_text, junit_text, markdown_table
+from ftbridge.report.terminal.console import SafeConsole, printable
 from ftbridge.server import simulating
 
 HOSTILE = {

@@ -11,7 +11,6 @@ from html.parser import HTMLParser
 import pytest
 
 import ftbridge
-from ftbridge import bridge, draft
 from ftbridge.errors import UsageError
 from ftbridge.report.html import write_report
 from ftbridge.report.html.answers import differing
@@ -19,7 +18,10 @@ from ftbridge.report.html.contents import contents_of
 from ftbridge.report.html.curves import loss_curves
 from ftbridge.report.html.element import Html, element
 from ftbridge.report.html.sources import Curve
+from ftbridge.runner import drive
+from ftbridge.runner.start import create_run
 from ftbridge.server import simulating
+from ftbridge.spec import SpecFile
 
 BASE = "gpt-4.1-mini-2025-04-14"
 HOSTILE = (
@@ -31,7 +33,7 @@ HOSTILE = (
 def service(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-reported")
     monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "0")
-    monkeypatch.setattr(bridge, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(drive, "POLL_SECONDS", 0.02)
     with simulating({"speed": 50}) as running:
         monkeypatch.setenv("OPENAI_BASE_URL", running.base_url)
         yield running
@@ -60,10 +62,10 @@ def run(service, tmp_path):
         if test:
             (tmp_path / "test.jsonl").write_text(_lines(*test))
             data["test"] = str(tmp_path / "test.jsonl")
-        started = draft.start(
-            draft.Draft.of({"name": "numbers", "data": data, "model": {"openai": BASE}, **more}), "openai"
+        started = create_run(
+            SpecFile.of({"name": "numbers", "data": data, "model": {"openai": BASE}, **more}), "openai"
         )
-        bridge.drive(started)
+        drive.drive(started)
         return started
 
     return made

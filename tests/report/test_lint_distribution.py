@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ftbridge.data.lint.findings import FileReport, Tokens
-from ftbridge.report.lint.distribution import distribution
+from ftbridge.report.terminal.lint.distribution import distribution
 
 BINS = [(0, 100, 40), (100, 200, 20), (200, 300, 0), (300, 400, 0), (400, 500, 0), (500, 600, 0), (600, 700, 1)]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from ftbridge.data.lint.findings import Finding
-from ftbridge.report.lint.excerpt import Excerpt, excerpt, masked
+from ftbridge.report.terminal.lint.excerpt import Excerpt, excerpt, masked
 
 KEY = "sk-proj-" + "Zx9Yw8Vu7Ts6Rq5Po4Nm3Lk2Ji1Hg0Fe" * 2
 

@@ -8,9 +8,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from ftbridge.data.rules import RULES
-from ftbridge.data.rules.targets import TARGETS
-from ftbridge.report.lint.explain import explain, rule_list, rules_page, rules_table
+from ftbridge.data.lint.rules import RULES
+from ftbridge.data.targets import TARGETS
+from ftbridge.report.terminal.lint.explain import explain, rule_list, rules_page, rules_table
 
 
 def explained(code: str, width: int = 80) -> list[str]:

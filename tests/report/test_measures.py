@@ -9,7 +9,7 @@ import re
 import pytest
 from finished import CHECKS, finished_run, judged_more
 
-from ftbridge.evaluation.scores import read_evaluation
+from ftbridge.evaluation.results import read_evaluation
 from ftbridge.planning.actual import compared
 from ftbridge.planning.plan import Plan
 from ftbridge.report.html.contents import contents_of

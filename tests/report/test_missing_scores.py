@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ftbridge.evaluation.evaluate import Answered, Score
+from ftbridge.evaluation.score import Answered, Score
 from ftbridge.evaluation.verdict import judge_pairs
-from ftbridge.report.changes import changed
 from ftbridge.report.html.answers import answers
 from ftbridge.report.html.contents import Answer, Column, Contents, Pair, Row
+from ftbridge.report.terminal.changes import changed
 
 GRADERS = ("exact", "tone")
 

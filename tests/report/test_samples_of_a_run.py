@@ -8,10 +8,12 @@ import pytest
 from finished import BASE, lines
 
 import ftbridge
-from ftbridge import bridge, draft
-from ftbridge.evaluation.answering import read_predictions
+from ftbridge.evaluation.generate import read_predictions
 from ftbridge.report.html import write_report
+from ftbridge.runner import drive
+from ftbridge.runner.start import create_run
 from ftbridge.server import simulating
+from ftbridge.spec import SpecFile
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def runs(tmp_path, monkeypatch):
     monkeypatch.setenv("FTBRIDGE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "0")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-nobody")
-    monkeypatch.setattr(bridge, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(drive, "POLL_SECONDS", 0.02)
     answers = [
         {"model": "ft:*", "match": r"Number (\d*[0-6])\?", "reply": r"It is \1."},
         {"model": "*", "reply": "No idea."},
@@ -37,8 +39,8 @@ def runs(tmp_path, monkeypatch):
                 "data": {"train": str(tmp_path / "train.jsonl"), "test": str(tmp_path / "test.jsonl")},
                 "evaluation": {"samples": 3, "temperature": 0.8, "margin": 0.1},
             }
-            run = draft.start(draft.Draft.of(spec), "openai")
-            bridge.drive(run)
+            run = create_run(SpecFile.of(spec), "openai")
+            drive.drive(run)
             made.append(run)
         yield made
 

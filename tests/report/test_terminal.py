@@ -9,8 +9,8 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from ftbridge.report.comparison import changed_items
-from ftbridge.report.terminal import SafeConsole, printable
+from ftbridge.report.terminal.comparison import changed_items
+from ftbridge.report.terminal.console import SafeConsole, printable
 
 HOSTILE = {
     "clears": "\x1b[2J\x1b[1;31mdone",

@@ -21,7 +21,7 @@ from ftbridge.errors import DiskFull, JournalCorrupt, RunBusy, RunNotFound
 from ftbridge.runs.journal import Event
 from ftbridge.runs.records import JobHandle, Origin, Refusal, TunedModel
 from ftbridge.runs.run import TERMINAL, Run, RunState, fold
-from ftbridge.spec_sections import BudgetSpec
+from ftbridge.spec.sections import BudgetSpec
 
 CREATED = ("created", {"id": "a-local-1", "name": "a", "provider": "local"})
 DATA = Manifest(splits={}, notes=[], recipe="r", lines_sha256="l")

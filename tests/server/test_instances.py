@@ -7,7 +7,7 @@ import pytest
 from openai import OpenAI
 from pydantic import BaseModel, Field
 
-from ftbridge.server.scripted.instances import instance
+from ftbridge.server.simulator.instances import instance
 
 
 class Leaf(BaseModel):

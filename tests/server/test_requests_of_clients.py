@@ -16,8 +16,9 @@ import pytest
 from conftest import BASE
 from small import TOOLS_TEMPLATE, write_small_model
 
-from ftbridge.server import network, served
+from ftbridge.server import served
 from ftbridge.server.app import application
+from ftbridge.server.http import network
 
 REQUESTS = [
     json.loads(line)

@@ -14,7 +14,7 @@ from openai import OpenAI
 
 from ftbridge.errors import UsageError
 from ftbridge.server import Simulator, simulating
-from ftbridge.server.scripted.account import load_account, understand_account
+from ftbridge.server.simulator.account import load_account, understand_account
 
 ONE, TWO, ADMIN = "sk-one-key-0000001", "sk-two-key-0000002", "sk-admin-key-0000003"
 MODEL = "ft:gpt-4.1-mini-2025-04-14:acme:a:one1"

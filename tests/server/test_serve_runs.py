@@ -8,13 +8,16 @@ import pytest
 from openai import NotFoundError, OpenAI, PermissionDeniedError
 from small import write_small_model
 
-from ftbridge import bridge, draft
 from ftbridge.errors import RunNotFound, UsageError
+from ftbridge.runner import drive
+from ftbridge.runner.start import create_run
 from ftbridge.runs.run import Run
-from ftbridge.server import network, served
+from ftbridge.server import served
+from ftbridge.server.api.compatibility import unsupported
 from ftbridge.server.app import application
-from ftbridge.server.compatibility import unsupported
+from ftbridge.server.http import network
 from ftbridge.server.local.runs import served_run
+from ftbridge.spec import SpecFile
 
 OLD = "ft:gpt-4.1-mini-2025-04-14:quay:desk:desk1"
 CHECKPOINT = f"{OLD}:ckpt-step-3"
@@ -35,8 +38,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -> R
         "hyperparameters": {"n_epochs": 2, "batch_size": 8},
         "local": {"quantization": "none", "max_length": 64, "base_learning_rate": 0.05, "device": "cpu"},
     }
-    run = draft.start(draft.Draft.of(spec), "local", lint=False, home=folder)
-    bridge.drive(run)
+    run = create_run(SpecFile.of(spec), "local", lint=False, home=folder)
+    drive.drive(run)
     return run
 
 

@@ -11,8 +11,9 @@ from conftest import lines
 from openai import BadRequestError, OpenAI
 from small import TOOLS_TEMPLATE, write_small_model
 
-from ftbridge.server import network, served
+from ftbridge.server import served
 from ftbridge.server.app import application
+from ftbridge.server.http import network
 
 pytestmark = pytest.mark.slow
 

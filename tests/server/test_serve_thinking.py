@@ -15,8 +15,9 @@ from ftbridge.data.examples import Message
 from ftbridge.providers.base import Prompt
 from ftbridge.providers.local.inference.completions import Generator
 from ftbridge.providers.local.request import SampleRequest
-from ftbridge.server import network, served
+from ftbridge.server import served
 from ftbridge.server.app import application
+from ftbridge.server.http import network
 from ftbridge.server.local.spec import base_request
 
 pytestmark = pytest.mark.slow

@@ -14,9 +14,10 @@ import pytest
 from conftest import BASE, CHAT, lines
 
 from ftbridge.errors import UsageError
-from ftbridge.server import graders, network
-from ftbridge.server.access import Access, read_keys
+from ftbridge.server.api import graders
 from ftbridge.server.app import application
+from ftbridge.server.http import network
+from ftbridge.server.http.access import Access, read_keys
 
 FOREIGN = [
     {"Origin": "http://evil.example"},

@@ -24,8 +24,8 @@ from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 from openai.types.uploads import UploadPart
 from published import OBJECTS, ROUTES, problems, wrong_values
 
+from ftbridge.server.api.openapi import BODIES, interface
 from ftbridge.server.app import ROUTES as SERVED
-from ftbridge.server.openapi import BODIES, interface
 
 NOT_SERVED = {"GET /chat/completions"}
 """Stored completions: nothing is stored here."""

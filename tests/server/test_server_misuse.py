@@ -221,7 +221,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(simulator, http, monkeypatch):
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("ftbridge.server.multipart.os.fsync", full)
+    monkeypatch.setattr("ftbridge.server.http.multipart.os.fsync", full)
     response = http.post("/files", data={"purpose": "fine-tune"}, files={"file": ("t.jsonl", lines())})
     monkeypatch.undo()
     refused(response, 507, "disk_full")

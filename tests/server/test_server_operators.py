@@ -22,7 +22,7 @@ from serving import first_document
 
 import ftbridge
 from ftbridge.errors import UsageError
-from ftbridge.server import network
+from ftbridge.server.http import network
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
 
@@ -161,7 +161,7 @@ def test_metrics_count_requests_durations_tokens_and_jobs(client, http, training
 
 
 def test_names_that_clients_make_up_do_not_grow_the_metrics_without_end():
-    from ftbridge.server.metrics import MOST_MODELS, Metrics
+    from ftbridge.server.http.metrics import MOST_MODELS, Metrics
 
     metrics = Metrics()
     for number in range(MOST_MODELS + 500):

@@ -41,7 +41,7 @@ class Progress:
         """Show what is being done."""
         if self._quiet:
             return
-        from ftbridge.report.terminal import printable
+        from ftbridge.report.terminal.console import printable
 
         text = printable(text)[:110]
         if self._terminal:
@@ -70,7 +70,7 @@ def show(parts: Iterable[RenderableType]) -> None:
     """Print parts of a result, one below the other."""
     from rich.text import Text
 
-    from ftbridge.report.terminal import SafeConsole
+    from ftbridge.report.terminal.console import SafeConsole
 
     console = SafeConsole(highlight=False)
     for part in parts:

@@ -85,9 +85,9 @@ def _show(proof: Proof, path: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ftbridge.evaluation.words import SHORT
-    from ftbridge.report.terminal import SafeConsole
-    from ftbridge.report.verdicts import STYLES
+    from ftbridge.evaluation.wording import SHORT
+    from ftbridge.report.terminal.console import SafeConsole
+    from ftbridge.report.terminal.verdicts import STYLES
 
     console = SafeConsole(highlight=False)
     own = "recorded" if proof.by_graders else "with itself"

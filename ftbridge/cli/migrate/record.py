@@ -156,7 +156,7 @@ class Bar:
     def __init__(self, doing: str = "recording") -> None:
         from rich.progress import BarColumn, Progress, TextColumn
 
-        from ftbridge.report.terminal import SafeConsole
+        from ftbridge.report.terminal.console import SafeConsole
 
         self.doing = doing
         self.console = SafeConsole(stderr=True, highlight=False, soft_wrap=True)

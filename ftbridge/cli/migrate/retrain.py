@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from ftbridge import bridge, providers
+from ftbridge import providers
 from ftbridge.cli.migrate.options import migration_option
 from ftbridge.cli.options import as_json, print_json, talkative, verbosity
 from ftbridge.cli.run import ASK_ABOVE_USD, ask_before_spending, finish
 from ftbridge.errors import UsageError
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.retrain import Plan, Wish, onward, plan, start
+from ftbridge.runner import drive
 
 
 @click.command(help="Train a replacement for a tuned model, from the data of its jobs.")
@@ -76,7 +77,7 @@ def command(
         ask_before_spending(planned.draft())
     run = start(opened, planned, wish, lint=not no_lint, allow=allow)
     if detach:
-        pid = bridge.detach(run)
+        pid = drive.detach(run)
         if as_json:
             print_json({"run_id": run.id, "pid": pid, "path": str(run.path)})
         else:
@@ -99,7 +100,7 @@ def _say(planned: Plan, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ftbridge.report.terminal import SafeConsole
+    from ftbridge.report.terminal.console import SafeConsole
 
     console = SafeConsole(stderr=True, highlight=False)
     for note in planned.notes:

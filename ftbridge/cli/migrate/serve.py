@@ -36,8 +36,8 @@ def command(
     from ftbridge import server
     from ftbridge.migrate.folder import Migration
     from ftbridge.migrate.serving import chosen, client_requests
-    from ftbridge.providers.local.provider import NEEDS
-    from ftbridge.server.compatibility import unsupported
+    from ftbridge.providers.local.process.provider import NEEDS
+    from ftbridge.server.api.compatibility import unsupported
 
     migration = Migration.open(name)
     served, notes = chosen(migration, models)

@@ -14,16 +14,16 @@ from typing import IO, Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict
 
-from ftbridge.data.convert.compression import ENDINGS
-from ftbridge.data.convert.containers import Container, Reading, Record, container_of, endings, read_records
 from ftbridge.data.convert.exports import BatchJoin
 from ftbridge.data.convert.fields import LeftOut
+from ftbridge.data.convert.formats import data_error
 from ftbridge.data.convert.recipe import Recipe, advice, example_of, record_in, record_of
 from ftbridge.data.convert.shapes import METHODS, NATIVE, Shape, ShapeError, WouldBeLost, detect
 from ftbridge.data.convert.writing import Writer, written
 from ftbridge.data.examples import Method
-from ftbridge.data.formats import data_error
-from ftbridge.data.sources import SourceFile, find_files, opened
+from ftbridge.data.reading.compression import ENDINGS
+from ftbridge.data.reading.containers import Container, Reading, Record, container_of, endings, read_records
+from ftbridge.data.reading.sources import SourceFile, find_files, opened
 from ftbridge.errors import DataError, UsageError
 from ftbridge.files import atomic_path, disk_full_is_an_error
 

@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ftbridge.data.convert.compression import MAX_RATIO
-from ftbridge.data.convert.containers import Container
 from ftbridge.data.convert.exports import ENVELOPE
 from ftbridge.data.convert.fields import UnknownKey, as_columns, message_lists, renamed, without
 from ftbridge.data.convert.shapes import (
@@ -23,9 +21,11 @@ from ftbridge.data.convert.shapes import (
     read,
     write,
 )
-from ftbridge.data.convert.tables import with_json_read
 from ftbridge.data.detect import detect_record, is_bookkeeping, meaning_of
 from ftbridge.data.examples import Example, ExampleError, PreferenceExample, parse_example
+from ftbridge.data.reading.compression import MAX_RATIO
+from ftbridge.data.reading.containers import Container
+from ftbridge.data.reading.tables import with_json_read
 
 _KNOWN = "messages; prompt and completion; instruction and output; conversations; chosen and rejected; preferred_output"
 _STRUCTURE = frozenset(

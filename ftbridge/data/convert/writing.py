@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from ftbridge.data.convert.compression import deflating
-from ftbridge.data.convert.containers import Container
-from ftbridge.data.convert.tables import plain, write_table
+from ftbridge.data.reading.compression import deflating
+from ftbridge.data.reading.containers import Container
+from ftbridge.data.reading.tables import plain, write_table
 from ftbridge.errors import DataError
 from ftbridge.files import disk_full_is_an_error
 
@@ -80,7 +80,7 @@ def _table(stream: IO[bytes], delimiter: str) -> Iterator[Writer]:
 
 
 def _parquet(stream: IO[bytes]) -> Iterator[Writer]:
-    from ftbridge.data.convert.parquet import ANY, kind_of, merged, require, write_parquet
+    from ftbridge.data.reading.parquet import ANY, kind_of, merged, require, write_parquet
 
     require()
     with _waiting() as spool:

@@ -17,12 +17,12 @@ from typing import Any
 
 from ftbridge.data.lint.dataset import Block, Found, Tally
 from ftbridge.data.lint.forms import BOM
-from ftbridge.data.lint.parse import Parsed, Trouble, parse
 from ftbridge.data.lint.plain import Shapes, plain
 from ftbridge.data.lint.rows import Rows
+from ftbridge.data.lint.rule import RULES, Context, Line, Problem, Rule, look, texts
+from ftbridge.data.lint.screens import Piece
 from ftbridge.data.lint.shape import kind_of_line
-from ftbridge.data.rules.base import RULES, Context, Line, Problem, Rule, look, texts
-from ftbridge.data.rules.screens import Piece
+from ftbridge.data.strict_json import Parsed, Trouble, parse
 
 _ESCAPED_ASCII = re.compile(rb"\\u00[0-7]")
 """Letters, digits and signs spelled as escapes, which hide words and keys from a search in bytes."""

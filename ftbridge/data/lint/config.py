@@ -22,8 +22,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ftbridge.data.rules.base import Method
-from ftbridge.data.rules.targets import TargetName
+from ftbridge.data.lint.rule import Method
+from ftbridge.data.targets import TargetName
 from ftbridge.errors import UsageError
 
 

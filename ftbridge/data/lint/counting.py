@@ -13,7 +13,7 @@ from ftbridge.data.notation import learns_reasoning
 
 if TYPE_CHECKING:
     from ftbridge.data.lint.dataset import Dataset
-    from ftbridge.data.rules.base import Method
+    from ftbridge.data.lint.rule import Method
 
 Thinking = Literal["auto", "on", "off"]
 

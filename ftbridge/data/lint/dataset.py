@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ftbridge.data.rules.base import Severity
+    from ftbridge.data.lint.rule import Severity
 
 BANDS = 9
 """Bands of a sketch: two examples that share one are compared."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from ftbridge.data.rules.base import Severity
+from ftbridge.data.lint.rule import Severity
 
 
 class Finding(BaseModel):

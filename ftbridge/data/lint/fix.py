@@ -17,17 +17,17 @@ from typing import Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ftbridge.data.json_slips import mend
 from ftbridge.data.lint.block import Checker
 from ftbridge.data.lint.engine import Linting, Options, lint
 from ftbridge.data.lint.findings import LintReport
 from ftbridge.data.lint.forms import BOM, CONVERTED
-from ftbridge.data.lint.parse import Parsed, Trouble, parse
 from ftbridge.data.lint.plain import plain
+from ftbridge.data.lint.rule import RULES, Repair, look
 from ftbridge.data.lint.select import chosen
-from ftbridge.data.lint.slips import mend
 from ftbridge.data.lint.source import FileFacts, Source
 from ftbridge.data.lint.spread import Unspreadable, spread
-from ftbridge.data.rules.base import RULES, Repair, look
+from ftbridge.data.strict_json import Parsed, Trouble, parse
 from ftbridge.errors import UsageError
 from ftbridge.files import atomic_path
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ftbridge.data.formats import data_error
+from ftbridge.data.convert.formats import data_error
 from ftbridge.data.lint.engine import Options, Role, lint
 from ftbridge.data.lint.findings import Finding, LintReport
-from ftbridge.data.rules.base import RULES, Method
+from ftbridge.data.lint.rule import RULES, Method
 from ftbridge.errors import DataError
 
 _TOO_FEW = frozenset(code for code, rule in RULES.items() if rule.name == "too-few-examples")

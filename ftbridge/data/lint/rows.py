@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ftbridge.data.lint.dataset import BANDS, LABEL_LENGTH, Columns, Tally
 from ftbridge.data.lint.plain import Shape
+from ftbridge.data.lint.rule import Line
 from ftbridge.data.lint.sketch import sketches
-from ftbridge.data.rules.base import Line
 from ftbridge.data.tokens import (
     TOKENS_PER_MESSAGE,
     TOKENS_PER_REPLY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 
-from ftbridge.data.rules.base import Rule
+from ftbridge.data.lint.rule import Rule
 from ftbridge.errors import UsageError
 
 

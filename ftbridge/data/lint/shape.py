@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ftbridge.data.detect import Detection, detect_record
 
 if TYPE_CHECKING:
-    from ftbridge.data.rules.base import Method
+    from ftbridge.data.lint.rule import Method
 
 _PREFERENCES = ("preferences", "preferences: chosen and rejected")
 """Formats of `detect` whose lines are one preference each."""

@@ -11,10 +11,10 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ftbridge.data.json_slips import mend
 from ftbridge.data.lint.forms import is_example, key_of_examples
-from ftbridge.data.lint.slips import mend
+from ftbridge.data.lint.meaning import are_tags
 from ftbridge.data.lint.source import FileFacts, Piece, Source
-from ftbridge.data.rules.meaning import are_tags
 
 LARGEST = 1 << 30
 """Bytes of a file beyond which it is not read whole."""

@@ -20,7 +20,7 @@ from ftbridge.errors import DataError
 from ftbridge.evaluation.items import ItemExample, parse_item, parse_line, read_lines
 from ftbridge.evaluation.retention.checks import CHECKS
 from ftbridge.files import write_text
-from ftbridge.spec_sections import RetentionSpec
+from ftbridge.spec.sections import RetentionSpec
 
 KINDS = ("fact", "arithmetic", "instruction", "format", "nonsense", "canary")
 """In the order in which they are told; canaries are the user's."""

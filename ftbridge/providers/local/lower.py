@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from ftbridge.grader_schema import PairwiseGrader, TextSimilarityGrader, parts_of
 from ftbridge.graders import judges_of
-from ftbridge.lowering import FieldReport, Lowering, Outcome, fields
 from ftbridge.providers.local.request import DpoRequest, LocalRequest, ReinforcementRequest
 from ftbridge.providers.local.vllm import refusal
-from ftbridge.resolve import ResolvedSpec
 from ftbridge.spec import JobSpec
-from ftbridge.spec_sections import LocalSpec, Quantization
+from ftbridge.spec.graders import PairwiseGrader, TextSimilarityGrader, parts_of
+from ftbridge.spec.lowering import FieldReport, Lowering, Outcome, fields
+from ftbridge.spec.resolve import ResolvedSpec
+from ftbridge.spec.sections import LocalSpec, Quantization
 
 BASE_LEARNING_RATE = {"lora": 2e-4, "full": 2e-5}
 """What the multiplier multiplies. LoRA: QLoRA's rate for 7B and 13B (Dettmers et al. 2023, arXiv:2305.14314, table 9).

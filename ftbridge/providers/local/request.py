@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ftbridge.grader_schema import Grader
+from ftbridge.spec.graders import Grader
 
 
 class DpoRequest(BaseModel):

@@ -108,7 +108,7 @@ class VllmSampler:
             self._process = None
 
     def _start(self) -> None:
-        from ftbridge.providers.local.models import find_model
+        from ftbridge.providers.local.models.find import find_model
 
         if shutil.which("vllm") is None:
             raise MissingDependency("local.engine: vllm needs vLLM, which is not on PATH.", hint="pip install vllm")

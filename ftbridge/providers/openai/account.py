@@ -11,9 +11,9 @@ from ftbridge import files
 from ftbridge.errors import UsageError
 from ftbridge.providers.openai.client import Connection, address_of
 from ftbridge.providers.openai.errors import whole
-from ftbridge.providers.openai.follow import status_of
-from ftbridge.providers.openai.listing import items_of
-from ftbridge.providers.openai.marks import token_of
+from ftbridge.providers.openai.jobs.follow import status_of
+from ftbridge.providers.openai.jobs.listing import items_of
+from ftbridge.providers.openai.jobs.marks import token_of
 from ftbridge.providers.openai.probe import probe
 from ftbridge.providers.openai.request import OpenAIRequest
 from ftbridge.providers.openai.retry import read

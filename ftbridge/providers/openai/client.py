@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from ftbridge.errors import UsageError
 from ftbridge.files import home, sha256_bytes
 from ftbridge.providers.openai.errors import SentElsewhere
-from ftbridge.providers.openai.ledger import Ledger
-from ftbridge.providers.openai.recording import NAME, SWITCH, recorder
+from ftbridge.providers.openai.jobs.ledger import Ledger
+from ftbridge.providers.openai.jobs.recording import NAME, SWITCH, recorder
 from ftbridge.providers.openai.request import OpenAIRequest
 from ftbridge.providers.openai.targets import Target
 from ftbridge.redaction import address_problem, remember

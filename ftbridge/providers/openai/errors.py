@@ -14,9 +14,9 @@ from typing import Any
 
 from ftbridge.errors import DataError, FtbridgeError, ModelUnavailable, ProviderRefused, UsageError
 from ftbridge.errors import ServiceUnavailable as ServiceUnavailable
-from ftbridge.providers.openai.answers import CLOSED as _CLOSED
-from ftbridge.providers.openai.answers import UNPAID as _UNPAID
-from ftbridge.providers.openai.answers import Answer, Kind, kind_of
+from ftbridge.providers.openai.sampling.answers import CLOSED as _CLOSED
+from ftbridge.providers.openai.sampling.answers import UNPAID as _UNPAID
+from ftbridge.providers.openai.sampling.answers import Answer, Kind, kind_of
 from ftbridge.redaction import whole_characters, without_secrets
 
 LONGEST_ASKED = 600.0

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ftbridge.lowering import FieldReport, Lowering, Outcome, fields
-from ftbridge.providers.openai import reward
+from ftbridge.providers.openai.jobs import reward
 from ftbridge.providers.openai.request import OpenAIRequest
 from ftbridge.providers.openai.targets import TARGETS, Target
-from ftbridge.resolve import ResolvedSpec
 from ftbridge.spec import JobSpec
-from ftbridge.spec_sections import DpoSpec
+from ftbridge.spec.lowering import FieldReport, Lowering, Outcome, fields
+from ftbridge.spec.resolve import ResolvedSpec
+from ftbridge.spec.sections import DpoSpec
 
 TOKEN_KEY = "ftbridge_run"
 """The key in a job's `metadata` under which its run's token stands."""

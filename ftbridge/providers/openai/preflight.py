@@ -14,7 +14,7 @@ from ftbridge.providers.base import Submission
 from ftbridge.providers.openai import calendar
 from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.errors import fault_of, whole
-from ftbridge.providers.openai.ledger import Ledger
+from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.probe import check_lists
 from ftbridge.providers.openai.request import OpenAIRequest
 from ftbridge.providers.openai.retry import read

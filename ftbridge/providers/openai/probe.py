@@ -7,9 +7,9 @@ from typing import Any
 
 from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.errors import fault_of, whole
-from ftbridge.providers.openai.ledger import Ledger
+from ftbridge.providers.openai.jobs.ledger import Ledger
+from ftbridge.providers.openai.jobs.marks import token_of
 from ftbridge.providers.openai.lower import TOKEN_KEY
-from ftbridge.providers.openai.marks import token_of
 from ftbridge.providers.openai.retry import read
 from ftbridge.runs.journal import Journal
 

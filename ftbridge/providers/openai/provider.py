@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from ftbridge import files
 from ftbridge.errors import CannotPause, FtbridgeError, ModelUnavailable, ProviderRefused, UsageError
-from ftbridge.lowering import Lowering
 from ftbridge.providers.base import (
     TERMINAL,
     Capabilities,
@@ -28,21 +27,22 @@ from ftbridge.providers.base import (
 )
 from ftbridge.providers.openai import calendar, preflight
 from ftbridge.providers.openai.client import Connection, connect, key_of
-from ftbridge.providers.openai.create import adopt_job, ensure_job, find_job
 from ftbridge.providers.openai.errors import whole
-from ftbridge.providers.openai.follow import Follower, checkpoints_of
-from ftbridge.providers.openai.ledger import Ledger
-from ftbridge.providers.openai.listing import items_of
+from ftbridge.providers.openai.jobs.create import adopt_job, ensure_job, find_job
+from ftbridge.providers.openai.jobs.follow import Follower, checkpoints_of
+from ftbridge.providers.openai.jobs.ledger import Ledger
+from ftbridge.providers.openai.jobs.listing import items_of
+from ftbridge.providers.openai.jobs.twins import open_twins
+from ftbridge.providers.openai.jobs.upload import ensure_file, remove_late_copies, remove_uploaded
 from ftbridge.providers.openai.lower import lower
 from ftbridge.providers.openai.probe import unpromised
 from ftbridge.providers.openai.request import OpenAIRequest
 from ftbridge.providers.openai.retry import read, sleep
 from ftbridge.providers.openai.targets import TARGETS
-from ftbridge.providers.openai.twins import open_twins
-from ftbridge.providers.openai.upload import ensure_file, remove_late_copies, remove_uploaded
 from ftbridge.redaction import TAKEN_OUT, without_keys, without_secrets
-from ftbridge.resolve import ResolvedSpec
 from ftbridge.spec import JobSpec
+from ftbridge.spec.lowering import Lowering
+from ftbridge.spec.resolve import ResolvedSpec
 
 _OWN_DATA_RULES = ("azure", "nebius")
 _SERVING = ("target", "base_url", "api_version", "deployment")
@@ -246,8 +246,8 @@ class OpenAIProvider:
 
     def sampler(self, lowering: Lowering, model: TunedModel | None, folder: Path) -> Sampler:
         """Answers over chat completions, or through the Batch API when the spec asks for it."""
-        from ftbridge.providers.openai.batch import BatchSampler
-        from ftbridge.providers.openai.sampling import ChatSampler
+        from ftbridge.providers.openai.sampling.batch import BatchSampler
+        from ftbridge.providers.openai.sampling.sampler import ChatSampler
 
         request = OpenAIRequest.model_validate(lowering.request)
         at = self._connect(request, folder)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ftbridge.report.exports import write_output
+from ftbridge.report.formats.tables import write_output
 from ftbridge.report.html.contents import Contents, contents_of
 from ftbridge.report.html.page import page
 from ftbridge.runs.run import Run

@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ftbridge.errors import UsageError
-from ftbridge.evaluation.answering import Prediction, read_predictions
-from ftbridge.evaluation.evaluate import Answered, Evaluation, Score, answered_of, score_of
-from ftbridge.evaluation.grades import Grades
+from ftbridge.evaluation.generate import Prediction, read_predictions
+from ftbridge.evaluation.grade_cache import Grades
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.missing import MaybeScores, known_score
-from ftbridge.evaluation.scores import read_evaluation, recorded, recorded_results
+from ftbridge.evaluation.results import read_evaluation, recorded, recorded_results
+from ftbridge.evaluation.score import Answered, Evaluation, Score, answered_of, score_of
 from ftbridge.evaluation.slices import slice_values
+from ftbridge.evaluation.spending import spent
 from ftbridge.evaluation.verdict import Judged, judge_family
-from ftbridge.evaluation.words import rivals
-from ftbridge.grader_schema import Grader
+from ftbridge.evaluation.wording import rivals
 from ftbridge.graders import GraderResult
 from ftbridge.planning.actual import Compared, compared
 from ftbridge.report.html.sources import Curve, Source, curve_of, source_of
 from ftbridge.runs.run import Run
-from ftbridge.spending import spent
+from ftbridge.spec.graders import Grader
 
 
 @dataclass(frozen=True)

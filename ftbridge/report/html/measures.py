@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from ftbridge.evaluation import preference as preferences
 from ftbridge.evaluation.classification import Classification
-from ftbridge.evaluation.evaluate import Score, Slice
-from ftbridge.evaluation.retention.judge import ALL, Kept, Lost, Retention
+from ftbridge.evaluation.retention.measure import ALL, Kept, Lost, Retention
+from ftbridge.evaluation.score import Score, Slice
 from ftbridge.planning.actual import Compared
 from ftbridge.report.amounts import amount, planned
-from ftbridge.report.console import retention_sentence
 from ftbridge.report.html.contents import Contents
 from ftbridge.report.html.element import Html, element, table
-from ftbridge.report.judges import judge_sentences
+from ftbridge.report.terminal.judges import judge_sentences
+from ftbridge.report.terminal.tables import retention_sentence
 
 _KEPT = {"kept": ("≈", "is-not_worse"), "worse": ("▼", "is-worse"), "not_enough_data": ("?", "is-not_enough_data")}
 _SHADES = 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftbridge.evaluation.evaluate import Score
+from ftbridge.evaluation.score import Score
 from ftbridge.report.amounts import dollars, latency
 from ftbridge.report.html.contents import Column, Contents
 from ftbridge.report.html.element import Html, element, table

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from ftbridge import providers
 from ftbridge.data.manifest import Split, SplitName
-from ftbridge.lowering import FieldReport, Lowering
 from ftbridge.runs.run import Run, RunState
 from ftbridge.spec import JobSpec
+from ftbridge.spec.lowering import FieldReport, Lowering
 
 Point = tuple[int, float]
 """Optimizer step, and loss in nats per trained token."""

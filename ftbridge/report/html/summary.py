@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ftbridge.evaluation.verdict import Judged
-from ftbridge.evaluation.words import SHORT, Rival, importance, margin_words, power_words, sentence, summary
+from ftbridge.evaluation.wording import SHORT, Rival, importance, margin_words, power_words, sentence, summary
 from ftbridge.report.html.contents import Contents, Pair
 from ftbridge.report.html.element import Html, element, table
 

@@ -12,18 +12,18 @@ from typing import Any, cast
 
 from openai.types import Model
 
-from ftbridge import bridge
 from ftbridge.errors import FtbridgeError
 from ftbridge.providers.local.inference.requests import Ask, Told
 from ftbridge.providers.local.request import LocalRequest
-from ftbridge.server import book
-from ftbridge.server.errors import invalid
-from ftbridge.server.job_request import CreateJob
+from ftbridge.runner import drive
+from ftbridge.server import jobs_store
+from ftbridge.server.api.models import full_name, no_model
+from ftbridge.server.http.errors import invalid
 from ftbridge.server.local.hosts import Hosts
 from ftbridge.server.local.runs import ServedRun
 from ftbridge.server.local.spec import base_request
 from ftbridge.server.local.training import Turns, find_run, work
-from ftbridge.server.models import full_name, no_model
+from ftbridge.server.requests.job import CreateJob
 from ftbridge.server.service import Service
 from ftbridge.server.store import Kept
 
@@ -66,7 +66,7 @@ class LocalEngine:
         self._service = service
         self._hosts = Hosts(service.folder / "models.log", self._held)
         for job in service.store.every("job"):
-            if job.document["status"] not in (*book.TERMINAL, "paused"):
+            if job.document["status"] not in (*jobs_store.TERMINAL, "paused"):
                 self._take(job)
 
     async def stop(self) -> None:
@@ -125,24 +125,24 @@ class LocalEngine:
         """
         run = await asyncio.to_thread(find_run, self.home, job)
         if run is None:  # its data are being looked at; the run that comes of it is ended there
-            book.cancelled(self._service, job.id)
+            jobs_store.cancelled(self._service, job.id)
             return
-        await asyncio.to_thread(_quietly, bridge.cancel, run)
+        await asyncio.to_thread(_quietly, drive.cancel, run)
         if job.id not in self._tasks or run.state().state == "cancelled":
-            book.cancelled(self._service, job.id)
+            jobs_store.cancelled(self._service, job.id)
             return
-        await self._wait(job.id, book.TERMINAL)
+        await self._wait(job.id, jobs_store.TERMINAL)
 
     async def pause(self, job: Kept) -> None:
         """Ask its run for a checkpoint and a stop."""
         run = await asyncio.to_thread(find_run, self.home, job)
         assert run is not None, "a running job has a run"
-        book.change(self._service, job.id, status="pausing")
-        await asyncio.to_thread(_quietly, bridge.pause, run)
+        jobs_store.change(self._service, job.id, status="pausing")
+        await asyncio.to_thread(_quietly, drive.pause, run)
 
     async def resume(self, job: Kept) -> None:
         """Queue it again."""
-        book.change(self._service, job.id, status="queued")
+        jobs_store.change(self._service, job.id, status="queued")
         self._take(job)
 
     def answerable(self, model: str) -> None:
@@ -183,7 +183,7 @@ class LocalEngine:
         begins_with = self._begins_with(job.document["model"])
         if begins_with is None:
             base = job.document["model"]
-            book.fail(self._service, job.id, "model_not_available", f"{base} is no longer served here.", "model")
+            jobs_store.fail(self._service, job.id, "model_not_available", f"{base} is no longer served here.", "model")
             return
         model, adapter = begins_with
         settings = self.settings
@@ -207,15 +207,15 @@ class LocalEngine:
 
     async def _wait(self, name: str, states: frozenset[str]) -> None:
         give_up = time.monotonic() + ACT_SECONDS
-        while book.find_job(self._service, name).document["status"] not in states and time.monotonic() < give_up:
+        while jobs_store.find_job(self._service, name).document["status"] not in states and time.monotonic() < give_up:
             await asyncio.sleep(0.05)
 
     async def _suspend(self, name: str) -> None:
-        job = book.find_job(self._service, name)
+        job = jobs_store.find_job(self._service, name)
         run = await asyncio.to_thread(find_run, self.home, job)
         if run is not None and run.is_driven():
-            await asyncio.to_thread(_quietly, bridge.pause, run)
-            await asyncio.to_thread(bridge.settled, run, STOP_SECONDS)
+            await asyncio.to_thread(_quietly, drive.pause, run)
+            await asyncio.to_thread(drive.settled, run, STOP_SECONDS)
 
 
 def _quietly(act: Any, run: Any) -> None:

@@ -14,10 +14,10 @@ from openai.types import Model
 
 from ftbridge import providers
 from ftbridge.errors import RunNotFound, UsageError
-from ftbridge.from_openai import tuned_name
 from ftbridge.providers.local.request import LocalRequest
+from ftbridge.runner.summary import read_lowering
 from ftbridge.runs import store
-from ftbridge.view import read_lowering
+from ftbridge.spec.from_openai import tuned_name
 
 _PREFIX = "run:"
 

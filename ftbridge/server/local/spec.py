@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ftbridge.from_openai import spec_from_job
-from ftbridge.lowering import Lowering
-from ftbridge.providers.local.provider import LocalProvider
+from ftbridge.providers import resolve
+from ftbridge.providers.local.process.provider import LocalProvider
 from ftbridge.providers.local.request import LocalRequest
-from ftbridge.resolve import resolve
 from ftbridge.server.store import Kept
 from ftbridge.spec import JobSpec
+from ftbridge.spec.from_openai import spec_from_job
+from ftbridge.spec.lowering import Lowering
 
 
 def spec_of(job: Kept, model: str, files: Path, settings: Mapping[str, Any]) -> JobSpec:

@@ -19,10 +19,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ftbridge.data.convert.containers import read_records
 from ftbridge.data.convert.convert import convert
 from ftbridge.data.convert.recipe import Recipe
 from ftbridge.data.convert.shapes import SHAPES, ShapeError, read, write
+from ftbridge.data.reading.containers import read_records
 from ftbridge.errors import DataError, UsageError
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}

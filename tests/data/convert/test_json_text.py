@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftbridge.data.convert import json_text
-from ftbridge.data.convert.json_text import Unreadable, read_array, read_lines
+from ftbridge.data.reading import json_text
+from ftbridge.data.reading.json_text import Unreadable, read_array, read_lines
 
 
 @pytest.fixture(params=[1, 2, 7, 1 << 20])

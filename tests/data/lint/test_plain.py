@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftbridge.data.lint.parse import Parsed, parse
 from ftbridge.data.lint.plain import Shapes, plain
+from ftbridge.data.strict_json import Parsed, parse
 from tests.data.lint.making import by_every_rule, checker_of, damaged, plain_chats, told, written
 
 _CHECKERS = {method: checker_of(method) for method in ("supervised", "dpo", "reinforcement")}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ftbridge.data.lint.block import Checker, Plan
-from ftbridge.data.rules.base import Context
+from ftbridge.data.lint.rule import Context
 from ftbridge.data.tokens import count_texts
 
 ASK, SAY = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}

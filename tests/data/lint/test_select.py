@@ -2,8 +2,8 @@
 
 import pytest
 
+from ftbridge.data.lint.rules import RULES
 from ftbridge.data.lint.select import chosen, one
-from ftbridge.data.rules import RULES
 from ftbridge.errors import UsageError
 
 TABLE = [

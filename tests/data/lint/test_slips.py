@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ftbridge.data.json_slips import mend
 from ftbridge.data.lint.engine import Options, lint
 from ftbridge.data.lint.fix import fix
-from ftbridge.data.lint.slips import mend
 from tests.data.lint.making import json_values
 
 GOOD = {"messages": [{"role": "user", "content": "Rain?"}, {"role": "assistant", "content": 'Yes: "lots", it\'s wet.'}]}

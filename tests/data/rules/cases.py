@@ -10,7 +10,7 @@ import base64
 import json
 from typing import Any, NamedTuple
 
-from ftbridge.data.rules.specimens import (
+from ftbridge.data.lint.rules.specimens import (
     assistant,
     call,
     calling,

@@ -6,13 +6,13 @@ from pathlib import Path
 from ftbridge.data.lint import Options, lint
 from ftbridge.data.lint.block import Checker, Plan
 from ftbridge.data.lint.findings import Finding
-from ftbridge.data.lint.parse import Parsed
-from ftbridge.data.rules import RULES, Context, Problem, Rule
-from ftbridge.data.rules.base import look
-from ftbridge.data.rules.targets import TARGETS
+from ftbridge.data.lint.rule import look
+from ftbridge.data.lint.rules import RULES, Context, Problem, Rule
+from ftbridge.data.strict_json import Parsed
+from ftbridge.data.targets import TARGETS
 
 _MODULES = {
-    f"ftbridge.data.rules.{name}"
+    f"ftbridge.data.lint.rules.{name}"
     for name in ("lines", "messages", "order", "tools", "calls", "images", "preference", "reinforcement")
 }
 STRUCTURE = [rule for rule in RULES.values() if rule.check.__module__ in _MODULES and rule.kind == "line"]

@@ -4,9 +4,9 @@ import json
 
 from ftbridge.data.lint import Options, lint
 from ftbridge.data.lint.block import Checker, Plan
-from ftbridge.data.rules import RULES
-from ftbridge.data.rules.base import Context
-from ftbridge.data.rules.targets import TARGETS
+from ftbridge.data.lint.rule import Context
+from ftbridge.data.lint.rules import RULES
+from ftbridge.data.targets import TARGETS
 
 
 def chat(question="Capital of France?", answer="Paris", system=None, **more):

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from judging import mended
 
-from ftbridge.data.rules.answering import pairs_of
-from ftbridge.data.rules.specimens import assistant, call, calling, chat, result, user
+from ftbridge.data.lint.rules.answering import pairs_of
+from ftbridge.data.lint.rules.specimens import assistant, call, calling, chat, result, user
 
 
 def _calls(*ids: str, name: str = "") -> dict[str, Any]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from ftbridge.data.rules import Context
-from ftbridge.data.rules.arguments import arguments_unlike_schema
-from ftbridge.data.rules.base import look
-from ftbridge.data.rules.specimens import call, calling, chat, preference, tool, user
+from ftbridge.data.lint.rule import look
+from ftbridge.data.lint.rules import Context
+from ftbridge.data.lint.rules.arguments import arguments_unlike_schema
+from ftbridge.data.lint.rules.specimens import call, calling, chat, preference, tool, user
 
 PARAMETERS = {
     "type": "object",

@@ -9,9 +9,9 @@ from cases import GIF, JPEG, PNG, WEBP, data_url
 from judging import judged, mended, severities
 
 from ftbridge.data.lint import Options, lint
-from ftbridge.data.rules import Context
-from ftbridge.data.rules.specimens import GOOD_IMAGE, assistant, chat, image, text, user
-from ftbridge.data.rules.targets import TARGETS
+from ftbridge.data.lint.rules import Context
+from ftbridge.data.lint.rules.specimens import GOOD_IMAGE, assistant, chat, image, text, user
+from ftbridge.data.targets import TARGETS
 
 
 def _shown(url: str, **more: str) -> str:

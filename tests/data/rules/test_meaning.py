@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from judging import judged, mended
 
-from ftbridge.data.rules import Context
-from ftbridge.data.rules.meaning import keeps_count
-from ftbridge.data.rules.specimens import assistant, chat, preference, system, text, user
+from ftbridge.data.lint.meaning import keeps_count
+from ftbridge.data.lint.rules import Context
+from ftbridge.data.lint.rules.specimens import assistant, chat, preference, system, text, user
 
 ASK, DONE = user("Is it raining?"), assistant("Yes.")
 BRIEF = system("Be brief.")
@@ -109,7 +109,7 @@ def test_what_only_keeps_count_of_the_data(key: str, value: Any, counts: bool) -
 def test_a_key_that_this_machine_would_pass_over_is_more_than_advice_where_it_means_something(
     line: str, severity: str | None
 ) -> None:
-    from ftbridge.data.rules.targets import TARGETS
+    from ftbridge.data.targets import TARGETS
 
     found = judged(line, Context(TARGETS["local"]))
 

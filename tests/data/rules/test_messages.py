@@ -7,8 +7,8 @@ import pytest
 from judging import judged, mended, severities
 
 from ftbridge.data.lint import Options, lint
-from ftbridge.data.rules import Context
-from ftbridge.data.rules.specimens import assistant, chat, preference, system, text, user
+from ftbridge.data.lint.rules import Context
+from ftbridge.data.lint.rules.specimens import assistant, chat, preference, system, text, user
 
 ERROR_EVERYWHERE = {"openai": "error", "azure": "error", "nebius": "error", "local": "error"}
 

@@ -3,7 +3,7 @@
 import pytest
 from looking import codes_of_kind, in_text
 
-from ftbridge.data.rules.personal import IBAN_LENGTHS, issuer_of, luhn
+from ftbridge.data.lint.rules.personal import IBAN_LENGTHS, issuer_of, luhn
 
 PERSONAL = codes_of_kind("text", "FTB41")
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from judging import judged, mended, severities
 
-from ftbridge.data.rules import Context
-from ftbridge.data.rules.specimens import GOOD_PREFERENCE, assistant, image, preference, system, text, tool, user
+from ftbridge.data.lint.rules import Context
+from ftbridge.data.lint.rules.specimens import GOOD_PREFERENCE, assistant, image, preference, system, text, tool, user
 
 WHOLE = json.loads(GOOD_PREFERENCE)
 WITH_TOOLS = {**WHOLE, "input": {"messages": [user()], "tools": [tool()], "parallel_tool_calls": False}}

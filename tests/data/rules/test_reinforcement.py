@@ -8,7 +8,7 @@ import pytest
 from judging import mended, severities
 
 from ftbridge.data.lint import Options, lint
-from ftbridge.data.rules.specimens import GOOD_REINFORCEMENT, assistant, chat, system, user
+from ftbridge.data.lint.rules.specimens import GOOD_REINFORCEMENT, assistant, chat, system, user
 
 OPTIONS = Options(method="reinforcement", select=("FTB09",), jobs=1)
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from judging import STRUCTURE, context_of, findings, judged, judged_document, severity, verdict
 
 from ftbridge.data.lint import Options, lint
-from ftbridge.data.rules import Context, Rule
-from ftbridge.data.rules.base import METHODS
-from ftbridge.data.rules.targets import TARGETS
+from ftbridge.data.lint.rule import METHODS
+from ftbridge.data.lint.rules import Context, Rule
+from ftbridge.data.targets import TARGETS
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.method}: {case.name}")

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from looking import codes_of_kind
 
-from ftbridge.data.rules import RULES
-from ftbridge.data.rules.base import Context
-from ftbridge.data.rules.screens import LONG_RUN, Piece, characters, digit_runs, drawn, in_long_runs, lone_surrogates
-from ftbridge.data.rules.targets import TARGETS
+from ftbridge.data.lint.rule import Context
+from ftbridge.data.lint.rules import RULES
+from ftbridge.data.lint.screens import LONG_RUN, Piece, characters, digit_runs, drawn, in_long_runs, lone_surrogates
+from ftbridge.data.targets import TARGETS
 
 TEXT_RULES = [RULES[code] for code in codes_of_kind("text", "FTB")]
 BAD = [message["content"] for rule in TEXT_RULES for message in json.loads(rule.bad)["messages"]]

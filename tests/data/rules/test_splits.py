@@ -107,7 +107,7 @@ def test_every_near_copy_is_told_however_many_there_are(tmp_path):
 
 
 def test_where_not_all_were_compared_it_says_how_many_were(tmp_path, monkeypatch):
-    monkeypatch.setattr("ftbridge.data.rules.near.COMPARED", 10)
+    monkeypatch.setattr("ftbridge.data.lint.rules.near.COMPARED", 10)
     train, test = _near_pairs(30)
     files = {"train.jsonl": ("train", train + train[:1]), "test.jsonl": ("test", test)}
     found = in_files(tmp_path, files, "FTB352")

@@ -6,10 +6,10 @@ import time
 import pytest
 from looking import chat, codes_of_kind, in_line, in_text
 
-from ftbridge.data.rules import RULES
-from ftbridge.data.rules.base import Context
-from ftbridge.data.rules.screens import Piece
-from ftbridge.data.rules.targets import TARGETS
+from ftbridge.data.lint.rule import Context
+from ftbridge.data.lint.rules import RULES
+from ftbridge.data.lint.screens import Piece
+from ftbridge.data.targets import TARGETS
 
 TEXT_RULES = codes_of_kind("text", "FTB")
 

@@ -7,8 +7,8 @@ import pytest
 from judging import judged, mended, severities
 
 from ftbridge.data.lint import Options, lint
-from ftbridge.data.rules import Context
-from ftbridge.data.rules.specimens import GOOD_CALL, assistant, call, calling, chat, result, text, tool, user
+from ftbridge.data.lint.rules import Context
+from ftbridge.data.lint.rules.specimens import GOOD_CALL, assistant, call, calling, chat, result, text, tool, user
 
 TOOLS = [tool()]
 

@@ -20,14 +20,15 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ftbridge.errors import FtbridgeError
-from ftbridge.providers.local import architecture, checkpoint, load
-from ftbridge.providers.local.batches import Encoded
-from ftbridge.providers.local.checkpoint import TrainingState
-from ftbridge.providers.local.device import Device
-from ftbridge.providers.local.forward import Forward, prove
-from ftbridge.providers.local.fused import DropoutPool, fuse
-from ftbridge.providers.local.parts import use_own_attention
+from ftbridge.providers.local.data.batches import Encoded
+from ftbridge.providers.local.models import architecture, load
+from ftbridge.providers.local.models.device import Device
+from ftbridge.providers.local.models.fused import DropoutPool, fuse
+from ftbridge.providers.local.models.parts import use_own_attention
 from ftbridge.providers.local.request import LocalRequest
+from ftbridge.providers.local.training import checkpoint
+from ftbridge.providers.local.training.checkpoint import TrainingState
+from ftbridge.providers.local.training.forward import Forward, prove
 
 VOCABULARY, LENGTHS, STEPS = 512, (19, 23, 31, 14, 27, 22), 8
 CPU = Device(torch.device("cpu"), torch.float32)

@@ -11,14 +11,14 @@ import architectures
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from ftbridge.providers.local import load
-from ftbridge.providers.local.forward import Forward, prove
-from ftbridge.providers.local.fused import DropoutPool, fuse
-from ftbridge.providers.local.policy_gradient import Trial, trial
-from ftbridge.providers.local.prompts import PracticePrompt, as_examples, encode_prompts
-from ftbridge.providers.local.reinforcement import Practice
-from ftbridge.providers.local.rendering import Renderer
+from ftbridge.providers.local.data.prompts import PracticePrompt, as_examples, encode_prompts
+from ftbridge.providers.local.data.rendering import Renderer
+from ftbridge.providers.local.models import load
+from ftbridge.providers.local.models.fused import DropoutPool, fuse
 from ftbridge.providers.local.request import LocalRequest
+from ftbridge.providers.local.training.forward import Forward, prove
+from ftbridge.providers.local.training.policy_gradient import Trial, trial
+from ftbridge.providers.local.training.reinforcement import Practice
 
 HAS_LETTER = {"type": "string_check", "name": "has_letter", "operation": "ilike", "input": "{{sample.output_text}}",
          "reference": "{{item.letter}}"}  # fmt: skip

@@ -9,11 +9,11 @@ from typing import Any
 import architectures
 import torch
 
-from ftbridge.providers.local.batches import Encoded
-from ftbridge.providers.local.forward import Forward
-from ftbridge.providers.local.pairs import Pair
-from ftbridge.providers.local.reference import ReferenceKey
+from ftbridge.providers.local.data.batches import Encoded
 from ftbridge.providers.local.request import LocalRequest
+from ftbridge.providers.local.training.forward import Forward
+from ftbridge.providers.local.training.pairs import Pair
+from ftbridge.providers.local.training.reference import ReferenceKey
 
 SHAPES = ((9, 7, 12), (1, 5, 3), (24, 6, 6), (0, 8, 5), (15, 1, 9), (30, 14, 4))
 """Tokens of prompt, chosen and rejected completion: prompts of none, one and many."""

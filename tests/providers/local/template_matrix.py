@@ -8,8 +8,8 @@ from sweep_templates import CASES
 from test_template_sweep import _tokenizer
 
 from ftbridge.data.examples import parse_example
-from ftbridge.providers.local.rendering import Renderer
-from ftbridge.providers.local.template import RenderError
+from ftbridge.providers.local.data.rendering import Renderer
+from ftbridge.providers.local.data.template import RenderError
 
 HEADER = """| template | like those of | thinking | tools | an answer ends with | earlier answers |
 |---|---|---|---|---|---|"""

@@ -18,11 +18,12 @@ from transformers import AutoModelForCausalLM
 
 from ftbridge import files
 from ftbridge.errors import DiskFull, ModelUnavailable, UsageError
-from ftbridge.providers.local import architecture, load, proof, targets, training
-from ftbridge.providers.local.child import child_environment
-from ftbridge.providers.local.device import Device
-from ftbridge.providers.local.forward import Forward, prove
-from ftbridge.providers.local.merging import merge
+from ftbridge.providers.local.export.merged import merge
+from ftbridge.providers.local.models import architecture, load, targets
+from ftbridge.providers.local.models.device import Device
+from ftbridge.providers.local.process.child import child_environment
+from ftbridge.providers.local.training import loop, proof
+from ftbridge.providers.local.training.forward import Forward, prove
 
 PAGE = Path(__file__).parents[3] / "docs" / "architectures.md"
 WAYS = {
@@ -286,15 +287,15 @@ def test_the_lowest_validation_loss_is_saved_whatever_stops_training(
     monkeypatch: pytest.MonkeyPatch, losses: list[float], patience: int, min_delta: float, best: int, steps_taken: int
 ) -> None:
     ahead = iter(losses)
-    monkeypatch.setattr(training, "evaluate", lambda *_: (next(ahead), {}))
+    monkeypatch.setattr(loop, "evaluate", lambda *_: (next(ahead), {}))
     said: list[str] = []
     trainer: Any = SimpleNamespace(
         forward=None, validation=[1], tokens_per_pass=1, request=request(patience=patience, min_delta=min_delta),
         reporter=SimpleNamespace(message=said.append),
     )  # fmt: skip
-    now = training.TrainingState()
+    now = loop.TrainingState()
     while not now.stopped_early and now.step < len(losses):
-        now, _ = training._validate(trainer, now.model_copy(update={"step": now.step + 1}))
+        now, _ = loop._validate(trainer, now.model_copy(update={"step": now.step + 1}))
     assert (now.best_step, now.step) == (best, steps_taken)
     assert now.best_valid_loss == min(losses[:steps_taken])
     if now.stopped_early and min_delta:
@@ -303,7 +304,7 @@ def test_the_lowest_validation_loss_is_saved_whatever_stops_training(
 
 def test_a_state_written_before_patience_had_its_own_loss_goes_on() -> None:
     old = '{"step": 4, "best_step": 2, "best_valid_loss": 1.0, "bad_validations": 1}'
-    assert training.TrainingState.model_validate_json(old).patience_loss is None
+    assert loop.TrainingState.model_validate_json(old).patience_loss is None
 
 
 # The machine

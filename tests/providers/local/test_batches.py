@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftbridge.providers.local.batches import (
+from ftbridge.providers.local.data.batches import (
     Encoded,
     cut_packed,
     cut_padded,

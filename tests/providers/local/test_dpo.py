@@ -14,15 +14,21 @@ import torch
 from test_objective import Steps
 
 from ftbridge.errors import TrainingFailed
-from ftbridge.providers.local import attention, checkpoint, loss, training
-from ftbridge.providers.local.checkpoint import TrainingState
-from ftbridge.providers.local.dpo import Preference, loss_without_a_difference, preference_loss, silence_dropout
-from ftbridge.providers.local.forward import Forward
-from ftbridge.providers.local.optim import optimizer_for
-from ftbridge.providers.local.pairs import Pair, completion_log_probabilities, cut, shares_prompts
-from ftbridge.providers.local.parts import use_attention, use_own_attention
-from ftbridge.providers.local.reference import with_reference
+from ftbridge.providers.local.models import attention
+from ftbridge.providers.local.models.parts import use_attention, use_own_attention
 from ftbridge.providers.local.request import DpoRequest
+from ftbridge.providers.local.training import checkpoint, loop, loss
+from ftbridge.providers.local.training.checkpoint import TrainingState
+from ftbridge.providers.local.training.dpo import (
+    Preference,
+    loss_without_a_difference,
+    preference_loss,
+    silence_dropout,
+)
+from ftbridge.providers.local.training.forward import Forward
+from ftbridge.providers.local.training.optim import optimizer_for
+from ftbridge.providers.local.training.pairs import Pair, completion_log_probabilities, cut, shares_prompts
+from ftbridge.providers.local.training.reference import with_reference
 
 # The loss, by its formula
 
@@ -162,7 +168,7 @@ def test_windows_caps_and_norms_of_other_families_share_prompts_too(tmp_path: Pa
 def test_attention_that_lets_one_completion_see_the_other_is_found_out(
     forward: Forward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ftbridge.providers.local.attention import Layout
+    from ftbridge.providers.local.models.attention import Layout
 
     real = Layout.branched
 
@@ -234,7 +240,7 @@ def test_in_16_bits_the_targets_logit_keeps_float32_precision() -> None:
 # The loop
 
 
-def trainer_of(folder: Path, data: list[Pair], held_out: list[Pair], **changes: Any) -> tuple[training.Trainer, Steps]:
+def trainer_of(folder: Path, data: list[Pair], held_out: list[Pair], **changes: Any) -> tuple[loop.Trainer, Steps]:
     asked = cases.request(**{"n_epochs": 2, "batch_size": 4, **changes})
     forward = cases.forward_of(folder, asked)
     silence_dropout(forward.model)
@@ -247,7 +253,7 @@ def trainer_of(folder: Path, data: list[Pair], held_out: list[Pair], **changes: 
     checkpoints.mkdir(exist_ok=True)
     assert asked.dpo is not None
     steps = Steps()
-    trainer = training.Trainer(
+    trainer = loop.Trainer(
         forward, optimizer, scaler, asked, architectures.CPU, both[: len(data)], both[len(data) :], checkpoints,
         100, steps, lambda: None, Preference(asked.dpo, shared=True),
     )  # fmt: skip
@@ -256,7 +262,7 @@ def trainer_of(folder: Path, data: list[Pair], held_out: list[Pair], **changes: 
 
 def test_the_first_loss_is_ln_2_and_every_margin_is_exactly_0(tmp_path: Path) -> None:
     trainer, steps = trainer_of(tmp_path, cases.pairs(), cases.pairs(seed=9)[:2], batch_size=6, n_epochs=1)
-    training.train(trainer, TrainingState())
+    loop.train(trainer, TrainingState())
     first = steps.figures[0]
     assert first["train_loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert first["train_reward_margin"] == pytest.approx(0.0, abs=1e-6)
@@ -272,14 +278,14 @@ def test_a_spoiled_reference_stops_the_run_before_its_first_update(tmp_path: Pat
     with pytest.raises(
         TrainingFailed, match=r"the loss of step 1 is 0\.\d+, but a model that equals its reference has ln 2"
     ):
-        training.train(trainer, TrainingState())
+        loop.train(trainer, TrainingState())
     assert all(map(torch.equal, before, trainer.forward.model.parameters()))
 
 
 @pytest.mark.parametrize("dpo", [{"loss": "ipo"}, {"loss": "length_normalised", "beta": 1.0}, {"nll_weight": 0.5}])
 def test_every_loss_trains_on_a_toy_and_raises_the_margin(tmp_path: Path, dpo: dict[str, Any]) -> None:
     trainer, steps = trainer_of(tmp_path, cases.pairs(), [], n_epochs=4, learning_rate=5e-3, batch_size=6, dpo=dpo)
-    training.train(trainer, TrainingState())
+    loop.train(trainer, TrainingState())
     assert steps.figures[-1]["train_loss"] < steps.figures[0]["train_loss"]
     assert steps.figures[-1]["train_reward_margin"] > 0
     if "nll_weight" in dpo:
@@ -292,7 +298,7 @@ def test_how_a_step_is_cut_changes_neither_losses_nor_weights(tmp_path: Path) ->
     for budget in (10, 60, 1000):  # one pair, some, and all in a micro-batch; the last step holds fewer pairs
         trainer, steps = trainer_of(tmp_path, cases.pairs(), [])
         trainer.tokens_per_pass = budget
-        training.train(trainer, TrainingState())
+        loop.train(trainer, TrainingState())
         adapter = torch.cat([p.detach().flatten() for p in trainer.forward.model.parameters() if p.requires_grad])
         results.append(([step["train_loss"] for step in steps.figures], adapter))
     for losses, weights in results[1:]:
@@ -303,7 +309,7 @@ def test_how_a_step_is_cut_changes_neither_losses_nor_weights(tmp_path: Path) ->
 def test_resumed_from_a_checkpoint_every_later_step_is_the_same(tmp_path: Path) -> None:
     data, held_out = cases.pairs(), cases.pairs(seed=9)[:2]
     whole, steps = trainer_of(tmp_path, data, held_out, n_epochs=3)
-    training.train(whole, TrainingState())
+    loop.train(whole, TrainingState())
     reference = (tmp_path / "reference.jsonl").read_bytes()
     path = sorted((tmp_path / "checkpoints").glob("step-*"))[0]
     state = TrainingState.model_validate_json((path / "state.json").read_text())
@@ -311,7 +317,7 @@ def test_resumed_from_a_checkpoint_every_later_step_is_the_same(tmp_path: Path) 
     again, later = trainer_of(tmp_path, data, held_out, n_epochs=3)
     assert (tmp_path / "reference.jsonl").read_bytes() == reference
     checkpoint.restore(path, again.forward.model, again.optimizer, again.scaler)
-    training.train(again, state)
+    loop.train(again, state)
     names = ("step", "train_loss", "train_reward_margin", "train_chosen_logp", "gradient_norm")
     assert [[step[name] for name in names] for step in later.figures] == [
         [step[name] for name in names] for step in steps.figures[state.step :]
@@ -354,6 +360,6 @@ def test_a_preference_is_learnt_and_carries_over_to_prompts_held_out(tmp_path: P
     trainer, steps = trainer_of(
         tmp_path, data, held_out, n_epochs=2, batch_size=6, learning_rate=5e-3, evals_per_epoch=1
     )
-    training.train(trainer, TrainingState())
+    loop.train(trainer, TrainingState())
     assert steps.figures[-1]["valid_reward_accuracy"] > 0.9
     assert steps.figures[-1]["valid_reward_margin"] > 0

@@ -11,12 +11,12 @@ from typing import Any
 import preference_cases as cases
 import pytest
 
-from ftbridge.providers.local.dpo import Preference
-from ftbridge.providers.local.fused import unfuse
-from ftbridge.providers.local.pairs import Pair, completion_log_probabilities
-from ftbridge.providers.local.parts import use_own_attention
-from ftbridge.providers.local.reference import with_reference
+from ftbridge.providers.local.models.fused import unfuse
+from ftbridge.providers.local.models.parts import use_own_attention
 from ftbridge.providers.local.request import DpoRequest
+from ftbridge.providers.local.training.dpo import Preference
+from ftbridge.providers.local.training.pairs import Pair, completion_log_probabilities
+from ftbridge.providers.local.training.reference import with_reference
 
 trl = pytest.importorskip("trl")
 

@@ -13,9 +13,9 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ftbridge.providers.local.device import Device
 from ftbridge.providers.local.inference import engine as engine_module
 from ftbridge.providers.local.inference.engine import Engine, Generation, Request
+from ftbridge.providers.local.models.device import Device
 
 CPU = Device(torch.device("cpu"), torch.float32)
 VOCABULARY = 260

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from ftbridge.providers.local import attention, load
-from ftbridge.providers.local.batches import Encoded
-from ftbridge.providers.local.device import Device
-from ftbridge.providers.local.forward import TOLERANCE, Forward, prove
-from ftbridge.providers.local.fused import DropoutPool, fuse, unfuse
-from ftbridge.providers.local.objective import SUPERVISED, measure
+from ftbridge.providers.local.data.batches import Encoded
+from ftbridge.providers.local.models import attention, load
+from ftbridge.providers.local.models.device import Device
+from ftbridge.providers.local.models.fused import DropoutPool, fuse, unfuse
 from ftbridge.providers.local.request import LocalRequest
+from ftbridge.providers.local.training.forward import TOLERANCE, Forward, prove
+from ftbridge.providers.local.training.objective import SUPERVISED, measure
 
 pytestmark = pytest.mark.slow
 

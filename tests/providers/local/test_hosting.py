@@ -15,8 +15,6 @@ import torch
 
 from ftbridge.data.examples import Message
 from ftbridge.errors import FtbridgeError, ModelUnavailable, UsageError, WorkerDied
-from ftbridge.providers.local import load
-from ftbridge.providers.local.device import Device
 from ftbridge.providers.local.inference import batch, engine
 from ftbridge.providers.local.inference.adapters import read_adapter
 from ftbridge.providers.local.inference.host import Host
@@ -25,6 +23,8 @@ from ftbridge.providers.local.inference.process import Server
 from ftbridge.providers.local.inference.requests import Ask, ContextTooLong, End, Piece, Start
 from ftbridge.providers.local.inference.sampling import Drawing, choose
 from ftbridge.providers.local.inference.text import Words
+from ftbridge.providers.local.models import load
+from ftbridge.providers.local.models.device import Device
 from ftbridge.providers.local.request import LocalRequest, SampleRequest
 
 # Drawing

@@ -16,15 +16,15 @@ from ftbridge.data.examples import parse_example
 from ftbridge.data.prepare import prepare
 from ftbridge.errors import ModelUnavailable
 from ftbridge.planning.local_tokens import local_tokens, renderer_of
-from ftbridge.providers.local.encode import encode_split
-from ftbridge.providers.local.light_tokenizer import LightTokenizer
+from ftbridge.providers import resolve
+from ftbridge.providers.local.data.encode import encode_split
+from ftbridge.providers.local.data.light_tokenizer import LightTokenizer
+from ftbridge.providers.local.data.rendering import Renderer
+from ftbridge.providers.local.data.template import RenderError
 from ftbridge.providers.local.lower import lower
-from ftbridge.providers.local.rendering import Renderer
 from ftbridge.providers.local.request import LocalRequest
-from ftbridge.providers.local.template import RenderError
-from ftbridge.resolve import resolve
 from ftbridge.spec import JobSpec
-from ftbridge.spec_sections import LocalSpec
+from ftbridge.spec.sections import LocalSpec
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "support-triage" / "train.jsonl"
 CALL = {"id": "call00000", "type": "function", "function": {"name": "find", "arguments": '{"city": "Zürich"}'}}

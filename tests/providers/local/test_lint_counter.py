@@ -6,9 +6,9 @@ import pytest
 
 from ftbridge.data.lint import Options, lint
 from ftbridge.errors import ModelUnavailable
-from ftbridge.providers.local.lint_counter import local_counter
-from ftbridge.providers.local.load import load_tokenizer
-from ftbridge.providers.local.rendering import Renderer
+from ftbridge.providers.local.data.lint_counter import local_counter
+from ftbridge.providers.local.data.rendering import Renderer
+from ftbridge.providers.local.models.load import load_tokenizer
 
 MODEL = "smollm2-135m-instruct"
 CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello there"}]}

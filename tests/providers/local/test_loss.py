@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ftbridge.providers.local import loss
+from ftbridge.providers.local.training import loss
 
 
 @pytest.fixture(autouse=True)

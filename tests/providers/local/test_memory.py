@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ftbridge.providers.local.device import is_out_of_memory
+from ftbridge.providers.local.models.device import is_out_of_memory
 
 CHILD = """
 import resource, sys
@@ -21,9 +21,9 @@ from test_forward import device, examples, request
 from transformers import LlamaConfig, LlamaForCausalLM
 from ftbridge.errors import OutOfMemory
 from ftbridge.providers.local import training
-from ftbridge.providers.local.checkpoint import TrainingState
-from ftbridge.providers.local.forward import Forward
-from ftbridge.providers.local.optim import optimizer_for
+from ftbridge.providers.local.training.checkpoint import TrainingState
+from ftbridge.providers.local.training.forward import Forward
+from ftbridge.providers.local.training.optim import optimizer_for
 
 class Told:
     def message(self, text, level="info"): print(text, flush=True)

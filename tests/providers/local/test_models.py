@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from ftbridge.errors import DiskFull, ModelUnavailable
-from ftbridge.providers.local.gguf import HASHED_UP_TO, MARKER, file_sha256
-from ftbridge.providers.local.models import BUILT_IN, LocalModel, check_model, find_model, weights_sha256
+from ftbridge.providers.local.models.find import BUILT_IN, LocalModel, check_model, find_model, weights_sha256
+from ftbridge.providers.local.models.gguf import HASHED_UP_TO, MARKER, file_sha256
 
 ALIAS = "smollm2-135m-instruct"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -29,7 +29,7 @@ TEMPLATE = "{% for message in messages %}{{ message.content }}<|end|>{% endfor %
 CHILD = """
 import json, resource, sys, time
 from ftbridge.errors import FtbridgeError
-from ftbridge.providers.local.models import find_model
+from ftbridge.providers.local.models.find import find_model
 if len(sys.argv) > 2:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 said, started = [], time.monotonic()
@@ -308,7 +308,7 @@ def test_a_large_file_is_hashed_once_for_all_processes_until_its_time_of_change_
         stream.write(b"changed")
     os.utime(large, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     code = (
-        "import sys, pathlib; from ftbridge.providers.local.gguf import file_sha256;"
+        "import sys, pathlib; from ftbridge.providers.local.models.gguf import file_sha256;"
         "print(file_sha256(pathlib.Path(sys.argv[1])))"
     )
     remembered = subprocess.run([sys.executable, "-c", code, str(large)], capture_output=True, text=True, check=True)

@@ -12,12 +12,13 @@ import architectures
 import pytest
 import torch
 
-from ftbridge.providers.local import batches, objective, training
-from ftbridge.providers.local.batches import Encoded
-from ftbridge.providers.local.checkpoint import TrainingState
-from ftbridge.providers.local.forward import Forward
-from ftbridge.providers.local.objective import SUPERVISED, Sums, measure
-from ftbridge.providers.local.optim import learning_rate, optimizer_for
+from ftbridge.providers.local.data import batches
+from ftbridge.providers.local.data.batches import Encoded
+from ftbridge.providers.local.training import loop, objective
+from ftbridge.providers.local.training.checkpoint import TrainingState
+from ftbridge.providers.local.training.forward import Forward
+from ftbridge.providers.local.training.objective import SUPERVISED, Sums, measure
+from ftbridge.providers.local.training.optim import learning_rate, optimizer_for
 
 
 class Steps:
@@ -36,7 +37,7 @@ class Steps:
         """Nothing to say."""
 
 
-def trainer_of(folder: Path, goal: objective.Objective = SUPERVISED, **changes: Any) -> tuple[training.Trainer, Steps]:
+def trainer_of(folder: Path, goal: objective.Objective = SUPERVISED, **changes: Any) -> tuple[loop.Trainer, Steps]:
     asked = architectures.request(**{"n_epochs": 2, "batch_size": 4, **changes})
     if not (folder / "model").exists():
         architectures.model_of("llama", folder / "model")
@@ -44,7 +45,7 @@ def trainer_of(folder: Path, goal: objective.Objective = SUPERVISED, **changes: 
     steps = Steps()
     data = architectures.examples()
     (folder / "checkpoints").mkdir(exist_ok=True)
-    trainer = training.Trainer(
+    trainer = loop.Trainer(
         forward, optimizer_for(forward.model.parameters(), asked, architectures.CPU),
         torch.amp.GradScaler("cpu", enabled=False), asked, architectures.CPU, data, data[:2],
         folder / "checkpoints", 60, steps, lambda: None, goal,
@@ -52,7 +53,7 @@ def trainer_of(folder: Path, goal: objective.Objective = SUPERVISED, **changes: 
     return trainer, steps
 
 
-def by_hand(trainer: training.Trainer) -> list[tuple[float, float]]:
+def by_hand(trainer: loop.Trainer) -> list[tuple[float, float]]:
     """Loss and gradient norm of each step, written without the loop and without an objective."""
     asked, forward, rows = trainer.request, trainer.forward, []
     examples: Sequence[Any] = trainer.train
@@ -79,7 +80,7 @@ def test_supervised_training_behind_the_seam_gives_the_losses_of_a_loop_written_
     tmp_path: Path, tuning: str
 ) -> None:
     trainer, steps = trainer_of(tmp_path, tuning=tuning)
-    training.train(trainer, TrainingState())
+    loop.train(trainer, TrainingState())
     assert len(steps.figures) == 4
     again, _ = trainer_of(tmp_path, tuning=tuning)
     assert [(step["train_loss"], step["gradient_norm"]) for step in steps.figures] == by_hand(again)
@@ -123,7 +124,7 @@ class Likelihood:
 def test_a_method_of_its_own_trains_validates_and_resumes_through_the_same_loop(tmp_path: Path) -> None:
     goal = Likelihood()
     trainer, steps = trainer_of(tmp_path, goal, n_epochs=5)
-    training.train(trainer, TrainingState())
+    loop.train(trainer, TrainingState())
     first, last = steps.figures[0], steps.figures[-1]
     assert goal.checked == {"loss": first["train_loss"], "mean": first["train_mean"]}
     assert last["valid_loss"] < first["train_loss"]
@@ -136,11 +137,11 @@ def test_how_a_batch_is_cut_changes_no_result_of_any_method(tmp_path: Path, toke
     for budget in (20, tokens):
         trainer, steps = trainer_of(tmp_path, Likelihood(), lora_dropout=0.0)
         trainer.tokens_per_pass = budget
-        training.train(trainer, TrainingState())
+        loop.train(trainer, TrainingState())
         losses.append([step["train_loss"] for step in steps.figures])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_the_loop_knows_no_method() -> None:
     words = re.compile(r"\b(dpo|pair|chosen|rejected|reward|reference|preference)", re.IGNORECASE)
-    assert not words.search(inspect.getsource(training))
+    assert not words.search(inspect.getsource(loop))

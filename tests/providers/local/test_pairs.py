@@ -10,9 +10,9 @@ import preference_cases as cases
 import pytest
 
 from ftbridge.errors import DataError
-from ftbridge.providers.local.load import load_tokenizer
-from ftbridge.providers.local.pairs import Pair, encode_pairs
-from ftbridge.providers.local.rendering import Renderer
+from ftbridge.providers.local.data.rendering import Renderer
+from ftbridge.providers.local.models.load import load_tokenizer
+from ftbridge.providers.local.training.pairs import Pair, encode_pairs
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import preference_cases
 import pytest
 import torch
 
-from ftbridge.providers.local.policy_gradient import PolicyGradient, advantages, first_values, trained_values
+from ftbridge.providers.local.training.policy_gradient import PolicyGradient, advantages, first_values, trained_values
 
 SHAPES = ((9, 4, 0.75), (9, 7, -0.25), (5, 3, -0.25), (12, 6, -0.25), (1, 5, 0.5), (20, 2, -0.5))
 

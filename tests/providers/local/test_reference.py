@@ -13,16 +13,17 @@ import pytest
 import torch
 
 from ftbridge.errors import ModelUnavailable, TrainingFailed
-from ftbridge.providers.local import load, reference
-from ftbridge.providers.local.batches import Encoded
-from ftbridge.providers.local.dpo import Preference
-from ftbridge.providers.local.forward import Forward, prove
-from ftbridge.providers.local.fused import unfuse
-from ftbridge.providers.local.job import Interrupted
-from ftbridge.providers.local.pairs import Pair, completion_log_probabilities
-from ftbridge.providers.local.parts import use_own_attention
-from ftbridge.providers.local.reference import ReferenceKey, with_reference
+from ftbridge.providers.local.data.batches import Encoded
+from ftbridge.providers.local.models import load
+from ftbridge.providers.local.models.fused import unfuse
+from ftbridge.providers.local.models.parts import use_own_attention
+from ftbridge.providers.local.process.job import Interrupted
 from ftbridge.providers.local.request import DpoRequest
+from ftbridge.providers.local.training import reference
+from ftbridge.providers.local.training.dpo import Preference
+from ftbridge.providers.local.training.forward import Forward, prove
+from ftbridge.providers.local.training.pairs import Pair, completion_log_probabilities
+from ftbridge.providers.local.training.reference import ReferenceKey, with_reference
 
 
 def measured(forward: Forward, path: Path, data: list[Pair] | None = None, **options: Any) -> list[Pair]:

@@ -28,9 +28,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ftbridge.data.examples import Message, parse_example
-from ftbridge.providers.local.rendering import Renderer, explain
-from ftbridge.providers.local.spans import Spans
-from ftbridge.providers.local.template import RenderError
+from ftbridge.providers.local.data.rendering import Renderer, explain
+from ftbridge.providers.local.data.spans import Spans
+from ftbridge.providers.local.data.template import RenderError
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerFast
 from ftbridge.data.examples import ChatExample, parse_example
 from ftbridge.data.notation import answer_text, reasoning_of
 from ftbridge.evaluation.items import reference
-from ftbridge.providers.local.rendering import Renderer
-from ftbridge.providers.local.template import RenderError
+from ftbridge.providers.local.data.rendering import Renderer
+from ftbridge.providers.local.data.template import RenderError
 
 _TOOL = {
     "type": "function",

@@ -11,11 +11,11 @@ import pytest
 
 from ftbridge.data.examples import Message
 from ftbridge.errors import MissingDependency, ModelUnavailable, WorkerDied
+from ftbridge.providers import resolve
 from ftbridge.providers.base import Prompt
 from ftbridge.providers.local.lower import lower
 from ftbridge.providers.local.request import LocalRequest, SampleRequest
 from ftbridge.providers.local.vllm import VllmSampler, command, refusal
-from ftbridge.resolve import resolve
 from ftbridge.spec import JobSpec
 
 STAND_IN = r"""#!{python}

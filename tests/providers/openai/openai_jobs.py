@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ftbridge.lowering import Lowering
+from ftbridge.providers import resolve
 from ftbridge.providers.base import JobEvent, JobHandle, JobStatus, Submission
 from ftbridge.providers.openai.lower import lower
 from ftbridge.providers.openai.provider import OpenAIProvider
-from ftbridge.resolve import resolve
 from ftbridge.spec import JobSpec
+from ftbridge.spec.lowering import Lowering
 
 
 def spec(**changes: Any) -> JobSpec:

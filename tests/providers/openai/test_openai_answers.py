@@ -12,8 +12,8 @@ import openai
 import pytest
 
 from ftbridge.errors import DataError, ModelUnavailable, ProviderRefused, ServiceUnavailable
-from ftbridge.providers.openai.answers import RULES, answers_table, is_about_data
 from ftbridge.providers.openai.errors import LONGEST_ASKED, error_of, fault_of
+from ftbridge.providers.openai.sampling.answers import RULES, answers_table, is_about_data
 
 HTML = "<!DOCTYPE html><html><body>Access denied</body></html>"
 

@@ -13,12 +13,12 @@ from openai_service import Service, _error
 
 from ftbridge.data.examples import Message
 from ftbridge.errors import PromptsRefused
-from ftbridge.evaluation.answering import answer, read_predictions
 from ftbridge.evaluation.candidates import Candidate, plain
+from ftbridge.evaluation.generate import answer, read_predictions
 from ftbridge.evaluation.items import Item
 from ftbridge.providers.base import Completion, Prompt, Sampler, TunedModel
-from ftbridge.providers.openai import sampling
 from ftbridge.providers.openai.provider import OpenAIProvider
+from ftbridge.providers.openai.sampling import sampler as sampler_module
 
 CHAT, BATCHES = "POST /chat/completions", "POST /batches"
 TUNED = TunedModel(provider="openai", id="ft:gpt-test:org::1", base="gpt-test")
@@ -140,7 +140,7 @@ def test_a_retry_after_of_days_does_not_hold_up_a_fresh_model(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(sampling, "sleep", waits.append)
+    monkeypatch.setattr(sampler_module, "sleep", waits.append)
     service.models[TUNED.id] = {"owned_by": "org"}
     service.faults = [
         {"route": CHAT, "nth": n, "kind": "503", "headers": {"retry-after": "100000"}} for n in range(1, 4)
@@ -153,7 +153,7 @@ def test_a_fresh_model_is_waited_for_ten_minutes_whatever_the_service_asks(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(sampling, "sleep", waits.append)
+    monkeypatch.setattr(sampler_module, "sleep", waits.append)
     service.models[TUNED.id] = {"owned_by": "org"}
     service.faults = [
         {"route": CHAT, "nth": n, "kind": "503", "headers": {"retry-after": "100000"}} for n in range(1, 99)

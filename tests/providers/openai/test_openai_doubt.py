@@ -11,7 +11,7 @@ from openai_service import Service
 
 from ftbridge.errors import FtbridgeError, InDoubt, ProviderRefused, UsageError
 from ftbridge.providers.base import JobHandle
-from ftbridge.providers.openai.ledger import Ledger
+from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.provider import OpenAIProvider
 from ftbridge.runs.journal import Journal
 

@@ -13,8 +13,8 @@ from ftbridge.errors import DataError, ModelUnavailable, ProviderRefused, Traini
 from ftbridge.providers.base import JobHandle
 from ftbridge.providers.openai import retry
 from ftbridge.providers.openai.errors import Fault
+from ftbridge.providers.openai.jobs.results import parse_result_file
 from ftbridge.providers.openai.provider import OpenAIProvider
-from ftbridge.providers.openai.results import parse_result_file
 
 JOB, EVENTS = "GET /fine_tuning/jobs/ID", "GET /fine_tuning/jobs/ID/events"
 

@@ -8,10 +8,10 @@ import pytest
 from openai_jobs import lowered, spec
 
 from ftbridge.errors import LoweringRefused
-from ftbridge.lowering import fields
+from ftbridge.providers import resolve
 from ftbridge.providers.openai.lower import TOKEN_KEY, lower, suffix_of
 from ftbridge.providers.openai.targets import TARGETS
-from ftbridge.resolve import resolve
+from ftbridge.spec.lowering import fields
 
 AZURE = {"target": "azure", "base_url": "https://r.services.ai.azure.com/api/projects/p/openai/v1/"}
 CUSTOM = {"target": "custom", "base_url": "https://gateway.example/v1"}

@@ -10,7 +10,7 @@ from openai_service import Service
 
 from ftbridge.errors import DataError, ProviderRefused
 from ftbridge.providers.openai.errors import ServiceUnavailable
-from ftbridge.providers.openai.ledger import Ledger
+from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.lower import TOKEN_KEY
 from ftbridge.providers.openai.provider import OpenAIProvider
 
@@ -200,7 +200,8 @@ def test_azure_gets_files_with_a_byte_order_mark(
 def test_a_large_file_goes_up_in_parts(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from ftbridge.providers.openai import request, targets, upload
+    from ftbridge.providers.openai import request, targets
+    from ftbridge.providers.openai.jobs import upload
 
     small = {**targets.TARGETS, "openai": replace(targets.TARGETS["openai"], upload_in_parts_above=100)}
     monkeypatch.setattr(request, "TARGETS", small)

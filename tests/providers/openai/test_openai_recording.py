@@ -13,7 +13,7 @@ import pytest
 
 from ftbridge.errors import UsageError
 from ftbridge.server import simulating
-from ftbridge.server.replay import Exchange
+from ftbridge.server.simulator.replay import Exchange
 
 BASE = "gpt-4.1-mini-2025-04-14"
 SECRET = "sk-planted-recording-77c1"

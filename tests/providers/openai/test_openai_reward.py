@@ -14,9 +14,9 @@ from openai_service import Service
 from ftbridge.errors import DataError, UsageError
 from ftbridge.evaluation.candidates import few_shot
 from ftbridge.evaluation.items import load_items
-from ftbridge.lowering import FieldReport
 from ftbridge.providers.openai.provider import OpenAIProvider
 from ftbridge.providers.openai.settings import differences
+from ftbridge.spec.lowering import FieldReport
 
 EXACT = {
     "type": "string_check",

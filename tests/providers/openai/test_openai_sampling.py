@@ -14,7 +14,7 @@ from ftbridge.data.examples import Message
 from ftbridge.errors import FtbridgeError, ModelUnavailable, ProviderRefused
 from ftbridge.providers.base import Completion, Prompt, Sampler, TunedModel
 from ftbridge.providers.openai.provider import OpenAIProvider
-from ftbridge.providers.openai.sampling import Limit
+from ftbridge.providers.openai.sampling.sampler import Limit
 
 CHAT = "POST /chat/completions"
 TUNED = TunedModel(provider="openai", id="ft:gpt-test:org::1", base="gpt-test")
@@ -144,7 +144,7 @@ def test_the_classic_azure_address_is_spoken_to_in_its_own_way(
 
 
 def test_weights_of_training_are_not_sent(service: Service, tmp_path: Path) -> None:
-    from ftbridge.providers.openai.chat import body_of
+    from ftbridge.providers.openai.sampling.chat import body_of
     from ftbridge.providers.openai.targets import TARGETS
 
     message = Message.model_validate({"role": "assistant", "content": "a", "weight": 0})

@@ -24,10 +24,10 @@ from filelock import FileLock
 
 from ftbridge import files
 from ftbridge.errors import UsageError
-from ftbridge.lowering import FieldReport, Lowering, fields
 from ftbridge.providers import base
-from ftbridge.resolve import ResolvedSpec
 from ftbridge.spec import JobSpec
+from ftbridge.spec.lowering import FieldReport, Lowering, fields
+from ftbridge.spec.resolve import ResolvedSpec
 
 SECONDS = "MEMORIZER_SECONDS"
 """How long it takes to learn one example, from the environment."""

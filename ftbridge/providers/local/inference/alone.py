@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ftbridge.providers.local.parts import causal
+from ftbridge.providers.local.models.parts import causal
 
 if TYPE_CHECKING:
     from ftbridge.providers.local.inference.batch import Row

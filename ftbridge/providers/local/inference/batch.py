@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from ftbridge.providers.local.device import Device, is_out_of_memory
 from ftbridge.providers.local.inference import columns, prefixes
 from ftbridge.providers.local.inference.adapters import Adapters
 from ftbridge.providers.local.inference.alone import Alone
 from ftbridge.providers.local.inference.columns import Columns, Pass, Unsupported
 from ftbridge.providers.local.inference.prefixes import Prefixes
 from ftbridge.providers.local.inference.sampling import Choice, Drawing, choose, with_logprobs
-from ftbridge.providers.local.parts import causal, keeps_logits, use_attention
+from ftbridge.providers.local.models.device import Device, is_out_of_memory
+from ftbridge.providers.local.models.parts import causal, keeps_logits, use_attention
 
 log = logging.getLogger("ftbridge.inference")
 

@@ -17,9 +17,9 @@ import torch
 from ftbridge.data.examples import parse_example
 from ftbridge.data.notation import answer_text
 from ftbridge.providers.base import Prompt
-from ftbridge.providers.local.child import serve
 from ftbridge.providers.local.inference.engine import Generation, Request
 from ftbridge.providers.local.inference.loaded import Loaded
+from ftbridge.providers.local.process.child import serve
 from ftbridge.providers.local.request import SampleRequest
 
 _SCORED_TOKENS = 2048

@@ -18,13 +18,13 @@ from typing import Any, Literal
 
 import torch
 
-from ftbridge.providers.local.device import Device, is_out_of_memory
 from ftbridge.providers.local.inference.adapters import Adapters
 from ftbridge.providers.local.inference.batch import Batch, Row
 from ftbridge.providers.local.inference.packed import PackedLinears
 from ftbridge.providers.local.inference.sampling import Choice, Drawing
 from ftbridge.providers.local.inference.shape import Shape
 from ftbridge.providers.local.inference.text import Words
+from ftbridge.providers.local.models.device import Device, is_out_of_memory
 
 FinishReason = Literal["stop", "length", "cancelled"]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ftbridge.errors import FtbridgeError, WorkerDied, from_document
-from ftbridge.providers.local.child import child_environment
 from ftbridge.providers.local.inference.requests import Ask, Embedding, End, Piece, Start, Told
+from ftbridge.providers.local.process.child import child_environment
 from ftbridge.providers.local.request import SampleRequest
 
 _KINDS: dict[str, type[Told]] = {"start": Start, "piece": Piece, "embedding": Embedding, "end": End}

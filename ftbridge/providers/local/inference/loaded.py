@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ftbridge.errors import ModelUnavailable
-from ftbridge.providers.local import load
-from ftbridge.providers.local.device import pick
-from ftbridge.providers.local.fused import DropoutPool, fuse
+from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.inference.engine import Engine
-from ftbridge.providers.local.models import find_model
-from ftbridge.providers.local.rendering import Renderer
+from ftbridge.providers.local.models import load
+from ftbridge.providers.local.models.device import pick
+from ftbridge.providers.local.models.find import find_model
+from ftbridge.providers.local.models.fused import DropoutPool, fuse
 from ftbridge.providers.local.request import LocalRequest, SampleRequest
 
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ftbridge.providers.local.device import Device
-from ftbridge.providers.local.fused import is_plain_lora
+from ftbridge.providers.local.models.device import Device
+from ftbridge.providers.local.models.fused import is_plain_lora
 
 COPY_SHARE = 0.25
 """Share of the free memory that the copy may take."""

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ftbridge.errors import FtbridgeError, UsageError, document
+from ftbridge.providers.local.data.rendering import Renderer
+from ftbridge.providers.local.data.template import RenderError
 from ftbridge.providers.local.inference.engine import Completion, Request, Step
 from ftbridge.providers.local.inference.intake import Arrival, Cancel, Intake, Ready
 from ftbridge.providers.local.inference.loaded import Loaded
@@ -26,9 +28,7 @@ from ftbridge.providers.local.inference.replies import Parts, Reader
 from ftbridge.providers.local.inference.requests import Ask, ContextTooLong, Embedding, End, Piece, Start, Told
 from ftbridge.providers.local.inference.sampling import Choice
 from ftbridge.providers.local.inference.shape import Shapes
-from ftbridge.providers.local.rendering import Renderer
 from ftbridge.providers.local.request import SampleRequest
-from ftbridge.providers.local.template import RenderError
 
 DEFAULT_MAX_TOKENS = 4_096
 """Tokens of a completion that sets no limit, where the model's context has room for as many."""
@@ -273,7 +273,7 @@ def _take(server: Server, arrival: Arrival, tell: Any) -> None:
 
 
 def _known(error: Exception) -> BaseException:
-    from ftbridge.providers.local.worker import known
+    from ftbridge.providers.local.process.worker import known
 
     return UsageError(f"The conversation {error}.") if isinstance(error, RenderError) else known(error)
 

@@ -17,11 +17,11 @@ from ftbridge.data.call_forms import HERMES
 from ftbridge.data.examples import Message
 from ftbridge.data.notation import PLAIN, Notation, tools_prompt, write_calls, write_result
 from ftbridge.errors import UsageError
+from ftbridge.providers.local.data.rendering import Renderer, Thinking
 from ftbridge.providers.local.inference.channels import reader_of
 from ftbridge.providers.local.inference.replies import ForcedReader, PlainReader, Reader
 from ftbridge.providers.local.inference.requests import Ask
 from ftbridge.providers.local.inference.shape import Shape, Shapes
-from ftbridge.providers.local.rendering import Renderer, Thinking
 
 _RESERVED = frozenset({"chat_template", "conversation", "messages", "tools", "add_generation_prompt", "tokenize",
                        "continue_final_message", "padding", "truncation", "max_length", "return_tensors", "return_dict",

@@ -1,0 +1,269 @@
+"""The Python SDK: what the command line does, as functions and one object.
+
+run = ftbridge.run("job.yaml", provider="local")     # to its end
+run = ftbridge.run(spec, provider="local", wait=False)
+run.wait()
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ftbridge import files
+from ftbridge.data.convert.convert import Converted
+from ftbridge.data.convert.convert import convert as convert_file
+from ftbridge.data.convert.recipe import Recipe
+from ftbridge.data.convert.shapes import Shape
+from ftbridge.data.lint.engine import Options, Role
+from ftbridge.data.lint.engine import lint as lint_files
+from ftbridge.data.lint.findings import LintReport
+from ftbridge.data.lint.rule import Method
+from ftbridge.data.targets import TargetName
+from ftbridge.evaluation import compare as comparisons
+from ftbridge.evaluation import standalone
+from ftbridge.evaluation.compare import Comparison
+from ftbridge.evaluation.score import Evaluation
+from ftbridge.planning import plan as planning
+from ftbridge.planning.plan import Plan
+from ftbridge.prices import load_prices
+from ftbridge.runner import drive, fallback, summary
+from ftbridge.runner.start import create_run
+from ftbridge.runs import run as folder
+from ftbridge.runs import store
+from ftbridge.spec import JobSpec, SpecFile
+
+
+class Run:
+    """One run, wherever it stands. Everything is read from its folder: other processes may be driving it."""
+
+    def __init__(self, opened: folder.Run) -> None:
+        self._run = opened
+
+    def __repr__(self) -> str:
+        return f"<ftbridge.Run {self.id} {self.state}>"
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._run.id
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self._run.path
+
+    @property
+    def state(self) -> str:
+        """prepared, validating, queued, running, pausing, paused, succeeded, failed, cancelled, or a service's own word."""
+        return self._run.state().state
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The latest training figures, in the names of `ftbridge.providers.base.Metrics`."""
+        return dict(self._run.state().metrics)
+
+    @property
+    def model(self) -> str | None:
+        """The tuned model: a folder, or a service's model name. None until there is one."""
+        tuned = self._run.state().tuned
+        return tuned.id if tuned else None
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """What the judge found, or None before that and without a test split."""
+        return summary.read_evaluation(self._run)
+
+    def summary(self) -> dict[str, Any]:
+        """The document that `ftbridge run --json` prints."""
+        return summary.summary(self._run)
+
+    def wait(self, watcher: drive.Watcher | None = None) -> Run:
+        """Follow the run to its end. Raises its error if it ends badly."""
+        self._run = fallback.to_the_end(self._run, watcher or drive.Silent(), drive.watch)
+        return self
+
+    def resume(self, watcher: drive.Watcher | None = None) -> Run:
+        """Go on with a run that stopped, to its end."""
+        self._run = fallback.to_the_end(self._run, watcher or drive.Silent(), drive.resume)
+        return self
+
+    def report(self, *others: Run, out: str | Path | None = None) -> Path:
+        """Write one self-contained HTML page about this run, and others beside it; returns its path."""
+        from ftbridge.report.html import write_report
+
+        return write_report([self._run, *(other._run for other in others)], Path(out) if out else None)
+
+    def cancel(self) -> None:
+        """Ask for the run to end for good."""
+        drive.cancel(self._run)
+
+    def pause(self) -> None:
+        """Ask for a checkpoint and a stop."""
+        drive.pause(self._run)
+
+
+def run(
+    spec: JobSpec | Mapping[str, Any] | str | Path,
+    *,
+    provider: str,
+    allow: Sequence[str] = (),
+    lint: bool = True,
+    wait: bool = True,
+    watcher: drive.Watcher | None = None,
+) -> Run:
+    """Fine-tune and judge. `spec` is a file, a mapping, or a `JobSpec`; `lint=False` starts with data that has lint errors.
+
+    With `wait` the call returns when the run is done, and raises what `ftbridge run` would report; without, the run works
+    in a process of its own. Runs are kept in `$FTBRIDGE_HOME`, or `.ftbridge` in the working directory.
+    """
+    started = create_run(SpecFile.of(spec), provider, allow=allow, lint=lint)
+    if wait:
+        started = fallback.to_the_end(started, watcher or drive.Silent(), drive.drive)
+    else:
+        drive.detach(started)
+    return Run(started)
+
+
+def lint(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    target: TargetName = "openai",
+    method: Method | None = None,
+    model: str | None = None,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    roles: Sequence[Role] = (),
+    jobs: int = 0,
+) -> LintReport:
+    """What is wrong with fine-tuning files, line by line. `report.ok` is true when there is no error.
+
+    `roles` tell which of a job's files each is ("train" where not told), so that leakage is found. A local model
+    (with target "local", or a folder or file) counts tokens with its own tokenizer and template. Raises `UsageError` for
+    files that cannot be read.
+    """
+    options = Options(target=target, method=method, model=model, select=tuple(select), ignore=tuple(ignore), jobs=jobs)
+    with with_counter(options) as counted:
+        return lint_files(paths, counted, roles=roles)
+
+
+@contextlib.contextmanager
+def with_counter(options: Options, *, progress: Callable[[str], None] = lambda _: None) -> Iterator[Options]:
+    """The options, counting with the local model they name: one for the local target, or a folder or file for any."""
+    if options.model is None or (options.target != "local" and not Path(options.model).exists()):
+        yield options
+        return
+    from ftbridge.providers.local.data.lint_counter import local_counter
+
+    with local_counter(options.model, log=files.home() / "lint.log", progress=progress) as counter:
+        yield replace(options, counter=counter)
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    *,
+    shape: Shape | None = None,
+    to: Shape | None = None,
+    columns: Mapping[str, str] | None = None,
+    system: str | None = None,
+    drop: Sequence[str] = (),
+    keep: bool = False,
+    skip_bad: bool = False,
+    parse: Sequence[str] = (),
+    force: bool = False,
+) -> Converted:
+    """Turn any known format into canonical JSON Lines, and back; what `ftbridge convert` does, by the same words.
+
+    `shape` is what a record of `source` means (found out if not told), `to` what one of `out` means; `columns` maps names to
+    the columns that hold them. Raises `DataError` for records that cannot be read and fields that would be lost.
+    """
+    recipe = Recipe(
+        source=shape,
+        target=to,
+        columns=tuple((columns or {}).items()),
+        system=system,
+        drop=tuple(drop),
+        keep=keep,
+        skip_bad=skip_bad,
+        parsed=tuple(parse),
+    )
+    return convert_file(str(source), str(out), recipe, force=force)
+
+
+def plan(
+    spec: JobSpec | Mapping[str, Any] | str | Path,
+    *,
+    prices: str | Path | None = None,
+    config: str | Path | None = None,
+    gpu_usd_per_hour: float | None = None,
+) -> Plan:
+    """Tokens, money, memory, time, dates and advice for a job, before anything is spent; what `ftbridge plan --json` prints.
+
+    `prices` is a price list, `config` the local model's config.json where it is not on this machine. `.ok` is false when the
+    spec's budget, or the life it asks for, cannot be kept. Raises what `run` would for a bad spec or bad data.
+    """
+    return planning.plan(
+        SpecFile.of(spec),
+        prices=load_prices(prices),
+        config=Path(config) if config is not None else None,
+        gpu_usd_per_hour=gpu_usd_per_hour,
+    )
+
+
+def compare(
+    first: Run | str | Path,
+    second: Run | str | Path,
+    *,
+    margin: float | None = None,
+    candidates: tuple[str, str] = ("tuned", "tuned"),
+    common: bool = False,
+) -> Comparison:
+    """A paired verdict for each grader: the second run against the first; what `ftbridge compare --json` prints.
+
+    `margin` (0..1) asks whether the second is not worse by more than that: `.ok` answers. Raises `UsageError`
+    for runs without answers, and for other test items unless `common`.
+    """
+    folders = [(run if isinstance(run, Run) else load_run(run))._run for run in (first, second)]
+    return comparisons.compare(folders[0], folders[1], margin=margin, candidates=candidates, common=common)
+
+
+def evaluate(
+    spec: JobSpec | Mapping[str, Any] | str | Path,
+    candidates: Sequence[str],
+    *,
+    provider: str | None = None,
+    system: str | None = None,
+    documents: str | Path | None = None,
+    margin: float | None = None,
+    fresh: bool = False,
+    human: str | Path | None = None,
+) -> Evaluation:
+    """Let candidates answer a spec's test items and compare each with the first; what `ftbridge eval --json` prints.
+
+    Candidates: base, zero_shot, few_shot, retrieval, run:ID, checkpoint:ID@STEP, openai:MODEL, local:MODEL, https://HOST/v1#MODEL.
+    Answers are kept by model and prompt; `fresh` forgets them. `human` is a file of completions with people's scores, beside
+    which graders are held. Raises `UsageError` before anybody is asked, `DataError` for a line of `human` that is wrong.
+    """
+    options = standalone.Options(
+        provider=provider,
+        system=system,
+        documents=Path(documents) if documents is not None else None,
+        margin=margin,
+        fresh=fresh,
+        human=Path(human) if human is not None else None,
+    )
+    return standalone.evaluate(SpecFile.of(spec), candidates, options)
+
+
+def load_run(name: str | Path) -> Run:
+    """A run by id, unique prefix, folder, or "latest". Raises `RunNotFound`."""
+    return Run(store.find(files.home(), str(name)))
+
+
+def list_runs() -> list[Run]:
+    """All runs, newest first."""
+    return [Run(found) for found in store.runs(files.home())]

@@ -1,0 +1,75 @@
+"""Printing an evaluation, in whatever shape was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from ftbridge.cli.options import verbosity
+from ftbridge.evaluation.generate import Prediction
+from ftbridge.evaluation.grade_cache import Grades
+from ftbridge.evaluation.items import Item
+from ftbridge.evaluation.score import Evaluation
+from ftbridge.report.formats.tables import Shape, write_output
+from ftbridge.report.terminal.console import SafeConsole
+from ftbridge.spec import JobSpec
+
+if TYPE_CHECKING:
+    from ftbridge.report.html.contents import Contents
+
+
+class Heard:
+    """Keeps the items and answers that an evaluation tells of."""
+
+    def __call__(self, items: Sequence[Item], predictions: Mapping[str, Sequence[Prediction]], kept: Grades) -> None:
+        self.items, self.predictions, self.kept = items, predictions, kept
+
+    def contents(self, spec: JobSpec, told: Evaluation) -> Contents:
+        """Items and answers side by side."""
+        from ftbridge.report.html.contents import contents_of_answers
+
+        return contents_of_answers(spec.name, self.items, self.predictions, spec.evaluation.graders, told, self.kept)
+
+
+def evaluated(told: Evaluation, contents: Contents) -> RenderableType:
+    """The verdicts and scores, what so many items can show, what answering took, and the items that changed."""
+    from ftbridge.report.terminal.changes import changed
+    from ftbridge.report.terminal.judges import judge_sentences
+    from ftbridge.report.terminal.tables import answered_table, evaluation_table, power
+
+    sees = [power(told)] if told.verdicts else []
+    first = evaluation_table(told, sentences=verbosity() > 0)
+    judges = [Text(sentence) for sentence in judge_sentences(told)]
+    return Group(first, *sees, *judges, "", answered_table(told), *changed(contents))
+
+
+def write(told: Evaluation, shape: Shape, out: Path | None, *, text: Callable[[], RenderableType], title: str) -> None:
+    """Print an evaluation, or write it to `out`. Raises `UsageError` for a path that cannot be written."""
+    if shape == "text" and out is None:
+        SafeConsole(highlight=False).print(text())
+        return
+    from ftbridge.report.terminal import evaluation
+
+    match shape:
+        case "text":
+            console = SafeConsole(highlight=False, width=100, color_system=None)
+            with console.capture() as captured:
+                console.print(text())
+            said = captured.get()
+        case "csv":
+            said = evaluation.as_csv(told)
+        case "junit":
+            said = evaluation.as_junit(told)
+        case "markdown":
+            said = evaluation.as_markdown(told, title)
+        case _:
+            said = told.model_dump_json(indent=2) + "\n"
+    if out is None:
+        click.echo(said, nl=False)
+        return
+    write_output(out, said)

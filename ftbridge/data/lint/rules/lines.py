@@ -1,0 +1,324 @@
+"""Rules about a line as an example: that it is one, of this method and format, with the keys it may have."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+
+from ftbridge.data.lint import shape
+from ftbridge.data.lint.meaning import (
+    SYSTEM_PROMPTS,
+    TRAIN_FLAGS,
+    Advice,
+    empty,
+    keeps_count,
+    stray,
+    system_beside,
+    train_flag,
+)
+from ftbridge.data.lint.rule import JSON, Conversation, Line, Problem, Severity, kind_of, rule
+from ftbridge.data.lint.rules.specimens import GOOD, assistant, chat, preference, user
+from ftbridge.data.lint.structure import (
+    COOKBOOK,
+    KEYS,
+    LINE_KEYS,
+    LLMCOMP,
+    PREFERENCE_SCHEMA,
+    REASONING,
+    SUPERVISED_SCHEMA,
+    dropped,
+    function_of,
+    join,
+    near,
+    renamed,
+    shown,
+)
+
+_METHOD_NAMES = {
+    "supervised": "a chat example, as method supervised reads them",
+    "dpo": "a preference example, as method dpo reads them",
+    "reinforcement": "a reinforcement example, as method reinforcement reads them",
+}
+
+
+@rule(
+    "FTB020",
+    "line-not-an-object",
+    kind="line",
+    severity="error",
+    reason="Each line is one example, and an example is a JSON object; the upload is refused otherwise.",
+    source="OpenAI's server (HTTP 400: every line must be a JSON dictionary), OkGoDoIt/OpenAI-API-dotnet#59",
+    bad='["Capital of France?", "Paris"]',
+    good=GOOD,
+)
+def line_not_an_object(line: Line) -> Iterator[Problem]:
+    """A line is JSON, but no object."""
+    if not isinstance(line.document, dict):
+        yield Problem("", f"is {kind_of(line.document)}; each line is one example, a JSON object.")
+
+
+@rule(
+    "FTB022",
+    "missing-messages",
+    kind="line",
+    severity="error",
+    methods=("supervised", "reinforcement"),
+    reason="An example is a list of messages; the service says that the example is missing the key messages.",
+    source=f"OpenAI's server (Example N is missing key 'messages'); {SUPERVISED_SCHEMA}: at least one message",
+    bad=json.dumps({"Messages": [user(), assistant()]}),
+    good=GOOD,
+    fixable=True,
+)
+def missing_messages(line: Line) -> Iterator[Problem]:
+    """A line has no list of messages, or an empty one."""
+    document = line.document
+    if not isinstance(document, dict) or foreign(document, line.context.method):
+        return
+    if "messages" not in document:
+        like = next((key for key in document if key.strip().lower() == "messages"), None)
+        if like is not None:
+            yield Problem(
+                like, "is not spelled as a key of examples is: messages.", renamed(document, like, "messages")
+            )
+        else:
+            near_it = next((key for key, value in document.items() if _looks_like_messages(value)), None)
+            hint = f" Rename {near_it} to messages." if near_it else " Give the line its list of messages."
+            yield Problem("messages", f"is missing.{hint}")
+    elif not isinstance(document["messages"], list):
+        messages = document["messages"]
+        text = isinstance(messages, str) and messages.lstrip().startswith("[")
+        hint = f"`ftbridge convert {shlex.quote(line.context.path)} out.jsonl` reads it." if text else "Write a list."
+        yield Problem("messages", f"is {'JSON text' if text else kind_of(messages)}, not a list. {hint}")
+    elif not document["messages"]:
+        yield Problem("messages", "is an empty list. Give the line messages, or remove it.")
+
+
+@rule(
+    "FTB023",
+    "other-format",
+    kind="line",
+    severity="error",
+    reason="Fine-tuning services of this dialect read chat messages; other formats lack the keys they look for.",
+    source=f"OpenAI's server (Example N is missing key 'messages' or 'input'); {SUPERVISED_SCHEMA}",
+    bad='{"prompt": "Capital of France?", "completion": "Paris"}',
+    good=GOOD,
+)
+def other_format(line: Line) -> Iterator[Problem]:
+    """A line is in another format, such as prompt and completion, alpaca, ShareGPT or Gemini's contents."""
+    kind = foreign(line.document, line.context.method)
+    detection = shape.other_format(line.document) if kind and kind not in _METHOD_NAMES else None
+    if detection is None:
+        return
+    said = f"is in another format ({detection.name}: {detection.reason})."
+    if "body" in line.document and "response" not in line.document:
+        yield Problem("", f"{said} It asks and has no answer: `ftbridge convert` joins it with the batch's output.")
+    else:
+        yield Problem("", f"{said} {detection.hint(line.context.path)}")
+
+
+@rule(
+    "FTB024",
+    "other-method",
+    kind="line",
+    severity="error",
+    reason="Each method reads its own lines: a chat file fails in a preference job, and the other way round.",
+    source="OpenAI's server refuses chat files for methods other than supervised; the published per-line schemas",
+    bad=preference(),
+    good=GOOD,
+)
+def other_method(line: Line) -> Iterator[Problem]:
+    """A line is an example of another method."""
+    kind = foreign(line.document, line.context.method)
+    if kind in _METHOD_NAMES:
+        yield Problem(
+            "", f"is {_METHOD_NAMES[kind]}, in a file for method {line.context.method}. Keep one method a file."
+        )
+
+
+@rule(
+    "FTB025",
+    "extra-key",
+    kind="line",
+    severity="error",
+    methods=("supervised", "dpo"),
+    severities={"nebius": "warning", "local": "info"},
+    reason='The service refuses lines with keys it does not know: Example 1 contains an extra "weight".',
+    source="OpenAI's server, code invalid_file_format (2025); reported for metadata and weight",
+    bad=chat(user(), assistant(), metadata={"id": 7}),
+    good=GOOD,
+    fixable=True,
+)
+def extra_key(line: Line) -> Iterator[Problem]:
+    """A line has a key that no example has."""
+    document, method = line.document, line.context.method
+    if not isinstance(document, dict) or not line.conversations:
+        return
+    holders = [(document, "", LINE_KEYS[method])]
+    if method == "dpo":
+        holders.append((line.conversations[0].holder, "input", LINE_KEYS["supervised"]))
+    here = line.context.target.name == "local"
+    idle = "is not read" if here else "is no example's key"
+    for holder, at, known in holders:
+        for key in [] if holder.keys() <= known else [key for key in holder if key not in known]:
+            if method == "dpo" and not at and (key in LINE_KEYS["supervised"] or key.endswith("preferred_completion")):
+                continue  # FTB082 and FTB085 tell of those
+            hint, repair = _advice(holder, key, known)
+            if here and key == "system" and repair is not None:
+                yield Problem(
+                    join(at, key), f"stands beside messages; runs on this machine move it there. {hint}", repair
+                )
+                continue
+            yield Problem(join(at, key), f"{idle}. {hint}", repair, severity=_lost(here, key, holder[key]))
+
+
+def _advice(holder: dict[str, JSON], key: str, known: frozenset[str]) -> Advice:
+    if key in SYSTEM_PROMPTS and not empty(holder[key]) and "messages" in holder:
+        return system_beside(holder, key)
+    meant = None if keeps_count(key, holder[key]) else near(key, known)
+    return Advice(f"Is it {meant}?") if meant else stray(holder, key)
+
+
+def _lost(here: bool, key: str, value: JSON) -> Severity | None:
+    """The severity on this machine, where a key that may mean something is lost without a word."""
+    return "warning" if here and not empty(value) and not keeps_count(key, value) else None
+
+
+_NOT_NULL = ("name", "weight", "tool_calls", "tool_call_id")
+
+
+@rule(
+    "FTB026",
+    "null-key",
+    kind="line",
+    severity="warning",
+    severities={"local": "info"},
+    reason="The schema lets only content, refusal and function_call be null; other keys are there with a value, or not.",
+    source=f"{SUPERVISED_SCHEMA}: name, weight, tool_calls, tools and parallel_tool_calls are not nullable",
+    bad=chat(user(), assistant(tool_calls=None)),
+    good=GOOD,
+    fixable=True,
+)
+def null_key(line: Line) -> Iterator[Problem]:
+    """An optional key is null instead of left out."""
+    for talk in line.conversations:
+        for key in ("tools", "parallel_tool_calls", "functions"):
+            if key in talk.holder and talk.holder[key] is None:
+                yield Problem(join(talk.holder_at, key), "is null. Leave the key out.", dropped(talk.holder, key))
+    for at, message, role, _ in line.messages:
+        for key in _NOT_NULL:
+            needed = (role, key) in (("tool", "tool_call_id"), ("function", "name"))
+            if key in message and message[key] is None and key in KEYS.get(role, ()) and not needed:
+                yield Problem(f"{at}.{key}", "is null. Leave the key out.", dropped(message, key))
+
+
+@rule(
+    "FTB027",
+    "message-not-an-object",
+    kind="line",
+    severity="error",
+    reason="A message is an object with a role and content.",
+    source=f"{SUPERVISED_SCHEMA}; {COOKBOOK}: data_type",
+    bad=chat("Capital of France?", assistant()),
+    good=GOOD,
+)
+def message_not_an_object(line: Line) -> Iterator[Problem]:
+    """An element of messages is no object."""
+    lists = [(talk.at, talk.messages) for talk in line.conversations]
+    if line.context.method == "dpo" and isinstance(line.document, dict):
+        outputs = {key: line.document.get(key) for key in ("preferred_output", "non_preferred_output")}
+        lists += [(key, value) for key, value in outputs.items() if isinstance(value, list)]
+    for at, messages in lists:
+        for index, message in enumerate(messages):
+            if not isinstance(message, dict):
+                yield Problem(f"{at}[{index}]", f"is {kind_of(message)}; a message is an object with role and content.")
+
+
+@rule(
+    "FTB031",
+    "extra-message-key",
+    kind="line",
+    severity="error",
+    severities={"nebius": "warning", "local": "info"},
+    reason="Each role has its own keys, and the service refuses others.",
+    source=f"{LLMCOMP}; {COOKBOOK}: message_unrecognized_key; {PREFERENCE_SCHEMA}",
+    bad=chat(user(timestamp=1_700_000_000), assistant()),
+    good=GOOD,
+    fixable=True,
+)
+def extra_message_key(line: Line) -> Iterator[Problem]:
+    """A message has a key that messages of its role do not have."""
+    here = line.context.target.name == "local"
+    for at, message, role, output in line.messages:
+        known = KEYS.get(role)
+        if known is None or message.keys() <= known:
+            continue
+        for key in [key for key in message if key not in known and key != "weight"]:
+            if here and (key in REASONING or key == "name" or message[key] is None):
+                continue
+            if role == "tool" and key == "name":
+                yield _name_of_result(line, at, message)
+            elif key == "audio" and message[key] is None:
+                yield Problem(f"{at}.audio", "is null. Leave the key out.", dropped(message, key), severity="info")
+            elif any(key in others for others in KEYS.values()):
+                if empty(message[key]):
+                    yield Problem(f"{at}.{key}", f"is no key of {role} messages. Remove it.", dropped(message, key))
+                else:
+                    yield Problem(f"{at}.{key}", f"is no key of {role} messages. Move it to the message it belongs to.")
+            else:
+                hint, repair = _message_advice(message, key, known, role, output)
+                said = f"is no key of {role} messages. {hint}"
+                read = key in TRAIN_FLAGS and repair is not None  # a run reads it as the weight
+                lost = None if read else _lost(here, key, message[key])
+                yield Problem(f"{at}.{key}", said, repair, severity=lost)
+
+
+def _message_advice(message: dict[str, JSON], key: str, known: frozenset[str], role: str, output: bool) -> Advice:
+    value = message[key]
+    if key in TRAIN_FLAGS and not empty(value) and not output:
+        return train_flag(message, key, assistant=role == "assistant")
+    meant = None if keeps_count(key, value) else near(key, known)
+    return Advice(f"Is it {meant}?") if meant else stray(message, key)
+
+
+def _name_of_result(line: Line, at: str, message: dict[str, JSON]) -> Problem:
+    """The name of the tool on its result: it can go once tool_call_id says the same."""
+    name, identity = message["name"], message.get("tool_call_id")
+    said = "belongs to tool calls; a tool's result is known by its tool_call_id."
+    called = {function for talk in line.conversations for function in _called_as(talk, identity)}
+    if empty(name) or (isinstance(name, str) and called == {name}):
+        return Problem(f"{at}.name", f"{said} Remove it.", dropped(message, "name"), severity="warning")
+    if called:
+        other = next(iter(called))
+        said = f"is {shown(name)}, but the call that tool_call_id names is of {shown(other)}. Correct one of them."
+        return Problem(f"{at}.name", said, severity="warning")
+    return Problem(f"{at}.name", f"{said} Name the call there first.", severity="warning")
+
+
+def _called_as(talk: Conversation, identity: JSON) -> set[str]:
+    """The functions that calls with this id are of."""
+    names = set()
+    for message in talk.messages:
+        given = message.get("tool_calls") if isinstance(message, dict) else None
+        for value in given if isinstance(given, list) else ():
+            if isinstance(value, dict) and identity is not None and value.get("id") == identity:
+                name = function_of(value).get("name")
+                names.update([name] if isinstance(name, str) else [])
+    return names
+
+
+def foreign(document: JSON, method: str) -> str | None:
+    """The other method or format that a line is of; None if it is of this method, or of no kind that is known."""
+    if not isinstance(document, dict):
+        return None
+    if method == "dpo":
+        outputs = any(key.endswith(("preferred_output", "preferred_completion")) for key in document)
+        ours = outputs or isinstance(document.get("input"), (dict, list))
+    else:
+        ours = isinstance(document.get("messages"), (list, str))
+    kind = "unknown" if ours else shape.kind_of_line(document)
+    return None if kind in ("unknown", method) else kind
+
+
+def _looks_like_messages(value: JSON) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(m, dict) and "role" in m for m in value)

@@ -1,0 +1,147 @@
+"""Rules about the files of one job together: leakage between what is trained on and what is measured.
+
+A finding stands at the line that is measured, and names the line that gives it away. Validation and test are compared
+with training data, and test with validation, which chooses the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ftbridge.data.lint.dataset import Dataset, Splits
+from ftbridge.data.lint.rule import Context, Problem, rule
+from ftbridge.data.lint.rules.listing import lines_of
+from ftbridge.data.lint.rules.near import pairs_between
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_WHY = "What was trained on is known already; measuring on it tells nothing about new examples."
+_SOURCE = "Magar and Schwartz, Data Contamination: From Memorization to Exploitation (2022)"
+
+
+@rule(
+    "FTB350",
+    "leaked-example",
+    kind="split",
+    severity="warning",
+    needs=("hashes",),
+    reason=_WHY,
+    source=f"{_SOURCE}; OpenAI supervised fine-tuning guide: keep a test set apart",
+    bad="an example in both train.jsonl and test.jsonl",
+    good="each example in one file",
+)
+def leaked_example(splits: Splits, context: Context) -> Iterator[tuple[str, Problem]]:
+    """The same example is trained on and measured."""
+    for measured, given in _compared(splits):
+        for row, other in _same(measured.columns.content, given.columns.content):
+            yield _told(measured, row, f"is the same example as {_place(given, other)}. Take it out of one of them.")
+
+
+@rule(
+    "FTB351",
+    "leaked-prompt",
+    kind="split",
+    severity="warning",
+    needs=("hashes",),
+    reason=f"{_WHY} Only the answer differs here.",
+    source=_SOURCE,
+    bad="a question in test.jsonl that train.jsonl answers in other words",
+    good="other questions in test.jsonl than in train.jsonl",
+)
+def leaked_prompt(splits: Splits, context: Context) -> Iterator[tuple[str, Problem]]:
+    """The same prompt is trained on and measured, with another answer."""
+    import numpy as np
+
+    for measured, given in _compared(splits):
+        known = np.isin(measured.columns.content, given.columns.content)
+        for row, other in _same(measured.columns.prompt, given.columns.prompt):
+            if not known[row]:
+                said = f"has the same prompt as {_place(given, other)}, with another answer. Keep a prompt in one file."
+                yield _told(measured, row, said)
+
+
+@rule(
+    "FTB352",
+    "nearly-leaked-example",
+    kind="split",
+    severity="info",
+    needs=("hashes", "sketch"),
+    reason=f"{_WHY} A few other words change little.",
+    source=f"{_SOURCE}; Lee et al. (2022) found such pairs between the splits of common data sets",
+    bad="an example in test.jsonl that differs from one in train.jsonl by a name",
+    good="examples of other cases in test.jsonl",
+)
+def nearly_leaked(splits: Splits, context: Context) -> Iterator[tuple[str, Problem]]:
+    """Nearly the same example is trained on and measured."""
+    import numpy as np
+
+    for measured, given in _compared(splits):
+        prompts = measured.columns.prompt
+        known = np.isin(prompts, given.columns.prompt) & (prompts != 0)
+        near = pairs_between(measured, given, context)
+        for row, other, alike in near.pairs:
+            if not known[row]:
+                said = f"is nearly the same as {_place(given, other)} (similarity {alike:.2f})."
+                yield _told(measured, row, said)
+        if near.note:
+            yield measured.path, Problem("", f"{near.note} They are pairs with {_name(given)}.")
+
+
+@rule(
+    "FTB353",
+    "same-example-in-two-files",
+    kind="split",
+    severity="info",
+    needs=("hashes",),
+    reason="Two training files that share examples train on them twice.",
+    source="Lee et al., Deduplicating Training Data Makes Language Models Better (2022)",
+    bad="part-1.jsonl and part-2.jsonl with the same lines",
+    good="each example in one of them",
+)
+def in_two_files(splits: Splits, context: Context) -> Iterator[tuple[str, Problem]]:
+    """Two files with the same part in the job share examples."""
+    for index, later in enumerate(splits.files):
+        for earlier in splits.files[:index]:
+            if earlier.role != later.role:
+                continue
+            pairs = list(_same(later.columns.content, earlier.columns.content))
+            if pairs:
+                lines = [int(later.columns.line[row]) for row, _ in pairs]
+                said = f"shares examples with {_name(earlier)}: {lines_of(lines)}. Keep them in one file."
+                yield later.path, Problem("", said, line=lines[0])
+
+
+def _compared(splits: Splits) -> Iterator[tuple[Dataset, Dataset]]:
+    """(what is measured on, what gives it away)."""
+    for measured in splits.files:
+        for given in splits.files:
+            if given.role == "train" != measured.role or (given.role, measured.role) == ("validation", "test"):
+                yield measured, given
+
+
+def _same(measured: NDArray[np.uint64], given: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
+    """Rows that share a hash other than 0 with a row of the other file: each with the first such."""
+    import numpy as np
+
+    values, first = np.unique(given, return_index=True)
+    if not len(values):
+        return
+    place = np.minimum(np.searchsorted(values, measured), len(values) - 1)
+    for row in np.flatnonzero((values[place] == measured) & (measured != 0)).tolist():
+        yield row, int(first[place[row]])
+
+
+def _told(dataset: Dataset, row: int, said: str) -> tuple[str, Problem]:
+    return dataset.path, Problem("", said, line=int(dataset.columns.line[row]))
+
+
+def _place(dataset: Dataset, row: int) -> str:
+    return f"{_name(dataset)}:{int(dataset.columns.line[row]):d} ({dataset.role})"
+
+
+def _name(dataset: Dataset) -> str:
+    return Path(dataset.path).name

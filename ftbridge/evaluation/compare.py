@@ -1,0 +1,214 @@
+"""Compare two runs: the same test items, the same graders, a paired verdict for each grader.
+
+The second is judged against the first: `compare OLD NEW --margin 0.02` asks whether NEW is not worse than OLD by more than
+2 points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ftbridge import providers
+from ftbridge.errors import UsageError
+from ftbridge.evaluation.generate import Prediction, read_predictions
+from ftbridge.evaluation.grade_cache import Grades, lookup
+from ftbridge.evaluation.items import Item, load_items
+from ftbridge.evaluation.missing import known_score
+from ftbridge.evaluation.provenance import Place, differences
+from ftbridge.evaluation.results import needs_others, recorded, recorded_results
+from ftbridge.evaluation.retention.measure import SUFFIX
+from ftbridge.evaluation.score import Score, sample_of, score_of
+from ftbridge.evaluation.statistics import require_statistics
+from ftbridge.evaluation.verdict import Judged, judge_pairs
+from ftbridge.evaluation.wording import summary
+from ftbridge.runs.run import Run
+from ftbridge.spec.graders import Grader
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Side(_Document):
+    """One of the two."""
+
+    run: str
+    provider: str
+    candidate: str = Field(description="Whose answers are compared, such as tuned.")
+    model: str | None = Field(description="The model that answered; null for candidates on the base model.")
+    train_sha256: str | None = Field(description="Of the bytes that it was trained on.")
+    scores: dict[str, Score] = Field(description="By grader.")
+
+
+class Changed(_Document):
+    """An item on which the two do not score the same."""
+
+    line: int = Field(description="Line of the test file, from 1.")
+    prompt: str = Field(description="The last message before the answer.")
+    reference: str
+    first: str = Field(description="The first's answer.")
+    second: str
+    scores: dict[str, tuple[float, float]] = Field(description="First's and second's score by grader.")
+
+
+class Comparison(_Document):
+    """What `ftbridge compare --json` prints."""
+
+    items: int
+    margin: float | None
+    ok: bool = Field(description="False when a margin was asked and some grader does not meet it.")
+    first: Side
+    second: Side
+    verdicts: dict[str, Judged] = Field(description="The second against the first, by grader.")
+    changed: list[Changed] = Field(description="Items that differ, those that became worse first.")
+    notes: list[str]
+    summary: list[str] = Field(default=[], description="The verdicts in words.")
+
+
+def compare(
+    first: Run,
+    second: Run,
+    *,
+    margin: float | None = None,
+    candidates: tuple[str, str] = ("tuned", "tuned"),
+    common: bool = False,
+) -> Comparison:
+    """Compare a candidate of one run with one of another, by the first's graders.
+
+    `margin` (0..1) defaults to the second's `evaluation.margin`. Raises `UsageError` when a run has no answers of the
+    candidate, or when the test items differ; with `common`, those that both have are compared.
+    """
+    require_statistics()
+    sides = [_answers(run, candidate) for run, candidate in zip((first, second), candidates, strict=True)]
+    items, told, notes = _matched(first, second, sides, common)
+    graders = first.spec().evaluation.graders
+    if first.resolved_spec().evaluation.graders != second.resolved_spec().evaluation.graders:
+        notes.append(f"The runs have other graders; both were scored with those of {first.id}.")
+    if first.id == second.id and candidates[0] == candidates[1]:
+        raise UsageError("both sides are the same run and candidate.", hint="Name another with --candidate.")
+    margin = second.spec().evaluation.margin if margin is None else margin
+    kept = recorded([first, second])
+    scored = [_scored(items, answers, graders, kept) for answers in told]
+    clusters = [item.cluster or item.key for item in items]
+    verdicts = judge_pairs(scored[0], scored[1], margin, clusters)
+    for grader, judged in verdicts.items():
+        if judged.missing:
+            notes.append(
+                f"{grader}: {judged.missing} of {len(items)} items have no score on either side, and are left out."
+            )
+    digests = [run.state().train_sha256 for run in (first, second)]
+    if digests[0] != digests[1]:
+        notes.append("They were not trained on the same bytes.")
+    notes += differences([_place_of(run) for run in (first, second)])
+    return Comparison(
+        items=len(items),
+        margin=margin,
+        ok=all(judged.margin_met is not False and judged.verdict != "undetermined" for judged in verdicts.values()),
+        first=_side(first, candidates[0], scored[0], clusters, digests[0]),
+        second=_side(second, candidates[1], scored[1], clusters, digests[1]),
+        verdicts=verdicts,
+        changed=_changed(items, told, scored),
+        notes=notes,
+        summary=summary([("the second", "the first", verdicts)]),
+    )
+
+
+def _answers(run: Run, candidate: str) -> dict[str, Prediction]:
+    found = {told.key: told for told in read_predictions(run.predictions(candidate))}
+    if not found:
+        there = sorted(
+            path.stem for path in (run.path / "predictions").glob("*.jsonl") if not path.stem.endswith(SUFFIX)
+        )
+        names = ", ".join(there) or "none; it needs data.test and an end"
+        raise UsageError(f"{run.id} has no answers of {candidate!r}.", hint=f"It has: {names}.")
+    return found
+
+
+def _matched(
+    first: Run, second: Run, sides: Sequence[dict[str, Prediction]], common: bool
+) -> tuple[list[Item], list[list[Prediction]], list[str]]:
+    """The items both answered, in the first's order, with both sides' answers. Items are the same when their lines are."""
+    tests = [load_items(_test(run)) for run in (first, second)]
+    by_line = [{item.content: item for item in items} for items in tests]
+    shared = [item for item in tests[0] if item.content in by_line[1]]
+    only = [len(items) - len(shared) for items in tests]
+    if (any(only) and not common) or not shared:
+        raise UsageError(
+            f"the runs were tested on other items: {len(shared)} are shared, {only[0]} only in {first.id}, "
+            f"{only[1]} only in {second.id}.",
+            hint="--intersect compares the items that both have."
+            if shared
+            else "Run one of them again with the other's data.test.",
+        )
+    others = [by_line[1][item.content].key for item in shared]
+    told = [[sides[0][item.key] for item in shared], [sides[1][key] for key in others]]
+    notes = [f"Only the {len(shared)} items that both runs have are compared."] if any(only) else []
+    return shared, told, notes
+
+
+def _test(run: Run) -> Path:
+    path = run.data / "test.jsonl"
+    if not path.exists():
+        raise UsageError(
+            f"{run.id} has no test split, so there is nothing to compare.", hint="Set data.test in its spec."
+        )
+    return path
+
+
+def _scored(
+    items: Sequence[Item], answers: Sequence[Prediction], graders: Sequence[Grader], kept: Grades
+) -> dict[str, list[float | None]]:
+    for grader in graders:
+        if needs_others(grader) and not any(
+            lookup(kept, grader, item.fields, sample_of(answer)) for item, answer in zip(items, answers, strict=True)
+        ):
+            raise UsageError(
+                f"the scores of grader {grader.name} are not recorded for both runs, and compare grades nothing anew.",
+                hint="`ftbridge eval SPEC -c run:FIRST -c run:SECOND` grades the completions of both.",
+            )
+    renamed = [told.model_copy(update={"key": item.key}) for item, told in zip(items, answers, strict=True)]
+    graded = recorded_results(items, {"side": renamed}, graders, kept)["side"]
+    return {grader.name: [known_score(grader, result) for result in graded[grader.name]] for grader in graders}
+
+
+def _side(
+    run: Run, candidate: str, scored: dict[str, list[float | None]], clusters: Sequence[str], digest: str | None
+) -> Side:
+    state = run.state()
+    scores = {grader: score_of(values, clusters) for grader, values in scored.items()}
+    model = state.tuned.id if state.tuned and candidate == "tuned" else None
+    return Side(
+        run=run.id, provider=state.provider, candidate=candidate, model=model, train_sha256=digest, scores=scores
+    )
+
+
+def _place_of(run: Run) -> Place:
+    """Where a run's completions come from."""
+    provider, spec = run.state().provider, run.spec()
+    return Place(provider, providers.base_model(provider, spec) or "", providers.is_hosted(provider, spec))
+
+
+def _changed(
+    items: Sequence[Item], told: Sequence[Sequence[Prediction]], scored: Sequence[dict[str, list[float | None]]]
+) -> list[Changed]:
+    changed: list[tuple[float, Changed]] = []
+    for place, item in enumerate(items):
+        pairs = {grader: (scored[0][grader][place], scored[1][grader][place]) for grader in scored[0]}
+        scores = {grader: (a, b) for grader, (a, b) in pairs.items() if a is not None and b is not None}
+        fall = sum(first - second for first, second in scores.values())
+        if all(first == second for first, second in scores.values()):
+            continue
+        prompt = item.prompt[-1].text if item.prompt else ""
+        entry = Changed(
+            line=item.line,
+            prompt=prompt,
+            reference=str(item.fields.get("reference", "")),
+            first=told[0][place].output_text,
+            second=told[1][place].output_text,
+            scores=scores,
+        )
+        changed.append((fall, entry))
+    return [entry for _, entry in sorted(changed, key=lambda pair: -pair[0])]

@@ -1,0 +1,161 @@
+"""Judging retention: each candidate against a baseline over the same questions, by kind and together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ftbridge.evaluation.candidates import Candidate, plain
+from ftbridge.evaluation.generate import Prediction
+from ftbridge.evaluation.items import Item
+from ftbridge.evaluation.missing import MaybeScores, known_score
+from ftbridge.evaluation.retention.checks import Check, passes
+from ftbridge.evaluation.retention.questions import KINDS
+from ftbridge.evaluation.statistics import mean_interval
+from ftbridge.evaluation.verdict import judge_pairs
+from ftbridge.graders import Calls, grade
+from ftbridge.spec.graders import Grader
+
+SUFFIX = ".retention"
+"""What the answers of a candidate to the questions are named: `predictions/tuned.retention.jsonl`."""
+ALL = "all"
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class KindScore(_Document):
+    """One candidate on one kind of question."""
+
+    mean: float = Field(description="Share of questions answered rightly, 0 to 1.")
+    ci95: tuple[float, float] = Field(description="95 % interval of the mean.")
+    n: int = Field(description="Questions.")
+
+
+class Lost(_Document):
+    """A question that the baseline answered better."""
+
+    kind: str
+    prompt: str
+    expected: str
+    before: str = Field(description="The baseline's answer.")
+    after: str = Field(description="The candidate's answer.")
+
+
+class Kept(_Document):
+    """One candidate against the baseline. Differences are candidate minus baseline, -1 to 1."""
+
+    verdict: Literal["kept", "worse", "not_enough_data"] = Field(
+        description="kept: not worse by more than the margin; worse: by more than chance, and the margin is not met."
+    )
+    difference: float
+    ci95: tuple[float, float] = Field(description="95 % interval of the difference, paired over the questions.")
+    gained: int = Field(description="Questions on which the candidate does better.")
+    lost: list[Lost] = Field(description="Questions on which it does worse.")
+
+
+class Retention(_Document):
+    """Whether candidates still know what the baseline knew."""
+
+    items: int = Field(description="Questions.")
+    margin: float = Field(description="How much worse still counts as kept, 0 to 1.")
+    baseline: str
+    kinds: list[str] = Field(description="Kinds of question that were asked.")
+    candidates: dict[str, dict[str, KindScore]] = Field(description='By candidate and kind; "all" is together.')
+    verdicts: dict[str, Kept] = Field(description="By candidate, the baseline aside.")
+
+
+def retention_candidate(name: str) -> Candidate:
+    """The candidate that answers the questions for `name`: asked with the question's own prompt."""
+    return Candidate(name + SUFFIX, plain)
+
+
+def judge_retention(
+    items: Sequence[Item],
+    predictions: Mapping[str, Sequence[Prediction]],
+    graders: Sequence[Grader],
+    *,
+    baseline: str,
+    margin: float,
+    calls: Calls | None = None,
+) -> Retention:
+    """Score every candidate's answers to the questions, and compare each with the baseline.
+
+    `graders` judge canaries that bring no check of their own, by the mean of their scores. An item without an answer, or whose
+    judge failed, is left out.
+    Raises `KeyError` for a candidate that has not answered every question.
+    """
+    answers = {name: {told.key: told for told in given} for name, given in predictions.items()}
+    scored = {
+        name: [_score(item, given[item.key], graders, calls) for item in items] for name, given in answers.items()
+    }
+    kinds = [kind for kind in KINDS if any(_kind(item) == kind for item in items)]
+    clusters = [item.cluster or item.key for item in items]
+    return Retention(
+        items=len(items),
+        margin=margin,
+        baseline=baseline,
+        kinds=kinds,
+        candidates={
+            name: {kind: _of_kind(kind, items, values) for kind in (*kinds, ALL)} for name, values in scored.items()
+        },
+        verdicts={
+            name: _kept(items, scored, answers, baseline, name, margin, clusters) for name in scored if name != baseline
+        },
+    )
+
+
+def _score(item: Item, told: Prediction, graders: Sequence[Grader], calls: Calls | None) -> float | None:
+    if told.error is not None:
+        return None
+    if (check := item.fields.get("check")) is not None:
+        prompt = item.prompt[-1].text if item.prompt else ""
+        return float(passes(cast(Check, check), str(item.fields["expected"]), told.output_text, prompt))
+    sample = {"output_text": told.output_text, "finish_reason": told.finish_reason}
+    scores = [known_score(grader, grade(grader, item.fields, sample, calls=calls)) for grader in graders]
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if len(known) == len(scores) else None
+
+
+def _of_kind(kind: str, items: Sequence[Item], values: MaybeScores) -> KindScore:
+    of_kind = ((_kind(item), value) for item, value in zip(items, values, strict=True))
+    own = [value for name, value in of_kind if kind in (ALL, name) and value is not None]
+    mean, low, high = mean_interval(own) if own else (0.0, 0.0, 1.0)
+    return KindScore(mean=mean, ci95=(low, high), n=len(own))
+
+
+def _kept(
+    items: Sequence[Item],
+    scored: Mapping[str, MaybeScores],
+    answers: Mapping[str, Mapping[str, Prediction]],
+    baseline: str,
+    name: str,
+    margin: float,
+    clusters: Sequence[str],
+) -> Kept:
+    before, after = scored[baseline], scored[name]
+    judged = judge_pairs({ALL: before}, {ALL: after}, margin, clusters)[ALL]
+    verdict: Literal["kept", "worse", "not_enough_data"] = "not_enough_data"
+    if judged.margin_met:
+        verdict = "kept"
+    elif judged.verdict == "worse":
+        verdict = "worse"
+    lost = [
+        Lost(
+            kind=_kind(item),
+            prompt=item.prompt[-1].text if item.prompt else "",
+            expected=str(item.fields.get("expected", item.fields.get("reference", ""))),
+            before=answers[baseline][item.key].output_text,
+            after=answers[name][item.key].output_text,
+        )
+        for item, first, second in zip(items, before, after, strict=True)
+        if first is not None and second is not None and second < first
+    ]
+    return Kept(verdict=verdict, difference=judged.difference, ci95=judged.ci95, gained=judged.better, lost=lost)
+
+
+def _kind(item: Item) -> str:
+    return str(item.fields.get("kind", "canary"))

@@ -1,0 +1,351 @@
+"""Judging outside a run: named candidates answer a spec's test items, and are compared over them.
+
+    spec ─▶ items ─▶ who is asked (run, model, endpoint) ─▶ answers/MODEL.jsonl ─▶ graders, intervals, verdicts
+
+Answers are kept under FTBRIDGE_HOME by model and prompt, whoever asked: what was answered once is not asked again, a stopped
+evaluation goes on where it was, and a changed grader asks nobody.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from filelock import FileLock, Timeout
+
+from ftbridge import files, providers
+from ftbridge.data.notation import count_reasoning
+from ftbridge.data.prepare import prepare
+from ftbridge.errors import GateNotMet, RunBusy, UsageError
+from ftbridge.evaluation.baselines import baseline
+from ftbridge.evaluation.calibration import read_labelled
+from ftbridge.evaluation.candidate_names import PROMPTED, Asked, parse_candidate
+from ftbridge.evaluation.candidates import Candidate, plain
+from ftbridge.evaluation.families import family_notes
+from ftbridge.evaluation.generate import Prediction, Sampling, answer
+from ftbridge.evaluation.grade_cache import Grades, read_grades, write_grades
+from ftbridge.evaluation.items import Item, load_items
+from ftbridge.evaluation.perplexity import perplexity
+from ftbridge.evaluation.provenance import Place, differences
+from ftbridge.evaluation.results import item_scores
+from ftbridge.evaluation.retention.measure import SUFFIX, Retention, judge_retention, retention_candidate
+from ftbridge.evaluation.retention.questions import write_questions
+from ftbridge.evaluation.score import Evaluation, Grading, Results, calibrated, check, judge
+from ftbridge.graders import Calls
+from ftbridge.graders.budget import JudgeBudget
+from ftbridge.graders.calls import FILE as CALLS
+from ftbridge.graders.judge_keys import check_judges
+from ftbridge.providers import resolve
+from ftbridge.providers.base import Sampler, Scorer, TunedModel
+from ftbridge.runs import store
+from ftbridge.runs.run import Run
+from ftbridge.spec import JobSpec, SpecFile
+from ftbridge.spec.lowering import Lowering
+
+Progress = Callable[[str, int, int], None]
+"""Hears candidate, answered, total."""
+
+Told = Callable[[Sequence[Item], Mapping[str, Sequence[Prediction]], Grades], None]
+"""Receives the items, every candidate's completions, and what graders say of them."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How candidates are asked. `provider` is whose base model prompted candidates use; where not told, this machine's.
+
+    `human` is a file of completions with people's scores, beside which graders are held (`ftbridge.evaluation.calibration`).
+    """
+
+    provider: str | None = None
+    system: str | None = None
+    documents: Path | None = None
+    margin: float | None = None
+    fresh: bool = False
+    human: Path | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """Whose answers they are, and on which base model.
+
+    `identity` is what answers depend on beside the prompt, `open` makes a sampler, given a folder.
+    """
+
+    told: str
+    provider: str
+    base: str
+    identity: dict[str, Any]
+    open: Callable[[Path], Sampler]
+
+
+def evaluate(
+    draft: SpecFile,
+    names: Sequence[str],
+    options: Options | None = None,
+    on_progress: Progress | None = None,
+    on_answers: Told | None = None,
+) -> Evaluation:
+    """Let candidates answer the spec's test items, judge them, and compare each later one with the first.
+
+    Names are those of `ftbridge.evaluation.candidate_names`. `options.margin` defaults to the spec's. Raises `UsageError` for
+    names that mean nothing and for a spec without test items, before any request; `DataError` for bad data; what
+    samplers raise.
+    """
+    options = options or Options()
+    labelled = read_labelled(options.human) if options.human is not None else []
+    asked = [parse_candidate(name) for name in names]
+    names = [one.name for one in asked]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"named twice: {', '.join(sorted(twice))}.")
+    if not asked:
+        raise UsageError("name at least one candidate.", hint="Such as --candidate base --candidate run:latest")
+    spec, home = _with_options(draft.spec, options), files.home()
+    with files.scratch_folder(home) as scratch:
+        manifest = prepare(spec, base=draft.base, out=scratch / "data")
+        test = scratch / "data" / "test.jsonl"
+        items = load_items(test) if test.exists() else []
+        if not items:
+            raise UsageError("the spec has no test items, so there is nothing to answer.", hint="Set data.test.")
+        check_judges(spec)
+        check(items, spec.evaluation.graders)
+        train, examples = scratch / "data" / "train.jsonl", manifest.splits["train"].examples
+        reasoning = count_reasoning(train)
+        models = [_model(told, spec, examples, reasoning, options, home) for told in asked]
+        candidates = [_candidate(told, spec, train) for told in asked]
+        predictions = {
+            candidate.name: _answered(model, candidate, items, spec, options, on_progress)
+            for model, candidate in zip(models, candidates, strict=True)
+        }
+        foreseen = _foreseen(asked, models, items, spec)
+        retention = _retention(asked, models, spec, train, options, on_progress)
+    grades, limit = home / "grades.jsonl", spec.budget.max_usd
+    meter = None if limit is None else JudgeBudget(limit, on_used_up=_used_up)
+    kept = read_grades([grades])
+    recorded: Grades = {}
+    graded: Results = {}
+    grading = Grading(Calls(home / CALLS, meter))
+
+    def heard(results: Results) -> None:
+        graded.update(results)
+        scores = item_scores(items, predictions, spec.evaluation.graders, results)
+        recorded.update({score.name: score.result for score in scores})
+
+    evaluation = judge(
+        items,
+        predictions,
+        spec.evaluation.graders,
+        margin=spec.evaluation.margin if options.margin is None else options.margin,
+        pairs=[(name, names[0]) for name in names[1:]],
+        kept=kept,
+        grading_with=grading,
+        models={candidate.name: model.told for model, candidate in zip(models, candidates, strict=True)},
+        on_results=heard,
+    )
+    beside_people = calibrated(items, graded, spec.evaluation.graders, labelled, kept, grading) if labelled else {}
+    write_grades(grades, kept)
+    notes = [*evaluation.notes, *differences([_place_of(model, spec) for model in models])]
+    notes += family_notes(spec.evaluation.graders, [model.base for model in models])
+    if on_answers is not None:
+        on_answers(items, predictions, recorded)
+    more = {"perplexity": foreseen, "retention": retention, "calibration": beside_people}
+    return evaluation.model_copy(update={"notes": notes, **more})
+
+
+def _used_up(used: str) -> GateNotMet:
+    return GateNotMet(
+        f"{used}.", hint="What judges said is kept: with a larger budget.max_usd, only the rest is asked."
+    )
+
+
+def _retention(
+    asked: Sequence[Asked],
+    models: Sequence[Model],
+    spec: JobSpec,
+    train: Path,
+    options: Options,
+    progress: Progress | None,
+) -> Retention | None:
+    """What the models still know, where the spec asks: each against the first; prompts alone make no other model."""
+    wanted = spec.evaluation.retention
+    others = [place for place in range(1, len(asked)) if asked[place].kind not in PROMPTED]
+    if wanted is None or not others:
+        return None
+    path = train.with_name("retention.jsonl")
+    write_questions(wanted, train, path)
+    questions = load_items(path)
+    answers = {
+        asked[place].name: _answered(
+            models[place], retention_candidate(asked[place].name), questions, spec, options, progress
+        )
+        for place in (0, *others)
+    }
+    graders = spec.evaluation.graders
+    calls = Calls(files.home() / CALLS)
+    return judge_retention(questions, answers, graders, baseline=asked[0].name, margin=wanted.margin, calls=calls)
+
+
+def _with_options(spec: JobSpec, options: Options) -> JobSpec:
+    """The spec, with what the command line says of prompts."""
+    given = {"system": options.system, "documents": str(options.documents) if options.documents is not None else None}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update=changes)})
+
+
+def _candidate(asked: Asked, spec: JobSpec, train: Path) -> Candidate:
+    """How an item becomes a prompt; models other than the base are asked with the item's own."""
+    prompt = baseline(asked.kind, spec, train).prompt if asked.kind in PROMPTED else plain
+    return Candidate(asked.name, prompt)
+
+
+def _model(asked: Asked, spec: JobSpec, examples: int, reasoning: int, options: Options, home: Path) -> Model:
+    """Who is asked, without asking."""
+    match asked.kind:
+        case "endpoint":
+            return _endpoint(asked)
+        case "run" | "checkpoint":
+            return _of_run(asked, store.find(home, asked.target))
+        case "openai" | "local":
+            named = spec.model.model_copy(update={asked.kind: _path_or_name(asked)})
+            return _base(asked.kind, spec.model_copy(update={"model": named}), examples, reasoning)
+        case _:
+            return _base(options.provider or ("local" if spec.model.local else "openai"), spec, examples, reasoning)
+
+
+def _base(provider: str, spec: JobSpec, examples: int, reasoning: int) -> Model:
+    backend = providers.load(provider)
+    name = backend.base_model(spec)
+    if name is None:
+        raise UsageError(
+            f"the spec names no model.{provider}.", hint=f"Set model.{provider}, or name another candidate."
+        )
+    lowering = backend.lower(resolve(spec, examples, provider, reasoning))
+    identity = {"provider": provider, "model": name, **backend.identity(lowering)}
+    if Path(name).exists():
+        identity["written"] = max(path.stat().st_mtime_ns for path in (Path(name), *Path(name).glob("*")))
+    return Model(name, provider, name, identity, lambda folder: backend.sampler(lowering, None, folder))
+
+
+def _of_run(asked: Asked, run: Run) -> Model:
+    state = run.state()
+    if state.tuned is None:
+        raise UsageError(f"{run.id} has no tuned model: it is {state.state}.", hint=f"ftbridge resume {run.id}")
+    tuned = state.tuned
+    backend = providers.load(state.provider)
+    if asked.kind == "checkpoint":
+        tuned = tuned.model_copy(update={"id": _checkpoint(run, tuned, asked.step)})
+    lowering = Lowering.model_validate_json(run.lowering_path.read_text(encoding="utf-8"))
+    identity = {"provider": state.provider, "run": run.id, "model": tuned.id, **backend.identity(lowering)}
+    return Model(tuned.id, state.provider, tuned.base, identity, lambda _: backend.sampler(lowering, tuned, run.path))
+
+
+def _checkpoint(run: Run, tuned: TunedModel, step: int) -> str:
+    """A checkpoint's folder or name: both end in its step."""
+    steps = providers.load(tuned.provider).checkpoints(tuned, run.path)
+    if step not in steps:
+        there = ", ".join(str(known) for known in sorted(steps)) or "none"
+        raise UsageError(f"{run.id} has no checkpoint of step {step}.", hint=f"Its checkpoints: {there}.")
+    return steps[step]
+
+
+def _endpoint(asked: Asked) -> Model:
+    from ftbridge.providers.openai.sampling.endpoint import endpoint_sampler
+
+    endpoint_sampler(asked.target, asked.model).close()  # an address that is none is told now
+    identity = {"provider": "endpoint", "address": asked.target, "model": asked.model}
+    told = f"{asked.target}#{asked.model}"
+    return Model(told, asked.target, asked.model, identity, lambda _: endpoint_sampler(asked.target, asked.model))
+
+
+def _path_or_name(asked: Asked) -> str:
+    return str(Path(asked.target).resolve()) if asked.kind == "local" and Path(asked.target).exists() else asked.target
+
+
+def _answered(
+    model: Model,
+    candidate: Candidate,
+    items: Sequence[Item],
+    spec: JobSpec,
+    options: Options,
+    progress: Progress | None,
+) -> list[Prediction]:
+    """The candidate's answers to the items, of which only those that are not kept yet are asked."""
+    asked = spec.evaluation
+    folder, identity = _folder(model, spec)
+    with _alone(folder, candidate.name):
+        path = folder / "answers.jsonl"
+        if options.fresh:
+            path.unlink(missing_ok=True)
+        files.write_json(folder / "model.json", identity)
+        sampler = model.open(folder)
+        try:
+            return answer(
+                candidate,
+                items,
+                sampler,
+                path,
+                max_tokens=asked.max_completion_tokens,
+                batch_size=asked.batch_size,
+                sampling=None if candidate.name.endswith(SUFFIX) else Sampling.of(spec),
+                on_progress=(lambda done, total: progress(candidate.name, done, total)) if progress else None,
+            )
+        finally:
+            sampler.close()
+
+
+def _folder(model: Model, spec: JobSpec) -> tuple[Path, dict[str, Any]]:
+    """Where a model's answers are kept, and what they depend on beside the prompt."""
+    identity = {**model.identity, "max_completion_tokens": spec.evaluation.max_completion_tokens}
+    folder = files.home() / "answers" / files.sha256_bytes(json.dumps(identity, sort_keys=True).encode())[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder, identity
+
+
+def _foreseen(
+    asked: Sequence[Asked], models: Sequence[Model], items: Sequence[Item], spec: JobSpec
+) -> dict[str, float]:
+    """Perplexity of the references, where the spec asks and a model of this machine is asked with the items' own prompts."""
+    told = {}
+    for one, model in zip(asked, models, strict=True):
+        if not spec.evaluation.perplexity or one.kind in PROMPTED[1:] or not _scores(model, spec):
+            continue
+        folder, _ = _folder(model, spec)
+        with _alone(folder, one.name):
+            sampler = model.open(folder)
+            try:
+                batch = spec.evaluation.batch_size
+                scorer = cast(Scorer, sampler)
+                told[one.name] = perplexity(items, scorer, folder / "perplexity.json", batch_size=batch)
+            finally:
+                sampler.close()
+    return told
+
+
+def _place_of(model: Model, spec: JobSpec) -> Place:
+    """Where a model's completions come from; an endpoint is no provider, and renders prompts as only it knows."""
+    provider = providers.find(model.provider)
+    return Place(model.provider, model.base, provider is None or provider.capabilities(spec).hosted)
+
+
+def _scores(model: Model, spec: JobSpec) -> bool:
+    """Whether the model's provider computes the likelihood of given completions; an endpoint does not."""
+    provider = providers.find(model.provider)
+    return provider is not None and provider.capabilities(spec).score
+
+
+@contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunBusy(
+            f"another process is letting the model of {name} answer.", hint="Wait until it is done."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,1 @@
+"""From an example to token ids and a loss mask, by the model's own chat template."""

@@ -1,0 +1,107 @@
+"""Canonical lines to tokens and masks, with the length policy applied. Problems name the user's own file and line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from ftbridge.data.examples import parse_example
+from ftbridge.data.prepare import origin
+from ftbridge.errors import DataError
+from ftbridge.providers.local.data.batches import Encoded, Unit
+from ftbridge.providers.local.data.rendering import Renderer
+from ftbridge.providers.local.data.template import RenderError
+from ftbridge.providers.local.request import LocalRequest
+
+SHOWN = 20
+U = TypeVar("U", bound=Unit)
+
+
+@dataclass(frozen=True)
+class EncodedSplit(Generic[U]):
+    """A split as tokens: one sequence for each example, or several where answers are trained in sequences of their own.
+
+    `cut` and `dropped` name the lines that were shortened or left out; `notes` tell of doubts.
+    """
+
+    examples: tuple[U, ...]
+    cut: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """All tokens, read or trained."""
+        return sum(len(example) for example in self.examples)
+
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens the loss falls on."""
+        return sum(example.n_trained for example in self.examples)
+
+
+def encode_split(
+    path: Path, split: str, renderer: Renderer, request: LocalRequest, progress: Callable[[int], None] = lambda _: None
+) -> EncodedSplit[Encoded]:
+    """Render every line of a canonical split. Raises `DataError` listing lines that cannot be rendered or are too long."""
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    origins = origin(path.parent, split)
+    examples: list[Encoded] = []
+    problems: list[str] = []
+    long: list[str] = []
+    apart = 0
+    for index, line in enumerate(lines):
+        try:
+            rendered = renderer.sequences(parse_example(json.loads(line)))
+        except RenderError as error:
+            problems.append(f"{origins[index]} {error}")
+            continue
+        sequences = [Encoded(tuple(one.input_ids), tuple(one.trained), index) for one in rendered]
+        longest = max(len(sequence) for sequence in sequences)
+        if longest > request.max_length:
+            long.append(f"{origins[index]} is {longest:,} tokens long")
+            sequences = [kept for one in sequences if (kept := _within(one, request)) is not None]
+        if any(sequence.n_trained for sequence in sequences):
+            examples += [sequence for sequence in sequences if sequence.n_trained]
+            apart += len(sequences) - 1
+        elif sequences:
+            problems.append(f"{origins[index]} has no trained token{' left after truncation' if long else ''}")
+        progress(index + 1)
+    if problems:
+        raise DataError(listed(f"{split} data cannot be used with this model", problems), split=split)
+    if long and request.too_long == "refuse":
+        raise DataError(
+            listed(f"{len(long)} {split} examples are longer than local.max_length = {request.max_length:,}", long),
+            split=split,
+            hint="Raise local.max_length, shorten them, or set local.too_long: truncate or drop.",
+        )
+    if not examples:
+        raise DataError(f"no {split} example is left after local.too_long: {request.too_long}.", split=split)
+    if apart:
+        renderer.note(
+            f"{apart:,} earlier answers of the {split} data are trained in sequences of their own: {len(examples):,} sequences "
+            f"of {len(lines):,} examples; each counts as an example of a batch"
+        )
+    return EncodedSplit(
+        tuple(examples),
+        cut=tuple(long) if request.too_long == "truncate" else (),
+        dropped=tuple(long) if request.too_long == "drop" else (),
+    )
+
+
+def _within(sequence: Encoded, request: LocalRequest) -> Encoded | None:
+    """A sequence of at most the longest length; None for one that is left out."""
+    if len(sequence) <= request.max_length:
+        return sequence
+    if request.too_long != "truncate":
+        return None
+    return Encoded(sequence.input_ids[: request.max_length], sequence.trained[: request.max_length], sequence.index)
+
+
+def listed(title: str, lines: Sequence[str]) -> str:
+    """A title and the first lines below it, with the number of those left out."""
+    more = f"\n  … and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return f"{title}:\n" + "\n".join(f"  {line}" for line in lines[:SHOWN]) + more

@@ -1,0 +1,107 @@
+"""Prompts to practise on: canonical lines whose last message is the user's, as tokens, with the item that graders see.
+
+line      {messages, tools?, reference, difficulty, …}
+└─ prompt ─┘        └─ item.reference, item.difficulty ─┘
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftbridge.data.examples import parse_example
+from ftbridge.data.prepare import origin
+from ftbridge.errors import DataError, GraderError
+from ftbridge.graders import Uninformative, check
+from ftbridge.graders.template import VariableMissing
+from ftbridge.providers.local.data.batches import Encoded
+from ftbridge.providers.local.data.encode import EncodedSplit, listed
+from ftbridge.providers.local.data.rendering import Renderer
+from ftbridge.providers.local.data.template import RenderError
+from ftbridge.providers.local.request import LocalRequest
+
+
+@dataclass(frozen=True)
+class PracticePrompt:
+    """One prompt, the unit that a batch is drawn from. `room` is how many tokens a completion may have.
+
+    `index` is its line in the split, from 0; `item` is what graders read as `item`; `text` is the last message.
+    """
+
+    ids: tuple[int, ...]
+    item: Mapping[str, Any]
+    tools: tuple[dict[str, Any], ...]
+    text: str
+    index: int
+    room: int
+
+    def __len__(self) -> int:
+        return len(self.ids) + self.room
+
+    @property
+    def n_trained(self) -> int:
+        """Tokens that a completion may have."""
+        return self.room
+
+
+def encode_prompts(
+    path: Path, split: str, renderer: Renderer, request: LocalRequest, progress: Callable[[int], None] = lambda _: None
+) -> EncodedSplit[PracticePrompt]:
+    """Render every prompt of a canonical split, and hold the grader against every item.
+
+    Raises `DataError` listing lines that cannot be rendered or leave no room for a completion, and `GraderError` for a grader
+    that can grade nothing, or for lines that lack what its templates read.
+    """
+    assert request.reinforcement is not None
+    own = request.reinforcement
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    origins = origin(path.parent, split)
+    prompts: list[PracticePrompt] = []
+    problems: list[str] = []
+    unfit: list[str] = []
+    long: list[str] = []
+    for index, line in enumerate(lines):
+        example = parse_example(json.loads(line), "reinforcement")
+        try:
+            ids = renderer.prompt(example.messages, example.tools or ())
+        except RenderError as error:
+            problems.append(f"{origins[index]} {error}")
+            continue
+        try:
+            check(own.grader, example.extra)
+        except (VariableMissing, Uninformative) as error:
+            unfit.append(f"{origins[index]} {error.message}")
+        if len(ids) + own.max_completion_tokens > request.max_length:
+            long.append(f"{origins[index]} has a prompt of {len(ids):,} tokens")
+        else:
+            text = example.messages[-1].text
+            tools = tuple(example.tools or ())
+            prompts.append(PracticePrompt(tuple(ids), example.extra, tools, text, index, own.max_completion_tokens))
+        progress(index + 1)
+    if problems:
+        raise DataError(listed(f"{split} data cannot be used with this model", problems), split=split)
+    if unfit:
+        title = f"{len(unfit)} {split} items cannot be graded by {own.grader.name}"
+        raise GraderError(listed(title, unfit), hint="Change the grader, or give these lines what it reads.")
+    if long and request.too_long != "drop":
+        title = (
+            f"{len(long)} {split} prompts leave no room for a completion of {own.max_completion_tokens:,} tokens within "
+            f"local.max_length = {request.max_length:,}"
+        )
+        hint = "Raise local.max_length, lower local.reinforcement.max_completion_tokens, or set local.too_long: drop."
+        raise DataError(listed(title, long), split=split, hint=hint)
+    if not prompts:
+        raise DataError(f"no {split} prompt is left after local.too_long: {request.too_long}.", split=split)
+    return EncodedSplit(tuple(prompts), dropped=tuple(long))
+
+
+def as_examples(prompts: Sequence[PracticePrompt]) -> list[Encoded]:
+    """Prompts as examples whose second half is trained: ways of running the model are proved before completions exist."""
+    return [
+        Encoded(prompt.ids, tuple(2 * place >= len(prompt.ids) for place in range(len(prompt.ids))), prompt.index)
+        for prompt in prompts
+        if len(prompt.ids) > 1
+    ]

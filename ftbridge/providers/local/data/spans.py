@@ -1,0 +1,370 @@
+"""Where each assistant message lies in what a chat template writes for a conversation.
+
+    …<|im_start|>assistant⏎I look.<tool_call>{"name": "f", "arguments": {"x": "y"}}</tool_call><|im_end|>⏎<|im_start|>tool…
+                           ├──────────────── own region, found with sentinels ───┤
+                           └───────────────────────── span, with its end ──────────────────────┘
+
+The prompt for an earlier message should be a prefix of the whole. Where a template writes history otherwise than it asks, the
+span begins after the header, and is marked as not aligned: the last answer is always trained after the very prompt that asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ftbridge.providers.local.data.ends import Ends
+from ftbridge.providers.local.data.template import OTHER_SENTINEL, SENTINEL, ChatTemplate, RenderError, Told, Tools
+
+Write = Callable[[Sequence[Told]], str | None]
+"""Writes changed messages as the text under inspection was written; None when the template refuses them."""
+
+
+class Span(NamedTuple):
+    """Characters `start` to `end`; `aligned`: the text before them is the prompt that asks for them.
+
+    `whole`: no tool's result is written within the message.
+    """
+
+    start: int
+    end: int
+    aligned: bool = True
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Finds spans with one template and its ends."""
+
+    template: ChatTemplate
+    ends: Ends
+
+    def earlier(self, messages: Sequence[Told], tools: Tools, text: str) -> list[tuple[Told, Span]]:
+        """Every assistant message with its span in `text`, the prompt of `messages`, in order.
+
+        One that is not trained and cannot be found is left out. Raises `RenderError` for one that is trained.
+        """
+        found: list[tuple[Told, Span]] = []
+        for index, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            reached = found[-1][1].end if found else 0
+            try:
+                found.append((message, self._earlier(messages, tools, index, text, reached)))
+            except RenderError:
+                if message["trained"]:
+                    raise
+        return found
+
+    def edges(self, messages: Sequence[Told], tools: Tools, text: str) -> list[tuple[int, int]]:
+        """Where earlier answers begin and end in a prompt: those of `earlier`, but found without rendering where that is plain.
+
+        A header with a mark of the template stands nowhere but before an answer, since marks within messages are guarded. If
+        the answer's own text and its end follow, the answer is there. So a long conversation is rendered once, and not once
+        for each answer.
+        """
+        header, end = self.template.header, self.ends.text
+        plain = bool(end.strip()) and any(mark in header for mark in self.template.marks)
+        found: list[tuple[int, int]] = []
+        for index, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            reached = found[-1][1] if found else 0
+            place = self._plain(message, text, header, end, reached) if plain else None
+            if place is None:
+                try:
+                    place = self._earlier(messages, tools, index, text, reached)[:2]
+                except RenderError:
+                    continue
+            found.append(place)
+        return found
+
+    def _plain(self, message: Told, text: str, header: str, end: str, reached: int) -> tuple[int, int] | None:
+        content = message.get("content")
+        start = text.find(header, reached)
+        if start < 0 or not content or message.get("tool_calls"):
+            return None
+        start += len(header)
+        for written in (content, content.strip()):
+            if written and text.startswith(written + end, start):
+                return start, start + len(written) + len(end)
+        return None
+
+    def last(self, messages: Sequence[Told], tools: Tools) -> tuple[str, str]:
+        """What the last message, an assistant's, adds to the prompt of those before it: its text with its end, and layout."""
+        template, index = self.template, len(messages) - 1
+        before, message = messages[:-1], messages[-1]
+        text = template.render(messages, tools)
+        prompt = template.prompt(before, tools)
+        write: Write = lambda changed: template.attempt(changed, tools)  # noqa: E731
+        first, last = self._region(write, messages, index, text)
+        start = self._start(messages, tools, index, text, first, 0, prompt, write)
+        start += self._skipped(text[start:first], prompt)
+        end = self._end(text, last, len(text), None)
+        body = text[start:end]
+        if template.opens_reasoning(prompt) and not self._closes_in(text[start:first], message):
+            pair = template.notation.reasoning
+            assert pair is not None
+            body = f"\n{pair[1].strip()}\n\n{body.lstrip()}"
+        rest = text[end:]
+        return self._ended(body), "" if rest.strip() else rest
+
+    def bare(self, text: str) -> str:
+        """An answer without the ends behind it."""
+        while (end := next((one for one in self.ends.texts if text.endswith(one)), None)) is not None:
+            text = text[: -len(end)]
+        return text
+
+    # One earlier message
+
+    def _earlier(self, messages: Sequence[Told], tools: Tools, index: int, text: str, reached: int) -> Span:
+        template, at = self.template, messages[index]["at"]
+        prompt = template.attempt(messages[:index], tools, generation=True)
+        aligned = prompt is not None and text.startswith(prompt)
+        write: Write = lambda changed: template.attempt(changed, tools, generation=True)  # noqa: E731
+        first, last = self._region(write, messages, index, text)
+        bound = self._bound(messages, tools, index, text, last)
+        header = template.header
+        again = aligned and header.strip() and prompt is not None and text.startswith(header, len(prompt))
+        if aligned and prompt is not None and len(prompt) <= first and not again:
+            start = len(prompt)
+        else:
+            aligned = False
+            start = self._start(messages, tools, index, text, first, reached, prompt, write)
+            start += template.empty_reasoning(text[start:first]) if not template.thinking else 0
+        if start < reached:
+            raise RenderError(f"messages[{at}] is not written after the answer before it")
+        through = template.attempt(messages[: index + 1], tools)
+        end = self._end(text, last, bound, through)
+        span = Span(start, end, aligned)
+        return self._without_results(messages, tools, index, text, span, through)
+
+    def _region(self, write: Write, messages: Sequence[Told], index: int, text: str) -> tuple[int, int]:
+        """First and last character of what the message itself says: what changes when it does."""
+        message = messages[index]
+        content = (message.get("content") or "").strip()
+        first = last = None
+        for variant, ends in self._variants(message):
+            other = write([*messages[:index], variant, *messages[index + 1 :]])
+            if other is None or SENTINEL not in other:
+                continue
+            lead, after = other[: other.index(SENTINEL)], other[other.rindex(SENTINEL) + len(SENTINEL) :]
+            length = len(lead) if text.startswith(lead) else len(self.template.common(text, lead))
+            shared = len(after) if text.endswith(after) else _common_end(text, after)
+            place = len(text) - shared
+            if not text.startswith(lead) and place <= length:
+                continue
+            first = length if first is None else min(first, length)
+            if ends:
+                last = place if last is None else max(last, place)
+        if first is None or last is None or last < first or (content and not _holds(text[first:last], message)):
+            if content and text.count(content) == 1:
+                return text.index(content), text.index(content) + len(content)
+            if message.get("tool_calls") and content and content not in text:
+                raise RenderError(
+                    f"messages[{message['at']}] has text beside its calls, which this model's chat template leaves out"
+                )
+            raise RenderError(f"messages[{message['at']}] cannot be found in what this model's chat template writes")
+        return first, last
+
+    def _variants(self, message: Told) -> list[tuple[Told, bool]]:
+        """The message with a sentinel in place of its text, its reasoning, its calls' names and their arguments.
+
+        With each, whether it tells where the message ends: a call's name may be written again with its result.
+        """
+        variants = []
+        key, calls = self.template.reasoning_key, message.get("tool_calls") or []
+        if message.get("content") or not calls:
+            variants.append(({**message, "content": SENTINEL}, True))
+        if key is not None and message.get(key):
+            variants.append(({**message, key: SENTINEL}, True))
+        style = self.template.calls
+        if calls and style is not None:
+            value: Any = {"x": SENTINEL} if style.arguments == "object" else f'{{"x": "{SENTINEL}"}}'
+            for place in {0, len(calls) - 1}:
+                changed = {**calls[place], "function": {**calls[place]["function"], "arguments": value}}
+                variants.append(({**message, "tool_calls": [*calls[:place], changed, *calls[place + 1 :]]}, True))
+            changed = {**calls[0], "function": {**calls[0]["function"], "name": SENTINEL}}
+            variants.append(({**message, "tool_calls": [changed, *calls[1:]]}, False))
+        return variants
+
+    def _start(
+        self,
+        messages: Sequence[Told],
+        tools: Tools,
+        index: int,
+        text: str,
+        first: int,
+        reached: int,
+        prompt: str | None,
+        write: Write,
+    ) -> int:
+        """Where the message begins: after its prompt, or after the header of an answer."""
+        header = self.template.header
+        if prompt is not None and text.startswith(prompt) and len(prompt) <= first:
+            again = header.strip() and text.startswith(header, len(prompt)) and len(prompt) + len(header) <= first
+            return len(prompt) + (len(header) if again else 0)
+        written = self.template.attempt(messages[:index], tools)
+        if written is not None and text.startswith(written):
+            reached = max(reached, min(len(written), first))
+            if header and text.startswith(header, len(written)):
+                return len(written) + len(header)
+        behind, tail = self._behind(messages, tools, index, text, first, write)
+        reached = max(reached, behind)
+        for one in (header, header.rstrip()):
+            place = text.rfind(one, reached, first) if one.strip() else -1
+            if place >= 0:
+                return place + len(one)
+        for one in self._tails(tail):
+            place = text.rfind(one, reached, first)
+            if place >= 0:
+                return place + len(one)
+        if prompt is not None:
+            shared = len(self.template.common(text, prompt))
+            calls = messages[index].get("tool_calls")
+            if reached <= shared <= first and (calls or not self._has_words(text[shared:first])):
+                return shared
+        return max(reached, first)
+
+    def _has_words(self, text: str) -> bool:
+        """Whether a text has letters beside the template's marks: someone's words, or a header's."""
+        marks = set(self.template.marks)
+        return any(piece not in marks and any(map(str.isalnum, piece)) for piece in self.template.pieces(text))
+
+    def _behind(
+        self, messages: Sequence[Told], tools: Tools, index: int, text: str, first: int, write: Write
+    ) -> tuple[int, str]:
+        """Where the text of the message before ends, so that none of it is trained, and what its prompt has after that."""
+        if index == 0:
+            return 0, ""
+        changed = [*messages[: index - 1], {**messages[index - 1], "content": OTHER_SENTINEL}, *messages[index:]]
+        prompt = self.template.attempt(changed[:index], tools, generation=True) or ""
+        tail = prompt.rpartition(OTHER_SENTINEL)[2] if OTHER_SENTINEL in prompt else ""
+        other = write(changed)
+        if other is None or OTHER_SENTINEL not in other:
+            return 0, tail
+        after = other.rpartition(OTHER_SENTINEL)[2]
+        place = len(text) - len(after)
+        return (place if text.endswith(after) and place <= first else 0), tail
+
+    def _tails(self, text: str) -> list[str]:
+        """The ends of a text from each of its marks and words on, longest first, each also without white space at its end."""
+        pieces = list(self.template.pieces(text))
+        found = ["".join(pieces[place:]) for place in range(len(pieces)) if pieces[place].strip()]
+        return [one for tail in found for one in dict.fromkeys((tail, tail.rstrip()))]
+
+    def _skipped(self, between: str, prompt: str) -> int:
+        """Characters between header and text that the prompt has already, or that reasoning turned off leaves out."""
+        template = self.template
+        if template.thinking:
+            pair = template.notation.reasoning
+            if pair is not None and template.opens_reasoning(prompt) and between.lstrip().startswith(pair[0].strip()):
+                return between.index(pair[0].strip()) + len(pair[0].strip())
+            return 0
+        if template.empty_reasoning(between):
+            return template.empty_reasoning(between)
+        lead = (template.lead or "").removeprefix(template.header)
+        if lead.strip() and prompt.endswith(lead) and between.startswith(lead):
+            return len(lead)
+        return 0
+
+    def _closes_in(self, between: str, message: Told) -> bool:
+        pair = self.template.notation.reasoning
+        key = self.template.reasoning_key
+        if pair is None or (key is not None and message.get(key)):
+            return True
+        return pair[1].strip() in between or pair[1].strip() in (message.get("content") or "")
+
+    # The end
+
+    def _bound(self, messages: Sequence[Told], tools: Tools, index: int, text: str, last: int) -> int:
+        """Where the next message says something: no end of this one lies beyond."""
+        for place in range(index + 1, len(messages)):
+            variant = {**messages[place], "content": OTHER_SENTINEL}
+            other = self.template.attempt([*messages[:place], variant, *messages[place + 1 :]], tools, generation=True)
+            if other is not None and OTHER_SENTINEL in other:
+                found = other.index(OTHER_SENTINEL)
+                return found if found >= last and text[:found] == other[:found] else len(text)
+        return len(text)
+
+    def _end(self, text: str, last: int, bound: int, through: str | None) -> int:
+        """After the first end that stands behind the text, or after what the template writes there in any place."""
+        tail = text[last:bound]
+        if through is not None:
+            alone = through[last:] if through[:last] == text[:last] else ""
+            own = self.template.common(tail, alone)
+            if (end := self.ends.find(own, 0, len(own))) is not None:
+                return last + end
+            if own.strip():
+                return last + len(own.rstrip())
+        if (end := self.ends.find(tail, 0, len(tail))) is not None:
+            return last + end
+        blank = self.ends.text
+        if blank and not blank.strip() and text.startswith(blank, last):
+            return last + len(blank)
+        if through is None and bound == len(text):
+            return last + len(tail.rstrip())
+        return last
+
+    def _ended(self, body: str) -> str:
+        """A last answer that the template does not end, with the end of sequence."""
+        ends = self.ends
+        if any(body.endswith(end) for end in ends.texts):
+            return body
+        eos = ends.eos
+        if not eos:
+            raise RenderError("cannot be trained: neither this model's chat template nor its tokenizer ends an answer")
+        self.template.note(f"this chat template does not end its last answer; {eos} is put after it")
+        return body + eos
+
+    def _without_results(
+        self, messages: Sequence[Told], tools: Tools, index: int, text: str, span: Span, through: str | None
+    ) -> Span:
+        """The span up to the first result of a tool that the template writes within it."""
+        if not messages[index].get("tool_calls"):
+            return span
+        for place in range(index + 1, len(messages)):
+            if messages[place]["role"] != "tool":
+                break
+            variant = {**messages[place], "content": OTHER_SENTINEL}
+            other = self.template.attempt([*messages[:place], variant, *messages[place + 1 :]], tools, generation=True)
+            if other is None or OTHER_SENTINEL not in other:
+                continue
+            found = other.index(OTHER_SENTINEL)
+            if span.start <= found < span.end:
+                shared = len(self.template.common(text, through or ""))
+                end = min(shared, found) if shared > span.start else found
+                stop = self.ends.find(text, end, found)
+                if stop is not None and text[end:stop].strip() in self.ends.texts:  # the call's own end
+                    end = stop
+                calls_end = max(
+                    (text.rfind(call["function"]["name"], span.start, end) for call in messages[index]["tool_calls"]),
+                    default=-1,
+                )
+                if calls_end < 0:
+                    raise RenderError(
+                        f"messages[{messages[index]['at']}]: this model's chat template writes a tool's result within it, "
+                        "where the call cannot be told apart"
+                    )
+                self.template.note(
+                    "this chat template writes a tool's result within the answer that calls it; "
+                    "of such an answer, what stands before the result is trained"
+                )
+                return Span(span.start, end, span.aligned, whole=False)
+            break
+        return span
+
+
+def _holds(span: str, message: Told) -> bool:
+    """Whether a span holds the end of the message's own text."""
+    content = (message.get("content") or "").strip()
+    kept = content.rsplit("</think>", 1)[-1].strip() or content
+    return kept in span
+
+
+def _common_end(one: str, other: str) -> int:
+    length = 0
+    while length < min(len(one), len(other)) and one[-length - 1] == other[-length - 1]:
+        length += 1
+    return length

@@ -1,0 +1,77 @@
+"""How many tokens fit in one pass, and whether activations must be recomputed. Estimates; running out is handled too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ftbridge.errors import UsageError
+from ftbridge.providers.local.models import footprint
+from ftbridge.providers.local.models.device import Device
+from ftbridge.providers.local.models.footprint import Kind
+from ftbridge.providers.local.models.load import COPY_SHARE
+from ftbridge.providers.local.models.sizes import shape_of
+from ftbridge.providers.local.request import LocalRequest
+
+FREE_SHARE = 0.85
+"""Share of free memory that is counted on; the rest is for fragmentation, and for others on this machine."""
+BEST_TOKENS: dict[Kind, int] = {"cpu": 2048, "mps": 2048, "cuda": 8192}
+"""Largest useful pass. CPU: measured, the rate rises up to about 2,000 tokens and is flat or falls beyond.
+Cards: enough rows to fill the matrix units; more only takes memory."""
+_UNUSUAL = shape_of(
+    {
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "intermediate_size": 16384,
+        "vocab_size": 128256,
+    }
+)
+"""Stands for models whose config does not tell their sizes in the usual words: a large one, so passes stay small."""
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """Tokens a pass may hold, and whether blocks are recomputed in the backward pass."""
+
+    tokens: int
+    gradient_checkpointing: bool
+
+
+def plan_pass(config: Any, request: LocalRequest, device: Device, longest: int) -> PassPlan:
+    """The pass for a model of this configuration, which is loaded already; `longest` is the longest example, which must fit.
+
+    What gradients, moments and a copy of the weights will take is set aside first.
+    """
+    try:
+        shape = shape_of(config.to_dict())
+    except UsageError:
+        shape = _UNUSUAL
+    job = footprint.Job(
+        kind=device.kind,
+        compute=device.compute.itemsize,
+        tuning=request.tuning,
+        quantization=request.quantization,
+        r=request.lora_r,
+        modules=request.target_modules,
+        dropout=request.lora_dropout,
+        dora=request.use_dora,
+        optimizer=request.optimizer,
+    )
+    free = device.free_bytes()
+    copy = footprint.copy_bytes(shape, job)
+    copied = copy <= COPY_SHARE * free if request.keep_dequantized == "auto" else request.keep_dequantized
+    rest = footprint.trained_bytes(shape, job) + copy * copied + footprint.working_bytes(shape, job, copied=copied)
+    rest += footprint.head_bytes(shape, job, tokens=longest, trained=longest)
+    room = max(0.0, FREE_SHARE * free - rest)
+
+    def each(checkpointing: bool) -> int:
+        return footprint.token_bytes(shape, job, checkpointing=checkpointing, longest=longest)
+
+    checkpointing = request.gradient_checkpointing
+    if checkpointing == "auto":
+        checkpointing = each(False) * longest > room
+    if request.tokens_per_pass != "auto":
+        return PassPlan(request.tokens_per_pass, checkpointing)
+    most = BEST_TOKENS[job.kind]
+    return PassPlan(max(longest, min(most, int(room / each(checkpointing)))), checkpointing)

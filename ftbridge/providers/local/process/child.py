@@ -1,0 +1,113 @@
+"""Short-lived child processes that answer over a pipe: model checks and sampling, so that torch never enters the caller.
+
+Each line of the child's standard output is one JSON message: {"type": "progress" | "result" | "error", …}. Whatever
+libraries print goes to the log on standard error instead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from ftbridge.errors import WorkerDied, document, from_document
+
+
+class Child:
+    """The caller's end: a process of `module`, asked by JSON lines, answering by JSON lines."""
+
+    def __init__(self, module: str, log: Path) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._log_path = log
+        with log.open("ab") as stream:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stream,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,
+                env=child_environment(),
+            )
+
+    def ask(self, document: dict[str, Any]) -> None:
+        """Send one request. A child that has died is told by `answers`."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(document, ensure_ascii=True) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass
+
+    def answers(self, progress: Callable[[str], None] = lambda _: None) -> Iterator[dict[str, Any]]:
+        """Yield results until the child says it is done. Raises its error as ours, or `WorkerDied`."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            message = json.loads(line)
+            if message["type"] == "progress":
+                progress(message["text"])
+            elif message["type"] == "error":
+                raise from_document(message["error"])
+            elif message["type"] == "done":
+                return
+            else:
+                yield message
+        status = self._process.wait()
+        reason = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        hint = "Signal 9 often means that the system ran out of memory. " if status == -9 else ""
+        raise WorkerDied(f"the process that ran the model {reason}.", hint=f"{hint}Its log: {self._log_path}")
+
+    def close(self) -> None:
+        """End the child and wait until its memory is given back."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of a process that computes: this one's, with threads that sleep while they wait for each other.
+
+    OpenMP's threads spin at the end of each operation by default. When other processes use the cores, the thread that they
+    wait for is not running, and the spinning keeps it from running. What is set already stays: OMP_WAIT_POLICY is read by
+    libgomp (torch on Linux), KMP_BLOCKTIME by LLVM's and Intel's runtimes.
+    """
+    return {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", **os.environ}
+
+
+def serve(answer: Callable[[dict[str, Any], Callable[..., None]], None]) -> None:
+    """The child's end: call `answer(request, tell)` for each line of standard input until it closes.
+
+    `tell(type, **fields)` sends one message. An error is sent as such and ends the child.
+    """
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def tell(kind: str, **fields: Any) -> None:
+        out.write(json.dumps({"type": kind, **fields}, ensure_ascii=True) + "\n")
+        out.flush()
+
+    stdin: IO[str] = sys.stdin
+    try:
+        for line in stdin:
+            answer(json.loads(line), tell)
+            tell("done")
+    except BrokenPipeError:
+        return
+    except BaseException as error:
+        import traceback
+
+        traceback.print_exc()
+        from ftbridge.providers.local.process.worker import known
+
+        tell("error", error=document(known(error)))

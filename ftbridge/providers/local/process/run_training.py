@@ -1,0 +1,216 @@
+"""One local job from request to tuned weights: find the model, encode, load, prove, train, save."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ftbridge.data.manifest import load_manifest
+from ftbridge.errors import ModelUnavailable
+from ftbridge.files import require_room
+from ftbridge.providers.local.data.batches import Unit
+from ftbridge.providers.local.data.encode import EncodedSplit
+from ftbridge.providers.local.data.rendering import Renderer
+from ftbridge.providers.local.data.template import RenderError
+from ftbridge.providers.local.export.adapter import save_tuned
+from ftbridge.providers.local.models import architecture, load
+from ftbridge.providers.local.models.device import Device, pick
+from ftbridge.providers.local.models.find import LocalModel, check_model, find_model
+from ftbridge.providers.local.models.fused import DropoutPool, fuse
+from ftbridge.providers.local.models.memory import plan_pass
+from ftbridge.providers.local.process.job import Interrupted, Job
+from ftbridge.providers.local.request import LocalRequest
+from ftbridge.providers.local.training import checkpoint
+from ftbridge.providers.local.training.checkpoint import TrainingState
+from ftbridge.providers.local.training.forward import Forward, prove
+from ftbridge.providers.local.training.loop import Reporter, Trainer, train
+from ftbridge.providers.local.training.methods import METHODS, Setting
+from ftbridge.providers.local.training.optim import optimizer_for
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What the preparation of a job found: the model, its tokenizer, and the data as tokens."""
+
+    base: LocalModel
+    tokenizer: Any
+    request: LocalRequest
+    train: EncodedSplit[Any]
+    validation: EncodedSplit[Any] | None
+    notes: tuple[str, ...]
+
+
+def make_ready(request: LocalRequest, train_path: Path, validation_path: Path | None, progress: Any) -> Ready:
+    """Find the model, look at its architecture, and render the data, without loading weights.
+
+    Raises `ModelUnavailable`, or `DataError` naming lines. `progress(text, share)` hears what takes time.
+    """
+    base = find_model(request.model, progress=progress, trust_remote_code=request.trust_remote_code)
+    facts = check_model(base, trust_remote_code=request.trust_remote_code)
+    if request.continue_from is not None:
+        load.require_adapter(Path(request.continue_from))
+    notes = [f"{base.name}: {note}" for note in architecture.examine(base.path, request)]
+    if facts.max_positions and facts.max_positions < request.max_length:
+        notes.append(f"local.max_length is lowered to {facts.max_positions:,}, the most positions this model has")
+        request = request.model_copy(update={"max_length": facts.max_positions})
+    tokenizer = load.load_tokenizer(base.path, trust_remote_code=request.trust_remote_code)
+    try:
+        renderer = Renderer(tokenizer, request.thinking)
+    except RenderError as error:
+        raise ModelUnavailable(f"{base.name} cannot be used: {error}.") from error
+    splits: list[EncodedSplit[Any] | None] = []
+    for path, name in ((train_path, "train"), (validation_path, "validation")):
+        if path is None:
+            splits.append(None)
+            continue
+        split = METHODS[request.method].encode(path, name, renderer, request)
+        for verb, lines in (("cut to local.max_length", split.cut), ("dropped", split.dropped)):
+            if lines:
+                notes.append(
+                    f"{len(lines)} {name} examples were {verb}: {', '.join(lines[:5])}{' …' * (len(lines) > 5)}"
+                )
+        notes += split.notes
+        splits.append(split)
+    assert splits[0] is not None
+    return Ready(base, tokenizer, request, splits[0], splits[1], (*notes, *renderer.notes))
+
+
+def run_training(job: Job, reporter: Reporter) -> Literal["succeeded", "paused", "cancelled"]:
+    """Train the job, from its newest whole checkpoint if it has one."""
+    submission = job.submission()
+    job.stage("preparing data")
+    ready = make_ready(job.request(), submission.train, submission.validation, lambda *_: None)
+    request = ready.request
+    device = pick(request.device, request.precision)
+    for note in ready.notes:
+        reporter.message(note, "warn")
+    validation = ready.validation.examples if ready.validation else ()
+    job.stage("loading model")
+    try:
+        trainer, state = _trainer(job, ready, device, ready.train.examples, validation, reporter)
+        job.stage("training")
+        ending, state = train(trainer, state)
+    except Interrupted as interruption:
+        return "paused" if interruption.request == "pause" else "cancelled"
+    if ending != "finished":
+        return "paused" if ending == "pause" else "cancelled"
+    job.stage("saving")
+    _keep_best(job.folder / "checkpoints", trainer.forward.model, state, reporter)
+    manifest = load_manifest(submission.train.parent)
+    save_tuned(
+        job.folder / ("adapter" if request.tuning == "lora" else "model"),
+        trainer.forward.model,
+        ready.tokenizer,
+        ready.base,
+        request,
+        state,
+        {"train examples": len(ready.train.examples), "train SHA-256": manifest.splits["train"].sha256},
+    )
+    return "succeeded"
+
+
+def _trainer(
+    job: Job,
+    ready: Ready,
+    device: Device,
+    train_set: Sequence[Unit],
+    validation: Sequence[Unit],
+    reporter: Reporter,
+) -> tuple[Trainer, TrainingState]:
+    request, method = ready.request, METHODS[ready.request.method]
+    base = load.load_base(ready.base.path, request, device)
+    longest = max(len(example) for example in [*train_set, *validation])
+    passes = plan_pass(base.config, request, device, longest)
+    pool = None
+    fused, copied = 0, False
+    if request.tuning == "lora":
+        model = load.add_adapter(base, request)
+        weights = load.FrozenWeights.of(model, request, device)
+        pool = DropoutPool(request.lora_dropout, device.compute, device.torch)
+        fused = fuse(model, weights.weight_of, pool)
+        copied = weights.keep_copy and request.quantization == "nf4" and fused > 0
+    else:
+        model = base
+    if passes.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    method.quiet(model)
+    adapted = sum(1 for module in model.modules() if hasattr(module, "lora_A"))
+    forward = prove(
+        Forward(model, device, "plain", autocast=fused < adapted or not adapted, pool=pool),
+        method.examples(train_set),
+        packing=request.packing,
+        note=lambda text: reporter.message(text, "warn"),
+    )
+    optimizer = optimizer_for(model.parameters(), request, device)
+    scaler = torch.amp.GradScaler(device.kind, enabled=device.compute == torch.float16)
+    folder = job.folder / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    state = TrainingState()
+    found = checkpoint.latest(folder)
+    setting = Setting(
+        request,
+        ready.base,
+        ready.tokenizer,
+        forward,
+        job.folder,
+        passes.tokens,
+        found is not None,
+        reporter,
+        job.requested,
+    )
+    objective, train_set, validation, source = method.ready(setting, train_set, validation)
+    if found is not None:
+        path, state = found
+        checkpoint.restore(path, model, optimizer, scaler)
+        reporter.message(f"resumed from step {state.step}")
+    tokens = state.tokens_per_pass or passes.tokens
+    _require_room(folder, model, request)
+    steps = math.ceil(len(train_set) / request.batch_size) * request.n_epochs
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    if state.step == 0:
+        reporter.message(
+            f"{ready.base.name} from {ready.base.source} on {device.describe()}: {request.quantization} weights, "
+            f"{trained:,} trained parameters, {steps} steps of {request.batch_size} {objective.unit.split()[-1]}s, "
+            f"{forward.way} passes of up to {tokens:,} tokens{', a 16-bit copy of the weights' if copied else ''}"
+        )
+    trainer = Trainer(
+        forward,
+        optimizer,
+        scaler,
+        request,
+        device,
+        train_set,
+        validation,
+        folder,
+        tokens,
+        reporter,
+        job.requested,
+        objective,
+        source,
+    )
+    return trainer, state
+
+
+def _require_room(folder: Path, model: Any, request: LocalRequest) -> None:
+    """Room for the checkpoints that are kept, one being written, and the result: weights, and two moments each."""
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    require_room(folder, (request.keep_checkpoints + 3) * trained * 12, "Training (its checkpoints)")
+
+
+def _keep_best(folder: Path, model: Any, state: TrainingState, reporter: Reporter) -> None:
+    """Load the weights of the best validation, where there is one and it is not the last step."""
+    if state.best_step is None or state.best_step == state.step:
+        return
+    path = folder / f"step-{state.best_step:06d}"
+    if checkpoint.whole(path):
+        checkpoint.load_weights(path, model)
+        why = "the highest validation reward" if state.best_scores else "the lowest validation loss"
+        reporter.message(f"kept the weights of step {state.best_step}, {why}")
+    else:
+        reporter.message(f"the best checkpoint (step {state.best_step}) is damaged; the last weights are kept", "warn")

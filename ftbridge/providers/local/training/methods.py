@@ -1,0 +1,125 @@
+"""The methods that train here, by their names in a spec: how each reads data, and how its objective is made ready.
+
+To add one: an objective (`objective.py`), an encoder of its lines, and an entry in `METHODS`. The loop, checkpoints, early
+stopping and resuming are the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from ftbridge.files import sha256_file
+from ftbridge.providers.local.data.batches import Encoded
+from ftbridge.providers.local.data.encode import EncodedSplit, encode_split
+from ftbridge.providers.local.data.prompts import PracticePrompt, as_examples, encode_prompts
+from ftbridge.providers.local.data.rendering import Renderer
+from ftbridge.providers.local.models.find import LocalModel
+from ftbridge.providers.local.request import LocalRequest
+from ftbridge.providers.local.training.dpo import Preference, silence_dropout
+from ftbridge.providers.local.training.forward import Forward
+from ftbridge.providers.local.training.loop import Reporter
+from ftbridge.providers.local.training.objective import SUPERVISED, Objective, Source
+from ftbridge.providers.local.training.pairs import Pair, encode_pairs, shares_prompts
+from ftbridge.providers.local.training.policy_gradient import PolicyGradient, trained_values
+from ftbridge.providers.local.training.reference import NAME, ReferenceKey, with_reference
+from ftbridge.providers.local.training.reinforcement import Practice
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an objective may need to be made ready: the model as training finds it, before a checkpoint is restored."""
+
+    request: LocalRequest
+    base: LocalModel
+    tokenizer: Any
+    forward: Forward
+    folder: Path
+    tokens: int
+    begun: bool
+    reporter: Reporter
+    requested: Callable[[], Literal["pause", "cancel"] | None]
+
+
+class Aim(NamedTuple):
+    """What the loop trains with: the objective, the units of both splits, and the source of a step's units if it has one."""
+
+    objective: Objective
+    train: Sequence[Any]
+    validation: Sequence[Any]
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """One training method.
+
+    `encode` turns a canonical split into units; `examples` are the conversations in them, for proofs of the forward pass;
+    `quiet` prepares a loaded model; `ready` makes the objective, and the units of both splits with all that it needs.
+    """
+
+    encode: Callable[[Path, str, Renderer, LocalRequest], EncodedSplit[Any]]
+    examples: Callable[[Sequence[Any]], list[Encoded]]
+    quiet: Callable[[Any], None]
+    ready: Callable[[Setting, Sequence[Any], Sequence[Any]], Aim]
+
+
+def _supervised(setting: Setting, train: Sequence[Encoded], validation: Sequence[Encoded]) -> Aim:
+    del setting
+    return Aim(SUPERVISED, train, validation)
+
+
+def _preference(setting: Setting, train: Sequence[Pair], validation: Sequence[Pair]) -> Aim:
+    """Prove that prompts can be shared, and measure or read the reference of every pair."""
+    request, forward, say = setting.request, setting.forward, setting.reporter.message
+    assert request.dpo is not None
+    shared = request.packing and shares_prompts(forward, train, lambda text: say(text, "warn"))
+    key = ReferenceKey(
+        model=setting.base.sha256,
+        adapter=_adapter_sha256(request),
+        quantization=request.quantization,
+        compute=str(forward.device.compute).removeprefix("torch."),
+        layout=f"1 {forward.way}{' shared prompts' if shared else ''} on {forward.device.kind}",
+    )
+    both = with_reference(
+        forward,
+        [*train, *validation],
+        key,
+        setting.folder / NAME,
+        shared=shared,
+        budget=setting.tokens,
+        begun=setting.begun,
+        say=say,
+        requested=setting.requested,
+    )
+    return Aim(Preference(request.dpo, shared), both[: len(train)], both[len(train) :])
+
+
+def _reinforcement(setting: Setting, train: Sequence[PracticePrompt], validation: Sequence[PracticePrompt]) -> Aim:
+    """Measure the base model on the validation prompts, attack the grader, and make the source of steps."""
+    request, say = setting.request, setting.reporter.message
+    assert request.reinforcement is not None
+    renderer = Renderer(setting.tokenizer, request.thinking)
+    practice = Practice(setting.forward, renderer, request, train, validation, setting.folder, say, setting.requested)
+    kl = request.reinforcement.kl
+    objective = PolicyGradient(kl, trained_values(setting.forward.model) if kl else {})
+    practice.begin(setting.begun)
+    return Aim(objective, train, validation, practice)
+
+
+def _adapter_sha256(request: LocalRequest) -> str | None:
+    """What names the adapter that training continues from; None for a fresh one, which adds nothing."""
+    return (
+        None if request.continue_from is None else sha256_file(Path(request.continue_from, "adapter_model.safetensors"))
+    )
+
+
+METHODS: dict[str, Method] = {
+    "supervised": Method(encode_split, list, lambda _: None, _supervised),
+    "dpo": Method(
+        encode_pairs, lambda pairs: [side for pair in pairs for side in pair.sides], silence_dropout, _preference
+    ),
+    "reinforcement": Method(encode_prompts, as_examples, silence_dropout, _reinforcement),
+}

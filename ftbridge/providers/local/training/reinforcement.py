@@ -1,0 +1,352 @@
+"""Practice: where the steps of reinforcement come from, and how the model is measured on the way.
+
+    before step 1    base completions of the validation prompts · attacks on the grader · is there anything to learn?
+    each step        draw a group of completions for each prompt ─▶ grade ─▶ write both ─▶ trials for the update
+    now and then     completions of the validation prompts: their mean reward decides which checkpoints are kept
+
+The loop, checkpoints and resuming are those of every method (`training.py`); the loss is `policy_gradient.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ftbridge.data.notation import answer_text
+from ftbridge.errors import GateNotMet, TrainingFailed
+from ftbridge.files import sha256_bytes, write_json
+from ftbridge.graders.budget import JudgeBudget
+from ftbridge.graders.calls import FILE as CALLS
+from ftbridge.graders.calls import Calls, read_calls
+from ftbridge.graders.rewards import Reward, share, width
+from ftbridge.providers.local.data.batches import steps_between
+from ftbridge.providers.local.data.prompts import PracticePrompt
+from ftbridge.providers.local.data.rendering import Renderer
+from ftbridge.providers.local.request import LocalRequest, ReinforcementRequest
+from ftbridge.providers.local.training import attacks
+from ftbridge.providers.local.training.forward import Forward
+from ftbridge.providers.local.training.grading import Grading
+from ftbridge.providers.local.training.health import Health
+from ftbridge.providers.local.training.objective import Collected, Validation
+from ftbridge.providers.local.training.policy_gradient import SAME, advantages, trial
+from ftbridge.providers.local.training.rollouts import Draw, Drawn, JudgeReply, Rollout, RolloutFiles, draw, seed_of
+from ftbridge.runs.run import Run
+from ftbridge.spec.graders import Grader, MultiGrader
+
+FOLDER = "rollouts"
+GRADER = "grader.json"
+Say = Callable[[str, str], None]
+"""Hears a sentence for people, and its level."""
+Owner = tuple[PracticePrompt, int]
+"""A prompt, and the number of one of its completions."""
+Requested = Callable[[], Literal["pause", "cancel"] | None]
+
+
+@dataclass
+class Practice:
+    """The source of a job's steps. `folder` is the run's."""
+
+    forward: Forward
+    renderer: Renderer
+    request: LocalRequest
+    train: Sequence[PracticePrompt]
+    validation: Sequence[PracticePrompt]
+    folder: Path
+    say: Say
+    requested: Requested
+
+    def __post_init__(self) -> None:
+        """Open the files, and count what judges were paid already."""
+        assert self.request.reinforcement is not None
+        self.own: ReinforcementRequest = self.request.reinforcement
+        self.files = RolloutFiles(self.folder / FOLDER)
+        calls, limit = self.folder / CALLS, budget_of(self.folder, self.own)
+        self.budget = None
+        if limit is not None:
+            self.budget = JudgeBudget(limit, on_used_up=_used_up, earlier=read_calls(calls))
+        self.grading = Grading(self.own.grader, Calls(calls, self.budget))
+        self.health = Health(self.say, width(self.own.grader))
+
+    def begin(self, begun: bool) -> None:
+        """What comes before the first step, unless it was done: measure the base model, attack the grader.
+
+        The model must be as training finds it. Raises `TrainingFailed` for a grader that is not the one of earlier steps.
+        """
+        self._require_same_grader(begun)
+        if begun:
+            return
+        base = self._rollouts("valid-000000", self.validation, self.own.eval_samples, "valid")
+        mean = _mean([one.reward for one in base if one.reward is not None])
+        self.say(
+            f"base model: mean reward {mean:.3f} on {len(self.validation):,} validation prompts x {self.own.eval_samples}",
+            "info",
+        )
+        self._attack(mean)
+        self.grading.forget()
+
+    def collect(self, batch: Sequence[PracticePrompt], step: int) -> Collected:
+        """A step's trials. Raises `Halted`, `GateNotMet`, `Interrupted`, and `TrainingFailed` for nothing to learn."""
+        began = time.monotonic()
+        rollouts = self._rollouts(f"{step:06d}", batch, self.own.group_size, step)
+        self.grading.forget()
+        if step == 1:
+            self._require_differences(rollouts)
+        groups = [[one for one in rollouts if one.prompt == prompt.index] for prompt in batch]
+        trials = []
+        live = 0
+        for prompt, group in zip(batch, groups, strict=True):
+            rewards = [
+                None if self.own.mask_truncated and one.finish_reason == "length" else one.reward for one in group
+            ]
+            weights = advantages(rewards, width(self.own.grader))
+            live += any(weight is not None for weight in weights)
+            trials += [
+                trial(prompt.ids, one.tokens, weight, one.logprobs)
+                for one, weight in zip(group, weights, strict=True)
+                if weight is not None
+            ]
+        figures = {
+            "train_mean_reward": _mean([one.reward for one in rollouts if one.reward is not None]),
+            "live_groups": live / len(groups),
+            **summary(self.own.grader, rollouts, "train"),
+            "sampling_duration": time.monotonic() - began,
+        }
+        self.health.look(step, figures)
+        return Collected(trials, figures)
+
+    def validate(self, step: int) -> Validation:
+        """The mean reward of completions of the validation prompts, drawn with the same seeds each time."""
+        began = time.monotonic()
+        rollouts = self._rollouts(f"valid-{step:06d}", self.validation, self.own.eval_samples, "valid")
+        self.grading.forget()
+        mean = _mean([one.reward for one in rollouts if one.reward is not None])
+        figures = {"full_valid_mean_reward": mean, **summary(self.own.grader, rollouts, "valid")}
+        self.health.look_at_validation(step, figures)
+        return Validation(mean, {**figures, "eval_duration": time.monotonic() - began})
+
+    def validation_steps(self, total: int) -> set[int]:
+        """By hyperparameters.eval_interval, and the last."""
+        return steps_between(total, self.own.eval_interval)
+
+    def _rollouts(self, name: str, prompts: Sequence[PracticePrompt], samples: int, series: int | str) -> list[Rollout]:
+        """Graded completions of each prompt: from the file, or drawn and graded now and written to it."""
+        owners = [(prompt, sample) for prompt in prompts for sample in range(samples)]
+        if (graded := self.files.graded(name)) is not None:
+            if [one.name for one in graded] != [(prompt.index, sample) for prompt, sample in owners]:
+                raise TrainingFailed(
+                    f"{self.files.path(name).name} holds the completions of other prompts than this step has.",
+                    hint="The run's data have changed since; start a new run.",
+                )
+            return graded
+        if self.budget is not None:
+            self.budget.hold(len(owners) * self.grading.questions)
+        try:
+            rollouts = self._drawn(name, owners, series)
+            pairs = [(prompt.item, sample_of(one)) for (prompt, _), one in zip(owners, rollouts, strict=True)]
+            rewards = self.grading.end(pairs, self.requested)
+        except BaseException:
+            self.grading.stop()
+            raise
+        graded = [_with_reward(one, reward) for one, reward in zip(rollouts, rewards, strict=True)]
+        self.files.finish(name, graded)
+        return graded
+
+    def _drawn(self, name: str, owners: Sequence[Owner], series: int | str) -> list[Rollout]:
+        """The completions of a step, each on disk before it is graded in the background.
+
+        Where some were drawn before, all are drawn again, in the same batches, so that the others come out as they would have;
+        those on disk go before.
+        """
+        earlier = self.files.drawn(name)
+        rollouts: dict[int, Rollout] = {}
+
+        def heard(place: int, drawn: Drawn | None) -> None:
+            prompt, sample = owners[place]
+            rollout = earlier.get((prompt.index, sample))
+            if rollout is None:
+                assert drawn is not None
+                rollout = self._rollout(prompt, sample, series, drawn)
+                self.files.add(name, rollout)
+            rollouts[place] = rollout
+            self.grading.begin(prompt.item, sample_of(rollout))
+
+        if all((prompt.index, sample) in earlier for prompt, sample in owners):
+            for place in range(len(owners)):
+                heard(place, None)
+        else:
+            draws = [
+                Draw(prompt.ids, prompt.room, seed_of(self.request.seed, series, prompt.index, sample))
+                for prompt, sample in owners
+            ]
+            draw(self.forward, self.renderer, draws, heard, self.requested)
+        return [rollouts[place] for place in range(len(owners))]
+
+    def _rollout(self, prompt: PracticePrompt, sample: int, series: int | str, drawn: Drawn) -> Rollout:
+        reply = self.renderer.read(prompt.ids, drawn.tokens, prompt.tools)
+        reasoning = reply.reasoning_content
+        return Rollout(
+            prompt=prompt.index,
+            sample=sample,
+            seed=seed_of(self.request.seed, series, prompt.index, sample),
+            prompt_tokens=len(prompt.ids),
+            tokens=list(drawn.tokens),
+            logprobs=list(drawn.logprobs),
+            finish_reason=drawn.finish_reason,
+            text=answer_text(reply.content, reply.calls),
+            reasoning=reasoning,
+            reasoning_tokens=len(self.renderer.tokenizer.encode(reasoning, add_special_tokens=False))
+            if reasoning
+            else 0,
+            tool_calls=list(reply.tool_calls) or None,
+        )
+
+    def _require_same_grader(self, begun: bool) -> None:
+        """Keep what names the grader, and hold it against what earlier steps were graded by."""
+        document = self.own.grader.model_dump(mode="json")
+        digest = sha256_bytes(json.dumps(document, sort_keys=True).encode())
+        path = self.files.folder / GRADER
+        try:
+            earlier = json.loads(path.read_bytes())["sha256"] if path.exists() else None
+        except (ValueError, KeyError, TypeError):
+            earlier = "unreadable"
+        if earlier not in (None, digest) or (earlier is None and begun):
+            raise TrainingFailed(
+                f"the grader {self.own.grader.name} is not the one that earlier steps of this run were graded by: rewards of "
+                "two graders are not comparable.",
+                hint="Put back the grader that the run began with, or start a new run.",
+            )
+        self.files.folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"sha256": digest, "grader": document})
+
+    def _require_differences(self, rollouts: Sequence[Rollout]) -> None:
+        """Raise `TrainingFailed` when every base completion earned the same; warn where hardly any group differs."""
+        base = [*(self.files.graded("valid-000000") or []), *rollouts]
+        rewards = [one.reward for one in base if one.reward is not None]
+        wide = width(self.own.grader)
+        if max(rewards) - min(rewards) <= SAME * wide:
+            earned = share(self.own.grader, rewards[0])
+            raise TrainingFailed(
+                f"each of the base model's {len(rewards):,} completions earned {rewards[0]:g} ({earned:.0%} of what there is "
+                f"to earn by {self.own.grader.name}), so there is nothing to learn from.",
+                hint=(
+                    "The task is too easy for this model, or the grader does not look at completions: make either harder."
+                    if earned > 0.5
+                    else "Take easier prompts, a grader that gives part of the reward, or supervised tuning first."
+                ),
+            )
+        by_prompt: dict[int, list[float]] = {}
+        for one in rollouts:
+            if one.reward is not None:
+                by_prompt.setdefault(one.prompt, []).append(one.reward)
+        flat = sum(max(group) - min(group) <= SAME * wide for group in by_prompt.values())
+        if 2 * flat > len(by_prompt):
+            self.say(
+                f"in {flat} of {len(by_prompt)} groups of step 1 all completions earned the same, and only groups that differ "
+                "teach: take prompts that the base model gets right now and then, or raise compute_multiplier",
+                "warn",
+            )
+
+    def _attack(self, base: float) -> None:
+        """Grade completions that deserve nothing, and say which of them pay."""
+        prompts = self.validation or self.train
+        items = [prompt.item for prompt in prompts]
+        labels = attacks.labels_of([prompt.item for prompt in (*self.train, *self.validation)])
+        tried = attacks.attacks(items, [prompt.text for prompt in prompts], labels)
+        if self.budget is not None:
+            self.budget.hold(len(tried) * self.grading.questions)
+        pairs = [(items[one.place], {"output_text": one.text, "finish_reason": "stop"}) for one in tried]
+        for pair in pairs:
+            self.grading.begin(*pair)
+        shares: dict[str, list[float]] = {}
+        for one, reward in zip(tried, self.grading.settled(pairs, self.requested), strict=True):
+            if reward.value is not None:
+                shares.setdefault(one.kind, []).append(share(self.own.grader, reward.value))
+        paying = attacks.rewarded(shares, share(self.own.grader, base))
+        write_json(self.files.folder / "attacks.json", {kind: _mean(values) for kind, values in shares.items()})
+        for kind, mean in paying.items():
+            self.say(
+                f"the grader {self.own.grader.name} pays for an attack: {kind} earns {mean:.0%} of what there is to earn. "
+                "Training finds what pays; change the grader before you trust its rewards",
+                "warn",
+            )
+
+
+def budget_of(folder: Path, own: ReinforcementRequest) -> float | None:
+    """What the run may cost in US dollars now: as `ftbridge resume --set budget.max_usd=…` left it, else as it began."""
+    if (folder / "journal.jsonl").exists() and (changed := Run.open(folder).state().budget) is not None:
+        return changed.max_usd
+    return own.max_usd
+
+
+def sample_of(rollout: Rollout) -> dict[str, Any]:
+    """A completion as graders see it: the evaluator's own form."""
+    sample: dict[str, Any] = {"output_text": rollout.text, "finish_reason": rollout.finish_reason}
+    if rollout.tool_calls:
+        sample["output_tools"] = [{"type": "function", "function": call["function"]} for call in rollout.tool_calls]
+    return sample
+
+
+def summary(grader: Grader, rollouts: Sequence[Rollout], split: Literal["train", "valid"]) -> dict[str, float]:
+    """What a set of completions comes to, in the names of OpenAI's metrics where it has them.
+
+    Shares are of all completions; `entropy` is the mean surprise of the tokens drawn, in nats: an unbiased estimate of the
+    policy's entropy. Latency is in seconds a completion.
+    """
+    count = len(rollouts)
+    tokens = sum(len(one.tokens) for one in rollouts)
+    own = split == "train"
+    figures = {
+        "completion_tokens_mean" if own else "valid_completion_tokens_mean": tokens / count,
+        "reasoning_tokens_mean" if own else "valid_reasoning_tokens_mean": _mean(
+            [one.reasoning_tokens for one in rollouts]
+        ),
+    }
+    if own:
+        texts = {(one.prompt, one.text) for one in rollouts}
+        figures |= {
+            "mean_unresponsive_rewards": _mean([one.reward is None for one in rollouts]),
+            "clipped_share": _mean([one.finish_reason == "length" for one in rollouts]),
+            "distinct_share": len(texts) / count,
+            "entropy": -sum(sum(one.logprobs) for one in rollouts) / max(1, tokens),
+            "grader_latency": _mean([one.grading_seconds for one in rollouts]),
+        }
+    else:
+        figures["full_valid_mean_parse_error"] = _mean(["sample_parse_error" in one.errors for one in rollouts])
+    rewards = [one.reward for one in rollouts if one.reward is not None]
+    figures[f"scores/graders/{grader.type}/{grader.name}/{split}_reward_mean"] = _mean(rewards)
+    if isinstance(grader, MultiGrader):
+        for key, part in grader.graders.items():
+            values = [one.parts[key] for one in rollouts if key in one.parts]
+            figures[f"scores/graders/{part.type}/{part.name}/{split}_reward_mean"] = _mean(values)
+    for name in sorted({name for one in rollouts for name in one.errors}):
+        at = f"errors/graders/{grader.type}/{grader.name}/errors/{split}_{name}_mean"
+        figures[at] = _mean([name in one.errors for one in rollouts])
+    return figures
+
+
+def _with_reward(rollout: Rollout, reward: Reward) -> Rollout:
+    judges = [JudgeReply(model=call.model, reply=call.reply, tokens=call.tokens) for call in reward.calls]
+    return rollout.model_copy(
+        update={
+            "reward": reward.value,
+            "errors": {str(name): text for name, text in reward.errors.items()},
+            "parts": dict(reward.parts),
+            "judges": judges,
+            "grading_seconds": round(reward.seconds, 4),
+        }
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _used_up(text: str) -> GateNotMet:
+    return GateNotMet(
+        f"{text}; training is paused before the step that would pass it.",
+        hint="What was done is kept; --set budget.max_usd=… gives a resumed run more.",
+    )

@@ -1,0 +1,1 @@
+"""Completions of hosted models, one by one or as a batch."""

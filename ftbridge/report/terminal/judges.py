@@ -1,0 +1,68 @@
+"""How far judges can be trusted, in sentences: agreement of panels, wins at equal length, graders beside people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ftbridge.evaluation.agreement import RELIABLE, TENTATIVE
+from ftbridge.evaluation.calibration import Calibration
+from ftbridge.evaluation.score import Evaluation
+
+
+def judge_sentences(told: Evaluation) -> list[str]:
+    """One sentence for each figure that the evaluation has of its judges; none where it has none."""
+    return [*_panels(told), *_lengths(told), *_people(told)]
+
+
+def _panels(told: Evaluation) -> Iterator[str]:
+    for name, one in told.agreement.items():
+        raters = ", ".join(f"{rater} {_percent(mean.mean)}" for rater, mean in one.raters.items())
+        word = "not known, since nothing differs" if one.alpha is None else f"{one.alpha:.2f} ({_level(one.alpha)})"
+        yield (
+            f"{name}: Krippendorff's alpha of its judges is {word} over {one.completions} completions; they give the same "
+            f"score in {_percent(one.same)} of pairs. Mean scores: {raters}."
+        )
+
+
+def _level(alpha: float) -> str:
+    if alpha >= RELIABLE:
+        return "reliable"
+    return "for tentative conclusions" if alpha >= TENTATIVE else f"below {TENTATIVE}, too little for conclusions"
+
+
+def _lengths(told: Evaluation) -> Iterator[str]:
+    for name, by in told.length_controlled.items():
+        for grader, one in by.items():
+            low, high = one.ci95
+            yield (
+                f"{grader}: {name} wins {_percent(one.win_rate)}, and {_percent(one.controlled)} ({_percent(low)} to "
+                f"{_percent(high)}) if both answers were of one length; its answers are the longer in {_percent(one.longer)}."
+            )
+
+
+def _people(told: Evaluation) -> Iterator[str]:
+    for grader, one in told.calibration.items():
+        low, high = (100 * end for end in one.bias_ci95)
+        kappa = f", Cohen's kappa {one.kappa:.2f}" if one.kappa is not None else ""
+        yield (
+            f"{grader} beside people on {one.n} completions: the same score in {_percent(one.same)}{kappa}; it scores "
+            f"{_lenience(one)} ({low:+.1f} to {high:+.1f} points). Passed by people and by it: {one.confusion['yes_yes']}; by "
+            f"people alone: {one.confusion['yes_no']}; by it alone: {one.confusion['no_yes']}; by neither: "
+            f"{one.confusion['no_no']}."
+        )
+        for name, fixed in one.corrected.items():
+            low, high = fixed.ci95
+            whose = "its own" if fixed.own else "all"
+            yield (
+                f"{grader}, {name} as people would score it: {_percent(fixed.mean)} ({_percent(low)} to {_percent(high)}), "
+                f"from {whose} {fixed.labelled} labels."
+            )
+
+
+def _lenience(one: Calibration) -> str:
+    points = f"{abs(100 * one.bias):.1f} points"
+    return f"{points} above them" if one.bias > 0 else f"{points} below them" if one.bias < 0 else "as they do"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

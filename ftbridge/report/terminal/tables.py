@@ -1,0 +1,385 @@
+"""Tables for the terminal: evaluations, runs, lowering reports.
+
+Everything reads at 80 columns and without colour; colour adds to what the words say.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from ftbridge.evaluation import preference as preferences
+from ftbridge.evaluation.preference import Preferences
+from ftbridge.evaluation.retention.measure import Kept, Retention
+from ftbridge.evaluation.score import Evaluation, Score
+from ftbridge.evaluation.wording import distinct_rivals, power_words
+from ftbridge.planning.actual import Compared
+from ftbridge.report.amounts import amount, dollars, latency, planned
+from ftbridge.report.terminal.verdicts import verdicts_first
+from ftbridge.runs.run import RunState
+from ftbridge.spec.lowering import FieldReport, Lowering
+
+_STATES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "paused": "yellow", "pausing": "yellow"}
+_OUTCOMES = {"exact": "green", "translated": "cyan", "approximated": "yellow", "refused": "bold red", "unused": "dim"}
+_STRIP_WIDTH = 21
+_NAME_WIDTH = 24
+_ID_WIDTH = 44
+
+
+# Evaluations
+
+
+def evaluation_table(evaluation: Evaluation, *, sentences: bool = False) -> RenderableType:
+    """The verdicts first; then candidates by graders with 95 % intervals, the best in bold, and what a reader should know.
+
+    A run's candidates stand base first and tuned last, others as they were named. `sentences` adds each verdict in words.
+    """
+    names = list(evaluation.candidates)
+    if "tuned" in names:
+        names.sort(key=lambda name: (name == "tuned", name != "base"))
+    graders = evaluation.graders
+    if not names:
+        return retention_table(evaluation.retention) if evaluation.retention else Text()
+    table = _one_grader(evaluation, names, graders[0]) if len(graders) == 1 else _ManyGraders(evaluation, names)
+    first = verdicts_first(distinct_rivals(evaluation.candidates, evaluation.verdicts), sentences=sentences)
+    below: list[RenderableType] = [
+        Text(f"macro F1 over {len(report.labels)} labels: {name} {report.macro_f1:.2f}", style="dim")
+        for name, report in evaluation.classification.items()
+        if name != "zero_shot" or _is_its_own(evaluation, name)
+    ]
+    below += [Text(f"Note: {note}", style="yellow") for note in evaluation.notes]
+    kept = [Text(), retention_table(evaluation.retention)] if evaluation.retention else []
+    if evaluation.preference is not None:
+        kept = [Text(), preference_table(evaluation.preference), *kept]
+    return Group(*first, *([Text()] if first else []), table, *([Text()] if below else []), *below, *kept)
+
+
+def _is_its_own(evaluation: Evaluation, name: str) -> bool:
+    return evaluation.candidates[name] != evaluation.candidates.get("base")
+
+
+_KEPT = {
+    "kept": ("green", "{name} still knows what {baseline} knew"),
+    "worse": ("bold red", "{name} has forgotten some of what {baseline} knew"),
+    "not_enough_data": ("yellow", "so few questions cannot tell whether {name} still knows what {baseline} knew"),
+}
+
+
+def preference_table(found: Preferences) -> RenderableType:
+    """What preference tuning changed on the test pairs: the finding in words, then every figure with its interval."""
+    table = _table()
+    table.add_column(Text("on the test pairs"), overflow="fold")
+    table.add_column(Text("mean"), justify="right")
+    table.add_column(Text("95 % interval"), justify="right")
+    for name, mean, interval in preferences.table(found):
+        table.add_row(Text(name), Text(mean), Text(interval))
+    return Group(Text(preferences.sentence(found), style="bold"), Text(), table)
+
+
+def retention_table(told: Retention) -> RenderableType:
+    """What is still known, by kind of question; below, the verdict in words."""
+    table = _table()
+    table.add_column(Text("retention"), overflow="fold")
+    for kind in (*told.kinds, "all"):
+        table.add_column(Text(kind), justify="right")
+    for name, by in told.candidates.items():
+        cells = [f"{100 * by[kind].mean:.0f} %" for kind in (*told.kinds, "all")]
+        table.add_row(Text(name), *cells)
+    said = [
+        Text(retention_sentence(name, kept, told), style=_KEPT[kept.verdict][0]) for name, kept in told.verdicts.items()
+    ]
+    return Group(table, Text(), *said)
+
+
+def retention_sentence(name: str, kept: Kept, told: Retention) -> str:
+    """The verdict on one candidate in words."""
+    low, high = kept.ci95
+    words = _KEPT[kept.verdict][1].format(name=name, baseline=told.baseline)
+    return (
+        f"{words}: {100 * kept.difference:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f}, margin "
+        f"{100 * told.margin:g}; {len(kept.lost)} lost, {kept.gained} gained)."
+    )
+
+
+def power(evaluation: Evaluation) -> Text:
+    """What so many items can show at all, by grader."""
+    return Text(power_words(evaluation.items, evaluation.verdicts.values()), style="dim")
+
+
+def answered_table(evaluation: Evaluation) -> Table:
+    """What answering took: tokens, the middle and the slow answers."""
+    table = _table()
+    costs = {name: usd for name, told in evaluation.answered.items() if (usd := told.usd) is not None}
+    columns = [
+        "candidate",
+        "prompt tokens",
+        "answer tokens",
+        "p50",
+        "p95",
+        *(["cost"] if costs else []),
+        "cut off",
+        "failed",
+    ]
+    for heading in columns:
+        table.add_column(heading, justify="left" if heading == "candidate" else "right", overflow="fold")
+    for name, told in evaluation.answered.items():
+        times = [latency(seconds, in_batches=told.in_batches) or "" for seconds in (told.p50_seconds, told.p95_seconds)]
+        cost = [dollars(costs[name]) if name in costs else ""] if costs else []
+        failed = Text(str(told.failed), style="red") if told.failed else Text("")
+        cut = Text(str(told.cut_off), style="yellow") if told.cut_off else Text("")
+        table.add_row(Text(name), f"{told.prompt_tokens:,}", f"{told.completion_tokens:,}", *times, *cost, cut, failed)
+    return table
+
+
+def compared_table(told: Sequence[Compared]) -> list[RenderableType]:
+    """Planned vs actual, one line a figure, and below why those that came otherwise did; nothing without a plan."""
+    if not told:
+        return []
+    table = _table()
+    for heading in ("plan against actual", "planned", "actual", ""):
+        table.add_column(heading, justify="right" if heading in ("planned", "actual") else "left", overflow="fold")
+    for one in told:
+        words = {True: Text("as planned", style="green"), False: Text("not as planned", style="yellow"), None: Text()}
+        table.add_row(one.what, planned(one), amount(one.actual, one.unit), words[one.met])
+    return [Text(), table, *(Text(f"{one.what}: {one.why}", style="dim") for one in told if one.why)]
+
+
+def _one_grader(evaluation: Evaluation, names: Sequence[str], grader: str) -> Table:
+    table = _table()
+    table.add_column(Text("candidate"), overflow="fold")
+    table.add_column(Text(grader), no_wrap=True)
+    table.add_column(_Scale(), width=_STRIP_WIDTH, no_wrap=True)
+    for name in names:
+        score = evaluation.candidates[name][grader]
+        best = score.mean == max(by[grader].mean for by in evaluation.candidates.values())
+        table.add_row(Text(name), _score(score, best=best), _Strip(score), style="bold" if best else "")
+    return table
+
+
+class _ManyGraders:
+    """As many graders side by side as fit, then the next table below."""
+
+    def __init__(self, evaluation: Evaluation, names: Sequence[str]) -> None:
+        self.evaluation, self.names = evaluation, names
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        first = min(_NAME_WIDTH, max(map(len, [*self.names, "candidate"])))
+        cell = max(_score(score).cell_len for by in self.evaluation.candidates.values() for score in by.values())
+        abreast = max(1, (options.max_width - first) // (cell + 2))
+        graders = self.evaluation.graders
+        for start in range(0, len(graders), abreast):
+            table = _table()
+            table.add_column(Text("candidate"), width=first, overflow="fold")
+            shown = graders[start : start + abreast]
+            for grader in shown:
+                table.add_column(Text(grader), width=cell, overflow="fold")
+            for name in self.names:
+                cells = [self._cell(name, grader) for grader in shown]
+                table.add_row(Text(name), *cells)
+            if start:
+                yield Text()
+            yield table
+
+    def _cell(self, name: str, grader: str) -> Text:
+        scores = self.evaluation.candidates
+        return _score(
+            scores[name][grader], best=scores[name][grader].mean == max(by[grader].mean for by in scores.values())
+        )
+
+
+def _score(score: Score, *, best: bool = False) -> Text:
+    low, high = (f"{100 * end:.1f}" for end in score.ci95)
+    interval = (f"[{low}, {high}]", "not bold dim")
+    return Text.assemble((f"{100 * score.mean:5.1f} %", "bold" if best else ""), "  ", interval, no_wrap=True)
+
+
+class _Strip:
+    """A score on a line from 0 to 100: a dot for the mean, a bar for its interval."""
+
+    def __init__(self, score: Score) -> None:
+        self.score = score
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = min(options.max_width, _STRIP_WIDTH)
+        low, mean, high = (
+            min(width - 1, max(0, round(value * (width - 1))))
+            for value in (self.score.ci95[0], self.score.mean, self.score.ci95[1])
+        )
+        strip = Text("·" * width, style="dim")
+        strip = Text.assemble(strip[:low], ("━" * (mean - low) + "●" + "━" * (high - mean), "cyan"), strip[high + 1 :])
+        yield strip
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(_STRIP_WIDTH, _STRIP_WIDTH)
+
+
+class _Scale:
+    """The heading of strips: where 0, 50 and 100 lie."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text("0" + "50".center(_STRIP_WIDTH - 4) + "100", style="dim")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(_STRIP_WIDTH, _STRIP_WIDTH)
+
+
+# Runs
+
+
+def runs_table(runs: Sequence[RunState]) -> RenderableType:
+    """One line for each run, in the order given: id, state, figures, age."""
+    table = _table()
+    for heading in ("run", "state", "progress", "loss", "started"):
+        right = heading in ("loss", "started")
+        table.add_column(heading, overflow="fold", justify="right" if right else "left", no_wrap=heading != "progress")
+    for run in runs:
+        step, total = run.metrics.get("step"), run.metrics.get("total_steps")
+        progress = f"step {step}/{total}" if step is not None and run.stage == "training" else run.stage
+        loss = run.metrics.get("valid_loss", run.metrics.get("train_loss"))
+        table.add_row(
+            Text(run.id),
+            _state(run.state),
+            Text(progress),
+            Text(f"{loss:.3f}" if loss is not None else ""),
+            Text(_ago(run.created)),
+        )
+    table.columns[0].no_wrap = max((len(run.id) for run in runs), default=0) <= _ID_WIDTH
+    return table
+
+
+def run_panel(run: RunState) -> RenderableType:
+    """One run: state, data, training figures, tuned model, error."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, told in _facts(run):
+        grid.add_row(label, told)
+    return Panel(grid, title=Text(run.id, style="bold"), title_align="left", border_style="dim", expand=False)
+
+
+def _facts(run: RunState) -> Iterator[tuple[str, Text]]:
+    stage = f", {run.stage}" if run.stage not in ("", "done") else ""
+    yield "state", Text.assemble(_state(run.state), stage)
+    yield "provider", Text(run.provider)
+    end = run.finished if run.finished is not None else run.updated
+    yield "started", Text(f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(run.created))}, {_ago(run.created)}")
+    if end > run.created:
+        yield ("took" if run.finished is not None else "so far"), Text(_span(end - run.created))
+    if run.data:
+        splits = [f"{name} {split.examples:,}" for name, split in run.data.splits.items()]
+        yield "examples", Text(" · ".join(splits))
+    figures = run.metrics
+    if figures.get("step") is not None:
+        of = f" of {figures['total_steps']}" if figures.get("total_steps") else ""
+        yield "step", Text(f"{figures['step']}{of}")
+    if losses := [
+        f"{word} {figures[key]:.3f}"
+        for word, key in (("train", "train_loss"), ("validation", "valid_loss"))
+        if figures.get(key) is not None
+    ]:
+        yield "loss", Text(" · ".join(losses))
+    if figures.get("valid_mean_token_accuracy") is not None:
+        yield "accuracy", Text(f"{100 * figures['valid_mean_token_accuracy']:.1f} % of validation tokens")
+    for word, split in (("validation", "valid"), ("training", "train")):
+        if (accuracy := figures.get(f"{split}_reward_accuracy")) is not None:
+            margin, chosen = (figures.get(f"{split}_{name}", 0.0) for name in ("reward_margin", "chosen_reward"))
+            text = f"{100 * accuracy:.1f} % of {word} pairs the right way round · margin {margin:.3g}"
+            yield "rewards", Text(f"{text} · preferred completion {chosen:+.3g}")
+            break
+    if run.tuned:
+        yield "tuned model", Text(run.tuned.id)
+    if run.error:
+        yield "error", Text(str(run.error.get("message") or run.error.get("kind") or "unknown"), style="red")
+        if run.error.get("hint"):
+            yield "what to do", Text(str(run.error["hint"]))
+
+
+def _state(state: str) -> Text:
+    return Text(state, style=_STATES.get(state, "cyan"))
+
+
+def _ago(moment: float) -> str:
+    seconds = time.time() - moment
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= (2 if unit == "days" else 1) * length:
+            return f"{seconds // length:.0f} {unit} ago"
+    return "just now"
+
+
+def _span(seconds: float) -> str:
+    """A duration in its largest unit, or two of them while both matter."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} days"
+    if hours:
+        return f"{hours} h {minutes_left:02d} min"
+    return f"{minutes} min" if minutes >= 10 else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+# Lowering
+
+
+def lowering_table(lowering: Lowering) -> RenderableType:
+    """How each field of the spec fared, section by section; below, how many of each outcome."""
+    table = _table()
+    table.add_column("field", overflow="fold", no_wrap=False)
+    table.add_column("outcome", no_wrap=True)
+    table.add_column("asked → given, and how", overflow="fold", ratio=1)
+    section = ""
+    for report in lowering.fields:
+        parent, _, name = report.field.rpartition(".")
+        if parent and parent != section:
+            table.add_row(Text(parent, style="bold"), "", "")
+        section = parent
+        indent = 1 if parent else 0
+        outcome = Text(report.outcome, style=_OUTCOMES[report.outcome])
+        table.add_row(Padding(Text(name), (0, 0, 0, indent)), outcome, _story(report))
+    counts = [
+        (f"{sum(report.outcome == outcome for report in lowering.fields)} {outcome}", style)
+        for outcome, style in _OUTCOMES.items()
+        if any(report.outcome == outcome for report in lowering.fields)
+    ]
+    parts = [part for count in counts for part in (count, ", ")][:-1]
+    return Group(table, Text.assemble(f"{lowering.provider}: ", *parts, "."))
+
+
+def _story(report: FieldReport) -> Text:
+    asked, given = _shown(report.asked), _shown(report.given)
+    if report.asked is None and report.given is None:
+        values = "" if report.how else "not set"
+    else:
+        values = asked if asked == given or report.outcome in ("unused", "refused") else f"{asked} → {given}"
+    told = Text(values, style="dim" if report.outcome == "unused" else "")
+    if report.how:
+        told.append(f": {report.how}" if values else report.how, style="dim" if report.outcome != "refused" else "red")
+    return told
+
+
+def _shown(value: Any) -> str:
+    """A value as people write it; what is absent is told in words."""
+    if value is None:
+        return "not set"
+    if isinstance(value, list) and value and all(isinstance(entry, dict) and "name" in entry for entry in value):
+        return ", ".join(str(entry["name"]) for entry in value)
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, ensure_ascii=False) if value else "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# Shared
+
+
+def _table() -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)

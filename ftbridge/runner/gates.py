@@ -1,0 +1,88 @@
+"""Gates between the answers of the base model and the first thing that costs: is training needed, and can it be afforded?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ftbridge import files, providers
+from ftbridge.errors import FtbridgeError, GateNotMet
+from ftbridge.evaluation.score import Evaluation
+from ftbridge.evaluation.spending import budget_of, spent
+from ftbridge.evaluation.target import meets, told
+from ftbridge.planning.plan import plan_of_run, read_plan
+from ftbridge.runs.run import Run
+from ftbridge.spec import JobSpec
+
+
+def keep_plan(run: Run, note: Callable[[str], None]) -> None:
+    """Write plan.json once, before anything is spent. A run that cannot be planned goes on, and is told of."""
+    if run.plan_path.exists():
+        return
+    try:
+        files.write_text(run.plan_path, plan_of_run(run).model_dump_json(indent=2) + "\n")
+    except FtbridgeError as error:
+        note(f"no plan: {error.message}")
+
+
+def hold_plan(run: Run) -> None:
+    """Raise `GateNotMet` when a managed job would cost more, with what was spent so far, than the budget allows.
+
+    On this machine hours are held while they pass. The least that the plan reckons is taken: a run is not refused for an
+    estimate's upper end. A price that is not known is the provider's to refuse, in its preflight.
+    """
+    limit, plan = budget_of(run).max_usd, read_plan(run)
+    provider, spec = providers.find(run.state().provider), run.spec()
+    if provider is None or provider.capabilities(spec).plan != "openai":
+        return
+    if limit is None or plan is None or plan.openai is None:
+        return
+    total = plan.openai.money.total
+    before = spent(run).usd
+    if total is None or max(total[0], before.total + (plan.openai.money.training or 0.0)) <= limit:
+        return
+    run.append("paused")
+    raise GateNotMet(
+        f"this run would cost about ${total[0]:.2f} to ${total[1]:.2f}, answers and judges included, of which "
+        f"${before.total:.2f} are spent; budget.max_usd is {limit:g}. Nothing was uploaded.",
+        hint=f"With a larger budget: ftbridge resume {run.id} --set budget.max_usd={total[1]:.2f}",
+    )
+
+
+EXACTLY_ONCE = "exactly_once"
+"""The gate that `--yes` waives: a job may be made at a service that does not let a lost one be found."""
+
+
+def hold_once(run: Run, why: str | None, note: Callable[[str], None]) -> None:
+    """Raise `GateNotMet`, before anything is uploaded, where "exactly once" cannot be promised and nobody accepted that."""
+    if why is None:
+        return
+    if EXACTLY_ONCE in run.state().waived:
+        note(f"exactly once is not promised here: {why}")
+        return
+    run.append("paused")
+    raise GateNotMet(
+        f"exactly once cannot be promised: {why}. If the answer to the creation gets lost, nobody can tell whether a job was "
+        "made. Nothing was uploaded.",
+        hint=f"To create it all the same: ftbridge resume {run.id} --yes",
+    )
+
+
+def pass_target(run: Run, spec: JobSpec, before: Evaluation | None, note: Callable[[str], None]) -> None:
+    """Tell what the base model and its baselines achieve; raise `GateNotMet` when one meets `evaluation.target`.
+
+    `ftbridge run --ignore-target`, or `resume --ignore-target`, waives the gate, and is journalled.
+    """
+    if before is None:
+        return
+    scores = before.candidates
+    note(f"before training: {told(scores)}")
+    target = spec.evaluation.target
+    good = meets(scores, target) if target is not None else []
+    if not good or "target" in run.state().waived:
+        return
+    run.append("paused")
+    raise GateNotMet(
+        f"{good[0]} is good enough without training: {told(scores, good[:1])}; evaluation.target is {target:g}. "
+        "Nothing was spent on training.",
+        hint=f"To train all the same: ftbridge resume {run.id} --ignore-target",
+    )

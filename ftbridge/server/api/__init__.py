@@ -1,0 +1,1 @@
+"""The routes of OpenAI's API, a file for each group, and the page that documents them."""

@@ -1,0 +1,1 @@
+"""HTTP itself: validated bodies, multipart uploads, pages, errors, keys and sockets."""

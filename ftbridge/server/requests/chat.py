@@ -1,0 +1,255 @@
+"""POST /chat/completions: its body, and what of it an engine can act on.
+
+A setting that changes the answer is acted on or refused; one that cannot (whom to bill, what to cache) is read and let be.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from ftbridge.data.examples import Message
+from ftbridge.providers.local.inference.requests import Ask
+from ftbridge.server.http.errors import ApiError, invalid
+from ftbridge.server.http.validation import Asked, Metadata
+from ftbridge.server.requests.tool_choice import chosen_tools
+
+
+class StreamOptions(Asked):
+    """`include_usage` adds a last piece with the tokens used."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class JsonSchema(Asked):
+    """response_format.json_schema."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Asked):
+    """text, any JSON object, or JSON of a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class Prediction(Asked):
+    """What much of the answer is expected to be; it would only make it faster."""
+
+    type: Literal["content"]
+    content: str | list[dict[str, Any]]
+
+
+class CreateChat(Asked):
+    """The body, every field of the published interface."""
+
+    model: str = Field(min_length=1)
+    messages: list[dict[str, Any]] = Field(min_length=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    n: int | None = Field(default=None, ge=1, le=128)
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    response_format: ResponseFormat | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    logit_bias: dict[str, float] | None = None
+
+    top_k: int | None = Field(default=None, ge=-1)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    functions: list[dict[str, Any]] | None = Field(default=None, min_length=1, max_length=128)
+    function_call: str | dict[str, Any] | None = None
+    modalities: list[Literal["text", "audio"]] | None = None
+    audio: dict[str, Any] | None = None
+    web_search_options: dict[str, Any] | None = None
+    moderation: dict[str, Any] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+
+    metadata: Metadata | None = None
+    user: str | None = None
+    safety_identifier: str | None = Field(default=None, max_length=64)
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
+    store: bool | None = None
+    prediction: Prediction | None = None
+
+    @property
+    def stops(self) -> list[str]:
+        """The texts that end an answer."""
+        return [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
+
+
+EXTRAS = ("top_k", "min_p", "repetition_penalty", "chat_template_kwargs")
+"""Fields that OpenAI's interface does not have: those of vLLM's and other local servers, with their meaning."""
+
+_CANNOT: dict[str, tuple[Any, ...]] = {
+    "modalities": (None, ["text"]),
+    "audio": (None,),
+    "web_search_options": (None,),
+    "moderation": (None,),
+    "verbosity": (None, "medium"),
+}
+"""Settings that would change the answer and that nothing here acts on, with the values that change nothing."""
+
+
+def to_ask(asked: CreateChat, name: str) -> Ask:
+    """What the engine is asked. Raises `ApiError` 400 for what it could not do, and for messages that are none."""
+    for field, neutral in _CANNOT.items():
+        if getattr(asked, field) not in neutral:
+            raise invalid(
+                f"'{field}' cannot be acted on here; leave it out, or set it to {neutral[-1]!r}.",
+                field,
+                "unsupported_parameter",
+            )
+    if len(asked.stops) > 4 or not all(asked.stops):
+        raise invalid("'stop' takes 1 to 4 texts, none of them empty.", "stop", "invalid_value")
+    if asked.max_tokens is not None and asked.max_completion_tokens is not None:
+        raise invalid(
+            "'max_tokens' and 'max_completion_tokens' are the same limit; give one.", "max_tokens", "invalid_value"
+        )
+    if asked.stream_options is not None and not asked.stream:
+        raise invalid("'stream_options' is for streams only.", "stream_options", "invalid_value")
+    if asked.top_logprobs is not None and not asked.logprobs:
+        raise invalid("'top_logprobs' needs 'logprobs': true.", "top_logprobs", "invalid_value")
+    shape = asked.response_format
+    if (
+        shape is not None
+        and shape.type == "json_schema"
+        and (shape.json_schema is None or not shape.json_schema.schema_)
+    ):
+        raise invalid(
+            "'response_format.json_schema.schema' is missing.", "response_format", "missing_required_parameter"
+        )
+    chosen = chosen_tools(asked)
+    return Ask(
+        id=name,
+        messages=_messages(asked.messages),
+        tools=chosen.tools,
+        must_call=chosen.must_call,
+        parallel=asked.parallel_tool_calls is not False and asked.function_call is None,
+        top_k=asked.top_k if asked.top_k and asked.top_k > 0 else None,
+        min_p=asked.min_p or 0.0,
+        repetition_penalty=asked.repetition_penalty or 1.0,
+        presence_penalty=asked.presence_penalty or 0.0,
+        frequency_penalty=asked.frequency_penalty or 0.0,
+        logit_bias=biases(asked.logit_bias),
+        template=asked.chat_template_kwargs or {},
+        effort=asked.reasoning_effort,
+        max_tokens=asked.max_completion_tokens or asked.max_tokens,
+        temperature=1.0 if asked.temperature is None else asked.temperature,
+        top_p=asked.top_p or (1.0 if asked.top_p is None else 1e-6),
+        seed=asked.seed,
+        stop=asked.stops,
+        n=asked.n or 1,
+        logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+        json_schema=_schema(shape),
+        lenient=shape is not None and not (shape.json_schema is not None and shape.json_schema.strict),
+    )
+
+
+def biases(told: dict[str, float] | None) -> dict[int, float]:
+    """`logit_bias` by token. Raises `ApiError` for keys that are not token ids, and outside -100 to 100."""
+    found = {}
+    for token, bias in (told or {}).items():
+        if not token.isascii() or not token.isdigit() or not -100 <= bias <= 100:
+            raise invalid("'logit_bias' maps token ids to biases from -100 to 100.", "logit_bias", "invalid_value")
+        found[int(token[:10])] = float(bias)
+    return found
+
+
+def _schema(shape: ResponseFormat | None) -> dict[str, Any] | None:
+    if shape is None or shape.type == "text":
+        return None
+    if shape.type == "json_object" or shape.json_schema is None:
+        return {"type": "object"}
+    return shape.json_schema.schema_
+
+
+_KEYS: dict[str, frozenset[str]] = {
+    "system": frozenset({"role", "content", "name"}),
+    "developer": frozenset({"role", "content", "name"}),
+    "user": frozenset({"role", "content", "name"}),
+    "assistant": frozenset({"role", "content", "name", "refusal", "tool_calls", "function_call", "audio"}),
+    "tool": frozenset({"role", "content", "tool_call_id", "name"}),
+    "function": frozenset({"role", "content", "name"}),
+}
+
+
+_REPLY = frozenset({"annotations", "reasoning_content", "reasoning", "thinking", "refusal", "audio", "prefix", "id"})
+"""What services put into their replies beside the published fields of a request. A reply sent back is not refused for them."""
+
+
+def _messages(told: list[dict[str, Any]]) -> list[Message]:
+    return [_checked(message, f"messages[{place}]") for place, message in enumerate(told)]
+
+
+def _checked(message: dict[str, Any], where: str) -> Message:
+    """One message, without members that are null or empty lists: those say nothing, and replies are full of them."""
+    role = message.get("role")
+    if not isinstance(role, str) or role not in _KEYS:
+        raise invalid(f"'{where}.role' must be one of {', '.join(_KEYS)}.", f"{where}.role", "invalid_value")
+    allowed = _KEYS[role] | _REPLY if role == "assistant" else _KEYS[role]
+    if unknown := sorted(key for key in set(message) - allowed if message[key] not in (None, [], {})):
+        path = f"{where}.{unknown[0]}"
+        raise invalid(f"Unknown parameter: '{path}'.", path, "unknown_parameter")
+    message = {
+        key: value
+        for key, value in message.items()
+        if key in _KEYS[role] | REASONING and (value not in (None, [], {}) or key == "content")
+    }
+    if isinstance(message.get("audio"), dict):
+        path = f"{where}.audio"
+        raise invalid(f"'{path}' cannot be acted on here: only text is answered.", path, "unsupported_parameter")
+    if role == "assistant" and isinstance(message.get("tool_calls"), list):
+        message["tool_calls"] = [_without_null_id(call) for call in message["tool_calls"]]
+    says = message.get("tool_calls") or message.get("function_call") or message.get("refusal")
+    if message.get("content") is None and not (role == "assistant" and says):
+        path = f"{where}.content"
+        raise invalid(f"Missing required parameter: '{path}'.", path, "missing_required_parameter")
+    if role == "tool" and not message.get("tool_call_id"):
+        path = f"{where}.tool_call_id"
+        raise invalid(f"Missing required parameter: '{path}'.", path, "missing_required_parameter")
+    return _message(message, where)
+
+
+REASONING = frozenset({"reasoning_content"})
+"""What of a reply's reasoning goes back to a template that wants it."""
+
+
+def _without_null_id(call: Any) -> Any:
+    """A call without `index`, which streamed pieces carry."""
+    return {key: value for key, value in call.items() if key != "index"} if isinstance(call, dict) else call
+
+
+def _message(told: dict[str, Any], where: str) -> Message:
+    try:
+        return Message.model_validate(told)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False)[0]
+        path = where + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"][:1])
+        raise _wrong(path, problem["msg"]) from None
+
+
+def _wrong(path: str, message: str) -> ApiError:
+    return invalid(f"'{path}' is not acceptable: {message[:1].lower()}{message[1:]}.", path, "invalid_value")

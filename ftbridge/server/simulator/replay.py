@@ -1,0 +1,101 @@
+"""A recorded exchange, played again: `ftbridge simulate --replay RUN/openai/exchange.jsonl`.
+
+A request gets the answers that its method and path got, in their order, the last one again and again. Chats are matched by what
+was asked first. Queries are not looked at: they hold the token of the recorded run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ftbridge.errors import UsageError
+from ftbridge.server.http.errors import ApiError
+
+
+class Exchange:
+    """What was recorded, and how far each route is."""
+
+    def __init__(self, path: Path) -> None:
+        """Read a recording. Raises `UsageError` for a file that is none."""
+        self._answers: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._chats: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._place: dict[str, int] = defaultdict(int)
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path}: the recording cannot be read ({error}).") from None
+        for number, line in enumerate(lines, 1):
+            try:
+                told = json.loads(line)
+                asked, answer = told["request"], told["response"]
+                self._answers[_name(asked["method"], asked["path"])].append(answer)
+                if (key := _chat(asked["path"], asked["body"])) is not None:
+                    self._chats[key].append(answer)
+            except (ValueError, KeyError, TypeError):
+                if number == len(lines):
+                    break  # torn by a crash
+                raise UsageError(f"{path}:{number} is no line of a recording.") from None
+        if not self._answers:
+            raise UsageError(
+                f"{path} holds no exchange.", hint="Record one with: ftbridge run SPEC --provider openai --record"
+            )
+
+    @property
+    def requests(self) -> int:
+        """How many answers were recorded."""
+        return sum(map(len, self._answers.values()))
+
+    def answer(self, method: str, path: str, body: Any) -> dict[str, Any]:
+        """The next answer. Raises `ApiError` 404 for a request that was never recorded."""
+        key = _chat(path, body)
+        name = key if key in self._chats else _name(method, path)
+        answers = self._chats.get(name) or self._answers.get(name)
+        if not answers:
+            raise ApiError(404, f"The recording has no {method} {path}.", code="not_recorded")
+        place = self._place[name]
+        self._place[name] += 1
+        return answers[min(place, len(answers) - 1)]
+
+
+def replaying(exchange: Exchange) -> Starlette:
+    """An application that answers from a recording."""
+
+    async def play(request: Request) -> Response:
+        content = await request.body()
+        try:
+            body = json.loads(content)
+        except ValueError:
+            body = None
+        try:
+            told = exchange.answer(request.method, request.url.path, body)
+        except ApiError as error:
+            return error.response()
+        text = told["body"] if isinstance(told["body"], str) else json.dumps(told["body"], ensure_ascii=False)
+        return Response(text, status_code=told["status"], headers=dict(told["headers"]))
+
+    return Starlette(routes=[Route("/{path:path}", play, methods=["GET", "POST", "DELETE"])])
+
+
+def _name(method: str, path: str) -> str:
+    """Services differ in what stands before the dialect's own path; ids of the recording are kept."""
+    parts = unquote(urlsplit(path).path).strip("/").split("/")
+    for first in ("fine_tuning", "files", "uploads", "models", "chat", "batches"):
+        if first in parts:
+            return f"{method} /{'/'.join(parts[parts.index(first) :])}"
+    return f"{method} /{'/'.join(parts)}"
+
+
+def _chat(path: str, body: Any) -> str | None:
+    """What a chat asked, as text that is the same whenever it is asked again."""
+    if not path.endswith("/chat/completions") or not isinstance(body, dict):
+        return None
+    return json.dumps([body.get("model"), body.get("messages")], sort_keys=True)

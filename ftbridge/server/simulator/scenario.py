@@ -1,0 +1,230 @@
+r"""A scenario: how the simulated service behaves, and what goes wrong. Written in YAML or JSON; every key has a default.
+
+    seed: 7
+    jobs: {walk: [[validating_files, 0.5], [queued, 0.5], [running, 2], succeeded]}
+    answers: [{model: "ft:*", match: "the (\w+) lamp", reply: "\1"}]
+    faults:
+      - {on: "POST /fine_tuning/jobs", nth: 1, fault: reset, when: after}
+      - {on: "POST /chat/completions", chance: 0.2, fault: error, status: 429, retry_after: 1}
+
+docs/server.md explains every key.
+"""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ftbridge.errors import UsageError
+from ftbridge.server.simulator.account import Account
+
+KINDS = ("error", "training_not_available", "reset", "cut", "slow", "html", "alter", "shuffle")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Fault(_Part):
+    """One thing that goes wrong, and with which requests.
+
+    `on` is a method and a path without /v1, ids as {id}; `*` for any. Of the requests that match, `nth` (1 is the first),
+    `every`, or `chance` (0..1, drawn from the seed) choose; without them all. `times` bounds how often.
+    """
+
+    on: str = Field(default="*", description="As in `POST /fine_tuning/jobs` or `GET /files/{id}`; `*` is any.")
+    model: str = Field(default="*", description="Only chats with a model that matches, as in `ft:*`.")
+    nth: int | list[int] | None = Field(default=None, description="Which of the matching requests; 1 is the first.")
+    every: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Each so-many-th request.")
+    chance: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, description="Share of the requests.")
+    times: Annotated[int, Field(ge=1)] | None = Field(default=None, description="At most so often.")
+
+    fault: Literal["error", "training_not_available", "reset", "cut", "slow", "html", "alter", "shuffle"] = Field(
+        default="error", description="What goes wrong; the table above tells."
+    )
+    when: Literal["before", "after"] = Field(
+        default="before", description="error, reset, slow: before the request took effect, or after."
+    )
+    status: Annotated[int, Field(ge=400, le=599)] = Field(default=500, description="error: the HTTP status.")
+    code: str | None = Field(default=None, description="error: the error's code.")
+    type: str | None = Field(default=None, description="error: the error's type.")
+    param: str | None = Field(default=None, description="error: the error's param.")
+    message: str = Field(default="A fault on order.", description="error: the error's message.")
+    retry_after: float | Literal["date"] | None = Field(
+        default=None, description="error: Retry-After in seconds, or the date 1 s from now."
+    )
+    headers: dict[str, str] = Field(default={}, description="error: more headers, such as x-should-retry.")
+    seconds: Annotated[float, Field(ge=0, le=3600)] = Field(default=5, description="slow: how long.")
+    set: dict[str, Any] = Field(
+        default={}, description="alter: fields of the answer by path; `data[].status` is that of every entry."
+    )
+    remove: list[str] = Field(default=[], description="alter: paths that are taken out.")
+
+    @field_validator("on")
+    @classmethod
+    def _route(cls, text: str) -> str:
+        if text != "*" and not re.fullmatch(r"(\*|GET|POST|DELETE) (/\S*|\*)", text):
+            raise ValueError("write a method and a path, as in `POST /fine_tuning/jobs`, or *")
+        return re.sub(r"\{\w*\}", "{}", text.replace(" /v1/", " /"))
+
+    @model_validator(mode="after")
+    def _says_what(self) -> Fault:
+        if self.fault == "alter" and not (self.set or self.remove):
+            raise ValueError("alter needs `set` or `remove`")
+        if sum(choice is not None for choice in (self.nth, self.every, self.chance)) > 1:
+            raise ValueError("give one of nth, every and chance")
+        return self
+
+    def matches(self, route: str) -> bool:
+        """Whether a request to `route` (`GET /files/{}`) is meant."""
+        if self.on in ("*", route):
+            return True
+        method, _, path = self.on.partition(" ")
+        its, _, place = route.partition(" ")
+        return method in ("*", its) and path in ("*", place)
+
+
+class Jobs(_Part):
+    """What jobs do. A walk is a list of states, each with its seconds; the last is an end, and an unknown word is allowed."""
+
+    walk: list[tuple[str, float] | str] = Field(
+        default=[("validating_files", 0.3), ("queued", 0.2), ("running", 2.0), "succeeded"],
+        description="States in their order, with how long each lasts.",
+    )
+    error: dict[str, Any] | None = Field(
+        default={"code": "server_error", "message": "The job failed on the service's side.", "param": None},
+        description="The error of a walk that ends in `failed`.",
+    )
+    check_data: bool = Field(default=True, description="Let the linter fail jobs whose data OpenAI would refuse.")
+    steps: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        default=None, description="Steps of training; else from examples, epochs and batch size."
+    )
+    metrics: bool = Field(default=True, description="Whether events carry figures.")
+    healthy_error: Literal["null", "empty", "object_of_nulls"] = Field(
+        default="null", description="What `error` is while nothing is wrong."
+    )
+    base64_results: bool = Field(default=False, description="Whether result files come base64-encoded.")
+    keeps_metadata: bool = Field(default=True, description="Whether `metadata` is kept, as some gateways do not.")
+
+    @field_validator("walk")
+    @classmethod
+    def _ends(cls, walk: list[tuple[str, float] | str]) -> list[tuple[str, float] | str]:
+        states = [state if isinstance(state, str) else state[0] for state in walk]
+        ends = ("succeeded", "failed", "cancelled")
+        if not states or states[-1] not in ends or any(state in (*ends, "paused") for state in states[:-1]):
+            raise ValueError(
+                "the last state, and only the last, must be succeeded, failed or cancelled; paused is none"
+            )
+        return walk
+
+    @property
+    def states(self) -> list[tuple[str, float]]:
+        """Every state with its seconds."""
+        return [(state, 0.0) if isinstance(state, str) else state for state in self.walk]
+
+
+class Answer(_Part):
+    """One rule of the script; the first that fits answers. `reply` may use the groups of `match`."""
+
+    model: str = Field(default="*", description="The model's name, with * and ?.")
+    match: str = Field(default="", description="A regular expression looked for in the last message.")
+    reply: str | None = Field(default=None, description="The answer.")
+    reasoning: str | None = Field(default=None, description="Reasoning before it, unless the effort asked for is none.")
+    tool_calls: list[dict[str, Any]] = Field(default=[], description="Calls: [{name, arguments}].")
+    finish_reason: Literal["stop", "length"] = Field(default="stop", description="Why the answer ends.")
+
+    @field_validator("match")
+    @classmethod
+    def _compiles(cls, text: str) -> str:
+        try:
+            re.compile(text)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return text
+
+
+class Chat(_Part):
+    """How chats are answered."""
+
+    first_token_seconds: Annotated[float, Field(ge=0)] = Field(default=0.0, description="Wait before an answer.")
+    tokens_per_second: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Pace of an answer, in words a second; else at once."
+    )
+    at_once: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="More answers at the same time are refused with 429."
+    )
+    not_loaded: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="So many first chats with each new tuned model are refused with 404."
+    )
+
+
+class Scenario(_Part):
+    """A whole scenario."""
+
+    seed: int = Field(default=0, description="Draws chances, ids and losses.")
+    speed: Annotated[float, Field(gt=0)] = Field(default=1.0, description="How fast the clock of jobs runs.")
+    models: list[str] = Field(
+        default=[
+            "gpt-4.1-2025-04-14",
+            "gpt-4.1-mini-2025-04-14",
+            "gpt-4.1-nano-2025-04-14",
+            "gpt-4o-2024-08-06",
+            "gpt-4o-mini-2024-07-18",
+            "gpt-3.5-turbo",
+        ],
+        description="Base models; others are unknown.",
+    )
+    shutdown: dict[str, str] = Field(default={}, description="Shutdown dates by model, YYYY-MM-DD.")
+    file_status: Literal["processed", "uploaded", "error"] | None = Field(
+        default="processed", description="The status of new files; null as some services tell none."
+    )
+    jobs: Jobs = Field(default=Jobs(), description="What jobs do.")
+    chat: Chat = Field(default=Chat(), description="How chats are answered.")
+    account: Account | None = Field(default=None, description="What an organization has; `--account FILE` reads it.")
+    answers: list[Answer] = Field(default=[], description="The script; what fits none is echoed.")
+    faults: list[Fault] = Field(default=[], description="What goes wrong, each in turn.")
+
+    def answer_for(self, model: str, text: str) -> tuple[Answer, re.Match[str]] | None:
+        """The first rule that fits."""
+        for rule in self.answers:
+            if fnmatchcase(model, rule.model) and (found := re.search(rule.match, text)):
+                return rule, found
+        return None
+
+
+def load(path: Path) -> Scenario:
+    """Read a scenario. Raises `UsageError` that names every key at fault."""
+    try:
+        told = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506: a safe loader
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML: {error}") from None
+    return understand(told or {}, str(path))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which `on` is a word: YAML 1.1 reads it as true."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool" or letter in "tTfF"]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def understand(told: Any, where: str = "the scenario") -> Scenario:
+    """A scenario from plain values; a bare list is its faults. Raises `UsageError`."""
+    try:
+        return Scenario.model_validate({"faults": told} if isinstance(told, list) else told)
+    except ValidationError as error:
+        lines = [
+            f"{where} {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_context=False)[:20]
+        ]
+        raise UsageError("\n".join(lines), hint="docs/server.md lists every key.") from None

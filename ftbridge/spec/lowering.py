@@ -1,0 +1,72 @@
+"""Lowering: a spec becomes one provider's request field by field, and every field says how it fared.
+
+    exact          the provider does just this
+    translated     the same meaning in the provider's terms, by the formula shown
+    approximated   something near it, for the reason shown
+    refused        the provider cannot do it; the run stops before anything is spent
+    unused         has no bearing on this provider or method
+
+Nothing is dropped silently: `Lowering.complete` raises when a field of the spec has no entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ftbridge.errors import LoweringRefused
+from ftbridge.spec.job import JobSpec
+from ftbridge.spec.sections import SpecModel
+
+Outcome = Literal["exact", "translated", "approximated", "refused", "unused"]
+
+
+class FieldReport(BaseModel):
+    """How one field of the spec fared: `field` is its dotted path, `how` the formula or the reason."""
+
+    model_config = ConfigDict(frozen=True)
+    field: str
+    outcome: Outcome
+    asked: Any
+    given: Any = None
+    how: str = ""
+
+
+class Lowering(BaseModel):
+    """One provider's request and the report of how it came about. `request` is the provider's own JSON."""
+
+    model_config = ConfigDict(frozen=True)
+    provider: str
+    request: dict[str, Any]
+    fields: list[FieldReport]
+
+    def complete(self, spec: JobSpec) -> Lowering:
+        """Return self, or raise `AssertionError` naming spec fields without an entry (a bug in the provider)."""
+        told = {report.field for report in self.fields}
+        untold = [field for field, _ in fields(spec) if field not in told]
+        assert not untold, f"provider {self.provider} says nothing of {', '.join(untold)}"
+        return self
+
+    def stop_if_refused(self, allowed: Collection[str] = ()) -> None:
+        """Raise `LoweringRefused` when a refused field is not in `allowed`."""
+        refused = [report for report in self.fields if report.outcome == "refused" and report.field not in allowed]
+        if refused:
+            lines = "\n".join(f"  {report.field} = {report.asked!r}: {report.how}" for report in refused)
+            names = " ".join(f"--allow {report.field}" for report in refused)
+            raise LoweringRefused(
+                f"the {self.provider} provider cannot do what the spec asks:\n{lines}",
+                hint=f"Change the spec, or go on without them: {names}",
+            )
+
+
+def fields(model: SpecModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted path and value of every leaf field of a spec; an absent optional section is one leaf."""
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        path = f"{prefix}{name}"
+        if isinstance(value, SpecModel):
+            yield from fields(value, f"{path}.")
+        else:
+            yield path, value
