@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,3 +67,14 @@ def test_a_refused_field_stops_the_run_unless_it_is_allowed_by_name() -> None:
 def test_an_unknown_provider_is_told_which_there_are() -> None:
     with pytest.raises(UsageError, match="local"):
         providers.load("cloud")
+
+
+@pytest.mark.parametrize(("asked", "computed"), [("auto", "bf16"), ("fp32", "fp32")])
+def test_completions_of_the_evaluation_have_an_arithmetic_of_their_own(
+    asked: str, computed: str, tmp_path: Path
+) -> None:
+    lowering = lowered(local={"precision": "bf16"}, evaluation={"precision": asked})
+    local = providers.load("local")
+    sampler: Any = local.sampler(lowering, None, tmp_path)
+    assert sampler._model.request.precision == local.identity(lowering)["precision"] == computed
+    assert lowering.request["precision"] == "bf16", "training keeps its own"

@@ -387,6 +387,10 @@ class EvaluationSpec(SpecModel):
         default=None, ge=0, le=2, description="Of completions: 0 (greedy) where absent and samples is 1, else 1."
     )
     batch_size: int = Field(default=32, ge=1, description="Items answered together.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto",
+        description="Arithmetic of completions here; auto is local.precision. In fp32 one is the same in any batch.",
+    )
 
     @property
     def sampling_temperature(self) -> float:

@@ -28,6 +28,13 @@ _PREFERENCE_BETA = {"sigmoid": 0.1, "ipo": 0.1, "length_normalised": 1.0}
 not publish its own. ipo: TRL's. length_normalised: ten times sigmoid's, since a mean over tokens is that much smaller."""
 
 
+_EVALUATED = {
+    "auto": "completions are computed in local.precision",
+    "fp32": "the same weights, multiplied in fp32: a completion does not depend on what is computed beside it",
+    "bf16": "completions are computed in bf16",
+}
+
+
 def lower(resolved: ResolvedSpec) -> Lowering:
     """The local request, and an entry for every field of the spec."""
     spec = resolved.spec
@@ -84,6 +91,7 @@ def _request(spec: JobSpec) -> LocalRequest:
         dpo=_preference(spec) if spec.method == "dpo" else None,
         reinforcement=_reinforcement(spec) if spec.method == "reinforcement" else None,
         continue_from=local.lora.continue_from if local.tuning == "lora" else None,
+        evaluation_precision=spec.evaluation.precision,
     )
 
 
@@ -163,6 +171,7 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
         "local.thinking": ("exact", spec.local.thinking, _THINKING[spec.local.thinking]),
         "local.engine": ("exact", spec.local.engine, "answers the test items; training is the same"),
         "evaluation.margin": ("exact", spec.evaluation.margin, "kept for compare"),
+        "evaluation.precision": ("exact", spec.evaluation.precision, _EVALUATED[spec.evaluation.precision]),
     }
     effort = spec.hyperparameters.reasoning_effort
     if effort is not None:

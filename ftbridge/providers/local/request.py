@@ -79,6 +79,7 @@ class LocalRequest(BaseModel):
     dpo: DpoRequest | None = None
     reinforcement: ReinforcementRequest | None = None
     continue_from: str | None = None
+    evaluation_precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
 class SampleRequest(BaseModel):

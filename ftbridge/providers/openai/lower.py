@@ -219,6 +219,7 @@ def _run_notes(spec: JobSpec) -> dict[str, Note]:
         "model.local": ("unused", None, "the service trains model.openai"),
         "evaluation.batch_size": ("translated", spec.evaluation.batch_size, "requests in flight at once, at most"),
         "evaluation.margin": ("exact", spec.evaluation.margin, "kept for compare"),
+        "evaluation.precision": ("unused", None, "the service chooses its own arithmetic"),
         "budget.max_gpu_hours": ("unused", None, "the service's cards are not counted; budget.max_usd holds its cost"),
     }
     if spec.evaluation.perplexity:

@@ -25,6 +25,7 @@ from ftbridge.providers.local.inference.sampling import Choice, Drawing
 from ftbridge.providers.local.inference.shape import Shape
 from ftbridge.providers.local.inference.text import Words
 from ftbridge.providers.local.models.device import Device, is_out_of_memory
+from ftbridge.providers.local.models.threads import Threads
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -155,6 +156,8 @@ class Engine:
         self.max_rows, self.max_batch_tokens = max_rows, max_batch_tokens
         self.adapters = Adapters(model, self.device.torch, self.device.compute)
         self._packed = PackedLinears(model, self.device)
+        self._threads = Threads() if self.device.kind == "cpu" else None
+        self._weights = sum(parameter.numel() for parameter in model.parameters())
         self.adapters.products = self._packed.products
         self.batch = Batch(model, self.adapters, self.device, pad_id, share_prefixes=share_prefixes)
         self._keep = keep_completions
@@ -253,7 +256,7 @@ class Engine:
 
         What was stored of a model in training is forgotten first: its weights may have changed since.
         """
-        training = self.model.training
+        training, threads = self.model.training, torch.get_num_threads()
         self.model.eval()
         if self._trained and self.batch.prefixes is not None:
             self.batch.prefixes.clear()
@@ -262,6 +265,8 @@ class Engine:
                 yield
         finally:
             self.model.train(training)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
 
     def _no_gradients(self) -> Any:
         """The context in which passes run.
@@ -275,13 +280,21 @@ class Engine:
         joining = self._joining()
         if joining:
             try:
+                self._use_threads(sum(self.batch.unread(row) for row in joining))
                 choices = self.batch.join(list(joining))
             except Exception:
                 self._waiting.extendleft(reversed(joining.values()))
                 raise
             self._running |= joining
             return self._taken(self.batch.rows[-len(joining) :], choices)
-        return self._taken(self.batch.rows, self.batch.step()) if self._running else []
+        if not self._running:
+            return []
+        self._use_threads(len(self._running))
+        return self._taken(self.batch.rows, self.batch.step())
+
+    def _use_threads(self, tokens: int) -> None:
+        if self._threads is not None:
+            self._threads.use(tokens * self._weights)
 
     def _joining(self) -> dict[Row, Completion]:
         """Those who wait and fit: by rows, and by what their keys and values will take."""

@@ -219,7 +219,7 @@ class LocalProvider:
 
     def sampler(self, lowering: Lowering, model: TunedModel | None, folder: Path) -> Sampler:
         """A sampling process for the base or the tuned model."""
-        request = LocalRequest.model_validate(lowering.request)
+        request = _evaluated(LocalRequest.model_validate(lowering.request))
         asked = SampleRequest(request=request, tuned=model.id if model else None)
         if request.engine == "vllm":
             return VllmSampler(asked, folder / "vllm.log")
@@ -227,7 +227,10 @@ class LocalProvider:
 
     def identity(self, lowering: Lowering) -> dict[str, Any]:
         """How weights are held and completions are computed."""
-        return {name: value for name in _SERVING if (value := lowering.request.get(name)) is not None}
+        request = dict(lowering.request)
+        if (precision := request.get("evaluation_precision", "auto")) != "auto":
+            request["precision"] = precision
+        return {name: value for name in _SERVING if (value := request.get(name)) is not None}
 
     def checkpoints(self, model: TunedModel, folder: Path) -> dict[int, str]:
         """The folders of whole checkpoints."""
@@ -329,6 +332,12 @@ class LocalSampler:
         if self._child is not None:
             self._child.close()
             self._child = None
+
+
+def _evaluated(request: LocalRequest) -> LocalRequest:
+    """A request with the arithmetic that its completions are computed in."""
+    precision = request.evaluation_precision
+    return request if precision == "auto" else request.model_copy(update={"precision": precision})
 
 
 def _died(job: Job) -> JobError:

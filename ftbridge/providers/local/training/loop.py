@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -23,6 +23,7 @@ import torch
 from ftbridge.errors import OutOfMemory, TrainingFailed
 from ftbridge.providers.local.data.batches import Unit, evaluation_steps, steps_of_epoch
 from ftbridge.providers.local.models.device import Device, is_out_of_memory
+from ftbridge.providers.local.models.threads import Threads
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.training import checkpoint
 from ftbridge.providers.local.training.checkpoint import TrainingState
@@ -71,6 +72,7 @@ class Trainer:
     requested: Callable[[], Literal["pause", "cancel"] | None]
     objective: Objective = SUPERVISED
     source: Source | None = None
+    threads: Threads = field(default_factory=Threads)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -191,6 +193,8 @@ def _update(trainer: Trainer, batch: Sequence[Unit], step: int) -> dict[str, flo
     loss = torch.zeros((), device=trainer.device.torch)
     more: dict[str, torch.Tensor] = {}
     for number, part in enumerate(objective.cut(trainer.forward, batch, trainer.tokens_per_pass)):
+        if trainer.device.kind == "cpu":
+            trainer.threads.use()
         seed = (trainer.request.seed * 1_000_003 + step * 1_009 + number) % (1 << 31)
         sums = objective.sums(trainer.forward, part, seed=seed)
         trainer.scaler.scale(sums.loss / size).backward()

@@ -1,0 +1,80 @@
+"""How many threads torch computes with: what the work is worth, and what others leave of the processors.
+
+Each parallel operation ends with a barrier. Where a thread has to wait for a processor that another process uses, all others
+wait with it, some hundred times a pass: on two cores with two busy processes beside, decoding with two threads took five times
+as long as with one (`benchmarks/threads.py`). So the load of the other processes is looked at once a second, and torch uses the
+processors that they leave, at least one. Waiting threads sleep (`child_environment`), so that they are no load themselves.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from pathlib import Path
+
+import psutil
+import torch
+
+SECONDS = 1.0
+"""Time between two looks at the load."""
+ROUNDING = 0.2
+"""Share of a processor in use by others that costs no thread: the system itself is never quite still."""
+SMALL_WORK = 2e9
+"""Multiplications of a pass below which a second thread gains less than its barriers cost."""
+
+
+class Threads:
+    """Chooses torch's threads for this process. `most` is how many there may be: torch's own choice, or OMP_NUM_THREADS."""
+
+    def __init__(self, most: int | None = None) -> None:
+        self.most = min(most or torch.get_num_threads(), math.ceil(allowed_cores()))
+        self._process = psutil.Process()
+        self._free = float(self.most)
+        self._clock, self._busy, self._own = self._look()
+
+    def use(self, work: float = math.inf) -> int:
+        """Set the threads for a pass of so many multiplications; returns their number."""
+        if self.most > 1:
+            wanted = 1 if work < SMALL_WORK else self.left()
+            if wanted != torch.get_num_threads():
+                torch.set_num_threads(wanted)
+        return torch.get_num_threads()
+
+    def left(self) -> int:
+        """Processors that others leave, at least one and at most `most`."""
+        if time.monotonic() - self._clock >= SECONDS:
+            clock, busy, own = self._look()
+            others = max(0.0, (busy - self._busy) - (own - self._own)) / (clock - self._clock)
+            self._free = allowed_cores() - others
+            self._clock, self._busy, self._own = clock, busy, own
+        return max(1, min(self.most, math.floor(self._free + ROUNDING)))
+
+    def _look(self) -> tuple[float, float, float]:
+        """Now; seconds that this process's processors were busy; seconds that they were so for this process."""
+        own = self._process.cpu_times()
+        cores = psutil.cpu_times(percpu=True)
+        mine = _affinity()
+        busy = sum(_busy(times) for number, times in enumerate(cores) if mine is None or number in mine)
+        return time.monotonic(), busy, own.user + own.system
+
+
+def allowed_cores() -> float:
+    """Processors that this process may use: by affinity, and by the quota of its container."""
+    affinity = _affinity()
+    cores = float(len(affinity) if affinity else os.cpu_count() or 1)
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        cores = min(cores, int(quota) / int(period))
+    except (OSError, ValueError):  # no container, no quota ("max"), or another system
+        pass
+    return cores
+
+
+def _affinity() -> frozenset[int] | None:
+    return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
+def _busy(times: object) -> float:
+    """Seconds in use, by psutil's fields; time stolen by other guests of a host is in use too."""
+    return float(sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal")))
