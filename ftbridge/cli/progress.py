@@ -90,7 +90,8 @@ class TerminalWatcher(AbstractContextManager["TerminalWatcher"]):
             if "steps" not in self._tasks:
                 self._tasks["steps"] = self.bars.add_task("[bold]training[/]", total=figures.total_steps or 1)
             self.bars.update(self._tasks["steps"], completed=figures.step, figures=describe(figures))
-        news = figures.valid_loss is not None or figures.step == figures.total_steps
+        measured = figures.valid_loss is not None or "full_valid_mean_reward" in figures.more
+        news = measured or figures.step == figures.total_steps
         if news or (not self.bars and time.monotonic() - self._told > LINE_EVERY) or verbosity() > 0:
             self._told = time.monotonic()
             self._say(Text(f"  step {figures.step}/{figures.total_steps}  {describe(figures)}"))
@@ -116,6 +117,7 @@ def describe(figures: Metrics) -> str:
                 f"reward accuracy {accuracy:.1%}, margin {figures.more.get(f'{split}_reward_margin', 0.0):.3g}"
             )
             break
+    parts += _rewards(figures)
     if figures.tokens_per_second is not None:
         parts.append(f"{figures.tokens_per_second:.0f} tokens/s")
     if figures.memory_gb is not None:
@@ -123,6 +125,21 @@ def describe(figures: Metrics) -> str:
     if figures.seconds_left:
         parts.append(f"{_span(figures.seconds_left)} left")
     return " · ".join(parts)
+
+
+def _rewards(figures: Metrics) -> list[str]:
+    """Reinforcement in a few words: whether it learns, and what to look at when it does not."""
+    more = figures.more
+    if (reward := more.get("train_mean_reward")) is None:
+        return []
+    held_out = f", held out {more['full_valid_mean_reward']:.3f}" if "full_valid_mean_reward" in more else ""
+    return [
+        f"reward {reward:.3f}{held_out}",
+        f"live groups {more['live_groups']:.0%}",
+        f"entropy {more['entropy']:.2f}",
+        f"cut {more['clipped_share']:.0%}",
+        f"grader {more['grader_latency']:.2f} s",
+    ]
 
 
 def _span(seconds: float) -> str:

@@ -633,12 +633,13 @@ class _Driver:
                 _discard(self.run)
             raise Interrupted(f"{self.run.id} was cancelled.", hint=f"To go on after all: {self.go_on()}")
         if status.state == "paused":
-            self.run.append("paused")
             if status.error is not None:  # the job paused by itself: a budget, or a judge that is away
                 error = from_document(status.error.model_dump())
                 hint = error.hint or "What was done is kept."
                 error.hint = f"{hint} Then: ftbridge resume {self.run.id}"
+                self.run.append("paused", error=document(error))
                 raise error
+            self.run.append("paused")
             raise Interrupted(f"{self.run.id} is paused.", hint=f"Go on with: ftbridge resume {self.run.id}")
 
     def go_on(self) -> str:

@@ -168,7 +168,7 @@ def _changes(state: RunState, event: Event) -> dict[str, Any]:
         case "cancelled":
             return {"state": "cancelled", "finished": event.time}
         case "paused":
-            return {"state": "paused", "finished": None}
+            return {"state": "paused", "finished": None, "error": data.get("error")}
         case _:
             return {}
 

@@ -48,9 +48,30 @@ class Figures:
             "valid_mean_token_accuracy": self.valid_accuracy,
             "full_valid_loss": self.valid_loss,  # validation reads the whole file, every time
             "full_valid_mean_token_accuracy": self.valid_accuracy,
-            **self.more,
+            **{name: value for name, value in self.more.items() if "/" not in name},
+            **_nested(self.more),
         }
         return {name: value for name, value in data.items() if value is not None}
+
+
+def _nested(more: Mapping[str, float]) -> dict[str, Any]:
+    """The figures of graders as events of reinforcement hold them: `scores.graders[]` and `errors.graders[]`.
+
+    Their names in result files are `scores/graders/TYPE/NAME/FIGURE` and `errors/graders/TYPE/NAME/errors/FIGURE`.
+    """
+    graders: dict[str, dict[tuple[str, str], dict[str, Any]]] = {"scores": {}, "errors": {}}
+    for path, value in more.items():
+        kind, *parts = path.split("/")
+        if kind in graders:
+            grader, name = parts[1], "/".join(parts[2 : -1 if kind == "scores" else -2])
+            entry = graders[kind].setdefault((grader, name), {"name": name, "type": grader})
+            entry[parts[-1]] = value
+    nested: dict[str, Any] = {kind: {"graders": list(entries.values())} for kind, entries in graders.items() if entries}
+    for name, figure in (("train_reward_mean", "train_mean_reward"), ("valid_reward_mean", "full_valid_mean_reward")):
+        if "scores" in nested and figure in more:
+            nested["scores"][name] = more[figure]
+    steps = {name.removesuffix("_duration"): more[name] for name in more if name.endswith("_duration")}
+    return nested | ({"timing": {"step": steps}} if steps else {})
 
 
 def open_job(service: Service, asked: CreateJob, own: Mapping[str, Any] | None = None) -> Kept:

@@ -164,7 +164,7 @@ def test_what_cannot_be_done_here_is_refused_with_what_can(served):
     for more, code in (
         ({"model": "gpt-4o"}, "model_not_available"),
         ({"model": "/etc"}, "model_not_available"),
-        ({"method": {"type": "reinforcement", "reinforcement": {"grader": GRADER}}}, "method_not_available"),
+        ({"method": {"type": "reinforcement", "reinforcement": {"grader": GRADER}}}, "missing_required_parameter"),
         ({"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]}, "unsupported_parameter"),
     ):
         with pytest.raises(openai.BadRequestError) as caught:

@@ -19,6 +19,7 @@ from ftbridge.evaluation.wording import rivals
 from ftbridge.graders import GraderResult
 from ftbridge.planning.actual import Compared, compared
 from ftbridge.report.html.sources import Curve, Source, curve_of, source_of
+from ftbridge.report.rewards import RewardHistory, reward_history
 from ftbridge.runs.run import Run
 from ftbridge.spec.graders import Grader
 
@@ -104,6 +105,7 @@ class Contents:
     sources: tuple[Source, ...]
     measured: tuple[Measured, ...]
     notes: tuple[str, ...]
+    rewards: tuple[RewardHistory, ...] = ()
 
 
 def contents_of(runs: Sequence[Run]) -> Contents:
@@ -141,6 +143,11 @@ def contents_of(runs: Sequence[Run]) -> Contents:
             for name, run in zip(labels, runs, strict=True)
         ),
         notes=tuple(dict.fromkeys(notes)),
+        rewards=tuple(
+            history
+            for name, run in zip(labels, runs, strict=True)
+            if (history := reward_history(name, run)) is not None
+        ),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ftbridge.report.html.element import Html, element
 from ftbridge.report.html.sources import Curve, Point
@@ -18,21 +18,6 @@ def loss_curves(curves: Sequence[Curve]) -> Html | None:
     """One drawing for all runs. Along it: steps for one run, the share of training for several; up it: nats a token."""
     if not curves:
         return None
-    scale = _Scale.of(curves)
-    lines = [_lines(curve, scale, f"series{place % 4}") for place, curve in enumerate(curves)]
-    drawing = element(
-        "svg",
-        scale.grid(),
-        lines,
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-        role="img",
-        class_="curves",
-        aria_label="Loss over training; the figures are in the table below.",
-    )
-    legend = [
-        element("li", element("span", class_=f"swatch series{place % 4}"), f"{curve.label}: {_told(curve)}")
-        for place, curve in enumerate(curves)
-    ]
     pairs = [curve.by_pairs for curve in curves]
     unit = "Nats a pair; 0.693 where the model is its own reference." if all(pairs) else "Nats a trained token."
     if any(pairs) and not all(pairs):
@@ -41,11 +26,30 @@ def loss_curves(curves: Sequence[Curve]) -> Html | None:
         "section",
         element("h2", "Loss"),
         element("p", f"{unit} Thin: training. Thick, with dots: validation.", class_="quiet"),
-        drawing,
-        element("ul", legend, class_="legend"),
-        [_table(curve) for curve in curves if curve.valid],
+        drawing(curves, "Loss over training.", "validation loss", lower_is_better=True),
         id="loss",
     )
+
+
+def drawing(curves: Sequence[Curve], about: str, what: str, *, lower_is_better: bool = False) -> Html:
+    """The lines of several runs, what they came to in words, and a table of the measured points. `what` names these."""
+    scale = _Scale.of(curves)
+    svg = element(
+        "svg",
+        scale.grid(),
+        [_lines(curve, scale, f"series{place % 4}", what) for place, curve in enumerate(curves)],
+        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
+        role="img",
+        class_="curves",
+        aria_label=f"{about[:-1]}; the figures are in the table below.",
+    )
+    best = min if lower_is_better else max
+    legend = [
+        element("li", element("span", class_=f"swatch series{place % 4}"), f"{curve.label}: {_told(curve, best)}")
+        for place, curve in enumerate(curves)
+    ]
+    tables = [_table(curve, what) for curve in curves if curve.valid]
+    return element("div", svg, element("ul", legend, class_="legend"), tables)
 
 
 class _Scale:
@@ -82,7 +86,7 @@ class _Scale:
         return told
 
 
-def _lines(curve: Curve, scale: _Scale, series: str) -> list[Html]:
+def _lines(curve: Curve, scale: _Scale, series: str, what: str) -> list[Html]:
     end = max(step for step, _ in (*curve.train, *curve.valid))
 
     def places(points: Sequence[Point]) -> str:
@@ -94,7 +98,7 @@ def _lines(curve: Curve, scale: _Scale, series: str) -> list[Html]:
         *(
             element(
                 "circle",
-                element("title", f"{curve.label}, step {step}: validation loss {loss:.4f}"),
+                element("title", f"{curve.label}, step {step}: {what} {loss:.4f}"),
                 cx=scale.x(step, end),
                 cy=scale.y(loss),
                 r=3.5,
@@ -117,19 +121,19 @@ def _round_tick(rough: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
 
 
-def _told(curve: Curve) -> str:
+def _told(curve: Curve, best_of: Callable[..., Point]) -> str:
     steps = f"{curve.train[-1][0]} steps, training {curve.train[-1][1]:.3f}"
     if not curve.valid:
         return steps
-    step, best = min(curve.valid, key=lambda point: point[1])
+    step, best = best_of(curve.valid, key=lambda point: point[1])
     return f"{steps}, validation {curve.valid[-1][1]:.3f} (best {best:.3f} at step {step})"
 
 
-def _table(curve: Curve) -> Html:
+def _table(curve: Curve, what: str) -> Html:
     rows = [
         element("tr", element("td", f"{step}", class_="number"), element("td", f"{loss:.4f}", class_="number"))
         for step, loss in curve.valid
     ]
-    head = element("thead", element("tr", element("th", "step"), element("th", "validation loss")))
+    head = element("thead", element("tr", element("th", "step"), element("th", what)))
     table = element("table", head, element("tbody", rows))
-    return element("details", element("summary", f"{curve.label}: validation losses"), table)
+    return element("details", element("summary", f"{curve.label}: {what} by step"), table)

@@ -23,6 +23,7 @@ from ftbridge.report.html.measures import (
     slices,
 )
 from ftbridge.report.html.reproduce import countdown, data, lowering, reproduce
+from ftbridge.report.html.rewards import rewards
 from ftbridge.report.html.scores import scores, usage, usage_title
 from ftbridge.report.html.summary import headline
 
@@ -37,6 +38,7 @@ def page(contents: Contents, *, now: float | None = None, command: str = "") -> 
         ("preference", "Preferences", preference(contents)),
         ("retention", "Retention", retention(contents)),
         ("loss", "Loss", loss_curves(contents.curves)),
+        ("rewards", "Rewards", rewards(contents.rewards)),
         ("classification", "Labels", classification(contents)),
         ("perplexity", "Perplexity", perplexity(contents)),
         ("usage", usage_title(contents), usage(contents)),

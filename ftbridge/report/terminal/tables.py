@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -295,12 +295,26 @@ def _facts(run: RunState) -> Iterator[tuple[str, Text]]:
             text = f"{100 * accuracy:.1f} % of {word} pairs the right way round · margin {margin:.3g}"
             yield "rewards", Text(f"{text} · preferred completion {chosen:+.3g}")
             break
+    yield from _rewards(figures)
     if run.tuned:
         yield "tuned model", Text(run.tuned.id)
     if run.error:
         yield "error", Text(str(run.error.get("message") or run.error.get("kind") or "unknown"), style="red")
         if run.error.get("hint"):
             yield "what to do", Text(str(run.error["hint"]))
+
+
+def _rewards(figures: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
+    """Reinforcement at its latest step: never a bare loss, whose value says nothing."""
+    if figures.get("train_mean_reward") is None:
+        return
+    text = f"train {figures['train_mean_reward']:.3f}"
+    if (held_out := figures.get("full_valid_mean_reward")) is not None:
+        text += f" · held out {held_out:.3f}"
+    yield "reward", Text(text)
+    text = f"{figures['live_groups']:.0%} of groups differ · entropy {figures['entropy']:.2f} nats"
+    text += f" · {figures['clipped_share']:.0%} cut at the limit"
+    yield "health", Text(f"{text} · {figures['completion_tokens_mean']:.1f} tokens a completion")
 
 
 def _state(state: str) -> Text:

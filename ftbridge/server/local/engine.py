@@ -92,7 +92,7 @@ class LocalEngine:
         return shown
 
     def accept(self, asked: CreateJob) -> None:
-        """Supervised and dpo jobs on a base model of the map; what a run here could not do is refused now."""
+        """Jobs on a base model of the map; what a run here could not do is refused now."""
         if self._begins_with(asked.model) is None:
             tuned = asked.model in self.runs or self._service.store.get("model", asked.model) is not None
             why = "is a tuned model without an adapter to go on from" if tuned else "is not served here"
@@ -102,11 +102,11 @@ class LocalEngine:
                 "model",
                 "model_not_available",
             )
-        if asked.kind == "reinforcement":
+        if asked.kind == "reinforcement" and asked.validation_file is None:
             raise invalid(
-                "Training here is supervised or dpo; reinforcement is not built.",
-                "method.type",
-                "method_not_available",
+                "A reinforcement job needs a validation file too: set validation_file.",
+                "validation_file",
+                "missing_required_parameter",
             )
         if asked.integrations:
             raise invalid("No integrations are built here.", "integrations", "unsupported_parameter")

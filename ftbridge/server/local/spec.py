@@ -25,15 +25,26 @@ def spec_of(job: Kept, model: str, files: Path, settings: Mapping[str, Any]) -> 
         validation=str(files / validation) if validation else None,
         local=model,
         name=job.id,
-        settings=settings,
+        settings=_of_method(settings, shown["method"]["type"]),
         keeps_multiplier=True,
     ).spec
 
 
 def base_request(model: str, settings: Mapping[str, Any]) -> LocalRequest:
     """How a base model is loaded for answering: as a job with these settings would load it."""
-    document = {"name": "serve", "data": {"train": "unused"}, "model": {"local": model}, "local": dict(settings)}
+    document = {
+        "name": "serve",
+        "data": {"train": "unused"},
+        "model": {"local": model},
+        "local": _of_method(settings, "supervised"),
+    }
     return LocalRequest.model_validate(_lowered(JobSpec.from_dict(document)).request)
+
+
+def _of_method(settings: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """The settings of the server without the sections of other methods: it trains by any."""
+    others = {"dpo", "reinforcement"} - {method}
+    return {name: value for name, value in settings.items() if name not in others}
 
 
 def _lowered(spec: JobSpec) -> Lowering:

@@ -35,6 +35,13 @@ def drawn_trials(shapes: tuple[tuple[int, int, float], ...], seed: int = 3) -> l
     return [trial(ids(prompt), ids(length), advantage, [-1.0] * length) for prompt, length, advantage in shapes]
 
 
+def like(one: Trial, length: int) -> Trial:
+    """Another completion of the same prompt."""
+    dice = random.Random(length)
+    completion = [dice.randrange(4, architectures.VOCABULARY) for _ in range(length)]
+    return trial(one.example.input_ids[: one.prompt], completion, one.advantage, [-1.0] * length)
+
+
 def request(grader: dict[str, Any] | None = None, own: dict[str, Any] | None = None, **changes: Any) -> LocalRequest:
     """Groups of four, completions of six tokens."""
     reinforcement = {"grader": grader or HAS_LETTER, "group_size": 4, "max_completion_tokens": 6, **(own or {})}

@@ -86,17 +86,43 @@ def by_hand(forward, trials, kl=0.0, reference=None) -> torch.Tensor:
     return total / count
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("budget", [30, 60, 4000])
-def test_the_gradient_of_a_step_is_that_of_plain_logits_however_it_is_cut(forward, budget: int) -> None:
+def test_the_gradient_of_a_step_is_that_of_plain_logits_however_it_is_cut(forward, budget: int, shared: bool) -> None:
     trials = practice_cases.drawn_trials(SHAPES)
     by_hand(forward, trials).backward()
     expected = preference_cases.gradients(forward.model).clone()
     forward.model.zero_grad()
-    goal = PolicyGradient()
+    goal = PolicyGradient(shared)
+    assert forward.way == "packed"
+    assert sorted(len(one) for part in goal.cut(forward, trials, budget) for one in part) == sorted(map(len, trials))
     for part in goal.cut(forward, trials, budget):
         (goal.sums(forward, part).loss / goal.size(trials)).backward()
     assert torch.allclose(preference_cases.gradients(forward.model), expected, rtol=1e-4, atol=1e-7)
     assert goal.size(trials) == 27
+
+
+def test_a_groups_prompt_is_computed_once(forward) -> None:
+    """Two groups of four: the prompt of 9 once for three rows of 4, 7 and 3 tokens, the prompt of 20 once for two."""
+    one = practice_cases.drawn_trials(((9, 4, 0.5),))[0]
+    group = [practice_cases.like(one, length) for length in (4, 7, 3)]
+    other = practice_cases.drawn_trials(((20, 2, 0.5),), seed=9)[0]
+    trials = [*group, other, practice_cases.like(other, 5)]
+    tokens = []
+    read = forward.log_probabilities_at
+    object.__setattr__(
+        forward,
+        "log_probabilities_at",
+        lambda inputs, *places: (tokens.append(inputs["input_ids"].numel()), read(inputs, *places))[1],
+    )
+    goal = PolicyGradient(True)
+    parts = goal.cut(forward, trials, 1000)
+    values = goal.sums(forward, parts[0])
+    assert tokens == [9 + 14 + 20 + 7]
+    assert float(values.loss.detach()) == pytest.approx(
+        float(PolicyGradient().sums(forward, parts[0]).loss.detach()), rel=1e-5
+    )
+    assert [len(part) for part in goal.cut(forward, trials, 16)] == [1, 1, 1, 1, 1]
 
 
 def test_rloo_is_the_same_gradient_times_g_over_g_minus_1() -> None:
@@ -110,7 +136,7 @@ def test_the_distance_to_the_first_model_is_zero_at_the_start_and_has_the_gradie
 ) -> None:
     forward = preference_cases.forward_of(tmp_path, practice_cases.request())
     trials = practice_cases.drawn_trials(SHAPES)
-    goal = PolicyGradient(0.1, trained_values(forward.model))
+    goal = PolicyGradient(True, 0.1, trained_values(forward.model))
     sums = goal.sums(forward, trials)
     assert float(sums.more["kl"]) == 0.0
     with torch.no_grad():

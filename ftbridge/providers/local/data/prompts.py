@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from ftbridge.data.prepare import origin
 from ftbridge.errors import DataError, GraderError
 from ftbridge.graders import Uninformative, check
 from ftbridge.graders.template import VariableMissing
-from ftbridge.providers.local.data.batches import Encoded
-from ftbridge.providers.local.data.encode import EncodedSplit, listed
-from ftbridge.providers.local.data.rendering import Renderer
-from ftbridge.providers.local.data.template import RenderError
+from ftbridge.providers.local.batches import Encoded
+from ftbridge.providers.local.encode import EncodedSplit, listed
+from ftbridge.providers.local.pairs import Pair
+from ftbridge.providers.local.rendering import Renderer
 from ftbridge.providers.local.request import LocalRequest
+from ftbridge.providers.local.template import RenderError
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,21 @@ def encode_prompts(
     if not prompts:
         raise DataError(f"no {split} prompt is left after local.too_long: {request.too_long}.", split=split)
     return EncodedSplit(tuple(prompts), dropped=tuple(long))
+
+
+def as_pairs(prompts: Sequence[PracticePrompt]) -> list[Pair]:
+    """Prompts as pairs that begin with the first half of one and end with the second half of it and of its neighbour: what
+    sharing of prompts is proved on before completions exist.
+    """
+    pairs = []
+    for one, other in pairwise(prompts):
+        half, second = len(one.ids) // 2, len(other.ids) // 2
+        endings = one.ids[half:], other.ids[second:]
+        sides = [
+            Encoded(one.ids[:half] + ending, (False,) * half + (True,) * len(ending), one.index) for ending in endings
+        ]
+        pairs.append(Pair(sides[0], sides[1], half, one.index))
+    return pairs
 
 
 def as_examples(prompts: Sequence[PracticePrompt]) -> list[Encoded]:

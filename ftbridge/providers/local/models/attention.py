@@ -17,6 +17,7 @@ and passes its keyword arguments on can train packed;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,26 +62,30 @@ class Layout:
         return cls(tuple(lengths), gather.to(device), scatter.to(device), positions[None].to(device))
 
     @classmethod
-    def branched(cls, branches: list[tuple[int, int, int]], device: torch.device) -> Layout:
-        """The layout of pairs that share a prompt: (tokens of the prompt, of the first row, of the second row), each.
+    def branched(cls, branches: Sequence[Sequence[int]], device: torch.device) -> Layout:
+        """The layout of rows that share a prompt: for each prompt, its tokens, then those of each row that begins with it.
 
-        In the pass a pair is its first row, then the second without the prompt. A padded batch holds both rows whole; the
+        In the pass a group is its first row, then each other one without the prompt. A padded batch holds all rows whole; the
         prompt's outputs are those of the first row.
         """
-        lengths = [length for _, first, second in branches for length in (first, second)]
+        lengths = [length for _, *rows in branches for length in rows]
         longest = max(lengths)
-        rows, positions, outputs = [], [], []
-        start = 0
-        for number, (prompt, first, second) in enumerate(branches):
+        gathered, positions, outputs = [], [], []
+        start = number = 0
+        for prompt, *rows in branches:
             shared = torch.arange(start, start + prompt)
-            own = torch.arange(start + first, start + first + second - prompt)
-            for places in (torch.arange(start, start + first), torch.cat([shared, own])):
-                rows.append(torch.cat([places, places.new_full((longest - len(places),), start)]))
-            positions += [torch.arange(first), torch.arange(prompt, second)]
-            outputs += [torch.arange(first) + 2 * number * longest]
-            outputs += [torch.arange(prompt, second) + (2 * number + 1) * longest]
-            start += first + second - prompt
-        gather, scatter, position_ids = torch.stack(rows), torch.cat(outputs), torch.cat(positions)[None]
+            end = start + prompt
+            for place, length in enumerate(rows):
+                own = torch.arange(end, end + length - prompt)
+                row = torch.cat([shared, own])
+                gathered.append(torch.cat([row, row.new_full((longest - length,), start)]))
+                written = torch.arange(prompt if place else 0, length)
+                positions.append(written)
+                outputs.append(written + number * longest)
+                end += length - prompt
+                number += 1
+            start = end
+        gather, scatter, position_ids = torch.stack(gathered), torch.cat(outputs), torch.cat(positions)[None]
         return cls(tuple(lengths), gather.to(device), scatter.to(device), position_ids.to(device))
 
 

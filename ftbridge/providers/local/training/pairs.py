@@ -200,22 +200,31 @@ def completion_log_probabilities(forward: Forward, pairs: Sequence[Pair], *, sha
 
 
 def _shared_inputs(forward: Forward, pairs: Sequence[Pair]) -> tuple[dict[str, Any], Tensor, Tensor]:
-    """A packed micro-batch in which each prompt stands once; the places before completion tokens; those tokens."""
+    return shared_inputs(forward, [(pair.prompt, pair.sides) for pair in pairs])
+
+
+def shared_inputs(
+    forward: Forward, groups: Sequence[tuple[int, Sequence[Encoded]]]
+) -> tuple[dict[str, Any], Tensor, Tensor]:
+    """A packed micro-batch in which each prompt stands once; the places before trained tokens; those tokens.
+
+    A group is the number of tokens that its conversations begin with alike, and the conversations.
+    """
     ids: list[int] = []
     before: list[int] = []
     target: list[int] = []
-    for pair in pairs:
+    for prompt, sides in groups:
         start = len(ids)
-        ids += pair.chosen.input_ids
-        second = len(ids) - pair.prompt  # where the rejected conversation would begin, if its prompt stood before it
-        ids += pair.rejected.input_ids[pair.prompt :]
-        for side, base in ((pair.chosen, start), (pair.rejected, second)):
+        ids += sides[0].input_ids[:prompt]
+        for side in sides:
+            base = len(ids) - prompt  # where the conversation would begin, if its prompt stood before it
+            ids += side.input_ids[prompt:]
             for place in range(1, len(side)):
                 if side.trained[place]:
-                    before.append(base + place - 1 if place > pair.prompt else start + place - 1)
+                    before.append(base + place - 1 if place > prompt else start + place - 1)
                     target.append(side.input_ids[place])
     where = forward.device.torch
-    layout = attention.Layout.branched([(pair.prompt, len(pair.chosen), len(pair.rejected)) for pair in pairs], where)
+    layout = attention.Layout.branched([(prompt, *map(len, sides)) for prompt, sides in groups], where)
     inputs = {
         "input_ids": torch.tensor([ids]).to(where),
         "position_ids": layout.position_ids,

@@ -26,14 +26,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ftbridge.providers.local.data.batches import Encoded
-from ftbridge.providers.local.training.forward import Forward
-from ftbridge.providers.local.training.objective import Sums
+from ftbridge.providers.local.batches import Encoded, cut_packed
+from ftbridge.providers.local.forward import Forward
+from ftbridge.providers.local.objective import Sums
+from ftbridge.providers.local.pairs import shared_inputs
 
 SAME = 1e-6
 """Rewards that differ by no more than this share of the grader's width are the same: sums of floats are not exact."""
@@ -50,9 +52,10 @@ def advantages(rewards: Sequence[float | None], width: float = 1.0) -> list[floa
 
 @dataclass(frozen=True)
 class Trial:
-    """A completion that is learnt from: its tokens behind its prompt, its advantage, and its log-probabilities when drawn."""
+    """A completion that is learnt from, behind its `prompt` tokens: its advantage, and its log-probabilities when drawn."""
 
     example: Encoded
+    prompt: int
     advantage: float
     drawn: tuple[float, ...]
 
@@ -68,24 +71,32 @@ class Trial:
 def trial(prompt: Sequence[int], completion: Sequence[int], advantage: float, drawn: Sequence[float]) -> Trial:
     """A completion behind its prompt, with its advantage."""
     trained = (False,) * len(prompt) + (True,) * len(completion)
-    return Trial(Encoded((*prompt, *completion), trained, 0), advantage, tuple(drawn))
+    return Trial(Encoded((*prompt, *completion), trained, 0), len(prompt), advantage, tuple(drawn))
 
 
 @dataclass(frozen=True)
 class PolicyGradient:
-    """The objective of method reinforcement. Units are trials. `kl` weighs the distance to `reference`: the trained parameters'
-    first values, by name.
+    """The objective of method reinforcement. Units are trials. `shared`: the prompt of a group is computed once.
+
+    `kl` weighs the distance to `reference`: the trained parameters' first values, by name.
     """
 
+    shared: bool = False
     kl: float = 0.0
     reference: Mapping[str, Tensor] = field(default_factory=dict)
     unit: str = "a prompt"
 
     def cut(self, forward: Forward, batch: Sequence[Trial], budget: int) -> list[list[Trial]]:
-        """As the forward's way of running the model counts tokens."""
-        by_example = {id(one.example): one for one in batch}
-        parts = forward.cut([one.example for one in batch], budget) if batch else []
-        return [[by_example[id(example)] for example in part] for part in parts]
+        """As the forward's way of running the model counts tokens; a group stays together where it fits."""
+        if not self.shared:
+            by_example = {id(one.example): one for one in batch}
+            parts = forward.cut([one.example for one in batch], budget) if batch else []
+            return [[by_example[id(example)] for example in part] for part in parts]
+        pieces = [piece for group in groups_of(batch) for piece in _pieces(group, budget)]
+        return [
+            [one for place in part for one in pieces[place]]
+            for part in cut_packed([_shared_tokens(piece) for piece in pieces], budget)
+        ]
 
     def size(self, batch: Sequence[Trial]) -> int:
         """Completion tokens of the live groups."""
@@ -93,12 +104,11 @@ class PolicyGradient:
 
     def sums(self, forward: Forward, part: Sequence[Trial], *, seed: int = 0) -> Sums:
         """The summed loss, and the sums that `figures` needs."""
-        examples = [one.example for one in part]
         before = None
         if self.kl:
             with torch.no_grad(), first_values(forward.model, self.reference):
-                before = forward.log_probabilities(examples, seed=seed)
-        values = forward.log_probabilities(examples, seed=seed)
+                before = self._log_probabilities(forward, part, seed)
+        values = self._log_probabilities(forward, part, seed)
         counts = torch.tensor([one.n_trained for one in part])
         weights = torch.repeat_interleave(torch.tensor([one.advantage for one in part]), counts).to(values)
         drawn = torch.tensor([number for one in part for number in one.drawn]).to(values)
@@ -110,6 +120,13 @@ class PolicyGradient:
             loss = loss + self.kl * distance
             more["kl"] = distance.detach()
         return Sums(loss, more)
+
+    def _log_probabilities(self, forward: Forward, part: Sequence[Trial], seed: int) -> Tensor:
+        """Of the completions' tokens, in the order of the part: (tokens), float32."""
+        if not self.shared:
+            return forward.log_probabilities([one.example for one in part], seed=seed)
+        groups = [(group[0].prompt, [one.example for one in group]) for group in groups_of(part)]
+        return forward.log_probabilities_at(*shared_inputs(forward, groups))
 
     def figures(self, loss: float, more: Mapping[str, float], batch: Sequence[Trial]) -> dict[str, float]:
         """Means over the live tokens, in nats. `log_prob_shift` is how far training and sampling disagree on a token."""
@@ -124,6 +141,26 @@ class PolicyGradient:
     def check(self, forward: Forward, figures: Mapping[str, float]) -> None:
         """Any first loss is possible."""
         del forward, figures
+
+
+def groups_of(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Neighbours that complete the same prompt, together."""
+    return [list(group) for _, group in groupby(trials, lambda one: one.example.input_ids[: one.prompt])]
+
+
+def _shared_tokens(group: Sequence[Trial]) -> int:
+    return group[0].prompt + sum(len(one) - one.prompt for one in group)
+
+
+def _pieces(group: Sequence[Trial], budget: int) -> list[list[Trial]]:
+    """A group, or parts of it of at most `budget` tokens where one completion fits."""
+    pieces: list[list[Trial]] = []
+    for one in group:
+        if pieces and _shared_tokens([*pieces[-1], one]) <= budget:
+            pieces[-1].append(one)
+        else:
+            pieces.append([one])
+    return pieces
 
 
 def trained_values(model: Any) -> dict[str, Tensor]:
