@@ -13,8 +13,9 @@ from openai import BadRequestError, OpenAI
 from small import write_small_model
 from walking import until
 
-from ftbridge.server import network, served
+from ftbridge.server import served
 from ftbridge.server.app import application
+from ftbridge.server.http import network
 
 pytestmark = pytest.mark.slow
 GRADER = {"type": "string_check", "name": "has_letter", "operation": "ilike", "input": "{{sample.output_text}}",

@@ -1,6 +1,6 @@
 """One job as a run of the local provider: prepare, wait for its turn, let a driver work, copy what the run's journal says.
 
-    validating_files ── draft.start ──▶ queued ── turn ──▶ running ── driver ──▶ succeeded · failed · cancelled
+    validating_files ── create_run ──▶ queued ── turn ──▶ running ── driver ──▶ succeeded · failed · cancelled
                                           ▲                   │ pause
                                           └───── resume ──── paused
 
@@ -23,20 +23,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ftbridge import bridge, draft
 from ftbridge.errors import DataError, FtbridgeError
-from ftbridge.providers.local.job import Job as LocalJob
 from ftbridge.providers.local.lower import GROUP
+from ftbridge.providers.local.process.job import Job as LocalJob
+from ftbridge.runner import drive
+from ftbridge.runner.start import create_run
+from ftbridge.runner.summary import lowering_of
 from ftbridge.runs import store as runs
 from ftbridge.runs.journal import Event
 from ftbridge.runs.run import Run
-from ftbridge.server import book
-from ftbridge.server.book import Figures
-from ftbridge.server.errors import without_paths
+from ftbridge.server import jobs_store
+from ftbridge.server.http.errors import without_paths
+from ftbridge.server.jobs_store import Figures
 from ftbridge.server.local.spec import spec_of
 from ftbridge.server.service import Service
 from ftbridge.server.store import Kept
-from ftbridge.view import lowering_of
+from ftbridge.spec import SpecFile
 
 POLL_SECONDS = 0.25
 END_SECONDS = 60
@@ -66,11 +68,11 @@ async def work(service: Service, name: str, model: str, settings: Mapping[str, A
         async with turns.training:
             await _follow(service, name, run)
     except FtbridgeError as error:
-        book.fail(service, name, "server_error", shown_to_clients(service, name, str(error)))
+        jobs_store.fail(service, name, "server_error", shown_to_clients(service, name, str(error)))
     except asyncio.CancelledError:
         raise
     except Exception as error:
-        book.fail(
+        jobs_store.fail(
             service, name, "server_error", f"The server made a mistake ({type(error).__name__}); its log says which."
         )
         raise
@@ -83,17 +85,17 @@ async def _prepared(service: Service, name: str, model: str, settings: Mapping[s
     if run is None:
         try:
             spec = spec_of(job, model, service.files, settings)
-            run = await asyncio.to_thread(draft.start, draft.Draft.of(spec), "local", home=home)
+            run = await asyncio.to_thread(create_run, SpecFile.of(spec), "local", home=home)
         except DataError as error:
             param = "validation_file" if error.split == "validation" else "training_file"
             code = "invalid_n_examples" if error.too_few else "invalid_file_format"
-            book.fail(service, name, code, shown_to_clients(service, name, error.message), param)
+            jobs_store.fail(service, name, code, shown_to_clients(service, name, error.message), param)
             return None
         except FtbridgeError as error:
-            book.fail(service, name, "invalid_job", shown_to_clients(service, name, str(error)))
+            jobs_store.fail(service, name, "invalid_job", shown_to_clients(service, name, str(error)))
             return None
     job = _job(service, name)
-    if job.document["status"] in book.TERMINAL:  # cancelled while its data were looked at
+    if job.document["status"] in jobs_store.TERMINAL:  # cancelled while its data were looked at
         await asyncio.to_thread(end_run, run)
         return None
     if "run" not in job.own:
@@ -107,9 +109,9 @@ async def _prepared(service: Service, name: str, model: str, settings: Mapping[s
         if lowering is not None:
             numbers |= _settled_of_method(run, lowering.request)
         with service.store.change():
-            book.settle(service, name, **numbers)
-            book.change(service, name, own={"run": run.id}, status="queued")
-            book.say(service, name, "Files validated, moving job to queued state")
+            jobs_store.settle(service, name, **numbers)
+            jobs_store.change(service, name, own={"run": run.id}, status="queued")
+            jobs_store.say(service, name, "Files validated, moving job to queued state")
     return run
 
 
@@ -146,17 +148,17 @@ async def _follow(service: Service, name: str, run: Run) -> None:
     fruitless = 0
     seen = _seen(service, name)
     job = _job(service, name)
-    if run.state().state == "paused" and job.document["status"] not in ("pausing", *book.TERMINAL):
-        await asyncio.to_thread(bridge.reopen, run)  # paused by an earlier stop of the server, or resumed by a client
+    if run.state().state == "paused" and job.document["status"] not in ("pausing", *jobs_store.TERMINAL):
+        await asyncio.to_thread(drive.reopen, run)  # paused by an earlier stop of the server, or resumed by a client
     while True:
         events = run.journal.read()
         progress = bool(events) and events[-1].seq > seen
         seen = _copy(service, job, events, seen)
         state = run.state()
         at_work = run.is_driven() or (driver is not None and driver.poll() is None)
-        if book.is_over(service, name) or state.cancel_requested:
+        if jobs_store.is_over(service, name) or state.cancel_requested:
             await asyncio.to_thread(end_run, run, driver)
-            book.cancelled(service, name)
+            jobs_store.cancelled(service, name)
             return
         if state.state == "succeeded":
             await asyncio.to_thread(_succeed, service, job, run)
@@ -166,19 +168,21 @@ async def _follow(service: Service, name: str, run: Run) -> None:
             return
         if state.state == "paused" and (state.pause_requested or state.error is not None) and not at_work:
             with service.store.change():
-                book.change(service, name, status="paused")
+                jobs_store.change(service, name, status="paused")
                 if state.error is not None:  # by itself: a judge is away, or the budget is used up
                     why = shown_to_clients(service, name, str(state.error.get("message")), run)
-                    book.say(service, name, why, level="error")
-                book.say(service, name, "The job is paused")
+                    jobs_store.say(service, name, why, level="error")
+                jobs_store.say(service, name, "The job is paused")
             return
         if not at_work and run.state().state == state.state:
             fruitless = 0 if progress else fruitless + 1
             if fruitless > FRUITLESS:
                 log.error("the driver of %s died again and again: %s/driver.log", name, run.path)
-                book.fail(service, name, "server_error", "The process that drives this job's run died again and again.")
+                jobs_store.fail(
+                    service, name, "server_error", "The process that drives this job's run died again and again."
+                )
                 return
-            driver = await asyncio.to_thread(bridge.start_driver, run)
+            driver = await asyncio.to_thread(drive.start_driver, run)
         await asyncio.sleep(POLL_SECONDS)
 
 
@@ -188,8 +192,8 @@ def end_run(run: Run, driver: subprocess.Popen[bytes] | None = None) -> None:
     They are asked through the journal first. What has not ended after `END_SECONDS` is killed.
     """
     with contextlib.suppress(FtbridgeError):
-        if run.state().state not in book.TERMINAL:
-            bridge.cancel(run)
+        if run.state().state not in jobs_store.TERMINAL:
+            drive.cancel(run)
     give_up = time.monotonic() + END_SECONDS
     while (_running(driver) or run.is_driven() or LocalJob(run.path).alive()) and time.monotonic() < give_up:
         time.sleep(0.1)
@@ -200,8 +204,8 @@ def end_run(run: Run, driver: subprocess.Popen[bytes] | None = None) -> None:
     if LocalJob(run.path).alive():
         _kill_worker(run)
     with contextlib.suppress(FtbridgeError):  # a driver that was killed has not said that it ended
-        if run.state().state not in book.TERMINAL:
-            bridge.cancel(run)
+        if run.state().state not in jobs_store.TERMINAL:
+            drive.cancel(run)
 
 
 def _running(driver: subprocess.Popen[bytes] | None) -> bool:
@@ -213,7 +217,7 @@ def _kill_worker(run: Run) -> None:
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            if b"ftbridge.providers.local.worker" in words and str(run.path).encode() in words:
+            if b"ftbridge.providers.local.process.worker" in words and str(run.path).encode() in words:
                 os.kill(int(entry.name), signal.SIGKILL)
 
 
@@ -221,12 +225,12 @@ def _fail(service: Service, name: str, run: Run) -> None:
     error = run.state().error or {}
     text = " ".join(part for part in (error.get("message"), error.get("hint")) if part)
     code = "server_error" if error.get("kind") != "data_error" else "invalid_training_file"
-    book.fail(service, name, code, shown_to_clients(service, name, text or "The run failed.", run))
+    jobs_store.fail(service, name, code, shown_to_clients(service, name, text or "The run failed.", run))
 
 
 def shown_to_clients(service: Service, name: str, text: str, run: Run | None = None) -> str:
     """An error's text without this machine's paths: files by their ids, and nothing of where they lie."""
-    job = book.find_job(service, name)
+    job = jobs_store.find_job(service, name)
     for file in (job.document["training_file"], job.document["validation_file"]):
         if file:
             text = re.sub(re.escape(str(service.files / file)) + r":(\d+)[:,]? ?", rf"{file}, line \1: ", text)
@@ -251,13 +255,13 @@ def _copy(service: Service, job: Kept, events: list[Event], seen: int) -> int:
         for event in fresh:
             made = f"ftevent-{short}-{event.seq:06d}"
             if event.type == "submitted":
-                book.say(service, job.id, "Fine-tuning job started", id=made, at=event.time)
+                jobs_store.say(service, job.id, "Fine-tuning job started", id=made, at=event.time)
             if event.type in ("submitted", "status") and _status(service, job) in ("queued", "running"):
                 running = event.type == "submitted" or event.data.get("state") == "running"
-                book.change(service, job.id, status="running" if running else "queued")
+                jobs_store.change(service, job.id, status="running" if running else "queued")
             if event.type == "job_event" and event.data.get("type") != "checkpoint":  # told when the job is done
                 _tell(service, job, event, made)
-        book.change(service, job.id, own={"seen": fresh[-1].seq})
+        jobs_store.change(service, job.id, own={"seen": fresh[-1].seq})
     return fresh[-1].seq
 
 
@@ -270,12 +274,12 @@ def _tell(service: Service, job: Kept, event: Event, made: str) -> None:
     figures = figures_of(event)
     if figures is None:
         message = shown_to_clients(service, job.id, told["message"])
-        book.say(service, job.id, message, level=told.get("level", "info"), id=made, at=event.time)
+        jobs_store.say(service, job.id, message, level=told.get("level", "info"), id=made, at=event.time)
         return
-    book.say(service, job.id, _in_words(figures), data=figures.event_data(), id=made, at=event.time)
+    jobs_store.say(service, job.id, _in_words(figures), data=figures.event_data(), id=made, at=event.time)
     left = told["metrics"].get("seconds_left")
     if left is not None:
-        book.change(service, job.id, estimated_finish=int(event.time + left))
+        jobs_store.change(service, job.id, estimated_finish=int(event.time + left))
 
 
 def _in_words(figures: Figures) -> str:
@@ -322,12 +326,12 @@ def _succeed(service: Service, job: Kept, run: Run) -> None:
         step = int(path.name.removeprefix("step-"))
         offered = step in (figures if best is None else best)
         if (path / "COMPLETE.json").exists() and offered and kind == "adapter":
-            book.checkpoint(service, job, figures[step], {"adapter": str(path), "request": request})
+            jobs_store.checkpoint(service, job, figures[step], {"adapter": str(path), "request": request})
     epochs = run.resolved_spec().hyperparameters.n_epochs
     assert isinstance(epochs, int)
     tokens = state.data.splits["train"].tokens * epochs
     own = {kind: state.tuned.id, "request": request}
-    book.succeed(service, job, [figures[step] for step in sorted(figures)], trained_tokens=tokens, own=own)
+    jobs_store.succeed(service, job, [figures[step] for step in sorted(figures)], trained_tokens=tokens, own=own)
 
 
 def _best_rewarded(figures: Mapping[int, Figures]) -> list[int] | None:
@@ -340,4 +344,4 @@ _HELD_OUT = "full_valid_mean_reward"
 
 
 def _job(service: Service, name: str) -> Kept:
-    return book.find_job(service, name)
+    return jobs_store.find_job(service, name)

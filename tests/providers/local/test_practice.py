@@ -17,11 +17,11 @@ import torch
 
 from ftbridge.errors import DataError, GateNotMet, GraderError, TrainingFailed
 from ftbridge.prices import load_prices
-from ftbridge.providers.local.attacks import attacks, labels_of, rewarded
-from ftbridge.providers.local.job import Halted, Interrupted
-from ftbridge.providers.local.parts import use_own_attention
-from ftbridge.providers.local.prompts import encode_prompts
-from ftbridge.providers.local.rollouts import Draw, draw
+from ftbridge.providers.local.data.prompts import encode_prompts
+from ftbridge.providers.local.models.parts import use_own_attention
+from ftbridge.providers.local.process.job import Halted, Interrupted
+from ftbridge.providers.local.training.attacks import attacks, labels_of, rewarded
+from ftbridge.providers.local.training.rollouts import Draw, draw
 from ftbridge.runs.rollouts import RolloutFiles, read_rollouts, seed_of
 
 

@@ -18,12 +18,12 @@ from ftbridge.data.prepare import origin
 from ftbridge.errors import DataError, GraderError
 from ftbridge.graders import Uninformative, check
 from ftbridge.graders.template import VariableMissing
-from ftbridge.providers.local.batches import Encoded
-from ftbridge.providers.local.encode import EncodedSplit, listed
-from ftbridge.providers.local.pairs import Pair
-from ftbridge.providers.local.rendering import Renderer
+from ftbridge.providers.local.data.batches import Encoded
+from ftbridge.providers.local.data.encode import EncodedSplit, listed
+from ftbridge.providers.local.data.rendering import Renderer
+from ftbridge.providers.local.data.template import RenderError
 from ftbridge.providers.local.request import LocalRequest
-from ftbridge.providers.local.template import RenderError
+from ftbridge.providers.local.training.pairs import Pair
 
 
 @dataclass(frozen=True)

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ftbridge.files import sha256_file
-from ftbridge.providers.local.batches import Encoded
-from ftbridge.providers.local.dpo import Preference, silence_dropout
-from ftbridge.providers.local.encode import EncodedSplit, encode_split
-from ftbridge.providers.local.forward import Forward
-from ftbridge.providers.local.models import LocalModel
-from ftbridge.providers.local.objective import SUPERVISED, Objective, Source
-from ftbridge.providers.local.pairs import Pair, encode_pairs, shares_prompts
-from ftbridge.providers.local.policy_gradient import PolicyGradient, trained_values
-from ftbridge.providers.local.prompts import PracticePrompt, as_examples, as_pairs, encode_prompts
-from ftbridge.providers.local.reference import NAME, ReferenceKey, with_reference
-from ftbridge.providers.local.reinforcement import Practice
-from ftbridge.providers.local.rendering import Renderer
+from ftbridge.providers.local.data.batches import Encoded
+from ftbridge.providers.local.data.encode import EncodedSplit, encode_split
+from ftbridge.providers.local.data.prompts import PracticePrompt, as_examples, as_pairs, encode_prompts
+from ftbridge.providers.local.data.rendering import Renderer
+from ftbridge.providers.local.models.find import LocalModel
 from ftbridge.providers.local.request import LocalRequest
-from ftbridge.providers.local.training import Reporter
+from ftbridge.providers.local.training.dpo import Preference, silence_dropout
+from ftbridge.providers.local.training.forward import Forward
+from ftbridge.providers.local.training.loop import Reporter
+from ftbridge.providers.local.training.objective import SUPERVISED, Objective, Source
+from ftbridge.providers.local.training.pairs import Pair, encode_pairs, shares_prompts
+from ftbridge.providers.local.training.policy_gradient import PolicyGradient, trained_values
+from ftbridge.providers.local.training.reference import NAME, ReferenceKey, with_reference
+from ftbridge.providers.local.training.reinforcement import Practice
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ftbridge.providers.local.batches import Encoded, cut_packed
-from ftbridge.providers.local.forward import Forward
-from ftbridge.providers.local.objective import Sums
-from ftbridge.providers.local.pairs import shared_inputs
+from ftbridge.providers.local.data.batches import Encoded, cut_packed
+from ftbridge.providers.local.training.forward import Forward
+from ftbridge.providers.local.training.objective import Sums
+from ftbridge.providers.local.training.pairs import shared_inputs
 
 SAME = 1e-6
 """Rewards that differ by no more than this share of the grader's width are the same: sums of floats are not exact."""

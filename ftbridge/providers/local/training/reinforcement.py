@@ -19,24 +19,24 @@ from typing import Any, Literal
 from ftbridge.data.notation import answer_text
 from ftbridge.errors import GateNotMet, TrainingFailed
 from ftbridge.files import sha256_bytes, write_json
-from ftbridge.grader_schema import Grader, MultiGrader
 from ftbridge.graders.budget import JudgeBudget
 from ftbridge.graders.calls import FILE as CALLS
 from ftbridge.graders.calls import Calls, read_calls
 from ftbridge.graders.rewards import Reward, share, width
-from ftbridge.providers.local import attacks
-from ftbridge.providers.local.batches import steps_between
-from ftbridge.providers.local.forward import Forward
-from ftbridge.providers.local.grading import Grading
-from ftbridge.providers.local.health import Health
-from ftbridge.providers.local.objective import Collected, Validation
-from ftbridge.providers.local.policy_gradient import SAME, advantages, trial
-from ftbridge.providers.local.prompts import PracticePrompt
-from ftbridge.providers.local.rendering import Renderer
+from ftbridge.providers.local.data.batches import steps_between
+from ftbridge.providers.local.data.prompts import PracticePrompt
+from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.request import LocalRequest, ReinforcementRequest
-from ftbridge.providers.local.rollouts import Draw, Drawn, draw
+from ftbridge.providers.local.training import attacks
+from ftbridge.providers.local.training.forward import Forward
+from ftbridge.providers.local.training.grading import Grading
+from ftbridge.providers.local.training.health import Health
+from ftbridge.providers.local.training.objective import Collected, Validation
+from ftbridge.providers.local.training.policy_gradient import SAME, advantages, trial
+from ftbridge.providers.local.training.rollouts import Draw, Drawn, draw
 from ftbridge.runs.rollouts import FOLDER, JudgeReply, Rollout, RolloutFiles, seed_of
 from ftbridge.runs.run import Run
+from ftbridge.spec.graders import Grader, MultiGrader
 
 GRADER = "grader.json"
 Say = Callable[[str, str], None]

@@ -11,11 +11,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from ftbridge.providers.local.forward import Forward, use_way
+from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.inference.engine import Engine, Generation, Request
-from ftbridge.providers.local.job import Interrupted
-from ftbridge.providers.local.parts import use_own_attention
-from ftbridge.providers.local.rendering import Renderer
+from ftbridge.providers.local.models.parts import use_own_attention
+from ftbridge.providers.local.process.job import Interrupted
+from ftbridge.providers.local.training.forward import Forward, use_way
 
 AT_ONCE = {"cpu": 32, "mps": 32, "cuda": 256}
 """Completions under way at once. CPU: measured on two cores, more rows than this no longer raise the rate."""
