@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent / "providers" / "openai"))
 
 from openai_service import Service
 
+from ftbridge import http
 from ftbridge.cli import main
 from ftbridge.errors import (
     DataError,
@@ -27,7 +28,6 @@ from ftbridge.errors import (
     ProviderRefused,
     TrainingFailed,
 )
-from ftbridge.providers.openai import retry
 from ftbridge.runner import drive, fallback
 from ftbridge.runner.start import create_run
 from ftbridge.runs.run import Run
@@ -44,7 +44,7 @@ def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Service
     monkeypatch.setenv("FTBRIDGE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "1")
     monkeypatch.setattr(drive, "POLL_SECONDS", 0.01)
-    retry.wait_scale(0)
+    http.wait_scale(0)
     yield made
     made.close()
 

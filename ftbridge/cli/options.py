@@ -50,6 +50,18 @@ def _remember(_ctx: click.Context, param: click.Parameter, value: Any) -> None:
     global _verbosity
     if value:
         _verbosity = -1 if param.name == "quiet" else int(value)
+    if _verbosity > 0:
+        _show_retries()
+
+
+def _show_retries() -> None:
+    """Print every retry over HTTP on stderr, one line each."""
+    import logging
+
+    log = logging.getLogger("ftbridge.http")
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+        log.setLevel(logging.INFO)
 
 
 def talkative(command: F) -> F:
@@ -58,7 +70,12 @@ def talkative(command: F) -> F:
         "-q", "--quiet", is_flag=True, expose_value=False, callback=_remember, help="Print results and errors only."
     )(command)
     return click.option(
-        "-v", "--verbose", count=True, expose_value=False, callback=_remember, help="Print more; -vv adds tracebacks."
+        "-v",
+        "--verbose",
+        count=True,
+        expose_value=False,
+        callback=_remember,
+        help="Print more, such as retries; -vv adds tracebacks.",
     )(command)
 
 

@@ -3,9 +3,9 @@
     base_url of the grader    key FTBRIDGE_JUDGE_API_KEY, or none: OPENAI_API_KEY never goes to an address from a spec
     no base_url               OPENAI_BASE_URL or https://api.openai.com/v1, key OPENAI_API_KEY
 
-Tried again, up to four times in all: 408, 409, 5xx, and connections that fail; up to twelve times, which is three minutes: 429,
-since limits are counted by the minute. The wait is the server's Retry-After, or 0.5 s doubling with jitter, 30 s at most. An
-address that was given up is tried once a question until it answers again. Source of the list: OpenAI's own library.
+Tried again, up to four times in all: connections that fail and the statuses of `http.is_transient`; up to twelve times, which
+is three minutes or more: 429, since limits are counted by the minute. The wait is the server's Retry-After or the backoff of
+`ftbridge.http`, 30 s at most. An address that was given up is tried once a question until it answers again.
 
 An endpoint that refuses a request which asks for JSON of a shape (`response_format`), and has never answered one, is asked
 without it: services word that refusal in many ways, and the prompt says what to reply as well.
@@ -16,15 +16,14 @@ from __future__ import annotations
 import functools
 import json
 import os
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ftbridge.http import Policy, backoff, cause_of, is_transient, retry_after, retrying
 from ftbridge.redaction import remember, whole_characters, without_keys, without_secrets
 
 if TYPE_CHECKING:
     import httpx
-    import tenacity
 
 ATTEMPTS = 4
 LIMITED = 3
@@ -132,35 +131,36 @@ def _count(usage: Any, name: str) -> int | None:
 def _post(where: Endpoint, body: dict[str, Any], seconds: float | None) -> httpx.Response:
     """The last response, whatever its status. Raises `JudgeFailed` when none came."""
     import httpx
-    import tenacity
 
     headers = {"Content-Type": "application/json"}
     if where.key:
         headers["Authorization"] = f"Bearer {where.key}"
+    content, timeout = json.dumps(body).encode(), httpx.Timeout(seconds or REPLY_SECONDS, connect=15)
+
+    def post() -> httpx.Response:
+        response = _client().post(
+            f"{where.base_url}/chat/completions", content=content, headers=headers, timeout=timeout
+        )
+        if is_transient(response.status_code):
+            raise _Transient(response)
+        return response
+
     attempts = 1 if where.base_url in _given_up else ATTEMPTS
-    retrying = tenacity.Retrying(
-        stop=lambda state: state.attempt_number >= attempts * (LIMITED if _is_limited(state) else 1),
+    policy = Policy(
+        doing=f"asking {body.get('model')} at {where.base_url}",
+        again=lambda error: isinstance(error, (httpx.TransportError, _Transient)),
+        attempts=lambda attempt, error: attempt >= attempts * (LIMITED if _is_limited(error) else 1),
         wait=_wait,
-        sleep=pause,
-        retry=tenacity.retry_if_exception_type(httpx.TransportError) | tenacity.retry_if_result(_is_transient),
-        retry_error_callback=_last,
     )
     try:
-        response: httpx.Response = retrying(
-            _client().post,
-            f"{where.base_url}/chat/completions",
-            content=json.dumps(body).encode(),
-            headers=headers,
-            timeout=httpx.Timeout(seconds or REPLY_SECONDS, connect=15),
-        )
+        response: httpx.Response = retrying(policy)(post)
+    except _Transient as error:
+        _given_up.add(where.base_url)
+        return error.response
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         _given_up.add(where.base_url)
-        told = str(error) or type(error).__name__
-        raise JudgeFailed(_clean(f"{where.base_url} did not answer: {told}")) from None
-    if _is_transient(response):
-        _given_up.add(where.base_url)
-    else:
-        _given_up.discard(where.base_url)
+        raise JudgeFailed(_clean(f"{where.base_url} did not answer: {cause_of(error)}")) from None
+    _given_up.discard(where.base_url)
     return response
 
 
@@ -171,40 +171,29 @@ def _key(variable: str) -> str | None:
     return key or None
 
 
-def _is_transient(response: httpx.Response) -> bool:
-    return response.status_code in (408, 409, 429) or response.status_code >= 500
+class _Transient(Exception):
+    """A response whose status may pass."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        super().__init__(f"HTTP {response.status_code}")
+        self.response = response
 
 
-def _is_limited(state: tenacity.RetryCallState) -> bool:
-    outcome = state.outcome
-    return outcome is not None and not outcome.failed and outcome.result().status_code == 429
+def _is_limited(error: BaseException) -> bool:
+    return isinstance(error, _Transient) and error.response.status_code == 429
 
 
-def pause(seconds: float) -> None:
-    """Wait; FTBRIDGE_WAIT_SCALE scales every wait of the program."""
-    try:
-        scale = max(0.0, float(os.environ.get("FTBRIDGE_WAIT_SCALE", "1")))
-    except ValueError:
-        scale = 1.0
-    time.sleep(seconds * scale)
+def _wait(attempt: int, error: BaseException) -> float:
+    """Seconds after a failed try: the server's Retry-After, else the backoff, `LONGEST_WAIT` at most.
 
-
-def _last(state: tenacity.RetryCallState) -> Any:
-    """What the last attempt gave: its response, or its exception."""
-    assert state.outcome is not None
-    return state.outcome.result()
-
-
-def _wait(state: tenacity.RetryCallState) -> float:
-    import tenacity
-
-    outcome = state.outcome
-    if outcome is not None and not outcome.failed:
-        try:
-            return min(LONGEST_WAIT, max(0.0, float(outcome.result().headers["retry-after"])))
-        except (KeyError, ValueError):
-            pass
-    return tenacity.wait_exponential_jitter(initial=0.5, max=LONGEST_WAIT, jitter=0.5)(state)
+    A limit by the minute is waited out with a backoff that starts later and has less jitter.
+    """
+    asked = retry_after(error.response.headers) if isinstance(error, _Transient) else None
+    if asked is not None:
+        return min(LONGEST_WAIT, asked)
+    if _is_limited(error):
+        return LONGEST_WAIT / 2 + backoff(attempt, ceiling=LONGEST_WAIT) / 2
+    return backoff(attempt, ceiling=LONGEST_WAIT)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Mapping
 
-from ftbridge.providers.openai.retry import sleep
+from ftbridge.http import sleep
 
 LONGEST = 600.0
 """Longest single wait in seconds, whatever a header states."""

@@ -19,13 +19,14 @@ from queue import SimpleQueue
 from typing import Any
 
 from ftbridge.errors import FtbridgeError, ModelUnavailable, ServiceUnavailable
+from ftbridge.http import sleep
 from ftbridge.migrate.completing import MARK, body_of, declined, samples_of, without
 from ftbridge.migrate.forecast import expected_size, size_of
 from ftbridge.migrate.limits import Limits
 from ftbridge.migrate.recording import Recording, Request, Settings, Usage
 from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.errors import Fault, error_of, fault_of
-from ftbridge.providers.openai.retry import ATTEMPTS, LOOKS, backoff, read, sleep
+from ftbridge.providers.openai.retry import ATTEMPTS, LOOKS, read, wait_to_retry
 from ftbridge.providers.openai.sampling.sampler import THROTTLED_SECONDS, THROTTLED_TRIES, Limit
 
 AT_ONCE = 16
@@ -269,11 +270,9 @@ class _Trouble:
             self._throttles += 1
             if self._throttles > THROTTLED_TRIES or self._waited >= THROTTLED_SECONDS:
                 raise error_of(fault, doing, self._at.service)
-            seconds = backoff(min(self._throttles, 6), fault)
-            self._waited += seconds
-            sleep(seconds)
+            self._waited += wait_to_retry(doing, min(self._throttles, 6), fault)
             return
         ask.failures += 1
         if fault.kind not in ("lost", "foreign", "not_ready") or ask.failures >= ATTEMPTS:
             raise error_of(fault, doing, self._at.service)
-        sleep(backoff(ask.failures, fault))
+        wait_to_retry(doing, ask.failures, fault)

@@ -9,6 +9,12 @@ import pytest
 from ftbridge.data.reading.sources import find_files, opened
 from ftbridge.errors import FtbridgeError, UsageError
 
+
+@pytest.fixture(autouse=True)
+def _no_waits(monkeypatch):
+    monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "0")
+
+
 CONTENT = b"".join(b'{"number": %d}\n' % number for number in range(60_000))
 
 

@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "providers" / "o
 from openai_jobs import submission
 from openai_service import Service
 
+from ftbridge import http
 from ftbridge.errors import FtbridgeError, ProviderRefused
 from ftbridge.providers.base import JobEvent
-from ftbridge.providers.openai import retry
 from ftbridge.providers.openai.provider import OpenAIProvider
 from ftbridge.runs.journal import Journal
 
@@ -92,7 +92,7 @@ def play(schedule: Schedule, folder: Path) -> list[str]:
     os.environ.update({"OPENAI_API_KEY": "sk-fault-schedules", "FTBRIDGE_HOME": str(folder / "home")})
     target = "openai" if schedule.keeps_metadata else "custom"
     openai = {"target": target, "base_url": service.base_url}
-    retry.wait_scale(0)
+    http.wait_scale(0)
     try:
         if schedule.neighbour:  # another run of the account, same data and model
             OpenAIProvider().submit(submission(folder / "neighbour", token="neighbour", openai=openai))

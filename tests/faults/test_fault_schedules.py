@@ -13,7 +13,7 @@ import pytest
 from openai_service import Service
 from schedules import draw, play
 
-from ftbridge.providers.openai import retry
+from ftbridge import http
 from ftbridge.runner.start import create_run
 from ftbridge.spec import SpecFile
 
@@ -104,7 +104,7 @@ def test_a_kill_at_any_write_to_a_journal_leaves_a_run_that_ends_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-killed")
-    retry.wait_scale(0)
+    http.wait_scale(0)
     write = 0
     while True:
         write += 1

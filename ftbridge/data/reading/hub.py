@@ -17,10 +17,13 @@ from typing import Any
 from urllib.parse import quote
 
 from ftbridge.errors import FtbridgeError, UsageError
+from ftbridge.http import Policy, backoff, is_transient, retrying
 
 _DATA = re.compile(r"\.(jsonl|ndjson|json|csv|tsv|tab|parquet)(\.gz|\.zst)?$", re.IGNORECASE)
 _ABOUT = re.compile(r"(^|/)(dataset_infos?|dataset_dict|state|config|package)\.json$")
 _SHOWN = 10
+_TRIES, _LONGEST_WAIT = 3, 5.0
+"""Tries of one listing, and seconds between two of them at most."""
 
 
 def dataset_files(address: str) -> list[tuple[str, str]]:
@@ -70,27 +73,26 @@ def _endpoint() -> str:
 def _listed(address: str, repository: str, revision: str) -> list[str]:
     """Every file of a dataset repository, sorted."""
     import httpx  # takes 0.1 s, which only downloads should wait for
-    import tenacity
 
     url = f"{_endpoint()}/api/datasets/{repository}/revision/{quote(revision, safe='')}"
 
     def ask() -> httpx.Response:
         response = httpx.get(url, headers=hub_headers(address), follow_redirects=True, timeout=30)
-        if response.status_code in (408, 425, 429) or response.status_code >= 500:
+        if is_transient(response.status_code):
             raise httpx.TransportError(f"the hub answered {response.status_code}")
         return response
 
-    tries = tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(3),
-        wait=tenacity.wait_exponential_jitter(initial=0.5, max=5, jitter=0.5),
-        retry=tenacity.retry_if_exception_type(httpx.TransportError),
-        reraise=True,
+    policy = Policy(
+        doing=f"listing {address}",
+        again=lambda error: isinstance(error, httpx.TransportError),
+        attempts=_TRIES,
+        wait=lambda attempt, _error: backoff(attempt, ceiling=_LONGEST_WAIT),
     )
     try:
-        response = tries(ask)
+        response = retrying(policy)(ask)
     except httpx.TransportError as error:
         raise FtbridgeError(
-            f"{address}: the hub could not be asked for its files in 3 tries: {error}.",
+            f"{address}: the hub could not be asked for its files in {_TRIES} tries: {error}.",
             hint="Name the file, or try again later.",
         ) from None
     if response.status_code in (401, 403):

@@ -16,9 +16,14 @@ from urllib.parse import urlsplit
 from ftbridge.data.reading.hub import dataset_files, hub_headers
 from ftbridge.errors import FtbridgeError, UsageError
 from ftbridge.files import disk_full_is_an_error
+from ftbridge.http import Policy, backoff, is_transient, retrying
 
 LARGEST_DOWNLOAD = 1_000_000_000
 """Bytes after which a download is given up."""
+DOWNLOAD_TRIES = 3
+"""Tries in a row that bring nothing, before a download is given up."""
+LONGEST_DOWNLOAD_WAIT = 5.0
+"""Seconds between two tries, at most."""
 
 
 @dataclass(frozen=True)
@@ -102,28 +107,23 @@ def _downloaded(file: SourceFile) -> Iterator[BinaryIO]:
 
 
 class _Transient(Exception):
-    """A failure that may pass: a lost connection, a timeout, 408, 425, 429 or 5xx."""
+    """A failure that may pass: a lost connection, a timeout, or a status of `http.is_transient`."""
 
 
 def _download(file: SourceFile, target: BinaryIO) -> None:
-    """Fetch a file, each try going on where the last broke off; given up after three tries in a row that bring nothing.
-
-    The wait between tries grows from half a second, with jitter.
-    """
-    import tenacity
-
+    """Fetch a file, each try going on where the last broke off; given up after `DOWNLOAD_TRIES` in a row that bring nothing."""
     progress = _Progress()
-    tries = tenacity.Retrying(
-        stop=lambda _: progress.in_vain >= 3,
-        wait=tenacity.wait_exponential_jitter(initial=0.5, max=5, jitter=0.5),
-        retry=tenacity.retry_if_exception_type(_Transient),
-        reraise=True,
+    policy = Policy(
+        doing=f"downloading {file.label}",
+        again=lambda error: isinstance(error, _Transient),
+        attempts=lambda _attempt, _error: progress.in_vain >= DOWNLOAD_TRIES,
+        wait=lambda _attempt, _error: backoff(progress.in_vain + 1, ceiling=LONGEST_DOWNLOAD_WAIT),
     )
     try:
-        tries(_fetch, file, target, progress)
+        retrying(policy)(_fetch, file, target, progress)
     except _Transient as error:
         raise FtbridgeError(
-            f"{file.label}: could not be downloaded in 3 tries: {error}.",
+            f"{file.label}: could not be downloaded in {DOWNLOAD_TRIES} tries: {error}.",
             hint="Try again later, or download the file and give its path.",
         ) from None
 
@@ -186,7 +186,7 @@ def _validator(headers: Mapping[str, str]) -> str:
 
 
 def _check_status(status: int, label: str) -> None:
-    if status in (408, 425, 429) or status >= 500:
+    if is_transient(status):
         raise _Transient(f"the server answered {status}")
     if status in (401, 403):
         hint = (

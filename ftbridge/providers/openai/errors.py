@@ -6,21 +6,17 @@ or used (certificate, proxy, address).
 
 from __future__ import annotations
 
-import email.utils
-import math
-import time
 from dataclasses import dataclass
 from typing import Any
 
 from ftbridge.errors import DataError, FtbridgeError, ModelUnavailable, ProviderRefused, UsageError
 from ftbridge.errors import ServiceUnavailable as ServiceUnavailable
+from ftbridge.http import retry_after
 from ftbridge.providers.openai.sampling.answers import CLOSED as _CLOSED
 from ftbridge.providers.openai.sampling.answers import UNPAID as _UNPAID
 from ftbridge.providers.openai.sampling.answers import Answer, Kind, kind_of
 from ftbridge.redaction import whole_characters, without_secrets
 
-LONGEST_ASKED = 600.0
-"""Longest wait that a Retry-After gets, in seconds, wherever it is heeded."""
 _LONGEST = 500
 
 
@@ -36,8 +32,8 @@ class SentElsewhere(Exception):
 class Fault:
     """One failed request. `message` holds no secret.
 
-    `retry_after` is in seconds, at most `LONGEST_ASKED`, when the service told it. `sure` is whether the answer is the
-    service's own word in its dialect, so that a refusal means that nothing was done.
+    `retry_after` is in seconds, when the service says so. `sure` is whether the answer is the service's own word in its
+    dialect, so that a refusal means that nothing was done.
     """
 
     kind: Kind
@@ -160,26 +156,8 @@ def _creates_job(error: Exception) -> bool:
 
 
 def _retry_after(error: Exception) -> float | None:
-    """Seconds to wait, from Retry-After in seconds or as a date; a number that makes no sense is none."""
-    headers = getattr(getattr(error, "response", None), "headers", {})
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        told = headers.get(name)
-        if told is None:
-            continue
-        try:
-            seconds = float(told) * unit
-        except ValueError:
-            seconds = _seconds_until(told)
-        if math.isfinite(seconds):
-            return min(max(0.0, seconds), LONGEST_ASKED)
-    return None
-
-
-def _seconds_until(date: str) -> float:
-    try:
-        return email.utils.parsedate_to_datetime(date).timestamp() - time.time()
-    except (ValueError, TypeError, OverflowError):
-        return math.nan
+    """Seconds to wait as the error's response asks; None where it does not."""
+    return retry_after(getattr(getattr(error, "response", None), "headers", {}))
 
 
 def _without_answer(error: Exception) -> Fault:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ftbridge import files
 from ftbridge.errors import CannotPause, FtbridgeError, ModelUnavailable, ProviderRefused, UsageError
+from ftbridge.http import sleep
 from ftbridge.providers.base import (
     TERMINAL,
     Capabilities,
@@ -37,7 +38,7 @@ from ftbridge.providers.openai.jobs.upload import ensure_file, remove_late_copie
 from ftbridge.providers.openai.lower import lower
 from ftbridge.providers.openai.probe import unpromised
 from ftbridge.providers.openai.request import OpenAIRequest
-from ftbridge.providers.openai.retry import read, sleep
+from ftbridge.providers.openai.retry import read
 from ftbridge.providers.openai.targets import TARGETS
 from ftbridge.redaction import TAKEN_OUT, without_keys, without_secrets
 from ftbridge.spec import JobSpec

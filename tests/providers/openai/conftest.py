@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from openai_service import Service
 
-from ftbridge.providers.openai import retry
+from ftbridge import http
 
 KEY = "sk-planted-8f2e7c61d0"
 
@@ -16,7 +16,7 @@ KEY = "sk-planted-8f2e7c61d0"
 @pytest.fixture(autouse=True)
 def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "1")
-    retry.wait_scale(0)
+    http.wait_scale(0)
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import openai
 import pytest
 
 from ftbridge.errors import DataError, ModelUnavailable, ProviderRefused, ServiceUnavailable
-from ftbridge.providers.openai.errors import LONGEST_ASKED, error_of, fault_of
+from ftbridge.http import LONGEST_RETRY_AFTER
+from ftbridge.providers.openai.errors import error_of, fault_of
 from ftbridge.providers.openai.sampling.answers import RULES, answers_table, is_about_data
 
 HTML = "<!DOCTYPE html><html><body>Access denied</body></html>"
@@ -132,8 +133,8 @@ def test_what_holds_for_creations_only_is_not_said_of_other_requests(client, mon
     ("header", "low", "high"),
     [
         ({"retry-after": "7"}, 7, 7),
-        ({"retry-after": "100000"}, LONGEST_ASKED, LONGEST_ASKED),
-        ({"retry-after": "Fri, 01 Jan 2100 00:00:00 GMT"}, LONGEST_ASKED, LONGEST_ASKED),
+        ({"retry-after": "100000"}, LONGEST_RETRY_AFTER, LONGEST_RETRY_AFTER),
+        ({"retry-after": "Fri, 01 Jan 2100 00:00:00 GMT"}, LONGEST_RETRY_AFTER, LONGEST_RETRY_AFTER),
         ({"retry-after": "Mon, 01 Jan 2001 00:00:00 GMT"}, 0, 0),
         ({"retry-after-ms": "1500"}, 1.5, 1.5),
         ({"retry-after": "-5"}, 0, 0),

@@ -9,6 +9,7 @@ import pytest
 from openai_jobs import followed, submission
 from openai_service import CSV, Service
 
+from ftbridge import http
 from ftbridge.errors import DataError, ModelUnavailable, ProviderRefused, TrainingFailed, UsageError, from_document
 from ftbridge.providers.base import JobHandle
 from ftbridge.providers.openai import retry
@@ -204,16 +205,16 @@ def test_a_run_goes_on_with_the_service_it_began_with(
 
 def test_the_pace_backs_off_hears_retry_after_and_has_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert retry.backoff(3, Fault("later", "", retry_after=17)) == 17
-    assert all(0 <= retry.backoff(attempt) <= retry.CEILING for attempt in range(1, 60))
+    assert all(0 <= retry.backoff(attempt) <= http.CEILING for attempt in range(1, 60))
     assert max(retry.backoff(12) for _ in range(200)) > 20
-    retry.wait_scale(1)
+    http.wait_scale(1)
     pace = retry.Pace()
     assert pace.due
     pace.looked(changed=False)
     assert not pace.due
     pace.now()
     assert pace.due
-    retry.wait_scale(0)
+    http.wait_scale(0)
     for _ in range(1000):
         pace.failed(Fault("lost", ""))
     assert pace.due

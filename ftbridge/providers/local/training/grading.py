@@ -24,9 +24,9 @@ from typing import Any, Literal
 from ftbridge.errors import FtbridgeError, GraderError, ServiceUnavailable
 from ftbridge.graders import judges_of
 from ftbridge.graders.calls import Calls
-from ftbridge.graders.chat import pause
 from ftbridge.graders.python import PythonPolicy
 from ftbridge.graders.rewards import Reward, reward
+from ftbridge.http import wait_to_retry
 from ftbridge.providers.local.process.job import Halted, Interrupted
 from ftbridge.spec.graders import Grader, PairwiseGrader
 
@@ -81,12 +81,12 @@ class Grading:
         """
         for item, sample in pairs:
             self.begin(item, sample)
-        for wait in (*WAITS, None):
+        for attempt, wait in enumerate((*WAITS, None), start=1):
             rewards = [self._wait(_name(*pair), requested) for pair in pairs]
             again = {_name(*pair): pair for pair, one in zip(pairs, rewards, strict=True) if one.is_worth_another_try}
             if not again or wait is None:
                 break
-            pause(wait)
+            wait_to_retry("grading", attempt, f"{len(again)} completions have no reward", wait)
             for name, (item, sample) in again.items():
                 self._known[name] = self._pool.submit(self._reward, item, sample)
         for name in {_name(*pair) for pair, one in zip(pairs, rewards, strict=True) if one.value is None}:

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from ftbridge import files
 from ftbridge.errors import FtbridgeError
+from ftbridge.http import aged
 from ftbridge.providers.base import TERMINAL, JobError, JobEvent, JobStatus, Metrics
 from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.errors import Fault, ServiceUnavailable, clean, error_of, fault_of, whole
@@ -31,7 +32,7 @@ from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.jobs.listing import items_of
 from ftbridge.providers.openai.jobs.results import metrics_of, parse_result_file, rewards_of
 from ftbridge.providers.openai.jobs.twins import TwinWatch
-from ftbridge.providers.openai.retry import Pace, aged, read
+from ftbridge.providers.openai.retry import Pace, read
 from ftbridge.providers.openai.sampling.answers import UNPAID, is_about_data
 from ftbridge.providers.openai.settings import differences
 from ftbridge.runs.journal import Event

@@ -20,9 +20,10 @@ import time
 from collections.abc import Callable
 
 from ftbridge.errors import FtbridgeError, InDoubt
+from ftbridge.http import aged, sleep
 from ftbridge.providers.openai.errors import Fault, ServiceUnavailable, error_of, fault_of
 from ftbridge.providers.openai.jobs.ledger import Ledger
-from ftbridge.providers.openai.retry import ATTEMPTS, LOOKS, aged, backoff, sleep
+from ftbridge.providers.openai.retry import ATTEMPTS, LOOKS, wait_to_retry
 from ftbridge.runs.journal import Event
 
 FOREIGN_ATTEMPTS = 3
@@ -82,7 +83,7 @@ def once(
             ledger.append("declined", what=what, key=key, intent=intent.seq, why=fault.message, sure=_is_sure(fault))
         if not _again(fault) or attempt >= (FOREIGN_ATTEMPTS if fault.kind == "foreign" else ATTEMPTS):
             raise _end(ledger, what, key, fault, doing, service)
-        sleep(backoff(attempt, fault))
+        wait_to_retry(doing, attempt, fault)
 
 
 def settled(ledger: Ledger, what: str, key: str, find: Callable[[Event | None], str | None]) -> str | None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from ftbridge.errors import FtbridgeError
+from ftbridge.http import aged
 from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.errors import clean, whole
 from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.jobs.marks import ENDED, Sought, claimed, matches, token_of
 from ftbridge.providers.openai.jobs.upload import uploaded_name
-from ftbridge.providers.openai.retry import aged, read
+from ftbridge.providers.openai.retry import read
 
 LOOKS_AFTER = (0.0, 15.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 4 * 3600.0)
 """Seconds after the creation when twins are looked for while the job is followed."""

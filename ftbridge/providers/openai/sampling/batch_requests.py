@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeVar
 
 from ftbridge import files
 from ftbridge.errors import FtbridgeError, ModelUnavailable
+from ftbridge.http import sleep
 from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.errors import ServiceUnavailable, clean, whole
 from ftbridge.providers.openai.jobs.ledger import Ledger
@@ -29,7 +30,7 @@ from ftbridge.providers.openai.jobs.listing import items_of
 from ftbridge.providers.openai.jobs.once import once
 from ftbridge.providers.openai.jobs.upload import ensure_file
 from ftbridge.providers.openai.lower import TOKEN_KEY
-from ftbridge.providers.openai.retry import LATEST, SOONEST, read, sleep
+from ftbridge.providers.openai.retry import LATEST, SOONEST, read
 
 MOST_LINES = 50_000
 MOST_BYTES = 200_000_000

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
+from ftbridge import http
 from ftbridge.errors import PromptsRefused
 from ftbridge.providers.base import Completion, Prompt
 from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.errors import Fault, error_of, fault_of
-from ftbridge.providers.openai.retry import ATTEMPTS, backoff, sleep
+from ftbridge.providers.openai.retry import ATTEMPTS, wait_to_retry
 from ftbridge.providers.openai.sampling.chat import NoCompletion, body_of, completion_of, without
 
 FRESH_TRIES = 40
@@ -214,19 +215,17 @@ class _Trouble:
             self._absences += 1
             if self._absences > FRESH_TRIES or self._waited >= FRESH_TRIES * FRESH_SECONDS:
                 raise error_of(fault, f"waiting for {self._model} to be loaded", self._at.service)
-            self._wait(FRESH_SECONDS if fault.retry_after is None else min(fault.retry_after, LONGEST_FRESH_SECONDS))
+            seconds = FRESH_SECONDS if fault.retry_after is None else min(fault.retry_after, LONGEST_FRESH_SECONDS)
+            self._waited += seconds
+            http.wait_to_retry(f"waiting for {self._model} to be loaded", self._absences, fault.message, seconds)
             return
         if fault.kind == "later":
             self._throttles += 1
             if self._throttles > THROTTLED_TRIES or self._waited >= THROTTLED_SECONDS:
                 raise error_of(fault, doing, self._at.service)
-            self._wait(backoff(min(self._throttles, 6), fault))
+            self._waited += wait_to_retry(doing, min(self._throttles, 6), fault)
             return
         ask.failures += 1
         if fault.kind not in ("lost", "not_ready") or ask.failures >= ATTEMPTS:
             raise error_of(fault, doing, self._at.service)
-        sleep(backoff(ask.failures, fault))
-
-    def _wait(self, seconds: float) -> None:
-        self._waited += seconds
-        sleep(seconds)
+        wait_to_retry(doing, ask.failures, fault)
