@@ -125,13 +125,13 @@ def asked_while_driven(run: Run, when: str, request: Any) -> tuple[Exception | N
     """Drive a run in a thread, and ask something of it when its journal shows `when`: the driver's error and the asker's."""
     errors: list[Exception | None] = [None, None]
 
-    def drive() -> None:
+    def drive_it() -> None:
         try:
             drive.drive(Run.open(run.path))
         except Exception as error:
             errors[0] = error
 
-    thread = threading.Thread(target=drive)
+    thread = threading.Thread(target=drive_it)
     thread.start()
     while when not in types(run) and thread.is_alive():
         time.sleep(0.005)
