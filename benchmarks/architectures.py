@@ -5,7 +5,7 @@
     OMP_NUM_THREADS=1 python benchmarks/architectures.py templates       # the matrix of templates, seconds
 
 Trained, resumed, loaded in plain peft, merged, trained on 4-bit weights, and the checkpoint of full tuning loaded again, as the
-tests do for some of them (`tests/providers/local/architectures.py`). Prints Markdown tables.
+tests do for some of them (`tests/support/architectures.py`). Prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "providers" / "local"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 FAMILIES = [
     "llama",
@@ -87,12 +87,12 @@ FAMILIES = [
 
 def main(families: list[str]) -> None:
     """Print one row a family, or the matrix of templates."""
-    from template_matrix import HEADER, cells_of, rows
+    from support.template_matrix import HEADER, cells_of, rows
 
     if families == ["templates"]:
         print(HEADER, *rows(), sep="\n")
         return
-    from architectures import MATRIX, round_of, row_of
+    from support.architectures import MATRIX, round_of, row_of
 
     print(MATRIX)
     for family in families:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parent.parent
+from support.paths import REPOSITORY
 
 # Models are converted once for all tests and for `make demo`; the hub is never asked.
 os.environ.setdefault("FTBRIDGE_MODELS", str(REPOSITORY / ".ftbridge" / "models"))

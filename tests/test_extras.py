@@ -12,10 +12,10 @@ import pytest
 from ftbridge.errors import MissingDependency
 from ftbridge.extras import EXTRAS, load, require
 from ftbridge.planning.doctor import examine
+from support.paths import REPOSITORY
 
 tomllib = pytest.importorskip("tomllib")  # Python 3.11 on
 
-REPOSITORY = Path(__file__).parent.parent
 WITHOUT = """
 import importlib.util, sys
 absent = {absent!r}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -12,9 +11,9 @@ from jsonschema import Draft202012Validator
 import ftbridge
 from ftbridge.cli import COMMANDS
 from ftbridge.spec import schemas
+from support.paths import REPOSITORY
 
 HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "scipy", "openai", "httpx", "yaml")
-REPOSITORY = Path(__file__).parent.parent
 
 
 def modules_after(code: str) -> set[str]:

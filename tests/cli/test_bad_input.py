@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "end_to_end"))
-from jobs import examples, ftbridge, run_folder, write_job
+from support.jobs import examples, ftbridge, run_folder, write_job
 
 Break = Callable[[Path], None]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_notation import FAMILIES, TOOLS
 
 from ftbridge.data.notation import Notation, notation_of, read_reply
 from ftbridge.providers.local.inference.channels import reader_of
 from ftbridge.providers.local.inference.replies import Parts
+from support.call_notations import FAMILIES, TOOLS
 
 SIZES = (1, 2, 5, 16, 10_000)
 THINKS = "<think> {{ content.split('</think>') }}"

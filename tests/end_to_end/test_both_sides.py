@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "server"))
-
-from serving import MODEL, Served
+from support.served_model import MODEL, Served
 
 pytestmark = [
     pytest.mark.slow,

@@ -7,7 +7,18 @@ import signal
 from pathlib import Path
 
 import pytest
-from jobs import ftbridge, kill_worker, losses, run_folder, start, steps_done, wait_for, worker_events, write_job
+
+from support.jobs import (
+    ftbridge,
+    kill_worker,
+    losses,
+    run_folder,
+    start,
+    steps_done,
+    wait_for,
+    worker_events,
+    write_job,
+)
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from jobs import ftbridge, kill_worker, lines, losses, run_folder, start, steps_done, wait_for
+
+from support.jobs import ftbridge, kill_worker, lines, losses, run_folder, start, steps_done, wait_for
 
 pytestmark = pytest.mark.slow
 

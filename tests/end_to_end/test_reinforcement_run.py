@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
-from jobs import ftbridge, kill_worker, lines, run_folder, start, steps_done, wait_for, worker_events
+
+from support.jobs import ftbridge, kill_worker, lines, run_folder, start, steps_done, wait_for, worker_events
 
 pytestmark = pytest.mark.slow
 STEPS = 4

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from jobs import ftbridge
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from support.jobs import ftbridge
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from jobs import ftbridge, write_job
+
+from support.jobs import ftbridge, write_job
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from one_judge import judge_server
 from pydantic import TypeAdapter, ValidationError
 
 from ftbridge.evaluation.agreement import agreement_notes, alpha, panel_agreement
@@ -12,6 +11,7 @@ from ftbridge.graders import GraderResult, grade, judges_of, score
 from ftbridge.server.api.graders import with_judge
 from ftbridge.server.http.errors import ApiError
 from ftbridge.spec.graders import Grader
+from support.judge_server import judge_server
 
 ADAPTER = TypeAdapter(Grader)
 ITEM, SAMPLE = {"reference": "r"}, {"output_text": "x"}

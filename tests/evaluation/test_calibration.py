@@ -6,11 +6,11 @@ import json
 
 import numpy as np
 import pytest
-from one_judge import judge_server
 
 from ftbridge.cli import main
 from ftbridge.errors import DataError
 from ftbridge.evaluation.calibration import Labelled, calibration, cohens_kappa, correct, read_labelled
+from support.judge_server import judge_server
 
 
 def test_kappa_is_that_of_a_published_table():

@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import pytest
-from one_judge import judge_server
 
 from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import Item
@@ -14,6 +13,7 @@ from ftbridge.evaluation.length_control import length_controlled
 from ftbridge.evaluation.score import judge
 from ftbridge.report.terminal.judges import judge_sentences
 from ftbridge.spec.graders import PairwiseGrader
+from support.judge_server import judge_server
 
 
 def drawn(seed, items, theta, phi, longer):

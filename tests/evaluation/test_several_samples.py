@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from one_judge import judge_server
 
 import ftbridge
 from ftbridge import providers
@@ -22,6 +21,7 @@ from ftbridge.report.html.contents import contents_of_answers
 from ftbridge.report.html.page import page
 from ftbridge.spec import JobSpec
 from ftbridge.spec.graders import StringCheckGrader
+from support.judge_server import judge_server
 
 EXACT = StringCheckGrader(
     type="string_check", name="exact", operation="eq", input="{{sample.output_text}}", reference="{{item.reference}}"

@@ -1,4 +1,4 @@
-"""The command in random weather, killed: a short campaign. The long one: `python tests/faults/campaign.py --runs 500`."""
+"""The command in random weather, killed: a short campaign. The long one: `cd tests && python -m support.faults.campaign --runs 500`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 
-CAMPAIGN = Path(__file__).with_name("campaign.py")
+from support.paths import TESTS
 
 
 def campaign(first: int, runs: int) -> subprocess.CompletedProcess[str]:
     """In a process of its own, which forks the lives of the command: a test process has threads."""
     return subprocess.run(
-        [sys.executable, str(CAMPAIGN), "--first", str(first), "--runs", str(runs)],
+        [sys.executable, "-m", "support.faults.campaign", "--first", str(first), "--runs", str(runs)],
         capture_output=True,
         text=True,
         timeout=600,
         check=False,
+        cwd=TESTS,
     )
 
 

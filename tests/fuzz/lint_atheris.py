@@ -1,6 +1,6 @@
 """Fuzz the linter with coverage for as long as wanted; needs `pip install atheris` (Linux, Python up to 3.13).
 
-    python tests/fuzz/lint_atheris.py CORPUS_FOLDER -max_total_time=600
+    cd tests && python -m fuzz.lint_atheris CORPUS_FOLDER -max_total_time=600
 
 Every input is a piece of a file: it must be judged by the fast path as by every rule, and rows must be made of it.
 What it finds becomes a case of tests/data/lint/test_bad_input.py.
@@ -9,14 +9,11 @@ What it finds becomes a case of tests/data/lint/test_bad_input.py.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import atheris
 
-sys.path.insert(0, str(Path(__file__).parent.parent.parent))
-
 with atheris.instrument_imports(include=["ftbridge"]):
-    from tests.data.lint.making import by_every_rule, checker_of, told
+    from support.lint_inputs import by_every_rule, checker_of, told
 
 _CHECKERS = [checker_of(method) for method in ("supervised", "dpo", "reinforcement")]
 _ROWS = checker_of(rows=True, count=False)

@@ -2,9 +2,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from accounts import ADMIN, BILLING, SUPPORT, acme
 
 from ftbridge.server import Simulator, simulating
+from support.acme_account import ADMIN, BILLING, SUPPORT, acme
 
 
 @pytest.fixture

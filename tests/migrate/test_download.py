@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from accounts import BILLING, TRIAGE, acme
 
 from ftbridge.errors import DiskFull, UsageError
 from ftbridge.migrate import download as module
@@ -19,6 +18,7 @@ from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.inventory import take_inventory
 from ftbridge.migrate.loading import load_inventory, local_file, stored_completions
 from ftbridge.server import Simulator, simulating
+from support.acme_account import BILLING, TRIAGE, acme
 
 
 def ready(service: Simulator, *keys: str) -> Migration:

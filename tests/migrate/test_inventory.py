@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accounts import ADMIN, SUPPORT, TRIAGE, acme
 
 from ftbridge.errors import DiskFull, ProviderRefused, UsageError
 from ftbridge.migrate.account import Inventory, Job, Source, StoredCompletion, suffix_of
@@ -23,6 +22,7 @@ from ftbridge.migrate.page import inventory_page
 from ftbridge.migrate.summary import summarize
 from ftbridge.prices import load_prices
 from ftbridge.server import Simulator, simulating
+from support.acme_account import ADMIN, SUPPORT, TRIAGE, acme
 
 LETTERS = "ft:gpt-4o-2024-08-06:acme:letters:letters1"
 

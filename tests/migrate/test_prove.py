@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import kill_again_and_again
-from playing import MODEL, NAMES_THE_COLOUR, Played, account, lamps, playing, write
 
 from ftbridge.errors import UsageError
 from ftbridge.migrate.agreement import deciding, shape_of
@@ -26,6 +24,8 @@ from ftbridge.migrate.retrain import Wish as RetrainWish
 from ftbridge.migrate.retrain import plan, start
 from ftbridge.runner import drive
 from ftbridge.runs.run import Run
+from support.kills import kill_again_and_again
+from support.recorded_account import MODEL, NAMES_THE_COLOUR, Played, account, lamps, playing, write
 
 HOSTED = "gpt-4.1-mini-2025-04-14"
 

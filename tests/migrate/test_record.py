@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import kill_at_each_step
-from playing import KEY, MODEL, account, lamps, playing, write
 
 from ftbridge.errors import GateNotMet, ModelUnavailable, ProviderRefused, UsageError
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.inventory import take_inventory
 from ftbridge.migrate.record import Recorded, Wish, record
 from ftbridge.migrate.recording import Recording, progress_of
+from support.kills import kill_at_each_step
+from support.recorded_account import KEY, MODEL, account, lamps, playing, write
 
 
 def begin() -> Migration:

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import kill_again_and_again
-from playing import MODEL, NAMES_THE_COLOUR, account, lamps, playing, write
 
 from ftbridge.errors import UsageError
 from ftbridge.migrate.folder import Migration
@@ -20,6 +18,8 @@ from ftbridge.migrate.record import record
 from ftbridge.migrate.retrain import TERMS, Wish, is_distilled, plan, start
 from ftbridge.runner import drive
 from ftbridge.runs.run import Run
+from support.kills import kill_again_and_again
+from support.recorded_account import MODEL, NAMES_THE_COLOUR, account, lamps, playing, write
 
 HOSTED = "gpt-4.1-mini-2025-04-14"
 

@@ -16,17 +16,8 @@ from ftbridge.planning.machine import SECONDS, this_machine
 from ftbridge.planning.memory import shape_of
 from ftbridge.planning.plan import plan
 from ftbridge.spec import SpecFile
+from support.small_model import SMALL
 
-SMALL = {
-    "hidden_size": 576,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "intermediate_size": 1536,
-    "vocab_size": 49152,
-    "tie_word_embeddings": True,
-    "max_position_embeddings": 8192,
-}
 TWO = """0, GPU-aaaa-1, NVIDIA A100-SXM4-80GB, 81920, 79000, 2900
 1, GPU-bbbb-2, NVIDIA A100-SXM4-80GB, 81920, 1020, 80900"""
 

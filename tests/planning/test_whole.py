@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +13,9 @@ from ftbridge.planning.pace import Pace, pace
 from ftbridge.planning.whole import Completions, taken_by, whole
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
+from support.paths import FIXTURES
 
-REAL = Path(__file__).parents[1] / "fixtures" / "runs-0.1.0" / "small-local-20261126-1c97"
+REAL = FIXTURES / "runs-0.1.0" / "small-local-20261126-1c97"
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 import ftbridge
+from support.paths import TESTS
 
-THIRD_PARTY = Path(__file__).parent.parent / "support" / "third_party"
+THIRD_PARTY = TESTS / "support" / "third_party"
 GRADER = {
     "type": "string_check", "name": "exact", "operation": "eq",
     "input": "{{sample.output_text}}", "reference": "{{item.reference}}",

@@ -22,6 +22,7 @@ from ftbridge.runs.journal import Event
 from ftbridge.runs.records import JobHandle, Origin, Refusal, TunedModel
 from ftbridge.runs.run import TERMINAL, Run, RunState, fold
 from ftbridge.spec.sections import BudgetSpec
+from support.paths import REPOSITORY
 
 CREATED = ("created", {"id": "a-local-1", "name": "a", "provider": "local"})
 DATA = Manifest(splits={}, notes=[], recipe="r", lines_sha256="l")
@@ -147,7 +148,7 @@ def test_only_its_own_event_ends_a_run() -> None:
 
 
 def test_the_documentation_lists_every_event_with_its_data() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "run-folder.md").read_text("utf-8")
+    page = (REPOSITORY / "docs" / "run-folder.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", page.split("## Events")[1].split("\n## ")[0], re.MULTILINE))
     used: dict[str, set[str]] = {}
     for kind, data in [CREATED, *(event for told, _ in CASES for event in told)]:

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import first_document
+
+from support.paths import REPOSITORY
+from support.served_model import first_document
 
 HERE = Path(__file__).parent / "clients"
-RESULTS = Path(__file__).parents[2] / "docs" / "clients.json"
+RESULTS = REPOSITORY / "docs" / "clients.json"
 
 pytestmark = pytest.mark.slow
 

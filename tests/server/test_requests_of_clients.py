@@ -13,12 +13,12 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import BASE
-from small import TOOLS_TEMPLATE, write_small_model
 
 from ftbridge.server import served
 from ftbridge.server.app import application
 from ftbridge.server.http import network
+from support.service import BASE
+from support.small_model import TOOLS_TEMPLATE, write_small_model
 
 REQUESTS = [
     json.loads(line)

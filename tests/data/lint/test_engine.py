@@ -16,7 +16,7 @@ from ftbridge.data.lint import Linting, Options, lint
 from ftbridge.data.lint import engine as engine_module
 from ftbridge.data.lint import source as source_module
 from ftbridge.errors import FtbridgeError, UsageError
-from tests.data.lint.making import damaged, written
+from support.lint_inputs import damaged, written
 
 GOOD = b'{"messages": [{"role": "user", "content": "Why %d?"}, {"role": "assistant", "content": "Because of %d."}]}\n'
 NULL = b'{"messages": [{"role": "user", "content": null}, {"role": "assistant", "content": "b"}]}\n'

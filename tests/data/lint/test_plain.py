@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ftbridge.data.lint.plain import Shapes, plain
 from ftbridge.data.strict_json import Parsed, parse
-from tests.data.lint.making import by_every_rule, checker_of, damaged, plain_chats, told, written
+from support.lint_inputs import by_every_rule, checker_of, damaged, plain_chats, told, written
 
 _CHECKERS = {method: checker_of(method) for method in ("supervised", "dpo", "reinforcement")}
 

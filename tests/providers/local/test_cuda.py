@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "end_to_end"))
-from jobs import ftbridge, losses, run_folder, worker_events, write_job
+from support.jobs import ftbridge, losses, run_folder, worker_events, write_job
 
 
 @pytest.mark.gpu

@@ -1,16 +1,10 @@
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from openai_service import Service
-
 from ftbridge import http
-
-KEY = "sk-planted-8f2e7c61d0"
+from support.openai_jobs import KEY
+from support.openai_service import Service
 
 
 @pytest.fixture(autouse=True)

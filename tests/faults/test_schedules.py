@@ -1,0 +1,131 @@
+"""Never twice, never lost: seeded schedules of faults, and a kill -9 at every write to a journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ftbridge import http
+from ftbridge.runner.start import create_run
+from ftbridge.spec import SpecFile
+from support.faults.schedules import draw, play
+from support.openai_service import Service
+
+FEW, MANY = 12, 200
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "FTBRIDGE_WAIT_SCALE"):
+        monkeypatch.setenv(name, os.environ.get(name, "1"))
+
+
+@pytest.mark.parametrize("seed", range(1000, 1000 + FEW))
+def test_a_schedule_ends_right_with_one_job_and_one_copy_of_each_file(seed: int, tmp_path: Path) -> None:
+    assert play(draw(seed), tmp_path) == []
+
+
+@pytest.mark.slow
+def test_two_hundred_schedules_end_right(tmp_path: Path) -> None:
+    wrong = {seed: told for seed in range(MANY) if (told := play(draw(seed), tmp_path / str(seed)))}
+    assert wrong == {}
+
+
+DRIVE = """
+import os, signal, sys
+from pathlib import Path
+from ftbridge.runner import drive
+from ftbridge.runs.journal import Journal
+from ftbridge.runs.run import Run
+
+left, after, real = int(sys.argv[2]), sys.argv[3] == "after", Journal.append
+
+def append(self, type, /, **data):
+    global left
+    left -= 1
+    if left == 0 and not after:
+        os.kill(os.getpid(), signal.SIGKILL)
+    written = real(self, type, **data)
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return written
+
+if left:
+    Journal.append = append
+drive.POLL_SECONDS = 0.01
+drive.drive(Run.open(Path(sys.argv[1])))
+print("writes", left)
+"""
+
+
+def drive(run: Path, write: int, when: str) -> subprocess.CompletedProcess[str]:
+    """Drive a run in a process of its own that SIGKILL ends at its `write`-th write to any journal (0: not at all)."""
+    return subprocess.run(
+        [sys.executable, "-c", DRIVE, str(run), str(write), when],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def prepared(folder: Path) -> Path:
+    """A run of a small job, prepared and not yet driven."""
+    folder.mkdir()
+    for name, start, count in (("train", 0, 12), ("test", 100, 2)):
+        lines = [
+            {
+                "messages": [
+                    {"role": "user", "content": f"{n}: the red lamp"},
+                    {"role": "assistant", "content": f"red{n}"},
+                ]
+            }
+            for n in range(start, start + count)
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    spec = {
+        "name": "small",
+        "data": {"train": str(folder / "train.jsonl"), "test": str(folder / "test.jsonl")},
+        "model": {"openai": "gpt-test"},
+    }
+    return create_run(SpecFile.of(spec), "openai", home=folder / "home").path
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_at_any_write_to_a_journal_leaves_a_run_that_ends_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-killed")
+    http.wait_scale(0)
+    write = 0
+    while True:
+        write += 1
+        service = Service()
+        monkeypatch.setenv("OPENAI_BASE_URL", service.base_url)
+        monkeypatch.setenv("FTBRIDGE_HOME", str(tmp_path / f"home-{write}"))
+        try:
+            run = prepared(tmp_path / f"{when}-{write}")
+            killed = drive(run, write, when)
+            if killed.returncode == 0:
+                break
+            assert killed.returncode == -signal.SIGKILL, killed.stderr
+            resumed = drive(run, 0, when)
+            assert resumed.returncode == 0, f"write {write}: {resumed.stderr}"
+            assert len(service.jobs) == 1, f"write {write}: {len(service.jobs)} jobs"
+            trained = [made for made, file in service.files.items() if file["purpose"] == "fine-tune"]
+            assert len(trained) == 1, f"write {write}: {len(trained)} files"
+            told = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+            messages = [event["data"]["message"] for event in told if event["type"] == "job_event"]
+            assert messages == ["created the job", "Step 1/2", "Step 2/2", "the job is done"], f"write {write}"
+            assert told[-1]["type"] == "succeeded"
+        finally:
+            service.close()
+    assert write > 20

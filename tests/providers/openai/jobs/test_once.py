@@ -1,0 +1,228 @@
+"""Created exactly once: jobs and files, through every way a request can fail, crashes, and lists that lag."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ftbridge.errors import DataError, ProviderRefused
+from ftbridge.providers.openai.errors import ServiceUnavailable
+from ftbridge.providers.openai.jobs.ledger import Ledger
+from ftbridge.providers.openai.lower import TOKEN_KEY
+from ftbridge.providers.openai.provider import OpenAIProvider
+from support.openai_jobs import followed, submission
+from support.openai_service import Service
+
+UNANSWERED = ["reset_before", "reset_after", "cut_after", "html_after", "500", "503", "408", "409"]
+CREATE, UPLOAD = "POST /fine_tuning/jobs", "POST /files"
+
+
+def copies(service: Service) -> list[tuple[str, int]]:
+    """Files for training, by content and how many there are of each."""
+    contents = [service.contents[made] for made, file in service.files.items() if file["purpose"] == "fine-tune"]
+    return [(content[:60].decode(), contents.count(content)) for content in dict.fromkeys(contents)]
+
+
+@pytest.mark.parametrize("target", ["openai", "custom"])
+@pytest.mark.parametrize("kind", UNANSWERED)
+def test_a_create_request_without_an_answer_makes_one_job(
+    service: Service, tmp_path: Path, kind: str, target: str
+) -> None:
+    service.faults = [{"route": CREATE, "nth": nth, "kind": kind} for nth in (1, 2)]
+    if target == "custom":
+        service.keeps_metadata = False
+    asked = submission(tmp_path / "run", openai={"target": target, "base_url": service.base_url})
+    handle = OpenAIProvider().submit(asked)
+    assert list(service.jobs) == [handle.id]
+    assert service.bodies[0]["metadata"] == {TOKEN_KEY: "small-1"}
+
+
+@pytest.mark.parametrize("kind", UNANSWERED)
+def test_an_upload_without_an_answer_leaves_one_copy_of_each_file(service: Service, tmp_path: Path, kind: str) -> None:
+    service.faults = [{"route": UPLOAD, "nth": nth, "kind": kind} for nth in (1, 3)]
+    OpenAIProvider().submit(submission(tmp_path / "run"))
+    assert [count for _, count in copies(service)] == [1, 1]
+    assert len(service.jobs) == 1
+
+
+def test_a_list_that_lags_is_looked_at_again_before_anything_is_made_twice(service: Service, tmp_path: Path) -> None:
+    service.lag = 3
+    service.faults = [{"route": UPLOAD, "kind": "reset_after"}, {"route": CREATE, "kind": "reset_after"}]
+    OpenAIProvider().submit(submission(tmp_path / "run"))
+    assert len(service.jobs) == 1
+    assert [count for _, count in copies(service)] == [1, 1]
+
+
+def test_a_slow_service_that_shows_a_job_too_late_has_the_twin_cancelled(service: Service, tmp_path: Path) -> None:
+    service.lag = 10  # as long as anyone looks: each look is at two lists
+    service.faults = [{"route": CREATE, "kind": "reset_after"}]
+    handle = OpenAIProvider().submit(submission(tmp_path / "run", validation=False))
+    others = [job["status"] for job in service.jobs.values() if job["id"] != handle.id]
+    assert others == ["cancelled"]
+    assert service.jobs[handle.id]["status"] != "cancelled"
+
+
+def test_a_submission_called_again_returns_the_job_that_is_there(service: Service, tmp_path: Path) -> None:
+    asked = submission(tmp_path / "run")
+    first = OpenAIProvider().submit(asked)
+    assert OpenAIProvider().submit(asked) == first
+    assert service.requests[CREATE] == 1
+
+
+@pytest.mark.parametrize("keeps_metadata", [True, False])
+def test_a_crash_between_the_request_and_its_answer_is_found_out(
+    service: Service, tmp_path: Path, keeps_metadata: bool
+) -> None:
+    """The journal ends with the intent, as after a kill; the job exists at the service."""
+    service.keeps_metadata = keeps_metadata
+    asked = submission(
+        tmp_path / "run", openai={} if keeps_metadata else {"target": "custom", "base_url": service.base_url}
+    )
+    handle = OpenAIProvider().submit(asked)
+    journal = Ledger(asked.folder).journal.path
+    lines = journal.read_text().splitlines(keepends=True)
+    cut = next(place for place, line in enumerate(lines) if '"what":"job"' in line and '"type":"intended"' in line)
+    journal.write_text("".join(lines[: cut + 1]))
+    assert OpenAIProvider().find(asked) == handle
+    journal.write_text("".join(lines[: cut + 1]))
+    assert OpenAIProvider().submit(asked) == handle
+    assert service.requests[CREATE] == 1
+
+
+def test_where_metadata_is_dropped_another_runs_job_on_the_same_file_is_not_taken(
+    service: Service, tmp_path: Path
+) -> None:
+    service.keeps_metadata = False
+    custom = {"target": "custom", "base_url": service.base_url}
+    other = OpenAIProvider().submit(submission(tmp_path / "other", token="other", openai=custom))
+    service.faults = [{"route": CREATE, "nth": 2, "kind": "reset_before"}]
+    mine = OpenAIProvider().submit(submission(tmp_path / "mine", token="mine", openai=custom))
+    assert mine.id != other.id
+    assert service.jobs[mine.id]["training_file"] == service.jobs[other.id]["training_file"]
+
+
+def test_a_file_is_used_again_by_the_next_run_and_uploaded_anew_when_it_is_gone(
+    service: Service, tmp_path: Path
+) -> None:
+    OpenAIProvider().submit(submission(tmp_path / "one", token="one"))
+    OpenAIProvider().submit(submission(tmp_path / "two", token="two"))
+    assert service.requests[UPLOAD] == 2
+    service.files.clear()
+    OpenAIProvider().submit(submission(tmp_path / "three", token="three"))
+    assert service.requests[UPLOAD] == 4
+
+
+def test_a_refused_organisation_is_told_once_and_its_files_are_removed(service: Service, tmp_path: Path) -> None:
+    service.closed = True
+    with pytest.raises(ProviderRefused, match="no longer lets this organisation create") as refused:
+        OpenAIProvider().submit(submission(tmp_path / "run"))
+    assert refused.value.exit_code == 5
+    assert "--provider local" in str(refused.value)
+    assert (service.requests[CREATE], service.files) == (1, {})
+
+
+def test_a_refused_run_does_not_remove_files_of_another(service: Service, tmp_path: Path) -> None:
+    OpenAIProvider().submit(submission(tmp_path / "one", token="one"))
+    service.closed = True
+    with pytest.raises(ProviderRefused):
+        OpenAIProvider().submit(submission(tmp_path / "two", token="two"))
+    assert len(service.files) == 2
+
+
+def test_a_service_that_never_answers_is_given_up_and_the_next_submission_goes_on(
+    service: Service, tmp_path: Path
+) -> None:
+    service.faults = [{"route": CREATE, "nth": nth, "kind": "503"} for nth in range(1, 20)]
+    asked = submission(tmp_path / "run")
+    with pytest.raises(ServiceUnavailable, match="no usable answer") as given_up:
+        OpenAIProvider().submit(asked)
+    assert "resume" in str(given_up.value)
+    service.faults = []
+    assert OpenAIProvider().submit(asked).id in service.jobs
+    assert len(service.jobs) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "tries", "error", "says"),
+    [
+        ({"kind": "429", "message": "rate limit reached", "headers": {"retry-after": "7"}}, 2, None, ""),
+        ({"kind": "400", "message": "the file is not ready yet"}, 2, None, ""),
+        ({"kind": "429", "message": "reached the maximum of 4 fine-tuning requests per day for the model"}, 1, ServiceUnavailable, "no more jobs today"),
+        ({"kind": "429", "code": "insufficient_quota"}, 1, ProviderRefused, "cannot pay"),
+        ({"kind": "401", "message": "Incorrect API key provided"}, 1, ProviderRefused, "does not accept the API key"),
+        ({"kind": "422", "message": "n_epochs too large"}, 1, ProviderRefused, "n_epochs too large"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_says_no_is_repeated_only_where_that_can_help(
+    service: Service, tmp_path: Path, fault: dict[str, object], tries: int, error: type[Exception] | None, says: str
+) -> None:
+    service.faults = [{"route": CREATE, **fault}]
+    if error is None:
+        OpenAIProvider().submit(submission(tmp_path / "run"))
+    else:
+        with pytest.raises(error, match=says):
+            OpenAIProvider().submit(submission(tmp_path / "run"))
+    assert service.requests[CREATE] == tries
+    looks = service.requests["GET /fine_tuning/jobs"]
+    assert looks == (
+        1 if error is not None else looks
+    )  # the newest job before the attempt, and nothing to look for after it
+
+
+def test_a_file_that_the_service_finds_bad_is_an_error_of_the_data(service: Service, tmp_path: Path) -> None:
+    service.file_status = "error"
+    with pytest.raises(DataError, match="line 3 is not a dictionary"):
+        OpenAIProvider().submit(submission(tmp_path / "run"))
+    assert service.jobs == {}
+
+
+@pytest.mark.parametrize("status", [None, "uploaded"])
+def test_a_host_that_tells_no_file_status_is_not_waited_for(
+    service: Service, tmp_path: Path, status: str | None
+) -> None:
+    service.file_status = status
+    assert OpenAIProvider().submit(submission(tmp_path / "run")).id in service.jobs
+
+
+def test_azure_gets_files_with_a_byte_order_mark(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-key-1")
+    service.extra_fields = {"trainingType"}
+    azure = {"target": "azure", "base_url": service.base_url, "training_type": "globalStandard"}
+    OpenAIProvider().submit(submission(tmp_path / "run", openai=azure))
+    assert all(content.startswith(b"\xef\xbb\xbf{") for content in service.contents.values())
+    assert service.bodies[0]["trainingType"] == "globalStandard"
+    assert not list((tmp_path / "run" / "openai").glob("*train*"))
+
+
+def test_a_large_file_goes_up_in_parts(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from ftbridge.providers.openai import request, targets
+    from ftbridge.providers.openai.jobs import upload
+
+    small = {**targets.TARGETS, "openai": replace(targets.TARGETS["openai"], upload_in_parts_above=100)}
+    monkeypatch.setattr(request, "TARGETS", small)
+    monkeypatch.setattr(upload, "PART_BYTES", 300)
+    service.faults = [{"route": "POST /uploads/ID/parts", "nth": 2, "kind": "reset_after"}]
+    asked = submission(tmp_path / "run", validation=False)
+    OpenAIProvider().submit(asked)
+    assert list(service.contents.values()) == [asked.train.read_bytes()]
+
+
+def test_a_failed_job_is_submitted_again_once_when_the_run_is_retried_and_never_when_it_is_resumed(
+    service: Service, tmp_path: Path
+) -> None:
+    service.statuses = ["running", "failed"]
+    provider = OpenAIProvider()
+    failed = provider.submit(submission(tmp_path / "run"))
+    assert followed(provider, failed)[0].state == "failed"
+    service.statuses = ["running", "succeeded"]
+    assert OpenAIProvider().resume(failed) == failed
+    assert len(service.jobs) == 1
+    again = OpenAIProvider().retry(failed)
+    assert again.id != failed.id
+    assert OpenAIProvider().retry(failed) == again
+    assert len(service.jobs) == 2

@@ -1,0 +1,249 @@
+"""Prompts that a service cannot or will not complete: each is an exception of its own, and no run waits for it for ever."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftbridge.data.examples import Message
+from ftbridge.errors import PromptsRefused
+from ftbridge.evaluation.candidates import Candidate, plain
+from ftbridge.evaluation.generate import answer, read_predictions
+from ftbridge.evaluation.items import Item
+from ftbridge.providers.base import Completion, Prompt, Sampler, TunedModel
+from ftbridge.providers.openai.provider import OpenAIProvider
+from ftbridge.providers.openai.sampling import sampler as sampler_module
+from support.openai_jobs import KEY, lowered
+from support.openai_service import Service, _error
+
+CHAT, BATCHES = "POST /chat/completions", "POST /batches"
+TUNED = TunedModel(provider="openai", id="ft:gpt-test:org::1", base="gpt-test")
+FILTERED = (400, _error("the prompt was filtered", "content_filter", "prompt"))
+
+
+def items(count: int) -> list[Item]:
+    return [
+        Item(
+            key=f"k{n}",
+            index=n,
+            prompt=(Message(role="user", content=f"item {n}"),),
+            tools=(),
+            fields={"reference": "x"},
+        )
+        for n in range(count)
+    ]
+
+
+def prompts(count: int) -> list[Prompt]:
+    return [plain(item) for item in items(count)]
+
+
+def sampler(folder: Path, model: TunedModel | None = None, **openai: Any) -> Sampler:
+    return OpenAIProvider().sampler(lowered(openai=openai), model, folder)
+
+
+def completions(made: Sampler, asked: list[Prompt], at_once: int = 2) -> dict[str, Completion]:
+    return {told.key: told for told in made.generate(asked, max_tokens=5, batch_size=at_once)}
+
+
+def body(**choice: Any) -> dict[str, Any]:
+    choices = [{"index": 0, "finish_reason": "stop", **choice}] if choice else []
+    return {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": choices, "usage": None}
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["chat", "batch"])
+@pytest.mark.parametrize(
+    ("instead", "says"),
+    [
+        ((200, body()), "no completion"),
+        ((200, {**body(), "choices": None}), "no completion"),
+        ((200, body(message=None)), "no completion"),
+        (FILTERED, "filtered"),
+        ((413, _error("too long")), "too long"),
+    ],
+    ids=["no choices", "null choices", "no message", "filtered", "too long"],
+)
+def test_a_prompt_without_a_completion_holds_up_no_other(
+    service: Service, tmp_path: Path, instead: tuple[int, Any], says: str, batch: bool
+) -> None:
+    service.chat_instead = {"item 1": instead}
+    found = completions(sampler(tmp_path, batch=batch), prompts(5))
+    assert {key for key, told in found.items() if told.error is None} == {"k0", "k2", "k3", "k4"}
+    assert says in (found["k1"].error or "")
+
+
+def test_a_prompt_that_the_service_always_fails_at_is_given_up_while_it_answers_others(
+    service: Service, tmp_path: Path
+) -> None:
+    service.chat_instead = {"item 0": (500, _error("boom"))}
+    found = completions(sampler(tmp_path), prompts(12), at_once=1)
+    assert [key for key, told in found.items() if told.error] == ["k0"]
+
+
+def test_the_last_prompt_that_is_refused_ends_the_evaluation_of_a_run_that_was_stopped(
+    service: Service, tmp_path: Path
+) -> None:
+    """Alone it looks like a service that refuses everything; what was answered before says that it does not."""
+    service.chat_instead = {"item 2": FILTERED}
+    path, asked = tmp_path / "base.jsonl", items(3)
+    more: dict[str, Any] = {"max_tokens": 5, "batch_size": 1}
+    with pytest.raises(PromptsRefused):
+        answer(Candidate("base", plain), asked[2:], sampler(tmp_path), path, **more)
+    answer(Candidate("base", plain), asked[:2], sampler(tmp_path), path, **more)
+    answer(Candidate("base", plain), asked, sampler(tmp_path), path, **more)
+    assert [bool(told.error) for told in read_predictions(path)] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("half \ud83d", "half \ufffd"),
+        ("\ude00 half", "\ufffd half"),
+        ("whole in two halves \ud83d\ude00", "whole in two halves \U0001f600"),
+        (f"my key is {KEY}", "my key is [key]"),
+        ("a word like sk-ipping stays", "a word like sk-ipping stays"),
+    ],
+)
+@pytest.mark.parametrize("batch", [False, True], ids=["chat", "batch"])
+def test_what_a_model_says_can_always_be_written(
+    service: Service, tmp_path: Path, text: str, written: str, batch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FTBRIDGE_RECORD", "1")
+    service.chat_instead = {"item 0": (200, body(message={"role": "assistant", "content": text}))}
+    path = tmp_path / "base.jsonl"
+    (told,) = answer(
+        Candidate("base", plain), items(1), sampler(tmp_path, batch=batch), path, max_tokens=5, batch_size=1
+    )
+    assert told.output_text == read_predictions(path)[0].output_text == written
+    for file in tmp_path.rglob("*.jsonl"):
+        assert KEY not in file.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": [{"type": "text", "text": "you "}, {"type": "text", "text": "did"}]},
+        {"role": "assistant", "content": None, "refusal": "you did"},
+    ],
+)
+def test_a_completion_in_another_shape_is_read(service: Service, tmp_path: Path, message: dict[str, Any]) -> None:
+    service.chat_instead = {"item 0": (200, {**body(message=message), "usage": {"prompt_tokens": "many"}})}
+    found = completions(sampler(tmp_path), prompts(1))["k0"]
+    assert (found.text, found.prompt_tokens) == ("you did", 0)
+
+
+def test_a_retry_after_of_days_does_not_hold_up_a_fresh_model(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(sampler_module, "sleep", waits.append)
+    service.models[TUNED.id] = {"owned_by": "org"}
+    service.faults = [
+        {"route": CHAT, "nth": n, "kind": "503", "headers": {"retry-after": "100000"}} for n in range(1, 4)
+    ]
+    assert len(completions(sampler(tmp_path, TUNED), prompts(1))) == 1
+    assert waits == [60.0] * 3
+
+
+def test_a_fresh_model_is_waited_for_ten_minutes_whatever_the_service_asks(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(sampler_module, "sleep", waits.append)
+    service.models[TUNED.id] = {"owned_by": "org"}
+    service.faults = [
+        {"route": CHAT, "nth": n, "kind": "503", "headers": {"retry-after": "100000"}} for n in range(1, 99)
+    ]
+    with pytest.raises(Exception, match="to be loaded"):
+        completions(sampler(tmp_path, TUNED), prompts(1))
+    assert sum(waits) == 600
+
+
+# Batches are paid once
+
+
+@pytest.mark.parametrize("kind", ["reset_after", "html_after", "cut_after"])
+@pytest.mark.parametrize("forever", [False, True], ids=["pages", "pages that repeat"])
+def test_a_batch_is_made_once_where_metadata_is_dropped(
+    service: Service, tmp_path: Path, kind: str, forever: bool
+) -> None:
+    service.keeps_batch_metadata, service.lists_forever = False, forever
+    service.faults = [{"route": BATCHES, "kind": kind}]
+    assert len(completions(sampler(tmp_path, batch=True), prompts(3))) == 3
+    assert len(service.batches) == 1
+
+
+def test_a_batch_of_other_requests_is_not_taken_for_ours(service: Service, tmp_path: Path) -> None:
+    service.keeps_batch_metadata = False
+    completions(sampler(tmp_path, batch=True), prompts(2))
+    service.faults = [{"route": BATCHES, "nth": 2, "kind": "reset_before"}]
+    assert set(completions(sampler(tmp_path, batch=True), prompts(3)[2:])) == {"k2"}
+    assert len(service.batches) == 2
+
+
+@pytest.mark.parametrize("read_before", [0, 1, 3])
+def test_a_run_killed_while_it_reads_a_batch_pays_for_no_other(
+    service: Service, tmp_path: Path, read_before: int
+) -> None:
+    reading = sampler(tmp_path, batch=True).generate(prompts(4), max_tokens=5, batch_size=1)
+    done = {next(iter(reading)).key for _ in range(read_before)} if read_before else {next(iter(reading)).key} - {"k"}
+    rest = [prompt for prompt in prompts(4) if prompt.key not in done]
+    found = completions(sampler(tmp_path, batch=True), rest)
+    assert (set(found), len(service.batches)) == ({prompt.key for prompt in rest}, 1)
+
+
+def test_what_a_batch_leaves_open_is_asked_in_a_new_one(service: Service, tmp_path: Path) -> None:
+    made = sampler(tmp_path, batch=True)
+    service.chat_instead = {"item 1": (500, _error("stumbled"))}
+    reading = made.generate(prompts(4), max_tokens=5, batch_size=1)
+    first = [next(reading) for _ in range(3)]
+    service.chat_instead = {}
+    assert {told.key for told in [*first, *reading]} == {"k0", "k1", "k2", "k3"}
+    sent = [json.loads(line)["custom_id"] for name in service.batches for line in _requests(service, name)]
+    assert (len(service.batches), sorted(sent)) == (2, ["k0", "k1", "k1", "k2", "k3"])
+
+
+def _requests(service: Service, batch: str) -> list[bytes]:
+    return service.contents[service.batches[batch]["input_file_id"]].splitlines()
+
+
+def test_a_key_in_the_name_of_a_model_is_written_nowhere_and_the_model_is_asked_all_the_same(
+    service: Service, tmp_path: Path
+) -> None:
+    service.models[f"ft:gpt-test:{KEY}:1"] = {"owned_by": "org"}
+    named = TunedModel(provider="openai", id="ft:gpt-test:[key]:1", base="gpt-test")
+    assert len(completions(sampler(tmp_path, named), prompts(2))) == 2
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY in path.read_text("utf-8")]
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": '{"city": "Lima"}'}}
+THINKING = [{"type": "thinking", "thinking": [{"type": "text", "text": "Peru."}]}, {"type": "text", "text": "Lima."}]
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["chat", "batch"])
+@pytest.mark.parametrize(
+    ("message", "text", "reasoning"),
+    [
+        ({"content": "Lima.", "reasoning_content": "Peru."}, "Lima.", "Peru."),
+        ({"content": "Lima.", "reasoning": "Peru.\n"}, "Lima.", "Peru."),
+        ({"content": THINKING}, "Lima.", "Peru."),
+        ({"content": "<think>\nPeru.\n</think>\n\nLima."}, "Lima.", "Peru."),
+        ({"content": "Lima.", "reasoning_content": None, "reasoning": ""}, "Lima.", None),
+        ({"content": None, "tool_calls": [CALL]}, '[{"name": "look_up", "arguments": {"city": "Lima"}}]', None),
+    ],
+    ids=["reasoning_content", "reasoning", "parts", "a block in the text", "none", "a call"],
+)
+def test_reasoning_of_a_service_is_kept_apart_from_the_text_that_is_graded(
+    service: Service, tmp_path: Path, message: dict[str, Any], text: str, reasoning: str | None, batch: bool
+) -> None:
+    service.chat_instead = {"item 0": (200, body(message={"role": "assistant", **message}))}
+    path = tmp_path / "p.jsonl"
+    answer(Candidate("base", plain), items(1), sampler(tmp_path, batch=batch), path, max_tokens=5, batch_size=1)
+    [found] = read_predictions(path)
+    assert (found.output_text, found.reasoning_content) == (text, reasoning)
+    assert [call["function"] for call in found.tool_calls or ()] == [
+        call["function"] for call in message.get("tool_calls", ())
+    ]

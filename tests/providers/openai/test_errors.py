@@ -1,0 +1,81 @@
+"""Faults in words, and keys in none of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ftbridge.errors import DiskFull, FtbridgeError
+from ftbridge.providers.openai.errors import clean, fault_of
+from ftbridge.providers.openai.provider import OpenAIProvider
+from support.openai_jobs import KEY, followed, submission
+from support.openai_service import Service
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Incorrect API key provided: {KEY}.",
+        f"headers: {{'Authorization': 'Bearer {KEY}'}}",
+        "Incorrect API key provided: sk-proj-********************abcd.",
+        "Bearer eyJhbGciOiJIUzI1NiJ9.e30.x",
+    ],
+)
+def test_a_key_is_taken_out_of_any_text(service: Service, text: str) -> None:
+    told = clean(text)
+    assert "[key]" in told
+    assert not any(secret in told for secret in (KEY, "abcd", "eyJ"))
+
+
+def test_a_foreign_error_counts_as_unanswered_so_that_it_is_looked_after() -> None:
+    assert fault_of(ValueError("bad JSON")).kind == "lost"
+
+
+def test_a_planted_key_is_in_nothing_that_a_run_writes_or_says(service: Service, tmp_path: Path, home: Path) -> None:
+    """A service that echoes the key in every error, through failures of each step."""
+    said: list[str] = []
+    echo = {"message": f"bad key {KEY} Bearer {KEY}"}
+    service.faults = [
+        {"route": "POST /files", "kind": "500", **echo},
+        {"route": "POST /fine_tuning/jobs", "nth": 1, "kind": "500", **echo},
+        {"route": "POST /fine_tuning/jobs", "nth": 2, "kind": "429", **echo},
+        {"route": "GET /fine_tuning/jobs/ID", "nth": 2, "kind": "500", **echo},
+    ]
+    provider = OpenAIProvider()
+    asked = submission(tmp_path / "run")
+    provider.preflight(asked, said.append)
+    handle = provider.submit(asked)
+    service.say(handle.id, f"the service says {KEY}")
+    said += [event.message for event in followed(provider, handle)[1]]
+    service.statuses, service.job_error = ["failed"], {"code": "x", "message": f"because of {KEY}", "param": None}
+    other = provider.submit(submission(tmp_path / "other", token="other"))
+    status, _ = followed(provider, other)
+    said.append(str(status.error))
+    service.faults = [{"route": "GET /models/ID", "nth": nth, "kind": "401", **echo} for nth in range(2, 9)]
+    with pytest.raises(FtbridgeError) as refused:
+        provider.preflight(asked, said.append)
+    said.append(str(refused.value))
+    written = [path for path in (*tmp_path.rglob("*"), *home.rglob("*")) if path.is_file()]
+    assert any("[key]" in text for text in said)
+    assert not [text for text in said if KEY in text]
+    assert written
+    assert not [path for path in written if KEY.encode() in path.read_bytes()]
+    assert any(KEY in key for key in service.keys)  # it was really used
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_stops_before_the_request_that_it_cannot_note(service: Service, tmp_path: Path) -> None:
+    asked = submission(tmp_path / "run")
+    (asked.folder / "openai").mkdir()
+    (asked.folder / "openai" / "journal.jsonl").symlink_to("/dev/full")
+    with pytest.raises(DiskFull):
+        OpenAIProvider().submit(asked)
+    assert service.requests == {}
+
+
+def test_the_package_is_light_to_import() -> None:
+    code = "import sys, ftbridge.providers.openai.provider; print({'openai','httpx','httpx2','torch','keyring'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

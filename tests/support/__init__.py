@@ -1,0 +1,1 @@
+"""What tests share: places, data, the command in child processes, services, jobs, tiny models, and a third-party provider."""

@@ -1,0 +1,119 @@
+"""Drawn trials, and a two-layer model with a real tokenizer, for tests of reinforcement."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from ftbridge.providers.local.data.prompts import PracticePrompt, as_examples, encode_prompts
+from ftbridge.providers.local.data.rendering import Renderer
+from ftbridge.providers.local.models import load
+from ftbridge.providers.local.models.fused import DropoutPool, fuse
+from ftbridge.providers.local.request import LocalRequest
+from ftbridge.providers.local.training.forward import Forward, prove
+from ftbridge.providers.local.training.policy_gradient import Trial, trial
+from ftbridge.providers.local.training.reinforcement import Practice
+from support import architectures
+
+HAS_LETTER = {"type": "string_check", "name": "has_letter", "operation": "ilike", "input": "{{sample.output_text}}",
+         "reference": "{{item.letter}}"}  # fmt: skip
+"""About half of a random model's completions of a few tokens hold an h."""
+
+
+def drawn_trials(shapes: tuple[tuple[int, int, float], ...], seed: int = 3) -> list[Trial]:
+    """Trials of drawn tokens: (tokens of the prompt, of the completion, advantage) each."""
+    dice = random.Random(seed)
+
+    def ids(count: int) -> list[int]:
+        return [dice.randrange(4, architectures.VOCABULARY) for _ in range(count)]
+
+    return [trial(ids(prompt), ids(length), advantage, [-1.0] * length) for prompt, length, advantage in shapes]
+
+
+def like(one: Trial, length: int) -> Trial:
+    """Another completion of the same prompt."""
+    dice = random.Random(length)
+    completion = [dice.randrange(4, architectures.VOCABULARY) for _ in range(length)]
+    return trial(one.example.input_ids[: one.prompt], completion, one.advantage, [-1.0] * length)
+
+
+def request(grader: dict[str, Any] | None = None, own: dict[str, Any] | None = None, **changes: Any) -> LocalRequest:
+    """Groups of four, completions of six tokens."""
+    reinforcement = {"grader": grader or HAS_LETTER, "group_size": 4, "max_completion_tokens": 6, **(own or {})}
+    values = {"method": "reinforcement", "reinforcement": reinforcement, "lora_dropout": 0.0, "learning_rate": 3e-3}
+    return architectures.request(**{**values, "batch_size": 3, "thinking": "off", **changes})
+
+
+def small_model(folder: Path, base: Path) -> Path:
+    """A random model of two layers with the tokenizer of the real one."""
+    if not folder.exists():
+        torch.manual_seed(0)
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        config = LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=2, max_position_embeddings=512, eos_token_id=tokenizer.eos_token_id,
+        )  # fmt: skip
+        LlamaForCausalLM(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return folder
+
+
+def rows(count: int, first: int = 0, **fields: Any) -> list[dict[str, Any]]:
+    """Prompts with the letter that completions are rewarded for."""
+    return [
+        {"messages": [{"role": "user", "content": f"Say something about lamp {first + n}."}], "letter": "h", **fields}
+        for n in range(count)
+    ]
+
+
+def write_split(folder: Path, name: str, lines: list[dict[str, Any]]) -> Path:
+    """A canonical split, with the file that says where its lines come from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    known = folder / "lines.json"
+    origins = json.loads(known.read_text()) if known.exists() else {}
+    origins[name] = [f"{name}.jsonl:{n + 1}" for n in range(len(lines))]
+    known.write_text(json.dumps(origins))
+    return path
+
+
+def prepared(
+    folder: Path, model: Path, asked: LocalRequest, train: list[dict[str, Any]] | None = None
+) -> tuple[Forward, Renderer]:
+    """The model, adapted, fused and proved on its prompts, and the renderer of its tokenizer."""
+    renderer = Renderer(AutoTokenizer.from_pretrained(model), asked.thinking)
+    path = write_split(folder / "data", "train", train or rows(6))
+    prompts = encode_prompts(path, "train", renderer, asked).examples
+    adapted = load.add_adapter(load.load_base(model, asked, architectures.CPU), asked)
+    pool = DropoutPool(0.0, torch.float32, torch.device("cpu"))
+    fuse(adapted, load.FrozenWeights.of(adapted, asked, architectures.CPU).weight_of, pool)
+    forward = Forward(adapted, architectures.CPU, "plain", autocast=False, pool=pool)
+    return prove(forward, as_examples(prompts), packing=True), renderer
+
+
+def practice(
+    folder: Path, model: Path, asked: LocalRequest, train: list[dict[str, Any]] | None = None, **also: Any
+) -> tuple[Practice, list[tuple[str, str]]]:
+    """The source of a job's steps in `folder`, and what it says."""
+    forward, renderer = prepared(folder, model, asked, train)
+    splits: dict[str, tuple[PracticePrompt, ...]] = {}
+    for name, lines in (("train", train or rows(6)), ("validation", also.pop("validation", rows(3, 100)))):
+        path = write_split(folder / "data", name, lines)
+        splits[name] = encode_prompts(path, name, renderer, asked).examples
+    said: list[tuple[str, str]] = []
+    source = Practice(
+        forward, renderer, asked, splits["train"], splits["validation"], folder,
+        lambda text, level="info": said.append((level, text)), also.pop("requested", lambda: None),
+    )  # fmt: skip
+    return source, said
+
+
+def trained(forward: Forward) -> torch.Tensor:
+    """Every trained number of the model, in one row."""
+    return torch.cat([one.detach().flatten().clone() for one in forward.model.parameters() if one.requires_grad])
