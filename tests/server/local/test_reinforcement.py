@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from openai import BadRequestError, OpenAI
-from small import write_small_model
-from walking import until
 
 from ftbridge.server import served
 from ftbridge.server.app import application
 from ftbridge.server.http import network
+from support.small_model import write_small_model
+from support.waiting import until
 
 pytestmark = pytest.mark.slow
 GRADER = {"type": "string_check", "name": "has_letter", "operation": "ilike", "input": "{{sample.output_text}}",
