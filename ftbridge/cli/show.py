@@ -9,6 +9,24 @@ from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import Command, as_json, find_run, print_json, run_argument, verbosity
 from ftbridge.report.terminal.console import SafeConsole
 from ftbridge.runner import summary
+from ftbridge.runs.rollouts import FOLDER, Rollout, read_rollouts
+from ftbridge.runs.run import Run
+
+
+def _rollouts(run: Run) -> dict[int, list[Rollout]]:
+    """The completions of the last step that drew any for it, by prompt; none but in reinforcement."""
+    latest: dict[int, list[Rollout]] = {}
+    for path in sorted((run.path / FOLDER).glob("[0-9]*.jsonl")):
+        step: dict[int, list[Rollout]] = {}
+        for rollout in read_rollouts(path):
+            step.setdefault(rollout.prompt, []).append(rollout)
+        latest |= step
+    return latest
+
+
+def _rollout(rollout: Rollout) -> Text:
+    reward = "no reward" if rollout.reward is None else f"reward {rollout.reward:.3g}"
+    return Text.assemble((f"  {reward:>12}  ", "dim"), (rollout.text, "bold green"))
 
 
 @click.command("show", cls=Command, help=COMMANDS["show"])
@@ -31,6 +49,7 @@ def command(run: str, tokens: int | None, mapping: bool, as_json: bool) -> None:
             print_json([[{"text": text, "trained": trained} for text, trained in pieces] for pieces in previews])
             return
         pairs = found.spec().method == "dpo"
+        rollouts = _rollouts(found)
         for place, pieces in enumerate(previews):
             side = (", preferred", ", non-preferred")[place % 2] if pairs else ""
             console.rule(f"example {(place // 2 if pairs else place) + 1}{side}", style="dim")
@@ -40,6 +59,8 @@ def command(run: str, tokens: int | None, mapping: bool, as_json: bool) -> None:
                     text if console.color_system or not trained else f"⟦{text}⟧", "bold green" if trained else "dim"
                 )
             console.print(told)
+            for rollout in rollouts.get(place, ()):
+                console.print(_rollout(rollout))
         console.print(Text("trained tokens are green, or in ⟦brackets⟧ without colour", style="dim"))
     elif as_json:
         print_json(summary.summary(found))

@@ -39,12 +39,14 @@ from ftbridge.planning.memory import (
 )
 from ftbridge.planning.money import Money, Monthly, break_even_tokens, judge_money, managed, monthly
 from ftbridge.planning.pace import Pace, managed_pace, pace
+from ftbridge.planning.rollouts import Rollouts, rollouts_of
 from ftbridge.planning.tokens import SplitTokens, prompt_tokens, split_tokens
 from ftbridge.planning.whole import Completions, Whole, whole
 from ftbridge.prices import PriceList, load_prices
 from ftbridge.providers import resolve
 from ftbridge.providers.local.lower import quantization
 from ftbridge.providers.local.models.footprint import Kind
+from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.openai import calendar
 from ftbridge.runs import store
 from ftbridge.runs.run import Run
@@ -101,6 +103,9 @@ class Local(_Document):
         default=None, description="Hours of the whole run, with loading and completing; null where no size is known."
     )
     usd: tuple[float, float] | None = Field(description="Hours times the price of an hour; null when none was told.")
+    rollouts: Rollouts | None = Field(
+        default=None, description="Method reinforcement: completions that training draws, and what grading them takes."
+    )
     break_even_tokens: int | None = Field(description="Tokens a month above which a card of your own serves cheaper.")
     monthly: Monthly | None = Field(
         default=None, description="Serving plan.monthly_tokens on both sides; null when no volume was told."
@@ -224,8 +229,11 @@ def _reckon(
             today=today,
         )
         openai = _managed(spec, managed_model, money, splits["train"].tokens * epochs, today)
+    rollouts = None
+    if "local" in sides:
+        rollouts = rollouts_of(LocalRequest.model_validate(sides["local"].request), data, prices, encoding)
     here = (
-        _local(spec, data, splits, epochs, openai, config, gpu_usd_per_hour, completions)
+        _local(spec, data, splits, epochs, openai, config, gpu_usd_per_hour, completions, rollouts)
         if spec.model.local is not None
         else None
     )
@@ -300,6 +308,7 @@ def _local(
     config: Path | None,
     gpu_usd_per_hour: float | None,
     asked: Completions,
+    rollouts: Rollouts | None,
 ) -> Local:
     model, train = spec.model.local or "", splits["train"]
     machine = this_machine(cards=spec.local.device in ("auto", "cuda"))
@@ -354,7 +363,10 @@ def _local(
             f"It does not fit what is free here now; quantization stays {kept}. Take a smaller model, or free memory."
         )
     passes = epochs + REFERENCE_SHARE * (spec.method == "dpo")
-    speed = pace(round(read * passes), spec, shape, store.runs(files.home()), files.home() / "probes.json")
+    work = round(read * passes) if rollouts is None else sum(rollouts.tokens) // 2
+    # What is published of training says nothing of drawing completions.
+    sizes = shape if rollouts is None else None
+    speed = pace(work, spec, sizes, store.runs(files.home()), files.home() / "probes.json")
     hour = gpu_usd_per_hour or spec.plan.hour_usd
     usd = (speed.hours[0] * hour, speed.hours[1] * hour) if hour is not None and speed.hours is not None else None
     if hour is None:
@@ -373,6 +385,7 @@ def _local(
         pace=speed,
         whole=whole(speed, asked, spec, shape, kind, store.runs(files.home())),
         usd=usd,
+        rollouts=rollouts,
         break_even_tokens=break_even_tokens(hour, serving) if hour is not None and serving else None,
         monthly=monthly(spec.plan.monthly_tokens, hour, serving),
         notes=notes,
@@ -461,6 +474,10 @@ def _gates(spec: JobSpec, openai: Managed | None, own: Local | None) -> Sequence
         elif total[0] > spec.budget.max_usd:
             text = f"the managed side costs ${total[0]:.2f} at least; budget.max_usd is {spec.budget.max_usd:g}."
             gates.append(Gate(field="budget.max_usd", side="openai", message=text))
+    judges = own.rollouts.judges_usd if own is not None and own.rollouts is not None else None
+    if judges is not None and spec.budget.max_usd is not None and judges[0] > spec.budget.max_usd:
+        text = f"judges cost ${judges[0]:.2f} at least while training here; budget.max_usd is {spec.budget.max_usd:g}."
+        gates.append(Gate(field="budget.max_usd", side="local", message=text))
     limit, hours = spec.budget.max_hours, own.pace.hours if own is not None else None
     if limit is not None and hours is not None and hours[0] > limit:
         text = f"training here takes {hours[0]:.1f} hours at least; budget.max_hours is {limit:g}."

@@ -34,10 +34,11 @@ class Judge:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                text = body["messages"][-1]["content"]
                 if not judge.down:
-                    judge.questions.append(body["messages"][-1]["content"])
+                    judge.questions.append(text)
                 judge.before_answer(len(judge.questions))
-                result = json.dumps({"steps": [], "result": len(judge.questions[-1]) % 4 / 4 if judge.questions else 0})
+                result = json.dumps({"steps": [], "result": len(text) % 4 / 4})
                 reply = {"model": "m", "choices": [{"message": {"content": result}, "finish_reason": "stop"}],
                          "usage": {"prompt_tokens": 1000, "completion_tokens": 1000, "total_tokens": 2000}}  # fmt: skip
                 content = json.dumps(reply).encode()
@@ -130,54 +131,52 @@ def rewards(folder: Path) -> list[float]:
     return [by_step[step]["train_mean_reward"] for step in sorted(by_step)]
 
 
-@pytest.mark.parametrize(
-    "point", ["mid sampling", "mid grading", "before the update", "after the update", "in a checkpoint"]
-)
-def test_a_run_killed_anywhere_ends_with_the_same_weights_and_pays_no_question_twice(
-    tmp_path: Path, small: Path, judge: Judge, monkeypatch: pytest.MonkeyPatch, point: str
-) -> None:
-    whole = tmp_path / "whole"
-    monkeypatch.setenv("FTBRIDGE_HOME", str(whole))
-    done = ftbridge("run", str(write_job(whole, small, judged(judge))), "--provider", "local", "--no-lint", cwd=whole)
-    assert done.returncode == 0, done.stderr
-    assert len(rewards(run_folder(whole))) == STEPS
-    judge.questions.clear()
+@pytest.fixture(scope="module")
+def undisturbed(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], str]:
+    """Rewards and weights of a run that nothing happens to."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        for judge in running(Judge(), patch):
+            patch.setenv("FTBRIDGE_HOME", str(home))
+            job = write_job(home, small, judged(judge))
+            done = ftbridge("run", str(job), "--provider", "local", "--no-lint", cwd=home)
+            assert done.returncode == 0, done.stderr
+    folder = run_folder(home)
+    assert len(rewards(folder)) == STEPS
+    return rewards(folder), weights(folder)
 
-    home = tmp_path / "killed"
-    monkeypatch.setenv("FTBRIDGE_HOME", str(home))
-    job = write_job(home, small, judged(judge))
+
+POINTS: dict[str, Callable[[Path, Judge], Any]] = {
+    "mid sampling": lambda home, judge: list(home.glob("runs/*/rollouts/.00000[23].drawn.jsonl")),
+    "mid grading": lambda home, judge: len(judge.questions) >= 30,
+    "before the update": lambda home, judge: list(home.glob("runs/*/rollouts/000003.jsonl")),
+    "after the update": lambda home, judge: steps_done(home) >= 2,
+    "in a checkpoint": lambda home, judge: list(home.glob("runs/*/checkpoints/.step-*.tmp")) or steps_done(home) >= 3,
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_run_killed_anywhere_ends_with_the_same_weights_and_pays_no_question_twice(
+    tmp_path: Path, home: Path, small: Path, judge: Judge, undisturbed: tuple[list[float], str], point: str
+) -> None:
+    job = write_job(tmp_path, small, judged(judge))
+    slow = threading.Event()
     if point == "mid grading":
-        slow = threading.Event()
-        judge.before_answer = lambda count: slow.wait(20) if count >= 30 else None
-    driver = start("run", str(job), "--provider", "local", "--no-lint", cwd=home)
-    if point == "mid sampling":
-        wait_for(lambda: list(home.glob("runs/*/rollouts/.00000[23].drawn.jsonl")), 240)
-    elif point == "mid grading":
-        wait_for(lambda: len(judge.questions) >= 30, 240)
-    elif point == "before the update":
-        wait_for(lambda: list(home.glob("runs/*/rollouts/000003.jsonl")), 240)
-    elif point == "after the update":
-        wait_for(lambda: steps_done(home) >= 2, 240)
-    else:
-        wait_for(lambda: list(home.glob("runs/*/checkpoints/.step-*.tmp")) or steps_done(home) >= 3, 240)
+        judge.before_answer = lambda count: slow.wait(30) if count >= 30 else None
+    driver = start("run", str(job), "--provider", "local", "--no-lint", cwd=tmp_path)
+    wait_for(lambda: POINTS[point](home, judge), 240)
     kill_worker(run_folder(home))
     driver.wait(60)
-    if point == "mid grading":
-        judge.before_answer = lambda count: None
-        slow.set()
-        time.sleep(0.5)
-        asked = {text: judge.questions.count(text) for text in judge.questions}
-    resumed = ftbridge("resume", run_folder(home).name, cwd=home)
+    slow.set()
+    time.sleep(0.5)
+    resumed = ftbridge("resume", run_folder(home).name, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    assert rewards(run_folder(home)) == rewards(run_folder(whole))
-    assert weights(run_folder(home)) == weights(run_folder(whole))
+    assert (rewards(run_folder(home)), weights(run_folder(home))) == undisturbed
     paid = [line["question"] for line in lines(run_folder(home) / "judge_calls.jsonl") if "reply" in line]
-    assert len(paid) == len(set(paid)), "no question is paid twice"
-    if point == "mid grading":  # what was under way when its process died was never paid
-        again = {text for text in judge.questions if judge.questions.count(text) > asked.get(text, 1)}
-        assert len(again) <= 8
-    else:
-        assert len(judge.questions) - len(set(judge.questions)) <= 8
+    assert len(paid) == len(set(paid)), "no question that was answered is asked again"
+    assert len(judge.questions) - len(set(judge.questions)) <= 8, (
+        "what was under way, and was not answered, is at most 8"
+    )
 
 
 def test_a_judge_that_is_away_pauses_the_run_and_resuming_ends_it(

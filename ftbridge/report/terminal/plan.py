@@ -106,6 +106,14 @@ def _local(side: Local) -> Table:
         known = f"{_time(side.whole.hours)} ({parts})" if side.whole.hours is not None else f"training and {parts}"
         table.add_row("whole run", known)
         table.add_row("", Text(side.whole.source, style="dim"))
+    if side.rollouts is not None:
+        drawn = side.rollouts
+        low, high = drawn.tokens
+        each = f"{drawn.steps:,} steps of {drawn.step_completions:,}, and those of validation prompts"
+        table.add_row("rollouts", f"{drawn.completions:,} completions ({each}), {low:,} to {high:,} tokens")
+        if drawn.questions:
+            cost = "at prices that are not known" if drawn.judges_usd is None else _span(drawn.judges_usd)
+            table.add_row("judges", f"at most {drawn.questions:,} questions while training: {cost}")
     if side.usd is not None:
         table.add_row("cost", _span(side.usd))
     if side.break_even_tokens is not None:

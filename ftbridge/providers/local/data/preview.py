@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ftbridge import extras
 from ftbridge.data.examples import parse_example
-from ftbridge.providers.local.data.rendering import Renderer, explain
+from ftbridge.providers.local.data.rendering import Rendered, Renderer, explain
 from ftbridge.providers.local.models.find import find_model
 from ftbridge.providers.local.models.load import load_tokenizer
 from ftbridge.providers.local.process.provider import NEEDS
@@ -18,7 +18,8 @@ def preview(request: LocalRequest, train: Path, count: int) -> list[list[tuple[s
     """The first `count` training examples as consecutive pieces of text, each with whether the loss falls on it.
 
     An example has several entries where its answers are trained in sequences of their own. A preference has two: the
-    conversation with the preferred completion, then the other.
+    conversation with the preferred completion, then the other. A prompt to practise on has the tokens before a completion, of
+    which none is trained: completions are drawn while training, and stand in RUN/rollouts.
     """
     extras.require("local", "counting with this model's tokenizer", *NEEDS)
     base = find_model(request.model, trust_remote_code=request.trust_remote_code)
@@ -26,6 +27,10 @@ def preview(request: LocalRequest, train: Path, count: int) -> list[list[tuple[s
     renderer = Renderer(tokenizer, request.thinking)
     with train.open(encoding="utf-8") as lines:
         documents = [json.loads(line) for _, line in zip(range(count), lines, strict=False)]
+    if request.method == "reinforcement":
+        prompts = [parse_example(document, "reinforcement") for document in documents]
+        rendered = [renderer.prompt(prompt.messages, prompt.tools or ()) for prompt in prompts]
+        return [explain(Rendered(ids, [False] * len(ids)), tokenizer) for ids in rendered]
     if request.method == "dpo":
         examples = [side for document in documents for side in parse_example(document, "dpo").conversations]
     else:

@@ -156,7 +156,11 @@ def _step(trainer: Trainer, collected: Collected, step: int) -> dict[str, float]
         return {**collected.figures, "trained_tokens": 0}
     while True:
         try:
-            return {**_update(trainer, batch, step), **collected.figures}
+            figures = _update(trainer, batch, step)
+            if collected.tokens:
+                seconds = collected.seconds + figures["training_duration"]
+                figures["tokens_per_second"] = collected.tokens / seconds
+            return {**figures, **collected.figures}
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -100,10 +100,15 @@ SUPERVISED = Supervised()
 
 @dataclass(frozen=True)
 class Collected:
-    """What a step trains on, and figures of how it was collected, by their full names."""
+    """What a step trains on, and figures of how it was collected, by their full names.
+
+    `tokens` were drawn for it in `seconds`: what the pace of a step is reckoned by, where there were any.
+    """
 
     units: Sequence[Any]
     figures: dict[str, float] = field(default_factory=dict)
+    tokens: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

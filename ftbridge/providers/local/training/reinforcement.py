@@ -116,7 +116,8 @@ class Practice:
             "sampling_duration": time.monotonic() - began,
         }
         self.health.look(step, figures)
-        return Collected(trials, figures)
+        tokens = sum(len(one.tokens) for one in rollouts)
+        return Collected(trials, figures, tokens, figures["sampling_duration"])
 
     def validate(self, step: int) -> Validation:
         """The mean reward of completions of the validation prompts, drawn with the same seeds each time."""

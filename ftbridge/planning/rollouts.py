@@ -1,0 +1,69 @@
+"""What reinforcement here draws, asks and pays, reckoned before anything is drawn.
+
+completions  = steps x prompts of a step x group size  +  (validations + the base model's) x validation prompts x samples
+questions    = completions x questions that the grader asks of judges          at most: one answer is graded once
+tokens       = completions x a fifth of local.reinforcement.max_completion_tokens, up to all of it
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ftbridge.evaluation.items import load_items
+from ftbridge.graders import judges_of
+from ftbridge.planning.money import judge_money
+from ftbridge.prices import PriceList
+from ftbridge.providers.local.request import LocalRequest, ReinforcementRequest
+from ftbridge.spec.graders import PairwiseGrader
+
+SHORTEST = 0.2
+"""Share of the longest completion that short ones are reckoned at."""
+
+
+class Rollouts(BaseModel):
+    """Completions that training draws, and what grading them takes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    steps: int
+    step_completions: int = Field(description="Completions of a step.")
+    completions: int = Field(description="Completions in all, those of validation prompts included.")
+    tokens: tuple[int, int] = Field(description="Tokens of all completions, from short ones to the longest.")
+    questions: int = Field(description="Questions to judges, at most; 0 where the grader asks none.")
+    judges_usd: tuple[float, float] | None = Field(description="What judges cost; null where a price is not known.")
+
+
+def rollouts_of(request: LocalRequest, data: Path, prices: PriceList, encoding: str) -> Rollouts | None:
+    """The rollouts of a local job whose data lie in `data`; None for a job of another method."""
+    own = request.reinforcement
+    if own is None:
+        return None
+    train = load_items(data / "train.jsonl")
+    held_out = load_items(data / "validation.jsonl") if (data / "validation.jsonl").exists() else []
+    steps = request.n_epochs * -(-len(train) // request.batch_size)
+    seen = request.n_epochs * own.group_size, (1 + _validations(own, steps)) * own.eval_samples
+    completions = seen[0] * len(train) + seen[1] * len(held_out)
+    judges = judges_of([own.grader])
+    each = sum(2 if isinstance(judge, PairwiseGrader) else 1 for judge in judges)
+    costs = [
+        judge_money(prices, [own.grader], items, times, own.max_completion_tokens, encoding)
+        for items, times in ((train, seen[0]), (held_out, seen[1]))
+        if items and judges
+    ]
+    unknown = any(cost.unknown for cost in costs)
+    longest = completions * own.max_completion_tokens
+    return Rollouts(
+        steps=steps,
+        step_completions=own.group_size * min(request.batch_size, len(train)),
+        completions=completions,
+        tokens=(round(SHORTEST * longest), longest),
+        questions=each * completions,
+        judges_usd=None if unknown else (sum(cost.low for cost in costs), sum(cost.high for cost in costs)),
+    )
+
+
+def _validations(own: ReinforcementRequest, steps: int) -> int:
+    every = max(1, steps // 10) if own.eval_interval == "auto" else own.eval_interval
+    return -(-steps // every)
