@@ -10,7 +10,6 @@ measurement is a process of its own, sides alternate, and each is measured alone
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -18,6 +17,7 @@ import sys
 import time
 from typing import Any
 
+KINDS = ["decode", "train"]
 SIDES = ("torch", "ftbridge")
 SPIN = "while True: pass"
 
@@ -25,11 +25,11 @@ SPIN = "while True: pass"
 def work(kind: str, side: str, seconds: float) -> float:
     """Tokens a second of this process."""
     import torch
-    from ftbridge.providers.local.models.models import find_model
     from transformers import AutoModelForCausalLM
 
     from ftbridge.providers.local.inference.engine import Engine, Request
     from ftbridge.providers.local.models.device import Device
+    from ftbridge.providers.local.models.find import find_model
     from ftbridge.providers.local.models.threads import Threads
 
     path = find_model("smollm2-135m-instruct").path
@@ -86,6 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--work", choices=["decode", "train"], help=argparse.SUPPRESS)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -94,17 +95,18 @@ def main() -> None:
         return
     speeds: dict[tuple[Any, ...], list[float]] = {}
     for _ in range(options.repeat):
-        for kind in ("decode", "train"):
+        for kind in options.kinds:
             for busy in (False, True):
                 for side in SIDES:
-                    speeds.setdefault((kind, side, busy), []).append(measured(kind, side, options.seconds, busy))
+                    speed = measured(kind, side, options.seconds, busy)
+                    speeds.setdefault((kind, side, busy), []).append(speed)
+                    print(f"{kind} {side} {'busy' if busy else 'alone'}: {speed:.1f} tokens/s", file=sys.stderr)
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end\n")
     print("| work | side | alone | one busy process a core | slower |\n|---|---|---|---|---|")
-    for kind in ("decode", "train"):
+    for kind in options.kinds:
         for side in SIDES:
             alone, beside = (statistics.median(speeds[kind, side, busy]) for busy in (False, True))
             print(f"| {kind} | {side} | {alone:.0f} tokens/s | {beside:.1f} tokens/s | {alone / beside:.1f}x |")
-    print(json.dumps({"-".join(map(str, key)): value for key, value in speeds.items()}), file=sys.stderr)
 
 
 if __name__ == "__main__":
