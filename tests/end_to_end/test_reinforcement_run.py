@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ftbridge.server import simulating
 from support.jobs import ftbridge, kill_worker, lines, run_folder, start, steps_done, wait_for, worker_events
 
 pytestmark = pytest.mark.slow
@@ -241,3 +242,39 @@ def test_a_run_says_what_it_learnt_from_and_can_be_shown_reported_and_evaluated(
     assert "rewarded by the grader has_letter" in card
     assert "best by validation reward" in card
     assert json.loads((folder / "evaluation.json").read_text())["candidates"]["tuned"]
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A simulated service that the environment points at."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-falling-back")
+    monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "0")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with simulating({"speed": 20}) as one:
+        monkeypatch.setenv("OPENAI_BASE_URL", one.base_url)
+        yield one
+
+
+LETTER = {"type": "string_check", "name": "has_letter", "operation": "ilike", "input": "{{sample.output_text}}",
+          "reference": "{{item.letter}}"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("first", "second"), [("openai", "local"), ("local", "openai")])
+def test_what_one_side_will_not_do_is_done_on_the_other_with_the_same_bytes(
+    tmp_path: Path, home: Path, small: Path, service: Any, first: str, second: str
+) -> None:
+    grader = LETTER
+    if first == "openai":
+        service.play({"faults": [{"on": "POST /fine_tuning/jobs", "fault": "training_not_available"}]})
+    else:  # every base completion earns the same: there is nothing to learn here
+        grader = {**LETTER, "operation": "ne", "reference": "no completion is this"}
+    model = {"openai": "o4-mini-2025-04-16", "local": str(small)}
+    job = write_job(tmp_path, small, grader, model=model, fallback=second, evaluation={"graders": [grader],
+                    "max_completion_tokens": 6})  # fmt: skip
+    done = ftbridge("run", str(job), "--provider", first, "--no-lint", "--yes", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["provider"], told["state"]) == (second, "succeeded")
+    runs = sorted((home / "runs").iterdir())
+    digests = {json.loads((run / "data" / "manifest.json").read_text())["splits"]["train"]["sha256"] for run in runs}
+    assert (len(runs), len(digests)) == (2, 1), "both sides saw the same bytes"
