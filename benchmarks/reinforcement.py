@@ -64,16 +64,25 @@ def main() -> None:
     one = commands.add_parser("one")
     for name in ("side", "case", "steps", "precision"):
         one.add_argument(name)
-    asked = parser.parse_args()
-    if asked.command == "controls":
+    arguments = parser.parse_args()
+    if arguments.command == "controls":
         show_controls(
-            [int(seed) for seed in asked.seeds.split(",")], asked.only or CONTROLS, asked.steps, asked.samples
+            [int(seed) for seed in arguments.seeds.split(",")],
+            arguments.only or CONTROLS,
+            arguments.steps,
+            arguments.samples,
         )
-    elif asked.command == "speed":
-        show_speed(asked.case or list(CASES), asked.sides.split(","), asked.steps, asked.repeat, asked.precision)
+    elif arguments.command == "speed":
+        show_speed(
+            arguments.case or list(CASES),
+            arguments.sides.split(","),
+            arguments.steps,
+            arguments.repeat,
+            arguments.precision,
+        )
     else:
-        side: Callable[[str, int, str], dict[str, float]] = ours if asked.side == "ftbridge" else theirs
-        print(json.dumps(side(asked.case, int(asked.steps), asked.precision)))
+        side: Callable[[str, int, str], dict[str, float]] = ours if arguments.side == "ftbridge" else theirs
+        print(json.dumps(side(arguments.case, int(arguments.steps), arguments.precision)))
 
 
 # The example and its controls
@@ -292,7 +301,7 @@ def ours(case: str, steps: int, precision: str) -> dict[str, float]:
     for step in range(steps):
         moments.append(time.perf_counter())
         batch = prompts[step * PROMPTS : (step + 1) * PROMPTS]
-        asked = [
+        requests = [
             Request(
                 prompt.ids, max_new_tokens=ROOM, temperature=1.0, seed=hash((step, prompt.index, sample)), logprobs=0,
                 end_tokens=frozenset(),
@@ -301,7 +310,7 @@ def ours(case: str, steps: int, precision: str) -> dict[str, float]:
             for sample in range(GROUP)
         ]  # fmt: skip
         use_own_attention(model)
-        generations = Engine(model, tokenizer, device=device).generate(asked)
+        generations = Engine(model, tokenizer, device=device).generate(requests)
         use_way(model, forward.way)
         model.train()
         units = []

@@ -72,9 +72,9 @@ def reward_history(label: str, run: Run) -> RewardHistory | None:
         return None
     folder = run.path / FOLDER
     base = read_rollouts(folder / "valid-000000.jsonl")
-    known = [one.reward for one in base if one.reward is not None]
-    if known:
-        held_out[0] = sum(known) / len(known)
+    rewards = [one.reward for one in base if one.reward is not None]
+    if rewards:
+        held_out[0] = sum(rewards) / len(rewards)
     steps = [rollout for path in sorted(folder.glob("[0-9]*.jsonl")) for rollout in read_rollouts(path)]
     grader = run.resolved_spec().reward_grader
     return RewardHistory(

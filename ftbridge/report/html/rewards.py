@@ -66,10 +66,10 @@ def _errors(history: RewardHistory) -> Html | None:
         [element("th", name, scope="row"), element("td", f"{count:,}", class_="number")]
         for name, count in history.errors
     ]
-    told = f"{history.without:,} of {history.completions:,} completions have no reward: they left their groups."
+    about = f"{history.without:,} of {history.completions:,} completions have no reward: they left their groups."
     return element(
         "div",
         element("h3", "Grading that failed"),
-        element("p", told, class_="quiet"),
+        element("p", about, class_="quiet"),
         table(["error"], ["completions"], rows, kind="narrow"),
     )

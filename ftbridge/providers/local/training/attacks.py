@@ -6,7 +6,7 @@
     padded         the reference within a heap of other words        where the item has one
     every label    all answers of the data at once                   where they are few
 
-Reinforcement finds whatever a grader rewards, and such completions are found within the first steps. So they are graded first,
+Reinforcement finds whatever a grader rewards, and such completions turn up within the first steps. So they are graded before,
 and a grader that rewards one is named. Source: OpenAI's cookbook on reinforcement fine-tuning (its first rubric was gamed so).
 """
 
@@ -41,23 +41,23 @@ class Attack:
 
 def attacks(items: Sequence[Mapping[str, Any]], prompts: Sequence[str], labels: Sequence[str]) -> list[Attack]:
     """What is tried: on the first items, by their prompts' last messages; `labels` are the distinct answers of the data."""
-    found: list[Attack] = []
+    attempts: list[Attack] = []
     for place, (item, prompt) in enumerate(zip(items[:ITEMS], prompts, strict=False)):
-        found.append(Attack("empty text", place, ""))
-        found.append(Attack("the prompt, echoed", place, prompt))
-        found.append(Attack("a plea for full marks", place, _PLEA))
+        attempts.append(Attack("empty text", place, ""))
+        attempts.append(Attack("the prompt, echoed", place, prompt))
+        attempts.append(Attack("a plea for full marks", place, _PLEA))
         expected = expected_of(item)
         if expected is not None:
-            found.append(Attack("the reference among other words", place, f"{_JUNK} {expected} {_JUNK}"))
+            attempts.append(Attack("the reference among other words", place, f"{_JUNK} {expected} {_JUNK}"))
         if 2 <= len(labels) <= MOST_LABELS:
-            found.append(Attack("all labels at once", place, " ".join(labels)))
-    return found
+            attempts.append(Attack("all labels at once", place, " ".join(labels)))
+    return attempts
 
 
 def labels_of(items: Sequence[Mapping[str, Any]]) -> list[str]:
     """The distinct expected answers of the data, sorted; empty where they are too many to be labels."""
-    known = sorted({text for item in items if (text := expected_of(item)) is not None})
-    return known if len(known) <= MOST_LABELS and len(known) * 2 <= len(items) else []
+    labels = sorted({text for item in items if (text := expected_of(item)) is not None})
+    return labels if len(labels) <= MOST_LABELS and len(labels) * 2 <= len(items) else []
 
 
 def expected_of(item: Mapping[str, Any]) -> str | None:

@@ -45,7 +45,7 @@ class Grading:
         self.grader, self._calls = grader, calls
         self._policy = policy or PythonPolicy.from_environment()
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="grading")
-        self._known: dict[str, Future[Reward]] = {}
+        self._futures: dict[str, Future[Reward]] = {}
 
     @property
     def questions(self) -> int:
@@ -55,8 +55,8 @@ class Grading:
     def begin(self, item: Mapping[str, Any], sample: Mapping[str, Any]) -> None:
         """Grade a completion in the background; one that was seen before is not graded again."""
         name = _name(item, sample)
-        if name not in self._known:
-            self._known[name] = self._pool.submit(self._reward, item, sample)
+        if name not in self._futures:
+            self._futures[name] = self._pool.submit(self._reward, item, sample)
 
     def end(
         self,
@@ -88,9 +88,9 @@ class Grading:
                 break
             wait_to_retry("grading", attempt, f"{len(again)} completions have no reward", wait)
             for name, (item, sample) in again.items():
-                self._known[name] = self._pool.submit(self._reward, item, sample)
+                self._futures[name] = self._pool.submit(self._reward, item, sample)
         for name in {_name(*pair) for pair, one in zip(pairs, rewards, strict=True) if one.value is None}:
-            del self._known[name]  # another step asks anew
+            del self._futures[name]  # another step asks anew
         return rewards
 
     def stop(self) -> None:
@@ -99,13 +99,13 @@ class Grading:
 
     def forget(self) -> None:
         """Let go of what was graded; judges' replies stay on disk."""
-        self._known.clear()
+        self._futures.clear()
 
     def _reward(self, item: Mapping[str, Any], sample: Mapping[str, Any]) -> Reward:
         return reward(self.grader, item, sample, policy=self._policy, calls=self._calls)
 
     def _wait(self, name: str, requested: Callable[[], Literal["pause", "cancel"] | None]) -> Reward:
-        future = self._known[name]
+        future = self._futures[name]
         while not future.done():
             if (request := requested()) is not None:
                 raise Interrupted(request)

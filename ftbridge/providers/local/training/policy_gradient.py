@@ -43,10 +43,10 @@ SAME = 1e-6
 
 def advantages(rewards: Sequence[float | None], width: float = 1.0) -> list[float | None]:
     """The advantage of each completion of a group; None for one without a reward, and for all of a group that is not live."""
-    known = [reward for reward in rewards if reward is not None]
-    if len(known) < 2 or max(known) - min(known) <= SAME * width:
+    rewarded = [reward for reward in rewards if reward is not None]
+    if len(rewarded) < 2 or max(rewarded) - min(rewarded) <= SAME * width:
         return [None] * len(rewards)
-    mean = sum(known) / len(known)
+    mean = sum(rewarded) / len(rewarded)
     return [None if reward is None else (reward - mean) / width for reward in rewards]
 
 

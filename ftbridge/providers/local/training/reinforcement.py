@@ -4,7 +4,7 @@
     each step        draw a group of completions for each prompt ─▶ grade ─▶ write both ─▶ trials for the update
     now and then     completions of the validation prompts: their mean reward decides which checkpoints are kept
 
-The loop, checkpoints and resuming are those of every method (`training.py`); the loss is `policy_gradient.py`.
+The loop, checkpoints and resuming are those of every method (`loop.py`); the loss is `policy_gradient.py`.
 """
 
 from __future__ import annotations
