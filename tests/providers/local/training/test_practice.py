@@ -17,6 +17,7 @@ import torch
 from ftbridge.errors import DataError, GateNotMet, GraderError, TrainingFailed
 from ftbridge.prices import load_prices
 from ftbridge.providers.local.data.prompts import encode_prompts
+from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.models.parts import use_own_attention
 from ftbridge.providers.local.process.job import Halted, Interrupted
 from ftbridge.providers.local.training.attacks import attacks, labels_of, rewarded
@@ -368,3 +369,40 @@ def test_a_rollouts_file_that_a_kill_cut_short_is_read_up_to_the_cut(tmp_path: P
             "finish_reason": "stop", "text": "a"}  # fmt: skip
     path.write_text(json.dumps(line) + "\n" + json.dumps({**line, "sample": 1}) + "\n" + '{"prompt": 0, "sam')
     assert [one.name for one in read_rollouts(path)] == [(0, 0), (0, 1)]
+
+
+def test_one_prompt_is_enough_to_practise_on(tmp_path: Path, model: Path) -> None:
+    lines = practice_cases.rows(1)
+    source, _ = practice_cases.practice(
+        tmp_path, model, practice_cases.request(own={"group_size": 8}), train=lines, validation=lines
+    )
+    source.begin(False)
+    assert source.collect(source.train, 1).units
+
+
+def test_without_validation_prompts_the_grader_is_attacked_on_those_that_are_trained_on(
+    tmp_path: Path, model: Path
+) -> None:
+    lines = practice_cases.rows(4, reference="h")
+    source, said = practice_cases.practice(tmp_path, model, practice_cases.request(), train=lines)
+    source.validation = ()
+    source.begin(False)
+    assert any("the reference among other words" in text for level, text in said if level == "warn")
+
+
+def test_a_template_without_a_system_role_has_the_words_of_the_system_message_in_the_prompt(
+    tmp_path: Path, model: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = (
+        "{% for message in messages %}{% if message.role == 'system' %}{{ raise_exception('System role not supported') }}"
+        "{% endif %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    lines = practice_cases.rows(2)
+    lines[1]["messages"].insert(0, {"role": "system", "content": "Be brief."})
+    path = practice_cases.write_split(tmp_path, "train", lines)
+    prompts = encode_prompts(path, "train", Renderer(tokenizer, "off"), practice_cases.request()).examples
+    assert "Be brief." in tokenizer.decode(prompts[1].ids)
