@@ -80,7 +80,17 @@ def _took(run: Run) -> _Took:
 
 
 def _tokens(told: Plan, took: _Took) -> Compared:
-    """A service counts every token of the file, this machine those that the loss falls on; each times epochs."""
+    """A service counts every token of the file, this machine those that the loss falls on; each times epochs.
+
+    In reinforcement here these are the tokens of completions that were learnt from.
+    """
+    if took.side == "local" and told.local is not None and told.local.rollouts is not None:
+        drawn = told.local.rollouts
+        most = drawn.tokens[1] * drawn.steps * drawn.step_completions / drawn.completions
+        actual = took.trained_tokens
+        met = actual is not None and actual <= most
+        why = "" if met else "The run does not tell how many it trained on."
+        return Compared("trained tokens", (0.0, most), actual, "tokens", None if actual is None else met, why)
     train = told.splits["train"]
     local = took.side == "local"
     own = told.local.tokens["train"].trained if local and told.local and told.local.tokens else None
