@@ -80,7 +80,7 @@ class Choice(NamedTuple):
 
 def choose(logits: Tensor, rows: Sequence[Drawing]) -> list[Choice]:
     """One token for each row of `logits`, shape (rows, vocabulary). What goes wrong with one row is in its choice."""
-    tokens: list[int] = logits.argmax(-1).tolist()
+    tokens = likeliest(logits)
     plain = [place for place, drawing in enumerate(rows) if drawing.is_plain]
     for place, token in zip(plain, _drawn_together(logits, rows, plain), strict=True):
         tokens[place] = token
@@ -117,6 +117,16 @@ def _chosen(logits: Tensor, drawing: Drawing) -> int:
 
 _BLOCK = 256
 """Tokens whose probabilities are summed up first when rows are drawn together."""
+
+
+def likeliest(logits: Tensor) -> list[int]:
+    """The first of the likeliest tokens of each row. By blocks: torch's own takes ten times as long on a CPU."""
+    values = torch.nn.functional.pad(logits.float(), (0, -logits.shape[1] % _BLOCK), value=float("-inf"))
+    blocks = values.view(len(values), -1, _BLOCK)
+    block = blocks.amax(-1).argmax(-1)
+    inner = blocks[torch.arange(len(values), device=values.device), block].argmax(-1)
+    tokens: list[int] = (block * _BLOCK + inner).tolist()
+    return tokens
 
 
 def _drawn_together(logits: Tensor, rows: Sequence[Drawing], places: Sequence[int]) -> list[int]:

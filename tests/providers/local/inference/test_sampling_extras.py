@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ftbridge.providers.local.inference.sampling import Drawing, choose
+from ftbridge.providers.local.inference.sampling import Drawing, choose, likeliest
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, -1.0, -3.0])
 
@@ -59,3 +59,11 @@ def test_a_row_that_fails_does_not_fail_the_others():
     choices = choose(torch.stack([LOGITS, LOGITS]), [Drawing(shape=Broken()), Drawing()])  # type: ignore[arg-type]
     assert isinstance(choices[0].failed, ValueError)
     assert (choices[1].token, choices[1].failed) == (0, None)
+
+
+def test_the_likeliest_token_is_the_first_of_the_largest_in_any_type():
+    drawn = torch.Generator().manual_seed(0)
+    for dtype in (torch.float32, torch.bfloat16):
+        logits = torch.randn(7, 1_000, generator=drawn).to(dtype)
+        logits[0, [300, 700]] = 99.0
+        assert likeliest(logits) == logits.float().numpy().argmax(-1).tolist()
