@@ -19,7 +19,8 @@ from ftbridge.data.lint.dataset import Block, Found, Tally
 from ftbridge.data.lint.forms import BOM
 from ftbridge.data.lint.plain import Shapes, plain
 from ftbridge.data.lint.rows import Rows
-from ftbridge.data.lint.rule import RULES, Context, Line, Problem, Rule, look, texts
+from ftbridge.data.lint.rule import Context, Line, Problem, Rule, look, texts
+from ftbridge.data.lint.rules import RULES
 from ftbridge.data.lint.screens import Piece
 from ftbridge.data.lint.shape import kind_of_line
 from ftbridge.data.strict_json import Parsed, Trouble, parse

@@ -20,7 +20,8 @@ from ftbridge.data.lint.dataset import Block, Columns, Dataset, Found, Splits, T
 from ftbridge.data.lint.findings import FileReport, Finding, LintReport, report, text_of
 from ftbridge.data.lint.forms import BOM
 from ftbridge.data.lint.parallel import Crew
-from ftbridge.data.lint.rule import RULES, Context, Kind, Method, Problem, Rule
+from ftbridge.data.lint.rule import Context, Kind, Method, Problem, Rule
+from ftbridge.data.lint.rules import RULES
 from ftbridge.data.lint.select import chosen
 from ftbridge.data.lint.source import FileFacts, Piece, Source
 from ftbridge.data.lint.spread import Unspreadable, spread

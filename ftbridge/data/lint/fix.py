@@ -23,7 +23,8 @@ from ftbridge.data.lint.engine import Linting, Options, lint
 from ftbridge.data.lint.findings import LintReport
 from ftbridge.data.lint.forms import BOM, CONVERTED
 from ftbridge.data.lint.plain import plain
-from ftbridge.data.lint.rule import RULES, Repair, look
+from ftbridge.data.lint.rule import Repair, look
+from ftbridge.data.lint.rules import RULES
 from ftbridge.data.lint.select import chosen
 from ftbridge.data.lint.source import FileFacts, Source
 from ftbridge.data.lint.spread import Unspreadable, spread

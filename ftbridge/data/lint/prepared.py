@@ -11,7 +11,8 @@ from pathlib import Path
 from ftbridge.data.convert.formats import data_error
 from ftbridge.data.lint.engine import Options, Role, lint
 from ftbridge.data.lint.findings import Finding, LintReport
-from ftbridge.data.lint.rule import RULES, Method
+from ftbridge.data.lint.rule import Method
+from ftbridge.data.lint.rules import RULES
 from ftbridge.errors import DataError
 
 _TOO_FEW = frozenset(code for code, rule in RULES.items() if rule.name == "too-few-examples")
