@@ -132,18 +132,18 @@ def _call_of(document: Any) -> Call:
 
 def _documents(text: str, separators: str = " \n\r\t;,") -> list[Any]:
     """All JSON documents of a text that holds nothing else but separators."""
-    decoder, place = json.JSONDecoder(), 0
-    found: list[Any] = []
+    decoder, position = json.JSONDecoder(), 0
+    documents: list[Any] = []
     while True:
-        while place < len(text) and text[place] in separators:
-            place += 1
-        if place == len(text):
-            return found
+        while position < len(text) and text[position] in separators:
+            position += 1
+        if position == len(text):
+            return documents
         try:
-            document, place = decoder.raw_decode(text, place)
+            document, position = decoder.raw_decode(text, position)
         except (ValueError, RecursionError):
             raise NotACall from None
-        found.append(document)
+        documents.append(document)
 
 
 def _calls_in(text: str) -> list[Call]:
@@ -157,10 +157,10 @@ def _leading_calls(text: str) -> tuple[list[Call], str]:
     """Calls of the JSON document at the start of a text, and what follows it."""
     bare = text.lstrip()
     try:
-        document, place = json.JSONDecoder().raw_decode(bare)
+        document, end = json.JSONDecoder().raw_decode(bare)
     except (ValueError, RecursionError):
         raise NotACall from None
-    return [_call_of(one) for one in (document if isinstance(document, list) else [document])], bare[place:]
+    return [_call_of(one) for one in (document if isinstance(document, list) else [document])], bare[end:]
 
 
 def _blocks(opening: str, closing: str, inner: Callable[[str, Tools], list[Call]]) -> _Reader:
@@ -178,8 +178,8 @@ def _tail(opening: str, inner: Callable[[str, Tools], list[Call]]) -> _Reader:
     """A reader of calls that go on from a mark to the end."""
 
     def read(text: str, tools: Tools) -> tuple[str, list[Call]]:
-        before, found, after = text.partition(opening)
-        if not found:
+        before, separator, after = text.partition(opening)
+        if not separator:
             raise NotACall
         return before, inner(after, tools)
 
@@ -210,8 +210,8 @@ def _mistral(text: str, tools: Tools) -> tuple[str, list[Call]]:
             arguments, rest = _leading_json(part[named.end() :])
             calls.append(Call(named[1], arguments, named[2]))
         else:
-            found, rest = _leading_calls(part)
-            calls += found
+            calls_in_part, rest = _leading_calls(part)
+            calls += calls_in_part
         if rest.strip():
             raise NotACall
     return before, calls
@@ -221,30 +221,30 @@ def _json_at_the_end(text: str, tools: Tools) -> tuple[str, list[Call]]:
     """The whole completion is calls; where tools are offered, text may stand before calls of these."""
     names = {str((tool.get("function") or tool).get("name", "")) for tool in tools}
     starts = [match.start() for match in re.finditer(r"[{\[]", text)] if names else []
-    for place in starts:
+    for start in starts:
         try:
-            calls = _calls_in(text[place:])
+            calls = _calls_in(text[start:])
         except NotACall:
             continue
         if all(call.name in names for call in calls):
-            return text[:place], calls
+            return text[:start], calls
     return _bare_json(text, tools)
 
 
 def _leading_json(text: str) -> tuple[Any, str]:
     try:
-        document, place = json.JSONDecoder().raw_decode(text)
+        document, end = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
         raise NotACall from None
-    return document, text[place:]
+    return document, text[end:]
 
 
 # Llama: python_tag before JSON, JSON alone, or calls of built-in tools as Python
 
 
 def _llama(text: str, tools: Tools) -> tuple[str, list[Call]]:
-    before, found, after = text.partition("<|python_tag|>")
-    if not found:
+    before, separator, after = text.partition("<|python_tag|>")
+    if not separator:
         return _json_at_the_end(text, tools)
     builtin = re.fullmatch(r"\s*([\w.]+)\.call\((.*)\)\s*", after, re.DOTALL)
     if builtin:
@@ -284,11 +284,11 @@ def invokes(text: str, tools: Tools) -> list[Call]:
     """Calls written as `<invoke name="look_up"><parameter name="city">Lima</parameter></invoke>`. Raises `NotACall`."""
     calls = []
     for name, body in _INVOKE.findall(text):
-        found = _NAMED.findall(body)
-        values = {key: _one_break(value) for key, _, value in found}
+        parameters = _NAMED.findall(body)
+        values = {key: _one_break(value) for key, _, value in parameters}
         typed = _typed(name, values, tools)
-        typed |= {key: json_or_text(value) for key, is_text, value in found if is_text == "false"}
-        typed |= {key: value for key, is_text, value in found if is_text == "true"}
+        typed |= {key: json_or_text(value) for key, is_text, value in parameters if is_text == "false"}
+        typed |= {key: value for key, is_text, value in parameters if is_text == "true"}
         calls.append(Call(name, typed))
     if not calls:
         raise NotACall
@@ -341,14 +341,14 @@ def _kinds(name: str, tools: Tools) -> dict[str, set[str]]:
             continue
         parameters = function.get("parameters")
         properties = parameters.get("properties") if isinstance(parameters, Mapping) else None
-        found = {}
+        kinds = {}
         for key, schema in (properties if isinstance(properties, Mapping) else {}).items():
             kind = schema.get("type") if isinstance(schema, Mapping) else None
             if kind is None and isinstance(schema, Mapping) and isinstance(schema.get("enum"), list):
                 kind = "string" if all(isinstance(one, str) for one in schema["enum"]) else None
             if kind is not None:
-                found[key] = set(kind) if isinstance(kind, list) else {str(kind)}
-        return found
+                kinds[key] = set(kind) if isinstance(kind, list) else {str(kind)}
+        return kinds
     return {}
 
 
@@ -383,16 +383,16 @@ def _kimi(text: str, tools: Tools) -> list[Call]:
 
 def _functionary(text: str, tools: Tools) -> tuple[str, list[Call]]:
     """`>>>name⏎{…}` for each call; `all` is the text. The prompt ends with the first `>>>`."""
-    calls, said = [], []
+    calls, texts = [], []
     for part in (text if text.lstrip().startswith(">>>") else ">>>" + text).split(">>>")[1:]:
         name, _, body = part.partition("\n")
         if name.strip() == "all":
-            said.append(body)
+            texts.append(body)
         elif re.fullmatch(r"[\w.\-]+", name.strip()) and body.strip()[:1] == "{":
             calls.append(Call(name.strip(), _whole_json(body)))
         else:
             raise NotACall
-    return "".join(said), calls
+    return "".join(texts), calls
 
 
 # Python
@@ -454,53 +454,53 @@ def _gemma(quote: str) -> Callable[[str, Tools], list[Call]]:
         named = re.fullmatch(r"\s*call:([\w.\-]+)(\{.*\})\s*", text, re.DOTALL)
         if not named:
             raise NotACall
-        value, place = _gemma_value(named[2], 0, quote)
-        if place != len(named[2]):
+        value, end = _gemma_value(named[2], 0, quote)
+        if end != len(named[2]):
             raise NotACall
         return [Call(named[1], value)]
 
     return read
 
 
-def _gemma_value(text: str, place: int, quote: str) -> tuple[Any, int]:
-    if text.startswith(quote, place):
-        end = text.find(quote, place + len(quote))
+def _gemma_value(text: str, position: int, quote: str) -> tuple[Any, int]:
+    if text.startswith(quote, position):
+        end = text.find(quote, position + len(quote))
         if end < 0:
             raise NotACall
-        return text[place + len(quote) : end], end + len(quote)
-    if text[place : place + 1] in ("{", "["):
-        return _gemma_group(text, place, quote)
-    scalar = re.compile(r"[^,{}\[\]]+").match(text, place)
+        return text[position + len(quote) : end], end + len(quote)
+    if text[position : position + 1] in ("{", "["):
+        return _gemma_group(text, position, quote)
+    scalar = re.compile(r"[^,{}\[\]]+").match(text, position)
     if not scalar:
         raise NotACall
     return _value(scalar.group(), None), scalar.end()
 
 
-def _gemma_group(text: str, place: int, quote: str) -> tuple[Any, int]:
-    is_object = text[place] == "{"
-    closing, place = "}" if is_object else "]", place + 1
-    found: dict[str, Any] = {}
+def _gemma_group(text: str, position: int, quote: str) -> tuple[Any, int]:
+    is_object = text[position] == "{"
+    closing, position = "}" if is_object else "]", position + 1
+    members: dict[str, Any] = {}
     items: list[Any] = []
-    while not text.startswith(closing, place):
+    while not text.startswith(closing, position):
         key = ""
         if is_object:
-            if text.startswith(quote, place):
-                key, place = _gemma_value(text, place, quote)
-                named = re.compile(r"\s*:").match(text, place)
+            if text.startswith(quote, position):
+                key, position = _gemma_value(text, position, quote)
+                named = re.compile(r"\s*:").match(text, position)
             else:
-                named = re.compile(r"\s*([^:,{}\[\]]+?)\s*:").match(text, place)
+                named = re.compile(r"\s*([^:,{}\[\]]+?)\s*:").match(text, position)
                 key = named[1] if named else ""
             if not named:
                 raise NotACall
-            place = named.end()
-        value, place = _gemma_value(text, place, quote)
-        found[key] = value
+            position = named.end()
+        value, position = _gemma_value(text, position, quote)
+        members[key] = value
         items.append(value)
-        if text.startswith(",", place):
-            place += 1
-        elif not text.startswith(closing, place):
+        if text.startswith(",", position):
+            position += 1
+        elif not text.startswith(closing, position):
             raise NotACall
-    return (found if is_object else items), place + 1
+    return (members if is_object else items), position + 1
 
 
 # The table. Order matters: a form with more signs stands before one whose signs it contains.

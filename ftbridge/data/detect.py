@@ -71,15 +71,15 @@ class Detection:
 def detect_records(records: Iterable[object]) -> Detection | None:
     """The format of most records, or None if they are of no format that is known. Give it some hundreds at most."""
     votes: Counter[str] = Counter()
-    found: dict[str, Detection] = {}
+    detections: dict[str, Detection] = {}
     for record in records:
         detection = detect_record(record)
         key = f"{detection.name} {detection.options}" if detection else ""
         votes[key] += 1
         if detection:
-            found.setdefault(key, detection)
+            detections.setdefault(key, detection)
     best = max(votes, key=lambda key: votes[key], default="")
-    return found.get(best)
+    return detections.get(best)
 
 
 def detect_record(record: object) -> Detection | None:
@@ -90,17 +90,17 @@ def detect_record(record: object) -> Detection | None:
         return None
     if not isinstance(record, dict):
         return None
-    known = format_of(record)
-    if known is None or (known.shape in _NAMED_FIELDS and not record.keys() >= _NAMED_FIELDS[known.shape]):
+    matched = format_of(record)
+    if matched is None or (matched.shape in _NAMED_FIELDS and not record.keys() >= _NAMED_FIELDS[matched.shape]):
         named = _by_names(record)
-        if named or known is None:
+        if named or matched is None:
             return named
-    return Detection(known.name, known.shape, _reason(known, record), advice=known.advice)
+    return Detection(matched.name, matched.shape, _reason(matched, record), advice=matched.advice)
 
 
 def format_of(record: Document) -> Format | None:
     """The first format of the table that a record is of."""
-    return next((known for known in FORMATS if known.matches(record)), None)
+    return next((candidate for candidate in FORMATS if candidate.matches(record)), None)
 
 
 # What the fields of records are called
@@ -457,9 +457,9 @@ FORMATS: tuple[Format, ...] = (
 """Every format that is known, the particular before the general."""
 
 
-def _reason(known: Format, record: Document) -> str:
+def _reason(matched: Format, record: Document) -> str:
     """The fields that tell a format: those of its sample that the record has."""
-    names = [name for name in record if f'"{name}"' in known.sample] or list(record)[:4]
+    names = [name for name in record if f'"{name}"' in matched.sample] or list(record)[:4]
     return "its fields are " + ", ".join(names[:6])
 
 
@@ -521,7 +521,7 @@ def looks_like_table(first_line: str) -> bool:
 
 def listed_formats() -> list[tuple[str, str, str, str]]:
     """Name, shape (or "not read"), sample and source of every format, for people."""
-    return [(known.name, known.shape or "not read", known.sample, known.source) for known in FORMATS]
+    return [(listed.name, listed.shape or "not read", listed.sample, listed.source) for listed in FORMATS]
 
 
 def as_json(value: str) -> object:

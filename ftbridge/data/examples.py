@@ -111,8 +111,8 @@ class ChatExample(_Line):
     @property
     def functions(self) -> list[dict[str, Any]]:
         """Tools written in the deprecated way; empty where there are none."""
-        given = (self.model_extra or {}).get("functions")
-        return [function for function in given if isinstance(function, dict)] if isinstance(given, list) else []
+        functions = (self.model_extra or {}).get("functions")
+        return [function for function in functions if isinstance(function, dict)] if isinstance(functions, list) else []
 
     @property
     def prompt(self) -> list[Message]:

@@ -94,7 +94,7 @@ class _Reading:
             self.comma = None
 
 
-def mend(text: str) -> Mended | None:
+def repaired_text(text: str) -> Mended | None:
     """The slips of a text that is not JSON; None where it has none of those that are known."""
     if len(text) > LONGEST:
         return None
@@ -217,17 +217,17 @@ def _body(reading: _Reading, body: str) -> str | None:
         return None
     if _RAW.search(body):
         reading.slip(_CONTROL)
-        body = _RAW.sub(lambda found: json.dumps(found[0])[1:-1], body)
+        body = _RAW.sub(lambda match: json.dumps(match[0])[1:-1], body)
     if "\\" in body:
         try:
-            body = _ESCAPE.sub(lambda found: _escape(reading, found), body)
+            body = _ESCAPE.sub(lambda match: _escape(reading, match), body)
         except ValueError:
             return None
     return _BARE_QUOTE.sub(r'\1\\"', body)
 
 
-def _escape(reading: _Reading, found: re.Match[str]) -> str:
-    hexadecimal, long, sign = found.groups()
+def _escape(reading: _Reading, match: re.Match[str]) -> str:
+    hexadecimal, long, sign = match.groups()
     if hexadecimal or long:
         reading.slip(_PYTHON)
         return json.dumps(chr(int(hexadecimal or long, 16)))[1:-1]
@@ -235,8 +235,8 @@ def _escape(reading: _Reading, found: re.Match[str]) -> str:
         reading.slip(_PYTHON)
         return "'"
     if sign is not None and sign not in '"\\/bfnrt':
-        raise ValueError(found[0])
-    return found[0]
+        raise ValueError(match[0])
+    return match[0]
 
 
 _STEPS: tuple[Callable[[_Reading], bool], ...] = (

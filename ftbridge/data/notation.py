@@ -62,8 +62,8 @@ class Notation:
     @property
     def marks(self) -> frozenset[str]:
         """Special tokens that a reader of completions must not lose."""
-        found = {*(self.reasoning or ()), *self.wrappers, *(self.form.marks if self.form else ())}
-        return frozenset(found | (set(_HARMONY) if self.channels else set()))
+        markers = {*(self.reasoning or ()), *self.wrappers, *(self.form.marks if self.form else ())}
+        return frozenset(markers | (set(_HARMONY) if self.channels else set()))
 
 
 _HARMONY = ("<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|end|>", "<|call|>", "<|return|>", "<|eom|>")
@@ -174,14 +174,14 @@ def _split_reasoning(text: str, notation: Notation, thinking_open: bool) -> tupl
         opening, closing = (mark.strip() for mark in pair)
         bare = text.lstrip()
         if bare.startswith(opening):
-            inner, found, rest = bare[len(opening) :].partition(closing)
-            if not found:  # cut within its reasoning: without a close all of it is reasoning
+            inner, separator, rest = bare[len(opening) :].partition(closing)
+            if not separator:  # cut within its reasoning: without a close all of it is reasoning
                 return (inner, "") if pair == notation.reasoning and notation is not PLAIN else (None, text)
             return inner, rest
         if pair != notation.reasoning:
             continue
-        inner, found, rest = text.partition(closing)
-        if found and (thinking_open or (notation is not PLAIN and opening not in inner)):
+        inner, separator, rest = text.partition(closing)
+        if separator and (thinking_open or (notation is not PLAIN and opening not in inner)):
             return inner, rest
         if thinking_open:
             return text, ""
@@ -197,10 +197,10 @@ def reasoning_of(message: Message) -> str | None:
     if message.role != "assistant":
         return None
     extra = message.model_extra or {}
-    given = next((extra[key] for key in REASONING_KEYS if isinstance(extra.get(key), str)), None)
-    if given is None:
-        given = split_reasoning(message.text)[0]
-    return given.strip("\n") if given and given.strip() else None
+    reasoning = next((extra[key] for key in REASONING_KEYS if isinstance(extra.get(key), str)), None)
+    if reasoning is None:
+        reasoning = split_reasoning(message.text)[0]
+    return reasoning.strip("\n") if reasoning and reasoning.strip() else None
 
 
 def count_reasoning(path: Path) -> int:
@@ -221,7 +221,7 @@ def learns_reasoning(document: Any) -> bool:
     try:
         if isinstance(document, dict) and "input" in document:
             preference = parse_example(document, "dpo")
-            return any(reasoning_of(answer) for answer in (preference.preferred, preference.non_preferred))
+            return any(reasoning_of(completion) for completion in (preference.preferred, preference.non_preferred))
         return any(message.trained and reasoning_of(message) for message in parse_example(document).messages)
     except (ExampleError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return False  # no example: the rules of lines tell why
@@ -271,14 +271,14 @@ def _names(tools: Tools | None) -> set[str]:
 def _as_openai(calls: Sequence[Call]) -> tuple[dict[str, Any], ...]:
     return tuple(
         {
-            "id": call_forms.whole_characters(call.id or f"call_{place}"),
+            "id": call_forms.whole_characters(call.id or f"call_{index}"),
             "type": "function",
             "function": {
                 "name": call_forms.whole_characters(call.name),
                 "arguments": call_forms.whole_characters(call_forms.as_json(call.arguments)),
             },
         }
-        for place, call in enumerate(calls)
+        for index, call in enumerate(calls)
     )
 
 
@@ -315,9 +315,9 @@ def _read_channels(text: str, tools: Tools | None, thinking_open: bool) -> Reply
                 calls.append(Call(name, call_forms.json_or_text(body)))
         else:
             (reasoning if kind == "analysis" else content).append(body)
-    said = "\n".join(part.strip("\n") for part in content)
+    joined = "\n".join(part.strip("\n") for part in content)
     thoughts = "\n".join(part.strip() for part in reasoning)
-    return Reply(said, thoughts or None, _as_openai(calls))
+    return Reply(joined, thoughts or None, _as_openai(calls))
 
 
 def channel_of(head: str, tools: Tools | None) -> tuple[Literal["call", "analysis", "final"], str]:

@@ -196,12 +196,12 @@ def _refuse_overlap(name: SplitName, examples: list[_Sourced], train: list[_Sour
 
 def _overlap(examples: list[_Sourced], train: list[_Sourced]) -> list[tuple[_Sourced, _Sourced]]:
     """Examples whose prompt is trained on, each with the first training example that does."""
-    trained: dict[bytes, _Sourced] = {}
+    training: dict[bytes, _Sourced] = {}
     for item in train if examples else []:
         for prompt in _trained_prompts(item.example):
-            trained.setdefault(prompt, item)
-    asked = [(item, _asked_prompt(item.example)) for item in examples]
-    return [(item, trained[prompt]) for item, prompt in asked if prompt in trained]
+            training.setdefault(prompt, item)
+    prompts = [(item, _asked_prompt(item.example)) for item in examples]
+    return [(item, training[prompt]) for item, prompt in prompts if prompt in training]
 
 
 def _size_notes(train: list[_Sourced]) -> list[str]:
@@ -331,10 +331,10 @@ def _recipe(spec: JobSpec) -> str:
     for later in ("drop", "keep", "map"):  # a spec that does not use them has the name it had before there were any
         if not data[later]:
             del data[later]
-    asked = {"data": data, "seed": spec.seed}
+    settings = {"data": data, "seed": spec.seed}
     if spec.method != "supervised":
-        asked["method"] = spec.method
-    return sha256_bytes(json.dumps(asked, sort_keys=True).encode())
+        settings["method"] = spec.method
+    return sha256_bytes(json.dumps(settings, sort_keys=True).encode())
 
 
 def _standing(out: Path, recipe: str) -> Manifest | None:
@@ -343,7 +343,7 @@ def _standing(out: Path, recipe: str) -> Manifest | None:
         manifest = load_manifest(out)
         expected = {f"{name}.jsonl": split.sha256 for name, split in manifest.splits.items()}
         expected["lines.json"] = manifest.lines_sha256
-        whole = all(sha256_file(out / name) == sha256 for name, sha256 in expected.items())
+        is_complete = all(sha256_file(out / name) == sha256 for name, sha256 in expected.items())
     except (DataError, OSError):
         return None
-    return manifest if whole and manifest.recipe == recipe else None
+    return manifest if is_complete and manifest.recipe == recipe else None

@@ -55,5 +55,5 @@ DEFAULT_LONGEST_EXAMPLE = 65_536
 def longest_example(model: str | None) -> int:
     """The most tokens of one training example that `model` reads; `ft:` names count as their base model."""
     base = (model or "").removeprefix("ft:").split(":")[0]
-    known = [name for name in LONGEST_EXAMPLE if base.startswith(name)]
-    return LONGEST_EXAMPLE[max(known, key=len)] if known else DEFAULT_LONGEST_EXAMPLE
+    prefixes = [name for name in LONGEST_EXAMPLE if base.startswith(name)]
+    return LONGEST_EXAMPLE[max(prefixes, key=len)] if prefixes else DEFAULT_LONGEST_EXAMPLE

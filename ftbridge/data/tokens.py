@@ -62,9 +62,9 @@ def example_texts(messages: Sequence[Any], holder: dict[str, Any]) -> tuple[int,
             texts.append(_json(holder[key]))
     for message in messages:
         if isinstance(message, dict):
-            more, said = message_texts(message)
+            more, more_texts = message_texts(message)
             fixed += more
-            texts += said
+            texts += more_texts
     return fixed, texts
 
 

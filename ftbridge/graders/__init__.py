@@ -207,8 +207,8 @@ def score(grader: Grader, result: GraderResult) -> float:
     the range; what python and multi compute outside 0 to 1 is clipped.
     """
     if result.samples:
-        known = [score(grader, one) for one in result.samples if not one.is_missing]
-        return math.fsum(known) / len(known) if known else 0.0
+        scores = [score(grader, one) for one in result.samples if not one.is_missing]
+        return math.fsum(scores) / len(scores) if scores else 0.0
     reward = result.reward
     if isinstance(grader, ScoreModelGrader):
         low, high = grader.range
@@ -218,13 +218,13 @@ def score(grader: Grader, result: GraderResult) -> float:
 
 def together(grader: Grader, results: Sequence[GraderResult]) -> GraderResult:
     """One result for all completions of an item: the mean reward of those that have a score, and each of them."""
-    known = [one for one in results if not one.is_missing]
-    reward = math.fsum(one.reward for one in known) / len(known) if known else 0.0
+    present = [one for one in results if not one.is_missing]
+    reward = math.fsum(one.reward for one in present) / len(present) if present else 0.0
     return GraderResult(
         name=grader.name,
         type=grader.type,
         reward=reward,
-        passed=_passed(grader, reward, not known),
+        passed=_passed(grader, reward, not present),
         metadata=Metadata(
             execution_time=math.fsum(one.metadata.execution_time for one in results),
             calls=[call for one in results for call in one.metadata.calls],

@@ -70,9 +70,9 @@ class Calls:
         """The reply to a question, from disk or from the judge. Raises `JudgeFailed` as `chat.ask`, and `GateNotMet`."""
         question = question_of(where, body)
         with self._lock:
-            known = self._replies.get(question)
-        if known is not None:
-            return known
+            cached = self._replies.get(question)
+        if cached is not None:
+            return cached
         if self._meter is not None:
             self._meter.before()
         record = None

@@ -84,13 +84,13 @@ def ask(where: Endpoint, body: dict[str, Any], seconds: float | None = None) -> 
     name = where.base_url, str(body.get("model"))
     plain = {key: value for key, value in body.items() if key != "response_format"}
     response = _post(where, plain if _takes_shape.get(name) is False else body, seconds)
-    known = _takes_shape.get(name)  # asked now, since other threads may have learnt it meanwhile
-    if response.status_code in _UNSHAPED and known is None and "response_format" in body:
+    takes_shape = _takes_shape.get(name)  # asked now, since other threads may have learnt it meanwhile
+    if response.status_code in _UNSHAPED and takes_shape is None and "response_format" in body:
         without = _post(where, plain, seconds)
         if without.status_code < 400:
             response = without
             _takes_shape[name] = False
-    elif response.status_code < 400 and known is None and "response_format" in body:
+    elif response.status_code < 400 and takes_shape is None and "response_format" in body:
         _takes_shape[name] = True
     if response.status_code >= 400:
         raise JudgeFailed(_clean(f"HTTP {response.status_code}: {response.text[:500]}"))

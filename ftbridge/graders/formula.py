@@ -99,8 +99,8 @@ def _apply(step: _Step, taken: list[float], values: Mapping[str, float]) -> floa
     except OverflowError:
         raise ArithmeticFailed(f"the result of {step.kind} at character {step.at} is too large") from None
     except ValueError:
-        told = ", ".join(f"{value:g}" for value in taken)
-        raise ArithmeticFailed(f"{step.kind} at character {step.at} has no result for {told}") from None
+        arguments = ", ".join(f"{value:g}" for value in taken)
+        raise ArithmeticFailed(f"{step.kind} at character {step.at} has no result for {arguments}") from None
     if not math.isfinite(result):
         raise ArithmeticFailed(f"the result of {step.kind} at character {step.at} is not finite")
     return float(result)

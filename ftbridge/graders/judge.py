@@ -48,8 +48,8 @@ def grade_label(
     grader: LabelModelGrader, item: Mapping[str, Any], sample: Mapping[str, Any], calls: Calls | None = None
 ) -> Outcome:
     """1 when the judge chooses a passing label, else 0. Errors as for `grade_score`; a label that is none is one."""
-    told = ", ".join(json.dumps(label, ensure_ascii=False) for label in grader.labels)
-    instruction = f"result is exactly one of these labels: {told}."
+    labels = ", ".join(json.dumps(label, ensure_ascii=False) for label in grader.labels)
+    instruction = f"result is exactly one of these labels: {labels}."
 
     def read(result: Any) -> tuple[float, dict[str, Any]]:
         chosen = label(result, grader.labels)
@@ -98,14 +98,14 @@ def _judge(
         reply = calls.ask(where, body, grader.timeout_seconds)
     except JudgeFailed as error:
         return _wrong("model_grader_server_error", str(error), call)
-    said = reply.refusal if reply.refusal is not None and not reply.text else reply.text
-    told = {
-        "reply": said,
+    text = reply.refusal if reply.refusal is not None and not reply.text else reply.text
+    metadata = {
+        "reply": text,
         "sampled_model_name": reply.model,
         "tokens": reply.tokens,
         "finish_reason": reply.finish_reason,
     }
-    call = call.model_copy(update=told)
+    call = call.model_copy(update=metadata)
     try:
         if reply.refusal is not None:
             raise Refused(short(reply.refusal))
@@ -146,15 +146,15 @@ def _body(
 ) -> dict[str, Any]:
     step = {"description": {"type": "string"}, "conclusion": {"type": "string"}}
     properties = {"steps": {"type": "array", "items": _closed(step)}, "result": result}
-    given = sampling.model_dump(exclude_none=True)
-    if "max_completions_tokens" in given:
+    parameters = sampling.model_dump(exclude_none=True)
+    if "max_completions_tokens" in parameters:
         # The grader object spells it with an s; the endpoint does not.
-        given["max_completion_tokens"] = given.pop("max_completions_tokens")
+        parameters["max_completion_tokens"] = parameters.pop("max_completions_tokens")
     shape = {"name": "grade", "strict": True, "schema": _closed(properties)}
     return {
         "model": model,
         "messages": messages,
-        **given,
+        **parameters,
         "response_format": {"type": "json_schema", "json_schema": shape},
     }
 

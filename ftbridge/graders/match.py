@@ -38,10 +38,10 @@ def grade(grader: MatchGrader, item: Mapping[str, Any], sample: Mapping[str, Any
     if not references:
         return failed("other_error", "there is no reference to match")
     if grader.extract is not None:
-        found = re.search(grader.extract, text, re.DOTALL)
-        if found is None:
+        match = re.search(grader.extract, text, re.DOTALL)
+        if match is None:
             return Outcome(0.0, details={"extracted": None})
-        text = (found.group(1) if found.re.groups else found.group()) or ""
+        text = (match.group(1) if match.re.groups else match.group()) or ""
     if grader.compare == "number":
         return _numbers(grader, text, references)
     shown, expected = _normal(grader, text), [_normal(grader, reference) for reference in references]
@@ -76,8 +76,8 @@ def number_in(text: str, which: str, *, decimal_comma: bool = False) -> float | 
     if decimal_comma:
         text = text.translate(_EXCHANGED)
     if which == "only":
-        found = _NUMBER.fullmatch(text.strip().strip("$€£¥% ").rstrip(".").rstrip("$€£¥% "))
-        return _value(found.group()) if found else None
+        match = _NUMBER.fullmatch(text.strip().strip("$€£¥% ").rstrip(".").rstrip("$€£¥% "))
+        return _value(match.group()) if match else None
     # A minus between two numbers subtracts: 15-8 holds 15 and 8.
     numbers = [match.group() for match in _NUMBER.finditer(re.sub(r"(?<=\d)[-−](?=\d)", " ", text))]
     return _value(numbers[0 if which == "first" else -1]) if numbers else None
@@ -86,20 +86,20 @@ def number_in(text: str, which: str, *, decimal_comma: bool = False) -> float | 
 def _numbers(grader: MatchGrader, text: str, references: Sequence[str]) -> Outcome:
     # A reference may be a number of JSON, which has a point whatever completions have.
     expected = [
-        number_in(reference, "only") if own is None else own
+        number_in(reference, "only") if value is None else value
         for reference in references
-        for own in [number_in(reference, "only", decimal_comma=grader.decimal_comma)]
+        for value in [number_in(reference, "only", decimal_comma=grader.decimal_comma)]
     ]
     if wrong := [reference for reference, value in zip(references, expected, strict=True) if value is None]:
         return failed("other_error", f"the reference {wrong[0][:80]!r} is not a number")
-    made = number_in(text, grader.number, decimal_comma=grader.decimal_comma)
-    if made is None:
+    number = number_in(text, grader.number, decimal_comma=grader.decimal_comma)
+    if number is None:
         return Outcome(0.0, details={"number": None})
     absolute, relative = grader.tolerance or 0.0, grader.relative_tolerance or 0.0
     near = any(
-        math.isclose(made, one, rel_tol=0.0, abs_tol=max(absolute, relative * abs(one))) for one in _known(expected)
+        math.isclose(number, one, rel_tol=0.0, abs_tol=max(absolute, relative * abs(one))) for one in _known(expected)
     )
-    return Outcome(float(near), details={"number": made})
+    return Outcome(float(near), details={"number": number})
 
 
 def _known(values: Sequence[float | None]) -> list[float]:

@@ -19,18 +19,18 @@ def grade(grader: MultiGrader, part: Callable[[SingleGrader], GraderResult]) -> 
     """
     results = {key: part(inner) for key, inner in grader.graders.items()}
     rewards = {key: result.reward for key, result in results.items()}
-    told: dict[ErrorName, list[str]] = {}
+    messages: dict[ErrorName, list[str]] = {}
     for key, result in results.items():
         for error, text in result.errors.items():
-            told.setdefault(error, []).append(f"{key}: {text}")
+            messages.setdefault(error, []).append(f"{key}: {text}")
     reward = 0.0
     try:
         reward = compute(grader, rewards)
     except ArithmeticFailed as error:
-        told.setdefault("other_error", []).append(f"calculate_output: {error}")
+        messages.setdefault("other_error", []).append(f"calculate_output: {error}")
     return Outcome(
         reward,
-        errors={error: "; ".join(texts) for error, texts in told.items()},
+        errors={error: "; ".join(texts) for error, texts in messages.items()},
         details={key: result.metadata.details for key, result in results.items() if result.metadata.details},
         calls=tuple(call for result in results.values() for call in result.metadata.calls),
         sub_rewards=rewards,

@@ -38,11 +38,11 @@ def grade(
     grader: PairwiseGrader, item: Mapping[str, Any], sample: Mapping[str, Any], calls: Calls | None = None
 ) -> Outcome:
     """1, 0.5 or 0; `details` hold both verdicts and whether they agree. Errors as for `label_model`, of either question."""
-    forward, backward = (judge.grade_label(asked, item, sample, calls) for asked in orders(grader))
+    forward, backward = (judge.grade_label(order, item, sample, calls) for order in orders(grader))
     both = (*forward.calls, *backward.calls)
-    for told in (forward, backward):
-        if told.errors:
-            return Outcome(0.0, errors=told.errors, calls=both)
+    for outcome in (forward, backward):
+        if outcome.errors:
+            return Outcome(0.0, errors=outcome.errors, calls=both)
     first, second = str(forward.details["label"]), str(backward.details["label"])
     # What the second question calls 1 is the other answer.
     seen = {"1": 1.0, "2": 0.0, "tie": 0.5}[first], {"1": 0.0, "2": 1.0, "tie": 0.5}[second]

@@ -115,8 +115,8 @@ def remarks(grader: Grader, items: Sequence[Mapping[str, Any]]) -> list[str]:
     if not isinstance(grader, TextSimilarityGrader):
         return []
     references = [text for item in items if (text := _reference(grader, item)) is not None]
-    said = similarity.remark(grader, references)
-    return [] if said is None else [said]
+    remark = similarity.remark(grader, references)
+    return [] if remark is None else [remark]
 
 
 def _reads_sample(grader: MatchGrader) -> bool:

@@ -73,8 +73,8 @@ def check(grader: PythonGrader, policy: PythonPolicy) -> None:
         module = ast.parse(grader.source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = f"line {error.lineno}: " if isinstance(error, SyntaxError) and error.lineno else ""
-        told = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise GraderError(f"grader {grader.name}: its source is not Python: {line}{told}.") from None
+        reason = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise GraderError(f"grader {grader.name}: its source is not Python: {line}{reason}.") from None
     functions = [node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == "grade"]
     if functions and not _takes_two(functions[-1].args):
         raise GraderError(f"grader {grader.name}: grade takes exactly two arguments, sample and item.")
@@ -120,15 +120,15 @@ def _read(child: _Child, details: dict[str, Any]) -> Outcome:
     if code == sandbox.UNPROTECTED:
         return failed("python_grader_server_error", f"could not be isolated, and was not run: {child.printed}")
     try:
-        answer = json.loads(child.answer)
-        if answer["seal"] != child.seal:
+        reply = json.loads(child.answer)
+        if reply["seal"] != child.seal:
             raise ValueError("written by the grader itself")
-        if "reward" in answer:
-            reward = float(answer["reward"])
+        if "reward" in reply:
+            reward = float(reply["reward"])
             if not math.isfinite(reward):
                 return failed("python_grader_runtime_error", f"its reward is {reward}, not a finite number", **details)
             return Outcome(reward, details=details)
-        return failed("python_grader_runtime_error", str(answer["details"]), **details)
+        return failed("python_grader_runtime_error", str(reply["details"]), **details)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # not what sandbox.py writes
         end = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         return failed("python_grader_server_error", f"its process {end} without an answer", **details)

@@ -92,9 +92,9 @@ def _read(text: str, cut: bool) -> Any:
             return _of_object(document)
         if document is not None:
             return document
-    found, unended = _objects(text)
-    if found:
-        return _chosen(found)
+    objects, unended = _objects(text)
+    if objects:
+        return _chosen(objects)
     if cut or unended:
         raise Unreadable(f"the reply was cut off before its result: {short(text)} is not a number or label")
     if "{" in text:
@@ -102,8 +102,8 @@ def _read(text: str, cut: bool) -> Any:
     named = {(one or other).strip(_AROUND) for one, other in _NAMED.findall(text)}
     if len(named) == 1:
         return named.pop()
-    if "\n" not in text and (answer := _ANSWER.fullmatch(text)):
-        return answer[1]
+    if "\n" not in text and (match := _ANSWER.fullmatch(text)):
+        return match[1]
     first, blank, _ = text.partition("\n\n")
     return first if blank and not named and "\n" not in first else text
 
@@ -189,23 +189,23 @@ def short(value: Any) -> str:
 def _objects(text: str) -> tuple[list[_Found], bool]:
     """The JSON objects with a `result` that stand in a text, and whether one begins that never ends."""
     decoder, start = json.JSONDecoder(), text.find("{")
-    found: list[_Found] = []
+    objects: list[_Found] = []
     while start >= 0:
         try:
             document, end = decoder.raw_decode(text, start)
         except json.JSONDecodeError as error:
             if start + 1 < len(text) and _is_unended(text, start, error):
-                return found, True
+                return objects, True
             end = start + 1
         except RecursionError:
-            return found, True
+            return objects, True
         else:
             if "result" in document:
                 before, after = text[:start].rpartition("\n")[2], text[end:].partition("\n")[0]
                 alone = not before.strip(_AROUND) and not after.strip(_AROUND)
-                found.append(_Found(document["result"], alone, "steps" in document))
+                objects.append(_Found(document["result"], alone, "steps" in document))
         start = text.find("{", end)
-    return found, False
+    return objects, False
 
 
 def _is_unended(text: str, start: int, error: json.JSONDecodeError) -> bool:
@@ -215,14 +215,14 @@ def _is_unended(text: str, start: int, error: json.JSONDecodeError) -> bool:
     return begins and ends_early
 
 
-def _chosen(found: Sequence[_Found]) -> Any:
+def _chosen(objects: Sequence[_Found]) -> Any:
     """The result that counts. Raises `Unreadable` where it could be one or another."""
-    for some in (found, [one for one in found if one.stands_alone], [one for one in found if one.has_steps]):
+    for some in (objects, [one for one in objects if one.stands_alone], [one for one in objects if one.has_steps]):
         distinct = {json.dumps(one.result, sort_keys=True) for one in some}
         if len(distinct) == 1:
             return some[0].result
-    told = ", ".join(short(one.result) for one in found)
-    raise Unreadable(f"the reply holds several results ({told}), which is not a number or label")
+    shown = ", ".join(short(one.result) for one in objects)
+    raise Unreadable(f"the reply holds several results ({shown}), which is not a number or label")
 
 
 def _written(text: str, low: float, high: float) -> float:
@@ -230,10 +230,10 @@ def _written(text: str, low: float, high: float) -> float:
         share = _decimal(match[1], 100) / 100
         return low + share * (high - low) if 0 <= share <= 1 else math.nan
     if match := _FRACTION.fullmatch(text):
-        part, whole = _decimal(match[1], high), _decimal(match[2], high)
-        if not 0 <= part <= whole or not whole:
+        part, highest = _decimal(match[1], high), _decimal(match[2], high)
+        if not 0 <= part <= highest or not highest:
             return math.nan
-        return part if whole == high else low + part / whole * (high - low)
+        return part if highest == high else low + part / highest * (high - low)
     return _decimal(text, high) if _NUMBER.fullmatch(text) else math.nan
 
 

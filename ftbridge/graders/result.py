@@ -128,9 +128,9 @@ def openai_document(result: GraderResult) -> dict[str, Any]:
     used: dict[str, int] = {}
     for call in result.metadata.calls:
         used[call.model] = used.get(call.model, 0) + (call.tokens or 0)
-    answered = [call.sampled_model_name for call in result.metadata.calls if call.sampled_model_name]
+    model_names = [call.sampled_model_name for call in result.metadata.calls if call.sampled_model_name]
     errors: dict[str, bool | str | None] = {name: name in result.errors for name in get_args(ErrorName)}
-    errors |= {told: result.errors.get(name) for name, told in _TOLD.items()}  # type: ignore[call-overload]
+    errors |= {flag: result.errors.get(name) for name, flag in _TOLD.items()}  # type: ignore[call-overload]
     return {
         "reward": result.reward,
         "metadata": {
@@ -140,7 +140,7 @@ def openai_document(result: GraderResult) -> dict[str, Any]:
             "execution_time": result.metadata.execution_time,
             "scores": dict(result.sub_rewards) or {result.name: result.reward},
             "token_usage": sum(used.values()) if used else None,
-            "sampled_model_name": answered[0] if answered else None,
+            "sampled_model_name": model_names[0] if model_names else None,
         },
         "sub_rewards": dict(result.sub_rewards),
         "model_grader_token_usage_per_model": used,

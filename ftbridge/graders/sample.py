@@ -34,26 +34,28 @@ def complete(sample: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises `BadSample`.
     """
-    whole = dict(sample)
-    tools = whole.get("output_tools")
-    if whole.get("output_text") is None:
+    completed = dict(sample)
+    tools = completed.get("output_tools")
+    if completed.get("output_text") is None:
         if not tools:
             raise BadSample("the answer has neither text nor tool calls")
-        whole["output_text"] = ""
-    text = whole["output_text"]
+        completed["output_text"] = ""
+    text = completed["output_text"]
     if not isinstance(text, str):
         raise BadSample(f"the answer is {type(text).__name__}, not text")
-    if "output_json" not in whole:
+    if "output_json" not in completed:
         try:
-            whole["output_json"] = parse_json(text)
+            completed["output_json"] = parse_json(text)
         except NotJson:
             pass
     if tools is None:
-        whole["output_tools"] = _written_calls(text, whole.get("output_json"))
-    if "choices" not in whole:
-        message = {"role": "assistant", "content": text, "tool_calls": whole["output_tools"]}
-        whole["choices"] = [{"index": 0, "message": message, "finish_reason": whole.get("finish_reason", "stop")}]
-    return whole
+        completed["output_tools"] = _written_calls(text, completed.get("output_json"))
+    if "choices" not in completed:
+        message = {"role": "assistant", "content": text, "tool_calls": completed["output_tools"]}
+        completed["choices"] = [
+            {"index": 0, "message": message, "finish_reason": completed.get("finish_reason", "stop")}
+        ]
+    return completed
 
 
 def parse_json(text: str) -> Any:

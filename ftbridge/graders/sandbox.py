@@ -152,7 +152,7 @@ def isolate(folder: str, *, memory_bytes: int, disk_bytes: int, seconds: float, 
 
 def main() -> None:
     """Read the request, isolate, grade, answer."""
-    answer = os.fdopen(os.dup(1), "wb")
+    output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the grader prints must not mix with the answer
     caller = os.dup(0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -169,8 +169,8 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(UNPROTECTED)
     result = _grade(source, sample, item)
-    answer.write(json.dumps({**result, "seal": _take(caller, SEAL_BYTES).decode()}).encode())
-    answer.close()
+    output.write(json.dumps({**result, "seal": _take(caller, SEAL_BYTES).decode()}).encode())
+    output.close()
     os.read(caller, 1)  # until the caller has looked at what the grader left
     # Threads and exit handlers of the grader get no further say.
     os._exit(0)
@@ -280,29 +280,31 @@ _DENY, _ALLOW, _KILL, _UNKNOWN = (
 
 def _restrict_calls() -> None:
     """A filter in classic BPF. Denied calls fail with EPERM; a call of another architecture ends the process."""
-    here = _MACHINES.index(platform.machine())
-    program: list[Step] = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, _ARCHITECTURE[here]), _KILL, (_LOAD, 0, 0, 0)]
+    architecture = _MACHINES.index(platform.machine())
+    program: list[Step] = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, _ARCHITECTURE[architecture]), _KILL, (_LOAD, 0, 0, 0)]
     # Calls that are younger than this list, and on x86-64 those of the x32 interface, which has numbers of its own.
     program += [(_AT_LEAST, 0, 1, _NEWEST), _UNKNOWN]
     for numbers in _DENIED.values():
-        if (number := numbers[here]) is not None:
+        if (number := numbers[architecture]) is not None:
             program += [(_EQUAL, 0, 1, number), _DENY]
     # clone3 and openat2 hide their flags in memory; where they are missing, libc uses clone and openat.
     for number in (_CLONE3, _OPENAT2):
         program += [(_EQUAL, 0, 1, number), _UNKNOWN]
-    program += _case(_CLONE[here], [_argument(0), (_ANY_BIT, 1, 0, _CLONE_THREAD), _DENY, _ALLOW])  # threads alone
-    for numbers, place, uses, then, otherwise in (
+    program += _case(
+        _CLONE[architecture], [_argument(0), (_ANY_BIT, 1, 0, _CLONE_THREAD), _DENY, _ALLOW]
+    )  # threads alone
+    for numbers, index, uses, then, otherwise in (
         (_FCNTL, 1, _FCNTLS, _DENY, _ALLOW),
         (_PRCTL, 0, _PRCTLS, _DENY, _ALLOW),
         (_IOCTL, 1, _IOCTLS, _ALLOW, _DENY),
     ):
         tests = [step for use in uses for step in ((_EQUAL, 0, 1, use), then)]
-        program += _case(numbers[here], [_argument(place), *tests, otherwise])
+        program += _case(numbers[architecture], [_argument(index), *tests, otherwise])
     # What an event loop wakes itself with: a pair of streams, written to without an address.
     stream = [_argument(0), (_EQUAL, 1, 0, 1), _DENY, _argument(1), (_AND, 0, 0, 0xF), (_EQUAL, 1, 0, 1), _DENY, _ALLOW]
-    program += _case(_SOCKETPAIR[here], stream)
+    program += _case(_SOCKETPAIR[architecture], stream)
     no_address = [_argument(4), (_EQUAL, 1, 0, 0), _DENY, _argument(4, high=True), (_EQUAL, 1, 0, 0), _DENY, _ALLOW]
-    program += _case(_SENDTO[here], no_address)
+    program += _case(_SENDTO[architecture], no_address)
     program.append(_ALLOW)
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in program))
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code)))
@@ -314,9 +316,9 @@ def _case(number: int, steps: list[Step]) -> list[Step]:
     return [(_EQUAL, 0, len(steps), number), *steps]
 
 
-def _argument(place: int, *, high: bool = False) -> Step:
+def _argument(index: int, *, high: bool = False) -> Step:
     """Load half of an argument of the call; both machines are little-endian."""
-    return (_LOAD, 0, 0, 16 + 8 * place + 4 * high)
+    return (_LOAD, 0, 0, 16 + 8 * index + 4 * high)
 
 
 def _landlock_version() -> int:

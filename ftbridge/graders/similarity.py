@@ -35,11 +35,11 @@ def grade(grader: TextSimilarityGrader, item: Mapping[str, Any], sample: Mapping
     text are others, there is an `other_error`, since the measure then says nothing about the completion.
     """
     metric = grader.evaluation_metric
-    answer = render(grader.input, item, sample, grader=grader.name)
+    completion = render(grader.input, item, sample, grader=grader.name)
     reference = render(grader.reference, item, sample, grader=grader.name)
-    reward = measure(metric, answer, reference, grader.tokenizer)
+    reward = measure(metric, completion, reference, grader.tokenizer)
     errors: dict[ErrorName, str] = {}
-    if is_partly_blind(grader) and (blind := blind_to(reference) or blind_to(answer)):
+    if is_partly_blind(grader) and (blind := blind_to(reference) or blind_to(completion)):
         reward, errors["other_error"] = 0.0, f"{metric} {blind}; set tokenizer: unicode"
     details = {"synonyms": "WordNet" if _synonyms() else "none"} if metric == "meteor" else {}
     return Outcome(reward, errors, details)
@@ -57,34 +57,34 @@ def check(grader: TextSimilarityGrader) -> None:
         extras.require("eval", metric, library)
 
 
-def measure(metric: str, answer: str, reference: str, tokenizer: str | None = None) -> float:
+def measure(metric: str, completion: str, reference: str, tokenizer: str | None = None) -> float:
     """One measure of two texts, 0 to 1; `metric` is one of OpenAI's names beside cosine, `tokenizer` that of rouge."""
     if metric.startswith("rouge_"):
-        made, expected = (rouge_words(text, tokenizer) for text in (answer, reference))
-        return _rouge(metric.removeprefix("rouge_"), made, expected)
-    return min(1.0, max(0.0, _MEASURES[metric](answer, reference)))
+        tokens, expected = (rouge_words(text, tokenizer) for text in (completion, reference))
+        return _rouge(metric.removeprefix("rouge_"), tokens, expected)
+    return min(1.0, max(0.0, _MEASURES[metric](completion, reference)))
 
 
-def _fuzzy_match(answer: str, reference: str) -> float:
+def _fuzzy_match(completion: str, reference: str) -> float:
     """RapidFuzz's ratio: 2 LCS / (characters of both), the normalised insertion-deletion similarity."""
-    return float(_load("rapidfuzz.fuzz", "fuzzy_match").ratio(answer, reference)) / 100
+    return float(_load("rapidfuzz.fuzz", "fuzzy_match").ratio(completion, reference)) / 100
 
 
-def _bleu(answer: str, reference: str) -> float:
+def _bleu(completion: str, reference: str) -> float:
     """SacreBLEU's sentence BLEU with its defaults: 13a tokens, up to 4-grams, exponential smoothing, effective order."""
-    return float(_sacrebleu().sentence_score(answer, [reference]).score) / 100
+    return float(_sacrebleu().sentence_score(completion, [reference]).score) / 100
 
 
-def _gleu(answer: str, reference: str) -> float:
+def _gleu(completion: str, reference: str) -> float:
     """NLTK's Google BLEU (Wu et al. 2016, section 6): min of precision and recall over 1- to 4-grams of 13a tokens."""
     gleu, tokens = _load("nltk.translate.gleu_score", "gleu"), _tokens_13a()
-    return float(gleu.sentence_gleu([tokens(reference).split()], tokens(answer).split()))
+    return float(gleu.sentence_gleu([tokens(reference).split()], tokens(completion).split()))
 
 
-def _meteor(answer: str, reference: str) -> float:
+def _meteor(completion: str, reference: str) -> float:
     """NLTK's METEOR (alpha 0.9, beta 3, gamma 0.5) on Penn Treebank tokens: exact words, then stems, then synonyms."""
     meteor, split = _load("nltk.translate.meteor_score", "meteor"), _treebank()
-    return float(meteor.single_meteor_score(split(reference), split(answer), wordnet=_synonyms() or _NoSynonyms()))
+    return float(meteor.single_meteor_score(split(reference), split(completion), wordnet=_synonyms() or _NoSynonyms()))
 
 
 _MEASURES: dict[str, Callable[[str, str], float]] = {
@@ -95,17 +95,17 @@ _MEASURES: dict[str, Callable[[str, str], float]] = {
 }
 
 
-def _rouge(kind: str, answer: Sequence[str], reference: Sequence[str]) -> float:
+def _rouge(kind: str, completion_words: Sequence[str], reference: Sequence[str]) -> float:
     """F1 of n-grams, or of the longest common subsequence (Lin 2004), as Google's rouge-score computes them."""
     if kind == "l":
-        shared = int(_load("rapidfuzz.distance.LCSseq", "rouge_l").similarity(answer, reference))
-        return _f1(shared, len(answer), len(reference))
-    made, expected = (_ngrams(words, int(kind)) for words in (answer, reference))
-    return _f1((made & expected).total(), made.total(), expected.total())
+        shared = int(_load("rapidfuzz.distance.LCSseq", "rouge_l").similarity(completion_words, reference))
+        return _f1(shared, len(completion_words), len(reference))
+    ngrams, expected = (_ngrams(words, int(kind)) for words in (completion_words, reference))
+    return _f1((ngrams & expected).total(), ngrams.total(), expected.total())
 
 
-def _f1(shared: int, made: int, expected: int) -> float:
-    return 2 * shared / (made + expected) if shared else 0.0
+def _f1(shared: int, produced: int, expected: int) -> float:
+    return 2 * shared / (produced + expected) if shared else 0.0
 
 
 def _ngrams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:

@@ -62,18 +62,20 @@ def grade_fields(grader: JsonFieldsGrader, item: Mapping[str, Any], sample: Mapp
     except NotJson as error:
         return failed("other_error", f"the reference is not JSON: {error}")
     try:
-        answer = parse_json(_unfenced(render(grader.input, item, sample, grader=grader.name), grader.fenced))
+        completion = parse_json(_unfenced(render(grader.input, item, sample, grader=grader.name), grader.fenced))
     except NotJson as error:
         return Outcome(0.0, details={"violation": f"not JSON: {error}"})
     fields = grader.fields
     if fields is None:
         if not isinstance(reference, Mapping):
             return failed("other_error", "the reference is not a JSON object; name the fields to compare")
-        if not isinstance(answer, Mapping):
+        if not isinstance(completion, Mapping):
             return Outcome(0.0, details={"violation": "the answer is not a JSON object"})
-        pairs = {key: (answer.get(key, _ABSENT), reference.get(key, _ABSENT)) for key in {**reference, **answer}}
+        pairs = {
+            key: (completion.get(key, _ABSENT), reference.get(key, _ABSENT)) for key in {**reference, **completion}
+        }
     else:
-        pairs = {path: (_at(answer, path), _at(reference, path)) for path in fields}
+        pairs = {path: (_at(completion, path), _at(reference, path)) for path in fields}
         if unknown := [path for path, (_, expected) in pairs.items() if expected is _ABSENT]:
             return failed("other_error", f"the reference has no field {', '.join(unknown)}")
     wrong = [field for field, (one, other) in pairs.items() if not same_json(one, other)]

@@ -72,17 +72,17 @@ def _pieces(template: str, grader: str) -> tuple[tuple[bool, str], ...]:
 
 def _value(path: str, names: Mapping[str, Mapping[str, Any]], grader: str) -> Any:
     """Walk from a namespace to the value, naming the place where the path leaves what exists."""
-    here = re.match(r"\w+", path)
-    assert here is not None
-    at = here.group()
+    match = re.match(r"\w+", path)
+    assert match is not None
+    at = match.group()
     value: Any = names[at]
-    for step in _STEP.finditer(path, here.end()):
+    for step in _STEP.finditer(path, match.end()):
         if (position := step["position"]) is not None:
-            found, value, there = _element(value, int(position))
+            result, value, there = _element(value, int(position))
         else:
             key = step["key"] or re.sub(r"\\(.)", r"\1", step["quoted"][2:-2])
-            found, value, there = _entry(value, key)
-        if not found:
+            result, value, there = _entry(value, key)
+        if not result:
             raise VariableMissing(
                 f"{_prefix(grader)}{{{{ {path} }}}} is not there: {at} {there}.",
                 hint="Change the template, or give every test example this field.",
@@ -104,9 +104,9 @@ def _entry(value: Any, key: str) -> tuple[bool, Any, str]:
 def _element(value: Any, position: int) -> tuple[bool, Any, str]:
     """Whether there is such a list element, its value, and what there is instead."""
     if isinstance(value, Sequence) and not isinstance(value, str):
-        found = position < len(value)
+        exists = position < len(value)
         many = "1 element" if len(value) == 1 else f"{len(value)} elements"
-        return found, value[position] if found else None, f"has {many}, counted from 0"
+        return exists, value[position] if exists else None, f"has {many}, counted from 0"
     return False, None, f"is {_kind(value)}, not a list"
 
 

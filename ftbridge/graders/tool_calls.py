@@ -28,18 +28,18 @@ def grade(grader: ToolCallsGrader, item: Mapping[str, Any], sample: Mapping[str,
     except ValueError as error:
         return failed("other_error", f"the reference holds what is {error}")
     try:
-        made = _calls(render(grader.input, item, sample, grader=grader.name))
+        calls = _calls(render(grader.input, item, sample, grader=grader.name))
     except ValueError:
-        made = []
-    most = max(len(made), len(expected))
+        calls = []
+    most = max(len(calls), len(expected))
     if most == 0:
         return Outcome(1.0)
 
     def same(one: _Call, other: _Call) -> bool:
         return one[0] == other[0] and (grader.match == "name" or same_json(one[1], other[1]))
 
-    matches = _in_order(made, expected, same) if grader.ordered else _in_any_order(made, expected, same)
-    return Outcome(matches / most, details={"made": len(made), "expected": len(expected), "matching": matches})
+    matches = _in_order(calls, expected, same) if grader.ordered else _in_any_order(calls, expected, same)
+    return Outcome(matches / most, details={"made": len(calls), "expected": len(expected), "matching": matches})
 
 
 def _calls(text: str) -> list[_Call]:
@@ -55,24 +55,24 @@ def _calls(text: str) -> list[_Call]:
     return calls_of(document) if any(map(is_call, entries)) else []
 
 
-def _in_any_order(made: Sequence[_Call], expected: Sequence[_Call], same: Callable[[_Call, _Call], bool]) -> int:
+def _in_any_order(calls: Sequence[_Call], expected: Sequence[_Call], same: Callable[[_Call, _Call], bool]) -> int:
     """Being the same is an equivalence, so taking the first match that is left finds the most matches."""
     left = list(expected)
-    for call in made:
-        found = next((place for place, other in enumerate(left) if same(call, other)), None)
-        if found is not None:
-            del left[found]
+    for call in calls:
+        matching = next((index for index, other in enumerate(left) if same(call, other)), None)
+        if matching is not None:
+            del left[matching]
     return len(expected) - len(left)
 
 
-def _in_order(made: Sequence[_Call], expected: Sequence[_Call], same: Callable[[_Call, _Call], bool]) -> int:
+def _in_order(calls: Sequence[_Call], expected: Sequence[_Call], same: Callable[[_Call, _Call], bool]) -> int:
     """Length of the longest common subsequence."""
     lengths = [0] * (len(expected) + 1)
-    for call in made:
+    for call in calls:
         above = 0
-        for place, other in enumerate(expected, 1):
-            above, lengths[place] = (
-                lengths[place],
-                above + 1 if same(call, other) else max(lengths[place], lengths[place - 1]),
+        for index, other in enumerate(expected, 1):
+            above, lengths[index] = (
+                lengths[index],
+                above + 1 if same(call, other) else max(lengths[index], lengths[index - 1]),
             )
     return lengths[-1]

@@ -98,8 +98,8 @@ def simulating(
 
     if isinstance(scenario, (str, Path)):
         scenario = load(Path(scenario))
-    told = scenario.model_dump() if isinstance(scenario, Scenario) else dict(scenario or {})
-    chosen = understand({**told, "faults": [*told.get("faults", []), *faults]})
+    document = scenario.model_dump() if isinstance(scenario, Scenario) else dict(scenario or {})
+    chosen = understand({**document, "faults": [*document.get("faults", []), *faults]})
     if isinstance(account, (str, Path)):
         account = load_account(Path(account))
     elif isinstance(account, Mapping):
@@ -107,8 +107,8 @@ def simulating(
     if account is not None:
         chosen = chosen.model_copy(update={"account": account})
     with contextlib.ExitStack() as stack:
-        place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ftbridge-simulator-")))
-        service = simulated(chosen, place)
+        directory = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ftbridge-simulator-")))
+        service = simulated(chosen, directory)
         listening = stack.enter_context(contextlib.closing(network.bind("127.0.0.1", port)))
         app = application(service, hosts=network.LOOPBACK_NAMES)
         stack.enter_context(network.in_background(app, listening))

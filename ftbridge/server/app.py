@@ -94,12 +94,12 @@ log = logging.getLogger("ftbridge.server")
 
 def patterns(more: list[tuple[str, str, Handler]] | None = None) -> list[tuple[str, re.Pattern[str], str]]:
     """Each route, and each of `more`, as a method, a pattern of its paths, and its name: `GET /files/{}`."""
-    told = []
+    routes = []
     for method, path, _ in (*ROUTES, *(more or ())):
         inner = re.sub(r"\{\w+:path\}", ".+", path)
         inner = re.sub(r"\{\w+\}", "[^/]+", inner)
-        told.append((method, re.compile(f"/v1{inner}"), f"{method} {re.sub(r'{[^}]*}', '{}', path)}"))
-    return told
+        routes.append((method, re.compile(f"/v1{inner}"), f"{method} {re.sub(r'{[^}]*}', '{}', path)}"))
+    return routes
 
 
 def application(
@@ -151,10 +151,10 @@ def application(
     app.state.metrics = metrics.Metrics()
     app.state.batches = batches.Batches(service)
     inner: ASGIApp = app if service.account is None else Gate(app, service, service.account)
-    known = patterns(extra)
+    patterns_by_route = patterns(extra)
     if service.faults is not None:
-        inner = Injecting(inner, service.faults, known)
-    return _Around(inner, service, access, app.state.metrics, known)
+        inner = Injecting(inner, service.faults, patterns_by_route)
+    return _Around(inner, service, access, app.state.metrics, patterns_by_route)
 
 
 async def health(request: Request) -> Response:
@@ -191,7 +191,7 @@ class _Around:
         headers = dict(scope["headers"])
         key = self.access.key_name(headers)
 
-        async def told(message: Message) -> None:
+        async def send_message(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -209,10 +209,10 @@ class _Around:
 
         self.metrics.open += 1
         try:
-            await self._answer(scope, headers, receive, told)
+            await self._answer(scope, headers, receive, send_message)
         except asyncio.CancelledError:  # the server stops: the grace of answers under way is over
             if status == 0:
-                await ApiError(503, "The server is stopping.", code="stopping").response()(scope, receive, told)
+                await ApiError(503, "The server is stopping.", code="stopping").response()(scope, receive, send_message)
         finally:
             self.metrics.open -= 1
             spent = time.perf_counter() - begun

@@ -38,7 +38,7 @@ class Engine(Protocol):
         """A new file as it is to be shown."""
         ...
 
-    def accept(self, asked: CreateJob) -> None:
+    def accept(self, create_job: CreateJob) -> None:
         """Raise `ApiError` for a job that this engine cannot do: its base model, method, or settings."""
         ...
 

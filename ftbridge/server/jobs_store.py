@@ -74,16 +74,20 @@ def _nested(more: Mapping[str, float]) -> dict[str, Any]:
     return nested | ({"timing": {"step": steps}} if steps else {})
 
 
-def open_job(service: Service, asked: CreateJob, own: Mapping[str, Any] | None = None) -> Kept:
+def open_job(service: Service, create_job: CreateJob, extra: Mapping[str, Any] | None = None) -> Kept:
     """Put a new job in the books, as `validating_files`."""
     name = service.new_id("ftjob-")
-    settings = asked.settings.model_dump(exclude_none=True)
+    settings = create_job.settings.model_dump(exclude_none=True)
     common = {key: settings["hyperparameters"][key] for key in ("batch_size", "learning_rate_multiplier", "n_epochs")}
-    seed = asked.seed if asked.seed is not None else int(service.new_id("")[:6].encode().hex(), 16) % 2_147_483_647
+    seed = (
+        create_job.seed
+        if create_job.seed is not None
+        else int(service.new_id("")[:6].encode().hex(), 16) % 2_147_483_647
+    )
     shown: dict[str, Any] = FineTuningJob(
         object="fine_tuning.job",
         id=name,
-        model=asked.model,
+        model=create_job.model,
         created_at=service.now(),
         finished_at=None,
         estimated_finish=None,
@@ -91,24 +95,24 @@ def open_job(service: Service, asked: CreateJob, own: Mapping[str, Any] | None =
         organization_id=service.organization,
         result_files=[],
         status="validating_files",
-        training_file=asked.training_file,
-        validation_file=asked.validation_file,
+        training_file=create_job.training_file,
+        validation_file=create_job.validation_file,
         hyperparameters=cast(Any, common),
-        method=cast(Any, {"type": asked.kind, asked.kind: settings}),
+        method=cast(Any, {"type": create_job.kind, create_job.kind: settings}),
         trained_tokens=None,
         error=None,
         seed=seed,
         integrations=[],
-        metadata=asked.metadata,
+        metadata=create_job.metadata,
     ).to_dict(exclude_unset=False, exclude_none=False)
-    shown["method"] = {"type": asked.kind, asked.kind: settings}
-    shown["integrations"] = [part.model_dump(exclude_none=True) for part in asked.integrations or []]
-    shown["user_provided_suffix"] = asked.suffix
-    job = Kept("job", name, shown, dict(own or {}))
+    shown["method"] = {"type": create_job.kind, create_job.kind: settings}
+    shown["integrations"] = [part.model_dump(exclude_none=True) for part in create_job.integrations or []]
+    shown["user_provided_suffix"] = create_job.suffix
+    job = Kept("job", name, shown, dict(extra or {}))
     with service.store.change():
         service.store.add(job)
         say(service, name, f"Created fine-tuning job: {name}")
-        say(service, name, f"Validating training file: {asked.training_file}")
+        say(service, name, f"Validating training file: {create_job.training_file}")
     return job
 
 
@@ -125,12 +129,12 @@ def is_over(service: Service, name: str) -> bool:
     return find_job(service, name).document["status"] in TERMINAL
 
 
-def change(service: Service, name: str, own: Mapping[str, Any] | None = None, **fields: Any) -> Kept:
+def change(service: Service, name: str, extra: Mapping[str, Any] | None = None, **fields: Any) -> Kept:
     """Set fields of a job's object, and what only the server knows of it."""
     return service.store.update(
         "job",
         name,
-        lambda job: replace(job, document={**job.document, **fields}, own={**job.own, **(own or {})}),
+        lambda job: replace(job, document={**job.document, **fields}, own={**job.own, **(extra or {})}),
     )
 
 
@@ -181,13 +185,13 @@ def model_name(service: Service, job: Kept) -> str:
     return f"ft:{base}:{service.organization.removeprefix('org-')}:{suffix}:{job.id.removeprefix('ftjob-')[:8]}"
 
 
-def checkpoint(service: Service, job: Kept, figures: Figures, own: Mapping[str, Any]) -> None:
+def checkpoint(service: Service, job: Kept, figures: Figures, extra: Mapping[str, Any]) -> None:
     """Tell of a checkpoint, once for each step, and let its model be asked."""
     name = f"{model_name(service, job)}:ckpt-step-{figures.step}"
-    made = f"ftckpt_{job.id.removeprefix('ftjob-')}-{figures.step}"
+    checkpoint_id = f"ftckpt_{job.id.removeprefix('ftjob-')}-{figures.step}"
     metrics = {key: value for key, value in figures.event_data().items() if key != "total_steps"}
     shown = FineTuningJobCheckpoint(
-        id=made,
+        id=checkpoint_id,
         created_at=service.now(),
         fine_tuned_model_checkpoint=name,
         fine_tuning_job_id=job.id,
@@ -196,19 +200,19 @@ def checkpoint(service: Service, job: Kept, figures: Figures, own: Mapping[str, 
         step_number=figures.step,
     ).to_dict()
     with service.store.change():
-        if service.store.add(Kept("checkpoint", made, shown, parent=job.id)):
-            offer(service, name, own, base=job.document["model"])
+        if service.store.add(Kept("checkpoint", checkpoint_id, shown, parent=job.id)):
+            offer(service, name, extra, base=job.document["model"])
             say(service, job.id, f"Checkpoint created at step {figures.step}")
 
 
-def offer(service: Service, name: str, own: Mapping[str, Any], *, base: str) -> None:
+def offer(service: Service, name: str, extra: Mapping[str, Any], *, base: str) -> None:
     """Let a tuned model be listed and asked."""
     shown = Model(id=name, created=service.now(), object="model", owned_by=service.organization).to_dict()
-    service.store.add(Kept("model", name, shown, {**own, "base": base}))
+    service.store.add(Kept("model", name, shown, {**extra, "base": base}))
 
 
 def succeed(
-    service: Service, job: Kept, figures: Iterable[Figures], *, trained_tokens: int, own: Mapping[str, Any]
+    service: Service, job: Kept, figures: Iterable[Figures], *, trained_tokens: int, extra: Mapping[str, Any]
 ) -> None:
     """The job is done: its figures as a file, its model offered, its last events, all at once."""
     name = model_name(service, job)
@@ -216,11 +220,11 @@ def succeed(
         if is_over(service, job.id):
             return
         content = metrics_csv(list(figures)).encode()
-        encoded = bool(own.get("base64_results"))
-        kept = files.keep_bytes(
+        encoded = bool(extra.get("base64_results"))
+        result_file = files.keep_bytes(
             service, content, "step_metrics.csv", "fine-tune-results", {"base64": True} if encoded else None
         )
-        offer(service, name, own, base=job.document["model"])
+        offer(service, name, extra, base=job.document["model"])
         say(service, job.id, f"New fine-tuned model created: {name}")
         say(service, job.id, "The job has successfully completed")
         change(
@@ -230,7 +234,7 @@ def succeed(
             fine_tuned_model=name,
             finished_at=service.now(),
             estimated_finish=None,
-            result_files=[kept.id],
+            result_files=[result_file.id],
             trained_tokens=trained_tokens,
         )
 

@@ -68,6 +68,6 @@ class Service:
         digest = int.from_bytes(hashlib.sha512(f"{self.salt}:{prefix}:{number}".encode()).digest(), "big")
         letters = ""
         for _ in range(length):
-            digest, place = divmod(digest, len(_LETTERS))
-            letters += _LETTERS[place]
+            digest, remainder = divmod(digest, len(_LETTERS))
+            letters += _LETTERS[remainder]
         return prefix + letters

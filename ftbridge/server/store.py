@@ -85,12 +85,12 @@ class Store:
             self._db.execute("INSERT INTO counters VALUES (?, 1) ON CONFLICT DO UPDATE SET value = value + 1", (name,))
             return int(self._db.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()[0])
 
-    def add(self, kept: Kept) -> bool:
+    def add(self, stored: Kept) -> bool:
         """Keep a new object. False, and nothing changed, when its id is there already."""
         with self.change():
             done = self._db.execute(
                 "INSERT INTO objects (kind, parent, id, document, own) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (kept.kind, kept.parent, kept.id, _text(kept.document), _text(kept.own)),
+                (stored.kind, stored.parent, stored.id, _text(stored.document), _text(stored.own)),
             )
             return done.rowcount == 1
 
@@ -191,8 +191,8 @@ class Store:
 
 
 def _kept(row: tuple[str, str, str, str, str]) -> Kept:
-    kind, name, document, own, parent = row
-    return Kept(kind, name, json.loads(document), json.loads(own), parent)
+    kind, name, document, extra, parent = row
+    return Kept(kind, name, json.loads(document), json.loads(extra), parent)
 
 
 def _text(document: Mapping[str, Any]) -> str:

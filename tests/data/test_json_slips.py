@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftbridge.data.json_slips import mend
+from ftbridge.data.json_slips import repaired_text
 from ftbridge.data.lint.engine import Options, lint
 from ftbridge.data.lint.fix import fix
 from support.lint_inputs import json_values
@@ -52,7 +52,7 @@ TEXT = json.dumps(GOOD)
     ],
 )  # fmt: skip
 def test_a_slip_has_its_name_and_the_json_that_was_meant(text: str, value: object, named: str) -> None:
-    mended = mend(text)
+    mended = repaired_text(text)
 
     assert mended is not None
     assert any(named in slip.what for slip in mended.slips)
@@ -64,7 +64,7 @@ def test_a_slip_has_its_name_and_the_json_that_was_meant(text: str, value: objec
     "text", ["", "hello there", "a,b,c", '{"a": 1} {"b": 2}', '{"a" 1}', '{"a": 01}', "{", '{"a": 1;}', "[[[" * 99]
 )
 def test_what_is_no_known_slip_is_not_guessed_at(text: str) -> None:
-    mended = mend(text)
+    mended = repaired_text(text)
 
     assert mended is None or mended.text is None
 
@@ -73,7 +73,7 @@ def test_what_is_no_known_slip_is_not_guessed_at(text: str) -> None:
 @given(json_values)
 def test_what_python_prints_is_read_as_the_value_it_prints(value: object) -> None:
     text = repr({"value": value})
-    mended = mend(text)
+    mended = repaired_text(text)
 
     if "inf" not in text and "nan" not in text:
         assert mended is not None
@@ -84,7 +84,7 @@ def test_what_python_prints_is_read_as_the_value_it_prints(value: object) -> Non
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet="{}[]:,\"'“”\\ \nab1#/*-.eTN\t", max_size=40))
 def test_whatever_is_mended_is_json(text: str) -> None:
-    mended = mend(text)
+    mended = repaired_text(text)
 
     if mended is not None and mended.text is not None:
         json.loads(mended.text)
@@ -98,7 +98,7 @@ def test_a_long_line_of_half_a_slip_takes_no_time() -> None:
         '{"a": "' + '\\"' * 200_000,
         "{a:" * 100_000,
     ):
-        assert mend(text) is None or mend(text).text is None  # type: ignore[union-attr]
+        assert repaired_text(text) is None or repaired_text(text).text is None  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

@@ -113,11 +113,11 @@ def _records(files: list[SourceFile], reading: Reading) -> Iterator[tuple[str, R
     join = BatchJoin()
     for stream, label in _streams(files):
         for record in read_records(stream, label, reading):
-            whole = join.joined(label, record.line, record.value) if record.problem is None else None
+            joined = join.joined(label, record.line, record.value) if record.problem is None else None
             if record.problem is not None:
                 yield label, record
-            elif whole:
-                yield whole[0], Record(whole[1], whole[2])
+            elif joined:
+                yield joined[0], Record(joined[1], joined[2])
     for label, line, value in join.rest():
         yield label, Record(line, value)
 
@@ -164,7 +164,7 @@ class _Work:
         except WouldBeLost as error:
             first = not self.lost.keys() >= {*error.fields}
             self.lost.update(error.fields)
-            self._problem(label, record, error, said=first)
+            self._problem(label, record, error, reported=first)
         except ShapeError as error:
             self._problem(label, record, error)
         except DataError as error:
@@ -189,7 +189,7 @@ class _Work:
             problem = f"{source} holds no record that can be read."
             if self.left_out and not self.bad:
                 problem = f"{source} holds no answer that was liked."
-            shown = "\n".join([problem, *(f"  {told}" for told in self.problems[:20])])
+            shown = "\n".join([problem, *(f"  {problem}" for problem in self.problems[:20])])
             raise DataError(shown, problems=[problem, *self.problems], hint=" ".join(self.hints[:3]) or None)
 
     def _hint(self) -> str:
@@ -201,7 +201,7 @@ class _Work:
             return " ".join(self.hints[:3])
         return " ".join([*self.hints[:3], "--skip-invalid leaves them out, and says so."])
 
-    def _problem(self, label: str, record: Record, error: ShapeError, said: bool = True) -> None:
+    def _problem(self, label: str, record: Record, error: ShapeError, reported: bool = True) -> None:
         self.bad += 1
         self.of_files += not record.line
         if error.hint and error.hint not in self.hints:
@@ -211,7 +211,7 @@ class _Work:
             places.append(str(record.line))
             self._unsaid += 1
             return
-        if said and len(self.problems) < _PROBLEMS_KEPT:
+        if reported and len(self.problems) < _PROBLEMS_KEPT:
             at = f"{label}:{record.line}" if record.line else label
             self.problems.append(f"{at} {text}.")
             if error.once:
@@ -238,37 +238,37 @@ def _streams(files: list[SourceFile]) -> Iterator[tuple[BinaryIO, str]]:
             yield stream, file.label
 
 
-def _is_new_or_file(place: Path) -> bool:
-    return not place.exists() or place.is_file()
+def _is_new_or_file(path: Path) -> bool:
+    return not path.exists() or path.is_file()
 
 
 @contextmanager
 def _output(out: str, force: bool, inputs: list[Path]) -> Iterator[Any]:
-    place = Path(out)
+    path = Path(out)
     if out == "-":
         yield _Hashing(sys.stdout.buffer)
-    elif place.is_dir():
+    elif path.is_dir():
         raise UsageError(f"{out} is a folder.", hint="Name a file in it.")
-    elif place.exists() and any(place.samefile(source) for source in inputs):
+    elif path.exists() and any(path.samefile(source) for source in inputs):
         raise UsageError(f"{out} is the file to be converted.", hint="Name another file.")
-    elif not _is_new_or_file(place):  # a device or a pipe: nothing to replace
-        with place.open("wb") as target:
+    elif not _is_new_or_file(path):  # a device or a pipe: nothing to replace
+        with path.open("wb") as target:
             yield _Hashing(target)
-    elif place.exists() and not force:
+    elif path.exists() and not force:
         raise UsageError(f"{out} exists.", hint="Name another file, or use --force to replace it.")
     else:
-        _make_room(place)
-        with disk_full_is_an_error(place), atomic_path(place) as temporary, temporary.open("wb") as target:
+        _make_room(path)
+        with disk_full_is_an_error(path), atomic_path(path) as temporary, temporary.open("wb") as target:
             yield _Hashing(target)
 
 
-def _make_room(place: Path) -> None:
+def _make_room(path: Path) -> None:
     """Make the folder of a file to be written. Raises `UsageError` where nothing can be written."""
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=place.parent).close()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        raise UsageError(f"{place}: cannot be written ({error.strerror}).") from None
+        raise UsageError(f"{path}: cannot be written ({error.strerror}).") from None
 
 
 class _Hashing:

@@ -134,15 +134,15 @@ def _answer(response: Document) -> Document:
     if isinstance(choices, list):
         if len(choices) != 1:
             raise ShapeError(f"choices has {len(choices)} answers; an example holds one")
-        answer = choices[0].get("message") if isinstance(choices[0], dict) else None
+        reply = choices[0].get("message") if isinstance(choices[0], dict) else None
     else:
-        answer = {"role": "assistant", "content": response["content"]} if "content" in response else None
-    if not isinstance(answer, dict):
+        reply = {"role": "assistant", "content": response["content"]} if "content" in response else None
+    if not isinstance(reply, dict):
         raise ShapeError("the response holds no message")
-    return _without_nulls(answer)
+    return _without_nulls(reply)
 
 
-def _chat(request: Document, answer: Document, unknown: list[UnknownKey]) -> Document:
+def _chat(request: Document, reply: Document, unknown: list[UnknownKey]) -> Document:
     messages = request.get("messages")
     if isinstance(messages, dict):
         if messages.get("has_more"):
@@ -152,11 +152,11 @@ def _chat(request: Document, answer: Document, unknown: list[UnknownKey]) -> Doc
         messages = [{"role": "user", "content": messages}]
     if not isinstance(messages, list):
         raise ShapeError("messages is missing or no list")
-    asked = [
+    prompt_messages = [
         {key: value for key, value in _without_nulls(one).items() if key != "id"} if isinstance(one, dict) else one
         for one in messages
     ]
-    turns = normal_messages([*asked, answer], "messages", unknown)
+    turns = normal_messages([*prompt_messages, reply], "messages", unknown)
     if request.get("system") and not any(one.get("role") == "system" for one in turns):
         turns = [{"role": "system", "content": text_of(request["system"], "system")}, *turns]
     example: Document = {"messages": turns}
@@ -181,9 +181,9 @@ def _without_nulls(message: Document) -> Document:
 
 def read_responses(record: Document, unknown: list[UnknownKey]) -> Document:
     """The input and output items of a response as a chat. Raises `ShapeError`."""
-    given, output = record.pop("input", None), record.pop("output", None)
+    inputs, output = record.pop("input", None), record.pop("output", None)
     instructions = record.pop("instructions", None)
-    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    items = [{"role": "user", "content": inputs}] if isinstance(inputs, str) else inputs
     if isinstance(output, str):
         output = [{"role": "assistant", "content": output}]
     if not isinstance(items, list) or not isinstance(output, list):
@@ -275,11 +275,11 @@ def _gemini_turn(role: str, parts: list[Any], at: str) -> Messages:
     pieces: list[Document] = []
     calls, results, thoughts = [], [], list[str]()
     for number, part in enumerate(parts):
-        here = f"{at}.parts[{number}]"
+        part_path = f"{at}.parts[{number}]"
         if not isinstance(part, dict):
-            raise ShapeError(f"{here} is no object")
+            raise ShapeError(f"{part_path} is no object")
         if isinstance(call := part.get("functionCall", part.get("function_call")), dict):
-            calls.append({"id": call.get("id"), "type": "function", "function": call_of(call, here)})
+            calls.append({"id": call.get("id"), "type": "function", "function": call_of(call, part_path)})
         elif isinstance(result := part.get("functionResponse", part.get("function_response")), dict):
             results.append({"role": "tool", "name": result.get("name"), "content": as_text(result.get("response"))})
         elif isinstance(data := part.get("inlineData", part.get("inline_data")), dict):
@@ -290,7 +290,9 @@ def _gemini_turn(role: str, parts: list[Any], at: str) -> Messages:
         elif isinstance(part.get("text"), str):
             pieces.append({"type": "text", "text": part["text"]})
         else:
-            raise ShapeError(f"{here} has {', '.join(part)}; an example holds text, calls, results and inline images")
+            raise ShapeError(
+                f"{part_path} has {', '.join(part)}; an example holds text, calls, results and inline images"
+            )
     messages: Messages = results
     if pieces or calls:
         only_text = all(piece["type"] == "text" for piece in pieces)

@@ -27,8 +27,8 @@ class ShapeError(ValueError):
 class WouldBeLost(ShapeError):
     """Fields that have no place where the record goes; only the caller may let them go, by these names."""
 
-    def __init__(self, fields: Sequence[str], where: str, told: Sequence[str] = ()) -> None:
-        super().__init__(f"{', '.join(told or fields)} would be lost: {where}")
+    def __init__(self, fields: Sequence[str], where: str, field_names: Sequence[str] = ()) -> None:
+        super().__init__(f"{', '.join(field_names or fields)} would be lost: {where}")
         self.fields = tuple(fields)
 
 
@@ -54,8 +54,8 @@ def without(record: Document, path: str) -> tuple[Document, bool]:
     name, rest, is_list = _split(path)
     if rest is None or name not in record:
         return record, False
-    changed, found = _inside(record[name], rest, is_list)
-    return ({**record, name: changed}, True) if found else (record, False)
+    changed, removed = _inside(record[name], rest, is_list)
+    return ({**record, name: changed}, True) if removed else (record, False)
 
 
 def renamed(record: Document, new: str, old: str) -> Document:
@@ -73,9 +73,9 @@ def renamed(record: Document, new: str, old: str) -> Document:
             taken, _ = without(record, old)
             return _rename_key({**taken, "\0": value}, new, "\0")
     if before and before == new_before:
-        found = [False]
-        changed: Document = _rename_inside(record, before, leaf, new_leaf, found)
-        if found[0]:
+        renamed_any = [False]
+        changed: Document = _rename_inside(record, before, leaf, new_leaf, renamed_any)
+        if renamed_any[0]:
             return changed
     elif before and (new_before or "[]" in old):
         raise ShapeError(f"{old} cannot be mapped to {new}: they are not in the same object", once=True)
@@ -109,7 +109,7 @@ def _inside(value: Any, rest: str, is_list: bool) -> tuple[Any, bool]:
         if not isinstance(value, list):
             return value, False
         changed = [without_protected(one, rest) if isinstance(one, dict) else (one, False) for one in value]
-        return [one for one, _ in changed], any(found for _, found in changed)
+        return [one for one, _ in changed], any(removed for _, removed in changed)
     return without(value, rest) if isinstance(value, dict) else (value, False)
 
 
@@ -134,11 +134,11 @@ def _rename_key(record: Document, new: str, old: str) -> Document:
     return changed
 
 
-def _rename_inside(value: Any, before: str, leaf: str, new: str, found: list[bool]) -> Any:
+def _rename_inside(value: Any, before: str, leaf: str, new: str, renamed_any: list[bool]) -> Any:
     if not before:
         if not isinstance(value, dict) or leaf not in value:
             return value
-        found[0] = True
+        renamed_any[0] = True
         if value.get(new) is not None:
             raise ShapeError(f"{new} is there already, and {leaf} is mapped to it", once=True)
         return {**{key: one for key, one in value.items() if key not in (leaf, new)}, new: value[leaf]}
@@ -147,5 +147,5 @@ def _rename_inside(value: Any, before: str, leaf: str, new: str, found: list[boo
         return value
     inner: Any = value[name]
     if is_list and isinstance(inner, list):
-        return {**value, name: [_rename_inside(one, rest or "", leaf, new, found) for one in inner]}
-    return {**value, name: _rename_inside(inner, rest or "", leaf, new, found)}
+        return {**value, name: [_rename_inside(one, rest or "", leaf, new, renamed_any) for one in inner]}
+    return {**value, name: _rename_inside(inner, rest or "", leaf, new, renamed_any)}

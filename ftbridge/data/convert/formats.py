@@ -184,10 +184,12 @@ def _in_shape(document: object, method: Method, fields: FieldChoice) -> object:
     if shape in ("chat", "reinforcement") and method != "dpo":
         shape = NATIVE[method]
     elif shape is None and not record.keys() & {"messages", "input", "preferred_output"}:
-        known = detect_record(record)
-        if known is None:
+        detection = detect_record(record)
+        if detection is None:
             return record
-        raise ShapeError(f"is in the format of {known.name}, not of {_LINES[method]}", once=True, hint=_convert(known))
+        raise ShapeError(
+            f"is in the format of {detection.name}, not of {_LINES[method]}", once=True, hint=_convert(detection)
+        )
     if shape is not None and METHODS.get(shape) == "dpo" and method != "dpo":
         raise ShapeError(
             f"holds a preference ({shape}), and method {method} would train one of its completions and lose the other",
@@ -220,7 +222,7 @@ def _refuse_lost(left: dict[str, object], unknown: list[UnknownKey], shape: Shap
         for name in [name for name, value in left.items() if value is None and not stays(name, shape)]:
             del left[name]
         lost |= {name: name for name in left if name not in fields.keep and not stays(name, shape)}
-        lost = {path: place for path, place in lost.items() if not (shape in EXPORTS and path in ENVELOPE)}
+        lost = {path: field_path for path, field_path in lost.items() if not (shape in EXPORTS and path in ENVELOPE)}
     if lost:
         which = ", ".join(lost.values())
         raise ShapeError(f"{which} would be lost: nothing that trains reads it", once=True, hint=_choose(list(lost)))
@@ -236,7 +238,7 @@ def _choose(paths: Sequence[str]) -> str:
     )
 
 
-def _convert(known: Detection) -> str:
-    if known.shape is None:
-        return known.advice
-    return f"Convert the file: ftbridge convert FILE OUT {known.options}".rstrip() + "."
+def _convert(detection: Detection) -> str:
+    if detection.shape is None:
+        return detection.advice
+    return f"Convert the file: ftbridge convert FILE OUT {detection.options}".rstrip() + "."

@@ -35,7 +35,7 @@ def reply_in_text(text: str) -> Document | None:
     """Content and calls of an answer in Hermes tags; None for a text without them. Raises `ShapeError` for a broken call."""
     if "<tool_call>" not in text:
         return None
-    calls = [_loose(found) for found in _CALL.findall(text)]
+    calls = [_loose(match) for match in _CALL.findall(text)]
     content = _CALL.sub("", text).strip()
     reply: Document = {"content": content} if content else {}
     reply["tool_calls"] = [{"type": "function", "function": call_of(call, "<tool_call>")} for call in calls]
@@ -49,13 +49,13 @@ def results_in_text(text: str) -> list[str]:
 
 def tools_in_text(text: str) -> list[Document]:
     """The tools that a system text of Hermes lists; none where it lists none that can be read."""
-    found = _TOOLS.search(text)
-    if not found:
+    match = _TOOLS.search(text)
+    if not match:
         return []
     try:
-        return read_tools(_loose(found[1]))
+        return read_tools(_loose(match[1]))
     except ShapeError:
-        lines = [_loose(line) for line in found[1].splitlines() if line.strip()]
+        lines = [_loose(line) for line in match[1].splitlines() if line.strip()]
         return read_tools(lines) if all(isinstance(line, dict) for line in lines) else []
 
 
@@ -65,8 +65,8 @@ def read_function_text(record: Document) -> Document:
 
 
 def _xlam(record: Document) -> Document:
-    query, answers, tools = record.pop("query"), record.pop("answers"), record.pop("tools")
-    calls = _loose(answers) if isinstance(answers, str) else answers
+    query, answers_field, tools = record.pop("query"), record.pop("answers"), record.pop("tools")
+    calls = _loose(answers_field) if isinstance(answers_field, str) else answers_field
     if not isinstance(query, str) or not isinstance(calls, list):
         raise ShapeError("query is no text, or answers is no list of calls")
     reply: Document = {"role": "assistant"}
@@ -106,8 +106,8 @@ def _glaive(record: Document) -> Document:
     about, tools = _glaive_tools(system.strip().removeprefix("SYSTEM:").strip())
     pieces = _GLAIVE_TURN.split(f"\n{chat}")
     turns: Messages = [{"role": "system", "content": about}] if about else []
-    for speaker, said in zip(pieces[1::2], pieces[2::2], strict=True):
-        text = said.replace("<|endoftext|>", "").strip()
+    for speaker, turn_text in zip(pieces[1::2], pieces[2::2], strict=True):
+        text = turn_text.replace("<|endoftext|>", "").strip()
         turns.append(_glaive_turn(speaker, text))
     if not pieces[1:]:
         raise ShapeError("chat has no turn of USER and ASSISTANT")
@@ -122,12 +122,12 @@ def _glaive_turn(speaker: str, text: str) -> Document:
         return {"role": "user", "content": text}
     if speaker.startswith("FUNCTION"):
         return {"role": "tool", "content": text}
-    found = _GLAIVE_CALL.search(text)
-    if not found:
+    match = _GLAIVE_CALL.search(text)
+    if not match:
         return {"role": "assistant", "content": text}
-    quoted = _GLAIVE_ARGUMENTS.sub(lambda part: f"{part[1]}{part[2]}}}", found[1])
+    quoted = _GLAIVE_ARGUMENTS.sub(lambda part: f"{part[1]}{part[2]}}}", match[1])
     call = call_of(_loose(quoted), "<functioncall>")
-    before = text[: found.start()].strip()
+    before = text[: match.start()].strip()
     return {
         "role": "assistant",
         **({"content": before} if before else {}),

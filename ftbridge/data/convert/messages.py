@@ -109,39 +109,39 @@ def _text(part: Any) -> Any:
 
 def _message(message: Document, at: str, index: int, unknown: list[UnknownKey]) -> Iterator[Document]:
     """The messages that one turn becomes: results of tools in a user's turn come before its text."""
-    place = f"{at}[{index}]"
+    path = f"{at}[{index}]"
     for name, others in _OTHER_NAMES.items():
         if other := next((other for other in others if other in message and message.get(name) is None), None):
             message[name] = message.pop(other)
     role = message.get("role")
-    if isinstance(role, str) and (known := ROLES.get(role.lower())) not in (None, "function_call"):
-        message["role"] = known
-    _flags(message, at, place)
+    if isinstance(role, str) and (known_role := ROLES.get(role.lower())) not in (None, "function_call"):
+        message["role"] = known_role
+    _flags(message, at, path)
     if isinstance(message.get("tool_calls"), str):
-        message["tool_calls"] = _json(message["tool_calls"], f"{place}.tool_calls")
+        message["tool_calls"] = _json(message["tool_calls"], f"{path}.tool_calls")
     if isinstance(message.get("tool_calls"), list):
         message["tool_calls"] = [
-            _call(call, f"{place}.tool_calls[{number}]", f"{at}[].tool_calls[]", unknown)
+            _call(call, f"{path}.tool_calls[{number}]", f"{at}[].tool_calls[]", unknown)
             for number, call in enumerate(message["tool_calls"])
         ]
     if isinstance(message.get("function_call"), dict) and isinstance(message["function_call"].get("arguments"), dict):
-        message["function_call"] = call_of(message["function_call"], f"{place}.function_call")
+        message["function_call"] = call_of(message["function_call"], f"{path}.function_call")
     if message.get("role") == "tool" and isinstance(message.get("content"), dict):
         message["content"] = as_text(message["content"])
     results: Messages = []
     if isinstance(message.get("content"), list):
-        results = _parts(message, at, place, unknown)
+        results = _parts(message, at, path, unknown)
     for key in [key for key in message if key not in _KEYS]:
         if message[key] in _EMPTY or key in _CACHING:
             del message[key]
         else:
-            unknown.append(UnknownKey(f"{at}[].{key}", f"{place}.{key}", key in _OF_TRAINING))
+            unknown.append(UnknownKey(f"{at}[].{key}", f"{path}.{key}", key in _OF_TRAINING))
     yield from results
     if not results or message.get("content") or message.get("tool_calls"):
         yield message
 
 
-def _flags(message: Document, at: str, place: str) -> None:
+def _flags(message: Document, at: str, path: str) -> None:
     """Flags of training as `weight`, and off what is never trained."""
     names = [name for name in (*_FLAGS, "weight") if name in message]
     weights: dict[int, str] = {}
@@ -156,7 +156,7 @@ def _flags(message: Document, at: str, place: str) -> None:
                 raise WouldBeLost(
                     [f"{at}[].{name}"],
                     "a message is trained (weight 1) or not (weight 0)",
-                    [f"{place}.{name} {value!r}"],
+                    [f"{path}.{name} {value!r}"],
                 )
             continue
         if message.get("role") == "assistant":
@@ -165,9 +165,9 @@ def _flags(message: Document, at: str, place: str) -> None:
         elif weight == 0:
             del message[name]
         elif name != "weight":
-            raise WouldBeLost([f"{at}[].{name}"], "only assistant messages are trained", [f"{place}.{name}"])
+            raise WouldBeLost([f"{at}[].{name}"], "only assistant messages are trained", [f"{path}.{name}"])
     if len(weights) > 1:
-        raise ShapeError(f"{place} is to be trained by {weights[1]} and not by {weights[0]}")
+        raise ShapeError(f"{path} is to be trained by {weights[1]} and not by {weights[0]}")
     for weight in weights:
         message["weight"] = weight
 
@@ -178,7 +178,7 @@ def _weight(value: Any) -> int | None:
     return int(value) if isinstance(value, (bool, int, float)) and value in (0, 1) else None
 
 
-def _call(call: Any, place: str, at: str, unknown: list[UnknownKey]) -> Any:
+def _call(call: Any, path: str, at: str, unknown: list[UnknownKey]) -> Any:
     if not isinstance(call, dict):
         return call
     call = dict(call)
@@ -187,37 +187,37 @@ def _call(call: Any, place: str, at: str, unknown: list[UnknownKey]) -> Any:
             return call
         call = {
             **{key: value for key, value in call.items() if key in ("id", "type", "index")},
-            "function": call_of(call, place),
+            "function": call_of(call, path),
         }
     elif isinstance(call["function"].get("arguments"), (dict, type(None))) and "name" in call["function"]:
-        call["function"] = {**call["function"], **call_of(call, place)}
+        call["function"] = {**call["function"], **call_of(call, path)}
     call.setdefault("type", "function")
     for key in [key for key in call if key not in ("id", "type", "function")]:
         if call[key] in _EMPTY or key == "index":
             del call[key]
         else:
-            unknown.append(UnknownKey(f"{at}.{key}", f"{place}.{key}"))
+            unknown.append(UnknownKey(f"{at}.{key}", f"{path}.{key}"))
     return call
 
 
-def _json(text: str, place: str) -> Any:
+def _json(text: str, path: str) -> Any:
     try:
         return json.loads(text) if text.strip() else None
     except (ValueError, RecursionError):
-        raise ShapeError(f"{place} is no JSON") from None
+        raise ShapeError(f"{path} is no JSON") from None
 
 
 # Parts
 
 
-def _parts(message: Document, at: str, place: str, unknown: list[UnknownKey]) -> Messages:
+def _parts(message: Document, at: str, path: str, unknown: list[UnknownKey]) -> Messages:
     """Put a message's parts in OpenAI's form; the results of tools among them, as messages of their own."""
     parts: list[Any] = []
     calls, results, thoughts = [], [], list[str]()
     untyped = False
-    for number, given in enumerate(message["content"]):
-        here = f"{place}.content[{number}]"
-        part: Any = {"type": "text", "text": given} if isinstance(given, str) else given
+    for number, entry in enumerate(message["content"]):
+        part_path = f"{path}.content[{number}]"
+        part: Any = {"type": "text", "text": entry} if isinstance(entry, str) else entry
         if not isinstance(part, dict):
             parts.append(part)
             continue
@@ -228,16 +228,16 @@ def _parts(message: Document, at: str, place: str, unknown: list[UnknownKey]) ->
         if (call := part.get("toolUse")) or part.get("type") == "tool_use":
             use = call if isinstance(call, dict) else part
             calls.append(
-                {"id": use.get("toolUseId", use.get("id")), "type": "function", "function": call_of(use, here)}
+                {"id": use.get("toolUseId", use.get("id")), "type": "function", "function": call_of(use, part_path)}
             )
         elif (result := part.get("toolResult")) or part.get("type") == "tool_result":
-            results.append(_result(result if isinstance(result, dict) else part, here))
+            results.append(_result(result if isinstance(result, dict) else part, part_path))
         elif part.get("type") == "thinking":
             thoughts.append(str(part.get("thinking", "")))
         elif isinstance(part.get("reasoningContent"), dict):
-            thoughts.append(text_of(part["reasoningContent"].get("reasoningText"), f"{here}.reasoningContent"))
+            thoughts.append(text_of(part["reasoningContent"].get("reasoningText"), f"{part_path}.reasoningContent"))
         else:
-            parts.append(_part(part, f"{at}[].content[]", here, unknown))
+            parts.append(_part(part, f"{at}[].content[]", part_path, unknown))
     one_text = untyped and len(parts) == 1 and isinstance(parts[0], dict) and parts[0].get("type") == "text"
     message["content"] = parts[0]["text"] if one_text else parts
     if calls:
@@ -249,42 +249,42 @@ def _parts(message: Document, at: str, place: str, unknown: list[UnknownKey]) ->
     return results
 
 
-def _part(part: Document, at: str, here: str, unknown: list[UnknownKey]) -> Document:
+def _part(part: Document, at: str, part_path: str, unknown: list[UnknownKey]) -> Document:
     kind = part.get("type")
     if kind in _TEXT_TYPES or (kind is None and "text" in part):
         part = {**part, "type": "text"}
         if part.get("text") is None and "value" in part:
             part["text"] = part.pop("value")
     elif kind == "image" and isinstance(part.get("source"), dict):
-        part = {"type": "image_url", "image_url": {"url": _source(part["source"], here)}}
+        part = {"type": "image_url", "image_url": {"url": _source(part["source"], part_path)}}
     elif kind in ("image_url", "input_image") and isinstance(part.get("image_url"), str):
         part = {**part, "type": "image_url", "image_url": {"url": part["image_url"]}}
         if isinstance(detail := part.pop("detail", None), str):
             part["image_url"]["detail"] = detail
     elif kind not in _PART_KEYS:
         named = f"type {kind}" if kind else f"the fields {', '.join(part)}"
-        raise ShapeError(f"{here} has {named}; a part is a text, an image_url, a refusal, input_audio or a file")
+        raise ShapeError(f"{part_path} has {named}; a part is a text, an image_url, a refusal, input_audio or a file")
     for key in [key for key in part if key not in _PART_KEYS[part["type"]]]:
         if part[key] in _EMPTY:
             del part[key]
         else:
-            unknown.append(UnknownKey(f"{at}.{key}", f"{here}.{key}", key in _OF_TRAINING))
+            unknown.append(UnknownKey(f"{at}.{key}", f"{part_path}.{key}", key in _OF_TRAINING))
     return part
 
 
-def _source(source: Document, here: str) -> str:
+def _source(source: Document, part_path: str) -> str:
     if source.get("type") == "base64" and isinstance(source.get("data"), str):
         return f"data:{source.get('media_type', 'image/png')};base64,{source['data']}"
     if isinstance(source.get("url"), str):
         return str(source["url"])
-    raise ShapeError(f"{here}.source holds no address and no base64 data")
+    raise ShapeError(f"{part_path}.source holds no address and no base64 data")
 
 
-def _result(result: Document, here: str) -> Document:
+def _result(result: Document, part_path: str) -> Document:
     content = result.get("content")
     if isinstance(content, list):
         texts = [as_text(one["json"]) if isinstance(one, dict) and "json" in one else one for one in content]
-        content = text_of(texts, f"{here}.content")
+        content = text_of(texts, f"{part_path}.content")
     message: Document = {"role": "tool", "content": "" if content is None else as_text(content)}
     if call_id := result.get("toolUseId", result.get("tool_use_id")):
         message["tool_call_id"] = call_id

@@ -21,11 +21,11 @@ from ftbridge.data.convert.images import with_images
 from ftbridge.data.convert.messages import normal_messages
 from ftbridge.data.convert.turns import (
     alpaca_prompt,
+    chat_turn,
     read_alpaca,
     read_chat,
     read_prompt_completion,
     read_sharegpt,
-    said,
     sharegpt_turns,
     with_system,
     with_system_text,
@@ -89,7 +89,7 @@ def _prompt(record: Document, unknown: list[UnknownKey]) -> Messages:
             if turns[-1] == {"role": "assistant", "content": ""}:
                 turns.pop()
             return turns
-        return said(prompt, "user", "prompt", unknown)
+        return chat_turn(prompt, "user", "prompt", unknown)
     record.pop("prompt", None)
     return alpaca_prompt(record) if isinstance(record.get("instruction"), str) else []
 
@@ -97,7 +97,7 @@ def _prompt(record: Document, unknown: list[UnknownKey]) -> Messages:
 def _answer(value: Any, field: str, unknown: list[UnknownKey]) -> Messages:
     if isinstance(value, str) and (turns := dialogue(value)):
         return turns
-    return said(value, "assistant", field, unknown)
+    return chat_turn(value, "assistant", field, unknown)
 
 
 def dialogue(text: str) -> Messages | None:
@@ -125,7 +125,7 @@ def _shared(chosen: Messages, rejected: Messages) -> Messages:
 
 def _last_is_better(record: Document, unknown: list[UnknownKey]) -> Document:
     name = "rejected_response" if "rejected_response" in record else "rejected_messages"
-    rejected = said(record.pop(name), "assistant", name, unknown)
+    rejected = chat_turn(record.pop(name), "assistant", name, unknown)
     messages = normal_messages(record.pop("messages", None), "messages", unknown)
     chosen = messages[-1:]
     if not chosen or chosen[0].get("role") != "assistant":
@@ -146,7 +146,7 @@ def _vertex(record: Document) -> Document:
         worse, better = sorted(completions, key=lambda one: float(one["score"]))
         if worse["score"] == better["score"]:
             raise ShapeError("completions have the same score; one must be better")
-        answers = [
+        completion_messages = [
             gemini_messages([one["completion"]], f"completions[{index}].completion")
             for index, one in enumerate((better, worse))
         ]
@@ -156,7 +156,7 @@ def _vertex(record: Document) -> Document:
         raise ShapeError("completions are no objects with a completion and a score") from None
     messages = gemini_messages(record.pop("contents"), "contents")
     held = gemini_system_and_tools(record, messages)
-    return {"input": held, "preferred_output": answers[0], "non_preferred_output": answers[1]}
+    return {"input": held, "preferred_output": completion_messages[0], "non_preferred_output": completion_messages[1]}
 
 
 # KTO
@@ -183,7 +183,7 @@ def read_kto(record: Document, unknown: list[UnknownKey], only_liked: bool) -> D
     elif "instruction" in record:
         reader = read_alpaca
     if reader is read_prompt_completion and "completion" not in record:
-        answer = next((name for name in ("response", "output", "answer") if name in record), None)
-        if answer:
-            record["completion"] = record.pop(answer)
+        completion_key = next((name for name in ("response", "output", "answer") if name in record), None)
+        if completion_key:
+            record["completion"] = record.pop(completion_key)
     return reader(record, unknown)

@@ -84,10 +84,10 @@ def example_of(document: object, recipe: Recipe, target: Shape | None, dropped: 
             gone.add("the unnamed index column")
     for path in recipe.drop:
         if path not in _STRUCTURE:
-            record, found = without(record, path)
-            gone |= {path} if found else set()
+            record, removed = without(record, path)
+            gone |= {path} if removed else set()
     held, left, unknown = read(
-        record, shape, recipe.system, answered=method != "reinforcement", only_liked=recipe.only_liked
+        record, shape, recipe.system, with_completion=method != "reinforcement", only_liked=recipe.only_liked
     )
     held = _for_method(held, left, shape, method)
     gone |= {field for field in recipe.drop if _let_go(field, held, left)}
@@ -147,13 +147,13 @@ def unknown_format(record: Document) -> ShapeError:
     )
 
 
-def stays(name: str, shape: Shape, own: Collection[str] = ()) -> bool:
+def stays(name: str, shape: Shape, extra_fields: Collection[str] = ()) -> bool:
     """Whether a field that an example does not hold stays beside it without being asked for.
 
     Fields of a reinforcement item are for its graders; those of a chat that say where it is from have always stayed.
     `own` names more that stay.
     """
-    if shape == "reinforcement" or name in own:
+    if shape == "reinforcement" or name in extra_fields:
         return True
     return shape in ("chat", "sharegpt", "kto", "preference") and (is_bookkeeping(name) or name == "reference")
 
@@ -214,12 +214,12 @@ def record_of(example: Example, target: Shape, recipe: Recipe) -> Document:
     document = example.document()
     if target in NATIVE.values():
         return write(document, target)
-    own = example.extra if recipe.keep and not isinstance(example, PreferenceExample) else {}
-    own = {key: value for key, value in own.items() if key not in ("functions",)}
-    record = write({key: value for key, value in document.items() if key not in own}, target)
-    if taken := [key for key in own if key in record]:
+    extra = example.extra if recipe.keep and not isinstance(example, PreferenceExample) else {}
+    extra = {key: value for key, value in extra.items() if key not in ("functions",)}
+    record = write({key: value for key, value in document.items() if key not in extra}, target)
+    if taken := [key for key in extra if key in record]:
         raise WouldBeLost(taken, f"{target} has a field of this name")
-    return {**record, **own}
+    return {**record, **extra}
 
 
 def _for_method(held: Document, left: Document, shape: Shape, method: str) -> Document:
@@ -269,12 +269,12 @@ def _let_go(field: str, held: Document, left: Document) -> bool:
     if not field.startswith("messages[]."):
         return False
     name = field.removeprefix("messages[].")
-    found = [
+    matching = [
         message
         for messages in message_lists(held)
         for message in messages
         if name in message and name not in ("role", "content")
     ]
-    for message in found:
+    for message in matching:
         del message[name]
-    return bool(found)
+    return bool(matching)

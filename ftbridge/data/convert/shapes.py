@@ -65,12 +65,12 @@ class Read(NamedTuple):
 
 def detect(record: Document) -> Shape | None:
     """The shape of a record by the fields that tell it; None if it has those of none."""
-    known = format_of(record)
-    return known.shape if known else None
+    detection = format_of(record)
+    return detection.shape if detection else None
 
 
 def read(
-    record: Document, shape: Shape, system: str | None = None, *, answered: bool = True, only_liked: bool = False
+    record: Document, shape: Shape, system: str | None = None, *, with_completion: bool = True, only_liked: bool = False
 ) -> Read:
     """A record as an example. `system` is put before conversations that have no system message. Raises `ShapeError`.
 
@@ -80,7 +80,7 @@ def read(
     left, unknown = dict(record), list[UnknownKey]()
     if shape == "kto":
         example = read_kto(left, unknown, only_liked)
-    elif shape == "prompt_completion" and not answered and "completion" not in record:
+    elif shape == "prompt_completion" and not with_completion and "completion" not in record:
         example = read_prompt(left, unknown)
     else:
         example = _READERS[shape](left, unknown)
@@ -116,8 +116,8 @@ def _plain_turns(example: Document, shape: str) -> tuple[str | None, Messages]:
         if not isinstance(message.get("content"), str):
             raise ShapeError(f"messages[{index}].content is no plain text, and {shape} holds only that")
         if extra := [key for key in message if key not in ("role", "content")]:
-            told = [f"messages[{index}].{key}" for key in extra]
-            raise WouldBeLost([f"messages[].{key}" for key in extra], f"{shape} has no place for it", told)
+            dropped = [f"messages[{index}].{key}" for key in extra]
+            raise WouldBeLost([f"messages[].{key}" for key in extra], f"{shape} has no place for it", dropped)
     system = messages[0]["content"] if messages and messages[0]["role"] == "system" else None
     if system == "" and shape != "sharegpt":
         raise ShapeError(f"messages[0].content is empty, and an empty system field of {shape} means that there is none")

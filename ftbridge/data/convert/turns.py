@@ -40,17 +40,17 @@ def read_chat(record: Document, unknown: list[UnknownKey]) -> Document:
 
 def read_prompt_completion(record: Document, unknown: list[UnknownKey]) -> Document:
     """A prompt and its completion: text, or lists of messages."""
-    messages = said(record.pop("prompt", None), "user", "prompt", unknown)
-    messages = [*messages, *said(record.pop("completion", None), "assistant", "completion", unknown)]
+    messages = chat_turn(record.pop("prompt", None), "user", "prompt", unknown)
+    messages = [*messages, *chat_turn(record.pop("completion", None), "assistant", "completion", unknown)]
     return with_system(record, messages)
 
 
 def read_prompt(record: Document, unknown: list[UnknownKey]) -> Document:
     """A question without its answer, which is all that reinforcement needs."""
-    return with_system(record, said(record.pop("prompt", None), "user", "prompt", unknown))
+    return with_system(record, chat_turn(record.pop("prompt", None), "user", "prompt", unknown))
 
 
-def said(value: Any, role: str, field: str, unknown: list[UnknownKey]) -> Messages:
+def chat_turn(value: Any, role: str, field: str, unknown: list[UnknownKey]) -> Messages:
     """Text as one message of a role, or the list of messages that is given. Raises `ShapeError`."""
     if isinstance(value, str):
         return [{"role": role, "content": value}]
@@ -95,10 +95,10 @@ def read_alpaca(record: Document, unknown: list[UnknownKey]) -> Document:
     """An instruction with its input and output, after its history."""
     key = "output" if "output" in record else "response"
     messages = alpaca_prompt(record)
-    answer = record.pop(key, None)
-    if not isinstance(answer, str):
+    output = record.pop(key, None)
+    if not isinstance(output, str):
         raise ShapeError(f"{key} is missing or no text")
-    return with_system(record, [*messages, {"role": "assistant", "content": answer}])
+    return with_system(record, [*messages, {"role": "assistant", "content": output}])
 
 
 def alpaca_prompt(record: Document) -> Messages:
@@ -150,20 +150,20 @@ def sharegpt_turns(turns: Any, unknown: list[UnknownKey], at: str = "conversatio
     return _joined_calls(messages)
 
 
-def _turn(role: str, text: Any, place: str, rest: Document) -> Messages:
+def _turn(role: str, text: Any, path: str, rest: Document) -> Messages:
     """What one turn says, before its other keys are looked at."""
     if role == "function_call":
         reply = reply_in_text(text) if isinstance(text, str) else None
         if reply:
             return [{"role": "assistant", **reply}]
-        calls = _calls(text, f"{place}.value")
+        calls = _calls(text, f"{path}.value")
         return [{"role": "assistant", "tool_calls": [{"type": "function", "function": call} for call in calls]}]
     if isinstance(text, (dict, list)) and role in ("user", "assistant", "tool"):
         return [{"role": role, "content": text}]
     if text is None and rest.get("tool_calls"):
         return [{"role": role}]
     if not isinstance(text, str):
-        raise ShapeError(f"{place}.value is missing or no text")
+        raise ShapeError(f"{path}.value is missing or no text")
     if role == "assistant" and (reply := reply_in_text(text)):
         return [{"role": role, **reply}]
     if role == "tool":
@@ -171,12 +171,12 @@ def _turn(role: str, text: Any, place: str, rest: Document) -> Messages:
     return [{"role": role, "content": text}]
 
 
-def _calls(text: Any, place: str) -> list[Document]:
+def _calls(text: Any, path: str) -> list[Document]:
     try:
         value = json.loads(text) if isinstance(text, str) else text
     except (ValueError, RecursionError):
         value = text
-    return [call_of(one, place) for one in (value if isinstance(value, list) and value else [value])]
+    return [call_of(one, path) for one in (value if isinstance(value, list) and value else [value])]
 
 
 def _joined_calls(messages: Messages) -> Messages:

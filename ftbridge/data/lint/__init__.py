@@ -19,5 +19,5 @@ def __getattr__(name: str) -> Any:
     """Import a public name."""
     if name not in __all__:
         raise AttributeError(f"module 'ftbridge.data.lint' has no attribute {name!r}")
-    place = "engine" if name in ("Linting", "Options", "lint") else "findings"
-    return getattr(importlib.import_module(f"ftbridge.data.lint.{place}"), name)
+    module = "engine" if name in ("Linting", "Options", "lint") else "findings"
+    return getattr(importlib.import_module(f"ftbridge.data.lint.{module}"), name)

@@ -95,10 +95,10 @@ class Checker:
     def judge_texts(self, line: Line, rules: Iterable[Rule]) -> Iterator[tuple[Rule, Problem]]:
         """Every problem of a line's texts, by these text rules; fields are set here."""
         chosen = list(rules)
-        answers = tuple(f"{spot.at}." for spot in line.messages if spot.role == "assistant")
+        completion_fields = tuple(f"{spot.at}." for spot in line.messages if spot.role == "assistant")
         elsewhere = [r for r in chosen if not r.answers_only]
         for at, text in texts(line) if chosen else ():
-            for r in chosen if at.startswith(answers) else elsewhere:
+            for r in chosen if at.startswith(completion_fields) else elsewhere:
                 for problem in r.check(text, self.plan.context):
                     yield r, problem._replace(field=problem.field or at)
 
@@ -131,10 +131,10 @@ class _Work:
         rows, starts, tally, clean = self.rows, self.starts, self.tally, 0
         for index, raw in enumerate(self.lines):
             veiled = escaped and _ESCAPED_ASCII.search(raw) is not None
-            if shapes and not veiled and (known := plain(raw, shapes)):
+            if shapes and not veiled and (plain_rows := plain(raw, shapes)):
                 clean += 1
                 if rows:
-                    rows.add_chat(index + 1, starts[index], *known, tally)
+                    rows.add_chat(index + 1, starts[index], *plain_rows, tally)
                 if index in screened:
                     self._texts_only(index, raw, screened[index])
             elif raw.strip(_BLANK):
@@ -192,9 +192,9 @@ class _Work:
             self.tally.fixable += problem.repair is not None or bool(problem.fix)
             self.kept[r.code] = self.kept.get(r.code, 0) + 1
             if self.kept[r.code] <= self.plan.keep:
-                said = problem.repair.said if problem.repair else problem.fix
+                fix = problem.repair.said if problem.repair else problem.fix
                 self.found.append(
-                    Found(r.code, severity, index + 1, self.starts[index], problem.field, problem.message, said,
+                    Found(r.code, severity, index + 1, self.starts[index], problem.field, problem.message, fix,
                           problem.span, problem.secret)
                 )  # fmt: skip
         self.tally.unfit += failed

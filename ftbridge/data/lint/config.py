@@ -55,8 +55,8 @@ def find_config(folder: Path) -> LintConfig:
 
     Raises `UsageError` with the file and key for what cannot be read or is no setting.
     """
-    for place in (folder.resolve(), *folder.resolve().parents):
-        path = place / "pyproject.toml"
+    for directory in (folder.resolve(), *folder.resolve().parents):
+        path = directory / "pyproject.toml"
         if path.is_file() and (table := _table(path)) is not None:
             return _checked(path, table)
     return LintConfig()
@@ -79,8 +79,8 @@ def _checked(path: Path, table: object) -> LintConfig:
         problem = error.errors()[0]
         at = ".".join(["tool.ftbridge.lint", *map(str, problem["loc"])])
         if problem["type"] == "extra_forbidden":
-            known = [name.replace("_", "-") for name in LintConfig.model_fields]
-            close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-            hint = f"Did you mean {close[0]}?" if close else f"Known keys: {', '.join(known)}."
+            setting_names = [name.replace("_", "-") for name in LintConfig.model_fields]
+            close = difflib.get_close_matches(str(problem["loc"][-1]), setting_names, n=1)
+            hint = f"Did you mean {close[0]}?" if close else f"Known keys: {', '.join(setting_names)}."
             raise UsageError(f"{path}: {at} is no setting of the linter.", hint=hint) from None
         raise UsageError(f"{path}: {at}: {problem['msg'].lower()}.") from None

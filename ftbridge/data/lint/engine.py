@@ -124,7 +124,7 @@ class Linting:
                 self._files.append(_File(source, role, codes))
                 self._files[-1].facts = source.facts()
                 if self._files[-1].facts.form == "wrapped" or options.target == "local":
-                    _read_whole(self._files[-1], here=options.target == "local")
+                    _read_whole(self._files[-1], trains_here=options.target == "local")
         except BaseException:
             self.close()
             raise
@@ -214,8 +214,8 @@ class Linting:
     def _merge(self, file: _File, piece: Piece, block: Block) -> Iterator[Finding]:
         lines = file.tally.lines
         file.tally.add(block.tally)
-        kept = [found for found in block.found if self._keep(file, found.code)]
-        fresh = [_finding(found, file.number(found.line + lines), piece.start) for found in kept]
+        selected = [finding for finding in block.found if self._keep(file, finding.code)]
+        fresh = [_finding(finding, file.number(finding.line + lines), piece.start) for finding in selected]
         file.findings += fresh
         for finding in fresh:  # all of them before the first is told: secrets are masked for their whole line
             if finding.secret:
@@ -294,16 +294,16 @@ class Linting:
         return any("tokens" in RULES[code].needs for code in file.codes)
 
     def _plan(self, file: _File, context: Context) -> Plan:
-        whole = [rule for kind in ("data", "split") for rule in self._rules(file, kind, context)]
-        counts = any("tokens" in rule.needs for rule in whole)
+        file_rules = [rule for kind in ("data", "split") for rule in self._rules(file, kind, context)]
+        counts = any("tokens" in rule.needs for rule in file_rules)
         return Plan(
             context=context,
             rules=tuple(code for code in file.codes if RULES[code].kind in ("json", "line", "text")),
             keep=self.options.keep,
-            rows=bool(whole),
+            rows=bool(file_rules),
             count=counts and self.options.counter is None,
-            compare=any("hashes" in rule.needs for rule in whole),
-            sketch=any("sketch" in rule.needs for rule in whole),
+            compare=any("hashes" in rule.needs for rule in file_rules),
+            sketch=any("sketch" in rule.needs for rule in file_rules),
             encoding=encoding_for(self.options.model),
         )
 
@@ -350,7 +350,7 @@ def lint(
         return linting.report()
 
 
-def _read_whole(file: _File, *, here: bool) -> None:
+def _read_whole(file: _File, *, trains_here: bool) -> None:
     """Put the examples of a JSON array or object on lines, to be linted as a run here reads them.
 
     What stands in the way is noted in the file's facts.
@@ -362,7 +362,7 @@ def _read_whole(file: _File, *, here: bool) -> None:
     except Unspreadable as error:
         file.facts = replace(file.facts, advice=str(error))
         return
-    if here:
+    if trains_here:
         lines = file.source.rewritten(examples.values)
         file.source.close()
         file.source, file.numbers = lines, examples.numbers
@@ -379,15 +379,15 @@ def _method(file: _File) -> Method:
     return shape.method_of(shape.kind_of_line(document_of(line)) for line in lines)
 
 
-def _finding(found: Found, line: int, start: int) -> Finding:
+def _finding(raw: Found, line: int, start: int) -> Finding:
     return Finding(
-        code=found.code,
-        severity=found.severity,
+        code=raw.code,
+        severity=raw.severity,
         line=line,
-        field=text_of(found.field) or None,
-        message=text_of(found.message),
-        fix=found.fix and text_of(found.fix),
-        span=found.span,
-        secret=found.secret,
-        start=found.start + start,
+        field=text_of(raw.field) or None,
+        message=text_of(raw.message),
+        fix=raw.fix and text_of(raw.fix),
+        span=raw.span,
+        secret=raw.secret,
+        start=raw.start + start,
     )

@@ -95,6 +95,6 @@ def report(files: Iterable[FileReport], *, target: str, complete: bool = True) -
     return LintReport(ok=not any(file.errors for file in listed), files=listed, target=target, complete=complete)
 
 
-def text_of(said: str) -> str:
+def text_of(message: str) -> str:
     """Text that can be written anywhere: halves of characters, which JSON allows and UTF-8 does not, as escapes."""
-    return said if said.isascii() else said.encode("utf-8", "backslashreplace").decode()
+    return message if message.isascii() else message.encode("utf-8", "backslashreplace").decode()

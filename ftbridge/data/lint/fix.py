@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ftbridge.data.json_slips import mend
+from ftbridge.data.json_slips import repaired_text
 from ftbridge.data.lint.block import Checker
 from ftbridge.data.lint.engine import Linting, Options, lint
 from ftbridge.data.lint.findings import LintReport
@@ -187,11 +187,13 @@ class _Repair:
         parsed = parse(raw)
         if isinstance(parsed, Trouble):
             code = "FTB012" if parsed.kind == "extra" else "FTB010"
-            mended = mend(parsed.text) if parsed.kind in ("extra", "json") and code in self._codes else None
-            if mended and mended.text is not None:
-                self._note(number, self.written + 1, code, mended.did)
+            repaired_line = (
+                repaired_text(parsed.text) if parsed.kind in ("extra", "json") and code in self._codes else None
+            )
+            if repaired_line and repaired_line.text is not None:
+                self._note(number, self.written + 1, code, repaired_line.did)
                 before = self.changed
-                yield from self._one(number, mended.text.strip().encode())
+                yield from self._one(number, repaired_line.text.strip().encode())
                 self.changed = before + 1
                 return
             pieces = _split(raw) if parsed.kind == "extra" and "FTB012" in self._codes else []
@@ -223,8 +225,8 @@ class _Repair:
                 return round > 0
             for field, (code, repair) in repairs.items():
                 repair.apply()
-                said = repair.said if field in ("", *repair.said.split()) else f"{field}: {repair.said}"
-                self._note(number, self.written + 1, code, said)
+                description = repair.said if field in ("", *repair.said.split()) else f"{field}: {repair.said}"
+                self._note(number, self.written + 1, code, description)
         return True
 
     def _note(self, line: int | None, out_line: int | None, code: str, did: str) -> None:

@@ -174,10 +174,10 @@ _TITLES = {",": "CSV", "\t": "TSV", ";": "CSV with semicolons", "|": "a table wi
 def _delimiter(text: str, path: str) -> str:
     """What parts the cells of a table; empty where the text is none."""
     lines = text.splitlines()
-    found = [
+    candidates = [
         (len(rows[0]), delimiter) for delimiter in _TITLES if (rows := _rows(lines, delimiter)) and len(rows[0]) > 1
     ]
-    columns, best = max(found, default=(0, ""))
+    columns, best = max(candidates, default=(0, ""))
     if not columns:
         return "," if path.lower().endswith(_TABLES) else ""
     if path.lower().endswith(_TABLES) or looks_like_table(lines[0]):

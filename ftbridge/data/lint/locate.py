@@ -27,14 +27,14 @@ def locate(text: str, field: str | None, span: tuple[int, int] | None = None) ->
     """
     stripped = text.strip()
     begin = text.index(stripped) if stripped else 0
-    whole = Place(begin, begin + len(stripped), exact=not field)
+    record_place = Place(begin, begin + len(stripped), exact=not field)
     if not field:
-        return Place(min(span[0], len(text)), min(span[1], len(text)), True) if span else whole
+        return Place(min(span[0], len(text)), min(span[1], len(text)), True) if span else record_place
     try:
         start, exact = _descend(text, begin, _steps(field))
         end = _value_end(text, start)
     except (ValueError, IndexError, RecursionError):
-        return whole
+        return record_place
     if span and exact and text[start : start + 1] == '"':
         inner = _inside(text, start, span)
         if inner:
@@ -49,10 +49,10 @@ def _steps(field: str) -> list[str | int]:
 def _descend(text: str, position: int, steps: list[str | int]) -> tuple[int, bool]:
     """Where the value of the last step begins, and whether every step was found."""
     for step in steps:
-        found = _member(text, position, step) if isinstance(step, str) else _element(text, position, step)
-        if found is None:
+        child = _member(text, position, step) if isinstance(step, str) else _element(text, position, step)
+        if child is None:
             return position, False
-        position = found
+        position = child
     return position, True
 
 

@@ -74,22 +74,22 @@ class Crew:
 
     def _run(self, shift: _Shift, file: int, size: int, worker: Worker) -> None:
         """One child's thread."""
-        told: deque[tuple[int, Piece]] = deque()
+        in_flight: deque[tuple[int, Piece]] = deque()
         index, piece = -1, None
         try:
             while True:
-                while len(told) < _TOLD and (taken := shift.take(wait=not told)):
+                while len(in_flight) < _TOLD and (taken := shift.take(wait=not in_flight)):
                     index, piece = taken
                     if piece.too_long:
                         shift.done(index, piece, self._check(file, piece, size))
                     else:
-                        told.append(taken)
+                        in_flight.append(taken)
                         worker.send(_task(file, piece, size))
-                if not told:
+                if not in_flight:
                     return
-                index, piece = told[0]
+                index, piece = in_flight[0]
                 shift.done(index, piece, worker.receive(_task(file, piece, size)))
-                told.popleft()
+                in_flight.popleft()
         except BaseException as error:
             shift.fail(error)
 
@@ -177,11 +177,11 @@ class _Shift:
         return self.taken - 1, piece
 
 
-def _too_long(piece: Piece, told: bool) -> Block:
+def _too_long(piece: Piece, was_reported: bool) -> Block:
     """A line no one can read."""
     tally = Tally(lines=1, unfit=1)
     tally.methods["unknown"] += 1
-    if not told:
+    if not was_reported:
         return Block(tally, [], None)
     tally.codes["FTB010", "error"] += 1
     message = f"is {piece.length:,} bytes long, which is more than any service reads and more than is checked here."

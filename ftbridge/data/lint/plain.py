@@ -86,14 +86,14 @@ class Shapes:
     def _describe(self, messages: list[System | User | Assistant]) -> Shape:
         roles = tuple(ROLES[type(message)] for message in messages)
         weights = [message.weight for message in messages if isinstance(message, Assistant)]
-        given = sum(weight is not msgspec.UNSET for weight in weights)
+        weighted = sum(weight is not msgspec.UNSET for weight in weights)
         return Shape(
             clean=not self._judge(_sample(messages)),
             roles=roles,
             trained=tuple(isinstance(message, Assistant) and message.weight != 0 for message in messages),
-            answer=max((place for place, role in enumerate(roles) if role == "assistant"), default=len(roles)),
-            systems=tuple(place for place, role in enumerate(roles) if role == "system"),
-            quotes=2 + 8 * len(roles) + 2 * given,
+            answer=max((index for index, role in enumerate(roles) if role == "assistant"), default=len(roles)),
+            systems=tuple(index for index, role in enumerate(roles) if role == "system"),
+            quotes=2 + 8 * len(roles) + 2 * weighted,
         )
 
 
@@ -123,8 +123,8 @@ def plain(raw: bytes, shapes: Shapes) -> tuple[list[str], Shape] | None:
 def _sample(messages: Iterable[System | User | Assistant]) -> dict[str, object]:
     sample: list[dict[str, object]] = []
     for message in messages:
-        said: dict[str, object] = {"role": ROLES[type(message)], "content": f"Text number {len(sample)}."}
+        fields: dict[str, object] = {"role": ROLES[type(message)], "content": f"Text number {len(sample)}."}
         if isinstance(message, Assistant) and message.weight is not msgspec.UNSET:
-            said["weight"] = message.weight
-        sample.append(said)
+            fields["weight"] = message.weight
+        sample.append(fields)
     return {"messages": sample}

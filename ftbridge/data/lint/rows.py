@@ -53,7 +53,7 @@ class Rows:
             self._texts += contents
             counted = self._counted_shapes.get(shape.trained)
             if counted is None:
-                counted = [(0, TOKENS_PER_REPLY, False), *((1, _PLAIN_MESSAGE, trained) for trained in shape.trained)]
+                counted = [(0, TOKENS_PER_REPLY, False), *((1, _PLAIN_MESSAGE, in_loss) for in_loss in shape.trained)]
                 self._counted_shapes[shape.trained] = counted
             self._sizes.append(len(counted))
             self._messages += counted
@@ -63,10 +63,10 @@ class Rows:
         if systems == (0,):
             system, spoken = contents[0], contents[1:]
         elif systems:
-            system = "\x1e".join([contents[place] for place in systems])
-            spoken = [content for place, content in enumerate(contents) if place not in systems]
-        said = [f"{role}\x1f{content}" for role, content in zip(shape.roles, contents, strict=True)]
-        self._compare(said, shape.answer, system, "", tally)
+            system = "\x1e".join([contents[index] for index in systems])
+            spoken = [content for index, content in enumerate(contents) if index not in systems]
+        meanings = [f"{role}\x1f{content}" for role, content in zip(shape.roles, contents, strict=True)]
+        self._compare(meanings, shape.answer, system, "", tally)
         if plan.sketch:
             self._words.append(" ".join(spoken))
         self._label(contents[-1] if shape.roles[-1] == "assistant" else None, tally)
@@ -74,8 +74,8 @@ class Rows:
     def add_line(self, line: int, start: int, example: Line, tally: Tally) -> None:
         """Add a line that was looked at by every rule, whatever its shape."""
         plan, document = self._plan, example.document
-        talk = example.conversations[0] if example.conversations else None
-        holder = talk.holder if talk else {}
+        conversation = example.conversations[0] if example.conversations else None
+        holder = conversation.holder if conversation else {}
         spots = example.messages
         tally.with_tools += bool(holder.get("tools") or holder.get("functions"))
         tally.with_images += any(_has_image(spot.message) for spot in spots)
@@ -89,28 +89,32 @@ class Rows:
             self._texts += tools
             for spot in spots:
                 fixed, texts = message_texts(spot.message)
-                trained = spot.role == "assistant" and spot.message.get("weight") not in (0, False)
-                self._messages.append((len(texts), fixed, trained))
+                in_loss = spot.role == "assistant" and spot.message.get("weight") not in (0, False)
+                self._messages.append((len(texts), fixed, in_loss))
                 self._texts += texts
         if not plan.compare:
             return
         roles = [spot.role for spot in spots]
-        said = [_meaning(spot.message) for spot in spots]
+        meanings = [_meaning(spot.message) for spot in spots]
         texts = [_text(spot.message) for spot in spots]
         system = "\x1e".join(text for role, text in zip(roles, texts, strict=True) if role in ("system", "developer"))
         outputs = next((index for index, spot in enumerate(spots) if spot.output), None)
-        answer = outputs if outputs is not None else last_answer(roles)
+        completion_index = outputs if outputs is not None else last_answer(roles)
         fields = ""
         if plan.context.method == "reinforcement":
-            answer = len(spots)
+            completion_index = len(spots)
             fields = _dump({key: value for key, value in document.items() if key not in ("messages", "tools")})
         extra = _dump(holder["tools"]) if holder.get("tools") else ""
-        self._compare(said, answer, system, extra, tally, fields)
+        self._compare(meanings, completion_index, system, extra, tally, fields)
         if plan.sketch:
             self._words.append(
                 " ".join(t for r, t in zip(roles, texts, strict=True) if r not in ("system", "developer"))
             )
-        label = texts[answer] if answer < len(texts) and "tool_calls" not in spots[answer].message else None
+        label = (
+            texts[completion_index]
+            if completion_index < len(texts) and "tool_calls" not in spots[completion_index].message
+            else None
+        )
         self._label(label, tally)
 
     def columns(self) -> Columns | None:
@@ -120,7 +124,7 @@ class Rows:
         import numpy as np
 
         rows = len(self._line)
-        tokens, trained, target = self._counted(rows)
+        tokens, loss_tokens, target = self._counted(rows)
         prompt = _joined(self._prompt, rows)
         return Columns(
             line=np.array(self._line, dtype=np.int32),
@@ -130,17 +134,17 @@ class Rows:
             answer=_joined(self._reply, rows),
             system=_joined(self._system, rows),
             tokens=tokens,
-            trained=trained,
+            trained=loss_tokens,
             target=target,
             sketch=sketches(self._words) if self._words else np.zeros((rows, BANDS), np.uint32),
         )
 
     def _compare(
-        self, said: Sequence[str], answer: int, system: str, extra: str, tally: Tally, fields: str = ""
+        self, meanings: Sequence[str], completion_index: int, system: str, extra: str, tally: Tally, fields: str = ""
     ) -> None:
-        rest = said[answer:]
+        rest = meanings[completion_index:]
         reply = digest(rest[0]) if rest else digest(fields) if fields else NOTHING
-        self._prompt.append(digest("\x1e".join(said[:answer]) + extra))
+        self._prompt.append(digest("\x1e".join(meanings[:completion_index]) + extra))
         self._reply.append(reply)
         self._rest.append(reply if len(rest) == 1 and not fields else digest("\x1e".join([*rest, fields])))
         self._system.append(_system_digest(system) if system else NOTHING)
@@ -162,10 +166,10 @@ class Rows:
         fields = {key: value for key, value in document.items() if key not in ("messages", "tools")}
         tally.fields[tuple(sorted(fields))] += 1
         for key, value in fields.items():
-            known = tally.values.setdefault(key, type(tally.labels)())
-            said = _dump(value)[:200]
-            if said in known or len(known) < 50:
-                known[said] += 1
+            counts = tally.values.setdefault(key, type(tally.labels)())
+            text = _dump(value)[:200]
+            if text in counts or len(counts) < 50:
+                counts[text] += 1
 
     def _counted(self, rows: int) -> tuple[Any, Any, Any]:
         import numpy as np
@@ -181,12 +185,12 @@ class Rows:
         first = last - np.array(self._sizes)
         tokens = np.add.reduceat(message, first)
         weights = described[:, 2].astype(bool)
-        trained = np.add.reduceat(np.where(weights, message - TOKENS_PER_MESSAGE, 0), first)
+        loss_tokens = np.add.reduceat(np.where(weights, message - TOKENS_PER_MESSAGE, 0), first)
         before = np.cumsum(message) - message
         position = np.where(weights, np.arange(len(message)), -1)
         final = np.maximum.reduceat(position, first)
         target = np.where(final >= 0, before[final] - before[first], 0)
-        return tuple(column.astype(np.int32) for column in (tokens, np.maximum(trained, 0), target))
+        return tuple(column.astype(np.int32) for column in (tokens, np.maximum(loss_tokens, 0), target))
 
 
 def last_answer(roles: Sequence[str]) -> int:
@@ -219,10 +223,14 @@ def _joined(hashes: list[bytes], rows: int) -> Any:
 
 def _meaning(message: dict[str, Any]) -> str:
     """A message for comparison: keys in one order, null and absent alike, and no weight."""
-    said = {key: value for key, value in message.items() if value is not None and key != "weight"}
-    if said.keys() == {"role", "content"} and isinstance(said["role"], str) and isinstance(said["content"], str):
-        return f"{said['role']}\x1f{said['content']}"
-    return _dump(said)
+    content = {key: value for key, value in message.items() if value is not None and key != "weight"}
+    if (
+        content.keys() == {"role", "content"}
+        and isinstance(content["role"], str)
+        and isinstance(content["content"], str)
+    ):
+        return f"{content['role']}\x1f{content['content']}"
+    return _dump(content)
 
 
 def _text(message: dict[str, Any]) -> str:

@@ -198,7 +198,9 @@ def look(document: JSON, context: Context, text: str = "") -> Line:
                 outputs.append((key, document[key]))
     elif isinstance(document.get("messages"), list):
         conversations.append(Conversation("messages", document["messages"], document, ""))
-    spots = [spot for talk in conversations for spot in _spots(talk.at, talk.messages, output=False)]
+    spots = [
+        spot for conversation in conversations for spot in _spots(conversation.at, conversation.messages, output=False)
+    ]
     spots += [spot for at, messages in outputs for spot in _spots(at, messages, output=True)]
     return Line(document, context, text, tuple(spots), tuple(conversations))
 
@@ -220,10 +222,10 @@ def texts(line: Line) -> Iterator[tuple[str, str]]:
         for key in ("tool_calls", "function_call"):
             if key in message:
                 yield from _strings(message[key], f"{at}.{key}")
-    for talk in line.conversations:
+    for conversation in line.conversations:
         for key in ("tools", "functions"):
-            if key in talk.holder:
-                yield from _strings(talk.holder[key], _join(talk.holder_at, key))
+            if key in conversation.holder:
+                yield from _strings(conversation.holder[key], _join(conversation.holder_at, key))
     if line.context.method == "reinforcement" and isinstance(line.document, dict):
         for key, value in line.document.items():
             if key not in ("messages", "tools"):
@@ -238,13 +240,13 @@ def _strings(value: JSON, at: str) -> Iterator[tuple[str, str]]:
     """Strings in a JSON value, however deep, without recursion."""
     waiting: list[tuple[str, JSON]] = [(at, value)]
     while waiting:
-        here, item = waiting.pop()
+        node, item = waiting.pop()
         if isinstance(item, str):
-            yield here, item
+            yield node, item
         elif isinstance(item, list):
-            waiting += [(f"{here}[{index}]", element) for index, element in reversed(list(enumerate(item)))]
+            waiting += [(f"{node}[{index}]", element) for index, element in reversed(list(enumerate(item)))]
         elif isinstance(item, dict):
-            waiting += [(_join(here, key), element) for key, element in reversed(item.items()) if key not in _SKIPPED]
+            waiting += [(_join(node, key), element) for key, element in reversed(item.items()) if key not in _SKIPPED]
 
 
 def _join(at: str, key: str) -> str:

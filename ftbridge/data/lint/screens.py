@@ -69,21 +69,21 @@ Screen = Callable[[Piece], Iterable[int]]
 def any_of(*screens: Screen) -> Screen:
     """What any of these finds."""
 
-    def found(piece: Piece) -> Iterator[int]:
+    def starts(piece: Piece) -> Iterator[int]:
         for screen in screens:
             yield from screen(piece)
 
-    return found
+    return starts
 
 
 def pattern(begins_with_a_literal: bytes) -> Screen:
     """A regular expression on the raw bytes; to be fast it begins with a literal."""
     compiled = re.compile(begins_with_a_literal)
 
-    def found(piece: Piece) -> Iterator[int]:
+    def starts(piece: Piece) -> Iterator[int]:
         return (match.start() for match in compiled.finditer(piece.raw))
 
-    return found
+    return starts
 
 
 def drawn(*pictures: bytes, confirmed: bytes = b"") -> Screen:
@@ -93,7 +93,7 @@ def drawn(*pictures: bytes, confirmed: bytes = b"") -> Screen:
     """
     compiled = re.compile(confirmed)
 
-    def found(piece: Piece) -> Iterator[int]:
+    def starts(piece: Piece) -> Iterator[int]:
         for wanted in pictures:
             position = piece.picture.find(wanted)
             while position >= 0:
@@ -103,7 +103,7 @@ def drawn(*pictures: bytes, confirmed: bytes = b"") -> Screen:
                     step = len(wanted)
                 position = piece.picture.find(wanted, position + step)
 
-    return found
+    return starts
 
 
 def characters(utf8: bytes, escapes: bytes) -> Screen:
@@ -111,19 +111,19 @@ def characters(utf8: bytes, escapes: bytes) -> Screen:
     encoded, digits = re.compile(utf8), re.compile(rb"(?i:" + escapes + rb")")
     escaped = re.compile(rb"\\u" + digits.pattern)
 
-    def found(piece: Piece) -> Iterator[int]:
+    def starts(piece: Piece) -> Iterator[int]:
         if not piece.is_ascii:
             yield from (match.start() for match in encoded.finditer(piece.raw))
         if any(map(digits.match, piece.escapes)):
             yield from (match.start() for match in escaped.finditer(piece.raw))
 
-    return found
+    return starts
 
 
 def digit_runs(least: int, most: int) -> Screen:
     """Digits in a row, not behind a decimal point; an escape before them may add up to four."""
 
-    def found(piece: Piece) -> Iterator[int]:
+    def starts(piece: Piece) -> Iterator[int]:
         needle = b"0" * least
         start = piece.picture.find(needle)
         while start >= 0:
@@ -132,7 +132,7 @@ def digit_runs(least: int, most: int) -> Screen:
                 yield start
             start = piece.picture.find(needle, end)
 
-    return found
+    return starts
 
 
 def in_long_runs(wanted: bytes, hints: Sequence[bytes], *, before: int = 16, after: int = 64) -> Screen:
@@ -152,12 +152,12 @@ def in_long_runs(wanted: bytes, hints: Sequence[bytes], *, before: int = 16, aft
         for start, end in piece.long_runs:
             yield from (match.start() for match in hint.finditer(piece.raw, max(0, start - before), end + after))
 
-    def found(piece: Piece) -> Iterator[int]:
+    def starts(piece: Piece) -> Iterator[int]:
         for hit in hits(piece):
             if compiled.search(piece.raw, max(0, hit - before), hit + _LONGEST_KEY):
                 yield hit
 
-    return found
+    return starts
 
 
 def _places(raw: bytes, literal: bytes) -> Iterator[int]:

@@ -31,7 +31,7 @@ def one(rules: Mapping[str, Rule], word: str) -> Rule:
     """The rule with this code or name. Raises `UsageError`."""
     code = _code(word, rules, {rule.name: code for code, rule in rules.items()})
     if code not in rules:
-        matching = [known for known in sorted(rules) if known.startswith(code)]
+        matching = [rule_code for rule_code in sorted(rules) if rule_code.startswith(code)]
         raise UsageError(f"{word} is more than one rule.", hint=f"One of {', '.join(matching[:12])}.")
     return rules[code]
 
@@ -40,7 +40,7 @@ def _code(word: str, rules: Mapping[str, Rule], names: Mapping[str, str]) -> str
     code = names.get(word.strip().lower(), word.strip().upper())
     if code == "ALL":
         return ""
-    if code and any(known.startswith(code) for known in rules):
+    if code and any(rule_code.startswith(code) for rule_code in rules):
         return code
     close = difflib.get_close_matches(word.upper(), list(rules), n=1) or difflib.get_close_matches(
         word, list(names), n=1

@@ -54,8 +54,8 @@ def _apart(text: str) -> str:
 
 def triples(text: str) -> set[tuple[str, ...]]:
     """A text's word triples."""
-    said = words(text)
-    return {tuple(said[index : index + SHINGLE]) for index in range(len(said) - SHINGLE + 1)}
+    tokens = words(text)
+    return {tuple(tokens[index : index + SHINGLE]) for index in range(len(tokens) - SHINGLE + 1)}
 
 
 def similarity(one: str, other: str) -> float:

@@ -136,9 +136,9 @@ class Source:
         step = _STEP
         while position < self.size:
             block = self._read(position, step)
-            found = block.find(b"\n")
-            if found >= 0:
-                return position + found + 1
+            newline = block.find(b"\n")
+            if newline >= 0:
+                return position + newline + 1
             if not block:
                 raise self._changed()
             position, step = position + len(block), PIECE
@@ -204,8 +204,8 @@ def _opened(path: str) -> BinaryIO:
             f"{shown}: no such file.", hint="Check the path; the shell's glob may have matched nothing."
         ) from None
     except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(f"{shown}: cannot be read ({said}).") from None
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(f"{shown}: cannot be read ({reason}).") from None
 
 
 def _stdin() -> BinaryIO:

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ftbridge.data.json_slips import mend
+from ftbridge.data.json_slips import repaired_text
 from ftbridge.data.lint.forms import is_example, key_of_examples
 from ftbridge.data.lint.meaning import are_tags
 from ftbridge.data.lint.source import FileFacts, Piece, Source
@@ -83,17 +83,17 @@ def _spread(text: str, *, wrapped: bool) -> Spread:
         places = list(_places(text, wrapped))
         did = ""
     except (ValueError, RecursionError):
-        mended = mend(text)
-        if mended is None or mended.text is None:
+        repaired = repaired_text(text)
+        if repaired is None or repaired.text is None:
             raise
-        text, did = mended.text, mended.did
+        text, did = repaired.text, repaired.did
         places = list(_places(text, wrapped))
     lines, line, seen = [], 1, 0
-    for place in places:
-        line += text.count("\n", seen, place.start)
-        seen = place.start
+    for position in places:
+        line += text.count("\n", seen, position.start)
+        seen = position.start
         lines.append(line)
-    values = [_ACROSS_LINES.sub(_joined, text[place.start : place.end]).encode() for place in places]
+    values = [_ACROSS_LINES.sub(_joined, text[position.start : position.end]).encode() for position in places]
     return Spread(values, lines, did)
 
 

@@ -69,9 +69,9 @@ def parts(line: Line) -> Iterator[Part]:
 def calls(line: Line) -> Iterator[tuple[Spot, str, dict[str, JSON]]]:
     """Every tool call of an assistant that is an object, with its message and its path."""
     for spot in line.messages:
-        given = spot.message.get("tool_calls")
-        if isinstance(given, list) and spot.role == "assistant":
-            for index, call in enumerate(given):
+        value = spot.message.get("tool_calls")
+        if isinstance(value, list) and spot.role == "assistant":
+            for index, call in enumerate(value):
                 if isinstance(call, dict):
                     yield spot, f"{spot.at}.tool_calls[{index}]", call
 
@@ -107,12 +107,12 @@ def listed(names: frozenset[str] | set[str] | list[str] | tuple[str, ...]) -> st
     return " and ".join([", ".join(ordered[:-1]), ordered[-1]]) if len(ordered) > 1 else "".join(ordered)
 
 
-def near(key: str, known: frozenset[str]) -> str | None:
+def near(key: str, keys: frozenset[str]) -> str | None:
     """The known key that a key is a misspelling of."""
     import difflib
 
-    found = difflib.get_close_matches(key.strip().lower(), sorted(known), 1, 0.8)
-    return found[0] if found else None
+    matches = difflib.get_close_matches(key.strip().lower(), sorted(keys), 1, 0.8)
+    return matches[0] if matches else None
 
 
 def dropped(holder: dict[str, JSON], key: str) -> Repair:
@@ -120,9 +120,9 @@ def dropped(holder: dict[str, JSON], key: str) -> Repair:
     return Repair(f"removed {key}", lambda: holder.pop(key, None))
 
 
-def put(holder: dict[str, JSON], key: str, value: JSON, said: str) -> Repair:
+def put(holder: dict[str, JSON], key: str, value: JSON, description: str) -> Repair:
     """Set a key, which keeps its place among the others."""
-    return Repair(said, lambda: holder.__setitem__(key, value))
+    return Repair(description, lambda: holder.__setitem__(key, value))
 
 
 def renamed(holder: dict[str, JSON], old: str, new: str) -> Repair:

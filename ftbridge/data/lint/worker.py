@@ -95,12 +95,12 @@ class Worker:
     def receive(self, task: Task) -> Block:
         """Wait for the answer to the oldest task, which is told for the error. Raises `FtbridgeError` as `send` does."""
         try:
-            answer = pickle.load(self._source)
+            reply = pickle.load(self._source)
         except (OSError, EOFError, ValueError, pickle.UnpicklingError):
             raise self._died(task) from None
-        if isinstance(answer, BaseException):
-            raise answer
-        block: Block = answer
+        if isinstance(reply, BaseException):
+            raise reply
+        block: Block = reply
         return block
 
     def close(self) -> None:
@@ -211,13 +211,13 @@ def _live(source: IO[bytes], target: IO[bytes], subjects: Sequence[Subject]) -> 
             task: Task = pickle.load(source)
         except (EOFError, OSError):
             return
-        answer: Any
+        reply: Any
         try:
-            answer = checkers.check(task)
+            reply = checkers.check(task)
         except FtbridgeError as error:
-            answer = error
+            reply = error
         try:
-            _send(target, answer)
+            _send(target, reply)
         except (OSError, ValueError):
             return
 

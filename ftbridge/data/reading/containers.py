@@ -80,17 +80,17 @@ def read_records(stream: BinaryIO, name: str, how: Reading | None = None) -> Ite
     `MissingDependency` for Parquet and zstd without their libraries.
     """
     how = how or Reading()
-    head, whole = _peeked(stream)
-    unpacked = compression.inflated(whole, head, name, how.max_ratio)
+    head, peeked = _peeked(stream)
+    unpacked = compression.inflated(peeked, head, name, how.max_ratio)
     if unpacked:
-        head, whole = _peeked(cast(BinaryIO, io.BufferedReader(unpacked)))
+        head, peeked = _peeked(cast(BinaryIO, io.BufferedReader(unpacked)))
     if refused := _refused(head, name, how):
         yield refused
         return
     if encoding := how.encoding or (head.startswith(_UTF16) and "utf-16"):
-        head, whole = _peeked(_recoded(whole, encoding, name))
+        head, peeked = _peeked(_recoded(peeked, encoding, name))
     if head.strip() or unpacked is None or not unpacked.trouble:
-        for line, document in _documents(head, whole, name, how):
+        for line, document in _documents(head, peeked, name, how):
             if isinstance(document, Unreadable):
                 yield Record(line, None, str(document), document.hint)
             else:
@@ -108,8 +108,8 @@ def _refused(head: bytes, name: str, how: Reading) -> Record | None:
         return Record(0, None, f"is a zip archive; {_READS}", hint)
     if head.startswith(_UTF16) and not how.encoding and container_of(name) not in ("csv", "tsv") and not how.delimiter:
         return Record(0, None, f"is UTF-16 text; {_READS}", "--encoding utf-16 reads it; or save it as UTF-8.")
-    if found := not_data(head):
-        return Record(0, None, f"is {found[0]}.", found[1])
+    if reason := not_data(head):
+        return Record(0, None, f"is {reason[0]}.", reason[1])
     return None
 
 

@@ -36,23 +36,23 @@ def dataset_files(address: str) -> list[tuple[str, str]]:
     owner, name, path, revision = match[1], match[2], (match[3] or "").strip("/"), match[4]
     repository = f"{_endpoint()}/datasets/{owner}/{name}/resolve/{quote(revision or 'main', safe='')}"
 
-    def found(file: str) -> tuple[str, str]:
+    def named_address(file: str) -> tuple[str, str]:
         at = f"@{revision}" if revision else ""
         return f"hf://datasets/{owner}/{name}/{file}{at}", f"{repository}/{quote(file)}"
 
     if path and not any(letter in path for letter in "*?["):
-        return [found(path)]
+        return [named_address(path)]
     listed = _listed(address, f"{owner}/{name}", revision or "main")
     if path:
         if files := [file for file in listed if fnmatch.fnmatchcase(file, path)]:
-            return [found(file) for file in files]
+            return [named_address(file) for file in files]
         raise UsageError(f"{address}: no file matches.", hint=_there(listed))
     data = [file for file in listed if _DATA.search(file) and not _ABOUT.search(file)]
     if len(data) == 1:
-        return [found(data[0])]
+        return [named_address(data[0])]
     if not data:
         raise UsageError(f"{address} has no data file that is known.", hint=_there(listed))
-    shown = "\n".join(f"  {found(file)[0]}" for file in data[:_SHOWN])
+    shown = "\n".join(f"  {named_address(file)[0]}" for file in data[:_SHOWN])
     more = f"\n  … and {len(data) - _SHOWN:,} more" if len(data) > _SHOWN else ""
     raise UsageError(
         f"{address} has {len(data)} data files:\n{shown}{more}",
@@ -102,8 +102,8 @@ def _listed(address: str, repository: str, revision: str) -> list[str]:
             f"{address}: the hub answered {response.status_code}.", hint="Check the name and the revision."
         )
     try:
-        told: Any = response.json()
-        return sorted(str(sibling["rfilename"]) for sibling in told["siblings"])
+        listing: Any = response.json()
+        return sorted(str(sibling["rfilename"]) for sibling in listing["siblings"])
     except (ValueError, KeyError, TypeError):
         raise FtbridgeError(f"{address}: the hub's answer is not understood.", hint="Name the file.") from None
 

@@ -100,14 +100,14 @@ def _line(raw: bytes) -> object:
 
 def _slipped(text: str) -> Unreadable | None:
     """What a slip that is known by its name has made of a line; None for other faults."""
-    from ftbridge.data.json_slips import AFTER, mend  # needed for broken lines alone
+    from ftbridge.data.json_slips import AFTER, repaired_text  # needed for broken lines alone
 
-    mended = mend(text)
-    if mended is None or (mended.text is None and {slip.what for slip in mended.slips} == {AFTER}):
+    repaired = repaired_text(text)
+    if repaired is None or (repaired.text is None and {slip.what for slip in repaired.slips} == {AFTER}):
         return None
-    whats = " and ".join(slip.what for slip in mended.slips)
-    mends = "`ftbridge lint FILE --fix OUT` mends it." if mended.text is not None else mended.hint
-    return Unreadable(f"is not valid JSON at column {mended.slips[0].start + 1}: it has {whats}.", hint=mends)
+    whats = " and ".join(slip.what for slip in repaired.slips)
+    mends = "`ftbridge lint FILE --fix OUT` mends it." if repaired.text is not None else repaired.hint
+    return Unreadable(f"is not valid JSON at column {repaired.slips[0].start + 1}: it has {whats}.", hint=mends)
 
 
 class _Window:
@@ -145,12 +145,12 @@ class _Window:
     def document(self) -> object:
         """The document that begins here, or why it is none an example may hold; moves behind it."""
         while True:
-            found: object
+            parsed: object
             try:
                 try:
-                    found, end = _STRICT.raw_decode(self.text, self.at)
+                    parsed, end = _STRICT.raw_decode(self.text, self.at)
                 except Unreadable as error:  # valid JSON otherwise: pass over it and go on
-                    found, end = error, _LENIENT.raw_decode(self.text, self.at)[1]
+                    parsed, end = error, _LENIENT.raw_decode(self.text, self.at)[1]
             except json.JSONDecodeError as error:
                 near_end = error.pos >= len(self.text) - 12 or error.msg.startswith("Unterminated string")
                 if self._ended or not near_end:
@@ -164,15 +164,15 @@ class _Window:
                 continue
             self.line += self.text.count("\n", self.at, end)
             self.at = end
-            return found
+            return parsed
 
     def separator(self) -> None:
         """Pass over a comma; raises where there is neither a comma nor the closing bracket."""
-        found = self.next()
-        self.comma = self.line if found == "," else 0
-        if found == ",":
+        character = self.next()
+        self.comma = self.line if character == "," else 0
+        if character == ",":
             self.step()
-        elif found != "]":
+        elif character != "]":
             raise json.JSONDecodeError("Expecting ',' delimiter", self.text, self.at)
 
     def told(self, error: json.JSONDecodeError) -> Document:

@@ -173,8 +173,8 @@ def _fetch(file: SourceFile, target: BinaryIO, progress: _Progress) -> None:
         size = target.tell()
         progress.in_vain = 0 if size > progress.most and have else progress.in_vain + 1
         progress.most = max(size, progress.most)
-        told = str(error) if isinstance(error, _Transient) else f"{type(error).__name__} {error}".strip()
-        raise _Transient(told) from None
+        reason = str(error) if isinstance(error, _Transient) else f"{type(error).__name__} {error}".strip()
+        raise _Transient(reason) from None
 
 
 def _validator(headers: Mapping[str, str]) -> str:

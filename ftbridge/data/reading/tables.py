@@ -145,11 +145,11 @@ def _row(
         try:
             record[name] = _value(name, cell, structured, parsed)
         except ValueError as error:
-            told = str(error) if isinstance(error, Unreadable) else f"is not valid JSON ({error})."
+            reason = str(error) if isinstance(error, Unreadable) else f"is not valid JSON ({error})."
             hint = (
                 " It looks like Python's notation; write it with json.dumps." if cell.startswith(("[{'", "{'")) else ""
             )
-            return Unreadable(f"{name} {told}{hint}")
+            return Unreadable(f"{name} {reason}{hint}")
     return record
 
 
@@ -166,11 +166,11 @@ def _messages(cell: str) -> list[Any] | None:
     if not cell.lstrip().startswith("["):
         return None
     try:
-        found = parse(cell)
+        parsed = parse(cell)
     except ValueError:
         return None
-    is_list = isinstance(found, list) and bool(found)
-    return found if is_list and all(isinstance(one, dict) and "role" in one for one in found) else None  # type: ignore[return-value,attr-defined]
+    is_list = isinstance(parsed, list) and bool(parsed)
+    return parsed if is_list and all(isinstance(one, dict) and "role" in one for one in parsed) else None  # type: ignore[return-value,attr-defined]
 
 
 def _cell_of(value: object, as_json: bool) -> str:

@@ -23,14 +23,14 @@ def workbook_rows(stream: BinaryIO, name: str) -> Iterator[tuple[int, list[str] 
             hint="pip install 'ftbridge[convert]'; or save the sheet in Excel as CSV UTF-8 (File, Save As).",
         ) from None
     try:
-        book = openpyxl.load_workbook(stream, read_only=True, data_only=True)
+        workbook = openpyxl.load_workbook(stream, read_only=True, data_only=True)
     except Exception as error:  # openpyxl raises many kinds for files that only look like a workbook
         raise UsageError(
             f"{name}: cannot be read as an Excel workbook ({error}).",
             hint="Save the sheet as CSV UTF-8, and convert that.",
         ) from None
     filled = [
-        sheet for sheet in book.worksheets if any(any(row) for row in sheet.iter_rows(max_row=50, values_only=True))
+        sheet for sheet in workbook.worksheets if any(any(row) for row in sheet.iter_rows(max_row=50, values_only=True))
     ]
     if len(filled) > 1:
         names = ", ".join(sheet.title for sheet in filled)

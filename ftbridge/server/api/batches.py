@@ -104,9 +104,9 @@ class Batches:
 
     def start(self) -> None:
         """Go on with those of an earlier process."""
-        for kept in self.service.store.every("batch"):
-            if kept.document["status"] in _UNDER_WAY:
-                self.take(kept.id)
+        for stored in self.service.store.every("batch"):
+            if stored.document["status"] in _UNDER_WAY:
+                self.take(stored.id)
 
     def take(self, name: str) -> None:
         """Work on a batch in the background."""
@@ -129,29 +129,31 @@ class Batches:
 async def create(request: Request) -> Response:
     """POST /batches."""
     service: Service = request.app.state.service
-    asked = await body(request, CreateBatch)
-    kept = files.find(service, asked.input_file_id, "input_file_id")
-    if kept.document["purpose"] != "batch":
+    request_body = await body(request, CreateBatch)
+    input_file = files.find(service, request_body.input_file_id, "input_file_id")
+    if input_file.document["purpose"] != "batch":
         raise invalid(
-            f"{kept.id} was uploaded for {kept.document['purpose']}, not for batch.", "input_file_id", "invalid_file"
+            f"{input_file.id} was uploaded for {input_file.document['purpose']}, not for batch.",
+            "input_file_id",
+            "invalid_file",
         )
-    if asked.output_expires_after is not None:
-        files.expiry(0, asked.output_expires_after.anchor, asked.output_expires_after.seconds)
+    if request_body.output_expires_after is not None:
+        files.expiry(0, request_body.output_expires_after.anchor, request_body.output_expires_after.seconds)
     now = service.now()
     shown: dict[str, Any] = Batch(
         id=service.new_id("batch_"),
         object="batch",
-        endpoint=asked.endpoint,
-        input_file_id=asked.input_file_id,
-        completion_window=asked.completion_window,
+        endpoint=request_body.endpoint,
+        input_file_id=request_body.input_file_id,
+        completion_window=request_body.completion_window,
         status="validating",
         created_at=now,
         expires_at=now + _DAY,
-        metadata=asked.metadata,
+        metadata=request_body.metadata,
         request_counts=cast(Any, {"total": 0, "completed": 0, "failed": 0}),
     ).to_dict(exclude_unset=True, exclude_none=False)
-    own = {"expires": asked.output_expires_after.seconds if asked.output_expires_after else None}
-    service.store.add(Kept("batch", shown["id"], shown, own))
+    extra = {"expires": request_body.output_expires_after.seconds if request_body.output_expires_after else None}
+    service.store.add(Kept("batch", shown["id"], shown, extra))
     request.app.state.batches.take(shown["id"])
     return JSONResponse(shown)
 
@@ -181,14 +183,14 @@ async def cancel(request: Request) -> Response:
 
 def _batch(request: Request) -> Kept:
     name = request.path_params["batch_id"]
-    kept = request.app.state.service.store.get("batch", name)
-    if kept is None:
+    stored = request.app.state.service.store.get("batch", name)
+    if stored is None:
         raise not_found("batch", name, "batch_id")
-    return cast(Kept, kept)
+    return cast(Kept, stored)
 
 
 def _change(service: Service, name: str, **fields: Any) -> Kept:
-    return service.store.update("batch", name, lambda kept: replace(kept, document={**kept.document, **fields}))
+    return service.store.update("batch", name, lambda stored: replace(stored, document={**stored.document, **fields}))
 
 
 async def _work(service: Service, name: str) -> None:
@@ -229,8 +231,8 @@ async def _end_badly(
     text = "This request could not be executed before the completion window expired."
     with so_far.open("a", encoding="utf-8") as out:
         for line in lines[ending.after :]:
-            told = {"id": service.new_id("batch_req_"), "custom_id": line["custom_id"], "response": None}
-            out.write(json.dumps({**told, "error": {"code": "batch_expired", "message": text}}) + "\n")
+            result = {"id": service.new_id("batch_req_"), "custom_id": line["custom_id"], "response": None}
+            out.write(json.dumps({**result, "error": {"code": "batch_expired", "message": text}}) + "\n")
     _change(service, name, request_counts={"total": len(lines), "completed": ending.after, "failed": 0})
     _finish(service, name, so_far, "expired")
 
@@ -242,11 +244,11 @@ def _validated(service: Service, name: str) -> list[dict[str, Any]] | None:
     path = service.files / batch.document["input_file_id"]
     lines, problems = [], []
     seen: set[str] = set()
-    for number, told in _objects(path):
-        problem = _problem(told, seen, batch.document["endpoint"])
+    for number, line in _objects(path):
+        problem = _problem(line, seen, batch.document["endpoint"])
         if problem is not None:
             problems.append({"code": "invalid_request", "line": number, "message": problem, "param": None})
-        lines.append(told)
+        lines.append(line)
     if len(lines) > service.limits.batch_lines:
         text = f"The file has {len(lines):,} lines; {service.limits.batch_lines:,} are the most."
         problems.append({"code": "too_many_lines", "line": None, "message": text, "param": None})
@@ -268,21 +270,21 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield number, json.loads(line)
 
 
-def _problem(told: dict[str, Any], seen: set[str], endpoint: str) -> str | None:
+def _problem(line: dict[str, Any], seen: set[str], endpoint: str) -> str | None:
     """What is wrong with a line of a batch for `endpoint`."""
     try:
-        require_text(told)
+        require_text(line)
     except ApiError as error:
         return error.message
-    custom = told.get("custom_id")
+    custom = line.get("custom_id")
     if not isinstance(custom, str) or not custom:
         return "custom_id is missing."
     if custom in seen:
         return f"custom_id {custom!r} stands in the file twice."
     seen.add(custom)
-    if told.get("method") != "POST" or _place(str(told.get("url"))) != _place(endpoint):
+    if line.get("method") != "POST" or _place(str(line.get("url"))) != _place(endpoint):
         return f"method and url must be POST {endpoint}, as the batch says."
-    if not isinstance(told.get("body"), dict):
+    if not isinstance(line.get("body"), dict):
         return "body must be a JSON object."
     return None
 
@@ -292,18 +294,18 @@ async def _answer_all(service: Service, name: str, lines: list[dict[str, Any]], 
     so_far.parent.mkdir(parents=True, exist_ok=True)
     results = _read(so_far)
     counts = {"total": len(lines), "completed": 0, "failed": 0}
-    for told in results.values():
-        counts[_kind(told)] += 1
+    for result in results.values():
+        counts[_kind(result)] += 1
     waiting = iter([line for line in lines if line["custom_id"] not in results])
     _mend(so_far)
     with so_far.open("a", encoding="utf-8") as out:
 
         async def work() -> None:
             for line in waiting:
-                told = await _answer(service, line)
-                out.write(json.dumps(told, ensure_ascii=False) + "\n")
+                result = await _answer(service, line)
+                out.write(json.dumps(result, ensure_ascii=False) + "\n")
                 out.flush()
-                counts[_kind(told)] += 1
+                counts[_kind(result)] += 1
                 _change(service, name, request_counts=dict(counts))
 
         workers = [asyncio.create_task(work()) for _ in range(AT_ONCE)]
@@ -316,7 +318,7 @@ async def _answer_all(service: Service, name: str, lines: list[dict[str, Any]], 
 
 
 async def _answer(service: Service, line: dict[str, Any]) -> dict[str, Any]:
-    told: dict[str, Any] = {"id": service.new_id("batch_req_"), "custom_id": line["custom_id"]}
+    result: dict[str, Any] = {"id": service.new_id("batch_req_"), "custom_id": line["custom_id"]}
     try:
         status, document = 200, await _ANSWERS[_place(line["url"])](service, line["body"])
     except ApiError as error:
@@ -325,7 +327,7 @@ async def _answer(service: Service, line: dict[str, Any]) -> dict[str, Any]:
         log.error("%s", line["custom_id"], exc_info=error)
         failed = ApiError(500, "The server made a mistake; its log says which.", code="internal_error")
         status, document = failed.status, failed.document()
-    return {**told, "response": {"status_code": status, "request_id": told["id"], "body": document}, "error": None}
+    return {**result, "response": {"status_code": status, "request_id": result["id"], "body": document}, "error": None}
 
 
 def _finish(service: Service, name: str, so_far: Path, ended: str | None = None) -> None:
@@ -333,26 +335,26 @@ def _finish(service: Service, name: str, so_far: Path, ended: str | None = None)
     batch = service.store.get("batch", name)
     assert batch is not None
     results = _read(so_far)
-    made: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
     lasts = batch.own.get("expires")
     with service.store.change():
         for kind, field, label in (("completed", "output_file_id", "output"), ("failed", "error_file_id", "error")):
-            chosen = [told for told in results.values() if _kind(told) == kind]
+            chosen = [result for result in results.values() if _kind(result) == kind]
             if chosen:
-                content = "".join(json.dumps(told, ensure_ascii=False) + "\n" for told in chosen).encode()
-                kept = files.keep_bytes(
+                content = "".join(json.dumps(result, ensure_ascii=False) + "\n" for result in chosen).encode()
+                stored_file = files.keep_bytes(
                     service,
                     content,
                     f"{name}_{label}.jsonl",
                     "batch_output",
                     expires_at=None if lasts is None else service.now() + lasts,
                 )
-                made[field] = kept.id
-        usage = [told["response"]["body"]["usage"] for told in results.values() if _kind(told) == "completed"]
+                outputs[field] = stored_file.id
+        usage = [result["response"]["body"]["usage"] for result in results.values() if _kind(result) == "completed"]
         if usage:
             prompt = sum(part["prompt_tokens"] if "prompt_tokens" in part else part["input_tokens"] for part in usage)
             out = sum(part.get("completion_tokens", part.get("output_tokens", 0)) for part in usage)
-            made["usage"] = {
+            outputs["usage"] = {
                 "input_tokens": prompt,
                 "input_tokens_details": {"cached_tokens": 0},
                 "output_tokens": out,
@@ -360,7 +362,7 @@ def _finish(service: Service, name: str, so_far: Path, ended: str | None = None)
                 "total_tokens": prompt + out,
             }
         ended = ended or ("cancelled" if batch.document["status"] == "cancelling" else "completed")
-        _change(service, name, status=ended, **{f"{ended}_at": service.now()}, **made)
+        _change(service, name, status=ended, **{f"{ended}_at": service.now()}, **outputs)
     with contextlib.suppress(OSError):
         so_far.unlink()
 
@@ -372,8 +374,8 @@ def _mend(path: Path) -> None:
             stream.truncate(content.rfind(b"\n") + 1)
 
 
-def _kind(told: dict[str, Any]) -> str:
-    response = told["response"]
+def _kind(result: dict[str, Any]) -> str:
+    response = result["response"]
     return "completed" if response is not None and response["status_code"] < 400 else "failed"
 
 
@@ -382,6 +384,6 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     results: dict[str, dict[str, Any]] = {}
     for line in path.read_bytes().split(b"\n") if path.exists() else []:
         with contextlib.suppress(ValueError):
-            told = json.loads(line)
-            results[told["custom_id"]] = told
+            document = json.loads(line)
+            results[document["custom_id"]] = document
     return results

@@ -31,68 +31,70 @@ log = logging.getLogger("ftbridge.server")
 async def create(request: Request) -> Response:
     """POST /chat/completions."""
     service: Service = request.app.state.service
-    asked = understood(deployed(request, await document(request)), CreateChat)
-    if not asked.stream:
-        working = completed(service, asked)
+    chat = understood(deployed(request, await document(request)), CreateChat)
+    if not chat.stream:
+        working = completed(service, chat)
         # OpenAI finishes, and bills, a request whose client has gone; a scripted account does so too.
         done = await (working if service.account is not None else while_connected(request, working))
         count(request, done["model"], done["usage"])
-        if asked.store and service.account is not None:
-            organization.keep(service, asked, done, request.scope.get(PROJECT))
+        if chat.store and service.account is not None:
+            organization.keep(service, chat, done, request.scope.get(PROJECT))
         return JSONResponse(done)
-    told = answer(service, asked, name := service.new_id("chatcmpl-"))
-    first = await while_connected(request, first_word(told))
+    events = generate(service, chat, name := service.new_id("chatcmpl-"))
+    first = await while_connected(request, first_word(events))
     lines = _lines(
-        told,
+        events,
         first,
-        _Shape(name, service.now(), asked, service.engine.model_id(asked.model)),
-        _usage_wanted(asked),
+        _Shape(name, service.now(), chat, service.engine.model_id(chat.model)),
+        _usage_wanted(chat),
         request,
     )
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
 
 
-async def completed(service: Service, asked: CreateChat) -> dict[str, Any]:
+async def completed(service: Service, chat: CreateChat) -> dict[str, Any]:
     """The whole answer, as the body of a response. Raises `ApiError`."""
     name = service.new_id("chatcmpl-")
-    texts = [_Text() for _ in range(asked.n or 1)]
+    texts = [_Text() for _ in range(chat.n or 1)]
     prompt = 0
-    async with aclosing(answer(service, asked, name, whole=True)) as told:
-        async for said in told:
-            if isinstance(said, Start):
-                prompt = said.prompt_tokens
-            elif isinstance(said, Piece):
-                texts[said.index].take(said)
-            elif isinstance(said, End):
-                texts[said.index].end = said
+    async with aclosing(generate(service, chat, name, buffered=True)) as events:
+        async for event in events:
+            if isinstance(event, Start):
+                prompt = event.prompt_tokens
+            elif isinstance(event, Piece):
+                texts[event.index].take(event)
+            elif isinstance(event, End):
+                texts[event.index].end = event
     done = ChatCompletion(
         id=name,
         object="chat.completion",
         created=service.now(),
-        model=service.engine.model_id(asked.model),
-        choices=cast(Any, [text.choice(index, asked) for index, text in enumerate(texts)]),
+        model=service.engine.model_id(chat.model),
+        choices=cast(Any, [text.choice(index, chat) for index, text in enumerate(texts)]),
         usage=usage_of(prompt, [text.end for text in texts if text.end is not None]),
         service_tier="default",
     )
     return done.to_dict()
 
 
-async def answer(service: Service, asked: CreateChat, name: str, *, whole: bool = False) -> AsyncGenerator[Told, None]:
+async def generate(
+    service: Service, chat: CreateChat, name: str, *, buffered: bool = False
+) -> AsyncGenerator[Told, None]:
     """What the engine says; its errors as the API's. `whole`: nothing is wanted before the end."""
-    ask = to_ask(asked, name).model_copy(update={"whole": whole})
-    async with aclosing(answered(service, asked.model, ask)) as told:
-        async for said in told:
-            yield said
+    ask = to_ask(chat, name).model_copy(update={"whole": buffered})
+    async with aclosing(generated(service, chat.model, ask)) as events:
+        async for event in events:
+            yield event
 
 
-async def answered(service: Service, model: str, ask: Ask, where: str = "messages") -> AsyncGenerator[Told, None]:
+async def generated(service: Service, model: str, ask: Ask, where: str = "messages") -> AsyncGenerator[Told, None]:
     """What the engine says to an ask; its errors as the API's, about the field `where`."""
     service.engine.answerable(model)
     try:
-        async with aclosing(cast(Any, service.engine.answer(model, ask))) as told:
-            async for said in told:
-                yield said
+        async with aclosing(cast(Any, service.engine.answer(model, ask))) as events:
+            async for event in events:
+                yield event
     except ApiError:
         raise
     except ContextTooLong as error:
@@ -107,10 +109,10 @@ async def answered(service: Service, model: str, ask: Ask, where: str = "message
         raise ApiError(500, "The server made a mistake; its log says which.", code="internal_error") from None
 
 
-async def first_word(told: AsyncIterator[Told]) -> Told | None:
+async def first_word(events: AsyncIterator[Told]) -> Told | None:
     """The first word, so that what is refused is refused with its status, before a stream begins."""
-    async for said in told:
-        return said
+    async for event in events:
+        return event
     return None
 
 
@@ -132,22 +134,22 @@ class _Text:
         if (token := token_of(piece)) is not None:
             self.tokens.append(token)
 
-    def choice(self, index: int, asked: CreateChat) -> dict[str, Any]:
+    def choice(self, index: int, chat: CreateChat) -> dict[str, Any]:
         text, thoughts = "".join(self.parts), "".join(self.thoughts)
         message: dict[str, Any] = {"role": "assistant", "content": text if text or not self.calls else None}
         message |= {"refusal": None, "annotations": []}
         if thoughts:
             message["reasoning_content"] = thoughts
-        if self.calls and asked.functions is not None:
+        if self.calls and chat.functions is not None:
             message["function_call"] = self.calls[0]["function"]
         elif self.calls:
             message["tool_calls"] = self.calls
-        logprobs = {"content": [token.to_dict() for token in self.tokens], "refusal": None} if asked.logprobs else None
+        logprobs = {"content": [token.to_dict() for token in self.tokens], "refusal": None} if chat.logprobs else None
         reason = self.end.finish_reason if self.end else "stop"
         return {
             "index": index,
             "message": message,
-            "finish_reason": finish_reason(reason, bool(self.calls), asked),
+            "finish_reason": finish_reason(reason, bool(self.calls), chat),
             "logprobs": logprobs,
         }
 
@@ -160,11 +162,11 @@ def add_call(calls: list[dict[str, Any]], delta: dict[str, Any]) -> None:
         calls[delta["index"]]["function"]["arguments"] += delta["function"]["arguments"]
 
 
-def finish_reason(reason: str, called: bool, asked: CreateChat) -> str:
+def finish_reason(reason: str, called: bool, chat: CreateChat) -> str:
     """OpenAI's word: a call that was cut short is told as `length`."""
     if not called or reason == "length":
         return reason
-    return "tool_calls" if asked.functions is None else "function_call"
+    return "tool_calls" if chat.functions is None else "function_call"
 
 
 @dataclass(frozen=True)
@@ -193,33 +195,33 @@ class _Shape:
 
 
 async def _lines(
-    told: AsyncIterator[Told], first: Told | None, shape: _Shape, usage: bool, request: Request
+    events: AsyncIterator[Told], first: Told | None, shape: _Shape, usage: bool, request: Request
 ) -> AsyncIterator[bytes]:
     """Server-sent events. An error in the middle is sent as a last event, since the status has gone out already."""
     begun: set[int] = set()
     called: set[int] = set()
     ends: list[End] = []
     prompt = first.prompt_tokens if isinstance(first, Start) else 0
-    async with aclosing(cast(Any, told)):
+    async with aclosing(cast(Any, events)):
         try:
-            async for said in told:
-                if isinstance(said, (Start, Embedding)):
+            async for event in events:
+                if isinstance(event, (Start, Embedding)):
                     continue
-                if said.index not in begun:
-                    begun.add(said.index)
-                    yield shape.line([_choice(said.index, {"role": "assistant", "content": "", "refusal": None})])
-                if isinstance(said, End):
-                    ends.append(said)
-                    reason = finish_reason(said.finish_reason, said.index in called, shape.asked)
-                    yield shape.line([_choice(said.index, {}, reason)])
+                if event.index not in begun:
+                    begun.add(event.index)
+                    yield shape.line([_choice(event.index, {"role": "assistant", "content": "", "refusal": None})])
+                if isinstance(event, End):
+                    ends.append(event)
+                    reason = finish_reason(event.finish_reason, event.index in called, shape.asked)
+                    yield shape.line([_choice(event.index, {}, reason)])
                     continue
-                delta = _delta(said, shape.asked)
-                if said.tool_calls:
-                    called.add(said.index)
-                token = token_of(said)
+                delta = _delta(event, shape.asked)
+                if event.tool_calls:
+                    called.add(event.index)
+                token = token_of(event)
                 logprobs = {"content": [token.to_dict()], "refusal": None} if token else None
                 if delta:
-                    yield shape.line([_choice(said.index, delta, logprobs=logprobs)])
+                    yield shape.line([_choice(event.index, delta, logprobs=logprobs)])
         except ApiError as error:
             yield b"data: " + json.dumps(error.document()).encode() + b"\n\n"
             return
@@ -230,12 +232,12 @@ async def _lines(
     yield b"data: [DONE]\n\n"
 
 
-def _delta(piece: Piece, asked: CreateChat) -> dict[str, Any]:
+def _delta(piece: Piece, chat: CreateChat) -> dict[str, Any]:
     """What a piece adds to the message."""
     delta: dict[str, Any] = {"content": piece.text} if piece.text or piece.token is not None else {}
     if piece.reasoning:
         delta["reasoning_content"] = piece.reasoning
-    if piece.tool_calls and asked.functions is not None:
+    if piece.tool_calls and chat.functions is not None:
         delta["function_call"] = piece.tool_calls[0]["function"]
     elif piece.tool_calls:
         delta["tool_calls"] = piece.tool_calls
@@ -273,5 +275,5 @@ def usage_of(prompt: int, ends: list[End]) -> CompletionUsage:
     )
 
 
-def _usage_wanted(asked: CreateChat) -> bool:
-    return asked.stream_options is not None and bool(asked.stream_options.include_usage)
+def _usage_wanted(chat: CreateChat) -> bool:
+    return chat.stream_options is not None and bool(chat.stream_options.include_usage)

@@ -51,24 +51,24 @@ class CreateCompletion(Asked):
 async def create(request: Request) -> Response:
     """POST /completions: one or several texts, each with what follows it."""
     service: Service = request.app.state.service
-    asked = understood(deployed(request, await document(request)), CreateCompletion)
-    name, model = service.new_id("cmpl-"), service.engine.model_id(asked.model)
-    if not asked.stream:
-        done = await while_connected(request, completed(service, asked))
+    completion = understood(deployed(request, await document(request)), CreateCompletion)
+    name, model = service.new_id("cmpl-"), service.engine.model_id(completion.model)
+    if not completion.stream:
+        done = await while_connected(request, completed(service, completion))
         count(request, model, done["usage"])
         return JSONResponse(done)
-    lines = _lines(request, asked, to_asks(asked, name), _shape(service, name, model))
+    lines = _lines(request, completion, to_asks(completion, name), _shape(service, name, model))
     first = await while_connected(request, _next(lines))
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingResponse(_after(first, lines), media_type="text/event-stream", headers=headers)
 
 
-async def completed(service: Service, asked: CreateCompletion) -> dict[str, Any]:
+async def completed(service: Service, completion: CreateCompletion) -> dict[str, Any]:
     """The whole completion, as the body of a response. Raises `ApiError`."""
     name = service.new_id("cmpl-")
-    choices, prompt, ends = await _whole(service, asked, to_asks(asked, name))
+    choices, prompt, ends = await _whole(service, completion, to_asks(completion, name))
     usage = chat.usage_of(prompt, ends).to_dict()
-    return {**_shape(service, name, service.engine.model_id(asked.model)), "choices": choices, "usage": usage}
+    return {**_shape(service, name, service.engine.model_id(completion.model)), "choices": choices, "usage": usage}
 
 
 def _shape(service: Service, name: str, model: str) -> dict[str, Any]:
@@ -76,48 +76,48 @@ def _shape(service: Service, name: str, model: str) -> dict[str, Any]:
     return {"id": name, "object": "text_completion", "created": service.now(), "model": model}
 
 
-def to_asks(asked: CreateCompletion, name: str) -> list[Ask]:
+def to_asks(completion: CreateCompletion, name: str) -> list[Ask]:
     """One ask for each prompt. Raises `ApiError` 400 for what cannot be done."""
-    if asked.suffix:
+    if completion.suffix:
         raise invalid("'suffix' cannot be acted on here; leave it out.", "suffix", "unsupported_parameter")
-    if asked.best_of not in (None, 0, asked.n or 1):
+    if completion.best_of not in (None, 0, completion.n or 1):
         raise invalid("'best_of' cannot be acted on here; leave it out.", "best_of", "unsupported_parameter")
-    stops = [asked.stop] if isinstance(asked.stop, str) else list(asked.stop or [])
+    stops = [completion.stop] if isinstance(completion.stop, str) else list(completion.stop or [])
     if len(stops) > 4 or not all(stops):
         raise invalid("'stop' takes 1 to 4 texts, none of them empty.", "stop", "invalid_value")
-    prompts = _prompts(asked.prompt)
+    prompts = _prompts(completion.prompt)
     if len(prompts) > MOST_PROMPTS:
         raise invalid(f"'prompt' holds more than {MOST_PROMPTS:,} texts.", "prompt", "invalid_value")
     return [
         Ask(
-            id=f"{name}-{place}",
+            id=f"{name}-{index}",
             prompt=prompt,
-            echo=bool(asked.echo),
-            max_tokens=16 if asked.max_tokens is None else asked.max_tokens,
-            temperature=1.0 if asked.temperature is None else asked.temperature,
-            top_p=asked.top_p or (1.0 if asked.top_p is None else 1e-6),
-            n=asked.n or 1,
+            echo=bool(completion.echo),
+            max_tokens=16 if completion.max_tokens is None else completion.max_tokens,
+            temperature=1.0 if completion.temperature is None else completion.temperature,
+            top_p=completion.top_p or (1.0 if completion.top_p is None else 1e-6),
+            n=completion.n or 1,
             stop=stops,
-            seed=asked.seed,
-            logprobs=asked.logprobs,
-            presence_penalty=asked.presence_penalty or 0.0,
-            frequency_penalty=asked.frequency_penalty or 0.0,
-            repetition_penalty=asked.repetition_penalty or 1.0,
-            top_k=asked.top_k if asked.top_k and asked.top_k > 0 else None,
-            min_p=asked.min_p or 0.0,
-            logit_bias=biases(asked.logit_bias),
+            seed=completion.seed,
+            logprobs=completion.logprobs,
+            presence_penalty=completion.presence_penalty or 0.0,
+            frequency_penalty=completion.frequency_penalty or 0.0,
+            repetition_penalty=completion.repetition_penalty or 1.0,
+            top_k=completion.top_k if completion.top_k and completion.top_k > 0 else None,
+            min_p=completion.min_p or 0.0,
+            logit_bias=biases(completion.logit_bias),
         )
-        for place, prompt in enumerate(prompts)
+        for index, prompt in enumerate(prompts)
     ]
 
 
-def _prompts(told: str | list[Any] | None) -> list[str | list[int]]:
+def _prompts(prompt: str | list[Any] | None) -> list[str | list[int]]:
     """Each prompt: a text, or tokens."""
-    if told is None or told == []:
+    if prompt is None or prompt == []:
         return [""]
-    if isinstance(told, str):
-        return [told]
-    return [cast("list[int]", told)] if isinstance(told[0], int) else list(told)
+    if isinstance(prompt, str):
+        return [prompt]
+    return [cast("list[int]", prompt)] if isinstance(prompt[0], int) else list(prompt)
 
 
 class _Choice:
@@ -141,60 +141,60 @@ class _Choice:
         logprobs = None
         if self.logprobs:
             keys = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
-            logprobs = {key: [token[place] for token in self.tokens] for place, key in enumerate(keys)}
+            logprobs = {key: [token[index] for token in self.tokens] for index, key in enumerate(keys)}
         return {"text": self.text, "index": self.index, "logprobs": logprobs, "finish_reason": self.reason}
 
 
 async def _whole(
-    service: Service, asked: CreateCompletion, asks: list[Ask]
+    service: Service, completion: CreateCompletion, asks: list[Ask]
 ) -> tuple[list[dict[str, Any]], int, list[End]]:
     choices: list[dict[str, Any]] = []
     prompt, ends = 0, []
     for ask in asks:
-        texts = [_Choice(len(choices) + index, asked.logprobs is not None) for index in range(ask.n)]
-        async with aclosing(chat.answered(service, asked.model, ask, "prompt")) as told:
-            async for said in told:
-                if isinstance(said, Start):
-                    prompt += said.prompt_tokens
-                elif isinstance(said, End):
-                    texts[said.index].reason = said.finish_reason
-                    ends.append(said)
-                elif isinstance(said, Piece):
-                    texts[said.index].take(said)
+        texts = [_Choice(len(choices) + index, completion.logprobs is not None) for index in range(ask.n)]
+        async with aclosing(chat.generated(service, completion.model, ask, "prompt")) as events:
+            async for event in events:
+                if isinstance(event, Start):
+                    prompt += event.prompt_tokens
+                elif isinstance(event, End):
+                    texts[event.index].reason = event.finish_reason
+                    ends.append(event)
+                elif isinstance(event, Piece):
+                    texts[event.index].take(event)
         choices += [text.document() for text in texts]
     return choices, prompt, ends
 
 
 async def _lines(
-    request: Request, asked: CreateCompletion, asks: list[Ask], shape: dict[str, Any]
+    request: Request, completion: CreateCompletion, asks: list[Ask], shape: dict[str, Any]
 ) -> AsyncIterator[bytes]:
     service: Service = request.app.state.service
-    wanted = asked.stream_options is not None and bool(asked.stream_options.include_usage)
+    wanted = completion.stream_options is not None and bool(completion.stream_options.include_usage)
     prompt, begun, ends = 0, False, []
 
     def line(choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> bytes:
-        told = {**shape, "choices": choices, **({"usage": usage} if wanted else {})}
-        return b"data: " + json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+        chunk = {**shape, "choices": choices, **({"usage": usage} if wanted else {})}
+        return b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
     offsets: dict[int, str] = {}
     try:
-        for place, ask in enumerate(asks):
-            async with aclosing(chat.answered(service, asked.model, ask, "prompt")) as told:
-                async for said in told:
-                    if isinstance(said, Start):
-                        prompt += said.prompt_tokens
+        for choice_index, ask in enumerate(asks):
+            async with aclosing(chat.generated(service, completion.model, ask, "prompt")) as events:
+                async for event in events:
+                    if isinstance(event, Start):
+                        prompt += event.prompt_tokens
                         continue
-                    if isinstance(said, Embedding):
+                    if isinstance(event, Embedding):
                         continue
                     begun = True
-                    index = place * ask.n + said.index
-                    piece = _Choice(index, asked.logprobs is not None)
-                    if isinstance(said, End):
-                        piece.reason = said.finish_reason
+                    index = choice_index * ask.n + event.index
+                    piece = _Choice(index, completion.logprobs is not None)
+                    if isinstance(event, End):
+                        piece.reason = event.finish_reason
                         piece.logprobs = False
-                        ends.append(said)
+                        ends.append(event)
                     else:
-                        piece.take(said)
+                        piece.take(event)
                     shown = piece.document()
                     if shown["logprobs"]:
                         shown["logprobs"]["text_offset"] = [len(offsets.get(index, ""))] * len(piece.tokens)

@@ -52,9 +52,9 @@ async def embed(service: Service, body: CreateEmbedding) -> dict[str, Any]:
     name = service.new_id("embd-")
     vectors: list[list[float]] = []
     tokens = 0
-    for place, text in enumerate(_texts(body.input)):
-        ask = Ask(id=f"{name}-{place}", prompt=text, embed=True, dimensions=body.dimensions)
-        async with aclosing(chat.answered(service, body.model, ask, "input")) as pieces:
+    for index, text in enumerate(_texts(body.input)):
+        ask = Ask(id=f"{name}-{index}", prompt=text, embed=True, dimensions=body.dimensions)
+        async with aclosing(chat.generated(service, body.model, ask, "input")) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Start):
                     tokens += piece.prompt_tokens

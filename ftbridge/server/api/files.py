@@ -72,49 +72,49 @@ async def retrieve(request: Request) -> Response:
 async def content(request: Request) -> Response:
     """GET /files/{file_id}/content: the bytes."""
     service: Service = request.app.state.service
-    kept = find(service, request.path_params["file_id"])
-    path = service.files / kept.id
-    if kept.own.get("refused"):
+    stored = find(service, request.path_params["file_id"])
+    path = service.files / stored.id
+    if stored.own.get("refused"):
         text = "To help mitigate abuse, downloading of fine-tune training files is disabled for free accounts."
         raise ApiError(400, text, code="download_disabled")
-    if kept.own.get("base64"):
+    if stored.own.get("base64"):
         import base64
 
         content = base64.b64encode(path.read_bytes())
-        return Response(content, media_type="application/octet-stream", headers=_attached(kept.document["filename"]))
-    return FileResponse(path, media_type="application/octet-stream", headers=_attached(kept.document["filename"]))
+        return Response(content, media_type="application/octet-stream", headers=_attached(stored.document["filename"]))
+    return FileResponse(path, media_type="application/octet-stream", headers=_attached(stored.document["filename"]))
 
 
 def _attached(filename: str) -> dict[str, str]:
     """The file's own name, for what saves it: RFC 6266, with the name in ASCII and, where that is not all of it, in UTF-8."""
     plain = "".join(one if one.isascii() and one.isprintable() and one not in '"\\\\' else "_" for one in filename)
-    told = f'attachment; filename="{plain}"'
+    disposition = f'attachment; filename="{plain}"'
     if plain != filename:
-        told += f"; filename*=UTF-8''{quote(filename, safe='')}"
-    return {"Content-Disposition": told, "X-Content-Type-Options": "nosniff"}
+        disposition += f"; filename*=UTF-8''{quote(filename, safe='')}"
+    return {"Content-Disposition": disposition, "X-Content-Type-Options": "nosniff"}
 
 
 async def delete(request: Request) -> Response:
     """DELETE /files/{file_id}; 409 while a job that has not ended needs it."""
     service: Service = request.app.state.service
-    kept = find(service, request.path_params["file_id"])
-    if job := user_of(service, kept.id):
-        raise conflict(f"{kept.id} is in use by {job}; cancel the job, or wait until it ends.")
-    remove(service, kept.id)
-    return JSONResponse(FileDeleted(id=kept.id, deleted=True, object="file").to_dict())
+    stored = find(service, request.path_params["file_id"])
+    if job := user_of(service, stored.id):
+        raise conflict(f"{stored.id} is in use by {job}; cancel the job, or wait until it ends.")
+    remove(service, stored.id)
+    return JSONResponse(FileDeleted(id=stored.id, deleted=True, object="file").to_dict())
 
 
 def find(service: Service, name: str, param: str | None = None) -> Kept:
     """A file by id. Raises 404; with `param`, 400, since then another object names the file."""
-    kept = service.store.get("file", name)
-    if kept is not None and (kept.document.get("expires_at") or 1 << 60) <= service.clock():
+    stored = service.store.get("file", name)
+    if stored is not None and (stored.document.get("expires_at") or 1 << 60) <= service.clock():
         remove(service, name)
-        kept = None
-    if kept is None:
+        stored = None
+    if stored is None:
         if param is not None:
             raise ApiError(400, f"No such file: {name[:200]}", param=param, code="invalid_file")
         raise not_found("File object", name, "id")
-    return kept
+    return stored
 
 
 def keep(
@@ -124,12 +124,12 @@ def keep(
     purpose: str,
     *,
     expires_at: int | None = None,
-    own: dict[str, Any] | None = None,
+    extra: dict[str, Any] | None = None,
 ) -> Kept:
     """Move a whole content into its place, then tell of it: a crash between leaves a content that nobody knows of."""
-    made = service.new_id("file-", 22)
+    file_id = service.new_id("file-", 22)
     shown = FileObject(
-        id=made,
+        id=file_id,
         bytes=path.stat().st_size,
         created_at=service.now(),
         filename=filename,
@@ -138,12 +138,12 @@ def keep(
         status="processed",
         expires_at=expires_at,
     ).to_dict(exclude_none=True)
-    kept = Kept("file", made, service.engine.told_file(shown), own or {})
+    stored = Kept("file", file_id, service.engine.told_file(shown), extra or {})
     service.files.mkdir(parents=True, exist_ok=True)
-    path.replace(service.files / made)
+    path.replace(service.files / file_id)
     disk.sync_folder(service.files)
-    service.store.add(kept)
-    return kept
+    service.store.add(stored)
+    return stored
 
 
 def keep_bytes(
@@ -151,14 +151,14 @@ def keep_bytes(
     data: bytes,
     filename: str,
     purpose: str,
-    own: dict[str, Any] | None = None,
+    extra: dict[str, Any] | None = None,
     expires_at: int | None = None,
 ) -> Kept:
     """A file that the server itself makes, such as a job's figures."""
     service.incoming.mkdir(parents=True, exist_ok=True)
     path = service.incoming / f"{service.new_id('made-')}.part"
     disk.write_bytes(path, data)
-    return keep(service, path, filename, purpose, own=own, expires_at=expires_at)
+    return keep(service, path, filename, purpose, extra=extra, expires_at=expires_at)
 
 
 def remove(service: Service, name: str) -> None:
@@ -171,12 +171,12 @@ def tidy(service: Service) -> None:
     """At the start: remove what a crash left half-done."""
     for folder in (service.files, service.incoming):
         folder.mkdir(parents=True, exist_ok=True)
-    known, parts = service.store.ids("file"), service.store.ids("part")
+    ids, parts = service.store.ids("file"), service.store.ids("part")
     for path in service.incoming.iterdir():
         if path.name not in parts:
             path.unlink()
     for path in service.files.iterdir():
-        if path.name not in known:
+        if path.name not in ids:
             path.unlink()
 
 

@@ -36,9 +36,9 @@ class ValidateGrader(Asked):
 
 async def run(request: Request) -> Response:
     """The reward of one answer, with its errors by OpenAI's names."""
-    asked = await body(request, RunGrader)
-    grader = with_judge(understood(asked.grader), request.app.state.service.judges)
-    grading = asyncio.to_thread(grade, grader, asked.item or {}, {"output_text": asked.model_sample})
+    request_body = await body(request, RunGrader)
+    grader = with_judge(understood(request_body.grader), request.app.state.service.judges)
+    grading = asyncio.to_thread(grade, grader, request_body.item or {}, {"output_text": request_body.model_sample})
     try:
         result = await while_connected(request, grading)
     except FtbridgeError as error:
@@ -48,9 +48,9 @@ async def run(request: Request) -> Response:
 
 async def validate(request: Request) -> Response:
     """The grader back, as it is understood."""
-    asked = await body(request, ValidateGrader)
-    understood(asked.grader)
-    return JSONResponse({"grader": asked.grader})
+    request_body = await body(request, ValidateGrader)
+    understood(request_body.grader)
+    return JSONResponse({"grader": request_body.grader})
 
 
 def with_judge(grader: Grader, judges: Sequence[str]) -> Grader:
@@ -71,9 +71,9 @@ def with_judge(grader: Grader, judges: Sequence[str]) -> Grader:
     for judge in judges:
         if comparable(judge) == wanted:
             return grader.model_copy(update={"base_url": judge})
-    told = f"{address!r} is not a judge of this server" if address else "This server has no judge to ask"
+    reason = f"{address!r} is not a judge of this server" if address else "This server has no judge to ask"
     raise ApiError(
-        403, f"{told}. Its operator names judges with --judge.", param="grader.base_url", code="judge_not_allowed"
+        403, f"{reason}. Its operator names judges with --judge.", param="grader.base_url", code="judge_not_allowed"
     )
 
 
@@ -107,10 +107,10 @@ def judges(addresses: Sequence[str]) -> tuple[str, ...]:
     return tuple(addresses)
 
 
-def understood(told: dict[str, Any]) -> Grader:
+def understood(document: dict[str, Any]) -> Grader:
     """A grader from its JSON. Raises `ApiError` 400 that names the field at fault."""
     try:
-        return TypeAdapter[Grader](Grader).validate_python(told)
+        return TypeAdapter[Grader](Grader).validate_python(document)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False)[0]
         path = ".".join(["grader", *(str(part) for part in problem["loc"][1:])])

@@ -28,26 +28,26 @@ KEEP_ALIVE_SECONDS = 15.0
 async def create(request: Request) -> Response:
     """POST /fine_tuning/jobs. The data are checked later, by the job: their errors show as a job that failed."""
     service: Service = request.app.state.service
-    told = await document(request)
+    request_document = await document(request)
     if request.scope.get(AZURE):
-        training_type(told)
-    asked = understood(told, CreateJob)
-    service.engine.accept(asked)
-    asked = asked.model_copy(update={"model": service.engine.model_id(asked.model)})
-    for param, name in (("training_file", asked.training_file), ("validation_file", asked.validation_file)):
+        training_type(request_document)
+    create_job = understood(request_document, CreateJob)
+    service.engine.accept(create_job)
+    create_job = create_job.model_copy(update={"model": service.engine.model_id(create_job.model)})
+    for param, name in (("training_file", create_job.training_file), ("validation_file", create_job.validation_file)):
         if name is None:
             continue
-        kept = files.find(service, name, param)
-        if kept.document["purpose"] != "fine-tune":
-            purpose = kept.document["purpose"]
+        stored_file = files.find(service, name, param)
+        if stored_file.document["purpose"] != "fine-tune":
+            purpose = stored_file.document["purpose"]
             raise invalid(f"{name} was uploaded for {purpose}, not for fine-tune.", param, "invalid_file_purpose")
-        if kept.document["status"] == "error":
+        if stored_file.document["status"] == "error":
             raise invalid(
-                f"{name} could not be processed: {kept.document.get('status_details')}", param, "invalid_file"
+                f"{name} could not be processed: {stored_file.document.get('status_details')}", param, "invalid_file"
             )
-        if kept.document["status"] == "uploaded":
+        if stored_file.document["status"] == "uploaded":
             raise invalid(f"{name} is not ready yet; try again in a moment.", param, "file_not_ready")
-    job = jobs_store.open_job(service, asked)
+    job = jobs_store.open_job(service, create_job)
     service.engine.created(job)
     return JSONResponse(jobs_store.find_job(service, job.id).document)
 
@@ -55,13 +55,13 @@ async def create(request: Request) -> Response:
 TRAINING_TYPES = ("standard", "globalstandard", "developertier", "developer")
 
 
-def training_type(told: dict[str, Any]) -> None:
+def training_type(request_document: dict[str, Any]) -> None:
     """Take Azure's `trainingType` out of a job's body: where it would be trained there, which means nothing here.
 
     Raises `ApiError` 400 for a type that Azure does not have.
     """
     for key in ("trainingType", "training_type"):
-        kind = told.pop(key, None)
+        kind = request_document.pop(key, None)
         if kind is not None and str(kind).lower() not in (*TRAINING_TYPES, "0", "1", "2"):
             raise invalid(f"'{key}' must be Standard, GlobalStandard or Developer.", key, "invalid_value")
 

@@ -19,11 +19,11 @@ from ftbridge.server.simulator import organization
 async def list_models(request: Request) -> Response:
     """GET /models: all of them, in one page."""
     service: Service = request.app.state.service
-    kept, base = service.store.every("model"), service.engine.base_models()
-    tuned = [one.document for one in kept]
+    stored, base = service.store.every("model"), service.engine.base_models()
+    tuned = [one.document for one in stored]
     if (state := service.account) is not None:
         now = service.clock()
-        tuned = organization.shown_models(state, kept, request.scope.get(PROJECT), now)
+        tuned = organization.shown_models(state, stored, request.scope.get(PROJECT), now)
         base = organization.base_shutdowns(state, base, now)
     return JSONResponse({"object": "list", "data": [*base, *tuned]})
 
@@ -32,9 +32,9 @@ async def retrieve(request: Request) -> Response:
     """GET /models/{model}."""
     service: Service = request.app.state.service
     name = request.path_params["model"]
-    kept = service.store.get("model", name)
-    if kept is not None:
-        return JSONResponse(kept.document)
+    stored = service.store.get("model", name)
+    if stored is not None:
+        return JSONResponse(stored.document)
     full = service.engine.model_id(name)
     for shown in service.engine.base_models():
         if shown["id"] == full:
@@ -47,13 +47,13 @@ def full_name(name: str, names: Iterable[str]) -> str | None:
 
     OpenAI answers `gpt-4o-mini` with the newest `gpt-4o-mini-YYYY-MM-DD`; a name without a date is what most code has.
     """
-    known = list(names)
-    if name in known:
+    known_names = list(names)
+    if name in known_names:
         return name
-    dated = [one for one in known if re.fullmatch(re.escape(name) + r"-\d{4}-\d{2}-\d{2}", one)]
+    dated = [one for one in known_names if re.fullmatch(re.escape(name) + r"-\d{4}-\d{2}-\d{2}", one)]
     if dated:
         return max(dated)
-    return next((one for one in known if "*" in one and fnmatchcase(name, one)), None)
+    return next((one for one in known_names if "*" in one and fnmatchcase(name, one)), None)
 
 
 async def delete(request: Request) -> Response:

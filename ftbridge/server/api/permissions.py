@@ -26,17 +26,17 @@ async def create(request: Request) -> Response:
     """POST …/permissions: one for each project."""
     service: Service = request.app.state.service
     name = _checkpoint(request)
-    asked = await body(request, CreatePermissions)
-    made = []
+    request_body = await body(request, CreatePermissions)
+    created = []
     with service.store.change():
-        for project in asked.project_ids:
+        for project in request_body.project_ids:
             shown: dict[str, Any] = PermissionCreateResponse(
                 id=service.new_id("cp_"), created_at=service.now(), object="checkpoint.permission", project_id=project
             ).to_dict()
-            kept = Kept("permission", shown["id"], shown, parent=name)
-            service.store.add(kept)
-            made.append(kept)
-    return JSONResponse(pages.listing(made, False))
+            stored = Kept("permission", shown["id"], shown, parent=name)
+            service.store.add(stored)
+            created.append(stored)
+    return JSONResponse(pages.listing(created, False))
 
 
 async def list_permissions(request: Request) -> Response:
@@ -59,8 +59,8 @@ async def delete(request: Request) -> Response:
     """DELETE …/permissions/{permission_id}."""
     service: Service = request.app.state.service
     name, parent = request.path_params["permission_id"], _checkpoint(request)
-    kept = service.store.get("permission", name)
-    if kept is None or kept.parent != parent:
+    stored = service.store.get("permission", name)
+    if stored is None or stored.parent != parent:
         raise not_found("permission", name, "permission_id")
     service.store.remove("permission", name)
     return JSONResponse(PermissionDeleteResponse(id=name, deleted=True, object="checkpoint.permission").to_dict())

@@ -26,35 +26,35 @@ Event = tuple[str, dict[str, Any]]
 async def create(request: Request) -> Response:
     """POST /responses: an answer to text, messages or items."""
     service: Service = request.app.state.service
-    asked = understood(deployed(request, await document(request)), CreateResponse)
-    if not asked.stream:
-        done = await while_connected(request, completed(service, asked))
+    response_request = understood(deployed(request, await document(request)), CreateResponse)
+    if not response_request.stream:
+        done = await while_connected(request, completed(service, response_request))
         _count(request, done)
         return JSONResponse(done)
-    answer, told = _begun(service, asked)
-    first = await while_connected(request, chat.first_word(told))
+    response, events = _begun(service, response_request)
+    first = await while_connected(request, chat.first_word(events))
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_lines(request, answer, told, first), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(_lines(request, response, events, first), media_type="text/event-stream", headers=headers)
 
 
-async def completed(service: Service, asked: CreateResponse) -> dict[str, Any]:
+async def completed(service: Service, response_request: CreateResponse) -> dict[str, Any]:
     """The whole response, kept unless the client asked not to. Raises `ApiError`."""
-    answer, told = _begun(service, asked)
-    async with aclosing(told):
-        async for said in told:
-            for _ in answer.take(said):
+    response, events = _begun(service, response_request)
+    async with aclosing(events):
+        async for event in events:
+            for _ in response.take(event):
                 pass
-    for _ in answer.finish():
+    for _ in response.finish():
         pass
-    answer.keep()
-    return answer.document()
+    response.keep()
+    return response.document()
 
 
-def _begun(service: Service, asked: CreateResponse) -> tuple[_Answer, AsyncGenerator[Told, None]]:
+def _begun(service: Service, response_request: CreateResponse) -> tuple[_Answer, AsyncGenerator[Told, None]]:
     """A response that has nothing yet, and what the engine says."""
-    asked_chat, messages = to_chat(asked, _before(service, asked.previous_response_id))
-    answer = _Answer(service, asked, messages)
-    return answer, chat.answer(service, asked_chat, answer.name, whole=not asked.stream)
+    asked_chat, messages = to_chat(response_request, _before(service, response_request.previous_response_id))
+    response = _Answer(service, response_request, messages)
+    return response, chat.generate(service, asked_chat, response.name, buffered=not response_request.stream)
 
 
 async def retrieve(request: Request) -> Response:
@@ -64,21 +64,21 @@ async def retrieve(request: Request) -> Response:
 
 async def delete(request: Request) -> Response:
     """DELETE /responses/{response_id}: forget it."""
-    kept = _kept(request)
-    request.app.state.service.store.remove("response", kept.id)
-    return JSONResponse({"id": kept.id, "object": "response", "deleted": True})
+    stored = _kept(request)
+    request.app.state.service.store.remove("response", stored.id)
+    return JSONResponse({"id": stored.id, "object": "response", "deleted": True})
 
 
 async def cancel(request: Request) -> Response:
     """POST /responses/{response_id}/cancel: only those in the background can be, and none is."""
-    kept = _kept(request)
-    raise invalid(f"{kept.id} is not in the background and cannot be cancelled.", "response_id", "invalid_value")
+    stored = _kept(request)
+    raise invalid(f"{stored.id} is not in the background and cannot be cancelled.", "response_id", "invalid_value")
 
 
 async def input_items(request: Request) -> Response:
     """GET /responses/{response_id}/input_items: what it answered, newest first."""
-    kept, query = _kept(request), request.query_params
-    items = kept.own["input"]
+    stored, query = _kept(request), request.query_params
+    items = stored.own["input"]
     items = items if query.get("order") == "asc" else items[::-1]
     if (after := query.get("after")) is not None:
         ids = [item["id"] for item in items]
@@ -93,27 +93,27 @@ async def input_items(request: Request) -> Response:
 
 def _kept(request: Request) -> Kept:
     name = request.path_params["response_id"]
-    kept = request.app.state.service.store.get("response", name)
-    if kept is None:
+    stored = request.app.state.service.store.get("response", name)
+    if stored is None:
         raise not_found("response", name, "response_id")
-    return cast(Kept, kept)
+    return cast(Kept, stored)
 
 
 def _before(service: Service, name: str | None) -> list[dict[str, Any]]:
     """The messages up to and with an earlier response."""
     if name is None:
         return []
-    kept = service.store.get("response", name)
-    if kept is None:
+    stored = service.store.get("response", name)
+    if stored is None:
         raise ApiError(
             400, f"Previous response with id {name[:100]!r} not found.", param="previous_response_id",
             code="previous_response_not_found",
         )  # fmt: skip
-    return list(kept.own["messages"])
+    return list(stored.own["messages"])
 
 
 async def _lines(
-    request: Request, answer: _Answer, told: AsyncIterator[Told], first: Told | None
+    request: Request, response: _Answer, events: AsyncIterator[Told], first: Told | None
 ) -> AsyncIterator[bytes]:
     """Server-sent events. An error in the middle is `response.failed`, since the status has gone out already."""
     sequence = 0
@@ -127,24 +127,28 @@ async def _lines(
         sequence += 1
         return f"event: {kind}\ndata: {body}\n\n".encode()
 
-    yield line(("response.created", {"response": answer.document()}))
-    yield line(("response.in_progress", {"response": answer.document()}))
+    yield line(("response.created", {"response": response.document()}))
+    yield line(("response.in_progress", {"response": response.document()}))
     try:
-        async with aclosing(cast(Any, told)):
-            for event in answer.take(first) if first is not None else ():
+        async with aclosing(cast(Any, events)):
+            for event in response.take(first) if first is not None else ():
                 yield line(event)
-            async for said in told:
-                for event in answer.take(said):
+            async for stream_event in events:
+                for event in response.take(stream_event):
                     yield line(event)
     except ApiError as error:
-        failed = {**answer.document(), "status": "failed", "error": {"code": "server_error", "message": error.message}}
+        failed = {
+            **response.document(),
+            "status": "failed",
+            "error": {"code": "server_error", "message": error.message},
+        }
         yield line(("response.failed", {"response": failed}))
         return
-    for event in answer.finish():
+    for event in response.finish():
         yield line(event)
-    answer.keep()
-    _count(request, answer.document())
-    yield line((f"response.{answer.status}", {"response": answer.document()}))
+    response.keep()
+    _count(request, response.document())
+    yield line((f"response.{response.status}", {"response": response.document()}))
 
 
 def _count(request: Request, done: dict[str, Any]) -> None:
@@ -156,10 +160,10 @@ def _count(request: Request, done: dict[str, Any]) -> None:
 class _Answer:
     """One response as it grows: its output items, and the events that tell of them."""
 
-    def __init__(self, service: Service, asked: CreateResponse, messages: list[dict[str, Any]]) -> None:
-        self.service, self.asked, self.messages = service, asked, messages
+    def __init__(self, service: Service, response_request: CreateResponse, messages: list[dict[str, Any]]) -> None:
+        self.service, self.asked, self.messages = service, response_request, messages
         self.name = service.new_id("resp_", 32)
-        self.model = service.engine.model_id(asked.model)
+        self.model = service.engine.model_id(response_request.model)
         self.created = service.now()
         self.status = "in_progress"
         self.output: list[dict[str, Any]] = []
@@ -167,20 +171,20 @@ class _Answer:
         self.prompt = self.completion = self.reasoned = 0
         self.cut = False
 
-    def take(self, said: Told) -> Iterator[Event]:
+    def take(self, event: Told) -> Iterator[Event]:
         """The events of one more word of the engine."""
-        if isinstance(said, Start):
-            self.prompt = said.prompt_tokens
-        elif isinstance(said, End):
-            self.completion, self.cut = said.completion_tokens, said.finish_reason == "length"
-            self.reasoned = said.reasoning_tokens
-        elif isinstance(said, Piece):
-            if said.reasoning:
-                yield from self._reasoning(said.reasoning)
-            token = chat.token_of(said)
-            if said.text or (token is not None and not said.reasoning and not said.tool_calls):
-                yield from self._text(said.text, [token.to_dict()] if token is not None else [])
-            for delta in said.tool_calls:
+        if isinstance(event, Start):
+            self.prompt = event.prompt_tokens
+        elif isinstance(event, End):
+            self.completion, self.cut = event.completion_tokens, event.finish_reason == "length"
+            self.reasoned = event.reasoning_tokens
+        elif isinstance(event, Piece):
+            if event.reasoning:
+                yield from self._reasoning(event.reasoning)
+            token = chat.token_of(event)
+            if event.text or (token is not None and not event.reasoning and not event.tool_calls):
+                yield from self._text(event.text, [token.to_dict()] if token is not None else [])
+            for delta in event.tool_calls:
                 yield from self._call(delta)
 
     def finish(self) -> Iterator[Event]:
@@ -199,12 +203,12 @@ class _Answer:
         items = self.asked.input
         listed = [{"type": "message", "role": "user", "content": items}] if isinstance(items, str) else items
         named = [{"id": self.service.new_id("item_"), **_shown_item(item)} for item in listed]
-        own = {"messages": [*self.messages, *reply], "input": named}
-        self.service.store.add(Kept("response", self.name, self.document(), own))
+        extra = {"messages": [*self.messages, *reply], "input": named}
+        self.service.store.add(Kept("response", self.name, self.document(), extra))
 
     def document(self) -> dict[str, Any]:
         """The response as it stands."""
-        asked = self.asked
+        response_request = self.asked
         usage = {
             "input_tokens": self.prompt,
             "input_tokens_details": {"cached_tokens": 0},
@@ -213,7 +217,7 @@ class _Answer:
             "total_tokens": self.prompt + self.completion,
         }
         ended = self.status != "in_progress"
-        text = asked.text.model_dump(exclude_none=True, by_alias=True) if asked.text else {}
+        text = response_request.text.model_dump(exclude_none=True, by_alias=True) if response_request.text else {}
         return {
             "id": self.name,
             "object": "response",
@@ -223,26 +227,26 @@ class _Answer:
             "background": False,
             "error": None,
             "incomplete_details": {"reason": "max_output_tokens"} if self.status == "incomplete" else None,
-            "instructions": asked.instructions,
-            "max_output_tokens": asked.max_output_tokens,
-            "max_tool_calls": asked.max_tool_calls,
+            "instructions": response_request.instructions,
+            "max_output_tokens": response_request.max_output_tokens,
+            "max_tool_calls": response_request.max_tool_calls,
             "model": self.model,
             "output": self.output if ended else [],
-            "parallel_tool_calls": asked.parallel_tool_calls is not False,
-            "previous_response_id": asked.previous_response_id,
-            "reasoning": {"effort": (asked.reasoning or {}).get("effort"), "summary": None},
+            "parallel_tool_calls": response_request.parallel_tool_calls is not False,
+            "previous_response_id": response_request.previous_response_id,
+            "reasoning": {"effort": (response_request.reasoning or {}).get("effort"), "summary": None},
             "service_tier": "default",
-            "store": asked.store is not False,
-            "temperature": 1.0 if asked.temperature is None else asked.temperature,
+            "store": response_request.store is not False,
+            "temperature": 1.0 if response_request.temperature is None else response_request.temperature,
             "text": {"format": {"type": "text"}, **text},
-            "tool_choice": asked.tool_choice or "auto",
-            "tools": [{"strict": None, "parameters": None, **tool} for tool in asked.tools or []],
-            "top_logprobs": asked.top_logprobs or 0,
-            "top_p": 1.0 if asked.top_p is None else asked.top_p,
+            "tool_choice": response_request.tool_choice or "auto",
+            "tools": [{"strict": None, "parameters": None, **tool} for tool in response_request.tools or []],
+            "top_logprobs": response_request.top_logprobs or 0,
+            "top_p": 1.0 if response_request.top_p is None else response_request.top_p,
             "truncation": "disabled",
             "usage": usage if ended else None,
-            "user": asked.user,
-            "metadata": asked.metadata or {},
+            "user": response_request.user,
+            "metadata": response_request.metadata or {},
         }
 
     def _reasoning(self, text: str) -> Iterator[Event]:
@@ -267,8 +271,8 @@ class _Answer:
         assert self.open is not None
         if function["arguments"]:
             self.open["arguments"] += function["arguments"]
-            told = {**self._place(), "delta": function["arguments"]}
-            yield "response.function_call_arguments.delta", told
+            event = {**self._place(), "delta": function["arguments"]}
+            yield "response.function_call_arguments.delta", event
 
     def _place(self) -> dict[str, Any]:
         assert self.open is not None
@@ -296,8 +300,8 @@ class _Answer:
             return
         self.open["status"] = status
         if self.open["type"] == "function_call":
-            told = {"arguments": self.open["arguments"], "name": self.open["name"]}
-            yield "response.function_call_arguments.done", {**self._place(), **told}
+            fields = {"arguments": self.open["arguments"], "name": self.open["name"]}
+            yield "response.function_call_arguments.done", {**self._place(), **fields}
         else:
             part = self.open["content"][0]
             kind = "output_text" if part["type"] == "output_text" else "reasoning_text"
@@ -310,8 +314,8 @@ class _Answer:
 
 def _shown_item(item: dict[str, Any]) -> dict[str, Any]:
     """An input item as it is listed: content as parts."""
-    told = {"type": "message", **item}
-    if told["type"] == "message" and isinstance(told.get("content"), str):
-        kind = "output_text" if told.get("role") == "assistant" else "input_text"
-        told["content"] = [{"type": kind, "text": told["content"]}]
-    return {key: value for key, value in told.items() if key != "id" or value}
+    item_document = {"type": "message", **item}
+    if item_document["type"] == "message" and isinstance(item_document.get("content"), str):
+        kind = "output_text" if item_document.get("role") == "assistant" else "input_text"
+        item_document["content"] = [{"type": kind, "text": item_document["content"]}]
+    return {key: value for key, value in item_document.items() if key != "id" or value}

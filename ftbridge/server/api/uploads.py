@@ -51,25 +51,25 @@ class CompleteUpload(Asked):
 async def create(request: Request) -> Response:
     """POST /uploads."""
     service: Service = request.app.state.service
-    asked = await body(request, CreateUpload)
-    if asked.bytes > service.limits.upload:
+    request_body = await body(request, CreateUpload)
+    if request_body.bytes > service.limits.upload:
         raise invalid(f"'bytes' must be at most {service.limits.upload:,}.", "bytes", "invalid_value")
     now = service.now()
-    own: dict[str, Any] = {}
-    if asked.expires_after is not None:
-        files.expiry(now, asked.expires_after.anchor, asked.expires_after.seconds)
-        own["expires_after"] = asked.expires_after.seconds
+    extra: dict[str, Any] = {}
+    if request_body.expires_after is not None:
+        files.expiry(now, request_body.expires_after.anchor, request_body.expires_after.seconds)
+        extra["expires_after"] = request_body.expires_after.seconds
     shown: dict[str, Any] = Upload(
         id=service.new_id("upload_"),
-        bytes=asked.bytes,
+        bytes=request_body.bytes,
         created_at=now,
         expires_at=now + service.limits.upload_seconds,
-        filename=asked.filename,
+        filename=request_body.filename,
         object="upload",
-        purpose=asked.purpose,
+        purpose=request_body.purpose,
         status="pending",
     ).to_dict()
-    service.store.add(Kept("upload", shown["id"], shown, own))
+    service.store.add(Kept("upload", shown["id"], shown, extra))
     return JSONResponse(shown)
 
 
@@ -82,10 +82,10 @@ async def add_part(request: Request) -> Response:
         if form.path is None:
             raise invalid("Missing required parameter: 'data'.", "data", "missing_required_parameter")
         _pending(service, upload.id)
-        made = service.new_id("part_")
-        form.path.replace(service.incoming / made)
-        shown = UploadPart(id=made, created_at=service.now(), object="upload.part", upload_id=upload.id).to_dict()
-        service.store.add(Kept("part", made, shown, {"bytes": form.size}, parent=upload.id))
+        part_id = service.new_id("part_")
+        form.path.replace(service.incoming / part_id)
+        shown = UploadPart(id=part_id, created_at=service.now(), object="upload.part", upload_id=upload.id).to_dict()
+        service.store.add(Kept("part", part_id, shown, {"bytes": form.size}, parent=upload.id))
         return JSONResponse(shown)
     finally:
         form.discard()
@@ -94,35 +94,37 @@ async def add_part(request: Request) -> Response:
 async def complete(request: Request) -> Response:
     """POST /uploads/{upload_id}/complete: the parts in the order given, checked against the size that was announced."""
     service: Service = request.app.state.service
-    asked = await body(request, CompleteUpload)
+    request_body = await body(request, CompleteUpload)
     upload = _pending(service, request.path_params["upload_id"])
-    parts = [service.store.get("part", name) for name in asked.part_ids]
-    for name, part in zip(asked.part_ids, parts, strict=True):
+    parts = [service.store.get("part", name) for name in request_body.part_ids]
+    for name, part in zip(request_body.part_ids, parts, strict=True):
         if part is None or part.parent != upload.id:
             raise invalid(f"{name[:100]!r} is no part of {upload.id}.", "part_ids", "invalid_value")
-    if len(set(asked.part_ids)) != len(asked.part_ids):
+    if len(set(request_body.part_ids)) != len(request_body.part_ids):
         raise invalid("'part_ids' names a part twice.", "part_ids", "invalid_value")
     size = sum(part.own["bytes"] for part in parts if part is not None)
     if size != upload.document["bytes"]:
         announced = upload.document["bytes"]
         raise invalid(f"The parts hold {size:,} bytes; {announced:,} were announced.", "part_ids", "invalid_value")
-    whole = service.incoming / f"{service.new_id('whole-')}.part"
+    joined = service.incoming / f"{service.new_id('whole-')}.part"
     try:
-        digest = await asyncio.to_thread(_join, service, [service.incoming / name for name in asked.part_ids], whole)
-        if asked.md5 is not None and asked.md5.lower() != digest:
+        digest = await asyncio.to_thread(
+            _join, service, [service.incoming / name for name in request_body.part_ids], joined
+        )
+        if request_body.md5 is not None and request_body.md5.lower() != digest:
             raise invalid(f"The content's MD5 is {digest}, not the one given.", "md5", "invalid_value")
         filename, purpose = upload.document["filename"], upload.document["purpose"]
-        await files.check(whole, filename, purpose)
+        await files.check(joined, filename, purpose)
         _pending(service, upload.id)
         lasts = upload.own.get("expires_after")
         expires = service.now() + lasts if lasts is not None else None
         with service.store.change():
-            kept = files.keep(service, whole, filename, purpose, expires_at=expires)
-            done = _end(service, upload.id, {"status": "completed", "file": kept.document})
+            stored_file = files.keep(service, joined, filename, purpose, expires_at=expires)
+            done = _end(service, upload.id, {"status": "completed", "file": stored_file.document})
         _forget_parts(service, upload.id)
         return JSONResponse(done.document)
     finally:
-        whole.unlink(missing_ok=True)
+        joined.unlink(missing_ok=True)
 
 
 async def cancel(request: Request) -> Response:
@@ -148,7 +150,7 @@ def _pending(service: Service, name: str) -> Kept:
 
 
 def _end(service: Service, name: str, changes: dict[str, Any]) -> Kept:
-    return service.store.update("upload", name, lambda kept: replace(kept, document={**kept.document, **changes}))
+    return service.store.update("upload", name, lambda stored: replace(stored, document={**stored.document, **changes}))
 
 
 def _forget_parts(service: Service, name: str) -> None:
@@ -157,9 +159,9 @@ def _forget_parts(service: Service, name: str) -> None:
         (service.incoming / part.id).unlink(missing_ok=True)
 
 
-def _join(service: Service, parts: list[Path], whole: Path) -> str:
+def _join(service: Service, parts: list[Path], joined: Path) -> str:
     digest = hashlib.md5(usedforsecurity=False)
-    with disk_full_is_an_error(service.incoming), whole.open("wb") as out:
+    with disk_full_is_an_error(service.incoming), joined.open("wb") as out:
         for path in parts:
             with path.open("rb") as part:
                 while piece := part.read(1 << 20):

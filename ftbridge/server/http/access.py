@@ -43,8 +43,8 @@ class Access:
             return error
         if not self.keys or path in _OPEN:
             return None
-        given = _key(headers)
-        if not given:
+        key = _key(headers)
+        if not key:
             return ApiError(401, "No key was sent. Send the server's token as the API key.", code="missing_api_key")
         if self.key_name(headers) is None:
             return ApiError(401, "This is not the server's token.", code="invalid_api_key")
@@ -52,11 +52,11 @@ class Access:
 
     def key_name(self, headers: Headers) -> str | None:
         """The name of the key that was sent. Every key is compared, so that the time tells nothing."""
-        given, found = _key(headers), None
+        presented, name_of_key = _key(headers), None
         for name, key in self.keys.items():
-            if hmac.compare_digest(given, key.encode()):
-                found = name
-        return found
+            if hmac.compare_digest(presented, key.encode()):
+                name_of_key = name
+        return name_of_key
 
     def allows(self, origin: str) -> bool:
         """Whether the operator allowed this origin."""
@@ -67,14 +67,14 @@ class Access:
         origin = _text(headers, b"origin")
         if not self.allows(origin):
             return None
-        told = {
+        cors_headers = {
             "Access-Control-Allow-Methods": "GET, POST, DELETE, PUT, OPTIONS",
             "Access-Control-Allow-Headers": _text(headers, b"access-control-request-headers") or "*",
             "Access-Control-Max-Age": "600",
         }
         if _text(headers, b"access-control-request-private-network") == "true":
-            told["Access-Control-Allow-Private-Network"] = "true"
-        return Response(status_code=204, headers={**told, **self.cors(headers)})
+            cors_headers["Access-Control-Allow-Private-Network"] = "true"
+        return Response(status_code=204, headers={**cors_headers, **self.cors(headers)})
 
     def cors(self, headers: Headers) -> dict[str, str]:
         """The headers that let an allowed page read an answer."""

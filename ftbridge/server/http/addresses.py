@@ -56,8 +56,8 @@ def decoded(scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise ApiError(415, f"A body in the encoding {encoding[:40]!r} cannot be read; gzip and deflate can.")
     left_out = (b"content-encoding", b"content-length")
-    kept = [(name, value) for name, value in scope["headers"] if name not in left_out]
-    return {**scope, "headers": kept}, _Inflating(receive).receive
+    remaining = [(name, value) for name, value in scope["headers"] if name not in left_out]
+    return {**scope, "headers": remaining}, _Inflating(receive).receive
 
 
 class _Inflating:

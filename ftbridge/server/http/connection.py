@@ -38,10 +38,10 @@ async def _left(request: Request) -> None:
             return
 
 
-def deployed(request: Request, told: dict[str, Any]) -> dict[str, Any]:
+def deployed(request: Request, document: dict[str, Any]) -> dict[str, Any]:
     """The body, with the deployment of one of Azure's paths as its model."""
     name = request.scope.get(DEPLOYMENT)
-    return {**told, "model": name} if name else told
+    return {**document, "model": name} if name else document
 
 
 def count(request: Request, model: str, usage: Mapping[str, Any]) -> None:

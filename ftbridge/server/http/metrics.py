@@ -34,8 +34,8 @@ class Metrics:
         """A request was answered (`status` 0: it broke off)."""
         self._requests[route, str(status or "cut"), key] += 1
         buckets = self._durations.setdefault(route, [0] * len(SECONDS))
-        for place, bound in enumerate(SECONDS):
-            buckets[place] += seconds <= bound
+        for index, bound in enumerate(SECONDS):
+            buckets[index] += seconds <= bound
         self._sums[route] += 1
         self._seconds[route] = self._seconds.get(route, 0.0) + seconds
 

@@ -33,16 +33,16 @@ def page(
     `orders` maps the words of `order` to whether they mean newest first; `named_ends` adds first_id and last_id.
     """
     query = request.query_params
-    known = {"after", "limit", *(("order",) if orders else ()), *allowed}
+    allowed_names = {"after", "limit", *(("order",) if orders else ()), *allowed}
     for name in query:
-        if name not in known:
+        if name not in allowed_names:
             raise invalid(f"Unknown parameter: '{name}'.", name, "unknown_parameter")
     if orders and (order := query.get("order")) is not None:
         if order not in orders:
             raise invalid(f"'order' must be {' or '.join(orders)}.", "order", "invalid_value")
         newest_first = orders[order]
     limit = number(query.get("limit"), "limit", default, most)
-    found = store.page(
+    records = store.page(
         kind,
         parent=parent,
         after=query.get("after"),
@@ -51,16 +51,16 @@ def page(
         where=where,
         project=request.scope.get(PROJECT),
     )
-    if found is None:
+    if records is None:
         raise invalid(f"There is no object {query['after'][:200]!r} to continue after.", "after", "invalid_cursor")
-    return listing(found[:limit], len(found) > limit, named_ends=named_ends)
+    return listing(records[:limit], len(records) > limit, named_ends=named_ends)
 
 
-def listing(found: list[Kept], has_more: bool, *, named_ends: bool = True) -> dict[str, Any]:
+def listing(records: list[Kept], has_more: bool, *, named_ends: bool = True) -> dict[str, Any]:
     """The list object."""
-    shown: dict[str, Any] = {"object": "list", "data": [kept.document for kept in found], "has_more": has_more}
+    shown: dict[str, Any] = {"object": "list", "data": [record.document for record in records], "has_more": has_more}
     if named_ends:
-        shown |= {"first_id": found[0].id if found else None, "last_id": found[-1].id if found else None}
+        shown |= {"first_id": records[0].id if records else None, "last_id": records[-1].id if records else None}
     return shown
 
 

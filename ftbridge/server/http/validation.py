@@ -51,13 +51,13 @@ async def document(request: Request) -> dict[str, Any]:
         return {}
     _require_json(request)
     try:
-        told = json.loads(content.decode(json.detect_encoding(content)), parse_constant=_refuse_constant)
+        parsed = json.loads(content.decode(json.detect_encoding(content)), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise invalid(f"The body is not JSON: {error}.", code="invalid_json") from None
-    if not isinstance(told, dict):
+    if not isinstance(parsed, dict):
         raise invalid("The body must be a JSON object.", code="invalid_json")
-    require_text(told)
-    return told
+    require_text(parsed)
+    return parsed
 
 
 def _require_json(request: Request) -> None:
@@ -69,13 +69,13 @@ def _require_json(request: Request) -> None:
         raise ApiError(415, "The body must be sent as application/json.", code="unsupported_content_type")
 
 
-def require_text(told: Any) -> None:
+def require_text(document: Any) -> None:
     """Raise `ApiError` 400 for values that no other program could read back.
 
     Those are halves of a surrogate pair (half an emoji, as JavaScript cuts them), numbers beyond a double, and nesting
     deeper than `MOST_LEVELS`. The error names the place, as in `messages[0].content`.
     """
-    level: list[tuple[tuple[int | str, ...], Any]] = [((), told)]
+    level: list[tuple[tuple[int | str, ...], Any]] = [((), document)]
     for _ in range(MOST_LEVELS):
         below: list[tuple[tuple[int | str, ...], Any]] = []
         for where, value in level:
@@ -88,7 +88,7 @@ def require_text(told: Any) -> None:
                     _require_whole(key, where)
                 below += [((*where, key), part) for key, part in value.items()]
             elif isinstance(value, list):
-                below += [((*where, place), part) for place, part in enumerate(value)]
+                below += [((*where, index), part) for index, part in enumerate(value)]
         if not below:
             return
         level = below
@@ -133,10 +133,10 @@ def too_large(limit: int) -> ApiError:
     return ApiError(413, f"The body is larger than {limit >> 20:,} MiB, the most that is taken here.", code="too_large")
 
 
-def understood(told: dict[str, Any], model: type[AnyAsked]) -> AnyAsked:
+def understood(request_document: dict[str, Any], model: type[AnyAsked]) -> AnyAsked:
     """`told` as `model`, or an `ApiError` about its first problem."""
     try:
-        return model.model_validate(told)
+        return model.model_validate(request_document)
     except ValidationError as error:
         raise _first(error) from None
 

@@ -91,24 +91,24 @@ class LocalEngine:
         """As it is."""
         return shown
 
-    def accept(self, asked: CreateJob) -> None:
+    def accept(self, create_job: CreateJob) -> None:
         """Jobs on a base model of the map; what a run here could not do is refused now."""
-        if self._begins_with(asked.model) is None:
-            tuned = asked.model in self.runs or self._service.store.get("model", asked.model) is not None
+        if self._begins_with(create_job.model) is None:
+            tuned = create_job.model in self.runs or self._service.store.get("model", create_job.model) is not None
             why = "is a tuned model without an adapter to go on from" if tuned else "is not served here"
-            known = ", ".join(self.models)
+            model_names = ", ".join(self.models)
             raise invalid(
-                f"{asked.model!r} {why}. Base models: {known}. `ftbridge serve --map NAME=MODEL` adds one.",
+                f"{create_job.model!r} {why}. Base models: {model_names}. `ftbridge serve --map NAME=MODEL` adds one.",
                 "model",
                 "model_not_available",
             )
-        if asked.kind == "reinforcement" and asked.validation_file is None:
+        if create_job.kind == "reinforcement" and create_job.validation_file is None:
             raise invalid(
                 "A reinforcement job needs a validation file too: set validation_file.",
                 "validation_file",
                 "missing_required_parameter",
             )
-        if asked.integrations:
+        if create_job.integrations:
             raise invalid("No integrations are built here.", "integrations", "unsupported_parameter")
 
     def created(self, job: Kept) -> None:
@@ -168,16 +168,16 @@ class LocalEngine:
         elif base is not None and self._service.store.get("model", model) is None:
             request, weights = self._requests[base], None
         else:
-            kept = self._service.store.get("model", model)
-            if kept is None:
+            stored = self._service.store.get("model", model)
+            if stored is None:
                 raise no_model(model)
-            request, weights = LocalRequest.model_validate(kept.own["request"]), kept.own.get("weights")
-            ask = ask.model_copy(update={"adapter": kept.own.get("adapter")})
+            request, weights = LocalRequest.model_validate(stored.own["request"]), stored.own.get("weights")
+            ask = ask.model_copy(update={"adapter": stored.own.get("adapter")})
         if ask.thinking is None:  # models of one base share its process, however each was trained
             ask = ask.model_copy(update={"thinking": request.thinking})
-        async with aclosing(cast(Any, self._hosts.answer(request, weights, ask))) as told:
-            async for said in told:
-                yield said
+        async with aclosing(cast(Any, self._hosts.answer(request, weights, ask))) as events:
+            async for event in events:
+                yield event
 
     def _take(self, job: Kept) -> None:
         begins_with = self._begins_with(job.document["model"])

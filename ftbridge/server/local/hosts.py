@@ -35,9 +35,9 @@ class Hosts:
         held.used = asyncio.get_running_loop().time()
         try:
             await self._make_room()
-            async with aclosing(cast(Any, held.host.answer(ask))) as told:
-                async for said in told:
-                    yield said
+            async with aclosing(cast(Any, held.host.answer(ask))) as events:
+                async for event in events:
+                    yield event
         finally:
             held.answering -= 1
 

@@ -62,12 +62,12 @@ def served_run(home: Path, value: str) -> ServedRun | None:
             hint="Run the same spec with --provider local to have weights of your own.",
         )
     request = LocalRequest.model_validate(read_lowering(run).request)
-    place = tuned.id
+    folder = tuned.id
     if step:
         steps = backend.checkpoints(tuned, run.path)
         if int(step) not in steps:
-            there = ", ".join(str(known) for known in sorted(steps)) or "none"
+            there = ", ".join(str(step_number) for step_number in sorted(steps)) or "none"
             raise UsageError(f"{run.id} has no checkpoint of step {step}.", hint=f"Its checkpoints: {there}.")
-        place = steps[int(step)]
+        folder = steps[int(step)]
     lora = request.tuning == "lora"
-    return ServedRun(run.id, request, place if lora else None, None if lora else place, int(state.created))
+    return ServedRun(run.id, request, folder if lora else None, None if lora else folder, int(state.created))

@@ -110,7 +110,7 @@ async def _prepared(service: Service, name: str, model: str, settings: Mapping[s
             numbers |= _settled_of_method(run, lowering.request)
         with service.store.change():
             jobs_store.settle(service, name, **numbers)
-            jobs_store.change(service, name, own={"run": run.id}, status="queued")
+            jobs_store.change(service, name, extra={"run": run.id}, status="queued")
             jobs_store.say(service, name, "Files validated, moving job to queued state")
     return run
 
@@ -253,15 +253,15 @@ def _copy(service: Service, job: Kept, events: list[Event], seen: int) -> int:
     short = job.id.removeprefix("ftjob-")
     with service.store.change():
         for event in fresh:
-            made = f"ftevent-{short}-{event.seq:06d}"
+            event_id = f"ftevent-{short}-{event.seq:06d}"
             if event.type == "submitted":
-                jobs_store.say(service, job.id, "Fine-tuning job started", id=made, at=event.time)
+                jobs_store.say(service, job.id, "Fine-tuning job started", id=event_id, at=event.time)
             if event.type in ("submitted", "status") and _status(service, job) in ("queued", "running"):
                 running = event.type == "submitted" or event.data.get("state") == "running"
                 jobs_store.change(service, job.id, status="running" if running else "queued")
             if event.type == "job_event" and event.data.get("type") != "checkpoint":  # told when the job is done
-                _tell(service, job, event, made)
-        jobs_store.change(service, job.id, own={"seen": fresh[-1].seq})
+                _tell(service, job, event, event_id)
+        jobs_store.change(service, job.id, extra={"seen": fresh[-1].seq})
     return fresh[-1].seq
 
 
@@ -269,15 +269,15 @@ def _status(service: Service, job: Kept) -> str:
     return str(_job(service, job.id).document["status"])
 
 
-def _tell(service: Service, job: Kept, event: Event, made: str) -> None:
-    told = event.data
+def _tell(service: Service, job: Kept, event: Event, event_id: str) -> None:
+    data = event.data
     figures = figures_of(event)
     if figures is None:
-        message = shown_to_clients(service, job.id, told["message"])
-        jobs_store.say(service, job.id, message, level=told.get("level", "info"), id=made, at=event.time)
+        message = shown_to_clients(service, job.id, data["message"])
+        jobs_store.say(service, job.id, message, level=data.get("level", "info"), id=event_id, at=event.time)
         return
-    jobs_store.say(service, job.id, _in_words(figures), data=figures.event_data(), id=made, at=event.time)
-    left = told["metrics"].get("seconds_left")
+    jobs_store.say(service, job.id, _in_words(figures), data=figures.event_data(), id=event_id, at=event.time)
+    left = data["metrics"].get("seconds_left")
     if left is not None:
         jobs_store.change(service, job.id, estimated_finish=int(event.time + left))
 
@@ -297,24 +297,24 @@ def _in_words(figures: Figures) -> str:
 
 def figures_of(event: Event) -> Figures | None:
     """The figures of a job's event, if it carries any."""
-    told = event.data.get("metrics") if event.type == "job_event" else None
-    if not told:
+    metrics = event.data.get("metrics") if event.type == "job_event" else None
+    if not metrics:
         return None
     return Figures(
-        step=told["step"],
-        total_steps=told.get("total_steps"),
-        train_loss=told.get("train_loss"),
-        train_accuracy=told.get("train_mean_token_accuracy"),
-        valid_loss=told.get("valid_loss"),
-        valid_accuracy=told.get("valid_mean_token_accuracy"),
-        more=told.get("more") or {},
+        step=metrics["step"],
+        total_steps=metrics.get("total_steps"),
+        train_loss=metrics.get("train_loss"),
+        train_accuracy=metrics.get("train_mean_token_accuracy"),
+        valid_loss=metrics.get("valid_loss"),
+        valid_accuracy=metrics.get("valid_mean_token_accuracy"),
+        more=metrics.get("more") or {},
     )
 
 
 def _succeed(service: Service, job: Kept, run: Run) -> None:
     """Offer what the run made: the model, and the checkpoints that are still there."""
     state = run.state()
-    figures = {told.step: told for event in run.journal.read() if (told := figures_of(event)) is not None}
+    figures = {point.step: point for event in run.journal.read() if (point := figures_of(event)) is not None}
     lowering = lowering_of(run)
     assert lowering is not None
     assert state.tuned is not None
@@ -330,8 +330,8 @@ def _succeed(service: Service, job: Kept, run: Run) -> None:
     epochs = run.resolved_spec().hyperparameters.n_epochs
     assert isinstance(epochs, int)
     tokens = state.data.splits["train"].tokens * epochs
-    own = {kind: state.tuned.id, "request": request}
-    jobs_store.succeed(service, job, [figures[step] for step in sorted(figures)], trained_tokens=tokens, own=own)
+    extra = {kind: state.tuned.id, "request": request}
+    jobs_store.succeed(service, job, [figures[step] for step in sorted(figures)], trained_tokens=tokens, extra=extra)
 
 
 def _best_rewarded(figures: Mapping[int, Figures]) -> list[int] | None:

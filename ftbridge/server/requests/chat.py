@@ -113,26 +113,26 @@ _CANNOT: dict[str, tuple[Any, ...]] = {
 """Settings that would change the answer and that nothing here acts on, with the values that change nothing."""
 
 
-def to_ask(asked: CreateChat, name: str) -> Ask:
+def to_ask(chat: CreateChat, name: str) -> Ask:
     """What the engine is asked. Raises `ApiError` 400 for what it could not do, and for messages that are none."""
     for field, neutral in _CANNOT.items():
-        if getattr(asked, field) not in neutral:
+        if getattr(chat, field) not in neutral:
             raise invalid(
                 f"'{field}' cannot be acted on here; leave it out, or set it to {neutral[-1]!r}.",
                 field,
                 "unsupported_parameter",
             )
-    if len(asked.stops) > 4 or not all(asked.stops):
+    if len(chat.stops) > 4 or not all(chat.stops):
         raise invalid("'stop' takes 1 to 4 texts, none of them empty.", "stop", "invalid_value")
-    if asked.max_tokens is not None and asked.max_completion_tokens is not None:
+    if chat.max_tokens is not None and chat.max_completion_tokens is not None:
         raise invalid(
             "'max_tokens' and 'max_completion_tokens' are the same limit; give one.", "max_tokens", "invalid_value"
         )
-    if asked.stream_options is not None and not asked.stream:
+    if chat.stream_options is not None and not chat.stream:
         raise invalid("'stream_options' is for streams only.", "stream_options", "invalid_value")
-    if asked.top_logprobs is not None and not asked.logprobs:
+    if chat.top_logprobs is not None and not chat.logprobs:
         raise invalid("'top_logprobs' needs 'logprobs': true.", "top_logprobs", "invalid_value")
-    shape = asked.response_format
+    shape = chat.response_format
     if (
         shape is not None
         and shape.type == "json_schema"
@@ -141,41 +141,41 @@ def to_ask(asked: CreateChat, name: str) -> Ask:
         raise invalid(
             "'response_format.json_schema.schema' is missing.", "response_format", "missing_required_parameter"
         )
-    chosen = chosen_tools(asked)
+    chosen = chosen_tools(chat)
     return Ask(
         id=name,
-        messages=_messages(asked.messages),
+        messages=_messages(chat.messages),
         tools=chosen.tools,
         must_call=chosen.must_call,
-        parallel=asked.parallel_tool_calls is not False and asked.function_call is None,
-        top_k=asked.top_k if asked.top_k and asked.top_k > 0 else None,
-        min_p=asked.min_p or 0.0,
-        repetition_penalty=asked.repetition_penalty or 1.0,
-        presence_penalty=asked.presence_penalty or 0.0,
-        frequency_penalty=asked.frequency_penalty or 0.0,
-        logit_bias=biases(asked.logit_bias),
-        template=asked.chat_template_kwargs or {},
-        effort=asked.reasoning_effort,
-        max_tokens=asked.max_completion_tokens or asked.max_tokens,
-        temperature=1.0 if asked.temperature is None else asked.temperature,
-        top_p=asked.top_p or (1.0 if asked.top_p is None else 1e-6),
-        seed=asked.seed,
-        stop=asked.stops,
-        n=asked.n or 1,
-        logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+        parallel=chat.parallel_tool_calls is not False and chat.function_call is None,
+        top_k=chat.top_k if chat.top_k and chat.top_k > 0 else None,
+        min_p=chat.min_p or 0.0,
+        repetition_penalty=chat.repetition_penalty or 1.0,
+        presence_penalty=chat.presence_penalty or 0.0,
+        frequency_penalty=chat.frequency_penalty or 0.0,
+        logit_bias=biases(chat.logit_bias),
+        template=chat.chat_template_kwargs or {},
+        effort=chat.reasoning_effort,
+        max_tokens=chat.max_completion_tokens or chat.max_tokens,
+        temperature=1.0 if chat.temperature is None else chat.temperature,
+        top_p=chat.top_p or (1.0 if chat.top_p is None else 1e-6),
+        seed=chat.seed,
+        stop=chat.stops,
+        n=chat.n or 1,
+        logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
         json_schema=_schema(shape),
         lenient=shape is not None and not (shape.json_schema is not None and shape.json_schema.strict),
     )
 
 
-def biases(told: dict[str, float] | None) -> dict[int, float]:
+def biases(biases_by_token: dict[str, float] | None) -> dict[int, float]:
     """`logit_bias` by token. Raises `ApiError` for keys that are not token ids, and outside -100 to 100."""
-    found = {}
-    for token, bias in (told or {}).items():
+    parsed = {}
+    for token, bias in (biases_by_token or {}).items():
         if not token.isascii() or not token.isdigit() or not -100 <= bias <= 100:
             raise invalid("'logit_bias' maps token ids to biases from -100 to 100.", "logit_bias", "invalid_value")
-        found[int(token[:10])] = float(bias)
-    return found
+        parsed[int(token[:10])] = float(bias)
+    return parsed
 
 
 def _schema(shape: ResponseFormat | None) -> dict[str, Any] | None:
@@ -200,8 +200,8 @@ _REPLY = frozenset({"annotations", "reasoning_content", "reasoning", "thinking",
 """What services put into their replies beside the published fields of a request. A reply sent back is not refused for them."""
 
 
-def _messages(told: list[dict[str, Any]]) -> list[Message]:
-    return [_checked(message, f"messages[{place}]") for place, message in enumerate(told)]
+def _messages(documents: list[dict[str, Any]]) -> list[Message]:
+    return [_checked(message, f"messages[{index}]") for index, message in enumerate(documents)]
 
 
 def _checked(message: dict[str, Any], where: str) -> Message:
@@ -242,9 +242,9 @@ def _without_null_id(call: Any) -> Any:
     return {key: value for key, value in call.items() if key != "index"} if isinstance(call, dict) else call
 
 
-def _message(told: dict[str, Any], where: str) -> Message:
+def _message(document: dict[str, Any], where: str) -> Message:
     try:
-        return Message.model_validate(told)
+        return Message.model_validate(document)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False)[0]
         path = where + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"][:1])

@@ -56,14 +56,14 @@ class Reinforcement(Asked):
 
     @field_validator("grader")
     @classmethod
-    def _is_a_grader(cls, told: dict[str, Any]) -> dict[str, Any]:
+    def _is_a_grader(cls, grader: dict[str, Any]) -> dict[str, Any]:
         try:
-            TypeAdapter(Grader).validate_python(told)
+            TypeAdapter(Grader).validate_python(grader)
         except ValidationError as error:
             problem = error.errors(include_url=False, include_context=False)[0]
             where = ".".join(str(part) for part in problem["loc"][1:])
             raise ValueError(f"{where or 'the grader'}: {problem['msg']}") from None
-        return told
+        return grader
 
 
 class Method(Asked):
@@ -129,5 +129,5 @@ class CreateJob(Asked):
         """The method's settings, with every default."""
         if self.method is None:
             return Supervised(hyperparameters=self.hyperparameters or Hyperparameters())
-        given: Supervised | Dpo | Reinforcement | None = getattr(self.method, self.kind)
-        return given or (Supervised() if self.kind == "supervised" else Dpo())
+        settings_of_kind: Supervised | Dpo | Reinforcement | None = getattr(self.method, self.kind)
+        return settings_of_kind or (Supervised() if self.kind == "supervised" else Dpo())

@@ -88,41 +88,41 @@ LOGPROBS = "message.output_text.logprobs"
 """What `include` names to have the log probabilities of a text's tokens; `top_logprobs` alone asks for them too."""
 
 
-def to_chat(asked: CreateResponse, before: list[Message]) -> tuple[CreateChat, list[Message]]:
+def to_chat(response_request: CreateResponse, before: list[Message]) -> tuple[CreateChat, list[Message]]:
     """The chat to answer, and its messages without the instructions, which do not outlive their request.
 
     `before` are the messages of the response that this one goes on from. Raises `ApiError` 400.
     """
     for field, neutral in _CANNOT.items():
-        if getattr(asked, field) not in neutral:
+        if getattr(response_request, field) not in neutral:
             text = f"'{field}' cannot be acted on here; leave it out."
             raise invalid(text, field, "unsupported_parameter")
-    effort = (asked.reasoning or {}).get("effort")
+    effort = (response_request.reasoning or {}).get("effort")
     if effort is not None and not isinstance(effort, str):
         raise invalid("'reasoning.effort' must be text.", "reasoning.effort", "invalid_type")
-    scored = bool(asked.top_logprobs) or LOGPROBS in (asked.include or [])
-    messages = [*before, *to_messages(asked.input, "input")]
+    scored = bool(response_request.top_logprobs) or LOGPROBS in (response_request.include or [])
+    messages = [*before, *to_messages(response_request.input, "input")]
     if not messages:
         raise invalid("Missing required parameter: 'input'.", "input", "missing_required_parameter")
     leading: list[Message] = []
-    if isinstance(asked.instructions, str) and asked.instructions:
-        leading = [{"role": "system", "content": asked.instructions}]
-    elif isinstance(asked.instructions, list):
-        leading = to_messages(asked.instructions, "instructions")
+    if isinstance(response_request.instructions, str) and response_request.instructions:
+        leading = [{"role": "system", "content": response_request.instructions}]
+    elif isinstance(response_request.instructions, list):
+        leading = to_messages(response_request.instructions, "instructions")
     chat = {
-        "model": asked.model,
+        "model": response_request.model,
         "messages": _one_system([*leading, *messages]),
-        "max_completion_tokens": asked.max_output_tokens,
-        "temperature": asked.temperature,
-        "top_p": asked.top_p,
-        "tools": [_tool(tool, place) for place, tool in enumerate(asked.tools or [])] or None,
-        "tool_choice": asked.tool_choice if asked.tools else None,
-        "parallel_tool_calls": asked.parallel_tool_calls,
+        "max_completion_tokens": response_request.max_output_tokens,
+        "temperature": response_request.temperature,
+        "top_p": response_request.top_p,
+        "tools": [_tool(tool, index) for index, tool in enumerate(response_request.tools or [])] or None,
+        "tool_choice": response_request.tool_choice if response_request.tools else None,
+        "parallel_tool_calls": response_request.parallel_tool_calls,
         "logprobs": True if scored else None,
-        "top_logprobs": asked.top_logprobs or 0 if scored else None,
-        "response_format": _format(asked.text.format if asked.text else None),
+        "top_logprobs": response_request.top_logprobs or 0 if scored else None,
+        "response_format": _format(response_request.text.format if response_request.text else None),
         "reasoning_effort": effort,
-        "verbosity": asked.text.verbosity if asked.text else None,
+        "verbosity": response_request.text.verbosity if response_request.text else None,
     }
     return understood({key: value for key, value in chat.items() if value is not None}, CreateChat), messages
 
@@ -142,8 +142,8 @@ def to_messages(items: str | list[dict[str, Any]], where: str) -> list[Message]:
         return [{"role": "user", "content": items}] if items else []
     messages: list[Message] = []
     thought = ""
-    for place, item in enumerate(items):
-        at, kind = f"{where}[{place}]", item.get("type", "message")
+    for index, item in enumerate(items):
+        at, kind = f"{where}[{index}]", item.get("type", "message")
         if kind == "message":
             message = {"role": item.get("role"), "content": _content(item.get("content"), f"{at}.content")}
         elif kind == "function_call":
@@ -175,14 +175,14 @@ def _content(content: Any, where: str) -> Any:
     if not isinstance(content, list):
         return content
     parts = []
-    for place, part in enumerate(content):
+    for index, part in enumerate(content):
         kind = part.get("type") if isinstance(part, dict) else None
         if kind in ("input_text", "output_text", "text", "summary_text"):
             parts.append(str(part.get("text", "")))
         elif kind == "refusal":
             parts.append(str(part.get("refusal", "")))
         else:
-            at = f"{where}[{place}]"
+            at = f"{where}[{index}]"
             raise invalid(f"'{at}' is not text, and only text is read here.", at, "unsupported_parameter")
     return "".join(parts)
 
@@ -192,13 +192,13 @@ def _call(item: dict[str, Any], at: str) -> dict[str, Any]:
     if not isinstance(name, str) or not isinstance(call_id, str):
         missing = "name" if not isinstance(name, str) else "call_id"
         raise invalid(f"Missing required parameter: '{at}.{missing}'.", f"{at}.{missing}", "missing_required_parameter")
-    told = arguments if isinstance(arguments, str) else json.dumps(arguments)
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": told}}
+    arguments_text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments_text}}
 
 
-def _tool(tool: dict[str, Any], place: int) -> dict[str, Any]:
+def _tool(tool: dict[str, Any], index: int) -> dict[str, Any]:
     if tool.get("type") != "function":
-        at = f"tools[{place}]"
+        at = f"tools[{index}]"
         kind = str(tool.get("type"))[:40]
         raise invalid(
             f"'{at}' is {kind!r}, which runs at a service; only functions can be called here.",
@@ -208,8 +208,8 @@ def _tool(tool: dict[str, Any], place: int) -> dict[str, Any]:
     return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
 
 
-def _format(told: TextFormat | None) -> dict[str, Any] | None:
-    if told is None or told.type != "json_schema":
-        return None if told is None else {"type": told.type}
-    shape = {"name": told.name or "answer", "schema": told.schema_, "strict": told.strict}
+def _format(text_format: TextFormat | None) -> dict[str, Any] | None:
+    if text_format is None or text_format.type != "json_schema":
+        return None if text_format is None else {"type": text_format.type}
+    shape = {"name": text_format.name or "answer", "schema": text_format.schema_, "strict": text_format.strict}
     return {"type": "json_schema", "json_schema": {key: value for key, value in shape.items() if value is not None}}

@@ -22,23 +22,23 @@ class Chosen:
     must_call: list[str] | None = None
 
 
-def chosen_tools(asked: CreateChat) -> Chosen:
+def chosen_tools(chat: CreateChat) -> Chosen:
     """What `tools` with `tool_choice`, or `functions` with `function_call`, come to. Raises `ApiError` 400."""
-    if asked.functions is not None:
-        if asked.tools is not None:
+    if chat.functions is not None:
+        if chat.tools is not None:
             raise invalid("'functions' is the old name of 'tools'; give one of them.", "functions", "invalid_value")
-        tools = [{"type": "function", "function": function} for function in asked.functions]
-        return choose(tools, _new_words(asked.function_call), "functions", "function_call")
-    if asked.function_call not in (None, "none"):
+        tools = [{"type": "function", "function": function} for function in chat.functions]
+        return choose(tools, _new_words(chat.function_call), "functions", "function_call")
+    if chat.function_call not in (None, "none"):
         raise invalid(
             "'function_call' is only allowed when 'functions' are specified.", "function_call", "invalid_value"
         )
-    return choose(asked.tools or [], asked.tool_choice, "tools", "tool_choice")
+    return choose(chat.tools or [], chat.tool_choice, "tools", "tool_choice")
 
 
 def choose(tools: list[dict[str, Any]], choice: Any, where: str = "tools", param: str = "tool_choice") -> Chosen:
     """The tools of `tools`, checked, under a `tool_choice`: auto, none, required, a named function, or allowed tools."""
-    checked = [_checked(tool, f"{where}[{place}]") for place, tool in enumerate(tools)]
+    checked = [_checked(tool, f"{where}[{index}]") for index, tool in enumerate(tools)]
     names = [tool["function"]["name"] for tool in checked]
     if len(names) > MOST_TOOLS:
         raise invalid(f"'{where}' holds {len(names)} tools; {MOST_TOOLS} are the most.", where, "invalid_value")
@@ -64,13 +64,13 @@ def choose(tools: list[dict[str, Any]], choice: Any, where: str = "tools", param
 
 def _allowed(tools: list[dict[str, Any]], choice: dict[str, Any], param: str) -> Chosen:
     """`{"type": "allowed_tools", "allowed_tools": {"mode", "tools"}}`; the Responses API has mode and tools beside the type."""
-    told = choice.get("allowed_tools", choice)
-    listed = told.get("tools") if isinstance(told, dict) else None
+    allowed = choice.get("allowed_tools", choice)
+    listed = allowed.get("tools") if isinstance(allowed, dict) else None
     wanted = [_name_of(tool) for tool in listed] if isinstance(listed, list) else []
     offered = [tool for tool in tools if tool["function"]["name"] in wanted]
     if not offered or len(offered) < len(set(wanted)):
         raise invalid(f"'{param}' allows tools that are not offered, or none.", param, "invalid_value")
-    mode = told.get("mode", "auto")
+    mode = allowed.get("mode", "auto")
     if mode not in ("auto", "required"):
         raise invalid(f"'{param}.mode' must be auto or required.", param, "invalid_value")
     return Chosen(offered, [tool["function"]["name"] for tool in offered] if mode == "required" else None)
@@ -90,8 +90,8 @@ def _checked(tool: Any, where: str) -> dict[str, Any]:
         raise _wrong(f"{where}.function.parameters", "must be a JSON Schema object")
     if not isinstance(function.get("strict") or False, bool):
         raise _wrong(f"{where}.function.strict", "must be true or false")
-    told = {key: value for key, value in function.items() if value is not None}
-    return {"type": "function", "function": told}
+    present = {key: value for key, value in function.items() if value is not None}
+    return {"type": "function", "function": present}
 
 
 def _name_of(choice: Any) -> str | None:

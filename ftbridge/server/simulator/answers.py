@@ -23,26 +23,26 @@ Texts = Callable[[Ask, int], str | None]
 """The text of one choice of a chat, None where there is none for its prompt."""
 
 
-async def answer(
+async def scripted_events(
     scenario: Scenario, model: str, ask: Ask, texts: Texts = lambda _ask, _index: None
 ) -> AsyncIterator[Told]:
     """One chat with `ask.n` choices, all the same unless `texts` has its own. A scripted word is certain: its logprob is 0."""
-    asked = ask.messages[-1].text if ask.messages else "".join(_split(ask.prompt))
+    prompt = ask.messages[-1].text if ask.messages else "".join(_split(ask.prompt))
     if ask.embed:
         yield Start(prompt_tokens=_prompt_tokens(ask))
-        yield Embedding(values=vector(asked, ask.dimensions or DIMENSIONS))
+        yield Embedding(values=vector(prompt, ask.dimensions or DIMENSIONS))
         yield End(index=0, finish_reason="stop", completion_tokens=0)
         return
-    rule, scripted = _reply(scenario, model, asked)
+    rule, scripted = _reply(scenario, model, prompt)
     calls = _calls(rule, ask) if rule is not None and rule.tool_calls else _forced(ask)
     thought = _split(rule.reasoning) if rule is not None and ask.effort != "none" else []
     yield Start(prompt_tokens=_prompt_tokens(ask))
     await asyncio.sleep(scenario.chat.first_token_seconds)
     for index in range(ask.n):
-        own = texts(ask, index)
-        words, reason = _words(ask, rule if own is None else None, scripted if own is None else own)
-        for place, word in enumerate(_split(ask.prompt) if ask.echo else ()):
-            yield _piece(index, word, ask.logprobs, first=place == 0)
+        text = texts(ask, index)
+        words, reason = _words(ask, rule if text is None else None, scripted if text is None else text)
+        for word_index, word in enumerate(_split(ask.prompt) if ask.echo else ()):
+            yield _piece(index, word, ask.logprobs, first=word_index == 0)
         for word in thought:
             yield Piece(index=index, text="", reasoning=word)
         for word in words:
@@ -105,42 +105,42 @@ def dataset_texts(behaves: AccountModel, seed: int) -> Texts:
     Of sampled choices (temperature above 0) a share `noise` are those of another line, drawn from the seed and the prompt.
     """
     assert behaves.completions is not None
-    known = _dataset(behaves.completions)
-    every = list(dict.fromkeys(known.values()))
+    completions = _dataset(behaves.completions)
+    every = list(dict.fromkeys(completions.values()))
 
     def text(ask: Ask, index: int) -> str | None:
-        asked = next((message.text for message in reversed(ask.messages) if message.role == "user"), "")
-        if (found := known.get(asked.strip())) is None:
+        prompt = next((message.text for message in reversed(ask.messages) if message.role == "user"), "")
+        if (completion := completions.get(prompt.strip())) is None:
             return None
-        dice = random.Random(f"{seed}:{asked}:{ask.seed}:{index}")
+        dice = random.Random(f"{seed}:{prompt}:{ask.seed}:{index}")
         if ask.temperature > 0 and dice.random() < behaves.noise and len(every) > 1:
-            return dice.choice([other for other in every if other != found])
-        return found
+            return dice.choice([other for other in every if other != completion])
+        return completion
 
     return text
 
 
 @lru_cache(maxsize=16)
 def _dataset(path: Path) -> dict[str, str]:
-    known = {}
+    completions = {}
     with path.open(encoding="utf-8") as stream:
         for line in stream:
             messages = json.loads(line)["messages"]
             users = [message["content"] for message in messages if message["role"] == "user"]
             if users and messages[-1]["role"] == "assistant" and isinstance(users[-1], str):
-                known[users[-1].strip()] = str(messages[-1].get("content") or "")
-    return known
+                completions[users[-1].strip()] = str(messages[-1].get("content") or "")
+    return completions
 
 
-def _reply(scenario: Scenario, model: str, asked: str) -> tuple[Answer | None, str]:
-    if (found := scenario.answer_for(model, asked)) is None:
-        return None, asked
-    rule, match = found
+def _reply(scenario: Scenario, model: str, prompt: str) -> tuple[Answer | None, str]:
+    if (scripted := scenario.answer_for(model, prompt)) is None:
+        return None, prompt
+    rule, match = scripted
     return rule, match.expand(rule.reply) if rule.reply is not None else ""
 
 
 def _stopped(text: str, stops: list[str]) -> tuple[str, bool]:
-    places = [place for stop in stops if (place := text.find(stop)) >= 0]
+    places = [end for stop in stops if (end := text.find(stop)) >= 0]
     return (text[: min(places)], True) if places else (text, False)
 
 
@@ -172,20 +172,20 @@ def _forced(ask: Ask) -> list[dict[str, Any]]:
 
 def _named(functions: list[dict[str, Any]], ask: Ask) -> list[dict[str, Any]]:
     return [
-        {"id": f"call_{ask.id[-12:]}_{place}", "type": "function", "function": function}
-        for place, function in enumerate(functions)
+        {"id": f"call_{ask.id[-12:]}_{index}", "type": "function", "function": function}
+        for index, function in enumerate(functions)
     ]
 
 
 def _deltas(calls: list[dict[str, Any]], index: int) -> Iterator[dict[str, Any]]:
     """Calls as OpenAI streams them: the name first, then the arguments in pieces."""
-    for place, call in enumerate(calls):
+    for call_index, call in enumerate(calls):
         function = call["function"]
         name = f"{call['id']}{index or ''}"
-        yield {"index": place, "id": name, "type": "function", "function": {**function, "arguments": ""}}
+        yield {"index": call_index, "id": name, "type": "function", "function": {**function, "arguments": ""}}
         for start in range(0, len(function["arguments"]), _PIECE):
             piece = function["arguments"][start : start + _PIECE]
-            yield {"index": place, "function": {"arguments": piece}}
+            yield {"index": call_index, "function": {"arguments": piece}}
 
 
 _PIECE = 16
@@ -201,8 +201,8 @@ def vector(text: str, dimensions: int) -> list[float]:
     for word in text.lower().split() or [text]:
         digest = hashlib.blake2b(word.encode(), digest_size=32).digest()
         for start in range(0, 32, 4):
-            place, sign = int.from_bytes(digest[start : start + 3], "big") % dimensions, digest[start + 3] & 1
-            values[place] += 1.0 if sign else -1.0
+            dimension, sign = int.from_bytes(digest[start : start + 3], "big") % dimensions, digest[start + 3] & 1
+            values[dimension] += 1.0 if sign else -1.0
     if not any(values):
         values[0] = 1.0
     length = math.sqrt(sum(value * value for value in values))

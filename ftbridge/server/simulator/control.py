@@ -52,10 +52,10 @@ def routes() -> list[Route]:
 
 async def show(request: Request) -> Response:
     """What happened so far."""
-    return JSONResponse(told(request.app.state.service))
+    return JSONResponse(summary(request.app.state.service))
 
 
-def told(service: Service) -> dict[str, object]:
+def summary(service: Service) -> dict[str, object]:
     """Requests by route, faults met, and what is in the books."""
     faults, engine = service.faults, service.engine
     assert faults is not None
@@ -71,11 +71,11 @@ def told(service: Service) -> dict[str, object]:
 
 async def clock(request: Request) -> Response:
     """Move the clock forward."""
-    asked = await body(request, Advance)
+    request_body = await body(request, Advance)
     service: Service = request.app.state.service
     if not isinstance(service.clock, Clock):
         raise invalid("This server's clock cannot be moved.")
-    service.clock.ahead += asked.advance
+    service.clock.ahead += request_body.advance
     service.engine.advance()
     return JSONResponse({"now": service.clock()})
 

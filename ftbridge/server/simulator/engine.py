@@ -23,7 +23,7 @@ from ftbridge.server.http.errors import ApiError, invalid
 from ftbridge.server.jobs_store import Figures
 from ftbridge.server.requests.job import CreateJob
 from ftbridge.server.service import Service
-from ftbridge.server.simulator.answers import Texts, answer, dataset_texts
+from ftbridge.server.simulator.answers import Texts, dataset_texts, scripted_events
 from ftbridge.server.simulator.scenario import Scenario
 from ftbridge.server.simulator.training import Verdict, curve, settled, verdict
 from ftbridge.server.store import Kept
@@ -91,8 +91,10 @@ class ScriptedEngine:
         """Write down its walk, and check its data meanwhile."""
         jobs = self.scenario.jobs
         metadata = job.document["metadata"] if jobs.keeps_metadata else None
-        own = {"walk": jobs.states, "place": 0, "since": self._service.clock(), "told": 0}
-        job = jobs_store.change(self._service, job.id, own=own, metadata=metadata, error=_HEALTHY[jobs.healthy_error])
+        extra = {"walk": jobs.states, "place": 0, "since": self._service.clock(), "told": 0}
+        job = jobs_store.change(
+            self._service, job.id, extra=extra, metadata=metadata, error=_HEALTHY[jobs.healthy_error]
+        )
         job.document["status"] = jobs.states[0][0]
         jobs_store.change(self._service, job.id, status=jobs.states[0][0])
         self._take(job)
@@ -115,7 +117,7 @@ class ScriptedEngine:
         with self._lock:
             now = self._service.clock()
             spent = now - job.own["since"]
-            jobs_store.change(self._service, job.id, own={"pausing": now, "spent": spent}, status="pausing")
+            jobs_store.change(self._service, job.id, extra={"pausing": now, "spent": spent}, status="pausing")
             self._live[job.id] = 0.0
             jobs_store.say(self._service, job.id, "Pausing the job")
 
@@ -123,7 +125,7 @@ class ScriptedEngine:
         """Queued, and then on with what is left of the state it was in."""
         with self._lock:
             since = self._service.clock() - job.own.get("spent", 0)
-            jobs_store.change(self._service, job.id, own={"since": since, "pausing": None}, status="queued")
+            jobs_store.change(self._service, job.id, extra={"since": since, "pausing": None}, status="queued")
             jobs_store.say(self._service, job.id, "Resuming the job")
             self._live[job.id] = 0.0
 
@@ -131,17 +133,17 @@ class ScriptedEngine:
         """404 for unknown models, and for new ones that are still being loaded."""
         if self._base(model) is not None:
             return
-        kept = self._service.store.get("model", model)
-        if kept is None:
+        stored = self._service.store.get("model", model)
+        if stored is None:
             raise no_model(model)
         state = self._service.account
         if state is not None and state.stopped(model, self._service.clock()):
             raise no_model(model)
-        asked = kept.own.get("asked", 0)
-        if asked < self.scenario.chat.not_loaded:
+        request_count = stored.own.get("asked", 0)
+        if request_count < self.scenario.chat.not_loaded:
             store = self._service.store
             store.update(
-                "model", model, lambda was: Kept("model", was.id, was.document, {**was.own, "asked": asked + 1})
+                "model", model, lambda was: Kept("model", was.id, was.document, {**was.own, "asked": request_count + 1})
             )
             raise no_model(model)
 
@@ -161,8 +163,8 @@ class ScriptedEngine:
         self._answering += 1
         self.most_answering = max(self.most_answering, self._answering)
         try:
-            async for told in answer(self.scenario, model, ask, *self._texts(model, ask)):
-                yield told
+            async for event in scripted_events(self.scenario, model, ask, *self._texts(model, ask)):
+                yield event
                 await asyncio.sleep(0)
         finally:
             self._answering -= 1
@@ -186,10 +188,12 @@ class ScriptedEngine:
 
     def _check(self, name: str, train: Any, validation: Any, shown: dict[str, Any]) -> None:
         try:
-            told = verdict(train, validation, shown["method"]["type"], shown["model"], self.scenario.jobs.check_data)
+            data_verdict = verdict(
+                train, validation, shown["method"]["type"], shown["model"], self.scenario.jobs.check_data
+            )
         except Exception as error:  # whatever it was, the job must not wait for ever
-            told = Verdict(code="server_error", message=f"The data could not be checked: {error}")
-        self._verdicts[name] = told
+            data_verdict = Verdict(code="server_error", message=f"The data could not be checked: {error}")
+        self._verdicts[name] = data_verdict
 
     def _over(self, job: Kept) -> bool:
         return job.document["status"] in jobs_store.TERMINAL
@@ -200,8 +204,8 @@ class ScriptedEngine:
         if job is None or self._over(job) or job.document["status"] == "paused":
             self._live.pop(name, None)
             return
-        if (asked := job.own.get("pausing")) is not None:
-            if (now - asked) * self.scenario.speed >= 0.2:
+        if (pausing := job.own.get("pausing")) is not None:
+            if (now - pausing) * self.scenario.speed >= 0.2:
                 jobs_store.change(service, name, status="paused")
                 jobs_store.say(service, name, "The job is paused")
             return
@@ -234,26 +238,26 @@ class ScriptedEngine:
         """The job with its sizes; failed if its data are bad; None while nobody knows."""
         if "examples" in job.own:
             return job
-        told = self._verdicts.get(job.id)
-        if told is None:
+        data_verdict = self._verdicts.get(job.id)
+        if data_verdict is None:
             return None
-        if told.code is not None:
-            jobs_store.fail(self._service, job.id, told.code, told.message or "", told.param)
+        if data_verdict.code is not None:
+            jobs_store.fail(self._service, job.id, data_verdict.code, data_verdict.message or "", data_verdict.param)
             self._live.pop(job.id, None)
         else:
-            own = {"examples": told.examples, "tokens": told.tokens, "checked": self._service.clock()}
-            jobs_store.change(self._service, job.id, own=own)
+            extra = {"examples": data_verdict.examples, "tokens": data_verdict.tokens, "checked": self._service.clock()}
+            jobs_store.change(self._service, job.id, extra=extra)
         return self._service.store.get("job", job.id)
 
     def _enter(self, job: Kept, since: float) -> Kept:
         """The next state of the walk."""
-        service, place = self._service, job.own["place"] + 1
-        state = job.own["walk"][place][0]
+        service, index = self._service, job.own["place"] + 1
+        state = job.own["walk"][index][0]
         if state == "succeeded":
             job = self._train(job, 1.0)
-            own = {"base64_results": self.scenario.jobs.base64_results}
+            extra = {"base64_results": self.scenario.jobs.base64_results}
             epochs = job.own["numbers"]["n_epochs"]
-            jobs_store.succeed(service, job, self._figures(job), trained_tokens=job.own["tokens"] * epochs, own=own)
+            jobs_store.succeed(service, job, self._figures(job), trained_tokens=job.own["tokens"] * epochs, extra=extra)
         elif state == "failed":
             error = self.scenario.jobs.error or {}
             jobs_store.fail(service, job.id, str(error.get("code")), str(error.get("message")), error.get("param"))
@@ -265,10 +269,10 @@ class ScriptedEngine:
                 jobs_store.say(service, job.id, "Files validated, moving job to queued state")
             if state == "running":
                 jobs_store.say(service, job.id, "Fine-tuning job started")
-            jobs_store.change(service, job.id, own={"place": place, "since": since}, status=state)
-        found = service.store.get("job", job.id)
-        assert found is not None
-        return found
+            jobs_store.change(service, job.id, extra={"place": index, "since": since}, status=state)
+        stored = service.store.get("job", job.id)
+        assert stored is not None
+        return stored
 
     def _train(self, job: Kept, share: float) -> Kept:
         """Tell the steps of a share of the training, each once, and the checkpoints between."""
@@ -278,14 +282,14 @@ class ScriptedEngine:
             numbers = settled(shown["method"][shown["method"]["type"]]["hyperparameters"], examples)
             per_epoch = max(1, -(-examples // int(numbers["batch_size"])))
             steps = self.scenario.jobs.steps or min(10_000, per_epoch * int(numbers["n_epochs"]))
-            own = {
+            extra = {
                 "numbers": numbers,
                 "steps": steps,
                 "per_epoch": min(per_epoch, steps),
                 "tokens": job.own.get("tokens", 0),
             }
             jobs_store.settle(service, job.id, **numbers)
-            jobs_store.change(service, job.id, own=own, estimated_finish=self._finish(job))
+            jobs_store.change(service, job.id, extra=extra, estimated_finish=self._finish(job))
             job = jobs_store.find_job(service, job.id)
         done = round(share * job.own["steps"])
         if done <= job.own["told"]:
@@ -298,7 +302,7 @@ class ScriptedEngine:
                 epoch_ends = at.step % job.own["per_epoch"] == 0
                 if epoch_ends and at.step > job.own["steps"] - _CHECKPOINTS * job.own["per_epoch"]:
                     jobs_store.checkpoint(service, job, at, {})
-            return jobs_store.change(service, job.id, own={"told": done})
+            return jobs_store.change(service, job.id, extra={"told": done})
 
     def _figures(self, job: Kept) -> list[Figures]:
         validates = job.document["validation_file"] is not None

@@ -67,17 +67,17 @@ class AccountState:
 
     def paid(self, model: str, ask: Ask, moment: float) -> None:
         """Write down a request that a model answers. Equal `key`s are the same request."""
-        told = ask.model_dump(mode="json", exclude={"id"})
-        text = json.dumps([model, told], sort_keys=True, ensure_ascii=False)
+        request = ask.model_dump(mode="json", exclude={"id"})
+        text = json.dumps([model, request], sort_keys=True, ensure_ascii=False)
         key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        asked = ask.messages[-1].text if ask.messages else ""
+        prompt = ask.messages[-1].text if ask.messages else ""
         entry = {
             "time": moment,
             "model": model,
             "key": key,
             "n": ask.n,
             "temperature": ask.temperature,
-            "prompt": asked,
+            "prompt": prompt,
         }
         self.ledger.append(entry)
         self.answered[model.split(":ckpt-step-")[0]] += 1
@@ -179,23 +179,23 @@ class Gate:
         if key.project is not None:
             headers["openai-project"] = key.project
 
-        async def told(message: Message) -> None:
+        async def send_message(message: Message) -> None:
             if message["type"] == "http.response.start":
                 more = [(name.encode(), value.encode()) for name, value in headers.items()]
                 message["headers"] = [*message["headers"], *more]
             await send(message)
 
-        await self.app(scope, receive, told)
+        await self.app(scope, receive, send_message)
 
     def _key(self, scope: Scope) -> AccountKey:
-        known = self.state.account.keys
+        keys = self.state.account.keys
         sent = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ").strip()
-        if not known:
+        if not keys:
             return AccountKey()
-        if sent not in known:
+        if sent not in keys:
             shown = f"{sent[:3]}…{sent[-2:]}" if len(sent) > 8 else "(none)"
             raise ApiError(401, f"Incorrect API key provided: {shown}.", code="invalid_api_key")
-        return known[sent]
+        return keys[sent]
 
     def _require_scope(self, scope: Scope, key: AccountKey) -> None:
         path, method = scope["path"], scope["method"]
@@ -219,13 +219,13 @@ async def _body(receive: Receive) -> tuple[bytes, Receive]:
         parts.append(message.get("body", b""))
         if message["type"] != "http.request" or not message.get("more_body"):
             break
-    content, given = b"".join(parts), False
+    content, consumed = b"".join(parts), False
 
     async def again() -> Message:
-        nonlocal given
-        if given:
+        nonlocal consumed
+        if consumed:
             return await receive()
-        given = True
+        consumed = True
         return {"type": "http.request", "body": content, "more_body": False}
 
     return content, again

@@ -44,25 +44,25 @@ class Faults:
         self.requests[route] += 1
         return [
             fault
-            for place, fault in enumerate(self.scenario.faults)
-            if fault.matches(route) and _fits(fault, model) and self._meets(place, fault, route)
+            for index, fault in enumerate(self.scenario.faults)
+            if fault.matches(route) and _fits(fault, model) and self._meets(index, fault, route)
         ]
 
-    def _meets(self, place: int, fault: Fault, route: str) -> bool:
-        self._seen[place] += 1
-        number = self._seen[place]
-        if fault.times is not None and self._done[place] >= fault.times:
+    def _meets(self, index: int, fault: Fault, route: str) -> bool:
+        self._seen[index] += 1
+        number = self._seen[index]
+        if fault.times is not None and self._done[index] >= fault.times:
             return False
         if fault.nth is not None:
             hit = number in (fault.nth if isinstance(fault.nth, list) else [fault.nth])
         elif fault.every is not None:
             hit = number % fault.every == 0
         elif fault.chance is not None:
-            hit = random.Random(f"{self.scenario.seed}:{place}:{number}").random() < fault.chance
+            hit = random.Random(f"{self.scenario.seed}:{index}:{number}").random() < fault.chance
         else:
             hit = True
         if hit:
-            self._done[place] += 1
+            self._done[index] += 1
             self.met.append({"route": route, "request": number, "fault": fault.fault, "when": fault.when})
         return hit
 
@@ -182,8 +182,8 @@ def _refusal(fault: Fault) -> ApiError:
     if fault.retry_after == "date":
         headers["Retry-After"] = formatdate(time.time() + 1, usegmt=True)
     elif fault.retry_after is not None:
-        whole = fault.retry_after == int(fault.retry_after)
-        headers["Retry-After"] = str(int(fault.retry_after)) if whole else f"{fault.retry_after}"
+        is_whole = fault.retry_after == int(fault.retry_after)
+        headers["Retry-After"] = str(int(fault.retry_after)) if is_whole else f"{fault.retry_after}"
     return ApiError(fault.status, fault.message, code=fault.code, param=fault.param, type=fault.type, headers=headers)
 
 
@@ -230,17 +230,17 @@ async def _peek(route: str, receive: Receive, wanted: bool) -> tuple[Receive, st
     body = await _read_all(receive)
     model: Any = None
     try:
-        told = json.loads(body)
-        model = told.get("model") if isinstance(told, Mapping) else None
+        parsed = json.loads(body)
+        model = parsed.get("model") if isinstance(parsed, Mapping) else None
     except ValueError:
         pass
-    given = False
+    replayed = False
 
     async def again() -> Message:
-        nonlocal given
-        if given:
+        nonlocal replayed
+        if replayed:
             return await receive()
-        given = True
+        replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again, model if isinstance(model, str) else None

@@ -51,7 +51,7 @@ def instance(schema: Any, root: Any = None, depth: int = 0) -> Any:
         case "string":
             return _string(schema)
         case "integer" | "number" as number:
-            return _number(schema, whole=number == "integer")
+            return _number(schema, is_integer=number == "integer")
         case "boolean":
             return True
         case _:
@@ -60,7 +60,7 @@ def instance(schema: Any, root: Any = None, depth: int = 0) -> Any:
 
 def _merged(schema: Mapping[str, Any], root: Any, depth: int) -> dict[str, Any]:
     """The schema with references followed, all of `allOf`, and the first of `anyOf` and `oneOf` that is not null."""
-    whole = {key: value for key, value in schema.items() if key not in ("$ref", "allOf", "anyOf", "oneOf")}
+    merged = {key: value for key, value in schema.items() if key not in ("$ref", "allOf", "anyOf", "oneOf")}
     parts = [part for key in ("allOf",) for part in schema.get(key) or []]
     if isinstance(schema.get("$ref"), str) and depth < 4 * _DEEPEST:
         parts.append(_found(schema["$ref"], root))
@@ -74,21 +74,21 @@ def _merged(schema: Mapping[str, Any], root: Any, depth: int) -> dict[str, Any]:
         if not isinstance(part, Mapping):
             continue
         for key, value in _merged(part, root, depth + 1).items():
-            if key == "properties" and isinstance(whole.get(key), Mapping):
-                whole[key] = {**value, **whole[key]}
-            elif key == "required" and isinstance(whole.get(key), list):
-                whole[key] = [*whole[key], *value]
+            if key == "properties" and isinstance(merged.get(key), Mapping):
+                merged[key] = {**value, **merged[key]}
+            elif key == "required" and isinstance(merged.get(key), list):
+                merged[key] = [*merged[key], *value]
             else:
-                whole.setdefault(key, value)
-    return whole
+                merged.setdefault(key, value)
+    return merged
 
 
 def _found(reference: str, root: Any) -> Any:
-    place = root
+    node = root
     for part in reference.removeprefix("#").strip("/").split("/"):
         if part:
-            place = place.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(place, Mapping) else None
-    return place
+            node = node.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(node, Mapping) else None
+    return node
 
 
 def _implied(schema: Mapping[str, Any]) -> str:
@@ -112,10 +112,10 @@ def _array(schema: Mapping[str, Any], root: Any, depth: int) -> list[Any]:
     least = int(schema.get("minItems", 0 if depth >= _DEEPEST or schema.get("maxItems") == 0 else 1))
     items = schema.get("items", {"type": "string"})
     while len(first) < least and items is not False:
-        made = instance(items, root, depth + 1)
-        if schema.get("uniqueItems") and made in first:
-            made = _another(items, root, depth, first)
-        first.append(made)
+        element = instance(items, root, depth + 1)
+        if schema.get("uniqueItems") and element in first:
+            element = _another(items, root, depth, first)
+        first.append(element)
     return first
 
 
@@ -142,8 +142,8 @@ def _string(schema: Mapping[str, Any]) -> str:
     return (text + "x" * max(0, least - len(text)))[:most]
 
 
-def _number(schema: Mapping[str, Any], *, whole: bool) -> int | float:
-    step = schema.get("multipleOf") or (1 if whole else 0)
+def _number(schema: Mapping[str, Any], *, is_integer: bool) -> int | float:
+    step = schema.get("multipleOf") or (1 if is_integer else 0)
     value: float
     low, high = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
     above, below = schema.get("exclusiveMinimum", -math.inf), schema.get("exclusiveMaximum", math.inf)
@@ -162,7 +162,7 @@ def _number(schema: Mapping[str, Any], *, whole: bool) -> int | float:
     )
     value = value + step if value <= above else value
     value = value - step if value >= below else value
-    return int(value) if whole else value
+    return int(value) if is_integer else value
 
 
 def _matching(parsed: Any) -> str:

@@ -53,29 +53,29 @@ async def retrieve_completion(request: Request) -> Response:
 
 async def list_messages(request: Request) -> Response:
     """GET /chat/completions/{completion_id}/messages: the input of one."""
-    kept = _completion(request)
+    stored = _completion(request)
     store = request.app.state.service.store
     orders = {"asc": False, "desc": True}
-    shown = pages.page(store, request, "message", parent=kept.id, orders=orders, newest_first=False)
+    shown = pages.page(store, request, "message", parent=stored.id, orders=orders, newest_first=False)
     return JSONResponse(shown)
 
 
-def keep(service: Service, asked: CreateChat, done: dict[str, Any], project: str | None) -> None:
+def keep(service: Service, chat: CreateChat, done: dict[str, Any], project: str | None) -> None:
     """Store a completion that was made with `store: true`, and its input."""
     shown = completion_object(
         done["id"],
         done["created"],
         done["model"],
         done["choices"][0]["message"],
-        asked.metadata or {},
-        asked.temperature,
+        chat.metadata or {},
+        chat.temperature,
     )
-    shown["choices"], shown["usage"], shown["tools"] = done["choices"], done["usage"], asked.tools
-    if asked.response_format is not None:
-        shown["response_format"] = asked.response_format.model_dump(by_alias=True, exclude_none=True)
+    shown["choices"], shown["usage"], shown["tools"] = done["choices"], done["usage"], chat.tools
+    if chat.response_format is not None:
+        shown["response_format"] = chat.response_format.model_dump(by_alias=True, exclude_none=True)
     with service.store.change():
         service.store.add(Kept("completion", done["id"], shown, {"project": project} if project else {}))
-        for order, message in enumerate(asked.messages):
+        for order, message in enumerate(chat.messages):
             service.store.add(message_of(done["id"], order, message))
 
 
@@ -177,10 +177,12 @@ def _listed(request: Request, shown: list[dict[str, Any]], default: int) -> Resp
     return JSONResponse({"object": "list", "data": page, **ends, "has_more": len(rest) > limit})
 
 
-def shown_models(state: AccountState, kept: list[Kept], project: str | None, now: float) -> list[dict[str, Any]]:
+def shown_models(
+    state: AccountState, stored_models: list[Kept], project: str | None, now: float
+) -> list[dict[str, Any]]:
     """The tuned models that a project sees: its own, those shared with it, none that has stopped."""
     shown = []
-    for one in kept:
+    for one in stored_models:
         shared = project in state.account.behaviour(one.id).shared_with
         if project in (None, one.own.get("project", project)) or shared:
             if state.stopped(one.id, now):
@@ -203,10 +205,10 @@ def base_shutdowns(state: AccountState, models: list[dict[str, Any]], now: float
 
 def _completion(request: Request) -> Kept:
     name = request.path_params["completion_id"]
-    kept: Kept | None = request.app.state.service.store.get("completion", name)
-    if kept is None:
+    stored: Kept | None = request.app.state.service.store.get("completion", name)
+    if stored is None:
         raise not_found("completion", name, "completion_id")
-    return kept
+    return stored
 
 
 def _state(request: Request) -> AccountState:

@@ -35,11 +35,11 @@ class Exchange:
             raise UsageError(f"{path}: the recording cannot be read ({error}).") from None
         for number, line in enumerate(lines, 1):
             try:
-                told = json.loads(line)
-                asked, answer = told["request"], told["response"]
-                self._answers[_name(asked["method"], asked["path"])].append(answer)
-                if (key := _chat(asked["path"], asked["body"])) is not None:
-                    self._chats[key].append(answer)
+                exchange = json.loads(line)
+                request, response = exchange["request"], exchange["response"]
+                self._answers[_name(request["method"], request["path"])].append(response)
+                if (key := _chat(request["path"], request["body"])) is not None:
+                    self._chats[key].append(response)
             except (ValueError, KeyError, TypeError):
                 if number == len(lines):
                     break  # torn by a crash
@@ -58,12 +58,12 @@ class Exchange:
         """The next answer. Raises `ApiError` 404 for a request that was never recorded."""
         key = _chat(path, body)
         name = key if key in self._chats else _name(method, path)
-        answers = self._chats.get(name) or self._answers.get(name)
-        if not answers:
+        responses = self._chats.get(name) or self._answers.get(name)
+        if not responses:
             raise ApiError(404, f"The recording has no {method} {path}.", code="not_recorded")
-        place = self._place[name]
+        position = self._place[name]
         self._place[name] += 1
-        return answers[min(place, len(answers) - 1)]
+        return responses[min(position, len(responses) - 1)]
 
 
 def replaying(exchange: Exchange) -> Starlette:
@@ -76,11 +76,13 @@ def replaying(exchange: Exchange) -> Starlette:
         except ValueError:
             body = None
         try:
-            told = exchange.answer(request.method, request.url.path, body)
+            response = exchange.answer(request.method, request.url.path, body)
         except ApiError as error:
             return error.response()
-        text = told["body"] if isinstance(told["body"], str) else json.dumps(told["body"], ensure_ascii=False)
-        return Response(text, status_code=told["status"], headers=dict(told["headers"]))
+        text = (
+            response["body"] if isinstance(response["body"], str) else json.dumps(response["body"], ensure_ascii=False)
+        )
+        return Response(text, status_code=response["status"], headers=dict(response["headers"]))
 
     return Starlette(routes=[Route("/{path:path}", play, methods=["GET", "POST", "DELETE"])])
 

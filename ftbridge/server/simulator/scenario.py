@@ -85,8 +85,8 @@ class Fault(_Part):
         if self.on in ("*", route):
             return True
         method, _, path = self.on.partition(" ")
-        its, _, place = route.partition(" ")
-        return method in ("*", its) and path in ("*", place)
+        its, _, separator = route.partition(" ")
+        return method in ("*", its) and path in ("*", separator)
 
 
 class Jobs(_Part):
@@ -192,20 +192,20 @@ class Scenario(_Part):
     def answer_for(self, model: str, text: str) -> tuple[Answer, re.Match[str]] | None:
         """The first rule that fits."""
         for rule in self.answers:
-            if fnmatchcase(model, rule.model) and (found := re.search(rule.match, text)):
-                return rule, found
+            if fnmatchcase(model, rule.model) and (match := re.search(rule.match, text)):
+                return rule, match
         return None
 
 
 def load(path: Path) -> Scenario:
     """Read a scenario. Raises `UsageError` that names every key at fault."""
     try:
-        told = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506: a safe loader
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506: a safe loader
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not YAML: {error}") from None
-    return understand(told or {}, str(path))
+    return understand(document or {}, str(path))
 
 
 class _Loader(yaml.SafeLoader):
@@ -218,10 +218,10 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def understand(told: Any, where: str = "the scenario") -> Scenario:
+def understand(document: Any, where: str = "the scenario") -> Scenario:
     """A scenario from plain values; a bare list is its faults. Raises `UsageError`."""
     try:
-        return Scenario.model_validate({"faults": told} if isinstance(told, list) else told)
+        return Scenario.model_validate({"faults": document} if isinstance(document, list) else document)
     except ValidationError as error:
         lines = [
             f"{where} {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"

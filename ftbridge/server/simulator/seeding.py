@@ -35,14 +35,16 @@ def seed(service: Service, account: Account, start: float) -> None:
             service.store.add(_filler(account, number, start))
         for job in account.jobs:
             _job(service, account, job, start)
-        for place, stored in enumerate(account.stored):
-            for kept in _stored(account, stored, place, start):
-                service.store.add(kept)
+        for index, stored in enumerate(account.stored):
+            for stored_object in _stored(account, stored, index, start):
+                service.store.add(stored_object)
         for name, one in account.models.items():
             for project in one.shared_with:
                 shown = {"id": f"cp_{project}", "object": "checkpoint.permission", "project_id": project}
-                kept = Kept("permission", f"cp_{project}{len(name)}", {**shown, "created_at": int(start)})
-                service.store.add(Kept("permission", kept.id, kept.document, parent=account.name_of(name)))
+                stored_object = Kept("permission", f"cp_{project}{len(name)}", {**shown, "created_at": int(start)})
+                service.store.add(
+                    Kept("permission", stored_object.id, stored_object.document, parent=account.name_of(name))
+                )
 
 
 def _job(service: Service, account: Account, job: AccountJob, start: float) -> None:
@@ -104,11 +106,11 @@ def _job(service: Service, account: Account, job: AccountJob, start: float) -> N
             _offer(service, job, name, created + at.step)
     lines = [("Created fine-tuning job: " + job.id, {}), *((f"Step {at.step}", at.event_data()) for at in figures)]
     lines.append((f"The job ended: {job.status}", {}))
-    for place, (text, data) in enumerate(lines):
+    for index, (text, data) in enumerate(lines):
         event = FineTuningJobEvent(
             object="fine_tuning.job.event",
-            id=f"ftevent-{number}{place:05}",
-            created_at=created + place,
+            id=f"ftevent-{number}{index:05}",
+            created_at=created + index,
             level="info",
             message=text,
             data=data,
@@ -207,14 +209,14 @@ def _filler(account: Account, number: int, start: float) -> Kept:
     return Kept("job", shown["id"], shown, {"project": project})  # type: ignore[arg-type]
 
 
-def _stored(account: Account, stored: AccountStored, place: int, start: float) -> Iterator[Kept]:
+def _stored(account: Account, stored: AccountStored, index: int, start: float) -> Iterator[Kept]:
     """Stored completions with their messages, oldest first."""
     model = account.name_of(stored.model)
     lines = _lines(stored)
     project = account.job(stored.model).project if stored.model.startswith("ftjob-") else None
     for number, (messages, completion) in enumerate(lines):
         created = moment(stored.newest, start) - (len(lines) - 1 - number) * _HOUR
-        id = f"chatcmpl-stored{place}{number:05}"
+        id = f"chatcmpl-stored{index}{number:05}"
         message: dict[str, Any] = {"role": "assistant", "content": completion, "refusal": None, "annotations": []}
         if stored.content == "null":
             message["content"] = None

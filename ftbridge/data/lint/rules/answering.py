@@ -60,8 +60,8 @@ def pairs_of(messages: Sequence[JSON]) -> dict[int, Answered]:
 
 def _calls(message: JSON) -> Iterator[_Open | None]:
     """The calls of a message; None for one that has no id by which a result could name it."""
-    given = message.get("tool_calls") if isinstance(message, dict) else None
-    for value in given if isinstance(given, list) else ():
+    calls = message.get("tool_calls") if isinstance(message, dict) else None
+    for value in calls if isinstance(calls, list) else ():
         call = value if isinstance(value, dict) else {}
         identity = call.get("id")
         named = isinstance(identity, str) and identity

@@ -42,8 +42,8 @@ def arguments_unlike_schema(line: Line) -> Iterator[Problem]:
             continue  # other rules tell of tools that are not there and arguments that are no object
         faults = [fault for _, fault in zip(range(_MOST), _faults(value, schema, "", 0), strict=False)]
         if faults:
-            said = f"does not fit the parameters of {name}: {'; '.join(faults)}."
-            yield Problem(f"{at}.arguments", f"{said} Correct the call or the tool.")
+            description = f"does not fit the parameters of {name}: {'; '.join(faults)}."
+            yield Problem(f"{at}.arguments", f"{description} Correct the call or the tool.")
 
 
 def _schemas(line: Line) -> dict[str, dict[str, JSON]]:
@@ -74,17 +74,17 @@ def _value(arguments: JSON) -> JSON:
 def _faults(value: JSON, schema: JSON, at: str, depth: int) -> Iterator[str]:
     if not isinstance(schema, dict) or depth > _DEEPEST or schema.keys() & _ELSEWHERE:
         return
-    here = at or "the arguments"
+    path = at or "the arguments"
     if value is None and schema.get("nullable") is True:
         return
     if not _is_of(value, schema.get("type")):
-        yield f"{here} is {kind_of(value)}, not {_named(schema['type'])}"
+        yield f"{path} is {kind_of(value)}, not {_named(schema['type'])}"
         return
     allowed = schema.get("enum")
     if isinstance(allowed, list) and allowed and value not in allowed:
-        yield f"{here} is {shown(value)}, which is not among {shown(allowed, 60)}"
+        yield f"{path} is {shown(value)}, which is not among {shown(allowed, 60)}"
     elif "const" in schema and value != schema["const"]:
-        yield f"{here} is {shown(value)}, not {shown(schema['const'])}"
+        yield f"{path} is {shown(value)}, not {shown(schema['const'])}"
     if isinstance(value, dict):
         yield from _object_faults(value, schema, at, depth)
     elif isinstance(value, list) and isinstance(schema.get("items"), dict):
@@ -94,7 +94,7 @@ def _faults(value: JSON, schema: JSON, at: str, depth: int) -> Iterator[str]:
 
 def _object_faults(value: dict[str, JSON], schema: dict[str, JSON], at: str, depth: int) -> Iterator[str]:
     properties, required = schema.get("properties"), schema.get("required")
-    known = properties if isinstance(properties, dict) else {}
+    declared = properties if isinstance(properties, dict) else {}
     inside = f"{at}." if at else ""
     missing = (
         [name for name in required if isinstance(name, str) and name not in value] if isinstance(required, list) else []
@@ -102,13 +102,15 @@ def _object_faults(value: dict[str, JSON], schema: dict[str, JSON], at: str, dep
     if missing:
         yield f"{inside}{listed(missing[:5])} {'is' if len(missing) == 1 else 'are'} missing"
     extra = schema.get("additionalProperties")
-    if extra is False or (extra is None and known):  # without a word on others, models are offered those that are named
-        for name in [name for name in value if name not in known]:
-            meant = near(name, frozenset(known)) if isinstance(known, dict) else None
+    if extra is False or (
+        extra is None and declared
+    ):  # without a word on others, models are offered those that are named
+        for name in [name for name in value if name not in declared]:
+            meant = near(name, frozenset(declared)) if isinstance(declared, dict) else None
             yield f"{inside}{name} is not a parameter" + (f" (is it {meant}?)" if meant else "")
     for name, item in value.items():
         yield from _faults(
-            item, known.get(name, extra if isinstance(extra, dict) else None), f"{inside}{name}", depth + 1
+            item, declared.get(name, extra if isinstance(extra, dict) else None), f"{inside}{name}", depth + 1
         )
 
 
@@ -127,8 +129,8 @@ def _is_of(value: JSON, kind: JSON) -> bool:
         return True
     if isinstance(value, bool):
         return kind == "boolean"
-    whole = kind != "integer" or not isinstance(value, float) or value.is_integer()
-    return isinstance(value, _KINDS[kind]) and whole
+    is_whole = kind != "integer" or not isinstance(value, float) or value.is_integer()
+    return isinstance(value, _KINDS[kind]) and is_whole
 
 
 def _named(kind: JSON) -> str:

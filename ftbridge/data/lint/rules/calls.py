@@ -30,16 +30,18 @@ _ASK = user("Weather in Rome?")
 def tool_calls_shape(line: Line) -> Iterator[Problem]:
     """An assistant's tool_calls are no list, or an empty one."""
     for at, message, role, _ in line.messages:
-        given, here = message.get("tool_calls"), f"{at}.tool_calls"
-        if role != "assistant" or given is None:
+        calls, path = message.get("tool_calls"), f"{at}.tool_calls"
+        if role != "assistant" or calls is None:
             continue
-        if not isinstance(given, list):
-            lone = isinstance(given, dict) and isinstance(given.get("function"), dict)
-            repair = put(message, "tool_calls", [given], "put the call into a list") if lone else None
-            yield Problem(here, f"is {kind_of(given)}, not a list. Write the calls as a list.", repair)
-        elif not given:
-            said = message.get("content") is not None or message.get("function_call") or message.get("refusal")
-            yield Problem(here, "is an empty list. Remove the key.", dropped(message, "tool_calls") if said else None)
+        if not isinstance(calls, list):
+            lone = isinstance(calls, dict) and isinstance(calls.get("function"), dict)
+            repair = put(message, "tool_calls", [calls], "put the call into a list") if lone else None
+            yield Problem(path, f"is {kind_of(calls)}, not a list. Write the calls as a list.", repair)
+        elif not calls:
+            has_content = message.get("content") is not None or message.get("function_call") or message.get("refusal")
+            yield Problem(
+                path, "is an empty list. Remove the key.", dropped(message, "tool_calls") if has_content else None
+            )
 
 
 @rule(
@@ -57,17 +59,17 @@ def call_shape(line: Line) -> Iterator[Problem]:
     """A call lacks its id, its type, its function or its name, or is no object."""
     lenient: Severity | None = "info" if line.context.target.name == "local" else None
     for at, message, role, _ in line.messages:
-        given = message.get("tool_calls")
-        for index, value in enumerate(given if role == "assistant" and isinstance(given, list) else ()):
+        held_calls = message.get("tool_calls")
+        for index, value in enumerate(held_calls if role == "assistant" and isinstance(held_calls, list) else ()):
             if not isinstance(value, dict):
-                said = f"is {kind_of(value)}, not a call. Write an object with id, type and function."
-                yield Problem(f"{at}.tool_calls[{index}]", said)
+                description = f"is {kind_of(value)}, not a call. Write an object with id, type and function."
+                yield Problem(f"{at}.tool_calls[{index}]", description)
     for _, at, value in calls(line):
         identity = value.get("id")
         if identity is None or identity == "":
             what = "is missing" if "id" not in value else "is empty" if identity == "" else "is null"
-            said = f"{what}. Give the call an id, and its result the same as tool_call_id."
-            yield Problem(f"{at}.id", said, severity=lenient)
+            description = f"{what}. Give the call an id, and its result the same as tool_call_id."
+            yield Problem(f"{at}.id", description, severity=lenient)
         elif not isinstance(identity, str):
             yield Problem(f"{at}.id", f"is {kind_of(identity)}, not text. Write it as text, here and in its result.")
         function = value.get("function")
@@ -105,22 +107,22 @@ def _named(function: dict[str, JSON], at: str) -> Iterator[Problem]:
 def arguments_not_text(line: Line) -> Iterator[Problem]:
     """A call's arguments are no text."""
     for at, function in called(line):
-        given, here = function.get("arguments"), f"{at}.arguments"
-        if isinstance(given, str):
+        arguments, path = function.get("arguments"), f"{at}.arguments"
+        if isinstance(arguments, str):
             continue
-        if given is None:
+        if arguments is None:
             what = "is null" if "arguments" in function else "is missing"
-            yield Problem(here, f'{what}. Write "{{}}" for a call without arguments.', severity="error")
-        elif isinstance(given, dict):
-            repair = Repair("wrote the arguments as text", _written(function, given))
-            yield Problem(here, "is an object. Write it as text: JSON in quotes.", repair)
+            yield Problem(path, f'{what}. Write "{{}}" for a call without arguments.', severity="error")
+        elif isinstance(arguments, dict):
+            repair = Repair("wrote the arguments as text", _written(function, arguments))
+            yield Problem(path, "is an object. Write it as text: JSON in quotes.", repair)
         else:
-            yield Problem(here, f"is {kind_of(given)}. Write an object, as text.", severity="error")
+            yield Problem(path, f"is {kind_of(arguments)}. Write an object, as text.", severity="error")
 
 
-def _written(function: dict[str, JSON], given: dict[str, JSON]) -> Callable[[], None]:
+def _written(function: dict[str, JSON], arguments: dict[str, JSON]) -> Callable[[], None]:
     def apply() -> None:
-        function["arguments"] = json.dumps(given, ensure_ascii=False)
+        function["arguments"] = json.dumps(arguments, ensure_ascii=False)
 
     return apply
 
@@ -138,23 +140,23 @@ def _written(function: dict[str, JSON], given: dict[str, JSON]) -> Callable[[], 
 def arguments_not_json(line: Line) -> Iterator[Problem]:
     """A call's arguments are text, but no JSON object."""
     for at, function in called(line):
-        given, here = function.get("arguments"), f"{at}.arguments"
-        if not isinstance(given, str):
+        arguments, path = function.get("arguments"), f"{at}.arguments"
+        if not isinstance(arguments, str):
             continue
         try:
-            value = json.loads(given)
+            value = json.loads(arguments)
         except ValueError as error:
-            if not given.strip():
-                yield Problem(here, 'is empty. Write "{}" for a call without arguments.')
+            if not arguments.strip():
+                yield Problem(path, 'is empty. Write "{}" for a call without arguments.')
             elif isinstance(error, json.JSONDecodeError):
-                yield Problem(here, f"is not JSON: {error.msg} at character {error.pos + 1:,}. Write valid JSON.")
+                yield Problem(path, f"is not JSON: {error.msg} at character {error.pos + 1:,}. Write valid JSON.")
             else:
-                yield Problem(here, "is not JSON that can be read. Write valid JSON.")
+                yield Problem(path, "is not JSON that can be read. Write valid JSON.")
         except RecursionError:
-            yield Problem(here, "is nested too deeply to be read.")
+            yield Problem(path, "is nested too deeply to be read.")
         else:
             if not isinstance(value, dict):
-                yield Problem(here, f"is {kind_of(value)} as JSON; arguments are an object. Write one.")
+                yield Problem(path, f"is {kind_of(value)} as JSON; arguments are an object. Write one.")
 
 
 @rule(
@@ -173,10 +175,10 @@ def call_id_twice(line: Line) -> Iterator[Problem]:
     for spot, at, value in calls(line):
         identity = value.get("id")
         if isinstance(identity, str) and identity:
-            known = seen.setdefault(spot.at, set())
-            if identity in known:
+            seen_ids = seen.setdefault(spot.at, set())
+            if identity in seen_ids:
                 yield Problem(f"{at}.id", f"is {shown(identity)}, as another call's in this message. Give it its own.")
-            known.add(identity)
+            seen_ids.add(identity)
 
 
 @rule(
@@ -191,16 +193,16 @@ def call_id_twice(line: Line) -> Iterator[Problem]:
 )
 def result_without_call(line: Line) -> Iterator[Problem]:
     """A tool message's tool_call_id is no call's before it."""
-    for talk in line.conversations:
-        made: set[str] = set()
-        for index, message in enumerate(talk.messages):
+    for conversation in line.conversations:
+        call_ids: set[str] = set()
+        for index, message in enumerate(conversation.messages):
             if not isinstance(message, dict):
                 continue
-            made.update(_ids(message))
+            call_ids.update(_ids(message))
             identity = message.get("tool_call_id")
-            if message.get("role") == "tool" and isinstance(identity, str) and identity and identity not in made:
-                said = f"is {shown(identity)}, but no call before it has this id."
-                yield Problem(f"{talk.at}[{index}].tool_call_id", f"{said} Name the call it answers.")
+            if message.get("role") == "tool" and isinstance(identity, str) and identity and identity not in call_ids:
+                description = f"is {shown(identity)}, but no call before it has this id."
+                yield Problem(f"{conversation.at}[{index}].tool_call_id", f"{description} Name the call it answers.")
 
 
 @rule(
@@ -216,15 +218,15 @@ def result_without_call(line: Line) -> Iterator[Problem]:
 )
 def missing_tool_call_id(line: Line) -> Iterator[Problem]:
     """A tool message does not name its call."""
-    for talk in line.conversations:
-        answers = pairs_of(talk.messages)
-        for index, message in enumerate(talk.messages):
+    for conversation in line.conversations:
+        pairs = pairs_of(conversation.messages)
+        for index, message in enumerate(conversation.messages):
             if not isinstance(message, dict) or message.get("role") != "tool":
                 continue
-            identity, at = message.get("tool_call_id"), f"{talk.at}[{index}].tool_call_id"
+            identity, at = message.get("tool_call_id"), f"{conversation.at}[{index}].tool_call_id"
             if identity is None or identity == "":
                 what = "is missing" if "tool_call_id" not in message else "is empty" if identity == "" else "is null"
-                call = answers.get(index)
+                call = pairs.get(index)
                 repair = put(message, "tool_call_id", call.id, f"wrote {call.id}, {call.how}") if call else None
                 yield Problem(at, f"{what}. Name the call this result answers.", repair)
             elif not isinstance(identity, str):
@@ -245,9 +247,9 @@ def missing_tool_call_id(line: Line) -> Iterator[Problem]:
 )
 def call_without_result(line: Line) -> Iterator[Problem]:
     """A call has no result before the conversation goes on."""
-    for talk in line.conversations:
+    for conversation in line.conversations:
         waiting: dict[str, str] = {}
-        for index, message in enumerate(talk.messages):
+        for index, message in enumerate(conversation.messages):
             if not isinstance(message, dict):
                 return
             if message.get("role") == "tool":
@@ -256,14 +258,14 @@ def call_without_result(line: Line) -> Iterator[Problem]:
                     waiting.pop(identity, None)
                 continue
             yield from _unanswered(waiting)
-            at = f"{talk.at}[{index}].tool_calls"
-            given = message.get("tool_calls")
+            at = f"{conversation.at}[{index}].tool_calls"
+            calls = message.get("tool_calls")
             waiting = {
-                value["id"]: f"{at}[{place}]"
-                for place, value in enumerate(given if isinstance(given, list) else ())
+                value["id"]: f"{at}[{index}]"
+                for index, value in enumerate(calls if isinstance(calls, list) else ())
                 if isinstance(value, dict) and isinstance(value.get("id"), str) and value["id"]
             }
-        last = talk.messages[-1] if talk.messages else None
+        last = conversation.messages[-1] if conversation.messages else None
         if isinstance(last, dict) and last.get("role") == "tool":
             yield from _unanswered(waiting)
 
@@ -302,7 +304,9 @@ def undefined_tool(line: Line) -> Iterator[Problem]:
                 f"{at}.name", f"is {shown(name)}, but the example offers no tools. Add tools.", severity="info"
             )
             return
-        meant = next((known for known in names if known.lower() == name.lower()), None) or near(name, frozenset(names))
+        meant = next((tool_name for tool_name in names if tool_name.lower() == name.lower()), None) or near(
+            name, frozenset(names)
+        )
         hint = f"Is it {meant}?" if meant else "Add its definition to tools."
         yield Problem(f"{at}.name", f"is {shown(name)}, which is not among the tools. {hint}")
 
@@ -325,9 +329,11 @@ def tool_content_parts(line: Line) -> Iterator[Problem]:
         content = message.get("content")
         if role not in ("tool", "function") or not isinstance(content, list) or not content:
             continue
-        said = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
-        texts = [one for one in said if isinstance(one, str)]
-        repair = put(message, "content", "".join(texts), "joined the parts") if len(texts) == len(said) else None
+        part_texts = [
+            part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content
+        ]
+        texts = [one for one in part_texts if isinstance(one, str)]
+        repair = put(message, "content", "".join(texts), "joined the parts") if len(texts) == len(part_texts) else None
         yield Problem(f"{at}.content", "is a list of parts. Write one text.", repair)
 
 
@@ -349,28 +355,28 @@ def function_message(line: Line) -> Iterator[Problem]:
         if role == "function" and not isinstance(name, str):
             what = "is missing" if name is None else f"is {kind_of(name)}, not text"
             yield Problem(f"{at}.name", f"{what}. Name the function that gave this result.")
-        given = message.get("function_call")
-        if role != "assistant" or given is None:
+        call = message.get("function_call")
+        if role != "assistant" or call is None:
             continue
-        if isinstance(given, dict):
-            yield from _named(given, f"{at}.function_call")
+        if isinstance(call, dict):
+            yield from _named(call, f"{at}.function_call")
         else:
-            said = f"is {kind_of(given)}, not a call. Write an object with name and arguments."
-            yield Problem(f"{at}.function_call", said)
+            description = f"is {kind_of(call)}, not a call. Write an object with name and arguments."
+            yield Problem(f"{at}.function_call", description)
 
 
 def called(line: Line) -> Iterator[tuple[str, dict[str, JSON]]]:
     """Every function that is called, in either way, with its path."""
     for spot in line.messages:
-        given = spot.message.get("function_call")
-        if isinstance(given, dict) and spot.role == "assistant":
-            yield f"{spot.at}.function_call", given
+        call = spot.message.get("function_call")
+        if isinstance(call, dict) and spot.role == "assistant":
+            yield f"{spot.at}.function_call", call
     for _, at, value in calls(line):
         if isinstance(value.get("function"), dict):
             yield f"{at}.function", value["function"]
 
 
 def _ids(message: dict[str, JSON]) -> list[str]:
-    given = message.get("tool_calls")
-    found = [value.get("id") for value in given if isinstance(value, dict)] if isinstance(given, list) else []
-    return [identity for identity in found if isinstance(identity, str) and identity]
+    calls = message.get("tool_calls")
+    ids = [value.get("id") for value in calls if isinstance(value, dict)] if isinstance(calls, list) else []
+    return [identity for identity in ids if isinstance(identity, str) and identity]

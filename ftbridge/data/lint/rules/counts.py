@@ -24,8 +24,8 @@ def too_few_examples(data: Dataset, context: Context) -> Iterator[Problem]:
     """A training file has fewer examples than the service takes."""
     count, fewest = _lines(data), context.target.minimum_examples
     if data.role == "train" and 0 < count < fewest:
-        said = "1 example" if count == 1 else f"{count} examples"
-        yield Problem("", f"has {said}; {context.target.title} needs at least {fewest}. Add examples.")
+        amount = "1 example" if count == 1 else f"{count} examples"
+        yield Problem("", f"has {amount}; {context.target.title} needs at least {fewest}. Add examples.")
 
 
 @rule(
@@ -71,8 +71,8 @@ def mixed_methods(data: Dataset, context: Context) -> Iterator[Problem]:
         # Chat lines that end too early and have a key too many look like items; both are told line by line.
         kinds.pop("reinforcement", None)
     if len(kinds) > 1:
-        said = ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
-        yield Problem("", f"mixes lines of several kinds: {said}. Keep one method a file.")
+        amounts = ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
+        yield Problem("", f"mixes lines of several kinds: {amounts}. Keep one method a file.")
 
 
 @rule(

@@ -26,33 +26,33 @@ _FILES_GUIDE = "OpenAI API reference, files: fine-tune files are .jsonl"
 )
 def not_json_lines(file: FileFacts, context: Context) -> Iterator[Problem]:
     """The file is not JSON Lines."""
-    here = context.target.name == "local"
+    trains_here = context.target.name == "local"
     lines = "a fine-tuning file has one example a line"
-    mended = "write one example a line"
+    fix = "write one example a line"
     if file.form == "array" and file.advice:
         yield Problem("", f"is a JSON array that cannot be read: {file.advice}.")
     elif file.form == "wrapped" and file.advice:
         yield Problem(
             "", f'is one object whose "{file.detail}" holds the examples, but {file.advice}. Write them one a line.'
         )
-    elif file.form == "array" and here:
-        yield Problem("", f"is a JSON array, which runs on this machine read; {lines}.", fix=mended, severity="info")
+    elif file.form == "array" and trains_here:
+        yield Problem("", f"is a JSON array, which runs on this machine read; {lines}.", fix=fix, severity="info")
     elif file.form == "array":
-        yield Problem("", f"is a JSON array; {lines}.", fix=mended)
+        yield Problem("", f"is a JSON array; {lines}.", fix=fix)
     elif file.form == "pretty":
-        yield Problem("", "spreads an object over several lines; each example stands on one.", fix=mended)
+        yield Problem("", "spreads an object over several lines; each example stands on one.", fix=fix)
     elif file.form == "wrapped":
-        said = f'is one object whose "{file.detail}" holds the examples; {lines}.'
-        yield Problem("", said, fix=mended, severity="info" if here else None)
+        description = f'is one object whose "{file.detail}" holds the examples; {lines}.'
+        yield Problem("", description, fix=fix, severity="info" if trains_here else None)
     elif file.form in CONVERTED:
         kind = {"gzip": "gzip data", "zstd": "zstd data", "parquet": "a Parquet file"}[file.form]
         convert = f"`ftbridge convert {shlex.quote(file.path)} out.jsonl` reads it."
         yield Problem(
-            "", f"is {kind}; a fine-tuning file is plain text. {convert}", severity="warning" if here else None
+            "", f"is {kind}; a fine-tuning file is plain text. {convert}", severity="warning" if trains_here else None
         )
     elif file.form == "table":
-        said = f"is a table ({file.detail}), not JSON Lines. {file.advice}"
-        yield Problem("", said, severity="warning" if here else None)
+        description = f"is a table ({file.detail}), not JSON Lines. {file.advice}"
+        yield Problem("", description, severity="warning" if trains_here else None)
     elif file.form in ("zip", "other"):
         yield Problem("", f"is {file.detail}; a fine-tuning file is JSON Lines. {file.advice}")
     elif file.form == "binary":
@@ -155,10 +155,10 @@ def file_too_large(file: FileFacts, context: Context) -> Iterator[Problem]:
         yield Problem("", f"has {file.bytes / MB:,.0f} MB; {target.title} takes {target.largest_file / MB:,.0f} MB.")
     elif target.upload_in_parts_above and file.bytes > target.upload_in_parts_above:
         limit = target.upload_in_parts_above / MB
-        said = (
+        description = (
             f"has {file.bytes / MB:,.0f} MB; {target.title} takes more than {limit:,.0f} MB only in parts (/uploads)."
         )
-        yield Problem("", said, severity="warning")
+        yield Problem("", description, severity="warning")
 
 
 @rule(

@@ -27,7 +27,7 @@ def _line(**fields: Any) -> str:
     methods=("supervised", "reinforcement"),
     reason="A grader that reads what an item does not have fails with invalid_variable_error, and the answer gets no reward.",
     source="OpenAI graders guide: templates read item and sample; grader errors of the fine-tuning API",
-    bad=_line(answer="4"),
+    bad=_line(completion="4"),
     good=_line(reference_answer="4"),
 )
 def grader_variable_missing(line: Line) -> Iterator[Problem]:
@@ -39,9 +39,9 @@ def grader_variable_missing(line: Line) -> Iterator[Problem]:
         # The judge adds `reference`, the last answer, to items that are supervised examples.
         if not variable.startswith("item") or (context.method == "supervised" and variable == "item.reference"):
             continue
-        found = _missing(document, variable)
-        if found:
-            at, instead = found
+        missing = _missing(document, variable)
+        if missing:
+            at, instead = missing
             yield Problem(at, f"is missing, and a grader reads {{{{ {variable} }}}}: {instead}.")
 
 
@@ -52,24 +52,24 @@ def _is_graded(context: Context) -> bool:
 
 def _missing(document: dict[str, JSON], variable: str) -> tuple[str, str] | None:
     """Where a path leaves what exists, and what there is instead; None when it leads to a value."""
-    value: JSON = {key: given for key, given in document.items() if key not in ("messages", "tools")}
+    value: JSON = {key: entry for key, entry in document.items() if key not in ("messages", "tools")}
     at, owner = "", "the item"
     for step in _STEP.finditer(variable):
         key, position = step.groups()
-        here = f"{at}.{key}".lstrip(".") if key is not None else f"{at}[{position}]"
+        path = f"{at}.{key}".lstrip(".") if key is not None else f"{at}[{position}]"
         if key is not None:
             if not isinstance(value, dict):
-                return here, f"{owner} is {kind_of(value)} and has no keys"
+                return path, f"{owner} is {kind_of(value)} and has no keys"
             if key not in value:
                 nothing = "no fields of its own" if not at else "no keys"
-                known = ", ".join(list(value)[:8])
-                return here, f"{owner} has {f'the keys {known}' if known else nothing}"
+                keys = ", ".join(list(value)[:8])
+                return path, f"{owner} has {f'the keys {keys}' if keys else nothing}"
             value = value[key]
         else:
             if not isinstance(value, list):
-                return here, f"{owner} is {kind_of(value)}, not a list"
+                return path, f"{owner} is {kind_of(value)}, not a list"
             if int(position) >= len(value):
-                return here, f"{owner} has {len(value)} elements, counted from 0"
+                return path, f"{owner} has {len(value)} elements, counted from 0"
             value = value[int(position)]
-        at = owner = here
+        at = owner = path
     return None

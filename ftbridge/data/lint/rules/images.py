@@ -57,22 +57,22 @@ def image_shape(line: Line) -> Iterator[Problem]:
     """An image part lacks its image_url object, or the url in it."""
     for part in _images(line):
         at = f"{part.at}.image_url"
-        given = part.value.get("image_url")
-        if isinstance(given, str):
-            repair = put(part.value, "image_url", {"url": given}, "put the address under url")
+        image = part.value.get("image_url")
+        if isinstance(image, str):
+            repair = put(part.value, "image_url", {"url": image}, "put the address under url")
             yield Problem(at, "is text. Write an object with url.", repair)
-        elif not isinstance(given, dict):
-            what = f"is {kind_of(given)}" if "image_url" in part.value else "is missing"
+        elif not isinstance(image, dict):
+            what = f"is {kind_of(image)}" if "image_url" in part.value else "is missing"
             yield Problem(at, f"{what}. Write an object with url.")
         else:
-            url = given.get("url")
+            url = image.get("url")
             if not isinstance(url, str) or not url.strip():
                 what = (
-                    "is missing" if "url" not in given else "is empty" if isinstance(url, str) else f"is {kind_of(url)}"
+                    "is missing" if "url" not in image else "is empty" if isinstance(url, str) else f"is {kind_of(url)}"
                 )
                 yield Problem(f"{at}.url", f"{what}. Write an https address, or the image as a data: URL.")
-            for key in [key for key in given if key not in ("url", "detail")]:
-                advice = stray(given, key)
+            for key in [key for key in image if key not in ("url", "detail")]:
+                advice = stray(image, key)
                 yield Problem(f"{at}.{key}", f"is no key of images. {advice.hint}", advice.repair, severity="warning")
 
 
@@ -99,8 +99,8 @@ def image_unreachable(line: Line) -> Iterator[Problem]:
             yield Problem(at, "is no address. Write an https address, or the image as a data: URL.")
             continue
         if parsed.scheme not in ("http", "https"):
-            said = "is a path or address on one machine, which no service can fetch; the image is skipped."
-            yield Problem(at, f"{said} Write the image as a data: URL.")
+            description = "is a path or address on one machine, which no service can fetch; the image is skipped."
+            yield Problem(at, f"{description} Write the image as a data: URL.")
         elif _private(host):
             yield Problem(at, f"is at {host or 'no host'}, which no service can reach; the image is skipped.")
         elif parsed.path.lower().endswith((".gif", ".bmp", ".svg", ".tif", ".tiff", ".heic", ".avif", ".ico", ".pdf")):
@@ -163,13 +163,15 @@ def _data_problem(url: str) -> str | None:
         return "is not valid base64; the image is skipped. Encode it again."
     if not ends or "=" in body[:-2] or re.search(r"[^A-Za-z0-9+/=]", body):
         return "is not valid base64; the image is skipped. Encode it again."
-    found = _format(begins)
-    if found is None:
+    image_format = _format(begins)
+    if image_format is None:
         return "does not begin as a JPEG, PNG or WEBP image does; it is skipped. Encode the image again."
-    if found not in _TAKEN.values():
-        return f"is {found}, whatever its media type says; it is skipped. Convert it to JPEG, PNG or WEBP."
+    if image_format not in _TAKEN.values():
+        return f"is {image_format}, whatever its media type says; it is skipped. Convert it to JPEG, PNG or WEBP."
     return (
-        f"is {found}, but its media type says {kind}. Write image/{found.lower()}." if found != _TAKEN[kind] else None
+        f"is {image_format}, but its media type says {kind}. Write image/{image_format.lower()}."
+        if image_format != _TAKEN[kind]
+        else None
     )
 
 
@@ -194,17 +196,17 @@ def _format(begins: bytes) -> str | None:
 def image_detail(line: Line) -> Iterator[Problem]:
     """An image's detail is no known word."""
     for part in _images(line):
-        given = part.value.get("image_url")
-        if not isinstance(given, dict) or "detail" not in given:
+        image = part.value.get("image_url")
+        if not isinstance(image, dict) or "detail" not in image:
             continue
-        detail, at = given["detail"], f"{part.at}.image_url.detail"
+        detail, at = image["detail"], f"{part.at}.image_url.detail"
         if detail in ("auto", "low", "high"):
             continue
         if detail is None:
-            yield Problem(at, "is null. Leave the key out.", dropped(given, "detail"), severity="warning")
+            yield Problem(at, "is null. Leave the key out.", dropped(image, "detail"), severity="warning")
             continue
         plain = detail.strip().lower() if isinstance(detail, str) else ""
-        repair = put(given, "detail", plain, f"wrote {plain}") if plain in ("auto", "low", "high") else None
+        repair = put(image, "detail", plain, f"wrote {plain}") if plain in ("auto", "low", "high") else None
         yield Problem(at, f"is {shown(detail)}. Write auto, low or high.", repair)
 
 
@@ -271,7 +273,7 @@ def _images(line: Line) -> Iterator[Part]:
 def _urls(line: Line) -> Iterator[tuple[str, str]]:
     """Every image's address, with its path."""
     for part in _images(line):
-        given = part.value.get("image_url")
-        url = given.get("url") if isinstance(given, dict) else given
+        image = part.value.get("image_url")
+        url = image.get("url") if isinstance(image, dict) else image
         if isinstance(url, str) and url.strip():
-            yield f"{part.at}.image_url" + (".url" if isinstance(given, dict) else ""), url
+            yield f"{part.at}.image_url" + (".url" if isinstance(image, dict) else ""), url

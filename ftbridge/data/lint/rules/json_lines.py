@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftbridge.data.json_slips import AFTER, mend
+from ftbridge.data.json_slips import AFTER, repaired_text
 from ftbridge.data.lint.rule import Context, Problem, rule
 from ftbridge.data.strict_json import Parsed, Trouble
 
@@ -32,8 +32,10 @@ def invalid_json(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
     if line.kind == "json":
         yield _slipped(line) or Problem("", f"is not valid JSON {at}: {line.detail}.", span=_at(line))
     elif line.kind == "constant":
-        said = f"holds {line.detail} {at}, which is not a number JSON can hold. Write null, or leave the key out."
-        yield Problem("", said, span=_at(line, len(line.detail)))
+        description = (
+            f"holds {line.detail} {at}, which is not a number JSON can hold. Write null, or leave the key out."
+        )
+        yield Problem("", description, span=_at(line, len(line.detail)))
     elif line.kind == "number":
         yield Problem("", f"holds a number that cannot be read: {line.detail}.")
     elif line.kind == "deep":
@@ -70,8 +72,8 @@ def not_utf8(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
 def several_values(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
     """A line goes on after its JSON value ends."""
     if isinstance(line, Trouble) and line.kind == "extra":
-        said = f"goes on after its JSON value ends, at column {line.column:,}; each line holds one example."
-        yield _slipped(line) or Problem("", said, span=_at(line))
+        description = f"goes on after its JSON value ends, at column {line.column:,}; each line holds one example."
+        yield _slipped(line) or Problem("", description, span=_at(line))
 
 
 @rule(
@@ -111,13 +113,15 @@ def key_twice(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
 
 def _slipped(trouble: Trouble) -> Problem | None:
     """A slip that is known by its name, and whether it can be mended; None for other troubles."""
-    mended = mend(trouble.text)
-    if mended is None or (mended.text is None and {slip.what for slip in mended.slips} == {AFTER}):
+    repaired = repaired_text(trouble.text)
+    if repaired is None or (repaired.text is None and {slip.what for slip in repaired.slips} == {AFTER}):
         return None
-    first, *others = mended.slips
-    told = " and ".join([first.what, *(slip.what for slip in others[:2])])
-    said = f"is not JSON: at column {first.start + 1:,} it has {told}. {mended.hint}"
-    return Problem("", said, span=(first.start, first.start + 1), fix=mended.did if mended.text is not None else None)
+    first, *others = repaired.slips
+    slips = " and ".join([first.what, *(slip.what for slip in others[:2])])
+    description = f"is not JSON: at column {first.start + 1:,} it has {slips}. {repaired.hint}"
+    return Problem(
+        "", description, span=(first.start, first.start + 1), fix=repaired.did if repaired.text is not None else None
+    )
 
 
 def _at(trouble: Trouble, length: int = 1) -> tuple[int, int]:

@@ -110,11 +110,13 @@ def other_format(line: Line) -> Iterator[Problem]:
     detection = shape.other_format(line.document) if kind and kind not in _METHOD_NAMES else None
     if detection is None:
         return
-    said = f"is in another format ({detection.name}: {detection.reason})."
+    description = f"is in another format ({detection.name}: {detection.reason})."
     if "body" in line.document and "response" not in line.document:
-        yield Problem("", f"{said} It asks and has no answer: `ftbridge convert` joins it with the batch's output.")
+        yield Problem(
+            "", f"{description} It asks and has no answer: `ftbridge convert` joins it with the batch's output."
+        )
     else:
-        yield Problem("", f"{said} {detection.hint(line.context.path)}")
+        yield Problem("", f"{description} {detection.hint(line.context.path)}")
 
 
 @rule(
@@ -157,31 +159,31 @@ def extra_key(line: Line) -> Iterator[Problem]:
     holders = [(document, "", LINE_KEYS[method])]
     if method == "dpo":
         holders.append((line.conversations[0].holder, "input", LINE_KEYS["supervised"]))
-    here = line.context.target.name == "local"
-    idle = "is not read" if here else "is no example's key"
-    for holder, at, known in holders:
-        for key in [] if holder.keys() <= known else [key for key in holder if key not in known]:
+    trains_here = line.context.target.name == "local"
+    idle = "is not read" if trains_here else "is no example's key"
+    for holder, at, allowed in holders:
+        for key in [] if holder.keys() <= allowed else [key for key in holder if key not in allowed]:
             if method == "dpo" and not at and (key in LINE_KEYS["supervised"] or key.endswith("preferred_completion")):
                 continue  # FTB082 and FTB085 tell of those
-            hint, repair = _advice(holder, key, known)
-            if here and key == "system" and repair is not None:
+            hint, repair = _advice(holder, key, allowed)
+            if trains_here and key == "system" and repair is not None:
                 yield Problem(
                     join(at, key), f"stands beside messages; runs on this machine move it there. {hint}", repair
                 )
                 continue
-            yield Problem(join(at, key), f"{idle}. {hint}", repair, severity=_lost(here, key, holder[key]))
+            yield Problem(join(at, key), f"{idle}. {hint}", repair, severity=_lost(trains_here, key, holder[key]))
 
 
-def _advice(holder: dict[str, JSON], key: str, known: frozenset[str]) -> Advice:
+def _advice(holder: dict[str, JSON], key: str, allowed: frozenset[str]) -> Advice:
     if key in SYSTEM_PROMPTS and not empty(holder[key]) and "messages" in holder:
         return system_beside(holder, key)
-    meant = None if keeps_count(key, holder[key]) else near(key, known)
+    meant = None if keeps_count(key, holder[key]) else near(key, allowed)
     return Advice(f"Is it {meant}?") if meant else stray(holder, key)
 
 
-def _lost(here: bool, key: str, value: JSON) -> Severity | None:
+def _lost(trains_here: bool, key: str, value: JSON) -> Severity | None:
     """The severity on this machine, where a key that may mean something is lost without a word."""
-    return "warning" if here and not empty(value) and not keeps_count(key, value) else None
+    return "warning" if trains_here and not empty(value) and not keeps_count(key, value) else None
 
 
 _NOT_NULL = ("name", "weight", "tool_calls", "tool_call_id")
@@ -201,10 +203,12 @@ _NOT_NULL = ("name", "weight", "tool_calls", "tool_call_id")
 )
 def null_key(line: Line) -> Iterator[Problem]:
     """An optional key is null instead of left out."""
-    for talk in line.conversations:
+    for conversation in line.conversations:
         for key in ("tools", "parallel_tool_calls", "functions"):
-            if key in talk.holder and talk.holder[key] is None:
-                yield Problem(join(talk.holder_at, key), "is null. Leave the key out.", dropped(talk.holder, key))
+            if key in conversation.holder and conversation.holder[key] is None:
+                yield Problem(
+                    join(conversation.holder_at, key), "is null. Leave the key out.", dropped(conversation.holder, key)
+                )
     for at, message, role, _ in line.messages:
         for key in _NOT_NULL:
             needed = (role, key) in (("tool", "tool_call_id"), ("function", "name"))
@@ -224,7 +228,7 @@ def null_key(line: Line) -> Iterator[Problem]:
 )
 def message_not_an_object(line: Line) -> Iterator[Problem]:
     """An element of messages is no object."""
-    lists = [(talk.at, talk.messages) for talk in line.conversations]
+    lists = [(conversation.at, conversation.messages) for conversation in line.conversations]
     if line.context.method == "dpo" and isinstance(line.document, dict):
         outputs = {key: line.document.get(key) for key in ("preferred_output", "non_preferred_output")}
         lists += [(key, value) for key, value in outputs.items() if isinstance(value, list)]
@@ -248,13 +252,13 @@ def message_not_an_object(line: Line) -> Iterator[Problem]:
 )
 def extra_message_key(line: Line) -> Iterator[Problem]:
     """A message has a key that messages of its role do not have."""
-    here = line.context.target.name == "local"
+    trains_here = line.context.target.name == "local"
     for at, message, role, output in line.messages:
-        known = KEYS.get(role)
-        if known is None or message.keys() <= known:
+        allowed = KEYS.get(role)
+        if allowed is None or message.keys() <= allowed:
             continue
-        for key in [key for key in message if key not in known and key != "weight"]:
-            if here and (key in REASONING or key == "name" or message[key] is None):
+        for key in [key for key in message if key not in allowed and key != "weight"]:
+            if trains_here and (key in REASONING or key == "name" or message[key] is None):
                 continue
             if role == "tool" and key == "name":
                 yield _name_of_result(line, at, message)
@@ -266,41 +270,43 @@ def extra_message_key(line: Line) -> Iterator[Problem]:
                 else:
                     yield Problem(f"{at}.{key}", f"is no key of {role} messages. Move it to the message it belongs to.")
             else:
-                hint, repair = _message_advice(message, key, known, role, output)
-                said = f"is no key of {role} messages. {hint}"
+                hint, repair = _message_advice(message, key, allowed, role, output)
+                description = f"is no key of {role} messages. {hint}"
                 read = key in TRAIN_FLAGS and repair is not None  # a run reads it as the weight
-                lost = None if read else _lost(here, key, message[key])
-                yield Problem(f"{at}.{key}", said, repair, severity=lost)
+                lost = None if read else _lost(trains_here, key, message[key])
+                yield Problem(f"{at}.{key}", description, repair, severity=lost)
 
 
-def _message_advice(message: dict[str, JSON], key: str, known: frozenset[str], role: str, output: bool) -> Advice:
+def _message_advice(message: dict[str, JSON], key: str, allowed: frozenset[str], role: str, output: bool) -> Advice:
     value = message[key]
     if key in TRAIN_FLAGS and not empty(value) and not output:
         return train_flag(message, key, assistant=role == "assistant")
-    meant = None if keeps_count(key, value) else near(key, known)
+    meant = None if keeps_count(key, value) else near(key, allowed)
     return Advice(f"Is it {meant}?") if meant else stray(message, key)
 
 
 def _name_of_result(line: Line, at: str, message: dict[str, JSON]) -> Problem:
     """The name of the tool on its result: it can go once tool_call_id says the same."""
     name, identity = message["name"], message.get("tool_call_id")
-    said = "belongs to tool calls; a tool's result is known by its tool_call_id."
-    called = {function for talk in line.conversations for function in _called_as(talk, identity)}
+    description = "belongs to tool calls; a tool's result is known by its tool_call_id."
+    called = {function for conversation in line.conversations for function in _called_as(conversation, identity)}
     if empty(name) or (isinstance(name, str) and called == {name}):
-        return Problem(f"{at}.name", f"{said} Remove it.", dropped(message, "name"), severity="warning")
+        return Problem(f"{at}.name", f"{description} Remove it.", dropped(message, "name"), severity="warning")
     if called:
         other = next(iter(called))
-        said = f"is {shown(name)}, but the call that tool_call_id names is of {shown(other)}. Correct one of them."
-        return Problem(f"{at}.name", said, severity="warning")
-    return Problem(f"{at}.name", f"{said} Name the call there first.", severity="warning")
+        description = (
+            f"is {shown(name)}, but the call that tool_call_id names is of {shown(other)}. Correct one of them."
+        )
+        return Problem(f"{at}.name", description, severity="warning")
+    return Problem(f"{at}.name", f"{description} Name the call there first.", severity="warning")
 
 
-def _called_as(talk: Conversation, identity: JSON) -> set[str]:
+def _called_as(conversation: Conversation, identity: JSON) -> set[str]:
     """The functions that calls with this id are of."""
     names = set()
-    for message in talk.messages:
-        given = message.get("tool_calls") if isinstance(message, dict) else None
-        for value in given if isinstance(given, list) else ():
+    for message in conversation.messages:
+        calls = message.get("tool_calls") if isinstance(message, dict) else None
+        for value in calls if isinstance(calls, list) else ():
             if isinstance(value, dict) and identity is not None and value.get("id") == identity:
                 name = function_of(value).get("name")
                 names.update([name] if isinstance(name, str) else [])

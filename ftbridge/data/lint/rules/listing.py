@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 def lines_of(lines: Sequence[int], *, shown: int = 3, ordered: bool = True) -> str:
     """Lines for a sentence: "line 4", "lines 4 and 9", "lines 4, 9, 12 and 30 more"."""
-    told = sorted(lines) if ordered else list(lines)
-    first = [f"{line:,}" for line in told[:shown]]
-    rest = len(told) - len(first)
+    ordered_lines = sorted(lines) if ordered else list(lines)
+    first = [f"{line:,}" for line in ordered_lines[:shown]]
+    rest = len(ordered_lines) - len(first)
     if rest:
         return f"lines {', '.join(first)} and {rest:,} more"
     if len(first) == 1:
@@ -19,5 +19,5 @@ def lines_of(lines: Sequence[int], *, shown: int = 3, ordered: bool = True) -> s
 
 def quoted(text: str, longest: int = 40) -> str:
     """A text in a sentence, on one line and cut where it is long."""
-    said = " ".join(text.split())
-    return f'"{said}"' if len(said) <= longest else f'"{said[: longest - 1]}…"'
+    one_line = " ".join(text.split())
+    return f'"{one_line}"' if len(one_line) <= longest else f'"{one_line[: longest - 1]}…"'

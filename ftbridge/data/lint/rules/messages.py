@@ -51,8 +51,8 @@ def missing_content(line: Line) -> Iterator[Problem]:
         if role == "assistant":
             if message.get("tool_calls") or message.get("function_call") or isinstance(message.get("refusal"), str):
                 continue
-            said = f"{what} but the message has no tool_calls. Give it text, or remove the message."
-            yield Problem(f"{at}.content", said)
+            description = f"{what} but the message has no tool_calls. Give it text, or remove the message."
+            yield Problem(f"{at}.content", description)
         elif role != "function" or "content" not in message:
             yield Problem(f"{at}.content", f"{what}. Give it text, or remove the message.")
 
@@ -72,9 +72,9 @@ def missing_role(line: Line) -> Iterator[Problem]:
     """A message has no role, or one that is no text."""
     for at, message, _, output in line.messages:
         if "role" not in message:
-            said = "is missing. Say who speaks: system, user, assistant or tool."
+            description = "is missing. Say who speaks: system, user, assistant or tool."
             repair = put(message, "role", "assistant", "added role assistant") if output else None
-            yield Problem(f"{at}.role", said, repair)
+            yield Problem(f"{at}.role", description, repair)
         elif not isinstance(message["role"], str):
             yield Problem(f"{at}.role", f"is {kind_of(message['role'])}. Write system, user, assistant or tool.")
 
@@ -92,18 +92,18 @@ def missing_role(line: Line) -> Iterator[Problem]:
 )
 def unknown_role(line: Line) -> Iterator[Problem]:
     """A message's role is none of the format's."""
-    known = ROLES[line.context.method]
+    roles = ROLES[line.context.method]
     for at, message, role, _ in line.messages:
-        if role in known or not isinstance(message.get("role"), str):
+        if role in roles or not isinstance(message.get("role"), str):
             continue
         plain = role.strip().lower()
-        if plain in known:
+        if plain in roles:
             yield Problem(
                 f"{at}.role", f"is {shown(role)}. Write {plain}.", put(message, "role", plain, f"wrote {plain}")
             )
         else:
-            meant = _OTHER_NAMES.get(plain) or near(plain, known)
-            hint = f"Write {meant}." if meant else f"Write {listed(known - {'developer', 'function'})}."
+            meant = _OTHER_NAMES.get(plain) or near(plain, roles)
+            hint = f"Write {meant}." if meant else f"Write {listed(roles - {'developer', 'function'})}."
             yield Problem(f"{at}.role", f"is {shown(role)}, which is no role. {hint}")
 
 
@@ -124,8 +124,8 @@ def developer_role(line: Line) -> Iterator[Problem]:
     """A chat message has the role developer."""
     for at, message, role, output in line.messages:
         if role == "developer" and not output:
-            said = "is developer, which the schema of chat lines does not list. Write system."
-            yield Problem(f"{at}.role", said, put(message, "role", "system", "wrote system"))
+            description = "is developer, which the schema of chat lines does not list. Write system."
+            yield Problem(f"{at}.role", description, put(message, "role", "system", "wrote system"))
 
 
 _NAME = re.compile(r"[^\s<|\\/>]{1,64}")
@@ -150,8 +150,8 @@ def bad_name(line: Line) -> Iterator[Problem]:
         if not isinstance(name, str):
             yield Problem(f"{at}.name", f"is {kind_of(name)}, not text. Write it as text.")
         elif not _NAME.fullmatch(name):
-            said = "cannot be a name: 1 to 64 characters, without spaces and without < | \\ / >. Change it."
-            yield Problem(f"{at}.name", said, severity="warning")
+            description = "cannot be a name: 1 to 64 characters, without spaces and without < | \\ / >. Change it."
+            yield Problem(f"{at}.name", description, severity="warning")
 
 
 @rule(
@@ -175,8 +175,8 @@ def content_shape(line: Line) -> Iterator[Problem]:
                 yield Problem(f"{at}.content", "is an empty list. Give it text or parts, or remove the message.")
             for index, part in enumerate(content):
                 if not isinstance(part, dict):
-                    said = f"is {kind_of(part)}, not a part. Write an object with type and text."
-                    yield Problem(f"{at}.content[{index}]", said)
+                    description = f"is {kind_of(part)}, not a part. Write an object with type and text."
+                    yield Problem(f"{at}.content[{index}]", description)
         else:
             yield Problem(f"{at}.content", f"is {kind_of(content)}. Write text, or a list of parts.")
 
@@ -197,17 +197,21 @@ def empty_content(line: Line) -> Iterator[Problem]:
         content = message.get("content")
         if isinstance(content, list):
             texts = [part.get("text") if isinstance(part, dict) else None for part in content]
-            if not content or not all(blank(said) for said in texts):
+            if not content or not all(blank(content_text) for content_text in texts):
                 continue
         elif not blank(content):
             continue
-        said = "is empty" if content == "" else "is only white space"
+        description = "is empty" if content == "" else "is only white space"
         if role in ("tool", "function"):
-            yield Problem(f"{at}.content", f"{said}. Say what the tool gave, if it gave anything.", severity="info")
+            yield Problem(
+                f"{at}.content", f"{description}. Say what the tool gave, if it gave anything.", severity="info"
+            )
         elif role != "assistant":
-            yield Problem(f"{at}.content", f"{said}. Give it text, or remove the message.")
+            yield Problem(f"{at}.content", f"{description}. Give it text, or remove the message.")
         elif not message.get("tool_calls") and not message.get("function_call") and not message.get("refusal"):
-            yield Problem(f"{at}.content", f"{said}: there is nothing to learn. Give it text, or remove the example.")
+            yield Problem(
+                f"{at}.content", f"{description}: there is nothing to learn. Give it text, or remove the example."
+            )
 
 
 @rule(
@@ -250,17 +254,17 @@ def part_type(line: Line) -> Iterator[Problem]:
             repair = Repair("added type text", _typed(part)) if typed else None
             yield Problem(f"{at}.type", "is missing. Write text, or image_url for an image.", repair)
         elif kind in ("input_text", "output_text") and isinstance(part.get("text"), str):
-            said = f"is {kind}, which the Responses API uses. Write text."
-            yield Problem(f"{at}.type", said, put(part, "type", "text", "wrote text"))
+            description = f"is {kind}, which the Responses API uses. Write text."
+            yield Problem(f"{at}.type", description, put(part, "type", "text", "wrote text"))
         else:
             yield Problem(f"{at}.type", f"is {shown(part['type'])}, which is no part of a chat line. Write text.")
 
 
 def _typed(part: dict[str, object]) -> Callable[[], None]:
     def apply() -> None:
-        said = dict(part)
+        typed = dict(part)
         part.clear()
-        part.update({"type": "text", **said})
+        part.update({"type": "text", **typed})
 
     return apply
 

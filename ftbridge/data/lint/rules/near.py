@@ -68,8 +68,8 @@ class _Candidates(NamedTuple):
 def pairs_within(dataset: Dataset, context: Context) -> Near:
     """Near duplicates in one file: each row with an earlier one that stands for its cluster. Exact ones are left out."""
     columns = dataset.columns
-    found = _candidates(columns.sketch, columns.content)
-    return _verified(found.keys, found.cut, dataset, dataset, context)
+    candidates = _candidates(columns.sketch, columns.content)
+    return _verified(candidates.keys, candidates.cut, dataset, dataset, context)
 
 
 def pairs_between(held_out: Dataset, train: Dataset, context: Context) -> Near:
@@ -78,11 +78,11 @@ def pairs_between(held_out: Dataset, train: Dataset, context: Context) -> Near:
 
     sketch = np.concatenate([train.columns.sketch, held_out.columns.sketch])
     content = np.concatenate([train.columns.content, held_out.columns.content])
-    found = _candidates(sketch, content, first_of=train.rows)
-    later, earlier = found.keys >> 32, found.keys & 0xFFFFFFFF
+    candidates = _candidates(sketch, content, first_of=train.rows)
+    later, earlier = candidates.keys >> 32, candidates.keys & 0xFFFFFFFF
     between = (later >= train.rows) & (earlier < train.rows)
     keys = (later[between] - train.rows) << 32 | earlier[between]
-    return _verified(keys, found.cut, held_out, train, context)
+    return _verified(keys, candidates.cut, held_out, train, context)
 
 
 def _candidates(sketch: NDArray[np.uint32], content: NDArray[np.uint64], first_of: int | None = None) -> _Candidates:
@@ -133,14 +133,14 @@ def _verified(keys: NDArray[np.int64], cut: bool, dataset: Dataset, other: Datas
 
 def _reader(dataset: Dataset, context: Context) -> Callable[[int], set[tuple[str, ...]]]:
     """Reads a row's triples; the last few hundred are kept."""
-    kept: dict[int, set[tuple[str, ...]]] = {}
+    cache: dict[int, set[tuple[str, ...]]] = {}
 
     def read(row: int) -> set[tuple[str, ...]]:
-        if row not in kept:
-            if len(kept) > 500:
-                kept.clear()
-            kept[row] = triples(said(dataset.example(row), context)[:_LONGEST])
-        return kept[row]
+        if row not in cache:
+            if len(cache) > 500:
+                cache.clear()
+            cache[row] = triples(said(dataset.example(row), context)[:_LONGEST])
+        return cache[row]
 
     return read
 

@@ -31,9 +31,9 @@ def bad_weight(line: Line) -> Iterator[Problem]:
             yield Problem(f"{at}.weight", f"is {shown(weight)}. Write 0 or 1.")
         else:
             likely = isinstance(weight, (bool, float))
-            said = f"is {shown(weight)}, not the integer {meant}. Write {meant}."
+            description = f"is {shown(weight)}, not the integer {meant}. Write {meant}."
             repair = put(message, "weight", meant, f"wrote {meant}")
-            yield Problem(f"{at}.weight", said, repair, severity="warning" if likely else None)
+            yield Problem(f"{at}.weight", description, repair, severity="warning" if likely else None)
 
 
 def _meant(weight: JSON) -> int | None:
@@ -59,9 +59,9 @@ def weight_of_others(line: Line) -> Iterator[Problem]:
     """A message that is not the assistant's has a weight."""
     for at, message, role, _ in line.messages:
         if "weight" in message and role != "assistant" and role in KEYS:
-            said = f"is in a {role} message; only assistant messages are trained on. Remove it."
+            description = f"is in a {role} message; only assistant messages are trained on. Remove it."
             idle = not message["weight"] or _zero(message)  # with another, somebody wants the message to be learnt
-            yield Problem(f"{at}.weight", said, dropped(message, "weight") if idle else None)
+            yield Problem(f"{at}.weight", description, dropped(message, "weight") if idle else None)
 
 
 @rule(
@@ -141,17 +141,19 @@ def last_message_not_assistant(line: Line) -> Iterator[Problem]:
         return
     roles = [spot.role.strip().lower() for spot in line.messages]
     if roles[-1] != "assistant" and "assistant" in roles:
-        said = f"is {roles[-1]}; the last message is the answer to learn. Add the answer, or remove this message."
-        yield Problem(f"{line.messages[-1].at}.role", said)
+        description = (
+            f"is {roles[-1]}; the last message is the answer to learn. Add the answer, or remove this message."
+        )
+        yield Problem(f"{line.messages[-1].at}.role", description)
 
 
 def _readable(line: Line) -> bool:
     """Whether every message has a role that is known: else it is not known what is missing."""
-    talk = line.conversations[0] if line.conversations else None
+    conversation = line.conversations[0] if line.conversations else None
     return bool(
-        talk
-        and talk.messages
-        and len(talk.messages) == len(line.messages)
+        conversation
+        and conversation.messages
+        and len(conversation.messages) == len(line.messages)
         and all(spot.role.strip().lower() in KEYS for spot in line.messages)
     )
 
@@ -168,15 +170,15 @@ def _readable(line: Line) -> bool:
 )
 def system_not_first(line: Line) -> Iterator[Problem]:
     """A system message follows another's message."""
-    for talk in line.conversations:
+    for conversation in line.conversations:
         others = False
-        for index, message in enumerate(talk.messages):
+        for index, message in enumerate(conversation.messages):
             role = message.get("role") if isinstance(message, dict) else None
             if role not in ("system", "developer"):
                 others = True
             elif others:
-                said = f"is {role} after the conversation began; most models are used with it at the beginning."
-                yield Problem(f"{talk.at}[{index}].role", said)
+                description = f"is {role} after the conversation began; most models are used with it at the beginning."
+                yield Problem(f"{conversation.at}[{index}].role", description)
                 break
 
 
@@ -192,12 +194,14 @@ def system_not_first(line: Line) -> Iterator[Problem]:
 )
 def same_role_twice(line: Line) -> Iterator[Problem]:
     """Two messages in a row are of the user, or of the assistant."""
-    for talk in line.conversations:
+    for conversation in line.conversations:
         before: JSON = None
-        for index, message in enumerate(talk.messages):
+        for index, message in enumerate(conversation.messages):
             role = message.get("role") if isinstance(message, dict) else None
             if role == before and role in ("user", "assistant"):
-                said = f"is {role} twice in a row; some chat templates refuse that. Join the messages if they are one."
-                yield Problem(f"{talk.at}[{index}].role", said)
+                description = (
+                    f"is {role} twice in a row; some chat templates refuse that. Join the messages if they are one."
+                )
+                yield Problem(f"{conversation.at}[{index}].role", description)
                 break
             before = role

@@ -14,8 +14,8 @@ from ftbridge.data.lint.rule import Context, Problem, rule
 from ftbridge.data.lint.screens import any_of, digit_runs, drawn, pattern
 
 
-def _line(question: str, answer: str = "Thank you.") -> str:
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+def _line(question: str, completion: str = "Thank you.") -> str:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": completion}]
     return json.dumps({"messages": messages})
 
 
@@ -59,23 +59,23 @@ _NOWHERE = frozenset({"domain.com", "yourdomain.com", "yourcompany.com", "your-d
 )
 def email_address(text: str, context: Context) -> Iterator[Problem]:
     """A text holds an e-mail address."""
-    yield from _told(_emails(text), "an e-mail address")
+    yield from _problems(_emails(text), "an e-mail address")
 
 
 def _emails(text: str) -> Iterator[Place]:
-    for found in _DOMAIN.finditer(text):
-        begin = max(0, found.start() - 64)
-        local = _LOCAL.search(text[begin : found.start()])
-        labels, ending = found[1].lower(), found[2].lower()
+    for match in _DOMAIN.finditer(text):
+        begin = max(0, match.start() - 64)
+        local = _LOCAL.search(text[begin : match.start()])
+        labels, ending = match[1].lower(), match[2].lower()
         domain = labels + ending
         if local is None or local[0].lower() in _NOBODY or domain in _NOWHERE:
             continue
         start = begin + local.start()
         reserved = re.search(r"(?:^|\.)(?:example\.(?:com|org|net|edu)|example|test|invalid|localhost|local)$", domain)
-        known = ending in _ENDINGS or (len(ending) == 2 and ending not in _NOT_COUNTRIES)
+        is_known = ending in _ENDINGS or (len(ending) == 2 and ending not in _NOT_COUNTRIES)
         in_url = re.search(r"://[^\s/@]*\Z|[@/]\Z", text[max(0, start - 100) : start])
-        if known and not reserved and not in_url:
-            yield start, found.end(), f"{local[0][0]}•••@{labels[0]}•••.{ending}"
+        if is_known and not reserved and not in_url:
+            yield start, match.end(), f"{local[0][0]}•••@{labels[0]}•••.{ending}"
 
 
 # Telephone
@@ -108,26 +108,26 @@ _NORTH_AMERICAN = re.compile(
 )
 def phone_number(text: str, context: Context) -> Iterator[Problem]:
     """A text holds a telephone number."""
-    yield from _told(_phones(text), "a telephone number")
+    yield from _problems(_phones(text), "a telephone number")
 
 
 def _phones(text: str) -> Iterator[Place]:
-    told: list[tuple[int, int]] = []
+    spans: list[tuple[int, int]] = []
     for form in (_UNBROKEN, _INTERNATIONAL) if "+" in text else ():
-        for found in form.finditer(text):
-            groups = re.findall(r"\d+", found[0])
+        for match in form.finditer(text):
+            groups = re.findall(r"\d+", match[0])
             short = len(groups) == 2 or all(len(group) == 3 for group in groups[1:])
-            is_number = short and set(re.findall(r"[^\d+]", found[0])) == {"."}  # +1.234.567.890, +1.12345679
+            is_number = short and set(re.findall(r"[^\d+]", match[0])) == {"."}  # +1.234.567.890, +1.12345679
             single = sum(len(group) == 1 for group in groups[1:])
             if 8 <= sum(map(len, groups)) <= 15 and single <= 1 and not is_number:
-                told.append(found.span())
-                yield *found.span(), f"{found[0][:3]}•••{found[0][-2:]}"
-    for found in _NORTH_AMERICAN.finditer(text):
-        digits = re.sub(r"\D", "", found[0])[-10:]
-        same = (found[1] or "-") == found[2]
+                spans.append(match.span())
+                yield *match.span(), f"{match[0][:3]}•••{match[0][-2:]}"
+    for match in _NORTH_AMERICAN.finditer(text):
+        digits = re.sub(r"\D", "", match[0])[-10:]
+        same = (match[1] or "-") == match[2]
         fiction = digits[3:6] == "555" and digits[6:8] == "01"
-        if same and not fiction and not any(start <= found.start() < end for start, end in told[:_MOST]):
-            yield *found.span(), f"{digits[0]}•••{digits[-2:]}"
+        if same and not fiction and not any(start <= match.start() < end for start, end in spans[:_MOST]):
+            yield *match.span(), f"{digits[0]}•••{digits[-2:]}"
 
 
 # Payment cards
@@ -153,15 +153,15 @@ _CARD = re.compile(
 )
 def card_number(text: str, context: Context) -> Iterator[Problem]:
     """A text holds the number of a payment card."""
-    yield from _told(_cards(text), "a card number")
+    yield from _problems(_cards(text), "a card number")
 
 
 def _cards(text: str) -> Iterator[Place]:
-    for found in _CARD.finditer(text):
-        digits = re.sub(r"\D", "", found[0])
+    for match in _CARD.finditer(text):
+        digits = re.sub(r"\D", "", match[0])
         issuer = issuer_of(digits)
         if issuer and luhn(digits):
-            yield found.start(), found.end(), f"{issuer} …{digits[-4:]}"
+            yield match.start(), match.end(), f"{issuer} …{digits[-4:]}"
 
 
 def issuer_of(digits: str) -> str:
@@ -217,17 +217,17 @@ IBAN_LENGTHS = {
 )
 def iban(text: str, context: Context) -> Iterator[Problem]:
     """A text holds the number of a bank account."""
-    yield from _told(_ibans(text), "an IBAN")
+    yield from _problems(_ibans(text), "an IBAN")
 
 
 def _ibans(text: str) -> Iterator[Place]:
-    for found in _IBAN_START.finditer(text):
-        length = IBAN_LENGTHS.get(found[1])
-        whole = _iban_of(length).match(text, found.start()) if length else None
-        if whole:
-            letters = whole[0].replace(" ", "")
+    for match in _IBAN_START.finditer(text):
+        length = IBAN_LENGTHS.get(match[1])
+        iban = _iban_of(length).match(text, match.start()) if length else None
+        if iban:
+            letters = iban[0].replace(" ", "")
             if int((letters[4:] + letters[:4]).translate(_AS_DIGITS)) % 97 == 1:
-                yield *whole.span(), f"{letters[:2]}…{letters[-4:]}"
+                yield *iban.span(), f"{letters[:2]}…{letters[-4:]}"
 
 
 _AS_DIGITS = {ord(letter): str(int(letter, 36)) for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
@@ -258,12 +258,12 @@ _SSN = re.compile(r"(?<![\w.+/-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?!
 )
 def social_security_number(text: str, context: Context) -> Iterator[Problem]:
     """A text holds a US social security number."""
-    yield from _told(
-        ((*found.span(), f"•••-••-{found[0][-4:]}") for found in _SSN.finditer(text)), "a US social security number"
+    yield from _problems(
+        ((*match.span(), f"•••-••-{match[0][-4:]}") for match in _SSN.finditer(text)), "a US social security number"
     )
 
 
-def _told(places: Iterable[Place], what: str) -> Iterator[Problem]:
+def _problems(places: Iterable[Place], what: str) -> Iterator[Problem]:
     """A problem for each distinct piece, at most _MOST."""
     seen: set[str] = set()
     for start, end, masked in places:
@@ -271,5 +271,5 @@ def _told(places: Iterable[Place], what: str) -> Iterator[Problem]:
             return
         if masked not in seen:
             seen.add(masked)
-            said = f"holds {what} ({masked}). Take it out or replace it, unless it is made up."
-            yield Problem("", said, span=(start, end), secret=True)
+            description = f"holds {what} ({masked}). Take it out or replace it, unless it is made up."
+            yield Problem("", description, span=(start, end), secret=True)

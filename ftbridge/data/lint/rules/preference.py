@@ -41,23 +41,23 @@ def preference_input(line: Line) -> Iterator[Problem]:
     document = line.document
     if not isinstance(document, dict) or foreign(document, "dpo"):
         return
-    given = document.get("input")
+    value = document.get("input")
     if "input" not in document:
         if isinstance(document.get("messages"), list):
-            said = "is missing: the messages stand at the top of the line. Put them into input."
-            yield Problem("input", said, Repair("put messages into input", _wrapped(document)))
+            description = "is missing: the messages stand at the top of the line. Put them into input."
+            yield Problem("input", description, Repair("put messages into input", _wrapped(document)))
         else:
             yield Problem("input", "is missing. Give the line an input: an object with messages.")
-    elif isinstance(given, list):
-        said = "is a list. Write an object with these as its messages."
-        yield Problem("input", said, put(document, "input", {"messages": given}, "put the list under messages"))
-    elif not isinstance(given, dict):
-        yield Problem("input", f"is {kind_of(given)}. Write an object with messages.")
-    elif "messages" not in given:
+    elif isinstance(value, list):
+        description = "is a list. Write an object with these as its messages."
+        yield Problem("input", description, put(document, "input", {"messages": value}, "put the list under messages"))
+    elif not isinstance(value, dict):
+        yield Problem("input", f"is {kind_of(value)}. Write an object with messages.")
+    elif "messages" not in value:
         yield Problem("input.messages", "is missing. Give the input its list of messages.")
-    elif not isinstance(given["messages"], list):
-        yield Problem("input.messages", f"is {kind_of(given['messages'])}, not a list. Write the messages as a list.")
-    elif not given["messages"]:
+    elif not isinstance(value["messages"], list):
+        yield Problem("input.messages", f"is {kind_of(value['messages'])}, not a list. Write the messages as a list.")
+    elif not value["messages"]:
         yield Problem("input.messages", "is an empty list. Give the input a message, or remove the line.")
 
 
@@ -93,19 +93,19 @@ def preference_output(line: Line) -> Iterator[Problem]:
             if not any(old in document for old, new in _OLD.items() if new == key):
                 yield Problem(key, "is missing. Give it a list with one assistant message.")
             continue
-        given = document[key]
-        if isinstance(given, str):
-            message = {"role": "assistant", "content": given}
+        value = document[key]
+        if isinstance(value, str):
+            message = {"role": "assistant", "content": value}
             repair = put(document, key, [message], "made it an assistant message")
             yield Problem(key, "is text. Write a list with one assistant message.", repair)
-        elif isinstance(given, dict):
-            whole = "content" in given or "tool_calls" in given
-            repair_list = put(document, key, [given], "put the message into a list") if whole else None
+        elif isinstance(value, dict):
+            is_message = "content" in value or "tool_calls" in value
+            repair_list = put(document, key, [value], "put the message into a list") if is_message else None
             yield Problem(key, "is an object. Write a list with one assistant message.", repair_list)
-        elif not isinstance(given, list):
-            yield Problem(key, f"is {kind_of(given)}. Write a list with one assistant message.")
-        elif len(given) != 1:
-            what = f"has {len(given)} messages" if given else "is an empty list"
+        elif not isinstance(value, list):
+            yield Problem(key, f"is {kind_of(value)}. Write a list with one assistant message.")
+        elif len(value) != 1:
+            what = f"has {len(value)} messages" if value else "is an empty list"
             yield Problem(key, f"{what}; exactly one is read. Write one assistant message.")
 
 
@@ -168,19 +168,19 @@ def output_not_assistant(line: Line) -> Iterator[Problem]:
 def identical_outputs(line: Line) -> Iterator[Problem]:
     """The preferred and the non-preferred answer are the same."""
     document = line.document if isinstance(line.document, dict) else {}
-    better, worse = (_said(document.get(key)) for key in _OUTPUTS)
+    better, worse = (_meanings(document.get(key)) for key in _OUTPUTS)
     if better and better == worse:
         yield Problem("non_preferred_output", "is the same as preferred_output. Remove the line, or change one.")
 
 
-def _said(value: JSON) -> list[JSON]:
+def _meanings(value: JSON) -> list[JSON]:
     """An answer's messages without what does not matter: weights, nulls, space at the ends."""
-    said: list[JSON] = []
+    messages: list[JSON] = []
     for message in value if isinstance(value, list) else ():
         if isinstance(message, dict):
-            kept = {key: item for key, item in message.items() if item is not None and key != "weight"}
-            said.append({key: item.strip() if isinstance(item, str) else item for key, item in kept.items()})
-    return said
+            content = {key: item for key, item in message.items() if item is not None and key != "weight"}
+            messages.append({key: item.strip() if isinstance(item, str) else item for key, item in content.items()})
+    return messages
 
 
 @rule(
@@ -199,17 +199,17 @@ def _said(value: JSON) -> list[JSON]:
 def tools_outside_input(line: Line) -> Iterator[Problem]:
     """Tools stand at the top of a preference line."""
     document = line.document
-    given = document.get("input") if isinstance(document, dict) else None
-    if not isinstance(given, dict):
+    value = document.get("input") if isinstance(document, dict) else None
+    if not isinstance(value, dict):
         return
     for key in ("tools", "parallel_tool_calls", "functions"):
         if key not in document:
             continue
-        if key not in given:
+        if key not in value:
             yield Problem(
                 key, "belongs into input. Move it there.", Repair(f"moved {key} into input", _moved(line, key))
             )
-        elif given[key] == document[key]:
+        elif value[key] == document[key]:
             yield Problem(key, "stands in input too. Remove it here.", dropped(document, key))
         else:
             yield Problem(key, "stands in input too, with another value. Keep the one in input.")
@@ -260,10 +260,10 @@ def weight_in_output(line: Line) -> Iterator[Problem]:
 )
 def input_without_user(line: Line) -> Iterator[Problem]:
     """A preference line's input has no user message."""
-    for talk in line.conversations:
+    for conversation in line.conversations:
         roles = {spot.role.strip().lower() for spot in line.messages if not spot.output}
-        if talk.messages and roles and not roles & {"user", "human", ""}:
-            yield Problem(talk.at, "has no user message. Add what the answers answer.")
+        if conversation.messages and roles and not roles & {"user", "human", ""}:
+            yield Problem(conversation.at, "has no user message. Add what the answers answer.")
 
 
 @rule(
@@ -280,10 +280,10 @@ def input_without_user(line: Line) -> Iterator[Problem]:
 )
 def input_ends_with_assistant(line: Line) -> Iterator[Problem]:
     """A preference line's input ends with an assistant message."""
-    for talk in line.conversations:
-        last = talk.messages[-1] if talk.messages else None
+    for conversation in line.conversations:
+        last = conversation.messages[-1] if conversation.messages else None
         if isinstance(last, dict) and last.get("role") == "assistant":
-            at = join(f"{talk.at}[{len(talk.messages) - 1}]", "role")
+            at = join(f"{conversation.at}[{len(conversation.messages) - 1}]", "role")
             yield Problem(at, "is assistant; the input ends before the answer. Remove the message, or add the user's.")
 
 

@@ -71,11 +71,13 @@ def near_duplicate(dataset: Dataset, context: Context) -> Iterator[Problem]:
         first = stands_for.get(other, other)
         stands_for[row] = first
         clusters[first].append((int(line[row]), alike))
-    for first, found in sorted(clusters.items()):
-        least = min(alike for _, alike in found)
-        which = lines_of([number for number, _ in found])
-        said = f"is nearly the same as {which} (similarity {least:.2f} or more). Keep what differs in what it teaches."
-        yield Problem("", said, line=int(line[first]))
+    for first, cluster in sorted(clusters.items()):
+        least = min(alike for _, alike in cluster)
+        which = lines_of([number for number, _ in cluster])
+        description = (
+            f"is nearly the same as {which} (similarity {least:.2f} or more). Keep what differs in what it teaches."
+        )
+        yield Problem("", description, line=int(line[first]))
     if near.note:
         yield Problem("", near.note)
 
@@ -100,11 +102,13 @@ def same_prompt(dataset: Dataset, context: Context) -> Iterator[Problem]:
     columns = dataset.columns
     differ = "item fields" if dataset.method == "reinforcement" else "answers"
     for rows in _group_rows(columns.prompt, columns.answer != 0):
-        answers = len(set(columns.answer[rows].tolist()))
-        if answers > 1:
+        completions = len(set(columns.answer[rows].tolist()))
+        if completions > 1:
             others = lines_of(columns.line[rows[1:]].tolist())
-            said = f"has the same prompt as {others}, with {answers:,} different {differ}. Keep one, or tell the cases apart."
-            yield Problem("", said, line=int(columns.line[rows[0]]))
+            detail = f"has the same prompt as {others}, with {completions:,} different {differ}."
+            yield Problem(
+                "", f"{detail} Keep one, or add to the prompt what distinguishes them.", line=int(columns.line[rows[0]])
+            )
 
 
 @rule(
@@ -140,13 +144,13 @@ def contradicting_preferences(dataset: Dataset, context: Context) -> Iterator[Pr
 
 
 def _sides(document: Any, context: Context) -> tuple[str, str]:
-    said = {"preferred_output": "", "non_preferred_output": ""}
+    texts = {"preferred_output": "", "non_preferred_output": ""}
     for spot in look(document, context).messages:
         if spot.output:
             content = [spot.message.get("content"), spot.message.get("tool_calls")]
             with contextlib.suppress(RecursionError):
-                said[spot.at.split("[")[0]] += json.dumps(content, sort_keys=True)
-    return said["preferred_output"], said["non_preferred_output"]
+                texts[spot.at.split("[")[0]] += json.dumps(content, sort_keys=True)
+    return texts["preferred_output"], texts["non_preferred_output"]
 
 
 # Balance
@@ -172,11 +176,11 @@ def label_imbalance(dataset: Dataset, context: Context) -> Iterator[Problem]:
     total = sum(labels.values())
     (most, often), (least, seldom) = labels.most_common()[0], labels.most_common()[-1]
     if often >= 10 * seldom:
-        said = (
+        description = (
             f"has {len(labels):,} labels as answers: {quoted(most)} in {often / total:.0%}, "
             f"{quoted(least)} in {seldom / total:.1%} of the examples. Add examples of the rare ones."
         )
-        yield Problem("", said)
+        yield Problem("", description)
 
 
 @rule(
@@ -195,16 +199,18 @@ def one_answer(dataset: Dataset, context: Context) -> Iterator[Problem]:
     """Half of the examples or more have the same answer."""
     import numpy as np
 
-    answers = dataset.columns.answer[dataset.columns.answer != 0]
-    if len(answers) < _FEW or len(_labels(dataset)) > 1:
+    completions = dataset.columns.answer[dataset.columns.answer != 0]
+    if len(completions) < _FEW or len(_labels(dataset)) > 1:
         return
-    values, counts = np.unique(answers, return_counts=True)
+    values, counts = np.unique(completions, return_counts=True)
     often = int(counts.max())
-    if often * 2 >= len(answers):
+    if often * 2 >= len(completions):
         row = int(np.flatnonzero(dataset.columns.answer == values[counts.argmax()])[0])
         line = int(dataset.columns.line[row])
-        said = f"has the answer that {often:,} of {len(answers):,} examples have ({often / len(answers):.0%})."
-        yield Problem("", f"{said} Look whether the model is to say it as often.", line=line)
+        description = (
+            f"has the answer that {often:,} of {len(completions):,} examples have ({often / len(completions):.0%})."
+        )
+        yield Problem("", f"{description} Look whether the model is to say it as often.", line=line)
 
 
 # System messages
@@ -227,8 +233,8 @@ def system_in_some(dataset: Dataset, context: Context) -> Iterator[Problem]:
     system, line = dataset.columns.system, dataset.columns.line
     without = line[system == 0].tolist()
     if without and len(without) < dataset.rows:
-        said = f"has {dataset.rows - len(without):,} examples with a system message and {len(without):,} without"
-        yield Problem("", f"{said}: {lines_of(without)}.", line=without[0])
+        description = f"has {dataset.rows - len(without):,} examples with a system message and {len(without):,} without"
+        yield Problem("", f"{description}: {lines_of(without)}.", line=without[0])
 
 
 @rule(
@@ -248,14 +254,14 @@ def stray_system(dataset: Dataset, context: Context) -> Iterator[Problem]:
     import numpy as np
 
     columns = dataset.columns
-    given = columns.system != 0
-    values, counts = np.unique(columns.system[given], return_counts=True)
+    has_system = columns.system != 0
+    values, counts = np.unique(columns.system[has_system], return_counts=True)
     if counts.sum() < _FEW or len(values) < 2 or counts.max() * 10 < counts.sum() * 9:
         return
-    lines = columns.line[given & (columns.system != values[counts.argmax()])].tolist()
+    lines = columns.line[has_system & (columns.system != values[counts.argmax()])].tolist()
     share = counts.max() / counts.sum()
-    said = f"has another system message than {share:.0%} of the examples, as do {len(lines) - 1:,} more"
-    yield Problem("", f"{said}: {lines_of(lines)}.", line=lines[0])
+    description = f"has another system message than {share:.0%} of the examples, as do {len(lines) - 1:,} more"
+    yield Problem("", f"{description}: {lines_of(lines)}.", line=lines[0])
 
 
 @rule(
@@ -277,8 +283,8 @@ def many_systems(dataset: Dataset, context: Context) -> Iterator[Problem]:
     system = dataset.columns.system[dataset.columns.system != 0]
     different = len(np.unique(system))
     if len(system) >= _FEW and different * 2 >= len(system):
-        said = f"has {different:,} different system messages in {len(system):,} examples."
-        yield Problem("", f"{said} The one that is used later should be among them, or be the only one.")
+        description = f"has {different:,} different system messages in {len(system):,} examples."
+        yield Problem("", f"{description} The one that is used later should be among them, or be the only one.")
 
 
 # Answers that say nothing
@@ -326,10 +332,11 @@ _AS_AN_AI = re.compile(r"\b[Aa]s an? (?:AI|artificial intelligence|large languag
 )
 def refusal(text: str, context: Context) -> Iterator[Problem]:
     """An answer declines, or speaks of itself as an AI model."""
-    found = _REFUSAL.match(text) or _AS_AN_AI.search(text)
-    if found:
-        said = f"says {quoted(text[found.start() : found.start() + 60])}: what another model declined. Answer, or leave it out."
-        yield Problem("", said, span=found.span())
+    match = _REFUSAL.match(text) or _AS_AN_AI.search(text)
+    if match:
+        shown = quoted(text[match.start() : match.start() + 60])
+        detail = f"says {shown}: what another model declined. Answer, or leave it out."
+        yield Problem("", detail, span=match.span())
 
 
 _LEFT_BEHIND = re.compile(
@@ -363,8 +370,8 @@ _LEFT_BEHIND = re.compile(
 def literal_null(text: str, context: Context) -> Iterator[Problem]:
     """An answer is the word for a missing value: null, None, NaN, undefined, N/A, [object Object]."""
     if _LEFT_BEHIND.fullmatch(text):
-        said = f"is {quoted(text)} and nothing else, which an export writes for a missing value."
-        yield Problem("", f"{said} Write the answer, or remove the example.", span=(0, len(text)))
+        description = f"is {quoted(text)} and nothing else, which an export writes for a missing value."
+        yield Problem("", f"{description} Write the answer, or remove the example.", span=(0, len(text)))
 
 
 # Groups

@@ -34,8 +34,8 @@ def system_in_reinforcement(line: Line) -> Iterator[Problem]:
     """A reinforcement line has a system message."""
     for at, message, role, _ in line.messages:
         if role == "system":
-            said = "is system, which reinforcement lines do not have. Write developer."
-            yield Problem(f"{at}.role", said, put(message, "role", "developer", "wrote developer"))
+            description = "is system, which reinforcement lines do not have. Write developer."
+            yield Problem(f"{at}.role", description, put(message, "role", "developer", "wrote developer"))
 
 
 @rule(
@@ -51,15 +51,16 @@ def system_in_reinforcement(line: Line) -> Iterator[Problem]:
 )
 def last_message_not_user(line: Line) -> Iterator[Problem]:
     """A reinforcement line's last message is not the user's."""
-    for talk in line.conversations:
-        last = talk.messages[-1] if talk.messages else None
+    for conversation in line.conversations:
+        last = conversation.messages[-1] if conversation.messages else None
         role = last.get("role") if isinstance(last, dict) else None
         if isinstance(role, str) and role in KEYS and role != "user":
             hint = (
                 "Move the answer to a field of its own, for graders." if role == "assistant" else "End with the user."
             )
             yield Problem(
-                f"{talk.at}[{len(talk.messages) - 1}].role", f"is {role}; the model writes the answer. {hint}"
+                f"{conversation.at}[{len(conversation.messages) - 1}].role",
+                f"is {role}; the model writes the answer. {hint}",
             )
 
 
@@ -160,8 +161,8 @@ def same_reference(data: Dataset, context: Context) -> Iterator[Problem]:
     for name, values in fields.items():
         if _REFERENCE.search(name) and len(values) == 1 and values.total() >= data.rows - 1:
             (value,) = values
-            said = f"is {_cut(value)} in {values.total():,} items, so one answer earns every reward."
-            yield Problem(name, f"{said} Use examples whose answers differ.")
+            description = f"is {_cut(value)} in {values.total():,} items, so one answer earns every reward."
+            yield Problem(name, f"{description} Use examples whose answers differ.")
 
 
 def _cut(text: str) -> str:
@@ -208,5 +209,5 @@ def no_validation_file(splits: Splits, context: Context) -> Iterator[tuple[str, 
     """
     train = splits.train
     if train and not splits.held_out:
-        said = "comes alone; a reinforcement job needs a validation file too. Name it with --validation."
-        yield train[0].path, Problem("", said, severity=None if splits.whole else "info")
+        description = "comes alone; a reinforcement job needs a validation file too. Name it with --validation."
+        yield train[0].path, Problem("", description, severity=None if splits.whole else "info")

@@ -13,8 +13,8 @@ from ftbridge.data.lint.rule import Context, Problem, rule
 from ftbridge.data.lint.screens import any_of, in_long_runs, pattern
 
 
-def _line(question: str, answer: str = "Done.") -> str:
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+def _line(question: str, completion: str = "Done.") -> str:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": completion}]
     return json.dumps({"messages": messages})
 
 
@@ -88,15 +88,19 @@ _KEY = re.compile(
 )
 def api_key(text: str, context: Context) -> Iterator[Problem]:
     """A text holds a service's API key."""
-    for found in _distinct(_KEY.finditer(text)):
-        group = found.lastgroup or ""
+    for match in _distinct(_KEY.finditer(text)):
+        group = match.lastgroup or ""
         service = "Azure storage" if group == "azure" else KEYS[int(group[1:])][0]
-        doubt = _doubt(found[0], service)
+        doubt = _doubt(match[0], service)
         if doubt != "placeholder":
-            said = f"holds what looks like a key of {service} ({_masked(found[0])}). Revoke it and take it out."
+            description = f"holds what looks like a key of {service} ({_masked(match[0])}). Revoke it and take it out."
             if doubt == "example":
-                said = f"holds an example key of {service} ({_masked(found[0])}). Make sure that it is not a real one."
-            yield Problem("", said, span=found.span(), secret=True, severity="info" if doubt == "example" else None)
+                description = (
+                    f"holds an example key of {service} ({_masked(match[0])}). Make sure that it is not a real one."
+                )
+            yield Problem(
+                "", description, span=match.span(), secret=True, severity="info" if doubt == "example" else None
+            )
 
 
 _BEGIN = re.compile(r"-----BEGIN (?:[A-Z0-9]{2,12} ){0,2}PRIVATE KEY(?: BLOCK)?-----")
@@ -116,12 +120,12 @@ _BODY = re.compile(r"(?:\\[nr]|[A-Z][A-Za-z-]{2,20}: [^\n]{0,80}\n|[A-Za-z0-9+/=
 )
 def private_key(text: str, context: Context) -> Iterator[Problem]:
     """A text holds a private key."""
-    for count, found in enumerate(_BEGIN.finditer(text)):
-        body = _BODY.match(text, found.end(), found.end() + 20_000)
+    for count, match in enumerate(_BEGIN.finditer(text)):
+        body = _BODY.match(text, match.end(), match.end() + 20_000)
         content = re.sub(r"\\[nr]|\s", "", body[0]) if body else ""
         if len(content) >= 40 and len(set(content)) > 10 and body and count < _MOST:
-            said = f"holds a private key ({found[0].strip('-')[6:].lower()}). Revoke it and take it out."
-            yield Problem("", said, span=(found.start(), body.end()), secret=True)
+            description = f"holds a private key ({match[0].strip('-')[6:].lower()}). Revoke it and take it out."
+            yield Problem("", description, span=(match.start(), body.end()), secret=True)
 
 
 _TOKEN = re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{17,2000}\.eyJ[A-Za-z0-9_-]{2,8000}\.[A-Za-z0-9_-]{16,2000}")
@@ -140,8 +144,8 @@ _TOKEN = re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{17,2000}\.eyJ[A-Za-z0-9
 )
 def json_web_token(text: str, context: Context) -> Iterator[Problem]:
     """A text holds a JSON Web Token."""
-    for found in _distinct(_TOKEN.finditer(text)):
-        yield Problem("", f"holds a JSON Web Token ({_masked(found[0])}). Take it out.", span=found.span(), secret=True)
+    for match in _distinct(_TOKEN.finditer(text)):
+        yield Problem("", f"holds a JSON Web Token ({_masked(match[0])}). Take it out.", span=match.span(), secret=True)
 
 
 _LOGIN = re.compile(r"://([^\s:/@\"'<>]{0,100}):([^\s/@\"'<>]{3,100})@([A-Za-z0-9_.-]{1,253})")
@@ -164,11 +168,11 @@ _NO_PASSWORD = re.compile(
 )
 def password_in_url(text: str, context: Context) -> Iterator[Problem]:
     """A text holds a URL with a password."""
-    for found in _distinct(_LOGIN.finditer(text)):
-        user, password, host = found.groups()
+    for match in _distinct(_LOGIN.finditer(text)):
+        user, password, host = match.groups()
         if password.lower() != user.lower() and not _NO_PASSWORD.fullmatch(password) and not _is_example(host):
-            said = f"holds a URL with a password (://{user[:1]}…:•••@{host[:60]}). Change it and take it out."
-            yield Problem("", said, span=found.span(2), secret=True)
+            description = f"holds a URL with a password (://{user[:1]}…:•••@{host[:60]}). Change it and take it out."
+            yield Problem("", description, span=match.span(2), secret=True)
 
 
 def _is_example(host: str) -> bool:

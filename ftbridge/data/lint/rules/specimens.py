@@ -41,8 +41,8 @@ def result(content: JSON = "21 degrees", id: str = "call_1", **more: JSON) -> Ob
 
 def tool(name: str = "weather", parameters: JSON = None) -> Object:
     """A tool's definition."""
-    given = parameters or {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-    return {"type": "function", "function": {"name": name, "parameters": given}}
+    schema = parameters or {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    return {"type": "function", "function": {"name": name, "parameters": schema}}
 
 
 def image(url: JSON = "https://example.com/cat.png", **more: JSON) -> Object:
@@ -50,9 +50,9 @@ def image(url: JSON = "https://example.com/cat.png", **more: JSON) -> Object:
     return {"type": "image_url", "image_url": {"url": url, **more}}
 
 
-def text(said: str = "What is this?") -> Object:
+def text(content: str = "What is this?") -> Object:
     """A text part."""
-    return {"type": "text", "text": said}
+    return {"type": "text", "text": content}
 
 
 def chat(*messages: JSON, **more: JSON) -> str:

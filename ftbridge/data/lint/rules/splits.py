@@ -36,9 +36,11 @@ _SOURCE = "Magar and Schwartz, Data Contamination: From Memorization to Exploita
 )
 def leaked_example(splits: Splits, context: Context) -> Iterator[tuple[str, Problem]]:
     """The same example is trained on and measured."""
-    for measured, given in _compared(splits):
-        for row, other in _same(measured.columns.content, given.columns.content):
-            yield _told(measured, row, f"is the same example as {_place(given, other)}. Take it out of one of them.")
+    for measured, training in _compared(splits):
+        for row, other in _same(measured.columns.content, training.columns.content):
+            yield _problem(
+                measured, row, f"is the same example as {_place(training, other)}. Take it out of one of them."
+            )
 
 
 @rule(
@@ -56,12 +58,14 @@ def leaked_prompt(splits: Splits, context: Context) -> Iterator[tuple[str, Probl
     """The same prompt is trained on and measured, with another answer."""
     import numpy as np
 
-    for measured, given in _compared(splits):
-        known = np.isin(measured.columns.content, given.columns.content)
-        for row, other in _same(measured.columns.prompt, given.columns.prompt):
-            if not known[row]:
-                said = f"has the same prompt as {_place(given, other)}, with another answer. Keep a prompt in one file."
-                yield _told(measured, row, said)
+    for measured, training in _compared(splits):
+        is_duplicate = np.isin(measured.columns.content, training.columns.content)
+        for row, other in _same(measured.columns.prompt, training.columns.prompt):
+            if not is_duplicate[row]:
+                description = (
+                    f"has the same prompt as {_place(training, other)}, with another answer. Keep a prompt in one file."
+                )
+                yield _problem(measured, row, description)
 
 
 @rule(
@@ -79,16 +83,16 @@ def nearly_leaked(splits: Splits, context: Context) -> Iterator[tuple[str, Probl
     """Nearly the same example is trained on and measured."""
     import numpy as np
 
-    for measured, given in _compared(splits):
+    for measured, training in _compared(splits):
         prompts = measured.columns.prompt
-        known = np.isin(prompts, given.columns.prompt) & (prompts != 0)
-        near = pairs_between(measured, given, context)
+        is_known = np.isin(prompts, training.columns.prompt) & (prompts != 0)
+        near = pairs_between(measured, training, context)
         for row, other, alike in near.pairs:
-            if not known[row]:
-                said = f"is nearly the same as {_place(given, other)} (similarity {alike:.2f})."
-                yield _told(measured, row, said)
+            if not is_known[row]:
+                description = f"is nearly the same as {_place(training, other)} (similarity {alike:.2f})."
+                yield _problem(measured, row, description)
         if near.note:
-            yield measured.path, Problem("", f"{near.note} They are pairs with {_name(given)}.")
+            yield measured.path, Problem("", f"{near.note} They are pairs with {_name(training)}.")
 
 
 @rule(
@@ -111,32 +115,32 @@ def in_two_files(splits: Splits, context: Context) -> Iterator[tuple[str, Proble
             pairs = list(_same(later.columns.content, earlier.columns.content))
             if pairs:
                 lines = [int(later.columns.line[row]) for row, _ in pairs]
-                said = f"shares examples with {_name(earlier)}: {lines_of(lines)}. Keep them in one file."
-                yield later.path, Problem("", said, line=lines[0])
+                description = f"shares examples with {_name(earlier)}: {lines_of(lines)}. Keep them in one file."
+                yield later.path, Problem("", description, line=lines[0])
 
 
 def _compared(splits: Splits) -> Iterator[tuple[Dataset, Dataset]]:
     """(what is measured on, what gives it away)."""
     for measured in splits.files:
-        for given in splits.files:
-            if given.role == "train" != measured.role or (given.role, measured.role) == ("validation", "test"):
-                yield measured, given
+        for training in splits.files:
+            if training.role == "train" != measured.role or (training.role, measured.role) == ("validation", "test"):
+                yield measured, training
 
 
-def _same(measured: NDArray[np.uint64], given: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
+def _same(measured: NDArray[np.uint64], training: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
     """Rows that share a hash other than 0 with a row of the other file: each with the first such."""
     import numpy as np
 
-    values, first = np.unique(given, return_index=True)
+    values, first = np.unique(training, return_index=True)
     if not len(values):
         return
-    place = np.minimum(np.searchsorted(values, measured), len(values) - 1)
-    for row in np.flatnonzero((values[place] == measured) & (measured != 0)).tolist():
-        yield row, int(first[place[row]])
+    index = np.minimum(np.searchsorted(values, measured), len(values) - 1)
+    for row in np.flatnonzero((values[index] == measured) & (measured != 0)).tolist():
+        yield row, int(first[index[row]])
 
 
-def _told(dataset: Dataset, row: int, said: str) -> tuple[str, Problem]:
-    return dataset.path, Problem("", said, line=int(dataset.columns.line[row]))
+def _problem(dataset: Dataset, row: int, description: str) -> tuple[str, Problem]:
+    return dataset.path, Problem("", description, line=int(dataset.columns.line[row]))
 
 
 def _place(dataset: Dataset, row: int) -> str:

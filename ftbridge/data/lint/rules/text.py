@@ -13,8 +13,8 @@ from ftbridge.data.lint.rule import Context, Problem, rule
 from ftbridge.data.lint.screens import any_of, characters, drawn, lone_surrogates, pattern
 
 
-def _line(question: str, answer: str = "Paris") -> str:
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+def _line(question: str, completion: str = "Paris") -> str:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": completion}]
     return json.dumps({"messages": messages})
 
 
@@ -47,9 +47,9 @@ _TEMPLATE = re.compile(
 )
 def special_token(text: str, context: Context) -> Iterator[Problem]:
     """A text holds a token that OpenAI keeps for itself."""
-    for found in _distinct(_SPECIAL.finditer(text)):
-        said = f"holds the special token {found[0]}, which {context.target.title} refuses. Spell it another way."
-        yield Problem("", said, span=found.span())
+    for match in _distinct(_SPECIAL.finditer(text)):
+        description = f"holds the special token {match[0]}, which {context.target.title} refuses. Spell it another way."
+        yield Problem("", description, span=match.span())
 
 
 @rule(
@@ -75,17 +75,17 @@ def template_token(text: str, context: Context) -> Iterator[Problem]:
     """A text holds a chat template's own token."""
     refused = context.target.refuses_special_tokens
     struck_through = "<s>" in text
-    told = [
-        (found, token)
-        for found in _distinct(_TEMPLATE.finditer(text))
-        if not ((token := found[0].strip()) and refused and _SPECIAL.fullmatch(token))
+    tokens = [
+        (match, token)
+        for match in _distinct(_TEMPLATE.finditer(text))
+        if not ((token := match[0].strip()) and refused and _SPECIAL.fullmatch(token))
         and not (token == "</s>" and struck_through)
     ]
-    for found, token in told[:1]:
-        others = f" and {len(told) - 1} other such marks" if len(told) > 1 else ""
-        said = f"holds {token}{others}, which chat templates write between messages. Take it out; the template adds its own."
-        start = found.start() + found[0].index(token)
-        yield Problem("", said, span=(start, start + len(token)))
+    for match, token in tokens[:1]:
+        others = f" and {len(tokens) - 1} other such marks" if len(tokens) > 1 else ""
+        detail = f"holds {token}{others}, which chat templates write between messages. Take it out; the template adds its own."
+        start = match.start() + match[0].index(token)
+        yield Problem("", detail, span=(start, start + len(token)))
 
 
 # Characters
@@ -106,7 +106,7 @@ def lone_surrogate(text: str, context: Context) -> Iterator[Problem]:
     """A text holds half of a surrogate pair."""
     yield from _first(
         re.finditer("[\ud800-\udfff]", text),
-        lambda found: f"holds \\u{ord(found[0]):04x}, half of a character. Write the whole character, or remove it.",
+        lambda match: f"holds \\u{ord(match[0]):04x}, half of a character. Write the whole character, or remove it.",
     )
 
 
@@ -143,11 +143,11 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x01-\x07\x0e-\x1f\x7f-\x84\x86-
 def control_character(text: str, context: Context) -> Iterator[Problem]:
     """A text holds control characters other than tabs and line breaks."""
 
-    def said(found: re.Match[str]) -> str:
-        what = "a terminal's escape code" if found[0].startswith("\x1b[") else "a control character"
-        return f"holds {what} ({_spelled(found[0])}). Remove it unless the model is to read or write it."
+    def describe(match: re.Match[str]) -> str:
+        what = "a terminal's escape code" if match[0].startswith("\x1b[") else "a control character"
+        return f"holds {what} ({_spelled(match[0])}). Remove it unless the model is to read or write it."
 
-    yield from _first(_CONTROL.finditer(text), said)
+    yield from _first(_CONTROL.finditer(text), describe)
 
 
 @rule(
@@ -194,10 +194,10 @@ _MOJIBAKE = re.compile(
 )
 def mojibake(text: str, context: Context) -> Iterator[Problem]:
     """A text was decoded in the wrong encoding."""
-    found = [(match, meant) for match in _MOJIBAKE.finditer(text) if (meant := _meant(match[0]))]
-    for match, meant in found[:1]:
-        said = f"reads “{match[0]}” where “{meant}” was meant: UTF-8 read in another encoding."
-        yield Problem("", said + _and_more(len(found) - 1), span=match.span())
+    matches = [(match, meant) for match in _MOJIBAKE.finditer(text) if (meant := _meant(match[0]))]
+    for match, meant in matches[:1]:
+        description = f"reads “{match[0]}” where “{meant}” was meant: UTF-8 read in another encoding."
+        yield Problem("", description + _and_more(len(matches) - 1), span=match.span())
 
 
 def _meant(wrong: str) -> str:
@@ -234,7 +234,7 @@ _DIRECTION = re.compile("[\u202a-\u202e\u2066-\u2069]")
 def invisible_character(text: str, context: Context) -> Iterator[Problem]:
     """A text holds characters that cannot be seen."""
     yield from _first(
-        _INVISIBLE.finditer(text), lambda found: f"holds {_spelled(found[0])}, which cannot be seen. Remove it."
+        _INVISIBLE.finditer(text), lambda match: f"holds {_spelled(match[0])}, which cannot be seen. Remove it."
     )
 
 
@@ -253,7 +253,7 @@ def direction_control(text: str, context: Context) -> Iterator[Problem]:
     """A text holds characters that turn the direction of writing."""
     yield from _first(
         _DIRECTION.finditer(text),
-        lambda found: f"holds {_spelled(found[0])}, which changes the order in which text is shown. Remove it.",
+        lambda match: f"holds {_spelled(match[0])}, which changes the order in which text is shown. Remove it.",
     )
 
 
@@ -281,7 +281,7 @@ def placeholder(text: str, context: Context) -> Iterator[Problem]:
     if "```" in text or "{%" in text:  # code, or a template that is the subject
         return
     yield from _first(
-        _PLACEHOLDER.finditer(text), lambda found: f"holds {found[0]}, which looks like a placeholder. Fill it in."
+        _PLACEHOLDER.finditer(text), lambda match: f"holds {match[0]}, which looks like a placeholder. Fill it in."
     )
 
 
@@ -303,7 +303,7 @@ def html_entity(text: str, context: Context) -> Iterator[Problem]:
     """A text outside HTML holds HTML entities."""
     if "</" in text or "/>" in text or "```" in text or "`&" in text:  # HTML itself, or code
         return
-    yield from _first(_ENTITY.finditer(text), lambda found: f"holds the HTML entity {found[0]}. Decode the text.")
+    yield from _first(_ENTITY.finditer(text), lambda match: f"holds the HTML entity {match[0]}. Decode the text.")
 
 
 # Telling
@@ -318,11 +318,11 @@ def _distinct(matches: Iterator[re.Match[str]]) -> Iterator[re.Match[str]]:
             yield match
 
 
-def _first(matches: Iterator[re.Match[str]], said: Callable[[re.Match[str]], str]) -> Iterator[Problem]:
+def _first(matches: Iterator[re.Match[str]], describe: Callable[[re.Match[str]], str]) -> Iterator[Problem]:
     """One problem for all matches, at the first."""
-    found = next(matches, None)
-    if found is not None:
-        yield Problem("", said(found) + _and_more(sum(1 for _ in matches)), span=found.span())
+    match = next(matches, None)
+    if match is not None:
+        yield Problem("", describe(match) + _and_more(sum(1 for _ in matches)), span=match.span())
 
 
 def _and_more(count: int) -> str:

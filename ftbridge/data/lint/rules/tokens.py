@@ -41,16 +41,16 @@ def example_over_limit(dataset: Dataset, context: Context) -> Iterator[Problem]:
     length = columns.target if dataset.method == "dpo" and not dataset.by_model else columns.tokens
     reader = dataset.counted_with if dataset.by_model else context.model or context.target.title
     for row in np.flatnonzero(length > limit).tolist():
-        said = f"has {int(length[row]):,} tokens; {reader} reads {limit:,} of an example and cuts off the rest"
+        description = f"has {int(length[row]):,} tokens; {reader} reads {limit:,} of an example and cuts off the rest"
         if dataset.method != "supervised":
-            said += "."
+            description += "."
         elif columns.target[row] >= limit:
-            said += (
+            description += (
                 f": nothing is left of the answer that it trains on, which begins at {int(columns.target[row]) + 1:,}."
             )
         else:
-            said += ": the end of its last answer."
-        yield Problem("", f"{said} Shorten it, or make two of it.", line=int(columns.line[row]))
+            description += ": the end of its last answer."
+        yield Problem("", f"{description} Shorten it, or make two of it.", line=int(columns.line[row]))
 
 
 @rule(
@@ -117,11 +117,11 @@ def unusual_length(dataset: Dataset, context: Context) -> Iterator[Problem]:
         longest = rows[np.argsort(-tokens[rows], kind="stable")]
         times = tokens[longest[0]] / np.exp(middle)
         which = lines_of(dataset.columns.line[longest].tolist(), ordered=False)
-        said = (
+        description = (
             f"has examples far longer than the others: {which}, up to {int(tokens[longest[0]]):,} tokens, "
             f"{times:,.0f} times the median. Look whether they are what you meant."
         )
-        yield Problem("", said, line=int(dataset.columns.line[longest[0]]))
+        yield Problem("", description, line=int(dataset.columns.line[longest[0]]))
 
 
 @rule(
@@ -138,10 +138,10 @@ def unusual_length(dataset: Dataset, context: Context) -> Iterator[Problem]:
 )
 def few_trained(dataset: Dataset, context: Context) -> Iterator[Problem]:
     """Less than one token in a hundred is trained on."""
-    total, trained = int(dataset.columns.tokens.sum()), int(dataset.columns.trained.sum())
-    if dataset.rows >= _FEW and 0 < trained * 100 < total:
+    total, loss_tokens = int(dataset.columns.tokens.sum()), int(dataset.columns.trained.sum())
+    if dataset.rows >= _FEW and 0 < loss_tokens * 100 < total:
         yield Problem(
-            "", f"trains on {trained:,} of {total:,} tokens; shorter prompts would cost less and teach the same."
+            "", f"trains on {loss_tokens:,} of {total:,} tokens; shorter prompts would cost less and teach the same."
         )
 
 
@@ -160,8 +160,8 @@ def few_trained(dataset: Dataset, context: Context) -> Iterator[Problem]:
 def reasoning_not_written(dataset: Dataset, context: Context) -> Iterator[Problem]:
     """The local model's chat template leaves out the reasoning of an answer to learn."""
     for line, at in dataset.unwritten:
-        said = f"is not written by the chat template of {dataset.counted_with}, so it is not learnt."
-        yield Problem(at, f"{said} Put it into content, or train a model whose template writes it.", line=line)
+        description = f"is not written by the chat template of {dataset.counted_with}, so it is not learnt."
+        yield Problem(at, f"{description} Put it into content, or train a model whose template writes it.", line=line)
 
 
 def _limit(context: Context) -> int | None:

@@ -35,8 +35,8 @@ def tools_shape(line: Line) -> Iterator[Problem]:
         tools, at = holder.get("tools"), join(holder_at, "tools")
         if isinstance(tools, list):
             if len(tools) > MOST_TOOLS:
-                said = f"has {len(tools)} tools; the chat API takes {MOST_TOOLS}. Offer fewer."
-                yield Problem(at, said, severity="warning")
+                description = f"has {len(tools)} tools; the chat API takes {MOST_TOOLS}. Offer fewer."
+                yield Problem(at, description, severity="warning")
         elif tools is not None:
             lone = isinstance(tools, dict) and isinstance(tools.get("function"), dict)
             repair = put(holder, "tools", [tools], "put the tool into a list") if lone else None
@@ -62,15 +62,17 @@ def tool_shape(line: Line) -> Iterator[Problem]:
             continue
         function, kind = value.get("function"), value.get("type")
         if "type" not in value:
-            whole = isinstance(function, dict)
-            repair = put(value, "type", "function", 'added type "function"') if whole else None
+            is_object = isinstance(function, dict)
+            repair = put(value, "type", "function", 'added type "function"') if is_object else None
             yield Problem(f"{at}.type", 'is missing. Write "function".', repair)
         elif kind != "function":
             yield Problem(f"{at}.type", f'is {shown(kind)}; fine-tuning knows tools of type "function" only.')
             continue
         if "function" not in value and isinstance(value.get("name"), str) and kind == "function":
-            said = "is missing: the tool is written flat, as the Responses API has it. Put its keys under function."
-            yield Problem(f"{at}.function", said, Repair("put the tool's keys under function", _nest(value)))
+            description = (
+                "is missing: the tool is written flat, as the Responses API has it. Put its keys under function."
+            )
+            yield Problem(f"{at}.function", description, Repair("put the tool's keys under function", _nest(value)))
         elif not isinstance(function, dict):
             what = f"is {kind_of(function)}" if "function" in value else "is missing"
             yield Problem(f"{at}.function", f"{what}. Write an object with name and parameters.")
@@ -145,38 +147,38 @@ def tool_parameters(line: Line) -> Iterator[Problem]:
     named = [(f"{at}.function", function_of(value)) for at, value in _tools(line) if isinstance(value, dict)]
     named += [(at, value) for at, value in _functions(line) if isinstance(value, dict)]
     for at, function in named:
-        schema, here = function.get("parameters"), f"{at}.parameters"
+        schema, path = function.get("parameters"), f"{at}.parameters"
         if schema is None or schema == {}:
             continue
         if not isinstance(schema, dict):
-            yield Problem(here, f"is {kind_of(schema)}, not a JSON Schema object. Write one of type object.")
+            yield Problem(path, f"is {kind_of(schema)}, not a JSON Schema object. Write one of type object.")
             continue
         kind, properties, required = schema.get("type"), schema.get("properties"), schema.get("required")
         if kind is None and not schema.keys() & {"anyOf", "oneOf", "allOf", "$ref"}:
-            yield Problem(f"{here}.type", 'is missing. Write "object".', severity="warning")
+            yield Problem(f"{path}.type", 'is missing. Write "object".', severity="warning")
         elif kind not in (None, "object") and kind != ["object"]:
-            yield Problem(f"{here}.type", f'is {shown(kind)}; arguments are an object. Write "object".')
+            yield Problem(f"{path}.type", f'is {shown(kind)}; arguments are an object. Write "object".')
         if properties is not None and not isinstance(properties, dict):
-            yield Problem(f"{here}.properties", f"is {kind_of(properties)}, not an object.", severity="warning")
+            yield Problem(f"{path}.properties", f"is {kind_of(properties)}, not an object.", severity="warning")
         elif properties:
-            yield from _properties(properties, f"{here}.properties")
+            yield from _properties(properties, f"{path}.properties")
         if required is not None and not (isinstance(required, list) and all(isinstance(r, str) for r in required)):
-            yield Problem(f"{here}.required", "is not a list of names.", severity="warning")
+            yield Problem(f"{path}.required", "is not a list of names.", severity="warning")
         elif required and isinstance(properties, dict):
             unknown = [name for name in required if name not in properties]
             if unknown:
-                said = f"names {shown(unknown[0])}, which is not among the properties."
-                yield Problem(f"{here}.required", said, severity="warning")
+                description = f"names {shown(unknown[0])}, which is not among the properties."
+                yield Problem(f"{path}.required", description, severity="warning")
 
 
 def _properties(properties: dict[str, JSON], at: str) -> Iterator[Problem]:
     for name, schema in properties.items():
         if not isinstance(schema, (dict, bool)):
-            said = f"is {kind_of(schema)}, not a schema. Write an object with type."
-            yield Problem(f"{at}.{name}", said, severity="warning")
+            description = f"is {kind_of(schema)}, not a schema. Write an object with type."
+            yield Problem(f"{at}.{name}", description, severity="warning")
         elif isinstance(schema, dict) and isinstance(schema.get("type"), str) and schema["type"] not in _TYPES:
-            said = f"is {shown(schema['type'])}, which is no type of JSON Schema."
-            yield Problem(f"{at}.{name}.type", said, severity="warning")
+            description = f"is {shown(schema['type'])}, which is no type of JSON Schema."
+            yield Problem(f"{at}.{name}.type", description, severity="warning")
 
 
 @rule(
@@ -191,13 +193,13 @@ def _properties(properties: dict[str, JSON], at: str) -> Iterator[Problem]:
 )
 def tool_twice(line: Line) -> Iterator[Problem]:
     """Two tools have the same name."""
-    for talk in line.conversations:
-        tools = talk.holder.get("tools")
+    for conversation in line.conversations:
+        tools = conversation.holder.get("tools")
         named = [function_of(v).get("name") for v in tools if isinstance(v, dict)] if isinstance(tools, list) else []
         counted = Counter(name for name in named if isinstance(name, str))
         for name, count in counted.items():
             if count > 1:
-                at = join(talk.holder_at, "tools")
+                at = join(conversation.holder_at, "tools")
                 yield Problem(at, f"has {count} tools named {shown(name)}. Keep one, or rename the others.")
 
 
@@ -215,8 +217,8 @@ def tool_twice(line: Line) -> Iterator[Problem]:
 )
 def parallel_tool_calls_type(line: Line) -> Iterator[Problem]:
     """parallel_tool_calls is neither true nor false."""
-    for talk in line.conversations:
-        value = talk.holder.get("parallel_tool_calls")
+    for conversation in line.conversations:
+        value = conversation.holder.get("parallel_tool_calls")
         if value is None or isinstance(value, bool):
             continue
         plain = value.strip().lower() if isinstance(value, str) else value
@@ -225,9 +227,9 @@ def parallel_tool_calls_type(line: Line) -> Iterator[Problem]:
             meant = bool(value)
         repair = None
         if meant is not None:
-            repair = put(talk.holder, "parallel_tool_calls", meant, f"wrote {str(meant).lower()}")
-        said = f"is {shown(value)}. Write true or false, without quotes."
-        yield Problem(join(talk.holder_at, "parallel_tool_calls"), said, repair)
+            repair = put(conversation.holder, "parallel_tool_calls", meant, f"wrote {str(meant).lower()}")
+        description = f"is {shown(value)}. Write true or false, without quotes."
+        yield Problem(join(conversation.holder_at, "parallel_tool_calls"), description, repair)
 
 
 @rule(
@@ -244,13 +246,13 @@ def parallel_tool_calls_type(line: Line) -> Iterator[Problem]:
 )
 def parallel_calls_forbidden(line: Line) -> Iterator[Problem]:
     """A message calls several tools at once, though parallel_tool_calls is false."""
-    if not any(talk.holder.get("parallel_tool_calls") is False for talk in line.conversations):
+    if not any(conversation.holder.get("parallel_tool_calls") is False for conversation in line.conversations):
         return
     for at, message, _, _ in line.messages:
-        given = message.get("tool_calls")
-        if isinstance(given, list) and len(given) > 1:
-            said = f"has {len(given)} calls at once, but parallel_tool_calls is false. Remove that key, or split the calls."
-            yield Problem(f"{at}.tool_calls", said)
+        calls = message.get("tool_calls")
+        if isinstance(calls, list) and len(calls) > 1:
+            detail = f"has {len(calls)} calls at once, but parallel_tool_calls is false. Remove that key, or split the calls."
+            yield Problem(f"{at}.tool_calls", detail)
 
 
 @rule(
@@ -267,14 +269,14 @@ def parallel_calls_forbidden(line: Line) -> Iterator[Problem]:
 )
 def functions_shape(line: Line) -> Iterator[Problem]:
     """The deprecated functions are no list, too few, too many, or without names."""
-    for talk in line.conversations:
-        functions, at = talk.holder.get("functions"), join(talk.holder_at, "functions")
+    for conversation in line.conversations:
+        functions, at = conversation.holder.get("functions"), join(conversation.holder_at, "functions")
         if functions is None:
             continue
         if not isinstance(functions, list):
             yield Problem(at, f"is {kind_of(functions)}, not a list. Write the functions as a list.")
         elif not functions:
-            yield Problem(at, "is an empty list. Remove the key.", dropped(talk.holder, "functions"))
+            yield Problem(at, "is an empty list. Remove the key.", dropped(conversation.holder, "functions"))
         elif len(functions) > MOST_TOOLS:
             yield Problem(at, f"has {len(functions)} functions; {MOST_TOOLS} are allowed. Offer fewer.")
     for at, value in _functions(line):
@@ -296,9 +298,9 @@ def functions_shape(line: Line) -> Iterator[Problem]:
 )
 def deprecated_functions(line: Line) -> Iterator[Problem]:
     """An example uses functions or function_call, which are deprecated."""
-    for talk in line.conversations:
-        if talk.holder.get("functions"):
-            yield Problem(join(talk.holder_at, "functions"), "is deprecated. Write tools.")
+    for conversation in line.conversations:
+        if conversation.holder.get("functions"):
+            yield Problem(join(conversation.holder_at, "functions"), "is deprecated. Write tools.")
             return
     for at, message, _, _ in line.messages:
         if message.get("function_call"):
@@ -316,7 +318,7 @@ def _functions(line: Line) -> Iterator[tuple[str, JSON]]:
 
 
 def _elements(line: Line, key: str) -> Iterator[tuple[str, JSON]]:
-    for talk in line.conversations:
-        given = talk.holder.get(key)
-        for index, value in enumerate(given if isinstance(given, list) else ()):
-            yield f"{join(talk.holder_at, key)}[{index}]", value
+    for conversation in line.conversations:
+        elements = conversation.holder.get(key)
+        for index, value in enumerate(elements if isinstance(elements, list) else ()):
+            yield f"{join(conversation.holder_at, key)}[{index}]", value
