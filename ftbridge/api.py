@@ -266,4 +266,4 @@ def load_run(name: str | Path) -> Run:
 
 def list_runs() -> list[Run]:
     """All runs, newest first."""
-    return [Run(found) for found in store.runs(files.home())]
+    return [Run(run) for run in store.runs(files.home())]

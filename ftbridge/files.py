@@ -177,9 +177,9 @@ def sweep_run(folder: Path) -> None:
     """Remove what a killed driver left in its run folder: half-written files, copies for an upload. For the driver alone."""
     places = [folder, folder / "openai", folder / "predictions", folder / "data"]
     patterns = (".*.tmp", "requests-*.jsonl", "train.jsonl", "validation.jsonl")
-    for place in places:
-        for pattern in patterns if place.name == "openai" else patterns[:1]:
-            for path in place.glob(pattern):
+    for run_folder in places:
+        for pattern in patterns if run_folder.name == "openai" else patterns[:1]:
+            for path in run_folder.glob(pattern):
                 if not path.name.startswith(_OTHERS_WRITE):
                     path.unlink(missing_ok=True)
 

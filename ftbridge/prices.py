@@ -104,8 +104,8 @@ class PriceList(_Document):
 
     def _name(self, model: str) -> str | None:
         base = model.removeprefix("ft:").split(":")[0]
-        known = [name for name in self.models if base == name or base.startswith(f"{name}-20")]
-        return max(known, key=len) if known else None
+        names = [name for name in self.models if base == name or base.startswith(f"{name}-20")]
+        return max(names, key=len) if names else None
 
 
 _THIS_MACHINE = ("127.0.0.1", "localhost", "::1")

@@ -25,25 +25,25 @@ from ftbridge.runner.chat import Talk, talking
 @talkative
 def command(run: str, base: bool, system: str | None, max_tokens: int) -> None:
     """Line by line at a terminal; what comes through a pipe is one message."""
-    with talking(find_run(run), base=base, system=system, max_tokens=max_tokens) as talk:
+    with talking(find_run(run), base=base, system=system, max_tokens=max_tokens) as session:
         if not sys.stdin.isatty():
-            _show(talk.say(sys.stdin.read().strip()))
+            _show(session.say(sys.stdin.read().strip()))
             return
         if verbosity() >= 0:
             click.echo("An empty line, or Ctrl-D, ends. The first answer waits for the model.", err=True)
-        _converse(talk)
+        _converse(session)
 
 
-def _converse(talk: Talk) -> None:
+def _converse(session: Talk) -> None:
     while True:
         try:
-            said = input("> ").strip()
+            line = input("> ").strip()
         except EOFError:
             click.echo()
             return
-        if not said:
+        if not line:
             return
-        _show(talk.say(said))
+        _show(session.say(line))
 
 
 def _show(text: str) -> None:

@@ -46,24 +46,24 @@ def command(
     if len(candidates) > 2:
         raise click.BadParameter("--candidate is given once, or once for each side.")
     named = (candidates[0], candidates[-1]) if candidates else ("tuned", "tuned")
-    told = compare(find_run(first), find_run(second), margin=margin, candidates=named, common=intersect)
+    result = compare(find_run(first), find_run(second), margin=margin, candidates=named, common=intersect)
     from ftbridge.report.terminal import comparison
 
     if as_json or shape == "json":
-        click.echo(told.model_dump_json(indent=2))
+        click.echo(result.model_dump_json(indent=2))
     elif shape == "text":
-        SafeConsole(highlight=False).print(comparison.comparison_table(told, sentences=verbosity() > 0))
+        SafeConsole(highlight=False).print(comparison.comparison_table(result, sentences=verbosity() > 0))
     else:
         shapes = {"csv": comparison.as_csv, "junit": comparison.as_junit, "markdown": comparison.as_markdown}
-        click.echo(shapes[shape](told), nl=False)
-    if lost := [name for name, judged in told.verdicts.items() if judged.verdict == "undetermined"]:
+        click.echo(shapes[shape](result), nl=False)
+    if lost := [name for name, paired in result.verdicts.items() if paired.verdict == "undetermined"]:
         raise GateNotMet(
             f"could not be determined, since too many items have no score: {', '.join(lost)}.",
             hint="`ftbridge eval SPEC -c run:FIRST -c run:SECOND` asks anew what failed.",
         )
-    if not told.ok:
-        failed = [name for name, judged in told.verdicts.items() if judged.margin_met is False]
+    if not result.ok:
+        failed = [name for name, paired in result.verdicts.items() if paired.margin_met is False]
         raise GateNotMet(
-            f"the margin of {told.margin:g} is not met on {', '.join(failed)}.",
+            f"the margin of {result.margin:g} is not met on {', '.join(failed)}.",
             hint="More test items make the interval narrower; see the detectable difference.",
         )

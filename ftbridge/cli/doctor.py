@@ -32,8 +32,8 @@ def command(as_json: bool) -> None:
         "warning": Text("note", style="yellow"),
     }
     for finding in findings:
-        told = Text(finding.told)
+        text = Text(finding.told)
         if finding.mend:
-            told.append(f"\n{finding.mend}", style="cyan")
-        table.add_row(marks[finding.state], finding.name, told)
+            text.append(f"\n{finding.mend}", style="cyan")
+        table.add_row(marks[finding.state], finding.name, text)
     SafeConsole(highlight=False).print(table)

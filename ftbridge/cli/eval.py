@@ -71,23 +71,23 @@ def command(
 ) -> None:
     """Evaluate, print, and exit 4 when an asked margin is not met."""
     options = Options(provider=provider, system=system, documents=documents, margin=margin, fresh=no_cache, human=human)
-    spec_file, heard = SpecFile.of(spec, overrides), Heard()
+    spec_file, output = SpecFile.of(spec, overrides), Heard()
     with TerminalWatcher() as watcher:
-        told = evaluate(spec_file, candidates, options, watcher.answered, heard)
-    contents = heard.contents(spec_file.spec, told)
+        evaluation = evaluate(spec_file, candidates, options, watcher.answered, output)
+    contents = output.contents(spec_file.spec, evaluation)
     if report is not None:
         from ftbridge.report.html import write_page
 
-        asked = " ".join(f"--candidate {shlex.quote(name)}" for name in candidates)
-        write_page(contents, report, f"ftbridge eval {shlex.quote(spec.name)} {asked}")
+        arguments = " ".join(f"--candidate {shlex.quote(name)}" for name in candidates)
+        write_page(contents, report, f"ftbridge eval {shlex.quote(spec.name)} {arguments}")
     shape = "json" if as_json else shape
-    write(told, shape, out, text=lambda: evaluated(told, contents), title=spec_file.spec.name)
-    first = next(iter(told.candidates))
+    write(evaluation, shape, out, text=lambda: evaluated(evaluation, contents), title=spec_file.spec.name)
+    first = next(iter(evaluation.candidates))
     lost = [
         f"{pair.removesuffix(f'-{first}')} on {grader}"
-        for pair, by in told.verdicts.items()
-        for grader, judged in by.items()
-        if judged.verdict == "undetermined"
+        for pair, by in evaluation.verdicts.items()
+        for grader, paired in by.items()
+        if paired.verdict == "undetermined"
     ]
     if lost:
         raise GateNotMet(
@@ -96,9 +96,9 @@ def command(
         )
     failed = [
         f"{pair.removesuffix(f'-{first}')} on {grader}"
-        for pair, by in told.verdicts.items()
-        for grader, judged in by.items()
-        if margin is not None and not judged.margin_met
+        for pair, by in evaluation.verdicts.items()
+        for grader, paired in by.items()
+        if margin is not None and not paired.margin_met
     ]
     if failed:
         raise GateNotMet(f"the margin of {margin:g} is not met by {', '.join(failed)}.")

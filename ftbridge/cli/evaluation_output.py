@@ -26,29 +26,33 @@ if TYPE_CHECKING:
 class Heard:
     """Keeps the items and answers that an evaluation tells of."""
 
-    def __call__(self, items: Sequence[Item], predictions: Mapping[str, Sequence[Prediction]], kept: Grades) -> None:
-        self.items, self.predictions, self.kept = items, predictions, kept
+    def __call__(self, items: Sequence[Item], predictions: Mapping[str, Sequence[Prediction]], grades: Grades) -> None:
+        self.items, self.predictions, self.kept = items, predictions, grades
 
-    def contents(self, spec: JobSpec, told: Evaluation) -> Contents:
+    def contents(self, spec: JobSpec, evaluated: Evaluation) -> Contents:
         """Items and answers side by side."""
         from ftbridge.report.html.contents import contents_of_answers
 
-        return contents_of_answers(spec.name, self.items, self.predictions, spec.evaluation.graders, told, self.kept)
+        return contents_of_answers(
+            spec.name, self.items, self.predictions, spec.evaluation.graders, evaluated, self.kept
+        )
 
 
-def evaluated(told: Evaluation, contents: Contents) -> RenderableType:
+def evaluated(result: Evaluation, contents: Contents) -> RenderableType:
     """The verdicts and scores, what so many items can show, what answering took, and the items that changed."""
     from ftbridge.report.terminal.changes import changed
     from ftbridge.report.terminal.judges import judge_sentences
     from ftbridge.report.terminal.tables import answered_table, evaluation_table, power
 
-    sees = [power(told)] if told.verdicts else []
-    first = evaluation_table(told, sentences=verbosity() > 0)
-    judges = [Text(sentence) for sentence in judge_sentences(told)]
-    return Group(first, *sees, *judges, "", answered_table(told), *changed(contents))
+    sees = [power(result)] if result.verdicts else []
+    first = evaluation_table(result, sentences=verbosity() > 0)
+    judges = [Text(sentence) for sentence in judge_sentences(result)]
+    return Group(first, *sees, *judges, "", answered_table(result), *changed(contents))
 
 
-def write(told: Evaluation, shape: Shape, out: Path | None, *, text: Callable[[], RenderableType], title: str) -> None:
+def write(
+    result: Evaluation, shape: Shape, out: Path | None, *, text: Callable[[], RenderableType], title: str
+) -> None:
     """Print an evaluation, or write it to `out`. Raises `UsageError` for a path that cannot be written."""
     if shape == "text" and out is None:
         SafeConsole(highlight=False).print(text())
@@ -60,16 +64,16 @@ def write(told: Evaluation, shape: Shape, out: Path | None, *, text: Callable[[]
             console = SafeConsole(highlight=False, width=100, color_system=None)
             with console.capture() as captured:
                 console.print(text())
-            said = captured.get()
+            captured_text = captured.get()
         case "csv":
-            said = evaluation.as_csv(told)
+            captured_text = evaluation.as_csv(result)
         case "junit":
-            said = evaluation.as_junit(told)
+            captured_text = evaluation.as_junit(result)
         case "markdown":
-            said = evaluation.as_markdown(told, title)
+            captured_text = evaluation.as_markdown(result, title)
         case _:
-            said = told.model_dump_json(indent=2) + "\n"
+            captured_text = result.model_dump_json(indent=2) + "\n"
     if out is None:
-        click.echo(said, nl=False)
+        click.echo(captured_text, nl=False)
         return
-    write_output(out, said)
+    write_output(out, captured_text)

@@ -28,9 +28,9 @@ def command(run: str, adapter: Path | None, merged: Path | None) -> None:
     """Write what is asked for; both may be."""
     if adapter is None and merged is None:
         raise UsageError("say what to write: --adapter DIR or --merged DIR.")
-    found = find_run(run)
+    stored_run = find_run(run)
     if adapter is not None:
-        click.echo(str(export_adapter(found, adapter)))
+        click.echo(str(export_adapter(stored_run, adapter)))
     if merged is not None:
         tell = (lambda text: click.echo(text, err=True)) if verbosity() >= 0 else (lambda text: None)
-        click.echo(str(export_merged(found, merged, tell)))
+        click.echo(str(export_merged(stored_run, merged, tell)))

@@ -43,9 +43,9 @@ def command(context: click.Context, target: str, base_url: str | None, limit: in
 @click.argument("run", metavar="RUN")
 def adopt(job: str, run: str) -> None:
     """Take a job of the account as a run's own."""
-    found = find_run(run)
-    handle = drive.adopt(found, job)
-    click.echo(f"{found.id} has the job {handle.id}. Follow it with: ftbridge resume {found.id}")
+    stored_run = find_run(run)
+    handle = drive.adopt(stored_run, job)
+    click.echo(f"{stored_run.id} has the job {handle.id}. Follow it with: ftbridge resume {stored_run.id}")
 
 
 @command.command("cancel", help="Cancel JOB at the service, whoever created it.")
@@ -68,9 +68,9 @@ def probe(account: object, as_json: bool) -> None:
     from ftbridge.providers.openai.account import Account
 
     assert isinstance(account, Account)
-    found = account.probe()
+    results = account.probe()
     if as_json:
-        print_json(found)
+        print_json(results)
         return
-    for name, answer in found.items():
-        click.echo(f"{name:<32}{answer}")
+    for name, reply in results.items():
+        click.echo(f"{name:<32}{reply}")

@@ -218,7 +218,7 @@ def _explain(code: str) -> None:
 
     console = SafeConsole(highlight=False)
     if code.lower() == "all":
-        rule_list([RULES[known] for known in sorted(RULES)], console)
+        rule_list([RULES[code] for code in sorted(RULES)], console)
     else:
         explain(one(RULES, code), console)
 
@@ -246,16 +246,16 @@ def _matched(names: tuple[str, ...]) -> tuple[str, ...]:
     """The files of all names, each once; a glob that the shell did not open is opened here. Raises `UsageError`."""
     import glob
 
-    found: dict[str, None] = {}
+    matches: dict[str, None] = {}
     for name in names:
         if not glob.has_magic(name) or Path(name).exists():
-            found[name] = None
+            matches[name] = None
             continue
         files = sorted(path for path in glob.glob(name, recursive=True) if Path(path).is_file())  # noqa: PTH207
         if not files:
             raise UsageError(f"{name}: no file matches.", hint="Check the pattern; ** stands for folders at any depth.")
-        found.update(dict.fromkeys(files))
-    return tuple(found)
+        matches.update(dict.fromkeys(files))
+    return tuple(matches)
 
 
 @contextlib.contextmanager

@@ -16,13 +16,13 @@ from ftbridge.runs.store import runs
 @as_json
 def command(as_json: bool) -> None:
     """List runs, newest first."""
-    found = runs(files.home())
+    all_runs = runs(files.home())
     if as_json:
-        print_json([summary.brief(run) for run in found])
+        print_json([summary.brief(run) for run in all_runs])
         return
     from ftbridge.report.terminal.tables import runs_table
 
-    if found:
-        SafeConsole(highlight=False).print(runs_table([run.state() for run in found]))
+    if all_runs:
+        SafeConsole(highlight=False).print(runs_table([run.state() for run in all_runs]))
     else:
         click.echo(f"No runs in {files.home()}. Start one with: ftbridge run SPEC --provider local", err=True)

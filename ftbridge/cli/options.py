@@ -33,11 +33,11 @@ class Command(click.Command):
         """Parse after replacing each former name, up to `--`."""
         renamed = RENAMED.get(self.name or "", {})
         end = args.index("--") if "--" in args else len(args)
-        for place, arg in enumerate(args[:end]):
+        for index, arg in enumerate(args[:end]):
             name, equals, value = arg.partition("=")
             if name in renamed:
                 click.echo(f"note: {name} is now {renamed[name]}; the former name goes in version 0.3.", err=True)
-                args[place] = renamed[name] + equals + value
+                args[index] = renamed[name] + equals + value
         return super().parse_args(ctx, args)
 
 

@@ -14,16 +14,16 @@ from ftbridge.runner import drive
 @run_argument
 def command(run: str) -> None:
     """Save a checkpoint and stop."""
-    found = find_run(run)
-    drive.pause(found)
-    state = drive.settled(found)
-    refused = found.state().refused
+    stored_run = find_run(run)
+    drive.pause(stored_run)
+    state = drive.settled(stored_run)
+    refused = stored_run.state().refused
     if state == "paused":
-        click.echo(f"{found.id} is {state}.")
+        click.echo(f"{stored_run.id} is {state}.")
     elif refused is not None:
         raise ProviderRefused(
-            f"{found.id} could not be paused, and its job goes on: {refused.reason}",
-            hint=f"Follow it with: ftbridge watch {found.id}",
+            f"{stored_run.id} could not be paused, and its job goes on: {refused.reason}",
+            hint=f"Follow it with: ftbridge watch {stored_run.id}",
         )
     else:
-        click.echo(f"{found.id} will be paused at its next step (now {state}).")
+        click.echo(f"{stored_run.id} will be paused at its next step (now {state}).")

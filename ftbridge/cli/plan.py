@@ -54,13 +54,13 @@ def command(
 
         with TerminalWatcher() as watcher:
             probe(spec_file, watcher)
-    told = plan(spec_file, prices=load_prices(prices), config=config, gpu_usd_per_hour=gpu_usd_per_hour)
+    result = plan(spec_file, prices=load_prices(prices), config=config, gpu_usd_per_hour=gpu_usd_per_hour)
     if as_json:
-        click.echo(told.model_dump_json(indent=2))
+        click.echo(result.model_dump_json(indent=2))
     else:
         from ftbridge.report.terminal.console import SafeConsole
         from ftbridge.report.terminal.plan import plan_view
 
-        SafeConsole(highlight=False).print(plan_view(told, fields=fields))
-    if not told.ok:
-        raise GateNotMet(" ".join(gate.message for gate in told.gates), hint="Raise the limit, or ask for less.")
+        SafeConsole(highlight=False).print(plan_view(result, fields=fields))
+    if not result.ok:
+        raise GateNotMet(" ".join(gate.message for gate in result.gates), hint="Raise the limit, or ask for less.")

@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 @talkative
 def command(runs: tuple[str, ...], out: Path | None, shape: str, as_json: bool) -> None:
     """Write the page and print where it is; other formats are printed."""
-    found = [find_run(name) for name in runs]
+    stored_runs = [find_run(name) for name in runs]
     if shape != "html":
-        _print(found, cast(Shape, shape), out)
+        _print(stored_runs, cast(Shape, shape), out)
         return
     from ftbridge.report.html import write_report
 
-    path = write_report(found, out)
+    path = write_report(stored_runs, out)
     if as_json:
         print_json({"path": str(path), "bytes": path.stat().st_size})
     else:
@@ -61,8 +61,8 @@ def _print(runs: Sequence[Run], shape: Shape, out: Path | None) -> None:
     from ftbridge.report.terminal.changes import changed
     from ftbridge.report.terminal.tables import answered_table, compared_table, evaluation_table
 
-    told = read_evaluation(runs[0])
-    if told is None:
+    evaluation = read_evaluation(runs[0])
+    if evaluation is None:
         state = runs[0].state()
         raise UsageError(
             f"{runs[0].id} was not judged; it is {state.state}.", hint="It needs data.test, and to come to its end."
@@ -72,7 +72,11 @@ def _print(runs: Sequence[Run], shape: Shape, out: Path | None) -> None:
         contents = contents_of(runs)
         planned = compared_table([one for part in contents.measured for one in part.compared])
         return Group(
-            evaluation_table(told, sentences=verbosity() > 0), "", answered_table(told), *planned, *changed(contents)
+            evaluation_table(evaluation, sentences=verbosity() > 0),
+            "",
+            answered_table(evaluation),
+            *planned,
+            *changed(contents),
         )
 
-    write(told, shape, out, text=text, title=runs[0].id)
+    write(evaluation, shape, out, text=text, title=runs[0].id)

@@ -38,14 +38,14 @@ def command(
     run: str, overrides: tuple[str, ...], ignore_target: bool, again: bool, yes: bool, as_it_stands: bool, as_json: bool
 ) -> None:
     """Go on with a run that was paused, interrupted, cancelled, or failed, from its last checkpoint."""
-    found = find_run(run)
+    stored_run = find_run(run)
     if overrides:
-        drive.change_budget(found, overrides)
+        drive.change_budget(stored_run, overrides)
     if ignore_target:
-        drive.waive_target(found)
+        drive.waive_target(stored_run)
     if yes:
-        drive.accept_doubt(found)
+        drive.accept_doubt(stored_run)
     if again:
-        retry(found, yes=yes, as_json=as_json)
+        retry(stored_run, yes=yes, as_json=as_json)
         return
-    finish(found, as_json, drive.drive_on if as_it_stands else drive.resume)
+    finish(stored_run, as_json, drive.drive_on if as_it_stands else drive.resume)

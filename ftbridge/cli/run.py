@@ -94,12 +94,14 @@ def ask_before_spending(spec_file: SpecFile) -> None:
     """Name the cost of a large job and ask; without a terminal to ask at, `--yes` is the answer. Raises `UsageError`."""
     from ftbridge.planning.plan import plan
 
-    told = plan(spec_file)
-    total = told.openai.money.total if told.openai is not None else None
-    if told.openai is None or total is None or total[0] <= ASK_ABOVE_USD:
+    estimate = plan(spec_file)
+    total = estimate.openai.money.total if estimate.openai is not None else None
+    if estimate.openai is None or total is None or total[0] <= ASK_ABOVE_USD:
         return
-    money = told.openai.money
-    cost = f"{told.openai.model} will cost about ${total[0]:,.0f} to ${total[1]:,.0f} (prices of {money.prices_as_of})"
+    money = estimate.openai.money
+    cost = (
+        f"{estimate.openai.model} will cost about ${total[0]:,.0f} to ${total[1]:,.0f} (prices of {money.prices_as_of})"
+    )
     if not sys.stdin.isatty():
         raise UsageError(f"{cost}, and nobody is there to ask.", hint="Say --yes; `ftbridge plan` shows the sum.")
     click.confirm(f"{cost}. Go on?", abort=True, err=True)

@@ -40,7 +40,7 @@ def pairs(_ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
     parts = [item.partition("=") for item in value]
     if bad := next((item for item, pair in zip(value, parts, strict=True) if not pair[0] or not pair[2]), None):
         raise click.BadParameter(f"{bad}: write {param.metavar}.")
-    return {name: told for name, _, told in parts}
+    return {name: part for name, _, part in parts}
 
 
 def listening(command: Callable[..., None]) -> Callable[..., None]:
@@ -137,21 +137,27 @@ def command(
     extras.require("local", "serving local models", *NEEDS)
     runs, others = runs_of(models)
     named = {name: name for name in plain} | others or ({} if runs else {DEFAULT_MODEL: DEFAULT_MODEL})
-    place = (folder or files.home() / "server").resolve()
+    directory = (folder or files.home() / "server").resolve()
     service = server.served(
-        named, place, home=files.home(), settings=_section(settings), at_once=jobs, held=max_loaded_models, runs=runs
+        named,
+        directory,
+        home=files.home(),
+        settings=_section(settings),
+        at_once=jobs,
+        held=max_loaded_models,
+        runs=runs,
     )
-    told = [f"{name} is {run.run}" for name, run in runs.items()]
-    told += [f"{name} is {local}" for name, local in named.items()]
-    start(service, host, port, place, as_json, told, listening)
+    served = [f"{name} is {run.run}" for name, run in runs.items()]
+    served += [f"{name} is {local}" for name, local in named.items()]
+    start(service, host, port, directory, as_json, served, listening)
 
 
 def runs_of(models: dict[str, str]) -> tuple[dict[str, ServedRun], dict[str, str]]:
     """The mappings whose values are runs, and the others. Raises `UsageError` for a run that cannot be served."""
     from ftbridge.server.local.runs import served_run
 
-    found = {name: served_run(files.home(), value) for name, value in models.items()}
-    runs = {name: run for name, run in found.items() if run is not None}
+    served_runs = {name: served_run(files.home(), value) for name, value in models.items()}
+    runs = {name: run for name, run in served_runs.items() if run is not None}
     return runs, {name: value for name, value in models.items() if name not in runs}
 
 
@@ -180,7 +186,7 @@ def require_server() -> None:
 
 
 def start(
-    service: Service, host: str, port: int, place: Path, as_json: bool, told: list[str], listening: Listening
+    service: Service, host: str, port: int, directory: Path, as_json: bool, served: list[str], listening: Listening
 ) -> None:
     """Listen, tell where, and serve until a signal. One server to a folder."""
     from filelock import FileLock, Timeout
@@ -206,22 +212,22 @@ def start(
             f"{host} can be reached from other machines, and {TOKEN} is not set.",
             hint=f"Set {TOKEN} to a long random text, which clients send as their API key; or stay on 127.0.0.1.",
         )
-    lock = FileLock(place / "server.lock")
+    lock = FileLock(directory / "server.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise UsageError(
-            f"another server is at work in {place}.", hint="Stop it, or choose another --folder."
+            f"another server is at work in {directory}.", hint="Stop it, or choose another --folder."
         ) from None
     bound = network.bind(host, port)
     address = network.address_of(bound, tls=tls is not None)
     network.log_to_stderr(30 if verbosity() < 0 else 20)
     if as_json:
-        print_json({"base_url": f"{address}/v1", "folder": str(place), "pid": os.getpid()})
+        print_json({"base_url": f"{address}/v1", "folder": str(directory), "pid": os.getpid()})
     if verbosity() >= 0:
         key = "any text" if not keys else f"the value of {TOKEN}" if token else f"one of {listening.keys}"
         click.echo(f"serving {address}/v1 (the API key is {key}); Ctrl-C stops", err=True)
-        for line in told:
+        for line in served:
             click.echo(f"  {line}", err=True)
     try:
         network.serve(application(service, access=access), bound, tls)

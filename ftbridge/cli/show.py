@@ -41,41 +41,41 @@ def _rollout(rollout: Rollout) -> Text:
 @as_json
 def command(run: str, tokens: int | None, mapping: bool, as_json: bool) -> None:
     """Show one run: state, figures, evaluation."""
-    found = find_run(run)
+    stored_run = find_run(run)
     console = SafeConsole(highlight=False)
     if tokens is not None:
-        previews = summary.preview_tokens(found, tokens)
+        previews = summary.preview_tokens(stored_run, tokens)
         if as_json:
-            print_json([[{"text": text, "trained": trained} for text, trained in pieces] for pieces in previews])
+            print_json([[{"text": text, "trained": in_loss} for text, in_loss in pieces] for pieces in previews])
             return
-        pairs = found.spec().method == "dpo"
-        rollouts = _rollouts(found)
-        for place, pieces in enumerate(previews):
-            side = (", preferred", ", non-preferred")[place % 2] if pairs else ""
-            console.rule(f"example {(place // 2 if pairs else place) + 1}{side}", style="dim")
-            told = Text()
-            for text, trained in pieces:
-                told.append(
-                    text if console.color_system or not trained else f"⟦{text}⟧", "bold green" if trained else "dim"
+        pairs = stored_run.spec().method == "dpo"
+        rollouts = _rollouts(stored_run)
+        for index, pieces in enumerate(previews):
+            side = (", preferred", ", non-preferred")[index % 2] if pairs else ""
+            console.rule(f"example {(index // 2 if pairs else index) + 1}{side}", style="dim")
+            heading = Text()
+            for text, in_loss in pieces:
+                heading.append(
+                    text if console.color_system or not in_loss else f"⟦{text}⟧", "bold green" if in_loss else "dim"
                 )
-            console.print(told)
-            for rollout in rollouts.get(place, ()):
+            console.print(heading)
+            for rollout in rollouts.get(index, ()):
                 console.print(_rollout(rollout))
         console.print(Text("trained tokens are green, or in ⟦brackets⟧ without colour", style="dim"))
     elif as_json:
-        print_json(summary.summary(found))
+        print_json(summary.summary(stored_run))
     elif mapping:
         from ftbridge.report.terminal.tables import lowering_table
 
-        console.print(lowering_table(summary.read_lowering(found)))
+        console.print(lowering_table(summary.read_lowering(stored_run)))
     else:
         from ftbridge.planning.actual import compared
         from ftbridge.report.terminal.tables import compared_table, evaluation_table, run_panel
 
-        console.print(run_panel(found.state()))
-        evaluation = summary.read_evaluation(found)
+        console.print(run_panel(stored_run.state()))
+        evaluation = summary.read_evaluation(stored_run)
         if evaluation is not None:
             console.print(evaluation_table(evaluation, sentences=verbosity() > 0))
-        for part in compared_table(compared(found)):
+        for part in compared_table(compared(stored_run)):
             console.print(part)
-        console.print(f"run folder  {found.path}", soft_wrap=True)
+        console.print(f"run folder  {stored_run.path}", soft_wrap=True)

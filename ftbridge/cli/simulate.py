@@ -65,11 +65,13 @@ def command(
     if account is not None:
         chosen = chosen.model_copy(update={"account": load_account(account)})
     count = len(chosen.faults)
-    told = [f"{count} faults on order" if count else "no faults on order", "/simulator tells what happened"]
+    summary = [f"{count} faults on order" if count else "no faults on order", "/simulator tells what happened"]
     with contextlib.ExitStack() as stack:
-        place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ftbridge-simulator-")))
-        place.mkdir(parents=True, exist_ok=True)
-        start(server.simulated(chosen, place.resolve()), host, port, place.resolve(), as_json, told, listening)
+        directory = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ftbridge-simulator-")))
+        directory.mkdir(parents=True, exist_ok=True)
+        start(
+            server.simulated(chosen, directory.resolve()), host, port, directory.resolve(), as_json, summary, listening
+        )
 
 
 def _replay(path: Path, host: str, port: int, as_json: bool) -> None:

@@ -211,8 +211,8 @@ class StoredCompletion(_Shape):
         """The SHA-256 of what the model was given; of the id where the input was not downloaded."""
         if self.messages is None:
             return hashlib.sha256(self.id.encode()).hexdigest()
-        given = [list(self.messages), self.request.get("tools"), self.request.get("response_format")]
-        text = json.dumps(given, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        key_parts = [list(self.messages), self.request.get("tools"), self.request.get("response_format")]
+        text = json.dumps(key_parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -342,16 +342,16 @@ class Inventory(_Shape):
     def model(self, name: str) -> TunedModel:
         """The model of this name, checkpoint name or suffix, or the only one whose name holds it. Raises `UsageError`."""
         exact = [one for one in self.models if name == one.id or any(name == point.model for point in one.checkpoints)]
-        found = (
+        matches = (
             exact
             or [one for one in self.models if one.suffix == name]
             or [one for one in self.models if name and name in one.id]
         )
-        if len(found) == 1:
-            return found[0]
-        if found:
-            listed = "\n".join(f"  {one.id}" for one in found[:10])
-            raise UsageError(f"{name!r} may be any of {len(found)} models:\n{listed}", hint="Give the whole name.")
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            listed = "\n".join(f"  {one.id}" for one in matches[:10])
+            raise UsageError(f"{name!r} may be any of {len(matches)} models:\n{listed}", hint="Give the whole name.")
         close = difflib.get_close_matches(name, [one.id for one in self.models], n=3, cutoff=0.4)
         hint = f"Did you mean {' or '.join(close)}?" if close else "List them with: ftbridge migrate inventory"
         raise UsageError(f"no tuned model {name!r} in the inventory of {self.migration!r}.", hint=hint)

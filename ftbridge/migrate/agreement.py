@@ -46,11 +46,13 @@ def measures(questions: Sequence[Question], judge: PairwiseGrader | None) -> lis
         chosen.append(JsonFieldsGrader(type="json_fields", name=FIELDS, reference=RECORDED))
     if shapes.count("calls") > MOSTLY * len(shapes):
         chosen.append(ToolCallsGrader(type="tool_calls", name=CALLS, reference=RECORDED))
-    answer = "{{sample.output_text}}"
-    chosen.append(StringCheckGrader(type="string_check", name=EXACT, operation="eq", input=answer, reference=RECORDED))
+    template = "{{sample.output_text}}"
+    chosen.append(
+        StringCheckGrader(type="string_check", name=EXACT, operation="eq", input=template, reference=RECORDED)
+    )
     chosen.append(
         TextSimilarityGrader(
-            type="text_similarity", name=SIMILARITY, input=answer, reference=RECORDED, evaluation_metric="fuzzy_match"
+            type="text_similarity", name=SIMILARITY, input=template, reference=RECORDED, evaluation_metric="fuzzy_match"
         )
     )
     return [*chosen, judge] if judge is not None else chosen

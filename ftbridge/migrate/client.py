@@ -59,8 +59,8 @@ class Reply:
     @property
     def scope(self) -> str | None:
         """The scopes that the key lacks, as the service names them; None where it names none."""
-        found = _SCOPES.search(self.fault.message) if self.fault is not None else None
-        return found.group(1).strip() if found else None
+        match = _SCOPES.search(self.fault.message) if self.fault is not None else None
+        return match.group(1).strip() if match else None
 
     @property
     def reason(self) -> str:
@@ -212,19 +212,19 @@ def connect_admin(migration: Migration) -> Client | None:
     return Client(_source(ADMIN_KEY, key, address, "admin"), address, key)
 
 
-def note_source(migration: Migration, client: Client, told: Mapping[str, Any]) -> Source:
+def note_source(migration: Migration, client: Client, identity: Mapping[str, Any]) -> Source:
     """The client's source with the organization and project that the service named, written once to the journal.
 
     `told` is what stored responses named, for a process that sent no request itself.
     """
     last = migration.last("source", id=client.source.id)
-    known = Source.model_validate(last.data) if last is not None else client.source
+    source = Source.model_validate(last.data) if last is not None else client.source
     update = {
-        "organization": client.organization or told.get("organization") or known.organization,
-        "project": client.project or told.get("project") or known.project,
+        "organization": client.organization or identity.get("organization") or source.organization,
+        "project": client.project or identity.get("project") or source.project,
     }
     client.source = client.source.model_copy(update=update)
-    if last is None or known != client.source:
+    if last is None or source != client.source:
         migration.append("source", **client.source.model_dump())
     return client.source
 
@@ -240,16 +240,16 @@ def in_path(name: str) -> str:
 
 
 def _address(migration: Migration, base_url: str | None) -> str:
-    known = migration.service
-    asked = base_url or os.environ.get("OPENAI_BASE_URL") or None
-    if known:
-        if base_url is not None and base_url.rstrip("/") != known.rstrip("/"):
+    recorded = migration.service
+    requested = base_url or os.environ.get("OPENAI_BASE_URL") or None
+    if recorded:
+        if base_url is not None and base_url.rstrip("/") != recorded.rstrip("/"):
             raise UsageError(
-                f"the migration {migration.name!r} leaves {known}, not {base_url}.",
+                f"the migration {migration.name!r} leaves {recorded}, not {base_url}.",
                 hint="Name another migration: --migration NAME",
             )
-        return known
-    address = checked(asked or TARGETS["openai"].base_url or "")
+        return recorded
+    address = checked(requested or TARGETS["openai"].base_url or "")
     migration.append("service", base_url=address)
     return address
 

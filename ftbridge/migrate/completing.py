@@ -93,8 +93,8 @@ def answer_of(message: Mapping[str, Any]) -> str:
 def _sample(
     key: str, number: int, choice: Mapping[str, Any], document: Mapping[str, Any], seconds: float | None
 ) -> Sample:
-    found = choice.get("message")
-    message: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    choice_message = choice.get("message")
+    message: Mapping[str, Any] = choice_message if isinstance(choice_message, Mapping) else {}
     calls = _calls(message)
     refusal = message.get("refusal")
     text = _text(message.get("content"))

@@ -111,16 +111,16 @@ class Manifest(BaseModel):
 
 def wanted_files(inventory: Inventory, *, everything: bool = False) -> list[WantedFile]:
     """The files of every tuned model, those in use first; with `everything` also other fine-tuning files of the account."""
-    found: dict[str, WantedFile] = {}
+    wanted: dict[str, WantedFile] = {}
 
     def want(id: str | None, role: Role, job: Job) -> None:
         if id is None:
             return
-        known, at = found.get(id), inventory.files.get(id)
-        if known is not None:
-            found[id] = known.model_copy(update={"jobs": tuple(dict.fromkeys((*known.jobs, job.id)))})
+        existing, at = wanted.get(id), inventory.files.get(id)
+        if existing is not None:
+            wanted[id] = existing.model_copy(update={"jobs": tuple(dict.fromkeys((*existing.jobs, job.id)))})
             return
-        found[id] = WantedFile(
+        wanted[id] = WantedFile(
             id=id,
             role=role,
             jobs=(job.id,),
@@ -140,11 +140,11 @@ def wanted_files(inventory: Inventory, *, everything: bool = False) -> list[Want
                 want(name, role, job)
     if everything:
         for file in inventory.files.values():
-            if file.purpose in ("fine-tune", "fine-tune-results") and file.id not in found:
-                found[file.id] = WantedFile(
+            if file.purpose in ("fine-tune", "fine-tune-results") and file.id not in wanted:
+                wanted[file.id] = WantedFile(
                     id=file.id, role="other", bytes=file.bytes, filename=file.filename, sources=(file.source,)
                 )
-    return list(found.values())
+    return list(wanted.values())
 
 
 def forecast(migration: Migration, *, stored: bool = False, newest: int = NEWEST, everything: bool = False) -> Forecast:
@@ -160,8 +160,8 @@ def forecast(migration: Migration, *, stored: bool = False, newest: int = NEWEST
             requests += model.job is not None and (listing is None or not listing.done)
         if stored and model.sources:
             requests += 1
-            known = listings.get(f"stored:{model.sources[0]}/{model.id}")
-            requests += min(newest, known.items if known is not None else 0)
+            stored_listing = listings.get(f"stored:{model.sources[0]}/{model.id}")
+            requests += min(newest, stored_listing.items if stored_listing is not None else 0)
     return Forecast(
         files=len(missing),
         bytes=size,
@@ -194,20 +194,20 @@ def download(
         saved = saved_files(migration)
         todo = [one for one in wanted if _is_missing(saved.get(one.id))]
         files.require_room(migration.path, sum(one.bytes or 0 for one in todo), "downloading the files")
-        for place, one in enumerate(todo, 1):
-            tell(f"file {place} of {len(todo)}: {one.filename or one.id}")
+        for number, one in enumerate(todo, 1):
+            tell(f"file {number} of {len(todo)}: {one.filename or one.id}")
             _fetch(migration, inventory, one, _choose(clients, inventory, one.sources), tell)
         for model in inventory.models:
-            own = _choose(clients, inventory, model.sources)
-            if own is not None and model.job is not None:
-                _records(listings, own, model, tell)
+            candidates = _choose(clients, inventory, model.sources)
+            if candidates is not None and model.job is not None:
+                _records(listings, candidates, model, tell)
         denied: set[str] = set()  # keys that may not read stored completions: the same for every model
         for model in inventory.models if stored else ():
-            own = _choose(clients, inventory, model.sources)
-            if own is None or own.source.id in denied:
+            candidates = _choose(clients, inventory, model.sources)
+            if candidates is None or candidates.source.id in denied:
                 continue
-            if not _stored(listings, own, model, newest, tell):
-                denied.add(own.source.id)
+            if not _stored(listings, candidates, model, newest, tell):
+                denied.add(candidates.source.id)
         _lint_all(migration, wanted, tell)
         manifest = read_manifest(migration, listings, everything=everything)
         files.write_json(migration.path / "manifest.json", manifest.model_dump(mode="json"))
@@ -393,11 +393,11 @@ def _stored(listings: Listings, client: Client, model: TunedModel, newest: int, 
     )  # fmt: skip
     if listing.refused is not None:
         return listing.refused.get("status") not in (401, 403)
-    for place, item in enumerate(listings.items(name), 1):
-        if place > newest:
+    for number, item in enumerate(listings.items(name), 1):
+        if number > newest:
             break
-        if place % 20 == 0:
-            tell(f"inputs of {doing}: {place:,} of {min(newest, listing.items):,}")
+        if number % 20 == 0:
+            tell(f"inputs of {doing}: {number:,} of {min(newest, listing.items):,}")
         take_messages(listings, client, str(item.get("id")))
     return True
 
@@ -407,23 +407,30 @@ def _lint_all(migration: Migration, wanted: list[WantedFile], tell: Tell) -> Non
     saved = saved_files(migration)
     linted = {(event.data["id"], event.data["sha256"]) for event in migration.of("file_linted")}
     for one in wanted:
-        here = saved.get(one.id)
-        if one.role not in ("training", "validation") or not _is_here(here) or here is None or here.path is None:
+        saved_file = saved.get(one.id)
+        if (
+            one.role not in ("training", "validation")
+            or not _is_here(saved_file)
+            or saved_file is None
+            or saved_file.path is None
+        ):
             continue
-        if (one.id, here.sha256) in linted:
+        if (one.id, saved_file.sha256) in linted:
             continue
         tell(f"linting {one.filename or one.id}")
         base = (one.base or "").removeprefix("ft:").split(":")[0] or None
         options = Options(target="openai", method=one.method, model=base, keep=1)  # type: ignore[arg-type]
         try:
-            report = lint([here.path], options, roles=["train" if one.role == "training" else "validation"]).files[0]
+            report = lint(
+                [saved_file.path], options, roles=["train" if one.role == "training" else "validation"]
+            ).files[0]
         except FtbridgeError as error:
-            migration.append("file_lint_failed", id=one.id, sha256=here.sha256, why=error.message)
+            migration.append("file_lint_failed", id=one.id, sha256=saved_file.sha256, why=error.message)
             continue
         migration.append(
             "file_linted",
             id=one.id,
-            sha256=here.sha256,
+            sha256=saved_file.sha256,
             examples=report.examples,
             tokens=report.tokens,
             errors=report.errors,

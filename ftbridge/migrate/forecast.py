@@ -138,8 +138,8 @@ def _sizes(item: Item) -> tuple[int, int]:
         if isinstance(shape := item.request.get("response_format"), dict):
             texts = [*texts, json.dumps(shape)]
         written = USUAL_COMPLETION_TOKENS
-        if (known := item.expected or item.production) is not None:
-            written = math.ceil(sum(count_texts(example_texts([known], {})[1])) * _LONGER)
+        if (recorded := item.expected or item.production) is not None:
+            written = math.ceil(sum(count_texts(example_texts([recorded], {})[1])) * _LONGER)
         _SIZES[item.key] = fixed + sum(count_texts(texts)), written
     return _SIZES[item.key]
 

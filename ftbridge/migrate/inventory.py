@@ -99,19 +99,19 @@ def take_inventory(
 
 
 def _of_project(migration: Migration, client: Client, take: _Take) -> None:
-    id, place = client.source.id, client.source.variable
+    id, labels = client.source.id, client.source.variable
     lists = [
-        take.list(client, f"models:{id}", "/models", f"models of {place}"),
-        take.list(client, f"jobs:{id}", "/fine_tuning/jobs", f"jobs of {place}", 100),
-        take.list(client, f"files:{id}", "/files", f"files of {place}", 10_000),
+        take.list(client, f"models:{id}", "/models", f"models of {labels}"),
+        take.list(client, f"jobs:{id}", "/fine_tuning/jobs", f"jobs of {labels}", 100),
+        take.list(client, f"files:{id}", "/files", f"files of {labels}", 10_000),
     ]
-    told = next((one.told for one in lists if one.told), {})
-    note_source(migration, client, told)
-    _note_clock(migration, client.skew if client.skew is not None else told.get("skew"))
+    identity = next((one.told for one in lists if one.told), {})
+    note_source(migration, client, identity)
+    _note_clock(migration, client.skew if client.skew is not None else identity.get("skew"))
     if all(one.refused is not None for one in lists):
         reasons = "; ".join(dict.fromkeys(str(one.refused["why"]) for one in lists if one.refused))
         raise ProviderRefused(
-            f"the key in {place} may read neither models, jobs nor files ({reasons}).",
+            f"the key in {labels} may read neither models, jobs nor files ({reasons}).",
             hint="Give it read permission for models, fine-tuning and files, or use a key without restrictions.",
         )
 

@@ -79,18 +79,18 @@ def choose(
     Raises `UsageError` for a file that cannot be read, and when nothing but training lines would be left.
     """
     notes: list[str] = []
-    trained = trained_prompts(training)
+    training_prompts = trained_prompts(training)
     if file is not None:
-        found: Iterator[Item] = items_of(file, "file")
+        candidates: Iterator[Item] = items_of(file, "file")
     else:
-        found = _found(validation, stored, notes)
+        candidates = _found(validation, stored, notes)
     chosen: dict[str, Item] = {}
     left_out: Counter[str] = Counter()
-    for item in found:
+    for item in candidates:
         if len(chosen) >= limit:
             notes.append(f"The first {limit} items are recorded; --limit changes that.")
             break
-        if item.prompt in trained:
+        if item.prompt in training_prompts:
             left_out["are training lines"] += 1
         elif item.key in chosen:
             left_out["repeat an earlier prompt"] += 1
@@ -185,7 +185,7 @@ def _parts(document: Any) -> tuple[dict[str, Any], dict[str, Any] | None, dict[s
         *messages, expected = messages
     settings = {name: holder[name] for name in REQUEST_FIELDS if name in holder and name != "messages"}
     plain = [_plain(message) for message in messages]
-    known = {
+    known_fields = {
         *REQUEST_FIELDS,
         "input",
         "preferred_output",
@@ -196,7 +196,7 @@ def _parts(document: Any) -> tuple[dict[str, Any], dict[str, Any] | None, dict[s
         "n",
         "seed",
     }
-    fields = {name: value for name, value in document.items() if name not in known}
+    fields = {name: value for name, value in document.items() if name not in known_fields}
     return ({"messages": plain, **settings} if plain else {}), _plain(expected) if expected else None, fields
 
 

@@ -93,13 +93,13 @@ class Listings:
         `fresh` begins a new generation of a list that is complete; one that is half done is finished first, and one that
         ended at its `pages` goes on where more are wanted.
         """
-        known = self.get(name)
-        goes_on = known is not None and known.after is not None and (pages is None or known.pages < pages)
-        if known is not None and known.done and not fresh and not goes_on:
-            return known
-        if known is None or known.done or known.refused is not None:
-            renewed = known is not None and known.done and fresh
-            generation = 1 if known is None else known.generation + int(renewed)
+        existing = self.get(name)
+        goes_on = existing is not None and existing.after is not None and (pages is None or existing.pages < pages)
+        if existing is not None and existing.done and not fresh and not goes_on:
+            return existing
+        if existing is None or existing.done or existing.refused is not None:
+            renewed = existing is not None and existing.done and fresh
+            generation = 1 if existing is None else existing.generation + int(renewed)
             self._write("listing", name=name, generation=generation, source=client.source.id, path=path)
         listing = self._adopt(name)
         while not listing.done and listing.refused is None:
@@ -132,13 +132,13 @@ class Listings:
         after, done = _cursor(reply.document, listing.after, cursor)
         if pages is not None and listing.pages + 1 >= pages:
             done = True
-        told = {"organization": client.organization, "project": client.project, "skew": client.skew}
+        identity = {"organization": client.organization, "project": client.project, "skew": client.skew}
         page = {
             "listing": listing.name,
             "after": listing.after,
             "next": after,
             "done": done,
-            "told": told,
+            "told": identity,
             "body": reply.document,
         }
         files.write_json(self._page(listing, listing.pages + 1), page)
@@ -187,18 +187,18 @@ class Listings:
 
     def _apply(self, type: str, data: dict[str, Any]) -> None:
         name, generation = str(data["name"]), int(data["generation"])
-        known = self._known.get((name, generation)) or Listing(name=name, generation=generation)
+        listing = self._known.get((name, generation)) or Listing(name=name, generation=generation)
         if type == "listing":
-            known = known.model_copy(update={"source": data.get("source", ""), "refused": None, "done": False})
+            listing = listing.model_copy(update={"source": data.get("source", ""), "refused": None, "done": False})
             self._newest[name] = max(generation, self._newest.get(name, 1))
         elif type == "page":
-            items = known.items + int(data["items"])
+            items = listing.items + int(data["items"])
             update = {"pages": int(data["number"]), "items": items, "told": data.get("told") or {}}
             update |= {"after": data["after"], "done": data["done"]}
-            known = known.model_copy(update=update)
+            listing = listing.model_copy(update=update)
         else:
-            known = known.model_copy(update={"refused": data})
-        self._known[(name, generation)] = known
+            listing = listing.model_copy(update={"refused": data})
+        self._known[(name, generation)] = listing
 
     def _page(self, listing: Listing, number: int) -> Path:
         kind, _, rest = listing.name.partition(":")

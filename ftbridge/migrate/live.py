@@ -108,11 +108,11 @@ class Live:
 
     def _asks(self, requests: Sequence[Request]) -> list[_Ask]:
         """The requests to send: what was announced before and is found at the service is recorded instead."""
-        found = self._settled([request for request in requests if request.id in self.recording.unsettled])
+        settled = self._settled([request for request in requests if request.id in self.recording.unsettled])
         return [
             _Ask(request, body_of(request, self.settings, store=self.store), size_of(request) + expected_size(request))
             for request in requests
-            if request.id not in found
+            if request.id not in settled
         ]
 
     def _settled(self, requests: Sequence[Request]) -> set[str]:
@@ -121,15 +121,15 @@ class Live:
         A request that was announced a moment ago may still be at work there, so it is looked for again after longer waits.
         """
         announced = self.recording.unsettled
-        found: set[str] = set()
+        settled: set[str] = set()
         left = list(requests)
         for seconds in LOOKS if left else ():
             sleep(seconds)
-            found |= {request.id for request in left if self._found(request)}
-            left = [request for request in left if request.id not in found]
+            settled |= {request.id for request in left if self._found(request)}
+            left = [request for request in left if request.id not in settled]
             if not left or all(time.time() - announced[request.id].time > _AT_WORK for request in left):
                 break
-        return found
+        return settled
 
     def _send(
         self,
@@ -235,12 +235,12 @@ class Live:
             return [one for one in data or [] if isinstance(one, dict)]
 
         try:
-            found = read(listed, "looking for a stored completion", self.at.service, attempts=3)
+            stored = read(listed, "looking for a stored completion", self.at.service, attempts=3)
         except ServiceUnavailable:
             raise
         except FtbridgeError:
             return None  # a key without that scope: the request is asked again
-        mine = [one for one in found if (one.get("metadata") or {}).get(MARK) == request.id]
+        mine = [one for one in stored if (one.get("metadata") or {}).get(MARK) == request.id]
         return min(mine, key=lambda one: one.get("created") or 0) if mine else None
 
 

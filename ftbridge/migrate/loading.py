@@ -52,8 +52,8 @@ def load_inventory(migration: Migration, listings: Listings | None = None) -> In
     skew = float(event.data["skew"]) if (event := migration.last("clock")) is not None else 0.0
     taken = migration.last("inventory")
     today = datetime.datetime.fromtimestamp(time.time() + skew, datetime.timezone.utc).date()
-    found = _Found(listings, sources, saved_files(migration))
-    models = sorted(found.models(), key=lambda model: rank(model, today))
+    collected = _Found(listings, sources, saved_files(migration))
+    models = sorted(collected.models(), key=lambda model: rank(model, today))
     return Inventory(
         migration=migration.name,
         service=migration.service,
@@ -62,11 +62,11 @@ def load_inventory(migration: Migration, listings: Listings | None = None) -> In
         today=today,
         sources=tuple(sources.values()),
         models=tuple(models),
-        jobs=tuple(found.jobs.values()),
-        files=found.files,
-        limits=tuple(found.limits()),
-        projects=found.projects,
-        unseen=tuple(found.unseen()),
+        jobs=tuple(collected.jobs.values()),
+        files=collected.files,
+        limits=tuple(collected.limits()),
+        projects=collected.projects,
+        unseen=tuple(collected.unseen()),
         complete=taken is not None,
     )
 
@@ -118,7 +118,7 @@ def stored_completions(
     `model` keeps those of one model and its checkpoints. One that several keys show comes once.
     """
     listings = listings or Listings(migration)
-    found: dict[str, tuple[float, dict[str, Any], str]] = {}
+    completions: dict[str, tuple[float, dict[str, Any], str]] = {}
     for name in listings.names("stored") + listings.names("sample"):
         listing = listings.best(name)
         for item in listings.items(name):
@@ -126,8 +126,8 @@ def stored_completions(
             if model is None or its == model or its.startswith(f"{model}:ckpt-step-"):
                 created = item.get("created")
                 moment = float(created) if isinstance(created, (int, float)) else 0.0
-                found.setdefault(str(item.get("id")), (moment, item, listing.source if listing else ""))
-    for id, (_, item, source) in sorted(found.items(), key=lambda one: (-one[1][0], one[0])):
+                completions.setdefault(str(item.get("id")), (moment, item, listing.source if listing else ""))
+    for id, (_, item, source) in sorted(completions.items(), key=lambda one: (-one[1][0], one[0])):
         yield StoredCompletion.of(item, source, messages_of(listings, id))
 
 
@@ -222,8 +222,8 @@ class _Found:
         return tuple(sorted(points, key=lambda point: point.step))
 
     def _shutdown(self, name: str, base: str) -> datetime.date | None:
-        for known in (name, base):
-            stated = self._listed.get(known, {}).get("shutdown_date")
+        for model_id in (name, base):
+            stated = self._listed.get(model_id, {}).get("shutdown_date")
             if isinstance(stated, str):
                 try:
                     return datetime.date.fromisoformat(stated[:10])
@@ -253,13 +253,17 @@ class _Found:
                 yield self._need(result, "result", job)
 
     def _need(self, id: str, role: Any, job: Job) -> FileNeed:
-        saved, known = self._saved.get(id), self.files.get(id)
+        saved, file_records = self._saved.get(id), self.files.get(id)
         size = (
-            saved.bytes if saved is not None and saved.bytes is not None else known.bytes if known is not None else None
+            saved.bytes
+            if saved is not None and saved.bytes is not None
+            else file_records.bytes
+            if file_records is not None
+            else None
         )
         if saved is not None:
             state = saved.state
-        elif known is not None:
+        elif file_records is not None:
             state = "there"
         else:
             listing = self._lists.best(f"files:{job.source}")
@@ -312,10 +316,14 @@ class _Found:
                     data = listing.refused
                     refused[(str(data["why"]), data.get("scope"), str(data.get("source")))].append(name)
             for (why, scope, source), names in refused.items():
-                known = self._sources.get(source)
+                source_document = self._sources.get(source)
                 what = words if len(names) == 1 else f"{words} ({len(names)} lists)"
                 yield Unseen(
-                    what=what, why=why, scope=scope, source=source, place=known.place if known is not None else None
+                    what=what,
+                    why=why,
+                    scope=scope,
+                    source=source,
+                    place=source_document.place if source_document is not None else None,
                 )
         if not any(source.kind == "admin" for source in self._sources.values()):
             yield Unseen(

@@ -71,7 +71,7 @@ def measured_of(
 ) -> list[Measured]:
     clusters = [question.cluster for question in questions]
     drawn = [name for name in scored if name.startswith(DRAWN)]
-    own = {
+    recorded = {
         grader.name: scored[RECORDED][grader.name]
         if by_graders
         else _means([scored[name][grader.name] for name in drawn])
@@ -80,44 +80,46 @@ def measured_of(
         for grader in graders
     }
     agreement = {
-        name: (sum(known) / len(known) if (known := [value for value in values or () if value is not None]) else None)
-        for name, values in own.items()
+        name: (
+            sum(present) / len(present) if (present := [value for value in values or () if value is not None]) else None
+        )
+        for name, values in recorded.items()
     }
     names = [grader.name for grader in graders]
     decisive = set(names) if by_graders else {deciding(names, agreement)}
-    found = []
+    measured = []
     for name in names:
-        values, baseline = scored[REPLACEMENT][name], own[name]
-        places = [place for place, question in enumerate(questions) if applies(name, str(question.fields["recorded"]))]
-        here, names_here = [values[place] for place in places], [clusters[place] for place in places]
-        there = [baseline[place] for place in places] if baseline is not None else None
-        judged = judge_pairs({name: there}, {name: here}, margin, names_here)[name] if there else None
+        values, baseline = scored[REPLACEMENT][name], recorded[name]
+        places = [index for index, question in enumerate(questions) if applies(name, str(question.fields["recorded"]))]
+        replacement, names_here = [values[index] for index in places], [clusters[index] for index in places]
+        there = [baseline[index] for index in places] if baseline is not None else None
+        paired = judge_pairs({name: there}, {name: replacement}, margin, names_here)[name] if there else None
         noise = _noise([scored[RECORDED][name], *(scored[each][name] for each in drawn)]) if by_graders else None
         if not by_graders and agreement[name] is not None:
             noise = 1 - (agreement[name] or 0.0)
-        found.append(
+        measured.append(
             Measured(
                 name=name,
                 decides=name in decisive,
-                replacement=score_of(here, names_here),
+                replacement=score_of(replacement, names_here),
                 recorded=score_of(there, names_here) if there is not None else None,
                 noise=noise,
-                judged=judged,
-                words=_words(name, judged, by_graders),
+                judged=paired,
+                words=_words(name, paired, by_graders),
             )
         )
-    return sorted(found, key=lambda one: not one.decides)
+    return sorted(measured, key=lambda one: not one.decides)
 
 
-def _words(name: str, judged: Judged | None, by_graders: bool) -> str:
-    if judged is None:
+def _words(name: str, paired: Judged | None, by_graders: bool) -> str:
+    if paired is None:
         return f"{name}: how well the recorded model agrees with itself is not known, so nothing can be said."
     candidate, baseline = (
         ("the replacement", "the recorded model")
         if by_graders
         else ("the replacement's agreement with the recording", "the recorded model's with itself")
     )
-    text = sentence(name, judged, candidate=candidate, baseline=baseline)
+    text = sentence(name, paired, candidate=candidate, baseline=baseline)
     return text[:1].upper() + text[1:]
 
 

@@ -72,8 +72,8 @@ def _measures(proof: Proof) -> Html:
     ends = [abs(end) for one in proof.measures if one.judged is not None for end in one.judged.ci95]
     reach = max(_LEAST_REACH, proof.margin, *ends)
     rows = [list(_row(one, reach)) for one in proof.measures]
-    own = "recorded model" if proof.by_graders else "recorded model with itself"
-    heads = ["replacement", own, "difference in points", "95 % interval", "noise floor"]
+    label = "recorded model" if proof.by_graders else "recorded model with itself"
+    heads = ["replacement", label, "difference in points", "95 % interval", "noise floor"]
     scale = f"−{100 * reach:.0f} · 0 · +{100 * reach:.0f}"
     floor = (
         "The noise floor is how much an item's score changes, on average, from one completion of the recorded model to "
@@ -105,17 +105,17 @@ def _row(one: Measured, reach: float) -> Iterator[Html]:
     yield element(
         "td", _percent(one.recorded.mean if one.recorded is not None else None), class_="number", data_head="recorded"
     )
-    judged = one.judged
-    if judged is None:
+    paired = one.judged
+    if paired is None:
         for head in ("difference", "95 % interval"):
             yield element("td", "–", class_="number quiet", data_head=head)
     else:
-        low, high = (100 * end for end in judged.ci95)
-        yield element("td", f"{100 * judged.difference:+.1f}", class_="number", data_head="difference")
+        low, high = (100 * end for end in paired.ci95)
+        yield element("td", f"{100 * paired.difference:+.1f}", class_="number", data_head="difference")
         yield element("td", f"{low:+.1f} to {high:+.1f}", class_="number quiet", data_head="95 % interval")
     yield element("td", _percent(one.noise), class_="number", data_head="noise floor")
-    yield element("td", interval_bar(judged, reach) if judged is not None else None, class_="bar")
-    verdict = judged.verdict if judged is not None else "undetermined"
+    yield element("td", interval_bar(paired, reach) if paired is not None else None, class_="bar")
+    verdict = paired.verdict if paired is not None else "undetermined"
     sign = element("span", SIGNS[verdict], class_="sign", aria_hidden="true")
     yield element("td", element("span", sign, " ", SHORT[verdict], class_=f"pill is-{verdict}"))
 

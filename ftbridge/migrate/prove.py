@@ -122,17 +122,17 @@ def prove(migration: Migration, wish: Wish, run: Run, *, progress: Progress = la
         if not backend.capabilities(run.spec()).hosted:
             items, refusals, left_out = readable(items, refusals, left_out)
         by_graders = "graders" in run.spec().evaluation.model_fields_set
-        questions = [question_of(place, item, recording) for place, item in enumerate((*items, *refusals))]
-        own, shown_only = questions[: len(items)], questions[len(items) :]
+        questions = [question_of(index, item, recording) for index, item in enumerate((*items, *refusals))]
+        own_questions, shown_only = questions[: len(items)], questions[len(items) :]
         graders: list[Grader] = list(run.spec().evaluation.graders) if by_graders else []
         notes: list[str] = []
         if by_graders:
-            own, notes = gradable(own, graders)
+            own_questions, notes = gradable(own_questions, graders)
             check_judges(run.spec())
-        graders = graders if by_graders else measures(own, wish.judge)
+        graders = graders if by_graders else measures(own_questions, wish.judge)
         if wish.judge is not None and by_graders:
             notes.append("The spec has graders, so the judge was not asked.")
-        check(own, graders)
+        check(own_questions, graders)
         completions = completed(
             backend,
             run,
@@ -145,16 +145,16 @@ def prove(migration: Migration, wish: Wish, run: Run, *, progress: Progress = la
             progress=progress,
         )
         by_key = {prediction.key: prediction for prediction in completions}
-        predictions = recorded_predictions(own, recording)
-        predictions[REPLACEMENT] = [by_key[question.key] for question in own]
-        scored = scores_of(own, predictions, graders, folder)
-        measured = measured_of(own, scored, graders, wish.margin, by_graders)
+        predictions = recorded_predictions(own_questions, recording)
+        predictions[REPLACEMENT] = [by_key[question.key] for question in own_questions]
+        scored = scores_of(own_questions, predictions, graders, folder)
+        measured = measured_of(own_questions, scored, graders, wish.margin, by_graders)
         decisive = [one for one in measured if one.decides]
         ok = bool(decisive) and all(
             one.judged is not None and one.judged.margin_met and one.judged.verdict != "undetermined"
             for one in decisive
         )
-        worst = _shown(own, predictions, scored, graders)
+        worst = _shown(own_questions, predictions, scored, graders)
         moments = [sample.created for sample in recording.samples.values() if sample.created is not None]
         proof = Proof(
             model=name,
@@ -164,7 +164,7 @@ def prove(migration: Migration, wish: Wish, run: Run, *, progress: Progress = la
             ok=ok,
             verdict=decisive[0].words if decisive else "nothing decides",
             margin=wish.margin,
-            items=len(own),
+            items=len(own_questions),
             left_out=left_out,
             samples=recording.settings.samples if recording.settings else 0,
             temperature=recording.settings.temperature if recording.settings else 0.0,
@@ -172,7 +172,7 @@ def prove(migration: Migration, wish: Wish, run: Run, *, progress: Progress = la
             measures=measured,
             worst=worst,
             refusals=[_refused(question, recording, by_key) for question in shown_only][:_MOST_SHOWN],
-            notes=[*notes, *_notes(own, recording, measured)],
+            notes=[*notes, *_notes(own_questions, recording, measured)],
             recorded_from=min(moments, default=None),
             recorded_to=max(moments, default=None),
             recording_sha256=files.sha256_file(recording.journal.path),
@@ -205,20 +205,20 @@ def _shown(
     """The items on which the replacement falls most behind the recorded model."""
     drawn = [name for name in scored if name.startswith(DRAWN)]
     ranked = []
-    for place, question in enumerate(questions):
+    for index, question in enumerate(questions):
         pairs: dict[str, tuple[float | None, float | None]] = {}
         fall = 0.0
         for grader in graders:
-            first = scored[RECORDED][grader.name][place]
-            second = scored[REPLACEMENT][grader.name][place]
+            first = scored[RECORDED][grader.name][index]
+            second = scored[REPLACEMENT][grader.name][index]
             pairs[grader.name] = (first, second)
             fall += (first or 0.0) - (second or 0.0)
         text = Shown(
             origin=question.key,
             prompt=str(question.fields["prompt"]),
-            recorded=predictions[RECORDED][place].output_text,
-            again=list(dict.fromkeys(predictions[name][place].output_text for name in drawn)),
-            replacement=predictions[REPLACEMENT][place].output_text,
+            recorded=predictions[RECORDED][index].output_text,
+            again=list(dict.fromkeys(predictions[name][index].output_text for name in drawn)),
+            replacement=predictions[REPLACEMENT][index].output_text,
             scores=pairs,
         )
         if fall > 0:

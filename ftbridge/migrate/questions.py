@@ -36,7 +36,7 @@ _LEAST_TOKENS, _ROOM = 64, 1.5
 
 def chosen_items(recording: Recording, run: Run, limit: int | None) -> tuple[list[Item], list[Item], dict[str, int]]:
     """The items to compare on, those that the recorded model refused, and how many are left out and why."""
-    trained = trained_prompts([run.data / "train.jsonl"])
+    training_prompts = trained_prompts([run.data / "train.jsonl"])
     items: list[Item] = []
     refusals: list[Item] = []
     left_out = {"not recorded": 0, "the service declined the request": 0, "the run was trained on them": 0}
@@ -46,7 +46,7 @@ def chosen_items(recording: Recording, run: Run, limit: int | None) -> tuple[lis
             left_out["not recorded"] += 1
         elif greedy.outcome == "declined":
             left_out["the service declined the request"] += 1
-        elif item.prompt in trained:
+        elif item.prompt in training_prompts:
             left_out["the run was trained on them"] += 1
         elif greedy.outcome == "completion":
             items.append(item)
@@ -85,7 +85,7 @@ def _is_text(item: Item) -> bool:
     return all(isinstance(part, Mapping) and part.get("type") in ("text", "refusal") for part in parts)
 
 
-def question_of(place: int, item: Item, recording: Recording) -> Question:
+def question_of(index: int, item: Item, recording: Recording) -> Question:
     """An item as evaluations have it; `fields` hold `recorded`, and `reference`: what was expected, else what was recorded."""
     messages = tuple(_message(message, item) for message in item.request["messages"])
     recorded = text_of(recording.samples[item.key, GREEDY])
@@ -97,7 +97,7 @@ def question_of(place: int, item: Item, recording: Recording) -> Question:
         "prompt": messages[-1].text if messages else "",
     }
     tools = item.request.get("tools") or []
-    return Question(key=item.key, index=place, prompt=messages, tools=tuple(tools), fields=fields, cluster=item.prompt)
+    return Question(key=item.key, index=index, prompt=messages, tools=tuple(tools), fields=fields, cluster=item.prompt)
 
 
 def _message(document: Mapping[str, Any], item: Item) -> Message:

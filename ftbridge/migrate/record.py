@@ -164,8 +164,12 @@ def _plan(
 
 def _chosen(migration: Migration, inventory: Inventory, model: TunedModel, name: str, wish: Wish) -> Chosen:
     jobs = [job for id in model.chain or ((model.job,) if model.job else ()) if (job := inventory.job(id)) is not None]
-    own = inventory.job(model.job) if model.job is not None else None
-    validation = local_file(migration, own.validation_file) if own is not None and own.validation_file else None
+    job_record = inventory.job(model.job) if model.job is not None else None
+    validation = (
+        local_file(migration, job_record.validation_file)
+        if job_record is not None and job_record.validation_file
+        else None
+    )
     training = [path for job in jobs if job.training_file and (path := local_file(migration, job.training_file))]
     chosen = choose(
         validation=validation,
@@ -175,8 +179,8 @@ def _chosen(migration: Migration, inventory: Inventory, model: TunedModel, name:
         limit=wish.limit,
     )
     notes = list(chosen.notes)
-    if own is not None and own.validation_file and validation is None and wish.items is None:
-        notes.append(f"The validation file {own.validation_file} is not downloaded: ftbridge migrate download")
+    if job_record is not None and job_record.validation_file and validation is None and wish.items is None:
+        notes.append(f"The validation file {job_record.validation_file} is not downloaded: ftbridge migrate download")
     return chosen.model_copy(update={"notes": notes})
 
 

@@ -101,7 +101,7 @@ def plan(migration: Migration, wish: Wish) -> Plan:
         train.append(distilled[0])
         notes += [distilled[1], TERMS]
     hosted = _is_hosted(wish.provider, wish.base)
-    made = spec_from_job(
+    job_spec = spec_from_job(
         last.raw,
         train=[str(path) for path in train] if len(train) > 1 else str(train[0]),
         validation=str(validation) if validation is not None else None,
@@ -110,17 +110,17 @@ def plan(migration: Migration, wish: Wish) -> Plan:
         name="migrated",
         evaluation={"graders": _graders(wish.graders)} if wish.graders is not None else None,
     )
-    document = made.spec.model_dump(mode="json", exclude_unset=True)
+    document = job_spec.spec.model_dump(mode="json", exclude_unset=True)
     if not hosted:
         document.get("openai", {}).pop("integrations", None)  # a service's own; nothing here reports there
     spec = _named(document, name, wish, train)
     path = folder / f"{spec.name}.yaml"
     text = yaml.safe_dump(spec.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
     files.write_text(path, f"# A replacement for {name}, from {last.id}.\n{text}")
-    files.write_json(path.with_suffix(".fields.json"), [entry.model_dump(mode="json") for entry in made.fields])
-    if unknown := unknown_fields(made.fields):
+    files.write_json(path.with_suffix(".fields.json"), [entry.model_dump(mode="json") for entry in job_spec.fields])
+    if unknown := unknown_fields(job_spec.fields):
         notes.append(f"The job has fields that this version does not know: {', '.join(unknown)}.")
-    return Plan(model=name, spec=spec, path=path, fields=made.fields, notes=notes)
+    return Plan(model=name, spec=spec, path=path, fields=job_spec.fields, notes=notes)
 
 
 def start(migration: Migration, planned: Plan, wish: Wish, *, lint: bool = True, allow: Sequence[str] = ()) -> Run:
@@ -212,14 +212,14 @@ def _content(migration: Migration, job: Job, stand_ins: Mapping[str, Path]) -> P
             if not path.is_file():
                 raise UsageError(f"--file {key}={path}: there is no such file.")
             return path.resolve()
-    found = local_file(migration, job.training_file) if job.training_file else None
-    if found is None:
+    local_path = local_file(migration, job.training_file) if job.training_file else None
+    if local_path is None:
         raise UsageError(
             f"the training file {job.training_file} of {job.id} is not here.",
             hint="Save it: ftbridge migrate download. If it is gone or refused, name a copy: --file "
             f"{job.training_file}=FILE; stored completions or recorded ones (--distil) can be such a file.",
         )
-    return found.resolve()
+    return local_path.resolve()
 
 
 def _tokens_note(job: Job, path: Path) -> str | None:
@@ -272,11 +272,11 @@ def is_distilled(item: Item) -> bool:
 
 
 def _line(item: Item, sample: Sample) -> str:
-    answer: dict[str, Any] = {"role": "assistant", "content": sample.text}
+    completion: dict[str, Any] = {"role": "assistant", "content": sample.text}
     if sample.tool_calls:
-        calls = [{"id": f"call_{place}", **call} for place, call in enumerate(sample.tool_calls)]
-        answer = {"role": "assistant", "tool_calls": calls, **({"content": sample.text} if sample.text else {})}
-    document: dict[str, Any] = {"messages": [*item.request["messages"], answer]}
+        calls = [{"id": f"call_{index}", **call} for index, call in enumerate(sample.tool_calls)]
+        completion = {"role": "assistant", "tool_calls": calls, **({"content": sample.text} if sample.text else {})}
+    document: dict[str, Any] = {"messages": [*item.request["messages"], completion]}
     document |= {name: item.request[name] for name in ("tools", "parallel_tool_calls") if name in item.request}
     return json.dumps(document, ensure_ascii=False) + "\n"
 

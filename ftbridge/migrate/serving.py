@@ -56,8 +56,8 @@ def run_id(text: str) -> str:
 def client_requests(migration: Migration, models: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """Requests of clients to these models, newest first, as bodies: stored completions with what is known of their inputs."""
     for name in models:
-        for place, completion in enumerate(stored_completions(migration, name)):
-            if place == MOST_LOOKED_AT:
+        for index, completion in enumerate(stored_completions(migration, name)):
+            if index == MOST_LOOKED_AT:
                 break
             messages = list(completion.messages or ()) or [{"role": "user", "content": "(not downloaded)"}]
             body = {**completion.request, "model": name, "messages": messages}
@@ -72,8 +72,8 @@ def client_requests(migration: Migration, models: Mapping[str, str]) -> Iterator
 def _unmapped_checkpoints(migration: Migration, served: Mapping[str, str]) -> list[str]:
     """Checkpoints that clients used, of models that are served under their last name only."""
     used = {completion.model for completion in stored_completions(migration)}
-    known = {name.split(":ckpt-step-")[0] for name in served}
+    mapped = {name.split(":ckpt-step-")[0] for name in served}
     missing = sorted(
-        name for name in used if ":ckpt-step-" in name and name not in served and name.split(":ckpt-step-")[0] in known
+        name for name in used if ":ckpt-step-" in name and name not in served and name.split(":ckpt-step-")[0] in mapped
     )
     return [f"Clients used {name}, which is not served: add --map '{name}=RUN'." for name in missing]

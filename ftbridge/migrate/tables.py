@@ -118,15 +118,15 @@ def _lint(entry: ManifestFile) -> str:
     if not entry.lint.errors and not entry.lint.warnings:
         return f"{entry.lint.examples:,} examples, clean"
     worst = ", ".join(list(entry.lint.rules)[:3])
-    found = f"{_count(entry.lint.errors, 'error')}, {_count(entry.lint.warnings, 'warning')}"
-    return f"{entry.lint.examples:,} examples, {found} ({worst})"
+    counts = f"{_count(entry.lint.errors, 'error')}, {_count(entry.lint.warnings, 'warning')}"
+    return f"{entry.lint.examples:,} examples, {counts} ({worst})"
 
 
-def status_parts(found: Status) -> Iterator[RenderableType]:
+def status_parts(current: Status) -> Iterator[RenderableType]:
     """A block a model, that with the nearest deadline first: what is saved of it and what is at risk."""
-    for model in dict.fromkeys(asset.model for asset in found.assets):
-        own = [asset for asset in found.assets if asset.model == model]
-        stops = next((asset for asset in own if asset.what == "completions"), own[0])
+    for model in dict.fromkeys(asset.model for asset in current.assets):
+        assets = [asset for asset in current.assets if asset.model == model]
+        stops = next((asset for asset in assets if asset.what == "completions"), assets[0])
         title = Text(model, style="bold" if stops.in_use else "dim")
         if stops.deadline is not None:
             over = stops.days_left is not None and stops.days_left <= 0
@@ -136,19 +136,19 @@ def status_parts(found: Status) -> Iterator[RenderableType]:
         table.add_column(no_wrap=True, style="dim", min_width=15)
         table.add_column(no_wrap=True, min_width=8)
         table.add_column(overflow="fold")
-        for asset in own:
+        for asset in assets:
             style = "bold red" if asset.urgent else _ASSET_STYLE[asset.state]
             until = f" (until {asset.deadline})" if asset.what == "training data" and asset.deadline else ""
             state = Text(asset.state.replace("_", " "), style=style)
             table.add_row(f"  {asset.what}", state, f"{asset.detail}{until}")
         yield table
-    commands = list(dict.fromkeys(asset.command for asset in found.assets if asset.command and _is_next(asset)))
+    commands = list(dict.fromkeys(asset.command for asset in current.assets if asset.command and _is_next(asset)))
     if commands:
         yield Text("next", style="bold")
         for command in commands[:5]:
             yield Text(f"  {command}")
-    if found.inventory_age_days > 7:
-        age = f"The inventory is {found.inventory_age_days} days old: ftbridge migrate inventory --refresh"
+    if current.inventory_age_days > 7:
+        age = f"The inventory is {current.inventory_age_days} days old: ftbridge migrate inventory --refresh"
         yield Text(age, style="yellow")
 
 

@@ -55,17 +55,17 @@ def compared(run: Run) -> list[Compared]:
     A plan that another version wrote and this one cannot read is no plan. `met` is whether the actual figure lies within what
     was planned, or below it where less is no broken promise (steps, memory, hours, dollars).
     """
-    told = read_plan(run)
-    if told is None:
+    estimate = read_plan(run)
+    if estimate is None:
         return []
     took = _took(run)
-    side = {"local": told.local, "openai": told.openai, None: None}[took.side]
+    side = {"local": estimate.local, "openai": estimate.openai, None: None}[took.side]
     if side is None:
         return []
-    found = [_tokens(told, took), _steps(told, took, run)]
+    rows = [_tokens(estimate, took), _steps(estimate, took, run)]
     if took.side == "local":
-        found += [*_memory(told, took), *_hours(told, took), *_whole(told, run)]
-    return [*found, *_dollars(told, took), *_evaluation_tokens(told, took, run)]
+        rows += [*_memory(estimate, took), *_hours(estimate, took), *_whole(estimate, run)]
+    return [*rows, *_dollars(estimate, took), *_evaluation_tokens(estimate, took, run)]
 
 
 def _took(run: Run) -> _Took:
@@ -79,23 +79,23 @@ def _took(run: Run) -> _Took:
     return _Took(state, side, checkpoint, evaluation, counted)
 
 
-def _tokens(told: Plan, took: _Took) -> Compared:
+def _tokens(estimate: Plan, took: _Took) -> Compared:
     """A service counts every token of the file, this machine those that the loss falls on; each times epochs.
 
     In reinforcement here these are the tokens of completions that were learnt from.
     """
-    if took.side == "local" and told.local is not None and told.local.rollouts is not None:
-        drawn = told.local.rollouts
+    if took.side == "local" and estimate.local is not None and estimate.local.rollouts is not None:
+        drawn = estimate.local.rollouts
         most = drawn.tokens[1] * drawn.steps * drawn.step_completions / drawn.completions
         actual = took.trained_tokens
         met = actual is not None and actual <= most
         why = "" if met else "The run does not tell how many it trained on."
         return Compared("trained tokens", (0.0, most), actual, "tokens", None if actual is None else met, why)
-    train = told.splits["train"]
+    train = estimate.splits["train"]
     local = took.side == "local"
-    own = told.local.tokens["train"].trained if local and told.local and told.local.tokens else None
-    planned = (own or train.trained if local else train.tokens) * told.epochs
-    share = TOKENIZER_SHARE if local and own is None else 0.0
+    expected = estimate.local.tokens["train"].trained if local and estimate.local and estimate.local.tokens else None
+    planned = (expected or train.trained if local else train.tokens) * estimate.epochs
+    share = TOKENIZER_SHARE if local and expected is None else 0.0
     span, actual = (planned * (1 - share), planned * (1 + share)), took.trained_tokens
     if actual is None:
         return Compared("trained tokens", span, None, "tokens", None, "The run does not tell how many it trained on.")
@@ -103,7 +103,7 @@ def _tokens(told: Plan, took: _Took) -> Compared:
     if not span[0] <= actual <= span[1]:
         why = (
             "Training ended before the last planned step."
-            if actual < span[0] and _ended_early(told, took)
+            if actual < span[0] and _ended_early(estimate, took)
             else "The local tokenizer and chat template count otherwise than the managed model's vocabulary."
             if local
             else "The service counted otherwise than the plan."
@@ -111,30 +111,30 @@ def _tokens(told: Plan, took: _Took) -> Compared:
     return Compared("trained tokens", span, actual, "tokens", not why, why)
 
 
-def _steps(told: Plan, took: _Took, run: Run) -> Compared:
-    span, actual = (float(told.steps), float(told.steps)), took.state.step
+def _steps(estimate: Plan, took: _Took, run: Run) -> Compared:
+    span, actual = (float(estimate.steps), float(estimate.steps)), took.state.step
     if actual is None:
         return Compared("steps", span, None, "steps", None, "No step was told.")
     why = ""
-    if actual < told.steps:
+    if actual < estimate.steps:
         stopped = took.checkpoint.get("stopped_early") or run.spec().local.early_stopping is not None
         why = "Early stopping ended it." if stopped else f"The run is {took.state.state}."
-    elif actual > told.steps:
+    elif actual > estimate.steps:
         why = "The service or trainer chose other epochs or another batch size than planned."
-    return Compared("steps", span, actual, "steps", actual <= told.steps, why)
+    return Compared("steps", span, actual, "steps", actual <= estimate.steps, why)
 
 
-def _ended_early(told: Plan, took: _Took) -> bool:
-    return took.state.step is not None and took.state.step < told.steps
+def _ended_early(estimate: Plan, took: _Took) -> bool:
+    return took.state.step is not None and took.state.step < estimate.steps
 
 
-def _memory(told: Plan, took: _Took) -> Iterator[Compared]:
+def _memory(estimate: Plan, took: _Took) -> Iterator[Compared]:
     """The peak against the plan for what it was trained on: a card's memory, or that of the process."""
     actual, device = took.state.metrics.get("memory_gb"), took.state.metrics.get("device")
-    if told.local is None or told.local.memory is None:
+    if estimate.local is None or estimate.local.memory is None:
         return
-    plan = told.local.processor_memory if device == "cpu" else told.local.memory
-    planned = (plan or told.local.memory).total / 1e9
+    plan = estimate.local.processor_memory if device == "cpu" else estimate.local.memory
+    planned = (plan or estimate.local.memory).total / 1e9
     span = (planned * (1 - MEMORY_SHARE), planned * (1 + MEMORY_SHARE))
     if actual is None:
         yield Compared("memory", span, None, "GB", None, "No peak was measured.")
@@ -143,26 +143,26 @@ def _memory(told: Plan, took: _Took) -> Iterator[Compared]:
     yield Compared("memory", span, actual, "GB", actual <= span[1], why)
 
 
-def _hours(told: Plan, took: _Took) -> Iterator[Compared]:
-    if told.local is None:
+def _hours(estimate: Plan, took: _Took) -> Iterator[Compared]:
+    if estimate.local is None:
         return
     seconds = took.checkpoint.get("seconds")
     actual = seconds / 3600 if seconds else None
-    span = told.local.pace.hours
+    span = estimate.local.pace.hours
     if span is None:
         if actual is not None:
-            yield Compared("training time", None, actual, "hours", None, f"Not planned: {told.local.pace.source}.")
+            yield Compared("training time", None, actual, "hours", None, f"Not planned: {estimate.local.pace.source}.")
         return
     met = None if actual is None else actual <= span[1]
     why = "No training time was told." if actual is None else ""
     if met is False:
-        why = f"Slower than planned from {'published figures' if told.local.pace.basis == 'published' else 'own runs'}."
+        why = f"Slower than planned from {'published figures' if estimate.local.pace.basis == 'published' else 'own runs'}."
     yield Compared("training time", span, actual, "hours", met, why)
 
 
-def _whole(told: Plan, run: Run) -> Iterator[Compared]:
+def _whole(estimate: Plan, run: Run) -> Iterator[Compared]:
     """From the first event to the last, of a run that was never stopped."""
-    plan, took = told.local.whole if told.local else None, taken_by(run)
+    plan, took = estimate.local.whole if estimate.local else None, taken_by(run)
     if took is None or plan is None:
         return
     actual = took.whole / 3600
@@ -173,10 +173,10 @@ def _whole(told: Plan, run: Run) -> Iterator[Compared]:
     yield Compared("time of the run", plan.hours, actual, "hours", not why, why)
 
 
-def _dollars(told: Plan, took: _Took) -> Iterator[Compared]:
+def _dollars(estimate: Plan, took: _Took) -> Iterator[Compared]:
     """Training at the plan's own price: of an hour here, of a token there; with the answers' dollars where they are told."""
     if took.side == "local":
-        local = told.local
+        local = estimate.local
         if local is None or local.usd is None or local.pace.hours is None or not local.pace.hours[1]:
             return
         seconds = took.checkpoint.get("seconds")
@@ -187,30 +187,30 @@ def _dollars(told: Plan, took: _Took) -> Iterator[Compared]:
             "training cost", local.usd, actual, "USD", met, "At the price of an hour that the plan was told."
         )
         return
-    if told.openai is None or (money := told.openai.money).training is None:
+    if estimate.openai is None or (money := estimate.openai.money).training is None:
         return
-    planned = told.splits["train"].tokens * told.epochs
+    planned = estimate.splits["train"].tokens * estimate.epochs
     price = "At the plan's price of a token."
     actual = money.training * took.trained_tokens / planned if took.trained_tokens and planned else None
     met = None if actual is None else actual <= money.training * 1.01
     yield Compared("training cost", (money.training, money.training), actual, "USD", met, price)
-    answered = took.evaluation.answered.values() if took.evaluation else []
-    paid = [usd for one in answered if (usd := one.usd) is not None]
+    usage = took.evaluation.answered.values() if took.evaluation else []
+    paid = [usd for one in usage if (usd := one.usd) is not None]
     if money.evaluation is not None and paid:
         cost = sum(paid)
         yield Compared("evaluation cost", money.evaluation, cost, "USD", cost <= money.evaluation[1], price)
 
 
-def _evaluation_tokens(told: Plan, took: _Took, run: Run) -> Iterator[Compared]:
+def _evaluation_tokens(estimate: Plan, took: _Took, run: Run) -> Iterator[Compared]:
     """Prompts of the test items, and from answers as short as the references to the limit, for candidates asked plainly."""
-    test, evaluation = told.splits.get("test"), took.evaluation
+    test, evaluation = estimate.splits.get("test"), took.evaluation
     if test is None or evaluation is None:
         return
     plain = [one for name, one in evaluation.answered.items() if name in ("base", "tuned")]
     if not plain:
         return
-    asked = run.spec().evaluation
-    prompts, limit = asked.samples * (test.tokens - test.trained), asked.samples * asked.max_completion_tokens
+    settings = run.spec().evaluation
+    prompts, limit = settings.samples * (test.tokens - test.trained), settings.samples * settings.max_completion_tokens
     share = TOKENIZER_SHARE if took.side == "local" else 0.01
     low = len(plain) * prompts * (1 - share)
     high = len(plain) * (prompts * (1 + share) + test.examples * limit)

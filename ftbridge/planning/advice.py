@@ -60,8 +60,8 @@ class Facts:
 
 def advise(facts: Facts) -> list[Advice]:
     """Everything that applies, warnings first."""
-    told = [piece for look in _LOOKS for piece in look(facts)]
-    return sorted(told, key=lambda piece: piece.level != "warning")
+    advice = [piece for look in _LOOKS for piece in look(facts)]
+    return sorted(advice, key=lambda piece: piece.level != "warning")
 
 
 def _examples(facts: Facts) -> Iterator[Advice]:
@@ -175,17 +175,17 @@ def _facts_change(facts: Facts) -> Iterator[Advice]:
 
 def _measured(facts: Facts) -> Iterator[Advice]:
     """The ladder, where earlier runs measured its steps on the same test items."""
-    prompted = [told for told in facts.measured if told.candidate not in ("base", "tuned")]
-    tuned = [told for told in facts.measured if told.candidate == "tuned"]
+    prompted = [measurement for measurement in facts.measured if measurement.candidate not in ("base", "tuned")]
+    tuned = [measurement for measurement in facts.measured if measurement.candidate == "tuned"]
     if not prompted:
         return
-    best = max(prompted, key=lambda told: told.score)
+    best = max(prompted, key=lambda measurement: measurement.score)
     evidence = f"{best.candidate} {100 * best.score:.1f} % in {best.run}"
     target = facts.spec.evaluation.target
     if target is not None and best.score >= target:
         text = f"{best.candidate} reached evaluation.target without training: there may be nothing to train."
         yield Advice(id="prompting-is-enough", level="warning", text=text, evidence=evidence, rule=_LADDER)
-    elif tuned and best.score >= (top := max(tuned, key=lambda told: told.score)).score:
+    elif tuned and best.score >= (top := max(tuned, key=lambda measurement: measurement.score)).score:
         text = f"Prompting did as well as training did: {best.candidate} is no worse than the tuned model."
         evidence += f", tuned {100 * top.score:.1f} % in {top.run}"
         yield Advice(id="prompting-is-enough", level="warning", text=text, evidence=evidence, rule=_LADDER)
@@ -195,12 +195,12 @@ def _latency(facts: Facts) -> Iterator[Advice]:
     limit = facts.spec.plan.p95_seconds
     if limit is None:
         return
-    slow = [told for told in facts.measured if told.p95_seconds is not None and told.p95_seconds > limit]
-    for told in slow:
-        text = f"{told.candidate} was slower than plan.p95_seconds allows. Shorter prompts and answers, or a smaller model."
-        evidence = f"p95 {told.p95_seconds:.2f} s in {told.run}, plan.p95_seconds {limit:g}"
+    slow = [timing for timing in facts.measured if timing.p95_seconds is not None and timing.p95_seconds > limit]
+    for timing in slow:
+        text = f"{timing.candidate} was slower than plan.p95_seconds allows. Shorter prompts and answers, or a smaller model."
+        evidence = f"p95 {timing.p95_seconds:.2f} s in {timing.run}, plan.p95_seconds {limit:g}"
         yield Advice(id="slow-answers", level="warning", text=text, evidence=evidence, rule="measured")
-    if not any(told.p95_seconds is not None for told in facts.measured):
+    if not any(timing.p95_seconds is not None for timing in facts.measured):
         text = "No run on these test items has measured latency yet. `ftbridge eval -c base` does."
         yield Advice(
             id="latency-not-measured",

@@ -51,8 +51,8 @@ def examine() -> list[Finding]:
 def _extra(name: str, purpose: str, modules: tuple[str, ...]) -> Finding:
     absent = [module for module in modules if importlib.util.find_spec(module) is None]
     if absent:
-        told = f"{purpose}: without {', '.join(absent)}"
-        return Finding(name=f"extra {name}", state="missing", told=told, mend=f"pip install 'ftbridge[{name}]'")
+        description = f"{purpose}: without {', '.join(absent)}"
+        return Finding(name=f"extra {name}", state="missing", told=description, mend=f"pip install 'ftbridge[{name}]'")
     return Finding(name=f"extra {name}", state="ok", told=f"{purpose}: {', '.join(_versions(modules))}")
 
 
@@ -70,20 +70,20 @@ def _card() -> Finding:
         return Finding(name="card", state="ok", told="Apple silicon (mps); 4-bit weights need CUDA or the CPU")
     command = shutil.which("nvidia-smi")
     if command is None:
-        told = (
+        description = (
             "none that NVIDIA's driver knows: training runs on the CPU, which suits models up to a billion parameters"
         )
-        return Finding(name="card", state="warning", told=told)
+        return Finding(name="card", state="warning", told=description)
     try:
         query = [command, "--query-gpu=name,memory.total,memory.free,driver_version", "--format=csv,noheader"]
         done = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         return Finding(name="card", state="warning", told=f"nvidia-smi does not answer ({error})", mend="nvidia-smi")
-    told = "; ".join(line.strip() for line in done.stdout.splitlines())
+    description = "; ".join(line.strip() for line in done.stdout.splitlines())
     if _torch_is_for_the_cpu():
-        mend = "install torch's CUDA build: https://pytorch.org/get-started"
-        return Finding(name="card", state="warning", told=f"{told}; but torch is built for the CPU", mend=mend)
-    return Finding(name="card", state="ok", told=told)
+        fix = "install torch's CUDA build: https://pytorch.org/get-started"
+        return Finding(name="card", state="warning", told=f"{description}; but torch is built for the CPU", mend=fix)
+    return Finding(name="card", state="ok", told=description)
 
 
 def _torch_is_for_the_cpu() -> bool:
@@ -104,10 +104,10 @@ def _room() -> Finding:
     home = files.home()
     there = next(folder for folder in (home, *home.parents) if folder.exists())
     free = shutil.disk_usage(there).free / 1e9
-    told = f"{home}: {free:.0f} GB free"
+    description = f"{home}: {free:.0f} GB free"
     if free < _FREE_GB:
-        return Finding(name="runs", state="warning", told=told, mend="point FTBRIDGE_HOME at a larger disk")
-    return Finding(name="runs", state="ok", told=told)
+        return Finding(name="runs", state="warning", told=description, mend="point FTBRIDGE_HOME at a larger disk")
+    return Finding(name="runs", state="ok", told=description)
 
 
 def _keys() -> Iterator[Finding]:

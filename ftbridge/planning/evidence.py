@@ -21,7 +21,7 @@ def measured_on(test: Path, runs: Iterable[Run]) -> tuple[Measured, ...]:
     """What the newest runs measured on the same bytes of test data."""
     if not test.exists():
         return ()
-    digest, found = sha256_file(test), []
+    digest, measurements = sha256_file(test), []
     for run, _ in zip(runs, range(_MOST_RUNS), strict=False):
         try:
             held = run.state().split("test")
@@ -31,11 +31,11 @@ def measured_on(test: Path, runs: Iterable[Run]) -> tuple[Measured, ...]:
         except Exception:  # a run that cannot be read is no evidence
             continue
         for candidate, by in evaluation.candidates.items() if evaluation else ():
-            answered = evaluation.answered.get(candidate) if evaluation else None
+            usage = evaluation.answered.get(candidate) if evaluation else None
             score = sum(score.mean for score in by.values()) / len(by)
-            p95 = answered.p95_seconds if answered is not None else None
-            found.append(Measured(run.id, candidate, score, p95))
-    return tuple(found)
+            p95 = usage.p95_seconds if usage is not None else None
+            measurements.append(Measured(run.id, candidate, score, p95))
+    return tuple(measurements)
 
 
 def advise_after(run: Run) -> list[Advice]:

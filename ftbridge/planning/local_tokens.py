@@ -60,13 +60,13 @@ def local_tokens(path: Path, renderer: Any, local: LocalSpec) -> LocalTokens:
     counts = [_count(line, renderer) for line in drawn]
     readable = [count for count in counts if not isinstance(count, str)]
     sequences = [sequence for count in readable for sequence in count]
-    kept = [_kept(trained, local) for trained in sequences]
+    shortened = [_kept(loss_mask, local) for loss_mask in sequences]
     scale = len(lines) / len(drawn) if drawn else 1.0
     return LocalTokens(
         examples=len(lines),
-        tokens=round(scale * sum(tokens for tokens, _ in kept)),
-        trained=round(scale * sum(trained for _, trained in kept)),
-        longest=max((len(trained) for trained in sequences), default=0),
+        tokens=round(scale * sum(tokens for tokens, _ in shortened)),
+        trained=round(scale * sum(loss_mask for _, loss_mask in shortened)),
+        longest=max((len(loss_mask) for loss_mask in sequences), default=0),
         too_long=round(scale * sum(max(map(len, count)) > local.max_length for count in readable)),
         unreadable=round(scale * (len(drawn) - len(readable))),
         reason=next((count for count in counts if isinstance(count, str)), None),
@@ -90,10 +90,10 @@ def _count(line: bytes, renderer: Any) -> list[Sequence[bool]] | str:
         return str(error)
 
 
-def _kept(trained: Sequence[bool], local: LocalSpec) -> tuple[int, int]:
+def _kept(loss_mask: Sequence[bool], local: LocalSpec) -> tuple[int, int]:
     """What is left of a sequence: read, and trained."""
-    if len(trained) <= local.max_length or local.too_long == "refuse":
-        return len(trained), sum(trained)
+    if len(loss_mask) <= local.max_length or local.too_long == "refuse":
+        return len(loss_mask), sum(loss_mask)
     if local.too_long == "drop":
         return 0, 0
-    return local.max_length, sum(trained[: local.max_length])
+    return local.max_length, sum(loss_mask[: local.max_length])

@@ -52,21 +52,21 @@ class Machine(BaseModel):
     cards: list[Card]
     notes: list[str]
 
-    def device(self, asked: str) -> tuple[Kind, str, int | None]:
+    def device(self, requested: str) -> tuple[Kind, str, int | None]:
         """What `local.device` takes here: its kind, its name, and the bytes that are free on it."""
-        if asked in ("auto", "cuda") and self.cards:
+        if requested in ("auto", "cuda") and self.cards:
             return "cuda", self.cards[0].name, self.cards[0].free
-        if asked == "cuda":
+        if requested == "cuda":
             return "cuda", "no card", None
         apple = sys.platform == "darwin" and platform.machine() == "arm64"
-        kind: Kind = "mps" if asked == "mps" or (asked == "auto" and apple) else "cpu"
+        kind: Kind = "mps" if requested == "mps" or (requested == "auto" and apple) else "cpu"
         return kind, f"{self.processor}, {self.cores} cores", self.ram_free
 
 
 def this_machine(*, cards: bool = True) -> Machine:
     """Look, now."""
     notes: list[str] = []
-    found = _cards(notes) if cards else []
+    gpus = _cards(notes) if cards else []
     total, free = _memory()
     info = _read("/proc/cpuinfo")
     named = next((line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")), "")
@@ -77,7 +77,7 @@ def this_machine(*, cards: bool = True) -> Machine:
         compute=2 if "avx512_bf16" in info else 4,
         ram_total=total,
         ram_free=free,
-        cards=found,
+        cards=gpus,
         notes=notes,
     )
 
@@ -86,9 +86,9 @@ def _cards(notes: list[str]) -> list[Card]:
     path = shutil.which("nvidia-smi")
     if path is None:
         return []
-    told = _ask([path, f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"], notes)
+    rows = _ask([path, f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"], notes)
     cards: list[Card] = []
-    for line in (told or "").splitlines():
+    for line in (rows or "").splitlines():
         if not line.strip():
             continue
         try:
@@ -123,25 +123,25 @@ def _ask(command: list[str], notes: list[str]) -> str | None:
         return None
     with child:
         try:
-            told, _ = child.communicate(timeout=SECONDS)
+            output, _ = child.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             notes.append(f"nvidia-smi did not answer within {SECONDS:g} seconds; cards are not known.")
             return None
     if child.returncode:
-        first = next((line for line in told.splitlines() if line.strip()), f"exit status {child.returncode}")
+        first = next((line for line in output.splitlines() if line.strip()), f"exit status {child.returncode}")
         notes.append(f"nvidia-smi failed ({first.strip()[:120]}); cards are not known.")
         return None
-    return told
+    return output
 
 
 def _visible(cards: list[Card]) -> list[Card]:
     """The cards that CUDA_VISIBLE_DEVICES leaves, in its order; it ends at the first that is none, as CUDA has it."""
-    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if asked is None:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
         return cards
     chosen: list[Card] = []
-    for name in (part.strip() for part in asked.split(",")):
+    for name in (part.strip() for part in visible.split(",")):
         card = next((c for c in cards if name == str(c.index) or (name and c.uuid.startswith(name))), None)
         if card is None:
             break
@@ -152,8 +152,10 @@ def _visible(cards: list[Card]) -> list[Card]:
 def _memory() -> tuple[int | None, int | None]:
     """Total and available memory, within this container's limit where it has one."""
     lines = (line.split() for line in _read("/proc/meminfo").splitlines())
-    told = {parts[0].rstrip(":"): int(parts[1]) * 1024 for parts in lines if len(parts) > 1 and parts[1].isdigit()}
-    total, free = told.get("MemTotal"), told.get("MemAvailable")
+    bytes_by_key = {
+        parts[0].rstrip(":"): int(parts[1]) * 1024 for parts in lines if len(parts) > 1 and parts[1].isdigit()
+    }
+    total, free = bytes_by_key.get("MemTotal"), bytes_by_key.get("MemAvailable")
     if total is None:
         try:
             total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -98,8 +98,8 @@ def published_shape(model: str) -> Shape | None:
     if owner in _MIRRORS:
         wanted = f"/{name.removesuffix('-bnb-4bit').removesuffix('-unsloth')}"
     for entry in json.loads(files("ftbridge.planning").joinpath("models.json").read_text("utf-8")):
-        ids = [known.casefold() for known in entry["ids"]]
-        if wanted in ids or (wanted.startswith("/") and any(known.endswith(wanted) for known in ids)):
+        ids = [model_id.casefold() for model_id in entry["ids"]]
+        if wanted in ids or (wanted.startswith("/") and any(model_id.endswith(wanted) for model_id in ids)):
             return shape_of(entry["config"], model)
     return None
 
@@ -137,7 +137,7 @@ def memory(
     """
     job = job_of(local, kind, compute)
     with_copy = copied if copied is not None else local.keep_dequantized is True
-    weights, trained = footprint.weight_bytes(shape, job), footprint.trained_bytes(shape, job)
+    weights, trained_bytes = footprint.weight_bytes(shape, job), footprint.trained_bytes(shape, job)
     if kind == "cpu" and job.quantization != "none":
         weights += (
             2 * shape.parameters
@@ -150,11 +150,11 @@ def memory(
     return Memory(
         weights=weights,
         copied=copy,
-        trained=trained,
+        trained=trained_bytes,
         activations=activations,
         logits=logits,
         overhead=overhead,
-        total=weights + copy + trained + activations + logits + overhead,
+        total=weights + copy + trained_bytes + activations + logits + overhead,
         pass_tokens=pass_tokens,
         checkpointing=checkpointing,
     )
@@ -173,8 +173,10 @@ def largest_pass(
     low, high = 0, MOST // _STEP
     while low < high:
         middle = (low + high + 1) // 2
-        told = memory(shape, local, pass_tokens=middle * _STEP, trained_share=trained_share, kind=kind, compute=compute)
-        low, high = (middle, high) if told.total <= memory_bytes else (low, middle - 1)
+        estimate = memory(
+            shape, local, pass_tokens=middle * _STEP, trained_share=trained_share, kind=kind, compute=compute
+        )
+        low, high = (middle, high) if estimate.total <= memory_bytes else (low, middle - 1)
     return low * _STEP
 
 

@@ -57,9 +57,9 @@ def managed(
     prices: PriceList,
     model: str,
     *,
-    trained: int,
-    asked: int,
-    answered: tuple[int, int],
+    training_tokens: int,
+    prompt_count: int,
+    completion_tokens: tuple[int, int],
     tuned_asked: int,
     tuned_answered: tuple[int, int],
     batch: bool,
@@ -78,8 +78,10 @@ def managed(
     if age > STALE_DAYS:
         notes.append(f"Prices are {age} days old ({prices.date_of(model)}); check them, or give --prices FILE.")
     if price is None or plain is None:
-        known = ", ".join(prices.models)
-        notes.append(f"No price is known for {model}: nothing is reckoned. Known: {known}. --prices FILE adds one.")
+        priced_models = ", ".join(prices.models)
+        notes.append(
+            f"No price is known for {model}: nothing is reckoned. Known: {priced_models}. --prices FILE adds one."
+        )
         return Money(
             training=None,
             evaluation=None,
@@ -90,11 +92,11 @@ def managed(
             age_days=age,
             notes=notes,
         )
-    training = None if price.train is None else price.train * trained / 1e6
-    reads = (plain.input * asked + price.input * tuned_asked) / 1e6
+    training = None if price.train is None else price.train * training_tokens / 1e6
+    reads = (plain.input * prompt_count + price.input * tuned_asked) / 1e6
     low, high = (
         reads + (plain.output * base + price.output * tuned) / 1e6
-        for base, tuned in zip(answered, tuned_answered, strict=True)
+        for base, tuned in zip(completion_tokens, tuned_answered, strict=True)
     )
     share = 1 - prices.batch_discount if batch else 1.0
     judges = judges or Judges()
@@ -133,12 +135,12 @@ def judge_money(
         texts = [" ".join(templates(grader))] + [
             " ".join(str(value) for value in item.fields.values() if isinstance(value, str)) for item in items
         ]
-        own, *fields = count_texts(texts, encoding)
+        prompt_tokens, *fields = count_texts(texts, encoding)
         # After preference tuning a pairwise judge also compares the tuned model's completions with the base model's.
         times = candidates + (grader.type == "pairwise" and any(item.outputs is not None for item in items))
         questions = len(items) * times
         orders = 2 if grader.type == "pairwise" else 1
-        read = times * sum(fields) + questions * (own + _INSTRUCTION_TOKENS)
+        read = times * sum(fields) + questions * (prompt_tokens + _INSTRUCTION_TOKENS)
         references = times * sum(count_texts([str(item.fields.get("reference", "")) for item in items], encoding))
         low += orders * (price.input * (read + references) + price.output * questions * REPLY_TOKENS[0]) / 1e6
         high += orders * (price.input * (read + questions * longest) + price.output * questions * REPLY_TOKENS[1]) / 1e6

@@ -59,8 +59,10 @@ def pace(tokens: int, spec: JobSpec, shape: Shape | None, runs: Iterable[Run], p
         named = ", ".join(name for name, _ in rates)
         return _pace(tokens, _around(middle), "own runs", f"{len(rates)} of this machine's runs of {model}: {named}")
     if probes is not None and (probe := read_probe(spec, probes)) is not None:
-        told = f"a probe of {probe.steps} steps here on {probe.day}, {probe.tokens_per_second:.0f} tokens a second"
-        return _pace(tokens, _around(probe.tokens_per_second), "probe", told)
+        source_text = (
+            f"a probe of {probe.steps} steps here on {probe.day}, {probe.tokens_per_second:.0f} tokens a second"
+        )
+        return _pace(tokens, _around(probe.tokens_per_second), "probe", source_text)
     if shape is None or shape.parameters < SMALLEST:
         source = (
             "no run of this model here yet, and no published figure for one of its size; --probe measures a few steps"
@@ -68,8 +70,8 @@ def pace(tokens: int, spec: JobSpec, shape: Shape | None, runs: Iterable[Run], p
         return Pace(hours=None, tokens_per_second=None, basis="none", source=source)
     scaled = [rate * size / shape.parameters for size, rate, _ in PUBLISHED]
     source = "; ".join(text for _, _, text in PUBLISHED)
-    told = f"a card of 24 to 40 GB, scaled by the number of parameters from: {source}"
-    return _pace(tokens, (min(scaled) / _AROUND, max(scaled)), "published", told)
+    source_text = f"a card of 24 to 40 GB, scaled by the number of parameters from: {source}"
+    return _pace(tokens, (min(scaled) / _AROUND, max(scaled)), "published", source_text)
 
 
 def managed_pace(tokens: int, spec: JobSpec, runs: Iterable[Run]) -> Pace:
@@ -99,8 +101,8 @@ def _planned_as(run: Run, side: Literal["openai", "local"]) -> bool:
 def _managed_rate(run: Run, spec: JobSpec) -> float | None:
     """Billed tokens a second, queueing included, of a run that the same service trained."""
     try:
-        state, own = run.state(), run.spec()
-        same = own.model.openai == spec.model.openai and own.openai.target == spec.openai.target
+        state, run_records = run.state(), run.spec()
+        same = run_records.model.openai == spec.model.openai and run_records.openai.target == spec.openai.target
         if not same or state.tuned is None or not _planned_as(run, "openai"):
             return None
         events = run.journal.read()
@@ -123,24 +125,24 @@ def read_probe(spec: JobSpec, path: Path) -> Probe | None:
 def keep_probe(spec: JobSpec, path: Path, probe: Probe) -> None:
     """Keep a probe for later plans. Raises `DiskFull`."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        probes = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        kept = {}
-    write_json(path, {**(kept if isinstance(kept, dict) else {}), _name(spec): probe.model_dump(mode="json")})
+        probes = {}
+    write_json(path, {**(probes if isinstance(probes, dict) else {}), _name(spec): probe.model_dump(mode="json")})
 
 
 def step_rates(run: Run) -> list[float]:
     """Tokens a second of each step but the first, which warms up, where there are others."""
-    told = [event.data.get("metrics") or {} for event in run.journal.read() if event.type == "job_event"]
-    rates = [float(figures["tokens_per_second"]) for figures in told if figures.get("tokens_per_second")]
+    metrics = [event.data.get("metrics") or {} for event in run.journal.read() if event.type == "job_event"]
+    rates = [float(figures["tokens_per_second"]) for figures in metrics if figures.get("tokens_per_second")]
     return rates[1:] or rates
 
 
 def _name(spec: JobSpec) -> str:
     """What a rate depends on, of a spec."""
     local = spec.local
-    told = [spec.model.local, local.tuning, local.quantization, local.device, local.precision, local.packing]
-    return json.dumps([*told, local.tokens_per_pass, local.max_length, local.lora.r, spec.hyperparameters.batch_size])
+    parts = [spec.model.local, local.tuning, local.quantization, local.device, local.precision, local.packing]
+    return json.dumps([*parts, local.tokens_per_pass, local.max_length, local.lora.r, spec.hyperparameters.batch_size])
 
 
 def _around(middle: float) -> tuple[float, float]:
@@ -157,9 +159,9 @@ def _pace(
 def _rate(run: Run, spec: JobSpec) -> float | None:
     """Tokens a second of a finished local run of this model, tuned the same way: the median of its steps."""
     try:
-        state, own = run.state(), run.spec()
-        same = own.model.local == spec.model.local and own.local.tuning == spec.local.tuning
-        same = same and own.method == spec.method
+        state, run_records = run.state(), run.spec()
+        same = run_records.model.local == spec.model.local and run_records.local.tuning == spec.local.tuning
+        same = same and run_records.method == spec.method
         if not same or state.state != "succeeded" or not _planned_as(run, "local"):
             return None
         rates = step_rates(run)

@@ -187,7 +187,7 @@ def _reckon(
     }
     items = load_items(data / "test.jsonl") if (data / "test.jsonl").exists() else []
     questions = _questions(spec, data)
-    asked, referenced = prompt_tokens(items, encoding) if items else (0, 0)
+    prompt_counts, referenced = prompt_tokens(items, encoding) if items else (0, 0)
     asked_more, referenced_more = prompt_tokens(questions, encoding) if questions else (0, 0)
     reasoning = count_reasoning(data / "train.jsonl")
     resolved = resolve(spec, splits["train"].examples, "local", reasoning).spec.hyperparameters
@@ -198,14 +198,16 @@ def _reckon(
         for name, model in (("openai", managed_model), ("local", spec.model.local))
         if model is not None
     }
-    own = [name for name in spec.evaluation.baselines if name != "zero_shot" or spec.evaluation.system is not None]
-    shots = _few_shot_tokens(spec, splits, len(items)) + asked * (len(own) - ("few_shot" in own))
-    candidates, samples = 2 + len(own), spec.evaluation.samples
+    baselines = [
+        name for name in spec.evaluation.baselines if name != "zero_shot" or spec.evaluation.system is not None
+    ]
+    shots = _few_shot_tokens(spec, splits, len(items)) + prompt_counts * (len(baselines) - ("few_shot" in baselines))
+    candidates, samples = 2 + len(baselines), spec.evaluation.samples
     longest = spec.evaluation.max_completion_tokens
     count = samples * candidates * len(items) + 2 * len(questions)
     completions = Completions(
         count=count,
-        read=samples * (2 * asked + shots) + 2 * asked_more,
+        read=samples * (2 * prompt_counts + shots) + 2 * asked_more,
         written=(samples * candidates * referenced + 2 * referenced_more, count * longest),
     )
     openai = None
@@ -213,13 +215,13 @@ def _reckon(
         money = managed(
             prices,
             managed_model,
-            trained=splits["train"].tokens * epochs,
-            asked=samples * (asked + shots) + asked_more,
-            answered=(
+            training_tokens=splits["train"].tokens * epochs,
+            prompt_count=samples * (prompt_counts + shots) + asked_more,
+            completion_tokens=(
                 samples * (candidates - 1) * referenced + referenced_more,
                 (samples * (candidates - 1) * len(items) + len(questions)) * longest,
             ),
-            tuned_asked=samples * asked + asked_more,
+            tuned_asked=samples * prompt_counts + asked_more,
             tuned_answered=(
                 samples * referenced + referenced_more,
                 (samples * len(items) + len(questions)) * longest,
@@ -232,12 +234,12 @@ def _reckon(
     rollouts = None
     if "local" in sides:
         rollouts = rollouts_of(LocalRequest.model_validate(sides["local"].request), data, prices, encoding)
-    here = (
+    local_plan = (
         _local(spec, data, splits, epochs, openai, config, gpu_usd_per_hour, completions, rollouts)
         if spec.model.local is not None
         else None
     )
-    gates = list(_gates(spec, openai, here))
+    gates = list(_gates(spec, openai, local_plan))
     return Plan(
         name=spec.name,
         method=spec.method,
@@ -245,7 +247,7 @@ def _reckon(
         epochs=epochs,
         steps=steps,
         openai=openai,
-        local=here,
+        local=local_plan,
         advice=advise(Facts(spec, splits, epochs, steps, measured_on(data / "test.jsonl", store.runs(files.home())))),
         given=[path for path, _ in _given(spec.model_dump(exclude_unset=True))],
         lowering=sides,
@@ -264,9 +266,9 @@ def _questions(spec: JobSpec, data: Path) -> list[Item]:
     return load_items(path)
 
 
-def _given(told: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+def _given(document: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     """Every value that was written, by its dotted path."""
-    for name, value in told.items():
+    for name, value in document.items():
         if isinstance(value, dict):
             yield from _given(value, f"{before}{name}.")
         else:
@@ -283,10 +285,10 @@ def _few_shot_tokens(spec: JobSpec, splits: dict[str, SplitTokens], items: int) 
 
 
 def _managed(spec: JobSpec, model: str, money: Money, tokens: int, today: datetime.date) -> Managed:
-    own = spec.openai.target == "openai"
-    stops = calendar.shutdown(model) if own else None
+    is_openai = spec.openai.target == "openai"
+    stops = calendar.shutdown(model) if is_openai else None
     notes = list(money.notes)
-    if not own:
+    if not is_openai:
         notes.append(f"Prices and dates are OpenAI's; {spec.openai.target} has its own.")
     return Managed(
         model=model,
@@ -294,7 +296,7 @@ def _managed(spec: JobSpec, model: str, money: Money, tokens: int, today: dateti
         money=money.model_copy(update={"notes": notes}),
         stops=stops,
         days_left=None if stops is None else (stops - today).days,
-        no_new_jobs=calendar.NO_NEW_JOBS if own else None,
+        no_new_jobs=calendar.NO_NEW_JOBS if is_openai else None,
         pace=managed_pace(tokens, spec, store.runs(files.home())),
     )
 
@@ -307,7 +309,7 @@ def _local(
     openai: Managed | None,
     config: Path | None,
     gpu_usd_per_hour: float | None,
-    asked: Completions,
+    completions: Completions,
     rollouts: Rollouts | None,
 ) -> Local:
     model, train = spec.model.local or "", splits["train"]
@@ -331,10 +333,10 @@ def _local(
                 raise
             notes.append(error.message)
     tokens = _counted(path, data, splits, spec, notes)
-    own = tokens["train"] if tokens else None
-    read, trained = (own.tokens, own.trained) if own else (train.tokens, train.trained)
-    share = min(1.0, trained / max(1, read))
-    told = memory(shape, spec.local, pass_tokens=_PASS, trained_share=share) if shape else None
+    counted = tokens["train"] if tokens else None
+    read, loss_tokens = (counted.tokens, counted.trained) if counted else (train.tokens, train.trained)
+    share = min(1.0, loss_tokens / max(1, read))
+    memory_estimate = memory(shape, spec.local, pass_tokens=_PASS, trained_share=share) if shape else None
     kind, device, free = machine.device(spec.local.device)
     compute = machine.compute if kind == "cpu" else 2
     size = _cpu_pass(spec, read, train.examples)
@@ -354,13 +356,13 @@ def _local(
         else None
     )
     fits = [_fit(name, gib * GIB * 0.97, shape, spec, share) for name, gib in CARDS.items()] if shape else []
-    here = None
+    fit = None
     if shape is not None and free is not None:
-        here = _fit(device, free * 0.97, shape, spec, share, kind, compute)
-    if here is not None and not here.pass_tokens:
-        kept = quantization(spec.local)
+        fit = _fit(device, free * 0.97, shape, spec, share, kind, compute)
+    if fit is not None and not fit.pass_tokens:
+        quantized = quantization(spec.local)
         notes.append(
-            f"It does not fit what is free here now; quantization stays {kept}. Take a smaller model, or free memory."
+            f"It does not fit what is free here now; quantization stays {quantized}. Take a smaller model, or free memory."
         )
     passes = epochs + REFERENCE_SHARE * (spec.method == "dpo")
     work = round(read * passes) if rollouts is None else sum(rollouts.tokens) // 2
@@ -377,13 +379,13 @@ def _local(
         parameters=shape.parameters if shape else None,
         quantization=quantization(spec.local),
         tokens=tokens,
-        memory=told,
+        memory=memory_estimate,
         processor_memory=on_cpu,
         cards=fits,
         machine=machine,
-        here=here,
+        here=fit,
         pace=speed,
-        whole=whole(speed, asked, spec, shape, kind, store.runs(files.home())),
+        whole=whole(speed, completions, spec, shape, kind, store.runs(files.home())),
         usd=usd,
         rollouts=rollouts,
         break_even_tokens=break_even_tokens(hour, serving) if hour is not None and serving else None,
@@ -398,10 +400,12 @@ REFERENCE_SHARE = 0.35
 
 def _cpu_pass(spec: JobSpec, tokens: int, examples: int) -> int:
     """Tokens of the trainer's largest pass on a CPU: a whole batch, up to 2,048, the fastest there; or what the spec says."""
-    asked = spec.local.tokens_per_pass
+    requested = spec.local.tokens_per_pass
     batch = spec.hyperparameters.batch_size
     size = batch if isinstance(batch, int) else 1
-    return min(asked if isinstance(asked, int) else _PASS, max(256, round(1.1 * size * tokens / max(1, examples))))
+    return min(
+        requested if isinstance(requested, int) else _PASS, max(256, round(1.1 * size * tokens / max(1, examples)))
+    )
 
 
 def _fit(
@@ -424,11 +428,11 @@ def _counted(
         reasoning = count_reasoning(data / "train.jsonl")
         settled = resolve(spec, splits["train"].examples, "local", reasoning).spec.local
         renderer = renderer_of(config.parent, settled.thinking)
-        told = {name: local_tokens(data / f"{name}.jsonl", renderer, spec.local) for name in splits}
+        counts = {name: local_tokens(data / f"{name}.jsonl", renderer, spec.local) for name in splits}
     except (MissingDependency, ModelUnavailable) as error:
         notes.append(f"{error.message} {about}")
         return None
-    for name, split in told.items():
+    for name, split in counts.items():
         if split.counted < split.examples:
             notes.append(f"{name}: tokens are scaled from {split.counted:,} of {split.examples:,} examples.")
         if split.too_long:
@@ -439,7 +443,7 @@ def _counted(
             _refuse_model(spec, name, split)
         if split.unreadable:
             notes.append(f"{name}: {split.unreadable:,} examples cannot be expressed by this model's chat template.")
-    return told
+    return counts
 
 
 def _refuse_model(spec: JobSpec, name: str, split: LocalTokens) -> None:
@@ -461,10 +465,10 @@ def find_config(model: str) -> Path | None:
     snapshots = Path(cache) / f"models--{model.replace('/', '--')}" / "snapshots"
     alias = model.rsplit("/", 1)[-1].lower()
     places = [Path(model).expanduser(), models_folder() / alias, *sorted(snapshots.glob("*"))]
-    return next((place / "config.json" for place in places if (place / "config.json").is_file()), None)
+    return next((path / "config.json" for path in places if (path / "config.json").is_file()), None)
 
 
-def _gates(spec: JobSpec, openai: Managed | None, own: Local | None) -> Sequence[Gate]:
+def _gates(spec: JobSpec, openai: Managed | None, local_plan: Local | None) -> Sequence[Gate]:
     gates = []
     if openai is not None and spec.budget.max_usd is not None:
         total = openai.money.total
@@ -474,11 +478,11 @@ def _gates(spec: JobSpec, openai: Managed | None, own: Local | None) -> Sequence
         elif total[0] > spec.budget.max_usd:
             text = f"the managed side costs ${total[0]:.2f} at least; budget.max_usd is {spec.budget.max_usd:g}."
             gates.append(Gate(field="budget.max_usd", side="openai", message=text))
-    judges = own.rollouts.judges_usd if own is not None and own.rollouts is not None else None
+    judges = local_plan.rollouts.judges_usd if local_plan is not None and local_plan.rollouts is not None else None
     if judges is not None and spec.budget.max_usd is not None and judges[0] > spec.budget.max_usd:
         text = f"judges cost ${judges[0]:.2f} at least while training here; budget.max_usd is {spec.budget.max_usd:g}."
         gates.append(Gate(field="budget.max_usd", side="local", message=text))
-    limit, hours = spec.budget.max_hours, own.pace.hours if own is not None else None
+    limit, hours = spec.budget.max_hours, local_plan.pace.hours if local_plan is not None else None
     if limit is not None and hours is not None and hours[0] > limit:
         text = f"training here takes {hours[0]:.1f} hours at least; budget.max_hours is {limit:g}."
         gates.append(Gate(field="budget.max_hours", side="local", message=text))

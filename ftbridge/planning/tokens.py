@@ -28,21 +28,21 @@ class SplitTokens(BaseModel):
 
 def split_tokens(path: Path, encoding: str, limit: int | None) -> SplitTokens:
     """Count one canonical split. By the cookbook's arithmetic (`ftbridge.data.tokens`)."""
-    fixed, texts, counts, trained = [], [], [], []
+    fixed, texts, counts, loss_tokens = [], [], [], []
     for line in path.read_bytes().split(b"\n"):
         if not line.strip():
             continue
         document = json.loads(line)
         messages = _messages(document)
-        size, said = example_texts(messages, document.get("input") or document)
-        answers = [m for m in messages if m.get("role") == "assistant" and m.get("weight") != 0]
-        answer_size, answer_said = example_texts(answers, {})
-        fixed.append((size, len(said)))
-        trained.append((answer_size if answers else 0, len(answer_said)))
-        texts += [*said, *answer_said]
+        size, texts_of_line = example_texts(messages, document.get("input") or document)
+        completions = [m for m in messages if m.get("role") == "assistant" and m.get("weight") != 0]
+        answer_size, answer_said = example_texts(completions, {})
+        fixed.append((size, len(texts_of_line)))
+        loss_tokens.append((answer_size if completions else 0, len(answer_said)))
+        texts += [*texts_of_line, *answer_said]
     numbers = iter(count_texts(texts, encoding))
     answer_counts = []
-    for (size, n), (answer_size, m) in zip(fixed, trained, strict=True):
+    for (size, n), (answer_size, m) in zip(fixed, loss_tokens, strict=True):
         counts.append(size + sum(next(numbers) for _ in range(n)))
         answer_counts.append(answer_size + sum(next(numbers) for _ in range(m)))
     return SplitTokens(
@@ -65,18 +65,20 @@ def prompt_tokens(items: Sequence[Item], encoding: str) -> tuple[int, int]:
         size, words = example_texts(messages, {"tools": list(item.tools)})
         fixed += size
         texts += words
-    answers = [str(item.fields.get("reference", "")) for item in items]
-    counts = count_texts([*texts, *answers], encoding)
+    references = [str(item.fields.get("reference", "")) for item in items]
+    counts = count_texts([*texts, *references], encoding)
     return sum(counts[: len(texts)]) + fixed, sum(counts[len(texts) :])
 
 
 def _messages(document: dict[str, object]) -> list[dict[str, object]]:
     """The messages of a line of any method; both answers of a preference are read."""
     holder = document.get("input")
-    found: list[object] = list(_list(holder.get("messages") if isinstance(holder, dict) else document.get("messages")))
+    messages: list[object] = list(
+        _list(holder.get("messages") if isinstance(holder, dict) else document.get("messages"))
+    )
     for key in ("preferred_output", "non_preferred_output"):
-        found += _list(document.get(key))
-    return [message for message in found if isinstance(message, dict)]
+        messages += _list(document.get(key))
+    return [message for message in messages if isinstance(message, dict)]
 
 
 def _list(value: object) -> list[object]:

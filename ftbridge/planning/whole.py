@@ -79,7 +79,7 @@ class Took:
 
 
 def whole(
-    pace: Pace, asked: Completions, spec: JobSpec, shape: Shape | None, kind: str, runs: Iterable[Run]
+    pace: Pace, completions: Completions, spec: JobSpec, shape: Shape | None, kind: str, runs: Iterable[Run]
 ) -> Whole | None:
     """Hours of the whole run; None where neither a run nor the model's sizes are known. `kind` is cuda, mps or cpu."""
     took = list(itertools.islice((one for run in runs if (one := took_of(run, spec)) is not None), 5))
@@ -87,7 +87,9 @@ def whole(
         load = _around(median(one.loading for one in took))
         rates = [one.tokens / one.completing for one in took if one.completing > 0 and one.tokens]
         rate = median(rates) if rates else None
-        complete = (asked.written[0] / rate / _AROUND, asked.written[1] / rate * _AROUND) if rate else (0.0, 0.0)
+        complete = (
+            (completions.written[0] / rate / _AROUND, completions.written[1] / rate * _AROUND) if rate else (0.0, 0.0)
+        )
         names = ", ".join(one.run for one in took)
         return _whole(pace, load, complete, "own runs", f"loading and completing as in {names}")
     if shape is None:
@@ -95,20 +97,21 @@ def whole(
     size = 2.0 * shape.parameters
     load = (_LOADS * (_START[0] + size / _READ[0]), _LOADS * (_START[1] + size / _READ[1]))
     source = f"loading and completing are reasoned from {shape.parameters / 1e9:.2f} billion parameters on {kind}"
-    return _whole(pace, load, _reasoned(asked, spec, size, kind), "reasoned", source)
+    return _whole(pace, load, _reasoned(completions, spec, size, kind), "reasoned", source)
 
 
-def _reasoned(asked: Completions, spec: JobSpec, flops: float, kind: str) -> Span:
+def _reasoned(completions: Completions, spec: JobSpec, flops: float, kind: str) -> Span:
     """Seconds: on a card by steps of whole batches and by reading prompts, on a CPU by all tokens."""
     if kind not in _STEPS:
         low, high = (
-            flops * (asked.read + written) / speed for written, speed in zip(asked.written, _FLOPS, strict=True)
+            flops * (completions.read + written) / speed
+            for written, speed in zip(completions.written, _FLOPS, strict=True)
         )
         return low, high
-    batches = -(-asked.count // spec.evaluation.batch_size)
-    each = [written / max(1, asked.count) for written in asked.written]
+    batches = -(-completions.count // spec.evaluation.batch_size)
+    each = [written / max(1, completions.count) for written in completions.written]
     low, high = (
-        batches * length / steps + flops * asked.read / (100 * speed)
+        batches * length / steps + flops * completions.read / (100 * speed)
         for length, steps, speed in zip(each, _STEPS[kind], _FLOPS, strict=True)
     )
     return low, high
@@ -117,9 +120,9 @@ def _reasoned(asked: Completions, spec: JobSpec, flops: float, kind: str) -> Spa
 def took_of(run: Run, spec: JobSpec) -> Took | None:
     """What a finished local run of the same model took; None for any other, and for one that was ever stopped."""
     try:
-        state, own = run.state(), run.spec()
-        same = own.model.local == spec.model.local and own.local.tuning == spec.local.tuning
-        if state.state != "succeeded" or not same or own.local.device != spec.local.device:
+        state, run_records = run.state(), run.spec()
+        same = run_records.model.local == spec.model.local and run_records.local.tuning == spec.local.tuning
+        if state.state != "succeeded" or not same or run_records.local.device != spec.local.device:
             return None
         return taken_by(run)
     except Exception:  # a run that cannot be read is no evidence
@@ -133,10 +136,10 @@ def taken_by(run: Run) -> Took | None:
         return None
     completing, tokens = 0.0, 0
     for path in sorted((run.path / "predictions").glob("*.jsonl")):
-        told = [one for first in read_predictions(path) for one in first.samples]
+        samples = [one for first in read_predictions(path) for one in first.samples]
         # Each completion tells the seconds of the batch that it came in.
-        completing += sum({one.seconds for one in told if one.seconds is not None})
-        tokens += sum(one.completion_tokens for one in told if one.seconds is not None)
+        completing += sum({one.seconds for one in samples if one.seconds is not None})
+        tokens += sum(one.completion_tokens for one in samples if one.seconds is not None)
     training = 3600 * spent(run).hours
     return Took(run.id, events[-1].time - events[0].time, training, completing, tokens)
 

@@ -22,11 +22,11 @@ class Talk:
 
     def say(self, text: str) -> str:
         """Say something; returns the answer, and keeps both for what follows. Raises what the sampler raises."""
-        asked = [*self.messages, Message(role="user", content=text)]
-        prompt = Prompt(key="talk", messages=tuple(asked))
-        (told,) = self._sampler.generate([prompt], max_tokens=self._max_tokens, batch_size=1)
-        self.messages = [*asked, Message(role="assistant", content=told.text)]
-        return told.text
+        messages = [*self.messages, Message(role="user", content=text)]
+        prompt = Prompt(key="talk", messages=tuple(messages))
+        (predictions,) = self._sampler.generate([prompt], max_tokens=self._max_tokens, batch_size=1)
+        self.messages = [*messages, Message(role="assistant", content=predictions.text)]
+        return predictions.text
 
 
 @contextmanager

@@ -69,8 +69,8 @@ def drive(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
         try:
             return driver.go()
         except KeyboardInterrupt:
-            told = driver.interrupted()
-            raise Interrupted(f"interrupted; {told}.", hint=f"Go on with: ftbridge resume {run.id}") from None
+            notice = driver.interrupted()
+            raise Interrupted(f"interrupted; {notice}.", hint=f"Go on with: ftbridge resume {run.id}") from None
         except (Interrupted, GateNotMet):
             raise
         except FtbridgeError as error:
@@ -336,9 +336,9 @@ class _Quiet:
     def __init__(self, hours: float | None) -> None:
         self._hours, self._since = hours, time.monotonic()
 
-    def hold(self, handle: JobHandle, run: Run, *, heard: bool) -> None:
+    def hold(self, handle: JobHandle, run: Run, *, has_events: bool) -> None:
         """Raise `JobStuck` when the limit is reached; the job itself is left as it is."""
-        if heard:
+        if has_events:
             self._since = time.monotonic()
         if self._hours is not None and time.monotonic() - self._since >= self._hours * 3600:
             raise JobStuck(
@@ -523,10 +523,10 @@ class _Driver:
             return state.handle
         if state.token is None:
             return None
-        found = self.backend.find(self.submission(state.token))
-        if found is not None:
-            self.run.append("submitted", handle=found.model_dump(mode="json"))
-        return found
+        existing = self.backend.find(self.submission(state.token))
+        if existing is not None:
+            self.run.append("submitted", handle=existing.model_dump(mode="json"))
+        return existing
 
     def follow(self, handle: JobHandle) -> None:
         """Copy the job's events into the journal until it ends. Raises unless it succeeded."""
@@ -536,12 +536,12 @@ class _Driver:
             self.pass_on(handle)
             status = self.backend.poll(handle)
             self.job_state = status.state
-            heard = self.copy_events(handle)
+            has_events = self.copy_events(handle)
             if status.state != shown:
                 shown = status.state
                 if status.state not in TERMINAL:
                     self.run.append("status", state=status.state)
-                heard = True
+                has_events = True
             if status.estimated_finish is not None and expected is None:
                 expected = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.estimated_finish))
                 self.watcher.note(f"the service expects to be done at {expected}")
@@ -551,7 +551,7 @@ class _Driver:
             self.stop_on(status)
             if not self.passed_on:
                 self.hold_budget(handle)
-            quiet.hold(handle, self.run, heard=heard)
+            quiet.hold(handle, self.run, has_events=has_events)
             time.sleep(POLL_SECONDS)
 
     def pass_on(self, handle: JobHandle) -> None:
@@ -618,12 +618,12 @@ class _Driver:
     def stop_on(self, status: JobStatus) -> None:
         """Turn a job that stopped into the run's event and error."""
         if status.state == "failed":
-            told = (
+            error_document = (
                 status.error.model_dump()
                 if status.error
                 else {"kind": "training_failed", "message": None, "hint": None}
             )
-            error = from_document(told)
+            error = from_document(error_document)
             if not isinstance(error, DataError):  # the run keeps its data: mended data are a new run
                 error.hint = " ".join(part for part in (error.hint, f"Then: {self.go_on()}") if part)
             raise error
@@ -652,13 +652,13 @@ class _Driver:
 
     def copy_events(self, handle: JobHandle) -> bool:
         """Journal what the job said since it was last heard; returns whether it said anything."""
-        heard = False
+        has_events = False
         for event in self.backend.events(handle, self.state.cursor):
-            told = event.model_dump(mode="json", exclude_none=True)
-            self.run.append("job_event", sync=event.type != "metrics", **told)
+            event_document = event.model_dump(mode="json", exclude_none=True)
+            self.run.append("job_event", sync=event.type != "metrics", **event_document)
             self.watcher.job_event(event)
-            heard = True
-        return heard
+            has_events = True
+        return has_events
 
     def settle(self, handle: JobHandle, request: str, seconds: float = 120) -> None:
         """Wait until a pause or cancel took effect, copying what the job still says."""
@@ -678,14 +678,14 @@ class _Driver:
     def interrupted(self) -> str:
         """Ctrl-C: a local job saves a checkpoint and stops; a paid one goes on without us. Returns what became of it."""
         self.run.append("interrupted")
-        kept = f"{self.run.id} is kept as it stands"
+        notice = f"{self.run.id} is kept as it stands"
         if self.state.handle is None or self.state.tuned is not None:
-            return kept
+            return notice
         handle = self.state.handle
         if self.backend.on_interrupt == "detach":
-            return f"the job {handle.id} goes on at the service, and {kept}"
+            return f"the job {handle.id} goes on at the service, and {notice}"
         if self.backend.poll(handle).state in TERMINAL:
-            return kept
+            return notice
         self.watcher.note("stopping at a checkpoint (Ctrl-C again leaves at once)")
         try:
             self.backend.pause(handle)
@@ -693,7 +693,7 @@ class _Driver:
             self.run.append("paused")
         except KeyboardInterrupt:
             pass
-        return kept
+        return notice
 
     def answer_with(self, model: TunedModel | None) -> None:
         """Let everybody on the base model, or on the tuned one, answer what they have not answered yet."""

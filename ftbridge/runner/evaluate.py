@@ -71,12 +71,12 @@ class RunEvaluation:
 
     def candidates(self, *, tuned: bool) -> list[Candidate]:
         """Who answers on the tuned model, or on the base: the test items, and what retention asks."""
-        return [told for told in self._everybody if (told.name.removesuffix(SUFFIX) == "tuned") == tuned]
+        return [candidate for candidate in self._everybody if (candidate.name.removesuffix(SUFFIX) == "tuned") == tuned]
 
     @functools.cached_property
     def _everybody(self) -> list[Candidate]:
-        asked = candidates_of(self.spec, self.run.data / "train.jsonl") if self.items else []
-        return asked + [retention_candidate(name) for name in ("base", "tuned") if self.questions]
+        candidates = candidates_of(self.spec, self.run.data / "train.jsonl") if self.items else []
+        return candidates + [retention_candidate(name) for name in ("base", "tuned") if self.questions]
 
     def answer(self, sampler_of: Callable[[], Sampler], *, tuned: bool) -> None:
         """Let the candidates on one model answer what they have not answered; without such, no sampler is made."""
@@ -92,21 +92,23 @@ class RunEvaluation:
 
     def before(self) -> Evaluation | None:
         """What base and its baselines achieve, once they have answered and before anything is trained."""
-        names = [told.name for told in self.candidates(tuned=False) if not told.name.endswith(SUFFIX)]
+        names = [candidate.name for candidate in self.candidates(tuned=False) if not candidate.name.endswith(SUFFIX)]
         return self._judged(names) if self.items else None
 
     def judge(self) -> Evaluation | None:
         """Score every candidate's answers and write evaluation.json; None for a run that asks nothing."""
         if not self.items and not self.questions:
             return None
-        asked = self.spec.evaluation
-        evaluation = Evaluation(items=0, graders=[grader.name for grader in asked.graders], candidates={})
+        settings = self.spec.evaluation
+        evaluation = Evaluation(items=0, graders=[grader.name for grader in settings.graders], candidates={})
         if self.items:
-            evaluation = self._judged([told.name for told in self._everybody if not told.name.endswith(SUFFIX)])
+            evaluation = self._judged(
+                [perplexities.name for perplexities in self._everybody if not perplexities.name.endswith(SUFFIX)]
+            )
         preference = self._preference()
-        told = {name: read_perplexity(self.items, self._perplexity_path(name)) for name in ("base", "tuned")}
+        perplexities = {name: read_perplexity(self.items, self._perplexity_path(name)) for name in ("base", "tuned")}
         more = {
-            "perplexity": {name: value for name, value in told.items() if value is not None},
+            "perplexity": {name: value for name, value in perplexities.items() if value is not None},
             "retention": self._retention(),
             "preference": preference,
             "notes": [*self._notes(evaluation), *(warnings(preference) if preference else ())],
@@ -119,50 +121,50 @@ class RunEvaluation:
     def _judged(self, names: Sequence[str]) -> Evaluation:
         """Scores of these candidates; what judge models say is kept, so that nothing is asked, or paid, twice."""
         check_judges(self.spec)  # again: the environment of a run that is resumed may be another
-        told = {name: read_predictions(self.run.predictions(name)) for name in names}
-        kept = read_grades([self.run.grades_path])
+        predictions = {name: read_predictions(self.run.predictions(name)) for name in names}
+        grades = read_grades([self.run.grades_path])
         graders = self.spec.evaluation.graders
         hosted = providers.is_hosted(self.run.state().provider, self.spec)
         at_once = self.spec.evaluation.batch_size if hosted else None
         evaluation = judge(
             self.items,
-            told,
+            predictions,
             graders,
             margin=self.spec.evaluation.margin,
-            kept=kept,
+            kept=grades,
             grading_with=Grading(self._calls(), self.between, at_once),
             on_results=lambda graded: write_scores(
-                self.run.scores_path, item_scores(self.items, told, graders, graded)
+                self.run.scores_path, item_scores(self.items, predictions, graders, graded)
             ),
         )
-        write_grades(self.run.grades_path, kept)
+        write_grades(self.run.grades_path, grades)
         return evaluation.model_copy(update={"answered": self._priced(evaluation.answered)})
 
-    def _priced(self, answered: Mapping[str, Answered]) -> dict[str, Answered]:
+    def _priced(self, usage: Mapping[str, Answered]) -> dict[str, Answered]:
         """With what each candidate's answers cost, where a service was paid for them and its price is known."""
         basis = providers.load(self.run.state().provider).price_basis(self.spec)
         if basis.unit != "tokens":
-            return dict(answered)
+            return dict(usage)
         prices = load_prices()
-        known = prices.holds_at(basis.model, basis.target)
+        is_priced = prices.holds_at(basis.model, basis.target)
         share = 1 - prices.batch_discount if basis.batch else 1.0
         priced = {}
-        for name, told in answered.items():
-            usd = prices.answers_usd(basis.model, told.prompt_tokens, told.completion_tokens, tuned=name == "tuned")
-            priced[name] = told.model_copy(update={"usd": usd * share if usd is not None and known else None})
+        for name, used in usage.items():
+            usd = prices.answers_usd(basis.model, used.prompt_tokens, used.completion_tokens, tuned=name == "tuned")
+            priced[name] = used.model_copy(update={"usd": usd * share if usd is not None and is_priced else None})
         return priced
 
     def _retention(self) -> Retention | None:
-        asked = self.spec.evaluation
-        if not self.questions or asked.retention is None:
+        settings = self.spec.evaluation
+        if not self.questions or settings.retention is None:
             return None
-        answers = {name: read_predictions(self.run.predictions(name + SUFFIX)) for name in ("base", "tuned")}
+        predictions = {name: read_predictions(self.run.predictions(name + SUFFIX)) for name in ("base", "tuned")}
         return judge_retention(
             self.questions,
-            answers,
-            asked.graders,
+            predictions,
+            settings.graders,
             baseline="base",
-            margin=asked.retention.margin,
+            margin=settings.retention.margin,
             calls=self._calls(),
         )
 
@@ -182,8 +184,8 @@ class RunEvaluation:
         """What a reader should know, above all whose results these are."""
         state, notes = self.run.state(), list(evaluation.notes)
         if (origin := state.continues) is not None:
-            told = f"These results come from {state.provider}: {origin.provider} ({origin.run}) did not do it."
-            notes.insert(0, told)
+            note = f"These results come from {state.provider}: {origin.provider} ({origin.run}) did not do it."
+            notes.insert(0, note)
         if self.spec.evaluation.perplexity and not self._foresees(self._everybody[0]):
             notes.append(f"perplexity is not known: {state.provider} tells no log probabilities of given answers.")
         model = providers.base_model(state.provider, self.spec)
@@ -225,8 +227,8 @@ class RunEvaluation:
     def _prefers(self, candidate: Candidate) -> bool:
         """Whether the log-probabilities of test pairs are measured with this candidate: the spec's method asks for it."""
         able = providers.load(self.run.state().provider).capabilities(self.spec).score
-        asked = self.spec.method == "dpo" and bool(measurable(self.items))
-        return asked and able and candidate.name in ("base", "tuned")
+        is_preference = self.spec.method == "dpo" and bool(measurable(self.items))
+        return is_preference and able and candidate.name in ("base", "tuned")
 
     def _preference_path(self, candidate: str) -> Path:
         return self.run.predictions(candidate).with_suffix(".preference.json")
@@ -238,23 +240,27 @@ class RunEvaluation:
         nats = {name: read_pairs(self.items, self._preference_path(name)) for name in ("base", "tuned")}
         if nats["base"] is None or nats["tuned"] is None:
             return None
-        told = {name: read_predictions(self.run.predictions(name)) for name in nats}
-        found = preferences(self.items, nats["base"], nats["tuned"], told)
-        items, graders = against_base(self.items, told["base"], self.spec.evaluation.graders)
-        if found is None or not graders:
-            return found
-        kept = read_grades([self.run.grades_path])
+        predictions = {name: read_predictions(self.run.predictions(name)) for name in nats}
+        measured = preferences(self.items, nats["base"], nats["tuned"], predictions)
+        items, graders = against_base(self.items, predictions["base"], self.spec.evaluation.graders)
+        if measured is None or not graders:
+            return measured
+        grades = read_grades([self.run.grades_path])
         wins = judge(
-            items, {"tuned": told["tuned"]}, graders, kept=kept, grading_with=Grading(self._calls(), self.between)
+            items,
+            {"tuned": predictions["tuned"]},
+            graders,
+            kept=grades,
+            grading_with=Grading(self._calls(), self.between),
         )
-        write_grades(self.run.grades_path, kept)
+        write_grades(self.run.grades_path, grades)
         scores = wins.candidates["tuned"].items()
         by_grader = {name: Estimate(mean=one.mean, ci95=one.ci95, n=one.n) for name, one in scores}
         controlled = {
             name: Estimate(mean=one.controlled, ci95=one.ci95, n=one.n)
             for name, one in wins.length_controlled.get("tuned", {}).items()
         }
-        return found.model_copy(update={"wins": by_grader, "wins_length_controlled": controlled})
+        return measured.model_copy(update={"wins": by_grader, "wins_length_controlled": controlled})
 
     def _foresees(self, candidate: Candidate) -> bool:
         """Whether perplexity is asked of this candidate, and its provider can tell it."""
@@ -275,8 +281,8 @@ class RunEvaluation:
             return False
         if self._prefers(candidate) and read_pairs(self.items, self._preference_path(candidate.name)) is None:
             return False
-        told = read_predictions(self.run.predictions(candidate.name))
-        return sum(len(one.samples) for one in told) >= self._wanted(candidate)
+        predictions = read_predictions(self.run.predictions(candidate.name))
+        return sum(len(one.samples) for one in predictions) >= self._wanted(candidate)
 
     def _wanted(self, candidate: Candidate) -> int:
         """How many completions a candidate is asked for; what retention asks is asked once."""

@@ -39,17 +39,17 @@ def probe(spec_file: SpecFile, watcher: drive.Watcher | None = None) -> Probe:
     if not rates:
         raise UsageError(f"{size} examples are too few for a probe: it needs two steps.")
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    told = Probe(tokens_per_second=median(rates), memory_gb=memory, steps=len(rates), day=today)
-    keep_probe(spec, files.home() / "probes.json", told)
-    return told
+    measured = Probe(tokens_per_second=median(rates), memory_gb=memory, steps=len(rates), day=today)
+    keep_probe(spec, files.home() / "probes.json", measured)
+    return measured
 
 
 def _short(spec: JobSpec, train: str) -> JobSpec:
     """The same job over a few lines: nothing held out, nothing judged, no limits."""
-    told = spec.model_dump(mode="json", exclude_unset=True)
+    document = spec.model_dump(mode="json", exclude_unset=True)
     for section in ("evaluation", "budget", "fallback", "openai"):
-        told.pop(section, None)
-    local = {name: value for name, value in told.get("local", {}).items() if name != "early_stopping"}
-    told |= {"name": "probe", "data": {"train": train}, "model": {"local": spec.model.local}, "local": local}
-    told["hyperparameters"] = {**told.get("hyperparameters", {}), "n_epochs": 1}
-    return JobSpec.from_dict(told)
+        document.pop(section, None)
+    local = {name: value for name, value in document.get("local", {}).items() if name != "early_stopping"}
+    document |= {"name": "probe", "data": {"train": train}, "model": {"local": spec.model.local}, "local": local}
+    document["hyperparameters"] = {**document.get("hyperparameters", {}), "n_epochs": 1}
+    return JobSpec.from_dict(document)

@@ -43,8 +43,11 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def _spent(run: Run) -> dict[str, Any]:
-    told = spent(run)
-    return {**told.model_dump(mode="json"), "usd": {**told.usd.model_dump(mode="json"), "total": told.usd.total}}
+    spending = spent(run)
+    return {
+        **spending.model_dump(mode="json"),
+        "usd": {**spending.usd.model_dump(mode="json"), "total": spending.usd.total},
+    }
 
 
 def brief(run: Run) -> dict[str, Any]:

@@ -204,12 +204,14 @@ class Run:
         while True:
             run_id = f"{name}-{provider}-{time.strftime('%Y%m%d')}-{secrets.token_hex(2)}"
             with files.scratch_folder(runs) as scratch, files.disk_full_is_an_error(runs):
-                made = cls(scratch / run_id)
-                made.path.mkdir()
-                files.write_text(made.path / f"spec{suffix}", spec_text)
-                made.append("created", id=run_id, name=name, provider=provider, spec_sha256=digest, version=__version__)
+                scratch_run = cls(scratch / run_id)
+                scratch_run.path.mkdir()
+                files.write_text(scratch_run.path / f"spec{suffix}", spec_text)
+                scratch_run.append(
+                    "created", id=run_id, name=name, provider=provider, spec_sha256=digest, version=__version__
+                )
                 try:
-                    made.path.rename(runs / run_id)
+                    scratch_run.path.rename(runs / run_id)
                 except OSError as error:
                     if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                         continue  # the id is taken; draw another
@@ -371,12 +373,12 @@ class Run:
         return self.path / "driver.json"
 
     def _busy(self) -> RunBusy:
-        told = "another process"
+        holder = "another process"
         try:
             note = json.loads(self._driver_note.read_text(encoding="utf-8"))
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(note["since"]))
-            who = "this process already" if note["pid"] == os.getpid() else told
-            told = f"{who} (PID {note['pid']}, since {since})"
+            who = "this process already" if note["pid"] == os.getpid() else holder
+            holder = f"{who} (PID {note['pid']}, since {since})"
         except (OSError, ValueError, KeyError):
             pass  # the driver has not written its note yet
-        return RunBusy(f"{self.id} is being driven by {told}.", hint=f"Follow it with: ftbridge watch {self.id}")
+        return RunBusy(f"{self.id} is being driven by {holder}.", hint=f"Follow it with: ftbridge watch {self.id}")

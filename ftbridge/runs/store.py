@@ -42,7 +42,7 @@ def find(home: Path, name: str) -> Run:
 
 def runs(home: Path) -> list[Run]:
     """All runs, newest first. Folders that are not runs, or whose journal cannot be read, are passed over."""
-    found: list[tuple[float, str, Run]] = []
+    entries: list[tuple[float, str, Run]] = []
     for path in _folders(home):
         run = Run(path)
         try:
@@ -50,8 +50,8 @@ def runs(home: Path) -> list[Run]:
         except (FtbridgeError, OSError):
             continue
         if state.id:
-            found.append((state.created, run.id, run))
-    return [run for _, _, run in sorted(found, key=lambda item: item[:2], reverse=True)]
+            entries.append((state.created, run.id, run))
+    return [run for _, _, run in sorted(entries, key=lambda item: item[:2], reverse=True)]
 
 
 def sweep_unfinished(home: Path) -> None:

@@ -44,8 +44,8 @@ def tuned_name(name: str) -> TunedName | None:
     match = re.fullmatch(r"ft:([^:]+):([^:]*):([^:]*):([^:]+?)(?::ckpt-step-(\d+))?", name)
     if match is None:
         return None
-    base, organization, suffix, made, step = match.groups()
-    return TunedName(base, organization, suffix or None, made, int(step) if step is not None else None)
+    base, organization, suffix, parts, step = match.groups()
+    return TunedName(base, organization, suffix or None, parts, int(step) if step is not None else None)
 
 
 class JobField(BaseModel):
@@ -186,9 +186,9 @@ class _Reader:
         method = self.job.get("method")
         kind = method.get("type") if isinstance(method, Mapping) else None
         kind = "supervised" if kind is None else kind  # jobs of before December 2024 have no method
-        for known in _METHODS:
-            if kind == known:
-                return known  # type: ignore[return-value]
+        for known_method in _METHODS:
+            if kind == known_method:
+                return known_method  # type: ignore[return-value]
         raise SpecError(f"{self.job.get('id')}: there is no method {kind!r}; known methods: {', '.join(_METHODS)}.")
 
     def _read_model(self, model: str) -> None:
@@ -241,10 +241,10 @@ class _Reader:
 
     def _newer(self, name: str) -> Any:
         """The same hyperparameter under the job's method, if it is there."""
-        place: Any = self.job.get("method")
+        node: Any = self.job.get("method")
         for key in (self.method, "hyperparameters", name):
-            place = place.get(key) if isinstance(place, Mapping) else None
-        return place
+            node = node.get(key) if isinstance(node, Mapping) else None
+        return node
 
     def _read_hyperparameter(self, path: str, name: str, value: Any) -> None:
         if name in _LOCAL_SETTINGS:
@@ -279,8 +279,8 @@ class _Reader:
         self._note(path, "kept", value, f"hyperparameters.{name}", reason)
 
     def _read_local_setting(self, path: str, name: str, value: Any) -> None:
-        place, convert = _LOCAL_SETTINGS[name]
-        *sections, last = place.split(".")
+        setting, convert = _LOCAL_SETTINGS[name]
+        *sections, last = setting.split(".")
         try:
             converted = convert(value)
             document: Any = {last: converted}
@@ -295,7 +295,7 @@ class _Reader:
             holder = holder.setdefault(section, {})
         holder[last] = converted
         self._note(
-            path, "translated", value, f"local.{place}", "a setting of the service, which the spec has per place"
+            path, "translated", value, f"local.{setting}", "a setting of the service, which the spec has per place"
         )
 
     def _read_grader(self, path: str, grader: Any) -> None:
@@ -356,8 +356,8 @@ class _Reader:
         if not isinstance(value, Sequence) or isinstance(value, str) or not value:
             self._note("integrations", "not_portable", value, None, "none")
             return
-        for place, integration in enumerate(value):
-            path = f"integrations[{place}]"
+        for index, integration in enumerate(value):
+            path = f"integrations[{index}]"
             wandb = integration.get("wandb") if isinstance(integration, Mapping) else None
             flat = {key: inner for key, inner in (wandb or {}).items() if inner is not None}
             earlier = self.spec.get("openai", {}).get("integrations", [])
@@ -426,10 +426,10 @@ def _parts(parts: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     if isinstance(parts, Mapping) and isinstance(parts.get("type"), str):
         parts = [parts]
     pairs = parts.items() if isinstance(parts, Mapping) else ((None, part) for part in parts or ())
-    for place, (key, part) in enumerate(pairs):
+    for index, (key, part) in enumerate(pairs):
         if isinstance(part, Mapping):
             plain = {name: value for name, value in part.items() if value is not None}
-            yield str(key or plain.get("name") or f"grader_{place + 1}"), plain
+            yield str(key or plain.get("name") or f"grader_{index + 1}"), plain
 
 
 def _name(job: Mapping[str, Any], suffix: str | None) -> str:

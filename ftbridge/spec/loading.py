@@ -146,16 +146,16 @@ def _apply(document: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise UsageError(f"--set {override}: write it as key.path=value, such as hyperparameters.n_epochs=2.")
     *parents, last = key.split(".")
-    place = document
+    node = document
     for parent in parents:
-        inner = place.setdefault(parent, {})
+        inner = node.setdefault(parent, {})
         if not isinstance(inner, dict):
             raise UsageError(f"--set {override}: {parent} is not a mapping in this spec.")
-        place = inner
+        node = inner
     try:
-        place[last] = yaml.load(value, Loader=_Loader)
+        node[last] = yaml.load(value, Loader=_Loader)
     except yaml.YAMLError:
-        place[last] = value
+        node[last] = value
 
 
 def _anchored(spec: JobSpec, base: Path) -> JobSpec:

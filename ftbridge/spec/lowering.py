@@ -44,8 +44,8 @@ class Lowering(BaseModel):
 
     def complete(self, spec: JobSpec) -> Lowering:
         """Return self, or raise `AssertionError` naming spec fields without an entry (a bug in the provider)."""
-        told = {report.field for report in self.fields}
-        untold = [field for field, _ in fields(spec) if field not in told]
+        reported = {report.field for report in self.fields}
+        untold = [field for field, _ in fields(spec) if field not in reported]
         assert not untold, f"provider {self.provider} says nothing of {', '.join(untold)}"
         return self
 

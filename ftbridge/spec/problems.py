@@ -26,8 +26,8 @@ def problems(error: ValidationError, root: type[BaseModel], where: str) -> list[
         elif kind == "union_tag_not_found":
             field, text = f"{field}.type", "is missing."
         elif kind == "union_tag_invalid":
-            known = problem["ctx"]["expected_tags"].replace("'", "")
-            field, text = f"{field}.type", f"there is no type {problem['ctx']['tag']}; known types: {known}."
+            allowed = problem["ctx"]["expected_tags"].replace("'", "")
+            field, text = f"{field}.type", f"there is no type {problem['ctx']['tag']}; known types: {allowed}."
         else:
             text = f"{problem['msg'].removeprefix('Input ')}, not {without_secrets(repr(problem['input']))}."
         sentences.setdefault(field, []).append(text)
@@ -45,24 +45,24 @@ def _field(root: type[BaseModel], loc: tuple[int | str, ...]) -> str:
 def _walk(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], Any]:
     """The user's keys on the way that pydantic tells, and the annotation it ends at."""
     keys: list[str] = []
-    here: Any = root
+    node: Any = root
     for part in loc:
-        branches = _branches(here)
+        branches = _branches(node)
         only = branches[0] if len(branches) == 1 else None
         if isinstance(part, int):
             keys.append(f"[{part}]")
-            here = next((get_args(branch)[0] for branch in branches if get_origin(branch) is list), None)
+            node = next((get_args(branch)[0] for branch in branches if get_origin(branch) is list), None)
         elif part == "[key]":
             continue
         elif len(branches) > 1:
-            here = next((branch for branch in branches if _is_called(branch, part)), None)
+            node = next((branch for branch in branches if _is_called(branch, part)), None)
         elif get_origin(only) is dict:
             keys.append(part)
-            here = get_args(only)[1]
+            node = get_args(only)[1]
         elif _is_model(only):
             keys.append(part)
-            here = only.model_fields[part].annotation if part in only.model_fields else None
-    return keys, here
+            node = only.model_fields[part].annotation if part in only.model_fields else None
+    return keys, node
 
 
 def _branches(annotation: Any) -> list[Any]:
@@ -91,8 +91,8 @@ def _nearest(root: type[BaseModel], loc: tuple[int | str, ...]) -> str:
     models = [branch for branch in _branches(_walk(root, loc[:-1])[1]) if _is_model(branch)]
     if len(models) != 1:
         return ""
-    known = list(models[0].model_fields)
-    close = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.6)
+    field_names = list(models[0].model_fields)
+    close = difflib.get_close_matches(str(loc[-1]), field_names, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]}?"
-    return f"; known keys: {', '.join(known)}"
+    return f"; known keys: {', '.join(field_names)}"

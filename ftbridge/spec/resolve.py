@@ -54,13 +54,13 @@ class ResolvedSpec(BaseModel):
         """
         document = self.spec.model_dump(exclude_unset=True)
         *sections, name = settled.field.split(".")
-        place, model = document, type(self.spec)
+        node, model = document, type(self.spec)
         for section in sections:
             model = _section(model, section, settled.field)
-            place = place.setdefault(section, {})
+            node = node.setdefault(section, {})
         if name not in model.model_fields:
             raise ValueError(f"a job spec has no field {settled.field}")
-        place[name] = settled.value
+        node[name] = settled.value
         others = [entry for entry in self.settled if entry.field != settled.field]
         return ResolvedSpec(spec=JobSpec.model_validate(document), settled=[*others, settled])
 
@@ -85,18 +85,22 @@ def resolve(
     if train_examples < 1:
         raise ValueError(f"train_examples is {train_examples}; a job has at least 1")
     resolved = ResolvedSpec(spec=spec)
-    asked = spec.hyperparameters
-    if asked.n_epochs == "auto":
-        size = asked.batch_size if asked.batch_size != "auto" else _batch_rule(spec.method)(train_examples)[0]
+    hyperparameters = spec.hyperparameters
+    if hyperparameters.n_epochs == "auto":
+        size = (
+            hyperparameters.batch_size
+            if hyperparameters.batch_size != "auto"
+            else _batch_rule(spec.method)(train_examples)[0]
+        )
         epochs, reason = _epochs_of(spec.method, train_examples, size)
         resolved = resolved.with_settled(_entry("n_epochs", epochs, reason))
-    if asked.batch_size == "auto":
+    if hyperparameters.batch_size == "auto":
         batch, reason = _batch_rule(spec.method)(train_examples)
         resolved = resolved.with_settled(_entry("batch_size", batch, reason))
-    if asked.learning_rate_multiplier == "auto":
+    if hyperparameters.learning_rate_multiplier == "auto":
         resolved = resolved.with_settled(_entry("learning_rate_multiplier", *multiplier))
-    if spec.local.thinking == "auto" and (reasoning is not None or asked.reasoning_effort is not None):
-        thinking, reason = _thinking(asked.reasoning_effort, reasoning or 0, train_examples)
+    if spec.local.thinking == "auto" and (reasoning is not None or hyperparameters.reasoning_effort is not None):
+        thinking, reason = _thinking(hyperparameters.reasoning_effort, reasoning or 0, train_examples)
         entry = Settled(field="local.thinking", asked="auto", value=thinking, reason=reason)
         resolved = resolved.with_settled(entry)
     return resolved

@@ -459,5 +459,5 @@ class PlanSpec(SpecModel):
         """What an hour of this machine costs: the card's price, else its electricity; None when neither is told."""
         if self.gpu_usd_per_hour is not None:
             return self.gpu_usd_per_hour
-        told = self.watts is not None and self.usd_per_kwh is not None
-        return self.watts * self.usd_per_kwh / 1000 if told else None  # type: ignore[operator]
+        has_both = self.watts is not None and self.usd_per_kwh is not None
+        return self.watts * self.usd_per_kwh / 1000 if has_both else None  # type: ignore[operator]

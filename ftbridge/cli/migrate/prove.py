@@ -90,9 +90,9 @@ def _show(proof: Proof, path: Path) -> None:
     from ftbridge.report.terminal.verdicts import STYLES
 
     console = SafeConsole(highlight=False)
-    own = "recorded" if proof.by_graders else "with itself"
+    source = "recorded" if proof.by_graders else "with itself"
     grid = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("measure", "replacement", own, "difference", "verdict"):
+    for heading in ("measure", "replacement", source, "difference", "verdict"):
         grid.add_column(heading, overflow="fold")
     for one in proof.measures:
         verdict = one.judged.verdict if one.judged is not None else "undetermined"

@@ -41,21 +41,21 @@ def command(
 
     migration = Migration.open(name)
     served, notes = chosen(migration, models)
-    found = unsupported(client_requests(migration, served))
+    unsupported_requests = unsupported(client_requests(migration, served))
     for text in notes:
         note(f"note: {text}")
-    for one in found:
+    for one in unsupported_requests:
         note(f"clients use what cannot be done here, in {one.requests} stored requests: {one.reason}")
-    if not found:
+    if not unsupported_requests:
         note("Nothing that stored requests use is missing here.")
     if check:
-        if found:
-            raise GateNotMet(f"{len(found)} things that clients use cannot be done here.")
+        if unsupported_requests:
+            raise GateNotMet(f"{len(unsupported_requests)} things that clients use cannot be done here.")
         return
     extras.require("local", "serving local models", *NEEDS)
     runs, others = runs_of(served)
     if others:
         raise UsageError(f"there is no run {next(iter(others.values()))!r}.", hint="List runs with: ftbridge list")
-    place = (files.home() / "server").resolve()
-    service = server.served({}, place, home=files.home(), runs=runs)
-    start(service, host, port, place, as_json, [f"{name} is {run.run}" for name, run in runs.items()], listening)
+    directory = (files.home() / "server").resolve()
+    service = server.served({}, directory, home=files.home(), runs=runs)
+    start(service, host, port, directory, as_json, [f"{name} is {run.run}" for name, run in runs.items()], listening)

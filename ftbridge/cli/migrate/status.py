@@ -30,11 +30,11 @@ def command(name: str, within: int, as_json: bool) -> int:
     from ftbridge.migrate.status import status
     from ftbridge.migrate.tables import status_parts
 
-    found = status(Migration.open(name), near_days=within)
+    migration_status = status(Migration.open(name), near_days=within)
     if as_json:
-        print_json(found.model_dump(mode="json"))
+        print_json(migration_status.model_dump(mode="json"))
     else:
-        show(status_parts(found))
-    for asset in found.urgent:
+        show(status_parts(migration_status))
+    for asset in migration_status.urgent:
         click.echo(f"at risk: {asset.what} of {asset.model} ({asset.detail}): {asset.command}", err=True)
-    return 0 if found.ok else 4
+    return 0 if migration_status.ok else 4

@@ -29,8 +29,8 @@ def github(report: LintReport, linting: Linting) -> Iterator[str]:
                 for name, key in (("col", "startColumn"), ("endColumn", "endColumn")):
                     if key in region:
                         properties[name] = str(region[key])
-            told = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
-            yield f"::{_COMMANDS[finding.severity]} {told}::{_data(_sentence(finding))}"
+            attributes = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
+            yield f"::{_COMMANDS[finding.severity]} {attributes}::{_data(_sentence(finding))}"
 
 
 def sarif(report: LintReport, linting: Linting) -> dict[str, Any]:
@@ -80,9 +80,9 @@ def _region(path: str, finding: Finding, linting: Linting) -> dict[str, int]:
     raw = linting.line_at(path, finding)
     if raw is not None and (finding.field or finding.span):
         text = raw.decode("utf-8", "replace")
-        place = locate(text, finding.field, finding.span)
-        region["startColumn"] = _units(text[: place.start]) + 1
-        region["endColumn"] = _units(text[: max(place.end, place.start + 1)]) + 1
+        located = locate(text, finding.field, finding.span)
+        region["startColumn"] = _units(text[: located.start]) + 1
+        region["endColumn"] = _units(text[: max(located.end, located.start + 1)]) + 1
     return region
 
 

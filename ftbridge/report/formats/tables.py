@@ -57,9 +57,9 @@ def junit_text(name: str, classname: str, cases: Sequence[tuple[str, str | None]
     failed = sum(why is not None for _, why in cases)
     suite = ElementTree.Element("testsuite", name=_xml(name), tests=str(len(cases)), failures=str(failed))
     for case, why in cases:
-        found = ElementTree.SubElement(suite, "testcase", classname=classname, name=_xml(case))
+        testcase = ElementTree.SubElement(suite, "testcase", classname=classname, name=_xml(case))
         if why is not None:
-            ElementTree.SubElement(found, "failure", message=_xml(why))
+            ElementTree.SubElement(testcase, "failure", message=_xml(why))
     return ElementTree.tostring(suite, encoding="unicode") + "\n"
 
 

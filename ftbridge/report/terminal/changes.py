@@ -17,7 +17,7 @@ def changed(contents: Contents) -> list[RenderableType]:
             (
                 row.line,
                 row.prompt[-1][1] if row.prompt else "",
-                [(name, answer.text) for name, answer in zip(labels, row.answers, strict=True)],
+                [(name, completion.text) for name, completion in zip(labels, row.answers, strict=True)],
             )
             for row in rows
         ],

@@ -14,7 +14,7 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u061c\u202a-\u2
 
 def printable(text: str) -> str:
     """The text with each control character as its picture (␛ for escape), or as U+ and its number; lines stay lines."""
-    return _CONTROLS.sub(lambda found: _picture(found.group()), text)
+    return _CONTROLS.sub(lambda match: _picture(match.group()), text)
 
 
 def _picture(character: str) -> str:

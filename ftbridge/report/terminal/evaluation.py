@@ -13,78 +13,78 @@ from ftbridge.report.terminal.comparison import fails
 from ftbridge.report.terminal.judges import judge_sentences
 
 
-def as_csv(told: Evaluation) -> str:
+def as_csv(evaluation: Evaluation) -> str:
     """One line for each candidate and grader; verdict columns are empty for a candidate that was judged against nobody."""
     heads = ["candidate", "grader", "mean", "low", "high", "n", "against", "difference", "p_adjusted", "verdict"]
     usage = ["prompt_tokens", "completion_tokens", "p50_seconds", "p95_seconds", "usd"]
     counts = ["difference_low", "difference_high", "better", "worse"]
-    return csv_text([*heads, *usage, *counts], _csv_rows(told))
+    return csv_text([*heads, *usage, *counts], _csv_rows(evaluation))
 
 
-def _csv_rows(told: Evaluation) -> Iterator[list[Cell]]:
-    for name, by in told.candidates.items():
-        took = told.answered.get(name)
+def _csv_rows(evaluation: Evaluation) -> Iterator[list[Cell]]:
+    for name, by in evaluation.candidates.items():
+        took = evaluation.answered.get(name)
         used: list[Cell] = [None] * 5
         if took is not None:
             used = [took.prompt_tokens, took.completion_tokens, took.p50_seconds, took.p95_seconds]
             used.append(took.usd)
         for grader, score in by.items():
-            judged: list[Cell] = [None] * 4
+            cells: list[Cell] = [None] * 4
             counts: list[Cell] = [None] * 4
-            for baseline, found in _against(told, name):
-                one = found[grader]
-                judged = [baseline, one.difference, one.p_adjusted, one.verdict]
+            for baseline, verdicts in _against(evaluation, name):
+                one = verdicts[grader]
+                cells = [baseline, one.difference, one.p_adjusted, one.verdict]
                 counts = [*one.ci95, one.better, one.worse]
                 break
-            yield [name, grader, score.mean, *score.ci95, score.n, *judged, *used, *counts]
+            yield [name, grader, score.mean, *score.ci95, score.n, *cells, *used, *counts]
 
 
-def as_junit(told: Evaluation) -> str:
+def as_junit(evaluation: Evaluation) -> str:
     """One test case for each pair and grader: it fails when a margin is not met, or when the candidate is worse."""
     cases = [
         (
             f"{name} against {baseline}: {grader}",
-            sentence(grader, judged, candidate=name, baseline=baseline) if fails(judged) else None,
+            sentence(grader, paired, candidate=name, baseline=baseline) if fails(paired) else None,
         )
-        for name in told.candidates
-        for baseline, by in _against(told, name)
-        for grader, judged in by.items()
+        for name in evaluation.candidates
+        for baseline, by in _against(evaluation, name)
+        for grader, paired in by.items()
     ]
-    return junit_text(f"{told.items} items", "ftbridge.evaluation", cases)
+    return junit_text(f"{evaluation.items} items", "ftbridge.evaluation", cases)
 
 
-def as_markdown(told: Evaluation, title: str = "") -> str:
+def as_markdown(evaluation: Evaluation, title: str = "") -> str:
     """A table for a pull request: candidates by graders, the best in bold; below it the verdicts."""
-    best = {grader: max(by[grader].mean for by in told.candidates.values()) for grader in told.graders}
+    best = {grader: max(by[grader].mean for by in evaluation.candidates.values()) for grader in evaluation.graders}
     rows = []
-    for name, by in told.candidates.items():
+    for name, by in evaluation.candidates.items():
         cells = []
-        for grader in told.graders:
+        for grader in evaluation.graders:
             score, mark = by[grader], "**" if by[grader].mean == best[grader] else ""
             low, high = (100 * end for end in score.ci95)
             cells.append(Markdown(f"{mark}{100 * score.mean:.1f} %{mark} ({low:.1f} to {high:.1f})"))
-        took = told.answered.get(name)
+        took = evaluation.answered.get(name)
         tokens = f"{took.prompt_tokens + took.completion_tokens:,}" if took else ""
         p95 = (latency(took.p95_seconds, in_batches=took.in_batches) if took else None) or ""
         usd = took.usd if took is not None else None
         rows.append([name, *cells, tokens, p95, dollars(usd) if usd is not None else ""])
-    heads = ["candidate", *told.graders, "tokens", "p95", "cost"]
-    said = [
-        f"- {markdown_text(sentence(grader, judged, candidate=name, baseline=baseline))}\n"
-        for name, baseline, by in distinct_rivals(told.candidates, told.verdicts)
-        for grader, judged in by.items()
+    heads = ["candidate", *evaluation.graders, "tokens", "p95", "cost"]
+    sentences = [
+        f"- {markdown_text(sentence(grader, paired, candidate=name, baseline=baseline))}\n"
+        for name, baseline, by in distinct_rivals(evaluation.candidates, evaluation.verdicts)
+        for grader, paired in by.items()
     ]
-    lines = "".join(f"{markdown_text(line)}\n\n" for line in told.summary)
-    said += [f"- {markdown_text(one)}\n" for one in judge_sentences(told)]
-    notes = [f"- Note: {markdown_text(note)}\n" for note in told.notes]
-    head = f"{markdown_text(title)}, {told.items} items" if title else f"{told.items} items"
+    lines = "".join(f"{markdown_text(line)}\n\n" for line in evaluation.summary)
+    sentences += [f"- {markdown_text(one)}\n" for one in judge_sentences(evaluation)]
+    notes = [f"- Note: {markdown_text(note)}\n" for note in evaluation.notes]
+    head = f"{markdown_text(title)}, {evaluation.items} items" if title else f"{evaluation.items} items"
     return f"{head}\n\n{lines}{markdown_table(heads, rows)}" + (
-        f"\n{''.join([*said, *notes])}" if said or notes else ""
+        f"\n{''.join([*sentences, *notes])}" if sentences or notes else ""
     )
 
 
-def _against(told: Evaluation, name: str) -> Iterator[tuple[str, dict[str, Judged]]]:
+def _against(evaluation: Evaluation, name: str) -> Iterator[tuple[str, dict[str, Judged]]]:
     """Whom a candidate was judged against; base before the others."""
-    for baseline in told.candidates:
-        if (found := told.verdicts.get(f"{name}-{baseline}")) is not None:
-            yield baseline, found
+    for baseline in evaluation.candidates:
+        if (verdicts := evaluation.verdicts.get(f"{name}-{baseline}")) is not None:
+            yield baseline, verdicts

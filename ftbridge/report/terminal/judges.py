@@ -9,13 +9,13 @@ from ftbridge.evaluation.calibration import Calibration
 from ftbridge.evaluation.score import Evaluation
 
 
-def judge_sentences(told: Evaluation) -> list[str]:
+def judge_sentences(evaluation: Evaluation) -> list[str]:
     """One sentence for each figure that the evaluation has of its judges; none where it has none."""
-    return [*_panels(told), *_lengths(told), *_people(told)]
+    return [*_panels(evaluation), *_lengths(evaluation), *_people(evaluation)]
 
 
-def _panels(told: Evaluation) -> Iterator[str]:
-    for name, one in told.agreement.items():
+def _panels(evaluation: Evaluation) -> Iterator[str]:
+    for name, one in evaluation.agreement.items():
         raters = ", ".join(f"{rater} {_percent(mean.mean)}" for rater, mean in one.raters.items())
         word = "not known, since nothing differs" if one.alpha is None else f"{one.alpha:.2f} ({_level(one.alpha)})"
         yield (
@@ -30,8 +30,8 @@ def _level(alpha: float) -> str:
     return "for tentative conclusions" if alpha >= TENTATIVE else f"below {TENTATIVE}, too little for conclusions"
 
 
-def _lengths(told: Evaluation) -> Iterator[str]:
-    for name, by in told.length_controlled.items():
+def _lengths(evaluation: Evaluation) -> Iterator[str]:
+    for name, by in evaluation.length_controlled.items():
         for grader, one in by.items():
             low, high = one.ci95
             yield (
@@ -40,8 +40,8 @@ def _lengths(told: Evaluation) -> Iterator[str]:
             )
 
 
-def _people(told: Evaluation) -> Iterator[str]:
-    for grader, one in told.calibration.items():
+def _people(evaluation: Evaluation) -> Iterator[str]:
+    for grader, one in evaluation.calibration.items():
         low, high = (100 * end for end in one.bias_ci95)
         kappa = f", Cohen's kappa {one.kappa:.2f}" if one.kappa is not None else ""
         yield (

@@ -11,30 +11,32 @@ from ftbridge.planning.plan import Local, Managed, Plan
 _OUTCOMES = {"exact": "green", "translated": "cyan", "approximated": "yellow", "refused": "bold red", "unused": "dim"}
 
 
-def plan_view(told: Plan, *, fields: bool = False) -> RenderableType:
+def plan_view(estimate: Plan, *, fields: bool = False) -> RenderableType:
     """Data, each side, dates, advice; with `fields` also how every field of the spec fares on both sides."""
-    parts: list[RenderableType] = [_data(told), Text()]
-    if told.openai is not None:
-        parts += [_managed(told.openai), Text()]
-    if told.local is not None:
-        parts += [_local(told.local), Text()]
+    parts: list[RenderableType] = [_data(estimate), Text()]
+    if estimate.openai is not None:
+        parts += [_managed(estimate.openai), Text()]
+    if estimate.local is not None:
+        parts += [_local(estimate.local), Text()]
     if fields:
-        parts += [_fields(told), Text()]
-    for piece in told.advice:
+        parts += [_fields(estimate), Text()]
+    for piece in estimate.advice:
         style = "yellow" if piece.level == "warning" else ""
         parts.append(Text.assemble((f"{piece.level}: ", style), piece.text, (f" ({piece.evidence})", "dim")))
-    parts += [Text(f"not met: {gate.message}", style="bold red") for gate in told.gates]
+    parts += [Text(f"not met: {gate.message}", style="bold red") for gate in estimate.gates]
     return Group(*parts)
 
 
-def _data(told: Plan) -> Table:
+def _data(estimate: Plan) -> Table:
     table = _grid("split", "examples", "tokens", "trained", "longest")
-    for name, split in told.splits.items():
+    for name, split in estimate.splits.items():
         cells = (split.examples, split.tokens, split.trained, split.longest)
         table.add_row(name, *(f"{value:,}" for value in cells))
-    train = told.splits["train"]
+    train = estimate.splits["train"]
     table.add_row("", "", "", "", "")
-    table.add_row(f"{told.epochs} epochs", f"{told.steps:,} steps", f"{train.tokens * told.epochs:,}", "", "")
+    table.add_row(
+        f"{estimate.epochs} epochs", f"{estimate.steps:,} steps", f"{train.tokens * estimate.epochs:,}", "", ""
+    )
     return table
 
 
@@ -72,15 +74,17 @@ def _local(side: Local) -> Table:
         parts = f"{train.tokens:,} read, {train.trained:,} trained, longest {train.longest:,}"
         table.add_row("tokens", f"{parts} (train, by its own tokenizer and template)")
     if side.memory is not None:
-        told = side.memory
+        memory = side.memory
         named = {
-            "weights": told.weights,
-            "trained": told.trained,
-            "activations": told.activations,
-            "logits": told.logits,
+            "weights": memory.weights,
+            "trained": memory.trained,
+            "activations": memory.activations,
+            "logits": memory.logits,
         }
         parts = ", ".join(f"{name} {_gb(size)}" for name, size in named.items())
-        table.add_row("memory", f"about {_gb(told.total)} on a card, passes of {told.pass_tokens:,} tokens ({parts})")
+        table.add_row(
+            "memory", f"about {_gb(memory.total)} on a card, passes of {memory.pass_tokens:,} tokens ({parts})"
+        )
         fits = [fit for fit in side.cards if fit.pass_tokens]
         if fits:
             first = fits[0]
@@ -91,20 +95,22 @@ def _local(side: Local) -> Table:
         held = f", {_gb(card.used)} held by others" if card.used else ""
         table.add_row("card", f"{card.index}: {card.name}, {_gb(card.free)} of {_gb(card.total)} free{held}")
     if side.here is not None:
-        here = side.here
+        device_fit = side.here
         fit = (
-            Text(f"passes of up to {here.pass_tokens:,} tokens, an example of up to {here.longest_example:,}")
-            if here.pass_tokens
+            Text(
+                f"passes of up to {device_fit.pass_tokens:,} tokens, an example of up to {device_fit.longest_example:,}"
+            )
+            if device_fit.pass_tokens
             else Text("does not fit what is free now", style="bold red")
         )
-        table.add_row("here", Text.assemble(f"{here.card}, {here.gib:.1f} GiB free: ", fit))
+        table.add_row("here", Text.assemble(f"{device_fit.card}, {device_fit.gib:.1f} GiB free: ", fit))
     if side.pace.hours is not None:
         table.add_row("time", f"training {_time(side.pace.hours)}")
     table.add_row("" if side.pace.hours else "time", Text(side.pace.source, style="dim"))
     if side.whole is not None:
         parts = f"loading {_time(side.whole.loading)}, completing {_time(side.whole.completing)}"
-        known = f"{_time(side.whole.hours)} ({parts})" if side.whole.hours is not None else f"training and {parts}"
-        table.add_row("whole run", known)
+        duration = f"{_time(side.whole.hours)} ({parts})" if side.whole.hours is not None else f"training and {parts}"
+        table.add_row("whole run", duration)
         table.add_row("", Text(side.whole.source, style="dim"))
     if side.rollouts is not None:
         drawn = side.rollouts
@@ -129,14 +135,14 @@ def _local(side: Local) -> Table:
     return table
 
 
-def _fields(told: Plan) -> Table:
+def _fields(estimate: Plan) -> Table:
     """Both sides beside each other: fields that the spec gives, and those that do not mean on a side what they say."""
-    table = _grid("field", *told.lowering)
-    by_side = [{report.field: report for report in lowering.fields} for lowering in told.lowering.values()]
+    table = _grid("field", *estimate.lowering)
+    by_side = [{report.field: report for report in lowering.fields} for lowering in estimate.lowering.values()]
     for field in by_side[0]:
         reports = [side.get(field) for side in by_side]
         outcomes = {report.outcome for report in reports if report is not None}
-        if field not in told.given and not outcomes & {"translated", "approximated", "refused"}:
+        if field not in estimate.given and not outcomes & {"translated", "approximated", "refused"}:
             continue
         cells = [
             Text.assemble((report.outcome, _OUTCOMES[report.outcome]), f" {report.how}") if report else Text("")
@@ -148,8 +154,8 @@ def _fields(told: Plan) -> Table:
 
 def _grid(*headings: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for place, heading in enumerate(headings):
-        numbers = place and headings[0] == "split"
+    for index, heading in enumerate(headings):
+        numbers = index and headings[0] == "split"
         table.add_column(heading, justify="right" if numbers else "left", overflow="fold")
     return table
 

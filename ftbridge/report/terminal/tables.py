@@ -57,10 +57,10 @@ def evaluation_table(evaluation: Evaluation, *, sentences: bool = False) -> Rend
         if name != "zero_shot" or _is_its_own(evaluation, name)
     ]
     below += [Text(f"Note: {note}", style="yellow") for note in evaluation.notes]
-    kept = [Text(), retention_table(evaluation.retention)] if evaluation.retention else []
+    more_tables = [Text(), retention_table(evaluation.retention)] if evaluation.retention else []
     if evaluation.preference is not None:
-        kept = [Text(), preference_table(evaluation.preference), *kept]
-    return Group(*first, *([Text()] if first else []), table, *([Text()] if below else []), *below, *kept)
+        more_tables = [Text(), preference_table(evaluation.preference), *more_tables]
+    return Group(*first, *([Text()] if first else []), table, *([Text()] if below else []), *below, *more_tables)
 
 
 def _is_its_own(evaluation: Evaluation, name: str) -> bool:
@@ -74,39 +74,40 @@ _KEPT = {
 }
 
 
-def preference_table(found: Preferences) -> RenderableType:
+def preference_table(measured: Preferences) -> RenderableType:
     """What preference tuning changed on the test pairs: the finding in words, then every figure with its interval."""
     table = _table()
     table.add_column(Text("on the test pairs"), overflow="fold")
     table.add_column(Text("mean"), justify="right")
     table.add_column(Text("95 % interval"), justify="right")
-    for name, mean, interval in preferences.table(found):
+    for name, mean, interval in preferences.table(measured):
         table.add_row(Text(name), Text(mean), Text(interval))
-    return Group(Text(preferences.sentence(found), style="bold"), Text(), table)
+    return Group(Text(preferences.sentence(measured), style="bold"), Text(), table)
 
 
-def retention_table(told: Retention) -> RenderableType:
+def retention_table(measured: Retention) -> RenderableType:
     """What is still known, by kind of question; below, the verdict in words."""
     table = _table()
     table.add_column(Text("retention"), overflow="fold")
-    for kind in (*told.kinds, "all"):
+    for kind in (*measured.kinds, "all"):
         table.add_column(Text(kind), justify="right")
-    for name, by in told.candidates.items():
-        cells = [f"{100 * by[kind].mean:.0f} %" for kind in (*told.kinds, "all")]
+    for name, by in measured.candidates.items():
+        cells = [f"{100 * by[kind].mean:.0f} %" for kind in (*measured.kinds, "all")]
         table.add_row(Text(name), *cells)
-    said = [
-        Text(retention_sentence(name, kept, told), style=_KEPT[kept.verdict][0]) for name, kept in told.verdicts.items()
+    sentences = [
+        Text(retention_sentence(name, change, measured), style=_KEPT[change.verdict][0])
+        for name, change in measured.verdicts.items()
     ]
-    return Group(table, Text(), *said)
+    return Group(table, Text(), *sentences)
 
 
-def retention_sentence(name: str, kept: Kept, told: Retention) -> str:
+def retention_sentence(name: str, change: Kept, measured: Retention) -> str:
     """The verdict on one candidate in words."""
-    low, high = kept.ci95
-    words = _KEPT[kept.verdict][1].format(name=name, baseline=told.baseline)
+    low, high = change.ci95
+    words = _KEPT[change.verdict][1].format(name=name, baseline=measured.baseline)
     return (
-        f"{words}: {100 * kept.difference:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f}, margin "
-        f"{100 * told.margin:g}; {len(kept.lost)} lost, {kept.gained} gained)."
+        f"{words}: {100 * change.difference:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f}, margin "
+        f"{100 * measured.margin:g}; {len(change.lost)} lost, {change.gained} gained)."
     )
 
 
@@ -118,7 +119,7 @@ def power(evaluation: Evaluation) -> Text:
 def answered_table(evaluation: Evaluation) -> Table:
     """What answering took: tokens, the middle and the slow answers."""
     table = _table()
-    costs = {name: usd for name, told in evaluation.answered.items() if (usd := told.usd) is not None}
+    costs = {name: usd for name, usage in evaluation.answered.items() if (usd := usage.usd) is not None}
     columns = [
         "candidate",
         "prompt tokens",
@@ -131,26 +132,30 @@ def answered_table(evaluation: Evaluation) -> Table:
     ]
     for heading in columns:
         table.add_column(heading, justify="left" if heading == "candidate" else "right", overflow="fold")
-    for name, told in evaluation.answered.items():
-        times = [latency(seconds, in_batches=told.in_batches) or "" for seconds in (told.p50_seconds, told.p95_seconds)]
+    for name, usage in evaluation.answered.items():
+        times = [
+            latency(seconds, in_batches=usage.in_batches) or "" for seconds in (usage.p50_seconds, usage.p95_seconds)
+        ]
         cost = [dollars(costs[name]) if name in costs else ""] if costs else []
-        failed = Text(str(told.failed), style="red") if told.failed else Text("")
-        cut = Text(str(told.cut_off), style="yellow") if told.cut_off else Text("")
-        table.add_row(Text(name), f"{told.prompt_tokens:,}", f"{told.completion_tokens:,}", *times, *cost, cut, failed)
+        failed = Text(str(usage.failed), style="red") if usage.failed else Text("")
+        cut = Text(str(usage.cut_off), style="yellow") if usage.cut_off else Text("")
+        table.add_row(
+            Text(name), f"{usage.prompt_tokens:,}", f"{usage.completion_tokens:,}", *times, *cost, cut, failed
+        )
     return table
 
 
-def compared_table(told: Sequence[Compared]) -> list[RenderableType]:
+def compared_table(rows: Sequence[Compared]) -> list[RenderableType]:
     """Planned vs actual, one line a figure, and below why those that came otherwise did; nothing without a plan."""
-    if not told:
+    if not rows:
         return []
     table = _table()
     for heading in ("plan against actual", "planned", "actual", ""):
         table.add_column(heading, justify="right" if heading in ("planned", "actual") else "left", overflow="fold")
-    for one in told:
+    for one in rows:
         words = {True: Text("as planned", style="green"), False: Text("not as planned", style="yellow"), None: Text()}
         table.add_row(one.what, planned(one), amount(one.actual, one.unit), words[one.met])
-    return [Text(), table, *(Text(f"{one.what}: {one.why}", style="dim") for one in told if one.why)]
+    return [Text(), table, *(Text(f"{one.what}: {one.why}", style="dim") for one in rows if one.why)]
 
 
 def _one_grader(evaluation: Evaluation, names: Sequence[str], grader: str) -> Table:
@@ -261,8 +266,8 @@ def run_panel(run: RunState) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    for label, told in _facts(run):
-        grid.add_row(label, told)
+    for label, fact in _facts(run):
+        grid.add_row(label, fact)
     return Panel(grid, title=Text(run.id, style="bold"), title_align="left", border_style="dim", expand=False)
 
 
@@ -368,15 +373,19 @@ def lowering_table(lowering: Lowering) -> RenderableType:
 
 
 def _story(report: FieldReport) -> Text:
-    asked, given = _shown(report.asked), _shown(report.given)
+    spec_value, provider_value = _shown(report.asked), _shown(report.given)
     if report.asked is None and report.given is None:
         values = "" if report.how else "not set"
     else:
-        values = asked if asked == given or report.outcome in ("unused", "refused") else f"{asked} → {given}"
-    told = Text(values, style="dim" if report.outcome == "unused" else "")
+        values = (
+            spec_value
+            if spec_value == provider_value or report.outcome in ("unused", "refused")
+            else f"{spec_value} → {provider_value}"
+        )
+    text = Text(values, style="dim" if report.outcome == "unused" else "")
     if report.how:
-        told.append(f": {report.how}" if values else report.how, style="dim" if report.outcome != "refused" else "red")
-    return told
+        text.append(f": {report.how}" if values else report.how, style="dim" if report.outcome != "refused" else "red")
+    return text
 
 
 def _shown(value: Any) -> str:

@@ -32,7 +32,7 @@ def verdicts_first(pairs: Sequence[Rival], *, sentences: bool = False) -> list[R
         return []
     pairs = sorted(pairs, key=lambda pair: importance(pair[2]))
     lines = summary(pairs)
-    worst = any(judged.verdict == "worse" for _, _, by in pairs for judged in by.values())
+    worst = any(paired.verdict == "worse" for _, _, by in pairs for paired in by.values())
     parts: list[RenderableType] = [Text(lines[0], style="bold red" if worst else "bold")]
     parts += [Text(line) for line in lines[1:]]
     parts += [Text(), VerdictTable(pairs)]
@@ -57,12 +57,12 @@ class VerdictTable:
         means = ["first", "second"] if self.means is not None else []
         for heading in (*means, "difference", *(["-    0    +"] if wide else []), "won/lost", "verdict"):
             table.add_column(heading, no_wrap=True, justify="center" if "0" in heading else "left")
-        reach = max(0.1, *(abs(end) for _, _, by in self.pairs for judged in by.values() for end in judged.ci95))
+        reach = max(0.1, *(abs(end) for _, _, by in self.pairs for paired in by.values() for end in paired.ci95))
         for candidate, baseline, by in self.pairs:
             if self.means is None:
                 table.add_row(Text(f"{candidate} against {baseline}", style="bold"))
-            for grader, judged in by.items():
-                table.add_row(*self._row(grader, judged, reach, wide))
+            for grader, paired in by.items():
+                table.add_row(*self._row(grader, paired, reach, wide))
         yield table
         if note := self._margin():
             yield Text(note, style="dim")
@@ -72,44 +72,44 @@ class VerdictTable:
         for candidate, baseline, by in self.pairs:
             if self.means is None:
                 yield Text(f"{candidate} against {baseline}", style="bold", overflow="fold")
-            for grader, judged in by.items():
-                yield Text("  ", overflow="fold").join(self._row(grader, judged, 1.0, wide=False))
+            for grader, paired in by.items():
+                yield Text("  ", overflow="fold").join(self._row(grader, paired, 1.0, wide=False))
         if note := self._margin():
             yield Text(note, style="dim")
 
-    def _row(self, grader: str, judged: Judged, reach: float, wide: bool) -> Iterator[Text]:
+    def _row(self, grader: str, paired: Judged, reach: float, wide: bool) -> Iterator[Text]:
         yield Text(grader)
         if self.means is not None:
             both = self.means[grader]
             yield from (Text(f"{100 * mean:.1f} %", style="bold" if mean == max(both) else "") for mean in both)
-        low, high = (100 * end for end in judged.ci95)
-        yield Text.assemble(f"{100 * judged.difference:+.1f} ", (f"[{low:+.1f}, {high:+.1f}]", "dim"))
+        low, high = (100 * end for end in paired.ci95)
+        yield Text.assemble(f"{100 * paired.difference:+.1f} ", (f"[{low:+.1f}, {high:+.1f}]", "dim"))
         if wide:
-            yield interval_bar(judged, reach)
-        yield Text(f"{judged.better}/{judged.worse}")
-        yield Text(SHORT[judged.verdict], style=STYLES[judged.verdict])
+            yield interval_bar(paired, reach)
+        yield Text(f"{paired.better}/{paired.worse}")
+        yield Text(SHORT[paired.verdict], style=STYLES[paired.verdict])
 
     def _margin(self) -> str:
-        margins = {judged.margin for _, _, by in self.pairs for judged in by.values() if judged.margin is not None}
-        shown = any(judged.verdict == "not_worse" for _, _, by in self.pairs for judged in by.values())
+        margins = {paired.margin for _, _, by in self.pairs for paired in by.values() if paired.margin is not None}
+        shown = any(paired.verdict == "not_worse" for _, _, by in self.pairs for paired in by.values())
         return f"not worse: by no more than {margin_words(min(margins))}" if margins and shown else ""
 
 
-def interval_bar(judged: Judged, reach: float) -> Text:
+def interval_bar(paired: Judged, reach: float) -> Text:
     """The interval on a line from -reach to +reach; | is no difference."""
     middle = _BAR // 2
     low, at, high = (
         min(_BAR - 1, max(0, middle + round(value / reach * middle)))
-        for value in (judged.ci95[0], judged.difference, judged.ci95[1])
+        for value in (paired.ci95[0], paired.difference, paired.ci95[1])
     )
     marks = ["·"] * _BAR
     marks[low : high + 1] = ["━"] * (high - low + 1)
     marks[middle] = "|"
     marks[at] = "●"
-    return Text("".join(marks), style=STYLES[judged.verdict])
+    return Text("".join(marks), style=STYLES[paired.verdict])
 
 
 def _sentences(pairs: Sequence[Rival]) -> Iterator[RenderableType]:
     for candidate, baseline, by in pairs:
-        for grader, judged in by.items():
-            yield Text(sentence(grader, judged, candidate=candidate, baseline=baseline), style=STYLES[judged.verdict])
+        for grader, paired in by.items():
+            yield Text(sentence(grader, paired, candidate=candidate, baseline=baseline), style=STYLES[paired.verdict])

@@ -32,7 +32,7 @@ class Excerpt(NamedTuple):
     length: int
 
 
-def excerpt(raw: bytes, finding: Finding, known: Iterable[Finding], width: int) -> Excerpt | None:
+def excerpt(raw: bytes, finding: Finding, findings_of_line: Iterable[Finding], width: int) -> Excerpt | None:
     """The part of a line that a finding is about, in at most `width` cells; None where there is nothing to show.
 
     Secrets and personal data are masked, whichever rules were asked for: those in `known`, which are findings of this
@@ -41,15 +41,15 @@ def excerpt(raw: bytes, finding: Finding, known: Iterable[Finding], width: int) 
     text = raw.rstrip(b"\r\n").decode("utf-8", "replace")
     if not text.strip() or width < 12 or (not finding.field and not finding.span):
         return None
-    place = locate(text, finding.field, finding.span)
-    for other in (finding, *known):
+    located = locate(text, finding.field, finding.span)
+    for other in (finding, *findings_of_line):
         if other.secret:
             text = _hidden(text, locate(text, other.field, other.span))
-    text, place = _near(text, place)
+    text, located = _near(text, located)
     text = masked(text)
     text = "".join(character if character.isprintable() else "·" for character in text)
-    start, end = place.start, max(place.end, place.start + 1)
-    if not place.exact or (end - start > _LONGEST_MARK and text[start : start + 1] in "[{"):
+    start, end = located.start, max(located.end, located.start + 1)
+    if not located.exact or (end - start > _LONGEST_MARK and text[start : start + 1] in "[{"):
         end = start + 1
     return _fitted(text, start, end, width)
 
@@ -73,15 +73,15 @@ def _secrets(text: str) -> Iterator[tuple[int, int]]:
                     yield problem.span
 
 
-def _hidden(text: str, place: Place) -> str:
-    return f"{text[: place.start]}{MASK * (place.end - place.start)}{text[place.end :]}"
+def _hidden(text: str, located: Place) -> str:
+    return f"{text[: located.start]}{MASK * (located.end - located.start)}{text[located.end :]}"
 
 
-def _near(text: str, place: Place) -> tuple[str, Place]:
+def _near(text: str, located: Place) -> tuple[str, Place]:
     """The text around a piece, so that a long line costs no more than a short one."""
-    first = max(0, place.start - _AROUND)
-    near = text[first : place.start + 2 * _AROUND]
-    return near, Place(place.start - first, min(place.end - first, len(near)), place.exact)
+    first = max(0, located.start - _AROUND)
+    near = text[first : located.start + 2 * _AROUND]
+    return near, Place(located.start - first, min(located.end - first, len(near)), located.exact)
 
 
 def _fitted(text: str, start: int, end: int, width: int) -> Excerpt:

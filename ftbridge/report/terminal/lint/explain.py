@@ -32,7 +32,7 @@ _WIDEST = 100
 def explain(rule: Rule, console: Console) -> None:
     """Print everything known of a rule."""
     width = min(console.width, _WIDEST)
-    found = _found(rule)
+    example_findings = _found(rule)
     fix = "yes, by --fix OUT" if rule.fixable else "no: a person must decide"
     console.print(Text.assemble((rule.code, "bold"), " ", (rule.name, "bold")))
     _wrapped(rule.summary, console, width)
@@ -44,10 +44,15 @@ def explain(rule: Rule, console: Console) -> None:
     _part("Source", Text(rule.source), console, width)
     console.print()
     _line(
-        "Bad", STYLES["error"], rule.bad, locate(rule.bad, found.field, found.span) if found else None, console, width
+        "Bad",
+        STYLES["error"],
+        rule.bad,
+        locate(rule.bad, example_findings.field, example_findings.span) if example_findings else None,
+        console,
+        width,
     )
-    if found:
-        _wrapped(f"{found.field} ".lstrip() + found.message, console, width, indent=2)
+    if example_findings:
+        _wrapped(f"{example_findings.field} ".lstrip() + example_findings.message, console, width, indent=2)
     console.print()
     _line("Good", "bold green", rule.good, None, console, width)
 
@@ -64,16 +69,16 @@ def _wrapped(text: str, console: Console, width: int, indent: int = 0) -> None:
         console.print(Text(" " * indent) + line, soft_wrap=True)
 
 
-def _line(head: str, style: str, text: str, place: Place | None, console: Console, width: int) -> None:
+def _line(head: str, style: str, text: str, located: Place | None, console: Console, width: int) -> None:
     """A line of a file, whole, with its piece underlined; or a file, described."""
     console.print(Text(head, style=style))
     if not text.startswith(("{", "[")):
         _wrapped(text, console, width, indent=2)
         return
-    start, end = (place.start, place.end if place.exact else place.start + 1) if place else (0, 0)
+    start, end = (located.start, located.end if located.exact else located.start + 1) if located else (0, 0)
     for first, last in _folds(text, width - 2):
         console.print(Text(f"  {text[first:last]}"), soft_wrap=True)
-        if place and first < end and start < last:
+        if located and first < end and start < last:
             before = cell_len(text[first : max(first, start)])
             marks = cell_len(text[max(first, start) : min(last, end)])
             console.print(Text(f"  {' ' * before}{('^' if is_plain(console) else '‾') * marks}", style=style))
@@ -94,12 +99,12 @@ def _found(rule: Rule) -> Found | None:
     """What the rule says of its bad line; None for rules about whole files, whose bad example is a description."""
     if rule.kind not in ("json", "line", "text"):
         return None
-    known = shape.method_of([shape.kind_of_line(document_of(rule.bad.encode()))])
-    method = known if known in rule.methods else rule.methods[0]
+    line_method = shape.method_of([shape.kind_of_line(document_of(rule.bad.encode()))])
+    method = line_method if line_method in rule.methods else rule.methods[0]
     for target in TARGETS.values():
         plan = Plan(Context(target, method), (rule.code,), rows=False, count=False, compare=False, sketch=False)
-        if found := Checker(plan).check(rule.bad.encode(), first=True, last=True).found:
-            return found[0]
+        if findings := Checker(plan).check(rule.bad.encode(), first=True, last=True).found:
+            return findings[0]
     return None
 
 

@@ -79,11 +79,11 @@ class TextReport:
         rule = RULES[finding.code]
         yield Text.assemble((finding.severity, STYLES[finding.severity]), " ", (finding.code, "bold"), f" {rule.name}")
         at = path if finding.line is None else f"{path}:{finding.line}"
-        said = Text.assemble(
+        heading = Text.assemble(
             (at, "cyan"), " ", (finding.field or "", "bold"), " " if finding.field else "", finding.message
         )
         width = max(20, self.console.width - 2)
-        yield from (Text("  ") + line for line in (said.wrap(self.console, width) if self._wraps else [said]))
+        yield from (Text("  ") + line for line in (heading.wrap(self.console, width) if self._wraps else [heading]))
         raw = self._linting.line_at(path, finding)
         piece = excerpt(raw, finding, self._linting.secrets_at(path, finding.line), width - 2) if raw else None
         if piece:
@@ -128,21 +128,21 @@ def summary(report: LintReport) -> Text:
     """One line: what was found, in how much, and what can be fixed."""
     infos = sum(file.infos for file in report.files)
     counts = [(report.errors, "error"), (report.warnings, "warning"), (infos, "info")]
-    told = Text()
+    text = Text()
     if not any(count for count, _ in counts):
-        told.append("Nothing found", style="green")
+        text.append("Nothing found", style="green")
     for index, (count, severity) in enumerate((count, severity) for count, severity in counts if count):
-        told.append(", " if index else "")
-        told.append(plural(count, severity), style=STYLES[severity])
+        text.append(", " if index else "")
+        text.append(plural(count, severity), style=STYLES[severity])
     examples = sum(file.examples for file in report.files)
     tokens = [file.tokens for file in report.files if file.tokens is not None]
     held = plural(examples, "example") + (f", {sum(tokens):,} tokens" if tokens else "")
-    told.append(f" in {plural(len(report.files), 'file')} ({held}).")
+    text.append(f" in {plural(len(report.files), 'file')} ({held}).")
     if fixable := sum(file.fixable for file in report.files):
-        told.append(f" {fixable:,} can be fixed with --fix OUT.", style="green")
+        text.append(f" {fixable:,} can be fixed with --fix OUT.", style="green")
     if not report.complete:
-        told.append(" Interrupted: this is what was found so far.", style="bold yellow")
-    return told
+        text.append(" Interrupted: this is what was found so far.", style="bold yellow")
+    return text
 
 
 def statistics(report: LintReport, console: Console) -> None:
