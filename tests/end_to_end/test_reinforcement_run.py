@@ -16,6 +16,7 @@ import yaml
 
 from ftbridge.server import simulating
 from support.jobs import ftbridge, kill_worker, lines, run_folder, start, steps_done, wait_for, worker_events
+from support.small_model import write_small_model
 
 pytestmark = pytest.mark.slow
 STEPS = 4
@@ -77,19 +78,7 @@ def running(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
 @pytest.fixture(scope="module")
 def small(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model of two layers with the tokenizer of the real one."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("small")
-    torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(base_model_dir)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=512, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return write_small_model(tmp_path_factory.mktemp("small"), base_model_dir, max_position_embeddings=512)
 
 
 def write_job(home: Path, model: Path, grader: dict[str, Any], **changes: Any) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer
 
 from ftbridge.providers.local.data.prompts import PracticePrompt, as_examples, encode_prompts
 from ftbridge.providers.local.data.rendering import Renderer
@@ -19,6 +19,7 @@ from ftbridge.providers.local.training.forward import Forward, prove
 from ftbridge.providers.local.training.policy_gradient import Trial, trial
 from ftbridge.providers.local.training.reinforcement import Practice
 from support import architectures
+from support.small_model import write_small_model
 
 HAS_LETTER = {"type": "string_check", "name": "has_letter", "operation": "ilike", "input": "{{sample.output_text}}",
          "reference": "{{item.letter}}"}  # fmt: skip
@@ -51,16 +52,7 @@ def request(grader: dict[str, Any] | None = None, own: dict[str, Any] | None = N
 
 def small_model(folder: Path, base: Path) -> Path:
     """A random model of two layers with the tokenizer of the real one."""
-    if not folder.exists():
-        torch.manual_seed(0)
-        tokenizer = AutoTokenizer.from_pretrained(base)
-        config = LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-            num_key_value_heads=2, max_position_embeddings=512, eos_token_id=tokenizer.eos_token_id,
-        )  # fmt: skip
-        LlamaForCausalLM(config).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    return folder
+    return folder if folder.exists() else write_small_model(folder, base, max_position_embeddings=512)
 
 
 def rows(count: int, first: int = 0, **fields: Any) -> list[dict[str, Any]]:
