@@ -1,0 +1,113 @@
+"""The training loop with a source of rollouts, on a random model of two layers: steps, checkpoints, resuming, learning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ftbridge.providers.local.process.job import Interrupted
+from ftbridge.providers.local.training import checkpoint
+from ftbridge.providers.local.training.checkpoint import TrainingState
+from ftbridge.providers.local.training.loop import Trainer, train
+from ftbridge.providers.local.training.optim import optimizer_for
+from ftbridge.providers.local.training.policy_gradient import PolicyGradient
+from support import architectures, practice_cases
+
+
+@pytest.fixture(scope="module")
+def model(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return practice_cases.small_model(tmp_path_factory.mktemp("loop") / "model", base_model_dir)
+
+
+class Steps:
+    """A reporter that keeps every step's figures."""
+
+    def __init__(self) -> None:
+        self.figures: list[dict[str, Any]] = []
+
+    def message(self, text: str, level: str = "info") -> None:
+        """Nothing to say."""
+
+    def metrics(self, **figures: Any) -> None:
+        self.figures.append(figures)
+
+    def checkpoint(self, path: Path, step: int) -> None:
+        """Nothing to say."""
+
+
+def trainer_of(folder: Path, model: Path, requested: Any = lambda: None, **changes: Any) -> tuple[Trainer, Steps]:
+    """A job of six prompts, three a step; 'train' lines and grader as in `practice_cases`."""
+    lines = changes.pop("lines", None)
+    request = practice_cases.request(**{"n_epochs": 2, "own": {"eval_interval": 2}, **changes})
+    source, _ = practice_cases.practice(folder, model, request, train=lines, requested=requested)
+    steps = Steps()
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(
+        source.forward, optimizer_for(source.forward.model.parameters(), request, architectures.CPU),
+        torch.amp.GradScaler("cpu", enabled=False), request, architectures.CPU, source.train, source.validation,
+        folder / "checkpoints", 400, steps, requested, PolicyGradient(shared=True), source,
+    )  # fmt: skip
+    return trainer, steps
+
+
+def test_a_step_without_a_live_group_changes_no_weight_and_counts(tmp_path: Path, model: Path) -> None:
+    """The first three prompts are rewarded by a letter, the others by what no completion holds."""
+    lines = practice_cases.rows(6, letter="no completion holds this")
+    trainer, steps = trainer_of(tmp_path, model, lines=lines, n_epochs=1)
+    (tmp_path / "rollouts").mkdir(exist_ok=True)
+    trainer.source._require_differences = lambda rollouts: None  # type: ignore[union-attr,method-assign]
+    before = practice_cases.trained(trainer.forward)
+    ending, state = train(trainer, TrainingState())
+    assert (ending, state.step) == ("finished", 2)
+    assert torch.equal(practice_cases.trained(trainer.forward), before)
+    assert [one["live_groups"] for one in steps.figures] == [0.0, 0.0]
+    assert "gradient_norm" not in steps.figures[0]
+
+
+def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_weights_of_one_that_did_not_stop(
+    tmp_path: Path, model: Path
+) -> None:
+    whole, figures = trainer_of(tmp_path / "whole", model)
+    train(whole, TrainingState())
+    rewards = [one["train_mean_reward"] for one in figures.figures]
+
+    stops: list[int] = []
+    cut, seen = trainer_of(tmp_path / "cut", model, lambda: "pause" if len(seen.figures) >= 2 and not stops else None)
+    try:
+        ending, _ = train(cut, TrainingState())
+        assert ending == "pause"
+    except Interrupted:
+        pass
+    stops.append(1)
+    again, later = trainer_of(tmp_path / "cut", model)
+    newest = checkpoint.latest(tmp_path / "cut" / "checkpoints")
+    assert newest is not None
+    path, state = newest
+    assert state.step == 2
+    checkpoint.restore(path, again.forward.model, again.optimizer, again.scaler)
+    train(again, state)
+    assert [one["train_mean_reward"] for one in [*seen.figures, *later.figures]] == rewards
+    assert torch.equal(practice_cases.trained(again.forward), practice_cases.trained(whole.forward))
+
+
+def test_the_three_best_validations_keep_their_checkpoints_and_the_best_is_named(tmp_path: Path, model: Path) -> None:
+    trainer, steps = trainer_of(
+        tmp_path, model, n_epochs=5, own={"eval_interval": 1, "eval_samples": 4}, learning_rate=0.05, keep_checkpoints=1
+    )
+    _, state = train(trainer, TrainingState())
+    measured = {one["step"]: one["full_valid_mean_reward"] for one in steps.figures}
+    best = sorted(measured, key=lambda step: (-measured[step], step))[:3]
+    assert [step for step, _ in state.best_scores] == best
+    assert state.best_step == best[0]
+    there = {int(path.name[5:]) for path in (tmp_path / "checkpoints").glob("step-*")}
+    assert set(best) <= there <= {*best, 10}
+
+
+def test_a_reward_that_no_longer_rises_ends_training_early(tmp_path: Path, model: Path) -> None:
+    trainer, _ = trainer_of(tmp_path, model, n_epochs=5, own={"eval_interval": 1}, learning_rate=0.0, patience=2)
+    _, state = train(trainer, TrainingState())
+    assert state.stopped_early
+    assert state.step == 3
