@@ -1,1 +1,13 @@
-"""The judge: candidates answer the same items, graders score the answers, and statistics compare them in pairs."""
+"""The evaluator: candidates complete the same items, graders score the completions, and statistics compare them in pairs.
+
+items · candidates · baselines · retrieval     what is asked, of whom, with which prompt
+generate                                       completions, appended as they come, resumed after a crash
+score · results · grade_cache                  scores and the evaluation document, written once and read by everyone
+statistics · verdict · length_control          intervals, tests, and the four verdicts with their wording
+calibration · agreement · families             judges held beside people's labels and beside each other
+perplexity · preference · classification       measures beside graders
+retention/                                     what the base model could do and the tuned one still can
+compare                                        two runs, paired by item
+standalone                                     an evaluation outside a run
+spending                                       tokens and money of a run, against its budget
+"""

@@ -1,12 +1,11 @@
-"""OpenAI's fine-tuning dialect as a service: over the local provider, or scripted, with faults on order.
+"""OpenAI's fine-tuning API as a service: over local models, or with scripted answers and injected faults.
 
 with ftbridge.server.simulating(faults=[{"on": "POST /fine_tuning/jobs", "status": 503, "nth": 1}]) as simulator:
-client = OpenAI(base_url=simulator.base_url, api_key="any")
+    client = OpenAI(base_url=simulator.base_url, api_key="any")
 
-app.py          routes, and what is done around every request      network.py   ports and signals
-files.py uploads.py jobs.py models.py chat.py batches.py graders.py permissions.py    one for each kind of object
-store.py        everything that is kept, in SQLite                 book.py      how jobs change
-engine.py       the contract of an engine; local/ and scripted/    openapi.py   what this server answers
+    app · service · store · jobs_store     the application, its state in SQLite, and how jobs change
+    engine                                 the contract of an engine: local/ or simulator/
+    api/ · requests/ · http/               routes, bodies, and HTTP itself
 """
 
 from __future__ import annotations
