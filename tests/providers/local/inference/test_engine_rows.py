@@ -9,25 +9,16 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from ftbridge.providers.local.inference import engine as engine_module
 from ftbridge.providers.local.inference.engine import Engine, Generation, Request
 from ftbridge.providers.local.models.device import Device
 from support.architectures import config_of
+from support.letters import letters
 
 CPU = Device(torch.device("cpu"), torch.float32)
 VOCABULARY = 260
-
-
-def letters() -> PreTrainedTokenizerFast:
-    """A real tokenizer whose tokens are bytes, and an end."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
 
 
 def llama(seed: int = 0) -> Any:
