@@ -76,7 +76,7 @@ def panel_agreement(
     graders: Sequence[Grader], graded: Mapping[str, Mapping[str, Sequence[GraderResult]]]
 ) -> dict[str, Agreement]:
     """By panel, how far its judges agree; `graded` are results by candidate and grader."""
-    found = {}
+    agreements = {}
     for grader in graders:
         if not isinstance(grader, PanelGrader):
             continue
@@ -87,25 +87,28 @@ def panel_agreement(
         pairs = [sorted(unit.values()) for unit in units if len(unit) > 1]
         alike = sum(unit[i] == unit[j] for unit in pairs for i in range(len(unit)) for j in range(i))
         count = sum(len(unit) * (len(unit) - 1) // 2 for unit in pairs)
-        found[grader.name] = Agreement(
+        agreements[grader.name] = Agreement(
             scale=scale,
             alpha=alpha([list(unit.values()) for unit in units], scale),
             same=alike / count if count else 0.0,
             completions=len(pairs),
             raters={
-                judge.name: Rater(mean=math.fsum(own) / len(own) if own else 0.0, n=len(own))
+                judge.name: Rater(
+                    mean=math.fsum(scores_of_judge) / len(scores_of_judge) if scores_of_judge else 0.0,
+                    n=len(scores_of_judge),
+                )
                 for judge in grader.asked()
-                for own in [[unit[judge.name] for unit in units if judge.name in unit]]
+                for scores_of_judge in [[unit[judge.name] for unit in units if judge.name in unit]]
             },
         )
-    return found
+    return agreements
 
 
-def agreement_notes(found: Mapping[str, Agreement]) -> list[str]:
+def agreement_notes(by_name: Mapping[str, Agreement]) -> list[str]:
     """A sentence for each panel whose judges agree too little for conclusions."""
     return [
-        f"{name}: its judges agree little (Krippendorff's alpha {told.alpha:.2f}, below {TENTATIVE}); what it scores depends "
-        "on who is asked."
-        for name, told in found.items()
-        if told.alpha is not None and told.alpha < TENTATIVE
+        f"{name}: its judges agree little (Krippendorff's alpha {agreement.alpha:.2f}, below {TENTATIVE}); its scores depend "
+        "on which judge is asked."
+        for name, agreement in by_name.items()
+        if agreement.alpha is not None and agreement.alpha < TENTATIVE
     ]

@@ -16,26 +16,26 @@ def candidates_of(spec: JobSpec, train: Path) -> list[Candidate]:
     `train` is the canonical training split; it is read only when `few_shot` first asks. Raises `UsageError` for a documents
     folder without text.
     """
-    asked = [
+    candidates = [
         baseline(name, spec, train)
         for name in ("zero_shot", "few_shot", "retrieval")
         if name in spec.evaluation.baselines
     ]
-    return [Candidate("base", plain), *asked, Candidate("tuned", plain)]
+    return [Candidate("base", plain), *candidates, Candidate("tuned", plain)]
 
 
 def baseline(name: str, spec: JobSpec, train: Path) -> Candidate:
     """One of the candidates that are the base model, prompted. Raises `UsageError` for retrieval without documents."""
-    asked = spec.evaluation
+    settings = spec.evaluation
     match name:
-        case "zero_shot" if asked.system is not None:
-            return instructed(asked.system)
+        case "zero_shot" if settings.system is not None:
+            return instructed(settings.system)
         case "zero_shot":
             return Candidate(name, plain, shares="base")
         case "few_shot":
-            return few_shot(train, examples=asked.few_shot_examples, seed=spec.seed, by=asked.few_shot_by)
-        case "retrieval" if asked.documents is not None:
-            return retrieval(Path(asked.documents))
+            return few_shot(train, examples=settings.few_shot_examples, seed=spec.seed, by=settings.few_shot_by)
+        case "retrieval" if settings.documents is not None:
+            return retrieval(Path(settings.documents))
         case "retrieval":
             hint = "Name their folder: evaluation.documents in the spec, or --documents FOLDER"
             raise UsageError("retrieval needs documents.", hint=hint)

@@ -77,7 +77,7 @@ class Calibration(BaseModel):
 
 def read_labelled(path: Path) -> list[Labelled]:
     """The completions with people's scores in a file. Raises `DataError` that names the line, `UsageError` for no file."""
-    found = []
+    labelled = []
     for number, line in enumerate(read_lines(path), 1):
         try:
             document = json.loads(line)
@@ -94,10 +94,10 @@ def read_labelled(path: Path) -> list[Labelled]:
             raise _wrong(path, number, "candidate is not a name")
         example = parse_item(json.dumps(document).encode(), path, number)
         expected = {"reference": reference(example.answer)} if isinstance(example, ChatExample) else {}
-        found.append(Labelled({**expected, **example.extra}, completion, float(human), candidate))
-    if not found:
+        labelled.append(Labelled({**expected, **example.extra}, completion, float(human), candidate))
+    if not labelled:
         raise _wrong(path, 1, "is not there")
-    return found
+    return labelled
 
 
 def calibration(
@@ -111,26 +111,26 @@ def calibration(
     pairs = [(one, score) for one, score in zip(labelled, scores, strict=True) if score is not None]
     if not pairs:
         return None
-    people, own = [one.human for one, _ in pairs], [score for _, score in pairs]
-    bias, low, high = paired_difference(own, people)
-    said = [(a >= 0.5, b >= 0.5) for a, b in zip(people, own, strict=True)]
+    people, judge_scores = [one.human for one, _ in pairs], [score for _, score in pairs]
+    bias, low, high = paired_difference(judge_scores, people)
+    labels = [(a >= 0.5, b >= 0.5) for a, b in zip(people, judge_scores, strict=True)]
     words = {True: "yes", False: "no"}
-    cells = {f"{words[a]}_{words[b]}": said.count((a, b)) for a in words for b in words}
+    cells = {f"{words[a]}_{words[b]}": labels.count((a, b)) for a in words for b in words}
     corrected = {}
     for candidate, (test, clusters) in tests.items():
         mine = [(one.human, score) for one, score in pairs if one.candidate == candidate]
         is_own = len(mine) >= FEWEST
         used = mine if is_own else [(one.human, score) for one, score in pairs]
-        made = correct([a for a, _ in used], [b for _, b in used], test, clusters)
-        if made is not None:
-            corrected[candidate] = made.model_copy(update={"own": is_own})
+        correction = correct([a for a, _ in used], [b for _, b in used], test, clusters)
+        if correction is not None:
+            corrected[candidate] = correction.model_copy(update={"own": is_own})
     return Calibration(
         n=len(pairs),
-        same=sum(abs(a - b) < 1e-9 for a, b in zip(people, own, strict=True)) / len(pairs),
-        alpha=alpha([[a, b] for a, b in zip(people, own, strict=True)], "interval"),
+        same=sum(abs(a - b) < 1e-9 for a, b in zip(people, judge_scores, strict=True)) / len(pairs),
+        alpha=alpha([[a, b] for a, b in zip(people, judge_scores, strict=True)], "interval"),
         kappa=cohens_kappa(cells["yes_yes"], cells["yes_no"], cells["no_yes"], cells["no_no"]),
         human=math.fsum(people) / len(people),
-        grader=math.fsum(own) / len(own),
+        grader=math.fsum(judge_scores) / len(judge_scores),
         bias=bias,
         bias_ci95=(low, high),
         confusion=cells,
@@ -153,9 +153,9 @@ def correct(
     n, groups = len(human), len(by_cluster)
     if n < FEWEST or groups < 2:
         return None
-    scores = [score for own in by_cluster.values() for score in own]
+    scores = [score for cluster_scores in by_cluster.values() for score in cluster_scores]
     mean = math.fsum(scores) / len(scores)
-    residuals = [math.fsum(score - mean for score in own) for own in by_cluster.values()]
+    residuals = [math.fsum(score - mean for score in cluster_scores) for cluster_scores in by_cluster.values()]
     of_test = math.fsum(total**2 for total in residuals) * groups / (groups - 1) / len(scores) ** 2
     total = of_test + _covariance(grader, grader) / n
     weight = min(1.0, max(0.0, _covariance(human, grader) / n / total)) if total > 0 else 0.0

@@ -59,9 +59,9 @@ def parse_candidate(name: str) -> Asked:
         if name == prompted:
             return Asked(name, prompted)
     kind, _, target = name.partition(":")
-    for known in _MODELS:
-        if kind == known and target:
-            return Asked(name, known, target)
+    for model_kind in _MODELS:
+        if kind == model_kind and target:
+            return Asked(name, model_kind, target)
     if kind == "checkpoint":
         run, _, step = target.rpartition("@")
         if run and step.isdecimal():

@@ -45,8 +45,10 @@ def instructed(system: str) -> Candidate:
     """The candidate that is asked with a system message of your own, instead of the item's."""
 
     def prompt(item: Item) -> Prompt:
-        own = (Message(role="system", content=system),)
-        return Prompt(key=item.key, messages=(*own, *itertools.dropwhile(_is_system, item.prompt)), tools=item.tools)
+        system_message = (Message(role="system", content=system),)
+        return Prompt(
+            key=item.key, messages=(*system_message, *itertools.dropwhile(_is_system, item.prompt)), tools=item.tools
+        )
 
     return Candidate("zero_shot", prompt)
 
@@ -66,8 +68,8 @@ def few_shot(train: Path, *, examples: int, seed: int, by: Literal["seed", "near
     choose = functools.cache(lambda: (_by_seed if by == "seed" else _by_nearness)(_usable(train, seed)))
 
     def prompt(item: Item) -> Prompt:
-        own = _turns(item.prompt)
-        shown = [shot for shot in choose()(item, examples + 1) if _turns(shot.prompt) != own][:examples]
+        prompt_turns = _turns(item.prompt)
+        shown = [shot for shot in choose()(item, examples + 1) if _turns(shot.prompt) != prompt_turns][:examples]
         if by == "nearest":
             shown.reverse()
         system = list(itertools.takewhile(_is_system, item.prompt))
@@ -92,9 +94,9 @@ def _by_nearness(usable: Sequence[Worked]) -> _Choice:
     search = searcher([_said(example.prompt) for example in usable])
 
     def nearest(item: Item, most: int) -> Sequence[Worked]:
-        found = search(_said(item.prompt), most)
-        others = (place for place in range(len(usable)) if place not in found)
-        return [usable[place] for place in itertools.islice(itertools.chain(found, others), most)]
+        ranked = search(_said(item.prompt), most)
+        others = (index for index in range(len(usable)) if index not in ranked)
+        return [usable[index] for index in itertools.islice(itertools.chain(ranked, others), most)]
 
     return nearest
 
@@ -121,12 +123,12 @@ def _usable(train: Path, seed: int) -> list[Worked]:
 
 def _turns(prompt: Sequence[Message]) -> str:
     """A prompt's turns for comparison, without system messages."""
-    told = [
+    documents = [
         message.model_dump(mode="json", exclude={"weight"}, exclude_none=True)
         for message in prompt
         if not _is_system(message)
     ]
-    return json.dumps(told, sort_keys=True)
+    return json.dumps(documents, sort_keys=True)
 
 
 def _is_system(message: Message) -> bool:

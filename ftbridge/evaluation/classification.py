@@ -62,17 +62,19 @@ def classify(items: Sequence[Item], predictions: Mapping[str, Sequence[Predictio
     labels = labels_of(items)
     if labels is None:
         return {}
-    return {name: _report(items, told, labels) for name, told in predictions.items()}
+    return {name: _report(items, predicted, labels) for name, predicted in predictions.items()}
 
 
-def _report(items: Sequence[Item], told: Sequence[Prediction], labels: Sequence[str]) -> Classification:
-    place = {label: number for number, label in enumerate(labels)}
-    answers = {answer.key: answer.output_text.strip() for answer in told if answer.error is None}
+def _report(items: Sequence[Item], predictions: Sequence[Prediction], labels: Sequence[str]) -> Classification:
+    index_of = {label: number for number, label in enumerate(labels)}
+    completions = {
+        prediction.key: prediction.output_text.strip() for prediction in predictions if prediction.error is None
+    }
     confusion = [[0] * (len(labels) + 1) for _ in labels]
     for item in items:
-        row = place[str(item.fields["reference"]).strip()]
-        confusion[row][place.get(answers.get(item.key, ""), len(labels))] += 1
-    scores = {label: _score(confusion, number) for label, number in place.items()}
+        row = index_of[str(item.fields["reference"]).strip()]
+        confusion[row][index_of.get(completions.get(item.key, ""), len(labels))] += 1
+    scores = {label: _score(confusion, number) for label, number in index_of.items()}
     right = sum(confusion[number][number] for number in range(len(labels)))
     return Classification(
         labels=list(labels),

@@ -83,21 +83,21 @@ def compare(
     """
     require_statistics()
     sides = [_answers(run, candidate) for run, candidate in zip((first, second), candidates, strict=True)]
-    items, told, notes = _matched(first, second, sides, common)
+    items, matched, notes = _matched(first, second, sides, common)
     graders = first.spec().evaluation.graders
     if first.resolved_spec().evaluation.graders != second.resolved_spec().evaluation.graders:
         notes.append(f"The runs have other graders; both were scored with those of {first.id}.")
     if first.id == second.id and candidates[0] == candidates[1]:
         raise UsageError("both sides are the same run and candidate.", hint="Name another with --candidate.")
     margin = second.spec().evaluation.margin if margin is None else margin
-    kept = recorded([first, second])
-    scored = [_scored(items, answers, graders, kept) for answers in told]
+    grades = recorded([first, second])
+    scored = [_scored(items, predictions, graders, grades) for predictions in matched]
     clusters = [item.cluster or item.key for item in items]
     verdicts = judge_pairs(scored[0], scored[1], margin, clusters)
-    for grader, judged in verdicts.items():
-        if judged.missing:
+    for grader, paired in verdicts.items():
+        if paired.missing:
             notes.append(
-                f"{grader}: {judged.missing} of {len(items)} items have no score on either side, and are left out."
+                f"{grader}: {paired.missing} of {len(items)} items have no score on either side, and are left out."
             )
     digests = [run.state().train_sha256 for run in (first, second)]
     if digests[0] != digests[1]:
@@ -106,25 +106,25 @@ def compare(
     return Comparison(
         items=len(items),
         margin=margin,
-        ok=all(judged.margin_met is not False and judged.verdict != "undetermined" for judged in verdicts.values()),
+        ok=all(paired.margin_met is not False and paired.verdict != "undetermined" for paired in verdicts.values()),
         first=_side(first, candidates[0], scored[0], clusters, digests[0]),
         second=_side(second, candidates[1], scored[1], clusters, digests[1]),
         verdicts=verdicts,
-        changed=_changed(items, told, scored),
+        changed=_changed(items, matched, scored),
         notes=notes,
         summary=summary([("the second", "the first", verdicts)]),
     )
 
 
 def _answers(run: Run, candidate: str) -> dict[str, Prediction]:
-    found = {told.key: told for told in read_predictions(run.predictions(candidate))}
-    if not found:
+    by_key = {prediction.key: prediction for prediction in read_predictions(run.predictions(candidate))}
+    if not by_key:
         there = sorted(
             path.stem for path in (run.path / "predictions").glob("*.jsonl") if not path.stem.endswith(SUFFIX)
         )
         names = ", ".join(there) or "none; it needs data.test and an end"
         raise UsageError(f"{run.id} has no answers of {candidate!r}.", hint=f"It has: {names}.")
-    return found
+    return by_key
 
 
 def _matched(
@@ -144,9 +144,9 @@ def _matched(
             else "Run one of them again with the other's data.test.",
         )
     others = [by_line[1][item.content].key for item in shared]
-    told = [[sides[0][item.key] for item in shared], [sides[1][key] for key in others]]
+    matched = [[sides[0][item.key] for item in shared], [sides[1][key] for key in others]]
     notes = [f"Only the {len(shared)} items that both runs have are compared."] if any(only) else []
-    return shared, told, notes
+    return shared, matched, notes
 
 
 def _test(run: Run) -> Path:
@@ -159,18 +159,21 @@ def _test(run: Run) -> Path:
 
 
 def _scored(
-    items: Sequence[Item], answers: Sequence[Prediction], graders: Sequence[Grader], kept: Grades
+    items: Sequence[Item], predictions: Sequence[Prediction], graders: Sequence[Grader], grades: Grades
 ) -> dict[str, list[float | None]]:
     for grader in graders:
         if needs_others(grader) and not any(
-            lookup(kept, grader, item.fields, sample_of(answer)) for item, answer in zip(items, answers, strict=True)
+            lookup(grades, grader, item.fields, sample_of(prediction))
+            for item, prediction in zip(items, predictions, strict=True)
         ):
             raise UsageError(
                 f"the scores of grader {grader.name} are not recorded for both runs, and compare grades nothing anew.",
                 hint="`ftbridge eval SPEC -c run:FIRST -c run:SECOND` grades the completions of both.",
             )
-    renamed = [told.model_copy(update={"key": item.key}) for item, told in zip(items, answers, strict=True)]
-    graded = recorded_results(items, {"side": renamed}, graders, kept)["side"]
+    renamed = [
+        prediction.model_copy(update={"key": item.key}) for item, prediction in zip(items, predictions, strict=True)
+    ]
+    graded = recorded_results(items, {"side": renamed}, graders, grades)["side"]
     return {grader.name: [known_score(grader, result) for result in graded[grader.name]] for grader in graders}
 
 
@@ -192,11 +195,11 @@ def _place_of(run: Run) -> Place:
 
 
 def _changed(
-    items: Sequence[Item], told: Sequence[Sequence[Prediction]], scored: Sequence[dict[str, list[float | None]]]
+    items: Sequence[Item], matched: Sequence[Sequence[Prediction]], scored: Sequence[dict[str, list[float | None]]]
 ) -> list[Changed]:
     changed: list[tuple[float, Changed]] = []
-    for place, item in enumerate(items):
-        pairs = {grader: (scored[0][grader][place], scored[1][grader][place]) for grader in scored[0]}
+    for index, item in enumerate(items):
+        pairs = {grader: (scored[0][grader][index], scored[1][grader][index]) for grader in scored[0]}
         scores = {grader: (a, b) for grader, (a, b) in pairs.items() if a is not None and b is not None}
         fall = sum(first - second for first, second in scores.values())
         if all(first == second for first, second in scores.values()):
@@ -206,8 +209,8 @@ def _changed(
             line=item.line,
             prompt=prompt,
             reference=str(item.fields.get("reference", "")),
-            first=told[0][place].output_text,
-            second=told[1][place].output_text,
+            first=matched[0][index].output_text,
+            second=matched[1][index].output_text,
             scores=scores,
         )
         changed.append((fall, entry))

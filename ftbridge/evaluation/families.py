@@ -30,7 +30,11 @@ _WORD = {family: re.compile(rf"(?:^|[^a-z])(?:{names})", re.IGNORECASE) for fami
 def family_of(model: str) -> str | None:
     """The family of a model by its name; a distilled model is of the family that it was made from, which is named last."""
     name = model.removeprefix("ft:").rpartition("/")[2]
-    named = [(found[-1].start(), family) for family, word in _WORD.items() if (found := list(word.finditer(name)))]
+    named = [
+        (words_found[-1].start(), family)
+        for family, word in _WORD.items()
+        if (words_found := list(word.finditer(name)))
+    ]
     return max(named)[1] if named else None
 
 

@@ -73,7 +73,7 @@ class Sampling:
         return cls(spec.evaluation.samples, spec.evaluation.sampling_temperature, spec.seed)
 
 
-def answer(
+def generate(
     candidate: Candidate,
     items: Sequence[Item],
     sampler: Sampler,
@@ -101,18 +101,26 @@ def answer(
     index = {item.key: item.index for item in items}
     tell = on_progress or (lambda done, total: None)
     _mend(path)
-    own = [told for told in _read(path) if told.error is None]
-    done = {name: told for told in own if hashes.get(name := _name(told.key, told.sample)) == told.prompt_sha256}
-    by_prompt = {told.prompt_sha256: told for told in (*own, *_shared(candidate, path)) if told.error is None}
+    earlier = [prediction for prediction in _read(path) if prediction.error is None]
+    done = {
+        name: prediction
+        for prediction in earlier
+        if hashes.get(name := _name(prediction.key, prediction.sample)) == prediction.prompt_sha256
+    }
+    by_prompt = {
+        prediction.prompt_sha256: prediction
+        for prediction in (*earlier, *_shared(candidate, path))
+        if prediction.error is None
+    }
     with disk_full_is_an_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = path.open("a", encoding="utf-8", newline="\n")
 
-    def keep(told: Prediction) -> None:
+    def keep(prediction: Prediction) -> None:
         with disk_full_is_an_error(path):
-            stream.write(_line(told))
+            stream.write(_line(prediction))
             stream.flush()
-        done[_name(told.key, told.sample)] = told
+        done[_name(prediction.key, prediction.sample)] = prediction
         tell(len(done), len(prompts))
 
     with stream:
@@ -123,7 +131,7 @@ def answer(
                 key, sample = units[name]
                 keep(by_prompt[digest].model_copy(update={"key": key, "index": index[key], "sample": sample}))
         if waiting := [prompt for key, prompt in prompts.items() if key not in done]:
-            for completion in _completions(sampler, waiting, max_tokens, batch_size, answered=bool(own)):
+            for completion in _completions(sampler, waiting, max_tokens, batch_size, complete=bool(earlier)):
                 if completion.key not in prompts:
                     raise RuntimeError(f"the sampler answered {completion.key!r}, which it was not asked")
                 reasoning, text = split_reasoning(completion.text)
@@ -172,16 +180,16 @@ def _sampled(prompt: Prompt, sample: int | None, sampling: Sampling) -> Prompt:
     return prompt.model_copy(update={"key": _name(prompt.key, sample), **drawn})
 
 
-def _together(told: Iterable[Prediction]) -> list[Prediction]:
+def _together(predictions: Iterable[Prediction]) -> list[Prediction]:
     """One prediction for each item, in the order in which the items come: the first sample, with the others."""
     by_item: dict[str, list[Prediction]] = {}
-    for one in told:
+    for one in predictions:
         by_item.setdefault(one.key, []).append(one)
     return [first.model_copy(update={"others": tuple(rest)}) if rest else first for first, *rest in by_item.values()]
 
 
 def _completions(
-    sampler: Sampler, waiting: Sequence[Prompt], max_tokens: int, batch_size: int, *, answered: bool
+    sampler: Sampler, waiting: Sequence[Prompt], max_tokens: int, batch_size: int, *, complete: bool
 ) -> Iterator[Completion]:
     """What the sampler generates. Prompts that it refuses, of a model that `answered` others before, are completions with an
     error: asked again and again, they would keep the evaluation from ever ending.
@@ -189,7 +197,7 @@ def _completions(
     try:
         yield from sampler.generate(waiting, max_tokens=max_tokens, batch_size=batch_size)
     except PromptsRefused as error:
-        if not answered:
+        if not complete:
             raise
         for key, reason in error.reasons.items():
             yield Completion(
@@ -203,18 +211,19 @@ def read_predictions(path: Path) -> list[Prediction]:
     A damaged line is not a completion: it is passed over here, and its item is asked again by `answer`. Where an item was
     completed once and, at another time, several times, what was done last counts.
     """
-    lines = {(told.key, told.sample): told for told in _read(path)}
-    several = {told.key: told.sample is not None for told in lines.values()}
-    ordered = sorted(lines.values(), key=lambda told: told.sample or 0)
+    lines = {(prediction.key, prediction.sample): prediction for prediction in _read(path)}
+    several = {prediction.key: prediction.sample is not None for prediction in lines.values()}
+    ordered = sorted(lines.values(), key=lambda prediction: prediction.sample or 0)
     together = {
-        told.key: told for told in _together(one for one in ordered if (one.sample is not None) == several[one.key])
+        prediction.key: prediction
+        for prediction in _together(one for one in ordered if (one.sample is not None) == several[one.key])
     }
     return [together[key] for key in several]
 
 
 def _read(path: Path) -> list[Prediction]:
     lines = path.read_bytes().split(b"\n") if path.exists() else []
-    return [told for line in lines if (told := _parse(line)) is not None]
+    return [prediction for line in lines if (prediction := _parse(line)) is not None]
 
 
 def _shared(candidate: Candidate, path: Path) -> list[Prediction]:
@@ -222,12 +231,12 @@ def _shared(candidate: Candidate, path: Path) -> list[Prediction]:
 
 
 def _hash(prompt: Prompt) -> str:
-    asked = prompt.model_dump(mode="json", exclude={"key"}, exclude_none=True)
-    return sha256_bytes(json.dumps(asked, sort_keys=True).encode())
+    document = prompt.model_dump(mode="json", exclude={"key"}, exclude_none=True)
+    return sha256_bytes(json.dumps(document, sort_keys=True).encode())
 
 
-def _line(told: Prediction) -> str:
-    return json.dumps(told.model_dump(exclude_none=True, exclude={"others"}), ensure_ascii=False) + "\n"
+def _line(prediction: Prediction) -> str:
+    return json.dumps(prediction.model_dump(exclude_none=True, exclude={"others"}), ensure_ascii=False) + "\n"
 
 
 def _parse(line: bytes) -> Prediction | None:

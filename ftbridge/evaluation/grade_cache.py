@@ -65,10 +65,10 @@ def read_grades(paths: Iterable[Path]) -> Grades:
     for path in paths:
         for line in path.read_bytes().splitlines() if path.exists() else []:
             try:
-                told = Grade.model_validate_json(line)
+                grade = Grade.model_validate_json(line)
             except ValidationError:
                 continue
-            grades[told.name] = told.result
+            grades[grade.name] = grade.result
     return grades
 
 

@@ -120,48 +120,48 @@ def _parsed(line: bytes, path: Path, number: int, parse: Callable[[object], _T])
     raise DataError("\n".join(problems), problems=problems)
 
 
-def reference(answer: Message) -> str:
+def reference(message: Message) -> str:
     """The expected answer as text: what it says without its reasoning, or the JSON of its calls when it calls tools.
 
     See `ftbridge.data.notation.answer_text`, which writes completions alike.
     """
-    calls = [call.function for call in answer.tool_calls or []]
-    if answer.function_call is not None:
-        calls.append(answer.function_call)
-    return answer_text(split_reasoning(answer.text)[1], [(call.name, call.arguments) for call in calls])
+    calls = [call.function for call in message.tool_calls or []]
+    if message.function_call is not None:
+        calls.append(message.function_call)
+    return answer_text(split_reasoning(message.text)[1], [(call.name, call.arguments) for call in calls])
 
 
 def _clusters(examples: Sequence[ItemExample]) -> list[str]:
     """A name for what each example belongs to: the number of the first example of its cluster."""
     parent = list(range(len(examples)))
 
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = place = parent[parent[place]]
-        return place
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = index = parent[parent[index]]
+        return index
 
     seen: dict[str, int] = {}
     beginnings = [_beginnings(example.messages) for example in examples]
-    ends = {told[-1]: place for place, told in enumerate(beginnings)}
-    for place, (example, told) in enumerate(zip(examples, beginnings, strict=True)):
-        names = [f"prompt {told[len(example.prompt)]}"]
+    ends = {entry[-1]: index for index, entry in enumerate(beginnings)}
+    for index, (example, entry) in enumerate(zip(examples, beginnings, strict=True)):
+        names = [f"prompt {entry[len(example.prompt)]}"]
         if (cluster := example.extra.get("cluster")) is not None:
             names.append(f"cluster {json.dumps(cluster, sort_keys=True)}")
-        others = [seen.setdefault(name, place) for name in names]
-        others += [ends[beginning] for beginning in told[:-1] if beginning in ends]
+        others = [seen.setdefault(name, index) for name in names]
+        others += [ends[beginning] for beginning in entry[:-1] if beginning in ends]
         for other in others:
-            low, high = sorted((root(place), root(other)))
+            low, high = sorted((root(index), root(other)))
             parent[high] = low
-    return [str(root(place)) for place in range(len(examples))]
+    return [str(root(index)) for index in range(len(examples))]
 
 
 def _beginnings(messages: Sequence[Message]) -> list[str]:
     """A hash of the first 0, 1, 2, … messages."""
-    told = [""]
+    beginnings = [""]
     for message in messages:
-        said = message.model_dump_json(exclude={"weight"}, exclude_none=True)
-        told.append(sha256_bytes(f"{told[-1]}{said}".encode()))
-    return told
+        text = message.model_dump_json(exclude={"weight"}, exclude_none=True)
+        beginnings.append(sha256_bytes(f"{beginnings[-1]}{text}".encode()))
+    return beginnings
 
 
 def _item(index: int, line: bytes, example: ItemExample, cluster: str) -> Item:

@@ -54,7 +54,7 @@ def length_controlled(
     from scipy.special import expit
 
     names = list(range(len(wins))) if clusters is None else list(clusters)
-    order = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    order = {name: index for index, name in enumerate(dict.fromkeys(names))}
     groups = len(order)
     if groups < FEWEST:
         return None
@@ -94,27 +94,27 @@ def controlled_rates(
     predictions: Mapping[str, Sequence[Prediction]],
 ) -> dict[str, dict[str, LengthControlled]]:
     """By candidate and pairwise grader; `graded` are results by candidate and grader, in the order of the items."""
-    found: dict[str, dict[str, LengthControlled]] = {}
+    rates: dict[str, dict[str, LengthControlled]] = {}
     for grader in graders:
         if not isinstance(grader, PairwiseGrader):
             continue
         for name, by in graded.items():
-            completions = {told.key: told.samples for told in predictions[name]}
-            told = [
+            completions = {prediction.key: prediction.samples for prediction in predictions[name]}
+            rows = [
                 (one.reward, _lengths(grader, item, completion), item.cluster or item.key)
                 for result, item in zip(by[grader.name], items, strict=True)
                 for one, completion in zip(result.samples or [result], completions[item.key], strict=True)
                 if not one.is_missing
             ]
             wins, lengths, clusters = (
-                [won for won, _, _ in told],
-                [pair for _, pair, _ in told],
-                [own for *_, own in told],
+                [won for won, _, _ in rows],
+                [pair for _, pair, _ in rows],
+                [row for *_, row in rows],
             )
             rate = length_controlled(wins, lengths, clusters)
             if rate is not None:
-                found.setdefault(name, {})[grader.name] = rate
-    return found
+                rates.setdefault(name, {})[grader.name] = rate
+    return rates
 
 
 def _lengths(grader: PairwiseGrader, item: Item, completion: Prediction) -> tuple[int, int]:

@@ -31,8 +31,8 @@ def known_score(grader: Grader, result: GraderResult) -> float | None:
 
 def present(values: MaybeScores, clusters: Sequence[str]) -> tuple[list[float], list[str]]:
     """The scores that there are, and what each of their items belongs to."""
-    kept = [(value, cluster) for value, cluster in zip(values, clusters, strict=True) if value is not None]
-    return [value for value, _ in kept], [cluster for _, cluster in kept]
+    pairs = [(value, cluster) for value, cluster in zip(values, clusters, strict=True) if value is not None]
+    return [value for value, _ in pairs], [cluster for _, cluster in pairs]
 
 
 def both_present(
@@ -42,9 +42,9 @@ def both_present(
 
     Raises `ValueError` for unequal lengths.
     """
-    places = [place for place, (a, b) in enumerate(zip(first, second, strict=True)) if a is not None and b is not None]
-    ones, others = ([value for place in places if (value := side[place]) is not None] for side in (first, second))
-    return ones, others, None if clusters is None else [clusters[place] for place in places]
+    places = [index for index, (a, b) in enumerate(zip(first, second, strict=True)) if a is not None and b is not None]
+    ones, others = ([value for index in places if (value := side[index]) is not None] for side in (first, second))
+    return ones, others, None if clusters is None else [clusters[index] for index in places]
 
 
 def too_many(missing: int, items: int) -> bool:

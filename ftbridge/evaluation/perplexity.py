@@ -21,13 +21,13 @@ from ftbridge.providers.base import Prompt, Scorer
 
 def perplexity(items: Sequence[Item], scorer: Scorer, path: Path, *, batch_size: int) -> float:
     """Of the items' references, from `path` when it holds them, else from the model. Raises what the scorer raises."""
-    if (known := read_perplexity(items, path)) is not None:
-        return known
+    if (cached := read_perplexity(items, path)) is not None:
+        return cached
     prompts = [Prompt(key=item.key, messages=item.prompt, tools=item.tools) for item in items]
     references = [str(item.fields["reference"]) for item in items]
     nats, tokens = 0.0, 0
-    for told in scorer.score(prompts, references, batch_size=batch_size):
-        nats, tokens = nats + told.nats, tokens + told.tokens
+    for log_likelihoods in scorer.score(prompts, references, batch_size=batch_size):
+        nats, tokens = nats + log_likelihoods.nats, tokens + log_likelihoods.tokens
     write_json(path, {"items": _name(items), "nats": nats, "tokens": tokens})
     return math.exp(nats / tokens)
 
@@ -35,8 +35,8 @@ def perplexity(items: Sequence[Item], scorer: Scorer, path: Path, *, batch_size:
 def read_perplexity(items: Sequence[Item], path: Path) -> float | None:
     """What was computed for just these items; None when it was not."""
     try:
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return math.exp(told["nats"] / told["tokens"]) if told["items"] == _name(items) else None
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return math.exp(document["nats"] / document["tokens"]) if document["items"] == _name(items) else None
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
         return None
 

@@ -182,40 +182,41 @@ def against_base(
     ], list(rivals)
 
 
-def warnings(found: Preferences) -> list[str]:
+def warnings(measured: Preferences) -> list[str]:
     """What a reader should know of the figures, with what to do."""
     notes = []
-    low, high = found.preferred_change.ci95
+    low, high = measured.preferred_change.ci95
     if high < 0:
         notes.append(
-            f"The preferred completions themselves became less likely, by {-found.preferred_change.mean:.1f} nats each"
+            f"The preferred completions themselves became less likely, by {-measured.preferred_change.mean:.1f} nats each"
             f" (95 % interval {-high:.1f} to {-low:.1f}): only the difference is trained. Where that matters, set"
             " local.dpo.nll_weight (0.1 to 1), lower learning_rate_multiplier, or tune on the preferred completions first."
         )
-    if found.length_change is not None and abs(found.length_change.mean) > 1:
-        low, high = found.length_change.ci95
+    if measured.length_change is not None and abs(measured.length_change.mean) > 1:
+        low, high = measured.length_change.ci95
         if low > 0 or high < 0:
             way = "longer" if low > 0 else "shorter"
             notes.append(
-                f"Completions became {way}: {found.completion_tokens['base'].mean:.0f} to"
-                f" {found.completion_tokens['tuned'].mean:.0f} tokens. In {found.preferred_longer:.0%} of the test pairs the"
-                " preferred completion is the longer one, so part of what was learnt may be length; local.dpo.loss:"
+                f"Completions became {way}: {measured.completion_tokens['base'].mean:.0f} to"
+                f" {measured.completion_tokens['tuned'].mean:.0f} tokens. In {measured.preferred_longer:.0%} of the test pairs"
+                " the preferred completion is the longer one, so part of what was learnt may be length; local.dpo.loss:"
                 " length_normalised takes it out."
             )
     return notes
 
 
-def sentence(found: Preferences) -> str:
+def sentence(measured: Preferences) -> str:
     """The figures in one sentence."""
-    low, high = (100 * end for end in found.accuracy.ci95)
-    more, least, most = found.margin.mean, *found.margin.ci95
+    low, high = (100 * end for end in measured.accuracy.ci95)
+    more, least, most = measured.margin.mean, *measured.margin.ci95
     return (
-        f"Preferences: tuning moved {100 * found.accuracy.mean:.1f} % of the {found.pairs} test pairs towards the preferred"
-        f" completion (95 % interval {low:.1f} to {high:.1f}), by {more:.1f} nats on average ({least:.1f} to {most:.1f})."
+        f"Preferences: tuning moved {100 * measured.accuracy.mean:.1f} % of the {measured.pairs} test pairs towards the"
+        f" preferred completion (95 % interval {low:.1f} to {high:.1f}), by {more:.1f} nats on"
+        f" average ({least:.1f} to {most:.1f})."
     )
 
 
-def table(found: Preferences) -> list[tuple[str, str, str]]:
+def table(measured: Preferences) -> list[tuple[str, str, str]]:
     """The figures for people: what it is, its mean, its 95 % interval (empty where there is none)."""
 
     def share(name: str, one: Estimate) -> tuple[str, str, str]:
@@ -226,20 +227,23 @@ def table(found: Preferences) -> list[tuple[str, str, str]]:
         low, high = one.ci95
         return name, f"{one.mean:{sign}.1f} {unit}", f"{low:{sign}.1f} to {high:{sign}.1f}"
 
-    preferred, other = found.pair_tokens
+    preferred, other = measured.pair_tokens
     rows = [
-        share("pairs moved towards the preferred completion", found.accuracy),
-        mean("margin: preferred over the other", found.margin, "nats", "+"),
-        mean("preferred completion became likelier by", found.preferred_change, "nats", "+"),
-        mean("the other completion became likelier by", found.other_change, "nats", "+"),
-        *(share(f"preferred completion is the likelier, {name}", one) for name, one in found.preferred_first.items()),
-        *(share(f"wins of tuned against base, {name}", one) for name, one in found.wins.items()),
-        *(share(f"the same at equal length, {name}", one) for name, one in found.wins_length_controlled.items()),
+        share("pairs moved towards the preferred completion", measured.accuracy),
+        mean("margin: preferred over the other", measured.margin, "nats", "+"),
+        mean("preferred completion became likelier by", measured.preferred_change, "nats", "+"),
+        mean("the other completion became likelier by", measured.other_change, "nats", "+"),
+        *(
+            share(f"preferred completion is the likelier, {name}", one)
+            for name, one in measured.preferred_first.items()
+        ),
+        *(share(f"wins of tuned against base, {name}", one) for name, one in measured.wins.items()),
+        *(share(f"the same at equal length, {name}", one) for name, one in measured.wins_length_controlled.items()),
         ("tokens of the pairs: preferred, other", f"{preferred:.0f}, {other:.0f}", ""),
-        *(mean(f"tokens of completions, {name}", one, "") for name, one in found.completion_tokens.items()),
+        *(mean(f"tokens of completions, {name}", one, "") for name, one in measured.completion_tokens.items()),
     ]
-    if found.length_change is not None:
-        rows.append(mean("completions became longer by", found.length_change, "tokens", "+"))
+    if measured.length_change is not None:
+        rows.append(mean("completions became longer by", measured.length_change, "tokens", "+"))
     return [(name, value.strip(), interval) for name, value, interval in rows]
 
 

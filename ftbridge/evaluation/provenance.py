@@ -21,8 +21,8 @@ class Place(NamedTuple):
 def differences(places: Sequence[Place]) -> list[str]:
     """Notes on candidates whose completions come from several places, or stand on several base models."""
     notes = []
-    names = sorted({place.name for place in places})
-    models = sorted({place.base for place in places if not place.hosted})
+    names = sorted({index.name for index in places})
+    models = sorted({index.base for index in places if not index.hosted})
     if len(names) > 1:
         notes.append(
             f"Candidates answered in different places ({', '.join(names)}): items, messages and greedy decoding are the "

@@ -34,8 +34,8 @@ def retrieval(documents: Path) -> Candidate:
     search = searcher(passages)
 
     def prompt(item: Item) -> Prompt:
-        found = search(item.prompt[-1].text, PASSAGES) if item.prompt else []
-        messages = _with(item.prompt, [passages[place] for place in found]) if found else item.prompt
+        best = search(item.prompt[-1].text, PASSAGES) if item.prompt else []
+        messages = _with(item.prompt, [passages[index] for index in best]) if best else item.prompt
         return Prompt(key=item.key, messages=messages, tools=item.tools)
 
     return Candidate("retrieval", prompt)
@@ -43,7 +43,7 @@ def retrieval(documents: Path) -> Candidate:
 
 def _with(prompt: Sequence[Message], passages: Sequence[str]) -> tuple[Message, ...]:
     """The prompt with passages at the end of its first system message, or of one made for them: templates take only one."""
-    shown = "\n\n".join([_HEAD, *(f"[{place}] {passage}" for place, passage in enumerate(passages, 1))])
+    shown = "\n\n".join([_HEAD, *(f"[{number}] {passage}" for number, passage in enumerate(passages, 1))])
     if prompt[0].role in ("system", "developer"):
         first = prompt[0].model_copy(update={"content": f"{prompt[0].text}\n\n{shown}"})
         return (first, *prompt[1:])

@@ -196,7 +196,7 @@ def judge(
     *,
     margin: float | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
-    kept: Grades | None = None,
+    grades: Grades | None = None,
     models: Mapping[str, str] | None = None,
     on_results: Callable[[Results], None] | None = None,
     grading_with: Grading | None = None,
@@ -212,7 +212,7 @@ def judge(
     Raises `FtbridgeError` when a candidate has not answered every item, `GraderError` for a grader that can grade nothing,
     `ValueError` without items.
     """
-    graded = results(items, predictions, graders, kept, grading_with)
+    graded = results(items, predictions, graders, grades, grading_with)
     if on_results is not None:
         on_results(graded)
     scored = _scores(graded, graders)
@@ -240,7 +240,10 @@ def judge(
         summary=summary(distinct_rivals(scored, verdicts)),
         classification=classify(items, predictions),
         slices=_sliced(items, scored, clusters),
-        answered={name: answered_of(told, (models or {}).get(name)) for name, told in predictions.items()},
+        answered={
+            name: answered_of(candidate_predictions, (models or {}).get(name))
+            for name, candidate_predictions in predictions.items()
+        },
         agreement=agreement,
         length_controlled=controlled_rates(graders, graded, items, predictions),
         notes=[*_notes(items, predictions, graders), *_grading_notes(graded, graders), *agreement_notes(agreement)],
@@ -255,10 +258,10 @@ def _sliced(
         if field in ("reference", NON_PREFERRED):
             continue  # labels have a classification report
         for value in sorted(set(values)):
-            places = [place for place, own in enumerate(values) if own == value]
-            names = [clusters[place] for place in places]
+            places = [index for index, item_values in enumerate(values) if item_values == value]
+            names = [clusters[index] for index in places]
             by_candidate = {
-                name: {grader: score_of([all_of[place] for place in places], names) for grader, all_of in by.items()}
+                name: {grader: score_of([all_of[index] for index in places], names) for grader, all_of in by.items()}
                 for name, by in scored.items()
             }
             slices.append(Slice(field=field, value=value, items=len(places), candidates=by_candidate))
@@ -279,24 +282,26 @@ def results(
     items: Sequence[Item],
     predictions: Mapping[str, Sequence[Prediction]],
     graders: Sequence[Grader],
-    kept: Grades | None = None,
+    grades: Grades | None = None,
     grading_with: Grading | None = None,
 ) -> Results:
     """What each grader says by candidate and grader, one for each item in the order of `items`. Raises as `judge` does."""
-    kept, grading_with = {} if kept is None else kept, grading_with or Grading()
+    grades, grading_with = {} if grades is None else grades, grading_with or Grading()
     if not items:
         raise ValueError("there are no items to judge")
     graded: Results = {}
-    for name, told in predictions.items():
-        answers = {prediction.key: prediction.samples for prediction in told}
-        if missing := [item.line for item in items if item.key not in answers]:
+    for name, candidate_predictions in predictions.items():
+        samples_by_item = {prediction.key: prediction.samples for prediction in candidate_predictions}
+        if missing := [item.line for item in items if item.key not in samples_by_item]:
             raise FtbridgeError(
                 f"{name} has no answer to {len(missing)} of {len(items)} test examples (the first is {missing[0]}).",
                 hint="Candidates are compared on the same items only. Let it answer the rest first.",
             )
-        pairs = [(item.fields, sample_of(one)) for item in items for one in answers[item.key] if one.error is None]
+        pairs = [
+            (item.fields, sample_of(one)) for item in items for one in samples_by_item[item.key] if one.error is None
+        ]
         graded[name] = {
-            grader.name: _by_item(grader, items, answers, _graded(grader, pairs, kept, grading_with))
+            grader.name: _by_item(grader, items, samples_by_item, _graded(grader, pairs, grades, grading_with))
             for grader in graders
         }
     return graded
@@ -307,51 +312,53 @@ def calibrated(
     graded: Results,
     graders: Sequence[Grader],
     labelled: Sequence[Labelled],
-    kept: Grades | None = None,
+    grades: Grades | None = None,
     grading_with: Grading | None = None,
 ) -> dict[str, Calibration]:
     """Each grader beside people, by name; `graded` are its results of the test. Raises as `judge`."""
-    kept, grading_with = {} if kept is None else kept, grading_with or Grading()
+    grades, grading_with = {} if grades is None else grades, grading_with or Grading()
     clusters = [item.cluster or item.key for item in items]
     scored = _scores(graded, graders)
-    found = {}
+    corrections = {}
     for grader in graders:
         pairs = [(one.fields, {"output_text": one.completion, "finish_reason": "stop"}) for one in labelled]
-        own = [known_score(grader, result) for result in _graded(grader, pairs, kept, grading_with)]
+        judge_scores = [known_score(grader, result) for result in _graded(grader, pairs, grades, grading_with)]
         tests = {name: (by[grader.name], clusters) for name, by in scored.items()}
-        if (made := calibration(labelled, own, tests)) is not None:
-            found[grader.name] = made
-    return found
+        if (corrected := calibration(labelled, judge_scores, tests)) is not None:
+            corrections[grader.name] = corrected
+    return corrections
 
 
-def answered_of(told: Sequence[Prediction], model: str | None = None) -> Answered:
+def answered_of(predictions: Sequence[Prediction], model: str | None = None) -> Answered:
     """Tokens, latencies and failures of a candidate's answers, of every sample."""
-    told = [one for answer in told for one in answer.samples]
-    seconds = sorted(answer.seconds for answer in told if answer.seconds is not None)
+    predictions = [one for prediction in predictions for one in prediction.samples]
+    seconds = sorted(prediction.seconds for prediction in predictions if prediction.seconds is not None)
     return Answered(
         model=model,
-        prompt_tokens=sum(answer.prompt_tokens for answer in told),
-        completion_tokens=sum(answer.completion_tokens for answer in told),
+        prompt_tokens=sum(prediction.prompt_tokens for prediction in predictions),
+        completion_tokens=sum(prediction.completion_tokens for prediction in predictions),
         p50_seconds=seconds[(len(seconds) - 1) // 2] if seconds else None,
         p95_seconds=seconds[math.ceil(0.95 * len(seconds)) - 1] if seconds else None,
         in_batches=2 * len(set(seconds)) <= len(seconds) and len(seconds) > 1,
-        cut_off=sum(answer.finish_reason == "length" for answer in told),
-        failed=sum(answer.error is not None for answer in told),
+        cut_off=sum(prediction.finish_reason == "length" for prediction in predictions),
+        failed=sum(prediction.error is not None for prediction in predictions),
     )
 
 
 def _by_item(
     grader: Grader,
     items: Sequence[Item],
-    answers: Mapping[str, Sequence[Prediction]],
+    predictions: Mapping[str, Sequence[Prediction]],
     graded: Sequence[grading.GraderResult],
 ) -> list[grading.GraderResult]:
     """The results in the order of the items; an item without an answer has no score, and says why."""
     others = iter(graded)
     results = []
     for item in items:
-        own = [_failure(grader, one.error) if one.error is not None else next(others) for one in answers[item.key]]
-        results.append(own[0] if len(own) == 1 else grading.together(grader, own))
+        results_of_item = [
+            _failure(grader, one.error) if one.error is not None else next(others) for one in predictions[item.key]
+        ]
+        results.append(results_of_item[0] if len(results_of_item) == 1 else grading.together(grader, results_of_item))
     return results
 
 
@@ -366,26 +373,28 @@ def _failure(grader: Grader, why: str) -> grading.GraderResult:
     )
 
 
-def _graded(grader: Grader, pairs: Sequence[_Pair], kept: Grades, grading_with: Grading) -> list[grading.GraderResult]:
+def _graded(
+    grader: Grader, pairs: Sequence[_Pair], grades: Grades, grading_with: Grading
+) -> list[grading.GraderResult]:
     """One grader on all answers, asking judges only what is not known."""
     names = [name_of(grader, item, sample) for item, sample in pairs]
-    found = {
+    cached = {
         name: result
         for name, (item, sample) in zip(names, pairs, strict=True)
-        if (result := lookup(kept, grader, item, sample)) is not None
+        if (result := lookup(grades, grader, item, sample)) is not None
     }
-    asked = {name: pair for name, pair in zip(names, pairs, strict=True) if name not in found}
+    ungraded = {name: pair for name, pair in zip(names, pairs, strict=True) if name not in cached}
     fresh = grading.grade_all(
         grader,
-        list(asked.values()),
+        list(ungraded.values()),
         calls=grading_with.calls,
         on_result=lambda result: grading_with.between(),
         at_once=grading_with.at_once,
     )
-    for name, result in zip(asked, fresh, strict=True):
-        found[name] = result
-        keep(kept, name, result)
-    return [found[name] for name in names]
+    for name, result in zip(ungraded, fresh, strict=True):
+        cached[name] = result
+        keep(grades, name, result)
+    return [cached[name] for name in names]
 
 
 def sample_of(prediction: Prediction) -> dict[str, str]:
@@ -408,14 +417,14 @@ def score_of(values: MaybeScores, clusters: Sequence[str]) -> Score:
 
     Items without a score are left out; where none has one, the mean is 0 and the interval from 0 to 1.
     """
-    known, own = present(values, clusters)
-    mean, low, high = mean_interval(known, own) if known else (0.0, 0.0, 1.0)
-    return Score(mean=mean, ci95=(low, high), n=len(known), missing=len(values) - len(known))
+    present_values, clusters_present = present(values, clusters)
+    mean, low, high = mean_interval(present_values, clusters_present) if present_values else (0.0, 0.0, 1.0)
+    return Score(mean=mean, ci95=(low, high), n=len(present_values), missing=len(values) - len(present_values))
 
 
 def _difference(first: MaybeScores, second: MaybeScores, clusters: Sequence[str]) -> Difference:
-    ones, others, own = both_present(first, second, clusters)
-    difference, low, high = paired_difference(ones, others, own) if ones else (0.0, -1.0, 1.0)
+    ones, others, pairs_present = both_present(first, second, clusters)
+    difference, low, high = paired_difference(ones, others, pairs_present) if ones else (0.0, -1.0, 1.0)
     better = sum(a > b for a, b in zip(ones, others, strict=True))
     worse = sum(a < b for a, b in zip(ones, others, strict=True))
     n = len(ones)
@@ -434,12 +443,16 @@ def _notes(
     if clusters < len(items):
         notes.append(f"{len(items)} items are {clusters} conversations or clusters; intervals and tests count those.")
     keys = {item.key for item in items}
-    for name, told in predictions.items():
-        by_key = {prediction.key: prediction.samples for prediction in told if prediction.key in keys}
-        answers = [one for samples in by_key.values() for one in samples]
-        if cut := sum(one.finish_reason == "length" for one in answers):
-            notes.append(f"{name}: {cut} of {len(answers)} answers were cut off at the token limit.")
-    if several := {len(prediction.samples) for told in predictions.values() for prediction in told} - {1}:
+    for name, candidate_predictions in predictions.items():
+        by_key = {prediction.key: prediction.samples for prediction in candidate_predictions if prediction.key in keys}
+        samples = [one for samples in by_key.values() for one in samples]
+        if cut := sum(one.finish_reason == "length" for one in samples):
+            notes.append(f"{name}: {cut} of {len(samples)} answers were cut off at the token limit.")
+    if several := {
+        len(prediction.samples)
+        for candidate_predictions in predictions.values()
+        for prediction in candidate_predictions
+    } - {1}:
         notes.append(
             f"Each item has {max(several)} completions, drawn with different seeds; their scores are averaged, and an item "
             "counts as one draw."
@@ -476,20 +489,20 @@ def _grading_notes(graded: Results, graders: Sequence[Grader]) -> list[str]:
                     f"since the grader, its judge or the endpoint failed{more}. Such as: {gone[0]}"
                 )
             each = [one for result in by[grader.name] for one in (result.samples or [result])]
-            told = [result for result in each if result.errors and not result.is_missing]
-            if told:
-                kinds = sorted({error for result in told for error in result.errors})
-                example = next(iter(told[0].errors.values()))
+            failures = [result for result in each if result.errors and not result.is_missing]
+            if failures:
+                kinds = sorted({error for result in failures for error in result.errors})
+                example = next(iter(failures[0].errors.values()))
                 notes.append(
-                    f"{name}: {len(told)} of {len(each)} answers are not what {grader.name} grades, and score 0 "
+                    f"{name}: {len(failures)} of {len(each)} answers are not what {grader.name} grades, and score 0 "
                     f"({', '.join(kinds)}), such as: {example}"
                 )
-            if beyond := sum("clipped_from" in told.metadata.details for told in each):
+            if beyond := sum("clipped_from" in result.metadata.details for result in each):
                 notes.append(
                     f"{name}: {beyond} of {len(each)} scores of {grader.name} lay outside its range, and count as "
                     "its end; a judge that uses another scale needs another range or another prompt."
                 )
-            agreed = [told.metadata.details.get("consistent") for told in each]
+            agreed = [result.metadata.details.get("consistent") for result in each]
             if changed := agreed.count(False):
                 notes.append(
                     f"{name}: {changed} of {len(agreed)} verdicts of {grader.name} changed with the order of the answers; "

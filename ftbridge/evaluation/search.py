@@ -21,19 +21,19 @@ def searcher(texts: Sequence[str]) -> Callable[[str, int], list[int]]:
     """
     bm25s = extras.load("eval", "searching by BM25", "bm25s")
     words = [_words(text) for text in texts]
-    known = {word for text in words for word in text}
+    vocabulary = {word for text in words for word in text}
     index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
-    if known:
+    if vocabulary:
         index.index(words, show_progress=False)
 
     @functools.cache
     def search(question: str, most: int) -> list[int]:
-        asked = sorted(set(_words(question)) & known)
-        if not asked:
+        terms = sorted(set(_words(question)) & vocabulary)
+        if not terms:
             return []
-        scores = index.get_scores(asked).tolist()
-        ranked = sorted(range(len(texts)), key=lambda place: (-scores[place], place))
-        return [place for place in ranked[:most] if scores[place] > 0]
+        scores = index.get_scores(terms).tolist()
+        ranked = sorted(range(len(texts)), key=lambda index: (-scores[index], index))
+        return [index for index in ranked[:most] if scores[index] > 0]
 
     return search
 

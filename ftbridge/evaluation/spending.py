@@ -91,29 +91,29 @@ def spent(run: Run, prices: PriceList | None = None) -> Spent:
     spec = run.resolved_spec() if run.resolved_path.exists() else run.spec()
     provider = providers.find(state.provider)
     basis = provider.price_basis(spec) if provider is not None else PriceBasis(unit="unknown")
-    own = _local(run, spec) if basis.unit == "hours" else _managed(run, spec, basis, prices)
-    judges, known = _judges(run, prices)
-    dollars = own.usd.model_copy(update={"judges": judges})
-    own = own.model_copy(update={"usd": dollars, "known": own.known and known})
+    training_cost = _local(run, spec) if basis.unit == "hours" else _managed(run, spec, basis, prices)
+    judges, judges_priced = _judges(run, prices)
+    dollars = training_cost.usd.model_copy(update={"judges": judges})
+    training_cost = training_cost.model_copy(update={"usd": dollars, "known": training_cost.known and judges_priced})
     if state.continues is not None and (before := run.path.parent / state.continues.run).exists():
-        return spent(Run.open(before), prices) + own
-    return own
+        return spent(Run.open(before), prices) + training_cost
+    return training_cost
 
 
-def over(told: Spent, budget: BudgetSpec, *, training: bool = True) -> str | None:
+def over(spending: Spent, budget: BudgetSpec, *, training: bool = True) -> str | None:
     """Which limit is reached, as a sentence's beginning; None while there is room.
 
     `budget.max_hours` is of training: once that is done, answering is not stopped for it.
     """
     limits = [
-        ("budget.max_usd", budget.max_usd, told.usd.total),
-        ("budget.max_gpu_hours", budget.max_gpu_hours, told.gpu_hours),
+        ("budget.max_usd", budget.max_usd, spending.usd.total),
+        ("budget.max_gpu_hours", budget.max_gpu_hours, spending.gpu_hours),
     ]
     if training:
-        limits.append(("budget.max_hours", budget.max_hours, told.hours))
+        limits.append(("budget.max_hours", budget.max_hours, spending.hours))
     for name, limit, value in limits:
         if limit is not None and value >= limit:
-            return f"{name} = {limit:g} is used up ({told.told()})"
+            return f"{name} = {limit:g} is used up ({spending.told()})"
     return None
 
 
@@ -144,16 +144,16 @@ def _managed(run: Run, spec: JobSpec, basis: PriceBasis, prices: PriceList) -> S
     file_tokens = train.tokens if train is not None else 0
     tokens, complete = billed_tokens(events, ledger, file_tokens * (epochs if isinstance(epochs, int) else 1))
     training = prices.training_usd(model, tokens, 1)
-    answers: float | None = 0.0
-    for tuned, answer in _answers(run):
-        usd = prices.answers_usd(model, answer.prompt_tokens, answer.completion_tokens, tuned=tuned)
-        answers = None if answers is None or usd is None else answers + usd
-    if answers is not None and basis.batch:
-        answers *= 1 - prices.batch_discount
-    known = basis.unit == "tokens" and prices.holds_at(model, basis.target) and complete
+    completions_usd: float | None = 0.0
+    for tuned, sample in _answers(run):
+        usd = prices.answers_usd(model, sample.prompt_tokens, sample.completion_tokens, tuned=tuned)
+        completions_usd = None if completions_usd is None or usd is None else completions_usd + usd
+    if completions_usd is not None and basis.batch:
+        completions_usd *= 1 - prices.batch_discount
+    is_priced = basis.unit == "tokens" and prices.holds_at(model, basis.target) and complete
     return Spent(
-        usd=Dollars(training=training or 0.0, answers=answers or 0.0),
-        known=known and training is not None and answers is not None,
+        usd=Dollars(training=training or 0.0, answers=completions_usd or 0.0),
+        known=is_priced and training is not None and completions_usd is not None,
         hours=service_hours(events, ledger),
         gpu_hours=0.0,
     )
@@ -170,24 +170,26 @@ def billed_tokens(events: Sequence[Event], ledger: Ledger, planned: int) -> tupl
     ends = {str(event.data["job"]): event for event in ledger.of("status")}
     jobs = _jobs(events)
     counted = trained_tokens(events)
-    whole, billed, complete = counted if counted is not None else planned, 0.0, True
-    for place, (job, said) in enumerate(jobs):
+    tokens_billed, billed, complete = counted if counted is not None else planned, 0.0, True
+    for index, (job, job_events) in enumerate(jobs):
         end = ends.get(job)
         state = str(end.data["state"]) if end is not None else "queued"
-        succeeded = state == "succeeded" or (place == len(jobs) - 1 and any(event.type == "result" for event in said))
-        figures = [event.data.get("metrics") or {} for event in said if event.type == "job_event"]
+        succeeded = state == "succeeded" or (
+            index == len(jobs) - 1 and any(event.type == "result" for event in job_events)
+        )
+        figures = [event.data.get("metrics") or {} for event in job_events if event.type == "job_event"]
         steps = max((figure.get("step") or 0 for figure in figures), default=0)
         total = max((figure.get("total_steps") or 0 for figure in figures), default=0)
-        told = end.data.get("trained_tokens") if end is not None else None
+        reported = end.data.get("trained_tokens") if end is not None else None
         if succeeded:
-            billed += whole
+            billed += tokens_billed
         elif state == "failed":
             continue
-        elif isinstance(told, int):
-            billed += told
+        elif isinstance(reported, int):
+            billed += reported
         elif total:
-            billed += whole * min(1.0, steps / total)
-        elif state == "cancelled" and any(event.type == "status" for event in said):
+            billed += tokens_billed * min(1.0, steps / total)
+        elif state == "cancelled" and any(event.type == "status" for event in job_events):
             complete = False
     return round(billed), complete
 
@@ -211,12 +213,12 @@ def service_hours(events: Sequence[Event], ledger: Ledger, now: float | None = N
     clock says, else the time between being seen at work and being seen to stop.
     """
     now = time.time() if now is None else now
-    return sum(_job_seconds(job, said, ledger, now) for job, said in _jobs(events)) / 3600
+    return sum(_job_seconds(job, job_events, ledger, now) for job, job_events in _jobs(events)) / 3600
 
 
-def _job_seconds(job: str, said: Sequence[Event], ledger: Ledger, now: float) -> float:
+def _job_seconds(job: str, job_events: Sequence[Event], ledger: Ledger, now: float) -> float:
     states = [(event.time, str(event.data["state"])) for event in ledger.of("status") if event.data["job"] == job]
-    states += [(event.time, event.type) for event in said if event.type == "result"]
+    states += [(event.time, event.type) for event in job_events if event.type == "result"]
     seen, since, at_work = 0.0, None, False
     for moment, state in sorted(states):
         at_work = state not in _WAITING | _STOPPED
@@ -224,19 +226,19 @@ def _job_seconds(job: str, said: Sequence[Event], ledger: Ledger, now: float) ->
             since = moment
         elif state in _STOPPED and since is not None:
             seen, since = seen + moment - since, None
-    own = 0.0
+    seconds = 0.0
     last: float | None = None
-    for event in said:
+    for event in job_events:
         if event.type in _STOPS - {"interrupted"}:
             last = None
         elif event.type == "job_event":
             moment = float(event.data["time"])
             if last is not None:
-                own += max(0.0, moment - last)
+                seconds += max(0.0, moment - last)
             last = moment if last is not None or event.data.get("metrics") else None
     if since is not None:
-        return max(own, seen + max(0.0, now - since))
-    return own or seen
+        return max(seconds, seen + max(0.0, now - since))
+    return seconds or seen
 
 
 def _local(run: Run, spec: JobSpec) -> Spent:
@@ -258,10 +260,10 @@ def _answers(run: Run) -> Iterator[tuple[bool, Prediction]]:
     seen: set[tuple[bool, str]] = set()
     for path in sorted((run.path / "predictions").glob("*.jsonl")):
         tuned = path.stem.startswith("tuned")
-        for told in (sample for one in read_predictions(path) for sample in one.samples):
-            if (name := (tuned, told.prompt_sha256)) not in seen:
+        for sample in (sample for one in read_predictions(path) for sample in one.samples):
+            if (name := (tuned, sample.prompt_sha256)) not in seen:
                 seen.add(name)
-                yield tuned, told
+                yield tuned, sample
 
 
 def _judges(run: Run, prices: PriceList) -> tuple[float, bool]:
@@ -277,8 +279,8 @@ def _judges(run: Run, prices: PriceList) -> tuple[float, bool]:
 
 def trained_tokens(events: Sequence[Event]) -> int | None:
     """What the service said it trained, which is what it bills."""
-    told = [event.data.get("trained_tokens") for event in events if event.type == "result"]
-    return next((tokens for tokens in reversed(told) if isinstance(tokens, int)), None)
+    counts = [event.data.get("trained_tokens") for event in events if event.type == "result"]
+    return next((tokens for tokens in reversed(counts) if isinstance(tokens, int)), None)
 
 
 def _training_hours(events: Sequence[Event]) -> float:

@@ -26,7 +26,7 @@ from ftbridge.evaluation.calibration import read_labelled
 from ftbridge.evaluation.candidate_names import PROMPTED, Asked, parse_candidate
 from ftbridge.evaluation.candidates import Candidate, plain
 from ftbridge.evaluation.families import family_notes
-from ftbridge.evaluation.generate import Prediction, Sampling, answer
+from ftbridge.evaluation.generate import Prediction, Sampling, generate
 from ftbridge.evaluation.grade_cache import Grades, read_grades, write_grades
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.perplexity import perplexity
@@ -97,11 +97,11 @@ def evaluate(
     """
     options = options or Options()
     labelled = read_labelled(options.human) if options.human is not None else []
-    asked = [parse_candidate(name) for name in names]
-    names = [one.name for one in asked]
+    requested = [parse_candidate(name) for name in names]
+    names = [one.name for one in requested]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"named twice: {', '.join(sorted(twice))}.")
-    if not asked:
+    if not requested:
         raise UsageError("name at least one candidate.", hint="Such as --candidate base --candidate run:latest")
     spec, home = _with_options(draft.spec, options), files.home()
     with files.scratch_folder(home) as scratch:
@@ -114,22 +114,22 @@ def evaluate(
         check(items, spec.evaluation.graders)
         train, examples = scratch / "data" / "train.jsonl", manifest.splits["train"].examples
         reasoning = count_reasoning(train)
-        models = [_model(told, spec, examples, reasoning, options, home) for told in asked]
-        candidates = [_candidate(told, spec, train) for told in asked]
+        models = [_model(candidate, spec, examples, reasoning, options, home) for candidate in requested]
+        candidates = [_candidate(candidate, spec, train) for candidate in requested]
         predictions = {
             candidate.name: _answered(model, candidate, items, spec, options, on_progress)
             for model, candidate in zip(models, candidates, strict=True)
         }
-        foreseen = _foreseen(asked, models, items, spec)
-        retention = _retention(asked, models, spec, train, options, on_progress)
+        perplexities = _foreseen(requested, models, items, spec)
+        retention = _retention(requested, models, spec, train, options, on_progress)
     grades, limit = home / "grades.jsonl", spec.budget.max_usd
     meter = None if limit is None else JudgeBudget(limit, on_used_up=_used_up)
-    kept = read_grades([grades])
+    cached_grades = read_grades([grades])
     recorded: Grades = {}
     graded: Results = {}
     grading = Grading(Calls(home / CALLS, meter))
 
-    def heard(results: Results) -> None:
+    def on_results(results: Results) -> None:
         graded.update(results)
         scores = item_scores(items, predictions, spec.evaluation.graders, results)
         recorded.update({score.name: score.result for score in scores})
@@ -140,18 +140,20 @@ def evaluate(
         spec.evaluation.graders,
         margin=spec.evaluation.margin if options.margin is None else options.margin,
         pairs=[(name, names[0]) for name in names[1:]],
-        kept=kept,
+        grades=cached_grades,
         grading_with=grading,
         models={candidate.name: model.told for model, candidate in zip(models, candidates, strict=True)},
-        on_results=heard,
+        on_results=on_results,
     )
-    beside_people = calibrated(items, graded, spec.evaluation.graders, labelled, kept, grading) if labelled else {}
-    write_grades(grades, kept)
+    beside_people = (
+        calibrated(items, graded, spec.evaluation.graders, labelled, cached_grades, grading) if labelled else {}
+    )
+    write_grades(grades, cached_grades)
     notes = [*evaluation.notes, *differences([_place_of(model, spec) for model in models])]
     notes += family_notes(spec.evaluation.graders, [model.base for model in models])
     if on_answers is not None:
         on_answers(items, predictions, recorded)
-    more = {"perplexity": foreseen, "retention": retention, "calibration": beside_people}
+    more = {"perplexity": perplexities, "retention": retention, "calibration": beside_people}
     return evaluation.model_copy(update={"notes": notes, **more})
 
 
@@ -162,7 +164,7 @@ def _used_up(used: str) -> GateNotMet:
 
 
 def _retention(
-    asked: Sequence[Asked],
+    requested: Sequence[Asked],
     models: Sequence[Model],
     spec: JobSpec,
     train: Path,
@@ -171,46 +173,51 @@ def _retention(
 ) -> Retention | None:
     """What the models still know, where the spec asks: each against the first; prompts alone make no other model."""
     wanted = spec.evaluation.retention
-    others = [place for place in range(1, len(asked)) if asked[place].kind not in PROMPTED]
+    others = [index for index in range(1, len(requested)) if requested[index].kind not in PROMPTED]
     if wanted is None or not others:
         return None
     path = train.with_name("retention.jsonl")
     write_questions(wanted, train, path)
     questions = load_items(path)
-    answers = {
-        asked[place].name: _answered(
-            models[place], retention_candidate(asked[place].name), questions, spec, options, progress
+    predictions = {
+        requested[index].name: _answered(
+            models[index], retention_candidate(requested[index].name), questions, spec, options, progress
         )
-        for place in (0, *others)
+        for index in (0, *others)
     }
     graders = spec.evaluation.graders
     calls = Calls(files.home() / CALLS)
-    return judge_retention(questions, answers, graders, baseline=asked[0].name, margin=wanted.margin, calls=calls)
+    return judge_retention(
+        questions, predictions, graders, baseline=requested[0].name, margin=wanted.margin, calls=calls
+    )
 
 
 def _with_options(spec: JobSpec, options: Options) -> JobSpec:
     """The spec, with what the command line says of prompts."""
-    given = {"system": options.system, "documents": str(options.documents) if options.documents is not None else None}
-    changes = {name: value for name, value in given.items() if value is not None}
+    overrides = {
+        "system": options.system,
+        "documents": str(options.documents) if options.documents is not None else None,
+    }
+    changes = {name: value for name, value in overrides.items() if value is not None}
     return spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update=changes)})
 
 
-def _candidate(asked: Asked, spec: JobSpec, train: Path) -> Candidate:
+def _candidate(requested: Asked, spec: JobSpec, train: Path) -> Candidate:
     """How an item becomes a prompt; models other than the base are asked with the item's own."""
-    prompt = baseline(asked.kind, spec, train).prompt if asked.kind in PROMPTED else plain
-    return Candidate(asked.name, prompt)
+    prompt = baseline(requested.kind, spec, train).prompt if requested.kind in PROMPTED else plain
+    return Candidate(requested.name, prompt)
 
 
-def _model(asked: Asked, spec: JobSpec, examples: int, reasoning: int, options: Options, home: Path) -> Model:
+def _model(requested: Asked, spec: JobSpec, examples: int, reasoning: int, options: Options, home: Path) -> Model:
     """Who is asked, without asking."""
-    match asked.kind:
+    match requested.kind:
         case "endpoint":
-            return _endpoint(asked)
+            return _endpoint(requested)
         case "run" | "checkpoint":
-            return _of_run(asked, store.find(home, asked.target))
+            return _of_run(requested, store.find(home, requested.target))
         case "openai" | "local":
-            named = spec.model.model_copy(update={asked.kind: _path_or_name(asked)})
-            return _base(asked.kind, spec.model_copy(update={"model": named}), examples, reasoning)
+            named = spec.model.model_copy(update={requested.kind: _path_or_name(requested)})
+            return _base(requested.kind, spec.model_copy(update={"model": named}), examples, reasoning)
         case _:
             return _base(options.provider or ("local" if spec.model.local else "openai"), spec, examples, reasoning)
 
@@ -229,14 +236,14 @@ def _base(provider: str, spec: JobSpec, examples: int, reasoning: int) -> Model:
     return Model(name, provider, name, identity, lambda folder: backend.sampler(lowering, None, folder))
 
 
-def _of_run(asked: Asked, run: Run) -> Model:
+def _of_run(requested: Asked, run: Run) -> Model:
     state = run.state()
     if state.tuned is None:
         raise UsageError(f"{run.id} has no tuned model: it is {state.state}.", hint=f"ftbridge resume {run.id}")
     tuned = state.tuned
     backend = providers.load(state.provider)
-    if asked.kind == "checkpoint":
-        tuned = tuned.model_copy(update={"id": _checkpoint(run, tuned, asked.step)})
+    if requested.kind == "checkpoint":
+        tuned = tuned.model_copy(update={"id": _checkpoint(run, tuned, requested.step)})
     lowering = Lowering.model_validate_json(run.lowering_path.read_text(encoding="utf-8"))
     identity = {"provider": state.provider, "run": run.id, "model": tuned.id, **backend.identity(lowering)}
     return Model(tuned.id, state.provider, tuned.base, identity, lambda _: backend.sampler(lowering, tuned, run.path))
@@ -246,22 +253,32 @@ def _checkpoint(run: Run, tuned: TunedModel, step: int) -> str:
     """A checkpoint's folder or name: both end in its step."""
     steps = providers.load(tuned.provider).checkpoints(tuned, run.path)
     if step not in steps:
-        there = ", ".join(str(known) for known in sorted(steps)) or "none"
+        there = ", ".join(str(step_number) for step_number in sorted(steps)) or "none"
         raise UsageError(f"{run.id} has no checkpoint of step {step}.", hint=f"Its checkpoints: {there}.")
     return steps[step]
 
 
-def _endpoint(asked: Asked) -> Model:
+def _endpoint(requested: Asked) -> Model:
     from ftbridge.providers.openai.sampling.endpoint import endpoint_sampler
 
-    endpoint_sampler(asked.target, asked.model).close()  # an address that is none is told now
-    identity = {"provider": "endpoint", "address": asked.target, "model": asked.model}
-    told = f"{asked.target}#{asked.model}"
-    return Model(told, asked.target, asked.model, identity, lambda _: endpoint_sampler(asked.target, asked.model))
+    endpoint_sampler(requested.target, requested.model).close()  # an address that is none is told now
+    identity = {"provider": "endpoint", "address": requested.target, "model": requested.model}
+    label = f"{requested.target}#{requested.model}"
+    return Model(
+        label,
+        requested.target,
+        requested.model,
+        identity,
+        lambda _: endpoint_sampler(requested.target, requested.model),
+    )
 
 
-def _path_or_name(asked: Asked) -> str:
-    return str(Path(asked.target).resolve()) if asked.kind == "local" and Path(asked.target).exists() else asked.target
+def _path_or_name(requested: Asked) -> str:
+    return (
+        str(Path(requested.target).resolve())
+        if requested.kind == "local" and Path(requested.target).exists()
+        else requested.target
+    )
 
 
 def _answered(
@@ -273,7 +290,7 @@ def _answered(
     progress: Progress | None,
 ) -> list[Prediction]:
     """The candidate's answers to the items, of which only those that are not kept yet are asked."""
-    asked = spec.evaluation
+    settings = spec.evaluation
     folder, identity = _folder(model, spec)
     with _alone(folder, candidate.name):
         path = folder / "answers.jsonl"
@@ -282,13 +299,13 @@ def _answered(
         files.write_json(folder / "model.json", identity)
         sampler = model.open(folder)
         try:
-            return answer(
+            return generate(
                 candidate,
                 items,
                 sampler,
                 path,
-                max_tokens=asked.max_completion_tokens,
-                batch_size=asked.batch_size,
+                max_tokens=settings.max_completion_tokens,
+                batch_size=settings.batch_size,
                 sampling=None if candidate.name.endswith(SUFFIX) else Sampling.of(spec),
                 on_progress=(lambda done, total: progress(candidate.name, done, total)) if progress else None,
             )
@@ -305,11 +322,11 @@ def _folder(model: Model, spec: JobSpec) -> tuple[Path, dict[str, Any]]:
 
 
 def _foreseen(
-    asked: Sequence[Asked], models: Sequence[Model], items: Sequence[Item], spec: JobSpec
+    requested: Sequence[Asked], models: Sequence[Model], items: Sequence[Item], spec: JobSpec
 ) -> dict[str, float]:
     """Perplexity of the references, where the spec asks and a model of this machine is asked with the items' own prompts."""
-    told = {}
-    for one, model in zip(asked, models, strict=True):
+    perplexities = {}
+    for one, model in zip(requested, models, strict=True):
         if not spec.evaluation.perplexity or one.kind in PROMPTED[1:] or not _scores(model, spec):
             continue
         folder, _ = _folder(model, spec)
@@ -318,10 +335,10 @@ def _foreseen(
             try:
                 batch = spec.evaluation.batch_size
                 scorer = cast(Scorer, sampler)
-                told[one.name] = perplexity(items, scorer, folder / "perplexity.json", batch_size=batch)
+                perplexities[one.name] = perplexity(items, scorer, folder / "perplexity.json", batch_size=batch)
             finally:
                 sampler.close()
-    return told
+    return perplexities
 
 
 def _place_of(model: Model, spec: JobSpec) -> Place:

@@ -138,9 +138,9 @@ def cluster_sums(values: Sequence[float], clusters: Sequence[Hashable] | None = 
 
 def require_finite(scores: Sequence[float]) -> None:
     """Raise `ValueError` that names the first score that is NaN or infinite, by its place."""
-    for place, score in enumerate(scores):
+    for index, score in enumerate(scores):
         if not math.isfinite(score):
-            raise ValueError(f"score {place + 1} of {len(scores)} is {score}, which is not a finite number")
+            raise ValueError(f"score {index + 1} of {len(scores)} is {score}, which is not a finite number")
 
 
 def require_statistics() -> None:

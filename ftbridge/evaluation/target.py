@@ -16,7 +16,7 @@ def meets(scores: Mapping[str, Mapping[str, Score]], target: float) -> list[str]
     return [name for name, by in scores.items() if by and all(score.mean >= target for score in by.values())]
 
 
-def told(scores: Mapping[str, Mapping[str, Score]], names: Sequence[str] | None = None) -> str:
+def target_sentence(scores: Mapping[str, Mapping[str, Score]], names: Sequence[str] | None = None) -> str:
     """Scores with their intervals, in a line: "base exact 0.0 % [0.0, 4.1], few_shot exact 31.1 % [22.5, 41.3]"."""
     return ", ".join(
         f"{name} {grader} {100 * score.mean:.1f} % [{100 * score.ci95[0]:.1f}, {100 * score.ci95[1]:.1f}]"

@@ -114,16 +114,16 @@ def judge_family(
     lost = {test for test, count in missing.items() if count and too_many(count, len(test[1][0]))}
     tests = {test: paired_p_value(*scores) for test, scores in complete.items() if test not in lost}
     adjusted = dict(zip(tests, holm(list(tests.values())), strict=True))
-    judged: dict[str, dict[str, Judged]] = {pair: {} for pair in pairs}
+    family: dict[str, dict[str, Judged]] = {pair: {} for pair in pairs}
     for (pair, grader), scores in comparisons.items():
         test = (grader, scores)
-        ones, others, own = complete[test]
+        ones, others, rows = complete[test]
         if test in lost:
-            judged[pair][grader] = _undetermined(ones, others, own, margin, missing[test])
+            family[pair][grader] = _undetermined(ones, others, rows, margin, missing[test])
             continue
-        one = _judged(ones, others, tests[test], adjusted[test], margin, own, len(tests))
-        judged[pair][grader] = one.model_copy(update={"missing": missing[test]})
-    return judged
+        one = _judged(ones, others, tests[test], adjusted[test], margin, rows, len(tests))
+        family[pair][grader] = one.model_copy(update={"missing": missing[test]})
+    return family
 
 
 def paired_p_value(
@@ -179,11 +179,11 @@ def _share_of_flips(differences: NDArray[np.float64]) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction (Holm 1979, Scand. J. Statist. 6:65): the tests together are false at most at 5 %."""
-    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = largest
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
     return adjusted
 
 

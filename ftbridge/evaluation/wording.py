@@ -47,8 +47,8 @@ def power_words(items: int, verdicts: Iterable[Mapping[str, Judged]]) -> str:
     """What so many items can show at all, by grader: the largest of what each comparison detects."""
     largest: dict[str, float] = {}
     for by in verdicts:
-        for grader, judged in by.items():
-            largest[grader] = max(judged.detectable, largest.get(grader, 0.0))
+        for grader, paired in by.items():
+            largest[grader] = max(paired.detectable, largest.get(grader, 0.0))
     sees = [f"{100 * points:.0f} points on {grader}" for grader, points in largest.items() if points < 1]
     blind = [grader for grader, points in largest.items() if points >= 1]
     count = "1 item shows" if items == 1 else f"{items} items show"
@@ -60,19 +60,19 @@ def power_words(items: int, verdicts: Iterable[Mapping[str, Judged]]) -> str:
     return " ".join(parts)
 
 
-def sentence(grader: str, judged: Judged, *, candidate: str = "the second", baseline: str = "") -> str:
+def sentence(grader: str, paired: Judged, *, candidate: str = "the second", baseline: str = "") -> str:
     """One verdict in words with its figures. `baseline` is named where it does not go without saying."""
     against = f" than {baseline}" if baseline else ""
-    points, low, high = (100 * value for value in (judged.difference, *judged.ci95))
-    items = "1 item" if judged.n == 1 else f"{judged.n} items"
+    points, low, high = (100 * value for value in (paired.difference, *paired.ci95))
+    items = "1 item" if paired.n == 1 else f"{paired.n} items"
     facts = (
         f"{points:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}, {items}, "
-        f"{judged.better} better, {judged.worse} worse, p = {judged.p_adjusted:.2g}"
+        f"{paired.better} better, {paired.worse} worse, p = {paired.p_adjusted:.2g}"
     )
-    if judged.missing:
-        facts += f", {judged.missing} more left out without a score"
-    margin = margin_words(judged.margin) if judged.margin is not None else ""
-    match judged.verdict:
+    if paired.missing:
+        facts += f", {paired.missing} more left out without a score"
+    margin = margin_words(paired.margin) if paired.margin is not None else ""
+    match paired.verdict:
         case "better":
             words = f"{candidate} is better{against} on {grader}"
         case "worse":
@@ -80,28 +80,28 @@ def sentence(grader: str, judged: Judged, *, candidate: str = "the second", base
         case "not_worse":
             words = f"{candidate} is not worse{against} on {grader} by more than {margin}"
         case "undetermined":
-            whole = judged.n + judged.missing
+            total = paired.n + paired.missing
             lost = (
-                f"{judged.missing} of {whole} items have no score, since the grader, its judge or the endpoint failed"
+                f"{paired.missing} of {total} items have no score, since the grader, its judge or the endpoint failed"
             )
             return f"whether {candidate} is better or worse{against} on {grader} could not be determined: {lost}."
         case _:
             them = f"{candidate} and {baseline}" if baseline else "them"
             words = f"not enough data on {grader} to tell {them} apart"
-            if judged.margin is not None:
+            if paired.margin is not None:
                 words += f", nor to rule out that {candidate} is worse by {margin}"
     return f"{words} ({facts})."
 
 
 def importance(by: Mapping[str, Judged]) -> int:
     """The place of a pair among others: 0 where the rival wins on a grader, 1 where something is decided, else 2."""
-    verdicts = {judged.verdict for judged in by.values()}
+    verdicts = {paired.verdict for paired in by.values()}
     return 0 if "worse" in verdicts else 1 if verdicts & {"better", "not_worse"} else 2
 
 
 def _one_line(candidate: str, baseline: str, by: Mapping[str, Judged]) -> str:
-    on = {verdict: [grader for grader, judged in by.items() if judged.verdict == verdict] for verdict in SHORT}
-    margin = next((judged.margin for judged in by.values() if judged.margin is not None), None)
+    on = {verdict: [grader for grader, paired in by.items() if paired.verdict == verdict] for verdict in SHORT}
+    margin = next((paired.margin for paired in by.values() if paired.margin is not None), None)
     parts = []
     if on["worse"]:
         parts.append(f"{baseline} is better than {candidate} on {_listed(on['worse'])}")

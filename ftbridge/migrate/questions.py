@@ -17,7 +17,7 @@ from ftbridge.data.examples import Message
 from ftbridge.data.tokens import count_texts
 from ftbridge.errors import FtbridgeError, UsageError
 from ftbridge.evaluation.candidates import Candidate, plain
-from ftbridge.evaluation.generate import Prediction, answer
+from ftbridge.evaluation.generate import Prediction, generate
 from ftbridge.evaluation.items import Item as Question
 from ftbridge.evaluation.items import reference
 from ftbridge.evaluation.score import check
@@ -149,7 +149,7 @@ def completed(
     lowering = Lowering.model_validate_json(run.lowering_path.read_text(encoding="utf-8"))
     sampler = backend.sampler(lowering, tuned, run.path)
     try:
-        return answer(
+        return generate(
             Candidate(REPLACEMENT, plain),
             questions,
             sampler,

@@ -145,7 +145,7 @@ def memory(
     copy = footprint.copy_bytes(shape, job) if with_copy else 0
     each = footprint.token_bytes(shape, job, checkpointing=checkpointing, longest=longest or pass_tokens)
     activations = pass_tokens * each + footprint.working_bytes(shape, job, copied=copy > 0)
-    logits = footprint.head_bytes(shape, job, tokens=pass_tokens, trained=round(pass_tokens * trained_share))
+    logits = footprint.head_bytes(shape, job, tokens=pass_tokens, loss_tokens=round(pass_tokens * trained_share))
     overhead = round(LIBRARIES[kind] + WASTE[kind] * (activations + logits))
     return Memory(
         weights=weights,

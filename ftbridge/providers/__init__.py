@@ -63,9 +63,9 @@ def resolve(spec: JobSpec, train_examples: int, provider: str, reasoning: int | 
     """
     from ftbridge.spec import resolve as rules
 
-    own = load(provider).auto("learning_rate_multiplier")
+    provider_value = load(provider).auto("learning_rate_multiplier")
     unknown = ("auto", f"left to {provider}, which publishes no base rate")
-    return rules.resolve(spec, train_examples, own if own is not None else unknown, reasoning)
+    return rules.resolve(spec, train_examples, provider_value if provider_value is not None else unknown, reasoning)
 
 
 def _not_installed(name: str) -> UsageError:

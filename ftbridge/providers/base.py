@@ -156,7 +156,7 @@ class Scored(Frozen):
 class Scorer(Protocol):
     """What a sampler also is where the provider's capabilities say `score`: it computes the likelihood of given completions."""
 
-    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, batch_size: int) -> Iterator[Scored]:
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int) -> Iterator[Scored]:
         """Yield one entry for each prompt and its answer, in any order."""
         ...
 

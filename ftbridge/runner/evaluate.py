@@ -19,7 +19,7 @@ from ftbridge.errors import GateNotMet
 from ftbridge.evaluation.baselines import candidates_of
 from ftbridge.evaluation.candidates import Candidate
 from ftbridge.evaluation.families import family_notes
-from ftbridge.evaluation.generate import Sampling, answer, read_predictions
+from ftbridge.evaluation.generate import Sampling, generate, read_predictions
 from ftbridge.evaluation.grade_cache import read_grades, write_grades
 from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.perplexity import perplexity, read_perplexity
@@ -131,7 +131,7 @@ class RunEvaluation:
             predictions,
             graders,
             margin=self.spec.evaluation.margin,
-            kept=grades,
+            grades=grades,
             grading_with=Grading(self._calls(), self.between, at_once),
             on_results=lambda graded: write_scores(
                 self.run.scores_path, item_scores(self.items, predictions, graders, graded)
@@ -206,7 +206,7 @@ class RunEvaluation:
             self.watcher.answered(candidate.name, done, total)
             self.between()
 
-        answer(
+        generate(
             candidate,
             items,
             sampler,
@@ -250,7 +250,7 @@ class RunEvaluation:
             items,
             {"tuned": predictions["tuned"]},
             graders,
-            kept=grades,
+            grades=grades,
             grading_with=Grading(self._calls(), self.between),
         )
         write_grades(self.run.grades_path, grades)

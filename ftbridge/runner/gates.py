@@ -8,7 +8,7 @@ from ftbridge import files, providers
 from ftbridge.errors import FtbridgeError, GateNotMet
 from ftbridge.evaluation.score import Evaluation
 from ftbridge.evaluation.spending import budget_of, spent
-from ftbridge.evaluation.target import meets, told
+from ftbridge.evaluation.target import meets, target_sentence
 from ftbridge.planning.plan import plan_of_run, read_plan
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
@@ -75,14 +75,14 @@ def pass_target(run: Run, spec: JobSpec, before: Evaluation | None, note: Callab
     if before is None:
         return
     scores = before.candidates
-    note(f"before training: {told(scores)}")
+    note(f"before training: {target_sentence(scores)}")
     target = spec.evaluation.target
     good = meets(scores, target) if target is not None else []
     if not good or "target" in run.state().waived:
         return
     run.append("paused")
     raise GateNotMet(
-        f"{good[0]} is good enough without training: {told(scores, good[:1])}; evaluation.target is {target:g}. "
+        f"{good[0]} is good enough without training: {target_sentence(scores, good[:1])}; evaluation.target is {target:g}. "
         "Nothing was spent on training.",
         hint=f"To train all the same: ftbridge resume {run.id} --ignore-target",
     )

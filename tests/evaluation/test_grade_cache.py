@@ -82,7 +82,7 @@ def test_a_judge_is_asked_once_for_the_same_answer_and_again_for_another(endpoin
 
     def judged(texts):
         kept = read_grades([path])
-        told = judge(items, {"base": _answers(items, texts)}, [quality, exact], kept=kept)
+        told = judge(items, {"base": _answers(items, texts)}, [quality, exact], grades=kept)
         write_grades(path, kept)
         return told.candidates["base"]
 

@@ -8,7 +8,7 @@ import pytest
 from ftbridge.data.examples import parse_example
 from ftbridge.errors import FtbridgeError, ModelUnavailable
 from ftbridge.evaluation.candidates import Candidate, plain
-from ftbridge.evaluation.generate import answer, read_predictions
+from ftbridge.evaluation.generate import generate, read_predictions
 from ftbridge.evaluation.items import load_items
 from ftbridge.evaluation.score import check, json_schema, judge, scores
 from ftbridge.graders import GraderError
@@ -77,7 +77,7 @@ def right(question):
 
 
 def _ask(items, sampler, path, candidate=BASE, **more):
-    return answer(candidate, items, sampler, path, max_tokens=64, batch_size=4, **more)
+    return generate(candidate, items, sampler, path, max_tokens=64, batch_size=4, **more)
 
 
 def _grader(name="exact", operation="eq", **more):

@@ -10,7 +10,7 @@ import ftbridge
 from ftbridge import providers
 from ftbridge.data.examples import Message
 from ftbridge.evaluation.candidates import Candidate, plain
-from ftbridge.evaluation.generate import Sampling, answer, read_predictions
+from ftbridge.evaluation.generate import Sampling, generate, read_predictions
 from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.results import item_scores, read_scores, recorded_results, write_scores
 from ftbridge.evaluation.score import answered_of, judge
@@ -62,7 +62,9 @@ class Dice:
 
 
 def ask(sampler, path, sampling=THREE, count=4):
-    return answer(Candidate("base", plain), items(count), sampler, path, max_tokens=8, batch_size=2, sampling=sampling)
+    return generate(
+        Candidate("base", plain), items(count), sampler, path, max_tokens=8, batch_size=2, sampling=sampling
+    )
 
 
 def test_each_item_is_asked_several_times_with_seeds_of_their_own(tmp_path):
@@ -173,7 +175,7 @@ def test_a_local_model_draws_different_completions_and_the_same_ones_again(tmp_p
     hot = Sampling(samples=3, temperature=1.5, seed=1)
     try:
         told, again = (
-            answer(Candidate("base", plain), items(2), sampler, tmp_path / f"{n}.jsonl", max_tokens=8, batch_size=8, sampling=hot)
+            generate(Candidate("base", plain), items(2), sampler, tmp_path / f"{n}.jsonl", max_tokens=8, batch_size=8, sampling=hot)
             for n in range(2)
         )  # fmt: skip
     finally:

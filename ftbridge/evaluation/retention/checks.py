@@ -47,23 +47,23 @@ def without_question(completion: str, prompt: str) -> str:
     A run counts from six words and three fifths of the question on, so that a full sentence that takes up the question's words
     is left alone.
     """
-    asked = [_bare(word) for word in prompt.split()]
+    question_words = [_bare(word) for word in prompt.split()]
     words = [(match.start(), match.end(), _bare(match.group())) for match in re.finditer(r"\S+", completion)]
-    least = min(len(asked), max(_ECHO_WORDS, math.ceil(_ECHO_SHARE * len(asked))))
-    parts, place, end = [], 0, 0
-    while asked and place < len(words):
-        run = max(_common(asked[start:], words[place:]) for start in range(len(asked)))
+    least = min(len(question_words), max(_ECHO_WORDS, math.ceil(_ECHO_SHARE * len(question_words))))
+    parts, position, end = [], 0, 0
+    while question_words and position < len(words):
+        run = max(_common(question_words[start:], words[position:]) for start in range(len(question_words)))
         if run >= least:
-            parts.append(completion[end : words[place][0]])
-            end = words[place + run - 1][1]
-        place += run if run >= least else 1
+            parts.append(completion[end : words[position][0]])
+            end = words[position + run - 1][1]
+        position += run if run >= least else 1
     return "".join([*parts, completion[end:]])
 
 
-def _common(asked: list[str], words: list[tuple[int, int, str]]) -> int:
+def _common(question_words: list[str], words: list[tuple[int, int, str]]) -> int:
     """How many words both begin with."""
     count = 0
-    while count < min(len(asked), len(words)) and asked[count] == words[count][2]:
+    while count < min(len(question_words), len(words)) and question_words[count] == words[count][2]:
         count += 1
     return count
 
@@ -82,13 +82,13 @@ def _read(number: str) -> float:
 
 
 def _ends_on(expected: float, completion: str, prompt: str) -> bool:
-    asked = {_read(number) for number in _NUMBER.findall(prompt)}
+    question_numbers = {_read(number) for number in _NUMBER.findall(prompt)}
     # A minus between two numbers subtracts: 15-8 holds 15 and 8.
     named = [_read(number) for number in _NUMBER.findall(re.sub(r"(?<=\d)\s*[-−]\s*(?=\d)", " ", completion))]
-    if expected in asked:  # a choice between numbers: the one named first, or the last and most often
+    if expected in question_numbers:  # a choice between numbers: the one named first, or the last and most often
         often = max(named, key=named.count, default=None)
         return bool(named) and (named[0] == expected or named[-1] == often == expected)
-    results = [number for number in named if number not in asked]
+    results = [number for number in named if number not in question_numbers]
     return bool(results) and results[-1] == expected and len(set(results)) <= _MOST_NUMBERS
 
 

@@ -88,9 +88,13 @@ def judge_retention(
     judge failed, is left out.
     Raises `KeyError` for a candidate that has not answered every question.
     """
-    answers = {name: {told.key: told for told in given} for name, given in predictions.items()}
+    by_candidate = {
+        name: {prediction.key: prediction for prediction in candidate_predictions}
+        for name, candidate_predictions in predictions.items()
+    }
     scored = {
-        name: [_score(item, given[item.key], graders, calls) for item in items] for name, given in answers.items()
+        name: [_score(item, candidate_predictions[item.key], graders, calls) for item in items]
+        for name, candidate_predictions in by_candidate.items()
     }
     kinds = [kind for kind in KINDS if any(_kind(item) == kind for item in items)]
     clusters = [item.cluster or item.key for item in items]
@@ -103,58 +107,60 @@ def judge_retention(
             name: {kind: _of_kind(kind, items, values) for kind in (*kinds, ALL)} for name, values in scored.items()
         },
         verdicts={
-            name: _kept(items, scored, answers, baseline, name, margin, clusters) for name in scored if name != baseline
+            name: _kept(items, scored, by_candidate, baseline, name, margin, clusters)
+            for name in scored
+            if name != baseline
         },
     )
 
 
-def _score(item: Item, told: Prediction, graders: Sequence[Grader], calls: Calls | None) -> float | None:
-    if told.error is not None:
+def _score(item: Item, prediction: Prediction, graders: Sequence[Grader], calls: Calls | None) -> float | None:
+    if prediction.error is not None:
         return None
     if (check := item.fields.get("check")) is not None:
         prompt = item.prompt[-1].text if item.prompt else ""
-        return float(passes(cast(Check, check), str(item.fields["expected"]), told.output_text, prompt))
-    sample = {"output_text": told.output_text, "finish_reason": told.finish_reason}
+        return float(passes(cast(Check, check), str(item.fields["expected"]), prediction.output_text, prompt))
+    sample = {"output_text": prediction.output_text, "finish_reason": prediction.finish_reason}
     scores = [known_score(grader, grade(grader, item.fields, sample, calls=calls)) for grader in graders]
-    known = [score for score in scores if score is not None]
-    return sum(known) / len(known) if len(known) == len(scores) else None
+    present_scores = [score for score in scores if score is not None]
+    return sum(present_scores) / len(present_scores) if len(present_scores) == len(scores) else None
 
 
 def _of_kind(kind: str, items: Sequence[Item], values: MaybeScores) -> KindScore:
     of_kind = ((_kind(item), value) for item, value in zip(items, values, strict=True))
-    own = [value for name, value in of_kind if kind in (ALL, name) and value is not None]
-    mean, low, high = mean_interval(own) if own else (0.0, 0.0, 1.0)
-    return KindScore(mean=mean, ci95=(low, high), n=len(own))
+    kind_values = [value for name, value in of_kind if kind in (ALL, name) and value is not None]
+    mean, low, high = mean_interval(kind_values) if kind_values else (0.0, 0.0, 1.0)
+    return KindScore(mean=mean, ci95=(low, high), n=len(kind_values))
 
 
 def _kept(
     items: Sequence[Item],
     scored: Mapping[str, MaybeScores],
-    answers: Mapping[str, Mapping[str, Prediction]],
+    by_candidate: Mapping[str, Mapping[str, Prediction]],
     baseline: str,
     name: str,
     margin: float,
     clusters: Sequence[str],
 ) -> Kept:
     before, after = scored[baseline], scored[name]
-    judged = judge_pairs({ALL: before}, {ALL: after}, margin, clusters)[ALL]
+    paired = judge_pairs({ALL: before}, {ALL: after}, margin, clusters)[ALL]
     verdict: Literal["kept", "worse", "not_enough_data"] = "not_enough_data"
-    if judged.margin_met:
+    if paired.margin_met:
         verdict = "kept"
-    elif judged.verdict == "worse":
+    elif paired.verdict == "worse":
         verdict = "worse"
     lost = [
         Lost(
             kind=_kind(item),
             prompt=item.prompt[-1].text if item.prompt else "",
             expected=str(item.fields.get("expected", item.fields.get("reference", ""))),
-            before=answers[baseline][item.key].output_text,
-            after=answers[name][item.key].output_text,
+            before=by_candidate[baseline][item.key].output_text,
+            after=by_candidate[name][item.key].output_text,
         )
         for item, first, second in zip(items, before, after, strict=True)
         if first is not None and second is not None and second < first
     ]
-    return Kept(verdict=verdict, difference=judged.difference, ci95=judged.ci95, gained=judged.better, lost=lost)
+    return Kept(verdict=verdict, difference=paired.difference, ci95=paired.ci95, gained=paired.better, lost=lost)
 
 
 def _kind(item: Item) -> str:

@@ -26,15 +26,15 @@ KINDS = ("fact", "arithmetic", "instruction", "format", "nonsense", "canary")
 """In the order in which they are told; canaries are the user's."""
 
 
-def write_questions(asked: RetentionSpec, train: Path, out: Path) -> int:
+def write_questions(settings: RetentionSpec, train: Path, out: Path) -> int:
     """Write what retention asks as items, one JSON line each; returns how many.
 
     Raises `UsageError` for a canary file that cannot be read, `DataError` for one that is empty, has bad lines, or holds what
     is trained on: `train` is the canonical training split.
     """
-    lines = list(suite()) if asked.suite else []
-    if asked.canaries is not None:
-        lines += _canaries(Path(asked.canaries), train)
+    lines = list(suite()) if settings.suite else []
+    if settings.canaries is not None:
+        lines += _canaries(Path(settings.canaries), train)
     write_text(out, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     return len(lines)
 
@@ -43,25 +43,35 @@ def suite() -> Iterator[dict[str, Any]]:
     """The general suite as items: `messages`, and `kind`, `check`, `expected` beside them."""
     text = files("ftbridge.evaluation.retention").joinpath("items.jsonl").read_text("utf-8")
     for line in text.splitlines():
-        told = json.loads(line)
-        messages = [{"role": "user", "content": told["prompt"]}, {"role": "assistant", "content": told["expected"]}]
-        yield {"messages": messages, "kind": told["kind"], "check": told["check"], "expected": told["expected"]}
+        question = json.loads(line)
+        messages = [
+            {"role": "user", "content": question["prompt"]},
+            {"role": "assistant", "content": question["expected"]},
+        ]
+        yield {
+            "messages": messages,
+            "kind": question["kind"],
+            "check": question["check"],
+            "expected": question["expected"],
+        }
 
 
 def _canaries(path: Path, train: Path) -> Iterator[dict[str, Any]]:
     lines = [(number, line) for number, line in enumerate(read_lines(path), 1) if line.strip()]
     if not lines:
         raise DataError(f"{path} holds no canaries.", hint="Write one example a line, or leave out retention.canaries.")
-    trained = {_prompt(parse_item(line, train, number)): number for number, line in enumerate(read_lines(train), 1)}
+    training_lines = {
+        _prompt(parse_item(line, train, number)): number for number, line in enumerate(read_lines(train), 1)
+    }
     for number, line in lines:
         example = parse_line(line, path, number)
-        if (where := trained.get(_prompt(example))) is not None:
+        if (where := training_lines.get(_prompt(example))) is not None:
             raise DataError(
                 f"{path}:{number} asks what {train.name}:{where} trains: a canary that is trained on tells nothing.",
                 hint="Take it out of one of the two.",
             )
-        told = {name: example.extra[name] for name in ("check", "expected") if name in example.extra}
-        if told and (told.get("check") not in CHECKS or not isinstance(told.get("expected"), str)):
+        checks = {name: example.extra[name] for name in ("check", "expected") if name in example.extra}
+        if checks and (checks.get("check") not in CHECKS or not isinstance(checks.get("expected"), str)):
             raise DataError(
                 f"{path}:{number} check and expected go together: check is one of {', '.join(CHECKS)}, expected a text."
             )

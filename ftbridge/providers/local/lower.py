@@ -39,11 +39,11 @@ def lower(resolved: ResolvedSpec) -> Lowering:
     """The local request, and an entry for every field of the spec."""
     spec = resolved.spec
     request = _request(spec)
-    told = _notes(spec, request)
+    notes = _notes(spec, request)
     reports = []
-    for field, asked in fields(spec):
-        outcome, given, how = told.get(field) or _by_section(field, asked)
-        reports.append(FieldReport(field=field, outcome=outcome, asked=_plain(asked), given=_plain(given), how=how))
+    for field, spec_value in fields(spec):
+        outcome, note, how = notes.get(field) or _by_section(field, spec_value)
+        reports.append(FieldReport(field=field, outcome=outcome, asked=_plain(spec_value), given=_plain(note), how=how))
     return Lowering(provider="local", request=request.model_dump(mode="json"), fields=reports).complete(spec)
 
 
@@ -96,11 +96,13 @@ def _request(spec: JobSpec) -> LocalRequest:
 
 
 def _preference(spec: JobSpec) -> DpoRequest:
-    own, beta = spec.local.dpo, spec.hyperparameters.beta
-    scale = _PREFERENCE_BETA[own.loss] if own.beta == "auto" else own.beta
-    if own.loss == "sigmoid" and own.beta == "auto" and isinstance(beta, float | int):
+    settings, beta = spec.local.dpo, spec.hyperparameters.beta
+    scale = _PREFERENCE_BETA[settings.loss] if settings.beta == "auto" else settings.beta
+    if settings.loss == "sigmoid" and settings.beta == "auto" and isinstance(beta, float | int):
         scale = float(beta)
-    return DpoRequest(loss=own.loss, beta=scale, label_smoothing=own.label_smoothing, nll_weight=own.nll_weight)
+    return DpoRequest(
+        loss=settings.loss, beta=scale, label_smoothing=settings.label_smoothing, nll_weight=settings.nll_weight
+    )
 
 
 def _schedule(spec: JobSpec) -> Literal["cosine", "linear", "constant"]:
@@ -116,7 +118,7 @@ def _completions_of_a_prompt(spec: JobSpec) -> int:
 
 def _reinforcement(spec: JobSpec) -> ReinforcementRequest | None:
     """How completions are drawn and rewarded; None where it is not clear by which grader."""
-    own, hyper, grader = spec.local.reinforcement, spec.hyperparameters, spec.reward_grader
+    settings, hyper, grader = spec.local.reinforcement, spec.hyperparameters, spec.reward_grader
     if grader is None:
         return None
     return ReinforcementRequest(
@@ -124,9 +126,9 @@ def _reinforcement(spec: JobSpec) -> ReinforcementRequest | None:
         group_size=max(2, _completions_of_a_prompt(spec)),
         eval_interval=hyper.eval_interval or "auto",
         eval_samples=hyper.eval_samples if isinstance(hyper.eval_samples, int) else 1,
-        max_completion_tokens=own.max_completion_tokens or spec.evaluation.max_completion_tokens,
-        kl=own.kl,
-        mask_truncated=own.mask_truncated,
+        max_completion_tokens=settings.max_completion_tokens or spec.evaluation.max_completion_tokens,
+        kl=settings.kl,
+        mask_truncated=settings.mask_truncated,
         max_usd=spec.budget.max_usd,
     )
 
@@ -200,7 +202,7 @@ def _preference_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
     """What is different about fields in preference tuning, and that its own section is unused elsewhere."""
     if request.dpo is None:
         return {field: ("unused", None, "for method dpo") for field, _ in fields(spec.local.dpo, "local.dpo.")}
-    own, given, beta = spec.local.dpo, request.dpo, spec.hyperparameters.beta
+    settings, given_beta, beta = spec.local.dpo, request.dpo, spec.hyperparameters.beta
     notes: dict[str, _Note] = {
         "hyperparameters.batch_size": ("exact", request.batch_size, "pairs in a step"),
         "local.lora.dropout": (
@@ -210,12 +212,12 @@ def _preference_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
             0.0,
             "off in preference tuning: the tuned and the reference model are compared, and noise is not a difference",
         ),
-        "local.dpo.beta": ("exact", given.beta, "the scale of this loss" if own.beta == "auto" else ""),
+        "local.dpo.beta": ("exact", given_beta.beta, "the scale of this loss" if settings.beta == "auto" else ""),
     }
     if beta is None or beta == "auto":
-        how = f"auto: {given.beta:g}, what most trainers take; OpenAI does not publish its own"
-        notes["hyperparameters.beta"] = ("exact", given.beta, how)
-    elif own.loss != "sigmoid" or own.beta != "auto":
+        how = f"auto: {given_beta.beta:g}, what most trainers take; OpenAI does not publish its own"
+        notes["hyperparameters.beta"] = ("exact", given_beta.beta, how)
+    elif settings.loss != "sigmoid" or settings.beta != "auto":
         how = "OpenAI's beta belongs to the sigmoid loss; give either it or local.dpo.beta, on the scale of the loss"
         notes["hyperparameters.beta"] = ("refused", None, how)
     if spec.local.too_long == "truncate":
@@ -229,8 +231,8 @@ def _preference_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
 def _reinforcement_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
     """What is different about fields in reinforcement, and that its own section is unused elsewhere."""
     if spec.method != "reinforcement":
-        own = fields(spec.local.reinforcement, "local.reinforcement.")
-        return {field: ("unused", None, "for method reinforcement") for field, _ in own}
+        settings = fields(spec.local.reinforcement, "local.reinforcement.")
+        return {field: ("unused", None, "for method reinforcement") for field, _ in settings}
     hyper, local = spec.hyperparameters, spec.local
     lengths = "evaluation.max_completion_tokens, unless local.reinforcement.max_completion_tokens is given"
     rollouts = request.reinforcement
@@ -317,14 +319,14 @@ def _group_note(spec: JobSpec) -> _Note:
     return "approximated", size, how
 
 
-def _by_section(field: str, asked: Any) -> _Note:
+def _by_section(field: str, spec_value: Any) -> _Note:
     if field.startswith("openai."):
         return "unused", None, "concerns the managed side"
-    if asked is None:
+    if spec_value is None:
         return "unused", None, "not given"
-    if asked == "auto":
+    if spec_value == "auto":
         return "exact", "auto", "settled by the device when training starts" if field.startswith("local.") else ""
-    return "exact", asked, ""
+    return "exact", spec_value, ""
 
 
 def _multiplier(spec: JobSpec) -> float:

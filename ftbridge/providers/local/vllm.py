@@ -45,19 +45,19 @@ def command(model: SampleRequest, base: Path, port: int) -> list[str]:
     """
     request = model.request
     full = model.tuned is not None and request.tuning == "full"
-    told = ["vllm", "serve", str(model.tuned) if full else str(base), "--host", "127.0.0.1", "--port", str(port)]
-    told += ["--served-model-name", TUNED if full else BASE, "--tokenizer", str(base)]
-    told += ["--generation-config", "vllm", "--seed", str(request.seed)]
+    arguments = ["vllm", "serve", str(model.tuned) if full else str(base), "--host", "127.0.0.1", "--port", str(port)]
+    arguments += ["--served-model-name", TUNED if full else BASE, "--tokenizer", str(base)]
+    arguments += ["--generation-config", "vllm", "--seed", str(request.seed)]
     dtype = {"auto": "auto", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[request.precision]
-    told += ["--dtype", dtype]
+    arguments += ["--dtype", dtype]
     if request.quantization == "nf4":
-        told += ["--quantization", "bitsandbytes"]
+        arguments += ["--quantization", "bitsandbytes"]
     if request.trust_remote_code:
-        told += ["--trust-remote-code"]
+        arguments += ["--trust-remote-code"]
     if model.tuned is not None and not full:
         rank = next(rank for rank in RANKS if rank >= request.lora_r)
-        told += ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"{TUNED}={model.tuned}"]
-    return told
+        arguments += ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"{TUNED}={model.tuned}"]
+    return arguments
 
 
 def refusal(request: LocalRequest) -> str | None:
@@ -90,9 +90,9 @@ class VllmSampler:
         name = TUNED if self._model.tuned is not None else BASE
         pool = ThreadPoolExecutor(max_workers=max(1, batch_size), thread_name_prefix="vllm")
         try:
-            asked = [pool.submit(self._ask, prompt, name, max_tokens) for prompt in prompts]
-            for answer in as_completed(asked):
-                yield answer.result()
+            futures = [pool.submit(self._ask, prompt, name, max_tokens) for prompt in prompts]
+            for future in as_completed(futures):
+                yield future.result()
         except httpx.TransportError as error:
             raise WorkerDied(f"vLLM gave no answer ({type(error).__name__}).", hint=self._last_words()) from None
         finally:
@@ -174,14 +174,14 @@ class VllmSampler:
             body |= {"tools": list(prompt.tools), "tool_choice": "none"}
         began = time.monotonic()
         assert self._client is not None
-        told = self._client.post("/v1/chat/completions", json=body)
-        if told.status_code != 200:
+        response = self._client.post("/v1/chat/completions", json=body)
+        if response.status_code != 200:
             return Completion(
                 key=prompt.key, text="", finish_reason="error", prompt_tokens=0, completion_tokens=0,
-                error=f"{told.status_code}: {told.text[:500]}",
+                error=f"{response.status_code}: {response.text[:500]}",
             )  # fmt: skip
-        answer = told.json()
-        choice, usage = answer["choices"][0], answer["usage"]
+        document = response.json()
+        choice, usage = document["choices"][0], document["usage"]
         message = choice["message"]
         reasoning = message.get("reasoning_content") or message.get("reasoning")
         return Completion(

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from ftbridge import files
 from ftbridge.errors import UsageError
 from ftbridge.providers.openai.client import Connection, address_of
-from ftbridge.providers.openai.errors import whole
+from ftbridge.providers.openai.errors import require_fields
 from ftbridge.providers.openai.jobs.follow import status_of
 from ftbridge.providers.openai.jobs.listing import items_of
 from ftbridge.providers.openai.jobs.marks import token_of
@@ -83,7 +83,7 @@ class Account:
     def cancel(self, job: str) -> str:
         """Ask the service to cancel a job; returns its state then."""
         jobs = self._at.client.fine_tuning.jobs
-        shown = read(lambda: whole(jobs.cancel(job), "status"), f"cancelling {job}", self.service)
+        shown = read(lambda: require_fields(jobs.cancel(job), "status"), f"cancelling {job}", self.service)
         return status_of(shown).state
 
     def probe(self) -> dict[str, str]:
@@ -92,15 +92,15 @@ class Account:
 
     def _runs(self) -> dict[str, str]:
         """Runs by job and by token, as the registry of the account and the runs of this home know them."""
-        known = {}
+        runs = {}
         for event in Journal(self._at.registry).read():
             if event.type == "job":
-                known[str(event.data["id"])] = str(event.data["token"]).rsplit("-", 1)[0]
+                runs[str(event.data["id"])] = str(event.data["token"]).rsplit("-", 1)[0]
         for path in (files.home() / "runs").glob("*/openai/journal.jsonl"):
             for event in Journal(path).read():
                 if event.type == "made" and event.data.get("what") == "job":
-                    known[str(event.data["id"])] = path.parent.parent.name
-        return known
+                    runs[str(event.data["id"])] = path.parent.parent.name
+        return runs
 
 
 def _job(job: Any, runs: dict[str, str]) -> AccountJob:

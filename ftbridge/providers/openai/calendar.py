@@ -35,8 +35,8 @@ SHUTDOWN = {
 def shutdown(model: str) -> datetime.date | None:
     """The day this model stops, if one is known; `ft:` names stop with their base model."""
     base = model.removeprefix("ft:").split(":")[0]
-    known = [name for name in SHUTDOWN if base == name or _dated(base, name)]
-    return datetime.date.fromisoformat(SHUTDOWN[max(known, key=len)]) if known else None
+    names = [name for name in SHUTDOWN if base == name or _dated(base, name)]
+    return datetime.date.fromisoformat(SHUTDOWN[max(names, key=len)]) if names else None
 
 
 def _dated(base: str, name: str) -> bool:

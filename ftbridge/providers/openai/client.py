@@ -60,14 +60,14 @@ class Connection:
         from openai import AzureOpenAI, OpenAI
 
         key = key_of(self.target)
-        told: dict[str, Any] = {"api_key": key, "max_retries": 0, "timeout": TIMEOUT}
-        told["http_client"] = http_client(self.base_url, self.exchange)
+        options: dict[str, Any] = {"api_key": key, "max_retries": 0, "timeout": TIMEOUT}
+        options["http_client"] = http_client(self.base_url, self.exchange)
         if self.request.api_version is not None and self.target.name == "azure":
-            return AzureOpenAI(azure_endpoint=self.base_url, api_version=self.request.api_version, **told)
+            return AzureOpenAI(azure_endpoint=self.base_url, api_version=self.request.api_version, **options)
         if self.target.name == "azure":
-            told["default_headers"] = {"api-key": key}
+            options["default_headers"] = {"api-key": key}
         return OpenAI(
-            base_url=self.base_url, organization=self.request.organization, project=self.request.project, **told
+            base_url=self.base_url, organization=self.request.organization, project=self.request.project, **options
         )
 
     @property
@@ -88,9 +88,9 @@ def connect(request: OpenAIRequest, folder: Path) -> Connection:
     The environment's OPENAI_BASE_URL counts for target openai only, when the spec names no address. Raises `UsageError`.
     """
     ledger = Ledger(folder)
-    known = ledger.last("service")
-    if known is not None:
-        return Connection(request, str(known.data["base_url"]), _exchange(folder))
+    recorded = ledger.last("service")
+    if recorded is not None:
+        return Connection(request, str(recorded.data["base_url"]), _exchange(folder))
     address = address_of(request)
     ledger.append("service", target=request.target, base_url=address)
     return Connection(request, address, _exchange(folder))

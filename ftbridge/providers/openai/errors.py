@@ -47,8 +47,8 @@ class Fault:
 
 def clean(text: object) -> str:
     """Text without keys, whoever put them there, on one line and not too long."""
-    told = " ".join(whole_characters(without_secrets(str(text))).split())
-    return told if len(told) <= _LONGEST else told[: _LONGEST - 1] + "…"
+    one_line = " ".join(whole_characters(without_secrets(str(text))).split())
+    return one_line if len(one_line) <= _LONGEST else one_line[: _LONGEST - 1] + "…"
 
 
 def fault_of(error: Exception) -> Fault:
@@ -57,10 +57,10 @@ def fault_of(error: Exception) -> Fault:
     if not isinstance(status, int):
         return _without_answer(error)
     code, param, message, in_dialect = _body(error)
-    if (place := _led_to(error)) is not None:
-        return Fault("foreign", f"it was redirected to {place}", status)
-    answer = Answer(status, code, param, message, in_dialect, _creates_job(error))
-    return Fault(kind_of(answer), message, status, code, param, _retry_after(error), in_dialect)
+    if (location := _led_to(error)) is not None:
+        return Fault("foreign", f"it was redirected to {location}", status)
+    error_response = Answer(status, code, param, message, in_dialect, _creates_job(error))
+    return Fault(kind_of(error_response), message, status, code, param, _retry_after(error), in_dialect)
 
 
 def error_of(fault: Fault, doing: str, service: str) -> FtbridgeError:
@@ -97,21 +97,21 @@ def error_of(fault: Fault, doing: str, service: str) -> FtbridgeError:
         return ProviderRefused(f"{at} does not accept the API key ({fault.message}).", hint=hint)
     if fault.kind == "missing":
         return ModelUnavailable(f"{at} knows no such thing ({fault.message}).", hint="Check names and openai.base_url.")
-    told = f" [{fault.code}]" if fault.code else ""
+    code = f" [{fault.code}]" if fault.code else ""
     hint = "The account lacks a permission for this." if fault.status == 403 else "Change what it objects to."
-    return ProviderRefused(f"{at} refuses ({fault.status}{told}: {fault.message}).", hint=hint)
+    return ProviderRefused(f"{at} refuses ({fault.status}{code}: {fault.message}).", hint=hint)
 
 
-def whole(answer: Any, *names: str) -> Any:
+def require_fields(response: Any, *names: str) -> Any:
     """The answer, once it is seen to have these fields. Raises `NotTheService` for a page, or an object without them."""
-    if isinstance(answer, (str, bytes)):
-        text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
+    if isinstance(response, (str, bytes)):
+        text = response.decode("utf-8", "replace") if isinstance(response, bytes) else response
         kind = "an HTML page" if "<" in text[:200] else "text"
         raise NotTheService(f"the answer is {kind} instead of JSON: {clean(text)[:120]!r}")
     for name in names:
-        if getattr(answer, name, None) is None:
+        if getattr(response, name, None) is None:
             raise NotTheService(f"the answer has no {name}")
-    return answer
+    return response
 
 
 _RESUME = "Nothing is lost or paid twice: resume the run when the service answers again."
@@ -144,7 +144,7 @@ def _led_to(error: Exception) -> str | None:
     history = getattr(response, "history", None)
     if response is None or not history:
         return None
-    first, last = (str(getattr(answer.url, "path", "")).rstrip("/") for answer in (history[0], response))
+    first, last = (str(getattr(earlier.url, "path", "")).rstrip("/") for earlier in (history[0], response))
     return None if first == last else clean(last or "/")
 
 

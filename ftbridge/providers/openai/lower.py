@@ -39,18 +39,18 @@ def lower(resolved: ResolvedSpec) -> Lowering:
     spec = resolved.spec
     target = TARGETS[spec.openai.target]
     why = {entry.field: entry.reason for entry in resolved.settled}
-    told = _method_notes(spec, target) | _service_notes(spec, target) | _local_notes(spec, target) | _run_notes(spec)
+    notes = _method_notes(spec, target) | _service_notes(spec, target) | _local_notes(spec, target) | _run_notes(spec)
     reports = []
-    for field, asked in fields(spec):
-        outcome, given, how = told.get(field) or _plainly(field, asked, why.get(field, ""))
-        reports.append(FieldReport(field=field, outcome=outcome, asked=_json(asked), given=_json(given), how=how))
+    for field, spec_value in fields(spec):
+        outcome, note, how = notes.get(field) or _plainly(field, spec_value, why.get(field, ""))
+        reports.append(FieldReport(field=field, outcome=outcome, asked=_json(spec_value), given=_json(note), how=how))
     request = _request(spec, target, {report.field for report in reports if report.outcome == "refused"})
     return Lowering(provider="openai", request=request.model_dump(mode="json"), fields=reports).complete(spec)
 
 
-def suffix_of(asked: str, target: Target) -> str:
+def suffix_of(suffix: str, target: Target) -> str:
     """A suffix that every host takes: a-z, 0-9 and hyphens, cut to the target's length. May be empty."""
-    return re.sub(r"[^a-z0-9]+", "-", asked.lower()).strip("-")[: target.suffix_length].strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", suffix.lower()).strip("-")[: target.suffix_length].strip("-")
 
 
 def _request(spec: JobSpec, target: Target, refused: set[str]) -> OpenAIRequest:
@@ -61,7 +61,9 @@ def _request(spec: JobSpec, target: Target, refused: set[str]) -> OpenAIRequest:
     if spec.suffix and suffix_of(spec.suffix, target):
         body["suffix"] = suffix_of(spec.suffix, target)
     if spec.openai.integrations:
-        body["integrations"] = [_wandb(given.model_dump(exclude_none=True)) for given in spec.openai.integrations]
+        body["integrations"] = [
+            _wandb(integration.model_dump(exclude_none=True)) for integration in spec.openai.integrations
+        ]
     body["metadata"] = {} if "metadata" in refused else dict(spec.metadata)
     figures: dict[str, Any] = {
         "n_epochs": hyper.n_epochs,
@@ -99,7 +101,7 @@ def _method_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
     """Method, model, hyperparameters and grader."""
     hyper = spec.hyperparameters
     top = target.hyperparameters == "top"
-    place = "hyperparameters" if top else f"method.{spec.method}.hyperparameters"
+    path = "hyperparameters" if top else f"method.{spec.method}.hyperparameters"
     notes: dict[str, Note] = {}
     if spec.method not in target.methods:
         notes["method"] = ("refused", None, f"{target.title} trains {', '.join(target.methods)} only")
@@ -111,7 +113,7 @@ def _method_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
     elif top:
         notes["hyperparameters.learning_rate_multiplier"] = _absolute_rate(spec, target)
     else:
-        how = f"{place}: a factor on the service's own base rate, which is not published; 1 here is not 1 on a GPU"
+        how = f"{path}: a factor on the service's own base rate, which is not published; 1 here is not 1 on a GPU"
         notes["hyperparameters.learning_rate_multiplier"] = ("exact", hyper.learning_rate_multiplier, how)
     if spec.method == "reinforcement":
         notes["openai.grader"] = reward.note(spec, target)
@@ -134,7 +136,7 @@ def _absolute_rate(spec: JobSpec, target: Target) -> Note:
 
 def _service_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
     """The openai section, and what a target cannot do."""
-    asked = spec.openai
+    settings = spec.openai
     notes: dict[str, Note] = {
         "metadata": ("exact", spec.metadata, f"sent with one pair more, {TOKEN_KEY}, by which the job is found again"),
         "seed": ("exact", spec.seed, "given to the service, which draws order and weights its own way"),
@@ -147,29 +149,29 @@ def _service_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
         notes["suffix"] = ("translated", suffix, how) if suffix else ("refused", None, f"nothing is left of it: {how}")
     if target.name != "azure":
         for field in ("training_type", "api_version"):
-            if getattr(asked, field) is not None:
+            if getattr(settings, field) is not None:
                 notes[f"openai.{field}"] = ("unused", None, "concerns azure")
-    if asked.deployment is not None:
+    if settings.deployment is not None:
         how = "answers are asked of this name, once the tuned model is deployed under it"
-        notes["openai.deployment"] = ("exact", asked.deployment, how)
+        notes["openai.deployment"] = ("exact", settings.deployment, how)
         if target.serves_tuned:
             notes["openai.deployment"] = ("unused", None, "a tuned model answers under its own name here")
-    if asked.batch and not target.batch:
+    if settings.batch and not target.batch:
         notes["openai.batch"] = ("refused", None, f"{target.title} has no Batch API")
-    if spec.data.test is not None and not target.serves_tuned and asked.deployment is None:
+    if spec.data.test is not None and not target.serves_tuned and settings.deployment is None:
         how = "a tuned model answers here only when it is deployed: name openai.deployment, or leave out data.test"
         notes["data.test"] = ("refused", None, how)
     if spec.budget.max_hours is not None and not target.pause:
         notes["budget.max_hours"] = ("refused", None, f"{target.title} cannot pause a job")
     if not target.checkpoints:
-        notes["openai.target"] = ("exact", asked.target, f"{target.title} keeps no checkpoints")
+        notes["openai.target"] = ("exact", settings.target, f"{target.title} keeps no checkpoints")
     if not target.keeps_metadata:
         how = (
             f"{target.title} may drop a job's metadata: a job whose creation got no answer is found by its file and settings; "
             "where neither is shown, or jobs cannot be listed, it is created exactly once only if every answer arrives, "
             "and the run waits for --yes before the upload"
         )
-        notes["openai.target"] = ("exact", asked.target, how)
+        notes["openai.target"] = ("exact", settings.target, how)
     return notes
 
 
@@ -195,10 +197,10 @@ def _local_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
         "local.keep_checkpoints": ("unused", None, "OpenAI keeps those of the last three epochs"),
     }
     if target.hyperparameters == "top":
-        given = _given(spec)
+        set_fields = _given(spec)
         for field, name in _NEBIUS.items():
-            if field in given:
-                local[field] = ("translated", given[field], f"hyperparameters.{name}")
+            if field in set_fields:
+                local[field] = ("translated", set_fields[field], f"hyperparameters.{name}")
         if spec.hyperparameters.learning_rate_multiplier != "auto" and spec.local.base_learning_rate != "auto":
             local["local.base_learning_rate"] = ("translated", spec.local.base_learning_rate, "in learning_rate")
     return local
@@ -206,8 +208,8 @@ def _local_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
 
 def _preference_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
     """A service has one loss for preferences: what changes it here cannot be had there."""
-    own, usual = spec.local.dpo, DpoSpec()
-    changed = [name for name in DpoSpec.model_fields if getattr(own, name) != getattr(usual, name)]
+    settings, usual = spec.local.dpo, DpoSpec()
+    changed = [name for name in DpoSpec.model_fields if getattr(settings, name) != getattr(usual, name)]
     how = f"{target.title} takes no loss of its own choice in preference tuning, only beta"
     return {f"local.dpo.{name}": ("refused", None, how) for name in changed}
 
@@ -239,22 +241,22 @@ def _run_notes(spec: JobSpec) -> dict[str, Note]:
     return notes
 
 
-def _plainly(field: str, asked: Any, why: str) -> Note:
+def _plainly(field: str, spec_value: Any, why: str) -> Note:
     if field.startswith("local."):
         return "unused", None, "concerns training on this machine"
-    if asked is None:
+    if spec_value is None:
         return "unused", None, "not given"
-    return "exact", asked, why
+    return "exact", spec_value, why
 
 
 def _nebius(spec: JobSpec, figures: dict[str, Any], refused: set[str]) -> dict[str, Any]:
-    given = _given(spec)
+    set_fields = _given(spec)
     multiplier = figures.pop("learning_rate_multiplier")
     if multiplier != "auto" and spec.local.base_learning_rate != "auto":
         figures["learning_rate"] = multiplier * spec.local.base_learning_rate
     elif multiplier == "auto" or "hyperparameters.learning_rate_multiplier" in refused:
         pass  # the service's own rate
-    figures |= {name: given[field] for field, name in _NEBIUS.items() if field in given}
+    figures |= {name: set_fields[field] for field, name in _NEBIUS.items() if field in set_fields}
     if "tuning" in spec.local.model_fields_set:
         figures["lora"] = spec.local.tuning == "lora"
     return figures
@@ -263,13 +265,13 @@ def _nebius(spec: JobSpec, figures: dict[str, Any], refused: set[str]) -> dict[s
 def _given(spec: JobSpec) -> dict[str, Any]:
     """The fields of local training that the spec gives, not those it leaves on their defaults."""
     local = spec.local
-    told = {f"local.{name}": getattr(local, name) for name in local.model_fields_set}
-    return told | {f"local.lora.{name}": getattr(local.lora, name) for name in local.lora.model_fields_set}
+    set_fields = {f"local.{name}": getattr(local, name) for name in local.model_fields_set}
+    return set_fields | {f"local.lora.{name}": getattr(local.lora, name) for name in local.lora.model_fields_set}
 
 
-def _wandb(given: dict[str, Any]) -> dict[str, Any]:
-    kind = given.pop("type")
-    return {"type": kind, kind: {key: value for key, value in given.items() if value != []}}
+def _wandb(integration: dict[str, Any]) -> dict[str, Any]:
+    kind = integration.pop("type")
+    return {"type": kind, kind: {key: value for key, value in integration.items() if value != []}}
 
 
 def _json(value: Any) -> Any:

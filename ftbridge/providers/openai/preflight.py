@@ -13,7 +13,7 @@ from ftbridge.prices import load_prices
 from ftbridge.providers.base import Submission
 from ftbridge.providers.openai import calendar
 from ftbridge.providers.openai.client import Connection
-from ftbridge.providers.openai.errors import fault_of, whole
+from ftbridge.providers.openai.errors import fault_of, require_fields
 from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.probe import check_lists
 from ftbridge.providers.openai.request import OpenAIRequest
@@ -66,8 +66,8 @@ def check_budget(at: Connection, data: Path) -> None:
     if limit is None:
         return
     tokens, prices = load_manifest(data).splits["train"].tokens, load_prices()
-    known = prices.holds_at(at.request.model, at.target.name)
-    usd = prices.training_usd(at.request.model, tokens, at.request.n_epochs) if known else None
+    is_priced = prices.holds_at(at.request.model, at.target.name)
+    usd = prices.training_usd(at.request.model, tokens, at.request.n_epochs) if is_priced else None
     if usd is None:
         raise GateNotMet(
             f"budget.max_usd = {limit:g} cannot be held: the price of training {at.request.model} is not known here.",
@@ -120,17 +120,17 @@ def check_model(at: Connection, progress: Callable[[str], None]) -> datetime.dat
 
     def ask() -> object:
         try:
-            return whole(at.client.models.retrieve(model), "id")
+            return require_fields(at.client.models.retrieve(model), "id")
         except Exception as error:
             fault = fault_of(error)
             if fault.status in (403, 404, 405) and fault.kind != "foreign":
                 return fault
             raise
 
-    told = read(ask, "looking for the model", at.service)
-    status = getattr(told, "status", None)
+    model_object = read(ask, "looking for the model", at.service)
+    status = getattr(model_object, "status", None)
     if status is None:
-        return _date(getattr(told, "shutdown_date", None))
+        return _date(getattr(model_object, "shutdown_date", None))
     names = _names(at) if status == 404 else None
     if names:
         close = difflib.get_close_matches(model, names, n=3, cutoff=0.5)
@@ -144,7 +144,9 @@ def check_model(at: Connection, progress: Callable[[str], None]) -> datetime.dat
 
 def _names(at: Connection) -> list[str] | None:
     try:
-        listed = read(lambda: [m.id for m in whole(at.client.models.list(), "data")], "listing models", at.service)
+        listed = read(
+            lambda: [m.id for m in require_fields(at.client.models.list(), "data")], "listing models", at.service
+        )
     except FtbridgeError:
         return None
     return [str(name) for name in listed]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ftbridge.providers.openai.client import Connection
-from ftbridge.providers.openai.errors import fault_of, whole
+from ftbridge.providers.openai.errors import fault_of, require_fields
 from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.jobs.marks import token_of
 from ftbridge.providers.openai.lower import TOKEN_KEY
@@ -25,7 +25,7 @@ def check_lists(at: Connection, ledger: Ledger) -> str | None:
 
     def ask() -> str | None:
         try:
-            whole(at.client.fine_tuning.jobs.list(limit=1), "data")
+            require_fields(at.client.fine_tuning.jobs.list(limit=1), "data")
         except Exception as error:
             fault = fault_of(error)
             if fault.status in _NO_SUCH and fault.kind != "foreign":
@@ -63,28 +63,32 @@ def probe(at: Connection) -> dict[str, str]:
     jobs: list[Any] = []
 
     def listed() -> Any:
-        page = whole(client.fine_tuning.jobs.list(limit=20), "data")
+        page = require_fields(client.fine_tuning.jobs.list(limit=20), "data")
         jobs.extend(page.data)
         return page
 
-    found = {
-        "models": _try(lambda: whole(client.models.list(), "data")),
-        "files": _try(lambda: whole(client.files.list(limit=1), "data")),
+    results = {
+        "models": _try(lambda: require_fields(client.models.list(), "data")),
+        "files": _try(lambda: require_fields(client.files.list(limit=1), "data")),
         "jobs are listed": _try(listed),
-        "batches": _try(lambda: whole(client.batches.list(limit=1), "data")),
+        "batches": _try(lambda: require_fields(client.batches.list(limit=1), "data")),
     }
     if jobs:
         first = str(jobs[0].id)
-        found["events"] = _try(lambda: whole(client.fine_tuning.jobs.list_events(first, limit=1), "data"))
-        found["checkpoints"] = _try(lambda: whole(client.fine_tuning.jobs.checkpoints.list(first, limit=1), "data"))
-        found["jobs tell their file"] = "yes" if any(getattr(job, "training_file", None) for job in jobs) else "no"
-        kept = any(token_of(job) for job in jobs)
-        found["jobs tell their metadata"] = "yes" if kept else "not known: no job of ftbridge is among the last 20"
+        results["events"] = _try(lambda: require_fields(client.fine_tuning.jobs.list_events(first, limit=1), "data"))
+        results["checkpoints"] = _try(
+            lambda: require_fields(client.fine_tuning.jobs.checkpoints.list(first, limit=1), "data")
+        )
+        results["jobs tell their file"] = "yes" if any(getattr(job, "training_file", None) for job in jobs) else "no"
+        has_mark = any(token_of(job) for job in jobs)
+        results["jobs tell their metadata"] = (
+            "yes" if has_mark else "not known: no job of ftbridge is among the last 20"
+        )
         nothing = _count(lambda: client.fine_tuning.jobs.list(limit=1, metadata={TOKEN_KEY: "no such run"}))
-        found["lists are filtered by metadata"] = {0: "yes", None: "not known"}.get(
+        results["lists are filtered by metadata"] = {0: "yes", None: "not known"}.get(
             nothing, "no: the filter is ignored"
         )
-    return found
+    return results
 
 
 def _try(call: Callable[[], Any]) -> str:
@@ -99,6 +103,6 @@ def _try(call: Callable[[], Any]) -> str:
 
 def _count(call: Callable[[], Any]) -> int | None:
     try:
-        return len(whole(call(), "data").data)
+        return len(require_fields(call(), "data").data)
     except Exception:
         return None

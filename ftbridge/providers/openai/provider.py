@@ -28,7 +28,7 @@ from ftbridge.providers.base import (
 )
 from ftbridge.providers.openai import calendar, preflight
 from ftbridge.providers.openai.client import Connection, connect, key_of
-from ftbridge.providers.openai.errors import whole
+from ftbridge.providers.openai.errors import require_fields
 from ftbridge.providers.openai.jobs.create import adopt_job, ensure_job, find_job
 from ftbridge.providers.openai.jobs.follow import Follower, checkpoints_of
 from ftbridge.providers.openai.jobs.ledger import Ledger
@@ -72,8 +72,8 @@ class OpenAIProvider:
 
     def lint_target(self, spec: JobSpec) -> LintTarget:
         """The service's rules, where it has its own, else OpenAI's."""
-        own = spec.openai.target if spec.openai.target in _OWN_DATA_RULES else "openai"
-        return LintTarget(target=own, model=spec.model.openai)
+        target = spec.openai.target if spec.openai.target in _OWN_DATA_RULES else "openai"
+        return LintTarget(target=target, model=spec.model.openai)
 
     def price_basis(self, spec: JobSpec) -> PriceBasis:
         """Tokens, at the service's list price."""
@@ -199,7 +199,9 @@ class OpenAIProvider:
         """Let a paused job go on. One that failed or was cancelled stays as it is: only `retry` pays for another."""
         at, _ = self._of(handle)
         job = read(
-            lambda: whole(at.client.fine_tuning.jobs.retrieve(handle.id), "status"), "looking at the job", at.service
+            lambda: require_fields(at.client.fine_tuning.jobs.retrieve(handle.id), "status"),
+            "looking at the job",
+            at.service,
         )
         if job.status in ("paused", "pausing"):
             self._ask(handle, "resume")
@@ -217,7 +219,7 @@ class OpenAIProvider:
         at, ledger = self._of(handle)
         jobs = at.client.fine_tuning.jobs
         for _ in range(_NAME_LOOKS):
-            job = read(lambda: whole(jobs.retrieve(handle.id), "status"), "reading the result", at.service)
+            job = read(lambda: require_fields(jobs.retrieve(handle.id), "status"), "reading the result", at.service)
             if getattr(job, "fine_tuned_model", None) or not at.target.serves_tuned:
                 break
             sleep(_NAME_SECONDS)  # some services name the model a while after the job's end
@@ -262,15 +264,15 @@ class OpenAIProvider:
 
     def identity(self, lowering: Lowering) -> dict[str, Any]:
         """The address and deployment that answer."""
-        told = {name: value for name in _SERVING if (value := lowering.request.get(name)) is not None}
-        if "base_url" not in told:
-            told["base_url"] = without_secrets(os.environ.get("OPENAI_BASE_URL") or "")
-        return told
+        serving = {name: value for name in _SERVING if (value := lowering.request.get(name)) is not None}
+        if "base_url" not in serving:
+            serving["base_url"] = without_secrets(os.environ.get("OPENAI_BASE_URL") or "")
+        return serving
 
     def checkpoints(self, model: TunedModel, folder: Path) -> dict[int, str]:
         """The service's names of checkpoints, which end in the step."""
         del folder
-        return {int(found[1]): name for name in model.checkpoints if (found := re.search(r"step-?(\d+)$", name))}
+        return {int(match[1]): name for name in model.checkpoints if (match := re.search(r"step-?(\d+)$", name))}
 
     def export(
         self, lowering: Lowering, model: TunedModel, format: ExportFormat, out: Path, progress: Callable[[str], None]
@@ -287,16 +289,16 @@ class OpenAIProvider:
     def _submitted(self, at: Connection, ledger: Ledger, submission: Submission) -> str:
         if (job := ledger.made("job", submission.token)) is not None:
             return job
-        heed = submission.heed or (lambda: None)
+        check_requests = submission.heed or (lambda: None)
         train = ensure_file(at, ledger, submission.train, "train")
-        heed()
+        check_requests()
         validation = None
         if submission.validation is not None:
             validation = ensure_file(at, ledger, submission.validation, "validation")
         files_of = {"training_file": train, "validation_file": validation}
         if ledger.last("submitting", token=submission.token, **files_of) is None:
             ledger.append("submitting", token=submission.token, **files_of)
-        return ensure_job(at, ledger, submission.token, train, validation, heed)
+        return ensure_job(at, ledger, submission.token, train, validation, check_requests)
 
     def _ask(self, handle: JobHandle, request: Literal["cancel", "pause", "resume"]) -> None:
         """Cancel, pause or resume; done twice they do no harm. A job that has ended meanwhile is left as it is."""
@@ -334,16 +336,16 @@ class OpenAIProvider:
 
 def _portable(submission: Submission) -> dict[str, object]:
     """A submission whose paths stay true when the run's folder is moved."""
-    told = submission.model_dump(mode="json", exclude={"folder", "heed"})
+    document = submission.model_dump(mode="json", exclude={"folder", "heed"})
     for split in ("train", "validation"):
-        if told[split] is not None:
-            told[split] = str(Path(told[split]).relative_to(submission.folder))
-    return told
+        if document[split] is not None:
+            document[split] = str(Path(document[split]).relative_to(submission.folder))
+    return document
 
 
 def _submission(folder: Path) -> Submission:
-    told = json.loads((folder / "openai" / "submission.json").read_text(encoding="utf-8"))
+    document = json.loads((folder / "openai" / "submission.json").read_text(encoding="utf-8"))
     for split in ("train", "validation"):
-        if told[split] is not None:
-            told[split] = folder / told[split]
-    return Submission(folder=folder, **told)
+        if document[split] is not None:
+            document[split] = folder / document[split]
+    return Submission(folder=folder, **document)

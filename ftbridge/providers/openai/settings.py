@@ -16,8 +16,8 @@ def differences(body: dict[str, Any], job: Any, *, validation: bool) -> list[str
 
 def _figures(body: dict[str, Any], job: Any) -> Iterator[str]:
     method = str(_of(body, "method", "type") or "supervised")
-    asked = _of(body, "hyperparameters") or _of(body, "method", method, "hyperparameters") or {}
-    for name, wanted in asked.items():
+    hyperparameters = _of(body, "hyperparameters") or _of(body, "method", method, "hyperparameters") or {}
+    for name, wanted in hyperparameters.items():
         actual = _of(job, "method", method, "hyperparameters", name)
         if actual is None:
             actual = _of(job, "hyperparameters", name)
@@ -31,8 +31,8 @@ def _others(body: dict[str, Any], job: Any, validation: bool) -> Iterator[str]:
         yield f"method {actual} instead of {method}"
     if validation and _tells(job, "validation_file") and _of(job, "validation_file") is None:
         yield "no validation file, although one was sent"
-    for name, told in (("seed", "seed"), ("suffix", "user_provided_suffix")):
-        wanted, actual = body.get(name), _of(job, told)
+    for name, names in (("seed", "seed"), ("suffix", "user_provided_suffix")):
+        wanted, actual = body.get(name), _of(job, names)
         if wanted is not None and actual is not None and actual != wanted:
             yield f"{name} {actual} instead of {wanted}"
     wanted, actual = body.get("model"), _of(job, "model")

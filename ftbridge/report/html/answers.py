@@ -21,7 +21,7 @@ _FILTERS = (
 )  # fmt: skip
 
 
-def answers(contents: Contents) -> Html | None:
+def completions_section(contents: Contents) -> Html | None:
     """Every item, those that became worse first."""
     if not contents.rows:
         return None
@@ -71,7 +71,7 @@ def _choices(contents: Contents) -> list[Html]:
     """A list of graders, by which better and worse are meant, and one of slices."""
     choices = []
     if len(contents.graders) > 1:
-        options = [element("option", grader, value=str(place)) for place, grader in enumerate(contents.graders)]
+        options = [element("option", grader, value=str(index)) for index, grader in enumerate(contents.graders)]
         every = element("option", "any grader", value="")
         choices.append(
             element("select", every, options, id="by-grader", aria_label="Grader that better and worse are by")
@@ -101,12 +101,12 @@ def _choices(contents: Contents) -> list[Html]:
 
 def _gain(row: Row, places: tuple[int, int]) -> float:
     """How much better the pair's candidate does on an item, over all graders."""
-    first, second = (row.answers[place] for place in places)
+    first, second = (row.answers[index] for index in places)
     return sum(first.changes(second).values())
 
 
 def _kinds(row: Row, places: tuple[int, int]) -> list[str]:
-    first, second = (row.answers[place] for place in places)
+    first, second = (row.answers[index] for index in places)
     changes = first.changes(second)
     kinds = []
     if any(change < 0 for change in changes.values()):
@@ -115,18 +115,18 @@ def _kinds(row: Row, places: tuple[int, int]) -> list[str]:
         kinds.append("better")
     if not kinds:
         kinds.append("same")
-    if any(answer.cut_off or answer.errors for answer in row.answers):
+    if any(completion.cut_off or completion.errors for completion in row.answers):
         kinds.append("trouble")
     return kinds
 
 
 def _item(row: Row, labels: Sequence[str], places: tuple[int, int], graders: Sequence[str]) -> Html:
     kinds = _kinds(row, places)
-    first, second = (_short(row.answers[place].text) for place in places)
+    first, second = (_short(row.answers[index].text) for index in places)
     marked = dict(zip(places, differing(first, second), strict=True)) if places[0] != places[1] else {}
     cells = [
-        _answer(label, answer, marked.get(place), changed=place == places[1] and places[0] != places[1])
-        for place, (label, answer) in enumerate(zip(labels, row.answers, strict=True))
+        _answer(label, completion, marked.get(index), changed=index == places[1] and places[0] != places[1])
+        for index, (label, completion) in enumerate(zip(labels, row.answers, strict=True))
     ]
     return element(
         "article",
@@ -150,11 +150,11 @@ def _item(row: Row, labels: Sequence[str], places: tuple[int, int], graders: Seq
 
 def _kinds_by_grader(row: Row, places: tuple[int, int], graders: Sequence[str]) -> list[str]:
     """worse0, better1, same2: what each grader says, by its place."""
-    first, second = (row.answers[place] for place in places)
+    first, second = (row.answers[index] for index in places)
     changes = first.changes(second)
     return [
-        f"{'worse' if changes[grader] < 0 else 'better' if changes[grader] > 0 else 'same'}{place}"
-        for place, grader in enumerate(graders)
+        f"{'worse' if changes[grader] < 0 else 'better' if changes[grader] > 0 else 'same'}{index}"
+        for index, grader in enumerate(graders)
         if grader in changes
     ]
 
@@ -170,18 +170,20 @@ def _prompt(prompt: Sequence[tuple[str, str]]) -> Html:
     return element("div", folded if before else None, element("p", _short(last[1]), class_="text"), class_="prompt")
 
 
-def _answer(label: str, answer: Answer, marked: Html | None, *, changed: bool) -> Html:
-    text: Html | str = marked if marked is not None else _short(answer.text)
+def _answer(label: str, completion: Answer, marked: Html | None, *, changed: bool) -> Html:
+    text: Html | str = marked if marked is not None else _short(completion.text)
     return element(
         "div",
         element("h4", label),
-        element("p", [_chip(grader, value) for grader, value in answer.scores.items()], class_="chips"),
-        element("p", f"the first of {len(answer.more) + 1} completions; scores are the mean", class_="quiet")
-        if answer.more
+        element("p", [_chip(grader, value) for grader, value in completion.scores.items()], class_="chips"),
+        element("p", f"the first of {len(completion.more) + 1} completions; scores are the mean", class_="quiet")
+        if completion.more
         else None,
-        element("p", text if answer.text else element("i", "no answer"), class_="text changed" if changed else "text"),
-        element("p", "cut off at the token limit", class_="trouble") if answer.cut_off else None,
-        [element("p", error, class_="trouble") for error in answer.errors],
+        element(
+            "p", text if completion.text else element("i", "no answer"), class_="text changed" if changed else "text"
+        ),
+        element("p", "cut off at the token limit", class_="trouble") if completion.cut_off else None,
+        [element("p", error, class_="trouble") for error in completion.errors],
         [
             element(
                 "details",
@@ -189,16 +191,16 @@ def _answer(label: str, answer: Answer, marked: Html | None, *, changed: bool) -
                 element("p", _short(prompt), class_="text quiet"),
                 element("p", element("b", "reply "), _short(reply), class_="text"),
             )
-            for grader, prompt, reply in answer.calls
+            for grader, prompt, reply in completion.calls
         ],
-        _others(answer) if answer.more else None,
+        _others(completion) if completion.more else None,
         class_="answer",
     )
 
 
-def _others(answer: Answer) -> Html:
+def _others(completion: Answer) -> Html:
     """The other completions of an item, folded away, each with its own scores."""
-    scores = element("p", [_chip(grader, value) for grader, value in answer.own.items()], class_="chips")
+    scores = element("p", [_chip(grader, value) for grader, value in completion.own.items()], class_="chips")
     return element(
         "details",
         element("summary", "every completion"),
@@ -210,7 +212,7 @@ def _others(answer: Answer) -> Html:
                 element("p", [_chip(grader, value) for grader, value in one.scores.items()], class_="chips"),
                 [element("p", error, class_="trouble") for error in one.errors],
             )
-            for number, one in enumerate(answer.more, 2)
+            for number, one in enumerate(completion.more, 2)
         ],
     )
 

@@ -123,12 +123,12 @@ def contents_of(runs: Sequence[Run]) -> Contents:
     notes = [f"{name}: {note}" for name, run in zip(labels, runs, strict=True) for note in _kept_notes(run)]
     items, everybody = _answered(runs, labels, notes)
     graders = sources[0].spec.evaluation.graders
-    kept = recorded(runs)
-    graded = _graded(items, everybody, graders, kept)
+    grades = recorded(runs)
+    graded = _graded(items, everybody, graders, grades)
     clusters = [item.cluster or item.key for item in items]
     scored = {
-        label: {name: [answer.scores[name] for answer in answers] for name in _names(graders)}
-        for label, answers in graded.items()
+        label: {name: [completion.scores[name] for completion in completions] for name in _names(graders)}
+        for label, completions in graded.items()
     }
     return Contents(
         title=" and ".join(dict.fromkeys(source.spec.name for source in sources)),
@@ -157,10 +157,10 @@ def contents_of_answers(
     predictions: Mapping[str, Sequence[Prediction]],
     graders: Sequence[Grader],
     evaluation: Evaluation,
-    kept: Grades,
+    grades: Grades,
 ) -> Contents:
     """Gather a page about an evaluation outside a run: candidates as columns, the first the baseline, no curves or sources."""
-    graded = _graded(items, predictions, graders, kept)
+    graded = _graded(items, predictions, graders, grades)
     columns = [
         Column(
             label=name,
@@ -208,22 +208,24 @@ def _answered(
     """The items that all runs were tested on, as the first has them, and each column's answers in their order."""
     tests = [load_items(path) if (path := run.data / "test.jsonl").exists() else [] for run in runs]
     keys = [{item.content: item.key for item in items} for items in tests]
-    shared = [item for item in tests[0] if all(item.content in known for known in keys)]
+    shared = [item for item in tests[0] if all(item.content in item_keys for item_keys in keys)]
     if any(len(items) > len(shared) for items in tests):
         counts = ", ".join(f"{name} {len(items)}" for name, items in zip(labels, tests, strict=True))
         notes.append(
             f"The runs were tested on other items ({counts}); shown are the {len(shared)} that all of them have."
         )
     everybody: dict[str, list[Prediction]] = {}
-    for run, name, known in zip(runs, labels, keys, strict=True):
+    for run, name, item_keys in zip(runs, labels, keys, strict=True):
         for candidate in _candidates(run):
-            told = {answer.key: answer for answer in read_predictions(run.predictions(candidate))}
+            by_key = {prediction.key: prediction for prediction in read_predictions(run.predictions(candidate))}
             label = _column_label(candidate, name, len(runs) > 1)
-            there = sum(known[item.content] in told for item in shared)
+            there = sum(item_keys[item.content] in by_key for item in shared)
             if there < len(shared):
                 notes.append(f"{label} has answered {there} of {len(shared)} items, so it is not shown.")
             elif shared:
-                everybody[label] = [told[known[item.content]].model_copy(update={"key": item.key}) for item in shared]
+                everybody[label] = [
+                    by_key[item_keys[item.content]].model_copy(update={"key": item.key}) for item in shared
+                ]
     return shared, everybody
 
 
@@ -234,35 +236,35 @@ def _candidates(run: Run) -> list[str]:
 
 
 def _graded(
-    items: Sequence[Item], everybody: Mapping[str, Sequence[Prediction]], graders: Sequence[Grader], kept: Grades
+    items: Sequence[Item], everybody: Mapping[str, Sequence[Prediction]], graders: Sequence[Grader], grades: Grades
 ) -> dict[str, list[Answer]]:
     if not items or not everybody:
         return {}
-    said = recorded_results(items, everybody, graders, kept)
+    results_by_grader = recorded_results(items, everybody, graders, grades)
     return {
         label: [
-            _answer(answer, [(grader, said[label][grader.name][place]) for grader in graders])
-            for place, answer in enumerate(answers)
+            _answer(prediction, [(grader, results_by_grader[label][grader.name][index]) for grader in graders])
+            for index, prediction in enumerate(completions)
         ]
-        for label, answers in everybody.items()
+        for label, completions in everybody.items()
     }
 
 
-def _answer(told: Prediction, results: Sequence[tuple[Grader, GraderResult]]) -> Answer:
+def _answer(prediction: Prediction, results: Sequence[tuple[Grader, GraderResult]]) -> Answer:
     """A completion with its scores; the first of several holds the others, and has the mean scores of all."""
-    if told.others:
+    if prediction.others:
         each = [
             _answer(
                 one.model_copy(update={"others": ()}),
-                [(grader, result.samples[place]) for grader, result in results],
+                [(grader, result.samples[index]) for grader, result in results],
             )
-            for place, one in enumerate(told.samples)
+            for index, one in enumerate(prediction.samples)
         ]
         scores = {grader.name: known_score(grader, result) for grader, result in results}
         return replace(each[0], scores=scores, own=each[0].scores, more=tuple(each[1:]))
     return Answer(
-        text=told.output_text,
-        cut_off=told.finish_reason == "length",
+        text=prediction.output_text,
+        cut_off=prediction.finish_reason == "length",
         scores={grader.name: known_score(grader, result) for grader, result in results},
         errors=tuple(f"{grader.name}: {text}" for grader, result in results for text in result.errors.values()),
         calls=tuple(
@@ -304,8 +306,8 @@ def _columns(
 
 def _usd(evaluation: Evaluation | None, candidate: str) -> float | None:
     """Dollars of all a candidate's answers, as the judge wrote them down."""
-    told = evaluation.answered.get(candidate) if evaluation else None
-    return told.usd if told is not None else None
+    usage = evaluation.answered.get(candidate) if evaluation else None
+    return usage.usd if usage is not None else None
 
 
 def _pairs(
@@ -318,14 +320,14 @@ def _pairs(
     """Each later run's tuned against the first's; then in each run tuned against every other candidate."""
     several = len(runs) > 1
     tuned = [_column_label("tuned", name, several) for name in labels]
-    asked = [(later, tuned[0], source) for later, source in zip(tuned[1:], sources[1:], strict=True)]
+    pairs = [(later, tuned[0], source) for later, source in zip(tuned[1:], sources[1:], strict=True)]
     for run, name, source in zip(runs, labels, sources, strict=True):
-        asked += [
+        pairs += [
             (_column_label("tuned", name, several), _column_label(other, name, several), source)
             for other in _candidates(run)
             if other != "tuned"
         ]
-    there = [(first, second, source) for first, second, source in asked if first in scored and second in scored]
+    there = [(first, second, source) for first, second, source in pairs if first in scored and second in scored]
     evaluation = read_evaluation(runs[0])
     if not several and evaluation is not None and evaluation.verdicts and evaluation.items == len(clusters):
         written = evaluation.verdicts
@@ -334,16 +336,16 @@ def _pairs(
             for first, second, _ in there
             if f"{first}-{second}" in written
         ]
-    judged: dict[tuple[str, str], Mapping[str, Judged]] = {}
+    paired: dict[tuple[str, str], Mapping[str, Judged]] = {}
     for margin in dict.fromkeys(source.spec.evaluation.margin for _, _, source in there):
         family = {f"{first}\n{second}": (scored[second], scored[first]) for first, second, _ in there}
         by_pair = judge_family(family, margin, clusters)
-        judged |= {
+        paired |= {
             (first, second): by_pair[f"{first}\n{second}"]
             for first, second, source in there
             if source.spec.evaluation.margin == margin
         }
-    return [Pair(first, second, judged[first, second]) for first, second, _ in there]
+    return [Pair(first, second, paired[first, second]) for first, second, _ in there]
 
 
 def _prompt_text(messages: Sequence[Mapping[str, str]]) -> str:
@@ -355,20 +357,20 @@ def _rows(items: Sequence[Item], graded: Mapping[str, Sequence[Answer]]) -> tupl
     return tuple(
         _row(
             item,
-            [answers[place] for answers in graded.values()],
-            {name: values[place] for name, values in slices.items()},
+            [completions[index] for completions in graded.values()],
+            {name: values[index] for name, values in slices.items()},
         )
-        for place, item in enumerate(items if graded else [])
+        for index, item in enumerate(items if graded else [])
     )
 
 
-def _row(item: Item, answers: Sequence[Answer], slices: Mapping[str, str]) -> Row:
+def _row(item: Item, completions: Sequence[Answer], slices: Mapping[str, str]) -> Row:
     return Row(
         slices=slices,
         line=item.line,
         prompt=tuple((message.role, message.text) for message in item.prompt),
         reference=str(item.fields.get("reference", "")),
-        answers=tuple(answers),
+        answers=tuple(completions),
     )
 
 

@@ -73,17 +73,17 @@ class _Scale:
         return round(_HEIGHT - _BOTTOM - loss / self.top * (_HEIGHT - _TOP - _BOTTOM), 1)
 
     def grid(self) -> list[Html]:
-        told = []
+        lines = []
         for count in range(round(self.top / self.tick) + 1):
             y = self.y(count * self.tick)
-            told.append(element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid"))
-            told.append(element("text", f"{count * self.tick:g}", x=_LEFT - 8, y=y + 4, text_anchor="end"))
+            lines.append(element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid"))
+            lines.append(element("text", f"{count * self.tick:g}", x=_LEFT - 8, y=y + 4, text_anchor="end"))
         for part in (0, 1, 2, 3, 4):
             text = f"{25 * part} %" if self.share else f"{self.last[0] * part / 4:.0f}{' steps' * (part == 4)}"
             x = self.x(part, 4)
             anchor = "end" if part == 4 else "middle" if part else "start"
-            told.append(element("text", text, x=x, y=_HEIGHT - 12, text_anchor=anchor))
-        return told
+            lines.append(element("text", text, x=x, y=_HEIGHT - 12, text_anchor=anchor))
+        return lines
 
 
 def _lines(curve: Curve, scale: _Scale, series: str, what: str) -> list[Html]:

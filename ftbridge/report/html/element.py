@@ -19,9 +19,9 @@ Child = str | Iterable["Child"] | None
 
 def element(tag: str, /, *children: Child, **attributes: str | float | bool | None) -> Html:
     """`<tag …>children</tag>`. Attributes: a trailing _ is cut, other _ become -; None and False leave one out, True bares."""
-    told = "".join(_attribute(name, value) for name, value in attributes.items())
+    attribute_text = "".join(_attribute(name, value) for name, value in attributes.items())
     inner = joined(children)
-    return Html(f"<{tag}{told}>" if tag in _VOID and not inner else f"<{tag}{told}>{inner}</{tag}>")
+    return Html(f"<{tag}{attribute_text}>" if tag in _VOID and not inner else f"<{tag}{attribute_text}>{inner}</{tag}>")
 
 
 def table(
@@ -40,9 +40,9 @@ def table(
     heads = [(words, None), (numbers, "number"), (rest, None)]
     head = [element("th", text, scope="col", class_=style) for texts, style in heads for text in texts]
     body = element("tbody", [element("tr", list(row)) for row in rows])
-    made = element("table", element("thead", element("tr", head)), body, class_=kind)
+    table_element = element("table", element("thead", element("tr", head)), body, class_=kind)
     name = label or ", ".join(filter(None, [*words, *numbers, *rest]))
-    return element("div", made, class_="wide", tabindex="0", role="region", aria_label=name)
+    return element("div", table_element, class_="wide", tabindex="0", role="region", aria_label=name)
 
 
 def joined(child: Child) -> Html:
@@ -62,5 +62,5 @@ def _attribute(name: str, value: str | float | bool | None) -> str:
     name = name.removesuffix("_").replace("_", "-")
     if value is True:
         return f" {name}"
-    told = f"{value:g}" if isinstance(value, float) else str(value)
-    return f' {name}="{html.escape(told)}"'
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return f' {name}="{html.escape(text)}"'

@@ -22,31 +22,31 @@ _MOST_LOST = 20
 
 def retention(contents: Contents) -> Html | None:
     """What tuning did to questions that it was not about."""
-    told = [(one.label, one.evaluation.retention) for one in contents.measured if one.evaluation is not None]
-    blocks = [_retained(label, found) for label, found in told if found is not None]
+    measured = [(one.label, one.evaluation.retention) for one in contents.measured if one.evaluation is not None]
+    blocks = [_retained(label, measurement) for label, measurement in measured if measurement is not None]
     return element("section", element("h2", "Retention"), blocks, id="retention") if blocks else None
 
 
-def _retained(label: str, found: Retention) -> Html:
-    kinds = [*found.kinds, ALL]
-    heads = [f"{kind} ({found.candidates[found.baseline][kind].n})" for kind in kinds]
+def _retained(label: str, measured: Retention) -> Html:
+    kinds = [*measured.kinds, ALL]
+    heads = [f"{kind} ({measured.candidates[measured.baseline][kind].n})" for kind in kinds]
     rows = []
-    for name, by in found.candidates.items():
+    for name, by in measured.candidates.items():
         cells = [f"{100 * by[kind].mean:.1f} %" for kind in kinds]
         rows.append([element("th", name, scope="row"), *(element("td", cell, class_="number") for cell in cells)])
     return element(
         "div",
         element("h3", label) if label else None,
-        [_verdict(name, kept, found) for name, kept in found.verdicts.items()],
+        [_verdict(name, change, measured) for name, change in measured.verdicts.items()],
         table(["candidate"], heads, rows),
-        [_lost(kept.lost) for kept in found.verdicts.values() if kept.lost],
+        [_lost(change.lost) for change in measured.verdicts.values() if change.lost],
     )
 
 
-def _verdict(name: str, kept: Kept, found: Retention) -> Html:
-    sign, style = _KEPT[kept.verdict]
+def _verdict(name: str, change: Kept, measured: Retention) -> Html:
+    sign, style = _KEPT[change.verdict]
     mark = element("span", sign, class_="sign", aria_hidden="true")
-    return element("p", mark, " ", retention_sentence(name, kept, found), class_=style)
+    return element("p", mark, " ", retention_sentence(name, change, measured), class_=style)
 
 
 def _lost(lost: Sequence[Lost]) -> Html:
@@ -67,10 +67,15 @@ def _lost(lost: Sequence[Lost]) -> Html:
 def slices(contents: Contents) -> Html | None:
     """Scores of the items that share a value of a field: a table for each field and grader."""
     blocks = [
-        _sliced(one.label, field, grader, [found for found in one.evaluation.slices if found.field == field])
+        _sliced(
+            one.label,
+            field,
+            grader,
+            [slice_scores for slice_scores in one.evaluation.slices if slice_scores.field == field],
+        )
         for one in contents.measured
         if one.evaluation is not None
-        for field in dict.fromkeys(found.field for found in one.evaluation.slices)
+        for field in dict.fromkeys(slice_scores.field for slice_scores in one.evaluation.slices)
         for grader in one.evaluation.graders
     ]
     if not blocks:
@@ -82,14 +87,14 @@ def slices(contents: Contents) -> Html | None:
     return element("section", element("h2", "Slices"), element("p", about, class_="quiet"), blocks, id="slices")
 
 
-def _sliced(label: str, field: str, grader: str, found: Sequence[Slice]) -> Html:
-    names = list(found[0].candidates)
+def _sliced(label: str, field: str, grader: str, slice_scores: Sequence[Slice]) -> Html:
+    names = list(slice_scores[0].candidates)
     rows = [
         [
             element("th", f"{one.value or '(empty)'} ({one.items})", scope="row"),
             *(_slice_cell(name, one.candidates[name][grader]) for name in names),
         ]
-        for one in found
+        for one in slice_scores
     ]
     heading = f"{field}: {grader}" + (f" · {label}" if label else "")
     return element("div", element("h3", heading), table([field], [], rows, names, kind="cards", label=heading))
@@ -106,14 +111,16 @@ def _slice_cell(name: str, score: Score) -> Html:
 
 def judges(contents: Contents) -> Html | None:
     """How far judges agree, win rates at equal length, and graders beside people."""
-    told = [(one.label, judge_sentences(one.evaluation)) for one in contents.measured if one.evaluation is not None]
+    sentences = [
+        (one.label, judge_sentences(one.evaluation)) for one in contents.measured if one.evaluation is not None
+    ]
     blocks = [
         element(
             "div",
             element("h3", label) if label else None,
             element("ul", [element("li", sentence) for sentence in sentences]),
         )
-        for label, sentences in told
+        for label, sentences in sentences
         if sentences
     ]
     return element("section", element("h2", "Judges"), blocks, id="judges") if blocks else None
@@ -122,10 +129,10 @@ def judges(contents: Contents) -> Html | None:
 def classification(contents: Contents) -> Html | None:
     """For each candidate a heat table: rows are what was expected, columns what was answered."""
     blocks = [
-        _classified(f"{name} · {one.label}" if one.label else name, found)
+        _classified(f"{name} · {one.label}" if one.label else name, report)
         for one in contents.measured
         if one.evaluation is not None
-        for name, found in one.evaluation.classification.items()
+        for name, report in one.evaluation.classification.items()
     ]
     if not blocks:
         return None
@@ -139,36 +146,36 @@ def classification(contents: Contents) -> Html | None:
     )
 
 
-def _classified(name: str, found: Classification) -> Html:
-    columns = found.labels + [""] * (max(map(len, found.confusion), default=0) - len(found.labels))
+def _classified(name: str, report: Classification) -> Html:
+    columns = report.labels + [""] * (max(map(len, report.confusion), default=0) - len(report.labels))
     rows = []
-    for place, counts in enumerate(found.confusion):
-        whole = sum(counts)
-        label = found.labels[place] if place < len(found.labels) else "other"
+    for index, counts in enumerate(report.confusion):
+        total = sum(counts)
+        label = report.labels[index] if index < len(report.labels) else "other"
         cells = [
-            element("td", f"{count:,}" if count else "·", class_=_shade(count, whole, place == at))
+            element("td", f"{count:,}" if count else "·", class_=_shade(count, total, index == at))
             for at, count in enumerate(counts)
         ]
-        scores = found.per_label.get(label)
+        scores = report.per_label.get(label)
         f1 = f"{100 * scores.f1:.0f} %" if scores else ""
         rows.append([element("th", label, scope="row"), *cells, element("td", f1, class_="number quiet")])
     heads = [text or "other" for text in columns]
     return element(
         "div",
-        element("h3", name, element("span", f"  accuracy {100 * found.accuracy:.1f} %", class_="quiet"),
-                element("span", f", macro F1 {100 * found.macro_f1:.1f} %", class_="quiet")),
+        element("h3", name, element("span", f"  accuracy {100 * report.accuracy:.1f} %", class_="quiet"),
+                element("span", f", macro F1 {100 * report.macro_f1:.1f} %", class_="quiet")),
         table(["expected"], [*heads, "F1"], rows, kind="heat"),
     )  # fmt: skip
 
 
-def _shade(count: int, whole: int, right: bool) -> str:
-    level = -(-count * _SHADES // whole) if whole else 0
+def _shade(count: int, total: int, right: bool) -> str:
+    level = -(-count * _SHADES // total) if total else 0
     return f"number heat{level} {'right' if right else 'wrong'}"
 
 
 def preference(contents: Contents) -> Html | None:
     """What preference tuning changed on the test pairs."""
-    found = [(one.label, one.evaluation.preference) for one in contents.measured if one.evaluation is not None]
+    measured = [(one.label, one.evaluation.preference) for one in contents.measured if one.evaluation is not None]
     blocks = [
         element(
             "div",
@@ -187,7 +194,7 @@ def preference(contents: Contents) -> Html | None:
                 kind="narrow",
             ),
         )
-        for label, one in found
+        for label, one in measured
         if one is not None
     ]
     return element("section", element("h2", "Preferences"), blocks, id="preference") if blocks else None
@@ -197,9 +204,9 @@ def perplexity(contents: Contents) -> Html | None:
     """How well each candidate foresaw the references; less is better."""
     rows = []
     for one in contents.measured:
-        told = one.evaluation.perplexity if one.evaluation is not None else {}
-        best = min(told.values(), default=0.0)
-        for name, value in told.items():
+        perplexities = one.evaluation.perplexity if one.evaluation is not None else {}
+        best = min(perplexities.values(), default=0.0)
+        for name, value in perplexities.items():
             label = f"{name} · {one.label}" if one.label else name
             style = "number best" if value == best else "number"
             rows.append([element("th", label, scope="row"), element("td", f"{value:,.2f}", class_=style)])
@@ -223,12 +230,12 @@ def plan_against_actual(contents: Contents) -> Html | None:
     return element(
         "section",
         element("h2", "Planned vs actual"),
-        [(element("h3", label) if label else None, _compared(told)) for label, told in blocks],
+        [(element("h3", label) if label else None, _compared(block)) for label, block in blocks],
         id="plan",
     )
 
 
-def _compared(told: Sequence[Compared]) -> Html:
+def _compared(comparisons: Sequence[Compared]) -> Html:
     rows = [
         [
             element("th", one.what, scope="row"),
@@ -237,7 +244,7 @@ def _compared(told: Sequence[Compared]) -> Html:
             element("td", *_met(one.met)),
             element("td", one.why, class_="quiet"),
         ]
-        for one in told
+        for one in comparisons
     ]
     return table(["figure"], ["planned", "actual"], rows, ["as planned", "why"])
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.resources import files as packaged
 
 from ftbridge import __version__
-from ftbridge.report.html.answers import answers
+from ftbridge.report.html.answers import completions_section
 from ftbridge.report.html.contents import Contents
 from ftbridge.report.html.curves import loss_curves
 from ftbridge.report.html.element import Html, element
@@ -43,7 +43,7 @@ def page(contents: Contents, *, now: float | None = None, command: str = "") -> 
         ("perplexity", "Perplexity", perplexity(contents)),
         ("usage", usage_title(contents), usage(contents)),
         ("plan", "Planned vs actual", plan_against_actual(contents)),
-        ("answers", "Answers", answers(contents)),
+        ("answers", "Answers", completions_section(contents)),
         ("data", "Data", data(contents.sources) if contents.sources else None),
         ("spec", "Field mapping", lowering(contents.sources) if contents.sources else None),
         ("reproduce", "Reproduce", reproduce(contents.sources, command or f"ftbridge report {runs}")),
@@ -75,8 +75,8 @@ def document(title: str, body: Sequence[Html], *, now: float | None = None, scri
     )
     foot = element("footer", f"ftbridge {__version__}, {moment}")
     code = element("script", script) if script is not None else None
-    whole = element("html", head, element("body", list(body), foot, code), lang="en")
-    return f"<!doctype html>\n{whole}\n"
+    html = element("html", head, element("body", list(body), foot, code), lang="en")
+    return f"<!doctype html>\n{html}\n"
 
 
 def _contents_list(sections: Sequence[tuple[str, str, Html | None]]) -> Html:

@@ -16,7 +16,7 @@ from ftbridge.report.html.sources import Source
 def countdown(sources: Sequence[Source], now: float | None = None) -> Html | None:
     """The day each run's tuned model stops, and in how many days, where OpenAI has named one. `now` is seconds since 1970."""
     today = datetime.datetime.fromtimestamp(time.time() if now is None else now, datetime.timezone.utc).date()
-    told = []
+    notices = []
     for source in sources:
         provider = providers.find(source.state.provider)
         if provider is None:
@@ -28,8 +28,8 @@ def countdown(sources: Sequence[Source], now: float | None = None) -> Html | Non
             when = f"stops in {left} days" if left > 1 else "stops tomorrow" if left == 1 else "stops today"
             if left < 0:
                 when = f"stopped {-left} days ago"
-            told.append(f"{model} {when}, on {stops}, with its base model.")
-    return element("p", " ".join(told), class_="countdown") if told else None
+            notices.append(f"{model} {when}, on {stops}, with its base model.")
+    return element("p", " ".join(notices), class_="countdown") if notices else None
 
 
 def data(sources: Sequence[Source]) -> Html:
@@ -83,7 +83,7 @@ def _lowered(source: Source) -> Html:
     fields = source.lowering.fields if source.lowering else []
     outcomes = ("exact", "translated", "approximated", "refused", "unused")
     counts = {outcome: sum(field.outcome == outcome for field in fields) for outcome in outcomes}
-    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "it was stopped before"
+    amounts = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "it was stopped before"
     rows = [
         element(
             "tr",
@@ -106,7 +106,7 @@ def _lowered(source: Source) -> Html:
         role="region",
         aria_label=f"Fields, {source.state.provider}",
     )
-    return element("div", element("p", f"{source.state.provider}: {told}."), table if rows else None)
+    return element("div", element("p", f"{source.state.provider}: {amounts}."), table if rows else None)
 
 
 def reproduce(sources: Sequence[Source], command: str) -> Html:
@@ -128,7 +128,7 @@ def _again(source: Source) -> Html:
     return element(
         "div",
         element("h3", source.run),
-        element("dl", [(element("dt", name), element("dd", told)) for name, told in _facts(source)]),
+        element("dl", [(element("dt", name), element("dd", fact)) for name, fact in _facts(source)]),
         element("p", element("code", run)),
         element("details", element("summary", "the spec as given"), element("pre", source.spec_text)),
         element("details", element("summary", 'what "auto" became'), element("ul", settled)) if settled else None,

@@ -65,20 +65,20 @@ def usage(contents: Contents) -> Html | None:
 
 
 def _usage_cells(column: Column, items: int, *, priced: bool) -> Iterator[Html]:
-    told, usd = column.answered, column.usd
+    usage, usd = column.answered, column.usd
     yield element("th", column.label, scope="row")
     yield element("td", column.model, class_="name")
     figures = [
-        f"{told.prompt_tokens:,}",
-        f"{told.completion_tokens:,}",
-        *(latency(seconds, in_batches=told.in_batches) or "–" for seconds in (told.p50_seconds, told.p95_seconds)),
+        f"{usage.prompt_tokens:,}",
+        f"{usage.completion_tokens:,}",
+        *(latency(seconds, in_batches=usage.in_batches) or "–" for seconds in (usage.p50_seconds, usage.p95_seconds)),
     ]
     if priced:
         figures += [
             dollars(cost) if cost is not None else "–" for cost in (usd, usd / items if usd is not None else None)
         ]
     yield from (element("td", figure, class_="number") for figure in figures)
-    for count in (told.cut_off, told.failed):
+    for count in (usage.cut_off, usage.failed):
         yield element("td", f"{count:,}", class_="number unsure" if count else "number")
 
 

@@ -45,8 +45,8 @@ class Source:
     @property
     def changed_fields(self) -> list[FieldReport]:
         """Fields that the provider did not take as they were."""
-        told = self.lowering.fields if self.lowering else []
-        return [field for field in told if field.outcome in ("translated", "approximated", "refused")]
+        fields = self.lowering.fields if self.lowering else []
+        return [field for field in fields if field.outcome in ("translated", "approximated", "refused")]
 
 
 def curve_of(label: str, run: Run) -> Curve:
@@ -81,6 +81,8 @@ def source_of(run: Run) -> Source:
         splits=state.data.splits if state.data is not None else {},
         data_notes=tuple(state.data.notes) if state.data is not None else (),
         lowering=lowering,
-        settled=tuple((told["field"], str(told["value"]), told["reason"]) for told in document.get("settled", [])),
+        settled=tuple(
+            (settled["field"], str(settled["value"]), settled["reason"]) for settled in document.get("settled", [])
+        ),
         version=str(created.data.get("version", "")),
     )

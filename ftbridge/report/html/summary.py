@@ -24,7 +24,7 @@ def headline(contents: Contents) -> Html:
     lines = summary(rivals)
     return element(
         "div",
-        [element("p", line, class_="verdict" if place == 0 else "small") for place, line in enumerate(lines)],
+        [element("p", line, class_="verdict" if index == 0 else "small") for index, line in enumerate(lines)],
         _table(pairs),
         _legend(pairs),
         element("p", power_words(len(contents.rows), [pair.verdicts for pair in contents.pairs]), class_="quiet"),
@@ -47,37 +47,37 @@ def distinct_pairs(contents: Contents) -> list[Pair]:
 
 
 def _table(pairs: Sequence[Pair]) -> Html:
-    ends = [abs(end) for pair in pairs for judged in pair.verdicts.values() for end in judged.ci95]
+    ends = [abs(end) for pair in pairs for paired in pair.verdicts.values() for end in paired.ci95]
     reach = max(_LEAST_REACH, *ends)
-    rows = [list(_row(pair, grader, judged, reach)) for pair in pairs for grader, judged in pair.verdicts.items()]
+    rows = [list(_row(pair, grader, paired, reach)) for pair in pairs for grader, paired in pair.verdicts.items()]
     heads = ["difference in points", "95 % interval", "better", "worse"]
     return table(
         ["against", "grader"], heads, rows, [f"−{100 * reach:.0f} · 0 · +{100 * reach:.0f}", "verdict"], kind="cards"
     )
 
 
-def _row(pair: Pair, grader: str, judged: Judged, reach: float) -> Iterator[Html]:
-    low, high = (100 * end for end in judged.ci95)
+def _row(pair: Pair, grader: str, paired: Judged, reach: float) -> Iterator[Html]:
+    low, high = (100 * end for end in paired.ci95)
     yield element("th", f"{pair.candidate} against {pair.baseline}", scope="row")
     yield element("td", grader, data_head="grader")
-    yield element("td", f"{100 * judged.difference:+.1f}", class_="number", data_head="difference")
+    yield element("td", f"{100 * paired.difference:+.1f}", class_="number", data_head="difference")
     yield element("td", f"{low:+.1f} to {high:+.1f}", class_="number quiet", data_head="95 % interval")
-    yield element("td", str(judged.better), class_="number", data_head="better")
-    yield element("td", str(judged.worse), class_="number", data_head="worse")
-    yield element("td", interval_bar(judged, reach), class_="bar")
-    sign = element("span", SIGNS[judged.verdict], class_="sign", aria_hidden="true")
-    yield element("td", element("span", sign, " ", SHORT[judged.verdict], class_=f"pill is-{judged.verdict}"))
+    yield element("td", str(paired.better), class_="number", data_head="better")
+    yield element("td", str(paired.worse), class_="number", data_head="worse")
+    yield element("td", interval_bar(paired, reach), class_="bar")
+    sign = element("span", SIGNS[paired.verdict], class_="sign", aria_hidden="true")
+    yield element("td", element("span", sign, " ", SHORT[paired.verdict], class_=f"pill is-{paired.verdict}"))
 
 
-def interval_bar(judged: Judged, reach: float) -> Html:
+def interval_bar(paired: Judged, reach: float) -> Html:
     """The interval of a difference on a line from -reach to +reach, with the margin where there is one."""
     middle = _BAR / 2
-    low, at, high = (middle + end / reach * middle for end in (judged.ci95[0], judged.difference, judged.ci95[1]))
-    points, below, above = (100 * value for value in (judged.difference, *judged.ci95))
+    low, at, high = (middle + end / reach * middle for end in (paired.ci95[0], paired.difference, paired.ci95[1]))
+    points, below, above = (100 * value for value in (paired.difference, *paired.ci95))
     margin = None
-    if judged.margin is not None and judged.margin <= reach:
-        place = middle - judged.margin / reach * middle
-        margin = element("line", x1=place, x2=place, y1=3, y2=17, class_="margin")
+    if paired.margin is not None and paired.margin <= reach:
+        position = middle - paired.margin / reach * middle
+        margin = element("line", x1=position, x2=position, y1=3, y2=17, class_="margin")
     return element(
         "svg",
         element("line", x1=0, x2=_BAR, y1=10, y2=10, class_="scale"),
@@ -89,7 +89,7 @@ def interval_bar(judged: Judged, reach: float) -> Html:
         preserveAspectRatio="xMinYMid",
         role="img",
         aria_label=f"{points:+.1f} points, 95 % interval {below:+.1f} to {above:+.1f}",
-        class_=f"is-{judged.verdict}",
+        class_=f"is-{paired.verdict}",
     )
 
 
@@ -115,9 +115,9 @@ def _legend(pairs: Sequence[Pair]) -> Html:
 
 
 def _sentences(pairs: Sequence[Pair]) -> Html:
-    told = [
-        element("p", sentence(grader, judged, candidate=pair.candidate, baseline=pair.baseline), class_="small")
+    sentences = [
+        element("p", sentence(grader, paired, candidate=pair.candidate, baseline=pair.baseline), class_="small")
         for pair in pairs
-        for grader, judged in pair.verdicts.items()
+        for grader, paired in pair.verdicts.items()
     ]
-    return element("details", element("summary", "Each verdict in words"), told)
+    return element("details", element("summary", "Each verdict in words"), sentences)

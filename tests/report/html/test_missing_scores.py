@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ftbridge.evaluation.score import Answered, Score
 from ftbridge.evaluation.verdict import judge_pairs
-from ftbridge.report.html.answers import answers
+from ftbridge.report.html.answers import completions_section
 from ftbridge.report.html.contents import Answer, Column, Contents, Pair, Row
 from ftbridge.report.terminal.changes import changed
 
@@ -30,7 +30,7 @@ def page(*rows: tuple[dict[str, float | None], dict[str, float | None]]) -> Cont
 
 def test_an_item_whose_only_change_is_a_missing_score_is_unchanged():
     contents = page(({"exact": 1.0, "tone": 1.0}, {"exact": 1.0, "tone": None}))
-    html = answers(contents)
+    html = completions_section(contents)
     assert html is not None
     assert 'data-kinds="same same0"' in html
     assert "tone: no score" in html
@@ -42,7 +42,7 @@ def test_the_graders_that_did_score_still_tell_the_change():
         ({"exact": 1.0, "tone": None}, {"exact": 0.0, "tone": 0.9}),
         ({"exact": 0.0, "tone": 0.5}, {"exact": 0.0, "tone": 0.75}),
     )
-    html = answers(contents)
+    html = completions_section(contents)
     assert html is not None
     assert 'data-kinds="worse worse0"' in html
     assert 'data-kinds="better same0 better1"' in html

@@ -67,13 +67,13 @@ def cut_packed(lengths: Sequence[int], budget: int) -> list[list[int]]:
     passes: list[list[int]] = []
     room: list[int] = []
     for item in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        place = next((i for i, free in enumerate(room) if free >= lengths[item]), None)
-        if place is None:
+        index = next((i for i, free in enumerate(room) if free >= lengths[item]), None)
+        if index is None:
             passes.append([item])
             room.append(budget - lengths[item])
         else:
-            passes[place].append(item)
-            room[place] -= lengths[item]
+            passes[index].append(item)
+            room[index] -= lengths[item]
     return passes
 
 

@@ -41,12 +41,12 @@ def find_call_style(write: Callable[[list[dict[str, Any]]], str]) -> CallStyle |
     """
     nothing = re.compile(r"(?<![\w\"'])(?:None|null)(?![\w\"'])")
     usual = len(nothing.findall(write([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])))
-    for answered, short, form, empty in product(
+    for with_reply, short, form, empty in product(
         (True, False), (False, True), ("object", "string"), (None, "", _NO_KEY)
     ):
         style = CallStyle(form, empty, short)
-        whole = write(_conversation(style)[: None if answered else 2])
-        if _is_whole(whole, form) and len(nothing.findall(whole)) <= usual:
+        written = write(_conversation(style)[: None if with_reply else 2])
+        if _is_whole(written, form) and len(nothing.findall(written)) <= usual:
             return style
     return None
 

@@ -63,7 +63,7 @@ def encode_split(
         longest = max(len(sequence) for sequence in sequences)
         if longest > request.max_length:
             long.append(f"{origins[index]} is {longest:,} tokens long")
-            sequences = [kept for one in sequences if (kept := _within(one, request)) is not None]
+            sequences = [shortened for one in sequences if (shortened := _within(one, request)) is not None]
         if any(sequence.n_trained for sequence in sequences):
             examples += [sequence for sequence in sequences if sequence.n_trained]
             apart += len(sequences) - 1

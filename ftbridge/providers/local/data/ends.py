@@ -41,8 +41,8 @@ class Ends:
     @cached_property
     def texts(self) -> tuple[str, ...]:
         """All ends, longest first: of last and earlier answers, and of calls."""
-        found = {self.text, self._middle, *self._calls, self.eos or "", *self._listed}
-        return tuple(sorted((text for text in found if text), key=lambda text: (-len(text), text)))
+        ends = {self.text, self._middle, *self._calls, self.eos or "", *self._listed}
+        return tuple(sorted((text for text in ends if text), key=lambda text: (-len(text), text)))
 
     @cached_property
     def tokens(self) -> frozenset[str]:
@@ -58,11 +58,15 @@ class Ends:
 
     def find(self, text: str, start: int, stop: int) -> int | None:
         """Where the first end within `text[start:stop]` is over; None without one."""
-        hits = [(place, -len(end)) for end in self.texts if end.strip() and (place := text.find(end, start, stop)) >= 0]
+        hits = [
+            (position, -len(end))
+            for end in self.texts
+            if end.strip() and (position := text.find(end, start, stop)) >= 0
+        ]
         if not hits:
             return None
-        place, length = min(hits)
-        return place - length
+        position, length = min(hits)
+        return position - length
 
     # Probes
 
@@ -89,11 +93,11 @@ class Ends:
 
     @cached_property
     def _after_middle(self) -> str:
-        whole = self._write(
+        written = self._write(
             plain("user", "a"), plain("assistant", SENTINEL), plain("user", OTHER_SENTINEL), plain("assistant", "c")
         )
-        after, found, _ = whole.partition(SENTINEL)[2].partition(OTHER_SENTINEL)
-        return after if found else ""
+        after, parts, _ = written.partition(SENTINEL)[2].partition(OTHER_SENTINEL)
+        return after if parts else ""
 
     @cached_property
     def _middle(self) -> str:
@@ -119,7 +123,7 @@ class Ends:
             return set()
         form = self._template.notation.form
         closers = set(form.closers) if form else set()
-        found = set()
+        ends = set()
         for content in ("", "I look."):
             one = self._write(plain("user", "a"), self._asks(content, SENTINEL))
             tail = one.rpartition(SENTINEL)[2] if SENTINEL in one else ""
@@ -129,17 +133,17 @@ class Ends:
             between = two.partition(SENTINEL)[2].rpartition(OTHER_SENTINEL)[0] if OTHER_SENTINEL in two else ""
             token = self._last_special(tail)
             if token and not (self.text and self.text in tail) and token not in between and token not in closers:
-                found.add(token)
-        return found
+                ends.add(token)
+        return ends
 
     def _asks(self, content: str, *values: str) -> Told:
         style = self._template.calls
         assert style is not None
         calls = []
-        for place, value in enumerate(values):
+        for index, value in enumerate(values):
             arguments: Any = {"x": value} if style.arguments == "object" else f'{{"x": "{value}"}}'
             calls.append(
-                {"id": f"call0000{place}", "type": "function", "function": {"name": "probe", "arguments": arguments}}
+                {"id": f"call0000{index}", "type": "function", "function": {"name": "probe", "arguments": arguments}}
             )
         return style.content({**plain("assistant", content), "tool_calls": calls})
 
@@ -161,5 +165,5 @@ def _common_end(one: str, other: str) -> str:
     while length < min(len(one), len(other)) and one[-length - 1] == other[-length - 1]:
         length += 1
     end = one[len(one) - length :]
-    place = next((i for i, letter in enumerate(end) if letter in "<[\n｜"), None)
-    return end if place is None or not re.search(r"^\w*[|>\]]", end) else end[place:]
+    index = next((i for i, letter in enumerate(end) if letter in "<[\n｜"), None)
+    return end if index is None or not re.search(r"^\w*[|>\]]", end) else end[index:]

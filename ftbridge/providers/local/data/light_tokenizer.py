@@ -60,10 +60,10 @@ class LightTokenizer:
         """Ids, and the characters that each token covers, of one text or several."""
         texts = [text] if isinstance(text, str) else list(text)
         encoded = self._tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens)
-        told: dict[str, list[Any]] = {"input_ids": [one.ids for one in encoded]}
+        encoding: dict[str, list[Any]] = {"input_ids": [one.ids for one in encoded]}
         if return_offsets_mapping:
-            told["offset_mapping"] = [one.offsets for one in encoded]
-        return {name: values[0] for name, values in told.items()} if isinstance(text, str) else dict(told)
+            encoding["offset_mapping"] = [one.offsets for one in encoded]
+        return {name: values[0] for name, values in encoding.items()} if isinstance(text, str) else dict(encoding)
 
     def apply_chat_template(
         self,
@@ -134,8 +134,8 @@ class LightTokenizer:
         file = folder / "chat_template.jinja"
         if file.exists():
             return file.read_text("utf-8")
-        told = self._config.get("chat_template")
-        return {part["name"]: part["template"] for part in told} if isinstance(told, list) else told
+        configured = self._config.get("chat_template")
+        return {part["name"]: part["template"] for part in configured} if isinstance(configured, list) else configured
 
     @cached_property
     def _compiled(self) -> dict[str, Any]:
@@ -146,8 +146,8 @@ class LightTokenizer:
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = self._raise
         environment.globals["strftime_now"] = lambda shape: datetime.datetime.now().strftime(shape)
-        told = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}
-        return {name: environment.from_string(text) for name, text in told.items()}
+        templates = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}
+        return {name: environment.from_string(text) for name, text in templates.items()}
 
     def _raise(self, message: str) -> None:
         raise self._jinja.exceptions.TemplateError(message)

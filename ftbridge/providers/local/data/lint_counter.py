@@ -33,15 +33,15 @@ def local_counter(
 
     extras.require("local", "counting with this model's tokenizer", *NEEDS)
     child = Child("ftbridge.providers.local.data.lint_counter", log)
-    asked = {"model": model, "trust_remote_code": trust_remote_code}
+    request = {"model": model, "trust_remote_code": trust_remote_code}
 
     def ask(**more: Any) -> list[dict[str, Any]]:
-        child.ask({**asked, **more})
+        child.ask({**request, **more})
         return list(child.answers(progress))
 
     def count(documents: Sequence[Any], method: Method, thinking: Thinking = "auto") -> list[Counted]:
-        [answered] = ask(documents=list(documents), method=method, thinking=thinking)
-        return [Counted(*counts) for counts in answered["counts"]]
+        [reply] = ask(documents=list(documents), method=method, thinking=thinking)
+        return [Counted(*counts) for counts in reply["counts"]]
 
     try:
         [facts] = ask()
@@ -57,15 +57,15 @@ class _Reader(NamedTuple):
     renderer: Any
 
 
-def answer(asked: dict[str, Any], tell: Callable[..., None]) -> None:
+def respond(request: dict[str, Any], tell: Callable[..., None]) -> None:
     """Without documents tell {name, max_positions}; with them, {counts}: a `Counted` for each, in order."""
 
     def progress(what: str, done: float) -> None:
         tell("progress", text=f"{what} {done:4.0%}")
 
-    reader = _reader(asked["model"], asked.get("thinking", "auto"), asked["trust_remote_code"], progress)
-    if "documents" in asked:
-        tell("result", counts=[count_one(reader.renderer, one, asked["method"]) for one in asked["documents"]])
+    reader = _reader(request["model"], request.get("thinking", "auto"), request["trust_remote_code"], progress)
+    if "documents" in request:
+        tell("result", counts=[count_one(reader.renderer, one, request["method"]) for one in request["documents"]])
     else:
         tell("result", name=reader.name, max_positions=reader.max_positions)
 
@@ -94,13 +94,13 @@ def _conversation(renderer: Any, document: Any, output: str | None = None) -> Co
     example = parse_example(document)
     sequences = renderer.sequences(example)
     longest = max(sequences, key=lambda rendered: rendered.n_tokens)
-    trained = longest.trained
-    target = len(trained) - trained[::-1].index(True)
-    while target and trained[target - 1]:
+    loss_mask = longest.trained
+    target = len(loss_mask) - loss_mask[::-1].index(True)
+    while target and loss_mask[target - 1]:
         target -= 1
     messages = list(example.messages)
-    found = _unwritten(renderer, sequences, messages if output is None else messages[-1:], output or "messages")
-    return Counted(longest.n_tokens, sum(rendered.n_trained for rendered in sequences), target, unwritten=found)
+    unwritten = _unwritten(renderer, sequences, messages if output is None else messages[-1:], output or "messages")
+    return Counted(longest.n_tokens, sum(rendered.n_trained for rendered in sequences), target, unwritten=unwritten)
 
 
 def _unwritten(renderer: Any, sequences: Sequence[Any], messages: Sequence[Message], at: str) -> str | None:
@@ -108,17 +108,17 @@ def _unwritten(renderer: Any, sequences: Sequence[Any], messages: Sequence[Messa
     from ftbridge.data.notation import REASONING_KEYS
 
     reasoning = [
-        (f"{at}[{index}].{key}", said)
+        (f"{at}[{index}].{key}", extra_value)
         for index, message in enumerate(messages)
         if message.trained
-        for key, said in (message.model_extra or {}).items()
-        if key in REASONING_KEYS and isinstance(said, str) and said.strip()
+        for key, extra_value in (message.model_extra or {}).items()
+        if key in REASONING_KEYS and isinstance(extra_value, str) and extra_value.strip()
     ]
     if not reasoning:
         return None
     decode = renderer.tokenizer.decode
     text = _bare("".join(decode(rendered.input_ids, skip_special_tokens=False) for rendered in sequences))
-    return next((place for place, said in reasoning if _bare(said) not in text), None)
+    return next((index for index, extra_value in reasoning if _bare(extra_value) not in text), None)
 
 
 def _bare(text: str) -> str:
@@ -128,9 +128,9 @@ def _bare(text: str) -> str:
 
 def _sides(document: Any) -> list[tuple[Any, str]]:
     """A preference as two conversations, each with the key of its answer."""
-    given = document["input"]
+    input_document = document["input"]
     return [
-        ({**given, "messages": [*given["messages"], *document[key]]}, key)
+        ({**input_document, "messages": [*input_document["messages"], *document[key]]}, key)
         for key in ("preferred_output", "non_preferred_output")
     ]
 
@@ -158,4 +158,4 @@ def _reader(model: str, thinking: Thinking, trust_remote_code: bool, progress: C
 
 
 if __name__ == "__main__":
-    serve(answer)
+    serve(respond)

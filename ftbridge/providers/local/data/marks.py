@@ -37,11 +37,11 @@ class Guard:
     def open(self, text: str) -> tuple[str, Callable[[int], int]]:
         """The text without guards, and a function from places in the guarded text to places in it."""
         if not self._letter:
-            return text, lambda place: place
+            return text, lambda index: index
         text = text.replace(json.dumps(self._letter)[1:-1], self._letter)
-        guards = [place for place, letter in enumerate(text) if letter == self._letter]
-        self.cuts = [place - before for before, place in enumerate(guards)]
-        return text.replace(self._letter, ""), lambda place: place - bisect_left(guards, place)
+        guards = [index for index, letter in enumerate(text) if letter == self._letter]
+        self.cuts = [index - before for before, index in enumerate(guards)]
+        return text.replace(self._letter, ""), lambda index: index - bisect_left(guards, index)
 
     def _message(self, message: Message) -> Message:
         document = message.model_dump(exclude_unset=True)

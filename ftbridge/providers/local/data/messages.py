@@ -20,7 +20,7 @@ def for_template(messages: Sequence[Message], template: ChatTemplate) -> list[To
     Reasoning is passed on only where `template.thinking`. Raises `RenderError` for content parts that are not text, calls that
     the template cannot write, and a later system message that it cannot write.
     """
-    told: list[Told] = []
+    documents: list[Told] = []
     call_id = None
     names: dict[str, str] = {}
     for index, message in enumerate(messages):
@@ -29,10 +29,10 @@ def for_template(messages: Sequence[Message], template: ChatTemplate) -> list[To
             names[call["id"]] = call["function"]["name"]
         if one["role"] == "tool" and not one.get("name") and one.get("tool_call_id") in names:
             one["name"] = names[one["tool_call_id"]]
-        told.append(one)
+        documents.append(one)
         if message.function_call is not None:
-            call_id = told[-1]["tool_calls"][-1]["id"]
-    return told if template.takes_role("system") else _fold_system(told, template)
+            call_id = documents[-1]["tool_calls"][-1]["id"]
+    return documents if template.takes_role("system") else _fold_system(documents, template)
 
 
 def tools_of(example: ChatExample) -> list[dict[str, Any]] | None:
@@ -40,8 +40,10 @@ def tools_of(example: ChatExample) -> list[dict[str, Any]] | None:
     if example.tools:
         return example.tools
     functions = example.extra.get("functions")
-    given = functions if isinstance(functions, list) else []
-    return [{"type": "function", "function": function} for function in given if isinstance(function, dict)] or None
+    functions_list = functions if isinstance(functions, list) else []
+    return [
+        {"type": "function", "function": function} for function in functions_list if isinstance(function, dict)
+    ] or None
 
 
 def _one(message: Message, index: int, function_call_id: str | None, template: ChatTemplate) -> Told:
@@ -76,11 +78,11 @@ def _one(message: Message, index: int, function_call_id: str | None, template: C
             raise RenderError(NO_CALLS)
         one["tool_calls"] = [
             {
-                "id": _id(given or f"call_{index}_{place}", template),
+                "id": _id(call or f"call_{index}_{number}", template),
                 "type": "function",
                 "function": _call(function, index, template.calls.arguments),
             }
-            for place, (given, function) in enumerate(calls)
+            for number, (call, function) in enumerate(calls)
         ]
         one = template.calls.content(_planned(one, message, template))
     return one
@@ -125,15 +127,15 @@ def _call(function: FunctionCall, index: int, form: str) -> dict[str, Any]:
     return {"name": function.name, "arguments": arguments}
 
 
-def _id(given: str, template: ChatTemplate) -> str:
+def _id(call_id: str, template: ChatTemplate) -> str:
     """A call's id; nine letters and digits made of it where the template takes no others (Mistral's do not)."""
     short = template.calls is not None and template.calls.short_ids
-    return hashlib.sha256(given.encode()).hexdigest()[:9] if short else given
+    return hashlib.sha256(call_id.encode()).hexdigest()[:9] if short else call_id
 
 
 def _fold_system(messages: list[Told], template: ChatTemplate) -> list[Told]:
     """First system messages at the head of the first user's. Raises `RenderError` for a later one."""
-    first = next((place for place, message in enumerate(messages) if message["role"] != "system"), len(messages))
+    first = next((index for index, message in enumerate(messages) if message["role"] != "system"), len(messages))
     for message in messages[first:]:
         if message["role"] == "system":
             raise RenderError(

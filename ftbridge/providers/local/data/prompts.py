@@ -58,7 +58,7 @@ def encode_prompts(
     that can grade nothing, or for lines that lack what its templates read.
     """
     assert request.reinforcement is not None
-    own = request.reinforcement
+    settings = request.reinforcement
     lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     origins = origin(path.parent, split)
     prompts: list[PracticePrompt] = []
@@ -73,24 +73,26 @@ def encode_prompts(
             problems.append(f"{origins[index]} {error}")
             continue
         try:
-            check(own.grader, example.extra)
+            check(settings.grader, example.extra)
         except (VariableMissing, Uninformative) as error:
             unfit.append(f"{origins[index]} {error.message}")
-        if len(ids) + own.max_completion_tokens > request.max_length:
+        if len(ids) + settings.max_completion_tokens > request.max_length:
             long.append(f"{origins[index]} has a prompt of {len(ids):,} tokens")
         else:
             text = example.messages[-1].text
             tools = tuple(example.tools or ())
-            prompts.append(PracticePrompt(tuple(ids), example.extra, tools, text, index, own.max_completion_tokens))
+            prompts.append(
+                PracticePrompt(tuple(ids), example.extra, tools, text, index, settings.max_completion_tokens)
+            )
         progress(index + 1)
     if problems:
         raise DataError(listed(f"{split} data cannot be used with this model", problems), split=split)
     if unfit:
-        title = f"{len(unfit)} {split} items cannot be graded by {own.grader.name}"
+        title = f"{len(unfit)} {split} items cannot be graded by {settings.grader.name}"
         raise GraderError(listed(title, unfit), hint="Change the grader, or give these lines what it reads.")
     if long and request.too_long != "drop":
         title = (
-            f"{len(long)} {split} prompts leave no room for a completion of {own.max_completion_tokens:,} tokens within "
+            f"{len(long)} {split} prompts leave no room for a completion of {settings.max_completion_tokens:,} tokens within "
             f"local.max_length = {request.max_length:,}"
         )
         hint = "Raise local.max_length, lower local.reinforcement.max_completion_tokens, or set local.too_long: drop."
@@ -118,7 +120,7 @@ def as_pairs(prompts: Sequence[PracticePrompt]) -> list[Pair]:
 def as_examples(prompts: Sequence[PracticePrompt]) -> list[Encoded]:
     """Prompts as examples whose second half is trained: ways of running the model are proved before completions exist."""
     return [
-        Encoded(prompt.ids, tuple(2 * place >= len(prompt.ids) for place in range(len(prompt.ids))), prompt.index)
+        Encoded(prompt.ids, tuple(2 * index >= len(prompt.ids) for index in range(len(prompt.ids))), prompt.index)
         for prompt in prompts
         if len(prompt.ids) > 1
     ]

@@ -64,11 +64,11 @@ def explain(rendered: Rendered, tokenizer: Any) -> list[tuple[str, bool]]:
     """Consecutive pieces of text, each with whether the loss falls on it, for people to look at."""
     pieces: list[tuple[str, bool]] = []
     start = 0
-    for place in range(1, rendered.n_tokens + 1):
-        if place == rendered.n_tokens or rendered.trained[place] != rendered.trained[start]:
-            text = tokenizer.decode(rendered.input_ids[start:place], skip_special_tokens=False)
+    for length in range(1, rendered.n_tokens + 1):
+        if length == rendered.n_tokens or rendered.trained[length] != rendered.trained[start]:
+            text = tokenizer.decode(rendered.input_ids[start:length], skip_special_tokens=False)
             pieces.append((text, rendered.trained[start]))
-            start = place
+            start = length
     return pieces
 
 
@@ -124,13 +124,13 @@ class Renderer:
 
     def example(self, example: ChatExample) -> Rendered:
         """Tokens and mask of a whole conversation, each answer trained where the template writes it. Raises `RenderError`."""
-        whole = self._written(example, self._thinks(example.messages), strict=True)
-        chosen = [(message, span) for message, span in whole.earlier if message["trained"]]
+        written = self._written(example, self._thinks(example.messages), strict=True)
+        chosen = [(message, span) for message, span in written.earlier if message["trained"]]
         if not all(span.aligned for _, span in chosen):
             self.note(_APART)
-        if not chosen and not (whole.answer and whole.messages[-1]["trained"]):
+        if not chosen and not (written.answer and written.messages[-1]["trained"]):
             raise RenderError("has no assistant message to train on")
-        return self._rendered(whole, [span for _, span in chosen], last=whole.messages[-1]["trained"])
+        return self._rendered(written, [span for _, span in chosen], last=written.messages[-1]["trained"])
 
     def sequences(self, example: ChatExample) -> list[Rendered]:
         """What is trained of a conversation: every answer after the very prompt that asks for it. Raises `RenderError`.
@@ -140,12 +140,12 @@ class Renderer:
         generation), that answer is trained in a sequence of its own, which ends with it.
         """
         thinks = self._thinks(example.messages)
-        waiting = [place for place, message in enumerate(example.messages) if message.trained]
+        waiting = [index for index, message in enumerate(example.messages) if message.trained]
         if not waiting:
             raise RenderError("has no assistant message to train on")
         if len(waiting) == 1 and waiting[0] == len(example.messages) - 1:
             return [self.example(example)]
-        found: list[Rendered] = []
+        sequences: list[Rendered] = []
         while waiting:
             last = waiting.pop()
             part = self._written(example.model_copy(update={"messages": example.messages[: last + 1]}), thinks)
@@ -155,23 +155,23 @@ class Renderer:
                 if message["at"] in waiting and self._stands_alone(part, message, span)
             }
             waiting = [at for at in waiting if at not in chosen]
-            found.append(self._rendered(part, list(chosen.values()), last=True))
-        if len(found) > 1:
+            sequences.append(self._rendered(part, list(chosen.values()), last=True))
+        if len(sequences) > 1:
             self.note(_APART)
-        return found
+        return sequences
 
     def _stands_alone(self, part: _Written, message: Told, span: Span) -> bool:
         """Whether an earlier answer is written in history as it is asked for, and ends with what stops generation."""
         if not (span.aligned and span.whole):
             return False
-        place = next(place for place, one in enumerate(part.messages) if one["at"] == message["at"])
+        index = next(index for index, one in enumerate(part.messages) if one["at"] == message["at"])
         text = part.text[span.start : span.end]
         try:
-            answer, _ = part.spans.last(part.messages[: place + 1], part.tools)
+            completion, _ = part.spans.last(part.messages[: index + 1], part.tools)
         except RenderError:
             return True  # the template writes it nowhere else
         bare = part.spans.bare(text)
-        if bare != part.spans.bare(answer):
+        if bare != part.spans.bare(completion):
             return False
         ending = text[len(bare) :]
         if ending in self.stop_strings:
@@ -186,36 +186,36 @@ class Renderer:
         guard = Guard(template, example.messages, tools_of(example))
         messages, tools = for_template(guard.messages, template), guard.tools
         if messages[-1]["role"] == "assistant":
-            before, (answer, layout) = messages[:-1], spans.last(messages, tools)
+            before, (completion, layout) = messages[:-1], spans.last(messages, tools)
         else:
-            before, (answer, layout) = messages, ("", "")
+            before, (completion, layout) = messages, ("", "")
         prompt = template.prompt(before, tools)
-        text = prompt + answer + layout
+        text = prompt + completion + layout
         self._require_tools(text, tools, template)
         self._require_messages(messages, tools, text, template)
-        if answer:
-            self._require_answer(messages[-1], answer)
+        if completion:
+            self._require_answer(messages[-1], completion)
         self._note_lost_reasoning(example.messages if strict else example.messages[-1:], text, template)
         history = before if strict else [{**message, "trained": False} for message in before]
         earlier = spans.earlier(history, tools, prompt)
-        return _Written(messages, tools, text, prompt, answer, earlier, spans, guard)
+        return _Written(messages, tools, text, prompt, completion, earlier, spans, guard)
 
     def _rendered(self, written: _Written, chosen: Sequence[Span], *, last: bool) -> Rendered:
         """Tokens of a conversation, trained within the chosen spans and, where `last`, within the last answer."""
         start, end = len(written.prompt), len(written.prompt) + len(written.answer)
-        trained = [(span.start, span.end) for span in chosen]
+        loss_spans = [(span.start, span.end) for span in chosen]
         if written.answer and last:
-            trained.append((start, end))
+            loss_spans.append((start, end))
         cuts = [edge for _, span in written.earlier for edge in (span.start, span.end)]
-        for left, right in trained:
+        for left, right in loss_spans:
             self._look_within(written.text[left:right])
-        return self._tokens(written.text, [*cuts, start, end], trained, written.guard)
+        return self._tokens(written.text, [*cuts, start, end], loss_spans, written.guard)
 
-    def _look_within(self, answer: str) -> None:
+    def _look_within(self, completion: str) -> None:
         """Find ends that stand within an answer, before more of its text: they end a part of it."""
         special = self._template.special
         for token in self._all_ends & set(special):
-            rest = answer.partition(special[token])[2]
+            rest = completion.partition(special[token])[2]
             for text in special.values() if rest else ():
                 rest = rest.replace(text, "")
             if any(map(str.isalnum, rest)):
@@ -231,11 +231,11 @@ class Renderer:
         thinks = self._thinks_in_prompts(messages) if thinking is None else thinking
         template, spans = self._with(thinks)
         guard = Guard(template, messages, list(tools) or None)
-        told, offered = for_template(guard.messages, template), guard.tools
-        text = template.prompt(told, offered)
+        documents, offered = for_template(guard.messages, template), guard.tools
+        text = template.prompt(documents, offered)
         self._require_tools(text, offered, template)
-        self._require_messages(told, offered, text, template)
-        untrained = [{**message, "trained": False} for message in told]
+        self._require_messages(documents, offered, text, template)
+        untrained = [{**message, "trained": False} for message in documents]
         cuts = [edge for edges in spans.edges(untrained, offered, text) for edge in edges]
         return self._tokens(text, cuts, [], guard).input_ids
 
@@ -250,7 +250,7 @@ class Renderer:
         hidden = self.hidden(self.notation)
         shown = [token for token in (new if end is None else new[:end]) if token not in hidden]
         text: str = self.tokenizer.decode(shown, skip_special_tokens=False)
-        places = [place for string in self.stop_strings if (place := text.find(string)) >= 0]
+        places = [start for string in self.stop_strings if (start := text.find(string)) >= 0]
         return text[: min(places)] if places else text
 
     def hidden(self, notation: Notation) -> frozenset[int]:
@@ -275,7 +275,7 @@ class Renderer:
     def end_of(self, new: Sequence[int], prompt: Sequence[int] = ()) -> int | None:
         """The place of the token that ends a completion; None while it goes on. `prompt` is what it answers, where known."""
         ends = self.ends_after(prompt)
-        return next((place for place, token in enumerate(new) if token in ends), None)
+        return next((index for index, token in enumerate(new) if token in ends), None)
 
     def ends_after(self, prompt: Sequence[int]) -> frozenset[int]:
         """Tokens that stop generation after this prompt.
@@ -336,10 +336,10 @@ class Renderer:
     def _find_ends(self) -> frozenset[int]:
         """Tokens that end an assistant's turn: all that the template writes, and the model's ends of sequence."""
         ends = self._ends
-        known = {text: number for number, text in self._template.special.items()}
-        ids = {known[token] for token in ends.tokens if token in known}
+        special_ids = {text: number for number, text in self._template.special.items()}
+        ids = {special_ids[token] for token in ends.tokens if token in special_ids}
         written = self._ids(ends.text)
-        if not any(token in known for token in (ends.text, *ends.tokens)) or (ends.text and not ids):
+        if not any(token in special_ids for token in (ends.text, *ends.tokens)) or (ends.text and not ids):
             ids |= set(written) if len(written) == 1 else set()
         if ends.text and not ends.text.strip():
             ids |= set(written) if len(written) == 1 else set()
@@ -402,8 +402,8 @@ class Renderer:
         if text not in self.notes:
             self.notes.append(text)
 
-    def _note_lost_reasoning(self, given: Sequence[Message], text: str, template: ChatTemplate) -> None:
-        thoughts = [reasoning_of(message) for message in given if message.trained]
+    def _note_lost_reasoning(self, messages: Sequence[Message], text: str, template: ChatTemplate) -> None:
+        thoughts = [reasoning_of(message) for message in messages if message.trained]
         if not any(thought and thought.strip() not in text for thought in thoughts):
             return
         if template.thinking:
@@ -430,28 +430,28 @@ class Renderer:
             flags += [False] * len(part)
             first = len(flags) - len(part)
             for start, end in spans:
-                for place, (left, right) in enumerate(offsets, first):
+                for index, (left, right) in enumerate(offsets, first):
                     if left < end and (left >= start or right > start):
-                        flags[place] = True
+                        flags[index] = True
         return Rendered(ids, flags)
 
     def _encode(self, parts: Sequence[str]) -> list[tuple[list[int], list[Edges]]]:
         """Each part's tokens and the characters of the whole text they cover."""
         if not self._prepends_space or len(parts) == 1:
             encoded = self.tokenizer(list(parts), add_special_tokens=False, return_offsets_mapping=True)
-            found, shift = [], 0
+            encoded_parts, shift = [], 0
             for part, ids, offsets in zip(parts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-                found.append((list(ids), _covered(offsets, shift)))
+                encoded_parts.append((list(ids), _covered(offsets, shift)))
                 shift += len(part)
-            return found
-        found, shift = self._encode(parts[:1]), len(parts[0])
+            return encoded_parts
+        encoded_parts, shift = self._encode(parts[:1]), len(parts[0])
         for part in parts[1:]:
             tail = self._continued(part, shift)
             if tail is None:
                 return self._encode(["".join(parts)])
-            found.append(tail)
+            encoded_parts.append(tail)
             shift += len(part)
-        return found
+        return encoded_parts
 
     def _continued(self, part: str, shift: int) -> tuple[list[int], list[Edges]] | None:
         """Tokens of text that goes on, for tokenizers that put a space before a text; None if they cannot be had."""
@@ -460,8 +460,8 @@ class Renderer:
             encoded = self.tokenizer(anchor + part, add_special_tokens=False, return_offsets_mapping=True)
             offsets = encoded["offset_mapping"][len(lead) :]
             if encoded["input_ids"][: len(lead)] == lead and all(left >= len(anchor) for left, _ in offsets):
-                kept = [(left - len(anchor), right - len(anchor)) for left, right in offsets]
-                return list(encoded["input_ids"][len(lead) :]), _covered(kept, shift)
+                shifted = [(left - len(anchor), right - len(anchor)) for left, right in offsets]
+                return list(encoded["input_ids"][len(lead) :]), _covered(shifted, shift)
         return None
 
     @cached_property
@@ -508,11 +508,11 @@ class Renderer:
                 at, role = message["at"], message["role"]
                 raise RenderError(f"messages[{at}] (role {role}) is left out by this model's chat template")
 
-    def _require_answer(self, message: Told, answer: str) -> None:
+    def _require_answer(self, message: Told, completion: str) -> None:
         content = (message.get("content") or "").strip()
         text = content.rsplit("</think>", 1)[-1].strip() or content
         names = [call["function"]["name"] for call in message.get("tool_calls") or []]
-        if text not in answer or any(name not in answer for name in names):
+        if text not in completion or any(name not in completion for name in names):
             raise RenderError(f"messages[{message['at']}] cannot be found in what this model's chat template writes")
 
 

@@ -45,17 +45,17 @@ class Spans:
 
         One that is not trained and cannot be found is left out. Raises `RenderError` for one that is trained.
         """
-        found: list[tuple[Told, Span]] = []
+        spans: list[tuple[Told, Span]] = []
         for index, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            reached = found[-1][1].end if found else 0
+            reached = spans[-1][1].end if spans else 0
             try:
-                found.append((message, self._earlier(messages, tools, index, text, reached)))
+                spans.append((message, self._earlier(messages, tools, index, text, reached)))
             except RenderError:
                 if message["trained"]:
                     raise
-        return found
+        return spans
 
     def edges(self, messages: Sequence[Told], tools: Tools, text: str) -> list[tuple[int, int]]:
         """Where earlier answers begin and end in a prompt: those of `earlier`, but found without rendering where that is plain.
@@ -66,19 +66,19 @@ class Spans:
         """
         header, end = self.template.header, self.ends.text
         plain = bool(end.strip()) and any(mark in header for mark in self.template.marks)
-        found: list[tuple[int, int]] = []
+        edges: list[tuple[int, int]] = []
         for index, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            reached = found[-1][1] if found else 0
-            place = self._plain(message, text, header, end, reached) if plain else None
-            if place is None:
+            reached = edges[-1][1] if edges else 0
+            edge = self._plain(message, text, header, end, reached) if plain else None
+            if edge is None:
                 try:
-                    place = self._earlier(messages, tools, index, text, reached)[:2]
+                    edge = self._earlier(messages, tools, index, text, reached)[:2]
                 except RenderError:
                     continue
-            found.append(place)
-        return found
+            edges.append(edge)
+        return edges
 
     def _plain(self, message: Told, text: str, header: str, end: str, reached: int) -> tuple[int, int] | None:
         content = message.get("content")
@@ -152,12 +152,12 @@ class Spans:
             lead, after = other[: other.index(SENTINEL)], other[other.rindex(SENTINEL) + len(SENTINEL) :]
             length = len(lead) if text.startswith(lead) else len(self.template.common(text, lead))
             shared = len(after) if text.endswith(after) else _common_end(text, after)
-            place = len(text) - shared
-            if not text.startswith(lead) and place <= length:
+            end = len(text) - shared
+            if not text.startswith(lead) and end <= length:
                 continue
             first = length if first is None else min(first, length)
             if ends:
-                last = place if last is None else max(last, place)
+                last = end if last is None else max(last, end)
         if first is None or last is None or last < first or (content and not _holds(text[first:last], message)):
             if content and text.count(content) == 1:
                 return text.index(content), text.index(content) + len(content)
@@ -182,9 +182,9 @@ class Spans:
         style = self.template.calls
         if calls and style is not None:
             value: Any = {"x": SENTINEL} if style.arguments == "object" else f'{{"x": "{SENTINEL}"}}'
-            for place in {0, len(calls) - 1}:
-                changed = {**calls[place], "function": {**calls[place]["function"], "arguments": value}}
-                variants.append(({**message, "tool_calls": [*calls[:place], changed, *calls[place + 1 :]]}, True))
+            for index in {0, len(calls) - 1}:
+                changed = {**calls[index], "function": {**calls[index]["function"], "arguments": value}}
+                variants.append(({**message, "tool_calls": [*calls[:index], changed, *calls[index + 1 :]]}, True))
             changed = {**calls[0], "function": {**calls[0]["function"], "name": SENTINEL}}
             variants.append(({**message, "tool_calls": [changed, *calls[1:]]}, False))
         return variants
@@ -213,13 +213,13 @@ class Spans:
         behind, tail = self._behind(messages, tools, index, text, first, write)
         reached = max(reached, behind)
         for one in (header, header.rstrip()):
-            place = text.rfind(one, reached, first) if one.strip() else -1
-            if place >= 0:
-                return place + len(one)
+            start = text.rfind(one, reached, first) if one.strip() else -1
+            if start >= 0:
+                return start + len(one)
         for one in self._tails(tail):
-            place = text.rfind(one, reached, first)
-            if place >= 0:
-                return place + len(one)
+            start = text.rfind(one, reached, first)
+            if start >= 0:
+                return start + len(one)
         if prompt is not None:
             shared = len(self.template.common(text, prompt))
             calls = messages[index].get("tool_calls")
@@ -245,14 +245,14 @@ class Spans:
         if other is None or OTHER_SENTINEL not in other:
             return 0, tail
         after = other.rpartition(OTHER_SENTINEL)[2]
-        place = len(text) - len(after)
-        return (place if text.endswith(after) and place <= first else 0), tail
+        end = len(text) - len(after)
+        return (end if text.endswith(after) and end <= first else 0), tail
 
     def _tails(self, text: str) -> list[str]:
         """The ends of a text from each of its marks and words on, longest first, each also without white space at its end."""
         pieces = list(self.template.pieces(text))
-        found = ["".join(pieces[place:]) for place in range(len(pieces)) if pieces[place].strip()]
-        return [one for tail in found for one in dict.fromkeys((tail, tail.rstrip()))]
+        tails = ["".join(pieces[index:]) for index in range(len(pieces)) if pieces[index].strip()]
+        return [one for tail in tails for one in dict.fromkeys((tail, tail.rstrip()))]
 
     def _skipped(self, between: str, prompt: str) -> int:
         """Characters between header and text that the prompt has already, or that reasoning turned off leaves out."""
@@ -280,12 +280,14 @@ class Spans:
 
     def _bound(self, messages: Sequence[Told], tools: Tools, index: int, text: str, last: int) -> int:
         """Where the next message says something: no end of this one lies beyond."""
-        for place in range(index + 1, len(messages)):
-            variant = {**messages[place], "content": OTHER_SENTINEL}
-            other = self.template.attempt([*messages[:place], variant, *messages[place + 1 :]], tools, generation=True)
+        for index_after in range(index + 1, len(messages)):
+            variant = {**messages[index_after], "content": OTHER_SENTINEL}
+            other = self.template.attempt(
+                [*messages[:index_after], variant, *messages[index_after + 1 :]], tools, generation=True
+            )
             if other is not None and OTHER_SENTINEL in other:
-                found = other.index(OTHER_SENTINEL)
-                return found if found >= last and text[:found] == other[:found] else len(text)
+                end = other.index(OTHER_SENTINEL)
+                return end if end >= last and text[:end] == other[:end] else len(text)
         return len(text)
 
     def _end(self, text: str, last: int, bound: int, through: str | None) -> int:
@@ -293,11 +295,11 @@ class Spans:
         tail = text[last:bound]
         if through is not None:
             alone = through[last:] if through[:last] == text[:last] else ""
-            own = self.template.common(tail, alone)
-            if (end := self.ends.find(own, 0, len(own))) is not None:
+            common_end = self.template.common(tail, alone)
+            if (end := self.ends.find(common_end, 0, len(common_end))) is not None:
                 return last + end
-            if own.strip():
-                return last + len(own.rstrip())
+            if common_end.strip():
+                return last + len(common_end.rstrip())
         if (end := self.ends.find(tail, 0, len(tail))) is not None:
             return last + end
         blank = self.ends.text
@@ -324,18 +326,20 @@ class Spans:
         """The span up to the first result of a tool that the template writes within it."""
         if not messages[index].get("tool_calls"):
             return span
-        for place in range(index + 1, len(messages)):
-            if messages[place]["role"] != "tool":
+        for index_after in range(index + 1, len(messages)):
+            if messages[index_after]["role"] != "tool":
                 break
-            variant = {**messages[place], "content": OTHER_SENTINEL}
-            other = self.template.attempt([*messages[:place], variant, *messages[place + 1 :]], tools, generation=True)
+            variant = {**messages[index_after], "content": OTHER_SENTINEL}
+            other = self.template.attempt(
+                [*messages[:index_after], variant, *messages[index_after + 1 :]], tools, generation=True
+            )
             if other is None or OTHER_SENTINEL not in other:
                 continue
-            found = other.index(OTHER_SENTINEL)
-            if span.start <= found < span.end:
+            position = other.index(OTHER_SENTINEL)
+            if span.start <= position < span.end:
                 shared = len(self.template.common(text, through or ""))
-                end = min(shared, found) if shared > span.start else found
-                stop = self.ends.find(text, end, found)
+                end = min(shared, position) if shared > span.start else position
+                stop = self.ends.find(text, end, position)
                 if stop is not None and text[end:stop].strip() in self.ends.texts:  # the call's own end
                     end = stop
                 calls_end = max(
@@ -359,8 +363,8 @@ class Spans:
 def _holds(span: str, message: Told) -> bool:
     """Whether a span holds the end of the message's own text."""
     content = (message.get("content") or "").strip()
-    kept = content.rsplit("</think>", 1)[-1].strip() or content
-    return kept in span
+    visible = content.rsplit("</think>", 1)[-1].strip() or content
+    return visible in span
 
 
 def _common_end(one: str, other: str) -> int:

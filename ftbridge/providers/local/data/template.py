@@ -114,17 +114,17 @@ class ChatTemplate:
     @cached_property
     def lead(self) -> str | None:
         """What it writes before an answer without reasoning in the last place; None when that cannot be told."""
-        asked = [plain("user", "a")]
-        whole = self.probe([*asked, plain("assistant", SENTINEL)])
+        messages = [plain("user", "a")]
+        written = self.probe([*messages, plain("assistant", SENTINEL)])
         bare = self._alone[0]
-        if not bare or SENTINEL not in whole or not whole.startswith(bare):
+        if not bare or SENTINEL not in written or not written.startswith(bare):
             return None
-        return whole[len(bare) : whole.index(SENTINEL)]
+        return written[len(bare) : written.index(SENTINEL)]
 
     @cached_property
     def _alone(self) -> tuple[str, str]:
-        asked = [plain("user", "a")]
-        return self.probe(asked), self.probe(asked, generation=True)
+        messages = [plain("user", "a")]
+        return self.probe(messages), self.probe(messages, generation=True)
 
     @cached_property
     def header(self) -> str:
@@ -178,8 +178,8 @@ class ChatTemplate:
         if self.calls is None:
             return True
         tools = [_probe_tool("probe")] if self.writes_tools else None
-        bare, whole = self.probe([plain("user", "a")], tools), self._with_call({})
-        return not whole.startswith(bare) or whole.startswith(lead, len(bare))
+        bare, plain_and_call = self.probe([plain("user", "a")], tools), self._with_call({})
+        return not plain_and_call.startswith(bare) or plain_and_call.startswith(lead, len(bare))
 
     # Reasoning
 
@@ -212,8 +212,8 @@ class ChatTemplate:
     def reasoning_key(self) -> str | None:
         """The key under which the template takes reasoning; None where it writes none that is given beside the text."""
         for key in REASONING_KEYS:
-            whole = self.probe([plain("user", "a"), {**plain("assistant", "b"), key: SENTINEL}])
-            if SENTINEL in whole:
+            written = self.probe([plain("user", "a"), {**plain("assistant", "b"), key: SENTINEL}])
+            if SENTINEL in written:
                 return key
         return None
 
@@ -224,8 +224,8 @@ class ChatTemplate:
         if pair is None:
             return True
         text = f"{pair[0].strip()}\n{SENTINEL}\n{pair[1].strip()}\n\nb"
-        whole = self.probe([plain("user", "a"), plain("assistant", text)])
-        return SENTINEL in whole and pair[1].strip() not in whole[: whole.index(SENTINEL)]
+        written = self.probe([plain("user", "a"), plain("assistant", text)])
+        return SENTINEL in written and pair[1].strip() not in written[: written.index(SENTINEL)]
 
     @cached_property
     def names_reasoning(self) -> bool:
@@ -238,10 +238,10 @@ class ChatTemplate:
         """What it writes between reasoning and text."""
         if self.reasoning_key is None:
             return ""
-        answer = {**plain("assistant", OTHER_SENTINEL), self.reasoning_key: SENTINEL}
-        whole = self.probe([plain("user", "a"), answer])
-        between, found, _ = whole.partition(SENTINEL)[2].partition(OTHER_SENTINEL)
-        return between if found else ""
+        reply = {**plain("assistant", OTHER_SENTINEL), self.reasoning_key: SENTINEL}
+        written = self.probe([plain("user", "a"), reply])
+        between, parts, _ = written.partition(SENTINEL)[2].partition(OTHER_SENTINEL)
+        return between if parts else ""
 
     @cached_property
     def can_reason(self) -> bool:
@@ -269,10 +269,10 @@ class ChatTemplate:
     @cached_property
     def writes_tools(self) -> bool:
         """Whether it offers tools."""
-        tools, asked = [_probe_tool(SENTINEL)], [plain("user", "a")]
+        tools, probe_tools = [_probe_tool(SENTINEL)], [plain("user", "a")]
         return any(
             SENTINEL in self.probe(messages, tools, generation=True)
-            for messages in (asked, [plain("system", "s"), *asked])
+            for messages in (probe_tools, [plain("system", "s"), *probe_tools])
         )
 
     @cached_property
@@ -327,9 +327,9 @@ class ChatTemplate:
         written = {
             token.content for token in added if token.content in self.source and re.search(r"[^\s\w]", token.content)
         }
-        found = {mark for mark in {*self.special.values(), *written} if len(mark.strip()) > 1}
+        marks = {mark for mark in {*self.special.values(), *written} if len(mark.strip()) > 1}
         pair = self.notation.reasoning or ()
-        return tuple(sorted({*found, *(mark.strip() for mark in pair)}, key=lambda mark: (-len(mark), mark)))
+        return tuple(sorted({*marks, *(mark.strip() for mark in pair)}, key=lambda mark: (-len(mark), mark)))
 
     @cached_property
     def _pieces(self) -> re.Pattern[str]:

@@ -63,9 +63,9 @@ def model_card(base: LocalModel, request: LocalRequest, state: TrainingState, fi
         loss = "Trained on pairs of completions; loss fell on completions only, end of turn included."
     unit = "pairs" if request.dpo is not None else "examples"
     if request.reinforcement is not None:
-        own = request.reinforcement
-        method = f"reinforcement, rewarded by the grader {own.grader.name}"
-        unit = f"prompts (x {own.group_size} completions)"
+        reinforcement = request.reinforcement
+        method = f"reinforcement, rewarded by the grader {reinforcement.grader.name}"
+        unit = f"prompts (x {reinforcement.group_size} completions)"
         loss = "Trained on its own completions, by the policy gradient of their rewards."
     return f"""---
 base_model: {base.name}

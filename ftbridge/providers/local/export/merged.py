@@ -16,7 +16,7 @@ from typing import Any
 from ftbridge.providers.local.process.child import serve
 
 
-def answer(asked: dict[str, Any], tell: Callable[..., None]) -> None:
+def respond(request: dict[str, Any], tell: Callable[..., None]) -> None:
     """Merge `adapter` into `model` and write it to `out`, whole or not at all; tell {path, parameters}."""
     import torch
     from peft import PeftModel
@@ -25,10 +25,10 @@ def answer(asked: dict[str, Any], tell: Callable[..., None]) -> None:
     from ftbridge.files import disk_full_is_an_error, sync_folder
     from ftbridge.providers.local.models.find import find_model
 
-    base = find_model(asked["model"], trust_remote_code=asked["trust_remote_code"])
-    out, adapter = Path(asked["out"]), asked["adapter"]
+    base = find_model(request["model"], trust_remote_code=request["trust_remote_code"])
+    out, adapter = Path(request["out"]), request["adapter"]
     tell("progress", text=f"loading {base.name}")
-    trusted = {"trust_remote_code": asked["trust_remote_code"]}
+    trusted = {"trust_remote_code": request["trust_remote_code"]}
     model = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.bfloat16, **trusted)
     tell("progress", text="merging")
     merged = merge(PeftModel.from_pretrained(model, adapter))
@@ -67,4 +67,4 @@ def merge(tuned: Any) -> Any:
 
 
 if __name__ == "__main__":
-    serve(answer)
+    serve(respond)

@@ -153,7 +153,7 @@ class Batch:
                 positions = torch.arange(start, start + len(part), device=self._device.torch)[None]
                 out = self._model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True)
                 following = prompt[start + 1 : start + 1 + len(part)]
-                scored += [with_logprobs(out.logits[0, place], token, count) for place, token in enumerate(following)]
+                scored += [with_logprobs(out.logits[0, index], token, count) for index, token in enumerate(following)]
         return scored
 
     def embed(self, prompt: list[int], adapter: str | None) -> list[float]:
@@ -186,10 +186,10 @@ class Batch:
             (later if shared >= stored + prefixes.SHORTEST else now).append(row)
         now.sort(key=self.unread, reverse=True)
         longest, real = self.unread(now[0]), 0
-        for place, row in enumerate(now):
+        for index, row in enumerate(now):
             real += self.unread(row)
-            if longest * (place + 1) > 2 * real + _PADDING:  # short rows beside long ones are mostly padding
-                return now[:place], [*now[place:], *later]
+            if longest * (index + 1) > 2 * real + _PADDING:  # short rows beside long ones are mostly padding
+                return now[:index], [*now[index:], *later]
         return now, later
 
     def _stored(self, row: Row) -> int:
@@ -204,10 +204,10 @@ class Batch:
         longest = max(len(row.tokens) for row in rows)
         self._columns.reserve(first + len(rows), longest)
         if self.prefixes is not None:
-            for place, row in enumerate(rows):
+            for index, row in enumerate(rows):
                 for segment, count in self.prefixes.find(row.tokens[:-1], row.adapter):
-                    self._columns.paste(first + place, starts[place], segment, count)
-                    starts[place] += count
+                    self._columns.paste(first + index, starts[index], segment, count)
+                    starts[index] += count
         unread = [row.tokens[start:] for row, start in zip(rows, starts, strict=True)]
         tokens = max(map(len, unread))
         ids = torch.tensor([[*one, *[self._pad] * (tokens - len(one))] for one in unread], device=where)
@@ -217,8 +217,8 @@ class Batch:
         now = Pass(first, first + len(rows), positions, max(starts) + tokens, same)
         last = torch.tensor([len(one) - 1 for one in unread], device=where)
         logits = self._forward(ids, now, last)
-        for place, row in enumerate(rows):
-            self._store(row, first + place, len(row.tokens))
+        for index, row in enumerate(rows):
+            self._store(row, first + index, len(row.tokens))
         return logits[torch.arange(len(rows), device=where), last if logits.shape[1] == tokens else 0 * last]
 
     def _forward(self, ids: Tensor, now: Pass, last: Tensor | None = None) -> Tensor:

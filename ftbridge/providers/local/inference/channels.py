@@ -70,18 +70,18 @@ class ChannelReader:
                 self._kind = "head"
             return self._kind != "lead"
         if self._kind == "head":
-            head, found, rest = self._rest.partition(_MESSAGE_MARK)
-            if not found:
+            head, parts, rest = self._rest.partition(_MESSAGE_MARK)
+            if not parts:
                 return False
             self._rest = rest
             self._begin(channel_of(head, self._tools)[0])
             return True
         marks = (*_BODY_ENDS, "<|channel|>", _MESSAGE_MARK) if self._first else _BODY_ENDS
-        ends = [(place, mark) for mark in marks if (place := self._rest.find(mark)) >= 0]
-        place, _ = min(ends, default=(len(self._rest) - longest_overlap(self._rest, marks), ""))
-        self._tell(self._rest[:place], ended=bool(ends))
+        ends = [(end, mark) for mark in marks if (end := self._rest.find(mark)) >= 0]
+        end, _ = min(ends, default=(len(self._rest) - longest_overlap(self._rest, marks), ""))
+        self._tell(self._rest[:end], ended=bool(ends))
         if ends:
-            self._rest = self._rest[place:]
+            self._rest = self._rest[end:]
             self._kind, self._first = "head", False
         return bool(ends)
 

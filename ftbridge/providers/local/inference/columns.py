@@ -189,8 +189,8 @@ class Columns(Cache):
         self._blocks = [block.resized(slots, columns) for block in self._blocks]
         self.slots, self.capacity = slots, columns
         for members, block in zip(self._members, self._blocks, strict=True):
-            for place, number in enumerate(members):
-                self.layers[number].keys, self.layers[number].values = block.keys[place], block.values[place]
+            for index, number in enumerate(members):
+                self.layers[number].keys, self.layers[number].values = block.keys[index], block.values[index]
 
     def move(self, source: int, target: int, columns: int) -> None:
         """Copy a row's first columns to another slot."""

@@ -29,8 +29,8 @@ _SCORED_TOKENS = 2048
 class Generator:
     """One model, ready to complete prompts."""
 
-    def __init__(self, asked: SampleRequest) -> None:
-        self._loaded = Loaded(asked)
+    def __init__(self, request: SampleRequest) -> None:
+        self._loaded = Loaded(request)
         self.model, self.engine = self._loaded.model, self._loaded.engine
         self.renderer, self.tokenizer, self.device = self._loaded.renderer, self._loaded.tokenizer, self._loaded.device
 
@@ -66,17 +66,17 @@ class Generator:
 
     @torch.no_grad()
     def score(
-        self, prompts: Sequence[Prompt], answers: Sequence[str], batch_size: int, tell: Callable[..., None]
+        self, prompts: Sequence[Prompt], completions: Sequence[str], batch_size: int, tell: Callable[..., None]
     ) -> None:
         """Nats of each answer's tokens, its end of turn included: the tokens, and the mask, that training would see."""
         rendered = []
-        for prompt, answer in zip(prompts, answers, strict=True):
+        for prompt, completion in zip(prompts, completions, strict=True):
             turns = [message.model_dump(exclude_none=True) for message in prompt.messages]
             turns = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in turns]
-            told: dict[str, Any] = {"messages": [*turns, {"role": "assistant", "content": answer}]}
+            document: dict[str, Any] = {"messages": [*turns, {"role": "assistant", "content": completion}]}
             if prompt.tools:
-                told["tools"] = list(prompt.tools)
-            rendered.append((prompt.key, self.renderer.example(parse_example(told))))
+                document["tools"] = list(prompt.tools)
+            rendered.append((prompt.key, self.renderer.example(parse_example(document))))
         rendered.sort(key=lambda one: -one[1].n_tokens)
         start = 0
         while start < len(rendered):
@@ -115,19 +115,19 @@ class Generator:
 _generators: dict[str, Generator] = {}
 
 
-def answer(asked: dict[str, Any], tell: Callable[..., None]) -> None:
+def respond(request: dict[str, Any], tell: Callable[..., None]) -> None:
     """Load the model on the first request; then answer its prompts."""
-    wanted = SampleRequest.model_validate(asked["model"])
+    wanted = SampleRequest.model_validate(request["model"])
     name = wanted.model_dump_json()
     if name not in _generators:
         tell("progress", text="loading model")
         _generators[name] = Generator(wanted)
-    prompts = [Prompt.model_validate(prompt) for prompt in asked["prompts"]]
-    if "answers" in asked:
-        _generators[name].score(prompts, asked["answers"], asked["batch_size"], tell)
+    prompts = [Prompt.model_validate(prompt) for prompt in request["prompts"]]
+    if "answers" in request:
+        _generators[name].score(prompts, request["answers"], request["batch_size"], tell)
         return
-    _generators[name].answer(prompts, asked["max_tokens"], asked["batch_size"], tell)
+    _generators[name].answer(prompts, request["max_tokens"], request["batch_size"], tell)
 
 
 if __name__ == "__main__":
-    serve(answer)
+    serve(respond)

@@ -78,12 +78,12 @@ class Host:
                     start_new_session=True,
                 )
             await self._send(self._model.model_dump(mode="json"))
-            said = await self._hear()
-            if said is None:
+            message = await self._hear()
+            if message is None:
                 raise await self._died()
-            if "dead" in said:
-                raise from_document(said["dead"])
-            self.notes, self.context = said["notes"], said["context"]
+            if "dead" in message:
+                raise from_document(message["dead"])
+            self.notes, self.context = message["notes"], message["context"]
             self._reader = asyncio.create_task(self._read())
 
     async def answer(self, ask: Ask) -> AsyncIterator[Told]:
@@ -99,12 +99,12 @@ class Host:
         try:
             await self._send({"ask": ask.model_dump(mode="json", exclude_unset=True)})
             while left:
-                told = await inbox.get()
-                if isinstance(told, FtbridgeError):
+                event = await inbox.get()
+                if isinstance(event, FtbridgeError):
                     left = 0
-                    raise told
-                left -= isinstance(told, End)
-                yield told
+                    raise event
+                left -= isinstance(event, End)
+                yield event
         finally:
             del self._open[ask.id]
             if left:
@@ -131,11 +131,11 @@ class Host:
 
     async def _read(self) -> None:
         try:
-            while (said := await self._hear()) is not None:
-                if "failed" in said:
-                    name, error = said["failed"]
+            while (message := await self._hear()) is not None:
+                if "failed" in message:
+                    name, error = message["failed"]
                     self._tell(name, from_document(error))
-                for name, kind, fields in said.get("told", ()):
+                for name, kind, fields in message.get("told", ()):
                     self._tell(name, _event(kind, fields))
         except (
             Exception
@@ -148,16 +148,16 @@ class Host:
             for name in list(self._open):
                 self._tell(name, error)
 
-    def _tell(self, name: str, told: Told | FtbridgeError) -> None:
+    def _tell(self, name: str, event: Told | FtbridgeError) -> None:
         if name in self._open:
-            self._open[name].put_nowait(told)
+            self._open[name].put_nowait(event)
 
-    async def _send(self, said: dict[str, Any]) -> None:
+    async def _send(self, message: dict[str, Any]) -> None:
         stdin = self._process.stdin if self._process else None
         if stdin is None:
             raise WorkerDied("the process that runs the model was closed.")
         try:
-            stdin.write(json.dumps(said, ensure_ascii=True).encode() + b"\n")
+            stdin.write(json.dumps(message, ensure_ascii=True).encode() + b"\n")
             await stdin.drain()
         except (BrokenPipeError, ConnectionResetError):
             raise await self._died() from None

@@ -22,14 +22,14 @@ class Loaded:
     `ModelUnavailable`.
     """
 
-    def __init__(self, asked: SampleRequest, *, keep_completions: bool = False) -> None:
-        request = asked.request
+    def __init__(self, sample_request: SampleRequest, *, keep_completions: bool = False) -> None:
+        request = sample_request.request
         self.device = pick(request.device, request.precision)
         base = find_model(request.model, trust_remote_code=request.trust_remote_code)
         self.tokenizer = load.load_tokenizer(base.path, trust_remote_code=request.trust_remote_code)
         self.renderer = Renderer(self.tokenizer, request.thinking)
-        tuned = asked.tuned if request.tuning == "lora" else None
-        weights = Path(asked.tuned) if asked.tuned and tuned is None else base.path
+        tuned = sample_request.tuned if request.tuning == "lora" else None
+        weights = Path(sample_request.tuned) if sample_request.tuned and tuned is None else base.path
         plain = request.model_copy(update={"tuning": "lora"})
         model = load.load_base(weights, plain, self.device)
         self.adapter: str | None = None

@@ -43,11 +43,11 @@ class Prefixes:
     def find(self, tokens: Sequence[int], adapter: str | None) -> list[tuple[Segment, int]]:
         """The longest stored beginning: segments in order, each with how many of its columns count."""
         self._clock += 1
-        found: list[tuple[Segment, int]] = []
+        segments: list[tuple[Segment, int]] = []
         for node, columns in self._path(tokens, adapter):
             node.used = self._clock
-            found.append((node.segment, columns))
-        return found
+            segments.append((node.segment, columns))
+        return segments
 
     def store(
         self, tokens: Sequence[int], adapter: str | None, copy: Callable[[int, int], Segment], limit: int
@@ -112,7 +112,7 @@ def common(one: Sequence[int], other: Sequence[int]) -> int:
     length = min(len(one), len(other))
     if tuple(one[:length]) == tuple(other[:length]):
         return length
-    return next(place for place in range(length) if one[place] != other[place])
+    return next(index for index in range(length) if one[index] != other[index])
 
 
 def _cut(segment: Segment, first: int, last: int) -> Segment:

@@ -57,8 +57,8 @@ class Server:
 
     def __post_init__(self) -> None:
         """Load the model. Tuned weights here are a whole model's: adapters are named in asks."""
-        whole = self.asked.request.model_copy(update={"tuning": "full"})
-        loaded = Loaded(self.asked.model_copy(update={"request": whole}), keep_completions=True)
+        full_request = self.asked.request.model_copy(update={"tuning": "full"})
+        loaded = Loaded(self.asked.model_copy(update={"request": full_request}), keep_completions=True)
         self.tokenizer, self.renderer, self.model = loaded.tokenizer, loaded.renderer, loaded.model
         self.engine, self.context = loaded.engine, loaded.context
         # Prompts are made in a thread of their own, and tokenizers are not for two threads at once.
@@ -78,50 +78,50 @@ class Server:
                 f"This model's maximum context length is {self.context:,} tokens; the messages have {len(prompt):,}{wanted}."
             )
         limit = ask.max_tokens or min(room, DEFAULT_MAX_TOKENS)
-        told: list[tuple[str, Told]] = [(ask.id, Start(prompt_tokens=len(prompt)))]
+        events: list[tuple[str, Told]] = [(ask.id, Start(prompt_tokens=len(prompt)))]
         if ask.embed:
-            found = Embedding(values=self._embedding(ask, prompt))
-            return [*told, (ask.id, found), (ask.id, End(index=0, finish_reason="stop", completion_tokens=0))]
+            embedding = Embedding(values=self._embedding(ask, prompt))
+            return [*events, (ask.id, embedding), (ask.id, End(index=0, finish_reason="stop", completion_tokens=0))]
         if ask.echo:
-            told += [
+            events += [
                 (ask.id, piece.model_copy(update={"index": i}))
                 for i in range(ask.n)
                 for piece in self._echo(ask, prompt)
             ]
         if ask.max_tokens == 0:
             ends = [End(index=index, finish_reason="length", completion_tokens=0) for index in range(ask.n)]
-            return [*told, *((ask.id, end) for end in ends)]
+            return [*events, *((ask.id, end) for end in ends)]
         requests = [self._request(ask, index, prepared, limit) for index in range(ask.n)]
         for index, request in enumerate(requests):
             completion = self.engine.add(request)
             self.answers[completion] = Answer(ask, index, completion, prepared.reader(index))
-        return told
+        return events
 
     def cancel(self, name: str) -> None:
         """Drop an ask."""
-        for completion in [one for one, answer in self.answers.items() if answer.ask.id == name]:
+        for completion in [one for one, pending in self.answers.items() if pending.ask.id == name]:
             self.engine.cancel(completion)
             del self.answers[completion]
 
     def advance(self) -> list[tuple[str, Told]]:
         """One pass: let those who wait join, or one more token for all who run."""
         self.broken.clear()
-        told: list[tuple[str, Told]] = []
+        events: list[tuple[str, Told]] = []
         for step in self.engine.advance():
-            answer = self.answers[step.completion]
+            pending = self.answers[step.completion]
             if step.error is not None:
-                self.broken[answer.ask.id] = step.error
+                self.broken[pending.ask.id] = step.error
             else:
-                told += [(answer.ask.id, one) for one in self._told(answer, step)]
+                events += [(pending.ask.id, one) for one in self._told(pending, step)]
             if step.ended or step.error:
                 del self.answers[step.completion]
         for name in self.broken:
             self.cancel(name)
-        return [(name, one) for name, one in told if name not in self.broken]
+        return [(name, one) for name, one in events if name not in self.broken]
 
     def fail(self) -> set[str]:
         """Forget every ask; their names."""
-        names = {answer.ask.id for answer in self.answers.values()}
+        names = {pending.ask.id for pending in self.answers.values()}
         self.engine.fail()
         self.answers.clear()
         return names
@@ -172,45 +172,47 @@ class Server:
             stream=True,
         )
 
-    def _told(self, answer: Answer, step: Step) -> list[Told]:
+    def _told(self, pending: Answer, step: Step) -> list[Told]:
         """What a client is told of one more token."""
-        told: list[Told] = []
-        reasoned = answer.reasoned
-        parts = self._read(answer, step.text, last=step.ended is not None)
-        ended = step.choice.token in answer.completion.ends
-        shown = None if ended or answer.reasoned > reasoned else step.choice  # the answer's tokens, not the reasoning's
+        events: list[Told] = []
+        reasoned = pending.reasoned
+        parts = self._read(pending, step.text, last=step.ended is not None)
+        ended = step.choice.token in pending.completion.ends
+        shown = (
+            None if ended or pending.reasoned > reasoned else step.choice
+        )  # the answer's tokens, not the reasoning's
         if parts.text or parts.reasoning or parts.calls or (shown is not None and shown.logprob is not None):
-            told.append(self._piece(answer.index, parts, shown))
+            events.append(self._piece(pending.index, parts, shown))
         if step.ended is not None:
             end = End(
-                index=answer.index,
+                index=pending.index,
                 finish_reason="length" if step.ended == "length" else "stop",
-                completion_tokens=len(answer.completion.generation.token_ids),
-                reasoning_tokens=answer.reasoned,
+                completion_tokens=len(pending.completion.generation.token_ids),
+                reasoning_tokens=pending.reasoned,
             )
-            told.append(end)
-        return told
+            events.append(end)
+        return events
 
-    def _read(self, answer: Answer, text: str, *, last: bool) -> Parts:
+    def _read(self, pending: Answer, text: str, *, last: bool) -> Parts:
         """What more text adds to an answer. A token is one of reasoning if reasoning goes on before it or after it."""
-        before = answer.reader.reasoning
-        parts = answer.reader.add(text)
-        answer.reasoned += before or answer.reader.reasoning
+        before = pending.reader.reasoning
+        parts = pending.reader.add(text)
+        pending.reasoned += before or pending.reader.reasoning
         if last:
-            rest = answer.reader.end()
+            rest = pending.reader.end()
             parts = Parts(parts.text + rest.text, parts.reasoning + rest.reasoning, [*parts.calls, *rest.calls])
-            if parts.reasoning and not answer.reasoned:  # only the whole completion shows that it is reasoning
+            if parts.reasoning and not pending.reasoned:  # only the whole completion shows that it is reasoning
                 counted = self.tokenizer(parts.reasoning, add_special_tokens=False)["input_ids"]
-                answer.reasoned = min(len(answer.completion.generation.token_ids), len(counted))
+                pending.reasoned = min(len(pending.completion.generation.token_ids), len(counted))
         return parts
 
     def _piece(self, index: int, parts: Parts, choice: Choice | None) -> Piece:
-        said = Piece(index=index, text=parts.text, reasoning=parts.reasoning, tool_calls=parts.calls)
+        piece = Piece(index=index, text=parts.text, reasoning=parts.reasoning, tool_calls=parts.calls)
         if choice is None or choice.logprob is None:
-            return said
+            return piece
         top = [(self.tokenizer.decode([token]), logprob) for token, logprob in choice.top]
         token = self.tokenizer.decode([choice.token])
-        return said.model_copy(update={"token": token, "logprob": choice.logprob, "top": top})
+        return piece.model_copy(update={"token": token, "logprob": choice.logprob, "top": top})
 
 
 def main() -> None:
@@ -218,8 +220,8 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
-    def tell(**said: Any) -> None:
-        out.write(json.dumps(said, ensure_ascii=True) + "\n")
+    def tell(**message: Any) -> None:
+        out.write(json.dumps(message, ensure_ascii=True) + "\n")
         out.flush()
 
     try:
@@ -244,14 +246,14 @@ def _serve(server: Server, intake: Intake, tell: Any) -> None:
             _take(server, arrival, tell)
             continue
         try:
-            told = server.advance()
+            events = server.advance()
         except Exception as error:
             _fail(server, error, tell)
             continue
         for name, reason in server.broken.items():
             tell(failed=[name, document(_known(reason))])
-        if told:
-            tell(told=[[name, type(said).__name__.lower(), said.model_dump()] for name, said in told])
+        if events:
+            tell(told=[[name, type(event).__name__.lower(), event.model_dump()] for name, event in events])
 
 
 def _take(server: Server, arrival: Arrival, tell: Any) -> None:
@@ -263,8 +265,8 @@ def _take(server: Server, arrival: Arrival, tell: Any) -> None:
     try:
         if not isinstance(arrival, Ready):
             raise arrival.error
-        for one, told in server.take(arrival.ask, arrival.prepared):
-            tell(told=[[one, type(told).__name__.lower(), told.model_dump()]])
+        for one, event in server.take(arrival.ask, arrival.prepared):
+            tell(told=[[one, type(event).__name__.lower(), event.model_dump()]])
     except Exception as error:
         if not isinstance(error, (FtbridgeError, RenderError)):
             traceback.print_exc()
@@ -273,9 +275,9 @@ def _take(server: Server, arrival: Arrival, tell: Any) -> None:
 
 
 def _known(error: Exception) -> BaseException:
-    from ftbridge.providers.local.process.worker import known
+    from ftbridge.providers.local.process.worker import as_known_error
 
-    return UsageError(f"The conversation {error}.") if isinstance(error, RenderError) else known(error)
+    return UsageError(f"The conversation {error}.") if isinstance(error, RenderError) else as_known_error(error)
 
 
 def _fail(server: Server, error: Exception, tell: Any) -> None:

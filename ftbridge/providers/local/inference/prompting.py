@@ -177,12 +177,12 @@ def in_text(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> lis
 
     Offers follow the first system message, or are one. Results are user's messages; those that follow each other are one.
     """
-    told: list[Message] = []
+    messages_in_text: list[Message] = []
     names: dict[str, str] = {}
     if tools:
         first = messages[0] if messages and messages[0].role in ("system", "developer") else None
         text = "\n\n".join(part for part in (first.text if first else "", tools_prompt(tools)) if part)
-        told.append(Message(role="system", content=text))
+        messages_in_text.append(Message(role="system", content=text))
         messages = messages[1:] if first else messages
     for message in messages:
         if message.tool_calls or message.function_call:
@@ -190,15 +190,21 @@ def in_text(messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> lis
             if message.function_call:
                 calls.append({"function": message.function_call.model_dump()})
             names |= {call.id: call.function.name for call in message.tool_calls or () if call.id}
-            told.append(_said("assistant", "\n".join(part for part in (message.text, write_calls(calls)) if part)))
+            messages_in_text.append(
+                _said("assistant", "\n".join(part for part in (message.text, write_calls(calls)) if part))
+            )
         elif message.role in ("tool", "function"):
             result = write_result(message.name or names.get(message.tool_call_id or ""), message.text)
-            if told and told[-1].role == "user" and told[-1].text.startswith("<tool_response>"):
-                result = f"{told.pop().text}\n{result}"
-            told.append(_said("user", result))
+            if (
+                messages_in_text
+                and messages_in_text[-1].role == "user"
+                and messages_in_text[-1].text.startswith("<tool_response>")
+            ):
+                result = f"{messages_in_text.pop().text}\n{result}"
+            messages_in_text.append(_said("user", result))
         else:
-            told.append(message)
-    return told
+            messages_in_text.append(message)
+    return messages_in_text
 
 
 def _said(role: str, text: str) -> Message:

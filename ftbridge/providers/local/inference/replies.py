@@ -50,9 +50,9 @@ class Reader(Protocol):
         ...
 
 
-def call_start(place: int, name: str, call_id: str, arguments: str = "") -> dict[str, Any]:
+def call_start(position: int, name: str, call_id: str, arguments: str = "") -> dict[str, Any]:
     """The first piece of a call."""
-    return {"index": place, "id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+    return {"index": position, "id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 class PlainReader:
@@ -131,10 +131,10 @@ class FreeReader:
         parts = Parts(reasoning=beyond(self._thought, reply.reasoning_content or ""))
         if not self._thought or reply.reasoning_content:
             parts.text = beyond(self._text, reply.content)
-        for place, call in enumerate(reply.tool_calls[: self._most]):
+        for index, call in enumerate(reply.tool_calls[: self._most]):
             counted = str(call["id"]).startswith("call_") and str(call["id"])[5:].isdigit()
             name, arguments = call["function"]["name"], call["function"]["arguments"]
-            parts.calls.append(call_start(place, name, f"{self._call_id}{place}" if counted else call["id"], arguments))
+            parts.calls.append(call_start(index, name, f"{self._call_id}{index}" if counted else call["id"], arguments))
         return parts
 
     def _unwrapped(self, text: str) -> str:
@@ -179,14 +179,14 @@ class FreeReader:
     def _tell_reasoning(self, parts: Parts) -> bool:
         assert self._pair is not None
         closing = self._pair[1].strip()
-        inner, found, rest = self._rest.partition(closing)
-        if not found and (self._pair != self._notation.reasoning or self._notation is PLAIN):
+        inner, closing_parts, rest = self._rest.partition(closing)
+        if not closing_parts and (self._pair != self._notation.reasoning or self._notation is PLAIN):
             return False  # only its end makes it reasoning: the family has other marks, or none
-        certain = (inner if found else inner[: len(inner) - overlap(inner, closing)]).rstrip()
+        certain = (inner if closing_parts else inner[: len(inner) - overlap(inner, closing)]).rstrip()
         parts.reasoning += certain if self._thought else certain.lstrip()
-        self._rest = rest if found else self._rest[len(certain) :]
-        self._state = "after" if found else "reasoning"
-        return bool(found)
+        self._rest = rest if closing_parts else self._rest[len(certain) :]
+        self._state = "after" if closing_parts else "reasoning"
+        return bool(closing_parts)
 
     def _tell_text(self, parts: Parts) -> None:
         """Text up to what may be a call."""
@@ -197,7 +197,7 @@ class FreeReader:
                 self._state = "held"
             if self._state == "held" or any(beginning.startswith(bare) for beginning in self._beginnings):
                 return
-        places = [place for mark in openers if (place := rest.find(mark)) >= 0]
+        places = [position for mark in openers if (position := rest.find(mark)) >= 0]
         certain = rest[: min(places)] if places else rest[: len(rest) - longest_overlap(rest, openers)]
         if openers or self._reasoned:  # white space at the end is layout if nothing follows
             certain = certain.rstrip()
@@ -239,26 +239,26 @@ class ForcedReader:
         return Parts()
 
     def _whole_calls(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+        calls: list[dict[str, Any]] = []
         decoder = json.JSONDecoder()
         while True:
             self._whole = self._whole.lstrip(" \n[,]")
             try:
                 call, end = decoder.raw_decode(self._whole)
             except ValueError:
-                return found
+                return calls
             arguments = whole_characters(json.dumps(call[ARGUMENTS], ensure_ascii=False))
-            found.append(call_start(self._count, call["name"], f"{self._call_id}{self._count}", arguments))
+            calls.append(call_start(self._count, call["name"], f"{self._call_id}{self._count}", arguments))
             self._count += 1
             self._whole = self._whole[end:]
 
 
-def beyond(told: str, whole: str) -> str:
+def beyond(sent: str, complete: str) -> str:
     """What of `whole` was not told yet, white space before it aside; nothing if what was told is not its beginning.
 
     Words cannot be taken back.
     """
-    if whole.startswith(told):
-        return whole[len(told) :]
-    told, whole = told.lstrip(), whole.lstrip()
-    return whole[len(told) :] if whole.startswith(told) else ""
+    if complete.startswith(sent):
+        return complete[len(sent) :]
+    sent, complete = sent.lstrip(), complete.lstrip()
+    return complete[len(sent) :] if complete.startswith(sent) else ""

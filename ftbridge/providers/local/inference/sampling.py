@@ -81,25 +81,25 @@ class Choice(NamedTuple):
 def choose(logits: Tensor, rows: Sequence[Drawing]) -> list[Choice]:
     """One token for each row of `logits`, shape (rows, vocabulary). What goes wrong with one row is in its choice."""
     tokens = likeliest(logits)
-    plain = [place for place, drawing in enumerate(rows) if drawing.is_plain]
-    for place, token in zip(plain, _drawn_together(logits, rows, plain), strict=True):
-        tokens[place] = token
+    plain = [index for index, drawing in enumerate(rows) if drawing.is_plain]
+    for index, token in zip(plain, _drawn_together(logits, rows, plain), strict=True):
+        tokens[index] = token
     failed: dict[int, Exception] = {}
-    for place, drawing in enumerate(rows):
+    for index, drawing in enumerate(rows):
         if drawing.changes_logits or (drawing.temperature > _COLDEST and not drawing.is_plain):
             try:
-                tokens[place] = _chosen(logits[place], drawing)
+                tokens[index] = _chosen(logits[index], drawing)
             except Exception as error:  # a grammar that broke must not end the completions beside it
-                failed[place] = error
-        drawing.said[tokens[place]] += 1
-    choices = [Choice(token, failed=failed.get(place)) for place, token in enumerate(tokens)]
-    reported = [place for place, drawing in enumerate(rows) if drawing.logprobs is not None and place not in failed]
+                failed[index] = error
+        drawing.said[tokens[index]] += 1
+    choices = [Choice(token, failed=failed.get(index)) for index, token in enumerate(tokens)]
+    reported = [index for index, drawing in enumerate(rows) if drawing.logprobs is not None and index not in failed]
     if reported:
-        counts = [rows[place].logprobs or 0 for place in reported]
-        for place, choice in zip(
-            reported, _reported(logits[reported], [tokens[place] for place in reported], counts), strict=True
+        counts = [rows[index].logprobs or 0 for index in reported]
+        for index, choice in zip(
+            reported, _reported(logits[reported], [tokens[index] for index in reported], counts), strict=True
         ):
-            choices[place] = choice
+            choices[index] = choice
     return choices
 
 
@@ -138,8 +138,8 @@ def _drawn_together(logits: Tensor, rows: Sequence[Drawing], places: Sequence[in
     if not places:
         return []
     where = logits.device
-    numbers = [float(torch.rand((), generator=rows[place].generator, dtype=torch.float64)) for place in places]
-    warmth = torch.tensor([rows[place].temperature for place in places], device=where)
+    numbers = [float(torch.rand((), generator=rows[index].generator, dtype=torch.float64)) for index in places]
+    warmth = torch.tensor([rows[index].temperature for index in places], device=where)
     scaled = (logits if len(places) == len(rows) else logits[list(places)]).float() / warmth[:, None]
     probabilities = torch.softmax(scaled, -1)
     probabilities = torch.nn.functional.pad(probabilities, (0, -probabilities.shape[1] % _BLOCK))
@@ -148,10 +148,10 @@ def _drawn_together(logits: Tensor, rows: Sequence[Drawing], places: Sequence[in
     target = torch.tensor(numbers, dtype=torch.float64, device=where)[:, None] * sums[:, -1:]
     block = torch.searchsorted(sums, target, right=True).clamp(max=sums.shape[1] - 1)
     before = torch.where(block > 0, sums.gather(1, (block - 1).clamp(min=0)), 0.0)
-    own = blocks[torch.arange(len(places), device=where), block[:, 0]]
-    inner = torch.searchsorted(own.double().cumsum(-1), target - before, right=True).clamp(max=_BLOCK - 1)
-    rounded = own.gather(1, inner) <= 0  # the sums of a block and its own differ in their last digits
-    inner = torch.where(rounded, own.argmax(-1, keepdim=True), inner)
+    drawn_tokens = blocks[torch.arange(len(places), device=where), block[:, 0]]
+    inner = torch.searchsorted(drawn_tokens.double().cumsum(-1), target - before, right=True).clamp(max=_BLOCK - 1)
+    rounded = drawn_tokens.gather(1, inner) <= 0  # the sums of a block and its own differ in their last digits
+    inner = torch.where(rounded, drawn_tokens.argmax(-1, keepdim=True), inner)
     drawn: list[int] = (block * _BLOCK + inner)[:, 0].tolist()
     return drawn
 
@@ -178,18 +178,20 @@ _COLDEST = 1e-4
 
 
 def _penalised(logits: Tensor, drawing: Drawing) -> Tensor:
-    told = logits.float().clone()
+    penalised = logits.float().clone()
     if drawing.repetition_penalty != 1.0:
-        seen = torch.tensor(sorted({*drawing.prompt, *drawing.said}), dtype=torch.long, device=told.device)
-        values = told[seen]
-        told[seen] = torch.where(values > 0, values / drawing.repetition_penalty, values * drawing.repetition_penalty)
+        seen = torch.tensor(sorted({*drawing.prompt, *drawing.said}), dtype=torch.long, device=penalised.device)
+        values = penalised[seen]
+        penalised[seen] = torch.where(
+            values > 0, values / drawing.repetition_penalty, values * drawing.repetition_penalty
+        )
     if drawing.said and (drawing.presence_penalty or drawing.frequency_penalty):
-        places = torch.tensor(list(drawing.said), dtype=torch.long, device=told.device)
-        counts = torch.tensor(list(drawing.said.values()), dtype=told.dtype, device=told.device)
-        told[places] -= drawing.presence_penalty + drawing.frequency_penalty * counts
+        places = torch.tensor(list(drawing.said), dtype=torch.long, device=penalised.device)
+        counts = torch.tensor(list(drawing.said.values()), dtype=penalised.dtype, device=penalised.device)
+        penalised[places] -= drawing.presence_penalty + drawing.frequency_penalty * counts
     for token, bias in drawing.logit_bias.items():
-        told[token] += bias
-    return told.clamp(-1e30, 1e30)
+        penalised[token] += bias
+    return penalised.clamp(-1e30, 1e30)
 
 
 def _draw(logits: Tensor, drawing: Drawing) -> int:
@@ -203,9 +205,9 @@ def _draw(logits: Tensor, drawing: Drawing) -> int:
     probabilities = torch.softmax(scaled, -1)
     if drawing.top_p < 1:
         ordered, places = probabilities.sort(descending=True)
-        kept = ordered.cumsum(-1) - ordered < drawing.top_p
-        kept[0] = True
-        ordered = torch.where(kept, ordered, torch.zeros_like(ordered))
+        in_nucleus = ordered.cumsum(-1) - ordered < drawing.top_p
+        in_nucleus[0] = True
+        ordered = torch.where(in_nucleus, ordered, torch.zeros_like(ordered))
         return int(places[torch.multinomial(ordered, 1, generator=drawing.generator)])
     return int(torch.multinomial(probabilities, 1, generator=drawing.generator))
 

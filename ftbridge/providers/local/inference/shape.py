@@ -55,9 +55,9 @@ class Shapes:
             return self.shape(schemas[names[0]], lenient=lenient)
         definitions: dict[str, Any] = {}
         calls = [_call_schema(name, schema, definitions) for name, schema in schemas.items()]
-        whole = {"anyOf": calls} if one else {"type": "array", "items": {"anyOf": calls}, "minItems": 1}
+        schema = {"anyOf": calls} if one else {"type": "array", "items": {"anyOf": calls}, "minItems": 1}
         most = {} if one else {"maxItems": MOST_CALLS}
-        return self.shape({**whole, **most, **({"$defs": definitions} if definitions else {})}, lenient=lenient)
+        return self.shape({**schema, **most, **({"$defs": definitions} if definitions else {})}, lenient=lenient)
 
     def strict_calls(self, tools: Sequence[dict[str, Any]]) -> Shape | None:
         """A shape of text with calls in Hermes' notation whose arguments follow their schemas; None if no tool is strict."""

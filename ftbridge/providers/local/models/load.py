@@ -64,8 +64,8 @@ def load_base(path: Path, request: LocalRequest, device: Device) -> Any:
 def attention_for(path: Path, *, trust_remote_code: bool) -> str:
     """The attention implementation that the model's class takes; sdpa for a class that comes with the model."""
     config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    known = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    return "sdpa" if known is None else own_attention(known)
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return "sdpa" if model_class is None else own_attention(model_class)
 
 
 def add_adapter(model: Any, request: LocalRequest) -> Any:

@@ -62,7 +62,7 @@ def plan_pass(config: Any, request: LocalRequest, device: Device, longest: int) 
     copy = footprint.copy_bytes(shape, job)
     copied = copy <= COPY_SHARE * free if request.keep_dequantized == "auto" else request.keep_dequantized
     rest = footprint.trained_bytes(shape, job) + copy * copied + footprint.working_bytes(shape, job, copied=copied)
-    rest += footprint.head_bytes(shape, job, tokens=longest, trained=longest)
+    rest += footprint.head_bytes(shape, job, tokens=longest, loss_tokens=longest)
     room = max(0.0, FREE_SHARE * free - rest)
 
     def each(checkpointing: bool) -> int:

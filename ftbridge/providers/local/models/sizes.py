@@ -218,7 +218,7 @@ def _experts(text: Mapping[str, Any], kind: str, family: Family, layers: int) ->
         shared = _given(text.get("n_shared_experts"), 0) * width
     else:
         every, dense = _given(text.get("decoder_sparse_step"), 1), set(text.get("mlp_only_layers") or ())
-        mixed = sum(place not in dense and (place + 1) % every == 0 for place in range(layers))
+        mixed = sum(index not in dense and (index + 1) % every == 0 for index in range(layers))
         shared = _given(text.get("shared_expert_intermediate_size"), 0) if family.shared_gate else 0
     return {
         "experts": count,

@@ -79,7 +79,7 @@ def resolve(model: Any, request: LocalRequest) -> Targets:
 
 def fused_experts(model: nn.Module) -> dict[str, Tensor]:
     """The weights of experts that are parameters of one module rather than layers of their own, by name."""
-    found: dict[str, Tensor] = {}
+    fused: dict[str, Tensor] = {}
     for name, module in model.named_modules():
         if _is_linear(module) or isinstance(module, nn.modules.conv._ConvNd) or not _says(name, module, "expert"):
             continue
@@ -87,8 +87,8 @@ def fused_experts(model: nn.Module) -> dict[str, Tensor]:
             continue
         for leaf, parameter in module.named_parameters(recurse=False):
             if parameter.dim() == 3 and "bias" not in leaf:
-                found[f"{name}.{leaf}"] = parameter
-    return found
+                fused[f"{name}.{leaf}"] = parameter
+    return fused
 
 
 def layer_names(model: nn.Module) -> list[str]:
@@ -158,7 +158,7 @@ def _past_conversion(model: Any, chosen: list[str], *, quantized: bool) -> tuple
     from peft import LoraConfig
     from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 
-    kept: list[str] = []
+    parts_left: list[str] = []
     dropped: list[str] = []
     outcomes: dict[str, bool] = {}
     for name in chosen:
@@ -169,10 +169,10 @@ def _past_conversion(model: Any, chosen: list[str], *, quantized: bool) -> tuple
                 outcomes[_leaf(name)] = name in (config.target_modules or ())
             except ValueError:  # one half of a fused pair without the other
                 outcomes[_leaf(name)] = False
-        (kept if outcomes[_leaf(name)] else dropped).append(name)
+        (parts_left if outcomes[_leaf(name)] else dropped).append(name)
     if quantized:
-        return kept, [], dropped
-    return kept, [f"{name}.weight" for name in dropped], []
+        return parts_left, [], dropped
+    return parts_left, [f"{name}.weight" for name in dropped], []
 
 
 def _matching(target: str) -> Callable[[str], bool]:
@@ -184,7 +184,7 @@ def _short(names: Iterable[str]) -> list[str]:
     short: dict[str, None] = {}
     for name in names:
         parts = name.split(".")
-        last_number = max((place for place, part in enumerate(parts) if part.isdigit()), default=-1)
+        last_number = max((index for index, part in enumerate(parts) if part.isdigit()), default=-1)
         short[".".join(parts[last_number + 1 :])] = None
     return list(short)
 

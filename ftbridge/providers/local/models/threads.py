@@ -44,19 +44,19 @@ class Threads:
     def left(self) -> int:
         """Processors that others leave, at least one and at most `most`."""
         if time.monotonic() - self._clock >= SECONDS:
-            clock, busy, own = self._look()
-            others = max(0.0, (busy - self._busy) - (own - self._own)) / (clock - self._clock)
+            clock, busy, used = self._look()
+            others = max(0.0, (busy - self._busy) - (used - self._own)) / (clock - self._clock)
             self._free = allowed_cores() - others
-            self._clock, self._busy, self._own = clock, busy, own
+            self._clock, self._busy, self._own = clock, busy, used
         return max(1, min(self.most, math.floor(self._free + ROUNDING)))
 
     def _look(self) -> tuple[float, float, float]:
         """Now; seconds that this process's processors were busy; seconds that they were so for this process."""
-        own = self._process.cpu_times()
+        cpu_times = self._process.cpu_times()
         cores = psutil.cpu_times(percpu=True)
         mine = _affinity()
         busy = sum(_busy(times) for number, times in enumerate(cores) if mine is None or number in mine)
-        return time.monotonic(), busy, own.user + own.system
+        return time.monotonic(), busy, cpu_times.user + cpu_times.system
 
 
 def allowed_cores() -> float:

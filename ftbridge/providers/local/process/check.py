@@ -10,12 +10,12 @@ from ftbridge.providers.local.process.child import serve
 from ftbridge.providers.local.request import LocalRequest
 
 
-def answer(asked: dict[str, Any], tell: Callable[..., None]) -> None:
+def respond(request_document: dict[str, Any], tell: Callable[..., None]) -> None:
     """Check one submission; tells {model, source, sha256, tokens per split, trained tokens, notes}."""
     from ftbridge.providers.local.models.device import pick
     from ftbridge.providers.local.process.run_training import make_ready
 
-    submission = Submission.model_validate(asked)
+    submission = Submission.model_validate(request_document)
     request = LocalRequest.model_validate(submission.request)
     pick(request.device, request.precision)
     ready = make_ready(request, submission.train, submission.validation, _progress(tell))
@@ -32,17 +32,17 @@ def answer(asked: dict[str, Any], tell: Callable[..., None]) -> None:
 
 
 def _progress(tell: Callable[..., None]) -> Callable[[str, float], None]:
-    told = ""
+    shown = ""
 
     def progress(what: str, done: float) -> None:
-        nonlocal told
+        nonlocal shown
         text = f"{what} {done:4.0%}"
-        if text != told:
-            told = text
+        if text != shown:
+            shown = text
             tell("progress", text=text)
 
     return progress
 
 
 if __name__ == "__main__":
-    serve(answer)
+    serve(respond)

@@ -85,7 +85,7 @@ def child_environment() -> dict[str, str]:
     return {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", **os.environ}
 
 
-def serve(answer: Callable[[dict[str, Any], Callable[..., None]], None]) -> None:
+def serve(respond: Callable[[dict[str, Any], Callable[..., None]], None]) -> None:
     """The child's end: call `answer(request, tell)` for each line of standard input until it closes.
 
     `tell(type, **fields)` sends one message. An error is sent as such and ends the child.
@@ -100,7 +100,7 @@ def serve(answer: Callable[[dict[str, Any], Callable[..., None]], None]) -> None
     stdin: IO[str] = sys.stdin
     try:
         for line in stdin:
-            answer(json.loads(line), tell)
+            respond(json.loads(line), tell)
             tell("done")
     except BrokenPipeError:
         return
@@ -108,6 +108,6 @@ def serve(answer: Callable[[dict[str, Any], Callable[..., None]], None]) -> None
         import traceback
 
         traceback.print_exc()
-        from ftbridge.providers.local.process.worker import known
+        from ftbridge.providers.local.process.worker import as_known_error
 
-        tell("error", error=document(known(error)))
+        tell("error", error=document(as_known_error(error)))

@@ -71,11 +71,11 @@ class Job:
 
     def submission(self) -> Submission:
         """Token and data paths, wherever the run folder is now: it may have been moved since it was submitted."""
-        told = Submission.model_validate_json((self.own / "submission.json").read_text())
-        here = {"folder": self.folder, "train": self.folder / told.train.relative_to(told.folder)}
-        if told.validation is not None:
-            here["validation"] = self.folder / told.validation.relative_to(told.folder)
-        return told.model_copy(update=here)
+        submission = Submission.model_validate_json((self.own / "submission.json").read_text())
+        paths = {"folder": self.folder, "train": self.folder / submission.train.relative_to(submission.folder)}
+        if submission.validation is not None:
+            paths["validation"] = self.folder / submission.validation.relative_to(submission.folder)
+        return submission.model_copy(update=paths)
 
     def ask(self, request: Literal["pause", "cancel"]) -> None:
         """Ask the worker to stop at its next step."""

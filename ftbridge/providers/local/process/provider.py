@@ -115,8 +115,8 @@ class LocalProvider:
         child = Child("ftbridge.providers.local.process.check", submission.folder / "worker.log")
         try:
             child.ask(submission.model_dump(mode="json"))
-            for found in child.answers(progress):
-                for note in found["notes"]:
+            for reply in child.answers(progress):
+                for note in reply["notes"]:
                     progress(note)
         finally:
             child.close()
@@ -179,16 +179,16 @@ class LocalProvider:
             if job.journal.read()[-1].seq != events[-1].seq:
                 return self.poll(handle)  # it ended between the two looks
             return JobStatus(state="failed", error=_died(job))
-        if state == "running" and (asked := job.requested()) is not None:
-            return JobStatus(state="pausing" if asked == "pause" else "running")
+        if state == "running" and (request := job.requested()) is not None:
+            return JobStatus(state="pausing" if request == "pause" else "running")
         error = last.data.get("error") if state in ("failed", "paused") else None
         return JobStatus(state=state, error=JobError(**error) if error is not None else None)
 
     def events(self, handle: JobHandle, after: str | None) -> Sequence[JobEvent]:
         """The worker's events as job events; the id is the journal's sequence number."""
         seen = int(after or 0)
-        told = (_job_event(event) for event in Job(handle.folder).journal.read() if event.seq > seen)
-        return [event for event in told if event is not None]
+        events = (_job_event(event) for event in Job(handle.folder).journal.read() if event.seq > seen)
+        return [event for event in events if event is not None]
 
     def cancel(self, handle: JobHandle) -> None:
         """Ask the worker to end at its next step; a job without a worker is cancelled on the spot."""
@@ -220,10 +220,10 @@ class LocalProvider:
     def sampler(self, lowering: Lowering, model: TunedModel | None, folder: Path) -> Sampler:
         """A sampling process for the base or the tuned model."""
         request = _evaluated(LocalRequest.model_validate(lowering.request))
-        asked = SampleRequest(request=request, tuned=model.id if model else None)
+        sample_request = SampleRequest(request=request, tuned=model.id if model else None)
         if request.engine == "vllm":
-            return VllmSampler(asked, folder / "vllm.log")
-        return LocalSampler(asked, folder / "worker.log")
+            return VllmSampler(sample_request, folder / "vllm.log")
+        return LocalSampler(sample_request, folder / "worker.log")
 
     def identity(self, lowering: Lowering) -> dict[str, Any]:
         """How weights are held and completions are computed."""
@@ -311,19 +311,19 @@ class LocalSampler:
         """Yield one completion for each prompt as its batch is done."""
         if self._child is None:
             self._child = Child("ftbridge.providers.local.inference.completions", self._log)
-        asked = [prompt.model_dump(mode="json", exclude_unset=True) for prompt in prompts]
+        documents = [prompt.model_dump(mode="json", exclude_unset=True) for prompt in prompts]
         model = self._model.model_dump(mode="json")
-        self._child.ask({"model": model, "prompts": asked, "max_tokens": max_tokens, "batch_size": batch_size})
+        self._child.ask({"model": model, "prompts": documents, "max_tokens": max_tokens, "batch_size": batch_size})
         for message in self._child.answers():
             yield Completion(**{name: message.get(name) for name in Completion.model_fields})
 
-    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, batch_size: int) -> Iterator[Scored]:
+    def score(self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int) -> Iterator[Scored]:
         """Yield how well the model foresees each answer, rendered as in training."""
         if self._child is None:
             self._child = Child("ftbridge.providers.local.inference.completions", self._log)
-        asked = [prompt.model_dump(mode="json", exclude_unset=True) for prompt in prompts]
+        documents = [prompt.model_dump(mode="json", exclude_unset=True) for prompt in prompts]
         model = self._model.model_dump(mode="json")
-        self._child.ask({"model": model, "prompts": asked, "answers": list(answers), "batch_size": batch_size})
+        self._child.ask({"model": model, "prompts": documents, "answers": list(completions), "batch_size": batch_size})
         for message in self._child.answers():
             yield Scored(**{name: message[name] for name in Scored.model_fields})
 
@@ -372,8 +372,8 @@ def _job_event(event: Event) -> JobEvent | None:
     common: dict[str, Any] = {"id": str(event.seq), "time": event.time}
     if event.type == "metrics":
         shared = {name: data[name] for name in Metrics.model_fields if name in data}
-        own = {name: value for name, value in data.items() if name not in Metrics.model_fields}
-        figures = Metrics(**shared, more=own)
+        more = {name: value for name, value in data.items() if name not in Metrics.model_fields}
+        figures = Metrics(**shared, more=more)
         return JobEvent(**common, type="metrics", message=_step_in_words(figures), metrics=figures)
     if event.type == "checkpoint":
         return JobEvent(**common, type="checkpoint", message=f"checkpoint at step {data['step']}")

@@ -152,7 +152,7 @@ def _trainer(
     folder = job.folder / "checkpoints"
     folder.mkdir(exist_ok=True)
     state = TrainingState()
-    found = checkpoint.latest(folder)
+    newest = checkpoint.latest(folder)
     setting = Setting(
         request,
         ready.base,
@@ -160,23 +160,23 @@ def _trainer(
         forward,
         job.folder,
         passes.tokens,
-        found is not None,
+        newest is not None,
         reporter,
         job.requested,
     )
     objective, train_set, validation, source = method.ready(setting, train_set, validation)
-    if found is not None:
-        path, state = found
+    if newest is not None:
+        path, state = newest
         checkpoint.restore(path, model, optimizer, scaler)
         reporter.message(f"resumed from step {state.step}")
     tokens = state.tokens_per_pass or passes.tokens
     _require_room(folder, model, request)
     steps = math.ceil(len(train_set) / request.batch_size) * request.n_epochs
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if state.step == 0:
         reporter.message(
             f"{ready.base.name} from {ready.base.source} on {device.describe()}: {request.quantization} weights, "
-            f"{trained:,} trained parameters, {steps} steps of {request.batch_size} {objective.unit.split()[-1]}s, "
+            f"{trainable:,} trained parameters, {steps} steps of {request.batch_size} {objective.unit.split()[-1]}s, "
             f"{forward.way} passes of up to {tokens:,} tokens{', a 16-bit copy of the weights' if copied else ''}"
         )
     trainer = Trainer(
@@ -199,8 +199,8 @@ def _trainer(
 
 def _require_room(folder: Path, model: Any, request: LocalRequest) -> None:
     """Room for the checkpoints that are kept, one being written, and the result: weights, and two moments each."""
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    require_room(folder, (request.keep_checkpoints + 3) * trained * 12, "Training (its checkpoints)")
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    require_room(folder, (request.keep_checkpoints + 3) * trainable * 12, "Training (its checkpoints)")
 
 
 def _keep_best(folder: Path, model: Any, state: TrainingState, reporter: Reporter) -> None:
@@ -208,7 +208,7 @@ def _keep_best(folder: Path, model: Any, state: TrainingState, reporter: Reporte
     if state.best_step is None or state.best_step == state.step:
         return
     path = folder / f"step-{state.best_step:06d}"
-    if checkpoint.whole(path):
+    if checkpoint.is_complete(path):
         checkpoint.load_weights(path, model)
         why = "the highest validation reward" if state.best_scores else "the lowest validation loss"
         reporter.message(f"kept the weights of step {state.best_step}, {why}")

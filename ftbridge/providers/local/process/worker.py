@@ -39,8 +39,8 @@ def main(folder: Path) -> int:
             return 0
         except BaseException as error:
             traceback.print_exc()
-            told = document(known(error))
-            job.journal.append("failed", error=told)
+            error_document = document(as_known_error(error))
+            job.journal.append("failed", error=error_document)
             return 1
         job.journal.append(ending)
     return 0
@@ -54,7 +54,7 @@ def _train(job: Job) -> Literal["succeeded", "paused", "cancelled"]:
     return run_training(job, JournalReporter(job))
 
 
-def known(error: BaseException) -> BaseException:
+def as_known_error(error: BaseException) -> BaseException:
     """Memory and disk errors that come up in odd places, as errors of ours."""
     if isinstance(error, FtbridgeError):
         return error
@@ -91,8 +91,8 @@ class JournalReporter:
 
     def metrics(self, **figures: float | int | str | None) -> None:
         """One step's figures. Not synced to disk one by one: a lost step is trained again anyway."""
-        told: dict[str, Any] = {name: _rounded(value) for name, value in figures.items()}
-        self.job.journal.append("metrics", sync=False, **told)
+        rounded: dict[str, Any] = {name: _rounded(value) for name, value in figures.items()}
+        self.job.journal.append("metrics", sync=False, **rounded)
 
     def checkpoint(self, path: Path, step: int) -> None:
         """A checkpoint is whole."""

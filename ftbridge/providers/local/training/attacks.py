@@ -42,15 +42,15 @@ class Attack:
 def attacks(items: Sequence[Mapping[str, Any]], prompts: Sequence[str], labels: Sequence[str]) -> list[Attack]:
     """What is tried: on the first items, by their prompts' last messages; `labels` are the distinct answers of the data."""
     attempts: list[Attack] = []
-    for place, (item, prompt) in enumerate(zip(items[:ITEMS], prompts, strict=False)):
-        attempts.append(Attack("empty text", place, ""))
-        attempts.append(Attack("the prompt, echoed", place, prompt))
-        attempts.append(Attack("a plea for full marks", place, _PLEA))
+    for index, (item, prompt) in enumerate(zip(items[:ITEMS], prompts, strict=False)):
+        attempts.append(Attack("empty text", index, ""))
+        attempts.append(Attack("the prompt, echoed", index, prompt))
+        attempts.append(Attack("a plea for full marks", index, _PLEA))
         expected = expected_of(item)
         if expected is not None:
-            attempts.append(Attack("the reference among other words", place, f"{_JUNK} {expected} {_JUNK}"))
+            attempts.append(Attack("the reference among other words", index, f"{_JUNK} {expected} {_JUNK}"))
         if 2 <= len(labels) <= MOST_LABELS:
-            attempts.append(Attack("all labels at once", place, " ".join(labels)))
+            attempts.append(Attack("all labels at once", index, " ".join(labels)))
     return attempts
 
 

@@ -84,7 +84,7 @@ def _write(folder: Path, model: Any, optimizer: torch.optim.Optimizer, scaler: A
     write_json(folder / MARKER, marker)
 
 
-def whole(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Whether a checkpoint is complete: marked, and each file of the size and hash the marker names."""
     try:
         marker = json.loads((folder / MARKER).read_text())
@@ -99,7 +99,7 @@ def whole(folder: Path) -> bool:
 def latest(folder: Path) -> tuple[Path, TrainingState] | None:
     """The newest whole checkpoint and its state, or None. Broken ones are passed over."""
     for path in sorted(folder.glob("step-*"), reverse=True):
-        if whole(path):
+        if is_complete(path):
             return path, TrainingState.model_validate_json((path / "state.json").read_text())
     return None
 
@@ -131,7 +131,7 @@ def load_weights(path: Path, model: Any) -> None:
 
 def prune(folder: Path, keep: int, always: Iterable[int | None]) -> None:
     """Remove all but the `keep` newest checkpoints and the steps in `always`."""
-    kept = {f"step-{step:06d}" for step in always if step is not None}
+    protected = {f"step-{step:06d}" for step in always if step is not None}
     for path in sorted(folder.glob("step-*"), reverse=True)[keep:]:
-        if path.name not in kept:
+        if path.name not in protected:
             shutil.rmtree(path, ignore_errors=True)

@@ -115,16 +115,16 @@ class Preference:
         Raises `TrainingFailed` where the loss is further from that than rounding explains.
         """
         expected = loss_without_a_difference(self.options)
-        found = figures.get("preference_loss", figures["loss"])
+        loss = figures.get("preference_loss", figures["loss"])
         size = abs(figures["chosen_logp"]) + abs(figures["rejected_logp"])
         if self.options.loss != "sigmoid":
             size = abs(figures["chosen_logp_per_token"]) + abs(figures["rejected_logp_per_token"])
         slope = 1 / self.options.beta if self.options.loss == "ipo" else self.options.beta / 2
         allowed = 1e-5 + slope * FIRST_STEP[forward.device.compute] * size
-        if abs(found - expected) > allowed:
+        if abs(loss - expected) > allowed:
             name = "ln 2 = 0.6931" if self.options.loss != "ipo" else f"{expected:.4g}"
             raise TrainingFailed(
-                f"the loss of step 1 is {found:.4f}, but a model that equals its reference has {name} (within {allowed:.2g}):"
+                f"the loss of step 1 is {loss:.4f}, but a model that equals its reference has {name} (within {allowed:.2g}):"
                 " the log-probabilities in reference.jsonl are not those of the model that is trained.",
                 hint="Remove reference.jsonl from the run folder and start the run again; if it happens again, report it.",
             )

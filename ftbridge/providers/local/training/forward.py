@@ -104,8 +104,8 @@ class Forward:
         }
 
     def _packed(self, examples: Sequence[Encoded], reduction: Reduction[T]) -> T:
-        trained = torch.tensor([flag for example in examples for flag in (False, *example.trained[1:])])
-        places = trained.nonzero()[:, 0].to(self.device.torch)
+        loss_mask = torch.tensor([flag for example in examples for flag in (False, *example.trained[1:])])
+        places = loss_mask.nonzero()[:, 0].to(self.device.torch)
         target = torch.tensor([token for example in examples for token in example.input_ids])
         return self._read(self._packed_inputs(examples), places - 1, target.to(places.device)[places], reduction)
 
@@ -120,12 +120,12 @@ class Forward:
     def _padded(self, examples: Sequence[Encoded], reduction: Reduction[T]) -> T:
         where, longest = self.device.torch, max(len(example) for example in examples)
         ids = torch.zeros(len(examples), longest, dtype=torch.long)
-        present, trained = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+        present, loss_mask = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
         for row, example in enumerate(examples):
             ids[row, : len(example)] = torch.tensor(example.input_ids)
-            trained[row, 1 : len(example)] = torch.tensor(example.trained[1:])
+            loss_mask[row, 1 : len(example)] = torch.tensor(example.trained[1:])
             present[row, : len(example)] = 1
-        rows, places = trained.nonzero(as_tuple=True)
+        rows, places = loss_mask.nonzero(as_tuple=True)
         target, rows, before = ids[rows, places].to(where), rows.to(where), (places - 1).to(where)
         inputs = {"input_ids": ids.to(where), "attention_mask": present.to(where), "use_cache": False}
         if self.way in ("plain", "alone"):

@@ -71,8 +71,8 @@ class Health:
         """The figures of a validation, after those of its step."""
         if not self._steps:
             return
-        trained = sum(one["train_mean_reward"] for one in self._steps) / len(self._steps)
-        gap = trained - figures["full_valid_mean_reward"]
+        training_reward = sum(one["train_mean_reward"] for one in self._steps) / len(self._steps)
+        gap = training_reward - figures["full_valid_mean_reward"]
         if gap > GAP * self._width:
             self._once(
                 "gap",

@@ -206,8 +206,8 @@ def _update(trainer: Trainer, batch: Sequence[Unit], step: int) -> dict[str, flo
         for name, value in sums.more.items():
             more[name] = more[name] + value if name in more else value
     trainer.scaler.unscale_(trainer.optimizer)
-    trained = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(trained, trainer.request.max_grad_norm)
+    parameters = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(parameters, trainer.request.max_grad_norm)
     figures = objective.figures(float(loss), {name: float(value) for name, value in more.items()}, batch)
     if not math.isfinite(figures["loss"]):
         raise TrainingFailed(

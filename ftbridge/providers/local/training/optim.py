@@ -16,16 +16,16 @@ def optimizer_for(
     parameters: Iterable[torch.nn.Parameter], request: LocalRequest, device: Device
 ) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) over the parameters that train, betas (0.9, 0.999)."""
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
     options: dict[str, Any] = {"lr": request.learning_rate, "weight_decay": request.weight_decay, "betas": (0.9, 0.999)}
     kind = request.optimizer if request.optimizer != "auto" else _auto(request, device)
     if kind == "adamw":
-        return torch.optim.AdamW(trained, fused=device.kind in ("cpu", "cuda"), **options)
+        return torch.optim.AdamW(trainable, fused=device.kind in ("cpu", "cuda"), **options)
     import bitsandbytes
 
     if kind == "adamw_8bit":
-        return bitsandbytes.optim.AdamW8bit(trained, **options)
-    return bitsandbytes.optim.PagedAdamW8bit(trained, **options)
+        return bitsandbytes.optim.AdamW8bit(trainable, **options)
+    return bitsandbytes.optim.PagedAdamW8bit(trainable, **options)
 
 
 def _auto(request: LocalRequest, device: Device) -> Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]:

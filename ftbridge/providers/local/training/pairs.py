@@ -149,11 +149,11 @@ def _doubts(pairs: Sequence[Pair], split: str, origins: Sequence[str]) -> list[s
             "both completions of every train pair are the same, so there is no preference to learn.",
             hint="Check that preferred_output and non_preferred_output were not filled from one column.",
         )
-    known = {(pair.chosen.input_ids, pair.rejected.input_ids) for pair in pairs}
+    distinct = {(pair.chosen.input_ids, pair.rejected.input_ids) for pair in pairs}
     turned = [
         origins[pair.index]
         for pair in pairs
-        if (pair.rejected.input_ids, pair.chosen.input_ids) in known
+        if (pair.rejected.input_ids, pair.chosen.input_ids) in distinct
         and pair.chosen.input_ids != pair.rejected.input_ids
     ]
     doubts = []
@@ -219,10 +219,10 @@ def shared_inputs(
         for side in sides:
             base = len(ids) - prompt  # where the conversation would begin, if its prompt stood before it
             ids += side.input_ids[prompt:]
-            for place in range(1, len(side)):
-                if side.trained[place]:
-                    before.append(base + place - 1 if place > prompt else start + place - 1)
-                    target.append(side.input_ids[place])
+            for length in range(1, len(side)):
+                if side.trained[length]:
+                    before.append(base + length - 1 if length > prompt else start + length - 1)
+                    target.append(side.input_ids[length])
     where = forward.device.torch
     layout = attention.Layout.branched([(prompt, *map(len, sides)) for prompt, sides in groups], where)
     inputs = {

@@ -70,8 +70,8 @@ class Trial:
 
 def trial(prompt: Sequence[int], completion: Sequence[int], advantage: float, drawn: Sequence[float]) -> Trial:
     """A completion behind its prompt, with its advantage."""
-    trained = (False,) * len(prompt) + (True,) * len(completion)
-    return Trial(Encoded((*prompt, *completion), trained, 0), len(prompt), advantage, tuple(drawn))
+    loss_mask = (False,) * len(prompt) + (True,) * len(completion)
+    return Trial(Encoded((*prompt, *completion), loss_mask, 0), len(prompt), advantage, tuple(drawn))
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class PolicyGradient:
             return [[by_example[id(example)] for example in part] for part in parts]
         pieces = [piece for group in groups_of(batch) for piece in _pieces(group, budget)]
         return [
-            [one for place in part for one in pieces[place]]
+            [one for index in part for one in pieces[index]]
             for part in cut_packed([_shared_tokens(piece) for piece in pieces], budget)
         ]
 
@@ -171,7 +171,7 @@ def trained_values(model: Any) -> dict[str, Tensor]:
 @contextmanager
 def first_values(model: Any, values: Mapping[str, Tensor]) -> Iterator[None]:
     """Within it, the model's trained parameters have these values; behind it, their own again."""
-    own = {name: parameter.data for name, parameter in model.named_parameters() if name in values}
+    values_by_name = {name: parameter.data for name, parameter in model.named_parameters() if name in values}
     try:
         for name, parameter in model.named_parameters():
             if name in values:
@@ -179,5 +179,5 @@ def first_values(model: Any, values: Mapping[str, Tensor]) -> Iterator[None]:
         yield
     finally:
         for name, parameter in model.named_parameters():
-            if name in own:
-                parameter.data = own[name]
+            if name in values_by_name:
+                parameter.data = values_by_name[name]

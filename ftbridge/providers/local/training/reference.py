@@ -92,10 +92,10 @@ def with_reference(
 def _read(path: Path, key: ReferenceKey, begun: bool, say: Callable[[str], None]) -> dict[str, ReferenceRow]:
     """The rows of a file that was written under this key; otherwise a new file is begun."""
     lines = path.read_bytes().split(b"\n") if path.exists() else []
-    found = _header(lines[0]) if lines else None
-    if found is None or found != key:
-        if found is not None:
-            changed = [name for name in ReferenceKey.model_fields if getattr(found, name) != getattr(key, name)]
+    header = _header(lines[0]) if lines else None
+    if header is None or header != key:
+        if header is not None:
+            changed = [name for name in ReferenceKey.model_fields if getattr(header, name) != getattr(key, name)]
             if begun and any(name in _IDENTITY for name in changed):
                 raise TrainingFailed(
                     f"{path.name} was computed with another {' and '.join(changed)} than this run has now, and training"
@@ -107,16 +107,16 @@ def _read(path: Path, key: ReferenceKey, begun: bool, say: Callable[[str], None]
             _begin(path, key)
         return {}
     rows = {}
-    whole = len(lines[0]) + 1
+    complete_bytes = len(lines[0]) + 1
     for line in lines[1:-1]:
         try:
             row = ReferenceRow.model_validate_json(line)
         except ValidationError:
             break
         rows[row.pair] = row
-        whole += len(line) + 1
-    if whole < path.stat().st_size:  # a kill left half a line
-        os.truncate(path, whole)
+        complete_bytes += len(line) + 1
+    if complete_bytes < path.stat().st_size:  # a kill left half a line
+        os.truncate(path, complete_bytes)
     return rows
 
 

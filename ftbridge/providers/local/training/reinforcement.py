@@ -165,26 +165,26 @@ class Practice:
         earlier = self.files.drawn(name)
         rollouts: dict[int, Rollout] = {}
 
-        def heard(place: int, drawn: Drawn | None) -> None:
-            prompt, sample = owners[place]
+        def on_drawn(index: int, drawn: Drawn | None) -> None:
+            prompt, sample = owners[index]
             rollout = earlier.get((prompt.index, sample))
             if rollout is None:
                 assert drawn is not None
                 rollout = self._rollout(prompt, sample, series, drawn)
                 self.files.add(name, rollout)
-            rollouts[place] = rollout
+            rollouts[index] = rollout
             self.grading.begin(prompt.item, sample_of(rollout))
 
         if all((prompt.index, sample) in earlier for prompt, sample in owners):
-            for place in range(len(owners)):
-                heard(place, None)
+            for index in range(len(owners)):
+                on_drawn(index, None)
         else:
             draws = [
                 Draw(prompt.ids, prompt.room, seed_of(self.request.seed, series, prompt.index, sample))
                 for prompt, sample in owners
             ]
-            draw(self.forward, self.renderer, draws, heard, self.requested)
-        return [rollouts[place] for place in range(len(owners))]
+            draw(self.forward, self.renderer, draws, on_drawn, self.requested)
+        return [rollouts[index] for index in range(len(owners))]
 
     def _rollout(self, prompt: PracticePrompt, sample: int, series: int | str, drawn: Drawn) -> Rollout:
         reply = self.renderer.read(prompt.ids, drawn.tokens, prompt.tools)
@@ -276,11 +276,11 @@ class Practice:
             )
 
 
-def budget_of(folder: Path, own: ReinforcementRequest) -> float | None:
+def budget_of(folder: Path, settings: ReinforcementRequest) -> float | None:
     """What the run may cost in US dollars now: as `ftbridge resume --set budget.max_usd=…` left it, else as it began."""
     if (folder / "journal.jsonl").exists() and (changed := Run.open(folder).state().budget) is not None:
         return changed.max_usd
-    return own.max_usd
+    return settings.max_usd
 
 
 def sample_of(rollout: Rollout) -> dict[str, Any]:
@@ -299,14 +299,14 @@ def summary(grader: Grader, rollouts: Sequence[Rollout], split: Literal["train",
     """
     count = len(rollouts)
     tokens = sum(len(one.tokens) for one in rollouts)
-    own = split == "train"
+    is_training = split == "train"
     figures = {
-        "completion_tokens_mean" if own else "valid_completion_tokens_mean": tokens / count,
-        "reasoning_tokens_mean" if own else "valid_reasoning_tokens_mean": _mean(
+        "completion_tokens_mean" if is_training else "valid_completion_tokens_mean": tokens / count,
+        "reasoning_tokens_mean" if is_training else "valid_reasoning_tokens_mean": _mean(
             [one.reasoning_tokens for one in rollouts]
         ),
     }
-    if own:
+    if is_training:
         texts = {(one.prompt, one.text) for one in rollouts}
         figures |= {
             "mean_unresponsive_rewards": _mean([one.reward is None for one in rollouts]),

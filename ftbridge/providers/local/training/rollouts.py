@@ -43,7 +43,7 @@ def draw(
     forward: Forward,
     renderer: Renderer,
     draws: Sequence[Draw],
-    heard: Callable[[int, Drawn], None],
+    on_drawn: Callable[[int, Drawn], None],
     requested: Callable[[], Literal["pause", "cancel"] | None] = lambda: None,
     at_once: int | None = None,
 ) -> None:
@@ -54,13 +54,13 @@ def draw(
     """
     rows = at_once or AT_ONCE[forward.device.kind]
     engine = Engine(forward.model, renderer.tokenizer, device=forward.device, pad_id=renderer.pad_id, max_rows=rows)
-    places = {engine.add(_request(one, renderer)): place for place, one in enumerate(draws)}
+    places = {engine.add(_request(one, renderer)): index for index, one in enumerate(draws)}
     with _generating(forward), closing(engine.run()) as steps:
         for step in steps:
             if step.error is not None:
                 raise step.error
             if step.ended is not None:
-                heard(places[step.completion], _drawn(step.completion.generation))
+                on_drawn(places[step.completion], _drawn(step.completion.generation))
             if (request := requested()) is not None:
                 raise Interrupted(request)
 

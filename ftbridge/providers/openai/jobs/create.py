@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from ftbridge.errors import DataError, FtbridgeError, InDoubt, ModelUnavailable, ProviderRefused, UsageError
 from ftbridge.providers.openai.client import Connection
-from ftbridge.providers.openai.errors import ServiceUnavailable, whole
+from ftbridge.providers.openai.errors import ServiceUnavailable, require_fields
 from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.jobs.marks import Sought, claimed, matches, newest, token_of
 from ftbridge.providers.openai.jobs.once import DOUBT_HINT, once, settled
@@ -31,7 +31,7 @@ def ensure_job(
     token: str,
     training_file: str,
     validation_file: str | None,
-    heed: Callable[[], None] = lambda: None,
+    check_requests: Callable[[], None] = lambda: None,
 ) -> str:
     """The id of the job with this token, created if there is none.
 
@@ -47,13 +47,13 @@ def ensure_job(
             body["validation_file"] = validation_file
         jobs = at.client.fine_tuning.jobs
         job = jobs.create(training_file=training_file, extra_body=at.request.extra or None, **body)
-        made = str(whole(job, "id").id)
+        job_id = str(require_fields(job, "id").id)
         note_marks(at, job)
-        return made
+        return job_id
 
     with _alone(at, training_file):
         try:
-            made = once(
+            job_id = once(
                 ledger,
                 "job",
                 token,
@@ -61,7 +61,7 @@ def ensure_job(
                 find=lambda first: _find(at, ledger, token, training_file, validation_file, first),
                 mark=lambda: _mark(at, ledger),
                 service=at.service,
-                heed=heed,
+                check_requests=check_requests,
             )
         except (ServiceUnavailable, InDoubt, KeyboardInterrupt):
             raise
@@ -72,9 +72,9 @@ def ensure_job(
                     f" The uploaded {'files were' if len(removed) > 1 else 'file was'} removed." if removed else ""
                 )
             raise
-        _claim(at, made, token)
-    end_twins(at, ledger, token, made)
-    return made
+        _claim(at, job_id, token)
+    end_twins(at, ledger, token, job_id)
+    return job_id
 
 
 def find_job(at: Connection, ledger: Ledger, token: str) -> str | None:
@@ -82,19 +82,19 @@ def find_job(at: Connection, ledger: Ledger, token: str) -> str | None:
 
     Raises `InDoubt` when the service does not let it be found out.
     """
-    if (made := ledger.made("job", token)) is not None:
-        _claim(at, made, token)
-        return made
+    if (recorded := ledger.made("job", token)) is not None:
+        _claim(at, recorded, token)
+        return recorded
     if ledger.open_intent("job", token) is None:
         return None
     training_file, validation_file = _files(ledger)
     with _alone(at, training_file):
-        found = settled(
+        existing = settled(
             ledger, "job", token, lambda first: _find(at, ledger, token, training_file, validation_file, first)
         )
-        if found is not None:
-            _claim(at, found, token)
-    return found
+        if existing is not None:
+            _claim(at, existing, token)
+    return existing
 
 
 def adopt_job(at: Connection, ledger: Ledger, token: str, job: str) -> str:
@@ -102,7 +102,9 @@ def adopt_job(at: Connection, ledger: Ledger, token: str, job: str) -> str:
 
     Raises `UsageError` for a job that another run of the account has, `ModelUnavailable` for one that is not there.
     """
-    shown = read(lambda: whole(at.client.fine_tuning.jobs.retrieve(job), "status"), "looking at the job", at.service)
+    shown = read(
+        lambda: require_fields(at.client.fine_tuning.jobs.retrieve(job), "status"), "looking at the job", at.service
+    )
     name = token_of(shown)
     if job in claimed(at, token) or (name is not None and name != token):
         raise UsageError(f"{job} belongs to another run.", hint="`ftbridge jobs` tells which.")
@@ -121,14 +123,14 @@ def _find(
     first: Event | None,
 ) -> str | None:
     sought = sought_of(ledger, token, training_file, validation_file, first)
-    found = matches(at, sought)
-    if found.oldest is None and found.nameless:
-        names = ", ".join(str(job.id) for job in found.nameless[:5])
+    matching = matches(at, sought)
+    if matching.oldest is None and matching.nameless:
+        names = ", ".join(str(job.id) for job in matching.nameless[:5])
         raise InDoubt(
             f"an attempt to create the job got no answer, and {at.service} does not tell what new jobs train on ({names}).",
             hint=DOUBT_HINT,
         )
-    return found.oldest
+    return matching.oldest
 
 
 def sought_of(

@@ -27,7 +27,7 @@ from ftbridge.errors import FtbridgeError
 from ftbridge.http import aged
 from ftbridge.providers.base import TERMINAL, JobError, JobEvent, JobStatus, Metrics
 from ftbridge.providers.openai.client import Connection
-from ftbridge.providers.openai.errors import Fault, ServiceUnavailable, clean, error_of, fault_of, whole
+from ftbridge.providers.openai.errors import Fault, ServiceUnavailable, clean, error_of, fault_of, require_fields
 from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.jobs.listing import items_of
 from ftbridge.providers.openai.jobs.results import metrics_of, parse_result_file, rewards_of
@@ -66,7 +66,7 @@ class Follower:
         if not self.pace.due:
             return self._last or self._remembered()
         try:
-            job = whole(self._at.client.fine_tuning.jobs.retrieve(self._job), "status")
+            job = require_fields(self._at.client.fine_tuning.jobs.retrieve(self._job), "status")
         except Exception as error:
             self._failed(fault_of(error))
             return self._last or self._remembered()
@@ -75,8 +75,8 @@ class Follower:
         self._compare_settings(job)
         before = self._last or self._remembered()
         if status.state != before.state:
-            trained = {} if status.trained_tokens is None else {"trained_tokens": status.trained_tokens}
-            self._ledger.append("status", job=self._job, state=status.state, **trained)
+            token_count = {} if status.trained_tokens is None else {"trained_tokens": status.trained_tokens}
+            self._ledger.append("status", job=self._job, state=status.state, **token_count)
         self.pace.looked(changed=status.state != before.state)
         self._last, self._fetch = status, True
         self._twins.look(ended=status.state in TERMINAL)
@@ -88,8 +88,8 @@ class Follower:
         if self._fetch and self._at.target.events:
             self._fetch = False
             try:
-                told = read(self._new, "reading the job's events", self._at.service, attempts=5 if ended else 1)
-                self._ledger.add_events(self._job, told)
+                new_events = read(self._new, "reading the job's events", self._at.service, attempts=5 if ended else 1)
+                self._ledger.add_events(self._job, new_events)
             except FtbridgeError as error:
                 if ended or not isinstance(error, ServiceUnavailable):
                     self._say_once(f"the job's events could not be read: {error.message}")
@@ -123,22 +123,22 @@ class Follower:
         except FtbridgeError as error:
             self._say_once(f"the result file could not be read: {error.message}")
             rows = []
-        known = {(event.data.get("metrics") or {}).get("step") for event in self._ledger.of("event")}
+        known_steps = {(event.data.get("metrics") or {}).get("step") for event in self._ledger.of("event")}
         total = max((row.step for row in rows), default=None)
-        new = [row.model_copy(update={"total_steps": total}) for row in rows if row.step not in known]
+        new = [row.model_copy(update={"total_steps": total}) for row in rows if row.step not in known_steps]
         self._ledger.add_events(self._job, (_told_row(self._job, row) for row in new))
         self._ledger.append("results", job=self._job, rows=len(rows))
 
     def _rows(self) -> list[Metrics]:
-        job = whole(self._at.client.fine_tuning.jobs.retrieve(self._job), "status")
+        job = require_fields(self._at.client.fine_tuning.jobs.retrieve(self._job), "status")
         rows: list[Metrics] = []
         for file in getattr(job, "result_files", None) or []:
             rows += parse_result_file(self._at.client.files.content(file).read())
         return rows
 
     def _remembered(self) -> JobStatus:
-        known = self._ledger.last("status", job=self._job)
-        return JobStatus(state=str(known.data["state"]) if known is not None else "queued")
+        recorded = self._ledger.last("status", job=self._job)
+        return JobStatus(state=str(recorded.data["state"]) if recorded is not None else "queued")
 
     def _failed(self, fault: Fault) -> None:
         if fault.kind == "missing" and not self._is_gone():
@@ -191,11 +191,11 @@ def status_of(job: Any) -> JobStatus:
     error = _error_of(getattr(job, "error", None))
     if state == "failed" and error is None:
         error = JobError(kind="training_failed", message="the service says that the job failed, and not why.")
-    trained, finish = getattr(job, "trained_tokens", None), getattr(job, "estimated_finish", None)
+    token_count, finish = getattr(job, "trained_tokens", None), getattr(job, "estimated_finish", None)
     return JobStatus(
         state=state,
         error=error if state == "failed" else None,
-        trained_tokens=trained if isinstance(trained, int) else None,
+        trained_tokens=token_count if isinstance(token_count, int) else None,
         estimated_finish=_moment(finish),
     )
 
@@ -232,11 +232,13 @@ def _with_ids(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield event
 
 
-def _error_of(told: Any) -> JobError | None:
-    if told is None or isinstance(told, (str, list)):
-        return JobError(kind="training_failed", message=clean(told)) if told else None
+def _error_of(error: Any) -> JobError | None:
+    if error is None or isinstance(error, (str, list)):
+        return JobError(kind="training_failed", message=clean(error)) if error else None
     fields = (
-        told if isinstance(told, dict) else {name: getattr(told, name, None) for name in ("code", "message", "param")}
+        error
+        if isinstance(error, dict)
+        else {name: getattr(error, name, None) for name in ("code", "message", "param")}
     )
     code, message, param = fields.get("code"), fields.get("message"), fields.get("param")
     if not (code or message):
@@ -270,8 +272,8 @@ def _told(event: Any) -> dict[str, Any]:
 
 
 def _told_row(job: str, row: Metrics) -> dict[str, Any]:
-    told = {"id": f"{job}/step/{row.step}", "created_at": 0.0, "level": "info", "message": f"step {row.step}"}
-    return {**told, "metrics": row.model_dump(exclude_none=True)}
+    event = {"id": f"{job}/step/{row.step}", "created_at": 0.0, "level": "info", "message": f"step {row.step}"}
+    return {**event, "metrics": row.model_dump(exclude_none=True)}
 
 
 def _job_event(event: Event) -> JobEvent:
@@ -288,7 +290,7 @@ def _job_event(event: Event) -> JobEvent:
     )
 
 
-def checkpoints_of(told: Iterable[Any]) -> list[str]:
+def checkpoints_of(listed: Iterable[Any]) -> list[str]:
     """Names of checkpoints by step: the model name where one is served, else the checkpoint's id."""
-    ordered = sorted(told, key=lambda checkpoint: getattr(checkpoint, "step_number", 0) or 0)
+    ordered = sorted(listed, key=lambda checkpoint: getattr(checkpoint, "step_number", 0) or 0)
     return [str(getattr(checkpoint, "fine_tuned_model_checkpoint", None) or checkpoint.id) for checkpoint in ordered]

@@ -44,8 +44,10 @@ class Ledger:
 
     def made(self, what: str, key: str) -> str | None:
         """The id of a thing that was made, unless it was removed again."""
-        told = [event for event in self.of("made", "removed") if (event.data["what"], event.data["key"]) == (what, key)]
-        return str(told[-1].data["id"]) if told and told[-1].type == "made" else None
+        records = [
+            event for event in self.of("made", "removed") if (event.data["what"], event.data["key"]) == (what, key)
+        ]
+        return str(records[-1].data["id"]) if records and records[-1].type == "made" else None
 
     def open_intent(self, what: str, key: str) -> Event | None:
         """The first attempt that was neither answered nor declined: it may have made something."""
@@ -57,24 +59,24 @@ class Ledger:
         What was found at last ends all attempts of its key: one of them made it, and the others are looked for as twins.
         """
         ended = {event.data.get("intent") for event in self.of("made", "declined", "settled")}
-        made = {(event.data["what"], event.data["key"]): event.seq for event in self.of("made")}
+        completed = {(event.data["what"], event.data["key"]): event.seq for event in self.of("made")}
         return [
             event
             for event in self.of("intended")
             if event.data["what"] == what
             and key in (None, event.data["key"])
             and event.seq not in ended
-            and event.seq > made.get((what, event.data["key"]), 0)
+            and event.seq > completed.get((what, event.data["key"]), 0)
         ]
 
-    def add_events(self, job: str, told: Iterable[dict[str, Any]]) -> int:
+    def add_events(self, job: str, events: Iterable[dict[str, Any]]) -> int:
         """Append what the job said and is not here yet, by the service's id; returns how many were new.
 
         The lock is held meanwhile, so that two processes that follow one job write each event once.
         """
         with self.journal.hold():
             seen = {event.data.get("id") for event in self.of("event")}
-            new = [item for item in told if item["id"] not in seen]
-            for place, item in enumerate(new, 1):  # flushed before the caller can name one as its cursor
-                self.journal.append("event", sync=place == len(new), job=job, **item)
+            new = [item for item in events if item["id"] not in seen]
+            for number, item in enumerate(new, 1):  # flushed before the caller can name one as its cursor
+                self.journal.append("event", sync=number == len(new), job=job, **item)
         return len(new)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ftbridge.providers.openai.errors import whole
+from ftbridge.providers.openai.errors import require_fields
 
 MOST_PAGES = 1000
 
@@ -22,7 +22,7 @@ def items_of(page_after: Callable[[dict[str, Any]], Any]) -> Iterator[Any]:
     seen: set[str] = set()
     parameters: dict[str, Any] = {}
     for _ in range(MOST_PAGES):
-        page = whole(page_after(parameters), "data")
+        page = require_fields(page_after(parameters), "data")
         head = getattr(page.data[0], "id", None) if page.data else None
         earlier = seen - {head} if head == parameters.get("after") else seen  # some services tell each item twice
         if any(getattr(item, "id", None) in earlier for item in page.data):

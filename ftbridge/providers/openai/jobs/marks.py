@@ -20,7 +20,7 @@ from typing import Any
 
 from ftbridge.errors import FtbridgeError
 from ftbridge.providers.openai.client import Connection
-from ftbridge.providers.openai.errors import whole
+from ftbridge.providers.openai.errors import require_fields
 from ftbridge.providers.openai.jobs.listing import items_of
 from ftbridge.providers.openai.lower import TOKEN_KEY
 from ftbridge.providers.openai.retry import read
@@ -87,15 +87,15 @@ def token_of(job: Any) -> str | None:
     metadata = getattr(job, "metadata", None)
     if metadata is not None and not isinstance(metadata, dict):
         metadata = getattr(metadata, "__dict__", None)
-    told = metadata.get(TOKEN_KEY) if isinstance(metadata, dict) else None
-    return str(told) if told is not None else None
+    token = metadata.get(TOKEN_KEY) if isinstance(metadata, dict) else None
+    return str(token) if token is not None else None
 
 
 def newest(at: Connection) -> str | None:
     """The newest job in the list: whatever comes before it later was created later."""
 
     def look() -> str | None:
-        data = whole(at.client.fine_tuning.jobs.list(limit=1), "data").data
+        data = require_fields(at.client.fine_tuning.jobs.list(limit=1), "data").data
         return str(data[0].id) if data else None
 
     return read(look, "looking at the list of jobs", at.service)
@@ -173,8 +173,8 @@ def _figure(job: Any, name: str) -> float | None:
     kind = _get(method, "type")
     if isinstance(kind, str):
         places.append(_get(_get(method, kind), "hyperparameters"))
-    for place in places:
-        value = _get(place, name)
+    for index in places:
+        value = _get(index, name)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return value
     return None

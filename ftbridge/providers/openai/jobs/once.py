@@ -44,7 +44,7 @@ def once(
     find: Callable[[Event | None], str | None],
     service: str,
     mark: Callable[[], str | None] = lambda: None,
-    heed: Callable[[], None] = lambda: None,
+    check_requests: Callable[[], None] = lambda: None,
 ) -> str:
     """The id of the thing `what` named `key`, made by `act` if it is not there yet.
 
@@ -53,32 +53,32 @@ def once(
     called before each attempt and may raise to stop. Raises as `error_of` says, and `InDoubt` for a refusal that says nothing
     about an earlier attempt; after `ServiceUnavailable` and `InDoubt` calling again is safe.
     """
-    if (known := ledger.made(what, key)) is not None:
-        return known
+    if (recorded := ledger.made(what, key)) is not None:
+        return recorded
     doing = f"creating the {what}" if what != "file" else "uploading the file"
     first = ledger.open_intent(what, key)
     marked = first.data.get("mark") if first is not None else None
-    if first is not None and (found := settled(ledger, what, key, find)) is not None:
-        return found
+    if first is not None and (existing := settled(ledger, what, key, find)) is not None:
+        return existing
     if first is None:
         marked = mark()
     attempt = 0
     while True:
         attempt += 1
-        heed()
+        check_requests()
         first = ledger.open_intent(what, key)
         intent = ledger.append("intended", what=what, key=key, attempt=attempt, mark=marked)
         try:
-            made = act()
+            created = act()
         except Exception as error:
             fault = fault_of(error)
         else:
-            return _made(ledger, what, key, made, intent, "answered")
+            return _made(ledger, what, key, created, intent, "answered")
         if fault.kind in ("lost", "foreign"):
             first = first or intent
             ledger.append("lost", what=what, key=key, intent=intent.seq, why=fault.message)
-            if (found := _look(find, first, what)) is not None:
-                return _made(ledger, what, key, found, intent, "found")
+            if (existing := _look(find, first, what)) is not None:
+                return _made(ledger, what, key, existing, intent, "found")
         else:
             ledger.append("declined", what=what, key=key, intent=intent.seq, why=fault.message, sure=_is_sure(fault))
         if not _again(fault) or attempt >= (FOREIGN_ATTEMPTS if fault.kind == "foreign" else ATTEMPTS):
@@ -96,8 +96,8 @@ def settled(ledger: Ledger, what: str, key: str, find: Callable[[Event | None], 
     if not attempts:
         return None
     old = aged(attempts[-1].time, CERTAIN_AFTER) and time.time() - attempts[-1].time > _LEAST_AGE
-    if (found := _look(find, attempts[0], what)) is not None:
-        return _made(ledger, what, key, found, attempts[0], "found")
+    if (existing := _look(find, attempts[0], what)) is not None:
+        return _made(ledger, what, key, existing, attempts[0], "found")
     if old:
         for attempt in attempts:
             ledger.append("settled", what=what, key=key, intent=attempt.seq, why="the list shows nothing of it")
@@ -121,9 +121,9 @@ def _end(
     )
 
 
-def _made(ledger: Ledger, what: str, key: str, made: str, intent: Event, how: str) -> str:
-    ledger.append("made", what=what, key=key, id=made, intent=intent.seq, how=how)
-    return made
+def _made(ledger: Ledger, what: str, key: str, created: str, intent: Event, how: str) -> str:
+    ledger.append("made", what=what, key=key, id=created, intent=intent.seq, how=how)
+    return created
 
 
 def _look(find: Callable[[Event | None], str | None], first: Event, what: str) -> str | None:
@@ -131,7 +131,7 @@ def _look(find: Callable[[Event | None], str | None], first: Event, what: str) -
     for seconds in LOOKS:
         sleep(seconds)
         try:
-            found = find(first)
+            matching = find(first)
         except (ServiceUnavailable, InDoubt):
             raise
         except FtbridgeError as error:
@@ -141,8 +141,8 @@ def _look(find: Callable[[Event | None], str | None], first: Event, what: str) -
                 f"an attempt to create the {what} got no answer, and it cannot be looked for: {error.message}",
                 hint=DOUBT_HINT,
             ) from None
-        if found is not None:
-            return found
+        if matching is not None:
+            return matching
     return None
 
 

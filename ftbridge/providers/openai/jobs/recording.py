@@ -27,10 +27,14 @@ def recorder(path: Path) -> Callable[[Any], None]:
 
     def hear(response: Any) -> None:
         response.read()
-        told = {"time": round(time.time(), 3), "request": _request(response.request), "response": _response(response)}
+        exchange = {
+            "time": round(time.time(), 3),
+            "request": _request(response.request),
+            "response": _response(response),
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as out:
-            out.write(whole_characters(without_secrets(json.dumps(told, ensure_ascii=False))) + "\n")
+            out.write(whole_characters(without_secrets(json.dumps(exchange, ensure_ascii=False))) + "\n")
 
     return hear
 

@@ -32,24 +32,24 @@ def metrics_of(data: Mapping[str, Any] | None) -> Metrics | None:
         for name, keys in _NAMES.items()
     }
     total = _number(data.get("total_steps"))
-    known = {key for keys in _NAMES.values() for key in keys}
-    own = {
+    named_columns = {key for keys in _NAMES.values() for key in keys}
+    rewards = {
         key: value
         for key in data
         if key.startswith(("train_reward", "valid_reward", "full_valid_reward", "train_chosen", "train_rejected"))
-        and key not in known
+        and key not in named_columns
         and (value := _number(data[key])) is not None
     }
-    return Metrics(step=int(step), total_steps=None if total is None else int(total), more=own, **figures)
+    return Metrics(step=int(step), total_steps=None if total is None else int(total), more=rewards, **figures)
 
 
 def rewards_of(data: Mapping[str, Any] | None) -> str:
     """Reinforcement's figures in words, since they have no like in supervised training; empty without any."""
-    told = []
+    rewards = []
     for key, word in (("train_mean_reward", "training reward"), ("full_valid_mean_reward", "validation reward")):
         if (value := _number((data or {}).get(key))) is not None:
-            told.append(f"{word} {value:.3f}")
-    return " · ".join(told)
+            rewards.append(f"{word} {value:.3f}")
+    return " · ".join(rewards)
 
 
 def parse_result_file(content: bytes) -> list[Metrics]:

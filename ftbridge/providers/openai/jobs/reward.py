@@ -72,8 +72,8 @@ def _problems(grader: Grader, spec: JobSpec, target: Target) -> Iterator[str]:
 
 
 def _is_service(address: str, spec: JobSpec, target: Target) -> bool:
-    own = spec.openai.base_url or target.base_url or ""
-    return urlsplit(address).netloc == urlsplit(own).netloc
+    base_url = spec.openai.base_url or target.base_url or ""
+    return urlsplit(address).netloc == urlsplit(base_url).netloc
 
 
 def _changes(grader: Grader, target: Target) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from ftbridge.errors import FtbridgeError
 from ftbridge.http import aged
 from ftbridge.providers.openai.client import Connection
-from ftbridge.providers.openai.errors import clean, whole
+from ftbridge.providers.openai.errors import clean, require_fields
 from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.jobs.marks import ENDED, Sought, claimed, matches, token_of
 from ftbridge.providers.openai.jobs.upload import uploaded_name
@@ -30,14 +30,14 @@ class TwinWatch:
 
     def look(self, *, ended: bool) -> None:
         """Look if it is time to, or the job has ended. Never raises: the job goes on without it."""
-        made = next((e for e in reversed(self._ledger.of("made")) if e.data.get("id") == self._job), None)
-        if made is None:
+        record = next((e for e in reversed(self._ledger.of("made")) if e.data.get("id") == self._job), None)
+        if record is None:
             return
-        due = sum(aged(made.time, seconds) for seconds in LOOKS_AFTER)
+        due = sum(aged(record.time, seconds) for seconds in LOOKS_AFTER)
         if due <= self._looks and not ended:
             return
         self._looks = len(LOOKS_AFTER) if ended else due
-        end_twins(self._at, self._ledger, str(made.data["key"]), self._job, attempts=1)
+        end_twins(self._at, self._ledger, str(record.data["key"]), self._job, attempts=1)
 
 
 def end_twins(at: Connection, ledger: Ledger, token: str, job: str, *, attempts: int = 3) -> None:
@@ -70,18 +70,18 @@ def _twins(at: Connection, ledger: Ledger, token: str, job: str, attempts: int) 
         validation_file=submitted.data.get("validation_file"),
         mark=first.data.get("mark") if first is not None else None,
     )
-    found = matches(at, sought)
-    twins = [other for other in found.certain if other.id != job]
-    likely = [other for other in found.likely if other.id not in (job, *claimed(at, ""))]
+    matching = matches(at, sought)
+    twins = [other for other in matching.certain if other.id != job]
+    likely = [other for other in matching.likely if other.id not in (job, *claimed(at, ""))]
     if not likely:
         return twins
-    own = read(
-        lambda: whole(at.client.fine_tuning.jobs.retrieve(job), "status"),
+    job_object = read(
+        lambda: require_fields(at.client.fine_tuning.jobs.retrieve(job), "status"),
         "looking at the job",
         at.service,
         attempts=attempts,
     )
-    if token_of(own) is not None:
+    if token_of(job_object) is not None:
         return twins  # tokens are kept here, and these carry none: they are somebody else's
     if ledger.last("lost", what="job", key=token) is not None:
         return twins + likely
@@ -96,21 +96,26 @@ def _twins(at: Connection, ledger: Ledger, token: str, job: str, attempts: int) 
 
 
 def _end_twin(at: Connection, ledger: Ledger, twin: str, status: str, attempts: int) -> None:
-    known = ledger.last("twin", id=twin)
-    if known is not None and known.data.get("ended"):
+    recorded = ledger.last("twin", id=twin)
+    if recorded is not None and recorded.data.get("ended"):
         return
     if status in ENDED:
         _note(ledger, twin, status, ended=True, what="had ended before it could be cancelled")
         return
     jobs = at.client.fine_tuning.jobs
     try:
-        job = read(lambda: whole(jobs.cancel(twin), "status"), "cancelling a second job", at.service, attempts=attempts)
+        job = read(
+            lambda: require_fields(jobs.cancel(twin), "status"),
+            "cancelling a second job",
+            at.service,
+            attempts=attempts,
+        )
     except FtbridgeError as error:
-        if known is None:
+        if recorded is None:
             _note(ledger, twin, status, ended=False, what=f"could not be cancelled ({error.message})")
         return
     ended = str(job.status) in ENDED
-    if ended or known is None:
+    if ended or recorded is None:
         _note(ledger, twin, str(job.status), ended=ended, what="was cancelled")
 
 

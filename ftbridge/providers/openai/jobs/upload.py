@@ -22,7 +22,7 @@ from ftbridge import files
 from ftbridge.errors import DataError, FtbridgeError, ModelUnavailable
 from ftbridge.http import sleep
 from ftbridge.providers.openai.client import UPLOAD_TIMEOUT, Connection
-from ftbridge.providers.openai.errors import clean, whole
+from ftbridge.providers.openai.errors import clean, require_fields
 from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.jobs.listing import items_of
 from ftbridge.providers.openai.jobs.once import once
@@ -51,17 +51,17 @@ def ensure_file(at: Connection, ledger: Ledger, path: Path, split: str, *, purpo
         source = stack.enter_context(_Source(path, ledger.folder, at.target.byte_order_mark and purpose == "fine-tune"))
         digest = files.sha256_file(source.path)
         stack.enter_context(_file_lock(at, digest))
-        made = ledger.made("file", digest) or _registered(at, digest)
-        if made is not None and _usable(at, made):
+        file_id = ledger.made("file", digest) or _registered(at, digest)
+        if file_id is not None and _usable(at, file_id):
             if ledger.made("file", digest) is None:
-                ledger.append("made", what="file", key=digest, id=made, how="reused")
-            _use(at, ledger, made)
-            return made
-        if made is not None and ledger.made("file", digest) is not None:
-            ledger.append("removed", what="file", key=digest, id=made)
+                ledger.append("made", what="file", key=digest, id=file_id, how="reused")
+            _use(at, ledger, file_id)
+            return file_id
+        if file_id is not None and ledger.made("file", digest) is not None:
+            ledger.append("removed", what="file", key=digest, id=file_id)
         name = _name(split, digest)
         size = source.path.stat().st_size
-        made = once(
+        file_id = once(
             ledger,
             "file",
             digest,
@@ -69,15 +69,15 @@ def ensure_file(at: Connection, ledger: Ledger, path: Path, split: str, *, purpo
             find=lambda _: _find(at, name, size, purpose),
             service=at.service,
         )
-        Journal(at.registry).append("file", sha256=digest, id=made)
-        _use(at, ledger, made)
-        _remove_copies(at, ledger, made, name, size, purpose)
+        Journal(at.registry).append("file", sha256=digest, id=file_id)
+        _use(at, ledger, file_id)
+        _remove_copies(at, ledger, file_id, name, size, purpose)
         try:
-            _wait(at, made, split)
+            _wait(at, file_id, split)
         except DataError:
-            _remove(at, ledger, digest, made)
+            _remove(at, ledger, digest, file_id)
             raise
-    return made
+    return file_id
 
 
 def uploaded_name(ledger: Ledger, file: str) -> str | None:
@@ -92,14 +92,14 @@ def remove_uploaded(at: Connection, ledger: Ledger) -> list[str]:
     """Remove again what this run uploaded for nothing; returns the ids. What it only reused, or another run uses, stays."""
     removed = []
     for event in ledger.of("made"):
-        what, key, made = event.data["what"], event.data["key"], event.data["id"]
-        if what != "file" or event.data["how"] == "reused" or ledger.made("file", key) != made:
+        what, key, record = event.data["what"], event.data["key"], event.data["id"]
+        if what != "file" or event.data["how"] == "reused" or ledger.made("file", key) != record:
             continue
         with _file_lock(at, key):
-            if _used_by_others(at, ledger, made):
+            if _used_by_others(at, ledger, record):
                 continue
-            if _remove(at, ledger, key, made):
-                removed.append(made)
+            if _remove(at, ledger, key, record):
+                removed.append(record)
     return removed
 
 
@@ -108,31 +108,31 @@ def remove_late_copies(at: Connection, ledger: Ledger) -> None:
     lost = {str(event.data["key"]) for event in ledger.of("lost") if event.data["what"] == "file"}
     for event in ledger.of("made"):
         if event.data["what"] == "file" and event.data["key"] in lost:
-            made = str(event.data["id"])
-            file = _shown(at, made)
+            file_id = str(event.data["id"])
+            file = _shown(at, file_id)
             if getattr(file, "filename", None) and getattr(file, "bytes", None):
-                _remove_copies(at, ledger, made, file.filename, file.bytes, file.purpose)
+                _remove_copies(at, ledger, file_id, file.filename, file.bytes, file.purpose)
 
 
-def _shown(at: Connection, made: str) -> Any:
+def _shown(at: Connection, file_id: str) -> Any:
     """A file as the service shows it; None where it does not."""
     try:
-        return read(lambda: at.client.files.retrieve(made), "looking at the file", at.service, attempts=2)
+        return read(lambda: at.client.files.retrieve(file_id), "looking at the file", at.service, attempts=2)
     except FtbridgeError:
         return None
 
 
-def _remove(at: Connection, ledger: Ledger, key: str, made: str) -> bool:
+def _remove(at: Connection, ledger: Ledger, key: str, file_id: str) -> bool:
     """Delete one file at the service and journal it; False, with a note, when that is not possible."""
     try:
-        read(lambda: at.client.files.delete(made), "removing the file", at.service, attempts=3)
+        read(lambda: at.client.files.delete(file_id), "removing the file", at.service, attempts=3)
     except ModelUnavailable:
         pass  # gone already
     except FtbridgeError as error:
-        ledger.append("note", level="warn", message=f"{made} could not be removed: {error.message}")
+        ledger.append("note", level="warn", message=f"{file_id} could not be removed: {error.message}")
         return False
-    ledger.append("removed", what="file", key=key, id=made)
-    Journal(at.registry).append("released", id=made, run=_run(ledger))
+    ledger.append("removed", what="file", key=key, id=file_id)
+    Journal(at.registry).append("released", id=file_id, run=_run(ledger))
     return True
 
 
@@ -152,32 +152,32 @@ def _run(ledger: Ledger) -> str:
     return ledger.folder.parent.name
 
 
-def _use(at: Connection, ledger: Ledger, made: str) -> None:
+def _use(at: Connection, ledger: Ledger, file_id: str) -> None:
     """Tell the account's other runs that this one uses a file, once."""
     registry, run = Journal(at.registry), _run(ledger)
-    told = [event.type for event in registry.read() if (event.data.get("id"), event.data.get("run")) == (made, run)]
-    if told[-1:] != ["uses"]:
-        registry.append("uses", id=made, run=run)
+    uses = [event.type for event in registry.read() if (event.data.get("id"), event.data.get("run")) == (file_id, run)]
+    if uses[-1:] != ["uses"]:
+        registry.append("uses", id=file_id, run=run)
 
 
-def _used_by_others(at: Connection, ledger: Ledger, made: str) -> bool:
+def _used_by_others(at: Connection, ledger: Ledger, file_id: str) -> bool:
     users: set[str] = set()
     for event in Journal(at.registry).read():
-        if event.data.get("id") == made and event.type in ("uses", "released"):
+        if event.data.get("id") == file_id and event.type in ("uses", "released"):
             (users.add if event.type == "uses" else users.discard)(str(event.data["run"]))
     return bool(users - {_run(ledger)})
 
 
-def _remove_copies(at: Connection, ledger: Ledger, made: str, name: str, size: int, purpose: str) -> None:
+def _remove_copies(at: Connection, ledger: Ledger, file_id: str, name: str, size: int, purpose: str) -> None:
     """Remove further copies that one upload left: a proxy that repeats requests, an attempt that took effect late.
 
     Only copies as young as this one, which no run is known to use and no job to train on.
     """
     try:
         copies = read(lambda: _copies(at, name, size, purpose), "looking for copies", at.service, attempts=2)
-        born = next((_age(file) for file in copies if file.id == made), None)
+        born = next((_age(file) for file in copies if file.id == file_id), None)
         others = [
-            file for file in copies if file.id != made and born is not None and abs(_age(file) - born) < _TOGETHER
+            file for file in copies if file.id != file_id and born is not None and abs(_age(file) - born) < _TOGETHER
         ]
         if not others:
             return
@@ -192,13 +192,13 @@ def _remove_copies(at: Connection, ledger: Ledger, made: str, name: str, size: i
 
 def _trained_on(at: Connection) -> set[str]:
     jobs = at.client.fine_tuning.jobs
-    page = read(lambda: whole(jobs.list(limit=100), "data").data, "looking at jobs", at.service, attempts=2)
+    page = read(lambda: require_fields(jobs.list(limit=100), "data").data, "looking at jobs", at.service, attempts=2)
     return {str(getattr(job, name, None)) for job in page for name in ("training_file", "validation_file")}
 
 
 def _copies(at: Connection, name: str, size: int, purpose: str) -> list[Any]:
     page = at.client.files.list(purpose=purpose, limit=_PAGE, order="desc")
-    return [file for file in whole(page, "data").data if _named(file, name, size)]
+    return [file for file in require_fields(page, "data").data if _named(file, name, size)]
 
 
 def _age(file: Any) -> float:
@@ -215,9 +215,9 @@ class _Source:
     def __enter__(self) -> _Source:
         if self._mark:
             copy = self._folder / self.path.name
-            with files.atomic_path(copy) as temporary, self.path.open("rb") as given, temporary.open("wb") as out:
+            with files.atomic_path(copy) as temporary, self.path.open("rb") as stream, temporary.open("wb") as out:
                 out.write(_BOM)
-                while block := given.read(1 << 20):
+                while block := stream.read(1 << 20):
                     out.write(block)
             self.path = copy
         return self
@@ -231,28 +231,30 @@ def _upload(at: Connection, path: Path, name: str, size: int, purpose: str) -> s
     with path.open("rb") as stream:
         if at.target.upload_in_parts_above is not None and size > at.target.upload_in_parts_above:
             return _in_parts(at, stream, name, size, purpose)
-        told = at.client.files.create(
+        uploaded = at.client.files.create(
             file=(name, stream, "application/jsonl"), purpose=_any(purpose), timeout=UPLOAD_TIMEOUT
         )
-    return str(whole(told, "id").id)
+    return str(require_fields(uploaded, "id").id)
 
 
 def _in_parts(at: Connection, stream: IO[bytes], name: str, size: int, purpose: str) -> str:
     """Through `/uploads`. A part sent twice does no harm: only those that are named at the end count."""
     uploads = at.client.uploads
-    upload = whole(uploads.create(bytes=size, filename=name, mime_type="text/jsonl", purpose=_any(purpose)), "id")
+    upload = require_fields(
+        uploads.create(bytes=size, filename=name, mime_type="text/jsonl", purpose=_any(purpose)), "id"
+    )
     parts: list[str] = []
     while block := stream.read(PART_BYTES):
         part = read(
-            lambda block=block: whole(  # type: ignore[misc]
+            lambda block=block: require_fields(  # type: ignore[misc]
                 uploads.parts.create(upload.id, data=(name, block), timeout=UPLOAD_TIMEOUT), "id"
             ),
             "uploading a part of the file",
             at.service,
         )
         parts.append(part.id)
-    done = whole(uploads.complete(upload.id, part_ids=parts, timeout=UPLOAD_TIMEOUT), "file")
-    return str(whole(done.file, "id").id)
+    done = require_fields(uploads.complete(upload.id, part_ids=parts, timeout=UPLOAD_TIMEOUT), "file")
+    return str(require_fields(done.file, "id").id)
 
 
 def _find(at: Connection, name: str, size: int, purpose: str) -> str | None:
@@ -263,8 +265,8 @@ def _find(at: Connection, name: str, size: int, purpose: str) -> str | None:
         page = items_of(lambda more: listed.list(purpose=purpose, limit=_PAGE, order="desc", **more))
         return [file for file in page if _named(file, name, size)]
 
-    found = read(look, "looking for the file", at.service)
-    return str(min(found, key=_age).id) if found else None
+    matching = read(look, "looking for the file", at.service)
+    return str(min(matching, key=_age).id) if matching else None
 
 
 def _named(file: Any, name: str, size: int) -> bool:
@@ -273,27 +275,31 @@ def _named(file: Any, name: str, size: int) -> bool:
 
 
 def _registered(at: Connection, digest: str) -> str | None:
-    known: list[Event] = [event for event in Journal(at.registry).read() if event.data.get("sha256") == digest]
-    return str(known[-1].data["id"]) if known else None
+    records: list[Event] = [event for event in Journal(at.registry).read() if event.data.get("sha256") == digest]
+    return str(records[-1].data["id"]) if records else None
 
 
-def _usable(at: Connection, made: str) -> bool:
+def _usable(at: Connection, file_id: str) -> bool:
     try:
-        told = read(lambda: whole(at.client.files.retrieve(made), "id"), "looking at the file", at.service)
+        file_object = read(
+            lambda: require_fields(at.client.files.retrieve(file_id), "id"), "looking at the file", at.service
+        )
     except ModelUnavailable:
         return False
-    return getattr(told, "status", None) not in _BAD
+    return getattr(file_object, "status", None) not in _BAD
 
 
-def _wait(at: Connection, made: str, split: str) -> None:
+def _wait(at: Connection, file_id: str, split: str) -> None:
     """Until the file is processed. A host that tells no status, or leaves it at `uploaded`, is taken at its word."""
     for _ in range(_PROCESSING_LOOKS):
-        told = read(lambda: whole(at.client.files.retrieve(made), "id"), "looking at the file", at.service)
-        status = getattr(told, "status", None)
+        file_object = read(
+            lambda: require_fields(at.client.files.retrieve(file_id), "id"), "looking at the file", at.service
+        )
+        status = getattr(file_object, "status", None)
         if status in _BAD:
-            why = clean(getattr(told, "status_details", None) or "it gives no reason")
+            why = clean(getattr(file_object, "status_details", None) or "it gives no reason")
             raise DataError(
-                f"{at.service} found the {split} file {made} bad: {why}",
+                f"{at.service} found the {split} file {file_id} bad: {why}",
                 hint="Mend the data and start the run again; `ftbridge lint` tells lines.",
             )
         if status in (None, "processed", "uploaded"):

@@ -61,17 +61,17 @@ class Rule:
     params: frozenset[str] = frozenset()
     in_dialect: bool | None = None
 
-    def holds(self, answer: Answer) -> bool:
+    def holds(self, error_response: Answer) -> bool:
         """Whether this row is about the answer."""
         low, high = self.statuses
-        if not low <= answer.status <= high or (self.request == CREATE and not answer.creates):
+        if not low <= error_response.status <= high or (self.request == CREATE and not error_response.creates):
             return False
-        if self.in_dialect is not None and self.in_dialect != answer.in_dialect:
+        if self.in_dialect is not None and self.in_dialect != error_response.in_dialect:
             return False
         marks = [
-            bool(self.codes and answer.code in self.codes),
-            bool(self.text and self.text.search(answer.message)),
-            bool(self.params and answer.param in self.params),
+            bool(self.codes and error_response.code in self.codes),
+            bool(self.text and self.text.search(error_response.message)),
+            bool(self.params and error_response.param in self.params),
         ]
         return any(marks) or not (self.codes or self.text or self.params)
 
@@ -118,9 +118,9 @@ RULES: tuple[Rule, ...] = (
 )  # fmt: skip
 
 
-def kind_of(answer: Answer) -> Kind:
+def kind_of(error_response: Answer) -> Kind:
     """What an answer means: the first rule that holds."""
-    return next((rule.kind for rule in RULES if rule.holds(answer)), "lost")
+    return next((rule.kind for rule in RULES if rule.holds(error_response)), "lost")
 
 
 def is_about_data(code: str | None, param: str | None, message: str) -> bool:

@@ -40,14 +40,14 @@ class BatchSampler:
         del batch_size
         lines = {prompt.key: _line(prompt, self._model, self._at, max_tokens) for prompt in prompts}
         refused: dict[str, str] = {}
-        answered = 0
+        completed = 0
         for completion in Batches(self._at, self._ledger).send(lines, _completion):
             if completion.error is not None:
                 refused[completion.key] = completion.error
             else:
-                answered += 1
+                completed += 1
                 yield completion
-        if refused and not answered:
+        if refused and not completed:
             first = next(iter(refused.values()))
             raise PromptsRefused(f"{self._at.service} completes none of the prompts ({first}).", reasons=refused)
         yield from (_without_text(key, reason) for key, reason in refused.items())
@@ -62,8 +62,8 @@ def _line(prompt: Prompt, model: str, at: Connection, max_tokens: int) -> bytes:
 
 def line_of(key: str, body: dict[str, Any]) -> bytes:
     """One line of a batch's input file: a request with its custom_id."""
-    told = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": body}
-    return whole_characters(json.dumps(told, ensure_ascii=False, separators=(",", ":"))).encode() + b"\n"
+    document = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": body}
+    return whole_characters(json.dumps(document, ensure_ascii=False, separators=(",", ":"))).encode() + b"\n"
 
 
 def _completion(line: Line) -> Completion | None:

@@ -24,7 +24,7 @@ from ftbridge import files
 from ftbridge.errors import FtbridgeError, ModelUnavailable
 from ftbridge.http import sleep
 from ftbridge.providers.openai.client import Connection
-from ftbridge.providers.openai.errors import ServiceUnavailable, clean, whole
+from ftbridge.providers.openai.errors import ServiceUnavailable, clean, require_fields
 from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.jobs.listing import items_of
 from ftbridge.providers.openai.jobs.once import once
@@ -206,16 +206,16 @@ class Batches:
                 completion_window="24h",
                 metadata={TOKEN_KEY: token},
             )
-            return str(whole(shown, "id").id)
+            return str(require_fields(shown, "id").id)
 
         def look(_: object) -> str | None:
-            found = read(lambda: self._matching(source, token), "looking for the batch", self._at.service)
-            return str(found[-1].id) if found else None
+            matching = read(lambda: self._matching(source, token), "looking for the batch", self._at.service)
+            return str(matching[-1].id) if matching else None
 
-        made = once(self._ledger, "batch", token, act=act, find=look, service=self._at.service)
+        batch_id = once(self._ledger, "batch", token, act=act, find=look, service=self._at.service)
         if self._ledger.last("lost", what="batch", key=token) is not None:
-            self._cancel_twins(source, token, made)
-        return made
+            self._cancel_twins(source, token, batch_id)
+        return batch_id
 
     def _matching(self, source: str, token: str) -> list[Any]:
         """Batches of this token, newest first; where a host keeps no metadata, those that read the same file of requests.
@@ -228,23 +228,23 @@ class Batches:
             for event in self._ledger.of("made")
             if event.data["what"] == "batch" and event.data["key"] != token
         }
-        found = []
+        batches = []
         for batch in self._listed():
             carried = (getattr(batch, "metadata", None) or {}).get(TOKEN_KEY)
             same_file = getattr(batch, "input_file_id", None) == source and batch.id not in others
             if carried == token or (carried is None and same_file and batch.status not in _ENDED_BADLY):
-                found.append(batch)
-        return found
+                batches.append(batch)
+        return batches
 
     def _listed(self) -> Iterator[Any]:
         """The newest batches of the account."""
         batches = items_of(lambda after: self._at.client.batches.list(limit=100, **after))
         return itertools.islice(batches, _MOST_LISTED)
 
-    def _cancel_twins(self, source: str, token: str, made: str) -> None:
+    def _cancel_twins(self, source: str, token: str, batch_id: str) -> None:
         """After a creation without an answer: end any further batch that came of it, which would be paid besides."""
         for batch in read(lambda: self._matching(source, token), "looking for the batch", self._at.service):
-            if batch.id == made or batch.status in _ENDED:
+            if batch.id == batch_id or batch.status in _ENDED:
                 continue
             cancel = functools.partial(self._at.client.batches.cancel, batch.id)
             with suppress(FtbridgeError):
@@ -257,7 +257,7 @@ class Batches:
         pause, waited = SOONEST, 0.0
         while True:
             shown = read(
-                lambda: whole(self._at.client.batches.retrieve(batch), "status"),
+                lambda: require_fields(self._at.client.batches.retrieve(batch), "status"),
                 "following the batch",
                 self._at.service,
             )

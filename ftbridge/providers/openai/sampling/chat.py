@@ -6,7 +6,7 @@ from typing import Any
 
 from ftbridge.data.notation import answer_text
 from ftbridge.providers.base import Completion, Prompt
-from ftbridge.providers.openai.errors import NotTheService, whole
+from ftbridge.providers.openai.errors import NotTheService, require_fields
 from ftbridge.providers.openai.targets import Target
 from ftbridge.redaction import whole_characters, without_keys
 
@@ -47,20 +47,20 @@ class NoCompletion(NotTheService):
     """A chat completion without a completion in it, such as one whose `choices` are empty: asking again may help."""
 
 
-def completion_of(key: str, answer: Any) -> Completion:
+def completion_of(key: str, response: Any) -> Completion:
     """The completion as the contract has it. One that calls tools and says nothing is the JSON of its calls, as a reference is.
 
     Reasoning that a service returns apart (`reasoning_content`, `reasoning`, or parts of type thinking) is never text.
 
     Halves of characters become U+FFFD, and a key that the service repeats is taken out. Raises `NoCompletion`.
     """
-    choices = getattr(whole(answer), "choices", None)
+    choices = getattr(require_fields(response), "choices", None)
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = getattr(choice, "message", None)
     if message is None:
         raise NoCompletion("the answer holds no completion (no choices)")
     reason = getattr(choice, "finish_reason", None)
-    usage = getattr(answer, "usage", None)
+    usage = getattr(response, "usage", None)
     calls = _calls(message)
     reasoning = reasoning_of(message)
     return Completion(
@@ -81,9 +81,9 @@ def reasoning_of(message: Any) -> str | None:
     OpenRouter, Groq); Mistral puts it into parts of the content.
     """
     for name in ("reasoning_content", "reasoning"):
-        said = getattr(message, name, None)
-        if isinstance(said, str) and said.strip():
-            return said.strip()
+        reasoning = getattr(message, name, None)
+        if isinstance(reasoning, str) and reasoning.strip():
+            return reasoning.strip()
     thoughts = [part.get("thinking") for part in _parts(message) if part.get("type") == "thinking"]
     inner = [one for thought in thoughts for one in (thought if isinstance(thought, list) else [thought])]
     return (
@@ -105,11 +105,11 @@ def _calls(message: Any) -> list[dict[str, Any]]:
     calls = getattr(message, "tool_calls", None)
     return [
         {
-            "id": getattr(call, "id", None) or f"call_{place}",
+            "id": getattr(call, "id", None) or f"call_{index}",
             "type": "function",
             "function": {"name": call.function.name, "arguments": call.function.arguments},
         }
-        for place, call in enumerate(calls if isinstance(calls, list) else [])
+        for index, call in enumerate(calls if isinstance(calls, list) else [])
         if getattr(call, "function", None) is not None
     ]
 

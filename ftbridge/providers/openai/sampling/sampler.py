@@ -108,7 +108,7 @@ class ChatSampler:
         ended: SimpleQueue[Future[Completion | Fault]] = SimpleQueue()
         trouble = _Trouble(self._at, self._model, fresh=self._fresh)
         refused: list[tuple[_Ask, Fault]] = []
-        answered = 0
+        completed = 0
         try:
             while waiting or flying:
                 while waiting and len(flying) < limit.now:
@@ -118,25 +118,25 @@ class ChatSampler:
                     flying[future] = ask
                     future.add_done_callback(ended.put)
                 done = ended.get()
-                ask, told = flying.pop(done), done.result()
-                if isinstance(told, Completion):
+                ask, finished = flying.pop(done), done.result()
+                if isinstance(finished, Completion):
                     limit.answered()
                     trouble.over()
                     self._fresh = False
-                    answered += 1
-                    yield told
+                    completed += 1
+                    yield finished
                     continue
-                if _concerns_the_prompt(ask, told, answered):
-                    refused.append((ask, told))
+                if _concerns_the_prompt(ask, finished, completed):
+                    refused.append((ask, finished))
                     continue
                 waiting.append(ask)
-                if told.code == _EMPTY:
+                if finished.code == _EMPTY:
                     continue
-                if told.kind == "later" and not limit.throttled(ask.sent_in):
+                if finished.kind == "later" and not limit.throttled(ask.sent_in):
                     continue
-                trouble.bear(ask, told)
+                trouble.bear(ask, finished)
             without = [_unanswered(ask, fault) for ask, fault in refused]
-            if refused and not answered:
+            if refused and not completed:
                 error = error_of(refused[0][1], f"answering with {self._model}", self._at.service)
                 reasons = {completion.key: completion.error or "" for completion in without}
                 raise PromptsRefused(error.message, reasons=reasons, hint=error.hint)
@@ -158,9 +158,9 @@ class ChatSampler:
         while True:
             began = time.monotonic()
             try:
-                told = self._at.client.chat.completions.create(**ask.body)
+                response = self._at.client.chat.completions.create(**ask.body)
                 seconds = round(time.monotonic() - began, 3)
-                return completion_of(ask.prompt.key, told).model_copy(update={"seconds": seconds})
+                return completion_of(ask.prompt.key, response).model_copy(update={"seconds": seconds})
             except NoCompletion as error:
                 return Fault("lost", str(error), code=_EMPTY)
             except Exception as error:
@@ -173,7 +173,7 @@ class ChatSampler:
                 ask.body = changed
 
 
-def _concerns_the_prompt(ask: _Ask, fault: Fault, answered: int) -> bool:
+def _concerns_the_prompt(ask: _Ask, fault: Fault, completed: int) -> bool:
     """Whether this prompt is given up, and not the service: it is refused, stays empty, or fails while others succeed."""
     if fault.kind == "refused" and fault.status in _OF_THE_PROMPT:
         return True
@@ -183,8 +183,8 @@ def _concerns_the_prompt(ask: _Ask, fault: Fault, answered: int) -> bool:
     if fault.kind != "lost":
         return False
     if ask.answers_at_first_failure is None:
-        ask.answers_at_first_failure = answered
-    return ask.failures + 1 >= ATTEMPTS and answered > ask.answers_at_first_failure
+        ask.answers_at_first_failure = completed
+    return ask.failures + 1 >= ATTEMPTS and completed > ask.answers_at_first_failure
 
 
 def _unanswered(ask: _Ask, fault: Fault) -> Completion:

@@ -11,7 +11,7 @@ import pytest
 from ftbridge.data.examples import Message
 from ftbridge.errors import PromptsRefused
 from ftbridge.evaluation.candidates import Candidate, plain
-from ftbridge.evaluation.generate import answer, read_predictions
+from ftbridge.evaluation.generate import generate, read_predictions
 from ftbridge.evaluation.items import Item
 from ftbridge.providers.base import Completion, Prompt, Sampler, TunedModel
 from ftbridge.providers.openai.provider import OpenAIProvider
@@ -91,9 +91,9 @@ def test_the_last_prompt_that_is_refused_ends_the_evaluation_of_a_run_that_was_s
     path, asked = tmp_path / "base.jsonl", items(3)
     more: dict[str, Any] = {"max_tokens": 5, "batch_size": 1}
     with pytest.raises(PromptsRefused):
-        answer(Candidate("base", plain), asked[2:], sampler(tmp_path), path, **more)
-    answer(Candidate("base", plain), asked[:2], sampler(tmp_path), path, **more)
-    answer(Candidate("base", plain), asked, sampler(tmp_path), path, **more)
+        generate(Candidate("base", plain), asked[2:], sampler(tmp_path), path, **more)
+    generate(Candidate("base", plain), asked[:2], sampler(tmp_path), path, **more)
+    generate(Candidate("base", plain), asked, sampler(tmp_path), path, **more)
     assert [bool(told.error) for told in read_predictions(path)] == [False, False, True]
 
 
@@ -114,7 +114,7 @@ def test_what_a_model_says_can_always_be_written(
     monkeypatch.setenv("FTBRIDGE_RECORD", "1")
     service.chat_instead = {"item 0": (200, body(message={"role": "assistant", "content": text}))}
     path = tmp_path / "base.jsonl"
-    (told,) = answer(
+    (told,) = generate(
         Candidate("base", plain), items(1), sampler(tmp_path, batch=batch), path, max_tokens=5, batch_size=1
     )
     assert told.output_text == read_predictions(path)[0].output_text == written
@@ -241,7 +241,7 @@ def test_reasoning_of_a_service_is_kept_apart_from_the_text_that_is_graded(
 ) -> None:
     service.chat_instead = {"item 0": (200, body(message={"role": "assistant", **message}))}
     path = tmp_path / "p.jsonl"
-    answer(Candidate("base", plain), items(1), sampler(tmp_path, batch=batch), path, max_tokens=5, batch_size=1)
+    generate(Candidate("base", plain), items(1), sampler(tmp_path, batch=batch), path, max_tokens=5, batch_size=1)
     [found] = read_predictions(path)
     assert (found.output_text, found.reasoning_content) == (text, reasoning)
     assert [call["function"] for call in found.tool_calls or ()] == [
