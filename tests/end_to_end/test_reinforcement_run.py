@@ -81,10 +81,12 @@ def small(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return write_small_model(tmp_path_factory.mktemp("small"), base_model_dir, max_position_embeddings=512)
 
 
-def write_job(home: Path, model: Path, grader: dict[str, Any], **changes: Any) -> Path:
-    """Eight prompts in four steps of two, four completions each."""
+def write_job(
+    home: Path, model: Path, grader: dict[str, Any], counts: tuple[int, int] = (8, 3), **changes: Any
+) -> Path:
+    """Eight prompts in four steps of two, four completions each. `counts` are of train and validation."""
     home.mkdir(parents=True, exist_ok=True)
-    for name, first, count in (("train", 0, 8), ("validation", 100, 3), ("test", 200, 3)):
+    for name, first, count in (("train", 0, counts[0]), ("validation", 100, counts[1]), ("test", 200, 3)):
         rows = [
             {"messages": [{"role": "user", "content": f"Say something about lamp {first + n}."}], "letter": "h"}
             for n in range(count)
@@ -257,9 +259,10 @@ def test_what_one_side_will_not_do_is_done_on_the_other_with_the_same_bytes(
         service.play({"faults": [{"on": "POST /fine_tuning/jobs", "fault": "training_not_available"}]})
     else:  # every base completion earns the same: there is nothing to learn here
         grader = {**LETTER, "operation": "ne", "reference": "no completion is this"}
-    model = {"openai": "o4-mini-2025-04-16", "local": str(small)}
-    job = write_job(tmp_path, small, grader, model=model, fallback=second, evaluation={"graders": [grader],
-                    "max_completion_tokens": 6})  # fmt: skip
+    job = write_job(tmp_path, small, grader, counts=(10, 10), fallback=second)  # OpenAI takes no fewer
+    spec = yaml.safe_load(job.read_text())
+    spec["model"] = {"openai": "gpt-4.1-mini-2025-04-14", "local": str(small)}
+    job.write_text(yaml.safe_dump(spec))
     done = ftbridge("run", str(job), "--provider", first, "--no-lint", "--yes", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
