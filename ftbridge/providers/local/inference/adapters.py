@@ -93,7 +93,8 @@ class Adapters:
         folders = tuple(sorted({folder for folder in rows if folder is not None}))
         if folders != self._folders:
             self._folders, self._joined = folders, {}
-        self._rows, self._masks = tuple(rows), {}
+        if tuple(rows) != self._rows:
+            self._rows, self._masks = tuple(rows), {}
 
     def _wrap(self, name: str, module: nn.Module) -> None:
         if name in self._wrapped:

@@ -299,6 +299,8 @@ class Engine:
     def _joining(self) -> dict[Row, Completion]:
         """Those who wait and fit: by rows, and by what their keys and values will take."""
         joining: dict[Row, Completion] = {}
+        if not self._waiting:
+            return joining
         room = self._room()
         width = max((_planned(one) for one in self._running.values()), default=0)
         reading = 0
