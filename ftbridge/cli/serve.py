@@ -18,6 +18,7 @@ from ftbridge.errors import UsageError
 
 if TYPE_CHECKING:
     from ftbridge.server.local.runs import ServedRun
+    from ftbridge.server.local.sampled import SampledRun
     from ftbridge.server.service import Service
 
 TOKEN = "FTBRIDGE_SERVER_TOKEN"
@@ -152,7 +153,7 @@ def command(
     start(service, host, port, directory, as_json, served, listening)
 
 
-def runs_of(models: dict[str, str]) -> tuple[dict[str, ServedRun], dict[str, str]]:
+def runs_of(models: dict[str, str]) -> tuple[dict[str, ServedRun | SampledRun], dict[str, str]]:
     """The mappings whose values are runs, and the others. Raises `UsageError` for a run that cannot be served."""
     from ftbridge.server.local.runs import served_run
 

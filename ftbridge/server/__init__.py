@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ftbridge.server.local.runs import ServedRun
+    from ftbridge.server.local.sampled import SampledRun
     from ftbridge.server.service import Service
     from ftbridge.server.simulator.account import Account
     from ftbridge.server.simulator.scenario import Scenario
@@ -150,7 +151,7 @@ def served(
     settings: Mapping[str, Any] | None = None,
     at_once: int = 1,
     held: int = 2,
-    runs: Mapping[str, ServedRun] | None = None,
+    runs: Mapping[str, ServedRun | SampledRun] | None = None,
 ) -> Service:
     """The service of `ftbridge serve`: the local provider behind the dialect, and `runs` under names of the client's choice.
 

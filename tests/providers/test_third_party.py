@@ -12,12 +12,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from openai import BadRequestError, OpenAI
 
 import ftbridge
 from support.paths import TESTS
+from support.served_model import first_document
 
 THIRD_PARTY = TESTS / "support" / "third_party"
 GRADER = {
@@ -158,6 +162,45 @@ def test_an_unknown_provider_is_refused_with_those_installed(folder: Path) -> No
     assert "memorizer" in stderr
     stderr = ask(folder, "run", "job.json", "--provider", "memorizer", "--fallback", "abacus", code=2).stderr
     assert "memorizer" in stderr
+
+
+@pytest.fixture
+def served(folder: Path) -> Iterator[OpenAI]:
+    """A client of `ftbridge serve`, under whose name `offices` a run of the provider stands."""
+    name = run(folder)["run_id"]
+    command = ["serve", "--map", f"offices=run:{name}", "--port", "0", "--json"]
+    with (folder / "serve.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ftbridge", *command],
+            stdout=subprocess.PIPE, stderr=log, text=True, cwd=folder, env=environment(folder),
+        )  # fmt: skip
+    try:
+        client = OpenAI(base_url=first_document(process)["base_url"], api_key="any", timeout=60, max_retries=20)
+        yield client
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.mark.slow
+def test_its_models_are_served_to_clients_of_openai(served: OpenAI) -> None:
+    question: Any = [{"role": "user", "content": "Who looks after Bonn now?"}]
+    whole = served.chat.completions.create(model="offices", messages=question, n=2, stop="office")
+    assert [choice.message.content for choice in whole.choices] == ["Bonn, ", "Bonn, "]
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens == 6
+    pieces = served.chat.completions.create(model="offices", messages=question, stream=True)
+    assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == "Bonn, office 4"
+    assert [(model.id, model.owned_by) for model in served.models.list()] == [("offices", "memorizer")]
+
+
+@pytest.mark.slow
+def test_what_its_sampler_cannot_do_is_refused_by_name(served: OpenAI) -> None:
+    question: Any = [{"role": "user", "content": "Who looks after Bonn now?"}]
+    for parameter, settings in {"logprobs": {"logprobs": True}, "top_p": {"top_p": 0.5}}.items():
+        with pytest.raises(BadRequestError, match="provider memorizer") as refused:
+            served.chat.completions.create(model="offices", messages=question, **settings)
+        assert refused.value.param == parameter
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from ftbridge.server.api.models import full_name, no_model
 from ftbridge.server.http.errors import invalid
 from ftbridge.server.local.hosts import Hosts
 from ftbridge.server.local.runs import ServedRun
+from ftbridge.server.local.sampled import SampledRun
 from ftbridge.server.local.spec import base_request
 from ftbridge.server.local.training import Turns, find_run, work
 from ftbridge.server.requests.job import CreateJob
@@ -51,7 +52,7 @@ class LocalEngine:
         settings: Mapping[str, Any] | None = None,
         at_once: int = 1,
         held: int = 2,
-        runs: Mapping[str, ServedRun] | None = None,
+        runs: Mapping[str, ServedRun | SampledRun] | None = None,
     ) -> None:
         self.runs = dict(runs or {})
         self.models, self.home, self.settings = dict(models), home, dict(settings or {})
@@ -77,6 +78,9 @@ class LocalEngine:
         await asyncio.gather(*tasks.values(), return_exceptions=True)
         await asyncio.gather(*(self._suspend(name) for name in tasks))
         await self._hosts.close()
+        for run in self.runs.values():
+            if isinstance(run, SampledRun):
+                await asyncio.to_thread(run.close)
 
     def base_models(self) -> list[dict[str, Any]]:
         """The names of the map, and those of runs."""
@@ -162,7 +166,13 @@ class LocalEngine:
     async def answer(self, model: str, ask: Ask) -> AsyncIterator[Told]:
         """From the base model, with the tuned model's adapter on the rows of this ask."""
         base = full_name(model, self.models)
-        if (run := self.runs.get(model)) is not None:
+        run = self.runs.get(model)
+        if isinstance(run, SampledRun):
+            async with aclosing(cast(Any, run.answer(ask))) as events:
+                async for event in events:
+                    yield event
+            return
+        if run is not None:
             request, weights = run.request, run.weights
             ask = ask.model_copy(update={"adapter": run.adapter})
         elif base is not None and self._service.store.get("model", model) is None:

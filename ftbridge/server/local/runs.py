@@ -17,6 +17,7 @@ from ftbridge.errors import RunNotFound, UsageError
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.runner.summary import read_lowering
 from ftbridge.runs import store
+from ftbridge.server.local.sampled import SampledRun
 from ftbridge.spec.from_openai import tuned_name
 
 _PREFIX = "run:"
@@ -39,11 +40,12 @@ class ServedRun:
         return Model(id=name, created=self.created, object="model", owned_by=owner or "ftbridge").to_dict()
 
 
-def served_run(home: Path, value: str) -> ServedRun | None:
+def served_run(home: Path, value: str) -> ServedRun | SampledRun | None:
     """The run that a mapping names: `run:ID`, or the whole id of a run, with `@STEP` behind it for a checkpoint.
 
-    None for anything else, which is a model. Raises `UsageError` for a run without weights on this machine or without that
-    checkpoint, `RunNotFound` for `run:` and an id that is none.
+    None for anything else, which is a model. A run of a provider that neither works here nor is hosted is served through that
+    provider's sampler. Raises `UsageError` for a run without weights on this machine or without that checkpoint, and
+    `RunNotFound` for `run:` and an id that is none.
     """
     text, named = value.removeprefix(_PREFIX), value.startswith(_PREFIX)
     plain, _, step = text.rpartition("@") if "@" in text else (text, "", "")
@@ -56,11 +58,18 @@ def served_run(home: Path, value: str) -> ServedRun | None:
     if state.tuned is None:
         raise UsageError(f"{run.id} has no tuned model: it is {state.state}.", hint=f"ftbridge resume {run.id}")
     backend, tuned = providers.load(state.provider), state.tuned
-    if backend.capabilities(run.spec()).plan != "local":
+    can = backend.capabilities(run.spec())
+    if can.hosted:
         raise UsageError(
             f"{run.id} was tuned by the provider {state.provider}, whose models are not served here.",
             hint="Run the same spec with --provider local to have weights of your own.",
         )
+    if can.plan != "local":
+        if step:
+            raise UsageError(
+                f"checkpoints of {run.id} are not served: its provider {state.provider} samples by itself."
+            )
+        return SampledRun(run.id, state.provider, read_lowering(run), tuned, run.path, int(state.created))
     request = LocalRequest.model_validate(read_lowering(run).request)
     folder = tuned.id
     if step:
