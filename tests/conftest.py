@@ -36,6 +36,14 @@ def base_model_dir() -> Path:
     return find_model("smollm2-135m-instruct").path
 
 
+@pytest.fixture(scope="session")
+def tiny_model_dir(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of two layers with the built-in model's tokenizer and template."""
+    from support.small_model import write_small_model
+
+    return write_small_model(tmp_path_factory.mktemp("tiny"), base_model_dir)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """GPU tests skip, with the reason, where there is no CUDA device."""
     gpu_items = [item for item in items if item.get_closest_marker("gpu")]

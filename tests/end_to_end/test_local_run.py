@@ -1,10 +1,12 @@
-"""Real runs on the local provider: real processes, the real small model, real signals."""
+"""Real runs on the local provider: real processes and signals. One run trains the built-in model, the others a random model of two layers."""
 
 from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,13 +25,41 @@ from support.jobs import (
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums of several threads round differently from one run to the next."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+EPOCHS = 40
+"""Of five steps each: a tiny model does them in seconds, long enough to be killed on the way."""
+
+
+def tiny_job(folder: Path, model: Path, **changes: Any) -> Path:
+    """A job of 200 steps for the two-layer model, which saves a checkpoint at every moment."""
+    spread = {
+        "hyperparameters.n_epochs": EPOCHS,
+        "local.quantization": "none",
+        "local.precision": "fp32",
+        "local.evals_per_epoch": 1,
+        "local.checkpoint_minutes": 0.0001,
+    }
+    return write_job(folder, model=model, **{**spread, **changes})
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -> Path:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, one_thread: None) -> Path:
     """The run folder of a job that nobody disturbed, without a test split."""
-    assert base_model_dir.exists()
     folder = tmp_path_factory.mktemp("undisturbed")
     done = ftbridge(
-        "run", str(write_job(folder)), "--provider", "local", cwd=folder, FTBRIDGE_HOME=str(folder / "home")
+        "run",
+        str(tiny_job(folder, tiny_model_dir)),
+        "--provider",
+        "local",
+        cwd=folder,
+        FTBRIDGE_HOME=str(folder / "home"),
     )
     assert done.returncode == 0, done.stderr
     return run_folder(folder / "home")
@@ -46,43 +76,60 @@ def same_end(folder: Path, undisturbed: Path) -> None:
     assert max(float((weights[name] - expected[name]).abs().max()) for name in expected) < 1e-5
 
 
-def test_a_run_trains_judges_and_says_so_in_json(tmp_path: Path, home: Path) -> None:
-    job = write_job(
-        tmp_path, train=48, test=12, **{"evaluation.baselines": ["zero_shot"], "hyperparameters.n_epochs": 3}
-    )
-    done = ftbridge("run", str(job), "--provider", "local", "--json", cwd=tmp_path)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -> tuple[Path, dict[str, Any]]:
+    """A finished run of the built-in model, as (home folder, what `run --json` printed)."""
+    assert base_model_dir.exists()
+    folder = tmp_path_factory.mktemp("trained")
+    changes = {"evaluation.baselines": ["zero_shot"], "hyperparameters.n_epochs": 3}
+    job = write_job(folder, train=48, test=12, **changes)
+    home = str(folder / "home")
+    done = ftbridge("run", str(job), "--provider", "local", "--json", cwd=folder, FTBRIDGE_HOME=home)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["state"] == "succeeded"
-    assert told["provider"] == "local"
-    assert told["data"]["train"]["examples"] + told["data"]["validation"]["examples"] == 48
-    scores = told["evaluation"]["candidates"]
+    return folder / "home", json.loads(done.stdout)
+
+
+def test_a_run_trains_and_its_evaluation_finds_what_it_learnt(trained: tuple[Path, dict[str, Any]]) -> None:
+    _, summary = trained
+    assert (summary["state"], summary["provider"]) == ("succeeded", "local")
+    assert summary["data"]["train"]["examples"] + summary["data"]["validation"]["examples"] == 48
+    scores = summary["evaluation"]["candidates"]
     assert scores["tuned"]["exact"]["mean"] > scores["base"]["exact"]["mean"] + 0.5
     assert scores["zero_shot"] == scores["base"]
-    folder = Path(told["path"])
+
+
+def test_the_run_folder_holds_what_its_documentation_promises(trained: tuple[Path, dict[str, Any]]) -> None:
+    folder = Path(trained[1]["path"])
     contract = ["journal.jsonl", "spec.yaml", "resolved.json", "lowering.json", "evaluation.json", "worker.log"]
     contract += ["data/train.jsonl", "data/manifest.json", "adapter/adapter_model.safetensors", "adapter/README.md"]
     contract += ["predictions/base.jsonl", "predictions/tuned.jsonl"]
     assert [name for name in contract if not (folder / name).exists()] == []
 
-    shown = ftbridge("show", "latest", cwd=tmp_path)
+
+def test_a_finished_run_is_shown_listed_and_its_tokens_are_marked(trained: tuple[Path, dict[str, Any]]) -> None:
+    home, summary = trained
+    folder, environment = home.parent, {"FTBRIDGE_HOME": str(home), "COLUMNS": "200"}
+    shown = ftbridge("show", "latest", cwd=folder, **environment)
     assert "succeeded" in shown.stdout
     assert "tuned" in shown.stdout
-    tokens = ftbridge("show", told["run_id"], "--tokens", "1", cwd=tmp_path)
+    tokens = ftbridge("show", summary["run_id"], "--tokens", "1", cwd=folder, **environment)
     assert "<|im_end|>⟧" in tokens.stdout
     assert "⟦" in tokens.stdout.split("Which colour?")[1]
-    assert told["run_id"] in ftbridge("list", cwd=tmp_path, COLUMNS="200").stdout
+    assert summary["run_id"] in ftbridge("list", cwd=folder, **environment).stdout
 
 
-def test_the_adapter_loads_with_plain_peft_and_answers_as_the_run_said(undisturbed: Path, base_model_dir: Path) -> None:
+def test_the_adapter_loads_with_plain_peft_and_answers_as_the_run_said(
+    trained: tuple[Path, dict[str, Any]], base_model_dir: Path
+) -> None:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    adapter = Path(trained[1]["path"]) / "adapter"
     base = AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(undisturbed / "adapter")
-    asked = [{"role": "user", "content": "Item 3: the black lamp arrived today. Which colour?"}]
-    inputs = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    tokenizer = AutoTokenizer.from_pretrained(adapter)
+    chat = [{"role": "user", "content": "Item 3: the black lamp arrived today. Which colour?"}]
+    inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     target = torch.tensor([[*tokenizer("black")["input_ids"], 2]])
     whole = torch.cat([inputs["input_ids"], target], dim=1)
 
@@ -92,12 +139,14 @@ def test_the_adapter_loads_with_plain_peft_and_answers_as_the_run_said(undisturb
         return float(torch.nn.functional.cross_entropy(logits, target[0]))
 
     before = loss(base)
-    tuned = PeftModel.from_pretrained(base, undisturbed / "adapter")
+    tuned = PeftModel.from_pretrained(base, adapter)
     assert loss(tuned) < before / 4
 
 
-def test_a_killed_worker_resumes_to_the_same_loss(tmp_path: Path, home: Path, undisturbed: Path) -> None:
-    run = start("run", str(write_job(tmp_path)), "--provider", "local", cwd=tmp_path)
+def test_a_killed_worker_resumes_to_the_same_loss(
+    tmp_path: Path, home: Path, undisturbed: Path, tiny_model_dir: Path
+) -> None:
+    run = start("run", str(tiny_job(tmp_path, tiny_model_dir)), "--provider", "local", cwd=tmp_path)
     wait_for(lambda: steps_done(home) >= 4)
     kill_worker(run_folder(home))
     _, stderr = run.communicate(timeout=120)
@@ -112,8 +161,10 @@ def test_a_killed_worker_resumes_to_the_same_loss(tmp_path: Path, home: Path, un
     same_end(run_folder(home), undisturbed)
 
 
-def test_ctrl_c_saves_a_checkpoint_and_resume_ends_the_same(tmp_path: Path, home: Path, undisturbed: Path) -> None:
-    run = start("run", str(write_job(tmp_path)), "--provider", "local", cwd=tmp_path)
+def test_ctrl_c_saves_a_checkpoint_and_resume_ends_the_same(
+    tmp_path: Path, home: Path, undisturbed: Path, tiny_model_dir: Path
+) -> None:
+    run = start("run", str(tiny_job(tmp_path, tiny_model_dir)), "--provider", "local", cwd=tmp_path)
     wait_for(lambda: steps_done(home) >= 2)
     run.send_signal(signal.SIGINT)
     _, stderr = run.communicate(timeout=120)
@@ -129,9 +180,9 @@ def test_ctrl_c_saves_a_checkpoint_and_resume_ends_the_same(tmp_path: Path, home
 
 
 def test_a_killed_driver_leaves_the_worker_at_work_and_watch_takes_over(
-    tmp_path: Path, home: Path, undisturbed: Path
+    tmp_path: Path, home: Path, undisturbed: Path, tiny_model_dir: Path
 ) -> None:
-    run = start("run", str(write_job(tmp_path)), "--provider", "local", cwd=tmp_path)
+    run = start("run", str(tiny_job(tmp_path, tiny_model_dir)), "--provider", "local", cwd=tmp_path)
     wait_for(lambda: steps_done(home) >= 1)
     run.kill()
     run.communicate(timeout=30)
@@ -142,8 +193,8 @@ def test_a_killed_driver_leaves_the_worker_at_work_and_watch_takes_over(
     same_end(folder, undisturbed)
 
 
-def test_two_runs_resumed_at_once_train_once(tmp_path: Path, home: Path) -> None:
-    run = start("run", str(write_job(tmp_path)), "--provider", "local", cwd=tmp_path)
+def test_two_runs_resumed_at_once_train_once(tmp_path: Path, home: Path, tiny_model_dir: Path) -> None:
+    run = start("run", str(tiny_job(tmp_path, tiny_model_dir)), "--provider", "local", cwd=tmp_path)
     wait_for(lambda: steps_done(home) >= 1)
     second = ftbridge("resume", "latest", cwd=tmp_path)
     assert second.returncode == 1
@@ -161,8 +212,12 @@ def test_two_runs_resumed_at_once_train_once(tmp_path: Path, home: Path) -> None
     assert "cancelled already" in again.stderr
 
 
-def test_a_detached_run_is_paused_and_resumed_from_other_shells(tmp_path: Path, home: Path, undisturbed: Path) -> None:
-    started = ftbridge("run", str(write_job(tmp_path)), "--provider", "local", "--detach", "--json", cwd=tmp_path)
+def test_a_detached_run_is_paused_and_resumed_from_other_shells(
+    tmp_path: Path, home: Path, undisturbed: Path, tiny_model_dir: Path
+) -> None:
+    started = ftbridge(
+        "run", str(tiny_job(tmp_path, tiny_model_dir)), "--provider", "local", "--detach", "--json", cwd=tmp_path
+    )
     assert started.returncode == 0, started.stderr
     run_id = json.loads(started.stdout)["run_id"]
     wait_for(lambda: steps_done(home) >= 1)
@@ -178,12 +233,12 @@ def test_a_detached_run_is_paused_and_resumed_from_other_shells(tmp_path: Path, 
 
 
 def test_a_used_up_budget_pauses_at_a_checkpoint_and_a_moved_run_goes_on(
-    tmp_path: Path, home: Path, undisturbed: Path
+    tmp_path: Path, home: Path, undisturbed: Path, tiny_model_dir: Path
 ) -> None:
-    job = write_job(tmp_path, **{"budget.max_hours": 1e-3})
+    job = tiny_job(tmp_path, tiny_model_dir, **{"budget.max_hours": 5e-4})
     done = ftbridge("run", str(job), "--provider", "local", cwd=tmp_path)
     assert done.returncode == 4, done.stderr
-    assert "budget.max_hours = 0.001 is used up" in done.stderr
+    assert "budget.max_hours = 0.0005 is used up" in done.stderr
     folder = run_folder(home)
     moved = folder.rename(tmp_path / folder.name)
     before = max(losses(moved))
@@ -194,45 +249,6 @@ def test_a_used_up_budget_pauses_at_a_checkpoint_and_a_moved_run_goes_on(
     assert max(losses(moved)) > before
     expected = losses(undisturbed)
     assert losses(moved) == pytest.approx({step: expected[step] for step in losses(moved)}, abs=1e-5)
-
-
-def test_training_stops_early_and_keeps_the_best_weights(tmp_path: Path, home: Path) -> None:
-    job = write_job(
-        tmp_path,
-        **{
-            "local.early_stopping": {"patience": 1},
-            "hyperparameters.learning_rate_multiplier": 400,
-            "hyperparameters.n_epochs": 8,
-            "local.lr_schedule": "constant",
-        },
-    )
-    done = ftbridge("run", str(job), "--provider", "local", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "stopped early at step" in done.stderr
-    folder = run_folder(home)
-    valid = {
-        e["data"]["step"]: e["data"]["valid_loss"]
-        for e in worker_events(folder, "metrics")
-        if "valid_loss" in e["data"]
-    }
-    best = min(valid, key=valid.__getitem__)
-    from safetensors.torch import load_file
-
-    kept = load_file(folder / "adapter" / "adapter_model.safetensors")
-    at_best = load_file(folder / "checkpoints" / f"step-{best:06d}" / "adapter_model.safetensors")
-    assert best < max(valid)
-    assert all((kept[name] == at_best[name]).all() for name in kept)
-
-
-def test_full_tuning_trains_every_weight(tmp_path: Path, home: Path) -> None:
-    job = write_job(
-        tmp_path, train=12, **{"local.tuning": "full", "hyperparameters.n_epochs": 1, "local.keep_checkpoints": 1}
-    )
-    done = ftbridge("run", str(job), "--provider", "local", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    folder = run_folder(home)
-    assert (folder / "model" / "model.safetensors").exists()
-    assert losses(folder)[3] < losses(folder)[1]
 
 
 def test_a_probe_measures_a_few_steps_and_later_plans_use_it(tmp_path: Path, home: Path) -> None:

@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from ftbridge.errors import FtbridgeError
 from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import load_items
 from ftbridge.evaluation.score import judge
@@ -111,7 +112,7 @@ def test_how_often_the_order_changed_the_verdict_is_told(judging, tmp_path):
 def test_its_templates_are_checked_like_others(judging):
     assert variables(judging.grader) == {"item.question", "item.reference", "sample.output_text"}
     assert judges_of([judging.grader]) == [judging.grader]
-    with pytest.raises(Exception, match="question"):
+    with pytest.raises(FtbridgeError, match="question"):
         check(judging.grader, {"reference": "x"})
 
 

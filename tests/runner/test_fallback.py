@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ftbridge.errors import DataError, ProviderRefused
+from ftbridge.errors import DataError, FtbridgeError, ProviderRefused
 from ftbridge.runner import drive, fallback
 from ftbridge.runner.start import create_run
 from ftbridge.runs.run import Run
@@ -112,8 +112,8 @@ def prepared(spec, **more) -> Run:
     return create_run(SpecFile.of({**spec, "fallback": "local", **more}), "openai")
 
 
-def ends(run: Run) -> Exception:
-    with pytest.raises(Exception) as caught:  # noqa: PT011
+def ends(run: Run) -> FtbridgeError:
+    with pytest.raises(FtbridgeError) as caught:
         fallback.to_the_end(run, drive.Silent(), drive.drive)
     return caught.value
 
@@ -152,6 +152,6 @@ def test_a_field_that_the_fallback_would_refuse_stops_the_run_at_once(spec, serv
     ]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     spec["data"] = {"train": str(tmp_path / "train.jsonl")}
-    with pytest.raises(Exception, match="a pair is compared whole"):
+    with pytest.raises(FtbridgeError, match="a pair is compared whole"):
         create_run(SpecFile.of(spec), "openai")
     assert service.requests == {}

@@ -28,7 +28,9 @@ def examples(start: int, count: int) -> list[dict[str, Any]]:
     return made
 
 
-def write_job(folder: Path, *, train: int = 24, test: int = 0, **changes: Any) -> Path:
+def write_job(
+    folder: Path, *, train: int = 24, test: int = 0, model: str | Path = "smollm2-135m-instruct", **changes: Any
+) -> Path:
     """Write data and job.yaml; dotted keys in `changes` set spec fields. Returns the spec's path."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, start, count in (("train", 0, train), ("test", 1000, test)):
@@ -36,7 +38,7 @@ def write_job(folder: Path, *, train: int = 24, test: int = 0, **changes: Any) -
     spec: dict[str, Any] = {
         "name": "small",
         "data": {"train": "train.jsonl", "validation": 0.2},
-        "model": {"local": "smollm2-135m-instruct"},
+        "model": {"local": str(model)},
         "hyperparameters": {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 5},
         "seed": 7,
         "local": {"lora": {"r": 4, "alpha": 8, "dropout": 0.1}, "max_length": 128, "evals_per_epoch": 2},

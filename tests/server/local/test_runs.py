@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from openai import NotFoundError, OpenAI, PermissionDeniedError
+from openai import BadRequestError, NotFoundError, OpenAI, PermissionDeniedError
 
 from ftbridge.errors import RunNotFound, UsageError
 from ftbridge.runner import drive
@@ -79,7 +79,7 @@ def test_a_run_under_an_old_name_cannot_be_deleted_or_trained_further_and_other_
     with pytest.raises(NotFoundError):
         openai.chat.completions.create(model=f"{OLD}:ckpt-step-9", messages=CHAT)  # type: ignore[arg-type]
     file = openai.files.create(file=("t.jsonl", (trained.data / "train.jsonl").read_bytes()), purpose="fine-tune")
-    with pytest.raises(Exception, match="is a tuned model"):
+    with pytest.raises(BadRequestError, match="is a tuned model"):
         openai.fine_tuning.jobs.create(model=OLD, training_file=file.id)
 
 

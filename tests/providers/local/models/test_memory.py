@@ -20,7 +20,7 @@ import torch
 from support.training_requests import device, examples, request
 from transformers import LlamaConfig, LlamaForCausalLM
 from ftbridge.errors import OutOfMemory
-from ftbridge.providers.local import training
+from ftbridge.providers.local.training import loop as training
 from ftbridge.providers.local.training.checkpoint import TrainingState
 from ftbridge.providers.local.training.forward import Forward
 from ftbridge.providers.local.training.optim import optimizer_for

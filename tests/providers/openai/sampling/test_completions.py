@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ftbridge.data.examples import Message
-from ftbridge.errors import PromptsRefused
+from ftbridge.errors import FtbridgeError, PromptsRefused
 from ftbridge.evaluation.candidates import Candidate, plain
 from ftbridge.evaluation.generate import generate, read_predictions
 from ftbridge.evaluation.items import Item
@@ -157,7 +157,7 @@ def test_a_fresh_model_is_waited_for_ten_minutes_whatever_the_service_asks(
     service.faults = [
         {"route": CHAT, "nth": n, "kind": "503", "headers": {"retry-after": "100000"}} for n in range(1, 99)
     ]
-    with pytest.raises(Exception, match="to be loaded"):
+    with pytest.raises(FtbridgeError, match="to be loaded"):
         completions(sampler(tmp_path, TUNED), prompts(1))
     assert sum(waits) == 600
 
