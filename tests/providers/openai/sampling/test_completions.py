@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ftbridge import http
 from ftbridge.data.examples import Message
 from ftbridge.errors import FtbridgeError, PromptsRefused
 from ftbridge.evaluation.candidates import Candidate, plain
@@ -15,7 +16,6 @@ from ftbridge.evaluation.generate import generate, read_predictions
 from ftbridge.evaluation.items import Item
 from ftbridge.providers.base import Completion, Prompt, Sampler, TunedModel
 from ftbridge.providers.openai.provider import OpenAIProvider
-from ftbridge.providers.openai.sampling import sampler as sampler_module
 from support.openai_jobs import KEY, lowered
 from support.openai_service import Service, _error
 
@@ -139,7 +139,7 @@ def test_a_retry_after_of_days_does_not_hold_up_a_fresh_model(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(sampler_module, "sleep", waits.append)
+    monkeypatch.setattr(http, "sleep", waits.append)
     service.models[TUNED.id] = {"owned_by": "org"}
     service.faults = [
         {"route": CHAT, "nth": n, "kind": "503", "headers": {"retry-after": "100000"}} for n in range(1, 4)
@@ -152,7 +152,7 @@ def test_a_fresh_model_is_waited_for_ten_minutes_whatever_the_service_asks(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(sampler_module, "sleep", waits.append)
+    monkeypatch.setattr(http, "sleep", waits.append)
     service.models[TUNED.id] = {"owned_by": "org"}
     service.faults = [
         {"route": CHAT, "nth": n, "kind": "503", "headers": {"retry-after": "100000"}} for n in range(1, 99)
