@@ -1,6 +1,7 @@
 """Tables as people see them: at 80 columns, without colour, nothing cut."""
 
 import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -15,6 +16,7 @@ from ftbridge.report.terminal.tables import evaluation_table, lowering_table, re
 from ftbridge.runs.records import TunedModel
 from ftbridge.runs.run import RunState
 from ftbridge.spec.lowering import FieldReport, Lowering
+from support.snapshots import require_snapshot
 
 
 def _shown(renderable, width=80):
@@ -230,3 +232,18 @@ def test_items_too_few_to_show_anything_are_said_to_show_nothing():
     assert power_words(4, few.values()) == "4 items show no difference on a four times in five, however large."
     assert power_words(80, many.values()).startswith("80 items show a difference of ")
     assert "smaller ones are often missed" in power_words(80, many.values())
+
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_an_evaluation_with_rivals_and_notes_looks_as_it_was_reviewed(width: int) -> None:
+    evaluation = _judged_evaluation(("exact", "fields"), base=10, few_shot=50, tuned=30)
+    evaluation = evaluation.model_copy(update={"notes": ["12 items are few."]})
+    require_snapshot(_shown(evaluation_table(evaluation, sentences=True), width), SNAPSHOTS / f"evaluation-{width}.txt")
+
+
+def test_an_evaluation_in_markdown_looks_as_it_was_reviewed() -> None:
+    evaluation = _judged_evaluation(("exact", "fields"), base=10, few_shot=50, tuned=30)
+    require_snapshot(as_markdown(evaluation), SNAPSHOTS / "evaluation.md")
