@@ -147,7 +147,10 @@ def engine(folder: Path, device: str) -> dict[str, Any]:
 
 def tests(folder: Path, device: str) -> dict[str, Any]:
     """Every test that is marked gpu; on a CPU they are collected alone."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", str(HERE.parent / "tests")]
+    marked = [
+        path for path in (HERE.parent / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text(encoding="utf-8")
+    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *map(str, marked)]
     command += ["--collect-only"] if device == "cpu" else ["-x"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE.parent)
     if done.returncode:

@@ -144,11 +144,11 @@ def _drawn_together(logits: Tensor, rows: Sequence[Drawing], places: Sequence[in
     probabilities = torch.softmax(scaled, -1)
     probabilities = torch.nn.functional.pad(probabilities, (0, -probabilities.shape[1] % _BLOCK))
     blocks = probabilities.view(len(places), -1, _BLOCK)
-    sums = blocks.sum(-1).double().cumsum(-1)
-    target = torch.tensor(numbers, dtype=torch.float64, device=where)[:, None] * sums[:, -1:]
+    sums = blocks.sum(-1).cpu().double().cumsum(-1)  # not every device has doubles
+    target = torch.tensor(numbers, dtype=torch.float64)[:, None] * sums[:, -1:]
     block = torch.searchsorted(sums, target, right=True).clamp(max=sums.shape[1] - 1)
     before = torch.where(block > 0, sums.gather(1, (block - 1).clamp(min=0)), 0.0)
-    drawn_tokens = blocks[torch.arange(len(places), device=where), block[:, 0]]
+    drawn_tokens = blocks[torch.arange(len(places), device=where), block[:, 0].to(where)].cpu()
     inner = torch.searchsorted(drawn_tokens.double().cumsum(-1), target - before, right=True).clamp(max=_BLOCK - 1)
     rounded = drawn_tokens.gather(1, inner) <= 0  # the sums of a block and its own differ in their last digits
     inner = torch.where(rounded, drawn_tokens.argmax(-1, keepdim=True), inner)
