@@ -19,12 +19,13 @@ test: $(VENV)/.dev check
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2
 	$(BIN)/python -m pytest -m slow
 
-# The fast half of `make test`: style, types, and imports that point one way.
+# The fast half of `make test`: style, types, imports that point one way, and words.
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/check_words.py
 
 # Generated files: `make test` fails when they are stale.
 schemas: $(VENV)/.dev

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ftbridge.evaluation.statistics import mean_interval
-from ftbridge.evaluation.verdict import Judged, judge_pairs
+from ftbridge.evaluation.verdict import PairedComparison, compare_paired
 
 MARGIN = 0.05
 BETTER = 0.1
@@ -101,7 +101,7 @@ KINDS = (
 class Simulated:
     """One comparison: verdicts by grader, and whether the interval of the first mean covers it."""
 
-    verdicts: dict[str, Judged]
+    verdicts: dict[str, PairedComparison]
     mean_covered: bool
 
 
@@ -115,12 +115,12 @@ def simulate(kind: Kind, items: int, d: float, count: int, graders: int = 1) -> 
         sides = [kind.draw(dice, clusters, d) for _ in range(graders)]
         first, second = ({f"g{n}": pair[side].tolist() for n, pair in enumerate(sides)} for side in (0, 1))
         _, low, high = mean_interval(first["g0"], names)
-        verdicts = judge_pairs(first, second, MARGIN, names)
+        verdicts = compare_paired(first, second, MARGIN, names)
         simulated.append(Simulated(verdicts, low - 1e-9 <= kind.mean <= high + 1e-9))
     return simulated
 
 
-def percent(simulated: Sequence[Simulated], says: Callable[[Judged], bool]) -> float:
+def percent(simulated: Sequence[Simulated], says: Callable[[PairedComparison], bool]) -> float:
     """How many comparisons have a grader of which `says` holds, in percent."""
     return 100 * sum(any(map(says, each.verdicts.values())) for each in simulated) / len(simulated)
 

@@ -81,14 +81,14 @@ class Run:
         """The document that `ftbridge run --json` prints."""
         return summary.summary(self._run)
 
-    def wait(self, watcher: drive.Watcher | None = None) -> Run:
+    def wait(self, watcher: drive.Observer | None = None) -> Run:
         """Follow the run to its end. Raises its error if it ends badly."""
-        self._run = fallback.to_the_end(self._run, watcher or drive.Silent(), drive.watch)
+        self._run = fallback.run_with_fallback(self._run, watcher or drive.NullObserver(), drive.watch)
         return self
 
-    def resume(self, watcher: drive.Watcher | None = None) -> Run:
+    def resume(self, watcher: drive.Observer | None = None) -> Run:
         """Go on with a run that stopped, to its end."""
-        self._run = fallback.to_the_end(self._run, watcher or drive.Silent(), drive.resume)
+        self._run = fallback.run_with_fallback(self._run, watcher or drive.NullObserver(), drive.resume)
         return self
 
     def report(self, *others: Run, out: str | Path | None = None) -> Path:
@@ -113,7 +113,7 @@ def run(
     allow: Sequence[str] = (),
     lint: bool = True,
     wait: bool = True,
-    watcher: drive.Watcher | None = None,
+    watcher: drive.Observer | None = None,
 ) -> Run:
     """Fine-tune and judge. `spec` is a file, a mapping, or a `JobSpec`; `lint=False` starts with data that has lint errors.
 
@@ -122,7 +122,7 @@ def run(
     """
     started = create_run(SpecFile.of(spec), provider, allow=allow, lint=lint)
     if wait:
-        started = fallback.to_the_end(started, watcher or drive.Silent(), drive.drive)
+        started = fallback.run_with_fallback(started, watcher or drive.NullObserver(), drive.drive)
     else:
         drive.detach(started)
     return Run(started)

@@ -16,7 +16,7 @@ _LOOKS_LIKE_A_KEY = re.compile(r"\b(?:sk|gsk|sess|key)-[A-Za-z0-9_*.-]{6,}|(?<=B
 _PASSWORD_IN_ADDRESS = re.compile(r"(?<=://)[^/\s@'\"]+@")
 _NAMES_A_SECRET = re.compile(r"_(?:KEY|TOKEN|SECRET|PASSWORD)$")
 _SHORTEST, _SHORTEST_IN_ENVIRONMENT = 4, 8
-"""Shorter values are no keys; taking them out would only spoil messages."""
+"""Shorter values are not keys; taking them out would only spoil messages."""
 _SHORTEST_IN_ANSWERS = 16
 """A placeholder such as `none` or `not-needed` may be a word of an answer; keys of services are longer."""
 TAKEN_OUT = "[key]"

@@ -7,8 +7,8 @@ import sys
 import click
 
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.options import find_run, run_argument, talkative, verbosity
-from ftbridge.runner.chat import Talk, talking
+from ftbridge.cli.options import find_run, run_argument, verbosity, verbosity_options
+from ftbridge.runner.chat import ChatSession, open_chat
 
 
 @click.command(help=COMMANDS["chat"])
@@ -22,10 +22,10 @@ from ftbridge.runner.chat import Talk, talking
     show_default=True,
     help="Stop a completion after this many tokens.",
 )
-@talkative
+@verbosity_options
 def command(run: str, base: bool, system: str | None, max_tokens: int) -> None:
     """Line by line at a terminal; what comes through a pipe is one message."""
-    with talking(find_run(run), base=base, system=system, max_tokens=max_tokens) as session:
+    with open_chat(find_run(run), base=base, system=system, max_tokens=max_tokens) as session:
         if not sys.stdin.isatty():
             _show(session.say(sys.stdin.read().strip()))
             return
@@ -34,7 +34,7 @@ def command(run: str, base: bool, system: str | None, max_tokens: int) -> None:
         _converse(session)
 
 
-def _converse(session: Talk) -> None:
+def _converse(session: ChatSession) -> None:
     while True:
         try:
             line = input("> ").strip()

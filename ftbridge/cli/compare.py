@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.options import Command, as_json, find_run, talkative, verbosity
+from ftbridge.cli.options import Command, as_json, find_run, verbosity, verbosity_options
 from ftbridge.errors import GateNotMet
 from ftbridge.evaluation.compare import compare
 from ftbridge.report.formats.tables import SHAPES
@@ -32,7 +32,7 @@ from ftbridge.report.terminal.console import SafeConsole
     "--format", "shape", type=click.Choice(SHAPES), default="text", show_default=True, help="Set the output format."
 )
 @as_json
-@talkative
+@verbosity_options
 def command(
     first: str,
     second: str,

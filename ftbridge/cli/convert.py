@@ -7,7 +7,7 @@ import sys
 import click
 
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.options import Command, talkative, verbosity
+from ftbridge.cli.options import Command, verbosity, verbosity_options
 from ftbridge.data.convert.convert import Converted, convert
 from ftbridge.data.convert.recipe import Recipe
 from ftbridge.data.convert.shapes import SHAPES, WRITABLE
@@ -86,7 +86,7 @@ def _list_formats(ctx: click.Context, _param: click.Parameter, value: bool) -> N
 )
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout about what was done.")
-@talkative
+@verbosity_options
 def command(
     sources: tuple[str, ...],
     out: str,

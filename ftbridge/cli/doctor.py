@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.options import as_json, print_json, talkative
+from ftbridge.cli.options import as_json, print_json, verbosity_options
 from ftbridge.planning.doctor import examine
 
 
 @click.command(help=COMMANDS["doctor"])
 @as_json
-@talkative
+@verbosity_options
 def command(as_json: bool) -> None:
     """Look, tell, and send nothing."""
     findings = examine()

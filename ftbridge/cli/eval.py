@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.evaluation_output import Heard, evaluated, write
-from ftbridge.cli.options import Command, as_json, talkative
+from ftbridge.cli.evaluation_output import EvaluationOutput, evaluated, write
+from ftbridge.cli.options import Command, as_json, verbosity_options
 from ftbridge.cli.progress import TerminalWatcher
 from ftbridge.errors import GateNotMet
 from ftbridge.evaluation.standalone import Options, evaluate
@@ -53,7 +53,7 @@ _CANDIDATE = (
     "--report", type=click.Path(path_type=Path), metavar="FILE", help="Also write an HTML page of the results."
 )
 @as_json
-@talkative
+@verbosity_options
 def command(
     spec: Path,
     candidates: tuple[str, ...],
@@ -71,7 +71,7 @@ def command(
 ) -> None:
     """Evaluate, print, and exit 4 when an asked margin is not met."""
     options = Options(provider=provider, system=system, documents=documents, margin=margin, fresh=no_cache, human=human)
-    spec_file, output = SpecFile.of(spec, overrides), Heard()
+    spec_file, output = SpecFile.of(spec, overrides), EvaluationOutput()
     with TerminalWatcher() as watcher:
         evaluation = evaluate(spec_file, candidates, options, watcher.answered, output)
     contents = output.contents(spec_file.spec, evaluation)

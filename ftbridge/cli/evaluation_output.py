@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ftbridge.report.html.contents import Contents
 
 
-class Heard:
+class EvaluationOutput:
     """Keeps the items and answers that an evaluation tells of."""
 
     def __call__(self, items: Sequence[Item], predictions: Mapping[str, Sequence[Prediction]], grades: Grades) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.options import find_run, run_argument, talkative, verbosity
+from ftbridge.cli.options import find_run, run_argument, verbosity, verbosity_options
 from ftbridge.errors import UsageError
 from ftbridge.runner.export import export_adapter, export_merged
 
@@ -23,7 +23,7 @@ from ftbridge.runner.export import export_adapter, export_merged
 @click.option(
     "--merged", type=click.Path(path_type=Path), metavar="DIR", help="Write base and adapter as one model in 16 bits."
 )
-@talkative
+@verbosity_options
 def command(run: str, adapter: Path | None, merged: Path | None) -> None:
     """Write what is asked for; both may be."""
     if adapter is None and merged is None:

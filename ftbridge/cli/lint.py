@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.options import print_json, talkative, verbosity
+from ftbridge.cli.options import print_json, verbosity, verbosity_options
 from ftbridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _words(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...])
 @click.option(
     "--jobs", metavar="N", type=click.IntRange(min=0), default=0, help="Use N processes; 0 uses one per core."
 )
-@talkative
+@verbosity_options
 def command(
     paths: tuple[str, ...],
     method: str | None,

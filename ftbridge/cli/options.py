@@ -64,7 +64,7 @@ def _show_retries() -> None:
         log.setLevel(logging.INFO)
 
 
-def talkative(command: F) -> F:
+def verbosity_options(command: F) -> F:
     """-q and -v."""
     command = click.option(
         "-q", "--quiet", is_flag=True, expose_value=False, callback=_remember, help="Print results and errors only."

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.options import as_json, talkative
+from ftbridge.cli.options import as_json, verbosity_options
 from ftbridge.errors import GateNotMet
 from ftbridge.planning.plan import plan
 from ftbridge.prices import load_prices
@@ -35,7 +35,7 @@ from ftbridge.spec import SpecFile
 )
 @click.option("--fields", is_flag=True, help="Print the field mapping of both providers.")
 @as_json
-@talkative
+@verbosity_options
 def command(
     spec: Path,
     overrides: tuple[str, ...],

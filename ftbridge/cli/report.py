@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.evaluation_output import write
-from ftbridge.cli.options import as_json, find_run, print_json, talkative, verbosity
+from ftbridge.cli.options import as_json, find_run, print_json, verbosity, verbosity_options
 from ftbridge.errors import UsageError
 from ftbridge.report.formats.tables import SHAPES, Shape
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     help="Set the output format; others than html take one run.",
 )
 @as_json
-@talkative
+@verbosity_options
 def command(runs: tuple[str, ...], out: Path | None, shape: str, as_json: bool) -> None:
     """Write the page and print where it is; other formats are printed."""
     stored_runs = [find_run(name) for name in runs]

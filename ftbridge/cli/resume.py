@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.options import Command, as_json, find_run, run_argument, talkative
+from ftbridge.cli.options import Command, as_json, find_run, run_argument, verbosity_options
 from ftbridge.cli.retry import retry
 from ftbridge.cli.run import finish
 from ftbridge.runner import drive
@@ -33,7 +33,7 @@ from ftbridge.runner import drive
     help="Continue without withdrawing a pause or cancel request (for background drivers).",
 )
 @as_json
-@talkative
+@verbosity_options
 def command(
     run: str, overrides: tuple[str, ...], ignore_target: bool, again: bool, yes: bool, as_it_stands: bool, as_json: bool
 ) -> None:

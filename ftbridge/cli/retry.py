@@ -8,7 +8,7 @@ import click
 
 from ftbridge import providers
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.options import as_json, find_run, run_argument, talkative
+from ftbridge.cli.options import as_json, find_run, run_argument, verbosity_options
 from ftbridge.cli.run import ASK_ABOVE_USD, finish
 from ftbridge.errors import UsageError
 from ftbridge.runner import drive
@@ -19,7 +19,7 @@ from ftbridge.runs.run import Run
 @run_argument
 @click.option("--yes", is_flag=True, help=f"Do not ask before spending more than ${ASK_ABOVE_USD:g}.")
 @as_json
-@talkative
+@verbosity_options
 def command(run: str, yes: bool, as_json: bool) -> None:
     """Train the same work again as a new job, and go on with it."""
     retry(find_run(run), yes=yes, as_json=as_json)

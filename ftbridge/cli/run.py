@@ -10,7 +10,7 @@ import click
 
 from ftbridge import providers
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.options import Command, as_json, print_json, talkative, verbosity
+from ftbridge.cli.options import Command, as_json, print_json, verbosity, verbosity_options
 from ftbridge.cli.progress import TerminalWatcher
 from ftbridge.data.manifest import load_manifest
 from ftbridge.errors import UsageError
@@ -48,7 +48,7 @@ ASK_ABOVE_USD = 20.0
     help=f"Do not ask before spending more than ${ASK_ABOVE_USD:g}, and create the job even where it might be created twice.",
 )
 @as_json
-@talkative
+@verbosity_options
 def command(
     spec: Path,
     provider: str,
@@ -111,7 +111,7 @@ def finish(run: Run, as_json: bool, go: drive.Go) -> None:
     """Drive a run on the terminal and print its end; with --json also when it fails."""
     try:
         with TerminalWatcher() as watcher:
-            run = fallback.to_the_end(run, watcher, go)
+            run = fallback.run_with_fallback(run, watcher, go)
     except Exception:
         if as_json:
             print_json(summary.summary(fallback.last_of(run)))
@@ -128,7 +128,7 @@ def finish(run: Run, as_json: bool, go: drive.Go) -> None:
         console.print(evaluation_table(evaluation, sentences=verbosity() > 0))
     for piece in advise_after(run):
         console.print(f"advice: {piece.text} ({piece.evidence})", style="dim", markup=False)
-    console.print(f"spent        {spent(run).told()}", soft_wrap=True)
+    console.print(f"spent        {spent(run).summary()}", soft_wrap=True)
     tuned = run.state().tuned
     console.print(f"tuned model  {tuned.id if tuned else 'none'}", soft_wrap=True)
     console.print(f"run folder   {run.path}", soft_wrap=True)

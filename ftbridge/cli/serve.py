@@ -13,7 +13,7 @@ import click
 
 from ftbridge import extras, files
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.options import Command, print_json, talkative, verbosity
+from ftbridge.cli.options import Command, print_json, verbosity, verbosity_options
 from ftbridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def listening(command: Callable[..., None]) -> Callable[..., None]:
 )
 @listening
 @click.option("--json", "as_json", is_flag=True, help="Print the address as one JSON document on stdout.")
-@talkative
+@verbosity_options
 def command(
     models: dict[str, str],
     plain: tuple[str, ...],

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.options import print_json, talkative, verbosity
+from ftbridge.cli.options import print_json, verbosity, verbosity_options
 from ftbridge.cli.serve import Listening, listening, require_server, start
 from ftbridge.errors import UsageError
 
@@ -37,7 +37,7 @@ from ftbridge.errors import UsageError
 )
 @listening
 @click.option("--json", "as_json", is_flag=True, help="Print the address as one JSON document on stdout.")
-@talkative
+@verbosity_options
 def command(
     scenario: Path | None,
     account: Path | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.options import as_json, find_run, run_argument, talkative
+from ftbridge.cli.options import as_json, find_run, run_argument, verbosity_options
 from ftbridge.cli.run import finish
 from ftbridge.runner import drive
 
@@ -13,7 +13,7 @@ from ftbridge.runner import drive
 @click.command(help=COMMANDS["watch"])
 @run_argument
 @as_json
-@talkative
+@verbosity_options
 def command(run: str, as_json: bool) -> None:
     """Follow a run to its end; Ctrl-C stops watching, not the run."""
     finish(find_run(run), as_json, drive.watch)

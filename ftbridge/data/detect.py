@@ -386,7 +386,7 @@ FORMATS: tuple[Format, ...] = (
         '{"vars": {"question": "Hi"}, "assert": [{"type": "equals", "value": "Hello"}]}',
         "promptfoo, test cases",
         lambda record: isinstance(record.get("vars"), dict) and bool(record.keys() & {"assert", "response", "prompt"}),
-        "Tests are no examples to learn; write the vars as a CSV with a prompt and a reference, and use it as data.test.",
+        "Tests are not examples to learn; write the vars as a CSV with a prompt and a reference, and use it as data.test.",
     ),
     Format(
         "OpenAssistant trees", None,

@@ -54,7 +54,7 @@ def count_texts(texts: Sequence[str], encoding: str = DEFAULT_ENCODING) -> list[
 def example_texts(messages: Sequence[Any], holder: dict[str, Any]) -> tuple[int, list[str]]:
     """What an example is counted by: tokens that are the same whatever it says, and the texts to count.
 
-    `messages` may hold anything (what is no message is not counted); `holder` is the object with tools and functions.
+    `messages` may hold anything (what is not a message is not counted); `holder` is the object with tools and functions.
     """
     fixed, texts = TOKENS_PER_REPLY, []
     for key in ("tools", "functions"):

@@ -27,7 +27,7 @@ _FORMS = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedCandidate:
     """One candidate: `name` as given, `target` the run, model or address, `step` of a checkpoint, `model` of an endpoint."""
 
     name: str
@@ -40,7 +40,7 @@ class Asked:
 _LABELLED = re.compile(r"([A-Za-z][\w.-]{0,39})=(.+)", re.DOTALL)
 
 
-def parse_candidate(name: str) -> Asked:
+def parse_candidate(name: str) -> RequestedCandidate:
     """What a name means; `new=https://HOST/v1#MODEL` gives a candidate a name of your own.
 
     Raises `UsageError` with the forms there are.
@@ -54,18 +54,18 @@ def parse_candidate(name: str) -> Asked:
             raise UsageError(f"the address of a candidate {problem}.", hint=hint)
         if not model:
             raise UsageError(f"{name!r} names no model.", hint="Write it as https://HOST/v1#MODEL.")
-        return Asked(name, "endpoint", address.rstrip("/"), model=model)
+        return RequestedCandidate(name, "endpoint", address.rstrip("/"), model=model)
     for prompted in PROMPTED:
         if name == prompted:
-            return Asked(name, prompted)
+            return RequestedCandidate(name, prompted)
     kind, _, target = name.partition(":")
     for model_kind in _MODELS:
         if kind == model_kind and target:
-            return Asked(name, model_kind, target)
+            return RequestedCandidate(name, model_kind, target)
     if kind == "checkpoint":
         run, _, step = target.rpartition("@")
         if run and step.isdecimal():
-            return Asked(name, "checkpoint", run, step=int(step))
+            return RequestedCandidate(name, "checkpoint", run, step=int(step))
         raise UsageError(
             f"{name!r} names no step.", hint="Write it as checkpoint:ID@STEP, such as checkpoint:latest@40."
         )

@@ -62,7 +62,7 @@ def few_shot(train: Path, *, examples: int, seed: int, by: Literal["seed", "near
 
     The examples' own system messages are left out; the item's come first. Not shown: an example whose turns are the item's own
     (the next one is shown instead), a second answer to the same turns, answers of weight 0, and answers that call a tool, since
-    a call without its result is no conversation. When training has fewer usable examples, all of them are shown.
+    a call without its result is not a conversation. When training has fewer usable examples, all of them are shown.
     `train` is read when an item first asks. Raises `MissingDependency` then, for nearest without bm25s.
     """
     choose = functools.cache(lambda: (_by_seed if by == "seed" else _by_nearness)(_usable(train, seed)))

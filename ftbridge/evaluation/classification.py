@@ -42,7 +42,7 @@ class Classification(_Document):
 
     labels: list[str] = Field(description="Every label that is expected, the most frequent first.")
     confusion: list[list[int]] = Field(
-        description="Rows: expected labels. Columns: answered labels in the same order, and last what is no label."
+        description="Rows: expected labels. Columns: answered labels in the same order, and last what is not a label."
     )
     accuracy: float
     macro_f1: float
@@ -50,7 +50,7 @@ class Classification(_Document):
 
 
 def labels_of(items: Sequence[Item]) -> list[str] | None:
-    """The labels, the most frequent first; None where the references are no labels."""
+    """The labels, the most frequent first; None where the references are not labels."""
     counts = Counter(str(item.fields.get("reference", "")).strip() for item in items)
     if not 2 <= len(counts) <= MOST_LABELS or len(items) < FEWEST * len(counts) or "" in counts:
         return None
@@ -58,7 +58,7 @@ def labels_of(items: Sequence[Item]) -> list[str] | None:
 
 
 def classify(items: Sequence[Item], predictions: Mapping[str, Sequence[Prediction]]) -> dict[str, Classification]:
-    """A report for each candidate; empty where the references are no labels."""
+    """A report for each candidate; empty where the references are not labels."""
     labels = labels_of(items)
     if labels is None:
         return {}

@@ -22,7 +22,7 @@ from ftbridge.evaluation.results import needs_others, recorded, recorded_results
 from ftbridge.evaluation.retention.measure import SUFFIX
 from ftbridge.evaluation.score import Score, sample_of, score_of
 from ftbridge.evaluation.statistics import require_statistics
-from ftbridge.evaluation.verdict import Judged, judge_pairs
+from ftbridge.evaluation.verdict import PairedComparison, compare_paired
 from ftbridge.evaluation.wording import summary
 from ftbridge.runs.run import Run
 from ftbridge.spec.graders import Grader
@@ -62,7 +62,7 @@ class Comparison(_Document):
     ok: bool = Field(description="False when a margin was asked and some grader does not meet it.")
     first: Side
     second: Side
-    verdicts: dict[str, Judged] = Field(description="The second against the first, by grader.")
+    verdicts: dict[str, PairedComparison] = Field(description="The second against the first, by grader.")
     changed: list[Changed] = Field(description="Items that differ, those that became worse first.")
     notes: list[str]
     summary: list[str] = Field(default=[], description="The verdicts in words.")
@@ -93,7 +93,7 @@ def compare(
     grades = recorded([first, second])
     scored = [_scored(items, predictions, graders, grades) for predictions in matched]
     clusters = [item.cluster or item.key for item in items]
-    verdicts = judge_pairs(scored[0], scored[1], margin, clusters)
+    verdicts = compare_paired(scored[0], scored[1], margin, clusters)
     for grader, paired in verdicts.items():
         if paired.missing:
             notes.append(

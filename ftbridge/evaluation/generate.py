@@ -33,7 +33,7 @@ class Prediction(BaseModel):
 
     `output_text` is without reasoning, which `reasoning_content` holds; of an answer that calls tools it is the JSON of
     `tool_calls`, as references have them. `seconds` is how long the answer took, where the sampler told. With an `error` there
-    is no completion: it has no score, and is asked again the next time. `sample` counts from 0 where an item has several
+    is not a completion: it has no score, and is asked again the next time. `sample` counts from 0 where an item has several
     completions; in memory the first holds the others, in a file each is a line.
     """
 

@@ -27,7 +27,7 @@ from ftbridge.evaluation.preference import Preferences
 from ftbridge.evaluation.retention.measure import Retention
 from ftbridge.evaluation.slices import slice_values
 from ftbridge.evaluation.statistics import mean_interval, paired_difference, require_statistics, wilson
-from ftbridge.evaluation.verdict import Judged, judge_family
+from ftbridge.evaluation.verdict import PairedComparison, compare_family
 from ftbridge.evaluation.wording import distinct_rivals, summary
 from ftbridge.spec.graders import Grader, PythonGrader, ScoreModelGrader
 
@@ -111,7 +111,7 @@ class Evaluation(_Document):
     paired: dict[str, dict[str, Difference]] = Field(
         default={}, description='Difference by pair ("tuned-base": tuned minus base) and grader.'
     )
-    verdicts: dict[str, dict[str, Judged]] = Field(
+    verdicts: dict[str, dict[str, PairedComparison]] = Field(
         default={}, description='Verdict by pair ("tuned-base": tuned against base) and grader.'
     )
     answered: dict[str, Answered] = Field(default={}, description="What answering took, by candidate.")
@@ -207,7 +207,7 @@ def judge(
     `margin` (0..1) is how much worse still counts as not worse. `kept` are answers of judges known already; new ones are added.
     `models` tells who answered, by candidate; `on_results` receives what each grader says of each item.
     An item that a grader, judge or endpoint failed on is left out on both sides, and a note tells how many and why; above a
-    tenth of the items there is no verdict. An answer that is not what was asked for, such as one that is no JSON, scores 0.
+    tenth of the items there is no verdict. An answer that is not what was asked for, such as one that is not JSON, scores 0.
     `grading_with` says how judges are asked: what was asked before, the budget, and who is heard between two results.
     Raises `FtbridgeError` when a candidate has not answered every item, `GraderError` for a grader that can grade nothing,
     `ValueError` without items.
@@ -219,7 +219,7 @@ def judge(
     clusters = [item.cluster or item.key for item in items]
     if pairs is None:
         pairs = [("tuned", other) for other in scored if other != "tuned"] if "tuned" in scored else []
-    verdicts = judge_family(
+    verdicts = compare_family(
         {f"{first}-{second}": (scored[second], scored[first]) for first, second in pairs}, margin, clusters
     )
     agreement = panel_agreement(graders, graded)

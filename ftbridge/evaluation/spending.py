@@ -74,7 +74,7 @@ class Spent(_Document):
             gpu_hours=self.gpu_hours + other.gpu_hours,
         )
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """One line for people."""
         about = "about " if self.known else "at least "
         parts = [f"{about}${self.usd.total:.2f}" if self.usd.total or not self.known else "no money"]
@@ -113,7 +113,7 @@ def over(spending: Spent, budget: BudgetSpec, *, training: bool = True) -> str |
         limits.append(("budget.max_hours", budget.max_hours, spending.hours))
     for name, limit, value in limits:
         if limit is not None and value >= limit:
-            return f"{name} = {limit:g} is used up ({spending.told()})"
+            return f"{name} = {limit:g} is used up ({spending.summary()})"
     return None
 
 

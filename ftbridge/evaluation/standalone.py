@@ -23,7 +23,7 @@ from ftbridge.data.prepare import prepare
 from ftbridge.errors import GateNotMet, RunBusy, UsageError
 from ftbridge.evaluation.baselines import baseline
 from ftbridge.evaluation.calibration import read_labelled
-from ftbridge.evaluation.candidate_names import PROMPTED, Asked, parse_candidate
+from ftbridge.evaluation.candidate_names import PROMPTED, RequestedCandidate, parse_candidate
 from ftbridge.evaluation.candidates import Candidate, plain
 from ftbridge.evaluation.families import family_notes
 from ftbridge.evaluation.generate import Prediction, Sampling, generate
@@ -32,7 +32,7 @@ from ftbridge.evaluation.items import Item, load_items
 from ftbridge.evaluation.perplexity import perplexity
 from ftbridge.evaluation.provenance import Place, differences
 from ftbridge.evaluation.results import item_scores
-from ftbridge.evaluation.retention.measure import SUFFIX, Retention, judge_retention, retention_candidate
+from ftbridge.evaluation.retention.measure import SUFFIX, Retention, measure_retention, retention_candidate
 from ftbridge.evaluation.retention.questions import write_questions
 from ftbridge.evaluation.score import Evaluation, Grading, Results, calibrated, check, judge
 from ftbridge.graders import Calls
@@ -75,7 +75,7 @@ class Model:
     `identity` is what answers depend on beside the prompt, `open` makes a sampler, given a folder.
     """
 
-    told: str
+    label: str
     provider: str
     base: str
     identity: dict[str, Any]
@@ -142,7 +142,7 @@ def evaluate(
         pairs=[(name, names[0]) for name in names[1:]],
         grades=cached_grades,
         grading_with=grading,
-        models={candidate.name: model.told for model, candidate in zip(models, candidates, strict=True)},
+        models={candidate.name: model.label for model, candidate in zip(models, candidates, strict=True)},
         on_results=on_results,
     )
     beside_people = (
@@ -164,7 +164,7 @@ def _used_up(used: str) -> GateNotMet:
 
 
 def _retention(
-    requested: Sequence[Asked],
+    requested: Sequence[RequestedCandidate],
     models: Sequence[Model],
     spec: JobSpec,
     train: Path,
@@ -187,7 +187,7 @@ def _retention(
     }
     graders = spec.evaluation.graders
     calls = Calls(files.home() / CALLS)
-    return judge_retention(
+    return measure_retention(
         questions, predictions, graders, baseline=requested[0].name, margin=wanted.margin, calls=calls
     )
 
@@ -202,13 +202,15 @@ def _with_options(spec: JobSpec, options: Options) -> JobSpec:
     return spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update=changes)})
 
 
-def _candidate(requested: Asked, spec: JobSpec, train: Path) -> Candidate:
+def _candidate(requested: RequestedCandidate, spec: JobSpec, train: Path) -> Candidate:
     """How an item becomes a prompt; models other than the base are asked with the item's own."""
     prompt = baseline(requested.kind, spec, train).prompt if requested.kind in PROMPTED else plain
     return Candidate(requested.name, prompt)
 
 
-def _model(requested: Asked, spec: JobSpec, examples: int, reasoning: int, options: Options, home: Path) -> Model:
+def _model(
+    requested: RequestedCandidate, spec: JobSpec, examples: int, reasoning: int, options: Options, home: Path
+) -> Model:
     """Who is asked, without asking."""
     match requested.kind:
         case "endpoint":
@@ -236,7 +238,7 @@ def _base(provider: str, spec: JobSpec, examples: int, reasoning: int) -> Model:
     return Model(name, provider, name, identity, lambda folder: backend.sampler(lowering, None, folder))
 
 
-def _of_run(requested: Asked, run: Run) -> Model:
+def _of_run(requested: RequestedCandidate, run: Run) -> Model:
     state = run.state()
     if state.tuned is None:
         raise UsageError(f"{run.id} has no tuned model: it is {state.state}.", hint=f"ftbridge resume {run.id}")
@@ -258,7 +260,7 @@ def _checkpoint(run: Run, tuned: TunedModel, step: int) -> str:
     return steps[step]
 
 
-def _endpoint(requested: Asked) -> Model:
+def _endpoint(requested: RequestedCandidate) -> Model:
     from ftbridge.providers.openai.sampling.endpoint import endpoint_sampler
 
     endpoint_sampler(requested.target, requested.model).close()  # an address that is none is told now
@@ -273,7 +275,7 @@ def _endpoint(requested: Asked) -> Model:
     )
 
 
-def _path_or_name(requested: Asked) -> str:
+def _path_or_name(requested: RequestedCandidate) -> str:
     return (
         str(Path(requested.target).resolve())
         if requested.kind == "local" and Path(requested.target).exists()
@@ -322,7 +324,7 @@ def _folder(model: Model, spec: JobSpec) -> tuple[Path, dict[str, Any]]:
 
 
 def _foreseen(
-    requested: Sequence[Asked], models: Sequence[Model], items: Sequence[Item], spec: JobSpec
+    requested: Sequence[RequestedCandidate], models: Sequence[Model], items: Sequence[Item], spec: JobSpec
 ) -> dict[str, float]:
     """Perplexity of the references, where the spec asks and a model of this machine is asked with the items' own prompts."""
     perplexities = {}
@@ -342,7 +344,7 @@ def _foreseen(
 
 
 def _place_of(model: Model, spec: JobSpec) -> Place:
-    """Where a model's completions come from; an endpoint is no provider, and renders prompts as only it knows."""
+    """Where a model's completions come from; an endpoint is not a provider, and renders prompts as only it knows."""
     provider = providers.find(model.provider)
     return Place(model.provider, model.base, provider is None or provider.capabilities(spec).hosted)
 

@@ -51,7 +51,7 @@ _AT_ONCE = 1_000_000
 _ROUNDING = 1e-10
 
 
-class Judged(BaseModel):
+class PairedComparison(BaseModel):
     """A candidate against another, the baseline, on one grader. Differences are candidate minus baseline, -1 to 1."""
 
     model_config = ConfigDict(frozen=True)
@@ -79,29 +79,29 @@ class Judged(BaseModel):
     )
 
 
-def judge_pairs(
+def compare_paired(
     first: Scores,
     second: Scores,
     margin: float | None = None,
     clusters: Sequence[Hashable] | None = None,
-) -> dict[str, Judged]:
+) -> dict[str, PairedComparison]:
     """A verdict for each grader; element i of both sides is the same item, `clusters` names what each item belongs to.
 
     Raises `ValueError` for unequal lengths, none, and scores that are NaN or infinite.
     """
-    return judge_family({"": (first, second)}, margin, clusters)[""]
+    return compare_family({"": (first, second)}, margin, clusters)[""]
 
 
-def judge_family(
+def compare_family(
     pairs: Mapping[str, tuple[Scores, Scores]],
     margin: float | None = None,
     clusters: Sequence[Hashable] | None = None,
-) -> dict[str, dict[str, Judged]]:
+) -> dict[str, dict[str, PairedComparison]]:
     """A verdict for each pair of candidates and each grader: the second of a pair against its first, the baseline.
 
     Holm's correction covers all of them, since any of them could be the false one. Comparisons of the same scores by the same
     grader, such as those with a baseline under two names, are one. Items without a score on either side are left out
-    (`ftbridge.evaluation.missing`). Raises as `judge_pairs` does.
+    (`ftbridge.evaluation.missing`). Raises as `compare_paired` does.
     """
     comparisons = {
         (pair, grader): (tuple(ones), tuple(second[grader]))
@@ -114,7 +114,7 @@ def judge_family(
     lost = {test for test, count in missing.items() if count and too_many(count, len(test[1][0]))}
     tests = {test: paired_p_value(*scores) for test, scores in complete.items() if test not in lost}
     adjusted = dict(zip(tests, holm(list(tests.values())), strict=True))
-    family: dict[str, dict[str, Judged]] = {pair: {} for pair in pairs}
+    family: dict[str, dict[str, PairedComparison]] = {pair: {} for pair in pairs}
     for (pair, grader), scores in comparisons.items():
         test = (grader, scores)
         ones, others, rows = complete[test]
@@ -253,10 +253,10 @@ def _undetermined(
     clusters: Sequence[Hashable] | None,
     margin: float | None,
     missing: int,
-) -> Judged:
+) -> PairedComparison:
     """No verdict: the figures are those of the items that have scores, which may be a selection."""
     difference, low, high = paired_difference(second, first, clusters) if first else (0.0, -1.0, 1.0)
-    return Judged(
+    return PairedComparison(
         verdict="undetermined",
         difference=difference,
         ci95=(low, high),
@@ -280,7 +280,7 @@ def _judged(
     margin: float | None,
     clusters: Sequence[Hashable] | None,
     comparisons: int,
-) -> Judged:
+) -> PairedComparison:
     difference, low, high = paired_difference(second, first, clusters)
     enough = len(cluster_sums(first, clusters)) >= FEWEST
     met = None if margin is None else low > -margin and enough
@@ -291,7 +291,7 @@ def _judged(
         verdict = "worse"
     elif met:
         verdict = "not_worse"
-    return Judged(
+    return PairedComparison(
         verdict=verdict,
         difference=difference,
         ci95=(low, high),

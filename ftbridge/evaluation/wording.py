@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ftbridge.evaluation.verdict import Judged, Verdict
+from ftbridge.evaluation.verdict import PairedComparison, Verdict
 
-Rival = tuple[str, str, Mapping[str, Judged]]
+Rival = tuple[str, str, Mapping[str, PairedComparison]]
 """A candidate, the baseline it is judged against, and the verdict by grader."""
 
 SHORT: dict[Verdict, str] = {
@@ -18,7 +18,7 @@ SHORT: dict[Verdict, str] = {
 }
 
 
-def rivals(candidates: Sequence[str], verdicts: Mapping[str, Mapping[str, Judged]]) -> Iterator[Rival]:
+def rivals(candidates: Sequence[str], verdicts: Mapping[str, Mapping[str, PairedComparison]]) -> Iterator[Rival]:
     """The pairs of an evaluation with their names apart, by candidate and then by baseline."""
     for name in candidates:
         for baseline in candidates:
@@ -26,7 +26,9 @@ def rivals(candidates: Sequence[str], verdicts: Mapping[str, Mapping[str, Judged
                 yield name, baseline, by
 
 
-def distinct_rivals(scores: Mapping[str, object], verdicts: Mapping[str, Mapping[str, Judged]]) -> list[Rival]:
+def distinct_rivals(
+    scores: Mapping[str, object], verdicts: Mapping[str, Mapping[str, PairedComparison]]
+) -> list[Rival]:
     """The pairs without those of zero_shot where it is base under another name: `scores` are the same then."""
     same = "base" in scores and scores.get("zero_shot") == scores["base"]
     return [pair for pair in rivals(list(scores), verdicts) if not (same and pair[1] == "zero_shot")]
@@ -43,7 +45,7 @@ def margin_words(margin: float) -> str:
     return "1 point" if margin == 0.01 else f"{100 * margin:g} points"
 
 
-def power_words(items: int, verdicts: Iterable[Mapping[str, Judged]]) -> str:
+def power_words(items: int, verdicts: Iterable[Mapping[str, PairedComparison]]) -> str:
     """What so many items can show at all, by grader: the largest of what each comparison detects."""
     largest: dict[str, float] = {}
     for by in verdicts:
@@ -60,7 +62,7 @@ def power_words(items: int, verdicts: Iterable[Mapping[str, Judged]]) -> str:
     return " ".join(parts)
 
 
-def sentence(grader: str, paired: Judged, *, candidate: str = "the second", baseline: str = "") -> str:
+def sentence(grader: str, paired: PairedComparison, *, candidate: str = "the second", baseline: str = "") -> str:
     """One verdict in words with its figures. `baseline` is named where it does not go without saying."""
     against = f" than {baseline}" if baseline else ""
     points, low, high = (100 * value for value in (paired.difference, *paired.ci95))
@@ -93,13 +95,13 @@ def sentence(grader: str, paired: Judged, *, candidate: str = "the second", base
     return f"{words} ({facts})."
 
 
-def importance(by: Mapping[str, Judged]) -> int:
+def importance(by: Mapping[str, PairedComparison]) -> int:
     """The place of a pair among others: 0 where the rival wins on a grader, 1 where something is decided, else 2."""
     verdicts = {paired.verdict for paired in by.values()}
     return 0 if "worse" in verdicts else 1 if verdicts & {"better", "not_worse"} else 2
 
 
-def _one_line(candidate: str, baseline: str, by: Mapping[str, Judged]) -> str:
+def _one_line(candidate: str, baseline: str, by: Mapping[str, PairedComparison]) -> str:
     on = {verdict: [grader for grader, paired in by.items() if paired.verdict == verdict] for verdict in SHORT}
     margin = next((paired.margin for paired in by.values() if paired.margin is not None), None)
     parts = []

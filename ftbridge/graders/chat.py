@@ -65,7 +65,7 @@ class Reply:
 
 
 class JudgeFailed(Exception):
-    """The endpoint could not be reached, refused the request, or answered what is no chat completion."""
+    """The endpoint could not be reached, refused the request, or answered what is not a chat completion."""
 
 
 def endpoint(base_url: str | None) -> Endpoint:

@@ -82,7 +82,7 @@ def _formula(grader: MultiGrader) -> Formula:
         ) from None
     if unknown := sorted(formula.names - grader.graders.keys()):
         raise GraderError(
-            f"grader {grader.name}: calculate_output names {', '.join(unknown)}, which is no grader of its own.",
+            f"grader {grader.name}: calculate_output names {', '.join(unknown)}, which is not a grader of its own.",
             hint=f"Its graders are {', '.join(grader.graders)}.",
         )
     if taken := sorted(FUNCTIONS & grader.graders.keys()):

@@ -56,7 +56,7 @@ class _Found:
 
 
 def read_result(text: str, finish_reason: str | None) -> Any:
-    """The `result` of a reply, or its text where it is no JSON. Raises `Unreadable`."""
+    """The `result` of a reply, or its text where it is not JSON. Raises `Unreadable`."""
     cut = finish_reason == "length"
     ends = list(_CLOSES.finditer(text))
     if _OPENS.match(text):

@@ -34,7 +34,7 @@ FAULTS: frozenset[ErrorName] = frozenset(
 )
 """Failures of a grader, a judge, or the endpoint that it was asked at: they say nothing of the answer, which has no score then.
 
-The other errors come of the answer itself, such as one that is no JSON where JSON was asked, and score 0. So does an exception
+The other errors come of the answer itself, such as one that is not JSON where JSON was asked, and score 0. So does an exception
 in a python grader, as OpenAI documents: most come of answers that the source does not expect.
 """
 

@@ -22,7 +22,7 @@ NAMES = ("output_text", "output_json", "output_tools", "choices")
 
 
 class BadSample(ValueError):
-    """An answer that is no sample: without text and tool calls, or whose text is not text."""
+    """An answer that is not a sample: without text and tool calls, or whose text is not text."""
 
 
 class NotJson(ValueError):

@@ -5,7 +5,7 @@
              can be looked at
 
 The request is {"source", "sample", "item", "memory_bytes", "disk_bytes", "seconds", "caller"}. The seal is read only after the
-grader has returned: what the grader itself writes where the answer is expected has none, and is no answer.
+grader has returned: what the grader itself writes where the answer is expected has none, and is not an answer.
     stderr   what the grader prints
 
     rlimits        memory (address space), file size, open files, CPU time, no core dumps

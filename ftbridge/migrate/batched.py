@@ -42,7 +42,7 @@ class Batched:
     settings: Settings
     queue: int | None = None
     afford: Callable[[int, int], None] = lambda read, written: None
-    heard: Callable[[], None] = lambda: None
+    on_progress: Callable[[], None] = lambda: None
     tell: Callable[[str], None] = lambda text: None
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ class Batched:
                 self.recording.keep_logprobs(result.request.item.key, result.logprobs)
             self.recording.add(result.samples, result.usage, request=result.request.id, way="batch")
             count += 1
-            self.heard()
+            self.on_progress()
         return count
 
 

@@ -288,7 +288,7 @@ def _json(response: Any) -> Any:
 
 
 def _require_whole(response: Any, received: int) -> None:
-    """Raise where fewer bytes came than the service announced: a connection that was cut is no file."""
+    """Raise where fewer bytes came than the service announced: a connection that was cut is not a file."""
     stated = response.headers.get("content-length")
     if stated is not None and "content-encoding" not in response.headers and int(stated) != received:
         raise NotTheService(f"{received:,} of {stated} bytes came")

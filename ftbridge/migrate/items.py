@@ -208,13 +208,13 @@ def trained_prompts(files: Iterable[Path]) -> set[str]:
             try:
                 request, _, _ = _parts(json.loads(line))
             except ValueError:
-                continue  # what cannot be read is no item either
+                continue  # what cannot be read is not an item either
             prompts.add(_digest(request.get("messages")))
     return prompts
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file with their numbers, read as they are needed; a byte order mark is no part of the first."""
+    """The lines of a file with their numbers, read as they are needed; a byte order mark is not part of the first."""
     try:
         with path.open("rb") as stream:
             for number, line in enumerate(stream, 1):

@@ -64,7 +64,7 @@ class Live:
     limits: Limits
     store: bool = True
     afford: Callable[[int, int], None] = lambda read, written: None
-    heard: Callable[[], None] = lambda: None
+    on_progress: Callable[[], None] = lambda: None
     _dropped: list[str] = field(default_factory=list)
     _declined: set[str] = field(default_factory=set)
 
@@ -187,19 +187,19 @@ class Live:
                 self.recording.keep_logprobs(request.item.key, logprobs)
             samples = samples or declined(request, "the response holds no choice")
             self.recording.add(samples, usage, request=request.id, way="live")
-            self.heard()
+            self.on_progress()
             return
         fault = came
         if fault.kind == "refused" and fault.status in _OF_THE_REQUEST:
             reason = f"{fault.status}: {fault.message}"
             self._declined.add(request.item.key)
             self.recording.add(declined(request, reason), Usage(), request=request.id, way="live")
-            self.heard()
+            self.on_progress()
             return
         if fault.kind in ("lost", "foreign"):
             self.recording.journal.append("lost", request=request.id, why=fault.message)
             if self._found(request, look=True):
-                self.heard()
+                self.on_progress()
                 return
         else:
             self.recording.journal.append("declined", request=request.id, why=fault.message)

@@ -16,7 +16,7 @@ from ftbridge.evaluation.grade_cache import read_grades, write_grades
 from ftbridge.evaluation.items import Item as Question
 from ftbridge.evaluation.missing import MaybeScores, known_score
 from ftbridge.evaluation.score import Grading, Score, results, score_of
-from ftbridge.evaluation.verdict import Judged, judge_pairs
+from ftbridge.evaluation.verdict import PairedComparison, compare_paired
 from ftbridge.evaluation.wording import sentence
 from ftbridge.graders import Calls
 from ftbridge.graders.calls import FILE as CALLS_FILE
@@ -37,7 +37,7 @@ class Measured(BaseModel):
     noise: float | None = Field(
         description="Mean change of an item's score from one completion of the model to another."
     )
-    judged: Judged | None
+    judged: PairedComparison | None
     words: str
 
 
@@ -93,7 +93,7 @@ def measured_of(
         places = [index for index, question in enumerate(questions) if applies(name, str(question.fields["recorded"]))]
         replacement, names_here = [values[index] for index in places], [clusters[index] for index in places]
         there = [baseline[index] for index in places] if baseline is not None else None
-        paired = judge_pairs({name: there}, {name: replacement}, margin, names_here)[name] if there else None
+        paired = compare_paired({name: there}, {name: replacement}, margin, names_here)[name] if there else None
         noise = _noise([scored[RECORDED][name], *(scored[each][name] for each in drawn)]) if by_graders else None
         if not by_graders and agreement[name] is not None:
             noise = 1 - (agreement[name] or 0.0)
@@ -111,7 +111,7 @@ def measured_of(
     return sorted(measured, key=lambda one: not one.decides)
 
 
-def _words(name: str, paired: Judged | None, by_graders: bool) -> str:
+def _words(name: str, paired: PairedComparison | None, by_graders: bool) -> str:
     if paired is None:
         return f"{name}: how well the recorded model agrees with itself is not known, so nothing can be said."
     candidate, baseline = (

@@ -260,7 +260,7 @@ class _Work:
             limits=Limits(),
             store=self.wish.store,
             afford=self._afford("live"),
-            heard=self._heard,
+            on_progress=self._heard,
         )
 
     def _batched(self, way: str) -> Batched:
@@ -271,7 +271,7 @@ class _Work:
             settings=self.settings,
             queue=queue,
             afford=self._afford(way),
-            heard=self._heard,
+            on_progress=self._heard,
             tell=self.tell,
         )
 

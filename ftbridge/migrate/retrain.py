@@ -139,13 +139,13 @@ def start(migration: Migration, planned: Plan, wish: Wish, *, lint: bool = True,
     return run
 
 
-def retrain(migration: Migration, wish: Wish, watcher: drive.Watcher | None = None) -> Run:
+def retrain(migration: Migration, wish: Wish, watcher: drive.Observer | None = None) -> Run:
     """Plan a replacement, train it to its end, and return its run; called again, the same run is gone on with.
 
     Raises what `plan`, `start` and the run raise.
     """
     run = start(migration, plan(migration, wish), wish)
-    return fallback.to_the_end(run, watcher or drive.Silent(), onward(run))
+    return fallback.run_with_fallback(run, watcher or drive.NullObserver(), onward(run))
 
 
 def onward(run: Run) -> drive.Go:

@@ -165,7 +165,7 @@ def _whole(estimate: Plan, run: Run) -> Iterator[Compared]:
     plan, took = estimate.local.whole if estimate.local else None, taken_by(run)
     if took is None or plan is None:
         return
-    actual = took.whole / 3600
+    actual = took.total / 3600
     if plan.hours is None:
         yield Compared("time of the run", None, actual, "hours", None, "Not planned, since no training time was.")
         return

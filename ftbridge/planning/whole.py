@@ -67,7 +67,7 @@ class Took:
     """Seconds of one run that was never stopped, and the tokens that its completions have."""
 
     run: str
-    whole: float
+    total: float
     training: float
     completing: float
     tokens: int
@@ -75,7 +75,7 @@ class Took:
     @property
     def loading(self) -> float:
         """What is neither training nor completing."""
-        return max(0.0, self.whole - self.training - self.completing)
+        return max(0.0, self.total - self.training - self.completing)
 
 
 def whole(

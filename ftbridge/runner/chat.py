@@ -13,7 +13,7 @@ from ftbridge.runner.summary import read_lowering
 from ftbridge.runs.run import Run
 
 
-class Talk:
+class ChatSession:
     """One conversation. Greedy: the same words get the same answers."""
 
     def __init__(self, sampler: Sampler, system: str | None, max_tokens: int) -> None:
@@ -30,7 +30,9 @@ class Talk:
 
 
 @contextmanager
-def talking(run: Run, *, base: bool = False, system: str | None = None, max_tokens: int = 512) -> Iterator[Talk]:
+def open_chat(
+    run: Run, *, base: bool = False, system: str | None = None, max_tokens: int = 512
+) -> Iterator[ChatSession]:
     """A conversation with a run's tuned model, or with its base. Raises `UsageError` when the run has made no model."""
     state = run.state()
     if state.tuned is None and not base:
@@ -40,6 +42,6 @@ def talking(run: Run, *, base: bool = False, system: str | None = None, max_toke
     tuned = None if base else state.tuned
     sampler = providers.load(state.provider).sampler(read_lowering(run), tuned, run.path)
     try:
-        yield Talk(sampler, system, max_tokens)
+        yield ChatSession(sampler, system, max_tokens)
     finally:
         sampler.close()

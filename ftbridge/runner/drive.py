@@ -42,9 +42,9 @@ from ftbridge.evaluation.spending import Budget, budget_of, changed_budget
 from ftbridge.planning.plan import read_plan
 from ftbridge.providers.base import JobEvent, JobHandle, JobStatus, Provider, Submission, TunedModel
 from ftbridge.runner.evaluate import RunEvaluation
-from ftbridge.runner.gates import EXACTLY_ONCE, hold_once, hold_plan, keep_plan, pass_target
-from ftbridge.runner.observer import Silent as Silent
-from ftbridge.runner.observer import Watcher as Watcher
+from ftbridge.runner.gates import EXACTLY_ONCE, enforce_budget, hold_once, save_plan, stop_if_baseline_meets_target
+from ftbridge.runner.observer import NullObserver as NullObserver
+from ftbridge.runner.observer import Observer as Observer
 from ftbridge.runner.summary import lowering_of, read_evaluation
 from ftbridge.runs.run import TERMINAL, Run, RunState
 
@@ -53,17 +53,17 @@ BUDGET_PAUSE_SECONDS = 30.0
 """Seconds that a job gets to pause for a budget before it is cancelled: it costs more meanwhile."""
 Request = Literal["cancel", "pause"]
 
-Go = Callable[["Run", Watcher], "Evaluation | None"]
+Go = Callable[["Run", Observer], "Evaluation | None"]
 """What the command line calls to take a run further: `drive`, `resume` or `watch`."""
 
 
-def drive(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
+def drive(run: Run, watcher: Observer | None = None) -> Evaluation | None:
     """Take a run from wherever it stands to its end; returns the evaluation, if it has a test split.
 
     Only one process drives a run (`RunBusy`). Raises the run's own error when it fails, `Interrupted` on Ctrl-C and on a
     pause asked elsewhere, `GateNotMet` when a budget is used up.
     """
-    watcher = watcher or Silent()
+    watcher = watcher or NullObserver()
     with run.drive():
         driver = _Driver(run, watcher)
         try:
@@ -78,7 +78,7 @@ def drive(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
             raise
 
 
-def resume(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
+def resume(run: Run, watcher: Observer | None = None) -> Evaluation | None:
     """Go on with a run that was paused, interrupted, cancelled, or failed. A succeeded run is returned as it is.
 
     Never pays for another job: one that failed or was cancelled at a service stays so, and that is said (`retry` pays again).
@@ -93,7 +93,7 @@ def resume(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
     return drive(run, watcher)
 
 
-def retry(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
+def retry(run: Run, watcher: Observer | None = None) -> Evaluation | None:
     """Pay for another job where a run's job failed or was cancelled, or where it is in doubt whether one was made; then go on.
 
     A job that goes on, or succeeded, is gone on with: nothing is paid twice. Raises what `resume` raises.
@@ -105,7 +105,7 @@ def retry(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
             if backend.poll(state.handle).state in ("failed", "cancelled"):
                 run.append("retry_requested", job=state.handle.id)
         elif state.token is not None:
-            backend.forget(_Driver(run, watcher or Silent()).submission(state.token))
+            backend.forget(_Driver(run, watcher or NullObserver()).submission(state.token))
     return resume(run, watcher)
 
 
@@ -118,7 +118,7 @@ def adopt(run: Run, job: str) -> JobHandle:
         state = run.state()
         if state.handle is not None:
             raise UsageError(f"{run.id} has its job already: {state.handle.id}.")
-        driver = _Driver(run, Silent())
+        driver = _Driver(run, NullObserver())
         token = state.token or _new_token(run)
         if state.token is None:
             run.append("submit_intended", token=token)
@@ -127,7 +127,7 @@ def adopt(run: Run, job: str) -> JobHandle:
     return handle
 
 
-def drive_on(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
+def drive_on(run: Run, watcher: Observer | None = None) -> Evaluation | None:
     """Drive a run as its journal says it stands, for a process that another one started.
 
     A run that was cancelled or paused since then stays so: only `resume` takes such a word back. Raises what `drive` does.
@@ -212,12 +212,12 @@ def start_driver(run: Run) -> subprocess.Popen[bytes]:
         )
 
 
-def watch(run: Run, watcher: Watcher | None = None) -> Evaluation | None:
+def watch(run: Run, watcher: Observer | None = None) -> Evaluation | None:
     """Follow a run to its end from another process. One that nobody drives, but whose job lives, is driven from here.
 
     Raises the run's error if it ends badly. Ctrl-C stops watching; the run goes on.
     """
-    watcher = watcher or Silent()
+    watcher = watcher or NullObserver()
     seen = 0
     stage = ""
     while True:
@@ -276,7 +276,7 @@ def _ask(run: Run, request: Request) -> None:
         return
     with run.drive():
         if state.token is not None:
-            driver = _Driver(run, Silent())
+            driver = _Driver(run, NullObserver())
             if (handle := driver.submitted_handle()) is not None:
                 _ask_service(run, backend, handle, request)
                 driver.settle(handle, request)
@@ -317,13 +317,13 @@ def _discard(run: Run) -> None:
     """Remove what was uploaded for a job that was never made; that it cannot be removed now is no reason to go on."""
     state = run.state()
     with contextlib.suppress(FtbridgeError):
-        driver = _Driver(run, Silent())
+        driver = _Driver(run, NullObserver())
         driver.backend.discard(driver.submission(state.token or "discard"))
 
 
 def submission_of(run: Run) -> Submission:
     """What was, or would be, submitted for a run."""
-    return _Driver(run, Silent()).submission(run.state().token or "none")
+    return _Driver(run, NullObserver()).submission(run.state().token or "none")
 
 
 def _new_token(run: Run) -> str:
@@ -369,7 +369,7 @@ def has_job(state: RunState) -> bool:
 class _Driver:
     """One process's hold on a run: the stages, and what they share."""
 
-    def __init__(self, run: Run, watcher: Watcher) -> None:
+    def __init__(self, run: Run, watcher: Observer) -> None:
         self.run, self.watcher = run, watcher
         self.budget = Budget(run)
         self.job_state: str | None = None
@@ -437,8 +437,8 @@ class _Driver:
         """Everything that can be found wrong before time or money is spent."""
         self.watcher.stage(self.run, "checking model and data")
         self.backend.preflight(self.submission(self.state.token or "preflight"), self.watcher.note)
-        keep_plan(self.run, self.watcher.note)
-        hold_plan(self.run)
+        save_plan(self.run, self.watcher.note)
+        enforce_budget(self.run)
 
     def answers_first(self) -> bool:
         """Whether the base model answers before a job is made: where that costs nothing, or decides whether to train."""
@@ -469,10 +469,10 @@ class _Driver:
         """Stop, before anything is trained, when it is not needed, costs more than it may, or might be paid twice."""
         hold_once(self.run, self.backend.unpromised(self.submission("none")), self.watcher.note)
         if not self.answers_first():
-            hold_plan(self.run)
+            enforce_budget(self.run)
             return
-        pass_target(self.run, self.spec, self.evaluation.before(), self.watcher.note)
-        hold_plan(self.run)
+        stop_if_baseline_meets_target(self.run, self.spec, self.evaluation.before(), self.watcher.note)
+        enforce_budget(self.run)
 
     def submission(self, token: str) -> Submission:
         validation = self.run.data / "validation.jsonl"

@@ -35,7 +35,7 @@ from ftbridge.evaluation.preference import (
 )
 from ftbridge.evaluation.preference import read as read_pairs
 from ftbridge.evaluation.results import item_scores, write_scores
-from ftbridge.evaluation.retention.measure import SUFFIX, Retention, judge_retention, retention_candidate
+from ftbridge.evaluation.retention.measure import SUFFIX, Retention, measure_retention, retention_candidate
 from ftbridge.evaluation.score import Answered, Evaluation, Grading, judge
 from ftbridge.evaluation.spending import budget_of, spent
 from ftbridge.graders import Calls
@@ -44,7 +44,7 @@ from ftbridge.graders.calls import FILE as CALLS
 from ftbridge.graders.judge_keys import check_judges
 from ftbridge.prices import load_prices
 from ftbridge.providers.base import Sampler, Scorer
-from ftbridge.runner.observer import Watcher
+from ftbridge.runner.observer import Observer
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
 
@@ -63,7 +63,7 @@ def shutdown_clock(run: Run, spec: JobSpec, today: datetime.date | None = None) 
 class RunEvaluation:
     """What the judge asks in one run. `between` is called after each answer, and may raise to stop."""
 
-    def __init__(self, run: Run, spec: JobSpec, watcher: Watcher, between: Callable[[], None]) -> None:
+    def __init__(self, run: Run, spec: JobSpec, watcher: Observer, between: Callable[[], None]) -> None:
         self.run, self.spec, self.watcher, self.between = run, spec, watcher, between
         test = run.data / "test.jsonl"
         self.items: list[Item] = load_items(test) if test.exists() else []
@@ -159,7 +159,7 @@ class RunEvaluation:
         if not self.questions or settings.retention is None:
             return None
         predictions = {name: read_predictions(self.run.predictions(name + SUFFIX)) for name in ("base", "tuned")}
-        return judge_retention(
+        return measure_retention(
             self.questions,
             predictions,
             settings.graders,

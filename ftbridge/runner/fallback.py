@@ -21,7 +21,7 @@ _SERVICES_OWN = (ProviderRefused, TrainingFailed, ModelUnavailable)
 """What another provider may do better; everything else would be the same there, or is for a person to decide."""
 
 
-def to_the_end(run: Run, watcher: drive.Watcher, go: drive.Go) -> Run:
+def run_with_fallback(run: Run, watcher: drive.Observer, go: drive.Go) -> Run:
     """Take a run to its end with `go`, falling back if its spec says so; returns the run that has the results.
 
     A run that was continued before is followed to the run that continues it. Raises what `go` raises when there is nothing
@@ -46,7 +46,7 @@ def last_of(run: Run) -> Run:
     return run
 
 
-def _continued(run: Run, error: FtbridgeError, watcher: drive.Watcher) -> Run | None:
+def _continued(run: Run, error: FtbridgeError, watcher: drive.Observer) -> Run | None:
     """A prepared run with the other provider, journalled on both sides; None where falling back is not allowed."""
     spec = run.spec()
     first = run.state().provider

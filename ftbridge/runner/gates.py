@@ -14,7 +14,7 @@ from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
 
 
-def keep_plan(run: Run, note: Callable[[str], None]) -> None:
+def save_plan(run: Run, note: Callable[[str], None]) -> None:
     """Write plan.json once, before anything is spent. A run that cannot be planned goes on, and is told of."""
     if run.plan_path.exists():
         return
@@ -24,7 +24,7 @@ def keep_plan(run: Run, note: Callable[[str], None]) -> None:
         note(f"no plan: {error.message}")
 
 
-def hold_plan(run: Run) -> None:
+def enforce_budget(run: Run) -> None:
     """Raise `GateNotMet` when a managed job would cost more, with what was spent so far, than the budget allows.
 
     On this machine hours are held while they pass. The least that the plan reckons is taken: a run is not refused for an
@@ -67,7 +67,9 @@ def hold_once(run: Run, why: str | None, note: Callable[[str], None]) -> None:
     )
 
 
-def pass_target(run: Run, spec: JobSpec, before: Evaluation | None, note: Callable[[str], None]) -> None:
+def stop_if_baseline_meets_target(
+    run: Run, spec: JobSpec, before: Evaluation | None, note: Callable[[str], None]
+) -> None:
     """Tell what the base model and its baselines achieve; raise `GateNotMet` when one meets `evaluation.target`.
 
     `ftbridge run --ignore-target`, or `resume --ignore-target`, waives the gate, and is journalled.

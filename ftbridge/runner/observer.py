@@ -8,7 +8,7 @@ from ftbridge.providers.base import JobEvent
 from ftbridge.runs.run import Run
 
 
-class Watcher(Protocol):
+class Observer(Protocol):
     """Hears what happens, to show it. Every method is optional to act on; none may raise."""
 
     def stage(self, run: Run, name: str) -> None:
@@ -28,7 +28,7 @@ class Watcher(Protocol):
         ...
 
 
-class Silent:
+class NullObserver:
     """A watcher that shows nothing."""
 
     def stage(self, run: Run, name: str) -> None:

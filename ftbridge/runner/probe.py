@@ -22,7 +22,7 @@ STEPS = 4
 """Optimizer steps: the first warms up and is not counted."""
 
 
-def probe(spec_file: SpecFile, watcher: drive.Watcher | None = None) -> Probe:
+def probe(spec_file: SpecFile, watcher: drive.Observer | None = None) -> Probe:
     """Train `STEPS` steps and keep what was measured. Raises `UsageError` without a local model, and what a run raises."""
     spec = spec_file.spec
     if spec.model.local is None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ftbridge.providers.local.inference.requests import Ask, Told
+from ftbridge.providers.local.inference.requests import GenerationRequest, StreamEvent
 
 if TYPE_CHECKING:
     from ftbridge.server.requests.job import CreateJob
     from ftbridge.server.service import Service
-    from ftbridge.server.store import Kept
+    from ftbridge.server.store import StoredObject
 
 
 class Engine(Protocol):
@@ -42,7 +42,7 @@ class Engine(Protocol):
         """Raise `ApiError` for a job that this engine cannot do: its base model, method, or settings."""
         ...
 
-    def created(self, job: Kept) -> None:
+    def created(self, job: StoredObject) -> None:
         """A job is in the books now."""
         ...
 
@@ -50,15 +50,15 @@ class Engine(Protocol):
         """Called before each request is answered: bring the books up to date, if that takes no waiting."""
         ...
 
-    async def cancel(self, job: Kept) -> None:
+    async def cancel(self, job: StoredObject) -> None:
         """End a job that has not ended."""
         ...
 
-    async def pause(self, job: Kept) -> None:
+    async def pause(self, job: StoredObject) -> None:
         """Let a running job save its state and stop."""
         ...
 
-    async def resume(self, job: Kept) -> None:
+    async def resume(self, job: StoredObject) -> None:
         """Let a paused job go on."""
         ...
 
@@ -70,6 +70,6 @@ class Engine(Protocol):
         """The full name of a model that can be asked: the dated one where a client left the date out."""
         ...
 
-    def answer(self, model: str, ask: Ask) -> AsyncIterator[Told]:
+    def answer(self, model: str, ask: GenerationRequest) -> AsyncIterator[StreamEvent]:
         """The answers to a chat, piece by piece; closing the iterator ends them. Raises `ApiError`."""
         ...

@@ -17,7 +17,7 @@ from ftbridge.server.api import files
 from ftbridge.server.http.errors import not_found
 from ftbridge.server.requests.job import CreateJob
 from ftbridge.server.service import Service
-from ftbridge.server.store import Kept
+from ftbridge.server.store import StoredObject
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 CSV_COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
@@ -74,7 +74,7 @@ def _nested(more: Mapping[str, float]) -> dict[str, Any]:
     return nested | ({"timing": {"step": steps}} if steps else {})
 
 
-def open_job(service: Service, create_job: CreateJob, extra: Mapping[str, Any] | None = None) -> Kept:
+def open_job(service: Service, create_job: CreateJob, extra: Mapping[str, Any] | None = None) -> StoredObject:
     """Put a new job in the books, as `validating_files`."""
     name = service.new_id("ftjob-")
     settings = create_job.settings.model_dump(exclude_none=True)
@@ -108,15 +108,15 @@ def open_job(service: Service, create_job: CreateJob, extra: Mapping[str, Any] |
     shown["method"] = {"type": create_job.kind, create_job.kind: settings}
     shown["integrations"] = [part.model_dump(exclude_none=True) for part in create_job.integrations or []]
     shown["user_provided_suffix"] = create_job.suffix
-    job = Kept("job", name, shown, dict(extra or {}))
+    job = StoredObject("job", name, shown, dict(extra or {}))
     with service.store.change():
         service.store.add(job)
-        say(service, name, f"Created fine-tuning job: {name}")
-        say(service, name, f"Validating training file: {create_job.training_file}")
+        add_event(service, name, f"Created fine-tuning job: {name}")
+        add_event(service, name, f"Validating training file: {create_job.training_file}")
     return job
 
 
-def find_job(service: Service, name: str) -> Kept:
+def find_job(service: Service, name: str) -> StoredObject:
     """A job by id. Raises 404."""
     job = service.store.get("job", name)
     if job is None:
@@ -129,16 +129,16 @@ def is_over(service: Service, name: str) -> bool:
     return find_job(service, name).document["status"] in TERMINAL
 
 
-def change(service: Service, name: str, extra: Mapping[str, Any] | None = None, **fields: Any) -> Kept:
+def change(service: Service, name: str, extra: Mapping[str, Any] | None = None, **fields: Any) -> StoredObject:
     """Set fields of a job's object, and what only the server knows of it."""
     return service.store.update(
         "job",
         name,
-        lambda job: replace(job, document={**job.document, **fields}, own={**job.own, **(extra or {})}),
+        lambda job: replace(job, document={**job.document, **fields}, extra={**job.extra, **(extra or {})}),
     )
 
 
-def say(
+def add_event(
     service: Service,
     job: str,
     message: str,
@@ -158,13 +158,13 @@ def say(
         data=dict(data or {}),
         type="metrics" if data else "message",
     ).to_dict()
-    service.store.add(Kept("event", shown["id"], shown, parent=job))
+    service.store.add(StoredObject("event", shown["id"], shown, parent=job))
 
 
-def settle(service: Service, name: str, **hyperparameters: int | float) -> None:
+def set_hyperparameters(service: Service, name: str, **hyperparameters: int | float) -> None:
     """Put numbers in the place of "auto"."""
 
-    def settled(job: Kept) -> Kept:
+    def settled(job: StoredObject) -> StoredObject:
         document = dict(job.document)
         kind = document["method"]["type"]
         settings = dict(document["method"][kind])
@@ -177,7 +177,7 @@ def settle(service: Service, name: str, **hyperparameters: int | float) -> None:
     service.store.update("job", name, settled)
 
 
-def model_name(service: Service, job: Kept) -> str:
+def model_name(service: Service, job: StoredObject) -> str:
     """`ft:BASE:ORGANISATION:SUFFIX:ID`; the suffix may be empty. A job on a tuned model keeps that one's base."""
     base = job.document["model"]
     base = base.split(":")[1] if base.startswith("ft:") else base
@@ -185,7 +185,7 @@ def model_name(service: Service, job: Kept) -> str:
     return f"ft:{base}:{service.organization.removeprefix('org-')}:{suffix}:{job.id.removeprefix('ftjob-')[:8]}"
 
 
-def checkpoint(service: Service, job: Kept, figures: Figures, extra: Mapping[str, Any]) -> None:
+def checkpoint(service: Service, job: StoredObject, figures: Figures, extra: Mapping[str, Any]) -> None:
     """Tell of a checkpoint, once for each step, and let its model be asked."""
     name = f"{model_name(service, job)}:ckpt-step-{figures.step}"
     checkpoint_id = f"ftckpt_{job.id.removeprefix('ftjob-')}-{figures.step}"
@@ -200,19 +200,19 @@ def checkpoint(service: Service, job: Kept, figures: Figures, extra: Mapping[str
         step_number=figures.step,
     ).to_dict()
     with service.store.change():
-        if service.store.add(Kept("checkpoint", checkpoint_id, shown, parent=job.id)):
+        if service.store.add(StoredObject("checkpoint", checkpoint_id, shown, parent=job.id)):
             offer(service, name, extra, base=job.document["model"])
-            say(service, job.id, f"Checkpoint created at step {figures.step}")
+            add_event(service, job.id, f"Checkpoint created at step {figures.step}")
 
 
 def offer(service: Service, name: str, extra: Mapping[str, Any], *, base: str) -> None:
     """Let a tuned model be listed and asked."""
     shown = Model(id=name, created=service.now(), object="model", owned_by=service.organization).to_dict()
-    service.store.add(Kept("model", name, shown, {**extra, "base": base}))
+    service.store.add(StoredObject("model", name, shown, {**extra, "base": base}))
 
 
 def succeed(
-    service: Service, job: Kept, figures: Iterable[Figures], *, trained_tokens: int, extra: Mapping[str, Any]
+    service: Service, job: StoredObject, figures: Iterable[Figures], *, trained_tokens: int, extra: Mapping[str, Any]
 ) -> None:
     """The job is done: its figures as a file, its model offered, its last events, all at once."""
     name = model_name(service, job)
@@ -225,8 +225,8 @@ def succeed(
             service, content, "step_metrics.csv", "fine-tune-results", {"base64": True} if encoded else None
         )
         offer(service, name, extra, base=job.document["model"])
-        say(service, job.id, f"New fine-tuned model created: {name}")
-        say(service, job.id, "The job has successfully completed")
+        add_event(service, job.id, f"New fine-tuned model created: {name}")
+        add_event(service, job.id, "The job has successfully completed")
         change(
             service,
             job.id,
@@ -244,7 +244,7 @@ def fail(service: Service, name: str, code: str, message: str, param: str | None
     with service.store.change():
         if is_over(service, name):
             return
-        say(service, name, f"The job failed: {message}", level="error")
+        add_event(service, name, f"The job failed: {message}", level="error")
         error = {"code": code, "message": message, "param": param}
         change(service, name, status="failed", error=error, finished_at=service.now(), estimated_finish=None)
 
@@ -254,7 +254,7 @@ def cancelled(service: Service, name: str) -> None:
     with service.store.change():
         if is_over(service, name):
             return
-        say(service, name, "Fine-tuning job cancelled")
+        add_event(service, name, "Fine-tuning job cancelled")
         change(service, name, status="cancelled", finished_at=service.now(), estimated_finish=None)
 
 

@@ -37,13 +37,13 @@ CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NU
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredObject:
     """One object. `document` is what clients see, `own` what they do not."""
 
     kind: str
     id: str
     document: dict[str, Any]
-    own: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
     parent: str = ""
 
 
@@ -85,16 +85,16 @@ class Store:
             self._db.execute("INSERT INTO counters VALUES (?, 1) ON CONFLICT DO UPDATE SET value = value + 1", (name,))
             return int(self._db.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()[0])
 
-    def add(self, stored: Kept) -> bool:
+    def add(self, stored: StoredObject) -> bool:
         """Keep a new object. False, and nothing changed, when its id is there already."""
         with self.change():
             done = self._db.execute(
                 "INSERT INTO objects (kind, parent, id, document, own) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (stored.kind, stored.parent, stored.id, _text(stored.document), _text(stored.own)),
+                (stored.kind, stored.parent, stored.id, _text(stored.document), _text(stored.extra)),
             )
             return done.rowcount == 1
 
-    def get(self, kind: str, name: str) -> Kept | None:
+    def get(self, kind: str, name: str) -> StoredObject | None:
         """One object, or None."""
         with self._lock:
             row = self._db.execute(
@@ -102,7 +102,7 @@ class Store:
             ).fetchone()
         return _kept(row) if row else None
 
-    def update(self, kind: str, name: str, change: Callable[[Kept], Kept | None]) -> Kept:
+    def update(self, kind: str, name: str, change: Callable[[StoredObject], StoredObject | None]) -> StoredObject:
         """Replace an object by what `change` makes of it (None: leave it); returns what stands. Raises `KeyError`."""
         with self.change():
             before = self.get(kind, name)
@@ -113,7 +113,7 @@ class Store:
                 return before
             self._db.execute(
                 "UPDATE objects SET document = ?, own = ? WHERE kind = ? AND id = ?",
-                (_text(after.document), _text(after.own), kind, name),
+                (_text(after.document), _text(after.extra), kind, name),
             )
             return after
 
@@ -133,7 +133,7 @@ class Store:
         newest_first: bool = True,
         where: Mapping[str, str | None] | None = None,
         project: str | None = None,
-    ) -> list[Kept] | None:
+    ) -> list[StoredObject] | None:
         """At most `limit` objects after the one called `after`; None when there is no such object.
 
         `where` maps JSON paths of the document ("$.purpose") to the text they must hold (None: null or absent). `project`
@@ -185,14 +185,14 @@ class Store:
             ).fetchall()
         return [row[0] for row in rows]
 
-    def every(self, kind: str, *, parent: str = "") -> list[Kept]:
+    def every(self, kind: str, *, parent: str = "") -> list[StoredObject]:
         """All objects of a kind, oldest first."""
         return self.page(kind, parent=parent, limit=-1, newest_first=False) or []
 
 
-def _kept(row: tuple[str, str, str, str, str]) -> Kept:
+def _kept(row: tuple[str, str, str, str, str]) -> StoredObject:
     kind, name, document, extra, parent = row
-    return Kept(kind, name, json.loads(document), json.loads(extra), parent)
+    return StoredObject(kind, name, json.loads(document), json.loads(extra), parent)
 
 
 def _text(document: Mapping[str, Any]) -> str:

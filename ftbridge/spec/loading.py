@@ -159,7 +159,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
 
 
 def _anchored(spec: JobSpec, base: Path) -> JobSpec:
-    """The spec with paths that are relative to it made absolute; a model's name that is no path stays as it is."""
+    """The spec with paths that are relative to it made absolute; a model's name that is not a path stays as it is."""
     if (local := spec.model.local) is not None and (base / local).exists():
         model = spec.model.model_copy(update={"local": str((base / local).resolve())})
         spec = spec.model_copy(update={"model": model})

@@ -14,7 +14,7 @@ from ftbridge.data.examples import Message
 from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.score import Evaluation, judge
-from ftbridge.evaluation.verdict import judge_pairs
+from ftbridge.evaluation.verdict import compare_paired
 from ftbridge.evaluation.wording import sentence
 from ftbridge.report.terminal.comparison import fails
 from ftbridge.spec.graders import JsonSchemaGrader, LabelModelGrader, MultiGrader, PairwiseGrader, ScoreModelGrader
@@ -150,7 +150,7 @@ def test_what_the_model_itself_did_wrong_still_scores() -> None:
 
 def test_one_grader_without_a_verdict_does_not_weigh_on_the_others() -> None:
     base = {"a": [0.0] * 10, "b": [0.0] * 10}
-    alone = judge_pairs({"a": base["a"]}, {"a": [1.0] * 10})
-    both = judge_pairs(base, {"a": [1.0] * 10, "b": [None] * 5 + [1.0] * 5})
+    alone = compare_paired({"a": base["a"]}, {"a": [1.0] * 10})
+    both = compare_paired(base, {"a": [1.0] * 10, "b": [None] * 5 + [1.0] * 5})
     assert both["a"] == alone["a"]
     assert both["b"].verdict == "undetermined"

@@ -11,7 +11,7 @@ from ftbridge.errors import DataError
 from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import load_items
 from ftbridge.evaluation.retention.checks import passes
-from ftbridge.evaluation.retention.measure import judge_retention
+from ftbridge.evaluation.retention.measure import measure_retention
 from ftbridge.evaluation.retention.questions import suite, write_questions
 from ftbridge.spec.graders import StringCheckGrader
 from ftbridge.spec.sections import RetentionSpec
@@ -172,7 +172,7 @@ def test_what_is_forgotten_is_told_with_both_answers(questions):
     items = questions()
     good = [item.fields["expected"] for item in items]
     bad = [answer if place >= 40 else "no idea" for place, answer in enumerate(good)]
-    found = judge_retention(
+    found = measure_retention(
         items, {"base": told(items, good), "tuned": told(items, bad)}, EXACT, baseline="base", margin=0.05
     )
     kept = found.verdicts["tuned"]
@@ -182,7 +182,7 @@ def test_what_is_forgotten_is_told_with_both_answers(questions):
     assert (kept.lost[0].before, kept.lost[0].after) == ("Paris", "no idea")
     assert found.candidates["tuned"]["fact"].mean == 0
     assert found.candidates["tuned"]["nonsense"].mean == found.candidates["base"]["all"].mean == 1
-    same = judge_retention(
+    same = measure_retention(
         items, {"base": told(items, good), "tuned": told(items, good)}, EXACT, baseline="base", margin=0.05
     )
     assert same.verdicts["tuned"].verdict == "kept"
@@ -191,7 +191,7 @@ def test_what_is_forgotten_is_told_with_both_answers(questions):
 def test_a_few_questions_cannot_tell(tmp_path, questions):
     (tmp_path / "own.jsonl").write_text(chat("a?", "a") + chat("b?", "b") + chat("c?", "c"))
     items = questions(suite=False, canaries=str(tmp_path / "own.jsonl"))
-    one = judge_retention(
+    one = measure_retention(
         items, {"base": told(items, "abc"), "tuned": told(items, "abx")}, EXACT, baseline="base", margin=0.05
     )
     assert one.verdicts["tuned"].verdict == "not_enough_data"
@@ -203,7 +203,7 @@ def test_an_item_without_an_answer_is_left_out_of_both_sides(questions):
     items = questions()
     good = told(items, [item.fields["expected"] for item in items])
     failed = [good[0].model_copy(update={"output_text": "", "error": "HTTP 500"}), *good[1:]]
-    found = judge_retention(items, {"base": good, "tuned": failed}, EXACT, baseline="base", margin=0.05)
+    found = measure_retention(items, {"base": good, "tuned": failed}, EXACT, baseline="base", margin=0.05)
     assert found.candidates["tuned"]["all"].n == len(items) - 1
     assert found.verdicts["tuned"].lost == []
 
@@ -211,7 +211,7 @@ def test_an_item_without_an_answer_is_left_out_of_both_sides(questions):
 def test_a_canary_may_bring_its_own_check(tmp_path, questions):
     (tmp_path / "own.jsonl").write_text(chat("Who are you?", "I am Ada.", check="ilike", expected="ada") + "\n")
     [item] = questions(suite=False, canaries=str(tmp_path / "own.jsonl"))
-    found = judge_retention(
+    found = measure_retention(
         [item], {"base": told([item], ["Ada!"]), "tuned": told([item], ["Bob"])}, EXACT, baseline="base", margin=0
     )
     assert (found.candidates["base"]["canary"].mean, found.candidates["tuned"]["canary"].mean) == (1, 0)

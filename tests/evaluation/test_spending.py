@@ -106,7 +106,7 @@ def test_a_stopped_job_that_told_no_figures_is_not_known(tmp_path: Path) -> None
             90_001,
             1_200,
         ),
-        # a pause is no work
+        # a pause is not work
         ([(0, "a", "running"), (100, "a", "paused"), (900, "a", "running")], [], 1_000, 200),
         # a word that is not known is work
         ([(0, "a", "evaluating_safety")], [], 50, 50),

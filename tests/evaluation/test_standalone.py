@@ -14,7 +14,7 @@ import pytest
 import ftbridge
 from ftbridge import files
 from ftbridge.errors import DataError, ModelUnavailable, RunBusy, UsageError
-from ftbridge.evaluation.candidate_names import Asked, parse_candidate
+from ftbridge.evaluation.candidate_names import RequestedCandidate, parse_candidate
 from ftbridge.evaluation.items import load_items
 from ftbridge.evaluation.retrieval import read_passages, retrieval
 from ftbridge.evaluation.search import searcher
@@ -236,15 +236,18 @@ def test_two_evaluations_of_one_model_do_not_write_over_each_other(service, spec
 @pytest.mark.parametrize(
     ("name", "asked"),
     [
-        ("base", Asked("base", "base")),
-        ("run:latest", Asked("run:latest", "run", "latest")),
-        ("checkpoint:a-b@40", Asked("checkpoint:a-b@40", "checkpoint", "a-b", step=40)),
-        ("openai:ft:gpt:org::1", Asked("openai:ft:gpt:org::1", "openai", "ft:gpt:org::1")),
-        ("local:owner/name", Asked("local:owner/name", "local", "owner/name")),
-        ("new=http://h/v1#m=2", Asked("new", "endpoint", "http://h/v1", model="m=2")),
-        ("v1.2-b=run:latest", Asked("v1.2-b", "run", "latest")),
-        ("openai:ft:a=b", Asked("openai:ft:a=b", "openai", "ft:a=b")),
-        ("http://h:8000/v1/#m#x", Asked("http://h:8000/v1/#m#x", "endpoint", "http://h:8000/v1", model="m#x")),
+        ("base", RequestedCandidate("base", "base")),
+        ("run:latest", RequestedCandidate("run:latest", "run", "latest")),
+        ("checkpoint:a-b@40", RequestedCandidate("checkpoint:a-b@40", "checkpoint", "a-b", step=40)),
+        ("openai:ft:gpt:org::1", RequestedCandidate("openai:ft:gpt:org::1", "openai", "ft:gpt:org::1")),
+        ("local:owner/name", RequestedCandidate("local:owner/name", "local", "owner/name")),
+        ("new=http://h/v1#m=2", RequestedCandidate("new", "endpoint", "http://h/v1", model="m=2")),
+        ("v1.2-b=run:latest", RequestedCandidate("v1.2-b", "run", "latest")),
+        ("openai:ft:a=b", RequestedCandidate("openai:ft:a=b", "openai", "ft:a=b")),
+        (
+            "http://h:8000/v1/#m#x",
+            RequestedCandidate("http://h:8000/v1/#m#x", "endpoint", "http://h:8000/v1", model="m#x"),
+        ),
     ],
 )
 def test_names_mean_who_answers(name, asked):

@@ -8,11 +8,11 @@ import time
 import pytest
 from scipy import stats
 
-from ftbridge.evaluation.verdict import detectable, holm, judge_family, judge_pairs, paired_p_value
+from ftbridge.evaluation.verdict import compare_family, compare_paired, detectable, holm, paired_p_value
 
 
 def one(first, second, margin=None):
-    return judge_pairs({"g": first}, {"g": second}, margin)["g"]
+    return compare_paired({"g": first}, {"g": second}, margin)["g"]
 
 
 def binary(both: int, only_first: int, only_second: int, neither: int):
@@ -80,7 +80,7 @@ def test_several_graders_are_corrected_together():
     alone = one(*binary(30, 3, 12, 15))
     assert alone.verdict == "better"
     scores = {f"g{n}": binary(30, 3, 12, 15) for n in range(4)}
-    told = judge_pairs(
+    told = compare_paired(
         {name: pair[0] for name, pair in scores.items()}, {name: pair[1] for name, pair in scores.items()}
     )
     assert {judged.verdict for judged in told.values()} == {"not_enough_data"}
@@ -107,7 +107,7 @@ def test_copies_of_an_item_are_no_more_evidence_than_the_item():
     clusters = [place for place in range(24) for _ in range(3)]
     copied = [[value for value in side for _ in range(3)] for side in (first, second)]
     naive = one(*copied)
-    counted = judge_pairs({"g": copied[0]}, {"g": copied[1]}, None, clusters)["g"]
+    counted = compare_paired({"g": copied[0]}, {"g": copied[1]}, None, clusters)["g"]
     assert naive.verdict == "better"
     assert (alone.verdict, counted.verdict) == ("not_enough_data", "not_enough_data")
     assert counted.p_value == pytest.approx(alone.p_value)
@@ -143,7 +143,7 @@ def test_a_single_item_says_nothing():
 def test_binary_scores_in_clusters_are_judged_by_clusters():
     first, second = [0.0, 0.0, 0.0] * 12, [1.0, 1.0, 0.0] * 12
     clusters = [place // 3 for place in range(36)]
-    told = judge_pairs({"g": first}, {"g": second}, None, clusters)["g"]
+    told = compare_paired({"g": first}, {"g": second}, None, clusters)["g"]
     assert told.p_value == pytest.approx(2 / 2**12)
     assert told.verdict == "better"
 
@@ -172,7 +172,7 @@ def test_a_hundred_thousand_items_take_less_than_two_seconds(graded):
     ],
 )
 def test_equal_scores_of_few_items_or_clusters_do_not_show_that_nothing_is_lost(scores, clusters):
-    judged = judge_pairs({"g": scores}, {"g": scores}, 0.02, clusters)["g"]
+    judged = compare_paired({"g": scores}, {"g": scores}, 0.02, clusters)["g"]
     assert judged.verdict == "not_enough_data"
     assert judged.ci95[0] < -0.02 < 0.02 < judged.ci95[1]
 
@@ -222,11 +222,11 @@ def _noisy(dice: random.Random, n: int, shift: float):
 
 def test_candidates_are_corrected_together_and_a_baseline_under_two_names_counts_once():
     first, second = binary(30, 3, 12, 15)
-    alone = judge_family({"a": ({"g": first}, {"g": second})})["a"]["g"]
+    alone = compare_family({"a": ({"g": first}, {"g": second})})["a"]["g"]
     assert alone.verdict == "better"
     candidates = {f"c{n}": ({"g": first}, {"g": [*second[n:], *second[:n]]}) for n in range(5)}
-    together = judge_family({"a": ({"g": first}, {"g": second}), **candidates})
+    together = compare_family({"a": ({"g": first}, {"g": second}), **candidates})
     assert together["a"]["g"].verdict == "not_enough_data"
     assert together["a"]["g"].p_value == alone.p_value
-    same = judge_family({"a": ({"g": first}, {"g": second}), "b": ({"g": first}, {"g": second})})
+    same = compare_family({"a": ({"g": first}, {"g": second}), "b": ({"g": first}, {"g": second})})
     assert same["a"]["g"].p_adjusted == same["b"]["g"].p_adjusted == alone.p_adjusted

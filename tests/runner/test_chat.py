@@ -11,7 +11,7 @@ import pytest
 
 from ftbridge.errors import UsageError
 from ftbridge.runner import drive
-from ftbridge.runner.chat import talking
+from ftbridge.runner.chat import open_chat
 from ftbridge.runner.start import create_run
 from ftbridge.server import simulating
 from ftbridge.spec import SpecFile
@@ -38,10 +38,10 @@ def prepared(monkeypatch, tmp_path):
 
 
 def test_a_conversation_goes_on_and_a_pipe_is_one_message(prepared):
-    with pytest.raises(UsageError, match="no model yet"), talking(prepared):
+    with pytest.raises(UsageError, match="no model yet"), open_chat(prepared):
         pass
     drive.drive(prepared)
-    with talking(prepared, system="Be brief.") as talk:
+    with open_chat(prepared, system="Be brief.") as talk:
         assert talk.say("Number 7?") == "It is 7."
         assert talk.say("Say it again.") == "As I said."
         assert [message.role for message in talk.messages] == ["system", "user", "assistant", "user", "assistant"]

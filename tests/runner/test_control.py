@@ -238,7 +238,7 @@ def test_nobody_falls_back_while_it_is_in_doubt(service: Service, tmp_path: Path
         service.faults = [{"route": CREATE, "nth": nth, "kind": "cut_after"} for nth in range(1, 9)]
         service.lag = 90
     with pytest.raises(FtbridgeError):
-        fallback.to_the_end(run, drive.Silent(), drive.drive)
+        fallback.run_with_fallback(run, drive.NullObserver(), drive.drive)
     assert run.state().continued_by is None
     assert run.state().state != "failed"
 
@@ -257,7 +257,7 @@ def test_data_that_the_service_finds_unsafe_or_malformed_are_not_trained_elsewhe
     service.statuses, service.job_error = ["failed"], error
     run = prepared(tmp_path, fallback="local")
     with pytest.raises(DataError):
-        fallback.to_the_end(run, drive.Silent(), drive.drive)
+        fallback.run_with_fallback(run, drive.NullObserver(), drive.drive)
     assert run.state().continued_by is None
 
 

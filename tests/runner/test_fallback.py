@@ -114,7 +114,7 @@ def prepared(spec, **more) -> Run:
 
 def ends(run: Run) -> FtbridgeError:
     with pytest.raises(FtbridgeError) as caught:
-        fallback.to_the_end(run, drive.Silent(), drive.drive)
+        fallback.run_with_fallback(run, drive.NullObserver(), drive.drive)
     return caught.value
 
 

@@ -1,6 +1,6 @@
 """Clients that nobody here wrote, each driven by a program of its own against a simulator in a process of its own.
 
-They are no dependencies: `python tests/server/clients/install.py FOLDER` installs them, and FTBRIDGE_CLIENTS=FOLDER lets these
+They are not dependencies: `python tests/server/clients/install.py FOLDER` installs them, and FTBRIDGE_CLIENTS=FOLDER lets these
 tests run; a client that is not there is skipped. A feature that cannot work has its reason in the client's driver. With
 FTBRIDGE_WRITE_CLIENTS=1 the results go to docs/clients.json, from which docs/server.md has its table.
 """

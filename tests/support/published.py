@@ -32,13 +32,13 @@ def _problems(value: Any, type: str, at: str) -> Iterator[str]:
     kind, _, bounds = type.partition(" ")
     if type.startswith("["):
         if not isinstance(value, list):
-            yield f"{at}: {value!r} is no list"
+            yield f"{at}: {value!r} is not a list"
             return
         for index, entry in enumerate(value):
             yield from problems(entry, type[1:-1], f"{at}[{index}]")
     elif type.startswith("{"):
         if not isinstance(value, dict):
-            yield f"{at}: {value!r} is no map"
+            yield f"{at}: {value!r} is not a map"
             return
         for key, entry in value.items():
             yield from problems(entry, type[1:-1], f"{at}.{key}")
@@ -82,7 +82,7 @@ def _is(value: Any, kind: str, bounds: str) -> bool:
             return isinstance(value, int) and not isinstance(value, bool) and within(value, bounds)
         case "number":
             return isinstance(value, (int, float)) and not isinstance(value, bool) and within(value, bounds)
-    raise AssertionError(f"{kind!r} is no type")
+    raise AssertionError(f"{kind!r} is not a type")
 
 
 def within(value: float, bounds: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ftbridge.cli.migrate.options import Progress, keys_option, migration_option, note, show
-from ftbridge.cli.options import as_json, print_json, talkative
+from ftbridge.cli.options import as_json, print_json, verbosity_options
 from ftbridge.migrate.download import NEWEST
 
 
@@ -25,7 +25,7 @@ from ftbridge.migrate.download import NEWEST
 )
 @click.option("--all", "everything", is_flag=True, help="Fetch fine-tuning files that no tuned model came from, too.")
 @as_json
-@talkative
+@verbosity_options
 def command(name: str, keys: tuple[str, ...], stored: bool, newest: int, everything: bool, as_json: bool) -> int:
     """Download."""
     from ftbridge.migrate.download import download, forecast

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ftbridge.cli.migrate.options import Progress, keys_option, migration_option, note, show
-from ftbridge.cli.options import as_json, print_json, talkative
+from ftbridge.cli.options import as_json, print_json, verbosity_options
 from ftbridge.migrate.cost import ITEMS
 
 
@@ -24,7 +24,7 @@ from ftbridge.migrate.cost import ITEMS
 )
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write the page here too.")
 @as_json
-@talkative
+@verbosity_options
 def command(
     name: str, keys: tuple[str, ...], base_url: str | None, refresh: bool, items: int, html: Path | None, as_json: bool
 ) -> None:

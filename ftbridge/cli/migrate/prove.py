@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ftbridge.cli.migrate.options import migration_option
-from ftbridge.cli.options import as_json, find_run, print_json, talkative, verbosity
+from ftbridge.cli.options import as_json, find_run, print_json, verbosity, verbosity_options
 from ftbridge.errors import GateNotMet, UsageError
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.prove import MARGIN, Proof, Wish, folder_of, prove
@@ -35,7 +35,7 @@ from ftbridge.migrate.prove import MARGIN, Proof, Wish, folder_of, prove
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the page.")
 @as_json
-@talkative
+@verbosity_options
 def command(
     model: str,
     run: str,

@@ -10,7 +10,7 @@ from typing import Literal
 import click
 
 from ftbridge.cli.migrate.options import migration_option
-from ftbridge.cli.options import as_json, print_json, talkative, verbosity
+from ftbridge.cli.options import as_json, print_json, verbosity, verbosity_options
 from ftbridge.cli.run import ASK_ABOVE_USD
 from ftbridge.errors import UsageError
 from ftbridge.migrate.folder import Migration
@@ -52,7 +52,7 @@ from ftbridge.migrate.record import ITEMS, SAMPLES, Recorded, Wish, record
 @click.option("--dry-run", is_flag=True, help="Say what it would cost and how long it would take; ask nothing.")
 @click.option("--yes", is_flag=True, help=f"Do not ask before spending more than ${ASK_ABOVE_USD:g}.")
 @as_json
-@talkative
+@verbosity_options
 def command(
     model: str,
     name: str,

@@ -8,7 +8,7 @@ import click
 
 from ftbridge import providers
 from ftbridge.cli.migrate.options import migration_option
-from ftbridge.cli.options import as_json, print_json, talkative, verbosity
+from ftbridge.cli.options import as_json, print_json, verbosity, verbosity_options
 from ftbridge.cli.run import ASK_ABOVE_USD, ask_before_spending, finish
 from ftbridge.errors import UsageError
 from ftbridge.migrate.folder import Migration
@@ -39,7 +39,7 @@ from ftbridge.runner import drive
 @click.option("--detach", is_flag=True, help="Work in the background; print the run id.")
 @click.option("--yes", is_flag=True, help=f"Do not ask before spending more than ${ASK_ABOVE_USD:g}.")
 @as_json
-@talkative
+@verbosity_options
 def command(
     model: str,
     name: str,

@@ -6,7 +6,7 @@ import click
 
 from ftbridge import extras, files
 from ftbridge.cli.migrate.options import migration_option, note
-from ftbridge.cli.options import talkative
+from ftbridge.cli.options import verbosity_options
 from ftbridge.cli.serve import Listening, listening, pairs, require_server, runs_of, start
 from ftbridge.errors import GateNotMet, UsageError
 
@@ -27,7 +27,7 @@ from ftbridge.errors import GateNotMet, UsageError
 @click.option("--check", is_flag=True, help="Only list what clients used that cannot be done here; exit 4 if anything.")
 @listening
 @click.option("--json", "as_json", is_flag=True, help="Print the address as one JSON document on stdout.")
-@talkative
+@verbosity_options
 def command(
     name: str, models: dict[str, str], host: str, port: int, check: bool, as_json: bool, listening: Listening
 ) -> None:

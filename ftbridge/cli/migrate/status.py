@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ftbridge.cli.migrate.options import migration_option, show
-from ftbridge.cli.options import as_json, print_json, talkative
+from ftbridge.cli.options import as_json, print_json, verbosity_options
 from ftbridge.migrate.status import NEAR_DAYS
 
 
@@ -23,7 +23,7 @@ from ftbridge.migrate.status import NEAR_DAYS
     help="Take so many days as near.",
 )
 @as_json
-@talkative
+@verbosity_options
 def command(name: str, within: int, as_json: bool) -> int:
     """Show the status."""
     from ftbridge.migrate.folder import Migration

@@ -82,7 +82,7 @@ def convert(
     shown = "<stdin>" if sources == ["-"] else " ".join(sources)
     reading = Reading(recipe.container, recipe.delimiter, recipe.parsed, recipe.max_ratio, recipe.encoding, recipe.drop)
     files = [] if sources == ["-"] else find_files(sources, Path())
-    with _output(out, force, [Path(file.place) for file in files if not file.remote]) as target:
+    with _output(out, force, [Path(file.location) for file in files if not file.remote]) as target:
         with written(target, container, compression) as writer:
             records = _records(files, reading)
             first = list(islice(records, _LOOKED_AT))

@@ -187,7 +187,7 @@ def read_responses(record: Document, unknown: list[UnknownKey]) -> Document:
     if isinstance(output, str):
         output = [{"role": "assistant", "content": output}]
     if not isinstance(items, list) or not isinstance(output, list):
-        raise ShapeError("input is no text or list of items, or output no list")
+        raise ShapeError("input is not text or list of items, or output no list")
     turns = list(_items([*items, *output]))
     if isinstance(instructions, str) and instructions:
         turns = [{"role": "system", "content": instructions}, *turns]
@@ -260,7 +260,7 @@ def gemini_system_and_tools(record: Document, messages: Messages) -> Document:
 def gemini_messages(contents: Any, at: str) -> Messages:
     """Gemini's contents as messages. Raises `ShapeError` for parts that no example holds."""
     if not isinstance(contents, list) or not all(isinstance(one, dict) for one in contents):
-        raise ShapeError(f"{at} is no list of objects with parts")
+        raise ShapeError(f"{at} is not a list of objects with parts")
     turns: Messages = []
     for index, content in enumerate(contents):
         parts = content.get("parts")
@@ -277,7 +277,7 @@ def _gemini_turn(role: str, parts: list[Any], at: str) -> Messages:
     for number, part in enumerate(parts):
         part_path = f"{at}.parts[{number}]"
         if not isinstance(part, dict):
-            raise ShapeError(f"{part_path} is no object")
+            raise ShapeError(f"{part_path} is not an object")
         if isinstance(call := part.get("functionCall", part.get("function_call")), dict):
             calls.append({"id": call.get("id"), "type": "function", "function": call_of(call, part_path)})
         elif isinstance(result := part.get("functionResponse", part.get("function_response")), dict):

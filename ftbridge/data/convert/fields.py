@@ -43,7 +43,7 @@ class UnknownKey(NamedTuple):
     """
 
     path: str
-    place: str
+    field_path: str
     trains: bool = False
 
 

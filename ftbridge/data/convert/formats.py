@@ -217,7 +217,7 @@ def _in_shape(document: object, method: Method, fields: FieldChoice) -> object:
 
 def _refuse_lost(left: dict[str, object], unknown: list[UnknownKey], shape: Shape, fields: FieldChoice) -> None:
     """Raise `ShapeError` for keys that nothing reads, unless the spec says what becomes of them."""
-    lost = {key.path: key.place for key in unknown if key.path not in fields.keep or key.trains}
+    lost = {key.path: key.field_path for key in unknown if key.path not in fields.keep or key.trains}
     if not fields.own:
         for name in [name for name, value in left.items() if value is None and not stays(name, shape)]:
             del left[name]

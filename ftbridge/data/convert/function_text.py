@@ -68,7 +68,7 @@ def _xlam(record: Document) -> Document:
     query, answers_field, tools = record.pop("query"), record.pop("answers"), record.pop("tools")
     calls = _loose(answers_field) if isinstance(answers_field, str) else answers_field
     if not isinstance(query, str) or not isinstance(calls, list):
-        raise ShapeError("query is no text, or answers is no list of calls")
+        raise ShapeError("query is not text, or answers is not a list of calls")
     reply: Document = {"role": "assistant"}
     if calls:
         functions = [call_of(call, f"answers[{index}]") for index, call in enumerate(calls)]
@@ -102,7 +102,7 @@ def _schema(function: Document) -> Document:
 def _glaive(record: Document) -> Document:
     system, chat = record.pop("system", None) or "", record.pop("chat")
     if not isinstance(system, str) or not isinstance(chat, str):
-        raise ShapeError("system or chat is no text")
+        raise ShapeError("system or chat is not text")
     about, tools = _glaive_tools(system.strip().removeprefix("SYSTEM:").strip())
     pieces = _GLAIVE_TURN.split(f"\n{chat}")
     turns: Messages = [{"role": "system", "content": about}] if about else []
@@ -145,7 +145,7 @@ def _glaive_tools(system: str) -> tuple[str, list[Document]]:
         try:
             function, end = decoder.raw_decode(rest)
         except ValueError:
-            raise ShapeError("system lists a function that is no JSON") from None
+            raise ShapeError("system lists a function that is not JSON") from None
         functions.append(function)
         rest = rest[end:].lstrip()
     about = " ".join(filter(None, [system[:start].strip().rstrip("-").strip(), rest]))
@@ -162,4 +162,4 @@ def _loose(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         shown = text if len(text) <= 40 else text[:37] + "..."
-        raise ShapeError(f"holds a call that is no JSON: {shown}") from None
+        raise ShapeError(f"holds a call that is not JSON: {shown}") from None

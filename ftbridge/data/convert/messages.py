@@ -50,7 +50,7 @@ _CACHING = ("cache_control", "cachePoint")
 
 
 def normal_messages(turns: object, at: str, unknown: list[UnknownKey]) -> Messages:
-    """A list of messages as OpenAI writes them; `at` is its place in the record. What is no message stays as it is.
+    """A list of messages as OpenAI writes them; `at` is its place in the record. What is not a message stays as it is.
 
     Keys that no message has stay too, and are added to `unknown`. Raises `ShapeError`.
     """
@@ -76,9 +76,9 @@ def call_of(value: Any, at: str) -> Document:
         name = call["name"]
         arguments = call.get("arguments", call.get("parameters", call.get("input", call.get("args"))))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise ShapeError(f"{at} is no call: an object with name and arguments") from None
+        raise ShapeError(f"{at} is not a call: an object with name and arguments") from None
     if not isinstance(name, str):
-        raise ShapeError(f"{at} is no call: an object with name and arguments")
+        raise ShapeError(f"{at} is not a call: an object with name and arguments")
     return {"name": name, "arguments": as_text({} if arguments is None else arguments)}
 
 
@@ -97,7 +97,7 @@ def text_of(value: Any, at: str) -> str:
         return str(value["text"])
     if isinstance(value, list) and all(isinstance(one, str) or isinstance(_text(one), str) for one in value):
         return "".join(one if isinstance(one, str) else str(_text(one)) for one in value)
-    raise ShapeError(f"{at} is no text")
+    raise ShapeError(f"{at} is not text")
 
 
 def _text(part: Any) -> Any:
@@ -204,7 +204,7 @@ def _json(text: str, path: str) -> Any:
     try:
         return json.loads(text) if text.strip() else None
     except (ValueError, RecursionError):
-        raise ShapeError(f"{path} is no JSON") from None
+        raise ShapeError(f"{path} is not JSON") from None
 
 
 # Parts

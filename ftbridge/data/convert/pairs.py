@@ -141,7 +141,7 @@ def _last_is_better(record: Document, unknown: list[UnknownKey]) -> Document:
 def _vertex(record: Document) -> Document:
     completions = record.pop("completions", None)
     if not isinstance(completions, list) or len(completions) != 2:
-        raise ShapeError("completions is no list of two; a preference has a better and a worse answer")
+        raise ShapeError("completions is not a list of two; a preference has a better and a worse answer")
     try:
         worse, better = sorted(completions, key=lambda one: float(one["score"]))
         if worse["score"] == better["score"]:
@@ -153,7 +153,7 @@ def _vertex(record: Document) -> Document:
     except (TypeError, KeyError, ValueError) as error:
         if isinstance(error, ShapeError):
             raise
-        raise ShapeError("completions are no objects with a completion and a score") from None
+        raise ShapeError("completions are not objects with a completion and a score") from None
     messages = gemini_messages(record.pop("contents"), "contents")
     held = gemini_system_and_tools(record, messages)
     return {"input": held, "preferred_output": completion_messages[0], "non_preferred_output": completion_messages[1]}

@@ -143,7 +143,7 @@ def unknown_format(record: Document) -> ShapeError:
             )
     names = as_columns(list(record)) or "(none)"
     return ShapeError(
-        f"has the fields {names}, which are no format that is known ({_KNOWN})", once=bool(record), hint=hint
+        f"has the fields {names}, which are not a format that is known ({_KNOWN})", once=bool(record), hint=hint
     )
 
 
@@ -190,7 +190,7 @@ def _refuse_unknown(unknown: list[UnknownKey], recipe: Recipe) -> None:
             and key.path.partition(".")[2] not in dropped
             and (key.trains or not recipe.keep)
         ):
-            first.setdefault(key.path, key.place)
+            first.setdefault(key.path, key.field_path)
     if first:
         trains = any(key.trains and key.path in first for key in unknown)
         where = "a part is trained with its message, or not at all" if trains else "a message has no place for it"
@@ -245,7 +245,7 @@ def _for_reinforcement(held: Document, left: Document) -> Document:
     last = messages[-1] if messages else None
     if isinstance(last, dict) and last.get("role") == "assistant":
         if last.keys() - {"role", "content", "weight"} or not isinstance(last.get("content"), str):
-            raise ShapeError(f"messages[{len(messages) - 1}] is no plain text, and cannot become the field reference")
+            raise ShapeError(f"messages[{len(messages) - 1}] is not plain text, and cannot become the field reference")
         if "reference" in left:
             raise ShapeError("reference is there already, and the answer would become it")
         return {**held, "messages": messages[:-1], "reference": last["content"]}

@@ -114,7 +114,7 @@ def _plain_turns(example: Document, shape: str) -> tuple[str | None, Messages]:
     messages = example["messages"]
     for index, message in enumerate(messages):
         if not isinstance(message.get("content"), str):
-            raise ShapeError(f"messages[{index}].content is no plain text, and {shape} holds only that")
+            raise ShapeError(f"messages[{index}].content is not plain text, and {shape} holds only that")
         if extra := [key for key in message if key not in ("role", "content")]:
             dropped = [f"messages[{index}].{key}" for key in extra]
             raise WouldBeLost([f"messages[].{key}" for key in extra], f"{shape} has no place for it", dropped)

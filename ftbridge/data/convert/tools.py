@@ -22,13 +22,13 @@ def read_tools(value: Any, at: str = "tools") -> list[Document]:
     try:
         tools = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
-        raise ShapeError(f"{at} is no JSON") from None
+        raise ShapeError(f"{at} is not JSON") from None
     if isinstance(tools, dict) and isinstance(tools.get("tools"), list):
         tools = tools["tools"]
     if isinstance(tools, list):
         tools = [_json(tool, f"{at}[{index}]") if isinstance(tool, str) else tool for index, tool in enumerate(tools)]
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise ShapeError(f"{at} is no list of objects")
+        raise ShapeError(f"{at} is not a list of objects")
     return [one for tool in tools for one in _tool(tool)]
 
 
@@ -36,7 +36,7 @@ def _json(text: str, at: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise ShapeError(f"{at} is no JSON") from None
+        raise ShapeError(f"{at} is not JSON") from None
 
 
 def _tool(tool: Document) -> list[Document]:

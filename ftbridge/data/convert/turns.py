@@ -108,14 +108,14 @@ def alpaca_prompt(record: Document) -> Messages:
         raise ShapeError("instruction is missing or no text")
     more = record.pop("input", None)
     if more is not None and not isinstance(more, str):
-        raise ShapeError("input is no text")
+        raise ShapeError("input is not text")
     messages: Messages = []
     history = record.pop("history", None)
     if history not in (None, "") and not isinstance(history, list):
-        raise ShapeError("history is no list of pairs")
+        raise ShapeError("history is not a list of pairs")
     for turn in history or []:
         if not isinstance(turn, (list, tuple)) or len(turn) != 2:
-            raise ShapeError("history is no list of pairs")
+            raise ShapeError("history is not a list of pairs")
         messages += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]
     text = f"{instruction}\n\n{more}" if more and instruction else instruction or more or ""
     return [*messages, {"role": "user", "content": text}]
@@ -136,11 +136,11 @@ def sharegpt_turns(turns: Any, unknown: list[UnknownKey], at: str = "conversatio
     prepared: Messages = []
     for index, turn in enumerate(turns):
         if not isinstance(turn, dict):
-            raise ShapeError(f"{at}[{index}] is no object")
+            raise ShapeError(f"{at}[{index}] is not an object")
         who, text = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
         role = ROLES.get(str(who).lower())
         if role is None:
-            raise ShapeError(f"{at}[{index}].from is {who!r}, which is no known role")
+            raise ShapeError(f"{at}[{index}].from is {who!r}, which is not a known role")
         rest = {key: value for key, value in turn.items() if key not in ("from", "role", "value", "content")}
         prepared += [{**message, **rest} for message in _turn(role, text, f"{at}[{index}]", rest)]
     messages = normal_messages(prepared, at, unknown)

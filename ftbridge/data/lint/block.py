@@ -15,13 +15,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ftbridge.data.lint.dataset import Block, Found, Tally
+from ftbridge.data.lint.dataset import Block, Counts, Found
 from ftbridge.data.lint.forms import BOM
 from ftbridge.data.lint.plain import Shapes, plain
 from ftbridge.data.lint.rows import Rows
 from ftbridge.data.lint.rule import Context, Line, Problem, Rule, look, texts
 from ftbridge.data.lint.rules import RULES
-from ftbridge.data.lint.screens import Piece
+from ftbridge.data.lint.screens import RawLines
 from ftbridge.data.lint.shape import kind_of_line
 from ftbridge.data.strict_json import Parsed, Trouble, parse
 
@@ -103,7 +103,7 @@ class Checker:
                     yield r, problem._replace(field=problem.field or at)
 
     def judge_trouble(self, trouble: Trouble) -> Iterator[tuple[Rule, Problem]]:
-        """Every problem of a line that is no JSON."""
+        """Every problem of a line that is not JSON."""
         for r in self.json_rules:
             yield from ((r, problem) for problem in r.check(trouble, self.plan.context))
 
@@ -118,8 +118,8 @@ class _Work:
     def __init__(self, checker: Checker, raw: bytes, lines: list[bytes], offset: int, ends_open: bool) -> None:
         self.checker, self.raw, self.lines, self.ends_open = checker, raw, lines, ends_open
         self.plan, self.context = checker.plan, checker.plan.context
-        self.tally = Tally(lines=len(lines), crlf=raw.count(b"\r\n") if b"\r" in raw else 0)
-        self.found: list[Found] = []
+        self.tally = Counts(lines=len(lines), crlf=raw.count(b"\r\n") if b"\r" in raw else 0)
+        self.findings: list[Found] = []
         self.kept: dict[str, int] = {}
         self.rows = Rows(self.plan) if self.plan.rows else None
         self.starts = list(itertools.accumulate([len(line) + 1 for line in lines], initial=offset))
@@ -144,12 +144,12 @@ class _Work:
         tally.examples += clean
         if clean:
             tally.methods["supervised"] += clean
-        return Block(tally, self.found, None, rows.columns if rows else None)
+        return Block(tally, self.findings, None, rows.columns if rows else None)
 
     def _screened(self) -> dict[int, list[Rule]]:
         """Lines in which a text rule may find something, by searching the whole piece for each rule's screen."""
         suspects: dict[int, list[Rule]] = {}
-        piece = Piece(self.raw)
+        piece = RawLines(self.raw)
         for r in self.checker.text_rules:
             if r.screen is None:
                 continue
@@ -192,8 +192,8 @@ class _Work:
             self.tally.fixable += problem.repair is not None or bool(problem.fix)
             self.kept[r.code] = self.kept.get(r.code, 0) + 1
             if self.kept[r.code] <= self.plan.keep:
-                fix = problem.repair.said if problem.repair else problem.fix
-                self.found.append(
+                fix = problem.repair.description if problem.repair else problem.fix
+                self.findings.append(
                     Found(r.code, severity, index + 1, self.starts[index], problem.field, problem.message, fix,
                           problem.span, problem.secret)
                 )  # fmt: skip
@@ -203,7 +203,7 @@ class _Work:
 def _unveiled(document: Any, rules: list[Rule]) -> list[Rule]:
     """Text rules that may find something in a line whose own bytes hide ASCII behind escapes."""
     try:
-        piece = Piece(json.dumps(document).encode())
+        piece = RawLines(json.dumps(document).encode())
     except RecursionError:
         return rules
     return [r for r in rules if r.screen is None or any(True for _ in r.screen(piece))]

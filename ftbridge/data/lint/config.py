@@ -53,7 +53,7 @@ class LintConfig(BaseModel):
 def find_config(folder: Path) -> LintConfig:
     """The table of the nearest pyproject.toml from `folder` upwards that has one; empty if none has.
 
-    Raises `UsageError` with the file and key for what cannot be read or is no setting.
+    Raises `UsageError` with the file and key for what cannot be read or is not a setting.
     """
     for directory in (folder.resolve(), *folder.resolve().parents):
         path = directory / "pyproject.toml"
@@ -82,5 +82,5 @@ def _checked(path: Path, table: object) -> LintConfig:
             setting_names = [name.replace("_", "-") for name in LintConfig.model_fields]
             close = difflib.get_close_matches(str(problem["loc"][-1]), setting_names, n=1)
             hint = f"Did you mean {close[0]}?" if close else f"Known keys: {', '.join(setting_names)}."
-            raise UsageError(f"{path}: {at} is no setting of the linter.", hint=hint) from None
+            raise UsageError(f"{path}: {at} is not a setting of the linter.", hint=hint) from None
         raise UsageError(f"{path}: {at}: {problem['msg'].lower()}.") from None

@@ -29,7 +29,7 @@ class Counted(NamedTuple):
     """
 
     tokens: int
-    trained: int
+    loss_tokens: int
     target: int
     problem: str | None = None
     unwritten: str | None = None
@@ -39,7 +39,7 @@ class Counted(NamedTuple):
 class ModelCounter:
     """A model that counts. `limit` is the most tokens of one example that it reads, if there is such a limit.
 
-    `count` takes parsed lines and gives one `Counted` for each; lines that are no example have zeros and no problem,
+    `count` takes parsed lines and gives one `Counted` for each; lines that are not examples have zeros and no problem,
     because the rules of lines tell what is wrong with them. Its third argument says whether answers are trained with reasoning.
     """
 
@@ -57,7 +57,7 @@ def recount(dataset: Dataset, counter: ModelCounter) -> None:
     for rows in _batches(columns.start.tolist()):
         counts = counter.count([dataset.example(row) for row in rows], dataset.method, thinking)  # type: ignore[arg-type]
         for row, counted in zip(rows, counts, strict=True):
-            columns.tokens[row], columns.trained[row], columns.target[row] = counted[:3]
+            columns.tokens[row], columns.loss_tokens[row], columns.target[row] = counted[:3]
             if counted.problem:
                 dataset.unreadable.append((int(columns.line[row]), counted.problem))
             if counted.unwritten:

@@ -21,7 +21,7 @@ BANDS = 9
 """Bands of a sketch: two examples that share one are compared."""
 
 LABELS_KEPT = 2_000
-"""Distinct short answers that are counted by their text; beyond it the answers are no labels."""
+"""Distinct short answers that are counted by their text; beyond it the answers are not labels."""
 
 LABEL_LENGTH = 80
 """Characters up to which an answer can be a label."""
@@ -52,13 +52,13 @@ class Columns:
     """Messages and tools, whatever the order of keys, weights aside."""
     prompt: NDArray[np.uint64]
     """What stands before the last answer."""
-    answer: NDArray[np.uint64]
+    completion: NDArray[np.uint64]
     """The last answer; the preferred one in preference data, the item's fields in reinforcement data."""
     system: NDArray[np.uint64]
     """The system messages."""
     tokens: NDArray[np.int32]
     """All tokens of the example."""
-    trained: NDArray[np.int32]
+    loss_tokens: NDArray[np.int32]
     """Tokens of the messages that are trained on."""
     target: NDArray[np.int32]
     """Tokens that stand before the last trained message."""
@@ -67,7 +67,7 @@ class Columns:
 
 
 @dataclass
-class Tally:
+class Counts:
     """Counts over a file that are not by row."""
 
     lines: int = 0
@@ -95,7 +95,7 @@ class Tally:
     """Findings by (code, severity), those not kept included."""
     fixable: int = 0
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: Counts) -> None:
         """Add another block's counts, within the bounds of this one."""
         for name in (
             "lines",
@@ -131,8 +131,8 @@ class Tally:
 class Block:
     """What a worker found in one piece of a file."""
 
-    tally: Tally
-    found: list[Found]
+    tally: Counts
+    findings: list[Found]
     columns: Columns | None
     """None where there is no example, or no rule that asks for rows."""
     unfinished: Callable[[], Columns | None] | None = None
@@ -153,7 +153,7 @@ class Dataset:
     bytes: int
     role: str
     method: str
-    tally: Tally
+    tally: Counts
     columns: Columns
     counted_with: str
     by_model: bool = False
@@ -187,7 +187,7 @@ class Splits:
     """The files of one job, by their path, in the order given; `whole` when it was said what each of them is."""
 
     files: list[Dataset]
-    whole: bool = False
+    is_complete: bool = False
 
     @property
     def train(self) -> list[Dataset]:

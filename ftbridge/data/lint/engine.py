@@ -16,17 +16,17 @@ from typing import Literal
 from ftbridge.data.lint import shape
 from ftbridge.data.lint.block import Checker, Plan, document_of
 from ftbridge.data.lint.counting import ModelCounter, recount
-from ftbridge.data.lint.dataset import Block, Columns, Dataset, Found, Splits, Tally, join
+from ftbridge.data.lint.dataset import Block, Columns, Counts, Dataset, Found, Splits, join
 from ftbridge.data.lint.findings import FileReport, Finding, LintReport, report, text_of
 from ftbridge.data.lint.forms import BOM
-from ftbridge.data.lint.parallel import Crew
+from ftbridge.data.lint.parallel import WorkerPool
 from ftbridge.data.lint.rule import Context, Kind, Method, Problem, Rule
 from ftbridge.data.lint.rules import RULES
 from ftbridge.data.lint.select import chosen
-from ftbridge.data.lint.source import FileFacts, Piece, Source
+from ftbridge.data.lint.source import Chunk, FileFacts, Source
 from ftbridge.data.lint.spread import Unspreadable, spread
 from ftbridge.data.lint.totals import token_counts
-from ftbridge.data.lint.worker import Subject
+from ftbridge.data.lint.worker import FileJob
 from ftbridge.data.targets import TARGETS
 from ftbridge.data.tokens import encoding_for
 
@@ -72,10 +72,10 @@ class _File:
     facts: FileFacts = field(init=False)
     numbers: list[int] | None = None
     """How findings name the examples of a JSON array, which `source` has on lines; None where lines are the file's own."""
-    tally: Tally = field(default_factory=Tally)
+    tally: Counts = field(default_factory=Counts)
     pieces: list[Columns] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    kept: Counter[str] = field(default_factory=Counter)
+    reported: Counter[str] = field(default_factory=Counter)
     secrets: dict[int | None, list[Finding]] = field(default_factory=dict)
     method: Method = "supervised"
     dataset: Dataset | None = None
@@ -113,7 +113,7 @@ class Linting:
         self._whole_job = bool(roles) if whole_job is None else whole_job
         ignores = dict(options.file_ignores)
         self._progress = progress or (lambda path, done, size: None)
-        self._crew: Crew | None = None
+        self._crew: WorkerPool | None = None
         self._files: list[_File] = []
         self._complete = False
         chosen_roles: list[Role] = [*roles, *["train" for _ in paths[len(roles) :]]]  # type: ignore[list-item]
@@ -211,10 +211,10 @@ class Linting:
             recount(file.dataset, self.options.counter)
         yield from self._whole(file, "data", file.dataset, context)
 
-    def _merge(self, file: _File, piece: Piece, block: Block) -> Iterator[Finding]:
+    def _merge(self, file: _File, piece: Chunk, block: Block) -> Iterator[Finding]:
         lines = file.tally.lines
         file.tally.add(block.tally)
-        selected = [finding for finding in block.found if self._keep(file, finding.code)]
+        selected = [finding for finding in block.findings if self._keep(file, finding.code)]
         fresh = [_finding(finding, file.number(finding.line + lines), piece.start) for finding in selected]
         file.findings += fresh
         for finding in fresh:  # all of them before the first is told: secrets are masked for their whole line
@@ -245,7 +245,7 @@ class Linting:
     def _check_together(self) -> Iterator[tuple[str, Finding]]:
         datasets = [file.dataset for file in self._files if file.dataset is not None]
         by_path = {file.facts.path: file for file in self._files}
-        splits = Splits(datasets, whole=self._whole_job)
+        splits = Splits(datasets, is_complete=self._whole_job)
         if not self._files:
             return
         context = self._context(self._files[0])
@@ -263,7 +263,7 @@ class Linting:
         start = None
         if problem.line is not None and file.dataset is not None:
             start = file.dataset.start_of(problem.line)
-        fix = problem.repair.said if problem.repair else problem.fix
+        fix = problem.repair.description if problem.repair else problem.fix
         finding = Finding(
             code=rule.code, severity=severity, line=problem.line, field=text_of(problem.field) or None,
             message=text_of(problem.message),
@@ -273,8 +273,8 @@ class Linting:
         return finding
 
     def _keep(self, file: _File, code: str) -> bool:
-        file.kept[code] += 1
-        return file.kept[code] <= self.options.keep
+        file.reported[code] += 1
+        return file.reported[code] <= self.options.keep
 
     def _rules(self, file: _File, kind: Kind, context: Context) -> Iterable[Rule]:
         for code in file.codes:
@@ -307,17 +307,17 @@ class Linting:
             encoding=encoding_for(self.options.model),
         )
 
-    def _new_crew(self) -> Crew:
+    def _new_crew(self) -> WorkerPool:
         """The processes for these files, which are not started before a large file comes."""
         subjects = [
-            Subject(file.facts.path, file.source.descriptor, self._plan(file, self._context(file)))
+            FileJob(file.facts.path, file.source.descriptor, self._plan(file, self._context(file)))
             for file in self._files
         ]
         if hasattr(os, "sched_getaffinity"):
             cores = len(os.sched_getaffinity(0))
         else:
             cores = os.cpu_count() or 1
-        return Crew(subjects, self.options.jobs or min(_MOST_JOBS, cores))
+        return WorkerPool(subjects, self.options.jobs or min(_MOST_JOBS, cores))
 
     def _describe(self, file: _File) -> FileReport:
         tally = file.tally
@@ -373,7 +373,7 @@ def _method(file: _File) -> Method:
     if not file.is_lines:
         return "supervised"
     source = file.source
-    head = source.read(Piece(0, min(1 << 18, source.size)))
+    head = source.read(Chunk(0, min(1 << 18, source.size)))
     head = head if b"\n" in head else source.line_at(0, 1 << 25)
     lines = head.removeprefix(BOM).split(b"\n")[:200]
     return shape.method_of(shape.kind_of_line(document_of(line)) for line in lines)

@@ -158,7 +158,7 @@ class _Repair:
             self._note(None, None, "FTB008", f"ended {crlf:,} lines in LF")
 
     def _values(self, source: Source) -> list[bytes]:
-        """The values of a file that is no JSON Lines: an array's elements, or values one after the other."""
+        """The values of a file that is not JSON Lines: an array's elements, or values one after the other."""
         form, path = self._facts.form, self._facts.path
         if self._facts.detail and form != "wrapped":
             raise UsageError(f"{path} cannot be repaired: it is {self._facts.detail}.", hint=self._facts.advice or None)
@@ -225,7 +225,11 @@ class _Repair:
                 return round > 0
             for field, (code, repair) in repairs.items():
                 repair.apply()
-                description = repair.said if field in ("", *repair.said.split()) else f"{field}: {repair.said}"
+                description = (
+                    repair.description
+                    if field in ("", *repair.description.split())
+                    else f"{field}: {repair.description}"
+                )
                 self._note(number, self.written + 1, code, description)
         return True
 

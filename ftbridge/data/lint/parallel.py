@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ftbridge.data.lint.dataset import Block, Found, Tally
-from ftbridge.data.lint.source import Piece
-from ftbridge.data.lint.worker import Checkers, Subject, Task, Worker
+from ftbridge.data.lint.dataset import Block, Counts, Found
+from ftbridge.data.lint.source import Chunk
+from ftbridge.data.lint.worker import Checkers, FileJob, Task, Worker
 
 _TOLD = 3
 """Pieces that a child knows of: it works on one while the answer to another is read."""
@@ -24,16 +24,16 @@ _AHEAD = 2 * _TOLD
 """Pieces for each process that may be taken before they are given."""
 
 
-class Crew:
+class WorkerPool:
     """The processes that check a set of files: `jobs` of them, this one included."""
 
-    def __init__(self, subjects: Sequence[Subject], jobs: int) -> None:
+    def __init__(self, subjects: Sequence[FileJob], jobs: int) -> None:
         self._subjects, self._jobs = subjects, jobs
         self._own = Checkers(subjects)
         self._workers: list[Worker] = []
-        self._shift: _Shift | None = None
+        self._shift: _OrderedResults | None = None
 
-    def blocks(self, file: int, pieces: Iterator[Piece], *, size: int, alone: bool) -> Iterator[tuple[Piece, Block]]:
+    def blocks(self, file: int, pieces: Iterator[Chunk], *, size: int, alone: bool) -> Iterator[tuple[Chunk, Block]]:
         """Each piece of a file with its block, in order. `alone` leaves the work to this process.
 
         Raises `FtbridgeError` when a child dies or the file becomes shorter.
@@ -43,7 +43,7 @@ class Crew:
             return
         while len(self._workers) < self._jobs - 1:
             self._workers.append(Worker(self._subjects, self._workers))
-        shift = self._shift = _Shift(pieces, _AHEAD * self._jobs)
+        shift = self._shift = _OrderedResults(pieces, _AHEAD * self._jobs)
         threads = [threading.Thread(target=self._run, args=(shift, file, size, worker)) for worker in self._workers]
         try:
             due = shift.next()  # the first piece is checked here: its findings are told before its tokens are counted
@@ -72,9 +72,9 @@ class Crew:
         while self._workers:
             self._workers.pop().close()
 
-    def _run(self, shift: _Shift, file: int, size: int, worker: Worker) -> None:
+    def _run(self, shift: _OrderedResults, file: int, size: int, worker: Worker) -> None:
         """One child's thread."""
-        in_flight: deque[tuple[int, Piece]] = deque()
+        in_flight: deque[tuple[int, Chunk]] = deque()
         index, piece = -1, None
         try:
             while True:
@@ -93,56 +93,56 @@ class Crew:
         except BaseException as error:
             shift.fail(error)
 
-    def _check(self, file: int, piece: Piece, size: int) -> Block:
+    def _check(self, file: int, piece: Chunk, size: int) -> Block:
         if piece.too_long:
             return _too_long(piece, "FTB010" in self._subjects[file].plan.rules)
         return self._own.check(_task(file, piece, size), finish=piece.start > 0)
 
 
-def _task(file: int, piece: Piece, size: int) -> Task:
+def _task(file: int, piece: Chunk, size: int) -> Task:
     return Task(file, piece.start, piece.length, first=piece.start == 0, last=piece.start + piece.length == size)
 
 
 @dataclass
-class _Shift:
+class _OrderedResults:
     """The work on one file: which pieces are taken, done and given."""
 
-    pieces: Iterator[Piece]
+    pieces: Iterator[Chunk]
     ahead: int
     taken: int = 0
-    given: int = 0
+    delivered: int = 0
     over: bool = False
     """Whether there is no piece left to take."""
-    ready: dict[int, tuple[Piece, Block]] = field(default_factory=dict)
+    ready: dict[int, tuple[Chunk, Block]] = field(default_factory=dict)
     error: BaseException | None = None
     """What ended the work."""
     change: threading.Condition = field(default_factory=threading.Condition)
 
-    def take(self, *, wait: bool) -> tuple[int, Piece] | None:
+    def take(self, *, wait: bool) -> tuple[int, Chunk] | None:
         """A piece to check; None when there are no more, or too much is ahead and it is not to be waited for."""
         with self.change:
-            while wait and not self.over and self.taken >= self.given + self.ahead:
+            while wait and not self.over and self.taken >= self.delivered + self.ahead:
                 self.change.wait()
-            return self._take() if self.taken < self.given + self.ahead else None
+            return self._take() if self.taken < self.delivered + self.ahead else None
 
-    def next(self) -> tuple[int, Piece, Block | None] | None:
+    def next(self) -> tuple[int, Chunk, Block | None] | None:
         """For the process that gives: the block that is due, or else a piece to check meanwhile; None at the end."""
         with self.change:
             while True:
-                if self.given in self.ready:
-                    piece, block = self.ready.pop(self.given)
-                    self.given += 1
+                if self.delivered in self.ready:
+                    piece, block = self.ready.pop(self.delivered)
+                    self.delivered += 1
                     self.change.notify_all()
-                    return self.given - 1, piece, block
+                    return self.delivered - 1, piece, block
                 if self.error:
                     raise self.error
-                if self.taken < self.given + self.ahead and (mine := self._take()):
+                if self.taken < self.delivered + self.ahead and (mine := self._take()):
                     return *mine, None
-                if self.over and self.given >= self.taken:
+                if self.over and self.delivered >= self.taken:
                     return None
                 self.change.wait()
 
-    def done(self, index: int, piece: Piece, block: Block) -> None:
+    def done(self, index: int, piece: Chunk, block: Block) -> None:
         """Put a block where it is given from."""
         with self.change:
             self.ready[index] = piece, block
@@ -161,7 +161,7 @@ class _Shift:
             self.over = True
             self.change.notify_all()
 
-    def _take(self) -> tuple[int, Piece] | None:
+    def _take(self) -> tuple[int, Chunk] | None:
         if self.over:
             return None
         try:
@@ -177,9 +177,9 @@ class _Shift:
         return self.taken - 1, piece
 
 
-def _too_long(piece: Piece, was_reported: bool) -> Block:
+def _too_long(piece: Chunk, was_reported: bool) -> Block:
     """A line no one can read."""
-    tally = Tally(lines=1, unfit=1)
+    tally = Counts(lines=1, unfit=1)
     tally.methods["unknown"] += 1
     if not was_reported:
         return Block(tally, [], None)

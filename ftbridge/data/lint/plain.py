@@ -54,8 +54,8 @@ class Shape(NamedTuple):
     clean: bool
     """Whether the line rules find nothing in such a line, if none of its texts is blank."""
     roles: tuple[str, ...]
-    trained: tuple[bool, ...]
-    answer: int
+    loss_mask: tuple[bool, ...]
+    completion_index: int
     """Where the last assistant message stands; the number of messages if there is none."""
     systems: tuple[int, ...]
     """Where the system messages stand."""
@@ -90,8 +90,10 @@ class Shapes:
         return Shape(
             clean=not self._judge(_sample(messages)),
             roles=roles,
-            trained=tuple(isinstance(message, Assistant) and message.weight != 0 for message in messages),
-            answer=max((index for index, role in enumerate(roles) if role == "assistant"), default=len(roles)),
+            loss_mask=tuple(isinstance(message, Assistant) and message.weight != 0 for message in messages),
+            completion_index=max(
+                (index for index, role in enumerate(roles) if role == "assistant"), default=len(roles)
+            ),
             systems=tuple(index for index, role in enumerate(roles) if role == "system"),
             quotes=2 + 8 * len(roles) + 2 * weighted,
         )

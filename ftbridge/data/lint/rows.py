@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from ftbridge.data.lint.dataset import BANDS, LABEL_LENGTH, Columns, Tally
+from ftbridge.data.lint.dataset import BANDS, LABEL_LENGTH, Columns, Counts
 from ftbridge.data.lint.plain import Shape
 from ftbridge.data.lint.rule import Line
 from ftbridge.data.lint.sketch import sketches
@@ -44,17 +44,17 @@ class Rows:
         self._words: list[str] = []
         self._counted_shapes: dict[tuple[bool, ...], list[tuple[int, int, bool]]] = {}
 
-    def add_chat(self, line: int, start: int, contents: list[str], shape: Shape, tally: Tally) -> None:
+    def add_chat(self, line: int, start: int, contents: list[str], shape: Shape, tally: Counts) -> None:
         """Add a plain line."""
         plan = self._plan
         self._line.append(line)
         self._start.append(start)
         if plan.count:
             self._texts += contents
-            counted = self._counted_shapes.get(shape.trained)
+            counted = self._counted_shapes.get(shape.loss_mask)
             if counted is None:
-                counted = [(0, TOKENS_PER_REPLY, False), *((1, _PLAIN_MESSAGE, in_loss) for in_loss in shape.trained)]
-                self._counted_shapes[shape.trained] = counted
+                counted = [(0, TOKENS_PER_REPLY, False), *((1, _PLAIN_MESSAGE, in_loss) for in_loss in shape.loss_mask)]
+                self._counted_shapes[shape.loss_mask] = counted
             self._sizes.append(len(counted))
             self._messages += counted
         if not plan.compare:
@@ -66,12 +66,12 @@ class Rows:
             system = "\x1e".join([contents[index] for index in systems])
             spoken = [content for index, content in enumerate(contents) if index not in systems]
         meanings = [f"{role}\x1f{content}" for role, content in zip(shape.roles, contents, strict=True)]
-        self._compare(meanings, shape.answer, system, "", tally)
+        self._compare(meanings, shape.completion_index, system, "", tally)
         if plan.sketch:
             self._words.append(" ".join(spoken))
         self._label(contents[-1] if shape.roles[-1] == "assistant" else None, tally)
 
-    def add_line(self, line: int, start: int, example: Line, tally: Tally) -> None:
+    def add_line(self, line: int, start: int, example: Line, tally: Counts) -> None:
         """Add a line that was looked at by every rule, whatever its shape."""
         plan, document = self._plan, example.document
         conversation = example.conversations[0] if example.conversations else None
@@ -131,16 +131,16 @@ class Rows:
             start=np.array(self._start, dtype=np.int64),
             content=prompt * np.uint64(_ODD) + _joined(self._rest, rows),
             prompt=prompt,
-            answer=_joined(self._reply, rows),
+            completion=_joined(self._reply, rows),
             system=_joined(self._system, rows),
             tokens=tokens,
-            trained=loss_tokens,
+            loss_tokens=loss_tokens,
             target=target,
             sketch=sketches(self._words) if self._words else np.zeros((rows, BANDS), np.uint32),
         )
 
     def _compare(
-        self, meanings: Sequence[str], completion_index: int, system: str, extra: str, tally: Tally, fields: str = ""
+        self, meanings: Sequence[str], completion_index: int, system: str, extra: str, tally: Counts, fields: str = ""
     ) -> None:
         rest = meanings[completion_index:]
         reply = digest(rest[0]) if rest else digest(fields) if fields else NOTHING
@@ -154,13 +154,13 @@ class Rows:
             if cut in tally.systems or len(tally.systems) < 200:
                 tally.systems[cut] += 1
 
-    def _label(self, text: str | None, tally: Tally) -> None:
+    def _label(self, text: str | None, tally: Counts) -> None:
         if text is not None and len(text) <= LABEL_LENGTH:
             tally.count_label(text.strip())
         else:
             tally.other_answers += 1
 
-    def _items(self, document: dict[str, Any], tally: Tally) -> None:
+    def _items(self, document: dict[str, Any], tally: Counts) -> None:
         if self._plan.context.method != "reinforcement":
             return
         fields = {key: value for key, value in document.items() if key not in ("messages", "tools")}

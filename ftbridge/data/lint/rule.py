@@ -30,7 +30,7 @@ JSON = Any
 class Repair(NamedTuple):
     """A safe fix: `said` tells what it does in the past tense; `apply` does it to the document the rule looked at."""
 
-    said: str
+    description: str
     apply: Callable[[], None]
 
 

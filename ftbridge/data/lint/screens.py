@@ -29,7 +29,7 @@ _ESCAPE = re.compile(rb"\\u([0-9a-fA-F]{4})")
 _SURROGATES = re.compile(rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F])?|[c-fC-F])")
 
 
-class Piece:
+class RawLines:
     """Raw bytes of whole lines, with what several screens want to know of them."""
 
     def __init__(self, raw: bytes) -> None:
@@ -62,14 +62,14 @@ class Piece:
         return runs
 
 
-Screen = Callable[[Piece], Iterable[int]]
+Screen = Callable[[RawLines], Iterable[int]]
 """Positions in the raw bytes, in order for each thing looked for; one a line is enough."""
 
 
 def any_of(*screens: Screen) -> Screen:
     """What any of these finds."""
 
-    def starts(piece: Piece) -> Iterator[int]:
+    def starts(piece: RawLines) -> Iterator[int]:
         for screen in screens:
             yield from screen(piece)
 
@@ -80,7 +80,7 @@ def pattern(begins_with_a_literal: bytes) -> Screen:
     """A regular expression on the raw bytes; to be fast it begins with a literal."""
     compiled = re.compile(begins_with_a_literal)
 
-    def starts(piece: Piece) -> Iterator[int]:
+    def starts(piece: RawLines) -> Iterator[int]:
         return (match.start() for match in compiled.finditer(piece.raw))
 
     return starts
@@ -93,7 +93,7 @@ def drawn(*pictures: bytes, confirmed: bytes = b"") -> Screen:
     """
     compiled = re.compile(confirmed)
 
-    def starts(piece: Piece) -> Iterator[int]:
+    def starts(piece: RawLines) -> Iterator[int]:
         for wanted in pictures:
             position = piece.picture.find(wanted)
             while position >= 0:
@@ -111,7 +111,7 @@ def characters(utf8: bytes, escapes: bytes) -> Screen:
     encoded, digits = re.compile(utf8), re.compile(rb"(?i:" + escapes + rb")")
     escaped = re.compile(rb"\\u" + digits.pattern)
 
-    def starts(piece: Piece) -> Iterator[int]:
+    def starts(piece: RawLines) -> Iterator[int]:
         if not piece.is_ascii:
             yield from (match.start() for match in encoded.finditer(piece.raw))
         if any(map(digits.match, piece.escapes)):
@@ -123,7 +123,7 @@ def characters(utf8: bytes, escapes: bytes) -> Screen:
 def digit_runs(least: int, most: int) -> Screen:
     """Digits in a row, not behind a decimal point; an escape before them may add up to four."""
 
-    def starts(piece: Piece) -> Iterator[int]:
+    def starts(piece: RawLines) -> Iterator[int]:
         needle = b"0" * least
         start = piece.picture.find(needle)
         while start >= 0:
@@ -144,7 +144,7 @@ def in_long_runs(wanted: bytes, hints: Sequence[bytes], *, before: int = 16, aft
     """
     compiled, hint = re.compile(wanted), re.compile(b"|".join(map(re.escape, hints)))
 
-    def hits(piece: Piece) -> Iterator[int]:
+    def hits(piece: RawLines) -> Iterator[int]:
         if 4 * sum(end - start for start, end in piece.long_runs) > len(piece.raw):
             for literal in hints:
                 yield from _places(piece.raw, literal)
@@ -152,7 +152,7 @@ def in_long_runs(wanted: bytes, hints: Sequence[bytes], *, before: int = 16, aft
         for start, end in piece.long_runs:
             yield from (match.start() for match in hint.finditer(piece.raw, max(0, start - before), end + after))
 
-    def starts(piece: Piece) -> Iterator[int]:
+    def starts(piece: RawLines) -> Iterator[int]:
         for hit in hits(piece):
             if compiled.search(piece.raw, max(0, hit - before), hit + _LONGEST_KEY):
                 yield hit
@@ -167,7 +167,7 @@ def _places(raw: bytes, literal: bytes) -> Iterator[int]:
         position = raw.find(literal, position + 1)
 
 
-def lone_surrogates(piece: Piece) -> Iterator[int]:
+def lone_surrogates(piece: RawLines) -> Iterator[int]:
     """Escapes of half a character, without the other half."""
     if not any(digits[:1] in b"dD" for digits in piece.escapes):
         return

@@ -46,4 +46,4 @@ def _code(word: str, rules: Mapping[str, Rule], names: Mapping[str, str]) -> str
         word, list(names), n=1
     )
     hint = f"Did you mean {close[0]}?" if close else "ftbridge lint --explain all lists them."
-    raise UsageError(f"{word} is no rule.", hint=hint)
+    raise UsageError(f"{word} is not a rule.", hint=hint)

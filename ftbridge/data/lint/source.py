@@ -26,7 +26,7 @@ _STEP = 1 << 14
 _BLANK = b" \t\r\n"
 
 
-class Piece(NamedTuple):
+class Chunk(NamedTuple):
     """A stretch of whole lines. `too_long` marks one line that is longer than LONGEST_LINE, and is not to be read."""
 
     start: int
@@ -90,7 +90,7 @@ class Source:
         copy._state = copy._now()
         return copy
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[Chunk]:
         """The file in stretches of whole lines of about PIECE bytes, in order, byte order mark included."""
         start = 0
         while start < self.size:
@@ -98,11 +98,11 @@ class Source:
             # Only the last line of a stretch can be too long: what stands before it is a piece of its own.
             cut = start + self._read(start, PIECE).rfind(b"\n") + 1 if end - start > LONGEST_LINE else start
             if cut > start:
-                yield Piece(start, cut - start)
-            yield Piece(cut, end - cut, too_long=end - cut > LONGEST_LINE)
+                yield Chunk(start, cut - start)
+            yield Chunk(cut, end - cut, too_long=end - cut > LONGEST_LINE)
             start = end
 
-    def read(self, piece: Piece) -> bytes:
+    def read(self, piece: Chunk) -> bytes:
         """The bytes of a piece. Raises `FtbridgeError` when the file has become shorter."""
         raw = self._read(piece.start, piece.length)
         if len(raw) < piece.length:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ftbridge.data.json_slips import repaired_text
 from ftbridge.data.lint.forms import is_example, key_of_examples
 from ftbridge.data.lint.meaning import are_tags
-from ftbridge.data.lint.source import FileFacts, Piece, Source
+from ftbridge.data.lint.source import Chunk, FileFacts, Source
 
 LARGEST = 1 << 30
 """Bytes of a file beyond which it is not read whole."""
@@ -54,7 +54,7 @@ def spread(source: Source, facts: FileFacts) -> Spread:
     """The examples of a file of form array, pretty, wrapped or utf-16. Raises `Unspreadable`."""
     if facts.bytes > LARGEST:
         raise Unspreadable("the file is too large to be read whole")
-    raw = source.read(Piece(0, facts.bytes))
+    raw = source.read(Chunk(0, facts.bytes))
     try:
         text = raw.decode(_encoding(raw) if facts.form == "utf-16" else "utf-8-sig")
         return _spread(text, wrapped=facts.form == "wrapped" or (facts.form == "utf-16" and _is_wrapped(text)))

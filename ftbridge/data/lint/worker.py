@@ -24,7 +24,7 @@ from ftbridge.data.lint.source import read_fully
 from ftbridge.errors import FtbridgeError
 
 
-class Subject(NamedTuple):
+class FileJob(NamedTuple):
     """A file to check: how it is named, its open descriptor, and what to look for in it."""
 
     path: str
@@ -45,7 +45,7 @@ class Task(NamedTuple):
 class Checkers:
     """A checker for each subject, made when its first piece comes. The same in a child and in the parent itself."""
 
-    def __init__(self, subjects: Sequence[Subject]) -> None:
+    def __init__(self, subjects: Sequence[FileJob]) -> None:
         self._subjects = subjects
         self._made: dict[int, Checker] = {}
 
@@ -75,7 +75,7 @@ class Checkers:
 class Worker:
     """One child process. It is told several pieces ahead, so that it never waits for a parent that is busy itself."""
 
-    def __init__(self, subjects: Sequence[Subject], siblings: Sequence[Worker] = ()) -> None:
+    def __init__(self, subjects: Sequence[FileJob], siblings: Sequence[Worker] = ()) -> None:
         """Start it; it gets ready while the caller goes on. `siblings` are the children started before it.
 
         A process with one thread is forked, which takes a hundredth of a second. One with several is started anew: a
@@ -144,7 +144,7 @@ def _single_threaded() -> bool:
         return False
 
 
-def _forked(subjects: Sequence[Subject], siblings: Sequence[Worker]) -> _Started:
+def _forked(subjects: Sequence[FileJob], siblings: Sequence[Worker]) -> _Started:
     task_out, task_in = os.pipe()
     block_out, block_in = os.pipe()
     _widen(block_in)
@@ -170,7 +170,7 @@ def _forked(subjects: Sequence[Subject], siblings: Sequence[Worker]) -> _Started
         os._exit(status)
 
 
-def _spawned(subjects: Sequence[Subject], siblings: Sequence[Worker]) -> _Started:
+def _spawned(subjects: Sequence[FileJob], siblings: Sequence[Worker]) -> _Started:
     command = [sys.executable, "-c", "from ftbridge.data.lint.worker import serve; serve()"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     process = subprocess.Popen(
@@ -200,7 +200,7 @@ def serve() -> NoReturn:
     os._exit(0)
 
 
-def _live(source: IO[bytes], target: IO[bytes], subjects: Sequence[Subject]) -> None:
+def _live(source: IO[bytes], target: IO[bytes], subjects: Sequence[FileJob]) -> None:
     """Answer tasks until there are no more."""
     if os.getsid(0) != os.getpid():
         os.setsid()  # Ctrl-C is for the parent, which ends its children

@@ -27,7 +27,7 @@ _TRIES, _LONGEST_WAIT = 3, 5.0
 
 
 def dataset_files(address: str) -> list[tuple[str, str]]:
-    """Label and download address of each file. Raises `UsageError` for what is no address, or names no file or too many."""
+    """Label and download address of each file. Raises `UsageError` for what is not an address, or names no file or too many."""
     match = re.fullmatch(r"hf://datasets/([^/@]+)/([^/@]+?)(?:/([^@]*))?(?:@([^@]+))?", address)
     if not match or match[1] in (".", ".."):
         raise UsageError(

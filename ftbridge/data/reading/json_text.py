@@ -126,7 +126,7 @@ class _Window:
         self._problem_line = 0
 
     def next(self) -> str:
-        """The next character that is no white space, after moving to it; empty at the end."""
+        """The next character that is not white space, after moving to it; empty at the end."""
         while True:
             start = self.at
             while self.at < len(self.text) and self.text[self.at] in " \t\r\n":

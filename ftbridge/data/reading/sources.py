@@ -31,7 +31,7 @@ class SourceFile:
     """A file to read: `label` is how the user would name it, `place` its path or address."""
 
     label: str
-    place: str
+    location: str
     remote: bool
 
 
@@ -42,7 +42,7 @@ def find_files(sources: Sequence[str], base: Path) -> list[SourceFile]:
     files: dict[str, SourceFile] = {}
     for source in sources:
         for file in _find(source, base):
-            files.setdefault(file.place, file)
+            files.setdefault(file.location, file)
     return list(files.values())
 
 
@@ -93,7 +93,7 @@ def opened(file: SourceFile) -> contextlib.AbstractContextManager[BinaryIO]:
     if file.remote:
         return _downloaded(file)
     try:
-        return Path(file.place).open("rb")
+        return Path(file.location).open("rb")
     except OSError as error:
         raise UsageError(f"{file.label}: cannot be read ({error.strerror}).") from None
 
@@ -148,7 +148,7 @@ def _fetch(file: SourceFile, target: BinaryIO, progress: _Progress) -> None:
         headers |= {"Range": f"bytes={have}-", "If-Range": progress.validator}
     try:
         timeout = httpx.Timeout(30, connect=10)
-        with httpx.stream("GET", file.place, headers=headers, follow_redirects=True, timeout=timeout) as response:
+        with httpx.stream("GET", file.location, headers=headers, follow_redirects=True, timeout=timeout) as response:
             if response.status_code == 416:  # there is no such range: the file is not what it was
                 progress.validator = ""
                 raise _Transient("the server has no such range")

@@ -14,7 +14,7 @@ from ftbridge.evaluation.missing import MaybeScores, known_score
 from ftbridge.evaluation.retention.checks import Check, passes
 from ftbridge.evaluation.retention.questions import KINDS
 from ftbridge.evaluation.statistics import mean_interval
-from ftbridge.evaluation.verdict import judge_pairs
+from ftbridge.evaluation.verdict import compare_paired
 from ftbridge.graders import Calls, grade
 from ftbridge.spec.graders import Grader
 
@@ -45,7 +45,7 @@ class Lost(_Document):
     after: str = Field(description="The candidate's answer.")
 
 
-class Kept(_Document):
+class RetainedSkill(_Document):
     """One candidate against the baseline. Differences are candidate minus baseline, -1 to 1."""
 
     verdict: Literal["kept", "worse", "not_enough_data"] = Field(
@@ -65,7 +65,7 @@ class Retention(_Document):
     baseline: str
     kinds: list[str] = Field(description="Kinds of question that were asked.")
     candidates: dict[str, dict[str, KindScore]] = Field(description='By candidate and kind; "all" is together.')
-    verdicts: dict[str, Kept] = Field(description="By candidate, the baseline aside.")
+    verdicts: dict[str, RetainedSkill] = Field(description="By candidate, the baseline aside.")
 
 
 def retention_candidate(name: str) -> Candidate:
@@ -73,7 +73,7 @@ def retention_candidate(name: str) -> Candidate:
     return Candidate(name + SUFFIX, plain)
 
 
-def judge_retention(
+def measure_retention(
     items: Sequence[Item],
     predictions: Mapping[str, Sequence[Prediction]],
     graders: Sequence[Grader],
@@ -141,9 +141,9 @@ def _kept(
     name: str,
     margin: float,
     clusters: Sequence[str],
-) -> Kept:
+) -> RetainedSkill:
     before, after = scored[baseline], scored[name]
-    paired = judge_pairs({ALL: before}, {ALL: after}, margin, clusters)[ALL]
+    paired = compare_paired({ALL: before}, {ALL: after}, margin, clusters)[ALL]
     verdict: Literal["kept", "worse", "not_enough_data"] = "not_enough_data"
     if paired.margin_met:
         verdict = "kept"
@@ -160,7 +160,9 @@ def _kept(
         for item, first, second in zip(items, before, after, strict=True)
         if first is not None and second is not None and second < first
     ]
-    return Kept(verdict=verdict, difference=paired.difference, ci95=paired.ci95, gained=paired.better, lost=lost)
+    return RetainedSkill(
+        verdict=verdict, difference=paired.difference, ci95=paired.ci95, gained=paired.better, lost=lost
+    )
 
 
 def _kind(item: Item) -> str:

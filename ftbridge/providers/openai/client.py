@@ -173,5 +173,5 @@ def _from_keyring(name: str) -> str | None:
         return None
     try:
         return importlib.import_module("keyring").get_password(_KEYRING, name) or None
-    except Exception:  # a keyring that is locked or has no backend is no keyring
+    except Exception:  # a keyring that is locked or has no backend is not a keyring
         return None

@@ -123,7 +123,7 @@ class OpenAIProvider:
         ledger = Ledger(submission.folder)
         if ledger.last("service") is None:
             return None
-        job = ledger.made("job", submission.token)
+        job = ledger.recorded("job", submission.token)
         if job is None and ledger.open_intent("job", submission.token) is not None:
             at = self._connect(OpenAIRequest.model_validate(submission.request), submission.folder)
             job = find_job(at, ledger, submission.token)
@@ -287,7 +287,7 @@ class OpenAIProvider:
         raise UsageError("a service does not show how it turns examples into tokens; only local runs can be previewed.")
 
     def _submitted(self, at: Connection, ledger: Ledger, submission: Submission) -> str:
-        if (job := ledger.made("job", submission.token)) is not None:
+        if (job := ledger.recorded("job", submission.token)) is not None:
             return job
         check_requests = submission.heed or (lambda: None)
         train = ensure_file(at, ledger, submission.train, "train")

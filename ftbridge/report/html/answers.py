@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from ftbridge.report.html.contents import Answer, Contents, Row
+from ftbridge.report.html.contents import Contents, Row, ShownCompletion
 from ftbridge.report.html.element import Html, element
 
 MOST_ROWS = 2_000
@@ -101,12 +101,12 @@ def _choices(contents: Contents) -> list[Html]:
 
 def _gain(row: Row, places: tuple[int, int]) -> float:
     """How much better the pair's candidate does on an item, over all graders."""
-    first, second = (row.answers[index] for index in places)
+    first, second = (row.completions[index] for index in places)
     return sum(first.changes(second).values())
 
 
 def _kinds(row: Row, places: tuple[int, int]) -> list[str]:
-    first, second = (row.answers[index] for index in places)
+    first, second = (row.completions[index] for index in places)
     changes = first.changes(second)
     kinds = []
     if any(change < 0 for change in changes.values()):
@@ -115,18 +115,18 @@ def _kinds(row: Row, places: tuple[int, int]) -> list[str]:
         kinds.append("better")
     if not kinds:
         kinds.append("same")
-    if any(completion.cut_off or completion.errors for completion in row.answers):
+    if any(completion.cut_off or completion.errors for completion in row.completions):
         kinds.append("trouble")
     return kinds
 
 
 def _item(row: Row, labels: Sequence[str], places: tuple[int, int], graders: Sequence[str]) -> Html:
     kinds = _kinds(row, places)
-    first, second = (_short(row.answers[index].text) for index in places)
+    first, second = (_short(row.completions[index].text) for index in places)
     marked = dict(zip(places, differing(first, second), strict=True)) if places[0] != places[1] else {}
     cells = [
         _answer(label, completion, marked.get(index), changed=index == places[1] and places[0] != places[1])
-        for index, (label, completion) in enumerate(zip(labels, row.answers, strict=True))
+        for index, (label, completion) in enumerate(zip(labels, row.completions, strict=True))
     ]
     return element(
         "article",
@@ -150,7 +150,7 @@ def _item(row: Row, labels: Sequence[str], places: tuple[int, int], graders: Seq
 
 def _kinds_by_grader(row: Row, places: tuple[int, int], graders: Sequence[str]) -> list[str]:
     """worse0, better1, same2: what each grader says, by its place."""
-    first, second = (row.answers[index] for index in places)
+    first, second = (row.completions[index] for index in places)
     changes = first.changes(second)
     return [
         f"{'worse' if changes[grader] < 0 else 'better' if changes[grader] > 0 else 'same'}{index}"
@@ -170,7 +170,7 @@ def _prompt(prompt: Sequence[tuple[str, str]]) -> Html:
     return element("div", folded if before else None, element("p", _short(last[1]), class_="text"), class_="prompt")
 
 
-def _answer(label: str, completion: Answer, marked: Html | None, *, changed: bool) -> Html:
+def _answer(label: str, completion: ShownCompletion, marked: Html | None, *, changed: bool) -> Html:
     text: Html | str = marked if marked is not None else _short(completion.text)
     return element(
         "div",
@@ -198,9 +198,9 @@ def _answer(label: str, completion: Answer, marked: Html | None, *, changed: boo
     )
 
 
-def _others(completion: Answer) -> Html:
+def _others(completion: ShownCompletion) -> Html:
     """The other completions of an item, folded away, each with its own scores."""
-    scores = element("p", [_chip(grader, value) for grader, value in completion.own.items()], class_="chips")
+    scores = element("p", [_chip(grader, value) for grader, value in completion.grader_scores.items()], class_="chips")
     return element(
         "details",
         element("summary", "every completion"),

@@ -14,7 +14,7 @@ from ftbridge.evaluation.results import read_evaluation, recorded, recorded_resu
 from ftbridge.evaluation.score import Answered, Evaluation, Score, answered_of, score_of
 from ftbridge.evaluation.slices import slice_values
 from ftbridge.evaluation.spending import spent
-from ftbridge.evaluation.verdict import Judged, judge_family
+from ftbridge.evaluation.verdict import PairedComparison, compare_family
 from ftbridge.evaluation.wording import rivals
 from ftbridge.graders import GraderResult
 from ftbridge.planning.actual import Compared, compared
@@ -25,7 +25,7 @@ from ftbridge.spec.graders import Grader
 
 
 @dataclass(frozen=True)
-class Answer:
+class ShownCompletion:
     """One candidate's completion of one item; `scores` by grader, `errors` what graders could not grade.
 
     A score is None where a grader, judge or endpoint failed. `calls` are questions to judges: grader, prompt, reply.
@@ -36,11 +36,11 @@ class Answer:
     scores: Mapping[str, float | None]
     errors: tuple[str, ...]
     calls: tuple[tuple[str, str, str], ...] = ()
-    more: tuple[Answer, ...] = ()
+    more: tuple[ShownCompletion, ...] = ()
     """The item's other completions, where it has several: `scores` are then the means, and `own` those of this one."""
-    own: Mapping[str, float | None] = field(default_factory=dict)
+    grader_scores: Mapping[str, float | None] = field(default_factory=dict)
 
-    def changes(self, other: Answer) -> dict[str, float]:
+    def changes(self, other: ShownCompletion) -> dict[str, float]:
         """By grader, how much higher the other scores; graders that lack a score of either are left out."""
         pairs = {name: (score, other.scores[name]) for name, score in self.scores.items()}
         return {name: b - a for name, (a, b) in pairs.items() if a is not None and b is not None}
@@ -53,7 +53,7 @@ class Row:
     line: int
     prompt: tuple[tuple[str, str], ...]
     reference: str
-    answers: tuple[Answer, ...]
+    completions: tuple[ShownCompletion, ...]
     slices: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -66,7 +66,7 @@ class Column:
     candidate: str
     model: str
     scores: Mapping[str, Score]
-    answered: Answered
+    usage: Answered
     usd: float | None
 
 
@@ -89,7 +89,7 @@ class Pair:
 
     candidate: str
     baseline: str
-    verdicts: Mapping[str, Judged]
+    verdicts: Mapping[str, PairedComparison]
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def contents_of(runs: Sequence[Run]) -> Contents:
         curves=tuple(curve for name, run in zip(labels, runs, strict=True) if (curve := curve_of(name, run)).train),
         sources=tuple(sources),
         measured=tuple(
-            Measured(name if len(runs) > 1 else "", read_evaluation(run), tuple(compared(run)), spent(run).told())
+            Measured(name if len(runs) > 1 else "", read_evaluation(run), tuple(compared(run)), spent(run).summary())
             for name, run in zip(labels, runs, strict=True)
         ),
         notes=tuple(dict.fromkeys(notes)),
@@ -168,7 +168,7 @@ def contents_of_answers(
             candidate=name,
             model=evaluation.answered[name].model or "",
             scores=evaluation.candidates[name],
-            answered=evaluation.answered[name],
+            usage=evaluation.answered[name],
             usd=evaluation.answered[name].usd,
         )
         for name in predictions
@@ -237,7 +237,7 @@ def _candidates(run: Run) -> list[str]:
 
 def _graded(
     items: Sequence[Item], everybody: Mapping[str, Sequence[Prediction]], graders: Sequence[Grader], grades: Grades
-) -> dict[str, list[Answer]]:
+) -> dict[str, list[ShownCompletion]]:
     if not items or not everybody:
         return {}
     results_by_grader = recorded_results(items, everybody, graders, grades)
@@ -250,7 +250,7 @@ def _graded(
     }
 
 
-def _answer(prediction: Prediction, results: Sequence[tuple[Grader, GraderResult]]) -> Answer:
+def _answer(prediction: Prediction, results: Sequence[tuple[Grader, GraderResult]]) -> ShownCompletion:
     """A completion with its scores; the first of several holds the others, and has the mean scores of all."""
     if prediction.others:
         each = [
@@ -261,8 +261,8 @@ def _answer(prediction: Prediction, results: Sequence[tuple[Grader, GraderResult
             for index, one in enumerate(prediction.samples)
         ]
         scores = {grader.name: known_score(grader, result) for grader, result in results}
-        return replace(each[0], scores=scores, own=each[0].scores, more=tuple(each[1:]))
-    return Answer(
+        return replace(each[0], scores=scores, grader_scores=each[0].scores, more=tuple(each[1:]))
+    return ShownCompletion(
         text=prediction.output_text,
         cut_off=prediction.finish_reason == "length",
         scores={grader.name: known_score(grader, result) for grader, result in results},
@@ -297,7 +297,7 @@ def _columns(
                         candidate=candidate,
                         model=tuned if candidate == "tuned" else source.base,
                         scores={grader: score_of(values, clusters) for grader, values in scored[label].items()},
-                        answered=answered_of(everybody[label]),
+                        usage=answered_of(everybody[label]),
                         usd=_usd(evaluations[run.id], candidate),
                     )
                 )
@@ -336,10 +336,10 @@ def _pairs(
             for first, second, _ in there
             if f"{first}-{second}" in written
         ]
-    paired: dict[tuple[str, str], Mapping[str, Judged]] = {}
+    paired: dict[tuple[str, str], Mapping[str, PairedComparison]] = {}
     for margin in dict.fromkeys(source.spec.evaluation.margin for _, _, source in there):
         family = {f"{first}\n{second}": (scored[second], scored[first]) for first, second, _ in there}
-        by_pair = judge_family(family, margin, clusters)
+        by_pair = compare_family(family, margin, clusters)
         paired |= {
             (first, second): by_pair[f"{first}\n{second}"]
             for first, second, source in there
@@ -352,7 +352,7 @@ def _prompt_text(messages: Sequence[Mapping[str, str]]) -> str:
     return "\n\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in messages)
 
 
-def _rows(items: Sequence[Item], graded: Mapping[str, Sequence[Answer]]) -> tuple[Row, ...]:
+def _rows(items: Sequence[Item], graded: Mapping[str, Sequence[ShownCompletion]]) -> tuple[Row, ...]:
     slices = slice_values(items)
     return tuple(
         _row(
@@ -364,13 +364,13 @@ def _rows(items: Sequence[Item], graded: Mapping[str, Sequence[Answer]]) -> tupl
     )
 
 
-def _row(item: Item, completions: Sequence[Answer], slices: Mapping[str, str]) -> Row:
+def _row(item: Item, completions: Sequence[ShownCompletion], slices: Mapping[str, str]) -> Row:
     return Row(
         slices=slices,
         line=item.line,
         prompt=tuple((message.role, message.text) for message in item.prompt),
         reference=str(item.fields.get("reference", "")),
-        answers=tuple(completions),
+        completions=tuple(completions),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ftbridge.evaluation import preference as preferences
 from ftbridge.evaluation.classification import Classification
-from ftbridge.evaluation.retention.measure import ALL, Kept, Lost, Retention
+from ftbridge.evaluation.retention.measure import ALL, Lost, RetainedSkill, Retention
 from ftbridge.evaluation.score import Score, Slice
 from ftbridge.planning.actual import Compared
 from ftbridge.report.amounts import amount, planned
@@ -43,7 +43,7 @@ def _retained(label: str, measured: Retention) -> Html:
     )
 
 
-def _verdict(name: str, change: Kept, measured: Retention) -> Html:
+def _verdict(name: str, change: RetainedSkill, measured: Retention) -> Html:
     sign, style = _KEPT[change.verdict]
     mark = element("span", sign, class_="sign", aria_hidden="true")
     return element("p", mark, " ", retention_sentence(name, change, measured), class_=style)

@@ -65,7 +65,7 @@ def usage(contents: Contents) -> Html | None:
 
 
 def _usage_cells(column: Column, items: int, *, priced: bool) -> Iterator[Html]:
-    usage, usd = column.answered, column.usd
+    usage, usd = column.usage, column.usd
     yield element("th", column.label, scope="row")
     yield element("td", column.model, class_="name")
     figures = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ftbridge.evaluation.verdict import Judged
+from ftbridge.evaluation.verdict import PairedComparison
 from ftbridge.evaluation.wording import SHORT, Rival, importance, margin_words, power_words, sentence, summary
 from ftbridge.report.html.contents import Contents, Pair
 from ftbridge.report.html.element import Html, element, table
@@ -56,7 +56,7 @@ def _table(pairs: Sequence[Pair]) -> Html:
     )
 
 
-def _row(pair: Pair, grader: str, paired: Judged, reach: float) -> Iterator[Html]:
+def _row(pair: Pair, grader: str, paired: PairedComparison, reach: float) -> Iterator[Html]:
     low, high = (100 * end for end in paired.ci95)
     yield element("th", f"{pair.candidate} against {pair.baseline}", scope="row")
     yield element("td", grader, data_head="grader")
@@ -69,7 +69,7 @@ def _row(pair: Pair, grader: str, paired: Judged, reach: float) -> Iterator[Html
     yield element("td", element("span", sign, " ", SHORT[paired.verdict], class_=f"pill is-{paired.verdict}"))
 
 
-def interval_bar(paired: Judged, reach: float) -> Html:
+def interval_bar(paired: PairedComparison, reach: float) -> Html:
     """The interval of a difference on a line from -reach to +reach, with the margin where there is one."""
     middle = _BAR / 2
     low, at, high = (middle + end / reach * middle for end in (paired.ci95[0], paired.difference, paired.ci95[1]))

@@ -17,7 +17,7 @@ def changed(contents: Contents) -> list[RenderableType]:
             (
                 row.line,
                 row.prompt[-1][1] if row.prompt else "",
-                [(name, completion.text) for name, completion in zip(labels, row.answers, strict=True)],
+                [(name, completion.text) for name, completion in zip(labels, row.completions, strict=True)],
             )
             for row in rows
         ],
@@ -26,11 +26,11 @@ def changed(contents: Contents) -> list[RenderableType]:
 
 
 def _differs(row: Row) -> bool:
-    first, *others = row.answers
+    first, *others = row.completions
     return any(change for other in others for change in first.changes(other).values())
 
 
 def _worst(row: Row) -> float:
     """The largest loss of any candidate against the first, over all graders: negative where something was lost."""
-    first, *others = row.answers
+    first, *others = row.completions
     return min(sum(first.changes(other).values()) for other in others)

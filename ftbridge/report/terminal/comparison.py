@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ftbridge.evaluation.compare import Comparison
-from ftbridge.evaluation.verdict import Judged
+from ftbridge.evaluation.verdict import PairedComparison
 from ftbridge.evaluation.wording import SHORT, power_words, sentence, summary
 from ftbridge.report.formats.tables import Cell, Markdown, csv_text, junit_text, markdown_table, markdown_text
 from ftbridge.report.terminal.console import printable
@@ -115,7 +115,7 @@ def as_markdown(comparison: Comparison) -> str:
     return f"{second} against {first}, {comparison.items} items\n\n{lines}{table}" + (f"\n{notes}" if notes else "")
 
 
-def fails(paired: Judged) -> bool:
+def fails(paired: PairedComparison) -> bool:
     """Whether CI should stop: the asked margin is not met, or, where none was asked, the candidate is worse;
     or nothing could be determined.
     """

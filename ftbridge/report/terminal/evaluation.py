@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftbridge.evaluation.score import Evaluation
-from ftbridge.evaluation.verdict import Judged
+from ftbridge.evaluation.verdict import PairedComparison
 from ftbridge.evaluation.wording import distinct_rivals, sentence
 from ftbridge.report.amounts import dollars, latency
 from ftbridge.report.formats.tables import Cell, Markdown, csv_text, junit_text, markdown_table, markdown_text
@@ -83,7 +83,7 @@ def as_markdown(evaluation: Evaluation, title: str = "") -> str:
     )
 
 
-def _against(evaluation: Evaluation, name: str) -> Iterator[tuple[str, dict[str, Judged]]]:
+def _against(evaluation: Evaluation, name: str) -> Iterator[tuple[str, dict[str, PairedComparison]]]:
     """Whom a candidate was judged against; base before the others."""
     for baseline in evaluation.candidates:
         if (verdicts := evaluation.verdicts.get(f"{name}-{baseline}")) is not None:

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from ftbridge.evaluation import preference as preferences
 from ftbridge.evaluation.preference import Preferences
-from ftbridge.evaluation.retention.measure import Kept, Retention
+from ftbridge.evaluation.retention.measure import RetainedSkill, Retention
 from ftbridge.evaluation.score import Evaluation, Score
 from ftbridge.evaluation.wording import distinct_rivals, power_words
 from ftbridge.planning.actual import Compared
@@ -101,7 +101,7 @@ def retention_table(measured: Retention) -> RenderableType:
     return Group(table, Text(), *sentences)
 
 
-def retention_sentence(name: str, change: Kept, measured: Retention) -> str:
+def retention_sentence(name: str, change: RetainedSkill, measured: Retention) -> str:
     """The verdict on one candidate in words."""
     low, high = change.ci95
     words = _KEPT[change.verdict][1].format(name=name, baseline=measured.baseline)

@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from ftbridge.evaluation.verdict import Judged
+from ftbridge.evaluation.verdict import PairedComparison
 from ftbridge.evaluation.wording import SHORT, Rival, importance, margin_words, sentence, summary
 
 STYLES = {
@@ -77,7 +77,7 @@ class VerdictTable:
         if note := self._margin():
             yield Text(note, style="dim")
 
-    def _row(self, grader: str, paired: Judged, reach: float, wide: bool) -> Iterator[Text]:
+    def _row(self, grader: str, paired: PairedComparison, reach: float, wide: bool) -> Iterator[Text]:
         yield Text(grader)
         if self.means is not None:
             both = self.means[grader]
@@ -95,7 +95,7 @@ class VerdictTable:
         return f"not worse: by no more than {margin_words(min(margins))}" if margins and shown else ""
 
 
-def interval_bar(paired: Judged, reach: float) -> Text:
+def interval_bar(paired: PairedComparison, reach: float) -> Text:
     """The interval on a line from -reach to +reach; | is no difference."""
     middle = _BAR // 2
     low, at, high = (

@@ -28,12 +28,12 @@ from ftbridge.server.api.embeddings import CreateEmbedding
 from ftbridge.server.api.uploads import ExpiresAfter
 from ftbridge.server.http import pages
 from ftbridge.server.http.errors import ApiError, invalid, not_found
-from ftbridge.server.http.validation import Asked, Metadata, body, read, require_text, understood
+from ftbridge.server.http.validation import Metadata, RequestBody, body, read, require_text, understood
 from ftbridge.server.requests.chat import CreateChat
 from ftbridge.server.requests.responses import CreateResponse
 from ftbridge.server.service import Service
 from ftbridge.server.simulator.account import AccountBatch
-from ftbridge.server.store import Kept
+from ftbridge.server.store import StoredObject
 
 log = logging.getLogger("ftbridge.server")
 
@@ -43,7 +43,7 @@ _DAY = 24 * 3600
 _UNDER_WAY = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
 
 
-class CreateBatch(Asked):
+class CreateBatch(RequestBody):
     """POST /batches. Azure's client leaves out `/v1`."""
 
     input_file_id: str
@@ -153,7 +153,7 @@ async def create(request: Request) -> Response:
         request_counts=cast(Any, {"total": 0, "completed": 0, "failed": 0}),
     ).to_dict(exclude_unset=True, exclude_none=False)
     extra = {"expires": request_body.output_expires_after.seconds if request_body.output_expires_after else None}
-    service.store.add(Kept("batch", shown["id"], shown, extra))
+    service.store.add(StoredObject("batch", shown["id"], shown, extra))
     request.app.state.batches.take(shown["id"])
     return JSONResponse(shown)
 
@@ -181,15 +181,15 @@ async def cancel(request: Request) -> Response:
     return JSONResponse(shown.document)
 
 
-def _batch(request: Request) -> Kept:
+def _batch(request: Request) -> StoredObject:
     name = request.path_params["batch_id"]
     stored = request.app.state.service.store.get("batch", name)
     if stored is None:
         raise not_found("batch", name, "batch_id")
-    return cast(Kept, stored)
+    return cast(StoredObject, stored)
 
 
-def _change(service: Service, name: str, **fields: Any) -> Kept:
+def _change(service: Service, name: str, **fields: Any) -> StoredObject:
     return service.store.update("batch", name, lambda stored: replace(stored, document={**stored.document, **fields}))
 
 
@@ -336,7 +336,7 @@ def _finish(service: Service, name: str, so_far: Path, ended: str | None = None)
     assert batch is not None
     results = _read(so_far)
     outputs: dict[str, Any] = {}
-    lasts = batch.own.get("expires")
+    lasts = batch.extra.get("expires")
     with service.store.change():
         for kind, field, label in (("completed", "output_file_id", "output"), ("failed", "error_file_id", "error")):
             chosen = [result for result in results.values() if _kind(result) == kind]

@@ -16,7 +16,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ftbridge.errors import FtbridgeError, UsageError
-from ftbridge.providers.local.inference.requests import Ask, ContextTooLong, Embedding, End, Piece, Start, Told
+from ftbridge.providers.local.inference.requests import (
+    ContextTooLong,
+    Embedding,
+    GenerationRequest,
+    StreamDelta,
+    StreamEnd,
+    StreamEvent,
+    StreamStart,
+)
 from ftbridge.server.http.connection import count, deployed, while_connected
 from ftbridge.server.http.errors import ApiError, invalid, without_paths
 from ftbridge.server.http.pages import PROJECT
@@ -60,11 +68,11 @@ async def completed(service: Service, chat: CreateChat) -> dict[str, Any]:
     prompt = 0
     async with aclosing(generate(service, chat, name, buffered=True)) as events:
         async for event in events:
-            if isinstance(event, Start):
+            if isinstance(event, StreamStart):
                 prompt = event.prompt_tokens
-            elif isinstance(event, Piece):
+            elif isinstance(event, StreamDelta):
                 texts[event.index].take(event)
-            elif isinstance(event, End):
+            elif isinstance(event, StreamEnd):
                 texts[event.index].end = event
     done = ChatCompletion(
         id=name,
@@ -80,7 +88,7 @@ async def completed(service: Service, chat: CreateChat) -> dict[str, Any]:
 
 async def generate(
     service: Service, chat: CreateChat, name: str, *, buffered: bool = False
-) -> AsyncGenerator[Told, None]:
+) -> AsyncGenerator[StreamEvent, None]:
     """What the engine says; its errors as the API's. `whole`: nothing is wanted before the end."""
     ask = to_ask(chat, name).model_copy(update={"whole": buffered})
     async with aclosing(generated(service, chat.model, ask)) as events:
@@ -88,7 +96,9 @@ async def generate(
             yield event
 
 
-async def generated(service: Service, model: str, ask: Ask, where: str = "messages") -> AsyncGenerator[Told, None]:
+async def generated(
+    service: Service, model: str, ask: GenerationRequest, where: str = "messages"
+) -> AsyncGenerator[StreamEvent, None]:
     """What the engine says to an ask; its errors as the API's, about the field `where`."""
     service.engine.answerable(model)
     try:
@@ -109,7 +119,7 @@ async def generated(service: Service, model: str, ask: Ask, where: str = "messag
         raise ApiError(500, "The server made a mistake; its log says which.", code="internal_error") from None
 
 
-async def first_word(events: AsyncIterator[Told]) -> Told | None:
+async def first_word(events: AsyncIterator[StreamEvent]) -> StreamEvent | None:
     """The first word, so that what is refused is refused with its status, before a stream begins."""
     async for event in events:
         return event
@@ -124,9 +134,9 @@ class _Text:
     thoughts: list[str] = field(default_factory=list)
     tokens: list[ChatCompletionTokenLogprob] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
-    end: End | None = None
+    end: StreamEnd | None = None
 
-    def take(self, piece: Piece) -> None:
+    def take(self, piece: StreamDelta) -> None:
         self.parts.append(piece.text)
         self.thoughts.append(piece.reasoning)
         for delta in piece.tool_calls:
@@ -175,7 +185,7 @@ class _Shape:
 
     id: str
     created: int
-    asked: CreateChat
+    chat: CreateChat
     model: str
 
     def line(self, choices: list[dict[str, Any]], usage: CompletionUsage | None = None) -> bytes:
@@ -189,33 +199,33 @@ class _Shape:
         }
         if usage is not None:
             chunk["usage"] = usage.to_dict()
-        elif _usage_wanted(self.asked):
+        elif _usage_wanted(self.chat):
             chunk["usage"] = None
         return b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
 async def _lines(
-    events: AsyncIterator[Told], first: Told | None, shape: _Shape, usage: bool, request: Request
+    events: AsyncIterator[StreamEvent], first: StreamEvent | None, shape: _Shape, usage: bool, request: Request
 ) -> AsyncIterator[bytes]:
     """Server-sent events. An error in the middle is sent as a last event, since the status has gone out already."""
     begun: set[int] = set()
     called: set[int] = set()
-    ends: list[End] = []
-    prompt = first.prompt_tokens if isinstance(first, Start) else 0
+    ends: list[StreamEnd] = []
+    prompt = first.prompt_tokens if isinstance(first, StreamStart) else 0
     async with aclosing(cast(Any, events)):
         try:
             async for event in events:
-                if isinstance(event, (Start, Embedding)):
+                if isinstance(event, (StreamStart, Embedding)):
                     continue
                 if event.index not in begun:
                     begun.add(event.index)
                     yield shape.line([_choice(event.index, {"role": "assistant", "content": "", "refusal": None})])
-                if isinstance(event, End):
+                if isinstance(event, StreamEnd):
                     ends.append(event)
-                    reason = finish_reason(event.finish_reason, event.index in called, shape.asked)
+                    reason = finish_reason(event.finish_reason, event.index in called, shape.chat)
                     yield shape.line([_choice(event.index, {}, reason)])
                     continue
-                delta = _delta(event, shape.asked)
+                delta = _delta(event, shape.chat)
                 if event.tool_calls:
                     called.add(event.index)
                 token = token_of(event)
@@ -232,7 +242,7 @@ async def _lines(
     yield b"data: [DONE]\n\n"
 
 
-def _delta(piece: Piece, chat: CreateChat) -> dict[str, Any]:
+def _delta(piece: StreamDelta, chat: CreateChat) -> dict[str, Any]:
     """What a piece adds to the message."""
     delta: dict[str, Any] = {"content": piece.text} if piece.text or piece.token is not None else {}
     if piece.reasoning:
@@ -248,7 +258,7 @@ def _choice(index: int, delta: dict[str, Any], reason: str | None = None, logpro
     return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
 
 
-def token_of(piece: Piece) -> ChatCompletionTokenLogprob | None:
+def token_of(piece: StreamDelta) -> ChatCompletionTokenLogprob | None:
     """A token's log probability (nats), and those of the likeliest in its place."""
     if piece.token is None or piece.logprob is None:
         return None
@@ -258,7 +268,7 @@ def token_of(piece: Piece) -> ChatCompletionTokenLogprob | None:
     )
 
 
-def usage_of(prompt: int, ends: list[End]) -> CompletionUsage:
+def usage_of(prompt: int, ends: list[StreamEnd]) -> CompletionUsage:
     """The tokens of a prompt and its answers, with the details that clients read without looking."""
     completion = sum(end.completion_tokens for end in ends)
     return CompletionUsage(

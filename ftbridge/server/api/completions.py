@@ -11,18 +11,24 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from ftbridge.providers.local.inference.requests import Ask, Embedding, End, Piece, Start
+from ftbridge.providers.local.inference.requests import (
+    Embedding,
+    GenerationRequest,
+    StreamDelta,
+    StreamEnd,
+    StreamStart,
+)
 from ftbridge.server.api import chat
 from ftbridge.server.http.connection import count, deployed, while_connected
 from ftbridge.server.http.errors import ApiError, invalid
-from ftbridge.server.http.validation import Asked, document, understood
+from ftbridge.server.http.validation import RequestBody, document, understood
 from ftbridge.server.requests.chat import StreamOptions, biases
 from ftbridge.server.service import Service
 
 MOST_PROMPTS = 2048
 
 
-class CreateCompletion(Asked):
+class CreateCompletion(RequestBody):
     """The body, every field of the published interface."""
 
     model: str = Field(min_length=1)
@@ -76,7 +82,7 @@ def _shape(service: Service, name: str, model: str) -> dict[str, Any]:
     return {"id": name, "object": "text_completion", "created": service.now(), "model": model}
 
 
-def to_asks(completion: CreateCompletion, name: str) -> list[Ask]:
+def to_asks(completion: CreateCompletion, name: str) -> list[GenerationRequest]:
     """One ask for each prompt. Raises `ApiError` 400 for what cannot be done."""
     if completion.suffix:
         raise invalid("'suffix' cannot be acted on here; leave it out.", "suffix", "unsupported_parameter")
@@ -89,7 +95,7 @@ def to_asks(completion: CreateCompletion, name: str) -> list[Ask]:
     if len(prompts) > MOST_PROMPTS:
         raise invalid(f"'prompt' holds more than {MOST_PROMPTS:,} texts.", "prompt", "invalid_value")
     return [
-        Ask(
+        GenerationRequest(
             id=f"{name}-{index}",
             prompt=prompt,
             echo=bool(completion.echo),
@@ -129,7 +135,7 @@ class _Choice:
         self.tokens: list[tuple[str, float | None, dict[str, float] | None, int]] = []
         self.reason: str | None = None
 
-    def take(self, piece: Piece) -> None:
+    def take(self, piece: StreamDelta) -> None:
         """More of it."""
         if piece.token is not None:
             top = dict(piece.top) if piece.logprob is not None else None
@@ -146,27 +152,27 @@ class _Choice:
 
 
 async def _whole(
-    service: Service, completion: CreateCompletion, asks: list[Ask]
-) -> tuple[list[dict[str, Any]], int, list[End]]:
+    service: Service, completion: CreateCompletion, asks: list[GenerationRequest]
+) -> tuple[list[dict[str, Any]], int, list[StreamEnd]]:
     choices: list[dict[str, Any]] = []
     prompt, ends = 0, []
     for ask in asks:
         texts = [_Choice(len(choices) + index, completion.logprobs is not None) for index in range(ask.n)]
         async with aclosing(chat.generated(service, completion.model, ask, "prompt")) as events:
             async for event in events:
-                if isinstance(event, Start):
+                if isinstance(event, StreamStart):
                     prompt += event.prompt_tokens
-                elif isinstance(event, End):
+                elif isinstance(event, StreamEnd):
                     texts[event.index].reason = event.finish_reason
                     ends.append(event)
-                elif isinstance(event, Piece):
+                elif isinstance(event, StreamDelta):
                     texts[event.index].take(event)
         choices += [text.document() for text in texts]
     return choices, prompt, ends
 
 
 async def _lines(
-    request: Request, completion: CreateCompletion, asks: list[Ask], shape: dict[str, Any]
+    request: Request, completion: CreateCompletion, asks: list[GenerationRequest], shape: dict[str, Any]
 ) -> AsyncIterator[bytes]:
     service: Service = request.app.state.service
     wanted = completion.stream_options is not None and bool(completion.stream_options.include_usage)
@@ -181,7 +187,7 @@ async def _lines(
         for choice_index, ask in enumerate(asks):
             async with aclosing(chat.generated(service, completion.model, ask, "prompt")) as events:
                 async for event in events:
-                    if isinstance(event, Start):
+                    if isinstance(event, StreamStart):
                         prompt += event.prompt_tokens
                         continue
                     if isinstance(event, Embedding):
@@ -189,7 +195,7 @@ async def _lines(
                     begun = True
                     index = choice_index * ask.n + event.index
                     piece = _Choice(index, completion.logprobs is not None)
-                    if isinstance(event, End):
+                    if isinstance(event, StreamEnd):
                         piece.reason = event.finish_reason
                         piece.logprobs = False
                         ends.append(event)

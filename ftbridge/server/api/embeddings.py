@@ -17,18 +17,18 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ftbridge.providers.local.inference.requests import Ask, Embedding, Start
+from ftbridge.providers.local.inference.requests import Embedding, GenerationRequest, StreamStart
 from ftbridge.server.api import chat
 from ftbridge.server.http.connection import count, deployed, while_connected
 from ftbridge.server.http.errors import invalid
-from ftbridge.server.http.validation import Asked, document, understood
+from ftbridge.server.http.validation import RequestBody, document, understood
 from ftbridge.server.service import Service
 
 MOST_TEXTS = 2048
 """Texts of one request, as at OpenAI."""
 
 
-class CreateEmbedding(Asked):
+class CreateEmbedding(RequestBody):
     """The body of the published interface."""
 
     model: str = Field(min_length=1)
@@ -53,10 +53,10 @@ async def embed(service: Service, body: CreateEmbedding) -> dict[str, Any]:
     vectors: list[list[float]] = []
     tokens = 0
     for index, text in enumerate(_texts(body.input)):
-        ask = Ask(id=f"{name}-{index}", prompt=text, embed=True, dimensions=body.dimensions)
+        ask = GenerationRequest(id=f"{name}-{index}", prompt=text, embed=True, dimensions=body.dimensions)
         async with aclosing(chat.generated(service, body.model, ask, "input")) as pieces:
             async for piece in pieces:
-                if isinstance(piece, Start):
+                if isinstance(piece, StreamStart):
                     tokens += piece.prompt_tokens
                 elif isinstance(piece, Embedding):
                     vectors.append(piece.values)

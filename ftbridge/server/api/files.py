@@ -17,7 +17,7 @@ from ftbridge.server.http import pages
 from ftbridge.server.http.errors import ApiError, conflict, invalid, not_found
 from ftbridge.server.http.multipart import Form, receive
 from ftbridge.server.service import Service
-from ftbridge.server.store import Kept
+from ftbridge.server.store import StoredObject
 
 PURPOSES: tuple[str, ...] = get_args(FilePurpose)
 """What a client may upload a file for."""
@@ -74,10 +74,10 @@ async def content(request: Request) -> Response:
     service: Service = request.app.state.service
     stored = find(service, request.path_params["file_id"])
     path = service.files / stored.id
-    if stored.own.get("refused"):
+    if stored.extra.get("refused"):
         text = "To help mitigate abuse, downloading of fine-tune training files is disabled for free accounts."
         raise ApiError(400, text, code="download_disabled")
-    if stored.own.get("base64"):
+    if stored.extra.get("base64"):
         import base64
 
         content = base64.b64encode(path.read_bytes())
@@ -104,7 +104,7 @@ async def delete(request: Request) -> Response:
     return JSONResponse(FileDeleted(id=stored.id, deleted=True, object="file").to_dict())
 
 
-def find(service: Service, name: str, param: str | None = None) -> Kept:
+def find(service: Service, name: str, param: str | None = None) -> StoredObject:
     """A file by id. Raises 404; with `param`, 400, since then another object names the file."""
     stored = service.store.get("file", name)
     if stored is not None and (stored.document.get("expires_at") or 1 << 60) <= service.clock():
@@ -125,7 +125,7 @@ def keep(
     *,
     expires_at: int | None = None,
     extra: dict[str, Any] | None = None,
-) -> Kept:
+) -> StoredObject:
     """Move a whole content into its place, then tell of it: a crash between leaves a content that nobody knows of."""
     file_id = service.new_id("file-", 22)
     shown = FileObject(
@@ -138,7 +138,7 @@ def keep(
         status="processed",
         expires_at=expires_at,
     ).to_dict(exclude_none=True)
-    stored = Kept("file", file_id, service.engine.told_file(shown), extra or {})
+    stored = StoredObject("file", file_id, service.engine.told_file(shown), extra or {})
     service.files.mkdir(parents=True, exist_ok=True)
     path.replace(service.files / file_id)
     disk.sync_folder(service.files)
@@ -153,7 +153,7 @@ def keep_bytes(
     purpose: str,
     extra: dict[str, Any] | None = None,
     expires_at: int | None = None,
-) -> Kept:
+) -> StoredObject:
     """A file that the server itself makes, such as a job's figures."""
     service.incoming.mkdir(parents=True, exist_ok=True)
     path = service.incoming / f"{service.new_id('made-')}.part"
@@ -196,7 +196,7 @@ def user_of(service: Service, file: str) -> str | None:
 
 
 async def check(path: Path, filename: str, purpose: str) -> None:
-    """Refuse, at upload, what OpenAI refuses there: a wrong extension, and lines that are no JSON objects."""
+    """Refuse, at upload, what OpenAI refuses there: a wrong extension, and lines that are not JSON objects."""
     if purpose not in ("fine-tune", "batch"):
         return
     if not filename.lower().endswith(".jsonl"):

@@ -16,11 +16,11 @@ from ftbridge.graders import grade, judges_of
 from ftbridge.graders.result import openai_document
 from ftbridge.server.http.connection import while_connected
 from ftbridge.server.http.errors import ApiError, invalid, without_paths
-from ftbridge.server.http.validation import Asked, body
+from ftbridge.server.http.validation import RequestBody, body
 from ftbridge.spec.graders import Grader, MultiGrader, PanelGrader
 
 
-class RunGrader(Asked):
+class RunGrader(RequestBody):
     """POST /fine_tuning/alpha/graders/run."""
 
     grader: dict[str, Any]
@@ -28,7 +28,7 @@ class RunGrader(Asked):
     item: dict[str, Any] | None = None
 
 
-class ValidateGrader(Asked):
+class ValidateGrader(RequestBody):
     """POST /fine_tuning/alpha/graders/validate."""
 
     grader: dict[str, Any]

@@ -18,7 +18,7 @@ from ftbridge.server.http.errors import ApiError, invalid
 from ftbridge.server.http.validation import document, read, understood
 from ftbridge.server.requests.job import CreateJob
 from ftbridge.server.service import Service
-from ftbridge.server.store import Kept
+from ftbridge.server.store import StoredObject
 
 EVENT_SECONDS = 0.25
 """How often a stream looks for new events."""
@@ -158,21 +158,21 @@ async def _event_lines(service: Service, name: str) -> AsyncIterator[bytes]:
         quiet += EVENT_SECONDS
 
 
-def _job(request: Request) -> Kept:
+def _job(request: Request) -> StoredObject:
     return jobs_store.find_job(request.app.state.service, request.path_params["fine_tuning_job_id"])
 
 
-async def _acted_on(request: Request) -> Kept:
+async def _acted_on(request: Request) -> StoredObject:
     await read(request, 1 << 20)  # no body is published for these; what is sent is not looked at
     return _job(request)
 
 
-async def _after(request: Request, job: Kept, act: object) -> Response:
+async def _after(request: Request, job: StoredObject, act: object) -> Response:
     await act(job)  # type: ignore[operator]
     return JSONResponse(_job(request).document)
 
 
-def _not_now(job: Kept, wish: str) -> ApiError:
+def _not_now(job: StoredObject, wish: str) -> ApiError:
     return invalid(
         f"{job.id} is {job.document['status']} and cannot be {wish}.", "fine_tuning_job_id", "invalid_job_state"
     )

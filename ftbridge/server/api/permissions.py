@@ -11,12 +11,12 @@ from starlette.responses import JSONResponse, Response
 
 from ftbridge.server.http import pages
 from ftbridge.server.http.errors import not_found
-from ftbridge.server.http.validation import Asked, body
+from ftbridge.server.http.validation import RequestBody, body
 from ftbridge.server.service import Service
-from ftbridge.server.store import Kept
+from ftbridge.server.store import StoredObject
 
 
-class CreatePermissions(Asked):
+class CreatePermissions(RequestBody):
     """The projects to let in."""
 
     project_ids: list[str] = Field(min_length=1)
@@ -33,7 +33,7 @@ async def create(request: Request) -> Response:
             shown: dict[str, Any] = PermissionCreateResponse(
                 id=service.new_id("cp_"), created_at=service.now(), object="checkpoint.permission", project_id=project
             ).to_dict()
-            stored = Kept("permission", shown["id"], shown, parent=name)
+            stored = StoredObject("permission", shown["id"], shown, parent=name)
             service.store.add(stored)
             created.append(stored)
     return JSONResponse(pages.listing(created, False))

@@ -10,7 +10,7 @@ from typing import Any, cast
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from ftbridge.providers.local.inference.requests import End, Piece, Start, Told
+from ftbridge.providers.local.inference.requests import StreamDelta, StreamEnd, StreamEvent, StreamStart
 from ftbridge.server.api import chat
 from ftbridge.server.http.connection import count, deployed, while_connected
 from ftbridge.server.http.errors import ApiError, invalid, not_found
@@ -18,7 +18,7 @@ from ftbridge.server.http.pages import number
 from ftbridge.server.http.validation import document, understood
 from ftbridge.server.requests.responses import CreateResponse, to_chat, to_messages
 from ftbridge.server.service import Service
-from ftbridge.server.store import Kept
+from ftbridge.server.store import StoredObject
 
 Event = tuple[str, dict[str, Any]]
 
@@ -50,7 +50,7 @@ async def completed(service: Service, response_request: CreateResponse) -> dict[
     return response.document()
 
 
-def _begun(service: Service, response_request: CreateResponse) -> tuple[_Answer, AsyncGenerator[Told, None]]:
+def _begun(service: Service, response_request: CreateResponse) -> tuple[_Answer, AsyncGenerator[StreamEvent, None]]:
     """A response that has nothing yet, and what the engine says."""
     asked_chat, messages = to_chat(response_request, _before(service, response_request.previous_response_id))
     response = _Answer(service, response_request, messages)
@@ -78,7 +78,7 @@ async def cancel(request: Request) -> Response:
 async def input_items(request: Request) -> Response:
     """GET /responses/{response_id}/input_items: what it answered, newest first."""
     stored, query = _kept(request), request.query_params
-    items = stored.own["input"]
+    items = stored.extra["input"]
     items = items if query.get("order") == "asc" else items[::-1]
     if (after := query.get("after")) is not None:
         ids = [item["id"] for item in items]
@@ -91,12 +91,12 @@ async def input_items(request: Request) -> Response:
     return JSONResponse({"object": "list", "data": shown, "has_more": more, **ends})
 
 
-def _kept(request: Request) -> Kept:
+def _kept(request: Request) -> StoredObject:
     name = request.path_params["response_id"]
     stored = request.app.state.service.store.get("response", name)
     if stored is None:
         raise not_found("response", name, "response_id")
-    return cast(Kept, stored)
+    return cast(StoredObject, stored)
 
 
 def _before(service: Service, name: str | None) -> list[dict[str, Any]]:
@@ -109,11 +109,11 @@ def _before(service: Service, name: str | None) -> list[dict[str, Any]]:
             400, f"Previous response with id {name[:100]!r} not found.", param="previous_response_id",
             code="previous_response_not_found",
         )  # fmt: skip
-    return list(stored.own["messages"])
+    return list(stored.extra["messages"])
 
 
 async def _lines(
-    request: Request, response: _Answer, events: AsyncIterator[Told], first: Told | None
+    request: Request, response: _Answer, events: AsyncIterator[StreamEvent], first: StreamEvent | None
 ) -> AsyncIterator[bytes]:
     """Server-sent events. An error in the middle is `response.failed`, since the status has gone out already."""
     sequence = 0
@@ -161,7 +161,7 @@ class _Answer:
     """One response as it grows: its output items, and the events that tell of them."""
 
     def __init__(self, service: Service, response_request: CreateResponse, messages: list[dict[str, Any]]) -> None:
-        self.service, self.asked, self.messages = service, response_request, messages
+        self.service, self.request, self.messages = service, response_request, messages
         self.name = service.new_id("resp_", 32)
         self.model = service.engine.model_id(response_request.model)
         self.created = service.now()
@@ -171,14 +171,14 @@ class _Answer:
         self.prompt = self.completion = self.reasoned = 0
         self.cut = False
 
-    def take(self, event: Told) -> Iterator[Event]:
+    def take(self, event: StreamEvent) -> Iterator[Event]:
         """The events of one more word of the engine."""
-        if isinstance(event, Start):
+        if isinstance(event, StreamStart):
             self.prompt = event.prompt_tokens
-        elif isinstance(event, End):
+        elif isinstance(event, StreamEnd):
             self.completion, self.cut = event.completion_tokens, event.finish_reason == "length"
             self.reasoned = event.reasoning_tokens
-        elif isinstance(event, Piece):
+        elif isinstance(event, StreamDelta):
             if event.reasoning:
                 yield from self._reasoning(event.reasoning)
             token = chat.token_of(event)
@@ -197,18 +197,18 @@ class _Answer:
 
     def keep(self) -> None:
         """Put it into the store, with the conversation so far, unless the client asked not to."""
-        if self.asked.store is False:
+        if self.request.store is False:
             return
         reply = to_messages(self.output, "output")
-        items = self.asked.input
+        items = self.request.input
         listed = [{"type": "message", "role": "user", "content": items}] if isinstance(items, str) else items
         named = [{"id": self.service.new_id("item_"), **_shown_item(item)} for item in listed]
         extra = {"messages": [*self.messages, *reply], "input": named}
-        self.service.store.add(Kept("response", self.name, self.document(), extra))
+        self.service.store.add(StoredObject("response", self.name, self.document(), extra))
 
     def document(self) -> dict[str, Any]:
         """The response as it stands."""
-        response_request = self.asked
+        response_request = self.request
         usage = {
             "input_tokens": self.prompt,
             "input_tokens_details": {"cached_tokens": 0},

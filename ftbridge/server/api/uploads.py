@@ -19,19 +19,19 @@ from ftbridge.files import disk_full_is_an_error
 from ftbridge.server.api import files
 from ftbridge.server.http.errors import invalid, not_found
 from ftbridge.server.http.multipart import receive
-from ftbridge.server.http.validation import Asked, body
+from ftbridge.server.http.validation import RequestBody, body
 from ftbridge.server.service import Service
-from ftbridge.server.store import Kept
+from ftbridge.server.store import StoredObject
 
 
-class ExpiresAfter(Asked):
+class ExpiresAfter(RequestBody):
     """When the file goes, counted from its making."""
 
     anchor: str
     seconds: int
 
 
-class CreateUpload(Asked):
+class CreateUpload(RequestBody):
     """POST /uploads."""
 
     filename: str = Field(min_length=1, max_length=255)
@@ -41,7 +41,7 @@ class CreateUpload(Asked):
     expires_after: ExpiresAfter | None = None
 
 
-class CompleteUpload(Asked):
+class CompleteUpload(RequestBody):
     """POST /uploads/{upload_id}/complete."""
 
     part_ids: list[str] = Field(min_length=1)
@@ -69,7 +69,7 @@ async def create(request: Request) -> Response:
         purpose=request_body.purpose,
         status="pending",
     ).to_dict()
-    service.store.add(Kept("upload", shown["id"], shown, extra))
+    service.store.add(StoredObject("upload", shown["id"], shown, extra))
     return JSONResponse(shown)
 
 
@@ -85,7 +85,7 @@ async def add_part(request: Request) -> Response:
         part_id = service.new_id("part_")
         form.path.replace(service.incoming / part_id)
         shown = UploadPart(id=part_id, created_at=service.now(), object="upload.part", upload_id=upload.id).to_dict()
-        service.store.add(Kept("part", part_id, shown, {"bytes": form.size}, parent=upload.id))
+        service.store.add(StoredObject("part", part_id, shown, {"bytes": form.size}, parent=upload.id))
         return JSONResponse(shown)
     finally:
         form.discard()
@@ -99,10 +99,10 @@ async def complete(request: Request) -> Response:
     parts = [service.store.get("part", name) for name in request_body.part_ids]
     for name, part in zip(request_body.part_ids, parts, strict=True):
         if part is None or part.parent != upload.id:
-            raise invalid(f"{name[:100]!r} is no part of {upload.id}.", "part_ids", "invalid_value")
+            raise invalid(f"{name[:100]!r} is not part of {upload.id}.", "part_ids", "invalid_value")
     if len(set(request_body.part_ids)) != len(request_body.part_ids):
         raise invalid("'part_ids' names a part twice.", "part_ids", "invalid_value")
-    size = sum(part.own["bytes"] for part in parts if part is not None)
+    size = sum(part.extra["bytes"] for part in parts if part is not None)
     if size != upload.document["bytes"]:
         announced = upload.document["bytes"]
         raise invalid(f"The parts hold {size:,} bytes; {announced:,} were announced.", "part_ids", "invalid_value")
@@ -116,7 +116,7 @@ async def complete(request: Request) -> Response:
         filename, purpose = upload.document["filename"], upload.document["purpose"]
         await files.check(joined, filename, purpose)
         _pending(service, upload.id)
-        lasts = upload.own.get("expires_after")
+        lasts = upload.extra.get("expires_after")
         expires = service.now() + lasts if lasts is not None else None
         with service.store.change():
             stored_file = files.keep(service, joined, filename, purpose, expires_at=expires)
@@ -136,7 +136,7 @@ async def cancel(request: Request) -> Response:
     return JSONResponse(ended.document)
 
 
-def _pending(service: Service, name: str) -> Kept:
+def _pending(service: Service, name: str) -> StoredObject:
     """An upload that still takes parts. Raises 404, and 400 for one that has ended."""
     upload = service.store.get("upload", name)
     if upload is None:
@@ -149,7 +149,7 @@ def _pending(service: Service, name: str) -> Kept:
     return upload
 
 
-def _end(service: Service, name: str, changes: dict[str, Any]) -> Kept:
+def _end(service: Service, name: str, changes: dict[str, Any]) -> StoredObject:
     return service.store.update("upload", name, lambda stored: replace(stored, document={**stored.document, **changes}))
 
 

@@ -42,7 +42,7 @@ class Form:
 async def receive(request: Request, folder: Path, *, file_field: str, limit: int) -> Form:
     """The body, its file (the part called `file_field`) written and flushed under `folder`.
 
-    Raises `ApiError`: 400 for what is no multipart body, 413 for a file of more than `limit` bytes, 507 for a full disk.
+    Raises `ApiError`: 400 for what is not a multipart body, 413 for a file of more than `limit` bytes, 507 for a full disk.
     Whatever is raised, nothing is left on the disk.
     """
     length = request.headers.get("content-length", "")

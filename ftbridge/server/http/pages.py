@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 
 from ftbridge.server.http.errors import invalid
-from ftbridge.server.store import Kept, Store
+from ftbridge.server.store import Store, StoredObject
 
 PROJECT = "ftbridge.project"
 """Where a request's scope names the project that it sees; absent where there are no projects."""
@@ -28,7 +28,7 @@ def page(
     named_ends: bool = True,
     allowed: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
-    """One page as OpenAI shapes it. Raises `ApiError` for an unknown parameter, a bad limit, or a cursor that is no object.
+    """One page as OpenAI shapes it. Raises `ApiError` for an unknown parameter, a bad limit, or a cursor that is not an object.
 
     `orders` maps the words of `order` to whether they mean newest first; `named_ends` adds first_id and last_id.
     """
@@ -56,7 +56,7 @@ def page(
     return listing(records[:limit], len(records) > limit, named_ends=named_ends)
 
 
-def listing(records: list[Kept], has_more: bool, *, named_ends: bool = True) -> dict[str, Any]:
+def listing(records: list[StoredObject], has_more: bool, *, named_ends: bool = True) -> dict[str, Any]:
     """The list object."""
     shown: dict[str, Any] = {"object": "list", "data": [record.document for record in records], "has_more": has_more}
     if named_ends:

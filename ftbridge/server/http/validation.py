@@ -30,7 +30,7 @@ Metadata = Annotated[
 """At most 16 pairs; keys of at most 64 and values of at most 512 characters."""
 
 
-class Asked(BaseModel):
+class RequestBody(BaseModel):
     """A request body or a part of one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())

@@ -13,7 +13,7 @@ from typing import Any, cast
 from openai.types import Model
 
 from ftbridge.errors import FtbridgeError
-from ftbridge.providers.local.inference.requests import Ask, Told
+from ftbridge.providers.local.inference.requests import GenerationRequest, StreamEvent
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.runner import drive
 from ftbridge.server import jobs_store
@@ -26,7 +26,7 @@ from ftbridge.server.local.spec import base_request
 from ftbridge.server.local.training import Turns, find_run, work
 from ftbridge.server.requests.job import CreateJob
 from ftbridge.server.service import Service
-from ftbridge.server.store import Kept
+from ftbridge.server.store import StoredObject
 
 ACT_SECONDS = 20
 """How long a cancel waits to see its effect before it answers with the state as it is."""
@@ -115,14 +115,14 @@ class LocalEngine:
         if create_job.integrations:
             raise invalid("No integrations are built here.", "integrations", "unsupported_parameter")
 
-    def created(self, job: Kept) -> None:
+    def created(self, job: StoredObject) -> None:
         """Begin with it."""
         self._take(job)
 
     def advance(self) -> None:
         """Jobs are followed in the background."""
 
-    async def cancel(self, job: Kept) -> None:
+    async def cancel(self, job: StoredObject) -> None:
         """End its run, if it has one. The run's journal hears of it first: after a crash the books catch up with it.
 
         The task that follows the job goes on until every process of it has ended, and only then gives up its turn.
@@ -137,14 +137,14 @@ class LocalEngine:
             return
         await self._wait(job.id, jobs_store.TERMINAL)
 
-    async def pause(self, job: Kept) -> None:
+    async def pause(self, job: StoredObject) -> None:
         """Ask its run for a checkpoint and a stop."""
         run = await asyncio.to_thread(find_run, self.home, job)
         assert run is not None, "a running job has a run"
         jobs_store.change(self._service, job.id, status="pausing")
         await asyncio.to_thread(_quietly, drive.pause, run)
 
-    async def resume(self, job: Kept) -> None:
+    async def resume(self, job: StoredObject) -> None:
         """Queue it again."""
         jobs_store.change(self._service, job.id, status="queued")
         self._take(job)
@@ -163,7 +163,7 @@ class LocalEngine:
         base = None if model in self.runs else full_name(model, self.models)
         return model if base is None or "*" in base else base
 
-    async def answer(self, model: str, ask: Ask) -> AsyncIterator[Told]:
+    async def answer(self, model: str, ask: GenerationRequest) -> AsyncIterator[StreamEvent]:
         """From the base model, with the tuned model's adapter on the rows of this ask."""
         base = full_name(model, self.models)
         run = self.runs.get(model)
@@ -181,15 +181,15 @@ class LocalEngine:
             stored = self._service.store.get("model", model)
             if stored is None:
                 raise no_model(model)
-            request, weights = LocalRequest.model_validate(stored.own["request"]), stored.own.get("weights")
-            ask = ask.model_copy(update={"adapter": stored.own.get("adapter")})
+            request, weights = LocalRequest.model_validate(stored.extra["request"]), stored.extra.get("weights")
+            ask = ask.model_copy(update={"adapter": stored.extra.get("adapter")})
         if ask.thinking is None:  # models of one base share its process, however each was trained
             ask = ask.model_copy(update={"thinking": request.thinking})
         async with aclosing(cast(Any, self._hosts.answer(request, weights, ask))) as events:
             async for event in events:
                 yield event
 
-    def _take(self, job: Kept) -> None:
+    def _take(self, job: StoredObject) -> None:
         begins_with = self._begins_with(job.document["model"])
         if begins_with is None:
             base = job.document["model"]
@@ -211,9 +211,9 @@ class LocalEngine:
         if base is not None:
             return self.models[base], None
         tuned = self._service.store.get("model", name)
-        if tuned is None or tuned.own.get("adapter") is None:
+        if tuned is None or tuned.extra.get("adapter") is None:
             return None
-        return str(tuned.own["request"]["model"]), str(tuned.own["adapter"])
+        return str(tuned.extra["request"]["model"]), str(tuned.extra["adapter"])
 
     async def _wait(self, name: str, states: frozenset[str]) -> None:
         give_up = time.monotonic() + ACT_SECONDS

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ftbridge.providers.local.inference.host import Host
-from ftbridge.providers.local.inference.requests import Ask, Told
+from ftbridge.providers.local.inference.requests import GenerationRequest, StreamEvent
 from ftbridge.providers.local.request import LocalRequest, SampleRequest
 
 
@@ -28,7 +28,9 @@ class Hosts:
         self._log, self._most = log, most
         self._held: dict[str, _Held] = {}
 
-    async def answer(self, request: LocalRequest, weights: str | None, ask: Ask) -> AsyncIterator[Told]:
+    async def answer(
+        self, request: LocalRequest, weights: str | None, ask: GenerationRequest
+    ) -> AsyncIterator[StreamEvent]:
         """The answers of a model. `weights` is the folder of a model tuned whole; adapters are named in the ask."""
         held = self._place(request, weights)
         held.answering += 1  # before anything is awaited: a model that is about to answer is not put out

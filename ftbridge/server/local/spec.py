@@ -9,13 +9,13 @@ from typing import Any
 from ftbridge.providers import resolve
 from ftbridge.providers.local.process.provider import LocalProvider
 from ftbridge.providers.local.request import LocalRequest
-from ftbridge.server.store import Kept
+from ftbridge.server.store import StoredObject
 from ftbridge.spec import JobSpec
 from ftbridge.spec.from_openai import spec_from_job
 from ftbridge.spec.lowering import Lowering
 
 
-def spec_of(job: Kept, model: str, files: Path, settings: Mapping[str, Any]) -> JobSpec:
+def spec_of(job: StoredObject, model: str, files: Path, settings: Mapping[str, Any]) -> JobSpec:
     """The run of a job. It is named by the job's id, so that it is found again. `settings` is the spec's `local` section."""
     shown = job.document
     validation = shown["validation_file"]

@@ -37,7 +37,7 @@ from ftbridge.server.http.errors import without_paths
 from ftbridge.server.jobs_store import Figures
 from ftbridge.server.local.spec import spec_of
 from ftbridge.server.service import Service
-from ftbridge.server.store import Kept
+from ftbridge.server.store import StoredObject
 from ftbridge.spec import SpecFile
 
 POLL_SECONDS = 0.25
@@ -98,7 +98,7 @@ async def _prepared(service: Service, name: str, model: str, settings: Mapping[s
     if job.document["status"] in jobs_store.TERMINAL:  # cancelled while its data were looked at
         await asyncio.to_thread(end_run, run)
         return None
-    if "run" not in job.own:
+    if "run" not in job.extra:
         spec_now = run.resolved_spec().hyperparameters
         numbers = {
             key: getattr(spec_now, key)
@@ -109,9 +109,9 @@ async def _prepared(service: Service, name: str, model: str, settings: Mapping[s
         if lowering is not None:
             numbers |= _settled_of_method(run, lowering.request)
         with service.store.change():
-            jobs_store.settle(service, name, **numbers)
+            jobs_store.set_hyperparameters(service, name, **numbers)
             jobs_store.change(service, name, extra={"run": run.id}, status="queued")
-            jobs_store.say(service, name, "Files validated, moving job to queued state")
+            jobs_store.add_event(service, name, "Files validated, moving job to queued state")
     return run
 
 
@@ -132,10 +132,10 @@ def _settled_of_method(run: Run, request: Mapping[str, Any]) -> dict[str, int | 
     }
 
 
-def find_run(home: Path, job: Kept) -> Run | None:
+def find_run(home: Path, job: StoredObject) -> Run | None:
     """The job's run: the one in the books, or one that was made just before a crash and is whole."""
-    if "run" in job.own:
-        return Run.open(home / "runs" / job.own["run"])
+    if "run" in job.extra:
+        return Run.open(home / "runs" / job.extra["run"])
     for run in runs.runs(home):
         if run.state().name == job.id and run.state().data is not None and lowering_of(run) is not None:
             return run
@@ -171,8 +171,8 @@ async def _follow(service: Service, name: str, run: Run) -> None:
                 jobs_store.change(service, name, status="paused")
                 if state.error is not None:  # by itself: a judge is away, or the budget is used up
                     why = shown_to_clients(service, name, str(state.error.get("message")), run)
-                    jobs_store.say(service, name, why, level="error")
-                jobs_store.say(service, name, "The job is paused")
+                    jobs_store.add_event(service, name, why, level="error")
+                jobs_store.add_event(service, name, "The job is paused")
             return
         if not at_work and run.state().state == state.state:
             fruitless = 0 if progress else fruitless + 1
@@ -242,10 +242,10 @@ def shown_to_clients(service: Service, name: str, text: str, run: Run | None = N
 
 
 def _seen(service: Service, name: str) -> int:
-    return int(_job(service, name).own.get("seen", 0))
+    return int(_job(service, name).extra.get("seen", 0))
 
 
-def _copy(service: Service, job: Kept, events: list[Event], seen: int) -> int:
+def _copy(service: Service, job: StoredObject, events: list[Event], seen: int) -> int:
     """Tell the job's followers what the run's journal has new; returns how far it was told."""
     fresh = [event for event in events if event.seq > seen]
     if not fresh:
@@ -255,7 +255,7 @@ def _copy(service: Service, job: Kept, events: list[Event], seen: int) -> int:
         for event in fresh:
             event_id = f"ftevent-{short}-{event.seq:06d}"
             if event.type == "submitted":
-                jobs_store.say(service, job.id, "Fine-tuning job started", id=event_id, at=event.time)
+                jobs_store.add_event(service, job.id, "Fine-tuning job started", id=event_id, at=event.time)
             if event.type in ("submitted", "status") and _status(service, job) in ("queued", "running"):
                 running = event.type == "submitted" or event.data.get("state") == "running"
                 jobs_store.change(service, job.id, status="running" if running else "queued")
@@ -265,18 +265,18 @@ def _copy(service: Service, job: Kept, events: list[Event], seen: int) -> int:
     return fresh[-1].seq
 
 
-def _status(service: Service, job: Kept) -> str:
+def _status(service: Service, job: StoredObject) -> str:
     return str(_job(service, job.id).document["status"])
 
 
-def _tell(service: Service, job: Kept, event: Event, event_id: str) -> None:
+def _tell(service: Service, job: StoredObject, event: Event, event_id: str) -> None:
     data = event.data
     figures = figures_of(event)
     if figures is None:
         message = shown_to_clients(service, job.id, data["message"])
-        jobs_store.say(service, job.id, message, level=data.get("level", "info"), id=event_id, at=event.time)
+        jobs_store.add_event(service, job.id, message, level=data.get("level", "info"), id=event_id, at=event.time)
         return
-    jobs_store.say(service, job.id, _in_words(figures), data=figures.event_data(), id=event_id, at=event.time)
+    jobs_store.add_event(service, job.id, _in_words(figures), data=figures.event_data(), id=event_id, at=event.time)
     left = data["metrics"].get("seconds_left")
     if left is not None:
         jobs_store.change(service, job.id, estimated_finish=int(event.time + left))
@@ -311,7 +311,7 @@ def figures_of(event: Event) -> Figures | None:
     )
 
 
-def _succeed(service: Service, job: Kept, run: Run) -> None:
+def _succeed(service: Service, job: StoredObject, run: Run) -> None:
     """Offer what the run made: the model, and the checkpoints that are still there."""
     state = run.state()
     figures = {point.step: point for event in run.journal.read() if (point := figures_of(event)) is not None}
@@ -343,5 +343,5 @@ def _best_rewarded(figures: Mapping[int, Figures]) -> list[int] | None:
 _HELD_OUT = "full_valid_mean_reward"
 
 
-def _job(service: Service, name: str) -> Kept:
+def _job(service: Service, name: str) -> StoredObject:
     return jobs_store.find_job(service, name)

@@ -10,20 +10,20 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from ftbridge.data.examples import Message
-from ftbridge.providers.local.inference.requests import Ask
+from ftbridge.providers.local.inference.requests import GenerationRequest
 from ftbridge.server.http.errors import ApiError, invalid
-from ftbridge.server.http.validation import Asked, Metadata
+from ftbridge.server.http.validation import Metadata, RequestBody
 from ftbridge.server.requests.tool_choice import chosen_tools
 
 
-class StreamOptions(Asked):
+class StreamOptions(RequestBody):
     """`include_usage` adds a last piece with the tokens used."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
-class JsonSchema(Asked):
+class JsonSchema(RequestBody):
     """response_format.json_schema."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
@@ -32,21 +32,21 @@ class JsonSchema(Asked):
     strict: bool | None = None
 
 
-class ResponseFormat(Asked):
+class ResponseFormat(RequestBody):
     """text, any JSON object, or JSON of a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
 
-class Prediction(Asked):
+class Prediction(RequestBody):
     """What much of the answer is expected to be; it would only make it faster."""
 
     type: Literal["content"]
     content: str | list[dict[str, Any]]
 
 
-class CreateChat(Asked):
+class CreateChat(RequestBody):
     """The body, every field of the published interface."""
 
     model: str = Field(min_length=1)
@@ -113,7 +113,7 @@ _CANNOT: dict[str, tuple[Any, ...]] = {
 """Settings that would change the answer and that nothing here acts on, with the values that change nothing."""
 
 
-def to_ask(chat: CreateChat, name: str) -> Ask:
+def to_ask(chat: CreateChat, name: str) -> GenerationRequest:
     """What the engine is asked. Raises `ApiError` 400 for what it could not do, and for messages that are none."""
     for field, neutral in _CANNOT.items():
         if getattr(chat, field) not in neutral:
@@ -142,7 +142,7 @@ def to_ask(chat: CreateChat, name: str) -> Ask:
             "'response_format.json_schema.schema' is missing.", "response_format", "missing_required_parameter"
         )
     chosen = chosen_tools(chat)
-    return Ask(
+    return GenerationRequest(
         id=name,
         messages=_messages(chat.messages),
         tools=chosen.tools,

@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from ftbridge.server.http.validation import Asked, Metadata
+from ftbridge.server.http.validation import Metadata, RequestBody
 from ftbridge.spec.graders import Grader
 
 Auto = Literal["auto"]
 
 
-class Hyperparameters(Asked):
+class Hyperparameters(RequestBody):
     """What all methods have: batch size 1 to 256, a multiplier above 0, 1 to 50 epochs."""
 
     batch_size: Auto | Annotated[int, Field(ge=1, le=256)] = "auto"
@@ -35,19 +35,19 @@ class ReinforcementHyperparameters(Hyperparameters):
     reasoning_effort: Literal["default", "low", "medium", "high"] = "default"
 
 
-class Supervised(Asked):
+class Supervised(RequestBody):
     """method.supervised."""
 
     hyperparameters: Hyperparameters = Hyperparameters()
 
 
-class Dpo(Asked):
+class Dpo(RequestBody):
     """method.dpo."""
 
     hyperparameters: DpoHyperparameters = DpoHyperparameters()
 
 
-class Reinforcement(Asked):
+class Reinforcement(RequestBody):
     """method.reinforcement."""
 
     grader: dict[str, Any]
@@ -66,7 +66,7 @@ class Reinforcement(Asked):
         return grader
 
 
-class Method(Asked):
+class Method(RequestBody):
     """`type`, and its settings under the same name."""
 
     type: Literal["supervised", "dpo", "reinforcement"]
@@ -84,7 +84,7 @@ class Method(Asked):
         return self
 
 
-class Wandb(Asked):
+class Wandb(RequestBody):
     """Where Weights and Biases keeps the figures."""
 
     project: str
@@ -93,14 +93,14 @@ class Wandb(Asked):
     tags: list[str] | None = None
 
 
-class Integration(Asked):
+class Integration(RequestBody):
     """Only "wandb" is published."""
 
     type: Literal["wandb"]
     wandb: Wandb
 
 
-class CreateJob(Asked):
+class CreateJob(RequestBody):
     """The body. The deprecated top-level `hyperparameters` are those of a supervised job."""
 
     model: str = Field(min_length=1)

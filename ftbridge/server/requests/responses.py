@@ -13,13 +13,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ftbridge.server.http.errors import invalid
-from ftbridge.server.http.validation import Asked, Metadata, understood
+from ftbridge.server.http.validation import Metadata, RequestBody, understood
 from ftbridge.server.requests.chat import CreateChat
 
 Message = dict[str, Any]
 
 
-class TextFormat(Asked):
+class TextFormat(RequestBody):
     """text, any JSON object, or JSON of a schema, which stands here beside its name."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -29,14 +29,14 @@ class TextFormat(Asked):
     strict: bool | None = None
 
 
-class Text(Asked):
+class Text(RequestBody):
     """What the answer's text is like."""
 
     format: TextFormat | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
-class CreateResponse(Asked):
+class CreateResponse(RequestBody):
     """The body."""
 
     model: str = Field(min_length=1)

@@ -14,29 +14,36 @@ from pathlib import Path
 from typing import Any
 
 from ftbridge.data.tokens import count_texts
-from ftbridge.providers.local.inference.requests import Ask, Embedding, End, Piece, Start, Told
+from ftbridge.providers.local.inference.requests import (
+    Embedding,
+    GenerationRequest,
+    StreamDelta,
+    StreamEnd,
+    StreamEvent,
+    StreamStart,
+)
 from ftbridge.server.simulator.account import AccountModel
 from ftbridge.server.simulator.instances import instance
 from ftbridge.server.simulator.scenario import Answer, Scenario
 
-Texts = Callable[[Ask, int], str | None]
+Texts = Callable[[GenerationRequest, int], str | None]
 """The text of one choice of a chat, None where there is none for its prompt."""
 
 
 async def scripted_events(
-    scenario: Scenario, model: str, ask: Ask, texts: Texts = lambda _ask, _index: None
-) -> AsyncIterator[Told]:
+    scenario: Scenario, model: str, ask: GenerationRequest, texts: Texts = lambda _ask, _index: None
+) -> AsyncIterator[StreamEvent]:
     """One chat with `ask.n` choices, all the same unless `texts` has its own. A scripted word is certain: its logprob is 0."""
     prompt = ask.messages[-1].text if ask.messages else "".join(_split(ask.prompt))
     if ask.embed:
-        yield Start(prompt_tokens=_prompt_tokens(ask))
+        yield StreamStart(prompt_tokens=_prompt_tokens(ask))
         yield Embedding(values=vector(prompt, ask.dimensions or DIMENSIONS))
-        yield End(index=0, finish_reason="stop", completion_tokens=0)
+        yield StreamEnd(index=0, finish_reason="stop", completion_tokens=0)
         return
     rule, scripted = _reply(scenario, model, prompt)
     calls = _calls(rule, ask) if rule is not None and rule.tool_calls else _forced(ask)
     thought = _split(rule.reasoning) if rule is not None and ask.effort != "none" else []
-    yield Start(prompt_tokens=_prompt_tokens(ask))
+    yield StreamStart(prompt_tokens=_prompt_tokens(ask))
     await asyncio.sleep(scenario.chat.first_token_seconds)
     for index in range(ask.n):
         text = texts(ask, index)
@@ -44,14 +51,14 @@ async def scripted_events(
         for word_index, word in enumerate(_split(ask.prompt) if ask.echo else ()):
             yield _piece(index, word, ask.logprobs, first=word_index == 0)
         for word in thought:
-            yield Piece(index=index, text="", reasoning=word)
+            yield StreamDelta(index=index, text="", reasoning=word)
         for word in words:
             if scenario.chat.tokens_per_second:
                 await asyncio.sleep(1 / scenario.chat.tokens_per_second)
             yield _piece(index, word, ask.logprobs)
         for delta in _deltas(calls, index):
-            yield Piece(index=index, text="", tool_calls=[delta])
-        yield End(
+            yield StreamDelta(index=index, text="", tool_calls=[delta])
+        yield StreamEnd(
             index=index,
             finish_reason="length" if reason == "length" else "stop",
             completion_tokens=len(thought) + len(words) or 1,
@@ -59,7 +66,7 @@ async def scripted_events(
         )
 
 
-def _words(ask: Ask, rule: Answer | None, text: str) -> tuple[list[str], str]:
+def _words(ask: GenerationRequest, rule: Answer | None, text: str) -> tuple[list[str], str]:
     """The words of a completion, as the request limits them, and why it ends."""
     text, cut = _stopped(text, ask.stop)
     words = _split(text)
@@ -74,13 +81,13 @@ def _words(ask: Ask, rule: Answer | None, text: str) -> tuple[list[str], str]:
     return ([] if ask.must_call else words), reason
 
 
-def _piece(index: int, word: str, logprobs: int | None, *, first: bool = False) -> Piece:
+def _piece(index: int, word: str, logprobs: int | None, *, first: bool = False) -> StreamDelta:
     """A word of an answer. The first of a prompt has no log probability, since nothing precedes it."""
     if logprobs is None:
-        return Piece(index=index, text=word)
+        return StreamDelta(index=index, text=word)
     if first:
-        return Piece(index=index, text=word, token=word)
-    return Piece(index=index, text=word, token=word, logprob=0.0, top=[(word, 0.0)] if logprobs else [])
+        return StreamDelta(index=index, text=word, token=word)
+    return StreamDelta(index=index, text=word, token=word, logprob=0.0, top=[(word, 0.0)] if logprobs else [])
 
 
 def _split(text: str | list[int] | None) -> list[str]:
@@ -90,7 +97,7 @@ def _split(text: str | list[int] | None) -> list[str]:
     return re.findall(r"\s*\S+|\s+$", text or "")
 
 
-def _prompt_tokens(ask: Ask) -> int:
+def _prompt_tokens(ask: GenerationRequest) -> int:
     """An estimate for text, with three more for each message and for the reply; the number of ids for ids."""
     if isinstance(ask.prompt, list):
         return len(ask.prompt)
@@ -108,7 +115,7 @@ def dataset_texts(behaves: AccountModel, seed: int) -> Texts:
     completions = _dataset(behaves.completions)
     every = list(dict.fromkeys(completions.values()))
 
-    def text(ask: Ask, index: int) -> str | None:
+    def text(ask: GenerationRequest, index: int) -> str | None:
         prompt = next((message.text for message in reversed(ask.messages) if message.role == "user"), "")
         if (completion := completions.get(prompt.strip())) is None:
             return None
@@ -144,7 +151,7 @@ def _stopped(text: str, stops: list[str]) -> tuple[str, bool]:
     return (text[: min(places)], True) if places else (text, False)
 
 
-def _calls(rule: Answer, ask: Ask) -> list[dict[str, Any]]:
+def _calls(rule: Answer, ask: GenerationRequest) -> list[dict[str, Any]]:
     """The script's calls, of which a forced choice leaves those that it names."""
     scripted = [
         {
@@ -160,7 +167,7 @@ def _calls(rule: Answer, ask: Ask) -> list[dict[str, Any]]:
     return _named(chosen, ask) if chosen else _forced(ask)
 
 
-def _forced(ask: Ask) -> list[dict[str, Any]]:
+def _forced(ask: GenerationRequest) -> list[dict[str, Any]]:
     """The first function that may be called, with arguments of its schema, where one must be called."""
     if not ask.must_call:
         return []
@@ -170,7 +177,7 @@ def _forced(ask: Ask) -> list[dict[str, Any]]:
     return _named([{"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}], ask)
 
 
-def _named(functions: list[dict[str, Any]], ask: Ask) -> list[dict[str, Any]]:
+def _named(functions: list[dict[str, Any]], ask: GenerationRequest) -> list[dict[str, Any]]:
     return [
         {"id": f"call_{ask.id[-12:]}_{index}", "type": "function", "function": function}
         for index, function in enumerate(functions)

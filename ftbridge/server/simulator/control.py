@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from ftbridge.errors import UsageError
 from ftbridge.server.http.errors import invalid
-from ftbridge.server.http.validation import Asked, body, document
+from ftbridge.server.http.validation import RequestBody, body, document
 from ftbridge.server.service import Service
 from ftbridge.server.simulator.engine import ScriptedEngine
 from ftbridge.server.simulator.scenario import Scenario, understand
@@ -35,7 +35,7 @@ class Clock:
         return self._now() + self.ahead
 
 
-class Advance(Asked):
+class Advance(RequestBody):
     """How far to move the clock, in seconds."""
 
     advance: float = Field(ge=0, le=365 * 24 * 3600)

@@ -16,7 +16,7 @@ from typing import Any
 
 from openai.types import Model
 
-from ftbridge.providers.local.inference.requests import Ask, Told
+from ftbridge.providers.local.inference.requests import GenerationRequest, StreamEvent
 from ftbridge.server import jobs_store
 from ftbridge.server.api.models import full_name, no_model
 from ftbridge.server.http.errors import ApiError, invalid
@@ -26,7 +26,7 @@ from ftbridge.server.service import Service
 from ftbridge.server.simulator.answers import Texts, dataset_texts, scripted_events
 from ftbridge.server.simulator.scenario import Scenario
 from ftbridge.server.simulator.training import Verdict, curve, settled, verdict
-from ftbridge.server.store import Kept
+from ftbridge.server.store import StoredObject
 
 _HEALTHY: dict[str, Any] = {
     "null": None,
@@ -87,7 +87,7 @@ class ScriptedEngine:
         if self._base(asked.model) is None and self._service.store.get("model", asked.model) is None:
             raise invalid(f"There is no model {asked.model!r} that can be fine-tuned.", "model", "model_not_available")
 
-    def created(self, job: Kept) -> None:
+    def created(self, job: StoredObject) -> None:
         """Write down its walk, and check its data meanwhile."""
         jobs = self.scenario.jobs
         metadata = job.document["metadata"] if jobs.keeps_metadata else None
@@ -106,27 +106,27 @@ class ScriptedEngine:
             for name in [name for name, due in self._live.items() if due <= now]:
                 self._walk(name, now)
 
-    async def cancel(self, job: Kept) -> None:
+    async def cancel(self, job: StoredObject) -> None:
         """At once."""
         with self._lock:
             jobs_store.cancelled(self._service, job.id)
             self._live.pop(job.id, None)
 
-    async def pause(self, job: Kept) -> None:
+    async def pause(self, job: StoredObject) -> None:
         """`pausing`, and `paused` a moment later; the time to the next state stands still."""
         with self._lock:
             now = self._service.clock()
-            spent = now - job.own["since"]
+            spent = now - job.extra["since"]
             jobs_store.change(self._service, job.id, extra={"pausing": now, "spent": spent}, status="pausing")
             self._live[job.id] = 0.0
-            jobs_store.say(self._service, job.id, "Pausing the job")
+            jobs_store.add_event(self._service, job.id, "Pausing the job")
 
-    async def resume(self, job: Kept) -> None:
+    async def resume(self, job: StoredObject) -> None:
         """Queued, and then on with what is left of the state it was in."""
         with self._lock:
-            since = self._service.clock() - job.own.get("spent", 0)
+            since = self._service.clock() - job.extra.get("spent", 0)
             jobs_store.change(self._service, job.id, extra={"since": since, "pausing": None}, status="queued")
-            jobs_store.say(self._service, job.id, "Resuming the job")
+            jobs_store.add_event(self._service, job.id, "Resuming the job")
             self._live[job.id] = 0.0
 
     def answerable(self, model: str) -> None:
@@ -139,11 +139,13 @@ class ScriptedEngine:
         state = self._service.account
         if state is not None and state.stopped(model, self._service.clock()):
             raise no_model(model)
-        request_count = stored.own.get("asked", 0)
+        request_count = stored.extra.get("asked", 0)
         if request_count < self.scenario.chat.not_loaded:
             store = self._service.store
             store.update(
-                "model", model, lambda was: Kept("model", was.id, was.document, {**was.own, "asked": request_count + 1})
+                "model",
+                model,
+                lambda was: StoredObject("model", was.id, was.document, {**was.extra, "asked": request_count + 1}),
             )
             raise no_model(model)
 
@@ -155,7 +157,7 @@ class ScriptedEngine:
     def _base(self, model: str) -> str | None:
         return full_name(model, self.scenario.models)
 
-    async def answer(self, model: str, ask: Ask) -> AsyncIterator[Told]:
+    async def answer(self, model: str, ask: GenerationRequest) -> AsyncIterator[StreamEvent]:
         """From the script; 429 when more are asked for at the same time than the scenario allows."""
         most = self.scenario.chat.at_once
         if most is not None and self._answering >= most:
@@ -169,7 +171,7 @@ class ScriptedEngine:
         finally:
             self._answering -= 1
 
-    def _texts(self, model: str, ask: Ask) -> list[Texts]:
+    def _texts(self, model: str, ask: GenerationRequest) -> list[Texts]:
         """What an account's model says to a paid request, if it has texts of its own; the request goes into the ledger."""
         state = self._service.account
         if state is None:
@@ -178,9 +180,9 @@ class ScriptedEngine:
         behaves = state.account.behaviour(model)
         return [dataset_texts(behaves, self.scenario.seed)] if behaves.completions is not None else []
 
-    def _take(self, job: Kept) -> None:
+    def _take(self, job: StoredObject) -> None:
         self._live[job.id] = 0.0
-        if "examples" in job.own:
+        if "examples" in job.extra:
             return
         shown, files = job.document, self._service.files
         validation = files / shown["validation_file"] if shown["validation_file"] else None
@@ -195,7 +197,7 @@ class ScriptedEngine:
             data_verdict = Verdict(code="server_error", message=f"The data could not be checked: {error}")
         self._verdicts[name] = data_verdict
 
-    def _over(self, job: Kept) -> bool:
+    def _over(self, job: StoredObject) -> bool:
         return job.document["status"] in jobs_store.TERMINAL
 
     def _walk(self, name: str, now: float) -> None:
@@ -204,16 +206,16 @@ class ScriptedEngine:
         if job is None or self._over(job) or job.document["status"] == "paused":
             self._live.pop(name, None)
             return
-        if (pausing := job.own.get("pausing")) is not None:
+        if (pausing := job.extra.get("pausing")) is not None:
             if (now - pausing) * self.scenario.speed >= 0.2:
                 jobs_store.change(service, name, status="paused")
-                jobs_store.say(service, name, "The job is paused")
+                jobs_store.add_event(service, name, "The job is paused")
             return
         while not self._over(job):
-            state, seconds = job.own["walk"][job.own["place"]]
+            state, seconds = job.extra["walk"][job.extra["place"]]
             if job.document["status"] != state and job.document["status"] == "queued":
                 job = jobs_store.change(service, name, status=state)  # resumed
-            elapsed = (now - job.own["since"]) * self.scenario.speed
+            elapsed = (now - job.extra["since"]) * self.scenario.speed
             if state in _CHECKED and (job := self._validated(job)) is not None and self._over(job):
                 return
             if job is None:
@@ -223,20 +225,20 @@ class ScriptedEngine:
             if elapsed < seconds:
                 self._live[name] = self._due(job, state, seconds)
                 return
-            due = job.own["since"] + seconds / self.scenario.speed
-            late = job.own.get("checked", due) if state == "validating_files" else due  # the check may take longer
+            due = job.extra["since"] + seconds / self.scenario.speed
+            late = job.extra.get("checked", due) if state == "validating_files" else due  # the check may take longer
             job = self._enter(job, max(due, late))
 
-    def _due(self, job: Kept, state: str, seconds: float) -> float:
+    def _due(self, job: StoredObject, state: str, seconds: float) -> float:
         """When there is something to do: the next step to tell, or the state's end."""
         share = 1.0
         if state == "running":
-            share = min(1.0, (job.own["told"] + 0.5) / job.own["steps"])  # `_train` tells a step from its middle on
-        return float(job.own["since"] + share * seconds / self.scenario.speed)
+            share = min(1.0, (job.extra["told"] + 0.5) / job.extra["steps"])  # `_train` tells a step from its middle on
+        return float(job.extra["since"] + share * seconds / self.scenario.speed)
 
-    def _validated(self, job: Kept) -> Kept | None:
+    def _validated(self, job: StoredObject) -> StoredObject | None:
         """The job with its sizes; failed if its data are bad; None while nobody knows."""
-        if "examples" in job.own:
+        if "examples" in job.extra:
             return job
         data_verdict = self._verdicts.get(job.id)
         if data_verdict is None:
@@ -249,15 +251,17 @@ class ScriptedEngine:
             jobs_store.change(self._service, job.id, extra=extra)
         return self._service.store.get("job", job.id)
 
-    def _enter(self, job: Kept, since: float) -> Kept:
+    def _enter(self, job: StoredObject, since: float) -> StoredObject:
         """The next state of the walk."""
-        service, index = self._service, job.own["place"] + 1
-        state = job.own["walk"][index][0]
+        service, index = self._service, job.extra["place"] + 1
+        state = job.extra["walk"][index][0]
         if state == "succeeded":
             job = self._train(job, 1.0)
             extra = {"base64_results": self.scenario.jobs.base64_results}
-            epochs = job.own["numbers"]["n_epochs"]
-            jobs_store.succeed(service, job, self._figures(job), trained_tokens=job.own["tokens"] * epochs, extra=extra)
+            epochs = job.extra["numbers"]["n_epochs"]
+            jobs_store.succeed(
+                service, job, self._figures(job), trained_tokens=job.extra["tokens"] * epochs, extra=extra
+            )
         elif state == "failed":
             error = self.scenario.jobs.error or {}
             jobs_store.fail(service, job.id, str(error.get("code")), str(error.get("message")), error.get("param"))
@@ -266,19 +270,19 @@ class ScriptedEngine:
             jobs_store.cancelled(service, job.id)
         else:
             if state == "queued":
-                jobs_store.say(service, job.id, "Files validated, moving job to queued state")
+                jobs_store.add_event(service, job.id, "Files validated, moving job to queued state")
             if state == "running":
-                jobs_store.say(service, job.id, "Fine-tuning job started")
+                jobs_store.add_event(service, job.id, "Fine-tuning job started")
             jobs_store.change(service, job.id, extra={"place": index, "since": since}, status=state)
         stored = service.store.get("job", job.id)
         assert stored is not None
         return stored
 
-    def _train(self, job: Kept, share: float) -> Kept:
+    def _train(self, job: StoredObject, share: float) -> StoredObject:
         """Tell the steps of a share of the training, each once, and the checkpoints between."""
         service, shown = self._service, job.document
-        if "numbers" not in job.own:
-            examples = job.own.get("examples", 0)
+        if "numbers" not in job.extra:
+            examples = job.extra.get("examples", 0)
             numbers = settled(shown["method"][shown["method"]["type"]]["hyperparameters"], examples)
             per_epoch = max(1, -(-examples // int(numbers["batch_size"])))
             steps = self.scenario.jobs.steps or min(10_000, per_epoch * int(numbers["n_epochs"]))
@@ -286,35 +290,39 @@ class ScriptedEngine:
                 "numbers": numbers,
                 "steps": steps,
                 "per_epoch": min(per_epoch, steps),
-                "tokens": job.own.get("tokens", 0),
+                "tokens": job.extra.get("tokens", 0),
             }
-            jobs_store.settle(service, job.id, **numbers)
+            jobs_store.set_hyperparameters(service, job.id, **numbers)
             jobs_store.change(service, job.id, extra=extra, estimated_finish=self._finish(job))
             job = jobs_store.find_job(service, job.id)
-        done = round(share * job.own["steps"])
-        if done <= job.own["told"]:
+        done = round(share * job.extra["steps"])
+        if done <= job.extra["told"]:
             return job
         with service.store.change():
-            for at in self._figures(job)[job.own["told"] : done]:
+            for at in self._figures(job)[job.extra["told"] : done]:
                 if self.scenario.jobs.metrics:
                     text = f"Step {at.step}/{at.total_steps}: {_said(at)}"
-                    jobs_store.say(service, job.id, text, data=at.event_data())
-                epoch_ends = at.step % job.own["per_epoch"] == 0
-                if epoch_ends and at.step > job.own["steps"] - _CHECKPOINTS * job.own["per_epoch"]:
+                    jobs_store.add_event(service, job.id, text, data=at.event_data())
+                epoch_ends = at.step % job.extra["per_epoch"] == 0
+                if epoch_ends and at.step > job.extra["steps"] - _CHECKPOINTS * job.extra["per_epoch"]:
                     jobs_store.checkpoint(service, job, at, {})
             return jobs_store.change(service, job.id, extra={"told": done})
 
-    def _figures(self, job: Kept) -> list[Figures]:
+    def _figures(self, job: StoredObject) -> list[Figures]:
         validates = job.document["validation_file"] is not None
         return list(
             curve(
-                job.document["seed"], job.own["steps"], job.own["per_epoch"], validates, job.document["method"]["type"]
+                job.document["seed"],
+                job.extra["steps"],
+                job.extra["per_epoch"],
+                validates,
+                job.document["method"]["type"],
             )
         )
 
-    def _finish(self, job: Kept) -> int:
-        left = sum(seconds for _, seconds in job.own["walk"][job.own["place"] :]) / self.scenario.speed
-        return int(job.own["since"] + left)
+    def _finish(self, job: StoredObject) -> int:
+        left = sum(seconds for _, seconds in job.extra["walk"][job.extra["place"] :]) / self.scenario.speed
+        return int(job.extra["since"] + left)
 
 
 def _said(at: Figures) -> str:

@@ -23,7 +23,7 @@ from ftbridge.server.http.pages import PROJECT
 from ftbridge.server.simulator.account import Account, AccountBatch, AccountKey, AccountLimit
 
 if TYPE_CHECKING:
-    from ftbridge.providers.local.inference.requests import Ask
+    from ftbridge.providers.local.inference.requests import GenerationRequest
     from ftbridge.server.service import Service
 
 _SCOPES = (
@@ -62,10 +62,10 @@ class AccountState:
     start: float
     ledger: list[dict[str, Any]] = field(default_factory=list)
     batches: int = 0
-    answered: Counter[str] = field(default_factory=Counter)
+    completed_requests: Counter[str] = field(default_factory=Counter)
     _windows: dict[tuple[str, str], _Window] = field(default_factory=dict)
 
-    def paid(self, model: str, ask: Ask, moment: float) -> None:
+    def paid(self, model: str, ask: GenerationRequest, moment: float) -> None:
         """Write down a request that a model answers. Equal `key`s are the same request."""
         request = ask.model_dump(mode="json", exclude={"id"})
         text = json.dumps([model, request], sort_keys=True, ensure_ascii=False)
@@ -80,12 +80,12 @@ class AccountState:
             "prompt": prompt,
         }
         self.ledger.append(entry)
-        self.answered[model.split(":ckpt-step-")[0]] += 1
+        self.completed_requests[model.split(":ckpt-step-")[0]] += 1
 
     def stopped(self, model: str, now: float) -> bool:
         """Whether a model has stopped answering: its day has come, or it answered as often as it was to."""
         most = self.account.behaviour(model).stops_after
-        if most is not None and self.answered[model.split(":ckpt-step-")[0]] >= most:
+        if most is not None and self.completed_requests[model.split(":ckpt-step-")[0]] >= most:
             return True
         day = self.account.shutdown(model, self.start)
         return day is not None and time.gmtime(now)[:3] >= day.timetuple()[:3]

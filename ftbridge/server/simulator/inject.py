@@ -114,7 +114,7 @@ _EITHER = frozenset({"error", "training_not_available", "reset", "slow"})
 
 
 def route_of(routes: list[tuple[str, re.Pattern[str], str]], method: str, path: str) -> str | None:
-    """`GET /files/{}` for a request; None for what is no route of the API."""
+    """`GET /files/{}` for a request; None for what is not a route of the API."""
     for verb, pattern, shown in routes:
         if verb == method and pattern.fullmatch(path):
             return shown

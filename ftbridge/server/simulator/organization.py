@@ -14,7 +14,7 @@ from ftbridge.server.http import pages
 from ftbridge.server.http.errors import invalid, not_found
 from ftbridge.server.simulator.account import DAY
 from ftbridge.server.simulator.seeding import completion_object, message_of
-from ftbridge.server.store import Kept
+from ftbridge.server.store import StoredObject
 
 if TYPE_CHECKING:
     from ftbridge.server.requests.chat import CreateChat
@@ -74,7 +74,7 @@ def keep(service: Service, chat: CreateChat, done: dict[str, Any], project: str 
     if chat.response_format is not None:
         shown["response_format"] = chat.response_format.model_dump(by_alias=True, exclude_none=True)
     with service.store.change():
-        service.store.add(Kept("completion", done["id"], shown, {"project": project} if project else {}))
+        service.store.add(StoredObject("completion", done["id"], shown, {"project": project} if project else {}))
         for order, message in enumerate(chat.messages):
             service.store.add(message_of(done["id"], order, message))
 
@@ -178,13 +178,13 @@ def _listed(request: Request, shown: list[dict[str, Any]], default: int) -> Resp
 
 
 def shown_models(
-    state: AccountState, stored_models: list[Kept], project: str | None, now: float
+    state: AccountState, stored_models: list[StoredObject], project: str | None, now: float
 ) -> list[dict[str, Any]]:
     """The tuned models that a project sees: its own, those shared with it, none that has stopped."""
     shown = []
     for one in stored_models:
         shared = project in state.account.behaviour(one.id).shared_with
-        if project in (None, one.own.get("project", project)) or shared:
+        if project in (None, one.extra.get("project", project)) or shared:
             if state.stopped(one.id, now):
                 continue
             day = state.account.shutdown(one.id, state.start)
@@ -203,9 +203,9 @@ def base_shutdowns(state: AccountState, models: list[dict[str, Any]], now: float
     return shown
 
 
-def _completion(request: Request) -> Kept:
+def _completion(request: Request) -> StoredObject:
     name = request.path_params["completion_id"]
-    stored: Kept | None = request.app.state.service.store.get("completion", name)
+    stored: StoredObject | None = request.app.state.service.store.get("completion", name)
     if stored is None:
         raise not_found("completion", name, "completion_id")
     return stored

@@ -43,7 +43,7 @@ class Exchange:
             except (ValueError, KeyError, TypeError):
                 if number == len(lines):
                     break  # torn by a crash
-                raise UsageError(f"{path}:{number} is no line of a recording.") from None
+                raise UsageError(f"{path}:{number} is not a line of a recording.") from None
         if not self._answers:
             raise UsageError(
                 f"{path} holds no exchange.", hint="Record one with: ftbridge run SPEC --provider openai --record"

@@ -19,7 +19,7 @@ from ftbridge.data.lint.rule import Method
 from ftbridge.server.jobs_store import metrics_csv
 from ftbridge.server.simulator.account import Account, AccountJob, AccountStored, job_number, moment
 from ftbridge.server.simulator.training import curve
-from ftbridge.server.store import Kept
+from ftbridge.server.store import StoredObject
 
 if TYPE_CHECKING:
     from ftbridge.server.service import Service
@@ -41,9 +41,11 @@ def seed(service: Service, account: Account, start: float) -> None:
         for name, one in account.models.items():
             for project in one.shared_with:
                 shown = {"id": f"cp_{project}", "object": "checkpoint.permission", "project_id": project}
-                stored_object = Kept("permission", f"cp_{project}{len(name)}", {**shown, "created_at": int(start)})
+                stored_object = StoredObject(
+                    "permission", f"cp_{project}{len(name)}", {**shown, "created_at": int(start)}
+                )
                 service.store.add(
-                    Kept("permission", stored_object.id, stored_object.document, parent=account.name_of(name))
+                    StoredObject("permission", stored_object.id, stored_object.document, parent=account.name_of(name))
                 )
 
 
@@ -66,7 +68,7 @@ def _job(service: Service, account: Account, job: AccountJob, start: float) -> N
             path = service.files / results[0]
             path.write_bytes(content)
             shown = _file_object(results[0], len(content), finished, "step_metrics.csv", "fine-tune-results")
-            service.store.add(Kept("file", results[0], shown, {"project": job.project}))
+            service.store.add(StoredObject("file", results[0], shown, {"project": job.project}))
     base = account.tuned(account.job(job.continues)) if job.continues is not None else job.model
     shown = {
         "object": "fine_tuning.job",
@@ -87,7 +89,7 @@ def _job(service: Service, account: Account, job: AccountJob, start: float) -> N
         "integrations": job.integrations,
         **_settings(job),
     }
-    service.store.add(Kept("job", job.id, shown, {"project": job.project}))
+    service.store.add(StoredObject("job", job.id, shown, {"project": job.project}))
     if tuned is not None:
         _offer(service, job, tuned, finished)
         points = [at for at in figures if at.step % max(1, job.steps // 3) == 0][-3:]
@@ -102,7 +104,7 @@ def _job(service: Service, account: Account, job: AccountJob, start: float) -> N
                 object="fine_tuning.job.checkpoint",
                 step_number=at.step,
             ).to_dict()
-            service.store.add(Kept("checkpoint", str(point["id"]), point, parent=job.id))
+            service.store.add(StoredObject("checkpoint", str(point["id"]), point, parent=job.id))
             _offer(service, job, name, created + at.step)
     lines = [("Created fine-tuning job: " + job.id, {}), *((f"Step {at.step}", at.event_data()) for at in figures)]
     lines.append((f"The job ended: {job.status}", {}))
@@ -116,7 +118,7 @@ def _job(service: Service, account: Account, job: AccountJob, start: float) -> N
             data=data,
             type="metrics" if data else "message",
         ).to_dict()
-        service.store.add(Kept("event", str(event["id"]), event, parent=job.id))
+        service.store.add(StoredObject("event", str(event["id"]), event, parent=job.id))
 
 
 def _trained_tokens(job: AccountJob) -> int:
@@ -164,7 +166,7 @@ def _file(service: Service, job: AccountJob, role: str, created: int) -> str:
     if not path.exists():
         shutil.copyfile(source, path)
     shown = _file_object(id, path.stat().st_size, created - 60, source.name, "fine-tune")
-    service.store.add(Kept("file", id, shown, {"project": job.project, "refused": state == "refused"}))
+    service.store.add(StoredObject("file", id, shown, {"project": job.project, "refused": state == "refused"}))
     return id
 
 
@@ -184,10 +186,10 @@ def _file_object(id: str, size: int, created: int, name: str, purpose: str) -> d
 
 def _offer(service: Service, job: AccountJob, name: str, created: int) -> None:
     shown = Model(id=name, created=created, object="model", owned_by=service.organization).to_dict()
-    service.store.add(Kept("model", name, shown, {"project": job.project, "base": job.model}))
+    service.store.add(StoredObject("model", name, shown, {"project": job.project, "base": job.model}))
 
 
-def _filler(account: Account, number: int, start: float) -> Kept:
+def _filler(account: Account, number: int, start: float) -> StoredObject:
     project = next(iter(account.known_projects()), "proj_default")
     shown = {
         "object": "fine_tuning.job",
@@ -206,10 +208,10 @@ def _filler(account: Account, number: int, start: float) -> Kept:
         "error": {"code": "invalid_training_file", "message": "The file is gone.", "param": "training_file"},
         "seed": 1,
     }
-    return Kept("job", shown["id"], shown, {"project": project})  # type: ignore[arg-type]
+    return StoredObject("job", shown["id"], shown, {"project": project})  # type: ignore[arg-type]
 
 
-def _stored(account: Account, stored: AccountStored, index: int, start: float) -> Iterator[Kept]:
+def _stored(account: Account, stored: AccountStored, index: int, start: float) -> Iterator[StoredObject]:
     """Stored completions with their messages, oldest first."""
     model = account.name_of(stored.model)
     lines = _lines(stored)
@@ -224,7 +226,7 @@ def _stored(account: Account, stored: AccountStored, index: int, start: float) -
             message |= {"content": None, "refusal": "I cannot help with that."}
         shown = completion_object(id, created, model, message, stored.metadata, stored.temperature)
         shown |= {"tools": stored.tools, "response_format": stored.response_format}
-        yield Kept("completion", id, shown, {"project": project} if project else {})
+        yield StoredObject("completion", id, shown, {"project": project} if project else {})
         for order, one in enumerate(messages):
             yield message_of(id, order, _pictured(one, stored) if one.get("role") == "user" else one)
 
@@ -256,13 +258,13 @@ def completion_object(
     }
 
 
-def message_of(completion: str, order: int, message: dict[str, Any]) -> Kept:
+def message_of(completion: str, order: int, message: dict[str, Any]) -> StoredObject:
     """One message of a stored completion's input."""
     content = message.get("content")
     parts = content if isinstance(content, list) else None
     text = "".join(part.get("text", "") for part in parts if isinstance(part, dict)) if parts is not None else content
     shown = {**message, "id": f"{completion}-{order}", "content": text, "content_parts": parts}
-    return Kept("message", str(shown["id"]), shown, parent=completion)
+    return StoredObject("message", str(shown["id"]), shown, parent=completion)
 
 
 def _pictured(message: dict[str, Any], stored: AccountStored) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def test_each_format_is_recognised_and_read(tmp_path: Path, name: str):
         ({"prompt": "a", "completion": "b", "id": 7}, "id would be lost"),
         ({"prompt": "a", "chosen": "b", "rejected": "c", "score": 1}, "score would be lost"),
         ({"conversations": [{"from": "human", "value": "a", "mood": 1}]}, r"conversations\[0\].mood"),
-        ({"conversations": [{"from": "robot", "value": "a"}]}, "'robot', which is no known role"),
+        ({"conversations": [{"from": "robot", "value": "a"}]}, "'robot', which is not a known role"),
         ({"conversations": [{"from": "observation", "value": "a"}]}, "follows no call"),
         ({"instruction": 3, "output": "a"}, "instruction is missing or no text"),
         ({"question": "a", "answer": "b"}, "no format that is known"),

@@ -92,9 +92,9 @@ def test_leaving_out_bad_records_does_not_leave_out_fields(tmp_path):
 @pytest.mark.parametrize(
     ("record", "says"),
     [
-        ({"prompt": "a", "completion": "b", "system": 5}, "system is no text"),
-        ({"instruction": "a", "output": "b", "history": 0}, "history is no list"),
-        ({"prompt": "a", "completion": "b", "tools": {"x": 1}}, "tools is no list"),
+        ({"prompt": "a", "completion": "b", "system": 5}, "system is not text"),
+        ({"instruction": "a", "output": "b", "history": 0}, "history is not a list"),
+        ({"prompt": "a", "completion": "b", "tools": {"x": 1}}, "tools is not a list"),
         ({"messages": [user("a"), {"role": "usr", "content": "b"}]}, r"messages\[1\].role should be"),
         ({"messages": [user("a"), assistant(None)]}, r"messages\[1\].content is null"),
         ({**PAIR, "preferred_output": []}, "preferred_output has 0 messages"),

@@ -1,4 +1,4 @@
-"""Files that are no JSON Lines are named once, with what to do; those that only need lines can be mended."""
+"""Files that are not JSON Lines are named once, with what to do; those that only need lines can be mended."""
 
 from __future__ import annotations
 

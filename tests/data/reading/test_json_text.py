@@ -40,7 +40,7 @@ def test_any_array_gives_its_elements_with_the_lines_they_begin_on(elements, ind
     text = json.dumps(elements, indent=indent, ensure_ascii=ascii_only)
     content = text.encode("utf-8", "surrogatepass")
     if b"\xed" in content:
-        return  # a lone surrogate is no UTF-8
+        return  # a lone surrogate is not UTF-8
     kept, json_text._BLOCK = json_text._BLOCK, size
     try:
         found = told(content)

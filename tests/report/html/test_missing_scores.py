@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ftbridge.evaluation.score import Answered, Score
-from ftbridge.evaluation.verdict import judge_pairs
+from ftbridge.evaluation.verdict import compare_paired
 from ftbridge.report.html.answers import completions_section
-from ftbridge.report.html.contents import Answer, Column, Contents, Pair, Row
+from ftbridge.report.html.contents import Column, Contents, Pair, Row, ShownCompletion
 from ftbridge.report.terminal.changes import changed
 
 GRADERS = ("exact", "tone")
@@ -15,13 +15,13 @@ def page(*rows: tuple[dict[str, float | None], dict[str, float | None]]) -> Cont
     score = Score(mean=0.5, ci95=(0.0, 1.0), n=1)
     took = Answered(prompt_tokens=1, completion_tokens=1, p50_seconds=None, p95_seconds=None, cut_off=0, failed=0)
     columns = tuple(Column(name, "", name, "", dict.fromkeys(GRADERS, score), took, None) for name in ("base", "tuned"))
-    verdicts = judge_pairs({"exact": [0.0], "tone": [0.0]}, {"exact": [1.0], "tone": [1.0]})
+    verdicts = compare_paired({"exact": [0.0], "tone": [0.0]}, {"exact": [1.0], "tone": [1.0]})
     items = tuple(
         Row(
             place + 1,
             (("user", f"question {place}"),),
             "expected",
-            tuple(Answer(f"answer {side}", False, scores, ()) for side, scores in enumerate(pair)),
+            tuple(ShownCompletion(f"answer {side}", False, scores, ()) for side, scores in enumerate(pair)),
         )
         for place, pair in enumerate(rows)
     )

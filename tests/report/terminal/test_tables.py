@@ -9,7 +9,7 @@ from rich.console import Console
 from ftbridge.data.manifest import Manifest, Split
 from ftbridge.evaluation.retention.measure import Retention
 from ftbridge.evaluation.score import Evaluation, Score
-from ftbridge.evaluation.verdict import judge_family
+from ftbridge.evaluation.verdict import compare_family
 from ftbridge.evaluation.wording import distinct_rivals, power_words, sentence, summary
 from ftbridge.report.terminal.evaluation import as_markdown
 from ftbridge.report.terminal.tables import evaluation_table, lowering_table, retention_table, run_panel, runs_table
@@ -65,7 +65,7 @@ def _judged_evaluation(graders, **rivals):
     right = {name: [float(place < count) for place in range(60)] for name, count in rivals.items()}
     scored = {name: dict.fromkeys(graders, values) for name, values in right.items()}
     others = [name for name in rivals if name != "tuned"]
-    verdicts = judge_family({f"tuned-{name}": (scored[name], scored["tuned"]) for name in others}, 0.1)
+    verdicts = compare_family({f"tuned-{name}": (scored[name], scored["tuned"]) for name in others}, 0.1)
     scores = {name: _score(sum(values) / 60, 0.0, 1.0) for name, values in right.items()}
     evaluation = _evaluation(graders, **scores)
     lines = summary(distinct_rivals(evaluation.candidates, verdicts))
@@ -227,8 +227,8 @@ def test_what_was_kept_fits_80_columns_and_says_its_verdict():
 
 
 def test_items_too_few_to_show_anything_are_said_to_show_nothing():
-    few = judge_family({"tuned-base": ({"a": [0.0] * 4}, {"a": [1.0] * 4})})
-    many = judge_family({"tuned-base": ({"a": [0.0, 1.0] * 40}, {"a": [1.0, 1.0] * 40})})
+    few = compare_family({"tuned-base": ({"a": [0.0] * 4}, {"a": [1.0] * 4})})
+    many = compare_family({"tuned-base": ({"a": [0.0, 1.0] * 40}, {"a": [1.0, 1.0] * 40})})
     assert power_words(4, few.values()) == "4 items show no difference on a four times in five, however large."
     assert power_words(80, many.values()).startswith("80 items show a difference of ")
     assert "smaller ones are often missed" in power_words(80, many.values())

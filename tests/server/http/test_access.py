@@ -48,7 +48,7 @@ def test_the_servers_own_page_and_programs_may_ask(http, simulator):
     for headers in ({"Origin": own, "Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {}):
         assert http.get("/models", headers=headers).status_code == 200
     linked = httpx.get(own, headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"})
-    assert linked.status_code == 200, "a link to the list of routes is no request of a page"
+    assert linked.status_code == 200, "a link to the list of routes is not a request of a page"
 
 
 @pytest.mark.parametrize(

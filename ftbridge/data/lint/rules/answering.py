@@ -30,7 +30,7 @@ class _Open(NamedTuple):
 
 
 class _Result(NamedTuple):
-    place: int
+    position: int
     id: JSON
     name: JSON
 
@@ -94,4 +94,4 @@ def _paired(waiting: Sequence[_Open], results: Sequence[_Result]) -> Iterator[tu
 
 def _in_order(calls: Iterable[_Open], results: Iterable[_Result], how: str) -> Iterator[tuple[int, Answered]]:
     for call, result in zip(calls, results, strict=True):
-        yield result.place, Answered(call.id, how)
+        yield result.position, Answered(call.id, how)

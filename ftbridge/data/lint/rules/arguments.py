@@ -39,7 +39,7 @@ def arguments_unlike_schema(line: Line) -> Iterator[Problem]:
         schema = schemas.get(name) if isinstance(name, str) else None
         value = _value(function.get("arguments"))
         if schema is None or not isinstance(value, dict):
-            continue  # other rules tell of tools that are not there and arguments that are no object
+            continue  # other rules tell of tools that are not there and arguments that are not objects
         faults = [fault for _, fault in zip(range(_MOST), _faults(value, schema, "", 0), strict=False)]
         if faults:
             description = f"does not fit the parameters of {name}: {'; '.join(faults)}."

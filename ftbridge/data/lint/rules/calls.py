@@ -28,7 +28,7 @@ _ASK = user("Weather in Rome?")
     fixable=True,
 )
 def tool_calls_shape(line: Line) -> Iterator[Problem]:
-    """An assistant's tool_calls are no list, or an empty one."""
+    """An assistant's tool_calls are not a list, or an empty one."""
     for at, message, role, _ in line.messages:
         calls, path = message.get("tool_calls"), f"{at}.tool_calls"
         if role != "assistant" or calls is None:
@@ -56,7 +56,7 @@ def tool_calls_shape(line: Line) -> Iterator[Problem]:
     fixable=True,
 )
 def call_shape(line: Line) -> Iterator[Problem]:
-    """A call lacks its id, its type, its function or its name, or is no object."""
+    """A call lacks its id, its type, its function or its name, or is not an object."""
     lenient: Severity | None = "info" if line.context.target.name == "local" else None
     for at, message, role, _ in line.messages:
         held_calls = message.get("tool_calls")
@@ -105,7 +105,7 @@ def _named(function: dict[str, JSON], at: str) -> Iterator[Problem]:
     fixable=True,
 )
 def arguments_not_text(line: Line) -> Iterator[Problem]:
-    """A call's arguments are no text."""
+    """A call's arguments are not text."""
     for at, function in called(line):
         arguments, path = function.get("arguments"), f"{at}.arguments"
         if isinstance(arguments, str):
@@ -192,7 +192,7 @@ def call_id_twice(line: Line) -> Iterator[Problem]:
     good=GOOD_CALL,
 )
 def result_without_call(line: Line) -> Iterator[Problem]:
-    """A tool message's tool_call_id is no call's before it."""
+    """A tool message's tool_call_id is not a call's before it."""
     for conversation in line.conversations:
         call_ids: set[str] = set()
         for index, message in enumerate(conversation.messages):

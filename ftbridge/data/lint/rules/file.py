@@ -18,7 +18,7 @@ _FILES_GUIDE = "OpenAI API reference, files: fine-tune files are .jsonl"
     "not-json-lines",
     kind="file",
     severity="error",
-    reason="An upload is refused (HTTP 400, every line must be a JSON dictionary) when its first line is no object.",
+    reason="An upload is refused (HTTP 400, every line must be a JSON dictionary) when its first line is not an object.",
     source="OpenAI's server, as reported in OkGoDoIt/OpenAI-API-dotnet#59 and openai/openai-python#426",
     bad="a JSON array, one object over several lines, a compressed file, CSV, Parquet",
     good="one JSON object a line, in UTF-8",

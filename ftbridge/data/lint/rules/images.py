@@ -73,7 +73,9 @@ def image_shape(line: Line) -> Iterator[Problem]:
                 yield Problem(f"{at}.url", f"{what}. Write an https address, or the image as a data: URL.")
             for key in [key for key in image if key not in ("url", "detail")]:
                 advice = stray(image, key)
-                yield Problem(f"{at}.{key}", f"is no key of images. {advice.hint}", advice.repair, severity="warning")
+                yield Problem(
+                    f"{at}.{key}", f"is not a key of images. {advice.hint}", advice.repair, severity="warning"
+                )
 
 
 @rule(
@@ -96,7 +98,7 @@ def image_unreachable(line: Line) -> Iterator[Problem]:
             parsed = urlsplit(url)
             host = parsed.hostname or ""
         except ValueError:
-            yield Problem(at, "is no address. Write an https address, or the image as a data: URL.")
+            yield Problem(at, "is not an address. Write an https address, or the image as a data: URL.")
             continue
         if parsed.scheme not in ("http", "https"):
             description = "is a path or address on one machine, which no service can fetch; the image is skipped."
@@ -194,7 +196,7 @@ def _format(begins: bytes) -> str | None:
     fixable=True,
 )
 def image_detail(line: Line) -> Iterator[Problem]:
-    """An image's detail is no known word."""
+    """An image's detail is not a known word."""
     for part in _images(line):
         image = part.value.get("image_url")
         if not isinstance(image, dict) or "detail" not in image:

@@ -160,7 +160,7 @@ def extra_key(line: Line) -> Iterator[Problem]:
     if method == "dpo":
         holders.append((line.conversations[0].holder, "input", LINE_KEYS["supervised"]))
     trains_here = line.context.target.name == "local"
-    idle = "is not read" if trains_here else "is no example's key"
+    idle = "is not read" if trains_here else "is not an example's key"
     for holder, at, allowed in holders:
         for key in [] if holder.keys() <= allowed else [key for key in holder if key not in allowed]:
             if method == "dpo" and not at and (key in LINE_KEYS["supervised"] or key.endswith("preferred_completion")):
@@ -227,7 +227,7 @@ def null_key(line: Line) -> Iterator[Problem]:
     good=GOOD,
 )
 def message_not_an_object(line: Line) -> Iterator[Problem]:
-    """An element of messages is no object."""
+    """An element of messages is not an object."""
     lists = [(conversation.at, conversation.messages) for conversation in line.conversations]
     if line.context.method == "dpo" and isinstance(line.document, dict):
         outputs = {key: line.document.get(key) for key in ("preferred_output", "non_preferred_output")}
@@ -266,12 +266,14 @@ def extra_message_key(line: Line) -> Iterator[Problem]:
                 yield Problem(f"{at}.audio", "is null. Leave the key out.", dropped(message, key), severity="info")
             elif any(key in others for others in KEYS.values()):
                 if empty(message[key]):
-                    yield Problem(f"{at}.{key}", f"is no key of {role} messages. Remove it.", dropped(message, key))
+                    yield Problem(f"{at}.{key}", f"is not a key of {role} messages. Remove it.", dropped(message, key))
                 else:
-                    yield Problem(f"{at}.{key}", f"is no key of {role} messages. Move it to the message it belongs to.")
+                    yield Problem(
+                        f"{at}.{key}", f"is not a key of {role} messages. Move it to the message it belongs to."
+                    )
             else:
                 hint, repair = _message_advice(message, key, allowed, role, output)
-                description = f"is no key of {role} messages. {hint}"
+                description = f"is not a key of {role} messages. {hint}"
                 read = key in TRAIN_FLAGS and repair is not None  # a run reads it as the weight
                 lost = None if read else _lost(trains_here, key, message[key])
                 yield Problem(f"{at}.{key}", description, repair, severity=lost)

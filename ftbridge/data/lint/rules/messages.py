@@ -69,7 +69,7 @@ def missing_content(line: Line) -> Iterator[Problem]:
     fixable=True,
 )
 def missing_role(line: Line) -> Iterator[Problem]:
-    """A message has no role, or one that is no text."""
+    """A message has no role, or one that is not text."""
     for at, message, _, output in line.messages:
         if "role" not in message:
             description = "is missing. Say who speaks: system, user, assistant or tool."
@@ -104,7 +104,7 @@ def unknown_role(line: Line) -> Iterator[Problem]:
         else:
             meant = _OTHER_NAMES.get(plain) or near(plain, roles)
             hint = f"Write {meant}." if meant else f"Write {listed(roles - {'developer', 'function'})}."
-            yield Problem(f"{at}.role", f"is {shown(role)}, which is no role. {hint}")
+            yield Problem(f"{at}.role", f"is {shown(role)}, which is not a role. {hint}")
 
 
 @rule(
@@ -142,7 +142,7 @@ _NAME = re.compile(r"[^\s<|\\/>]{1,64}")
     good=chat(user(name="ann"), assistant()),
 )
 def bad_name(line: Line) -> Iterator[Problem]:
-    """A message's name is no text, or cannot be a name."""
+    """A message's name is not text, or cannot be a name."""
     for at, message, role, _ in line.messages:
         name = message.get("name")
         if name is None or role == "function":
@@ -257,7 +257,7 @@ def part_type(line: Line) -> Iterator[Problem]:
             description = f"is {kind}, which the Responses API uses. Write text."
             yield Problem(f"{at}.type", description, put(part, "type", "text", "wrote text"))
         else:
-            yield Problem(f"{at}.type", f"is {shown(part['type'])}, which is no part of a chat line. Write text.")
+            yield Problem(f"{at}.type", f"is {shown(part['type'])}, which is not part of a chat line. Write text.")
 
 
 def _typed(part: dict[str, object]) -> Callable[[], None]:
@@ -362,4 +362,4 @@ def extra_part_key(line: Line) -> Iterator[Problem]:
         if kind in ("text", "refusal", "image_url") and len(part) > 2 and kind in part:
             for key in [key for key in part if key not in ("type", kind)]:
                 hint, repair = stray(part, key)
-                yield Problem(f"{at}.{key}", f"is no key of {kind} parts. {hint}", repair)
+                yield Problem(f"{at}.{key}", f"is not a key of {kind} parts. {hint}", repair)

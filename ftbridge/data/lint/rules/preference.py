@@ -37,7 +37,7 @@ def _with(**changed: JSON) -> str:
     fixable=True,
 )
 def preference_input(line: Line) -> Iterator[Problem]:
-    """A preference line's input is missing, is no object, or has no messages."""
+    """A preference line's input is missing, is not an object, or has no messages."""
     document = line.document
     if not isinstance(document, dict) or foreign(document, "dpo"):
         return
@@ -84,7 +84,7 @@ def _wrapped(document: dict[str, JSON]) -> Callable[[], None]:
     fixable=True,
 )
 def preference_output(line: Line) -> Iterator[Problem]:
-    """A preference line's answer is missing, is no list, or is not exactly one message."""
+    """A preference line's answer is missing, is not a list, or is not exactly one message."""
     document = line.document
     if not isinstance(document, dict) or foreign(document, "dpo"):
         return

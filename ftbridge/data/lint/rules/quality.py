@@ -101,8 +101,8 @@ def same_prompt(dataset: Dataset, context: Context) -> Iterator[Problem]:
     """The same prompt has different answers, or different item fields."""
     columns = dataset.columns
     differ = "item fields" if dataset.method == "reinforcement" else "answers"
-    for rows in _group_rows(columns.prompt, columns.answer != 0):
-        completions = len(set(columns.answer[rows].tolist()))
+    for rows in _group_rows(columns.prompt, columns.completion != 0):
+        completions = len(set(columns.completion[rows].tolist()))
         if completions > 1:
             others = lines_of(columns.line[rows[1:]].tolist())
             detail = f"has the same prompt as {others}, with {completions:,} different {differ}."
@@ -127,8 +127,8 @@ def contradicting_preferences(dataset: Dataset, context: Context) -> Iterator[Pr
     """Two lines have the same prompt and the same answers, the other way round."""
     columns = dataset.columns
     read = 0
-    for rows in _group_rows(columns.prompt, columns.answer != 0):
-        if len(set(columns.answer[rows].tolist())) < 2:
+    for rows in _group_rows(columns.prompt, columns.completion != 0):
+        if len(set(columns.completion[rows].tolist())) < 2:
             continue
         read += len(rows)
         if read > _READ:
@@ -199,13 +199,13 @@ def one_answer(dataset: Dataset, context: Context) -> Iterator[Problem]:
     """Half of the examples or more have the same answer."""
     import numpy as np
 
-    completions = dataset.columns.answer[dataset.columns.answer != 0]
+    completions = dataset.columns.completion[dataset.columns.completion != 0]
     if len(completions) < _FEW or len(_labels(dataset)) > 1:
         return
     values, counts = np.unique(completions, return_counts=True)
     often = int(counts.max())
     if often * 2 >= len(completions):
-        row = int(np.flatnonzero(dataset.columns.answer == values[counts.argmax()])[0])
+        row = int(np.flatnonzero(dataset.columns.completion == values[counts.argmax()])[0])
         line = int(dataset.columns.line[row])
         description = (
             f"has the answer that {often:,} of {len(completions):,} examples have ({often / len(completions):.0%})."
@@ -378,7 +378,7 @@ def literal_null(text: str, context: Context) -> Iterator[Problem]:
 
 
 def _labels(dataset: Dataset) -> Any:
-    """How often each label is the answer; empty where answers are no labels."""
+    """How often each label is the answer; empty where answers are not labels."""
     labels, others = dataset.tally.labels, dataset.tally.other_answers
     total = sum(labels.values()) + others
     few = max(2, min(50, total // 5))

@@ -210,4 +210,4 @@ def no_validation_file(splits: Splits, context: Context) -> Iterator[tuple[str, 
     train = splits.train
     if train and not splits.held_out:
         description = "comes alone; a reinforcement job needs a validation file too. Name it with --validation."
-        yield train[0].path, Problem("", description, severity=None if splits.whole else "info")
+        yield train[0].path, Problem("", description, severity=None if splits.is_complete else "info")

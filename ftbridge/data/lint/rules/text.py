@@ -96,7 +96,7 @@ def template_token(text: str, context: Context) -> Iterator[Problem]:
     "lone-surrogate",
     kind="text",
     severity="warning",
-    reason="Half of a surrogate pair is no character: it cannot be written as UTF-8, and readers refuse or replace it.",
+    reason="Half of a surrogate pair is not a character: it cannot be written as UTF-8, and readers refuse or replace it.",
     source="RFC 8259 section 8.2: the behaviour of software that receives it is unpredictable",
     bad=_line("Smile \ud83d"),
     good=_line("Smile \U0001f642"),

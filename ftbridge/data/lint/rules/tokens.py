@@ -85,7 +85,7 @@ def unreadable(dataset: Dataset, context: Context) -> Iterator[Problem]:
 def nothing_trained(dataset: Dataset, context: Context) -> Iterator[Problem]:
     """No example of the file has a token that is trained on."""
     columns = dataset.columns
-    if dataset.role != "test" and columns.tokens.any() and not columns.trained.any():
+    if dataset.role != "test" and columns.tokens.any() and not columns.loss_tokens.any():
         yield Problem("", "has no token to train on in any example. Give the last answers a weight of 1.")
 
 
@@ -138,7 +138,7 @@ def unusual_length(dataset: Dataset, context: Context) -> Iterator[Problem]:
 )
 def few_trained(dataset: Dataset, context: Context) -> Iterator[Problem]:
     """Less than one token in a hundred is trained on."""
-    total, loss_tokens = int(dataset.columns.tokens.sum()), int(dataset.columns.trained.sum())
+    total, loss_tokens = int(dataset.columns.tokens.sum()), int(dataset.columns.loss_tokens.sum())
     if dataset.rows >= _FEW and 0 < loss_tokens * 100 < total:
         yield Problem(
             "", f"trains on {loss_tokens:,} of {total:,} tokens; shorter prompts would cost less and teach the same."

@@ -30,7 +30,7 @@ _OBJECT = f"{SCHEMA}, FunctionObject"
     fixable=True,
 )
 def tools_shape(line: Line) -> Iterator[Problem]:
-    """Tools are no list, or too many. An empty list is none: OpenAI's own guide to preferences has it."""
+    """Tools are not a list, or too many. An empty list is none: OpenAI's own guide to preferences has it."""
     for _, _, holder, holder_at in line.conversations:
         tools, at = holder.get("tools"), join(holder_at, "tools")
         if isinstance(tools, list):
@@ -55,7 +55,7 @@ def tools_shape(line: Line) -> Iterator[Problem]:
     fixable=True,
 )
 def tool_shape(line: Line) -> Iterator[Problem]:
-    """A tool's definition lacks its type, its function or its name, or is no object."""
+    """A tool's definition lacks its type, its function or its name, or is not an object."""
     for at, value in _tools(line):
         if not isinstance(value, dict):
             yield Problem(at, f"is {kind_of(value)}, not a tool. Write an object with type and function.")
@@ -143,7 +143,7 @@ _TYPES = {"object", "array", "string", "number", "integer", "boolean", "null"}
     good=GOOD_CALL,
 )
 def tool_parameters(line: Line) -> Iterator[Problem]:
-    """A tool's parameters are no JSON Schema object."""
+    """A tool's parameters are not a JSON Schema object."""
     named = [(f"{at}.function", function_of(value)) for at, value in _tools(line) if isinstance(value, dict)]
     named += [(at, value) for at, value in _functions(line) if isinstance(value, dict)]
     for at, function in named:
@@ -177,7 +177,7 @@ def _properties(properties: dict[str, JSON], at: str) -> Iterator[Problem]:
             description = f"is {kind_of(schema)}, not a schema. Write an object with type."
             yield Problem(f"{at}.{name}", description, severity="warning")
         elif isinstance(schema, dict) and isinstance(schema.get("type"), str) and schema["type"] not in _TYPES:
-            description = f"is {shown(schema['type'])}, which is no type of JSON Schema."
+            description = f"is {shown(schema['type'])}, which is not a type of JSON Schema."
             yield Problem(f"{at}.{name}.type", description, severity="warning")
 
 
@@ -268,7 +268,7 @@ def parallel_calls_forbidden(line: Line) -> Iterator[Problem]:
     fixable=True,
 )
 def functions_shape(line: Line) -> Iterator[Problem]:
-    """The deprecated functions are no list, too few, too many, or without names."""
+    """The deprecated functions are not a list, too few, too many, or without names."""
     for conversation in line.conversations:
         functions, at = conversation.holder.get("functions"), join(conversation.holder_at, "functions")
         if functions is None:

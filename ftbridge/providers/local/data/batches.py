@@ -24,7 +24,7 @@ class Unit(Protocol):
         ...
 
     @property
-    def n_trained(self) -> int:
+    def num_loss_tokens(self) -> int:
         """Tokens the loss is computed on."""
         ...
 
@@ -34,16 +34,16 @@ class Encoded:
     """One example as tokens. `trained[i]` says that the loss falls on predicting token i; the first never counts."""
 
     input_ids: tuple[int, ...]
-    trained: tuple[bool, ...]
+    loss_mask: tuple[bool, ...]
     index: int
 
     def __len__(self) -> int:
         return len(self.input_ids)
 
     @property
-    def n_trained(self) -> int:
+    def num_loss_tokens(self) -> int:
         """Tokens the loss falls on."""
-        return sum(self.trained[1:])
+        return sum(self.loss_mask[1:])
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:

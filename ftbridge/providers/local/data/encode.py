@@ -40,7 +40,7 @@ class EncodedSplit(Generic[U]):
     @property
     def trained_tokens(self) -> int:
         """Tokens the loss falls on."""
-        return sum(example.n_trained for example in self.examples)
+        return sum(example.num_loss_tokens for example in self.examples)
 
 
 def encode_split(
@@ -59,13 +59,13 @@ def encode_split(
         except RenderError as error:
             problems.append(f"{origins[index]} {error}")
             continue
-        sequences = [Encoded(tuple(one.input_ids), tuple(one.trained), index) for one in rendered]
+        sequences = [Encoded(tuple(one.input_ids), tuple(one.loss_mask), index) for one in rendered]
         longest = max(len(sequence) for sequence in sequences)
         if longest > request.max_length:
             long.append(f"{origins[index]} is {longest:,} tokens long")
             sequences = [shortened for one in sequences if (shortened := _within(one, request)) is not None]
-        if any(sequence.n_trained for sequence in sequences):
-            examples += [sequence for sequence in sequences if sequence.n_trained]
+        if any(sequence.num_loss_tokens for sequence in sequences):
+            examples += [sequence for sequence in sequences if sequence.num_loss_tokens]
             apart += len(sequences) - 1
         elif sequences:
             problems.append(f"{origins[index]} has no trained token{' left after truncation' if long else ''}")
@@ -98,7 +98,7 @@ def _within(sequence: Encoded, request: LocalRequest) -> Encoded | None:
         return sequence
     if request.too_long != "truncate":
         return None
-    return Encoded(sequence.input_ids[: request.max_length], sequence.trained[: request.max_length], sequence.index)
+    return Encoded(sequence.input_ids[: request.max_length], sequence.loss_mask[: request.max_length], sequence.index)
 
 
 def listed(title: str, lines: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
 """What ends a completion: tokens and texts that a chat template writes after an answer, found by probes.
 
 after the last answer      <|end|>⏎
-after an earlier one       <|end|>⏎<|user|>⏎        the header of the next message is no end
-after a call               "}⏎</tool_call><|call|>  a token that also stands between two calls is no end
+after an earlier one       <|end|>⏎<|user|>⏎        the header of the next message is not an end
+after a call               "}⏎</tool_call><|call|>  a token that also stands between two calls is not an end
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from functools import cached_property
 from typing import Any
 
-from ftbridge.providers.local.data.template import OTHER_SENTINEL, SENTINEL, ChatTemplate, Told, plain
+from ftbridge.providers.local.data.template import OTHER_SENTINEL, SENTINEL, ChatTemplate, TemplateMessage, plain
 
 
 class Ends:
@@ -82,7 +82,7 @@ class Ends:
         places = [(text.rindex(token) + len(token), len(token), token) for token in self._special if token in text]
         return max(places)[2] if places else None
 
-    def _write(self, *messages: Told) -> str:
+    def _write(self, *messages: TemplateMessage) -> str:
         template = self._template
         offers = any(message.get("tool_calls") for message in messages) and template.writes_tools
         return template.probe(list(messages), [_tool()] if offers else None)
@@ -136,7 +136,7 @@ class Ends:
                 ends.add(token)
         return ends
 
-    def _asks(self, content: str, *values: str) -> Told:
+    def _asks(self, content: str, *values: str) -> TemplateMessage:
         style = self._template.calls
         assert style is not None
         calls = []

@@ -100,7 +100,9 @@ def _conversation(renderer: Any, document: Any, output: str | None = None) -> Co
         target -= 1
     messages = list(example.messages)
     unwritten = _unwritten(renderer, sequences, messages if output is None else messages[-1:], output or "messages")
-    return Counted(longest.n_tokens, sum(rendered.n_trained for rendered in sequences), target, unwritten=unwritten)
+    return Counted(
+        longest.n_tokens, sum(rendered.num_loss_tokens for rendered in sequences), target, unwritten=unwritten
+    )
 
 
 def _unwritten(renderer: Any, sequences: Sequence[Any], messages: Sequence[Message], at: str) -> str | None:

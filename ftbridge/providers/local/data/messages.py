@@ -9,18 +9,18 @@ from typing import Any
 
 from ftbridge.data.examples import ChatExample, FunctionCall, Message
 from ftbridge.data.notation import reasoning_of, split_reasoning
-from ftbridge.providers.local.data.template import ChatTemplate, RenderError, Told
+from ftbridge.providers.local.data.template import ChatTemplate, RenderError, TemplateMessage
 
 NO_CALLS = "calls tools, which this model's chat template does not render"
 
 
-def for_template(messages: Sequence[Message], template: ChatTemplate) -> list[Told]:
+def for_template(messages: Sequence[Message], template: ChatTemplate) -> list[TemplateMessage]:
     """Every message, with first system messages put into the first user's where the template has no system role.
 
     Reasoning is passed on only where `template.thinking`. Raises `RenderError` for content parts that are not text, calls that
     the template cannot write, and a later system message that it cannot write.
     """
-    documents: list[Told] = []
+    documents: list[TemplateMessage] = []
     call_id = None
     names: dict[str, str] = {}
     for index, message in enumerate(messages):
@@ -46,7 +46,7 @@ def tools_of(example: ChatExample) -> list[dict[str, Any]] | None:
     ] or None
 
 
-def _one(message: Message, index: int, function_call_id: str | None, template: ChatTemplate) -> Told:
+def _one(message: Message, index: int, function_call_id: str | None, template: ChatTemplate) -> TemplateMessage:
     """One message; a deprecated function message answers the function call before it."""
     role: str = message.role
     if role == "developer" and not template.takes_role("developer"):
@@ -56,7 +56,7 @@ def _one(message: Message, index: int, function_call_id: str | None, template: C
             raise RenderError(
                 f"messages[{index}].content has a part of type {part.type}: only text trains on this machine"
             )
-    one: Told = {
+    one: TemplateMessage = {
         "role": "tool" if role == "function" else role,
         "content": message.text,
         "at": index,
@@ -88,7 +88,7 @@ def _one(message: Message, index: int, function_call_id: str | None, template: C
     return one
 
 
-def _planned(one: Told, message: Message, template: ChatTemplate) -> Told:
+def _planned(one: TemplateMessage, message: Message, template: ChatTemplate) -> TemplateMessage:
     """A message with calls: reasoning as a plan where the template takes one, and left out where it would write it nowhere."""
     reasoning, text = reasoning_of(message), split_reasoning(message.text)[1]
     if reasoning is None or not template.thinking:
@@ -99,7 +99,7 @@ def _planned(one: Told, message: Message, template: ChatTemplate) -> Told:
     return {**one, "content": text} if inline and not template.writes_text_beside_calls else one
 
 
-def _reasoned(message: Message, template: ChatTemplate) -> Told:
+def _reasoned(message: Message, template: ChatTemplate) -> TemplateMessage:
     """Text and reasoning where the template reads them; text alone where reasoning is off, or is not read."""
     reasoning, text = reasoning_of(message), split_reasoning(message.text)[1]
     inline = split_reasoning(message.text)[0] is not None
@@ -133,7 +133,7 @@ def _id(call_id: str, template: ChatTemplate) -> str:
     return hashlib.sha256(call_id.encode()).hexdigest()[:9] if short else call_id
 
 
-def _fold_system(messages: list[Told], template: ChatTemplate) -> list[Told]:
+def _fold_system(messages: list[TemplateMessage], template: ChatTemplate) -> list[TemplateMessage]:
     """First system messages at the head of the first user's. Raises `RenderError` for a later one."""
     first = next((index for index, message in enumerate(messages) if message["role"] != "system"), len(messages))
     for message in messages[first:]:

@@ -44,7 +44,7 @@ class PracticePrompt:
         return len(self.ids) + self.room
 
     @property
-    def n_trained(self) -> int:
+    def num_loss_tokens(self) -> int:
         """Tokens that a completion may have."""
         return self.room
 

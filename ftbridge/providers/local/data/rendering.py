@@ -36,7 +36,7 @@ from ftbridge.providers.local.data.ends import Ends
 from ftbridge.providers.local.data.marks import Guard
 from ftbridge.providers.local.data.messages import NO_CALLS, for_template, tools_of
 from ftbridge.providers.local.data.spans import Span, Spans
-from ftbridge.providers.local.data.template import SENTINEL, ChatTemplate, RenderError, Told
+from ftbridge.providers.local.data.template import SENTINEL, ChatTemplate, RenderError, TemplateMessage
 
 Edges = tuple[int, int]
 Thinking = Literal["auto", "on", "off"]
@@ -47,7 +47,7 @@ class Rendered:
     """Tokens of one conversation; `trained[i]` says that the loss falls on predicting token i."""
 
     input_ids: list[int]
-    trained: list[bool]
+    loss_mask: list[bool]
 
     @property
     def n_tokens(self) -> int:
@@ -55,9 +55,9 @@ class Rendered:
         return len(self.input_ids)
 
     @property
-    def n_trained(self) -> int:
+    def num_loss_tokens(self) -> int:
         """Tokens the loss falls on."""
-        return sum(self.trained)
+        return sum(self.loss_mask)
 
 
 def explain(rendered: Rendered, tokenizer: Any) -> list[tuple[str, bool]]:
@@ -65,9 +65,9 @@ def explain(rendered: Rendered, tokenizer: Any) -> list[tuple[str, bool]]:
     pieces: list[tuple[str, bool]] = []
     start = 0
     for length in range(1, rendered.n_tokens + 1):
-        if length == rendered.n_tokens or rendered.trained[length] != rendered.trained[start]:
+        if length == rendered.n_tokens or rendered.loss_mask[length] != rendered.loss_mask[start]:
             text = tokenizer.decode(rendered.input_ids[start:length], skip_special_tokens=False)
-            pieces.append((text, rendered.trained[start]))
+            pieces.append((text, rendered.loss_mask[start]))
             start = length
     return pieces
 
@@ -85,12 +85,12 @@ class _Written:
     `earlier` are the answers within the prompt, each with its place in the text.
     """
 
-    messages: list[Told]
+    messages: list[TemplateMessage]
     tools: list[dict[str, Any]] | None
     text: str
     prompt: str
-    answer: str
-    earlier: list[tuple[Told, Span]]
+    completion: str
+    earlier: list[tuple[TemplateMessage, Span]]
     spans: Spans
     guard: Guard
 
@@ -128,7 +128,7 @@ class Renderer:
         chosen = [(message, span) for message, span in written.earlier if message["trained"]]
         if not all(span.aligned for _, span in chosen):
             self.note(_APART)
-        if not chosen and not (written.answer and written.messages[-1]["trained"]):
+        if not chosen and not (written.completion and written.messages[-1]["trained"]):
             raise RenderError("has no assistant message to train on")
         return self._rendered(written, [span for _, span in chosen], last=written.messages[-1]["trained"])
 
@@ -160,9 +160,9 @@ class Renderer:
             self.note(_APART)
         return sequences
 
-    def _stands_alone(self, part: _Written, message: Told, span: Span) -> bool:
+    def _stands_alone(self, part: _Written, message: TemplateMessage, span: Span) -> bool:
         """Whether an earlier answer is written in history as it is asked for, and ends with what stops generation."""
-        if not (span.aligned and span.whole):
+        if not (span.aligned and span.is_whole):
             return False
         index = next(index for index, one in enumerate(part.messages) if one["at"] == message["at"])
         text = part.text[span.start : span.end]
@@ -202,9 +202,9 @@ class Renderer:
 
     def _rendered(self, written: _Written, chosen: Sequence[Span], *, last: bool) -> Rendered:
         """Tokens of a conversation, trained within the chosen spans and, where `last`, within the last answer."""
-        start, end = len(written.prompt), len(written.prompt) + len(written.answer)
+        start, end = len(written.prompt), len(written.prompt) + len(written.completion)
         loss_spans = [(span.start, span.end) for span in chosen]
-        if written.answer and last:
+        if written.completion and last:
             loss_spans.append((start, end))
         cuts = [edge for _, span in written.earlier for edge in (span.start, span.end)]
         for left, right in loss_spans:
@@ -254,7 +254,7 @@ class Renderer:
         return text[: min(places)] if places else text
 
     def hidden(self, notation: Notation) -> frozenset[int]:
-        """The special tokens that are no part of a completion's text: all but the marks of its notation."""
+        """The special tokens that are not part of a completion's text: all but the marks of its notation."""
         marks = notation.marks
         return frozenset(
             token for token, text in self._template.special.items() if not any(text in mark for mark in marks)
@@ -309,7 +309,7 @@ class Renderer:
 
     @cached_property
     def stop_strings(self) -> tuple[str, ...]:
-        """Texts that end an answer and are no single token."""
+        """Texts that end an answer and are not a single token."""
         return tuple(text for text in self._ends.strings if len(self._ids(text)) > 1)
 
     @property
@@ -482,7 +482,7 @@ class Renderer:
                 raise RenderError(f"offers the tool {name!r}, which this model's chat template does not render")
 
     def _require_messages(
-        self, messages: Sequence[Told], tools: list[dict[str, Any]] | None, text: str, template: ChatTemplate
+        self, messages: Sequence[TemplateMessage], tools: list[dict[str, Any]] | None, text: str, template: ChatTemplate
     ) -> None:
         for index, message in enumerate(messages):
             calls = message.get("tool_calls") or []
@@ -508,7 +508,7 @@ class Renderer:
                 at, role = message["at"], message["role"]
                 raise RenderError(f"messages[{at}] (role {role}) is left out by this model's chat template")
 
-    def _require_answer(self, message: Told, completion: str) -> None:
+    def _require_answer(self, message: TemplateMessage, completion: str) -> None:
         content = (message.get("content") or "").strip()
         text = content.rsplit("</think>", 1)[-1].strip() or content
         names = [call["function"]["name"] for call in message.get("tool_calls") or []]

@@ -15,9 +15,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ftbridge.providers.local.data.ends import Ends
-from ftbridge.providers.local.data.template import OTHER_SENTINEL, SENTINEL, ChatTemplate, RenderError, Told, Tools
+from ftbridge.providers.local.data.template import (
+    OTHER_SENTINEL,
+    SENTINEL,
+    ChatTemplate,
+    RenderError,
+    TemplateMessage,
+    Tools,
+)
 
-Write = Callable[[Sequence[Told]], str | None]
+Write = Callable[[Sequence[TemplateMessage]], str | None]
 """Writes changed messages as the text under inspection was written; None when the template refuses them."""
 
 
@@ -30,7 +37,7 @@ class Span(NamedTuple):
     start: int
     end: int
     aligned: bool = True
-    whole: bool = True
+    is_whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,14 @@ class Spans:
     template: ChatTemplate
     ends: Ends
 
-    def earlier(self, messages: Sequence[Told], tools: Tools, text: str) -> list[tuple[Told, Span]]:
+    def earlier(
+        self, messages: Sequence[TemplateMessage], tools: Tools, text: str
+    ) -> list[tuple[TemplateMessage, Span]]:
         """Every assistant message with its span in `text`, the prompt of `messages`, in order.
 
         One that is not trained and cannot be found is left out. Raises `RenderError` for one that is trained.
         """
-        spans: list[tuple[Told, Span]] = []
+        spans: list[tuple[TemplateMessage, Span]] = []
         for index, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
@@ -57,7 +66,7 @@ class Spans:
                     raise
         return spans
 
-    def edges(self, messages: Sequence[Told], tools: Tools, text: str) -> list[tuple[int, int]]:
+    def edges(self, messages: Sequence[TemplateMessage], tools: Tools, text: str) -> list[tuple[int, int]]:
         """Where earlier answers begin and end in a prompt: those of `earlier`, but found without rendering where that is plain.
 
         A header with a mark of the template stands nowhere but before an answer, since marks within messages are guarded. If
@@ -80,7 +89,9 @@ class Spans:
             edges.append(edge)
         return edges
 
-    def _plain(self, message: Told, text: str, header: str, end: str, reached: int) -> tuple[int, int] | None:
+    def _plain(
+        self, message: TemplateMessage, text: str, header: str, end: str, reached: int
+    ) -> tuple[int, int] | None:
         content = message.get("content")
         start = text.find(header, reached)
         if start < 0 or not content or message.get("tool_calls"):
@@ -91,7 +102,7 @@ class Spans:
                 return start, start + len(written) + len(end)
         return None
 
-    def last(self, messages: Sequence[Told], tools: Tools) -> tuple[str, str]:
+    def last(self, messages: Sequence[TemplateMessage], tools: Tools) -> tuple[str, str]:
         """What the last message, an assistant's, adds to the prompt of those before it: its text with its end, and layout."""
         template, index = self.template, len(messages) - 1
         before, message = messages[:-1], messages[-1]
@@ -118,7 +129,7 @@ class Spans:
 
     # One earlier message
 
-    def _earlier(self, messages: Sequence[Told], tools: Tools, index: int, text: str, reached: int) -> Span:
+    def _earlier(self, messages: Sequence[TemplateMessage], tools: Tools, index: int, text: str, reached: int) -> Span:
         template, at = self.template, messages[index]["at"]
         prompt = template.attempt(messages[:index], tools, generation=True)
         aligned = prompt is not None and text.startswith(prompt)
@@ -140,7 +151,7 @@ class Spans:
         span = Span(start, end, aligned)
         return self._without_results(messages, tools, index, text, span, through)
 
-    def _region(self, write: Write, messages: Sequence[Told], index: int, text: str) -> tuple[int, int]:
+    def _region(self, write: Write, messages: Sequence[TemplateMessage], index: int, text: str) -> tuple[int, int]:
         """First and last character of what the message itself says: what changes when it does."""
         message = messages[index]
         content = (message.get("content") or "").strip()
@@ -168,7 +179,7 @@ class Spans:
             raise RenderError(f"messages[{message['at']}] cannot be found in what this model's chat template writes")
         return first, last
 
-    def _variants(self, message: Told) -> list[tuple[Told, bool]]:
+    def _variants(self, message: TemplateMessage) -> list[tuple[TemplateMessage, bool]]:
         """The message with a sentinel in place of its text, its reasoning, its calls' names and their arguments.
 
         With each, whether it tells where the message ends: a call's name may be written again with its result.
@@ -191,7 +202,7 @@ class Spans:
 
     def _start(
         self,
-        messages: Sequence[Told],
+        messages: Sequence[TemplateMessage],
         tools: Tools,
         index: int,
         text: str,
@@ -233,7 +244,7 @@ class Spans:
         return any(piece not in marks and any(map(str.isalnum, piece)) for piece in self.template.pieces(text))
 
     def _behind(
-        self, messages: Sequence[Told], tools: Tools, index: int, text: str, first: int, write: Write
+        self, messages: Sequence[TemplateMessage], tools: Tools, index: int, text: str, first: int, write: Write
     ) -> tuple[int, str]:
         """Where the text of the message before ends, so that none of it is trained, and what its prompt has after that."""
         if index == 0:
@@ -269,7 +280,7 @@ class Spans:
             return len(lead)
         return 0
 
-    def _closes_in(self, between: str, message: Told) -> bool:
+    def _closes_in(self, between: str, message: TemplateMessage) -> bool:
         pair = self.template.notation.reasoning
         key = self.template.reasoning_key
         if pair is None or (key is not None and message.get(key)):
@@ -278,7 +289,7 @@ class Spans:
 
     # The end
 
-    def _bound(self, messages: Sequence[Told], tools: Tools, index: int, text: str, last: int) -> int:
+    def _bound(self, messages: Sequence[TemplateMessage], tools: Tools, index: int, text: str, last: int) -> int:
         """Where the next message says something: no end of this one lies beyond."""
         for index_after in range(index + 1, len(messages)):
             variant = {**messages[index_after], "content": OTHER_SENTINEL}
@@ -321,7 +332,7 @@ class Spans:
         return body + eos
 
     def _without_results(
-        self, messages: Sequence[Told], tools: Tools, index: int, text: str, span: Span, through: str | None
+        self, messages: Sequence[TemplateMessage], tools: Tools, index: int, text: str, span: Span, through: str | None
     ) -> Span:
         """The span up to the first result of a tool that the template writes within it."""
         if not messages[index].get("tool_calls"):
@@ -355,12 +366,12 @@ class Spans:
                     "this chat template writes a tool's result within the answer that calls it; "
                     "of such an answer, what stands before the result is trained"
                 )
-                return Span(span.start, end, span.aligned, whole=False)
+                return Span(span.start, end, span.aligned, is_whole=False)
             break
         return span
 
 
-def _holds(span: str, message: Told) -> bool:
+def _holds(span: str, message: TemplateMessage) -> bool:
     """Whether a span holds the end of the message's own text."""
     content = (message.get("content") or "").strip()
     visible = content.rsplit("</think>", 1)[-1].strip() or content

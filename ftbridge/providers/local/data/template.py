@@ -18,7 +18,7 @@ from typing import Any
 from ftbridge.data.notation import REASONING_KEYS, Notation, notation_of
 from ftbridge.providers.local.data.call_style import CallStyle, find_call_style
 
-Told = dict[str, Any]
+TemplateMessage = dict[str, Any]
 """A message as templates want it, with keys of ours that never reach them: `at`, its index in the data; `trained`."""
 
 Tools = Sequence[dict[str, Any]] | None
@@ -56,7 +56,7 @@ class ChatTemplate:
         if text not in self.notes:
             self.notes.append(text)
 
-    def render(self, messages: Sequence[Told], tools: Tools, *, generation: bool = False) -> str:
+    def render(self, messages: Sequence[TemplateMessage], tools: Tools, *, generation: bool = False) -> str:
         """The template's text. Raises `RenderError` with the template's own reason."""
         bare = [{key: value for key, value in message.items() if key not in _OURS} for message in messages]
         if self.takes_parts:
@@ -78,17 +78,17 @@ class ChatTemplate:
         """Whether it reads contents only as lists of parts, as templates of models that also see images do."""
         messages = [{"role": "user", "content": SENTINEL}, {"role": "assistant", "content": OTHER_SENTINEL}]
 
-        def writes(messages: list[Told]) -> bool:
+        def writes(messages: list[TemplateMessage]) -> bool:
             try:
                 text = self._tokenizer.apply_chat_template(messages, tokenize=False, **self._switches)
             except Exception:
                 return False
-            shown = "'text':" in text or '"text":' in text  # parts as Python or JSON writes them are no text
+            shown = "'text':" in text or '"text":' in text  # parts as Python or JSON writes them are not text
             return SENTINEL in text and OTHER_SENTINEL in text and not shown
 
         return not writes(messages) and writes([_in_parts(message) for message in messages])
 
-    def _needs_tools(self, bare: list[Told], generation: bool) -> bool:
+    def _needs_tools(self, bare: list[TemplateMessage], generation: bool) -> bool:
         try:
             self._tokenizer.apply_chat_template(
                 bare, tools=[_probe_tool("probe")], tokenize=False, add_generation_prompt=generation, **self._switches
@@ -97,7 +97,7 @@ class ChatTemplate:
             return False
         return True
 
-    def prompt(self, messages: Sequence[Told], tools: Tools) -> str:
+    def prompt(self, messages: Sequence[TemplateMessage], tools: Tools) -> str:
         """The text up to where an answer begins."""
         asks = self.render(messages, tools, generation=True)
         generation, opening = self.generation_prompt, self.opening(bool(tools))
@@ -250,7 +250,7 @@ class ChatTemplate:
 
     # Probes
 
-    def probe(self, messages: list[Told], tools: Tools = None, generation: bool = False) -> str:
+    def probe(self, messages: list[TemplateMessage], tools: Tools = None, generation: bool = False) -> str:
         """What the template writes for a conversation of ours; nothing when it refuses. Where it needs tools, it gets one."""
         for offered in (tools, tools or [_probe_tool("probe")]):
             try:
@@ -259,7 +259,7 @@ class ChatTemplate:
                 continue
         return ""
 
-    def attempt(self, messages: Sequence[Told], tools: Tools, *, generation: bool = False) -> str | None:
+    def attempt(self, messages: Sequence[TemplateMessage], tools: Tools, *, generation: bool = False) -> str | None:
         """The text, or the prompt; None when the template refuses."""
         try:
             return self.prompt(messages, tools) if generation else self.render(messages, tools)
@@ -291,7 +291,7 @@ class ChatTemplate:
         """Whether text of a message that also calls is written."""
         return SENTINEL in self._with_call({"content": SENTINEL})
 
-    def _with_call(self, more: Told) -> str:
+    def _with_call(self, more: TemplateMessage) -> str:
         """What it writes for a message with a call and these keys."""
         if self.calls is None:
             return ""
@@ -357,12 +357,12 @@ def _source(chat_template: Any) -> str:
     return "\n".join(str(one) for one in several)
 
 
-def plain(role: str, content: str) -> Told:
+def plain(role: str, content: str) -> TemplateMessage:
     """A message of a probe."""
     return {"role": role, "content": content, "at": 0, "trained": False}
 
 
-def _in_parts(message: Told) -> Told:
+def _in_parts(message: TemplateMessage) -> TemplateMessage:
     """A message with its text as a list of one part."""
     content = message.get("content")
     return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message

@@ -86,7 +86,7 @@ class Generator:
             pad = self.renderer.pad_id
             ids = torch.tensor([[*one.input_ids, *[pad] * (longest - one.n_tokens)] for _, one in part])
             present = torch.tensor([[1] * one.n_tokens + [0] * (longest - one.n_tokens) for _, one in part])
-            wanted = torch.tensor([[*one.trained, *[False] * (longest - one.n_tokens)] for _, one in part])[:, 1:]
+            wanted = torch.tensor([[*one.loss_mask, *[False] * (longest - one.n_tokens)] for _, one in part])[:, 1:]
             self.engine.adapters.use([self._loaded.adapter] * len(part))
             logits = self.model(
                 input_ids=ids.to(self.device.torch), attention_mask=present.to(self.device.torch), use_cache=False

@@ -51,9 +51,9 @@ class Request:
         adapter: Folder of a LoRA adapter for this row; None for the model as it stands (a live peft model: its active adapter).
         logprobs: How many likeliest alternatives to report with each token's log-probability; 0 reports that of the token
             alone, None nothing. Nats, of the model's own distribution, before temperature and penalties.
-        stop: Texts that end the completion; they are no part of its text.
+        stop: Texts that end the completion; they are not part of its text.
         end_tokens: Tokens that end it; None for those that the tokenizer and the model's generation config name.
-        hidden_tokens: Special tokens that are no part of the text.
+        hidden_tokens: Special tokens that are not part of the text.
         shape: What the completion has to be, such as JSON of a schema.
         stream: Whether `Step.text` is wanted as tokens come.
     """

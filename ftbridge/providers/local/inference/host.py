@@ -16,18 +16,30 @@ from pathlib import Path
 from typing import Any
 
 from ftbridge.errors import FtbridgeError, WorkerDied, from_document
-from ftbridge.providers.local.inference.requests import Ask, Embedding, End, Piece, Start, Told
+from ftbridge.providers.local.inference.requests import (
+    Embedding,
+    GenerationRequest,
+    StreamDelta,
+    StreamEnd,
+    StreamEvent,
+    StreamStart,
+)
 from ftbridge.providers.local.process.child import child_environment
 from ftbridge.providers.local.request import SampleRequest
 
-_KINDS: dict[str, type[Told]] = {"start": Start, "piece": Piece, "embedding": Embedding, "end": End}
+_KINDS: dict[str, type[StreamEvent]] = {
+    "start": StreamStart,
+    "piece": StreamDelta,
+    "embedding": Embedding,
+    "end": StreamEnd,
+}
 _LONGEST_LINE = 1 << 26
 
 
 log = logging.getLogger("ftbridge.server")
 
 
-def _event(kind: str, fields: dict[str, Any]) -> Told | FtbridgeError:
+def _event(kind: str, fields: dict[str, Any]) -> StreamEvent | FtbridgeError:
     """What was told; an error for the ask alone that it cannot be made for."""
     try:
         return _KINDS[kind](**fields)
@@ -43,7 +55,7 @@ class Host:
         """Nothing is started yet. `log` gets what libraries print."""
         self._model, self._log = model, log
         self._process: asyncio.subprocess.Process | None = None
-        self._open: dict[str, asyncio.Queue[Told | FtbridgeError]] = {}
+        self._open: dict[str, asyncio.Queue[StreamEvent | FtbridgeError]] = {}
         self._starting = asyncio.Lock()
         self._reader: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
@@ -86,14 +98,14 @@ class Host:
             self.notes, self.context = message["notes"], message["context"]
             self._reader = asyncio.create_task(self._read())
 
-    async def answer(self, ask: Ask) -> AsyncIterator[Told]:
+    async def answer(self, ask: GenerationRequest) -> AsyncIterator[StreamEvent]:
         """The prompt's size, then every piece of every answer as it comes, and the end of each.
 
         Closing the iterator early cancels the answers. Raises `UsageError` for what the model cannot answer
         (`ContextTooLong` if it is too long), `WorkerDied` when the process is gone.
         """
         await self.start()
-        inbox: asyncio.Queue[Told | FtbridgeError] = asyncio.Queue()
+        inbox: asyncio.Queue[StreamEvent | FtbridgeError] = asyncio.Queue()
         self._open[ask.id] = inbox
         left = ask.n
         try:
@@ -103,7 +115,7 @@ class Host:
                 if isinstance(event, FtbridgeError):
                     left = 0
                     raise event
-                left -= isinstance(event, End)
+                left -= isinstance(event, StreamEnd)
                 yield event
         finally:
             del self._open[ask.id]
@@ -148,7 +160,7 @@ class Host:
             for name in list(self._open):
                 self._tell(name, error)
 
-    def _tell(self, name: str, event: Told | FtbridgeError) -> None:
+    def _tell(self, name: str, event: StreamEvent | FtbridgeError) -> None:
         if name in self._open:
             self._open[name].put_nowait(event)
 

@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ftbridge.providers.local.inference.prompting import Prepared
-from ftbridge.providers.local.inference.requests import Ask
+from ftbridge.providers.local.inference.requests import GenerationRequest
 
 
 @dataclass(frozen=True)
 class Ready:
     """An ask with its prompt."""
 
-    ask: Ask
+    ask: GenerationRequest
     prepared: Prepared
 
 
@@ -47,10 +47,10 @@ Arrival = Ready | Refused | Cancel
 class Intake:
     """Reads and prepares. `arrivals` holds what comes of it; None in it is the end of the input."""
 
-    def __init__(self, prepare: Callable[[Ask], Prepared]) -> None:
+    def __init__(self, prepare: Callable[[GenerationRequest], Prepared]) -> None:
         self.arrivals: queue.SimpleQueue[Arrival | None] = queue.SimpleQueue()
         self._prepare = prepare
-        self._asks: queue.SimpleQueue[Ask] = queue.SimpleQueue()
+        self._asks: queue.SimpleQueue[GenerationRequest] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._pending: set[str] = set()
         self._gone: set[str] = set()
@@ -69,7 +69,7 @@ class Intake:
                     self._cancel(written["cancel"])
                     continue
                 name = str(written["ask"].get("id"))
-                ask = Ask.model_validate(written["ask"])
+                ask = GenerationRequest.model_validate(written["ask"])
             except Exception as error:
                 self.arrivals.put(Refused(name, error))
                 continue

@@ -25,7 +25,15 @@ from ftbridge.providers.local.inference.intake import Arrival, Cancel, Intake, R
 from ftbridge.providers.local.inference.loaded import Loaded
 from ftbridge.providers.local.inference.prompting import Prepared, Prompter
 from ftbridge.providers.local.inference.replies import Parts, Reader
-from ftbridge.providers.local.inference.requests import Ask, ContextTooLong, Embedding, End, Piece, Start, Told
+from ftbridge.providers.local.inference.requests import (
+    ContextTooLong,
+    Embedding,
+    GenerationRequest,
+    StreamDelta,
+    StreamEnd,
+    StreamEvent,
+    StreamStart,
+)
 from ftbridge.providers.local.inference.sampling import Choice
 from ftbridge.providers.local.inference.shape import Shapes
 from ftbridge.providers.local.request import SampleRequest
@@ -38,7 +46,7 @@ DEFAULT_MAX_TOKENS = 4_096
 class Answer:
     """One completion of an ask."""
 
-    ask: Ask
+    ask: GenerationRequest
     index: int
     completion: Completion
     reader: Reader
@@ -50,22 +58,22 @@ class Answer:
 class Server:
     """A model and its running completions."""
 
-    asked: SampleRequest
-    answers: dict[Completion, Answer] = field(default_factory=dict)
+    sample_request: SampleRequest
+    pending: dict[Completion, Answer] = field(default_factory=dict)
     broken: dict[str, Exception] = field(default_factory=dict)
     """Asks that failed by themselves in the last pass."""
 
     def __post_init__(self) -> None:
         """Load the model. Tuned weights here are a whole model's: adapters are named in asks."""
-        full_request = self.asked.request.model_copy(update={"tuning": "full"})
-        loaded = Loaded(self.asked.model_copy(update={"request": full_request}), keep_completions=True)
+        full_request = self.sample_request.request.model_copy(update={"tuning": "full"})
+        loaded = Loaded(self.sample_request.model_copy(update={"request": full_request}), keep_completions=True)
         self.tokenizer, self.renderer, self.model = loaded.tokenizer, loaded.renderer, loaded.model
         self.engine, self.context = loaded.engine, loaded.context
         # Prompts are made in a thread of their own, and tokenizers are not for two threads at once.
-        apart = Renderer(copy.deepcopy(self.tokenizer), self.asked.request.thinking)
+        apart = Renderer(copy.deepcopy(self.tokenizer), self.sample_request.request.thinking)
         self.prompter = Prompter(apart, Shapes(apart.tokenizer, self.renderer.end_of_turn))
 
-    def take(self, ask: Ask, prepared: Prepared | None = None) -> list[tuple[str, Told]]:
+    def take(self, ask: GenerationRequest, prepared: Prepared | None = None) -> list[tuple[str, StreamEvent]]:
         """Put an ask in line. Raises `UsageError` or `RenderError` for what this model cannot answer."""
         if ask.adapter is not None:
             self.engine.adapters.load(ask.adapter)
@@ -78,10 +86,14 @@ class Server:
                 f"This model's maximum context length is {self.context:,} tokens; the messages have {len(prompt):,}{wanted}."
             )
         limit = ask.max_tokens or min(room, DEFAULT_MAX_TOKENS)
-        events: list[tuple[str, Told]] = [(ask.id, Start(prompt_tokens=len(prompt)))]
+        events: list[tuple[str, StreamEvent]] = [(ask.id, StreamStart(prompt_tokens=len(prompt)))]
         if ask.embed:
             embedding = Embedding(values=self._embedding(ask, prompt))
-            return [*events, (ask.id, embedding), (ask.id, End(index=0, finish_reason="stop", completion_tokens=0))]
+            return [
+                *events,
+                (ask.id, embedding),
+                (ask.id, StreamEnd(index=0, finish_reason="stop", completion_tokens=0)),
+            ]
         if ask.echo:
             events += [
                 (ask.id, piece.model_copy(update={"index": i}))
@@ -89,41 +101,41 @@ class Server:
                 for piece in self._echo(ask, prompt)
             ]
         if ask.max_tokens == 0:
-            ends = [End(index=index, finish_reason="length", completion_tokens=0) for index in range(ask.n)]
+            ends = [StreamEnd(index=index, finish_reason="length", completion_tokens=0) for index in range(ask.n)]
             return [*events, *((ask.id, end) for end in ends)]
         requests = [self._request(ask, index, prepared, limit) for index in range(ask.n)]
         for index, request in enumerate(requests):
             completion = self.engine.add(request)
-            self.answers[completion] = Answer(ask, index, completion, prepared.reader(index))
+            self.pending[completion] = Answer(ask, index, completion, prepared.reader(index))
         return events
 
     def cancel(self, name: str) -> None:
         """Drop an ask."""
-        for completion in [one for one, pending in self.answers.items() if pending.ask.id == name]:
+        for completion in [one for one, pending in self.pending.items() if pending.ask.id == name]:
             self.engine.cancel(completion)
-            del self.answers[completion]
+            del self.pending[completion]
 
-    def advance(self) -> list[tuple[str, Told]]:
+    def advance(self) -> list[tuple[str, StreamEvent]]:
         """One pass: let those who wait join, or one more token for all who run."""
         self.broken.clear()
-        events: list[tuple[str, Told]] = []
+        events: list[tuple[str, StreamEvent]] = []
         for step in self.engine.advance():
-            pending = self.answers[step.completion]
+            pending = self.pending[step.completion]
             if step.error is not None:
                 self.broken[pending.ask.id] = step.error
             else:
                 events += [(pending.ask.id, one) for one in self._told(pending, step)]
             if step.ended or step.error:
-                del self.answers[step.completion]
+                del self.pending[step.completion]
         for name in self.broken:
             self.cancel(name)
         return [(name, one) for name, one in events if name not in self.broken]
 
     def fail(self) -> set[str]:
         """Forget every ask; their names."""
-        names = {pending.ask.id for pending in self.answers.values()}
+        names = {pending.ask.id for pending in self.pending.values()}
         self.engine.fail()
-        self.answers.clear()
+        self.pending.clear()
         return names
 
     @property
@@ -131,23 +143,23 @@ class Server:
         """Whether there is anything to do."""
         return self.engine.busy
 
-    def _echo(self, ask: Ask, prompt: list[int]) -> list[Piece]:
+    def _echo(self, ask: GenerationRequest, prompt: list[int]) -> list[StreamDelta]:
         """The prompt as pieces of the answer; with log probabilities, a piece for each token, the first without one."""
         if ask.logprobs is None:
-            return [Piece(index=0, text=self.tokenizer.decode(prompt))]
+            return [StreamDelta(index=0, text=self.tokenizer.decode(prompt))]
         texts = [self.tokenizer.decode([token]) for token in prompt]
-        pieces = [Piece(index=0, text=texts[0], token=texts[0])]
+        pieces = [StreamDelta(index=0, text=texts[0], token=texts[0])]
         for text, choice in zip(texts[1:], self.engine.score(prompt, ask.adapter, ask.logprobs), strict=True):
             pieces.append(self._piece(0, Parts(text), choice))
         return pieces
 
-    def _embedding(self, ask: Ask, prompt: list[int]) -> list[float]:
+    def _embedding(self, ask: GenerationRequest, prompt: list[int]) -> list[float]:
         size = int(self.model.config.get_text_config().hidden_size)
         if ask.dimensions not in (None, size):
             raise UsageError(f"This model's embeddings have {size:,} dimensions and cannot be shortened.")
         return self.engine.embed(prompt, ask.adapter)
 
-    def _request(self, ask: Ask, index: int, prepared: Prepared, limit: int) -> Request:
+    def _request(self, ask: GenerationRequest, index: int, prepared: Prepared, limit: int) -> Request:
         size = int(self.model.config.get_text_config().vocab_size)
         if beyond := [token for token in ask.logit_bias if not 0 <= token < size]:
             raise UsageError(f"logit_bias names token {beyond[0]}; this model's tokens are 0 to {size - 1:,}.")
@@ -172,9 +184,9 @@ class Server:
             stream=True,
         )
 
-    def _told(self, pending: Answer, step: Step) -> list[Told]:
+    def _told(self, pending: Answer, step: Step) -> list[StreamEvent]:
         """What a client is told of one more token."""
-        events: list[Told] = []
+        events: list[StreamEvent] = []
         reasoned = pending.reasoned
         parts = self._read(pending, step.text, last=step.ended is not None)
         ended = step.choice.token in pending.completion.ends
@@ -184,7 +196,7 @@ class Server:
         if parts.text or parts.reasoning or parts.calls or (shown is not None and shown.logprob is not None):
             events.append(self._piece(pending.index, parts, shown))
         if step.ended is not None:
-            end = End(
+            end = StreamEnd(
                 index=pending.index,
                 finish_reason="length" if step.ended == "length" else "stop",
                 completion_tokens=len(pending.completion.generation.token_ids),
@@ -206,8 +218,8 @@ class Server:
                 pending.reasoned = min(len(pending.completion.generation.token_ids), len(counted))
         return parts
 
-    def _piece(self, index: int, parts: Parts, choice: Choice | None) -> Piece:
-        piece = Piece(index=index, text=parts.text, reasoning=parts.reasoning, tool_calls=parts.calls)
+    def _piece(self, index: int, parts: Parts, choice: Choice | None) -> StreamDelta:
+        piece = StreamDelta(index=index, text=parts.text, reasoning=parts.reasoning, tool_calls=parts.calls)
         if choice is None or choice.logprob is None:
             return piece
         top = [(self.tokenizer.decode([token]), logprob) for token, logprob in choice.top]

@@ -20,7 +20,7 @@ from ftbridge.errors import UsageError
 from ftbridge.providers.local.data.rendering import Renderer, Thinking
 from ftbridge.providers.local.inference.channels import reader_of
 from ftbridge.providers.local.inference.replies import ForcedReader, PlainReader, Reader
-from ftbridge.providers.local.inference.requests import Ask
+from ftbridge.providers.local.inference.requests import GenerationRequest
 from ftbridge.providers.local.inference.shape import Shape, Shapes
 
 _RESERVED = frozenset({"chat_template", "conversation", "messages", "tools", "add_generation_prompt", "tokenize",
@@ -45,7 +45,7 @@ class Prepared:
     stops: tuple[str, ...] = ()
     """Texts that do, where no token does."""
     hidden: frozenset[int] = frozenset()
-    """Special tokens that are no part of the answer's text."""
+    """Special tokens that are not part of the answer's text."""
 
 
 class Prompter:
@@ -56,7 +56,7 @@ class Prompter:
         self._plain = renderer
         self._renderers: dict[str, Renderer] = {}
 
-    def prepare(self, ask: Ask) -> Prepared:
+    def prepare(self, ask: GenerationRequest) -> Prepared:
         """Raises `UsageError` or `RenderError` for what this model cannot answer."""
         if ask.prompt is not None:
             return self._continuation(ask)
@@ -92,7 +92,7 @@ class Prompter:
             **ends,
         )
 
-    def _continuation(self, ask: Ask) -> Prepared:
+    def _continuation(self, ask: GenerationRequest) -> Prepared:
         ids = self._ids(ask.prompt) if isinstance(ask.prompt, str) else list(ask.prompt or ())
         size = len(self._tokenizer)
         if beyond := [token for token in ids if not 0 <= token < size]:
@@ -105,13 +105,15 @@ class Prompter:
             ids, self._shape(ask, PLAIN), lambda _: PlainReader(), plain.end_of_turn, hidden=plain.hidden(_NO_MARKS)
         )
 
-    def _shape(self, ask: Ask, notation: Notation) -> Callable[[], Shape | None]:
+    def _shape(self, ask: GenerationRequest, notation: Notation) -> Callable[[], Shape | None]:
         if ask.json_schema is not None:
             return self._shapes.shape(ask.json_schema, lenient=ask.lenient).copy
         strict = self._shapes.strict_calls(ask.tools) if notation.form is HERMES and ask.tools else None
         return strict.copy if strict is not None else lambda: None
 
-    def _offered(self, ask: Ask, renderer: Renderer) -> tuple[Notation, Sequence[Message], list[dict[str, Any]]]:
+    def _offered(
+        self, ask: GenerationRequest, renderer: Renderer
+    ) -> tuple[Notation, Sequence[Message], list[dict[str, Any]]]:
         """The notation of the answer, and messages and tools as the template takes them."""
         template = renderer._template
         speaks_of_calls = any(message.tool_calls or message.role in ("tool", "function") for message in ask.messages)
@@ -123,7 +125,7 @@ class Prompter:
         notation = replace(renderer.notation, name="hermes", form=HERMES, wrappers=())
         return notation, in_text(ask.messages, ask.tools), []
 
-    def _takes_results(self, ask: Ask, renderer: Renderer) -> bool:
+    def _takes_results(self, ask: GenerationRequest, renderer: Renderer) -> bool:
         """Whether the template renders this conversation as it is, calls and results included."""
         try:
             renderer.prompt(ask.messages, ask.tools)
@@ -131,7 +133,7 @@ class Prompter:
             return False
         return True
 
-    def _renderer(self, ask: Ask, by_construction: bool) -> Renderer:
+    def _renderer(self, ask: GenerationRequest, by_construction: bool) -> Renderer:
         """A renderer whose template sees the ask's variables, with reasoning as the ask wants it. Raises `UsageError`."""
         variables = dict(ask.template)
         if reserved := sorted(_RESERVED & set(variables)):

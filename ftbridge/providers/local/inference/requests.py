@@ -10,7 +10,7 @@ from ftbridge.data.examples import Message
 from ftbridge.errors import ContextTooLong as ContextTooLong
 
 
-class Ask(BaseModel):
+class GenerationRequest(BaseModel):
     """One chat to answer. `adapter` is a folder, None for the base model; `n` answers, each of at most `max_tokens`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +58,7 @@ class Ask(BaseModel):
     """How many values an embedding must have; None for the model's own number."""
 
 
-class Piece(BaseModel):
+class StreamDelta(BaseModel):
     """One token of one answer. `text` may be empty, or hold several tokens' text: characters are never cut."""
 
     model_config = ConfigDict(frozen=True)
@@ -72,10 +72,10 @@ class Piece(BaseModel):
     tool_calls: list[dict[str, Any]] = []
     """Pieces of calls, as OpenAI streams them: `index` is the call's place, the first piece has `id` and `function.name`."""
     reasoning: str = ""
-    """Text of the model's reasoning, which is no part of the answer."""
+    """Text of the model's reasoning, which is not part of the answer."""
 
 
-class End(BaseModel):
+class StreamEnd(BaseModel):
     """The end of one answer, with OpenAI's reason, and how many tokens it took."""
 
     model_config = ConfigDict(frozen=True)
@@ -87,7 +87,7 @@ class End(BaseModel):
     """Those of the completion's tokens that are reasoning, its marks included."""
 
 
-class Start(BaseModel):
+class StreamStart(BaseModel):
     """The prompt was read."""
 
     model_config = ConfigDict(frozen=True)
@@ -103,4 +103,4 @@ class Embedding(BaseModel):
     values: list[float]
 
 
-Told = Start | Piece | Embedding | End
+StreamEvent = StreamStart | StreamDelta | Embedding | StreamEnd

@@ -42,7 +42,7 @@ class Drawing:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     prompt: frozenset[int] = frozenset()
     """The prompt's tokens; only looked at for `repetition_penalty`."""
-    said: Counter[int] = field(default_factory=Counter)
+    token_counts: Counter[int] = field(default_factory=Counter)
     generator: torch.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -91,7 +91,7 @@ def choose(logits: Tensor, rows: Sequence[Drawing]) -> list[Choice]:
                 tokens[index] = _chosen(logits[index], drawing)
             except Exception as error:  # a grammar that broke must not end the completions beside it
                 failed[index] = error
-        drawing.said[tokens[index]] += 1
+        drawing.token_counts[tokens[index]] += 1
     choices = [Choice(token, failed=failed.get(index)) for index, token in enumerate(tokens)]
     reported = [index for index, drawing in enumerate(rows) if drawing.logprobs is not None and index not in failed]
     if reported:
@@ -180,14 +180,14 @@ _COLDEST = 1e-4
 def _penalised(logits: Tensor, drawing: Drawing) -> Tensor:
     penalised = logits.float().clone()
     if drawing.repetition_penalty != 1.0:
-        seen = torch.tensor(sorted({*drawing.prompt, *drawing.said}), dtype=torch.long, device=penalised.device)
+        seen = torch.tensor(sorted({*drawing.prompt, *drawing.token_counts}), dtype=torch.long, device=penalised.device)
         values = penalised[seen]
         penalised[seen] = torch.where(
             values > 0, values / drawing.repetition_penalty, values * drawing.repetition_penalty
         )
-    if drawing.said and (drawing.presence_penalty or drawing.frequency_penalty):
-        places = torch.tensor(list(drawing.said), dtype=torch.long, device=penalised.device)
-        counts = torch.tensor(list(drawing.said.values()), dtype=penalised.dtype, device=penalised.device)
+    if drawing.token_counts and (drawing.presence_penalty or drawing.frequency_penalty):
+        places = torch.tensor(list(drawing.token_counts), dtype=torch.long, device=penalised.device)
+        counts = torch.tensor(list(drawing.token_counts.values()), dtype=penalised.dtype, device=penalised.device)
         penalised[places] -= drawing.presence_penalty + drawing.frequency_penalty * counts
     for token, bias in drawing.logit_bias.items():
         penalised[token] += bias

@@ -13,7 +13,7 @@ class Words:
     """One answer's text so far. `add` gives the text that is certain; `rest` what was held back."""
 
     def __init__(self, tokenizer: Any, stops: Sequence[str] = (), hidden: frozenset[int] = frozenset()) -> None:
-        """`hidden` are special tokens that are no text."""
+        """`hidden` are special tokens that are not text."""
         self._tokenizer, self._hidden = tokenizer, hidden
         self._stops = [stop for stop in stops if stop]
         self._ids: list[int] = []

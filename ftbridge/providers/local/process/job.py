@@ -44,8 +44,8 @@ class Job:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.own = folder / "local"
-        self.lock_path = self.own / "worker.lock"
+        self.own_folder = folder / "local"
+        self.lock_path = self.own_folder / "worker.lock"
         self.log_path = folder / "worker.log"
         self.journal_path = folder / "worker.jsonl"
 
@@ -57,21 +57,21 @@ class Job:
     @property
     def submitted(self) -> bool:
         """Whether `write` was finished."""
-        return (self.own / "submission.json").exists()
+        return (self.own_folder / "submission.json").exists()
 
     def write(self, submission: Submission) -> None:
         """Write what the worker needs; the submission last, for it says that the rest is there."""
         request = LocalRequest.model_validate(submission.request)
-        write_text(self.own / "request.json", request.model_dump_json(indent=2))
-        write_text(self.own / "submission.json", submission.model_dump_json(indent=2))
+        write_text(self.own_folder / "request.json", request.model_dump_json(indent=2))
+        write_text(self.own_folder / "submission.json", submission.model_dump_json(indent=2))
 
     def request(self) -> LocalRequest:
         """What to train."""
-        return LocalRequest.model_validate_json((self.own / "request.json").read_text())
+        return LocalRequest.model_validate_json((self.own_folder / "request.json").read_text())
 
     def submission(self) -> Submission:
         """Token and data paths, wherever the run folder is now: it may have been moved since it was submitted."""
-        submission = Submission.model_validate_json((self.own / "submission.json").read_text())
+        submission = Submission.model_validate_json((self.own_folder / "submission.json").read_text())
         paths = {"folder": self.folder, "train": self.folder / submission.train.relative_to(submission.folder)}
         if submission.validation is not None:
             paths["validation"] = self.folder / submission.validation.relative_to(submission.folder)
@@ -79,16 +79,16 @@ class Job:
 
     def ask(self, request: Literal["pause", "cancel"]) -> None:
         """Ask the worker to stop at its next step."""
-        write_text(self.own / "control", request)
+        write_text(self.own_folder / "control", request)
 
     def clear_control(self) -> None:
         """Forget an earlier request."""
-        (self.own / "control").unlink(missing_ok=True)
+        (self.own_folder / "control").unlink(missing_ok=True)
 
     def requested(self) -> Literal["pause", "cancel"] | None:
         """What the worker was asked, if anything."""
         try:
-            text = (self.own / "control").read_text()
+            text = (self.own_folder / "control").read_text()
         except FileNotFoundError:
             return None
         return "cancel" if text == "cancel" else "pause"

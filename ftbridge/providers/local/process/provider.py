@@ -129,7 +129,7 @@ class LocalProvider:
             if not job.alive() and self.poll(handle).state not in TERMINAL | {"paused"}:
                 self._start(job)
             return handle
-        job.own.mkdir(parents=True, exist_ok=True)
+        job.own_folder.mkdir(parents=True, exist_ok=True)
         job.write(submission)
         self._start(job)
         return handle

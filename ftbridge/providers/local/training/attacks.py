@@ -35,7 +35,7 @@ class Attack:
     """One completion that deserves nothing, for the item at this place."""
 
     kind: str
-    place: int
+    index: int
     text: str
 
 

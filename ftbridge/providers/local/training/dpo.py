@@ -81,7 +81,7 @@ class Preference:
         policy = preference_pairs.completion_log_probabilities(forward, part, shared=self.shared, seed=seed)
         assert all(pair.reference is not None for pair in part), "the reference is measured before training"
         reference = torch.tensor([pair.reference for pair in part], dtype=policy.dtype, device=policy.device)
-        tokens = torch.tensor([[side.n_trained for side in pair.sides] for pair in part]).to(policy)
+        tokens = torch.tensor([[side.num_loss_tokens for side in pair.sides] for pair in part]).to(policy)
         preferred = preference_loss(self.options, policy, reference, tokens)
         nll = -(policy[:, 0] / tokens[:, 0])
         loss = preferred + self.options.nll_weight * nll if self.options.nll_weight else preferred
@@ -106,7 +106,7 @@ class Preference:
         if not self.options.nll_weight:
             means.pop("preference_loss")
         for name, side in (("chosen_logp", 0), ("rejected_logp", 1)):
-            means[f"{name}_per_token"] = more[name] / max(1, sum(pair.sides[side].n_trained for pair in batch))
+            means[f"{name}_per_token"] = more[name] / max(1, sum(pair.sides[side].num_loss_tokens for pair in batch))
         return {"loss": loss / size, **means}
 
     def check(self, forward: Forward, figures: Mapping[str, float]) -> None:

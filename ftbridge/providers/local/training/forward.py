@@ -104,7 +104,7 @@ class Forward:
         }
 
     def _packed(self, examples: Sequence[Encoded], reduction: Reduction[T]) -> T:
-        loss_mask = torch.tensor([flag for example in examples for flag in (False, *example.trained[1:])])
+        loss_mask = torch.tensor([flag for example in examples for flag in (False, *example.loss_mask[1:])])
         places = loss_mask.nonzero()[:, 0].to(self.device.torch)
         target = torch.tensor([token for example in examples for token in example.input_ids])
         return self._read(self._packed_inputs(examples), places - 1, target.to(places.device)[places], reduction)
@@ -123,7 +123,7 @@ class Forward:
         present, loss_mask = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
         for row, example in enumerate(examples):
             ids[row, : len(example)] = torch.tensor(example.input_ids)
-            loss_mask[row, 1 : len(example)] = torch.tensor(example.trained[1:])
+            loss_mask[row, 1 : len(example)] = torch.tensor(example.loss_mask[1:])
             present[row, : len(example)] = 1
         rows, places = loss_mask.nonzero(as_tuple=True)
         target, rows, before = ids[rows, places].to(where), rows.to(where), (places - 1).to(where)

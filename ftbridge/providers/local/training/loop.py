@@ -228,7 +228,7 @@ def _update(trainer: Trainer, batch: Sequence[Unit], step: int) -> dict[str, flo
         "gradient_norm": float(norm),
         "tokens_per_second": tokens / seconds,
         **({} if trainer.source is None else {"training_duration": seconds}),
-        "trained_tokens": sum(unit.n_trained for unit in batch),
+        "trained_tokens": sum(unit.num_loss_tokens for unit in batch),
     }
 
 

@@ -78,7 +78,7 @@ class Supervised:
 
     def size(self, batch: Sequence[Encoded]) -> int:
         """Trained tokens."""
-        return max(1, sum(example.n_trained for example in batch))
+        return max(1, sum(example.num_loss_tokens for example in batch))
 
     def sums(self, forward: Forward, part: Sequence[Encoded], *, seed: int = 0) -> Sums:
         """Summed cross-entropy in nats, and how many trained tokens were the most likely ones."""

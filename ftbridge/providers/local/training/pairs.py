@@ -65,9 +65,9 @@ class Pair:
         return len(self.chosen) + len(self.rejected)
 
     @property
-    def n_trained(self) -> int:
+    def num_loss_tokens(self) -> int:
         """Tokens of both completions."""
-        return self.chosen.n_trained + self.rejected.n_trained
+        return self.chosen.num_loss_tokens + self.rejected.num_loss_tokens
 
     @property
     def n_shared(self) -> int:
@@ -82,7 +82,7 @@ class Pair:
     @property
     def name(self) -> str:
         """Names the pair by its tokens and masks: 16 hex digits."""
-        sides = [[list(side.input_ids), [int(flag) for flag in side.trained]] for side in self.sides]
+        sides = [[list(side.input_ids), [int(flag) for flag in side.loss_mask]] for side in self.sides]
         return hashlib.sha256(json.dumps([self.prompt, *sides]).encode()).hexdigest()[:16]
 
 
@@ -91,15 +91,15 @@ def encode_pair(example: PreferenceExample, renderer: Renderer, index: int) -> P
     if any(message.weight is not None for message in (*example.prompt, example.preferred, example.non_preferred)):
         raise RenderError("gives a message a weight, which has no meaning in preference tuning: remove it")
     chosen, rejected = (renderer.example(side) for side in example.conversations)
-    first = chosen.trained.index(True), rejected.trained.index(True)
+    first = chosen.loss_mask.index(True), rejected.loss_mask.index(True)
     if chosen.input_ids[: first[0]] != rejected.input_ids[: first[1]]:
         raise RenderError(
             "renders another prompt before the preferred output than before the other, so the two cannot be compared "
             "(reasoning in one of them alone does that; local.thinking settles it for all)"
         )
     return Pair(
-        Encoded(tuple(chosen.input_ids), tuple(chosen.trained), index),
-        Encoded(tuple(rejected.input_ids), tuple(rejected.trained), index),
+        Encoded(tuple(chosen.input_ids), tuple(chosen.loss_mask), index),
+        Encoded(tuple(rejected.input_ids), tuple(rejected.loss_mask), index),
         first[0],
         index,
     )
@@ -187,7 +187,7 @@ def completion_log_probabilities(forward: Forward, pairs: Sequence[Pair], *, sha
 
     Column 0 is the chosen completion, 1 the rejected one.
     """
-    counts = [side.n_trained for pair in pairs for side in pair.sides]
+    counts = [side.num_loss_tokens for pair in pairs for side in pair.sides]
     if shared:
         values = forward.log_probabilities_at(*_shared_inputs(forward, pairs))
     elif forward.way == "alone":
@@ -220,7 +220,7 @@ def shared_inputs(
             base = len(ids) - prompt  # where the conversation would begin, if its prompt stood before it
             ids += side.input_ids[prompt:]
             for length in range(1, len(side)):
-                if side.trained[length]:
+                if side.loss_mask[length]:
                     before.append(base + length - 1 if length > prompt else start + length - 1)
                     target.append(side.input_ids[length])
     where = forward.device.torch
@@ -264,7 +264,7 @@ def _disagreement(forward: Forward, sample: Sequence[Pair]) -> str | None:
     with torch.no_grad():
         apart = completion_log_probabilities(forward, sample, shared=False)
         together = completion_log_probabilities(forward, sample, shared=True)
-    tokens = torch.tensor([[side.n_trained for side in pair.sides] for pair in sample], device=apart.device)
+    tokens = torch.tensor([[side.num_loss_tokens for side in pair.sides] for pair in sample], device=apart.device)
     means = apart / tokens
     off = (together / tokens - means).abs() / means.abs().clamp(min=1.0)
     if not float(off.max()) <= proof.TOLERANCE[forward.device.compute]:

@@ -63,9 +63,9 @@ class Trial:
         return len(self.example)
 
     @property
-    def n_trained(self) -> int:
+    def num_loss_tokens(self) -> int:
         """Tokens of the completion."""
-        return self.example.n_trained
+        return self.example.num_loss_tokens
 
 
 def trial(prompt: Sequence[int], completion: Sequence[int], advantage: float, drawn: Sequence[float]) -> Trial:
@@ -100,7 +100,7 @@ class PolicyGradient:
 
     def size(self, batch: Sequence[Trial]) -> int:
         """Completion tokens of the live groups."""
-        return max(1, sum(one.n_trained for one in batch))
+        return max(1, sum(one.num_loss_tokens for one in batch))
 
     def sums(self, forward: Forward, part: Sequence[Trial], *, seed: int = 0) -> Sums:
         """The summed loss, and the sums that `figures` needs."""
@@ -109,7 +109,7 @@ class PolicyGradient:
             with torch.no_grad(), first_values(forward.model, self.reference):
                 before = self._log_probabilities(forward, part, seed)
         values = self._log_probabilities(forward, part, seed)
-        counts = torch.tensor([one.n_trained for one in part])
+        counts = torch.tensor([one.num_loss_tokens for one in part])
         weights = torch.repeat_interleave(torch.tensor([one.advantage for one in part]), counts).to(values)
         drawn = torch.tensor([number for one in part for number in one.drawn]).to(values)
         loss = -(weights * values).sum()

@@ -124,7 +124,7 @@ def disagreement(trial: Forward, sample: Sequence[Encoded], wanted: Sequence[flo
 
 def cross_talk(packed: Forward, sample: Sequence[Encoded]) -> str | None:
     """How one example reaches another within a packed micro-batch, or None where it does not."""
-    last = max(sample, key=lambda example: example.n_trained)
+    last = max(sample, key=lambda example: example.num_loss_tokens)
     vocabulary = causal(packed.model).get_input_embeddings().weight.shape[0]
     draw = random.Random(0)
     with torch.no_grad():
@@ -172,11 +172,11 @@ def _moves(gradient: Tensor | None) -> bool:
 
 
 def _mean_loss(forward: Forward, examples: Sequence[Encoded]) -> float:
-    return float(forward.loss_sum(examples)[0]) / max(1, sum(example.n_trained for example in examples))
+    return float(forward.loss_sum(examples)[0]) / max(1, sum(example.num_loss_tokens for example in examples))
 
 
 def _silent(example: Encoded) -> Encoded:
-    return replace(example, trained=(False,) * len(example))
+    return replace(example, loss_mask=(False,) * len(example))
 
 
 def _other_tokens(example: Encoded, draw: random.Random, vocabulary: int) -> Encoded:

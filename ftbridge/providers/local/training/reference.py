@@ -156,8 +156,8 @@ def _compute(
                     pair=pair.name,
                     chosen=values[0],
                     rejected=values[1],
-                    chosen_tokens=pair.chosen.n_trained,
-                    rejected_tokens=pair.rejected.n_trained,
+                    chosen_tokens=pair.chosen.num_loss_tokens,
+                    rejected_tokens=pair.rejected.num_loss_tokens,
                 )
                 rows[row.pair] = row
                 file.write(row.model_dump_json() + "\n")

@@ -62,14 +62,14 @@ class Practice:
     def __post_init__(self) -> None:
         """Open the files, and count what judges were paid already."""
         assert self.request.reinforcement is not None
-        self.own: ReinforcementRequest = self.request.reinforcement
+        self.settings: ReinforcementRequest = self.request.reinforcement
         self.files = RolloutFiles(self.folder / FOLDER)
-        calls, limit = self.folder / CALLS, budget_of(self.folder, self.own)
+        calls, limit = self.folder / CALLS, budget_of(self.folder, self.settings)
         self.budget = None
         if limit is not None:
             self.budget = JudgeBudget(limit, on_used_up=_used_up, earlier=read_calls(calls))
-        self.grading = Grading(self.own.grader, Calls(calls, self.budget))
-        self.health = Health(self.say, width(self.own.grader))
+        self.grading = Grading(self.settings.grader, Calls(calls, self.budget))
+        self.health = Health(self.say, width(self.settings.grader))
 
     def begin(self, begun: bool) -> None:
         """What comes before the first step, unless it was done: measure the base model, attack the grader.
@@ -79,10 +79,10 @@ class Practice:
         self._require_same_grader(begun)
         if begun:
             return
-        base = self._rollouts("valid-000000", self.validation, self.own.eval_samples, "valid")
+        base = self._rollouts("valid-000000", self.validation, self.settings.eval_samples, "valid")
         mean = _mean([one.reward for one in base if one.reward is not None])
         self.say(
-            f"base model: mean reward {mean:.3f} on {len(self.validation):,} validation prompts x {self.own.eval_samples}",
+            f"base model: mean reward {mean:.3f} on {len(self.validation):,} validation prompts x {self.settings.eval_samples}",
             "info",
         )
         self._attack(mean)
@@ -91,7 +91,7 @@ class Practice:
     def collect(self, batch: Sequence[PracticePrompt], step: int) -> Collected:
         """A step's trials. Raises `Halted`, `GateNotMet`, `Interrupted`, and `TrainingFailed` for nothing to learn."""
         began = time.monotonic()
-        rollouts = self._rollouts(f"{step:06d}", batch, self.own.group_size, step)
+        rollouts = self._rollouts(f"{step:06d}", batch, self.settings.group_size, step)
         self.grading.forget()
         if step == 1:
             self._require_differences(rollouts)
@@ -100,9 +100,9 @@ class Practice:
         live = 0
         for prompt, group in zip(batch, groups, strict=True):
             rewards = [
-                None if self.own.mask_truncated and one.finish_reason == "length" else one.reward for one in group
+                None if self.settings.mask_truncated and one.finish_reason == "length" else one.reward for one in group
             ]
-            weights = advantages(rewards, width(self.own.grader))
+            weights = advantages(rewards, width(self.settings.grader))
             live += any(weight is not None for weight in weights)
             trials += [
                 trial(prompt.ids, one.tokens, weight, one.logprobs)
@@ -112,7 +112,7 @@ class Practice:
         figures = {
             "train_mean_reward": _mean([one.reward for one in rollouts if one.reward is not None]),
             "live_groups": live / len(groups),
-            **summary(self.own.grader, rollouts, "train"),
+            **summary(self.settings.grader, rollouts, "train"),
             "sampling_duration": time.monotonic() - began,
         }
         self.health.look(step, figures)
@@ -122,16 +122,16 @@ class Practice:
     def validate(self, step: int) -> Validation:
         """The mean reward of completions of the validation prompts, drawn with the same seeds each time."""
         began = time.monotonic()
-        rollouts = self._rollouts(f"valid-{step:06d}", self.validation, self.own.eval_samples, "valid")
+        rollouts = self._rollouts(f"valid-{step:06d}", self.validation, self.settings.eval_samples, "valid")
         self.grading.forget()
         mean = _mean([one.reward for one in rollouts if one.reward is not None])
-        figures = {"full_valid_mean_reward": mean, **summary(self.own.grader, rollouts, "valid")}
+        figures = {"full_valid_mean_reward": mean, **summary(self.settings.grader, rollouts, "valid")}
         self.health.look_at_validation(step, figures)
         return Validation(mean, {**figures, "eval_duration": time.monotonic() - began})
 
     def validation_steps(self, total: int) -> set[int]:
         """By hyperparameters.eval_interval, and the last."""
-        return steps_between(total, self.own.eval_interval)
+        return steps_between(total, self.settings.eval_interval)
 
     def _rollouts(self, name: str, prompts: Sequence[PracticePrompt], samples: int, series: int | str) -> list[Rollout]:
         """Graded completions of each prompt: from the file, or drawn and graded now and written to it."""
@@ -207,7 +207,7 @@ class Practice:
 
     def _require_same_grader(self, begun: bool) -> None:
         """Keep what names the grader, and hold it against what earlier steps were graded by."""
-        document = self.own.grader.model_dump(mode="json")
+        document = self.settings.grader.model_dump(mode="json")
         digest = sha256_bytes(json.dumps(document, sort_keys=True).encode())
         path = self.files.folder / GRADER
         try:
@@ -216,7 +216,7 @@ class Practice:
             earlier = "unreadable"
         if earlier not in (None, digest) or (earlier is None and begun):
             raise TrainingFailed(
-                f"the grader {self.own.grader.name} is not the one that earlier steps of this run were graded by: rewards of "
+                f"the grader {self.settings.grader.name} is not the one that graded earlier steps of this run: rewards of "
                 "two graders are not comparable.",
                 hint="Put back the grader that the run began with, or start a new run.",
             )
@@ -227,12 +227,12 @@ class Practice:
         """Raise `TrainingFailed` when every base completion earned the same; warn where hardly any group differs."""
         base = [*(self.files.graded("valid-000000") or []), *rollouts]
         rewards = [one.reward for one in base if one.reward is not None]
-        wide = width(self.own.grader)
+        wide = width(self.settings.grader)
         if max(rewards) - min(rewards) <= SAME * wide:
-            earned = share(self.own.grader, rewards[0])
+            earned = share(self.settings.grader, rewards[0])
             raise TrainingFailed(
                 f"each of the base model's {len(rewards):,} completions earned {rewards[0]:g} ({earned:.0%} of what there is "
-                f"to earn by {self.own.grader.name}), so there is nothing to learn from.",
+                f"to earn by {self.settings.grader.name}), so there is nothing to learn from.",
                 hint=(
                     "The task is too easy for this model, or the grader does not look at completions: make either harder."
                     if earned > 0.5
@@ -259,18 +259,18 @@ class Practice:
         tried = attacks.attacks(items, [prompt.text for prompt in prompts], labels)
         if self.budget is not None:
             self.budget.hold(len(tried) * self.grading.questions)
-        pairs = [(items[one.place], {"output_text": one.text, "finish_reason": "stop"}) for one in tried]
+        pairs = [(items[one.index], {"output_text": one.text, "finish_reason": "stop"}) for one in tried]
         for pair in pairs:
             self.grading.begin(*pair)
         shares: dict[str, list[float]] = {}
         for one, reward in zip(tried, self.grading.settled(pairs, self.requested), strict=True):
             if reward.value is not None:
-                shares.setdefault(one.kind, []).append(share(self.own.grader, reward.value))
-        paying = attacks.rewarded(shares, share(self.own.grader, base))
+                shares.setdefault(one.kind, []).append(share(self.settings.grader, reward.value))
+        paying = attacks.rewarded(shares, share(self.settings.grader, base))
         write_json(self.files.folder / "attacks.json", {kind: _mean(values) for kind, values in shares.items()})
         for kind, mean in paying.items():
             self.say(
-                f"the grader {self.own.grader.name} pays for an attack: {kind} earns {mean:.0%} of what there is to earn. "
+                f"the grader {self.settings.grader.name} pays for an attack: {kind} earns {mean:.0%} of what there is to earn. "
                 "Training finds what pays; change the grader before you trust its rewards",
                 "warn",
             )

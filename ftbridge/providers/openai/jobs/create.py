@@ -82,7 +82,7 @@ def find_job(at: Connection, ledger: Ledger, token: str) -> str | None:
 
     Raises `InDoubt` when the service does not let it be found out.
     """
-    if (recorded := ledger.made("job", token)) is not None:
+    if (recorded := ledger.recorded("job", token)) is not None:
         _claim(at, recorded, token)
         return recorded
     if ledger.open_intent("job", token) is None:

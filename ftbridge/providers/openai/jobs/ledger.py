@@ -42,7 +42,7 @@ class Ledger:
                 return event
         return None
 
-    def made(self, what: str, key: str) -> str | None:
+    def recorded(self, what: str, key: str) -> str | None:
         """The id of a thing that was made, unless it was removed again."""
         records = [
             event for event in self.of("made", "removed") if (event.data["what"], event.data["key"]) == (what, key)

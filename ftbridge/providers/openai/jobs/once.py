@@ -53,7 +53,7 @@ def once(
     called before each attempt and may raise to stop. Raises as `error_of` says, and `InDoubt` for a refusal that says nothing
     about an earlier attempt; after `ServiceUnavailable` and `InDoubt` calling again is safe.
     """
-    if (recorded := ledger.made(what, key)) is not None:
+    if (recorded := ledger.recorded(what, key)) is not None:
         return recorded
     doing = f"creating the {what}" if what != "file" else "uploading the file"
     first = ledger.open_intent(what, key)

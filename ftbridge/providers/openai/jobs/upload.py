@@ -51,13 +51,13 @@ def ensure_file(at: Connection, ledger: Ledger, path: Path, split: str, *, purpo
         source = stack.enter_context(_Source(path, ledger.folder, at.target.byte_order_mark and purpose == "fine-tune"))
         digest = files.sha256_file(source.path)
         stack.enter_context(_file_lock(at, digest))
-        file_id = ledger.made("file", digest) or _registered(at, digest)
+        file_id = ledger.recorded("file", digest) or _registered(at, digest)
         if file_id is not None and _usable(at, file_id):
-            if ledger.made("file", digest) is None:
+            if ledger.recorded("file", digest) is None:
                 ledger.append("made", what="file", key=digest, id=file_id, how="reused")
             _use(at, ledger, file_id)
             return file_id
-        if file_id is not None and ledger.made("file", digest) is not None:
+        if file_id is not None and ledger.recorded("file", digest) is not None:
             ledger.append("removed", what="file", key=digest, id=file_id)
         name = _name(split, digest)
         size = source.path.stat().st_size
@@ -93,7 +93,7 @@ def remove_uploaded(at: Connection, ledger: Ledger) -> list[str]:
     removed = []
     for event in ledger.of("made"):
         what, key, record = event.data["what"], event.data["key"], event.data["id"]
-        if what != "file" or event.data["how"] == "reused" or ledger.made("file", key) != record:
+        if what != "file" or event.data["how"] == "reused" or ledger.recorded("file", key) != record:
             continue
         with _file_lock(at, key):
             if _used_by_others(at, ledger, record):
@@ -258,7 +258,7 @@ def _in_parts(at: Connection, stream: IO[bytes], name: str, size: int, purpose: 
 
 
 def _find(at: Connection, name: str, size: int, purpose: str) -> str | None:
-    """The oldest file of this name and size that is no error."""
+    """The oldest file of this name and size that is not an error."""
 
     def look() -> list[Any]:
         listed = at.client.files

@@ -167,10 +167,10 @@ class Batches:
             hashes = _read_hashes(self._ledger.folder / f"batch-{event.data['digest'][:16]}.json")
             if not any(hashes.get(key) == _hash(line) for key, line in lines.items()):
                 continue
-            source = self._ledger.made("file", event.data["digest"])
+            source = self._ledger.recorded("file", event.data["digest"])
             token = self._token(event.data["digest"])
             if source is None or (
-                self._ledger.made("batch", token) is None and self._ledger.open_intent("batch", token) is None
+                self._ledger.recorded("batch", token) is None and self._ledger.open_intent("batch", token) is None
             ):
                 continue  # nothing was asked: a new batch may be another
             if (batch := self._created(source, token)) not in failed:

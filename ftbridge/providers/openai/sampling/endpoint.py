@@ -39,7 +39,7 @@ class _Endpoint(Connection):
 
 
 def endpoint_sampler(address: str, model: str) -> Sampler:
-    """Greedy answers of `model` at `address` (up to and with /v1). Raises `UsageError` for what is no address."""
+    """Greedy answers of `model` at `address` (up to and with /v1). Raises `UsageError` for what is not an address."""
     request = OpenAIRequest(
         target="custom", base_url=address, organization=None, project=None, api_version=None, deployment=None,
         batch=False, max_usd=None, n_epochs=1, body={"model": model}, extra={},

@@ -103,7 +103,7 @@ def _found(rule: Rule) -> Found | None:
     method = line_method if line_method in rule.methods else rule.methods[0]
     for target in TARGETS.values():
         plan = Plan(Context(target, method), (rule.code,), rows=False, count=False, compare=False, sketch=False)
-        if findings := Checker(plan).check(rule.bad.encode(), first=True, last=True).found:
+        if findings := Checker(plan).check(rule.bad.encode(), first=True, last=True).findings:
             return findings[0]
     return None
 

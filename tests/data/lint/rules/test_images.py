@@ -60,7 +60,7 @@ def test_an_image_that_can_be_read_is_no_problem(url: str) -> None:
         ("http://host.docker.internal/cat.png", "no service can reach"),
         ("https://files.local/cat.png", "no service can reach"),
         ("https://", "no service can reach"),
-        ("http://[cat", "is no address"),
+        ("http://[cat", "is not an address"),
         ("https://example.com/cat.svg", "looks like SVG"),
         (data_url("image/svg+xml", b"<svg>"), "media type"),
         (data_url("image/png", GIF), "is GIF"),

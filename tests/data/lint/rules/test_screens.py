@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ftbridge.data.lint.rule import Context
 from ftbridge.data.lint.rules import RULES
-from ftbridge.data.lint.screens import LONG_RUN, Piece, characters, digit_runs, drawn, in_long_runs, lone_surrogates
+from ftbridge.data.lint.screens import LONG_RUN, RawLines, characters, digit_runs, drawn, in_long_runs, lone_surrogates
 from ftbridge.data.targets import TARGETS
 from support.rule_findings import codes_of_kind
 
@@ -47,7 +47,7 @@ def test_what_a_rule_finds_in_a_text_its_screen_finds_in_the_texts_json(text):
             if any(True for _ in rule.check(text, Context(TARGETS[target]))):
                 # A text with half a character cannot be written as UTF-8: only its escaped forms count.
                 for raw in forms[: 2 if any("\ud800" <= c <= "\udfff" for c in text) else 3]:
-                    assert any(True for _ in rule.screen(Piece(raw))), (rule.code, raw)
+                    assert any(True for _ in rule.screen(RawLines(raw))), (rule.code, raw)
 
 
 @settings(max_examples=300, deadline=None)
@@ -66,7 +66,7 @@ def test_whatever_a_text_says_a_finding_lies_in_it_and_shows_no_secret(pieces):
 
 
 def test_a_picture_finds_digits_and_capitals_by_their_place():
-    piece = Piece(b"ab 12-34 and XY99 or xy99")
+    piece = RawLines(b"ab 12-34 and XY99 or xy99")
     assert list(drawn(b"00-00")(piece)) == [3]
     assert list(drawn(b"AA00")(piece)) == [13]
     assert list(drawn(b"AA00", confirmed=b"ZZ")(piece)) == []
@@ -74,7 +74,7 @@ def test_a_picture_finds_digits_and_capitals_by_their_place():
 
 def test_long_runs_are_words_that_no_language_has():
     word = b"a_B-9" * (LONG_RUN // 5)
-    piece = Piece(b"short words " + word + b" internationalization " + b"- " * 30 + word + b"more")
+    piece = RawLines(b"short words " + word + b" internationalization " + b"- " * 30 + word + b"more")
     assert [piece.raw[start:end] for start, end in piece.long_runs] == [word, b"internationalization", word + b"more"]
     assert list(in_long_runs(b"9m", [b"9more", b"9int"])(piece)) == [piece.raw.rindex(b"9more")]
 
@@ -82,26 +82,26 @@ def test_long_runs_are_words_that_no_language_has():
 def test_a_key_is_found_in_the_middle_of_a_very_long_run():
     key = b"_ghp_" + b"aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0dF3gH6"
     raw = b"x" * 100_000 + key + b"-" + b"y" * 100_000
-    assert list(RULES["FTB400"].screen(Piece(raw)))
-    assert not list(RULES["FTB400"].screen(Piece(raw.replace(b"ghp_", b"ghq_"))))
+    assert list(RULES["FTB400"].screen(RawLines(raw)))
+    assert not list(RULES["FTB400"].screen(RawLines(raw.replace(b"ghp_", b"ghq_"))))
 
 
 def test_digits_behind_a_decimal_point_and_longer_numbers_are_passed_over():
     screen = digit_runs(15, 16)
-    piece = Piece(b"0.4539148803436467 453914880343646745391488 \\n4539148803436467 \\u4e004539148803436467")
+    piece = RawLines(b"0.4539148803436467 453914880343646745391488 \\n4539148803436467 \\u4e004539148803436467")
     assert [piece.raw[at : at + 4] for at in screen(piece)] == [b"4539", b"0045"]
 
 
 def test_characters_are_found_as_utf8_and_as_escapes_in_either_case():
     screen = characters(rb"\xe2\x80\x8b", rb"200b")
     for raw in ("a\u200b".encode(), b"a\\u200b", b"a\\u200B"):
-        assert list(screen(Piece(raw))) == [1]
-    assert list(screen(Piece(b"200b and \\u200c"))) == []
+        assert list(screen(RawLines(raw))) == [1]
+    assert list(screen(RawLines(b"200b and \\u200c"))) == []
 
 
 def test_surrogates_are_lone_when_their_other_half_is_not_next_to_them():
     def found(raw):
-        return list(lone_surrogates(Piece(raw)))
+        return list(lone_surrogates(RawLines(raw)))
 
     assert found(rb"\ud83d\ude00 \uD83D\uDE00") == []
     assert found(rb"\ud83d \ude00") == [0, 7]

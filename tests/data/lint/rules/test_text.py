@@ -7,7 +7,7 @@ import pytest
 
 from ftbridge.data.lint.rule import Context
 from ftbridge.data.lint.rules import RULES
-from ftbridge.data.lint.screens import Piece
+from ftbridge.data.lint.screens import RawLines
 from ftbridge.data.targets import TARGETS
 from support.rule_findings import chat, codes_of_kind, in_line, in_text
 
@@ -184,7 +184,7 @@ def test_a_text_of_a_megabyte_takes_no_more_than_three_seconds_by_all_rules(name
     text = HUGE[name]
     raw = json.dumps(text, ensure_ascii=False).encode()
     started = time.process_time()
-    piece = Piece(raw)
+    piece = RawLines(raw)
     for code in TEXT_RULES:
         for _ in RULES[code].screen(piece):
             break

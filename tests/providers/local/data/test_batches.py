@@ -70,4 +70,4 @@ def test_validation_is_spread_over_each_epoch_and_falls_on_its_end(
 
 
 def test_the_first_token_is_never_counted_as_trained() -> None:
-    assert Encoded((1, 2, 3), (True, True, False), 0).n_trained == 1
+    assert Encoded((1, 2, 3), (True, True, False), 0).num_loss_tokens == 1

@@ -37,7 +37,7 @@ def test_counts_are_those_that_training_sees(counter, base_model_dir):
 
     rendered = Renderer(load_tokenizer(base_model_dir)).example(parse_example(CHAT))
     [counted] = counter.count([CHAT], "supervised")
-    assert (counted.tokens, counted.trained) == (rendered.n_tokens, rendered.n_trained)
+    assert (counted.tokens, counted.trained) == (rendered.n_tokens, rendered.num_loss_tokens)
     assert counted.target == rendered.trained.index(True)
     assert (counter.name, counter.limit) == (str(base_model_dir), 64)
 

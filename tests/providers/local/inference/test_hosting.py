@@ -20,7 +20,13 @@ from ftbridge.providers.local.inference.adapters import read_adapter
 from ftbridge.providers.local.inference.host import Host
 from ftbridge.providers.local.inference.intake import Intake
 from ftbridge.providers.local.inference.process import Server
-from ftbridge.providers.local.inference.requests import Ask, ContextTooLong, End, Piece, Start
+from ftbridge.providers.local.inference.requests import (
+    ContextTooLong,
+    GenerationRequest,
+    StreamDelta,
+    StreamEnd,
+    StreamStart,
+)
 from ftbridge.providers.local.inference.sampling import Drawing, choose
 from ftbridge.providers.local.inference.text import Words
 from ftbridge.providers.local.models import load
@@ -81,7 +87,7 @@ def test_extreme_settings_draw_a_token_all_the_same(extreme):
 def test_a_slow_prompt_holds_up_no_cancel_and_one_that_is_cancelled_is_never_answered():
     hold = threading.Event()
 
-    def prepare(one: Ask) -> Any:
+    def prepare(one: GenerationRequest) -> Any:
         if one.id == "slow":
             assert hold.wait(10)
         if one.id == "bad":
@@ -213,8 +219,8 @@ def adapters(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -> 
     return folders
 
 
-def ask(name: str, text: str, **changes: Any) -> Ask:
-    return Ask(id=name, messages=[Message(role="user", content=text)], **({"max_tokens": 12} | changes))
+def ask(name: str, text: str, **changes: Any) -> GenerationRequest:
+    return GenerationRequest(id=name, messages=[Message(role="user", content=text)], **({"max_tokens": 12} | changes))
 
 
 def finish(server: Server) -> dict[str, list[str]]:
@@ -222,7 +228,7 @@ def finish(server: Server) -> dict[str, list[str]]:
     texts: dict[str, dict[int, str]] = {}
     while server.busy:
         for name, told in server.advance():
-            if isinstance(told, Piece):
+            if isinstance(told, StreamDelta):
                 answers = texts.setdefault(name, {})
                 answers[told.index] = answers.get(told.index, "") + told.text
     return {name: [answers[index] for index in sorted(answers)] for name, answers in texts.items()}
@@ -254,7 +260,7 @@ def test_answers_are_the_same_alone_together_and_joined_midway(server: Server, a
         if waiting:
             server.take(waiting.pop())
         for name, told in server.advance():
-            if isinstance(told, Piece):
+            if isinstance(told, StreamDelta):
                 joined[name] = joined.get(name, "") + told.text
     assert {name: [text] for name, text in joined.items()} == alone
 
@@ -292,7 +298,7 @@ def test_memory_that_runs_out_loses_no_answer(server: Server, monkeypatch: pytes
         if passes == 5:
             assert server.engine.reduce()
         for name, told in server.advance():
-            if isinstance(told, Piece):
+            if isinstance(told, StreamDelta):
                 texts[name] = texts.get(name, "") + told.text
     assert server.engine.max_rows < len(PROMPTS)
     server.engine.max_rows = 64
@@ -325,7 +331,7 @@ def test_prompts_are_read_in_passes_of_a_bounded_size(server: Server, monkeypatc
         server.take(ask(str(index), "word " * 30, max_tokens=1))
     sizes = []
     while server.busy:
-        sizes.append(len({name for name, told in server.advance() if isinstance(told, End)}))
+        sizes.append(len({name for name, told in server.advance() if isinstance(told, StreamEnd)}))
     assert sum(sizes) == 5
     assert max(sizes) <= 2
 
@@ -348,12 +354,12 @@ def host(tmp_path: Path) -> Host:
     return Host(asked(), tmp_path / "host.log")
 
 
-async def collect(host: Host, one: Ask) -> tuple[str, list[End], int]:
+async def collect(host: Host, one: GenerationRequest) -> tuple[str, list[StreamEnd], int]:
     text, ends, prompt = "", [], 0
     async for told in host.answer(one):
-        if isinstance(told, Start):
+        if isinstance(told, StreamStart):
             prompt = told.prompt_tokens
-        elif isinstance(told, Piece):
+        elif isinstance(told, StreamDelta):
             text += told.text
         else:
             ends.append(told)

@@ -31,7 +31,7 @@ def by_hand(trainer: loop.Trainer) -> list[tuple[float, float]]:
             step, chosen = len(rows) + 1, [examples[index] for index in batch]
             for group in trainer.optimizer.param_groups:
                 group["lr"] = learning_rate(asked, step, trainer.total_steps)
-            count, total = sum(example.n_trained for example in chosen), torch.zeros(())
+            count, total = sum(example.num_loss_tokens for example in chosen), torch.zeros(())
             for number, part in enumerate(forward.cut(chosen, trainer.tokens_per_pass)):
                 loss, _ = forward.loss_sum(part, seed=(asked.seed * 1_000_003 + step * 1_009 + number) % (1 << 31))
                 (loss / count).backward()
@@ -61,7 +61,7 @@ def test_validation_through_the_seam_is_the_mean_over_all_trained_tokens(tmp_pat
     loss, accuracy = figures["loss"], figures["mean_token_accuracy"]
     trainer.forward.model.eval()
     alone = [trainer.forward.loss_sum([example]) for example in architectures.examples()]
-    tokens = sum(example.n_trained for example in architectures.examples())
+    tokens = sum(example.num_loss_tokens for example in architectures.examples())
     assert loss == pytest.approx(sum(float(one) for one, _ in alone) / tokens, rel=1e-6)
     assert accuracy == sum(int(right) for _, right in alone) / tokens
 
@@ -79,7 +79,7 @@ class Likelihood:
         return len(batch)
 
     def sums(self, forward: Forward, part: Sequence[Encoded], *, seed: int = 0) -> Sums:
-        pieces = forward.log_probabilities(part, seed=seed).split([example.n_trained for example in part])
+        pieces = forward.log_probabilities(part, seed=seed).split([example.num_loss_tokens for example in part])
         means = torch.stack([piece.mean() for piece in pieces])
         return Sums(((means + 3) ** 2).sum(), {"mean": means.detach().sum()})
 

@@ -70,7 +70,7 @@ def forward(tmp_path: Path):
 
 def by_hand(forward, trials, kl=0.0, reference=None) -> torch.Tensor:
     """-sum A log pi / N on plain logits, each completion alone."""
-    total, count = torch.zeros(()), sum(one.n_trained for one in trials)
+    total, count = torch.zeros(()), sum(one.num_loss_tokens for one in trials)
     for place, one in enumerate(trials):
         ids = torch.tensor([one.example.input_ids])
         layout = dict(forward._packed_inputs([one.example]), input_ids=ids)

@@ -67,7 +67,7 @@ def test_it_is_computed_once_and_read_from_then_on(
     header, *kept = rows(path)
     assert header["key"] == cases.KEY.model_dump()
     assert [row["pair"] for row in kept] != []
-    assert {row["chosen_tokens"] for row in kept} == {pair.chosen.n_trained for pair in cases.pairs()}
+    assert {row["chosen_tokens"] for row in kept} == {pair.chosen.num_loss_tokens for pair in cases.pairs()}
 
 
 def test_the_same_pair_in_training_and_validation_is_computed_once(forward: Forward, tmp_path: Path) -> None:
