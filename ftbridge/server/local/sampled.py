@@ -17,14 +17,20 @@ from openai.types import Model
 from ftbridge import providers
 from ftbridge.errors import FtbridgeError
 from ftbridge.providers.base import Completion, Prompt, Sampler, TunedModel
-from ftbridge.providers.local.inference.requests import Ask, End, Piece, Start, Told
+from ftbridge.providers.local.inference.requests import (
+    GenerationRequest,
+    StreamDelta,
+    StreamEnd,
+    StreamEvent,
+    StreamStart,
+)
 from ftbridge.server.http.errors import ApiError, invalid, without_paths
 from ftbridge.spec.lowering import Lowering
 
 MAX_TOKENS = 1024
 """Tokens of a completion for which the client sets no limit."""
 
-_UNSUPPORTED: dict[str, Callable[[Ask], bool]] = {
+_UNSUPPORTED: dict[str, Callable[[GenerationRequest], bool]] = {
     "messages": lambda ask: not ask.messages or ask.embed,
     "logprobs": lambda ask: ask.logprobs is not None,
     "response_format": lambda ask: ask.json_schema is not None,
@@ -55,7 +61,7 @@ class SampledRun:
         """The model object under this name."""
         return Model(id=name, created=self.created, object="model", owned_by=self.provider).to_dict()
 
-    async def answer(self, ask: Ask) -> AsyncIterator[Told]:
+    async def answer(self, ask: GenerationRequest) -> AsyncIterator[StreamEvent]:
         """The completions of a chat, each as one piece. Raises `ApiError` for what samplers cannot do, and for their faults.
 
         One request at a time: a sampler promises nothing about threads.
@@ -79,16 +85,16 @@ class SampledRun:
         ]
         async with self._turn:
             completions = await asyncio.to_thread(self._complete, prompts, ask.max_tokens or MAX_TOKENS)
-        yield Start(prompt_tokens=max(completion.prompt_tokens for completion in completions))
+        yield StreamStart(prompt_tokens=max(completion.prompt_tokens for completion in completions))
         for completion in completions:
             index = int(completion.key)
-            yield Piece(
+            yield StreamDelta(
                 index=index,
                 text=_before(completion.text, ask.stop),
                 tool_calls=[{"index": place, **call} for place, call in enumerate(completion.tool_calls or [])],
                 reasoning=completion.reasoning_content or "",
             )
-            yield End(
+            yield StreamEnd(
                 index=index,
                 finish_reason="length" if completion.finish_reason == "length" else "stop",
                 completion_tokens=completion.completion_tokens,
