@@ -14,13 +14,13 @@ without it: services word that refusal in many ways, and the prompt says what to
 from __future__ import annotations
 
 import functools
-import json
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ftbridge.chat_completions import ChatClient, ChatReply, read_reply
 from ftbridge.http import Policy, backoff, cause_of, is_transient, retry_after, retrying
-from ftbridge.redaction import remember, whole_characters, without_keys, without_secrets
+from ftbridge.redaction import remember, whole_characters, without_secrets
 
 if TYPE_CHECKING:
     import httpx
@@ -95,52 +95,35 @@ def ask(where: Endpoint, body: dict[str, Any], seconds: float | None = None) -> 
     if response.status_code >= 400:
         raise JudgeFailed(_clean(f"HTTP {response.status_code}: {response.text[:500]}"))
     try:
-        return _reply(response.json())
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return _reply(read_reply(response.json()))
+    except ValueError:  # of JSON, or `NotAChatCompletion`
         raise JudgeFailed(_clean(f"not a chat completion: {response.text[:200]}")) from None
 
 
-def _reply(document: dict[str, Any]) -> Reply:
-    choice = document["choices"][0]
-    message, usage = choice["message"], document.get("usage") or {}
-    text, refusal = message.get("content"), message.get("refusal")
-    if isinstance(text, list):
-        text = "".join(part.get("text") or "" for part in text)
-    if refusal is None and choice.get("finish_reason") == "content_filter":
+def _reply(reply: ChatReply) -> Reply:
+    refusal = reply.refusal
+    if refusal is None and reply.finish_reason == "content_filter":
         refusal = "stopped by the service's content filter"
-    model, reason = document.get("model"), choice.get("finish_reason")
-    read, written, tokens = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
-    if tokens is None and read is not None and written is not None:
-        tokens = read + written
     return Reply(
-        text=None if text is None else whole_characters(without_keys(str(text))),
-        refusal=None if not refusal else whole_characters(without_keys(str(refusal))),
-        model=model if isinstance(model, str) else None,
-        tokens=tokens,
-        finish_reason=reason if isinstance(reason, str) else None,
-        prompt_tokens=read,
-        completion_tokens=written,
+        text=reply.text,
+        refusal=refusal,
+        model=reply.model,
+        tokens=reply.total_tokens,
+        finish_reason=reply.finish_reason,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
     )
-
-
-def _count(usage: Any, name: str) -> int | None:
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _post(where: Endpoint, body: dict[str, Any], seconds: float | None) -> httpx.Response:
     """The last response, whatever its status. Raises `JudgeFailed` when none came."""
     import httpx
 
-    headers = {"Content-Type": "application/json"}
-    if where.key:
-        headers["Authorization"] = f"Bearer {where.key}"
-    content, timeout = json.dumps(body).encode(), httpx.Timeout(seconds or REPLY_SECONDS, connect=15)
+    client = ChatClient(where.base_url, _http(), where.key)
+    timeout = httpx.Timeout(seconds or REPLY_SECONDS, connect=15)
 
     def post() -> httpx.Response:
-        response = _client().post(
-            f"{where.base_url}/chat/completions", content=content, headers=headers, timeout=timeout
-        )
+        response = client.send(body, timeout)
         if is_transient(response.status_code):
             raise _Transient(response)
         return response
@@ -197,7 +180,7 @@ def _wait(attempt: int, error: BaseException) -> float:
 
 
 @functools.cache
-def _client() -> httpx.Client:
+def _http() -> httpx.Client:
     import httpx
 
     return httpx.Client(timeout=httpx.Timeout(REPLY_SECONDS, connect=15))

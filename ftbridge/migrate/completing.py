@@ -6,17 +6,17 @@ the service takes it, since they share one prompt's price. Everything else is as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from ftbridge.chat_completions import reply_of, word
 from ftbridge.data.examples import Message
 from ftbridge.evaluation.items import reference
 from ftbridge.migrate.recording import GREEDY, Outcome, Request, Sample, Settings, Usage
-from ftbridge.redaction import whole_characters, without_keys
 
 MARK = "ftbridge_request"
 """The metadata key that a stored completion carries its custom_id under, so that it is found after a crash."""
-_LET_GO = frozenset({"temperature", "top_p", "logprobs", "top_logprobs", "store", "metadata", "parallel_tool_calls"})
+OPTIONAL = frozenset({"temperature", "top_p", "logprobs", "top_logprobs", "store", "metadata", "parallel_tool_calls"})
 """Parameters that some models refuse, and without which a request is still the same question."""
 
 
@@ -39,21 +39,6 @@ def body_of(request: Request, settings: Settings, *, store: bool) -> dict[str, A
     if store:
         body |= {"store": True, "metadata": {MARK: request.id}}
     return body
-
-
-def without(body: dict[str, Any], param: str | None) -> dict[str, Any] | None:
-    """The body as a model wants it that objects to `param`; None when the request would become another."""
-    if param not in body:
-        return None
-    changed = {name: value for name, value in body.items() if name != param}
-    if param == "logprobs":
-        changed.pop("top_logprobs", None)
-    if param == "store":
-        changed.pop("metadata", None)
-    other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}.get(param or "")
-    if other is not None:
-        return {**changed, other: body[param]}
-    return changed if param in _LET_GO else None
 
 
 def samples_of(
@@ -93,58 +78,30 @@ def answer_of(message: Mapping[str, Any]) -> str:
 def _sample(
     key: str, number: int, choice: Mapping[str, Any], document: Mapping[str, Any], seconds: float | None
 ) -> Sample:
-    choice_message = choice.get("message")
-    message: Mapping[str, Any] = choice_message if isinstance(choice_message, Mapping) else {}
-    calls = _calls(message)
-    refusal = message.get("refusal")
-    text = _text(message.get("content"))
+    reply = reply_of(choice, document)
+    calls = [{"type": call["type"], "function": call["function"]} for call in reply.tool_calls]
     outcome: Outcome = "completion"
     reason = None
-    if not text and not calls:
-        outcome = "refusal" if refusal else "no_content"
-        reason = None if refusal else f"the content is empty (finish_reason {choice.get('finish_reason')})"
-        if message.get("content") == "" and choice.get("finish_reason") == "stop":
+    if not reply.text and not calls:
+        outcome = "refusal" if reply.refusal else "no_content"
+        reason = None if reply.refusal else f"the content is empty (finish_reason {choice.get('finish_reason')})"
+        if (choice.get("message") or {}).get("content") == "" and reply.finish_reason == "stop":
             outcome, reason = "completion", None  # an empty text is what the model means
     return Sample(
         key=key,
         sample=number,
         outcome=outcome,
-        text=_clean(text),
+        text=reply.text or "",
         tool_calls=calls or None,
-        refusal=_clean(str(refusal)) if refusal else None,
+        refusal=reply.refusal,
         reason=reason,
-        finish_reason=_word(choice.get("finish_reason")),
-        system_fingerprint=_word(document.get("system_fingerprint")),
-        completion_id=_word(document.get("id")),
+        finish_reason=reply.finish_reason,
+        system_fingerprint=word(document.get("system_fingerprint")),
+        completion_id=word(document.get("id")),
         created=float(document["created"]) if isinstance(document.get("created"), (int, float)) else None,
         seconds=seconds,
     )
 
 
-def _calls(message: Mapping[str, Any]) -> list[dict[str, Any]]:
-    raw = message.get("tool_calls")
-    calls = [call for call in raw if isinstance(call, Mapping)] if isinstance(raw, list) else []
-    functions = [call.get("function") for call in calls] + [message.get("function_call")]
-    return [
-        {"type": "function", "function": {"name": str(one.get("name")), "arguments": str(one.get("arguments") or "")}}
-        for one in functions
-        if isinstance(one, Mapping)
-    ]
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, Sequence) and not isinstance(content, str):
-        return "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
-    return content if isinstance(content, str) else ""
-
-
-def _clean(text: str) -> str:
-    return without_keys(whole_characters(text))
-
-
 def _count(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
-
-
-def _word(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None

@@ -18,15 +18,17 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
+from ftbridge.chat_completions import Objections
 from ftbridge.errors import FtbridgeError, ModelUnavailable, ServiceUnavailable
 from ftbridge.http import sleep
-from ftbridge.migrate.completing import MARK, body_of, declined, samples_of, without
+from ftbridge.migrate.completing import MARK, OPTIONAL, body_of, declined, samples_of
 from ftbridge.migrate.forecast import expected_size, size_of
 from ftbridge.migrate.limits import Limits
 from ftbridge.migrate.recording import Recording, Request, Settings, Usage
 from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.errors import Fault, error_of, fault_of
 from ftbridge.providers.openai.retry import ATTEMPTS, LOOKS, read, wait_to_retry
+from ftbridge.providers.openai.sampling.chat import Response, send
 from ftbridge.providers.openai.sampling.sampler import THROTTLED_SECONDS, THROTTLED_TRIES, Limit
 
 AT_ONCE = 16
@@ -48,13 +50,6 @@ class _Ask:
 
 
 @dataclass
-class _Response:
-    document: dict[str, Any]
-    headers: dict[str, str]
-    seconds: float
-
-
-@dataclass
 class Live:
     """Asks live. `afford` is called with the tokens of a request before it is sent, and may raise to stop."""
 
@@ -65,7 +60,7 @@ class Live:
     store: bool = True
     afford: Callable[[int, int], None] = lambda read, written: None
     on_progress: Callable[[], None] = lambda: None
-    _dropped: list[str] = field(default_factory=list)
+    _objections: Objections = field(default_factory=lambda: Objections(OPTIONAL))
     _declined: set[str] = field(default_factory=set)
 
     def ask(self, requests: Sequence[Request]) -> None:
@@ -77,8 +72,8 @@ class Live:
         waiting = deque(self._asks(requests))
         limit = Limit(AT_ONCE)
         trouble = _Trouble(self.at, self.settings.model)
-        flying: dict[Future[_Response | Fault], _Ask] = {}
-        ended: SimpleQueue[Future[_Response | Fault]] = SimpleQueue()
+        flying: dict[Future[Response | Fault], _Ask] = {}
+        ended: SimpleQueue[Future[Response | Fault]] = SimpleQueue()
         failure: FtbridgeError | None = None
         with ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="record") as pool:
             while waiting or flying:
@@ -136,8 +131,8 @@ class Live:
         ask: _Ask,
         limit: Limit,
         pool: ThreadPoolExecutor,
-        flying: dict[Future[_Response | Fault], _Ask],
-        ended: SimpleQueue[Future[_Response | Fault]],
+        flying: dict[Future[Response | Fault], _Ask],
+        ended: SimpleQueue[Future[Response | Fault]],
     ) -> None:
         together = [ask.request, *(other.request for other in flying.values())]
         self.afford(sum(map(size_of, together)), sum(map(expected_size, together)))
@@ -148,32 +143,17 @@ class Live:
         flying[future] = ask
         future.add_done_callback(ended.put)
 
-    def _post(self, ask: _Ask) -> _Response | Fault:
+    def _post(self, ask: _Ask) -> Response | Fault:
         """One request; a body that the model objects to is changed and asked again at once."""
-        for param in self._dropped:
-            ask.body = without(ask.body, param) or ask.body
-        while True:
-            began = time.monotonic()
-            try:
-                raw = self.at.client.chat.completions.with_raw_response.create(**ask.body)
-                document = raw.http_response.json()
-                if not isinstance(document, dict):
-                    return Fault("foreign", "the response is not a JSON object")
-                headers = {name.lower(): value for name, value in raw.headers.items()}
-                return _Response(document, headers, round(time.monotonic() - began, 3))
-            except Exception as error:
-                fault = fault_of(error)
-                changed = without(ask.body, fault.param) if fault.status == 400 else None
-                if changed is None:
-                    return fault
-                if fault.param is not None and fault.param not in self._dropped:
-                    self._dropped.append(fault.param)
-                ask.body = changed
+        try:
+            return send(self.at, ask.body, self._objections)
+        except Exception as error:
+            return fault_of(error)
 
-    def _take(self, ask: _Ask, came: _Response | Fault, waiting: deque[_Ask], limit: Limit, trouble: _Trouble) -> None:
+    def _take(self, ask: _Ask, came: Response | Fault, waiting: deque[_Ask], limit: Limit, trouble: _Trouble) -> None:
         """Record a response, or decide what becomes of a request without one. Raises what ends the recording."""
         request = ask.request
-        if isinstance(came, _Response):
+        if isinstance(came, Response):
             self.limits.seen(came.headers)
             samples, usage, logprobs = samples_of(request, came.document, seconds=came.seconds)
             if not samples and ask.failures + 1 < EMPTY_TRIES:

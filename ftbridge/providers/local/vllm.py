@@ -23,6 +23,7 @@ from typing import Any
 
 import httpx
 
+from ftbridge.chat_completions import ChatClient, read_reply
 from ftbridge.errors import MissingDependency, ModelUnavailable, WorkerDied
 from ftbridge.providers.base import Completion, Prompt
 from ftbridge.providers.local.request import LocalRequest, SampleRequest
@@ -174,23 +175,20 @@ class VllmSampler:
             body |= {"tools": list(prompt.tools), "tool_choice": "none"}
         began = time.monotonic()
         assert self._client is not None
-        response = self._client.post("/v1/chat/completions", json=body)
+        response = ChatClient("/v1", self._client).send(body)
         if response.status_code != 200:
             return Completion(
                 key=prompt.key, text="", finish_reason="error", prompt_tokens=0, completion_tokens=0,
                 error=f"{response.status_code}: {response.text[:500]}",
             )  # fmt: skip
-        document = response.json()
-        choice, usage = document["choices"][0], document["usage"]
-        message = choice["message"]
-        reasoning = message.get("reasoning_content") or message.get("reasoning")
+        reply = read_reply(response.json())
         return Completion(
             key=prompt.key,
-            text=message["content"] or "",
-            reasoning_content=reasoning.strip() or None if isinstance(reasoning, str) else None,
-            finish_reason=choice["finish_reason"],
-            prompt_tokens=usage["prompt_tokens"],
-            completion_tokens=usage["completion_tokens"],
+            text=reply.text or "",
+            reasoning_content=reply.reasoning,
+            finish_reason=reply.finish_reason or "stop",
+            prompt_tokens=reply.prompt_tokens or 0,
+            completion_tokens=reply.completion_tokens or 0,
             seconds=round(time.monotonic() - began, 3),
         )
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 from ftbridge.errors import PromptsRefused
 from ftbridge.providers.base import Completion, Prompt
 from ftbridge.providers.openai.client import Connection
-from ftbridge.providers.openai.errors import NotTheService, clean
+from ftbridge.providers.openai.errors import clean
 from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.sampling.batch_requests import ENDPOINT, Batches, Line
 from ftbridge.providers.openai.sampling.chat import NoCompletion, body_of, completion_of
@@ -73,19 +72,10 @@ def _completion(line: Line) -> Completion | None:
     if line.status != 200:
         return None
     try:
-        return completion_of(line.key, _object(line.body))
+        return completion_of(line.key, line.body)
     except NoCompletion as error:
         return _without_text(line.key, str(error))
-    except (NotTheService, LookupError, AttributeError, TypeError):
-        return None
 
 
 def _without_text(key: str, reason: str) -> Completion:
     return Completion(key=key, text="", finish_reason="error", prompt_tokens=0, completion_tokens=0, error=reason)
-
-
-def _object(value: Any) -> Any:
-    """Plain JSON with the attribute access of the SDK's objects."""
-    if isinstance(value, dict):
-        return SimpleNamespace(**{key: _object(inner) for key, inner in value.items()})
-    return [_object(inner) for inner in value] if isinstance(value, list) else value

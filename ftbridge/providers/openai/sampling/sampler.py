@@ -10,7 +10,6 @@ while it completes others, becomes a completion with an `error`.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,12 +18,13 @@ from queue import SimpleQueue
 from typing import Any
 
 from ftbridge import http
+from ftbridge.chat_completions import Objections
 from ftbridge.errors import PromptsRefused
 from ftbridge.providers.base import Completion, Prompt
 from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.errors import Fault, error_of, fault_of
 from ftbridge.providers.openai.retry import ATTEMPTS, wait_to_retry
-from ftbridge.providers.openai.sampling.chat import NoCompletion, body_of, completion_of, without
+from ftbridge.providers.openai.sampling.chat import NoCompletion, body_of, completion_of, send
 
 FRESH_TRIES = 40
 """Times that a fresh model's absence is waited out, `FRESH_SECONDS` apart or as Retry-After says: ten minutes in all."""
@@ -91,7 +91,7 @@ class ChatSampler:
     def __init__(self, at: Connection, model: str, *, fresh: bool) -> None:
         self._at, self._model, self._fresh = at, model, fresh
         self._pool: ThreadPoolExecutor | None = None
-        self._dropped: list[str] = []
+        self._objections = Objections()
 
     def generate(self, prompts: Sequence[Prompt], *, max_tokens: int, batch_size: int) -> Iterator[Completion]:
         """Yield one completion for each prompt as it comes; at most `batch_size` are asked at once.
@@ -153,24 +153,14 @@ class ChatSampler:
 
     def _ask(self, ask: _Ask) -> Completion | Fault:
         """One request; a body that the model objects to is changed and asked again at once."""
-        for param in self._dropped:
-            ask.body = without(ask.body, param) or ask.body
-        while True:
-            began = time.monotonic()
-            try:
-                response = self._at.client.chat.completions.create(**ask.body)
-                seconds = round(time.monotonic() - began, 3)
-                return completion_of(ask.prompt.key, response).model_copy(update={"seconds": seconds})
-            except NoCompletion as error:
-                return Fault("lost", str(error), code=_EMPTY)
-            except Exception as error:
-                fault = fault_of(error)
-                changed = without(ask.body, fault.param) if fault.status == 400 else None
-                if changed is None:
-                    return fault
-                if fault.param is not None and fault.param not in self._dropped:
-                    self._dropped.append(fault.param)
-                ask.body = changed
+        try:
+            response = send(self._at, ask.body, self._objections)
+            completion = completion_of(ask.prompt.key, response.document)
+            return completion.model_copy(update={"seconds": response.seconds})
+        except NoCompletion as error:
+            return Fault("lost", str(error), code=_EMPTY)
+        except Exception as error:
+            return fault_of(error)
 
 
 def _concerns_the_prompt(ask: _Ask, fault: Fault, completed: int) -> bool:
