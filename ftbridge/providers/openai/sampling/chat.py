@@ -10,7 +10,7 @@ from ftbridge.chat_completions import NotAChatCompletion, Objections, read_reply
 from ftbridge.data.notation import answer_text
 from ftbridge.providers.base import Completion, Prompt
 from ftbridge.providers.openai.client import Connection
-from ftbridge.providers.openai.errors import NotTheService, fault_of, whole
+from ftbridge.providers.openai.errors import NotTheService, fault_of, require_fields
 from ftbridge.providers.openai.targets import Target
 
 _OURS = {"weight"}
@@ -49,7 +49,7 @@ def send(at: Connection, body: dict[str, Any], objections: Objections) -> Respon
             document = raw.http_response.json()
         except ValueError:
             document = raw.http_response.text
-        if not isinstance(whole(document), dict):
+        if not isinstance(require_fields(document), dict):
             raise NotTheService("the response is not a JSON object")
         headers = {name.lower(): value for name, value in raw.headers.items()}
         return Response(document, headers, round(time.monotonic() - began, 3))
