@@ -84,6 +84,10 @@ def test_random_formulas_agree_with_python(text):
         ("min + 1", "min at character 1 is a function; write min(...)"),
         ("min()", "')' at character 5 is not expected"),
         ("log(a, b)", "log at character 1 takes one argument, not 2"),
+        ("1_000", "'_000' at character 2 is not expected"),
+        ("a + lambda", "'lambda' at character 5 is a keyword"),
+        ("None", "'None' at character 1 is a keyword"),
+        ("+".join(["a"] * 202), "at most 200 signs"),
         ("1e999", "the number at character 1 is too large"),
         ("(" * 65 + "a" + ")" * 65, "nested deeper than 64"),
         ("-" * 70 + "a", "nested deeper than 64"),
@@ -119,7 +123,7 @@ def test_values_without_a_result_are_told(text, says):
 
 def test_deep_nesting_within_the_bound_and_long_sums_work():
     assert parse("(" * 60 + "a" + ")" * 60).compute(VALUES) == 0.5
-    assert parse("+".join(["a"] * 4000)).compute(VALUES) == 2000
+    assert parse("+".join(["a"] * 201)).compute(VALUES) == 100.5
 
 
 def test_the_names_of_a_formula_are_its_variables_without_functions():
