@@ -268,7 +268,7 @@ def trl(model: Path, folder: Path, quantization: str, length: int, device: str, 
         request_of(model, quantization, length, device), folder / "data" / "train.jsonl", None, lambda *_: None
     )
     rows = [
-        {"input_ids": list(one.input_ids), "completion_mask": [int(flag) for flag in one.trained]}
+        {"input_ids": list(one.input_ids), "completion_mask": [int(flag) for flag in one.loss_mask]}
         for one in ready.train.examples
     ]
     lora: Any = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")

@@ -144,7 +144,7 @@ def train_trl(folder: Path, ready: Any, per_device: int) -> tuple[float, Path]:
     )
     model = AutoModelForCausalLM.from_pretrained(ready.base.path, dtype=torch.bfloat16, quantization_config=quantised)
     rows = [
-        {"input_ids": list(e.input_ids), "completion_mask": [int(t) for t in e.trained]} for e in ready.train.examples
+        {"input_ids": list(e.input_ids), "completion_mask": [int(t) for t in e.loss_mask]} for e in ready.train.examples
     ]
     trainer = SFTTrainer(
         model=model,

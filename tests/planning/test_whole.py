@@ -33,9 +33,9 @@ def asked_of(run):
 
 def test_a_small_run_is_mostly_loading_and_completing(run):
     took = taken_by(run)
-    assert took.whole == pytest.approx(30.2, abs=0.1)
-    assert took.training < 0.1 * took.whole
-    assert took.loading + took.completing > 0.8 * took.whole
+    assert took.total == pytest.approx(30.2, abs=0.1)
+    assert took.training < 0.1 * took.total
+    assert took.loading + took.completing > 0.8 * took.total
 
 
 def test_the_next_run_is_foreseen_by_what_this_one_took(run):
@@ -44,7 +44,7 @@ def test_the_next_run_is_foreseen_by_what_this_one_took(run):
     told = whole(pace(tokens, spec, None, [run]), asked_of(run), spec, None, "cpu", [run])
     assert told.basis == "own runs"
     assert run.id in told.source
-    assert told.hours[0] * 3600 <= taken_by(run).whole <= told.hours[1] * 3600
+    assert told.hours[0] * 3600 <= taken_by(run).total <= told.hours[1] * 3600
     assert told.hours[1] < 3 * told.hours[0]
 
 

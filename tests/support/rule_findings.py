@@ -17,7 +17,7 @@ def chat(question="Capital of France?", answer="Paris", system=None, **more):
 def in_line(raw, *codes, target="openai", **context):
     """Findings in raw bytes by these rules: (code, field, message, span)."""
     plan = Plan(Context(TARGETS[target], **context), codes, count=False, compare=False, sketch=False)
-    return Checker(plan).check(raw, first=True, last=True).found
+    return Checker(plan).check(raw, first=True, last=True).findings
 
 
 def in_text(text, *codes, target="openai"):

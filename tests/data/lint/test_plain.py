@@ -23,7 +23,7 @@ def test_a_piece_is_judged_as_if_every_rule_had_looked_at_every_line(lines, meth
 
     block = checker.check(raw, first=False, last=True)
 
-    assert told(block.found) == by_every_rule(lines, checker, ends_open=ends_open)
+    assert told(block.findings) == by_every_rule(lines, checker, ends_open=ends_open)
 
 
 @settings(max_examples=150, deadline=None)

@@ -46,7 +46,7 @@ def test_a_conversation_goes_on_from_what_was_kept(client: OpenAI, simulator):
     first = client.responses.create(model=BASE, input="One.", instructions="Only for the first.")
     second = client.responses.create(model=BASE, input="Two.", previous_response_id=first.id)
     kept = simulator.service.store.get("response", second.id)
-    said = [(message["role"], message["content"]) for message in kept.own["messages"]]
+    said = [(message["role"], message["content"]) for message in kept.extra["messages"]]
     assert said == [("user", "One."), ("assistant", "One."), ("user", "Two."), ("assistant", "Two.")]
     assert client.responses.retrieve(second.id).output_text == "Two."
     assert [item.content[0].text for item in client.responses.input_items.list(second.id)] == ["Two."]

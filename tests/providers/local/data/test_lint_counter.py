@@ -37,8 +37,8 @@ def test_counts_are_those_that_training_sees(counter, base_model_dir):
 
     rendered = Renderer(load_tokenizer(base_model_dir)).example(parse_example(CHAT))
     [counted] = counter.count([CHAT], "supervised")
-    assert (counted.tokens, counted.trained) == (rendered.n_tokens, rendered.num_loss_tokens)
-    assert counted.target == rendered.trained.index(True)
+    assert (counted.tokens, counted.loss_tokens) == (rendered.n_tokens, rendered.num_loss_tokens)
+    assert counted.target == rendered.loss_mask.index(True)
     assert (counter.name, counter.limit) == (str(base_model_dir), 64)
 
 
@@ -50,7 +50,7 @@ def test_a_preference_counts_as_its_longer_side_and_an_item_as_its_prompt(counte
     )
     assert one == long_side
     [item] = counter.count([{"messages": CHAT["messages"][:1], "answer": 4}], "reinforcement")
-    assert item.trained == 0
+    assert item.loss_tokens == 0
     assert 0 < item.tokens < one.tokens
 
 

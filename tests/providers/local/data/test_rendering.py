@@ -109,7 +109,7 @@ def assert_prompts_are_prefixes(renderer: Renderer, example: Any) -> None:
         if message.role == "assistant":
             prompt = renderer.prompt(example.messages[:index], example.tools or ())
             assert rendered.input_ids[: len(prompt)] == prompt
-            assert rendered.trained[len(prompt) - 1 : len(prompt) + 1] == [False, True]
+            assert rendered.loss_mask[len(prompt) - 1 : len(prompt) + 1] == [False, True]
 
 
 @pytest.mark.parametrize("family", ["own", "chatml", "turns", "dated", "marked", "reasons"])
@@ -172,7 +172,7 @@ def test_the_end_of_turn_is_known_and_never_the_padding_by_id(renderers: dict[st
     own = renderers["own"]
     assert own.tokenizer.pad_token_id == own.tokenizer.eos_token_id  # the classic trap is set
     rendered = own.example(chat("a", "b"))
-    last = max(place for place, flag in enumerate(rendered.trained) if flag)
+    last = max(place for place, flag in enumerate(rendered.loss_mask) if flag)
     assert rendered.input_ids[last] in own.end_of_turn
     eot = renderers["headers"].tokenizer.convert_tokens_to_ids("<|eot|>")
     assert eot in renderers["headers"].end_of_turn

@@ -161,7 +161,7 @@ def _runs(ids: list[int], flags: list[bool]) -> list[tuple[int, int]]:
 def _problems(renderer: Renderer, example: ChatExample, needs: set[str]) -> list[str]:
     rendered = renderer.example(example)
     decode = lambda ids: renderer.tokenizer.decode(ids, skip_special_tokens=False)  # noqa: E731
-    runs = _runs(rendered.input_ids, rendered.trained)
+    runs = _runs(rendered.input_ids, rendered.loss_mask)
     answers = [message for message in example.messages if message.trained]
     found = []
     if len(runs) != len(answers):
@@ -189,7 +189,7 @@ def _sequences(renderer: Renderer, example: ChatExample, decode: Any) -> list[st
     prompts = {place: renderer.prompt(example.messages[:place], tools, thinks) for place in waiting}
     for sequence in renderer.sequences(example):
         ids = sequence.input_ids
-        for start, end in _runs(ids, sequence.trained):
+        for start, end in _runs(ids, sequence.loss_mask):
             answer = ids[start:end]
             place = next((place for place in waiting if prompts[place] == ids[:start]), None)
             if place is None:

@@ -71,7 +71,7 @@ def job_of(folder: Path, model: Path, **changes: Any) -> Job:
     run = create_run(SpecFile.of(spec), "local", lint=False, home=folder / "home")
     request = json.loads((run.path / "lowering.json").read_text())["request"]
     job = Job(run.path)
-    job.own.mkdir(parents=True, exist_ok=True)
+    job.own_folder.mkdir(parents=True, exist_ok=True)
     validation = run.data / "validation.jsonl"
     job.write(
         Submission(token="t", folder=run.path, request=request, train=run.data / "train.jsonl", validation=validation)

@@ -113,7 +113,7 @@ def plain(forward: Forward, pair: Pair) -> list[float]:
     for side in pair.sides:
         logits = forward.model(input_ids=torch.tensor([side.input_ids]), use_cache=False).logits[0].double()
         each = torch.log_softmax(logits, -1)
-        values.append(sum(float(each[at - 1, side.input_ids[at]]) for at in range(1, len(side)) if side.trained[at]))
+        values.append(sum(float(each[at - 1, side.input_ids[at]]) for at in range(1, len(side)) if side.loss_mask[at]))
     return values
 
 

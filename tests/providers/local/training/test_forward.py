@@ -57,15 +57,15 @@ def test_an_example_costs_the_same_packed_and_alone(plain: Forward) -> None:
     alone = sum(loss_of(packed, [example]) for example in data)
     assert together == pytest.approx(alone, rel=1e-5)
     for example in data:
-        others = [other if other is example else replace(other, trained=(False,) * len(other)) for other in data]
+        others = [other if other is example else replace(other, loss_mask=(False,) * len(other)) for other in data]
         assert loss_of(packed, others) == pytest.approx(loss_of(packed, [example]), rel=1e-4)
 
 
 def test_what_stands_before_an_example_in_a_pass_does_not_change_its_loss(plain: Forward) -> None:
     packed = prove(plain, examples(), packing=True)
     first, second, third, _ = examples()
-    silent = replace(first, trained=(False,) * len(first))
-    other = replace(third, trained=(False,) * len(third))
+    silent = replace(first, loss_mask=(False,) * len(first))
+    other = replace(third, loss_mask=(False,) * len(third))
     assert loss_of(packed, [silent, second]) == pytest.approx(loss_of(packed, [other, second]), rel=1e-5)
 
 

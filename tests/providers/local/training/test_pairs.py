@@ -46,7 +46,7 @@ def test_both_conversations_share_the_prompt_that_asks_and_end_their_turn_once(
         assert list(side.input_ids[: pair.prompt]) == prompt
         shown = renderer.tokenizer.decode(side.input_ids, skip_special_tokens=False)
         assert shown.count("<|im_start|>system") == 1, "one beginning"
-        trained = [token for token, flag in zip(side.input_ids, side.trained, strict=True) if flag]
+        trained = [token for token, flag in zip(side.input_ids, side.loss_mask, strict=True) if flag]
         assert renderer.tokenizer.decode(trained) == f"{text}<|im_end|>"
 
 
@@ -55,7 +55,7 @@ def test_earlier_answers_in_the_input_are_read_and_not_trained(tmp_path: Path, r
         {"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day."}, {"role": "user", "content": "Sky?"},
     ]  # fmt: skip
     _, (pair,) = encoded(tmp_path, renderer, line() | {"input": {"messages": turns}})
-    trained = [token for token, flag in zip(pair.chosen.input_ids, pair.chosen.trained, strict=True) if flag]
+    trained = [token for token, flag in zip(pair.chosen.input_ids, pair.chosen.loss_mask, strict=True) if flag]
     assert renderer.tokenizer.decode(trained) == "Blue.<|im_end|>"
 
 

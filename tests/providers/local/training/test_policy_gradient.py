@@ -76,7 +76,7 @@ def by_hand(forward, trials, kl=0.0, reference=None) -> torch.Tensor:
         layout = dict(forward._packed_inputs([one.example]), input_ids=ids)
         logits = forward.model(**layout).logits[0, :-1]
         values = torch.log_softmax(logits.float(), -1).gather(1, ids[0, 1:, None])[:, 0]
-        own = values[torch.tensor(one.example.trained[1:])]
+        own = values[torch.tensor(one.example.loss_mask[1:])]
         total = total - one.advantage * own.sum()
         if kl:
             difference = reference[place] - own

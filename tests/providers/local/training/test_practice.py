@@ -131,7 +131,7 @@ def test_the_tokens_and_log_probabilities_that_are_trained_on_are_those_that_wer
     assert len(rollouts) == 12
     by_tokens = {tuple(one.tokens) for one in rollouts}
     for one in collected.units:
-        completion = tuple(token for token, on in zip(one.example.input_ids, one.example.trained, strict=True) if on)
+        completion = tuple(token for token, on in zip(one.example.input_ids, one.example.loss_mask, strict=True) if on)
         assert completion in by_tokens
         source.forward.model.eval()
         with torch.no_grad():

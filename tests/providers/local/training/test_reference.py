@@ -136,7 +136,7 @@ def test_tokens_name_a_row_so_that_another_template_computes_it_anew(forward: Fo
     data = cases.pairs()
     first = data[0]
     longer = replace(first, chosen=replace(first.chosen, input_ids=(5, *first.chosen.input_ids[1:])))
-    masked = replace(first, chosen=replace(first.chosen, trained=(True, *first.chosen.trained[1:])))
+    masked = replace(first, chosen=replace(first.chosen, loss_mask=(True, *first.chosen.loss_mask[1:])))
     assert len({first.name, longer.name, masked.name}) == 3
 
 
