@@ -151,7 +151,7 @@ def bind(host: str, port: int) -> socket.socket:
         listening.bind(address)
         listening.listen(1024)
     except OSError as error:
-        hint = "Choose another with --port, or 0 for any that is free." if "in use" in str(error) else None
+        hint = "Choose another with --port, or 0 for any that is free." if error.errno == errno.EADDRINUSE else None
         raise UsageError(f"cannot listen on {host}:{port}: {error.strerror or error}.", hint=hint) from None
     listening.set_inheritable(False)
     return listening
