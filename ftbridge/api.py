@@ -30,7 +30,9 @@ from ftbridge.evaluation.score import Evaluation
 from ftbridge.planning import plan as planning
 from ftbridge.planning.plan import Plan
 from ftbridge.prices import load_prices
-from ftbridge.runner import drive, fallback, summary
+from ftbridge.runner import control, drive, summary
+from ftbridge.runner.fallback import last_of
+from ftbridge.runner.observer import Observer
 from ftbridge.runner.start import create_run
 from ftbridge.runs import run as folder
 from ftbridge.runs import store
@@ -81,14 +83,16 @@ class Run:
         """The document that `ftbridge run --json` prints."""
         return summary.summary(self._run)
 
-    def wait(self, watcher: drive.Observer | None = None) -> Run:
+    def wait(self, watcher: Observer | None = None) -> Run:
         """Follow the run to its end. Raises its error if it ends badly."""
-        self._run = fallback.run_with_fallback(self._run, watcher or drive.NullObserver(), drive.watch)
+        control.watch(self._run, watcher)
+        self._run = last_of(self._run)
         return self
 
-    def resume(self, watcher: drive.Observer | None = None) -> Run:
+    def resume(self, watcher: Observer | None = None) -> Run:
         """Go on with a run that stopped, to its end."""
-        self._run = fallback.run_with_fallback(self._run, watcher or drive.NullObserver(), drive.resume)
+        control.resume(self._run, watcher)
+        self._run = last_of(self._run)
         return self
 
     def report(self, *others: Run, out: str | Path | None = None) -> Path:
@@ -99,11 +103,11 @@ class Run:
 
     def cancel(self) -> None:
         """Ask for the run to end for good."""
-        drive.cancel(self._run)
+        control.cancel(self._run)
 
     def pause(self) -> None:
         """Ask for a checkpoint and a stop."""
-        drive.pause(self._run)
+        control.pause(self._run)
 
 
 def run(
@@ -113,7 +117,7 @@ def run(
     allow: Sequence[str] = (),
     lint: bool = True,
     wait: bool = True,
-    watcher: drive.Observer | None = None,
+    watcher: Observer | None = None,
 ) -> Run:
     """Fine-tune and judge. `spec` is a file, a mapping, or a `JobSpec`; `lint=False` starts with data that has lint errors.
 
@@ -122,9 +126,10 @@ def run(
     """
     started = create_run(SpecFile.of(spec), provider, allow=allow, lint=lint)
     if wait:
-        started = fallback.run_with_fallback(started, watcher or drive.NullObserver(), drive.drive)
+        drive.drive(started, watcher)
+        started = last_of(started)
     else:
-        drive.detach(started)
+        control.detach(started)
     return Run(started)
 
 

@@ -7,7 +7,7 @@ import click
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import find_run, run_argument
 from ftbridge.errors import ProviderRefused
-from ftbridge.runner import drive
+from ftbridge.runner import control
 
 
 @click.command(help=COMMANDS["cancel"])
@@ -15,8 +15,8 @@ from ftbridge.runner import drive
 def command(run: str) -> None:
     """End a run for good."""
     stored_run = find_run(run)
-    drive.cancel(stored_run)
-    state = drive.settled(stored_run)
+    control.cancel(stored_run)
+    state = control.settled(stored_run)
     refused = stored_run.state().refused
     if state == "cancelled":
         click.echo(f"{stored_run.id} is {state}.")

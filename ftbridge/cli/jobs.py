@@ -7,7 +7,7 @@ from rich.console import Console
 
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import as_json, find_run, print_json
-from ftbridge.runner import drive
+from ftbridge.runner import control
 
 
 @click.group(invoke_without_command=True, help=COMMANDS["jobs"])
@@ -44,7 +44,7 @@ def command(context: click.Context, target: str, base_url: str | None, limit: in
 def adopt(job: str, run: str) -> None:
     """Take a job of the account as a run's own."""
     stored_run = find_run(run)
-    handle = drive.adopt(stored_run, job)
+    handle = control.adopt(stored_run, job)
     click.echo(f"{stored_run.id} has the job {handle.id}. Follow it with: ftbridge resume {stored_run.id}")
 
 

@@ -8,7 +8,7 @@ from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import Command, as_json, find_run, run_argument, verbosity_options
 from ftbridge.cli.retry import retry
 from ftbridge.cli.run import finish
-from ftbridge.runner import drive
+from ftbridge.runner import control
 
 
 @click.command("resume", cls=Command, help=COMMANDS["resume"])
@@ -40,12 +40,12 @@ def command(
     """Go on with a run that was paused, interrupted, cancelled, or failed, from its last checkpoint."""
     stored_run = find_run(run)
     if overrides:
-        drive.change_budget(stored_run, overrides)
+        control.change_budget(stored_run, overrides)
     if ignore_target:
-        drive.waive_target(stored_run)
+        control.waive_target(stored_run)
     if yes:
-        drive.accept_doubt(stored_run)
+        control.accept_doubt(stored_run)
     if again:
         retry(stored_run, yes=yes, as_json=as_json)
         return
-    finish(stored_run, as_json, drive.drive_on if as_it_stands else drive.resume)
+    finish(stored_run, as_json, control.drive_on if as_it_stands else control.resume)

@@ -11,7 +11,7 @@ from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import as_json, find_run, run_argument, verbosity_options
 from ftbridge.cli.run import ASK_ABOVE_USD, finish
 from ftbridge.errors import UsageError
-from ftbridge.runner import drive
+from ftbridge.runner import control, drive
 from ftbridge.runs.run import Run
 
 
@@ -35,4 +35,4 @@ def retry(run: Run, *, yes: bool, as_json: bool) -> None:
             if not sys.stdin.isatty():
                 raise UsageError(f"retrying costs {price}, and nobody is there to ask.", hint="Say --yes.")
             click.confirm("Go on?", abort=True, err=True)
-    finish(run, as_json, drive.retry)
+    finish(run, as_json, control.retry)

@@ -16,7 +16,8 @@ from ftbridge.data.manifest import load_manifest
 from ftbridge.errors import UsageError
 from ftbridge.evaluation.spending import spent
 from ftbridge.report.terminal.console import SafeConsole
-from ftbridge.runner import drive, fallback, summary
+from ftbridge.runner import control, drive, summary
+from ftbridge.runner.fallback import last_of
 from ftbridge.runner.start import create_run, dry_run
 from ftbridge.runs.run import Run
 from ftbridge.spec import SpecFile
@@ -74,13 +75,13 @@ def command(
         ask_before_spending(spec_file)
     run = create_run(spec_file, provider, allow=allow, lint=not no_lint)
     if ignore_target:
-        drive.waive_target(run)
+        control.waive_target(run)
     if yes:
-        drive.accept_doubt(run)
+        control.accept_doubt(run)
     for note in load_manifest(run.data).notes if verbosity() >= 0 else ():
         click.echo(f"note: {note}", err=True)
     if detach:
-        pid = drive.detach(run)
+        pid = control.detach(run)
         if as_json:
             print_json({"run_id": run.id, "pid": pid, "path": str(run.path)})
         else:
@@ -111,10 +112,11 @@ def finish(run: Run, as_json: bool, go: drive.Go) -> None:
     """Drive a run on the terminal and print its end; with --json also when it fails."""
     try:
         with TerminalWatcher() as watcher:
-            run = fallback.run_with_fallback(run, watcher, go)
+            go(run, watcher)
+            run = last_of(run)
     except Exception:
         if as_json:
-            print_json(summary.summary(fallback.last_of(run)))
+            print_json(summary.summary(last_of(run)))
         raise
     if as_json:
         print_json(summary.summary(run))

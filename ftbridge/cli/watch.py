@@ -7,7 +7,7 @@ import click
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import as_json, find_run, run_argument, verbosity_options
 from ftbridge.cli.run import finish
-from ftbridge.runner import drive
+from ftbridge.runner import control
 
 
 @click.command(help=COMMANDS["watch"])
@@ -16,4 +16,4 @@ from ftbridge.runner import drive
 @verbosity_options
 def command(run: str, as_json: bool) -> None:
     """Follow a run to its end; Ctrl-C stops watching, not the run."""
-    finish(find_run(run), as_json, drive.watch)
+    finish(find_run(run), as_json, control.watch)

@@ -29,7 +29,9 @@ from ftbridge.migrate.items import Item
 from ftbridge.migrate.loading import load_inventory, local_file
 from ftbridge.migrate.record import find_model
 from ftbridge.migrate.recording import GREEDY, Recording, Sample
-from ftbridge.runner import drive, fallback
+from ftbridge.runner import control, drive
+from ftbridge.runner.fallback import last_of
+from ftbridge.runner.observer import NullObserver, Observer
 from ftbridge.runner.start import create_run
 from ftbridge.runs import store
 from ftbridge.runs.run import Run
@@ -139,20 +141,21 @@ def start(migration: Migration, planned: Plan, wish: Wish, *, lint: bool = True,
     return run
 
 
-def retrain(migration: Migration, wish: Wish, watcher: drive.Observer | None = None) -> Run:
+def retrain(migration: Migration, wish: Wish, watcher: Observer | None = None) -> Run:
     """Plan a replacement, train it to its end, and return its run; called again, the same run is gone on with.
 
     Raises what `plan`, `start` and the run raise.
     """
     run = start(migration, plan(migration, wish), wish)
-    return fallback.run_with_fallback(run, watcher or drive.NullObserver(), onward(run))
+    onward(run)(run, watcher or NullObserver())
+    return last_of(run)
 
 
 def onward(run: Run) -> drive.Go:
     """How a run is taken further: one that stopped is resumed, which pays for no other job."""
     state = run.state()
     stopped = state.state in ("failed", "cancelled", "paused", "succeeded") or state.error is not None
-    return drive.resume if stopped else drive.drive
+    return control.resume if stopped else drive.drive
 
 
 def find(name: str, provider: str) -> Run | None:

@@ -1,27 +1,26 @@
 """The life of a run, stage by stage, resumable at every one.
 
-    prepare ─▶ lower ─▶ in doubt? ─▶ preflight ─▶ answer before ─▶ gates ─▶ submit ─▶ follow ─▶ answer after ─▶ judge
-       │         │         │           plan.json    base, few_shot            │         │         tuned
-       └─────────┴─ files  │                                                  │         └── pause, cancel, Ctrl-C, budget
-                           └── a job that may have been made is looked        └── the token is journalled first: a crash
-                               for before anything can refuse                     pays once
+    prepare ─▶ lower ─▶ in doubt? ─▶ preflight ─▶ complete before ─▶ gates ─▶ submit ─▶ follow ─▶ complete after ─▶ score
+       │         │         │           plan.json    base, few_shot               │         │         tuned
+       └─────────┴─ files  │                                                     │         ├── pause, cancel, Ctrl-C, budget
+                           └── a job that may have been made is looked           │         └── refused, failed ─▶ fall back
+                               for before anything can refuse                    └── the token is journalled first: a crash
+                                                                                     pays once
 
 A service is paid for completions only when its job has succeeded, except where `evaluation.target` asks for the base model's
 first: an account that is refused has paid for nothing.
 
 Every stage begins by asking the journal whether it is done. So `drive` is the whole program: for a new run, for one that
-was interrupted, and for one whose machine lost power.
+was interrupted, and for one whose machine lost power. Requests from other processes are in `control`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import secrets
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from ftbridge import providers
 from ftbridge.errors import (
@@ -30,7 +29,6 @@ from ftbridge.errors import (
     GateNotMet,
     InDoubt,
     Interrupted,
-    JobStuck,
     ModelUnavailable,
     ProviderRefused,
     UsageError,
@@ -38,135 +36,54 @@ from ftbridge.errors import (
     from_document,
 )
 from ftbridge.evaluation.score import Evaluation
-from ftbridge.evaluation.spending import Budget, budget_of, changed_budget
+from ftbridge.evaluation.spending import Budget, budget_of
 from ftbridge.planning.plan import read_plan
-from ftbridge.providers.base import JobEvent, JobHandle, JobStatus, Provider, Submission, TunedModel
+from ftbridge.providers.base import JobHandle, JobStatus, Provider, Submission, TunedModel
 from ftbridge.runner.evaluate import RunEvaluation
-from ftbridge.runner.gates import EXACTLY_ONCE, enforce_budget, hold_once, save_plan, stop_if_baseline_meets_target
-from ftbridge.runner.observer import NullObserver as NullObserver
-from ftbridge.runner.observer import Observer as Observer
+from ftbridge.runner.fallback import fall_back, last_of
+from ftbridge.runner.follow import FollowedJob, Quiet
+from ftbridge.runner.gates import enforce_budget, hold_once, save_plan, stop_if_baseline_meets_target
+from ftbridge.runner.observer import NullObserver, Observer
 from ftbridge.runner.summary import lowering_of, read_evaluation
 from ftbridge.runs.run import TERMINAL, Run, RunState
+
+Go = Callable[[Run, Observer], "Evaluation | None"]
+"""What takes a run further: `drive`, or `resume`, `retry`, `drive_on` or `watch` of `control`."""
 
 POLL_SECONDS = 0.5
 BUDGET_PAUSE_SECONDS = 30.0
 """Seconds that a job gets to pause for a budget before it is cancelled: it costs more meanwhile."""
-Request = Literal["cancel", "pause"]
-
-Go = Callable[["Run", Observer], "Evaluation | None"]
-"""What the command line calls to take a run further: `drive`, `resume` or `watch`."""
 
 
 def drive(run: Run, watcher: Observer | None = None) -> Evaluation | None:
     """Take a run from wherever it stands to its end; returns the evaluation, if it has a test split.
 
-    Only one process drives a run (`RunBusy`). Raises the run's own error when it fails, `Interrupted` on Ctrl-C and on a
-    pause asked elsewhere, `GateNotMet` when a budget is used up.
+    Where the run ends by its provider's fault and its spec names a fallback, the run that continues it is driven, and the
+    evaluation is that run's (`fallback.last_of`). Only one process drives a run.
+
+    Raises:
+        RunBusy: another process drives the run.
+        Interrupted: on Ctrl-C, and on a pause requested elsewhere.
+        GateNotMet: when a budget is used up, or a gate is not met.
+        FtbridgeError: the run's own error, when it fails and nothing may fall back.
     """
     watcher = watcher or NullObserver()
+    run = last_of(run)
     with run.drive():
-        driver = _Driver(run, watcher)
+        driver = Driver(run, watcher)
         try:
             return driver.go()
         except KeyboardInterrupt:
-            notice = driver.interrupted()
-            raise Interrupted(f"interrupted; {notice}.", hint=f"Go on with: ftbridge resume {run.id}") from None
+            outcome = driver.interrupted()
+            raise Interrupted(f"interrupted; {outcome}.", hint=f"Go on with: ftbridge resume {run.id}") from None
         except (Interrupted, GateNotMet):
             raise
         except FtbridgeError as error:
             driver.end_with(error)
-            raise
-
-
-def resume(run: Run, watcher: Observer | None = None) -> Evaluation | None:
-    """Go on with a run that was paused, interrupted, cancelled, or failed. A succeeded run is returned as it is.
-
-    Never pays for another job: one that failed or was cancelled at a service stays so, and that is said (`retry` pays again).
-    """
-    state = run.state()
-    if state.state == "succeeded":
-        return read_evaluation(run)
-    with run.drive():
-        stopped = state.state in TERMINAL | {"paused", "pausing"} or state.error is not None
-        if stopped or state.pause_requested or state.cancel_requested:
-            run.append("resume_requested")
-    return drive(run, watcher)
-
-
-def retry(run: Run, watcher: Observer | None = None) -> Evaluation | None:
-    """Pay for another job where a run's job failed or was cancelled, or where it is in doubt whether one was made; then go on.
-
-    A job that goes on, or succeeded, is gone on with: nothing is paid twice. Raises what `resume` raises.
-    """
-    with run.drive():
-        state = run.state()
-        backend = providers.load(state.provider)
-        if state.state != "succeeded" and state.handle is not None:
-            if backend.poll(state.handle).state in ("failed", "cancelled"):
-                run.append("retry_requested", job=state.handle.id)
-        elif state.token is not None:
-            backend.forget(_Driver(run, watcher or NullObserver()).submission(state.token))
-    return resume(run, watcher)
-
-
-def adopt(run: Run, job: str) -> JobHandle:
-    """Take a job of the account as the run's own, where it is in doubt what became of its creation.
-
-    Raises `UsageError` for a run that has a job, for a job that another run has, and for a provider without an account.
-    """
-    with run.drive():
-        state = run.state()
-        if state.handle is not None:
-            raise UsageError(f"{run.id} has its job already: {state.handle.id}.")
-        driver = _Driver(run, NullObserver())
-        token = state.token or _new_token(run)
-        if state.token is None:
-            run.append("submit_intended", token=token)
-        handle = driver.backend.adopt(driver.submission(token), job)
-        run.append("submitted", handle=handle.model_dump(mode="json"))
-    return handle
-
-
-def drive_on(run: Run, watcher: Observer | None = None) -> Evaluation | None:
-    """Drive a run as its journal says it stands, for a process that another one started.
-
-    A run that was cancelled or paused since then stays so: only `resume` takes such a word back. Raises what `drive` does.
-    """
-    state = run.state()
-    if state.state == "succeeded":
-        return read_evaluation(run)
-    if state.state in TERMINAL | {"paused"}:
-        raise Interrupted(f"{run.id} is {state.state}.", hint=f"Go on with: ftbridge resume {run.id}")
-    return drive(run, watcher)
-
-
-def change_budget(run: Run, overrides: Sequence[str]) -> None:
-    """Journal another budget for a run, whoever drives it. Raises `UsageError` for anything but `budget.…`."""
-    run.append("budget_changed", budget=changed_budget(run, overrides).model_dump(mode="json"))
-
-
-def waive_target(run: Run) -> None:
-    """Journal that a run trains although a baseline meets `evaluation.target`."""
-    run.append("gate_waived", gate="target")
-
-
-def accept_doubt(run: Run) -> None:
-    """Journal that a run creates its job at a service where "exactly once" cannot be promised."""
-    run.append("gate_waived", gate=EXACTLY_ONCE)
-
-
-def cancel(run: Run) -> None:
-    """Ask for the run to end for good, from any process. A run that nobody drives ends here.
-
-    Raises `InDoubt` while it is not known whether there is a job, and the service's error where it refuses: then the job goes
-    on, and so does the run.
-    """
-    _ask(run, "cancel")
-
-
-def pause(run: Run) -> None:
-    """Ask for the run to save its state and stop, from any process. Raises as `cancel` does."""
-    _ask(run, "pause")
+            follower = driver.fall_back(error)
+            if follower is None:
+                raise
+        return drive(follower, watcher)  # under both locks: whoever watches never sees that nobody drives
 
 
 def retry_usd(run: Run) -> float | None:
@@ -175,177 +92,9 @@ def retry_usd(run: Run) -> float | None:
     return plan.openai.money.training if plan is not None and plan.openai is not None else None
 
 
-def detach(run: Run) -> int:
-    """Drive the run in a process of its own that outlives this one; returns its process id."""
-    reopen(run)
-    child = start_driver(run)
-    deadline = time.monotonic() + 30
-    while not run.is_driven() and child.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return child.pid
-
-
-def reopen(run: Run) -> bool:
-    """Let a run that failed or is paused go on; whether it may be driven now. A cancelled one stays cancelled."""
-    state = run.state()
-    if state.state in ("failed", "paused", "pausing") or state.pause_requested:
-        with run.drive():
-            if not run.state().cancel_requested:
-                run.append("resume_requested")
-    state = run.state()
-    return state.state not in TERMINAL and not state.cancel_requested
-
-
-def start_driver(run: Run) -> subprocess.Popen[bytes]:
-    """Start a process, in a session of its own, that drives the run as its journal stands when the process gets to it.
-
-    The intent to go on is journalled here (`reopen`), never by that process: it takes seconds to start, and a cancel
-    that comes meanwhile has the last word.
-    """
-    with (run.path / "driver.log").open("ab") as stream:
-        return subprocess.Popen(
-            [sys.executable, "-m", "ftbridge", "resume", str(run.path), "--quiet", "--as-it-stands"],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        )
-
-
-def watch(run: Run, watcher: Observer | None = None) -> Evaluation | None:
-    """Follow a run to its end from another process. One that nobody drives, but whose job lives, is driven from here.
-
-    Raises the run's error if it ends badly. Ctrl-C stops watching; the run goes on.
-    """
-    watcher = watcher or NullObserver()
-    seen = 0
-    stage = ""
-    while True:
-        events = run.journal.read()
-        for event in events:
-            if event.seq > seen and event.type == "job_event":
-                watcher.job_event(JobEvent.model_validate(event.data))
-        seen = events[-1].seq
-        state = run.state()
-        if state.stage != stage:
-            stage = state.stage
-            watcher.stage(run, stage)
-        if state.state == "succeeded":
-            return read_evaluation(run)
-        if state.state in TERMINAL | {"paused"}:
-            _raise_end(run, state)
-        if not run.is_driven() and run.state().state == state.state:
-            if state.handle is None or not _goes_on(providers.load(state.provider), state.handle):
-                raise Interrupted(f"nobody is driving {run.id}.", hint=f"Go on with: ftbridge resume {run.id}")
-            return drive(run, watcher)
-        time.sleep(POLL_SECONDS)
-
-
-def _goes_on(backend: Provider, handle: JobHandle) -> bool:
-    """Whether there is something to follow: a job that lives, or one that a service finished while nobody looked."""
-    state = backend.poll(handle).state
-    return state not in TERMINAL or (state == "succeeded" and backend.on_interrupt == "detach")
-
-
-def settled(run: Run, seconds: float = 20) -> str:
-    """The run's state once it has stopped or its driver could not do what was asked, or what it is after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while (state := run.state()).state not in TERMINAL | {"paused"} and time.monotonic() < deadline:
-        if state.refused is not None:
-            break
-        time.sleep(0.1)
-    return run.state().state
-
-
-def _raise_end(run: Run, state: RunState) -> None:
-    if state.state == "failed":
-        raise from_document(state.error or {})
-    raise Interrupted(f"{run.id} is {state.state}.", hint=f"Go on with: ftbridge resume {run.id}")
-
-
-def _ask(run: Run, request: Request) -> None:
-    state = run.state()
-    backend = providers.load(state.provider)
-    if state.state in TERMINAL and not _has_live_job(run, state, backend):
-        raise UsageError(f"{run.id} is {state.state} already.")
-    run.append(f"{request}_requested")
-    state = run.state()  # again: a driver that submitted meanwhile looked at the requests before this one was there
-    if run.is_driven():
-        if state.handle is not None:
-            _ask_service(run, backend, state.handle, request)
-        return
-    with run.drive():
-        if state.token is not None:
-            driver = _Driver(run, NullObserver())
-            if (handle := driver.submitted_handle()) is not None:
-                _ask_service(run, backend, handle, request)
-                driver.settle(handle, request)
-            elif (doubt := backend.doubt(driver.submission(state.token))) is not None:
-                raise InDoubt(
-                    f"{run.id} cannot be said to be {request}{'d' if request == 'pause' else 'led'}: {doubt}, and the "
-                    "service does not show what it made yet.",
-                    hint=f"It is kept in mind. Ask again in some minutes: ftbridge {request} {run.id}",
-                )
-        if request == "cancel" and (state.token is None or run.state().handle is None):
-            _discard(run)
-        run.append("cancelled" if request == "cancel" else "paused")
-
-
-def _has_live_job(run: Run, state: RunState, backend: Provider) -> bool:
-    """Whether a run that was given up has a job at a service that goes on; one that cannot be looked at counts."""
-    if state.state == "succeeded" or state.handle is None or backend.on_interrupt != "detach":
-        return False
-    try:
-        return backend.poll(state.handle).state not in TERMINAL
-    except FtbridgeError:
-        return True
-
-
-def _ask_service(run: Run, backend: Provider, handle: JobHandle, request: Request) -> None:
-    """Ask the job to pause or end. A refusal is journalled, so that nobody takes the request for done, and raised."""
-    try:
-        if request == "cancel":
-            backend.cancel(handle)
-        else:
-            backend.pause(handle)
-    except (ProviderRefused, ModelUnavailable, UsageError) as error:
-        run.append("request_refused", request=request, reason=error.message)
-        raise
-
-
-def _discard(run: Run) -> None:
-    """Remove what was uploaded for a job that was never made; that it cannot be removed now is no reason to go on."""
-    state = run.state()
-    with contextlib.suppress(FtbridgeError):
-        driver = _Driver(run, NullObserver())
-        driver.backend.discard(driver.submission(state.token or "discard"))
-
-
-def submission_of(run: Run) -> Submission:
-    """What was, or would be, submitted for a run."""
-    return _Driver(run, NullObserver()).submission(run.state().token or "none")
-
-
-def _new_token(run: Run) -> str:
+def new_token(run: Run) -> str:
+    """A name for a job that no other submission has."""
     return f"{run.id}-{secrets.token_hex(8)}"
-
-
-class _Quiet:
-    """How long a job may neither change its state nor say anything (`openai.max_quiet_hours`)."""
-
-    def __init__(self, hours: float | None) -> None:
-        self._hours, self._since = hours, time.monotonic()
-
-    def hold(self, handle: JobHandle, run: Run, *, has_events: bool) -> None:
-        """Raise `JobStuck` when the limit is reached; the job itself is left as it is."""
-        if has_events:
-            self._since = time.monotonic()
-        if self._hours is not None and time.monotonic() - self._since >= self._hours * 3600:
-            raise JobStuck(
-                f"{handle.id} has neither changed its state nor said anything for {self._hours:g} hours "
-                "(openai.max_quiet_hours); it goes on at the service.",
-                hint=f"Wait on with: ftbridge resume {run.id}; or end it with: ftbridge cancel {run.id}",
-            )
 
 
 class Stage(NamedTuple):
@@ -366,14 +115,13 @@ def has_job(state: RunState) -> bool:
     return state.handle is not None or has_model(state)
 
 
-class _Driver:
+class Driver:
     """One process's hold on a run: the stages, and what they share."""
 
     def __init__(self, run: Run, watcher: Observer) -> None:
         self.run, self.watcher = run, watcher
         self.budget = Budget(run)
-        self.job_state: str | None = None
-        self.passed_on: set[Request] = set()
+        self.job: FollowedJob | None = None
         self.trained_tokens: int | None = None
         self.backend: Provider = providers.load(run.state().provider)
         lowering = lowering_of(run)
@@ -424,7 +172,7 @@ class _Driver:
         """Follow the job to its end, and journal the model that it made."""
         assert self.state.handle is not None
         handle = self.state.handle
-        self.follow(handle)
+        self.follow(self.followed(handle))
         tuned = self.backend.result(handle)
         self.run.append("result", model=tuned.model_dump(mode="json"), trained_tokens=self.trained_tokens)
 
@@ -454,7 +202,11 @@ class _Driver:
             return
         self.run.append("failed", error=document(error))
         if state.handle is None and isinstance(error, (DataError, ProviderRefused, ModelUnavailable)):
-            _discard(self.run)
+            self.discard()
+
+    def fall_back(self, error: FtbridgeError) -> Run | None:
+        """The last stage of a run that failed: a prepared run with another provider, where the spec and the error allow it."""
+        return fall_back(self.run, error, self.backend, self.submission(self.state.token or "none"), self.watcher)
 
     def may_go_on(self) -> bool:
         """Whether a job may be at work at a service, and be paid, after its driver stops."""
@@ -462,7 +214,7 @@ class _Driver:
         if self.backend.on_interrupt != "detach" or state.tuned is not None:
             return False
         if state.handle is not None:
-            return self.job_state not in TERMINAL
+            return self.job is None or self.job.state not in TERMINAL
         return state.token is not None and self.backend.doubt(self.submission(state.token)) is not None
 
     def pass_gates(self) -> None:
@@ -492,7 +244,7 @@ class _Driver:
         if self.state.handle is not None:
             self.take_up(self.state.handle)
             return
-        token = self.state.token or _new_token(self.run)
+        token = self.state.token or new_token(self.run)
         if self.state.token is None:
             self.run.append("submit_intended", token=token)
         self.watcher.stage(self.run, "training")
@@ -528,20 +280,24 @@ class _Driver:
             self.run.append("submitted", handle=existing.model_dump(mode="json"))
         return existing
 
-    def follow(self, handle: JobHandle) -> None:
+    def discard(self) -> None:
+        """Remove what was uploaded for a job that was never made; that it cannot be removed now is no reason to go on."""
+        with contextlib.suppress(FtbridgeError):
+            self.backend.discard(self.submission(self.state.token or "discard"))
+
+    def followed(self, handle: JobHandle) -> FollowedJob:
+        """The job as this process follows it."""
+        if self.job is None or self.job.handle != handle:
+            self.job = FollowedJob(self.run, self.backend, handle, self.watcher)
+        return self.job
+
+    def follow(self, job: FollowedJob) -> None:
         """Copy the job's events into the journal until it ends. Raises unless it succeeded."""
-        shown, expected = "", None
-        quiet = _Quiet(self.spec.openai.max_quiet_hours if self.backend.on_interrupt == "detach" else None)
+        expected = None
+        quiet = Quiet(self.spec.openai.max_quiet_hours if self.backend.on_interrupt == "detach" else None)
         while True:
-            self.pass_on(handle)
-            status = self.backend.poll(handle)
-            self.job_state = status.state
-            has_events = self.copy_events(handle)
-            if status.state != shown:
-                shown = status.state
-                if status.state not in TERMINAL:
-                    self.run.append("status", state=status.state)
-                has_events = True
+            job.pass_requests_on()
+            status, is_new = job.look()
             if status.estimated_finish is not None and expected is None:
                 expected = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.estimated_finish))
                 self.watcher.note(f"the service expects to be done at {expected}")
@@ -549,37 +305,21 @@ class _Driver:
                 self.trained_tokens = status.trained_tokens
                 return
             self.stop_on(status)
-            if not self.passed_on:
-                self.hold_budget(handle)
-            quiet.hold(handle, self.run, has_events=has_events)
+            if not job.passed_on:
+                self.hold_budget(job)
+            quiet.hold(job, is_new=is_new)
             time.sleep(POLL_SECONDS)
 
-    def pass_on(self, handle: JobHandle) -> None:
-        """Pass a cancel or pause on to the job, once; a refusal is journalled and the job is followed on."""
-        state = self.state
-        wanted: dict[Request, bool] = {"cancel": state.cancel_requested, "pause": state.pause_requested}
-        for request, is_asked in wanted.items():
-            if not is_asked:
-                self.passed_on.discard(request)
-            elif request not in self.passed_on:
-                self.passed_on.add(request)
-                try:
-                    _ask_service(self.run, self.backend, handle, request)
-                except FtbridgeError as error:
-                    self.watcher.note(f"the job could not be asked to {request}, and goes on: {error.message}")
-                    if self.state.refused is None:  # the service is away: asked again
-                        self.passed_on.discard(request)
-
-    def hold_budget(self, handle: JobHandle | None = None, *, now: bool = False) -> None:
+    def hold_budget(self, job: FollowedJob | None = None, *, now: bool = False) -> None:
         """Raise `GateNotMet` when the budget is used up; a job at work is paused first, or cancelled where none can pause.
 
         The budget is looked at once in a while, or `now`.
         """
-        if (used := self.budget.used_up(training=handle is not None, now=now)) is None:
+        if (used := self.budget.used_up(training=job is not None, now=now)) is None:
             return
         became, event = "paused", "paused"
-        if handle is not None:
-            if (outcome := self.stop_spending(handle)) is None:
+        if job is not None:
+            if (outcome := self.stop_spending(job)) is None:
                 return
             event, became = outcome
         self.run.append(event)
@@ -588,16 +328,16 @@ class _Driver:
             hint=f"What was done is kept. With a larger budget: ftbridge resume {self.run.id} --set budget.KEY=VALUE",
         )
 
-    def stop_spending(self, handle: JobHandle) -> tuple[str, str] | None:
+    def stop_spending(self, job: FollowedJob) -> tuple[str, str] | None:
         """Pause a job, or cancel it where a pause is refused or has no effect; the run's event, and what became of the job.
 
         None while neither could be done: the service is away, or refuses both, or the job has ended meanwhile. It is followed
         on, and asked again at the next look.
         """
         try:
-            self.backend.pause(handle)
-            self.settle(handle, "pause", BUDGET_PAUSE_SECONDS)
-            if self.job_state == "paused":
+            self.backend.pause(job.handle)
+            job.settle("pause", BUDGET_PAUSE_SECONDS)
+            if job.state == "paused":
                 return "paused", "paused at a checkpoint"
             return None
         except UsageError:  # it cannot pause, or does not
@@ -606,12 +346,12 @@ class _Driver:
             self.watcher.note(f"the budget is used up, and the job could not be asked to pause: {error.message}")
             return None
         try:
-            self.backend.cancel(handle)
-            self.settle(handle, "cancel")
+            self.backend.cancel(job.handle)
+            job.settle("cancel")
         except FtbridgeError as error:
             self.watcher.note(f"the budget is used up, and the job goes on and costs more: {error.message}")
             return None
-        if self.job_state != "cancelled":
+        if job.state != "cancelled":
             return None
         return "cancelled", "cancelled, since this service cannot pause a job"
 
@@ -630,7 +370,7 @@ class _Driver:
         if status.state == "cancelled":
             self.run.append("cancelled")
             if self.state.handle is None:
-                _discard(self.run)
+                self.discard()
             raise Interrupted(f"{self.run.id} was cancelled.", hint=f"To go on after all: {self.go_on()}")
         if status.state == "paused":
             if status.error is not None:  # the job paused by itself: a budget, or a judge that is away
@@ -650,31 +390,6 @@ class _Driver:
         price = f"about ${usd:.2f}" if usd is not None else "the price is not known here"
         return f"ftbridge retry {self.run.id} (pays for the training again: {price})"
 
-    def copy_events(self, handle: JobHandle) -> bool:
-        """Journal what the job said since it was last heard; returns whether it said anything."""
-        has_events = False
-        for event in self.backend.events(handle, self.state.cursor):
-            event_document = event.model_dump(mode="json", exclude_none=True)
-            self.run.append("job_event", sync=event.type != "metrics", **event_document)
-            self.watcher.job_event(event)
-            has_events = True
-        return has_events
-
-    def settle(self, handle: JobHandle, request: str, seconds: float = 120) -> None:
-        """Wait until a pause or cancel took effect, copying what the job still says."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            status = self.backend.poll(handle)
-            self.job_state = status.state
-            self.copy_events(handle)
-            if status.state in TERMINAL | {"paused"}:
-                return
-            time.sleep(0.1)
-        raise UsageError(
-            f"{self.run.id}: the job did not {request} within {seconds:.0f} s; at the service it is {status.state}.",
-            hint=f"It goes on until it does: ftbridge watch {self.run.id}",
-        )
-
     def interrupted(self) -> str:
         """Ctrl-C: a local job saves a checkpoint and stops; a paid one goes on without us. Returns what became of it."""
         self.run.append("interrupted")
@@ -689,7 +404,7 @@ class _Driver:
         self.watcher.note("stopping at a checkpoint (Ctrl-C again leaves at once)")
         try:
             self.backend.pause(handle)
-            self.settle(handle, "pause")
+            self.followed(handle).settle("pause")
             self.run.append("paused")
         except KeyboardInterrupt:
             pass

@@ -9,34 +9,15 @@ or its creation is in doubt. What A did stays in its folder.
 
 from __future__ import annotations
 
-from ftbridge import providers
 from ftbridge.errors import DataError, FtbridgeError, ModelUnavailable, ProviderRefused, TrainingFailed
-from ftbridge.providers.base import TERMINAL
-from ftbridge.runner import drive
+from ftbridge.providers.base import TERMINAL, Provider, Submission
+from ftbridge.runner.observer import Observer
 from ftbridge.runner.start import create_run
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec, SpecFile
 
 _SERVICES_OWN = (ProviderRefused, TrainingFailed, ModelUnavailable)
 """What another provider may do better; everything else would be the same there, or is for a person to decide."""
-
-
-def run_with_fallback(run: Run, watcher: drive.Observer, go: drive.Go) -> Run:
-    """Take a run to its end with `go`, falling back if its spec says so; returns the run that has the results.
-
-    A run that was continued before is followed to the run that continues it. Raises what `go` raises when there is nothing
-    to fall back on; when the second provider fails too, its error.
-    """
-    run = last_of(run)
-    try:
-        go(run, watcher)
-    except FtbridgeError as error:
-        follower = _continued(run, error, watcher)
-        if follower is None:
-            raise
-        drive.drive(follower, watcher)
-        return follower
-    return run
 
 
 def last_of(run: Run) -> Run:
@@ -46,17 +27,23 @@ def last_of(run: Run) -> Run:
     return run
 
 
-def _continued(run: Run, error: FtbridgeError, watcher: drive.Observer) -> Run | None:
-    """A prepared run with the other provider, journalled on both sides; None where falling back is not allowed."""
+def fall_back(
+    run: Run, error: FtbridgeError, backend: Provider, submission: Submission, watcher: Observer
+) -> Run | None:
+    """A prepared run with the provider to fall back on, journalled on both sides; None where falling back is not allowed.
+
+    `error` is what ended `run`, `submission` what was, or would have been, submitted for it.
+    """
     spec = run.spec()
     first = run.state().provider
-    if spec.fallback in (None, first) or run.state().continues is not None or not _allowed(run, error):
+    if spec.fallback in (None, first) or run.state().continues is not None:
         return None
-    reason = error.message
-    watcher.note(f"{first} will not do it: {reason}")
+    if not _allowed(run, error, backend, submission):
+        return None
+    watcher.note(f"{first} will not do it: {error.message}")
     follower = create_run(_again(run, spec), spec.fallback or "", home=run.path.parent.parent)
     _prove_same_data(run, follower)
-    follower.append("continues", run=run.id, provider=first, reason=reason)
+    follower.append("continues", run=run.id, provider=first, reason=error.message)
     run.append("continued_by", run=follower.id)
     watcher.note(
         f"falling back on {spec.fallback}, as the spec says: {follower.id}. Results come from {spec.fallback}."
@@ -64,16 +51,13 @@ def _continued(run: Run, error: FtbridgeError, watcher: drive.Observer) -> Run |
     return follower
 
 
-def _allowed(run: Run, error: FtbridgeError) -> bool:
+def _allowed(run: Run, error: FtbridgeError, backend: Provider, submission: Submission) -> bool:
     """Whether the error is the provider's own and final, and it is certain that nothing of it is running or will be paid."""
     if not isinstance(error, _SERVICES_OWN) or isinstance(error, DataError):
         return False
     state = run.state()
-    backend = providers.load(state.provider)
-    if state.token is not None:
-        submission = drive.submission_of(run)
-        if backend.doubt(submission) is not None or not backend.is_final(submission):
-            return False
+    if state.token is not None and (backend.doubt(submission) is not None or not backend.is_final(submission)):
+        return False
     if state.handle is None:
         return True
     try:

@@ -15,6 +15,7 @@ from ftbridge.errors import UsageError
 from ftbridge.planning.pace import Probe, keep_probe, step_rates
 from ftbridge.providers import resolve
 from ftbridge.runner import drive
+from ftbridge.runner.observer import Observer
 from ftbridge.runner.start import create_run
 from ftbridge.spec import JobSpec, SpecFile
 
@@ -22,7 +23,7 @@ STEPS = 4
 """Optimizer steps: the first warms up and is not counted."""
 
 
-def probe(spec_file: SpecFile, watcher: drive.Observer | None = None) -> Probe:
+def probe(spec_file: SpecFile, watcher: Observer | None = None) -> Probe:
     """Train `STEPS` steps and keep what was measured. Raises `UsageError` without a local model, and what a run raises."""
     spec = spec_file.spec
     if spec.model.local is None:

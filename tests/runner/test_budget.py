@@ -14,7 +14,7 @@ import pytest
 from ftbridge.errors import GateNotMet, SpecError, UsageError
 from ftbridge.evaluation.generate import read_predictions
 from ftbridge.evaluation.spending import Budget, Dollars, Spent, _training_hours, changed_budget, over, spent
-from ftbridge.runner import drive
+from ftbridge.runner import control, drive
 from ftbridge.runner.start import create_run
 from ftbridge.runs.journal import Event
 from ftbridge.runs.run import Run
@@ -104,8 +104,8 @@ def test_answers_stop_in_the_middle_and_the_raised_budget_finishes_them_with_one
     assert 5 < len(kept) < 20
     assert run.state().state == "paused"
     asked = service.requests["POST /chat/completions"]
-    drive.change_budget(run, ["budget.max_usd=2000"])
-    evaluation = drive.resume(run)
+    control.change_budget(run, ["budget.max_usd=2000"])
+    evaluation = control.resume(run)
     assert evaluation is not None
     assert run.state().state == "succeeded"
     assert jobs(service) == 1
@@ -127,11 +127,11 @@ def test_a_managed_job_is_paused_when_its_hours_are_used_and_goes_on_as_the_same
     assert run.state().state == "paused"
     assert run.state().tuned is None
     with pytest.raises(GateNotMet):  # not for as long again: hours are those of the whole run
-        drive.resume(run)
+        control.resume(run)
     assert jobs(service) == 1
     service.play({"speed": 100, "answers": ANSWERS})  # which counts requests anew
-    drive.change_budget(run, ["budget.max_hours=5"])
-    drive.resume(run)
+    control.change_budget(run, ["budget.max_hours=5"])
+    control.resume(run)
     assert run.state().state == "succeeded"
     assert jobs(service) == 0
 
@@ -160,12 +160,12 @@ def test_only_the_budget_can_be_changed_and_only_to_something_sensible(service, 
     assert changed_budget(run, ["budget.max_usd=40"]) == BudgetSpec(max_usd=40)
     for override in ("seed=3", "hyperparameters.n_epochs=1", "budgets.max_usd=3"):
         with pytest.raises(UsageError, match="only budget"):
-            drive.change_budget(run, [override])
+            control.change_budget(run, [override])
     for bad in ("-1", "0", ".nan", ".inf", "much", "[1]"):
         with pytest.raises(SpecError, match="budget.max_usd"):
-            drive.change_budget(run, [f"budget.max_usd={bad}"])
+            control.change_budget(run, [f"budget.max_usd={bad}"])
     with pytest.raises(SpecError, match="budget.max_eur"):
-        drive.change_budget(run, ["budget.max_eur=3"])
+        control.change_budget(run, ["budget.max_eur=3"])
     assert run.state().budget is None
 
 
@@ -186,8 +186,8 @@ def test_a_baseline_that_is_good_enough_stops_the_run_before_anything_is_paid(se
     assert "--ignore-target" in str(told.value.hint)
     assert jobs(service) == service.requests.get("POST /files", 0) == 0
     assert run.state().state == "paused"
-    drive.waive_target(run)
-    drive.resume(run)
+    control.waive_target(run)
+    control.resume(run)
     assert run.state().state == "succeeded"
     assert jobs(service) == 1
 

@@ -23,7 +23,7 @@ from ftbridge.errors import (
     ProviderRefused,
     TrainingFailed,
 )
-from ftbridge.runner import drive, fallback
+from ftbridge.runner import control, drive
 from ftbridge.runner.start import create_run
 from ftbridge.runs.run import Run
 from ftbridge.spec import SpecFile
@@ -70,22 +70,22 @@ def test_resuming_says_how_the_job_ended_and_only_a_retry_pays_again(
 ) -> None:
     service.statuses = ["running", end]
     run = prepared(tmp_path)
-    for go in (drive.drive, drive.resume, drive.resume):
+    for go in (drive.drive, control.resume, control.resume):
         with pytest.raises(error) as raised:
             go(run)
         assert "ftbridge retry" in str(raised.value)
     assert len(service.jobs) == 1
     service.statuses = ["running", "succeeded"]
-    drive.retry(run)
+    control.retry(run)
     assert (len(service.jobs), run.state().state) == (2, "succeeded")
-    drive.retry(run)
+    control.retry(run)
     assert len(service.jobs) == 2
 
 
 def test_a_retry_that_fails_too_is_not_tried_a_third_time_by_resuming(service: Service, tmp_path: Path) -> None:
     service.statuses = ["running", "failed"]
     run = prepared(tmp_path)
-    for go in (drive.drive, drive.retry, drive.resume):
+    for go in (drive.drive, control.retry, control.resume):
         with pytest.raises(TrainingFailed):
             go(run)
     assert len(service.jobs) == 2
@@ -98,7 +98,7 @@ def test_a_retry_of_a_job_that_goes_on_follows_it(service: Service, tmp_path: Pa
         drive.drive(run)
     assert run.state().state != "failed"  # its job goes on
     assert types(run)[-1] == "stopped"
-    drive.retry(run)
+    control.retry(run)
     assert len(service.jobs) == 1
 
 
@@ -146,7 +146,7 @@ def test_a_cancel_that_the_service_refuses_is_said_and_the_job_is_followed_to_it
     service.statuses = ["running"] * 30 + ["succeeded"]
     service.faults = [{"route": CANCEL, "nth": nth, "kind": status} for nth in range(1, 40)]
     run = prepared(tmp_path)
-    driver, _ = asked_while_driven(run, "submitted", drive.cancel)
+    driver, _ = asked_while_driven(run, "submitted", control.cancel)
     (job,) = service.jobs.values()
     assert job["status"] == "succeeded"
     assert "cancelled" not in types(run)[: types(run).index("result")]
@@ -154,7 +154,7 @@ def test_a_cancel_that_the_service_refuses_is_said_and_the_job_is_followed_to_it
     assert driver is None
 
 
-@pytest.mark.parametrize("request_", [drive.cancel, drive.pause])
+@pytest.mark.parametrize("request_", [control.cancel, control.pause])
 def test_what_is_asked_while_files_go_up_is_heeded_before_a_job_is_made(
     service: Service, tmp_path: Path, request_: Any
 ) -> None:
@@ -163,8 +163,8 @@ def test_what_is_asked_while_files_go_up_is_heeded_before_a_job_is_made(
     driver, _ = asked_while_driven(run, "submit_intended", request_)
     assert isinstance(driver, Interrupted)
     assert service.jobs == {}
-    assert run.state().state == ("cancelled" if request_ is drive.cancel else "paused")
-    assert len(service.files) == (0 if request_ is drive.cancel else 1)
+    assert run.state().state == ("cancelled" if request_ is control.cancel else "paused")
+    assert len(service.files) == (0 if request_ is control.cancel else 1)
 
 
 def lost(service: Service, run: Run, lag: int) -> None:
@@ -185,11 +185,11 @@ def test_a_cancel_in_doubt_is_not_called_done_and_takes_effect_when_the_job_show
     run = prepared(tmp_path)
     lost(service, run, 40)
     with pytest.raises(InDoubt, match="cannot be said to be cancelled"):
-        drive.cancel(run)
+        control.cancel(run)
     assert run.state().state != "cancelled"
     for job in service.jobs.values():
         job["_lag"] = 0
-    drive.cancel(run)
+    control.cancel(run)
     assert run.state().state == "cancelled"
     assert [job["status"] for job in service.jobs.values()] == ["cancelled"]
 
@@ -215,14 +215,14 @@ def test_a_job_in_doubt_is_found_before_anything_else_can_refuse(
         monkeypatch.setattr(calendar, "NO_NEW_JOBS", datetime.date(2020, 1, 1))
         monkeypatch.setattr(Connection, "is_usual_address", True)
     service.models.setdefault("gpt-test", {})
-    drive.resume(run)
+    control.resume(run)
     assert (len(service.jobs), run.state().state) == (1, "succeeded")
 
 
 @pytest.mark.parametrize("how", ["lists lag", "lists are refused", "a page", "half an answer"])
 def test_nobody_falls_back_while_it_is_in_doubt(service: Service, tmp_path: Path, how: str) -> None:
     run = prepared(tmp_path, fallback="local")
-    drive.accept_doubt(run)
+    control.accept_doubt(run)
     service.faults = [
         {"route": CREATE, "kind": "reset_after"},
         {"route": CREATE, "nth": 2, "kind": "403", "code": "training_not_available"},
@@ -238,7 +238,7 @@ def test_nobody_falls_back_while_it_is_in_doubt(service: Service, tmp_path: Path
         service.faults = [{"route": CREATE, "nth": nth, "kind": "cut_after"} for nth in range(1, 9)]
         service.lag = 90
     with pytest.raises(FtbridgeError):
-        fallback.run_with_fallback(run, drive.NullObserver(), drive.drive)
+        drive.drive(run)
     assert run.state().continued_by is None
     assert run.state().state != "failed"
 
@@ -257,7 +257,7 @@ def test_data_that_the_service_finds_unsafe_or_malformed_are_not_trained_elsewhe
     service.statuses, service.job_error = ["failed"], error
     run = prepared(tmp_path, fallback="local")
     with pytest.raises(DataError):
-        fallback.run_with_fallback(run, drive.NullObserver(), drive.drive)
+        drive.drive(run)
     assert run.state().continued_by is None
 
 
@@ -269,8 +269,8 @@ def test_where_jobs_cannot_be_listed_somebody_must_accept_that_before_the_upload
     with pytest.raises(GateNotMet, match="exactly once cannot be promised"):
         drive.drive(run)
     assert service.files == {}
-    drive.accept_doubt(run)
-    drive.resume(run)
+    control.accept_doubt(run)
+    control.resume(run)
     assert len(service.jobs) == 1
 
 
@@ -281,7 +281,7 @@ def test_a_job_that_shows_no_sign_of_life_is_waited_for_so_long_and_left(service
         drive.drive(run)
     assert run.state().state == "queued"
     service.statuses = ["queued", "succeeded"]
-    drive.resume(run)
+    control.resume(run)
     assert len(service.jobs) == 1
 
 
@@ -309,7 +309,7 @@ def test_an_accounts_jobs_are_listed_with_their_runs_and_adopted_and_cancelled(
     assert command("jobs", "cancel", other) == 0
     assert service.jobs[other]["status"] == "cancelled"
     assert command("jobs", "adopt", mine, run.id) == 0
-    drive.resume(run)
+    control.resume(run)
     assert (len(service.jobs), run.state().state) == (2, "succeeded")
     assert command("jobs", "adopt", mine, run.id) == 2
     capsys.readouterr()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ftbridge.errors import DataError, FtbridgeError, ProviderRefused
-from ftbridge.runner import drive, fallback
+from ftbridge.runner import drive
 from ftbridge.runner.start import create_run
 from ftbridge.runs.run import Run
 from ftbridge.server import simulating
@@ -114,7 +114,7 @@ def prepared(spec, **more) -> Run:
 
 def ends(run: Run) -> FtbridgeError:
     with pytest.raises(FtbridgeError) as caught:
-        fallback.run_with_fallback(run, drive.NullObserver(), drive.drive)
+        drive.drive(run)
     return caught.value
 
 

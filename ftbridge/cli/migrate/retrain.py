@@ -13,7 +13,7 @@ from ftbridge.cli.run import ASK_ABOVE_USD, ask_before_spending, finish
 from ftbridge.errors import UsageError
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.retrain import Plan, Wish, onward, plan, start
-from ftbridge.runner import drive
+from ftbridge.runner import control
 
 
 @click.command(help="Train a replacement for a tuned model, from the data of its jobs.")
@@ -77,7 +77,7 @@ def command(
         ask_before_spending(planned.draft())
     run = start(opened, planned, wish, lint=not no_lint, allow=allow)
     if detach:
-        pid = drive.detach(run)
+        pid = control.detach(run)
         if as_json:
             print_json({"run_id": run.id, "pid": pid, "path": str(run.path)})
         else:

@@ -15,7 +15,7 @@ from openai.types import Model
 from ftbridge.errors import FtbridgeError
 from ftbridge.providers.local.inference.requests import GenerationRequest, StreamEvent
 from ftbridge.providers.local.request import LocalRequest
-from ftbridge.runner import drive
+from ftbridge.runner import control
 from ftbridge.server import jobs_store
 from ftbridge.server.api.models import full_name, no_model
 from ftbridge.server.http.errors import invalid
@@ -131,7 +131,7 @@ class LocalEngine:
         if run is None:  # its data are being looked at; the run that comes of it is ended there
             jobs_store.cancelled(self._service, job.id)
             return
-        await asyncio.to_thread(_quietly, drive.cancel, run)
+        await asyncio.to_thread(_quietly, control.cancel, run)
         if job.id not in self._tasks or run.state().state == "cancelled":
             jobs_store.cancelled(self._service, job.id)
             return
@@ -142,7 +142,7 @@ class LocalEngine:
         run = await asyncio.to_thread(find_run, self.home, job)
         assert run is not None, "a running job has a run"
         jobs_store.change(self._service, job.id, status="pausing")
-        await asyncio.to_thread(_quietly, drive.pause, run)
+        await asyncio.to_thread(_quietly, control.pause, run)
 
     async def resume(self, job: StoredObject) -> None:
         """Queue it again."""
@@ -224,8 +224,8 @@ class LocalEngine:
         job = jobs_store.find_job(self._service, name)
         run = await asyncio.to_thread(find_run, self.home, job)
         if run is not None and run.is_driven():
-            await asyncio.to_thread(_quietly, drive.pause, run)
-            await asyncio.to_thread(drive.settled, run, STOP_SECONDS)
+            await asyncio.to_thread(_quietly, control.pause, run)
+            await asyncio.to_thread(control.settled, run, STOP_SECONDS)
 
 
 def _quietly(act: Any, run: Any) -> None:

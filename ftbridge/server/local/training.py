@@ -19,14 +19,15 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ftbridge.errors import DataError, FtbridgeError
 from ftbridge.providers.local.lower import GROUP
 from ftbridge.providers.local.process.job import Job as LocalJob
-from ftbridge.runner import drive
+from ftbridge.runner import control
+from ftbridge.runner.follow import looks
 from ftbridge.runner.start import create_run
 from ftbridge.runner.summary import lowering_of
 from ftbridge.runs import store as runs
@@ -146,16 +147,12 @@ async def _follow(service: Service, name: str, run: Run) -> None:
     """Keep a driver at the run, and the books up to date, until the job ends or is paused."""
     driver: subprocess.Popen[bytes] | None = None
     fruitless = 0
-    seen = _seen(service, name)
     job = _job(service, name)
     if run.state().state == "paused" and job.document["status"] not in ("pausing", *jobs_store.TERMINAL):
-        await asyncio.to_thread(drive.reopen, run)  # paused by an earlier stop of the server, or resumed by a client
-    while True:
-        events = run.journal.read()
-        progress = bool(events) and events[-1].seq > seen
-        seen = _copy(service, job, events, seen)
-        state = run.state()
-        at_work = run.is_driven() or (driver is not None and driver.poll() is None)
+        await asyncio.to_thread(control.reopen, run)  # paused by an earlier stop of the server, or resumed by a client
+    for look in looks(run, _seen(service, name)):
+        _copy(service, job, look.events)
+        state, at_work = look.state, look.is_driven or _running(driver)
         if jobs_store.is_over(service, name) or state.cancel_requested:
             await asyncio.to_thread(end_run, run, driver)
             jobs_store.cancelled(service, name)
@@ -163,7 +160,7 @@ async def _follow(service: Service, name: str, run: Run) -> None:
         if state.state == "succeeded":
             await asyncio.to_thread(_succeed, service, job, run)
             return
-        if state.state == "failed" and run.journal.read()[-1].seq == seen and not at_work:
+        if state.state == "failed" and not at_work:
             _fail(service, name, run)
             return
         if state.state == "paused" and (state.pause_requested or state.error is not None) and not at_work:
@@ -174,15 +171,15 @@ async def _follow(service: Service, name: str, run: Run) -> None:
                     jobs_store.add_event(service, name, why, level="error")
                 jobs_store.add_event(service, name, "The job is paused")
             return
-        if not at_work and run.state().state == state.state:
-            fruitless = 0 if progress else fruitless + 1
+        if not at_work:
+            fruitless = 0 if look.events else fruitless + 1
             if fruitless > FRUITLESS:
                 log.error("the driver of %s died again and again: %s/driver.log", name, run.path)
                 jobs_store.fail(
                     service, name, "server_error", "The process that drives this job's run died again and again."
                 )
                 return
-            driver = await asyncio.to_thread(drive.start_driver, run)
+            driver = await asyncio.to_thread(control.start_driver, run)
         await asyncio.sleep(POLL_SECONDS)
 
 
@@ -193,7 +190,7 @@ def end_run(run: Run, driver: subprocess.Popen[bytes] | None = None) -> None:
     """
     with contextlib.suppress(FtbridgeError):
         if run.state().state not in jobs_store.TERMINAL:
-            drive.cancel(run)
+            control.cancel(run)
     give_up = time.monotonic() + END_SECONDS
     while (_running(driver) or run.is_driven() or LocalJob(run.path).alive()) and time.monotonic() < give_up:
         time.sleep(0.1)
@@ -205,7 +202,7 @@ def end_run(run: Run, driver: subprocess.Popen[bytes] | None = None) -> None:
         _kill_worker(run)
     with contextlib.suppress(FtbridgeError):  # a driver that was killed has not said that it ended
         if run.state().state not in jobs_store.TERMINAL:
-            drive.cancel(run)
+            control.cancel(run)
 
 
 def _running(driver: subprocess.Popen[bytes] | None) -> bool:
@@ -245,11 +242,10 @@ def _seen(service: Service, name: str) -> int:
     return int(_job(service, name).extra.get("seen", 0))
 
 
-def _copy(service: Service, job: StoredObject, events: list[Event], seen: int) -> int:
-    """Tell the job's followers what the run's journal has new; returns how far it was told."""
-    fresh = [event for event in events if event.seq > seen]
+def _copy(service: Service, job: StoredObject, fresh: Sequence[Event]) -> None:
+    """Tell the job's followers what the run's journal has new, and note how far that is."""
     if not fresh:
-        return seen
+        return
     short = job.id.removeprefix("ftjob-")
     with service.store.change():
         for event in fresh:
@@ -262,7 +258,6 @@ def _copy(service: Service, job: StoredObject, events: list[Event], seen: int) -
             if event.type == "job_event" and event.data.get("type") != "checkpoint":  # told when the job is done
                 _tell(service, job, event, event_id)
         jobs_store.change(service, job.id, extra={"seen": fresh[-1].seq})
-    return fresh[-1].seq
 
 
 def _status(service: Service, job: StoredObject) -> str:
