@@ -219,8 +219,8 @@ def empty() -> Columns:
     """A table without rows."""
     import numpy as np
 
-    hashes: dict[str, Any] = {name: np.zeros(0, np.uint64) for name in ("content", "prompt", "answer", "system")}
-    counts: dict[str, Any] = {name: np.zeros(0, np.int32) for name in ("line", "tokens", "trained", "target")}
+    hashes: dict[str, Any] = {name: np.zeros(0, np.uint64) for name in ("content", "prompt", "completion", "system")}
+    counts: dict[str, Any] = {name: np.zeros(0, np.int32) for name in ("line", "tokens", "loss_tokens", "target")}
     return Columns(start=np.zeros(0, np.int64), sketch=np.zeros((0, BANDS), np.uint32), **hashes, **counts)
 
 
