@@ -75,8 +75,8 @@ def read_reply(document: Any) -> ChatReply:
 
 def reply_of(choice: Mapping[str, Any], document: Mapping[str, Any]) -> ChatReply:
     """One choice of a response, with the response's model and usage."""
-    found = choice.get("message")
-    message: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    content = choice.get("message")
+    message: Mapping[str, Any] = content if isinstance(content, Mapping) else {}
     usage = document.get("usage")
     prompt, completion, total = (count(usage, name) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
     if total is None and prompt is not None and completion is not None:
@@ -144,11 +144,11 @@ def _calls(message: Mapping[str, Any]) -> list[dict[str, Any]]:
         calls.append({"function": message["function_call"]})
     return [
         {
-            "id": word(call.get("id")) or f"call_{place}",
+            "id": word(call.get("id")) or f"call_{index}",
             "type": "function",
             "function": {"name": str(function.get("name")), "arguments": _arguments(function.get("arguments"))},
         }
-        for place, call in enumerate(calls)
+        for index, call in enumerate(calls)
         if isinstance(function := call.get("function"), Mapping)
     ]
 

@@ -111,10 +111,10 @@ def test_a_parameter_that_the_model_objects_to_is_dropped_and_never_sent_again()
 
 
 @pytest.mark.parametrize(
-    ("known", "other"), [("max_tokens", "max_completion_tokens"), ("max_completion_tokens", "max_tokens")]
+    ("accepted", "other"), [("max_tokens", "max_completion_tokens"), ("max_completion_tokens", "max_tokens")]
 )
-def test_the_limit_on_tokens_is_sent_under_the_name_that_the_model_takes(known, other):
-    assert Objections().send({other: 9}, _Model(other), _param) == {known: 9}
+def test_the_limit_on_tokens_is_sent_under_the_name_that_the_model_takes(accepted, other):
+    assert Objections().send({other: 9}, _Model(other), _param) == {accepted: 9}
 
 
 def test_a_model_that_takes_neither_name_of_the_limit_is_not_asked_for_ever():

@@ -133,8 +133,8 @@ def _check_order(tokens: Sequence[_Token]) -> None:
         if token.text == "(" and (after_function or not after_value):
             opened.append((token, after_function))
         elif token.text == "(" and before is not None and before.kind == "name":
-            known = ", ".join(sorted(FUNCTIONS))
-            raise FormulaError(f"there is no function {before.text} (character {before.at}); functions: {known}")
+            names = ", ".join(sorted(FUNCTIONS))
+            raise FormulaError(f"there is no function {before.text} (character {before.at}); functions: {names}")
         elif token.text == ")" and after_value and opened:
             opened.pop()
         elif token.text == ")" and after_value:

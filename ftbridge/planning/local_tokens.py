@@ -84,8 +84,8 @@ def _count(line: bytes, renderer: Any) -> list[Sequence[bool]] | str:
     try:
         document = json.loads(line)
         if "preferred_output" in document and "messages" not in document:
-            return [renderer.example(side).trained for side in parse_example(document, "dpo").conversations]
-        return [rendered.trained for rendered in renderer.sequences(parse_example(document))]
+            return [renderer.example(side).loss_mask for side in parse_example(document, "dpo").conversations]
+        return [rendered.loss_mask for rendered in renderer.sequences(parse_example(document))]
     except (RenderError, ExampleError) as error:
         return str(error)
 

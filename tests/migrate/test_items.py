@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from ftbridge.chat_completions import Objections
 from ftbridge.errors import UsageError
 from ftbridge.migrate.account import RateLimit, Source, StoredCompletion
-from ftbridge.migrate.completing import body_of, samples_of, without
+from ftbridge.migrate.completing import OPTIONAL, body_of, samples_of
 from ftbridge.migrate.forecast import forecast, spent_usd
 from ftbridge.migrate.items import Item, choose, items_of
 from ftbridge.migrate.recording import Request, Settings, Usage, requests_of
@@ -37,6 +38,21 @@ def item(text: str = "Which lamp?", **more: Any) -> Item:
         request={"messages": [{**USER, "content": text}]},
         **more,
     )
+
+
+class Objected(Exception):
+    """What a model answers that does not take a parameter."""
+
+
+def sent_without(body: dict[str, Any], parameter: str) -> dict[str, Any]:
+    """The body that is sent at last to a model that objects to one parameter."""
+
+    def send(changed: dict[str, Any]) -> dict[str, Any]:
+        if parameter in changed:
+            raise Objected
+        return changed
+
+    return Objections(OPTIONAL).send(body, send, lambda error: parameter)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +143,9 @@ def test_a_request_is_sent_as_clients_send_it_with_what_recording_adds() -> None
     assert greedy["metadata"] == {"ftbridge_request": f"{sent.key}-0"}
     assert (drawn["temperature"], drawn["n"], drawn["response_format"], drawn["max_tokens"]) == (0.3, 3, schema, 9)
     assert "logprobs" not in drawn
-    assert "top_logprobs" not in (without(greedy, "logprobs") or {})
-    assert without(greedy, "response_format") is None  # that would be another question
+    assert "top_logprobs" not in sent_without(greedy, "logprobs")
+    with pytest.raises(Objected):  # that would be another question
+        sent_without(greedy, "response_format")
 
 
 def test_fewer_choices_than_asked_for_are_the_first_samples_and_the_rest_stays_missing() -> None:

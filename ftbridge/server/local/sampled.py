@@ -91,7 +91,7 @@ class SampledRun:
             yield StreamDelta(
                 index=index,
                 text=_before(completion.text, ask.stop),
-                tool_calls=[{"index": place, **call} for place, call in enumerate(completion.tool_calls or [])],
+                tool_calls=[{"index": position, **call} for position, call in enumerate(completion.tool_calls or [])],
                 reasoning=completion.reasoning_content or "",
             )
             yield StreamEnd(
@@ -120,5 +120,5 @@ class SampledRun:
 
 def _before(text: str, stop: list[str]) -> str:
     """The text up to the first of the stop strings."""
-    ends = [place for place in (text.find(each) for each in stop if each) if place >= 0]
+    ends = [start for start in (text.find(each) for each in stop if each) if start >= 0]
     return text[: min(ends)] if ends else text

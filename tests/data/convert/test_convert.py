@@ -148,7 +148,7 @@ def test_each_format_is_recognised_and_read(tmp_path: Path, name: str):
         ({"conversations": [{"from": "robot", "value": "a"}]}, "'robot', which is not a known role"),
         ({"conversations": [{"from": "observation", "value": "a"}]}, "follows no call"),
         ({"instruction": 3, "output": "a"}, "instruction is missing or no text"),
-        ({"question": "a", "answer": "b"}, "no format that is known"),
+        ({"question": "a", "answer": "b"}, "not a format that is known"),
         ({"chosen": [user("a")], "rejected": [user("b")]}, "do not begin alike"),
         ({"prompt": "a", "completion": None}, "completion is missing"),
     ],

@@ -63,7 +63,7 @@ def test_plain_lines_take_the_fast_path_however_they_are_spaced(ensure_ascii, se
 
     assert contents == ["Hi", 'He said "role", \\ and "x".']
     assert shape.roles == ("user", "assistant")
-    assert shape.trained == (False, True)
+    assert shape.loss_mask == (False, True)
 
 
 NOT_PLAIN = {

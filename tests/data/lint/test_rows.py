@@ -55,7 +55,7 @@ def test_examples_that_differ_have_other_hashes(pair):
 def test_a_prompt_is_what_stands_before_the_last_answer():
     columns = rows(chat(ASK, SAY), chat(ASK, {**SAY, "content": "No."}), chat(ASK, SAY, ASK, SAY)).columns
     assert columns.prompt[0] == columns.prompt[1] != columns.prompt[2]
-    assert columns.answer[0] == columns.answer[2] != columns.answer[1]
+    assert columns.completion[0] == columns.completion[2] != columns.completion[1]
     assert not columns.system.any()
 
 
@@ -67,7 +67,7 @@ def test_tokens_are_counted_by_message_and_by_what_is_trained_on():
     total = 3 + 5 * 4 + length["system"] + 2 * length["ask"] + 2 * length["say"]
 
     assert columns.tokens.tolist() == [total]
-    assert columns.trained.tolist() == [1 + length["say"]]
+    assert columns.loss_tokens.tolist() == [1 + length["say"]]
     assert columns.target.tolist() == [total - 4 - length["say"]]
 
 
@@ -78,7 +78,7 @@ def test_preference_lines_are_compared_by_prompt_and_preferred_answer():
 
     columns = rows(line("a", "b"), line("a", "c"), line("b", "a"), method="dpo").columns
     assert len(set(columns.prompt.tolist())) == 1
-    assert columns.answer[0] == columns.answer[1] != columns.answer[2]
+    assert columns.completion[0] == columns.completion[1] != columns.completion[2]
     assert len(set(columns.content.tolist())) == 3
 
 

@@ -131,7 +131,7 @@ def test_a_dataset_with_one_data_file_needs_no_file_name(server, tmp_path):
     server.siblings = ["README.md", ".gitattributes", "dataset_infos.json", "data/train.jsonl.gz"]
     (file,) = find_files(["hf://datasets/own/set@v1"], tmp_path)
     assert file.label == "hf://datasets/own/set/data/train.jsonl.gz@v1"
-    assert file.place == f"{server.address}/datasets/own/set/resolve/v1/data/train.jsonl.gz"
+    assert file.location == f"{server.address}/datasets/own/set/resolve/v1/data/train.jsonl.gz"
     assert server.paths == ["/api/datasets/own/set/revision/v1"]
 
 

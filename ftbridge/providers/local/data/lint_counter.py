@@ -94,7 +94,7 @@ def _conversation(renderer: Any, document: Any, output: str | None = None) -> Co
     example = parse_example(document)
     sequences = renderer.sequences(example)
     longest = max(sequences, key=lambda rendered: rendered.n_tokens)
-    loss_mask = longest.trained
+    loss_mask = longest.loss_mask
     target = len(loss_mask) - loss_mask[::-1].index(True)
     while target and loss_mask[target - 1]:
         target -= 1

@@ -321,11 +321,11 @@ def test_a_changed_grader_is_refused_on_resume_and_so_is_a_deleted_one(tmp_path:
     first.begin(False)
     changed = practice_cases.request({**practice_cases.HAS_LETTER, "operation": "like"})
     second, _ = practice_cases.practice(tmp_path, model, changed)
-    with pytest.raises(TrainingFailed, match="not the one that earlier steps"):
+    with pytest.raises(TrainingFailed, match="not the one that graded earlier steps"):
         second.begin(True)
     (tmp_path / "rollouts" / "grader.json").unlink()
     third, _ = practice_cases.practice(tmp_path, model, practice_cases.request())
-    with pytest.raises(TrainingFailed, match="not the one that earlier steps"):
+    with pytest.raises(TrainingFailed, match="not the one that graded earlier steps"):
         third.begin(True)
 
 
