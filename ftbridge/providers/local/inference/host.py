@@ -17,22 +17,14 @@ from typing import Any
 
 from ftbridge.errors import FtbridgeError, WorkerDied, from_document
 from ftbridge.providers.local.inference.requests import (
-    Embedding,
+    EVENT_KINDS,
     GenerationRequest,
-    StreamDelta,
     StreamEnd,
     StreamEvent,
-    StreamStart,
 )
 from ftbridge.providers.local.process.child import child_environment
 from ftbridge.providers.local.request import SampleRequest
 
-_KINDS: dict[str, type[StreamEvent]] = {
-    "start": StreamStart,
-    "piece": StreamDelta,
-    "embedding": Embedding,
-    "end": StreamEnd,
-}
 _LONGEST_LINE = 1 << 26
 
 
@@ -42,7 +34,7 @@ log = logging.getLogger("ftbridge.server")
 def _event(kind: str, fields: dict[str, Any]) -> StreamEvent | FtbridgeError:
     """What was told; an error for the ask alone that it cannot be made for."""
     try:
-        return _KINDS[kind](**fields)
+        return EVENT_KINDS[kind](**fields)
     except ValueError as error:
         log.error("what a model wrote cannot be passed on: %s", error)
         return WorkerDied("what the model wrote cannot be passed on.")

@@ -33,6 +33,7 @@ from ftbridge.providers.local.inference.requests import (
     StreamEnd,
     StreamEvent,
     StreamStart,
+    kind_of,
 )
 from ftbridge.providers.local.inference.sampling import Choice
 from ftbridge.providers.local.inference.shape import Shapes
@@ -265,7 +266,7 @@ def _serve(server: Server, intake: Intake, tell: Any) -> None:
         for name, reason in server.broken.items():
             tell(failed=[name, document(_known(reason))])
         if events:
-            tell(told=[[name, type(event).__name__.lower(), event.model_dump()] for name, event in events])
+            tell(told=[[name, kind_of(event), event.model_dump()] for name, event in events])
 
 
 def _take(server: Server, arrival: Arrival, tell: Any) -> None:
@@ -278,7 +279,7 @@ def _take(server: Server, arrival: Arrival, tell: Any) -> None:
         if not isinstance(arrival, Ready):
             raise arrival.error
         for one, event in server.take(arrival.ask, arrival.prepared):
-            tell(told=[[one, type(event).__name__.lower(), event.model_dump()]])
+            tell(told=[[one, kind_of(event), event.model_dump()]])
     except Exception as error:
         if not isinstance(error, (FtbridgeError, RenderError)):
             traceback.print_exc()

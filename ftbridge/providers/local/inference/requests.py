@@ -104,3 +104,16 @@ class Embedding(BaseModel):
 
 
 StreamEvent = StreamStart | StreamDelta | Embedding | StreamEnd
+
+EVENT_KINDS: dict[str, type[StreamEvent]] = {
+    "start": StreamStart,
+    "piece": StreamDelta,
+    "embedding": Embedding,
+    "end": StreamEnd,
+}
+"""What an event is called on the line between the two processes."""
+
+
+def kind_of(event: StreamEvent) -> str:
+    """The name of an event's class in `EVENT_KINDS`."""
+    return next(name for name, kind in EVENT_KINDS.items() if isinstance(event, kind))
