@@ -3,8 +3,8 @@
     engine = Engine(model, tokenizer)
     generations = engine.generate([Request(ids, max_new_tokens=64, temperature=1.0, seed=7, logprobs=0)])
 
-A server adds requests as they come and calls `advance` in a loop; `generate` is that loop for a list of requests. Not for
-several threads.
+A server adds requests as they come and calls `advance` in a loop within `generating`; `generate` is that loop for a list of
+requests. Not for several threads.
 """
 
 from __future__ import annotations
@@ -165,6 +165,7 @@ class Engine:
         self._running: dict[Row, Completion] = {}
         self._trained = any(parameter.requires_grad for parameter in model.parameters())
         self._ends = _ends_of(model, tokenizer)
+        self._is_generating = False
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """The completions of all requests, in their order. Raises what makes all of them fail."""
@@ -210,8 +211,11 @@ class Engine:
         """One pass: those who wait join, or one more token for all who run.
 
         When memory runs out, rows go back in line with what they have, half as many run at a time, and the list is empty.
-        Raises `OutOfMemoryError` or its like when a single row does not fit.
+        Raises `OutOfMemoryError` or its like when a single row does not fit, and `RuntimeError` outside `generating`, where
+        the model's own attention would mix the padding of rows into their completions.
         """
+        if not self._is_generating:
+            raise RuntimeError("an engine advances only within generating()")
         try:
             return self._pass()
         except (RuntimeError, MemoryError) as error:
@@ -262,8 +266,10 @@ class Engine:
             self.batch.prefixes.clear()
         try:
             with self._no_gradients(), self._packed.in_use(), self.batch.attention():
+                self._is_generating = True
                 yield
         finally:
+            self._is_generating = False
             self.model.train(training)
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
