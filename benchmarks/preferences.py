@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from alternating import alternate
 
 HERE = Path(__file__).resolve().parent
 MODEL = "smollm2-135m-instruct"
@@ -77,14 +78,7 @@ def table(cases: list[str], sides: list[str], steps: int, repeat: int, precision
     print("| case | side | tokens/s | reference | peak memory | last loss | speed against trl |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for case in cases:
-        found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
-        for _ in range(repeat):
-            for side in sides:
-                command = [sys.executable, __file__, "one", side, case, str(steps), precision]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                if done.returncode:
-                    raise SystemExit(done.stderr[-3000:])
-                found[side].append(json.loads(done.stdout.strip().split("\n")[-1]))
+        found = alternate(__file__, sides, [case, str(steps), precision], repeat)
         rates = {side: statistics.median(one["rate"] for one in runs) for side, runs in found.items()}
         for side, runs in found.items():
             reference, memory, loss = (

@@ -26,8 +26,6 @@ import os
 import random
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -36,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from alternating import alternate
 
 HERE = Path(__file__).resolve().parent
 EXAMPLE = HERE.parent / "examples" / "reinforcement"
@@ -228,14 +227,7 @@ def show_speed(cases: list[str], sides: list[str], steps: int, repeat: int, prec
     print(f"medians of {repeat}\n\n| case | side | seconds a step | completion tokens/s | peak memory | against trl |")
     print("|---|---|---|---|---|---|", flush=True)
     for case in cases:
-        runs: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
-        for _ in range(repeat):
-            for side in sides:
-                command = [sys.executable, __file__, "one", side, case, str(steps), precision]
-                process = subprocess.run(command, capture_output=True, text=True, check=False)
-                if process.returncode:
-                    raise SystemExit(process.stderr[-3000:])
-                runs[side].append(json.loads(process.stdout.strip().split("\n")[-1]))
+        runs = alternate(__file__, sides, [case, str(steps), precision], repeat)
         medians = {side: statistics.median(run["seconds"] for run in results) for side, results in runs.items()}
         for side, results in runs.items():
             rate = PROMPTS * GROUP * ROOM / medians[side]

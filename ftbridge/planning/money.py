@@ -36,7 +36,7 @@ class Judges(_Document):
 
 
 class Money(_Document):
-    """What the managed side costs, in US dollars; null where a price is not known."""
+    """What the hosted provider costs, in US dollars; null where a price is not known."""
 
     training: float | None
     evaluation: tuple[float, float] | None = Field(

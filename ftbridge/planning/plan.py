@@ -71,7 +71,7 @@ class Fit(_Document):
 
 
 class Managed(_Document):
-    """The managed side."""
+    """The hosted provider."""
 
     model: str
     target: str

@@ -61,7 +61,7 @@ def retry(run: Run, watcher: Observer | None = None) -> Evaluation | None:
 
 
 def adopt(run: Run, job: str) -> JobHandle:
-    """Take a job of the account as the run's own, where it is in doubt what became of its creation.
+    """Take a job of the account as the run's own, where it is in doubt whether its creation succeeded.
 
     Raises `UsageError` for a run that has a job, for a job that another run has, and for a provider without an account.
     """

@@ -329,7 +329,7 @@ class Driver:
         )
 
     def stop_spending(self, job: FollowedJob) -> tuple[str, str] | None:
-        """Pause a job, or cancel it where a pause is refused or has no effect; the run's event, and what became of the job.
+        """Pause a job, or cancel it where a pause is refused or has no effect; the run's event, and the job's outcome.
 
         None while neither could be done: the service is away, or refuses both, or the job has ended meanwhile. It is followed
         on, and asked again at the next look.
@@ -391,7 +391,7 @@ class Driver:
         return f"ftbridge retry {self.run.id} (pays for the training again: {price})"
 
     def interrupted(self) -> str:
-        """Ctrl-C: a local job saves a checkpoint and stops; a paid one goes on without us. Returns what became of it."""
+        """Ctrl-C: a local job saves a checkpoint and stops; a paid one goes on without us. Returns its outcome."""
         self.run.append("interrupted")
         notice = f"{self.run.id} is kept as it stands"
         if self.state.handle is None or self.state.tuned is not None:

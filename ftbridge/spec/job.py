@@ -47,7 +47,7 @@ class JobSpec(SpecModel):
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
         default={}, max_length=16, description="Up to 16 pairs of text kept with the job."
     )
-    openai: OpenAISpec = Field(default_factory=OpenAISpec, description="Settings of the managed side.")
+    openai: OpenAISpec = Field(default_factory=OpenAISpec, description="Settings of the hosted provider.")
     local: LocalSpec = Field(default_factory=LocalSpec, description="Settings of training on this machine.")
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="How answers are judged.")
     budget: BudgetSpec = Field(default_factory=BudgetSpec, description="Limits that stop a run.")

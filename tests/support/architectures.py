@@ -29,6 +29,7 @@ from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.training import checkpoint
 from ftbridge.providers.local.training.checkpoint import TrainingState
 from ftbridge.providers.local.training.forward import Forward, prove
+from support import training_requests
 
 VOCABULARY, LENGTHS, STEPS = 512, (19, 23, 31, 14, 27, 22), 8
 CPU = Device(torch.device("cpu"), torch.float32)
@@ -151,16 +152,8 @@ def examples() -> list[Encoded]:
 
 def request(**changes: Any) -> LocalRequest:
     """Today's defaults, on a CPU in float32 without quantization."""
-    values: dict[str, Any] = {
-        "name": "test", "model": "tiny", "seed": 1, "n_epochs": 1, "batch_size": 4,
-        "learning_rate": 1e-3, "lr_schedule": "constant", "warmup_ratio": 0.0, "weight_decay": 0.0, "max_grad_norm": 1.0,
-        "optimizer": "adamw", "tuning": "lora", "quantization": "none", "lora_r": 4, "lora_alpha": 8,
-        "lora_dropout": 0.05, "target_modules": "all-linear", "use_rslora": False, "use_dora": False, "max_length": 512,
-        "too_long": "refuse", "packing": True, "tokens_per_pass": "auto", "patience": None, "min_delta": 0.0,
-        "gradient_checkpointing": False, "precision": "fp32", "device": "cpu", "keep_dequantized": False,
-        "evals_per_epoch": 1, "keep_checkpoints": 2, "checkpoint_minutes": 10, "trust_remote_code": False,
-    }  # fmt: skip
-    return LocalRequest(**(values | changes))
+    ours = {"model": "tiny", "lr_schedule": "constant", "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.05}
+    return training_requests.request(**(ours | changes))
 
 
 def ready(folder: Path, asked: LocalRequest, notes: list[str]) -> Forward:

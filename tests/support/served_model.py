@@ -8,10 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from openai import OpenAI
+
+from ftbridge.server import served
+from ftbridge.server.app import application
+from ftbridge.server.http import network
 
 MODEL = "gpt-4.1-mini-2025-04-14"
 SETTINGS = ("quantization=none", "max_length=128", "evals_per_epoch=1", "base_learning_rate=1e-3")
@@ -27,6 +33,20 @@ def first_document(process: subprocess.Popen[str]) -> dict[str, Any]:
         text += line
     told: dict[str, Any] = json.loads(text)
     return told
+
+
+@contextmanager
+def client_of(models: Mapping[str, str], home: Path, settings: Mapping[str, Any]) -> Iterator[OpenAI]:
+    """A client of a server in this process; `models` maps the names it serves to model folders, `settings` are of `local`."""
+    service = served(models, home / "server", home=home, settings=settings)
+    bound = network.bind("127.0.0.1", 0)
+    address = f"{network.address_of(bound)}/v1"
+    with (
+        network.in_background(application(service), bound),
+        OpenAI(base_url=address, api_key="any", max_retries=0, timeout=120) as client,
+    ):
+        yield client
+    bound.close()
 
 
 class Served:

@@ -1,4 +1,4 @@
-"""Where a run's figures come from: its spec, its data, what became of each field, and the losses on the way."""
+"""Where a run's figures come from: its spec, its data, its field mapping, and the losses on the way."""
 
 from __future__ import annotations
 

@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 from openai import OpenAI
 
-from ftbridge.server import served
-from ftbridge.server.app import application
-from ftbridge.server.http import network
+from support.served_model import client_of
 from support.small_model import write_small_model
 from support.waiting import until
 
@@ -25,15 +23,8 @@ def openai(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -> It
     folder = tmp_path_factory.mktemp("served")
     plain = write_small_model(folder / "plain", base_model_dir)
     settings = {"quantization": "none", "precision": "fp32", "max_length": 64, "base_learning_rate": 1e-3}
-    service = served({"gpt-4.1-mini": str(plain)}, folder / "server", home=folder, settings=settings)
-    bound = network.bind("127.0.0.1", 0)
-    address = f"{network.address_of(bound)}/v1"
-    with (
-        network.in_background(application(service), bound),
-        OpenAI(base_url=address, api_key="any", max_retries=0, timeout=120) as client,
-    ):
+    with client_of({"gpt-4.1-mini": str(plain)}, folder, settings) as client:
         yield client
-    bound.close()
 
 
 def upload(client: OpenAI, name: str, lines: list[dict[str, object]]) -> str:

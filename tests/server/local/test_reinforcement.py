@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 from openai import BadRequestError, OpenAI
 
-from ftbridge.server import served
-from ftbridge.server.app import application
-from ftbridge.server.http import network
+from support.served_model import client_of
 from support.small_model import write_small_model
 from support.waiting import until
 
@@ -28,15 +26,8 @@ def openai(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -> It
     plain = write_small_model(folder / "plain", base_model_dir)
     settings = {"quantization": "none", "precision": "fp32", "max_length": 64, "base_learning_rate": 1e-2,
                 "reinforcement": {"max_completion_tokens": 6}, "keep_checkpoints": 1}  # fmt: skip
-    service = served({"o4-mini": str(plain)}, folder / "server", home=folder, settings=settings)
-    bound = network.bind("127.0.0.1", 0)
-    address = f"{network.address_of(bound)}/v1"
-    with (
-        network.in_background(application(service), bound),
-        OpenAI(base_url=address, api_key="any", max_retries=0, timeout=120) as client,
-    ):
+    with client_of({"o4-mini": str(plain)}, folder, settings) as client:
         yield client
-    bound.close()
 
 
 def upload(client: OpenAI, name: str, first: int, count: int) -> str:

@@ -14,10 +14,8 @@ from ftbridge.data.examples import Message
 from ftbridge.providers.base import Prompt
 from ftbridge.providers.local.inference.completions import Generator
 from ftbridge.providers.local.request import SampleRequest
-from ftbridge.server import served
-from ftbridge.server.app import application
-from ftbridge.server.http import network
 from ftbridge.server.local.spec import base_request
+from support.served_model import client_of
 from support.small_model import THINKING_TEMPLATE, write_chain_model, write_small_model
 
 pytestmark = pytest.mark.slow
@@ -41,15 +39,8 @@ def models(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -> di
 @pytest.fixture(scope="module")
 def openai(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
     home = tmp_path_factory.mktemp("home")
-    service = served(models, home / "server", home=home, settings=SETTINGS)
-    bound = network.bind("127.0.0.1", 0)
-    address = f"{network.address_of(bound)}/v1"
-    with (
-        network.in_background(application(service), bound),
-        OpenAI(base_url=address, api_key="any", max_retries=0, timeout=120) as client,
-    ):
+    with client_of(models, home, SETTINGS) as client:
         yield client
-    bound.close()
 
 
 def ask(openai: OpenAI, **more: Any) -> Any:

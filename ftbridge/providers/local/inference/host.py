@@ -32,7 +32,7 @@ log = logging.getLogger("ftbridge.server")
 
 
 def _event(kind: str, fields: dict[str, Any]) -> StreamEvent | FtbridgeError:
-    """What was told; an error for the ask alone that it cannot be made for."""
+    """An event that the process sent; an error, for its request alone, where it cannot be read."""
     try:
         return EVENT_KINDS[kind](**fields)
     except ValueError as error:
@@ -139,7 +139,7 @@ class Host:
                 if "failed" in message:
                     name, error = message["failed"]
                     self._tell(name, from_document(error))
-                for name, kind, fields in message.get("told", ()):
+                for name, kind, fields in message.get("events", ()):
                     self._tell(name, _event(kind, fields))
         except (
             Exception

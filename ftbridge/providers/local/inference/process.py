@@ -3,7 +3,7 @@
     Intake (threads: read, prepare) ─▶ Server ── Engine.advance ──▶ Step ─▶ Reader ─▶ lines out
 
 Lines in   {"ask": {…}}, {"cancel": ID}
-Lines out  {"ready": …} once the model stands; {"told": [[ID, kind, {…}], …]} after each pass; {"failed": [ID, error]}
+Lines out  {"ready": …} once the model stands; {"events": [[ID, kind, {…}], …]} after each pass; {"failed": [ID, error]}
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Server:
             if step.error is not None:
                 self.broken[pending.ask.id] = step.error
             else:
-                events += [(pending.ask.id, one) for one in self._told(pending, step)]
+                events += [(pending.ask.id, one) for one in self._events_of(pending, step)]
             if step.ended or step.error:
                 del self.pending[step.completion]
         for name in self.broken:
@@ -185,8 +185,8 @@ class Server:
             stream=True,
         )
 
-    def _told(self, pending: Answer, step: Step) -> list[StreamEvent]:
-        """What a client is told of one more token."""
+    def _events_of(self, pending: Answer, step: Step) -> list[StreamEvent]:
+        """What one more token means for a client."""
         events: list[StreamEvent] = []
         reasoned = pending.reasoned
         parts = self._read(pending, step.text, last=step.ended is not None)
@@ -266,7 +266,7 @@ def _serve(server: Server, intake: Intake, tell: Any) -> None:
         for name, reason in server.broken.items():
             tell(failed=[name, document(_known(reason))])
         if events:
-            tell(told=[[name, kind_of(event), event.model_dump()] for name, event in events])
+            tell(events=[[name, kind_of(event), event.model_dump()] for name, event in events])
 
 
 def _take(server: Server, arrival: Arrival, tell: Any) -> None:
@@ -279,7 +279,7 @@ def _take(server: Server, arrival: Arrival, tell: Any) -> None:
         if not isinstance(arrival, Ready):
             raise arrival.error
         for one, event in server.take(arrival.ask, arrival.prepared):
-            tell(told=[[one, kind_of(event), event.model_dump()]])
+            tell(events=[[one, kind_of(event), event.model_dump()]])
     except Exception as error:
         if not isinstance(error, (FtbridgeError, RenderError)):
             traceback.print_exc()

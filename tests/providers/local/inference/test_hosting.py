@@ -32,7 +32,8 @@ from ftbridge.providers.local.inference.sampling import Drawing, choose
 from ftbridge.providers.local.inference.text import Words
 from ftbridge.providers.local.models import load
 from ftbridge.providers.local.models.device import Device
-from ftbridge.providers.local.request import LocalRequest, SampleRequest
+from ftbridge.providers.local.request import SampleRequest
+from support import training_requests
 
 # Drawing
 
@@ -184,16 +185,7 @@ def test_a_folder_without_an_adapter_is_said(tmp_path: Path):
 
 
 def asked(**changes: Any) -> SampleRequest:
-    values: dict[str, Any] = {
-        "name": "test", "model": "smollm2-135m-instruct", "seed": 1, "n_epochs": 1, "batch_size": 4,
-        "learning_rate": 1e-3, "lr_schedule": "cosine", "warmup_ratio": 0.0, "weight_decay": 0.0, "max_grad_norm": 1.0,
-        "optimizer": "adamw", "tuning": "lora", "quantization": "none", "lora_r": 4, "lora_alpha": 16,
-        "lora_dropout": 0.0, "target_modules": "all-linear", "use_rslora": False, "use_dora": False, "max_length": 512,
-        "too_long": "refuse", "packing": True, "tokens_per_pass": "auto", "patience": None, "min_delta": 0.0,
-        "gradient_checkpointing": False, "precision": "fp32", "device": "cpu", "keep_dequantized": False,
-        "evals_per_epoch": 1, "keep_checkpoints": 2, "checkpoint_minutes": 10, "trust_remote_code": False,
-    }  # fmt: skip
-    return SampleRequest(request=LocalRequest(**(values | changes)), tuned=None)
+    return SampleRequest(request=training_requests.request(**({"lora_r": 4} | changes)), tuned=None)
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from ftbridge.providers.base import Submission
@@ -18,15 +16,6 @@ from ftbridge.runner.start import create_run
 from ftbridge.spec import SpecFile
 from support.jobs import write_job
 from support.tiny_training import Steps
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Sums of several threads round differently from one run to the next."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Crash(BaseException):

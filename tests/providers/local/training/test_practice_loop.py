@@ -15,27 +15,12 @@ from ftbridge.providers.local.training.loop import Trainer, train
 from ftbridge.providers.local.training.optim import optimizer_for
 from ftbridge.providers.local.training.policy_gradient import PolicyGradient
 from support import architectures, practice_cases
+from support.tiny_training import Steps
 
 
 @pytest.fixture(scope="module")
 def model(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return practice_cases.small_model(tmp_path_factory.mktemp("loop") / "model", base_model_dir)
-
-
-class Steps:
-    """A reporter that keeps every step's figures."""
-
-    def __init__(self) -> None:
-        self.figures: list[dict[str, Any]] = []
-
-    def message(self, text: str, level: str = "info") -> None:
-        """Nothing to say."""
-
-    def metrics(self, **figures: Any) -> None:
-        self.figures.append(figures)
-
-    def checkpoint(self, path: Path, step: int) -> None:
-        """Nothing to say."""
 
 
 def trainer_of(folder: Path, model: Path, requested: Any = lambda: None, **changes: Any) -> tuple[Trainer, Steps]:
