@@ -83,7 +83,7 @@ class Model:
 
 
 def evaluate(
-    draft: SpecFile,
+    spec_file: SpecFile,
     names: Sequence[str],
     options: Options | None = None,
     on_progress: Progress | None = None,
@@ -103,9 +103,9 @@ def evaluate(
         raise UsageError(f"named twice: {', '.join(sorted(twice))}.")
     if not requested:
         raise UsageError("name at least one candidate.", hint="Such as --candidate base --candidate run:latest")
-    spec, home = _with_options(draft.spec, options), files.home()
+    spec, home = _with_options(spec_file.spec, options), files.home()
     with files.scratch_folder(home) as scratch:
-        manifest = prepare(spec, base=draft.base, out=scratch / "data")
+        manifest = prepare(spec, base=spec_file.base, out=scratch / "data")
         test = scratch / "data" / "test.jsonl"
         items = load_items(test) if test.exists() else []
         if not items:

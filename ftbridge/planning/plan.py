@@ -139,7 +139,7 @@ class Plan(_Document):
 
 
 def plan(
-    draft: SpecFile,
+    spec_file: SpecFile,
     *,
     prices: PriceList | None = None,
     config: Path | None = None,
@@ -152,8 +152,8 @@ def plan(
     """
     prices, today = prices or load_prices(), today or datetime.datetime.now(datetime.timezone.utc).date()
     with files.scratch_folder(files.home()) as scratch:
-        manifest = prepare(draft.spec, base=draft.base, out=scratch / "data")
-        return _reckon(draft.spec, scratch / "data", manifest, prices, config, gpu_usd_per_hour, today)
+        manifest = prepare(spec_file.spec, base=spec_file.base, out=scratch / "data")
+        return _reckon(spec_file.spec, scratch / "data", manifest, prices, config, gpu_usd_per_hour, today)
 
 
 def plan_of_run(run: Run) -> Plan:

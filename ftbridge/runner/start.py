@@ -30,15 +30,12 @@ def create_run(
 
     Raises `DataError`, `LoweringRefused` or `UsageError`; a run that cannot begin leaves no folder.
     """
-    backend = providers.load(provider)
+    providers.load(provider)  # an unknown one is refused before any data are read
     sweep_unfinished(home or files.home())
     with files.scratch_folder(home or files.home()) as scratch:
         manifest = _prepare(spec_file, provider, scratch / "data", lint)
         reasoning = count_reasoning(scratch / "data" / "train.jsonl")
-        resolved = resolve(spec_file.spec, manifest.splits["train"].examples, provider, reasoning)
-        lowering = backend.lower(resolved)
-        lowering.stop_if_refused(allow)
-        _check_fallback(spec_file.spec, provider, manifest.splits["train"].examples, reasoning, allow)
+        resolved, lowering = _settle(spec_file.spec, provider, manifest, reasoning, allow)
         _check_judging(spec_file.spec, scratch / "data")
         run = Run.create(
             home or files.home(),
@@ -65,11 +62,7 @@ def dry_run(
         manifest = _prepare(spec_file, provider, scratch / "data", lint)
         _check_judging(spec_file.spec, scratch / "data")
         reasoning = count_reasoning(scratch / "data" / "train.jsonl")
-    resolved = resolve(spec_file.spec, manifest.splits["train"].examples, provider, reasoning)
-    lowering = providers.load(provider).lower(resolved)
-    lowering.stop_if_refused(allow)
-    _check_fallback(spec_file.spec, provider, manifest.splits["train"].examples, reasoning, allow)
-    return manifest, resolved, lowering
+    return manifest, *_settle(spec_file.spec, provider, manifest, reasoning, allow)
 
 
 def _prepare(spec_file: SpecFile, provider: str, folder: Path, lint: bool) -> Manifest:
@@ -89,11 +82,18 @@ def _prepare(spec_file: SpecFile, provider: str, folder: Path, lint: bool) -> Ma
     return manifest
 
 
-def _check_fallback(spec: JobSpec, provider: str, examples: int, reasoning: int, allow: Sequence[str]) -> None:
-    """Refuse now what the provider to fall back on would refuse then."""
+def _settle(
+    spec: JobSpec, provider: str, manifest: Manifest, reasoning: int, allow: Sequence[str]
+) -> tuple[ResolvedSpec, Lowering]:
+    """The spec with its autos settled, and its field mapping. Raises what the provider, or the one to fall back on, refuses."""
+    examples = manifest.splits["train"].examples
+    resolved = resolve(spec, examples, provider, reasoning)
+    lowering = providers.load(provider).lower(resolved)
+    lowering.stop_if_refused(allow)
     if spec.fallback not in (None, provider):
-        lowering = providers.load(spec.fallback).lower(resolve(spec, examples, spec.fallback, reasoning))
-        lowering.stop_if_refused(allow)
+        second = resolve(spec, examples, spec.fallback, reasoning)
+        providers.load(spec.fallback).lower(second).stop_if_refused(allow)
+    return resolved, lowering
 
 
 def _check_judging(spec: JobSpec, data: Path) -> None:
