@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ftbridge.errors import DataError, FtbridgeError, ProviderRefused
-from ftbridge.runner import drive
+from ftbridge.runner import control, drive
+from ftbridge.runner.fallback import last_of
 from ftbridge.runner.start import create_run
 from ftbridge.runs.run import Run
 from ftbridge.server import simulating
@@ -105,6 +106,18 @@ def test_what_this_machine_cannot_do_is_done_by_the_service(spec, service, tmp_p
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["provider"], told["continues"]["provider"]) == ("openai", "local")
+    assert len(service.jobs) == 1
+
+
+@pytest.mark.slow
+def test_watching_a_run_that_fell_back_ends_with_the_run_that_continues_it(spec, service):
+    document = {**spec, "model": {"openai": BASE, "local": "nobody/no-such-model"}, "fallback": "openai"}
+    first = create_run(SpecFile.of(document), "local")
+    evaluation = drive.drive(first)
+    second = last_of(first)
+    assert (second.state().provider, second.state().state) == ("openai", "succeeded")
+    assert evaluation is not None
+    assert control.watch(first) == evaluation
     assert len(service.jobs) == 1
 
 
