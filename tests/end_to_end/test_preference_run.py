@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from support.jobs import ftbridge, kill_worker, lines, losses, run_folder, start, steps_done, wait_for
+from support.jobs import ftbridge, kill_worker, lines, losses, run_folder, start, steps_done
+from support.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from ftbridge.server import simulating
-from support.jobs import ftbridge, kill_worker, lines, run_folder, start, steps_done, wait_for, worker_events
+from support.jobs import ftbridge, kill_worker, lines, run_folder, start, steps_done, worker_events
 from support.small_model import write_small_model
+from support.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 STEPS = 4

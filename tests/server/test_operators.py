@@ -23,6 +23,7 @@ from ftbridge.errors import UsageError
 from ftbridge.server.http import network
 from support.served_model import first_document
 from support.service import BASE, CHAT
+from support.waiting import wait_for
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes certificates with openssl")
 
@@ -65,8 +66,9 @@ def test_https_with_named_keys_from_the_command_line(tmp_path: Path):
             assert client.get("/models", headers=page).status_code == 200, "its own page is one over https"
             assert client.get("/models", headers={"Origin": "http" + page["Origin"][5:]}).status_code == 403
             address = base.removesuffix("/v1")
-            told = client.get(f"{address}/metrics").text
-            assert 'ftbridge_requests_total{route="GET /models",status="200",key="bo"} 1' in told
+            counted = 'ftbridge_requests_total{route="GET /models",status="200",key="bo"} 1'
+            # A request is counted when its reply has gone out: the client may be a moment earlier.
+            wait_for(lambda: counted in client.get(f"{address}/metrics").text)
             assert httpx.get(f"{address}/metrics", verify=trusted).status_code == 401
             assert httpx.get(f"{address}/version", verify=trusted).json()["version"] == ftbridge.__version__
         with pytest.raises(httpx.ConnectError, match="certificate"):

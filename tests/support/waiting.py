@@ -1,13 +1,23 @@
-"""Following jobs and batches in tests."""
+"""Waiting in tests: for a condition, a job, or a batch."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from openai import OpenAI
 
 ENDS = ("succeeded", "failed", "cancelled")
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
+    """Wait until `what()` is true and return it."""
+    deadline = time.monotonic() + seconds
+    while not (value := what()):
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain"
+        time.sleep(0.05)
+    return value
 
 
 def until(client: OpenAI, job: str, states: tuple[str, ...] = ENDS, seconds: float = 60) -> Any:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import yaml
 
 from support.openai_jobs import KEY
 from support.openai_service import Service
+from support.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -67,14 +67,6 @@ def started(job: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         if process.poll() is None:
             process.kill()
         process.communicate()
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := what()):
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain"
-        time.sleep(0.05)
-    return value
 
 
 def test_a_run_goes_from_spec_to_verdict(service: Service, job: Path, home: Path) -> None:

@@ -18,6 +18,7 @@ from ftbridge.server.app import application
 from ftbridge.server.http import network
 from ftbridge.server.http.access import Access, read_keys
 from support.service import BASE, CHAT, lines
+from support.waiting import wait_for
 
 FOREIGN = [
     {"Origin": "http://evil.example"},
@@ -82,6 +83,12 @@ def test_an_allowed_origin_is_answered_with_what_its_browser_wants(simulator):
         assert client.get("/models", headers={"Origin": "http://other:3000"}).status_code == 403
 
 
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the server has logged. A request's line, like its count, follows its reply: wait for it."""
+    formatter = network.OneLine("%(message)s")
+    return [formatter.format(record) for record in list(caplog.records) if record.name == "ftbridge.server"]
+
+
 def test_several_keys_have_names(simulator, tmp_path, caplog):
     path = tmp_path / "keys"
     path.write_text("# people\nana = k-of-ana-0123456789\nbo=k-of-bo-0123456789abc\n")
@@ -91,11 +98,11 @@ def test_several_keys_have_names(simulator, tmp_path, caplog):
         assert client.get("/models", headers={"Authorization": "Bearer wrong"}).status_code == 401
         assert client.get("/models", headers={"Authorization": f"bearer {keys['ana']}"}).status_code == 200
         assert client.get("/models", headers={"api-key": keys["bo"]}).status_code == 200
-        told = client.get("http://x/metrics".replace("http://x", str(client.base_url).removesuffix("/v1/")),
-                          headers={"api-key": keys["bo"]}).text  # fmt: skip
-    assert 'ftbridge_requests_total{route="GET /models",status="200",key="ana"} 1' in told
-    lines_of_log = [record.getMessage() for record in caplog.records if record.name == "ftbridge.server"]
-    assert any(" bo " in line for line in lines_of_log)
+        metrics = str(client.base_url).removesuffix("/v1/") + "/metrics"
+        counted = 'ftbridge_requests_total{route="GET /models",status="200",key="ana"} 1'
+        wait_for(lambda: counted in client.get(metrics, headers={"api-key": keys["bo"]}).text)
+        wait_for(lambda: any(" bo " in line for line in logged(caplog)))
+    lines_of_log = logged(caplog)
     assert not any(key in line for line in lines_of_log for key in keys.values())
 
 
@@ -215,11 +222,8 @@ def test_control_characters_never_reach_the_log(simulator, caplog):
     with caplog.at_level(logging.INFO, "ftbridge.server"):
         for path in ("/v1/files/%1b%5b31mred", "/v1/a%0d%0a12:00:00%20forged", "/v1/%e2%80%ae%c2%85x"):
             assert httpx.get(f"http://127.0.0.1:{port}{path}").status_code == 404
-    told = [
-        network.OneLine("%(message)s").format(record) for record in caplog.records if record.name == "ftbridge.server"
-    ]
-    assert len(told) >= 3
-    assert all(line.isprintable() for line in told)
+        wait_for(lambda: len(logged(caplog)) >= 3)
+    assert all(line.isprintable() for line in logged(caplog))
 
 
 @pytest.mark.parametrize("path", ["/models/", "//models", "/models//", "/files/?limit=1"])
