@@ -17,10 +17,10 @@ from support.jobs import (
     run_folder,
     start,
     steps_done,
-    wait_for,
     worker_events,
     write_job,
 )
+from support.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
