@@ -11,15 +11,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
 from ftbridge import files, providers
-from ftbridge.data.notation import count_reasoning
-from ftbridge.data.prepare import prepare
 from ftbridge.errors import GateNotMet, RunBusy, UsageError
 from ftbridge.evaluation.baselines import baseline
 from ftbridge.evaluation.calibration import read_labelled
@@ -28,18 +26,17 @@ from ftbridge.evaluation.candidates import Candidate, plain
 from ftbridge.evaluation.families import family_notes
 from ftbridge.evaluation.generate import Prediction, Sampling, generate
 from ftbridge.evaluation.grade_cache import Grades, read_grades, write_grades
-from ftbridge.evaluation.items import Item, load_items
+from ftbridge.evaluation.items import Item
+from ftbridge.evaluation.job_data import JobData
 from ftbridge.evaluation.perplexity import perplexity
 from ftbridge.evaluation.provenance import Place, differences
 from ftbridge.evaluation.results import item_scores
 from ftbridge.evaluation.retention.measure import SUFFIX, Retention, measure_retention, retention_candidate
-from ftbridge.evaluation.retention.questions import write_questions
 from ftbridge.evaluation.score import Evaluation, Grading, Results, calibrated, check, judge
 from ftbridge.graders import Calls
 from ftbridge.graders.budget import JudgeBudget
 from ftbridge.graders.calls import FILE as CALLS
 from ftbridge.graders.judge_keys import check_judges
-from ftbridge.providers import resolve
 from ftbridge.providers.base import Sampler, Scorer, TunedModel
 from ftbridge.runs import store
 from ftbridge.runs.run import Run
@@ -105,23 +102,20 @@ def evaluate(
         raise UsageError("name at least one candidate.", hint="Such as --candidate base --candidate run:latest")
     spec, home = _with_options(spec_file.spec, options), files.home()
     with files.scratch_folder(home) as scratch:
-        manifest = prepare(spec, base=spec_file.base, out=scratch / "data")
-        test = scratch / "data" / "test.jsonl"
-        items = load_items(test) if test.exists() else []
+        job = JobData.prepare(replace(spec_file, spec=spec), scratch / "data")
+        items = job.items
         if not items:
             raise UsageError("the spec has no test items, so there is nothing to answer.", hint="Set data.test.")
         check_judges(spec)
         check(items, spec.evaluation.graders)
-        train, examples = scratch / "data" / "train.jsonl", manifest.splits["train"].examples
-        reasoning = count_reasoning(train)
-        models = [_model(candidate, spec, examples, reasoning, options, home) for candidate in requested]
-        candidates = [_candidate(candidate, spec, train) for candidate in requested]
+        models = [_model(candidate, job, options, home) for candidate in requested]
+        candidates = [_candidate(candidate, spec, job.train) for candidate in requested]
         predictions = {
             candidate.name: _answered(model, candidate, items, spec, options, on_progress)
             for model, candidate in zip(models, candidates, strict=True)
         }
         perplexities = _foreseen(requested, models, items, spec)
-        retention = _retention(requested, models, spec, train, options, on_progress)
+        retention = _retention(requested, models, job, options, on_progress)
     grades, limit = home / "grades.jsonl", spec.budget.max_usd
     meter = None if limit is None else JudgeBudget(limit, on_used_up=_used_up)
     cached_grades = read_grades([grades])
@@ -166,29 +160,25 @@ def _used_up(used: str) -> GateNotMet:
 def _retention(
     requested: Sequence[RequestedCandidate],
     models: Sequence[Model],
-    spec: JobSpec,
-    train: Path,
+    job: JobData,
     options: Options,
     progress: Progress | None,
 ) -> Retention | None:
     """What the models still know, where the spec asks: each against the first; prompts alone make no other model."""
-    wanted = spec.evaluation.retention
+    wanted = job.spec.evaluation.retention
     others = [index for index in range(1, len(requested)) if requested[index].kind not in PROMPTED]
     if wanted is None or not others:
         return None
-    path = train.with_name("retention.jsonl")
-    write_questions(wanted, train, path)
-    questions = load_items(path)
     predictions = {
         requested[index].name: _answered(
-            models[index], retention_candidate(requested[index].name), questions, spec, options, progress
+            models[index], retention_candidate(requested[index].name), job.questions, job.spec, options, progress
         )
         for index in (0, *others)
     }
-    graders = spec.evaluation.graders
+    graders = job.spec.evaluation.graders
     calls = Calls(files.home() / CALLS)
     return measure_retention(
-        questions, predictions, graders, baseline=requested[0].name, margin=wanted.margin, calls=calls
+        job.questions, predictions, graders, baseline=requested[0].name, margin=wanted.margin, calls=calls
     )
 
 
@@ -208,30 +198,29 @@ def _candidate(requested: RequestedCandidate, spec: JobSpec, train: Path) -> Can
     return Candidate(requested.name, prompt)
 
 
-def _model(
-    requested: RequestedCandidate, spec: JobSpec, examples: int, reasoning: int, options: Options, home: Path
-) -> Model:
-    """Who is asked, without asking."""
+def _model(requested: RequestedCandidate, job: JobData, options: Options, home: Path) -> Model:
+    """Whose completions they are, before any request is made."""
     match requested.kind:
         case "endpoint":
             return _endpoint(requested)
         case "run" | "checkpoint":
             return _of_run(requested, store.find(home, requested.target))
         case "openai" | "local":
-            named = spec.model.model_copy(update={requested.kind: _path_or_name(requested)})
-            return _base(requested.kind, spec.model_copy(update={"model": named}), examples, reasoning)
+            named = job.spec.model.model_copy(update={requested.kind: _path_or_name(requested)})
+            return _base(requested.kind, replace(job, spec=job.spec.model_copy(update={"model": named})))
         case _:
-            return _base(options.provider or ("local" if spec.model.local else "openai"), spec, examples, reasoning)
+            return _base(options.provider or ("local" if job.spec.model.local else "openai"), job)
 
 
-def _base(provider: str, spec: JobSpec, examples: int, reasoning: int) -> Model:
+def _base(provider: str, job: JobData) -> Model:
+    """The base model of the job's spec at a provider."""
     backend = providers.load(provider)
-    name = backend.base_model(spec)
+    name = backend.base_model(job.spec)
     if name is None:
         raise UsageError(
             f"the spec names no model.{provider}.", hint=f"Set model.{provider}, or name another candidate."
         )
-    lowering = backend.lower(resolve(spec, examples, provider, reasoning))
+    lowering = job.map(provider).lowering
     identity = {"provider": provider, "model": name, **backend.identity(lowering)}
     if Path(name).exists():
         identity["written"] = max(path.stat().st_mtime_ns for path in (Path(name), *Path(name).glob("*")))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ftbridge.errors import UsageError
 
 if TYPE_CHECKING:
     from ftbridge.providers.base import Provider
     from ftbridge.spec.job import JobSpec
+    from ftbridge.spec.lowering import Lowering
     from ftbridge.spec.resolve import ResolvedSpec
 
 GROUP = "ftbridge.providers"
@@ -66,6 +67,18 @@ def resolve(spec: JobSpec, train_examples: int, provider: str, reasoning: int | 
     provider_value = load(provider).auto("learning_rate_multiplier")
     unknown = ("auto", f"left to {provider}, which publishes no base rate")
     return rules.resolve(spec, train_examples, provider_value if provider_value is not None else unknown, reasoning)
+
+
+class MappedJob(NamedTuple):
+    """A spec settled for one provider, and that provider's request with the field mapping."""
+
+    resolved: ResolvedSpec
+    lowering: Lowering
+
+
+def map_fields(resolved: ResolvedSpec, provider: str) -> MappedJob:
+    """The resolved spec with its field mapping at this provider. Raises `UsageError` where it is not installed."""
+    return MappedJob(resolved, load(provider).lower(resolved))
 
 
 def _not_installed(name: str) -> UsageError:

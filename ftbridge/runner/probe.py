@@ -10,10 +10,9 @@ import itertools
 from statistics import median
 
 from ftbridge import files
-from ftbridge.data.prepare import prepare
 from ftbridge.errors import UsageError
+from ftbridge.evaluation.job_data import JobData
 from ftbridge.planning.pace import Probe, keep_probe, step_rates
-from ftbridge.providers import resolve
 from ftbridge.runner import drive
 from ftbridge.runner.observer import Observer
 from ftbridge.runner.start import create_run
@@ -29,10 +28,10 @@ def probe(spec_file: SpecFile, watcher: Observer | None = None) -> Probe:
     if spec.model.local is None:
         raise UsageError("a probe trains on this machine, and the spec names no model.local.")
     with files.scratch_folder(files.home()) as scratch:
-        manifest = prepare(spec, base=spec_file.base, out=scratch / "data")
-        batch = resolve(spec, manifest.splits["train"].examples, "local").spec.hyperparameters.batch_size
+        job = JobData.prepare(spec_file, scratch / "data")
+        batch = job.resolve("local").spec.hyperparameters.batch_size
         size = STEPS * (batch if isinstance(batch, int) else 1)
-        with (scratch / "data" / "train.jsonl").open("rb") as lines:
+        with job.train.open("rb") as lines:
             (scratch / "probe.jsonl").write_bytes(b"".join(itertools.islice(lines, size)))
         run = create_run(SpecFile.of(_short(spec, str(scratch / "probe.jsonl"))), "local", lint=False, home=scratch)
         drive.drive(run, watcher)

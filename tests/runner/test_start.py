@@ -10,8 +10,8 @@ import pytest
 
 from ftbridge.data.lint.counting import thinking_of
 from ftbridge.data.manifest import load_manifest
-from ftbridge.data.notation import count_reasoning
 from ftbridge.errors import DataError
+from ftbridge.evaluation.job_data import JobData
 from ftbridge.evaluation.standalone import _base
 from ftbridge.runner.start import create_run, dry_run
 from ftbridge.spec import SpecFile
@@ -77,9 +77,8 @@ def test_a_run_a_dry_run_a_plan_and_an_evaluation_settle_thinking_alike(
     assert json.loads(run.lowering_path.read_text())["request"]["thinking"] == thinking
     _, resolved, lowering = dry_run(SpecFile.of(path), "local")
     assert (resolved.spec.local.thinking, lowering.request["thinking"]) == (thinking, thinking)
-    spec = SpecFile.of(path).spec
-    reasoning = count_reasoning(run.data / "train.jsonl")
-    assert _base("local", spec, 12, reasoning).identity["thinking"] == thinking
+    job_data = JobData.prepare(SpecFile.of(path), tmp_path / "data")
+    assert _base("local", job_data).identity["thinking"] == thinking
     assert thinking_of(map(json.loads, (run.data / "train.jsonl").read_text().splitlines())) == thinking
 
 

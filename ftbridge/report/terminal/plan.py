@@ -6,7 +6,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ftbridge.planning.plan import Local, Managed, Plan
+from ftbridge.planning.hosted_plan import Managed
+from ftbridge.planning.local_plan import Local
+from ftbridge.planning.plan import Plan
 
 _OUTCOMES = {"exact": "green", "translated": "cyan", "approximated": "yellow", "refused": "bold red", "unused": "dim"}
 

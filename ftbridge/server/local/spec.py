@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ftbridge.providers import resolve
-from ftbridge.providers.local.process.provider import LocalProvider
+from ftbridge.providers import map_fields, resolve
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.server.store import StoredObject
 from ftbridge.spec import JobSpec
 from ftbridge.spec.from_openai import spec_from_job
-from ftbridge.spec.lowering import Lowering
 
 
 def spec_of(job: StoredObject, model: str, files: Path, settings: Mapping[str, Any]) -> JobSpec:
@@ -38,14 +36,11 @@ def base_request(model: str, settings: Mapping[str, Any]) -> LocalRequest:
         "model": {"local": model},
         "local": _of_method(settings, "supervised"),
     }
-    return LocalRequest.model_validate(_lowered(JobSpec.from_dict(document)).request)
+    resolved = resolve(JobSpec.from_dict(document), 100, "local")
+    return LocalRequest.model_validate(map_fields(resolved, "local").lowering.request)
 
 
 def _of_method(settings: Mapping[str, Any], method: str) -> dict[str, Any]:
     """The settings of the server without the sections of other methods: it trains by any."""
     others = {"dpo", "reinforcement"} - {method}
     return {name: value for name, value in settings.items() if name not in others}
-
-
-def _lowered(spec: JobSpec) -> Lowering:
-    return LocalProvider().lower(resolve(spec, 100, "local"))

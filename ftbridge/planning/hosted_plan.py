@@ -1,0 +1,66 @@
+"""The hosted provider's half of a plan: money, days that its models have left, hours from submission to result."""
+
+from __future__ import annotations
+
+import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ftbridge import files
+from ftbridge.planning.money import Money, judge_money, managed
+from ftbridge.planning.pace import Pace, managed_pace
+from ftbridge.planning.workload import Workload
+from ftbridge.prices import PriceList
+from ftbridge.providers.openai import calendar
+from ftbridge.runs import store
+
+
+class Managed(BaseModel):
+    """The hosted provider."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    target: str
+    money: Money
+    stops: datetime.date | None = Field(description="The day the base model and its tuned models stop, if known.")
+    days_left: int | None
+    no_new_jobs: datetime.date | None = Field(description="From this day the service takes no new jobs.")
+    pace: Pace = Field(description="Hours from submission to result, from finished runs at the service.")
+
+
+def plan_hosted(work: Workload, model: str, prices: PriceList, today: datetime.date) -> Managed:
+    """What training `model` and completing with it cost, and until when it answers. Nothing is requested."""
+    spec = work.job.spec
+    is_openai = spec.openai.target == "openai"
+    stops = calendar.shutdown(model) if is_openai else None
+    money = _money(work, model, prices, today)
+    if not is_openai:
+        note = f"Prices and dates are OpenAI's; {spec.openai.target} has its own."
+        money = money.model_copy(update={"notes": [*money.notes, note]})
+    return Managed(
+        model=model,
+        target=spec.openai.target,
+        money=money,
+        stops=stops,
+        days_left=None if stops is None else (stops - today).days,
+        no_new_jobs=calendar.NO_NEW_JOBS if is_openai else None,
+        pace=managed_pace(work.training_tokens, spec, store.runs(files.home())),
+    )
+
+
+def _money(work: Workload, model: str, prices: PriceList, today: datetime.date) -> Money:
+    spec, items = work.job.spec, work.job.items
+    longest = spec.evaluation.max_completion_tokens
+    return managed(
+        prices,
+        model,
+        training_tokens=work.training_tokens,
+        prompt_count=work.prompts(tuned=False),
+        completion_tokens=work.completions(tuned=False),
+        tuned_asked=work.prompts(tuned=True),
+        tuned_answered=work.completions(tuned=True),
+        batch=spec.openai.batch,
+        judges=judge_money(prices, spec.evaluation.graders, items, work.completions_per_item, longest, work.encoding),
+        today=today,
+    )

@@ -1,0 +1,278 @@
+"""This machine's half of a plan: whether the model fits, how long it takes, what an hour comes to.
+
+config.json ─▶ sizes ─▶ memory of a micro-batch ─▶ GPUs that hold it, and this machine
+tokenizer   ─▶ tokens as the trainer counts them ─▶ hours, from own runs or published figures
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ftbridge import files
+from ftbridge.errors import DataError, MissingDependency, ModelUnavailable, UsageError
+from ftbridge.planning.local_tokens import LocalTokens, local_tokens, renderer_of
+from ftbridge.planning.machine import Machine, this_machine
+from ftbridge.planning.memory import (
+    CARDS,
+    GIB,
+    Memory,
+    Shape,
+    largest_pass,
+    longest_that_fits,
+    memory,
+    published_shape,
+    read_shape,
+)
+from ftbridge.planning.money import Monthly, break_even_tokens, monthly
+from ftbridge.planning.pace import Pace, pace
+from ftbridge.planning.rollouts import Rollouts
+from ftbridge.planning.whole import Whole, whole
+from ftbridge.planning.workload import Workload
+from ftbridge.providers.local.lower import quantization
+from ftbridge.providers.local.models.footprint import Kind
+from ftbridge.runs import store
+from ftbridge.spec import JobSpec
+
+_PASS = 2048
+"""Tokens of the micro-batch that memory is shown for."""
+REFERENCE_SHARE = 0.35
+"""Epochs' worth of time that measuring the reference model takes: one pass forward, of forward and backward."""
+
+
+class Fit(BaseModel):
+    """A card, and the largest pass that it holds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    card: str
+    gib: float
+    pass_tokens: int = Field(description="Tokens of the largest forward and backward pass; 0: it does not fit.")
+    longest_example: int = Field(description="Tokens of the longest example that such a pass holds.")
+
+
+class Local(BaseModel):
+    """This machine's side."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    parameters: int | None = Field(description="Null when the model's config is not at hand.")
+    quantization: str
+    tokens: dict[str, LocalTokens] | None = Field(
+        default=None, description="By split, by the model's own tokenizer and template; null when it is not at hand."
+    )
+    memory: Memory | None = Field(description="On a card, of a pass of 2,048 tokens, about.")
+    processor_memory: Memory | None = Field(
+        default=None, description="On a CPU, of a pass as large as the trainer takes there, about."
+    )
+    cards: list[Fit]
+    machine: Machine = Field(description="This machine, as it is now.")
+    here: Fit | None = Field(description="The device that training takes here, with what is free on it now.")
+    pace: Pace = Field(description="Hours of training.")
+    whole: Whole | None = Field(
+        default=None, description="Hours of the whole run, with loading and completing; null where no size is known."
+    )
+    usd: tuple[float, float] | None = Field(description="Hours times the price of an hour; null when none was told.")
+    rollouts: Rollouts | None = Field(
+        default=None, description="Method reinforcement: completions that training draws, and what grading them takes."
+    )
+    break_even_tokens: int | None = Field(description="Tokens a month above which a card of your own serves cheaper.")
+    monthly: Monthly | None = Field(
+        default=None, description="Serving plan.monthly_tokens on both sides; null when no volume was told."
+    )
+    notes: list[str]
+
+
+def plan_local(
+    work: Workload,
+    *,
+    config: Path | None = None,
+    gpu_usd_per_hour: float | None = None,
+    serving_per_million: tuple[float, float] | None = None,
+    rollouts: Rollouts | None = None,
+) -> Local:
+    """Memory, hours and cost of training the spec's `model.local` here. No weights and no torch are loaded.
+
+    `config` is the model's config.json where it is not on this machine otherwise, `gpu_usd_per_hour` overrides the spec's,
+    `serving_per_million` is what a million tokens of the hosted model cost in US dollars, from and to. Raises `UsageError` for
+    a `config` that cannot be read.
+    """
+    spec = work.job.spec
+    machine = this_machine(cards=spec.local.device in ("auto", "cuda"))
+    notes = list(machine.notes)
+    path = config or find_config(spec.model.local or "")
+    shape = _shape(spec.model.local or "", path, required=config is not None, notes=notes)
+    tokens = _counted(path, work, notes)
+    train = work.splits["train"]
+    counted = tokens["train"] if tokens else None
+    read, loss_tokens = (counted.tokens, counted.trained) if counted else (train.tokens, train.trained)
+    fits = _Fits(spec, machine, shape, min(1.0, loss_tokens / max(1, read)))
+    this_device = fits.this_device()
+    if this_device is not None and not this_device.pass_tokens:
+        quantized = quantization(spec.local)
+        notes.append(
+            f"It does not fit what is free here now; quantization stays {quantized}. Take a smaller model, or free memory."
+        )
+    speed = _pace(work, read, shape, rollouts)
+    hour = gpu_usd_per_hour or spec.plan.hour_usd
+    usd = (speed.hours[0] * hour, speed.hours[1] * hour) if hour is not None and speed.hours is not None else None
+    if hour is None:
+        notes.append("No price of an hour was told (plan.gpu_usd_per_hour, or plan.watts and plan.usd_per_kwh).")
+    serving = serving_per_million
+    return Local(
+        model=spec.model.local or "",
+        parameters=shape.parameters if shape else None,
+        quantization=quantization(spec.local),
+        tokens=tokens,
+        memory=fits.on_a_gpu(),
+        processor_memory=fits.on_the_processor(_cpu_pass(spec, read, train.examples)),
+        cards=fits.gpus(),
+        machine=machine,
+        here=this_device,
+        pace=speed,
+        whole=whole(speed, work.all_completions(), spec, shape, fits.kind, store.runs(files.home())),
+        usd=usd,
+        rollouts=rollouts,
+        break_even_tokens=break_even_tokens(hour, serving) if hour is not None and serving else None,
+        monthly=monthly(spec.plan.monthly_tokens, hour, serving),
+        notes=notes,
+    )
+
+
+def _shape(model: str, path: Path | None, *, required: bool, notes: list[str]) -> Shape | None:
+    """The model's sizes, from its config or from those published; None, and a note, where neither is there."""
+    if path is None and (published := published_shape(model)) is not None:
+        notes.append(f"The sizes of {model} are those of its published config; its tokenizer is not on this machine.")
+        return published
+    if path is None:
+        notes.append(
+            f"The config of {model} is not on this machine: give --config FILE, or fetch it once "
+            "(a gated model wants its terms accepted on its page, and HF_TOKEN)."
+        )
+        return None
+    try:
+        return read_shape(path)
+    except UsageError as error:
+        if required:
+            raise
+        notes.append(error.message)
+        return None
+
+
+def _pace(work: Workload, read: int, shape: Shape | None, rollouts: Rollouts | None) -> Pace:
+    """Hours of training `read` tokens an epoch; of drawing completions nothing is published."""
+    spec = work.job.spec
+    passes = work.epochs + REFERENCE_SHARE * (spec.method == "dpo")
+    tokens = round(read * passes) if rollouts is None else sum(rollouts.tokens) // 2
+    sizes = shape if rollouts is None else None
+    return pace(tokens, spec, sizes, store.runs(files.home()), files.home() / "probes.json")
+
+
+class _Fits:
+    """What holds a job of a model's shape; all None or empty where the shape is not known. `share`: tokens with a loss."""
+
+    def __init__(self, spec: JobSpec, machine: Machine, shape: Shape | None, share: float) -> None:
+        self.spec, self.machine, self.shape, self.share = spec, machine, shape, share
+        self.kind, self.device, self.free = machine.device(spec.local.device)
+
+    def on_a_gpu(self) -> Memory | None:
+        if self.shape is None:
+            return None
+        return memory(self.shape, self.spec.local, pass_tokens=_PASS, trained_share=self.share)
+
+    def on_the_processor(self, size: int) -> Memory | None:
+        """Of micro-batches of `size` tokens. Where memory is ample, as it is on most CPUs, the worker keeps a 16-bit copy
+        and recomputes nothing.
+        """
+        if self.shape is None:
+            return None
+        return memory(
+            self.shape,
+            self.spec.local,
+            pass_tokens=size,
+            trained_share=self.share,
+            checkpointing=False,
+            kind="cpu",
+            compute=self.machine.compute,
+            copied=self.spec.local.keep_dequantized is not False,
+        )
+
+    def gpus(self) -> list[Fit]:
+        return [fit for name, gib in CARDS.items() if (fit := self._fit(name, gib * GIB * 0.97)) is not None]
+
+    def this_device(self) -> Fit | None:
+        if self.free is None:
+            return None
+        compute = self.machine.compute if self.kind == "cpu" else 2
+        return self._fit(self.device, self.free * 0.97, self.kind, compute)
+
+    def _fit(self, device: str, size: float, kind: Kind = "cuda", compute: int = 2) -> Fit | None:
+        if self.shape is None:
+            return None
+        most = largest_pass(self.shape, self.spec.local, size, self.share, kind=kind, compute=compute)
+        longest = longest_that_fits(self.shape, most)
+        return Fit(card=device, gib=round(size / 0.97 / GIB, 2), pass_tokens=most, longest_example=longest)
+
+
+def _cpu_pass(spec: JobSpec, tokens: int, examples: int) -> int:
+    """Tokens of the trainer's largest pass on a CPU: a whole batch, up to 2,048, the fastest there; or what the spec says."""
+    requested = spec.local.tokens_per_pass
+    batch = spec.hyperparameters.batch_size
+    size = batch if isinstance(batch, int) else 1
+    return min(
+        requested if isinstance(requested, int) else _PASS, max(256, round(1.1 * size * tokens / max(1, examples)))
+    )
+
+
+def _counted(config: Path | None, work: Workload, notes: list[str]) -> dict[str, LocalTokens] | None:
+    """Every split by the model's own tokenizer and template; None, and a note, where they are not at hand."""
+    spec = work.job.spec
+    about = "Tokens are counted in the managed model's vocabulary; a local tokenizer often makes a tenth more or less."
+    if config is None or not (config.parent / "tokenizer.json").exists() or spec.method == "reinforcement":
+        notes.append(about)
+        return None
+    try:
+        renderer = renderer_of(config.parent, work.job.resolve("local").spec.local.thinking)
+        counts = {
+            str(name): local_tokens(work.job.path(name), renderer, spec.local) for name in work.job.manifest.splits
+        }
+    except (MissingDependency, ModelUnavailable) as error:
+        notes.append(f"{error.message} {about}")
+        return None
+    for name, split in counts.items():
+        if split.counted < split.examples:
+            notes.append(f"{name}: tokens are scaled from {split.counted:,} of {split.examples:,} examples.")
+        if split.too_long:
+            became = {"refuse": "the run would be refused", "truncate": "they are cut", "drop": "they are left out"}
+            longer = f"longer than local.max_length = {spec.local.max_length:,}"
+            notes.append(f"{name}: {split.too_long:,} examples are {longer}; {became[spec.local.too_long]}.")
+        if split.unreadable and split.unreadable == split.examples:
+            _refuse_model(spec, name, split)
+        if split.unreadable:
+            notes.append(f"{name}: {split.unreadable:,} examples cannot be expressed by this model's chat template.")
+    return counts
+
+
+def _refuse_model(spec: JobSpec, name: str, split: LocalTokens) -> None:
+    """Raise `DataError`: a run with this model would train nothing, so there is nothing to plan."""
+    raise DataError(
+        f"{name}: the chat template of {spec.model.local} cannot write any of the {split.examples:,} examples: "
+        f"{(split.reason or '').rstrip('.')}.",
+        hint="Choose a model whose template has a place for them, or leave model.local out of the spec.",
+    )
+
+
+def find_config(model: str) -> Path | None:
+    """The config.json of a local model, where it is on this machine: a folder, a converted model, or the hub's cache."""
+    from ftbridge.providers.local.models.gguf import models_folder
+
+    cache = os.environ.get("HF_HUB_CACHE") or str(
+        Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface") / "hub"
+    )
+    snapshots = Path(cache) / f"models--{model.replace('/', '--')}" / "snapshots"
+    alias = model.rsplit("/", 1)[-1].lower()
+    places = [Path(model).expanduser(), models_folder() / alias, *sorted(snapshots.glob("*"))]
+    return next((path / "config.json" for path in places if (path / "config.json").is_file()), None)
