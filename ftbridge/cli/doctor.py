@@ -13,10 +13,10 @@ from ftbridge.planning.doctor import examine
 @as_json
 @verbosity_options
 def command(as_json: bool) -> None:
-    """Look, tell, and send nothing."""
+    """Print what was examined; sends nothing."""
     findings = examine()
     if as_json:
-        print_json({"findings": [finding.model_dump() for finding in findings]})
+        print_json({"version": 2, "findings": [finding.model_dump() for finding in findings]})
         return
     from rich.table import Table
     from rich.text import Text
@@ -32,8 +32,8 @@ def command(as_json: bool) -> None:
         "warning": Text("note", style="yellow"),
     }
     for finding in findings:
-        text = Text(finding.told)
-        if finding.mend:
-            text.append(f"\n{finding.mend}", style="cyan")
+        text = Text(finding.message)
+        if finding.fix:
+            text.append(f"\n{finding.fix}", style="cyan")
         table.add_row(marks[finding.state], finding.name, text)
     SafeConsole(highlight=False).print(table)

@@ -19,6 +19,8 @@ from typing import Annotated, Any, Literal, overload
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ftbridge.spec.problems import field_of, reason
+
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 Method = Literal["supervised", "dpo", "reinforcement"]
 
@@ -300,21 +302,10 @@ def _other_kind(document: dict[str, Any], method: Method) -> str:
 
 
 def _problem(item: Any) -> tuple[str, str]:
-    field = ""
-    for part in item["loc"]:
-        if isinstance(part, int):
-            field += f"[{part}]"
-        elif part in ("str", "list[Part]", "dict[str,any]", "bool"):
-            continue
-        else:
-            field += f".{part}" if field else str(part)
-    if item["type"] == "missing":
-        return field, "is missing."
+    field = field_of(item["loc"])
     if field in ("preferred_output", "non_preferred_output") and item["type"] in ("too_long", "too_short"):
         return field, f"has {len(item['input'])} messages; an output is one assistant message."
-    value = json.dumps(item["input"], ensure_ascii=False, default=str)
-    shown = value if len(value) <= 40 else value[:37] + "..."
-    return field, f"{item['msg'].removeprefix('Input ').rstrip('.')}, not {shown}."
+    return field, f"{reason(item)}."
 
 
 def _kind(value: object) -> str:

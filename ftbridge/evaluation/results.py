@@ -25,6 +25,7 @@ from ftbridge.files import write_text
 from ftbridge.graders import GraderResult
 from ftbridge.runs.run import Run
 from ftbridge.spec.graders import Grader, parts_of
+from ftbridge.spec.problems import first_problem
 
 
 class ItemScore(BaseModel):
@@ -84,7 +85,7 @@ def read_evaluation(run: Run) -> Evaluation | None:
     try:
         return Evaluation.model_validate_json(run.evaluation_path.read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        reason = first_problem(error) if isinstance(error, ValidationError) else str(error)
         raise FtbridgeError(
             f"{run.evaluation_path} cannot be read: {reason}.",
             hint="Move it away and resume the run: its completions are scored again, and no model is asked.",

@@ -27,6 +27,7 @@ from ftbridge.providers.base import Provider, TunedModel
 from ftbridge.runs.run import Run
 from ftbridge.spec.graders import Grader
 from ftbridge.spec.lowering import Lowering
+from ftbridge.spec.problems import first_problem
 
 REPLACEMENT, RECORDED, DRAWN = "replacement", "recorded", "recorded again"
 """Candidates of a proof; each further completion of the recorded model is one, `recorded again N`."""
@@ -104,9 +105,7 @@ def _message(document: Mapping[str, Any], item: Item) -> Message:
     try:
         return Message.model_validate(document)
     except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(str(part) for part in problem["loc"])
-        raise UsageError(f"{item.origin}: a message that cannot be read: {field}: {problem['msg']}.") from None
+        raise UsageError(f"{item.origin}: a message cannot be read: {first_problem(error)}.") from None
 
 
 def text_of(sample: Sample) -> str:

@@ -24,6 +24,7 @@ from ftbridge.errors import FtbridgeError, UsageError
 from ftbridge.migrate.folder import Migration, safe_name
 from ftbridge.migrate.items import Item
 from ftbridge.runs.journal import Event, Journal
+from ftbridge.spec.problems import first_problem
 
 GREEDY = 0
 Outcome = Literal["completion", "refusal", "no_content", "declined"]
@@ -150,7 +151,7 @@ class Recording:
                 lines = path.read_bytes().split(b"\n") if path.exists() else []
                 self._items = [Item.model_validate_json(line) for line in lines if line]
             except ValidationError as error:
-                raise UsageError(f"{path} is damaged: {error.errors()[0]['msg']}.", hint="Restore it.") from None
+                raise UsageError(f"{path} is damaged: {first_problem(error)}.", hint="Restore it.") from None
         return self._items
 
     @property

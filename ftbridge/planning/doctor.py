@@ -1,4 +1,4 @@
-"""What this machine can do, what is missing, and the command that mends it. Imports nothing heavy, sends nothing."""
+"""What this machine can do, what is missing, and the command that fixes it. Imports nothing heavy, sends nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import importlib.util
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import metadata
@@ -16,20 +15,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge import __version__, files
 from ftbridge.extras import EXTRAS
+from ftbridge.planning.machine import read_gpus
 
 KEYS = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "NEBIUS_API_KEY")
 _FREE_GB = 5
 
 
 class Finding(BaseModel):
-    """One thing that was looked at."""
+    """One thing that was examined: its state, and what to do about it."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     state: Literal["ok", "missing", "warning"]
-    told: str = Field(description="What was found.")
-    mend: str | None = Field(default=None, description="The command, or the setting, that mends it.")
+    message: str
+    fix: str | None = Field(default=None, description="The command, or the setting, that fixes it.")
 
 
 def examine() -> list[Finding]:
@@ -38,12 +38,12 @@ def examine() -> list[Finding]:
         Finding(
             name="ftbridge",
             state="ok",
-            told=f"{__version__} on Python {platform.python_version()}, {platform.platform()}",
+            message=f"{__version__} on Python {platform.python_version()}, {platform.platform()}",
         ),
         _memory(),
         _room(),
         *(_extra(name, purpose, modules) for name, (purpose, modules) in EXTRAS.items()),
-        _card(),
+        _gpu(),
         *_keys(),
     ]
 
@@ -52,8 +52,10 @@ def _extra(name: str, purpose: str, modules: tuple[str, ...]) -> Finding:
     absent = [module for module in modules if importlib.util.find_spec(module) is None]
     if absent:
         description = f"{purpose}: without {', '.join(absent)}"
-        return Finding(name=f"extra {name}", state="missing", told=description, mend=f"pip install 'ftbridge[{name}]'")
-    return Finding(name=f"extra {name}", state="ok", told=f"{purpose}: {', '.join(_versions(modules))}")
+        return Finding(
+            name=f"extra {name}", state="missing", message=description, fix=f"pip install 'ftbridge[{name}]'"
+        )
+    return Finding(name=f"extra {name}", state="ok", message=f"{purpose}: {', '.join(_versions(modules))}")
 
 
 def _versions(modules: tuple[str, ...]) -> Iterator[str]:
@@ -64,26 +66,24 @@ def _versions(modules: tuple[str, ...]) -> Iterator[str]:
             yield module
 
 
-def _card() -> Finding:
-    """The graphics card, as the driver tells it; on Apple's machines the processor's own."""
+def _gpu() -> Finding:
+    """The GPUs: NVIDIA's, or the processor's own on Apple's machines."""
     if sys.platform == "darwin" and platform.machine() == "arm64":
-        return Finding(name="card", state="ok", told="Apple silicon (mps); 4-bit weights need CUDA or the CPU")
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        description = (
-            "none that NVIDIA's driver knows: training runs on the CPU, which suits models up to a billion parameters"
-        )
-        return Finding(name="card", state="warning", told=description)
-    try:
-        query = [command, "--query-gpu=name,memory.total,memory.free,driver_version", "--format=csv,noheader"]
-        done = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        return Finding(name="card", state="warning", told=f"nvidia-smi does not answer ({error})", mend="nvidia-smi")
-    description = "; ".join(line.strip() for line in done.stdout.splitlines())
+        return Finding(name="GPU", state="ok", message="Apple silicon (mps); 4-bit weights need CUDA or the CPU")
+    notes: list[str] = []
+    gpus = read_gpus(notes)
+    if not gpus and notes:
+        return Finding(name="GPU", state="warning", message=" ".join(notes), fix="nvidia-smi")
+    if not gpus:
+        message = "no NVIDIA GPU: training runs on the CPU, which suits models of up to a billion parameters"
+        return Finding(name="GPU", state="warning", message=message)
+    message = "; ".join(
+        f"{gpu.name}, {gpu.total >> 20:,} MiB ({gpu.free >> 20:,} free), driver {gpu.driver}" for gpu in gpus
+    )
     if _torch_is_for_the_cpu():
         fix = "install torch's CUDA build: https://pytorch.org/get-started"
-        return Finding(name="card", state="warning", told=f"{description}; but torch is built for the CPU", mend=fix)
-    return Finding(name="card", state="ok", told=description)
+        return Finding(name="GPU", state="warning", message=f"{message}; but torch is built for the CPU", fix=fix)
+    return Finding(name="GPU", state="ok", message=message)
 
 
 def _torch_is_for_the_cpu() -> bool:
@@ -96,8 +96,8 @@ def _torch_is_for_the_cpu() -> bool:
 def _memory() -> Finding:
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-        return Finding(name="machine", state="ok", told=f"{os.cpu_count()} processors, {size:.0f} GB of memory")
-    return Finding(name="machine", state="ok", told=f"{os.cpu_count()} processors")
+        return Finding(name="machine", state="ok", message=f"{os.cpu_count()} processors, {size:.0f} GB of memory")
+    return Finding(name="machine", state="ok", message=f"{os.cpu_count()} processors")
 
 
 def _room() -> Finding:
@@ -106,18 +106,18 @@ def _room() -> Finding:
     free = shutil.disk_usage(there).free / 1e9
     description = f"{home}: {free:.0f} GB free"
     if free < _FREE_GB:
-        return Finding(name="runs", state="warning", told=description, mend="point FTBRIDGE_HOME at a larger disk")
-    return Finding(name="runs", state="ok", told=description)
+        return Finding(name="runs", state="warning", message=description, fix="point FTBRIDGE_HOME at a larger disk")
+    return Finding(name="runs", state="ok", message=description)
 
 
 def _keys() -> Iterator[Finding]:
     present = [name for name in KEYS if os.environ.get(name)]
     if present:
-        yield Finding(name="keys", state="ok", told=f"{', '.join(present)} set (not shown, not tried)")
+        yield Finding(name="keys", state="ok", message=f"{', '.join(present)} set (not shown, not tried)")
     else:
         yield Finding(
             name="keys",
             state="warning",
-            told="no service's key is set: --provider openai needs one",
-            mend="export OPENAI_API_KEY=…",
+            message="no service's key is set: --provider openai needs one",
+            fix="export OPENAI_API_KEY=…",
         )

@@ -1,7 +1,7 @@
-"""This machine without torch: its memory and processor, and its cards with what others hold of them right now.
+"""This machine without torch: its memory and processor, and its GPUs with what other processes hold of them right now.
 
-Cards are told by `nvidia-smi`, asked once and given a few seconds: one that hangs, fails or prints nonsense is a note in the
-plan, never the end of it. CUDA_VISIBLE_DEVICES is kept to, as training does.
+GPUs are read from `nvidia-smi`, which is called once and has a few seconds: if it hangs, fails or prints nonsense, the plan
+has a note about it and goes on. CUDA_VISIBLE_DEVICES is respected, as in training.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ftbridge.providers.local.models.footprint import Kind
 
 SECONDS = 4.0
 """How long nvidia-smi may take; it needs a second or two where no process holds the driver."""
-_QUERY = "index,uuid,name,memory.total,memory.used,memory.free"
+_QUERY = "index,uuid,name,memory.total,memory.used,memory.free,driver_version"
 
 
 class Card(BaseModel):
@@ -35,6 +35,7 @@ class Card(BaseModel):
     total: int
     used: int = Field(description="Held by other processes now, and by the driver.")
     free: int
+    driver: str = Field(default="", description="Version of NVIDIA's driver.")
 
 
 class Machine(BaseModel):
@@ -66,7 +67,7 @@ class Machine(BaseModel):
 def this_machine(*, cards: bool = True) -> Machine:
     """Look, now."""
     notes: list[str] = []
-    gpus = _cards(notes) if cards else []
+    gpus = read_gpus(notes) if cards else []
     total, free = _memory()
     info = _read("/proc/cpuinfo")
     named = next((line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")), "")
@@ -82,7 +83,11 @@ def this_machine(*, cards: bool = True) -> Machine:
     )
 
 
-def _cards(notes: list[str]) -> list[Card]:
+def read_gpus(notes: list[str]) -> list[Card]:
+    """The NVIDIA GPUs that CUDA_VISIBLE_DEVICES leaves; empty without nvidia-smi.
+
+    `notes` receives a sentence for each reason why GPUs may be missing from the list.
+    """
     path = shutil.which("nvidia-smi")
     if path is None:
         return []
@@ -92,14 +97,22 @@ def _cards(notes: list[str]) -> list[Card]:
         if not line.strip():
             continue
         try:
-            index, uuid, *name, total, used, free = (cell.strip() for cell in line.split(","))
+            index, uuid, *name, total, used, free, driver = (cell.strip() for cell in line.split(","))
             sizes = [int(cell) << 20 for cell in (total, used, free)]
-            card = Card(index=int(index), uuid=uuid, name=",".join(name), total=sizes[0], used=sizes[1], free=sizes[2])
+            card = Card(
+                index=int(index),
+                uuid=uuid,
+                name=",".join(name),
+                total=sizes[0],
+                used=sizes[1],
+                free=sizes[2],
+                driver=driver,
+            )
         except ValueError:
-            notes.append(f"nvidia-smi told of a card in words that are not understood: {line.strip()[:80]!r}.")
+            notes.append(f"nvidia-smi printed a line about a GPU that cannot be read: {line.strip()[:80]!r}.")
             continue
         if not (card.name and card.total > 0 and 0 <= card.free <= card.total and card.used >= 0):
-            notes.append(f"nvidia-smi told of a card with sizes that cannot be: {line.strip()[:80]!r}.")
+            notes.append(f"nvidia-smi printed impossible sizes of memory for a GPU: {line.strip()[:80]!r}.")
             continue
         cards.append(card)
     return _visible(cards)
@@ -119,18 +132,18 @@ def _ask(command: list[str], notes: list[str]) -> str | None:
             start_new_session=True,
         )
     except OSError as error:
-        notes.append(f"nvidia-smi cannot be run ({error.strerror}); cards are not known.")
+        notes.append(f"nvidia-smi cannot be run ({error.strerror}); GPUs are not known.")
         return None
     with child:
         try:
             output, _ = child.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
-            notes.append(f"nvidia-smi did not answer within {SECONDS:g} seconds; cards are not known.")
+            notes.append(f"nvidia-smi did not answer within {SECONDS:g} seconds; GPUs are not known.")
             return None
     if child.returncode:
         first = next((line for line in output.splitlines() if line.strip()), f"exit status {child.returncode}")
-        notes.append(f"nvidia-smi failed ({first.strip()[:120]}); cards are not known.")
+        notes.append(f"nvidia-smi failed ({first.strip()[:120]}); GPUs are not known.")
         return None
     return output
 

@@ -25,6 +25,7 @@ from pydantic_core import to_jsonable_python
 
 from ftbridge.errors import JournalCorrupt, RunBusy
 from ftbridge.files import disk_full_is_an_error, sync_folder
+from ftbridge.spec.problems import first_problem
 
 _TAIL_BYTES = 1 << 16
 
@@ -158,8 +159,7 @@ class Journal:
         try:
             event = Event.model_validate(json.loads(line))
         except ValidationError as error:
-            field = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise self._damaged(line, number, f"{field or 'it'}: {error.errors()[0]['msg']}") from None
+            raise self._damaged(line, number, first_problem(error)) from None
         except (ValueError, RecursionError):
             if at_end:
                 return None

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from ftbridge.errors import SpecError
 from ftbridge.spec import JobSpec
 from ftbridge.spec.graders import Grader
+from ftbridge.spec.problems import first_problem
 from ftbridge.spec.sections import Hyperparameters, LocalSpec, WandbIntegration
 
 Outcome = Literal["kept", "translated", "not_portable"]
@@ -270,8 +271,8 @@ class _Reader:
         try:
             Hyperparameters.model_validate({name: number})
         except ValidationError as error:
-            problem = error.errors()[0]["msg"].removeprefix("Input ")
-            self._note(path, "not_portable", value, None, f"outside the spec's bounds ({problem}); left at its default")
+            outside = f"outside the spec's bounds ({first_problem(error)}); left at its default"
+            self._note(path, "not_portable", value, None, outside)
             return
         self.spec.setdefault("hyperparameters", {})[name] = number
         settled = value != "auto" and older == "auto"
@@ -303,9 +304,13 @@ class _Reader:
         try:
             parsed = TypeAdapter(Grader).validate_python(document)
         except ValidationError as error:
-            problem = error.errors()[0]
-            field = ".".join(str(part) for part in problem["loc"][1:]) or "it"
-            self._note(path, "not_portable", grader, None, f"not a grader that can run here: {field}: {problem['msg']}")
+            self._note(
+                path,
+                "not_portable",
+                grader,
+                None,
+                f"not a grader that can run here: {first_problem(error, root=Grader)}",
+            )
             return
         self.spec.setdefault("evaluation", {})["graders"] = [document]
         self.spec.setdefault("openai", {})["grader"] = parsed.name

@@ -15,8 +15,8 @@ import yaml
 from pydantic import ValidationError
 
 from ftbridge.errors import SpecError, UsageError
-from ftbridge.redaction import without_secrets
 from ftbridge.spec.job import JobSpec
+from ftbridge.spec.problems import first_problem
 from ftbridge.spec.sections import SpecModel
 
 
@@ -76,11 +76,7 @@ def override_section(section: S, name: str, overrides: Sequence[str]) -> S:
     try:
         return type(section).model_validate(document[name])
     except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join([name, *map(str, problem["loc"])])
-        raise SpecError(
-            f"{field}: {problem['msg'].removeprefix('Input ')}, not {without_secrets(repr(problem['input']))}."
-        ) from None
+        raise SpecError(f"{first_problem(error, name)}.") from None
 
 
 def parse(text: str, suffix: str, where: str) -> dict[str, Any]:

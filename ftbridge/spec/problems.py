@@ -1,8 +1,15 @@
-"""Sentences for what pydantic finds wrong: the field as the user wrote it, the problem, and the nearest known key."""
+"""Sentences for what pydantic finds wrong: the field as the user wrote it, the problem, and the nearest known key.
+
+Every file, request and record that pydantic checks is reported in these words: `problems` for a whole spec, `first_problem`
+where one sentence is enough, `field_of` and `reason` for callers that put them together themselves.
+"""
 
 from __future__ import annotations
 
 import difflib
+import json
+import re
+from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
 
@@ -10,26 +17,71 @@ from pydantic import BaseModel, ValidationError
 
 from ftbridge.redaction import without_secrets
 
+LONGEST_VALUE = 60
+"""Characters of a value that a sentence quotes."""
+_BRANCHES = frozenset({"int", "float", "str", "bool", "list", "dict"})
+_BRANCH = re.compile(r"[a-z-]+\[.*\]$")
+"""A branch that pydantic names by its type, such as `list[Part]` or `literal['auto']`."""
+
+
+def first_problem(error: ValidationError, within: str = "", *, root: Any = None) -> str:
+    """`FIELD: REASON` for the first problem, or the reason alone where the whole value is wrong; without a full stop.
+
+    `within` is the path of what was checked, which the field's own path is appended to. `root` is the annotation that was
+    checked; it is needed where that is a union told apart by `type`, whose names pydantic mixes into the path.
+    """
+    problem = error.errors(include_url=False)[0]
+    field = field_of(problem["loc"], within, root=root)
+    return f"{field}: {reason(problem)}" if field else reason(problem)
+
+
+def field_of(loc: tuple[int | str, ...], within: str = "", *, root: Any = None) -> str:
+    """The path of a problem as people write it, such as `messages[0].content`; pydantic's names of union branches left out."""
+    if root is not None:
+        keys = _walk(root, loc)[0]
+    else:
+        keys = [f"[{part}]" if isinstance(part, int) else part for part in loc if not _is_branch(part)]
+    return ".".join([within, *keys] if within else keys).replace(".[", "[")
+
+
+def _is_branch(part: int | str) -> bool:
+    return isinstance(part, str) and (part in _BRANCHES or _BRANCH.match(part) is not None)
+
+
+def reason(problem: Mapping[str, Any]) -> str:
+    """What is wrong with the value of one of `ValidationError.errors()`, in words and without a full stop."""
+    match problem["type"]:
+        case "extra_forbidden":
+            return "unknown key"
+        case "missing" | "union_tag_not_found":
+            return "is missing"
+        case "value_error" | "assertion_error":
+            return str(problem["ctx"]["error"]).rstrip(".")
+        case "union_tag_invalid":
+            allowed = problem["ctx"]["expected_tags"].replace("'", "")
+            return f"there is no type {problem['ctx']['tag']}; known types: {allowed}"
+        case "json_invalid":
+            return f"not valid JSON: {problem['ctx']['error']}"
+        case _:
+            return f"{problem['msg'].removeprefix('Input ').rstrip('.')}, not {_quoted(problem['input'])}"
+
+
+def _quoted(value: Any) -> str:
+    """A value as JSON, shortened, without what looks like a secret."""
+    text = without_secrets(json.dumps(value, ensure_ascii=False, default=str))
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
+
 
 def problems(error: ValidationError, root: type[BaseModel], where: str) -> list[str]:
     """One sentence for each problem; the branches of a union that fail together are sentences as one."""
     sentences: dict[str, list[str]] = {}
     for problem in error.errors():
-        field = _field(root, problem["loc"])
+        field = field_of(problem["loc"], root=root)
         kind = problem["type"]
-        if kind == "extra_forbidden":
-            text = f"unknown key{_nearest(root, problem['loc'])}."
-        elif kind == "missing":
-            text = "is missing."
-        elif kind == "value_error":
-            text = f"{problem['ctx']['error']}."
-        elif kind == "union_tag_not_found":
-            field, text = f"{field}.type", "is missing."
-        elif kind == "union_tag_invalid":
-            allowed = problem["ctx"]["expected_tags"].replace("'", "")
-            field, text = f"{field}.type", f"there is no type {problem['ctx']['tag']}; known types: {allowed}."
-        else:
-            text = f"{problem['msg'].removeprefix('Input ')}, not {without_secrets(repr(problem['input']))}."
+        if kind in ("union_tag_not_found", "union_tag_invalid"):
+            field += ".type"
+        nearest = _nearest(root, problem["loc"]) if kind == "extra_forbidden" else ""
+        text = f"{reason(problem)}{nearest}."
         sentences.setdefault(field, []).append(text)
     return [
         f"{where}: {f'{field}: ' if field else ''}{texts[0] if len(texts) == 1 else ' Or: '.join(texts)}"
@@ -37,12 +89,7 @@ def problems(error: ValidationError, root: type[BaseModel], where: str) -> list[
     ]
 
 
-def _field(root: type[BaseModel], loc: tuple[int | str, ...]) -> str:
-    """Dotted path of the user's keys: pydantic's names of union branches are left out."""
-    return ".".join(_walk(root, loc)[0]).replace(".[", "[")
-
-
-def _walk(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], Any]:
+def _walk(root: Any, loc: tuple[int | str, ...]) -> tuple[list[str], Any]:
     """The user's keys on the way that pydantic tells, and the annotation it ends at."""
     keys: list[str] = []
     node: Any = root

@@ -21,6 +21,7 @@ from ftbridge.migrate.loading import load_inventory
 from ftbridge.migrate.page import inventory_page
 from ftbridge.migrate.summary import summarize
 from ftbridge.prices import load_prices
+from ftbridge.providers.openai.calendar import shutdown
 from ftbridge.server import Simulator, simulating
 from support.acme_account import ADMIN, SUPPORT, TRIAGE, acme
 
@@ -70,7 +71,9 @@ def test_a_model_that_has_stopped_is_shown_as_gone_with_its_missing_file(
     assert old.base == "gpt-3.5-turbo-0125"
     assert not old.listed
     assert not old.answers(found.today)
-    assert old.days_left(found.today) == -34
+    # The service no longer lists it, so its last day comes from OpenAI's calendar.
+    assert old.shutdown == shutdown(old.base)
+    assert old.days_left(found.today) == (datetime.date(2026, 10, 23) - found.today).days
     assert [need.state for need in old.files] == ["gone", "gone"]
 
 

@@ -18,8 +18,8 @@ from ftbridge.planning.plan import plan
 from ftbridge.spec import SpecFile
 from support.small_model import SMALL
 
-TWO = """0, GPU-aaaa-1, NVIDIA A100-SXM4-80GB, 81920, 79000, 2900
-1, GPU-bbbb-2, NVIDIA A100-SXM4-80GB, 81920, 1020, 80900"""
+TWO = """0, GPU-aaaa-1, NVIDIA A100-SXM4-80GB, 81920, 79000, 2900, 570.1
+1, GPU-bbbb-2, NVIDIA A100-SXM4-80GB, 81920, 1020, 80900, 570.1"""
 
 
 @pytest.fixture
@@ -58,11 +58,11 @@ def test_visible_devices_are_kept_to(smi, monkeypatch, asked, seen):
 @pytest.mark.parametrize(
     ("script", "told"),
     [
-        ("echo what is a GPU", "not understood"),
-        ("echo '0, GPU-a, Card, -5, 0, 0'", "sizes that cannot be"),
-        ("echo '0, GPU-a, Card, 100, 0, 200'", "sizes that cannot be"),
+        ("echo what is a GPU", "cannot be read"),
+        ("echo '0, GPU-a, Card, -5, 0, 0, 570.1'", "impossible sizes"),
+        ("echo '0, GPU-a, Card, 100, 0, 200, 570.1'", "impossible sizes"),
         ("echo 'NVIDIA-SMI has failed: no driver'; exit 9", "no driver"),
-        ("printf '\\377\\376\\000'", "not understood"),
+        ("printf '\\377\\376\\000'", "cannot be read"),
     ],
 )
 def test_nonsense_is_a_note_and_no_card(smi, script, told):
@@ -84,7 +84,7 @@ def test_one_that_hangs_is_ended_with_its_children(smi, tmp_path):
 
 
 def test_the_plan_says_that_a_busy_card_is_too_full(smi, tmp_path):
-    smi("echo '0, GPU-a, NVIDIA L4, 23034, 22800, 200'")
+    smi("echo '0, GPU-a, NVIDIA L4, 23034, 22800, 200, 570.1'")
     lines = [
         {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}."}]}
         for n in range(20)
@@ -106,12 +106,12 @@ def test_the_plan_says_that_a_busy_card_is_too_full(smi, tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"num_hidden_layers": 0}, "layers is 0"),
-        ({"hidden_size": -8}, "hidden is -8"),
-        ({"vocab_size": 10**12}, "vocabulary is 1000000000000"),
+        ({"num_hidden_layers": 0}, "layers: .* not 0"),
+        ({"hidden_size": -8}, "hidden: .* not -8"),
+        ({"vocab_size": 10**12}, "vocabulary: .* not 1000000000000"),
         ({"num_attention_heads": 0}, "does not tell"),
-        ({"intermediate_size": "large"}, "intermediate is 'large'"),
-        ({"num_key_value_heads": 0}, "kv_heads is 0"),
+        ({"intermediate_size": "large"}, 'intermediate: .* not "large"'),
+        ({"num_key_value_heads": 0}, "kv_heads: .* not 0"),
         ({"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM"),
         ({"is_encoder_decoder": True}, "encoder-decoder"),
     ],

@@ -187,8 +187,8 @@ def test_an_append_finds_the_end_behind_lines_of_any_length(tmp_path: Path, size
 
 DAMAGE = [
     ([0, b"rubbish\n", 2], r"journal\.jsonl:2 is damaged: it is not JSON"),
-    ([0, b'{"seq":2,"time":1}\n', 2], r"journal\.jsonl:2 is damaged: type: Field required"),
-    ([0, 1, b'{"seq":3,"time":1}\n'], r"journal\.jsonl:3 is damaged: type: Field required"),  # whole, but no event
+    ([0, b'{"seq":2,"time":1}\n', 2], r"journal\.jsonl:2 is damaged: type: is missing"),
+    ([0, 1, b'{"seq":3,"time":1}\n'], r"journal\.jsonl:3 is damaged: type: is missing"),  # whole, but no event
     ([0, 1, b"7\n"], r"journal\.jsonl:3 is damaged"),
     ([b"\n", 0, 1, 2], r"journal\.jsonl:1 is damaged"),
     ([0, 2], r"journal\.jsonl:2 has seq 3: lines are missing"),

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ftbridge.data.lint.rule import Method
 from ftbridge.data.targets import TargetName
 from ftbridge.errors import UsageError
+from ftbridge.spec.problems import field_of, reason
 
 
 class LintConfig(BaseModel):
@@ -77,10 +78,10 @@ def _checked(path: Path, table: object) -> LintConfig:
         return LintConfig.model_validate(table)
     except ValidationError as error:
         problem = error.errors()[0]
-        at = ".".join(["tool.ftbridge.lint", *map(str, problem["loc"])])
+        at = field_of(problem["loc"], "tool.ftbridge.lint")
         if problem["type"] == "extra_forbidden":
             setting_names = [name.replace("_", "-") for name in LintConfig.model_fields]
             close = difflib.get_close_matches(str(problem["loc"][-1]), setting_names, n=1)
             hint = f"Did you mean {close[0]}?" if close else f"Known keys: {', '.join(setting_names)}."
             raise UsageError(f"{path}: {at} is not a setting of the linter.", hint=hint) from None
-        raise UsageError(f"{path}: {at}: {problem['msg'].lower()}.") from None
+        raise UsageError(f"{path}: {at}: {reason(problem)}.") from None

@@ -18,6 +18,7 @@ from ftbridge.server.http.connection import while_connected
 from ftbridge.server.http.errors import ApiError, invalid, without_paths
 from ftbridge.server.http.validation import RequestBody, body
 from ftbridge.spec.graders import Grader, MultiGrader, PanelGrader
+from ftbridge.spec.problems import field_of, reason
 
 
 class RunGrader(RequestBody):
@@ -112,6 +113,6 @@ def understood(document: dict[str, Any]) -> Grader:
     try:
         return TypeAdapter[Grader](Grader).validate_python(document)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False)[0]
-        path = ".".join(["grader", *(str(part) for part in problem["loc"][1:])])
-        raise invalid(f"'{path}': {problem['msg']}", path, "invalid_grader") from None
+        problem = error.errors(include_url=False)[0]
+        path = field_of(problem["loc"], "grader", root=Grader)
+        raise invalid(f"'{path}': {reason(problem)}.", path, "invalid_grader") from None

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from starlette.requests import ClientDisconnect, Request
 
 from ftbridge.server.http.errors import ApiError, invalid
+from ftbridge.spec.problems import field_of
 
 MAX_JSON_BYTES = 64 << 20
 """A chat with its images fits in this; more is refused before it is read."""
@@ -82,7 +83,7 @@ def require_text(document: Any) -> None:
             if isinstance(value, str):
                 _require_whole(value, where)
             elif isinstance(value, float) and not math.isfinite(value):
-                raise invalid(f"'{_path(where)}' is beyond the largest number.", _path(where), "invalid_value")
+                raise invalid(f"'{field_of(where)}' is beyond the largest number.", field_of(where), "invalid_value")
             elif isinstance(value, dict):
                 for key in value:
                     _require_whole(key, where)
@@ -101,7 +102,7 @@ def _require_whole(text: str, where: tuple[int | str, ...]) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        path = _path(where)
+        path = field_of(where)
         raise invalid(
             f"'{path or 'the body'}' holds half of a character (a lone surrogate, \\u{ord(text[error.start]):04x}); "
             "it was probably cut in the middle of an emoji.",
@@ -145,7 +146,7 @@ def _first(error: ValidationError) -> ApiError:
     """Unknown fields first, since they explain what else is missing; then in the order of the body."""
     problems = error.errors(include_url=False, include_context=False)
     chosen = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-    param = _path(chosen["loc"])
+    param = field_of(chosen["loc"])
     match chosen["type"]:
         case "extra_forbidden":
             return invalid(f"Unknown parameter: '{param}'.", param, "unknown_parameter")
@@ -155,20 +156,6 @@ def _first(error: ValidationError) -> ApiError:
             return invalid(f"'{param}' has the wrong type: {_lower(chosen['msg'])}.", param, "invalid_type")
         case _:
             return invalid(f"'{param}' is not acceptable: {_lower(chosen['msg'])}.", param, "invalid_value")
-
-
-def _path(loc: tuple[int | str, ...]) -> str:
-    """`method.supervised.hyperparameters.n_epochs`, `messages[0].content`; the names of union members left out."""
-    path = ""
-    for part in loc:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif part.isidentifier() and part not in _MEMBERS:
-            path += f".{part}" if path else part
-    return path
-
-
-_MEMBERS = frozenset({"int", "float", "str", "bool", "list", "dict"})
 
 
 def _lower(text: str) -> str:

@@ -14,6 +14,7 @@ from ftbridge.providers.local.inference.requests import GenerationRequest
 from ftbridge.server.http.errors import ApiError, invalid
 from ftbridge.server.http.validation import Metadata, RequestBody
 from ftbridge.server.requests.tool_choice import chosen_tools
+from ftbridge.spec.problems import field_of, reason
 
 
 class StreamOptions(RequestBody):
@@ -246,9 +247,8 @@ def _message(document: dict[str, Any], where: str) -> Message:
     try:
         return Message.model_validate(document)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False)[0]
-        path = where + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"][:1])
-        raise _wrong(path, problem["msg"]) from None
+        problem = error.errors(include_url=False)[0]
+        raise _wrong(field_of(problem["loc"], where), reason(problem)) from None
 
 
 def _wrong(path: str, message: str) -> ApiError:

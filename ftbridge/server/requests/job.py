@@ -8,6 +8,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator, model
 
 from ftbridge.server.http.validation import Metadata, RequestBody
 from ftbridge.spec.graders import Grader
+from ftbridge.spec.problems import first_problem
 
 Auto = Literal["auto"]
 
@@ -60,9 +61,7 @@ class Reinforcement(RequestBody):
         try:
             TypeAdapter(Grader).validate_python(grader)
         except ValidationError as error:
-            problem = error.errors(include_url=False, include_context=False)[0]
-            where = ".".join(str(part) for part in problem["loc"][1:])
-            raise ValueError(f"{where or 'the grader'}: {problem['msg']}") from None
+            raise ValueError(first_problem(error, root=Grader)) from None
         return grader
 
 

@@ -20,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ftbridge.errors import UsageError
+from ftbridge.spec.problems import problems
 
 DAY = 86_400
 Day = Annotated[
@@ -229,11 +230,9 @@ def understand_account(document: Any, folder: Path = Path(), where: str = "the a
     try:
         account = Account.model_validate(document)
     except ValidationError as error:
-        lines = [
-            f"{where} {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_context=False)[:20]
-        ]
-        raise UsageError("\n".join(lines), hint="docs/server.md lists every key.") from None
+        raise UsageError(
+            "\n".join(problems(error, Account, where)[:20]), hint="docs/server.md lists every key."
+        ) from None
     jobs = [_placed(job, folder, "training", "validation") for job in account.jobs]
     stored = [_placed(one, folder, "prompts") for one in account.stored]
     models = {name: _placed(one, folder, "completions") for name, one in account.models.items()}

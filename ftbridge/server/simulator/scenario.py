@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ftbridge.errors import UsageError
 from ftbridge.server.simulator.account import Account
+from ftbridge.spec.problems import problems
 
 KINDS = ("error", "training_not_available", "reset", "cut", "slow", "html", "alter", "shuffle")
 
@@ -223,8 +224,6 @@ def understand(document: Any, where: str = "the scenario") -> Scenario:
     try:
         return Scenario.model_validate({"faults": document} if isinstance(document, list) else document)
     except ValidationError as error:
-        lines = [
-            f"{where} {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_context=False)[:20]
-        ]
-        raise UsageError("\n".join(lines), hint="docs/server.md lists every key.") from None
+        raise UsageError(
+            "\n".join(problems(error, Scenario, where)[:20]), hint="docs/server.md lists every key."
+        ) from None

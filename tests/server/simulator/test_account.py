@@ -207,7 +207,7 @@ def test_batches_expire_fail_and_overflow_the_queue(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"jobs": [{"id": "job-1"}]}, "jobs.0.id"),
+        ({"jobs": [{"id": "job-1"}]}, r"jobs\[0\]\.id"),
         ({"colour": 1}, "colour"),
         ({"jobs": [{"id": "ftjob-a", "training": "absent.jsonl"}]}, "absent.jsonl"),
         ({"models": {"m": {"noise": 2}}}, "noise"),

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from ftbridge.errors import UsageError
 from ftbridge.providers.local.models.footprint import Shape
+from ftbridge.spec.problems import problems
 
 _OWN_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
@@ -84,8 +85,7 @@ def shape_of(config: Mapping[str, Any], where: str = "config.json") -> Shape:
         family = _family(kind, text, where)
         return _shape(config, text, kind, family)
     except ValidationError as error:
-        wrong = "; ".join(f"{one['loc'][0]} is {one['input']!r}" for one in error.errors())
-        raise UsageError(f"{where}: sizes that no model has: {wrong}.") from None
+        raise UsageError("\n".join(problems(error, Shape, where))) from None
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise UsageError(f"{where} does not tell {error}; memory cannot be reckoned from it.") from None
 
