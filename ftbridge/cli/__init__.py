@@ -25,6 +25,7 @@ COMMANDS = {
     "pause": "Save a checkpoint and stop; resume continues.",
     "resume": "Continue a run that stopped.",
     "retry": "Train a failed or cancelled job again, which may cost again.",
+    "worker": "Train a submitted job in this process, on one machine or several.",
     "jobs": "List, adopt, cancel or probe the jobs of a service's account.",
     "eval": "Evaluate candidates on the spec's test items, and compare them.",
     "compare": "Compare two runs by paired verdicts.",

@@ -310,6 +310,16 @@ class LocalSpec(SpecModel):
     trust_remote_code: bool = Field(
         default=False, description="Run Python that comes with a hub model. Off unless you trust it."
     )
+    workers: Auto | Annotated[int, Field(ge=1, le=1024)] = Field(
+        default="auto",
+        description="Training processes, one for each GPU; auto is every GPU that is visible, and 1 on a CPU. The batch is the "
+        "same with any number, and so is the result.",
+    )
+    sharding: Literal["auto", "ddp", "fsdp2"] = Field(
+        default="auto",
+        description="How several workers hold the model: ddp, a whole copy each; fsdp2, a part each. auto is ddp where the "
+        "model fits one GPU.",
+    )
     engine: Literal["transformers", "vllm"] = Field(
         default="transformers",
         description="What answers test items: transformers in a child process, or vLLM on a CUDA card (installed apart).",

@@ -8,9 +8,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+
+if TYPE_CHECKING:
+    from ftbridge.providers.local.process.job import Job
 
 COLOURS = ["red", "blue", "green", "black", "white", "amber", "violet", "grey"]
 THINGS = ["lamp", "chair", "rug", "kettle", "shelf", "mirror"]
@@ -53,6 +56,30 @@ def write_job(
     path = folder / "job.yaml"
     path.write_text(yaml.safe_dump(spec))
     return path
+
+
+def submitted_job(folder: Path, model: Path, **changes: Any) -> Job:
+    """A local job of 10 steps in a run folder of its own, as `submit` leaves it. No worker is started."""
+    from ftbridge.providers.base import Submission
+    from ftbridge.providers.local.process.job import Job
+    from ftbridge.runner.start import create_run
+    from ftbridge.spec import SpecFile
+
+    settings = {
+        "local.quantization": "none",
+        "local.precision": "fp32",
+        "hyperparameters.learning_rate_multiplier": 1000,
+    }
+    spec = write_job(folder, model=model, **{**settings, **changes})
+    run = create_run(SpecFile.of(spec), "local", lint=False, home=folder / "home")
+    request = json.loads((run.path / "lowering.json").read_text())["request"]
+    job = Job(run.path)
+    job.own_folder.mkdir(parents=True, exist_ok=True)
+    validation = run.data / "validation.jsonl"
+    job.write(
+        Submission(token="t", folder=run.path, request=request, train=run.data / "train.jsonl", validation=validation)
+    )
+    return job
 
 
 def ftbridge(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:

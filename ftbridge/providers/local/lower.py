@@ -85,6 +85,8 @@ def _request(spec: JobSpec) -> LocalRequest:
         keep_checkpoints=local.keep_checkpoints,
         checkpoint_minutes=local.checkpoint_minutes,
         trust_remote_code=local.trust_remote_code,
+        workers=local.workers,
+        sharding=local.sharding,
         engine=local.engine,
         thinking=local.thinking,
         method=spec.method,
@@ -188,6 +190,7 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
             notes[f"local.lora.{name}"] = ("unused", None, "the adapter that training continues from has its own")
     if spec.model.local is None:
         notes["model.local"] = ("refused", None, "name a base model, such as smollm2-135m-instruct")
+    notes |= _sharding_notes(spec, request)
     if request.engine == "vllm" and (why := refusal(request)) is not None:
         notes["local.engine"] = ("refused", None, why)
     if spec.local.tuning == "full":
@@ -195,6 +198,41 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
             notes[field] = ("unused", None, "full tuning has no adapter")
     if request.quantization != "nf4":
         notes["local.keep_dequantized"] = ("unused", None, "only nf4 weights are dequantised")
+    return notes
+
+
+def fsdp2_refusals(local: LocalSpec, method: str) -> dict[str, str]:
+    """Fields that cannot be combined with `sharding: fsdp2`, and why. What breaks there was reported to other trainers.
+
+    Sources: 8-bit and paged optimizers bitsandbytes#1633, #1403; an 8-bit base bitsandbytes#1709; DoRA is slow and untested in
+    peft's guide to FSDP, and its magnitudes are read outside the layer that gathers them.
+    """
+    refusals = {}
+    if "8bit" in local.optimizer:
+        refusals["local.optimizer"] = f"{local.optimizer} keeps its moments in blocks that cannot be sharded: set adamw"
+    if local.quantization == "int8":
+        refusals["local.quantization"] = (
+            "bitsandbytes' 8-bit weights cannot be sharded: set nf4 or none, or sharding: ddp"
+        )
+    if local.tuning == "lora" and local.lora.use_dora:
+        refusals["local.lora.use_dora"] = "DoRA needs whole weights at every step: set it to false, or sharding: ddp"
+    if method == "reinforcement":
+        refusals["local.sharding"] = "completions are drawn with the whole model on each GPU: set ddp"
+    return refusals
+
+
+def _sharding_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
+    """How many processes train, and what each of them holds."""
+    local = spec.local
+    how = "settled by the GPUs that are visible when training starts; 1 on a CPU" if request.workers == "auto" else ""
+    notes: dict[str, _Note] = {"local.workers": ("exact", request.workers, how)}
+    if local.device == "mps" and request.workers not in ("auto", 1):
+        notes["local.workers"] = ("refused", None, "Apple's GPU is one device: set 1")
+    if request.workers == 1:
+        notes["local.sharding"] = ("unused", None, "one worker holds the whole model")
+    elif request.sharding == "fsdp2":
+        refusals = fsdp2_refusals(local, spec.method)
+        notes |= {field: ("refused", None, why) for field, why in refusals.items()}
     return notes
 
 

@@ -73,6 +73,8 @@ class LocalRequest(BaseModel):
     keep_checkpoints: int
     checkpoint_minutes: float
     trust_remote_code: bool
+    workers: Literal["auto"] | int = 1
+    sharding: Literal["auto", "ddp", "fsdp2"] = "auto"
     engine: Literal["transformers", "vllm"] = "transformers"
     thinking: Literal["auto", "on", "off"] = "auto"
     method: Literal["supervised", "dpo", "reinforcement"] = "supervised"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +39,15 @@ class PassPlan:
     gradient_checkpointing: bool
 
 
-def plan_pass(config: Any, request: LocalRequest, device: Device, longest: int) -> PassPlan:
+def agreed(plans: Sequence[PassPlan]) -> PassPlan:
+    """The pass that every one of several workers has room for."""
+    return PassPlan(min(one.tokens for one in plans), any(one.gradient_checkpointing for one in plans))
+
+
+def plan_pass(config: Any, request: LocalRequest, device: Device, longest: int, workers: int = 1) -> PassPlan:
     """The pass for a model of this configuration, which is loaded already; `longest` is the longest example, which must fit.
 
+    On a CPU `workers` of this machine share what is free.
     What gradients, moments and a copy of the weights will take is set aside first.
     """
     try:
@@ -58,7 +65,7 @@ def plan_pass(config: Any, request: LocalRequest, device: Device, longest: int) 
         dora=request.use_dora,
         optimizer=request.optimizer,
     )
-    free = device.free_bytes()
+    free = device.free_bytes() // (workers if device.kind == "cpu" else 1)
     copy = footprint.copy_bytes(shape, job)
     copied = copy <= COPY_SHARE * free if request.keep_dequantized == "auto" else request.keep_dequantized
     rest = footprint.trained_bytes(shape, job) + copy * copied + footprint.working_bytes(shape, job, copied=copied)

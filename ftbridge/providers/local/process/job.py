@@ -4,6 +4,7 @@ RUN/local/request.json     what to train                     written once by sub
 RUN/local/submission.json  token and data paths              written once by submit
 RUN/local/control          "pause" or "cancel"               written by the provider, read before each step
 RUN/local/worker.lock      held by the worker while it lives: the kernel lets go when it dies
+RUN/local/rank-N.error.json  why worker N failed             written by one of several workers (launch.py)
 RUN/worker.jsonl           the worker's journal              written by the worker alone
 RUN/worker.log             its stdout and stderr
 """
@@ -53,6 +54,10 @@ class Job:
     def journal(self) -> Journal:
         """The worker's journal."""
         return Journal(self.journal_path)
+
+    def error_path(self, rank: int) -> Path:
+        """Where one of several workers leaves its error."""
+        return self.own_folder / f"rank-{rank}.error.json"
 
     @property
     def submitted(self) -> bool:

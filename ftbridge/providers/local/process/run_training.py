@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from ftbridge.providers.local.models import architecture, load
 from ftbridge.providers.local.models.device import Device, pick
 from ftbridge.providers.local.models.find import LocalModel, check_model, find_model
 from ftbridge.providers.local.models.fused import DropoutPool, fuse
-from ftbridge.providers.local.models.memory import plan_pass
+from ftbridge.providers.local.models.memory import agreed, plan_pass
 from ftbridge.providers.local.process.job import Interrupted, Job
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.training import checkpoint
@@ -31,6 +32,7 @@ from ftbridge.providers.local.training.forward import Forward, prove
 from ftbridge.providers.local.training.loop import Reporter, Trainer, train
 from ftbridge.providers.local.training.methods import METHODS, Setting
 from ftbridge.providers.local.training.optim import optimizer_for
+from ftbridge.providers.local.training.parallel import ALONE, Parallel
 
 
 @dataclass(frozen=True)
@@ -80,37 +82,35 @@ def make_ready(request: LocalRequest, train_path: Path, validation_path: Path | 
     return Ready(base, tokenizer, request, splits[0], splits[1], (*notes, *renderer.notes))
 
 
-def run_training(job: Job, reporter: Reporter) -> Literal["succeeded", "paused", "cancelled"]:
-    """Train the job, from its newest whole checkpoint if it has one."""
+def run_training(
+    job: Job, reporter: Reporter, parallel: Parallel = ALONE
+) -> Literal["succeeded", "paused", "cancelled"]:
+    """Train the job, from its newest whole checkpoint if it has one. Several workers call this together."""
     submission = job.submission()
-    job.stage("preparing data")
-    ready = make_ready(job.request(), submission.train, submission.validation, lambda *_: None)
+    stage = job.stage if parallel.is_main else lambda _: None
+    stage("preparing data")
+    prepare = partial(make_ready, job.request(), submission.train, submission.validation, lambda *_: None)
+    ready = parallel.first_on_main(prepare)
     request = ready.request
     device = pick(request.device, request.precision)
     for note in ready.notes:
         reporter.message(note, "warn")
     validation = ready.validation.examples if ready.validation else ()
-    job.stage("loading model")
+    stage("loading model")
     try:
-        trainer, state = _trainer(job, ready, device, ready.train.examples, validation, reporter)
-        job.stage("training")
+        trainer, state = _trainer(job, ready, device, ready.train.examples, validation, reporter, parallel)
+        stage("training")
         ending, state = train(trainer, state)
     except Interrupted as interruption:
         return "paused" if interruption.request == "pause" else "cancelled"
     if ending != "finished":
         return "paused" if ending == "pause" else "cancelled"
-    job.stage("saving")
+    stage("saving")
     _keep_best(job.folder / "checkpoints", trainer.forward.model, state, reporter)
     manifest = load_manifest(submission.train.parent)
-    save_tuned(
-        job.folder / ("adapter" if request.tuning == "lora" else "model"),
-        trainer.forward.model,
-        ready.tokenizer,
-        ready.base,
-        request,
-        state,
-        {"train examples": len(ready.train.examples), "train SHA-256": manifest.splits["train"].sha256},
-    )
+    figures = {"train examples": len(ready.train.examples), "train SHA-256": manifest.splits["train"].sha256}
+    folder, model = job.folder / ("adapter" if request.tuning == "lora" else "model"), trainer.forward.model
+    parallel.from_main(partial(save_tuned, folder, model, ready.tokenizer, ready.base, request, state, figures))
     return "succeeded"
 
 
@@ -121,11 +121,12 @@ def _trainer(
     train_set: Sequence[Unit],
     validation: Sequence[Unit],
     reporter: Reporter,
+    parallel: Parallel,
 ) -> tuple[Trainer, TrainingState]:
     request, method = ready.request, METHODS[ready.request.method]
-    base = load.load_base(ready.base.path, request, device)
+    base = parallel.in_turn(partial(load.load_base, ready.base.path, request, device))
     longest = max(len(example) for example in [*train_set, *validation])
-    passes = plan_pass(base.config, request, device, longest)
+    passes = agreed(parallel.everyone(plan_pass(base.config, request, device, longest, parallel.on_this_machine)))
     pool = None
     fused, copied = 0, False
     if request.tuning == "lora":
@@ -152,7 +153,7 @@ def _trainer(
     folder = job.folder / "checkpoints"
     folder.mkdir(exist_ok=True)
     state = TrainingState()
-    newest = checkpoint.latest(folder)
+    newest = parallel.from_main(partial(checkpoint.latest, folder))
     setting = Setting(
         request,
         ready.base,
@@ -163,6 +164,7 @@ def _trainer(
         newest is not None,
         reporter,
         job.requested,
+        parallel,
     )
     objective, train_set, validation, source = method.ready(setting, train_set, validation)
     if newest is not None:
@@ -170,12 +172,13 @@ def _trainer(
         checkpoint.restore(path, model, optimizer, scaler)
         reporter.message(f"resumed from step {state.step}")
     tokens = state.tokens_per_pass or passes.tokens
-    _require_room(folder, model, request)
+    parallel.from_main(partial(_require_room, folder, model, request))
     steps = math.ceil(len(train_set) / request.batch_size) * request.n_epochs
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if state.step == 0:
+        several = f"{parallel.world} workers, each with " if parallel.world > 1 else ""
         reporter.message(
-            f"{ready.base.name} from {ready.base.source} on {device.describe()}: {request.quantization} weights, "
+            f"{ready.base.name} from {ready.base.source} on {several}{device.describe()}: {request.quantization} weights, "
             f"{trainable:,} trained parameters, {steps} steps of {request.batch_size} {objective.unit.split()[-1]}s, "
             f"{forward.way} passes of up to {tokens:,} tokens{', a 16-bit copy of the weights' if copied else ''}"
         )
@@ -193,6 +196,7 @@ def _trainer(
         job.requested,
         objective,
         source,
+        parallel=parallel,
     )
     return trainer, state
 

@@ -3,6 +3,9 @@
     for each step:   look at the control file · cut the batch · sum losses · clip · update · report
     now and then:    validate, save a checkpoint, keep the best, stop when it no longer falls
 
+Several workers run the same loop over the same batches: each computes the micro-batches that it is dealt, sums are added up
+over all of them, and what depends on a clock, a file or one worker's memory is agreed (`parallel.py`).
+
 What a batch holds and what its loss is belongs to an `Objective` (`objective.py`); the loop is the same for every method.
 
 A run killed at any instant goes on from its last whole checkpoint and ends as an undisturbed one would: data order,
@@ -15,6 +18,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -28,8 +32,9 @@ from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.training import checkpoint
 from ftbridge.providers.local.training.checkpoint import TrainingState
 from ftbridge.providers.local.training.forward import Forward
-from ftbridge.providers.local.training.objective import SUPERVISED, Collected, Objective, Source, measure
+from ftbridge.providers.local.training.objective import LOSS, SUPERVISED, Collected, Objective, Source, measure
 from ftbridge.providers.local.training.optim import learning_rate
+from ftbridge.providers.local.training.parallel import ALONE, Parallel, Turn
 
 TRIM_EVERY = 8
 """Steps after which a CPU run returns freed memory. After each step it costs a tenth of the speed; never, and resident
@@ -73,6 +78,7 @@ class Trainer:
     objective: Objective = SUPERVISED
     source: Source | None = None
     threads: Threads = field(default_factory=Threads)
+    parallel: Parallel = ALONE
 
     @property
     def steps_per_epoch(self) -> int:
@@ -90,14 +96,14 @@ def train(trainer: Trainer, state: TrainingState) -> tuple[Ending, TrainingState
 
     Raises `OutOfMemory`, `DiskFull`, or `TrainingFailed` when the loss stops being a number.
     """
-    total = trainer.total_steps
+    total, parallel = trainer.total_steps, trainer.parallel
     validate_after = _validation_steps(trainer)
     began, before = time.monotonic(), state.seconds
     saved_at, clock = state.step, time.monotonic()
     epoch_steps: list[list[int]] = []
     first = state.step
     while state.step < total and not state.stopped_early:
-        if (request := trainer.requested()) is not None:
+        if (request := parallel.from_main(trainer.requested)) is not None:
             if request == "pause" and saved_at != state.step:
                 _save(trainer, state)
             return request, state
@@ -112,7 +118,7 @@ def train(trainer: Trainer, state: TrainingState) -> tuple[Ending, TrainingState
                 _save(trainer, state)
             raise
         figures = _step(trainer, collected, step)
-        seconds = before + time.monotonic() - began
+        seconds, late = parallel.from_main(partial(_clocks, trainer, began - before, clock))
         state = state.model_copy(
             update={
                 "step": step,
@@ -137,10 +143,16 @@ def train(trainer: Trainer, state: TrainingState) -> tuple[Ending, TrainingState
             seconds_left=left,
             **figures,
         )
-        if due or time.monotonic() - clock > 60 * trainer.request.checkpoint_minutes or state.stopped_early:
+        if due or late or state.stopped_early:
             _save(trainer, state)
             saved_at, clock = step, time.monotonic()
     return "finished", state
+
+
+def _clocks(trainer: Trainer, began: float, saved: float) -> tuple[float, bool]:
+    """Seconds since training began, and whether the last checkpoint is as old as it may become."""
+    now = time.monotonic()
+    return now - began, now - saved > 60 * trainer.request.checkpoint_minutes
 
 
 def _validation_steps(trainer: Trainer) -> set[int]:
@@ -154,22 +166,14 @@ def _step(trainer: Trainer, collected: Collected, step: int) -> dict[str, float]
     batch = collected.units
     if not batch:
         return {**collected.figures, "trained_tokens": 0}
-    while True:
-        try:
-            figures = _update(trainer, batch, step)
-            if collected.tokens:
-                seconds = collected.seconds + figures["training_duration"]
-                figures["tokens_per_second"] = collected.tokens / seconds
-            return {**figures, **collected.figures}
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            trainer.optimizer.zero_grad(set_to_none=True)
-            trainer.device.empty_cache()
-            _shrink(trainer, batch, error)
+    while (update := _update(trainer, batch, step)) is None:
+        pass
+    if collected.tokens:
+        update["tokens_per_second"] = collected.tokens / (collected.seconds + update["training_duration"])
+    return {**update, **collected.figures}
 
 
-def _shrink(trainer: Trainer, batch: Sequence[Unit], error: BaseException) -> None:
+def _shrink(trainer: Trainer, batch: Sequence[Unit], error: str) -> None:
     """Halve the pass, then recompute activations, then give up."""
     longest = max(len(example) for example in batch)
     model = trainer.forward.model
@@ -181,34 +185,31 @@ def _shrink(trainer: Trainer, batch: Sequence[Unit], error: BaseException) -> No
         trainer.reporter.message("memory ran out; activations are recomputed from now on", "warn")
     else:
         raise OutOfMemory(
-            f"memory ran out on {trainer.objective.unit} of {longest:,} tokens, alone in its pass"
-            f" ({str(error).splitlines()[0]}).",
+            f"memory ran out on {trainer.objective.unit} of {longest:,} tokens, alone in its pass ({error}).",
             hint="Lower local.max_length, set local.quantization: nf4, lower local.lora.r, or take a smaller base model.",
-        ) from error
+        )
 
 
-def _update(trainer: Trainer, batch: Sequence[Unit], step: int) -> dict[str, float]:
+def _update(trainer: Trainer, batch: Sequence[Unit], step: int) -> dict[str, float] | None:
+    """One optimizer update; None when memory ran out on any worker, and micro-batches are smaller from now on."""
     began = time.monotonic()
-    objective = trainer.objective
+    objective, parallel = trainer.objective, trainer.parallel
     rate = learning_rate(trainer.request, step, trainer.total_steps)
     for group in trainer.optimizer.param_groups:
         group["lr"] = rate
-    size = objective.size(batch)
-    loss = torch.zeros((), device=trainer.device.torch)
-    more: dict[str, torch.Tensor] = {}
-    for number, part in enumerate(objective.cut(trainer.forward, batch, trainer.tokens_per_pass)):
-        if trainer.device.kind == "cpu":
-            trainer.threads.use()
-        seed = (trainer.request.seed * 1_000_003 + step * 1_009 + number) % (1 << 31)
-        sums = objective.sums(trainer.forward, part, seed=seed)
-        trainer.scaler.scale(sums.loss / size).backward()
-        loss += sums.loss.detach()
-        for name, value in sums.more.items():
-            more[name] = more[name] + value if name in more else value
-    trainer.scaler.unscale_(trainer.optimizer)
+    parts = objective.cut(trainer.forward, batch, parallel.budget(batch, trainer.tokens_per_pass))
+    sums, error = _accumulate(trainer, parallel.deal(parts), objective.size(batch), step)
+    if (short := next(filter(None, parallel.everyone(error)), None)) is not None:
+        trainer.optimizer.zero_grad(set_to_none=True)
+        trainer.device.empty_cache()
+        _shrink(trainer, batch, short)
+        return None
+    sums = parallel.add(sums)
     parameters = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
+    parallel.add_gradients(parameters)
+    trainer.scaler.unscale_(trainer.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(parameters, trainer.request.max_grad_norm)
-    figures = objective.figures(float(loss), {name: float(value) for name, value in more.items()}, batch)
+    figures = objective.figures(sums.pop(LOSS), sums, batch)
     if not math.isfinite(figures["loss"]):
         raise TrainingFailed(
             f"the loss of step {step} is {figures['loss']}, not a number; training cannot go on.",
@@ -230,6 +231,34 @@ def _update(trainer: Trainer, batch: Sequence[Unit], step: int) -> dict[str, flo
         **({} if trainer.source is None else {"training_duration": seconds}),
         "trained_tokens": sum(unit.num_loss_tokens for unit in batch),
     }
+
+
+def _accumulate(
+    trainer: Trainer, turns: Sequence[Turn[Unit]], size: int, step: int
+) -> tuple[dict[str, float], str | None]:
+    """Run micro-batches and add their gradients; the sums of the objective, and how memory ran out, if it did.
+
+    Where weights are gathered on the way the others wait in the middle of it, so nothing can be done again: that is raised.
+    """
+    loss = torch.zeros((), device=trainer.device.torch)
+    more: dict[str, torch.Tensor] = {}
+    try:
+        for turn in turns:
+            if trainer.device.kind == "cpu":
+                trainer.threads.use()
+            seed = (trainer.request.seed * 1_000_003 + step * 1_009 + turn.number) % (1 << 31)
+            sums = trainer.objective.sums(trainer.forward, turn.part, seed=seed)
+            trainer.scaler.scale(sums.loss * 0.0 if turn.idle else sums.loss / size).backward()
+            if turn.idle:
+                continue
+            loss += sums.loss.detach()
+            for name, value in sums.more.items():
+                more[name] = more[name] + value if name in more else value
+    except (RuntimeError, MemoryError) as error:
+        if trainer.parallel.sharded or not is_out_of_memory(error):
+            raise
+        return {}, str(error).splitlines()[0] if str(error) else type(error).__name__
+    return {LOSS: float(loss), **{name: float(value) for name, value in more.items()}}, None
 
 
 def _validate(trainer: Trainer, state: TrainingState) -> tuple[TrainingState, dict[str, float]]:
@@ -270,12 +299,15 @@ def _patient(trainer: Trainer, state: TrainingState, value: float, level: float 
 
 def evaluate(trainer: Trainer) -> tuple[float, dict[str, float]]:
     """The validation loss, and every figure of the objective over the validation data as `valid_NAME`."""
-    figures = measure(trainer.objective, trainer.forward, trainer.validation, trainer.tokens_per_pass)
+    figures = measure(trainer.objective, trainer.forward, trainer.validation, trainer.tokens_per_pass, trainer.parallel)
     return figures["loss"], {f"valid_{name}": value for name, value in figures.items()}
 
 
 def _save(trainer: Trainer, state: TrainingState) -> None:
-    path = checkpoint.save(trainer.folder, trainer.forward.model, trainer.optimizer, trainer.scaler, state)
-    trainer.reporter.checkpoint(path, state.step)
-    best = [step for step, _ in state.best_scores]
-    checkpoint.prune(trainer.folder, trainer.request.keep_checkpoints, [state.best_step, *best])
+    def save() -> None:
+        path = checkpoint.save(trainer.folder, trainer.forward.model, trainer.optimizer, trainer.scaler, state)
+        trainer.reporter.checkpoint(path, state.step)
+        best = [step for step, _ in state.best_scores]
+        checkpoint.prune(trainer.folder, trainer.request.keep_checkpoints, [state.best_step, *best])
+
+    trainer.parallel.from_main(save)

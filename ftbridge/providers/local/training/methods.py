@@ -23,6 +23,7 @@ from ftbridge.providers.local.training.forward import Forward
 from ftbridge.providers.local.training.loop import Reporter
 from ftbridge.providers.local.training.objective import SUPERVISED, Objective, Source
 from ftbridge.providers.local.training.pairs import Pair, encode_pairs, shares_prompts
+from ftbridge.providers.local.training.parallel import ALONE, Parallel
 from ftbridge.providers.local.training.policy_gradient import PolicyGradient, trained_values
 from ftbridge.providers.local.training.reference import NAME, ReferenceKey, with_reference
 from ftbridge.providers.local.training.reinforcement import Practice
@@ -41,6 +42,7 @@ class Setting:
     begun: bool
     reporter: Reporter
     requested: Callable[[], Literal["pause", "cancel"] | None]
+    parallel: Parallel = ALONE
 
 
 class Aim(NamedTuple):
@@ -93,6 +95,7 @@ def _preference(setting: Setting, train: Sequence[Pair], validation: Sequence[Pa
         begun=setting.begun,
         say=say,
         requested=setting.requested,
+        parallel=setting.parallel,
     )
     return Aim(Preference(request.dpo, shared), both[: len(train)], both[len(train) :])
 
@@ -102,7 +105,9 @@ def _reinforcement(setting: Setting, train: Sequence[PracticePrompt], validation
     request, say = setting.request, setting.reporter.message
     assert request.reinforcement is not None
     renderer = Renderer(setting.tokenizer, request.thinking)
-    practice = Practice(setting.forward, renderer, request, train, validation, setting.folder, say, setting.requested)
+    practice = Practice(
+        setting.forward, renderer, request, train, validation, setting.folder, say, setting.requested, setting.parallel
+    )
     shared = request.packing and shares_prompts(setting.forward, as_pairs(train), lambda text: say(text, "warn"))
     kl = request.reinforcement.kl
     objective = PolicyGradient(shared, kl, trained_values(setting.forward.model) if kl else {})

@@ -26,8 +26,9 @@ from torch import Tensor
 
 from ftbridge.providers.local.data.batches import Encoded
 from ftbridge.providers.local.training.forward import Forward
+from ftbridge.providers.local.training.parallel import ALONE, Parallel
 
-CORRECT = "correct"
+CORRECT, LOSS = "correct", "loss"
 
 
 @dataclass(frozen=True)
@@ -135,16 +136,20 @@ class Source(Protocol):
         ...
 
 
-def measure(objective: Objective, forward: Forward, units: Sequence[Any], budget: int) -> dict[str, float]:
+def measure(
+    objective: Objective, forward: Forward, units: Sequence[Any], budget: int, parallel: Parallel = ALONE
+) -> dict[str, float]:
     """The figures of an objective over all `units`, without a gradient. Leaves the model in train mode."""
     forward.model.eval()
-    loss = 0.0
-    more: dict[str, float] = {}
+    total = {LOSS: 0.0}
     with torch.no_grad():
-        for part in objective.cut(forward, units, budget):
-            sums = objective.sums(forward, part)
-            loss += float(sums.loss)
+        for turn in parallel.deal(objective.cut(forward, units, parallel.budget(units, budget))):
+            sums = objective.sums(forward, turn.part)
+            if turn.idle:
+                continue
+            total[LOSS] += float(sums.loss)
             for name, value in sums.more.items():
-                more[name] = more.get(name, 0.0) + float(value)
+                total[name] = total.get(name, 0.0) + float(value)
     forward.model.train()
-    return objective.figures(loss, more, units)
+    total = parallel.add(total)
+    return objective.figures(total.pop(LOSS), total, units)

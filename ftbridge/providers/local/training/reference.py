@@ -21,6 +21,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +35,7 @@ from ftbridge.providers.local.process.job import Interrupted
 from ftbridge.providers.local.training import pairs as preference_pairs
 from ftbridge.providers.local.training.forward import Forward
 from ftbridge.providers.local.training.pairs import Pair
+from ftbridge.providers.local.training.parallel import ALONE, Parallel, Turn
 
 NAME = "reference.jsonl"
 VERSION = 1
@@ -76,16 +78,17 @@ def with_reference(
     begun: bool,
     say: Callable[[str], None] = lambda _: None,
     requested: Callable[[], Literal["pause", "cancel"] | None] = lambda: None,
+    parallel: Parallel = ALONE,
 ) -> list[Pair]:
     """The pairs with their `reference`, from the file or computed now and added to it.
 
     The model must be as training finds it. `begun` says that a checkpoint exists. Raises `TrainingFailed` where the file
     belongs to another model, `Interrupted` where `requested` says so between micro-batches. Leaves the model in train mode.
     """
-    rows = _read(path, key, begun, say)
+    rows = parallel.from_main(partial(_read, path, key, begun, say))
     missing = list({pair.name: pair for pair in pairs if pair.name not in rows}.values())
     if missing:
-        rows |= _compute(forward, missing, path, shared, budget, say, requested)
+        rows |= _compute(forward, missing, path, shared, budget, say, requested, parallel)
     return [replace(pair, reference=(rows[pair.name].chosen, rows[pair.name].rejected)) for pair in pairs]
 
 
@@ -142,32 +145,52 @@ def _compute(
     budget: int,
     say: Callable[[str], None],
     requested: Callable[[], Literal["pause", "cancel"] | None],
+    parallel: Parallel,
 ) -> dict[str, ReferenceRow]:
+    """Rows of all pairs, in rounds: a micro-batch on each worker, whose rows the main one then writes."""
     rows: dict[str, ReferenceRow] = {}
     clock = time.monotonic()
-    parts = preference_pairs.cut(forward, pairs, budget, shared=shared)
+    parts = preference_pairs.cut(forward, pairs, parallel.budget(pairs, budget), shared=shared)
+    turns = parallel.deal(parts)
     forward.model.eval()
-    with torch.no_grad(), disk_full_is_an_error(path.parent), path.open("a", encoding="utf-8") as file:
-        for part in parts:
-            if (request := requested()) is not None:
+    with torch.no_grad(), disk_full_is_an_error(path.parent):
+        for number in range(max(parallel.everyone(len(turns)))):
+            if (request := parallel.from_main(requested)) is not None:
                 raise Interrupted(request)
-            for pair, values in zip(part, _values(forward, part, shared), strict=True):
-                row = ReferenceRow(
-                    pair=pair.name,
-                    chosen=values[0],
-                    rejected=values[1],
-                    chosen_tokens=pair.chosen.num_loss_tokens,
-                    rejected_tokens=pair.rejected.num_loss_tokens,
-                )
-                rows[row.pair] = row
-                file.write(row.model_dump_json() + "\n")
-            file.flush()
+            turn = turns[number] if number < len(turns) else None
+            computed = parallel.together(partial(_rows, forward, turn, shared))
+            fresh = [row for one in computed for row in one]
+            parallel.from_main(partial(_append, path, fresh))
+            rows |= {row.pair: row for row in fresh}
             if time.monotonic() - clock > _SECONDS_BETWEEN_MESSAGES:
                 clock = time.monotonic()
                 say(f"reference log-probabilities: {len(rows):,} of {len(pairs):,} pairs")
-        os.fsync(file.fileno())
     forward.model.train()
     return rows
+
+
+def _rows(forward: Forward, turn: Turn[Pair] | None, shared: bool) -> list[ReferenceRow]:
+    """The rows of one worker's micro-batch; none where it only keeps in line."""
+    if turn is None:
+        return []
+    rows = [
+        ReferenceRow(
+            pair=pair.name,
+            chosen=values[0],
+            rejected=values[1],
+            chosen_tokens=pair.chosen.num_loss_tokens,
+            rejected_tokens=pair.rejected.num_loss_tokens,
+        )
+        for pair, values in zip(turn.part, _values(forward, turn.part, shared), strict=True)
+    ]
+    return [] if turn.idle else rows
+
+
+def _append(path: Path, rows: Sequence[ReferenceRow]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(row.model_dump_json() + "\n" for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _values(forward: Forward, part: Sequence[Pair], shared: bool) -> list[list[float]]:

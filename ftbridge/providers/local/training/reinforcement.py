@@ -4,15 +4,17 @@
     each step        draw a group of completions for each prompt ─▶ grade ─▶ write both ─▶ trials for the update
     now and then     completions of the validation prompts: their mean reward decides which checkpoints are kept
 
-The loop, checkpoints and resuming are those of every method (`loop.py`); the loss is `policy_gradient.py`.
+The loop, checkpoints and resuming are those of every method (`loop.py`); the loss is `policy_gradient.py`. Several workers draw
+a part of the completions each, one engine on each GPU; the main one grades and writes, and all hold the same rollouts then.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +34,7 @@ from ftbridge.providers.local.training.forward import Forward
 from ftbridge.providers.local.training.grading import Grading
 from ftbridge.providers.local.training.health import Health
 from ftbridge.providers.local.training.objective import Collected, Validation
+from ftbridge.providers.local.training.parallel import ALONE, Parallel
 from ftbridge.providers.local.training.policy_gradient import SAME, advantages, trial
 from ftbridge.providers.local.training.rollouts import Draw, Drawn, draw
 from ftbridge.runs.rollouts import FOLDER, JudgeReply, Rollout, RolloutFiles, seed_of
@@ -58,6 +61,7 @@ class Practice:
     folder: Path
     say: Say
     requested: Requested
+    parallel: Parallel = ALONE
 
     def __post_init__(self) -> None:
         """Open the files, and count what judges were paid already."""
@@ -76,7 +80,7 @@ class Practice:
 
         The model must be as training finds it. Raises `TrainingFailed` for a grader that is not the one of earlier steps.
         """
-        self._require_same_grader(begun)
+        self.parallel.from_main(partial(self._require_same_grader, begun))
         if begun:
             return
         base = self._rollouts("valid-000000", self.validation, self.settings.eval_samples, "valid")
@@ -85,7 +89,7 @@ class Practice:
             f"base model: mean reward {mean:.3f} on {len(self.validation):,} validation prompts x {self.settings.eval_samples}",
             "info",
         )
-        self._attack(mean)
+        self.parallel.from_main(partial(self._attack, mean))
         self.grading.forget()
 
     def collect(self, batch: Sequence[PracticePrompt], step: int) -> Collected:
@@ -94,7 +98,7 @@ class Practice:
         rollouts = self._rollouts(f"{step:06d}", batch, self.settings.group_size, step)
         self.grading.forget()
         if step == 1:
-            self._require_differences(rollouts)
+            self.parallel.from_main(partial(self._require_differences, rollouts))
         groups = [[one for one in rollouts if one.prompt == prompt.index] for prompt in batch]
         trials = []
         live = 0
@@ -136,6 +140,17 @@ class Practice:
     def _rollouts(self, name: str, prompts: Sequence[PracticePrompt], samples: int, series: int | str) -> list[Rollout]:
         """Graded completions of each prompt: from the file, or drawn and graded now and written to it."""
         owners = [(prompt, sample) for prompt in prompts for sample in range(samples)]
+        if (graded := self.parallel.from_main(partial(self._read, name, owners))) is not None:
+            return graded
+        try:
+            rollouts = self._drawn(name, owners, series)
+            return self.parallel.from_main(partial(self._graded, name, owners, rollouts))
+        except BaseException:
+            self.grading.stop()
+            raise
+
+    def _read(self, name: str, owners: Sequence[Owner]) -> list[Rollout] | None:
+        """The graded completions of a step from its file; None where they are to be drawn. Holds the budget for these."""
         if (graded := self.files.graded(name)) is not None:
             if [one.name for one in graded] != [(prompt.index, sample) for prompt, sample in owners]:
                 raise TrainingFailed(
@@ -145,13 +160,12 @@ class Practice:
             return graded
         if self.budget is not None:
             self.budget.hold(len(owners) * self.grading.questions)
-        try:
-            rollouts = self._drawn(name, owners, series)
-            pairs = [(prompt.item, sample_of(one)) for (prompt, _), one in zip(owners, rollouts, strict=True)]
-            rewards = self.grading.end(pairs, self.requested)
-        except BaseException:
-            self.grading.stop()
-            raise
+        return None
+
+    def _graded(self, name: str, owners: Sequence[Owner], rollouts: Sequence[Rollout]) -> list[Rollout]:
+        """The completions of a step with their rewards, written to its file."""
+        pairs = [(prompt.item, sample_of(one)) for (prompt, _), one in zip(owners, rollouts, strict=True)]
+        rewards = self.grading.end(pairs, self.requested)
         graded = [_with_reward(one, reward) for one, reward in zip(rollouts, rewards, strict=True)]
         self.files.finish(name, graded)
         return graded
@@ -160,31 +174,52 @@ class Practice:
         """The completions of a step, each on disk before it is graded in the background.
 
         Where some were drawn before, all are drawn again, in the same batches, so that the others come out as they would have;
-        those on disk go before.
+        those on disk go before. Those of other workers are written once all are drawn.
         """
-        earlier = self.files.drawn(name)
+        earlier = self.parallel.from_main(partial(self.files.drawn, name))
+        if all((prompt.index, sample) in earlier for prompt, sample in owners):
+            rollouts = [earlier[prompt.index, sample] for prompt, sample in owners]
+            for (prompt, _), rollout in zip(owners, rollouts, strict=True):
+                self._keep(name, prompt, rollout, earlier)
+            return rollouts
+        own = self.parallel.share(owners)
+        drawn = self.parallel.together(partial(self._draw, name, own, series, earlier))
+        rollouts = [rollout for part in drawn for rollout in part]
+        for (prompt, _), rollout in list(zip(owners, rollouts, strict=True))[
+            len(own) :
+        ]:  # the main worker's come first
+            self._keep(name, prompt, rollout, earlier)
+        return rollouts
+
+    def _draw(
+        self, name: str, owners: Sequence[Owner], series: int | str, earlier: Mapping[tuple[int, int], Rollout]
+    ) -> list[Rollout]:
+        """The completions that this worker draws."""
         rollouts: dict[int, Rollout] = {}
 
-        def on_drawn(index: int, drawn: Drawn | None) -> None:
+        def on_drawn(index: int, drawn: Drawn) -> None:
             prompt, sample = owners[index]
-            rollout = earlier.get((prompt.index, sample))
-            if rollout is None:
-                assert drawn is not None
-                rollout = self._rollout(prompt, sample, series, drawn)
-                self.files.add(name, rollout)
+            rollout = earlier.get((prompt.index, sample)) or self._rollout(prompt, sample, series, drawn)
             rollouts[index] = rollout
-            self.grading.begin(prompt.item, sample_of(rollout))
+            self._keep(name, prompt, rollout, earlier)
 
-        if all((prompt.index, sample) in earlier for prompt, sample in owners):
-            for index in range(len(owners)):
-                on_drawn(index, None)
-        else:
-            draws = [
-                Draw(prompt.ids, prompt.room, seed_of(self.request.seed, series, prompt.index, sample))
-                for prompt, sample in owners
-            ]
-            draw(self.forward, self.renderer, draws, on_drawn, self.requested)
+        draws = [
+            Draw(prompt.ids, prompt.room, seed_of(self.request.seed, series, prompt.index, sample))
+            for prompt, sample in owners
+        ]
+        if draws:
+            draw(self.forward, self.renderer, draws, on_drawn, self.requested if self.parallel.is_main else _never)
         return [rollouts[index] for index in range(len(owners))]
+
+    def _keep(
+        self, name: str, prompt: PracticePrompt, rollout: Rollout, earlier: Mapping[tuple[int, int], Rollout]
+    ) -> None:
+        """Write a completion, unless it is on disk, and grade it in the background; the main worker alone does both."""
+        if not self.parallel.is_main:
+            return
+        if rollout.name not in earlier:
+            self.files.add(name, rollout)
+        self.grading.begin(prompt.item, sample_of(rollout))
 
     def _rollout(self, prompt: PracticePrompt, sample: int, series: int | str, drawn: Drawn) -> Rollout:
         reply = self.renderer.read(prompt.ids, drawn.tokens, prompt.tools)
@@ -281,6 +316,10 @@ def budget_of(folder: Path, settings: ReinforcementRequest) -> float | None:
     if (folder / "journal.jsonl").exists() and (changed := Run.open(folder).state().budget) is not None:
         return changed.max_usd
     return settings.max_usd
+
+
+def _never() -> None:
+    """Other workers stop where the main one does."""
 
 
 def sample_of(rollout: Rollout) -> dict[str, Any]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
-from ftbridge.providers.base import Submission
 from ftbridge.providers.local.process.job import Job
 from ftbridge.providers.local.process.run_training import run_training
-from ftbridge.runner.start import create_run
-from ftbridge.spec import SpecFile
-from support.jobs import write_job
+from support.jobs import submitted_job
 from support.tiny_training import Steps
 
 
@@ -49,30 +45,11 @@ class Recorder(Steps):
         return {figures["step"]: figures["train_loss"] for figures in self.figures}
 
 
-def job_of(folder: Path, model: Path, **changes: Any) -> Job:
-    """A submitted job of 10 steps in a run folder of its own."""
-    settings = {
-        "local.quantization": "none",
-        "local.precision": "fp32",
-        "hyperparameters.learning_rate_multiplier": 1000,
-    }
-    spec = write_job(folder, model=model, **{**settings, **changes})
-    run = create_run(SpecFile.of(spec), "local", lint=False, home=folder / "home")
-    request = json.loads((run.path / "lowering.json").read_text())["request"]
-    job = Job(run.path)
-    job.own_folder.mkdir(parents=True, exist_ok=True)
-    validation = run.data / "validation.jsonl"
-    job.write(
-        Submission(token="t", folder=run.path, request=request, train=run.data / "train.jsonl", validation=validation)
-    )
-    return job
-
-
 @pytest.fixture(scope="module")
 def undisturbed(
     tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, one_thread: None
 ) -> tuple[Job, Recorder]:
-    job = job_of(tmp_path_factory.mktemp("undisturbed"), tiny_model_dir)
+    job = submitted_job(tmp_path_factory.mktemp("undisturbed"), tiny_model_dir)
     recorder = Recorder(job)
     assert run_training(job, recorder) == "succeeded"
     return job, recorder
@@ -101,7 +78,7 @@ def test_a_job_trains_validates_and_saves_an_adapter(undisturbed: tuple[Job, Rec
 def test_a_job_that_dies_after_any_step_resumes_to_the_same_losses_and_weights(
     tmp_path: Path, tiny_model_dir: Path, undisturbed: tuple[Job, Recorder], step: int
 ) -> None:
-    job = job_of(tmp_path, tiny_model_dir, **{"local.checkpoint_minutes": 0.00001})
+    job = submitted_job(tmp_path, tiny_model_dir, **{"local.checkpoint_minutes": 0.00001})
     first = Recorder(job, dies_after=step)
     with pytest.raises(Crash):
         run_training(job, first)
@@ -116,7 +93,7 @@ def test_a_job_that_dies_after_any_step_resumes_to_the_same_losses_and_weights(
 def test_a_pause_saves_a_checkpoint_of_its_step_and_resuming_ends_the_same(
     tmp_path: Path, tiny_model_dir: Path, undisturbed: tuple[Job, Recorder]
 ) -> None:
-    job = job_of(tmp_path, tiny_model_dir)
+    job = submitted_job(tmp_path, tiny_model_dir)
     first = Recorder(job, pauses_after=4)
     assert run_training(job, first) == "paused"
     assert first.checkpoints[-1] == 4
@@ -129,7 +106,7 @@ def test_a_pause_saves_a_checkpoint_of_its_step_and_resuming_ends_the_same(
 
 
 def test_a_cancelled_job_saves_no_adapter(tmp_path: Path, tiny_model_dir: Path) -> None:
-    job = job_of(tmp_path, tiny_model_dir)
+    job = submitted_job(tmp_path, tiny_model_dir)
     job.ask("cancel")
     assert run_training(job, Recorder(job)) == "cancelled"
     assert not (job.folder / "adapter").exists()
@@ -138,7 +115,7 @@ def test_a_cancelled_job_saves_no_adapter(tmp_path: Path, tiny_model_dir: Path) 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     tmp_path: Path, tiny_model_dir: Path, undisturbed: tuple[Job, Recorder]
 ) -> None:
-    job = job_of(tmp_path, tiny_model_dir, **{"local.checkpoint_minutes": 0.00001})
+    job = submitted_job(tmp_path, tiny_model_dir, **{"local.checkpoint_minutes": 0.00001})
     with pytest.raises(Crash):
         run_training(job, Recorder(job, dies_after=6))
     newest = max((job.folder / "checkpoints").glob("step-*"))
@@ -158,7 +135,7 @@ def test_training_stops_early_and_keeps_the_best_weights(tmp_path: Path, tiny_mo
         "hyperparameters.n_epochs": 30,
         "local.lr_schedule": "constant",
     }
-    job = job_of(tmp_path, tiny_model_dir, **changes)
+    job = submitted_job(tmp_path, tiny_model_dir, **changes)
     recorder = Recorder(job)
     assert run_training(job, recorder) == "succeeded"
     assert any(message.startswith("stopped early at step") for message in recorder.messages)
@@ -171,7 +148,7 @@ def test_training_stops_early_and_keeps_the_best_weights(tmp_path: Path, tiny_mo
 
 
 def test_full_tuning_trains_every_weight_and_saves_a_whole_model(tmp_path: Path, tiny_model_dir: Path) -> None:
-    job = job_of(tmp_path, tiny_model_dir, **{"local.tuning": "full", "hyperparameters.n_epochs": 1})
+    job = submitted_job(tmp_path, tiny_model_dir, **{"local.tuning": "full", "hyperparameters.n_epochs": 1})
     recorder = Recorder(job)
     assert run_training(job, recorder) == "succeeded"
     assert recorder.losses[5] < recorder.losses[1]

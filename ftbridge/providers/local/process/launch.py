@@ -1,0 +1,155 @@
+"""Several workers for one job: torchrun's agent starts them, watches them, and ends all when one ends badly.
+
+    worker RUN                the process that the provider starts: lock, first and last word of the journal
+      └─ torchrun's agent     in that process (torch.distributed.launcher); one for each machine of a job
+           ├─ worker RUN      rank 0: reports, evaluates, saves
+           └─ worker RUN      rank 1 …
+
+A job of one worker needs none of this and trains in the first process. Over several machines `ftbridge worker RUN --rdzv
+HOST:PORT --nodes N` runs on each of them, with the run folder on a disk that all see: what schedulers start. Workers that fail
+leave their error in the folder (`Job.error_path`); the agent reports the first cause.
+
+Nothing is restarted here: a job that failed is resumed from its checkpoint, with as many workers as there are then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+
+from ftbridge.errors import FtbridgeError, OutOfMemory, UsageError, WorkerDied, from_document
+from ftbridge.providers.local.process.job import Job
+from ftbridge.providers.local.request import LocalRequest
+
+JOIN_SECONDS = 600
+"""How long machines wait for each other at the rendezvous."""
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """Where the machines of a job meet, how many there are, and how many workers run on this one (None: one for each GPU)."""
+
+    host: str
+    port: int
+    nodes: int = 1
+    workers: int | None = None
+
+    @classmethod
+    def parse(cls, address: str, nodes: int, workers: int | None = None) -> Rendezvous:
+        """From HOST:PORT. Raises `UsageError`, also for a host that other machines cannot reach."""
+        host, colon, port = address.rpartition(":")
+        if not (colon and host and port.isdigit() and 0 < int(port) < 65536):
+            raise UsageError(
+                f"--rdzv is {address!r}, but it is the address of one machine, HOST:PORT.",
+                hint="Name the first machine of the job, such as node1:29400.",
+            )
+        if nodes > 1 and _is_loopback(host):
+            raise UsageError(
+                f"--rdzv {address}: {host} is this machine alone, so {nodes} machines cannot meet there.",
+                hint="Give the first machine's name or address in the network between them.",
+            )
+        return cls(host.strip("[]"), int(port), nodes, workers)
+
+
+def workers_here(request: LocalRequest) -> int:
+    """How many workers train on this machine: as the request has it, or one for each GPU. Raises `UsageError` for too many."""
+    if request.workers == 1 or (request.workers == "auto" and request.device in ("cpu", "mps")):
+        return 1
+    import torch
+
+    gpus = torch.cuda.device_count() if request.device in ("auto", "cuda") else 0
+    if request.workers == "auto":
+        return max(1, gpus)
+    if gpus and request.workers > gpus:
+        raise UsageError(
+            f"local.workers is {request.workers}, but this machine shows {gpus} GPU{'s' * (gpus > 1)}.",
+            hint="Set local.workers: auto, or look at CUDA_VISIBLE_DEVICES.",
+        )
+    return request.workers
+
+
+def launch(job: Job, workers: int, rendezvous: Rendezvous | None = None) -> None:
+    """Run `workers` processes of this job on this machine to their end. Raises the first cause when one ends badly."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    for path in job.own_folder.glob("rank-*.error.json"):
+        path.unlink(missing_ok=True)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    nodes = 1 if rendezvous is None else rendezvous.nodes
+    config = LaunchConfig(
+        min_nodes=nodes,
+        max_nodes=nodes,
+        nproc_per_node=workers,
+        run_id=job.submission().token,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0" if rendezvous is None else f"{rendezvous.host}:{rendezvous.port}",
+        rdzv_configs={"join_timeout": JOIN_SECONDS, "read_timeout": 20},
+        local_addr="localhost" if rendezvous is None else None,
+        max_restarts=0,
+        monitor_interval=0.2,
+        logs_specs=DefaultLogsSpecs(),
+    )
+    module = "ftbridge.providers.local.process.worker"
+    try:
+        elastic_launch(config, sys.executable)("-m", module, str(job.folder))
+    except ChildFailedError as failure:
+        raise first_cause(job, {rank: one.exitcode for rank, one in failure.failures.items()}) from None
+    except SignalException as stop:
+        raise WorkerDied(f"the training processes were ended by {stop.sigval.name}.") from None
+    except RendezvousError as error:
+        where = "" if rendezvous is None else f" at {rendezvous.host}:{rendezvous.port}"
+        raise WorkerDied(
+            f"the machines of this job did not meet{where}: {str(error).splitlines()[0]}",
+            hint="Another program may listen on that port, or a firewall stands between; name another port or host in --rdzv.",
+        ) from error
+
+
+def first_cause(job: Job, exits: dict[int, int]) -> FtbridgeError:
+    """Why a job ended: the earliest error that a worker left, else the signal that killed one; `exits` by rank.
+
+    The agent ends the others by TERM, and by KILL where that does not help, so a signal is a cause only where no error is left.
+    """
+    for path in sorted(job.own_folder.glob("rank-*.error.json"), key=lambda path: path.stat().st_mtime_ns):
+        error = from_document(json.loads(path.read_text(encoding="utf-8")))
+        rank = int(path.name.removeprefix("rank-").removesuffix(".error.json"))
+        if rank or isinstance(error, OutOfMemory):
+            error.message = f"worker {rank}: {error.message}"
+        return error
+    hint = f"Resume goes on from the last checkpoint. Log: {job.log_path}"
+    killed = {rank: -status for rank, status in exits.items() if status < 0 and -status != signal.SIGTERM}
+    if killed:
+        rank, number = min(killed.items())
+        short = "Signal 9 often means that the system ran out of memory; `dmesg | tail` tells. " if number == 9 else ""
+        return WorkerDied(f"worker {rank} was killed by signal {number}, and the others were ended.", hint=short + hint)
+    ranks = ", ".join(str(rank) for rank in sorted(exits))
+    return WorkerDied(f"worker {ranks} ended without a last word, or lost the others.", hint=hint)
+
+
+def require_reachable(nodes: int) -> None:
+    """Raise `UsageError` where this machine's own name is that of its loopback: others could not reach its workers.
+
+    gloo and NCCL take the address that the machine's name stands for; Debian's /etc/hosts has 127.0.1.1 there.
+    """
+    if nodes == 1 or os.environ.get("GLOO_SOCKET_IFNAME"):
+        return
+    name = socket.gethostname()
+    if _is_loopback(name):
+        raise UsageError(
+            f"this machine's name, {name}, stands for its loopback address, so workers elsewhere cannot reach it.",
+            hint="Set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the network interface, such as eth0, or correct /etc/hosts.",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        addresses = {str(entry[4][0]) for entry in socket.getaddrinfo(host.strip("[]"), None)}
+    except OSError:
+        return False
+    return all(address.startswith("127.") or address == "::1" for address in addresses)

@@ -1,0 +1,198 @@
+"""Several workers as real processes: started by the provider, killed, stopped, resumed by another number of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from ftbridge.errors import DiskFull, OutOfMemory, UsageError, WorkerDied, document
+from ftbridge.files import write_json
+from ftbridge.providers.base import JobHandle
+from ftbridge.providers.local.process.job import Job
+from ftbridge.providers.local.process.launch import Rendezvous, first_cause, require_reachable, workers_here
+from ftbridge.providers.local.process.provider import LocalProvider
+from ftbridge.providers.local.process.run_training import run_training
+from support import ranks, training_requests
+from support.jobs import submitted_job
+
+
+@pytest.mark.parametrize("address", ["node1", "node1:", ":29400", "node1:0", "node1:70000", "node1:http"])
+def test_an_address_without_host_or_port_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match="HOST:PORT"):
+        Rendezvous.parse(address, 2)
+
+
+def test_machines_cannot_meet_at_a_loopback_address() -> None:
+    with pytest.raises(UsageError, match="cannot meet there"):
+        Rendezvous.parse("localhost:29400", 2)
+    assert Rendezvous.parse("localhost:29400", 1).port == 29400
+    assert Rendezvous.parse("[fe80::1]:29400", 2).host == "fe80::1"
+
+
+def test_a_machine_whose_name_is_its_loopback_is_refused_unless_the_interface_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "localhost")
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    require_reachable(1)
+    with pytest.raises(UsageError, match="GLOO_SOCKET_IFNAME|loopback"):
+        require_reachable(2)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0")
+    require_reachable(2)
+
+
+def test_one_worker_trains_on_a_cpu_unless_more_are_named() -> None:
+    assert workers_here(training_requests.request(workers="auto", device="cpu")) == 1
+    assert workers_here(training_requests.request(workers=3, device="cpu")) == 3
+
+
+def test_the_first_cause_is_reported_and_not_what_it_led_to(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    job.own_folder.mkdir()
+    killed = first_cause(job, {0: -15, 1: -9})
+    write_json(job.error_path(1), document(DiskFull("no room left on the disk.")))
+    time.sleep(0.01)
+    write_json(job.error_path(0), document(OutOfMemory("memory ran out.")))
+    cause = first_cause(job, {0: 1, 1: 1, 2: -9})
+    assert isinstance(cause, DiskFull)
+    assert cause.message == "worker 1: no room left on the disk."
+    job.error_path(1).unlink()
+    assert "worker 0: memory ran out" in first_cause(job, {0: 1}).message
+    assert isinstance(killed, WorkerDied)
+    assert "worker 1 was killed by signal 9" in killed.message
+
+
+# Real processes
+
+
+def handle_of(job: Job) -> JobHandle:
+    return JobHandle(provider="local", id="t", folder=job.folder)
+
+
+def workers_of(job: Job) -> dict[int, psutil.Process]:
+    """The training processes of a job by rank."""
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            if str(job.folder) in process.cmdline() and "RANK" in (environment := process.environ()):
+                found[int(environment["RANK"])] = process
+        except psutil.Error:
+            continue
+    return found
+
+
+def steps_of(job: Job) -> list[dict[str, Any]]:
+    return [event.data for event in job.journal.read() if event.type == "metrics"]
+
+
+def wait(what: Any, seconds: float) -> None:
+    give_up = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < give_up, "it took too long"
+        time.sleep(0.1)
+
+
+def change(job: Job, **changes: Any) -> None:
+    path = job.own_folder / "request.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.fixture
+def job(tmp_path: Path, tiny_model_dir: Path) -> Iterator[Job]:
+    changes = {"local.workers": 2, "hyperparameters.n_epochs": 12, "local.lora.dropout": 0.0, "local.device": "cpu",
+               "hyperparameters.learning_rate_multiplier": 20}  # fmt: skip
+    job = submitted_job(tmp_path / "several", tiny_model_dir, **changes)
+    yield job
+    for process in workers_of(job).values():
+        process.kill()
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_job_which_another_number_resumes_to_the_same_losses(
+    job: Job, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    undisturbed = submitted_job(
+        tmp_path / "one", tiny_model_dir, **{"hyperparameters.n_epochs": 12, "local.lora.dropout": 0.0,
+                                             "hyperparameters.learning_rate_multiplier": 20},
+    )  # fmt: skip
+    alone = ranks.Written()
+    run_training(undisturbed, alone)
+    provider, handle = LocalProvider(), handle_of(job)
+    provider.resume(handle)
+    wait(lambda: len(steps_of(job)) >= 8, 200)
+    assert provider.poll(handle).state == "running"
+    os.kill(workers_of(job)[1].pid, signal.SIGKILL)
+    wait(lambda: provider.poll(handle).state == "failed", 60)
+    error = provider.poll(handle).error
+    assert error is not None
+    assert error.kind == "worker_died"
+    assert "worker 1 was killed by signal 9" in error.message
+    wait(lambda: not workers_of(job), 60)
+    change(job, workers=1)
+    provider.resume(handle)
+    wait(lambda: provider.poll(handle).state == "succeeded", 200)
+    seen = {step["step"]: step for step in steps_of(job)}
+    assert sorted(seen) == list(range(1, len(alone.figures) + 1))
+    for figures, other in zip(ranks.losses(alone.figures), ranks.losses([seen[n] for n in sorted(seen)]), strict=True):
+        assert other == pytest.approx(figures, rel=1e-5, abs=2e-5)
+
+
+@pytest.mark.slow
+def test_a_worker_that_stands_still_ends_the_job_within_a_minute(job: Job) -> None:
+    provider, handle = LocalProvider(), handle_of(job)
+    provider.resume(handle)
+    wait(lambda: len(steps_of(job)) >= 2, 200)
+    os.kill(workers_of(job)[1].pid, signal.SIGSTOP)
+    wait(lambda: provider.poll(handle).state == "failed", 75)
+    error = provider.poll(handle).error
+    assert error is not None
+    assert "worker 1 has given no sign of life" in error.message
+    assert "no sign of life" in job.log_path.read_text()
+    wait(lambda: not workers_of(job), 5)
+
+
+@pytest.mark.slow
+def test_a_pause_is_agreed_and_two_machines_go_on(job: Job, tmp_path: Path) -> None:
+    """The second part has two agents on this machine, which meet at a port as two machines do."""
+    provider, handle = LocalProvider(), handle_of(job)
+    provider.resume(handle)
+    wait(lambda: len(steps_of(job)) >= 2, 200)
+    provider.pause(handle)
+    wait(lambda: provider.poll(handle).state == "paused", 60)
+    paused_at = steps_of(job)[-1]["step"]
+    assert (job.folder / "checkpoints" / f"step-{paused_at:06d}" / "COMPLETE.json").exists()
+    wait(lambda: not workers_of(job), 60)
+
+    address = socket.gethostbyname(socket.gethostname())
+    if address.startswith("127."):
+        pytest.skip("this machine's name is its loopback, where machines cannot meet")
+    with socket.socket() as free:
+        free.bind((address, 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "ftbridge",
+        "worker",
+        str(job.folder),
+        "--rdzv",
+        f"{address}:{port}",
+        "--nodes",
+        "2",
+    ]
+    machines = [subprocess.Popen([*command, "--workers", "1"], cwd=tmp_path) for _ in range(2)]
+    assert [machine.wait(timeout=250) for machine in machines] == [0, 0]
+    assert provider.poll(handle).state == "succeeded"
+    seen = [step["step"] for step in steps_of(job)]
+    assert seen == list(range(1, seen[-1] + 1))
