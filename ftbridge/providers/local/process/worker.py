@@ -103,7 +103,7 @@ def one_of_several(folder: Path) -> int:
     def train() -> Ending | None:
         with joined() as parallel, watched(rank, parallel.world, lost):
             try:
-                return run_training(job, JournalReporter(job) if parallel.is_main else Silent(), parallel)
+                return run_training(job, JournalReporter(job) if parallel.is_main else NoReporter(), parallel)
             except StoppedElsewhere:
                 return None
 
@@ -162,7 +162,7 @@ class JournalReporter:
         self.job.journal.append("checkpoint", path=str(path), step=step)
 
 
-class Silent:
+class NoReporter:
     """The `Reporter` of workers beside the main one, which says the same."""
 
     def message(self, text: str, level: str = "info") -> None:

@@ -134,9 +134,9 @@ class Parallel:
         """What `work` returns, run by one worker of this machine at a time, for what takes memory that there is only once."""
         if self.world == 1:
             return work()
-        own, results = int(os.environ["LOCAL_RANK"]), list[T]()
+        place, results = int(os.environ["LOCAL_RANK"]), list[T]()
         for turn in range(max(self.everyone(self.on_this_machine))):
-            self.together(lambda turn=turn: results.append(work()) if turn == own else None)  # type: ignore[misc]
+            self.together(lambda turn=turn: results.append(work()) if turn == place else None)  # type: ignore[misc]
         return results[0]
 
     # What is added up

@@ -182,11 +182,11 @@ class Practice:
             for (prompt, _), rollout in zip(owners, rollouts, strict=True):
                 self._keep(name, prompt, rollout, earlier)
             return rollouts
-        own = self.parallel.share(owners)
-        drawn = self.parallel.together(partial(self._draw, name, own, series, earlier))
+        mine = self.parallel.share(owners)
+        drawn = self.parallel.together(partial(self._draw, name, mine, series, earlier))
         rollouts = [rollout for part in drawn for rollout in part]
         for (prompt, _), rollout in list(zip(owners, rollouts, strict=True))[
-            len(own) :
+            len(mine) :
         ]:  # the main worker's come first
             self._keep(name, prompt, rollout, earlier)
         return rollouts

@@ -82,14 +82,14 @@ def handle_of(job: Job) -> JobHandle:
 
 def workers_of(job: Job) -> dict[int, psutil.Process]:
     """The training processes of a job by rank."""
-    found = {}
+    processes = {}
     for process in psutil.process_iter():
         try:
             if str(job.folder) in process.cmdline() and "RANK" in (environment := process.environ()):
-                found[int(environment["RANK"])] = process
+                processes[int(environment["RANK"])] = process
         except psutil.Error:
             continue
-    return found
+    return processes
 
 
 def steps_of(job: Job) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ def settings(files: dict[str, Path]) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
-def trained(job: Job) -> list[dict[str, Any]]:
+def figures_of(job: Job) -> list[dict[str, Any]]:
     reporter = ranks.Written()
     assert run_training(job, reporter) == "succeeded"
     return reporter.figures
@@ -72,7 +72,7 @@ def test_losses_are_the_same_with_any_number_of_workers(tmp_path: Path, tiny_mod
         for name, one in changes.items()
         for count in (1, workers)
     }
-    alone = {name: trained(job) for (name, count), job in jobs.items() if count == 1}
+    alone = {name: figures_of(job) for (name, count), job in jobs.items() if count == 1}
     outcomes = ranks.train_together([job for (_, count), job in jobs.items() if count > 1], workers)
     for name in changes:
         job = jobs[name, workers]
@@ -83,9 +83,9 @@ def test_losses_are_the_same_with_any_number_of_workers(tmp_path: Path, tiny_mod
         for step, (one, other) in enumerate(zip(wanted, seen, strict=True), start=1):
             assert other == pytest.approx(one, rel=1e-5, abs=1e-5), (name, step)
         folder, file = ("model", "model") if name == "full" else ("adapter", "adapter_model")
-        own, other = (load_file(jobs[name, n].folder / folder / f"{file}.safetensors") for n in (1, workers))
-        assert own.keys() == other.keys()
-        assert max(float((own[key] - other[key]).abs().max()) for key in own) < 1e-4, name
+        alone_values, other = (load_file(jobs[name, n].folder / folder / f"{file}.safetensors") for n in (1, workers))
+        assert alone_values.keys() == other.keys()
+        assert max(float((alone_values[key] - other[key]).abs().max()) for key in alone_values) < 1e-4, name
 
 
 def unit(length: int) -> Encoded:
