@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ftbridge import strict_json
+
 LONGEST = 4 << 20
 """Characters of a text beyond which it is not looked at: these are slips of people, not of programs."""
 
@@ -114,14 +116,10 @@ def repaired_text(text: str) -> Mended | None:
 
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text, parse_constant=_refused)
-    except (ValueError, RecursionError):
+        strict_json.loads(text, duplicate_keys=True)
+    except ValueError:
         return False
     return True
-
-
-def _refused(constant: str) -> float:
-    raise ValueError(constant)
 
 
 def _space(reading: _Reading) -> bool:

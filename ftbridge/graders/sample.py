@@ -15,6 +15,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ftbridge import strict_json
 from ftbridge.data.notation import read_reply
 
 NAMES = ("output_text", "output_json", "output_tools", "choices")
@@ -61,9 +62,7 @@ def complete(sample: Mapping[str, Any]) -> dict[str, Any]:
 def parse_json(text: str) -> Any:
     """One JSON document (RFC 8259: no NaN, no Infinity). Raises `NotJson` that says why it is none."""
     try:
-        return json.loads(text, parse_constant=_no_constant)
-    except RecursionError:
-        raise NotJson("nested too deeply") from None
+        return strict_json.loads(text, duplicate_keys=True)
     except ValueError as error:
         raise NotJson(str(error)) from None
 
@@ -112,7 +111,3 @@ def _written_calls(text: str, document: Any) -> list[dict[str, Any]]:
 
 def _as_openai(name: str, arguments: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}}
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from ftbridge import strict_json
 from ftbridge.errors import SpecError, UsageError
 from ftbridge.spec.job import JobSpec
 from ftbridge.spec.problems import first_problem
@@ -83,7 +84,7 @@ def parse(text: str, suffix: str, where: str) -> dict[str, Any]:
     """Parse spec text by its file suffix into a plain mapping. Raises `SpecError`."""
     try:
         if suffix == ".json":
-            document = json.loads(text, object_pairs_hook=_no_key_twice)
+            document = strict_json.loads(text)
         elif suffix == ".toml":
             document = _toml(text)
         else:
@@ -123,14 +124,6 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)$"),
     list("-+0123456789."),
 )
-
-
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} comes twice")
-    return document
 
 
 def _kind(value: object) -> str:

@@ -12,7 +12,7 @@ from ftbridge.data.lint.block import Checker, Plan
 from ftbridge.data.lint.dataset import Found
 from ftbridge.data.lint.rule import Context, Method, Problem, Rule, look
 from ftbridge.data.lint.rules import RULES
-from ftbridge.data.strict_json import Trouble, parse
+from ftbridge.strict_json import Trouble, parse
 
 OF_LINES = tuple(sorted(code for code, rule in RULES.items() if rule.kind in ("json", "line", "text")))
 """The rules that look at lines."""

@@ -8,8 +8,8 @@ from ftbridge.data.lint.block import Checker, Plan
 from ftbridge.data.lint.findings import Finding
 from ftbridge.data.lint.rule import look
 from ftbridge.data.lint.rules import RULES, Context, Problem, Rule
-from ftbridge.data.strict_json import Parsed
 from ftbridge.data.targets import TARGETS
+from ftbridge.strict_json import Parsed
 
 _MODULES = {
     f"ftbridge.data.lint.rules.{name}"

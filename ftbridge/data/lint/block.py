@@ -23,7 +23,7 @@ from ftbridge.data.lint.rule import Context, Line, Problem, Rule, look, texts
 from ftbridge.data.lint.rules import RULES
 from ftbridge.data.lint.screens import RawLines
 from ftbridge.data.lint.shape import kind_of_line
-from ftbridge.data.strict_json import Parsed, Trouble, parse
+from ftbridge.strict_json import Parsed, Trouble, parse
 
 _ESCAPED_ASCII = re.compile(rb"\\u00[0-7]")
 """Letters, digits and signs spelled as escapes, which hide words and keys from a search in bytes."""

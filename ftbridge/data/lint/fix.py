@@ -28,9 +28,9 @@ from ftbridge.data.lint.rules import RULES
 from ftbridge.data.lint.select import chosen
 from ftbridge.data.lint.source import FileFacts, Source
 from ftbridge.data.lint.spread import Unspreadable, spread
-from ftbridge.data.strict_json import Parsed, Trouble, parse
 from ftbridge.errors import UsageError
 from ftbridge.files import atomic_path
+from ftbridge.strict_json import Parsed, Trouble, parse
 
 KEPT = 10_000
 """Changes that are told one by one; all are counted."""

@@ -1,16 +1,17 @@
 """JSON Lines and JSON arrays, one document at a time, strictly (RFC 8259), with the line each begins on.
 
 Memory is that of one document. The standard library's parser is used on a window that grows: event parsers such as ijson
-tell no line numbers, and merge keys that stand twice in one object.
+report no line numbers, and merge keys that appear twice in one object.
 """
 
 from __future__ import annotations
 
 import codecs
 import json
-import math
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
+
+from ftbridge.strict_json import STRICT, DuplicateKey, NotANumber
 
 BOM = b"\xef\xbb\xbf"
 LONGEST = 256 << 20
@@ -73,15 +74,26 @@ def read_array(stream: BinaryIO) -> Iterator[Document]:
 
 
 def parse(text: str) -> object:
-    """One JSON document. Raises `Unreadable` for keys that stand twice, NaN, infinities and depth; `JSONDecodeError`."""
+    """One JSON document. Raises `Unreadable` for keys that appear twice, NaN, infinities and depth; `JSONDecodeError`."""
     try:
-        return _STRICT.decode(text)
+        return STRICT.decode(text)
     except json.JSONDecodeError:
         raise
-    except RecursionError:
-        raise Unreadable("is nested too deeply.") from None
-    except ValueError as error:
-        raise Unreadable(str(error)) from None
+    except (ValueError, RecursionError) as error:
+        raise _refusal(error) from None
+
+
+def _refusal(error: Exception) -> Unreadable:
+    """Why a document that is JSON by its grammar is not used."""
+    match error:
+        case DuplicateKey():
+            return Unreadable(f'has the key "{error.key}" twice in one object; only one of the two could be used.')
+        case NotANumber():
+            return Unreadable(f"holds {error.written}, which is not a number JSON can hold.")
+        case RecursionError():
+            return Unreadable("is nested too deeply.")
+        case _:
+            return Unreadable(str(error))
 
 
 def _line(raw: bytes) -> object:
@@ -148,9 +160,9 @@ class _Window:
             parsed: object
             try:
                 try:
-                    parsed, end = _STRICT.raw_decode(self.text, self.at)
-                except Unreadable as error:  # valid JSON otherwise: pass over it and go on
-                    parsed, end = error, _LENIENT.raw_decode(self.text, self.at)[1]
+                    parsed, end = STRICT.raw_decode(self.text, self.at)
+                except (NotANumber, DuplicateKey) as error:  # valid JSON otherwise: pass over it and go on
+                    parsed, end = _refusal(error), _LENIENT.raw_decode(self.text, self.at)[1]
             except json.JSONDecodeError as error:
                 near_end = error.pos >= len(self.text) - 12 or error.msg.startswith("Unterminated string")
                 if self._ended or not near_end:
@@ -158,7 +170,7 @@ class _Window:
                 self._more()
                 continue
             except ValueError as error:
-                raise error if isinstance(error, Unreadable) else Unreadable(str(error)) from None
+                raise Unreadable(str(error)) from None
             if end >= len(self.text) - 3 and not self._ended:
                 self._more()  # a number may go on, with a point or an exponent
                 continue
@@ -236,21 +248,4 @@ def _is_cut(error: json.JSONDecodeError) -> bool:
     return error.pos >= len(error.doc) or error.msg.startswith("Unterminated string")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise Unreadable(f'has the key "{twice}" twice in one object; only one of the two could be kept.')
-    return document
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise Unreadable(f"holds {text}, which is not a number JSON can hold.")
-    return number
-
-
-_STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
 _LENIENT = json.JSONDecoder()

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
+from ftbridge import strict_json
 from ftbridge.server.http.errors import ApiError, invalid
 from ftbridge.spec.problems import field_of
 
@@ -52,8 +53,8 @@ async def document(request: Request) -> dict[str, Any]:
         return {}
     _require_json(request)
     try:
-        parsed = json.loads(content.decode(json.detect_encoding(content)), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        parsed = strict_json.loads(content.decode(json.detect_encoding(content)), duplicate_keys=True)
+    except ValueError as error:
         raise invalid(f"The body is not JSON: {error}.", code="invalid_json") from None
     if not isinstance(parsed, dict):
         raise invalid("The body must be a JSON object.", code="invalid_json")
@@ -160,7 +161,3 @@ def _first(error: ValidationError) -> ApiError:
 
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:].rstrip(".")
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftbridge.data.lint.plain import Shapes, plain
-from ftbridge.data.strict_json import Parsed, parse
+from ftbridge.strict_json import Parsed, parse
 from support.lint_inputs import by_every_rule, checker_of, damaged, plain_chats, told, written
 
 _CHECKERS = {method: checker_of(method) for method in ("supervised", "dpo", "reinforcement")}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ftbridge.data.json_slips import AFTER, repaired_text
 from ftbridge.data.lint.rule import Context, Problem, rule
-from ftbridge.data.strict_json import Parsed, Trouble
+from ftbridge.strict_json import Parsed, Trouble
 
 _RFC = "RFC 8259; OpenAI's server: an example that cannot be parsed fails the file"
 _BAD_JSON = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}],}'

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftbridge.data.strict_json import DEEPEST, Parsed, Trouble, parse
+from ftbridge.strict_json import DEEPEST, Parsed, Trouble, parse
 from support.lint_inputs import damaged, json_values
 
 TROUBLES = {
