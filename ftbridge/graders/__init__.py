@@ -4,12 +4,12 @@
     sample   the answer: `output_text`, `output_json`, `output_tools`, `choices`
 
     check(grader, item)              before anything is spent: what would fail for every answer
-    grade(grader, item, sample)      one answer; what goes wrong is told in the result, with reward 0
+    grade(grader, item, sample)      one answer; what goes wrong is in the result, with reward 0
     grade_all(grader, pairs)         many; graders that wait for others work side by side
     variables(grader)                the template variables it reads
 
 A new type of grader is a model in `ftbridge.spec.graders`, a module here with a `grade` function that returns an `Outcome`,
-and a line in `_outcome`, `_check` and `templates`.
+and an entry in `kinds.KINDS`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ftbridge.graders import (
-    judge,
-    match,
-    multi,
-    pairwise,
-    panel,
-    python,
-    similarity,
-    string_check,
-    structured,
-    tool_calls,
-)
 from ftbridge.graders.calls import Calls
+from ftbridge.graders.kinds import Grading, kind_of
 from ftbridge.graders.preflight import Uninformative, preflight, remarks
 from ftbridge.graders.python import PythonPolicy
 from ftbridge.graders.result import ErrorName, GraderResult, Metadata, Outcome, failed, openai_document
@@ -43,18 +32,12 @@ from ftbridge.graders.template import GraderError, VariableMissing, render
 from ftbridge.graders.template import variables as _variables
 from ftbridge.spec.graders import (
     Grader,
-    JsonFieldsGrader,
     JsonSchemaGrader,
     LabelModelGrader,
-    MatchGrader,
-    MultiGrader,
     PairwiseGrader,
-    PanelGrader,
     PythonGrader,
     ScoreModelGrader,
     StringCheckGrader,
-    TextSimilarityGrader,
-    ToolCallsGrader,
     parts_of,
 )
 
@@ -103,7 +86,16 @@ def grade(
     _check(grader, policy)
     began = time.perf_counter()
     try:
-        outcome = _outcome(grader, item, complete(sample), policy, calls)
+        sample = complete(sample)
+        grading = Grading(
+            item,
+            sample,
+            policy,
+            calls,
+            grade_part=lambda part: grade(part, item, sample, policy=policy, calls=calls),
+            score=score,
+        )
+        outcome = kind_of(grader).grade(grader, grading)
     except BadSample as error:
         outcome = failed("sample_parse_error", str(error))
     except VariableMissing as error:
@@ -171,19 +163,7 @@ def variables(grader: Grader) -> set[str]:
 
 def templates(grader: Grader) -> tuple[str, ...]:
     """Every template of a grader, those of the graders in a multi grader included."""
-    if isinstance(grader, (MultiGrader, PanelGrader)):
-        return tuple(template for part in parts_of(grader) for template in templates(part))
-    if isinstance(grader, (ScoreModelGrader, LabelModelGrader)):
-        return tuple(judge.templates(grader.input))
-    if isinstance(grader, PairwiseGrader):
-        return grader.question, grader.answer, grader.against
-    if isinstance(grader, PythonGrader):
-        return ()
-    if isinstance(grader, JsonSchemaGrader):
-        return (grader.input,)
-    if isinstance(grader, MatchGrader) and not isinstance(grader.reference, str):
-        return grader.input, *grader.reference
-    return grader.input, str(grader.reference)
+    return kind_of(grader).templates(grader)
 
 
 def judges_of(graders: Sequence[Grader]) -> list[ScoreModelGrader | LabelModelGrader | PairwiseGrader]:
@@ -233,60 +213,9 @@ def together(grader: Grader, results: Sequence[GraderResult]) -> GraderResult:
     )
 
 
-def _outcome(
-    grader: Grader, item: Mapping[str, Any], sample: Mapping[str, Any], policy: PythonPolicy, calls: Calls | None
-) -> Outcome:
-    match grader:
-        case StringCheckGrader():
-            return string_check.grade(grader, item, sample)
-        case TextSimilarityGrader():
-            return similarity.grade(grader, item, sample)
-        case ScoreModelGrader():
-            return judge.grade_score(grader, item, sample, calls)
-        case LabelModelGrader():
-            return judge.grade_label(grader, item, sample, calls)
-        case PairwiseGrader():
-            return pairwise.grade(grader, item, sample, calls)
-        case PythonGrader():
-            return python.grade(grader, item, sample, policy)
-        case MatchGrader():
-            return match.grade(grader, item, sample)
-        case JsonSchemaGrader():
-            return structured.grade_schema(grader, item, sample)
-        case JsonFieldsGrader():
-            return structured.grade_fields(grader, item, sample)
-        case ToolCallsGrader():
-            return tool_calls.grade(grader, item, sample)
-        case MultiGrader():
-            return multi.grade(grader, lambda part: grade(part, item, sample, policy=policy, calls=calls))
-        case PanelGrader():
-            return panel.grade(grader, lambda part: grade(part, item, sample, policy=policy, calls=calls), score)
-
-
 def _check(grader: Grader, policy: PythonPolicy) -> None:
     """What can be said of a grader without an item."""
-    match grader:
-        case TextSimilarityGrader():
-            similarity.check(grader)
-        case PythonGrader():
-            python.check(grader, policy)
-        case MatchGrader():
-            match.check(grader)
-        case JsonSchemaGrader():
-            structured.check_schema(grader)
-        case JsonFieldsGrader():
-            structured.check_fields(grader)
-        case MultiGrader():
-            for part in grader.graders.values():
-                _check(part, policy)
-            multi.check(grader)
-        case PanelGrader():
-            for part in parts_of(grader):
-                _check(part, policy)
-        case ScoreModelGrader() | LabelModelGrader():
-            judge.check(grader)
-        case PairwiseGrader():
-            judge.check(pairwise.orders(grader)[0])
+    kind_of(grader).check(grader, policy)
     variables(grader)
 
 
