@@ -113,7 +113,7 @@ def train(folder: Path) -> None:
     figures = [event.data["memory_gb"] for event in job.journal.read() if event.type == "metrics"]
     ready = make_ready(job.request(), path, None, lambda *_: None).train
     longest = max(len(one) for one in ready.examples)
-    share = ready.trained_tokens / ready.tokens
+    share = ready.num_loss_tokens / ready.tokens
     print(json.dumps({"peak": figures[-1], "longest": longest, "share": share, "most": BATCH * longest}))
 
 

@@ -7,6 +7,7 @@ tokenizer   ─▶ tokens as the trainer counts them ─▶ hours, from own runs
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,6 +34,7 @@ from ftbridge.planning.whole import Whole, whole
 from ftbridge.planning.workload import Workload
 from ftbridge.providers.local.lower import quantization
 from ftbridge.providers.local.models.footprint import Kind
+from ftbridge.providers.local.process.job import encoded_folder
 from ftbridge.runs import store
 from ftbridge.spec import JobSpec
 
@@ -228,8 +230,14 @@ def _cpu_pass(spec: JobSpec, tokens: int, examples: int) -> int:
 
 
 def _counted(config: Path | None, work: Workload, notes: list[str]) -> dict[str, LocalTokens] | None:
-    """Every split by the model's own tokenizer and template; None, and a note, where they are not at hand."""
+    """Every split by the model's own tokenizer and template; None, and a note, where they are not at hand.
+
+    A run that is about to train has its splits as tokens: those are counted. Otherwise examples are rendered for the plan.
+    """
     spec = work.job.spec
+    if spec.method != "reinforcement" and (stored := _stored(work)) is not None:
+        _note_long(spec, stored, notes)
+        return stored
     about = "Tokens are counted in the managed model's vocabulary; a local tokenizer often makes a tenth more or less."
     if config is None or not (config.parent / "tokenizer.json").exists() or spec.method == "reinforcement":
         notes.append(about)
@@ -242,18 +250,44 @@ def _counted(config: Path | None, work: Workload, notes: list[str]) -> dict[str,
     except (MissingDependency, ModelUnavailable) as error:
         notes.append(f"{error.message} {about}")
         return None
+    _note_long(spec, counts, notes)
     for name, split in counts.items():
         if split.counted < split.examples:
             notes.append(f"{name}: tokens are scaled from {split.counted:,} of {split.examples:,} examples.")
-        if split.too_long:
-            became = {"refuse": "the run would be refused", "truncate": "they are cut", "drop": "they are left out"}
-            longer = f"longer than local.max_length = {spec.local.max_length:,}"
-            notes.append(f"{name}: {split.too_long:,} examples are {longer}; {became[spec.local.too_long]}.")
         if split.unreadable and split.unreadable == split.examples:
             _refuse_model(spec, name, split)
         if split.unreadable:
             notes.append(f"{name}: {split.unreadable:,} examples cannot be expressed by this model's chat template.")
     return counts
+
+
+def _note_long(spec: JobSpec, counts: Mapping[str, LocalTokens], notes: list[str]) -> None:
+    became = {"refuse": "the run would be refused", "truncate": "they are cut", "drop": "they are left out"}
+    longer = f"longer than local.max_length = {spec.local.max_length:,}"
+    for name, split in counts.items():
+        if split.too_long:
+            notes.append(f"{name}: {split.too_long:,} examples are {longer}; {became[spec.local.too_long]}.")
+
+
+def _stored(work: Workload) -> dict[str, LocalTokens] | None:
+    """The splits that the run encoded for training; None where it has not."""
+    from ftbridge.providers.local.data.encoded import stored_counts
+
+    folder = encoded_folder(work.job.folder.parent)
+    counts = {}
+    for name, split in work.job.manifest.splits.items():
+        stored = stored_counts(folder, name, split.sha256)
+        if stored is not None:
+            counts[str(name)] = LocalTokens(
+                examples=split.examples,
+                tokens=stored.tokens,
+                trained=stored.num_loss_tokens,
+                longest=stored.longest,
+                too_long=stored.too_long,
+                unreadable=0,
+                counted=split.examples,
+            )
+    return counts if "train" in counts else None
 
 
 def _refuse_model(spec: JobSpec, name: str, split: LocalTokens) -> None:

@@ -4,43 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
 
 from ftbridge.data.examples import parse_example
 from ftbridge.data.prepare import origin
 from ftbridge.errors import DataError
-from ftbridge.providers.local.data.batches import Encoded, Unit
+from ftbridge.providers.local.data.batches import Encoded
+from ftbridge.providers.local.data.encoded import EncodedSplit
 from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.data.template import RenderError
 from ftbridge.providers.local.request import LocalRequest
 
 SHOWN = 20
-U = TypeVar("U", bound=Unit)
-
-
-@dataclass(frozen=True)
-class EncodedSplit(Generic[U]):
-    """A split as tokens: one sequence for each example, or several where answers are trained in sequences of their own.
-
-    `cut` and `dropped` name the lines that were shortened or left out; `notes` tell of doubts.
-    """
-
-    examples: tuple[U, ...]
-    cut: tuple[str, ...] = ()
-    dropped: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def tokens(self) -> int:
-        """All tokens, read or trained."""
-        return sum(len(example) for example in self.examples)
-
-    @property
-    def trained_tokens(self) -> int:
-        """Tokens the loss falls on."""
-        return sum(example.num_loss_tokens for example in self.examples)
 
 
 def encode_split(
@@ -52,7 +27,7 @@ def encode_split(
     examples: list[Encoded] = []
     problems: list[str] = []
     long: list[str] = []
-    apart = 0
+    apart = longest = 0
     for index, line in enumerate(lines):
         try:
             rendered = renderer.sequences(parse_example(json.loads(line)))
@@ -60,9 +35,10 @@ def encode_split(
             problems.append(f"{origins[index]} {error}")
             continue
         sequences = [Encoded(tuple(one.input_ids), tuple(one.loss_mask), index) for one in rendered]
-        longest = max(len(sequence) for sequence in sequences)
-        if longest > request.max_length:
-            long.append(f"{origins[index]} is {longest:,} tokens long")
+        size = max(len(sequence) for sequence in sequences)
+        longest = max(longest, size)
+        if size > request.max_length:
+            long.append(f"{origins[index]} is {size:,} tokens long")
             sequences = [shortened for one in sequences if (shortened := _within(one, request)) is not None]
         if any(sequence.num_loss_tokens for sequence in sequences):
             examples += [sequence for sequence in sequences if sequence.num_loss_tokens]
@@ -89,6 +65,7 @@ def encode_split(
         tuple(examples),
         cut=tuple(long) if request.too_long == "truncate" else (),
         dropped=tuple(long) if request.too_long == "drop" else (),
+        longest=longest,
     )
 
 

@@ -13,13 +13,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ftbridge.data.examples import parse_example
+from ftbridge.data.examples import ReinforcementExample, parse_example
 from ftbridge.data.prepare import origin
 from ftbridge.errors import DataError, GraderError
 from ftbridge.graders import Uninformative, check
 from ftbridge.graders.template import VariableMissing
 from ftbridge.providers.local.data.batches import Encoded
-from ftbridge.providers.local.data.encode import EncodedSplit, listed
+from ftbridge.providers.local.data.encode import listed
+from ftbridge.providers.local.data.encoded import EncodedSplit, StoredForm
 from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.data.template import RenderError
 from ftbridge.providers.local.request import LocalRequest
@@ -39,6 +40,12 @@ class PracticePrompt:
     text: str
     index: int
     room: int
+
+    @classmethod
+    def of(cls, ids: Sequence[int], example: ReinforcementExample, index: int, room: int) -> PracticePrompt:
+        """The prompt of a canonical line, rendered as `ids`."""
+        tools = tuple(example.tools or ())
+        return cls(tuple(ids), example.extra, tools, example.messages[-1].text, index, room)
 
     def __len__(self) -> int:
         return len(self.ids) + self.room
@@ -79,11 +86,7 @@ def encode_prompts(
         if len(ids) + settings.max_completion_tokens > request.max_length:
             long.append(f"{origins[index]} has a prompt of {len(ids):,} tokens")
         else:
-            text = example.messages[-1].text
-            tools = tuple(example.tools or ())
-            prompts.append(
-                PracticePrompt(tuple(ids), example.extra, tools, text, index, settings.max_completion_tokens)
-            )
+            prompts.append(PracticePrompt.of(ids, example, index, settings.max_completion_tokens))
         progress(index + 1)
     if problems:
         raise DataError(listed(f"{split} data cannot be used with this model", problems), split=split)
@@ -100,6 +103,26 @@ def encode_prompts(
     if not prompts:
         raise DataError(f"no {split} prompt is left after local.too_long: {request.too_long}.", split=split)
     return EncodedSplit(tuple(prompts), dropped=tuple(long))
+
+
+def _sequences_of(prompts: Sequence[PracticePrompt]) -> list[Encoded]:
+    return [Encoded(prompt.ids, (False,) * len(prompt.ids), prompt.index) for prompt in prompts]
+
+
+def _prompts_of(sequences: list[Encoded], path: Path, request: LocalRequest) -> list[PracticePrompt]:
+    """Prompts from their tokens, and from their lines what graders and tools need."""
+    assert request.reinforcement is not None
+    room = request.reinforcement.max_completion_tokens
+    lines = path.read_text(encoding="utf-8").split("\n")
+    examples = (parse_example(json.loads(lines[sequence.index]), "reinforcement") for sequence in sequences)
+    return [
+        PracticePrompt.of(sequence.input_ids, example, sequence.index, room)
+        for sequence, example in zip(sequences, examples, strict=True)
+    ]
+
+
+STORED_PROMPTS = StoredForm[PracticePrompt](_sequences_of, _prompts_of)
+"""How prompts are kept in a run's folder."""
 
 
 def as_pairs(prompts: Sequence[PracticePrompt]) -> list[Pair]:

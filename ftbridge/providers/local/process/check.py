@@ -11,14 +11,17 @@ from ftbridge.providers.local.request import LocalRequest
 
 
 def respond(request_document: dict[str, Any], tell: Callable[..., None]) -> None:
-    """Check one submission; tells {model, source, sha256, tokens per split, trained tokens, notes}."""
+    """Check one submission and keep its tokens; tells {model, source, sha256, tokens per split, trained tokens, notes}."""
     from ftbridge.providers.local.models.device import pick
+    from ftbridge.providers.local.process.job import encoded_folder
     from ftbridge.providers.local.process.run_training import make_ready
 
     submission = Submission.model_validate(request_document)
     request = LocalRequest.model_validate(submission.request)
     pick(request.device, request.precision)
-    ready = make_ready(request, submission.train, submission.validation, _progress(tell))
+    ready = make_ready(
+        request, submission.train, submission.validation, _progress(tell), encoded_folder(submission.folder)
+    )
     splits = {"train": ready.train, "validation": ready.validation}
     tell(
         "result",
@@ -26,7 +29,7 @@ def respond(request_document: dict[str, Any], tell: Callable[..., None]) -> None
         source=ready.base.source,
         sha256=ready.base.sha256,
         tokens={name: split.tokens for name, split in splits.items() if split},
-        trained_tokens={name: split.trained_tokens for name, split in splits.items() if split},
+        trained_tokens={name: split.num_loss_tokens for name, split in splits.items() if split},
         notes=list(ready.notes),
     )
 

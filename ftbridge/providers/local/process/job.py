@@ -2,6 +2,7 @@
 
 RUN/local/request.json     what to train                     written once by submit
 RUN/local/submission.json  token and data paths              written once by submit
+RUN/local/encoded/         the splits as tokens              written once by preflight, or by a worker that lacks them
 RUN/local/control          "pause" or "cancel"               written by the provider, read before each step
 RUN/local/worker.lock      held by the worker while it lives: the kernel lets go when it dies
 RUN/local/rank-N.error.json  why worker N failed             written by one of several workers (launch.py)
@@ -40,6 +41,11 @@ class Halted(Exception):
         self.error = error
 
 
+def encoded_folder(run: Path) -> Path:
+    """Where the tokens of a run's splits are kept (`ftbridge.providers.local.data.encoded`)."""
+    return run / "local" / "encoded"
+
+
 class Job:
     """One local job by its run folder."""
 
@@ -47,6 +53,7 @@ class Job:
         self.folder = folder
         self.own_folder = folder / "local"
         self.lock_path = self.own_folder / "worker.lock"
+        self.encoded = encoded_folder(folder)
         self.log_path = folder / "worker.log"
         self.journal_path = folder / "worker.jsonl"
 

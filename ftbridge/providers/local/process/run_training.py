@@ -15,7 +15,7 @@ from ftbridge.data.manifest import load_manifest
 from ftbridge.errors import ModelUnavailable
 from ftbridge.files import require_room
 from ftbridge.providers.local.data.batches import Unit
-from ftbridge.providers.local.data.encode import EncodedSplit
+from ftbridge.providers.local.data.encoded import EncodedSplit, encode_once
 from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.data.template import RenderError
 from ftbridge.providers.local.export.adapter import save_tuned
@@ -47,10 +47,13 @@ class Ready:
     notes: tuple[str, ...]
 
 
-def make_ready(request: LocalRequest, train_path: Path, validation_path: Path | None, progress: Any) -> Ready:
+def make_ready(
+    request: LocalRequest, train_path: Path, validation_path: Path | None, progress: Any, encoded: Path | None = None
+) -> Ready:
     """Find the model, look at its architecture, and render the data, without loading weights.
 
-    Raises `ModelUnavailable`, or `DataError` naming lines. `progress(text, share)` hears what takes time.
+    `encoded` is the folder in which tokens are kept for the next process (`data.encoded`). Raises `ModelUnavailable`, or
+    `DataError` naming lines. `progress(text, share)` hears what takes time.
     """
     base = find_model(request.model, progress=progress, trust_remote_code=request.trust_remote_code)
     facts = check_model(base, trust_remote_code=request.trust_remote_code)
@@ -65,21 +68,15 @@ def make_ready(request: LocalRequest, train_path: Path, validation_path: Path | 
         renderer = Renderer(tokenizer, request.thinking)
     except RenderError as error:
         raise ModelUnavailable(f"{base.name} cannot be used: {error}.") from error
-    splits: list[EncodedSplit[Any] | None] = []
-    for path, name in ((train_path, "train"), (validation_path, "validation")):
-        if path is None:
-            splits.append(None)
-            continue
-        split = METHODS[request.method].encode(path, name, renderer, request)
+    paths = {"train": train_path, **({"validation": validation_path} if validation_path is not None else {})}
+    splits = encode_once(METHODS[request.method], paths, renderer, request, base.path, encoded)
+    for name, split in splits.items():
         for verb, lines in (("cut to local.max_length", split.cut), ("dropped", split.dropped)):
             if lines:
-                notes.append(
-                    f"{len(lines)} {name} examples were {verb}: {', '.join(lines[:5])}{' …' * (len(lines) > 5)}"
-                )
+                more = " …" if len(lines) > 5 else ""
+                notes.append(f"{len(lines)} {name} examples were {verb}: {', '.join(lines[:5])}{more}")
         notes += split.notes
-        splits.append(split)
-    assert splits[0] is not None
-    return Ready(base, tokenizer, request, splits[0], splits[1], (*notes, *renderer.notes))
+    return Ready(base, tokenizer, request, splits["train"], splits.get("validation"), (*notes, *renderer.notes))
 
 
 def run_training(
@@ -89,7 +86,7 @@ def run_training(
     submission = job.submission()
     stage = job.stage if parallel.is_main else lambda _: None
     stage("preparing data")
-    prepare = partial(make_ready, job.request(), submission.train, submission.validation, lambda *_: None)
+    prepare = partial(make_ready, job.request(), submission.train, submission.validation, lambda *_: None, job.encoded)
     ready = parallel.first_on_main(prepare)
     request = ready.request
     device = pick(request.device, request.precision)

@@ -13,8 +13,15 @@ from typing import Any, Literal, NamedTuple
 
 from ftbridge.files import sha256_file
 from ftbridge.providers.local.data.batches import Encoded
-from ftbridge.providers.local.data.encode import EncodedSplit, encode_split
-from ftbridge.providers.local.data.prompts import PracticePrompt, as_examples, as_pairs, encode_prompts
+from ftbridge.providers.local.data.encode import encode_split
+from ftbridge.providers.local.data.encoded import STORED_EXAMPLES, EncodedSplit, StoredForm
+from ftbridge.providers.local.data.prompts import (
+    STORED_PROMPTS,
+    PracticePrompt,
+    as_examples,
+    as_pairs,
+    encode_prompts,
+)
 from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.models.find import LocalModel
 from ftbridge.providers.local.request import LocalRequest
@@ -22,7 +29,7 @@ from ftbridge.providers.local.training.dpo import Preference, silence_dropout
 from ftbridge.providers.local.training.forward import Forward
 from ftbridge.providers.local.training.loop import Reporter
 from ftbridge.providers.local.training.objective import SUPERVISED, Objective, Source
-from ftbridge.providers.local.training.pairs import Pair, encode_pairs, shares_prompts
+from ftbridge.providers.local.training.pairs import STORED_PAIRS, Pair, encode_pairs, shares_prompts
 from ftbridge.providers.local.training.parallel import ALONE, Parallel
 from ftbridge.providers.local.training.policy_gradient import PolicyGradient, trained_values
 from ftbridge.providers.local.training.reference import NAME, ReferenceKey, with_reference
@@ -58,11 +65,13 @@ class Aim(NamedTuple):
 class Method:
     """One training method.
 
-    `encode` turns a canonical split into units; `examples` are the conversations in them, for proofs of the forward pass;
-    `quiet` prepares a loaded model; `ready` makes the objective, and the units of both splits with all that it needs.
+    `encode` turns a canonical split into units, and `stored` is their form in a run's folder; `examples` are the conversations
+    in them, for proofs of the forward pass; `quiet` prepares a loaded model; `ready` makes the objective, and the units of both
+    splits with all that it needs.
     """
 
     encode: Callable[[Path, str, Renderer, LocalRequest], EncodedSplit[Any]]
+    stored: StoredForm[Any]
     examples: Callable[[Sequence[Any]], list[Encoded]]
     quiet: Callable[[Any], None]
     ready: Callable[[Setting, Sequence[Any], Sequence[Any]], Aim]
@@ -123,9 +132,13 @@ def _adapter_sha256(request: LocalRequest) -> str | None:
 
 
 METHODS: dict[str, Method] = {
-    "supervised": Method(encode_split, list, lambda _: None, _supervised),
+    "supervised": Method(encode_split, STORED_EXAMPLES, list, lambda _: None, _supervised),
     "dpo": Method(
-        encode_pairs, lambda pairs: [side for pair in pairs for side in pair.sides], silence_dropout, _preference
+        encode_pairs,
+        STORED_PAIRS,
+        lambda pairs: [side for pair in pairs for side in pair.sides],
+        silence_dropout,
+        _preference,
     ),
-    "reinforcement": Method(encode_prompts, as_examples, silence_dropout, _reinforcement),
+    "reinforcement": Method(encode_prompts, STORED_PROMPTS, as_examples, silence_dropout, _reinforcement),
 }

@@ -34,7 +34,8 @@ from ftbridge.data.examples import PreferenceExample, parse_example
 from ftbridge.data.prepare import origin
 from ftbridge.errors import DataError
 from ftbridge.providers.local.data.batches import Encoded, cut_packed, cut_padded
-from ftbridge.providers.local.data.encode import EncodedSplit, listed
+from ftbridge.providers.local.data.encode import listed
+from ftbridge.providers.local.data.encoded import EncodedSplit, StoredForm
 from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.data.template import RenderError
 from ftbridge.providers.local.models import attention
@@ -105,6 +106,17 @@ def encode_pair(example: PreferenceExample, renderer: Renderer, index: int) -> P
     )
 
 
+def _pairs_of(sequences: list[Encoded], path: Path, request: LocalRequest) -> list[Pair]:
+    """Pairs from their conversations, chosen and rejected in turn; the loss begins where the prompt ends."""
+    del path, request
+    sides = zip(sequences[::2], sequences[1::2], strict=True)
+    return [Pair(chosen, rejected, chosen.loss_mask.index(True), chosen.index) for chosen, rejected in sides]
+
+
+STORED_PAIRS = StoredForm[Pair](lambda pairs: [side for pair in pairs for side in pair.sides], _pairs_of)
+"""How pairs are kept in a run's folder."""
+
+
 def encode_pairs(
     path: Path, split: str, renderer: Renderer, request: LocalRequest, progress: Callable[[int], None] = lambda _: None
 ) -> EncodedSplit[Pair]:
@@ -117,15 +129,17 @@ def encode_pairs(
     pairs: list[Pair] = []
     problems: list[str] = []
     long: list[str] = []
+    longest = 0
     for index, line in enumerate(lines):
         try:
             pair = encode_pair(parse_example(json.loads(line), "dpo"), renderer, index)
         except RenderError as error:
             problems.append(f"{origins[index]} {error}")
             continue
-        longest = max(len(side) for side in pair.sides)
-        if longest > request.max_length:
-            long.append(f"{origins[index]} is {longest:,} tokens long")
+        size = max(len(side) for side in pair.sides)
+        longest = max(longest, size)
+        if size > request.max_length:
+            long.append(f"{origins[index]} is {size:,} tokens long")
         else:
             pairs.append(pair)
         progress(index + 1)
@@ -138,7 +152,8 @@ def encode_pairs(
         )
     if not pairs:
         raise DataError(f"no {split} pair is left after local.too_long: {request.too_long}.")
-    return EncodedSplit(tuple(pairs), dropped=tuple(long), notes=tuple(_doubts(pairs, split, origins)))
+    notes = tuple(_doubts(pairs, split, origins))
+    return EncodedSplit(tuple(pairs), dropped=tuple(long), notes=notes, longest=longest)
 
 
 def _doubts(pairs: Sequence[Pair], split: str, origins: Sequence[str]) -> list[str]:
