@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ftbridge.errors import DataError
 
-SplitName = Literal["train", "validation", "test"]
+SplitName = Literal["train", "validation", "test", "replay"]
+"""`replay` holds prompts alone: what the base model completes (`ftbridge.data.replay`)."""
 
 
 class Split(BaseModel):

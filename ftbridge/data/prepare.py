@@ -1,6 +1,7 @@
 """From a spec's data section to canonical bytes: read, refuse what would spoil the run, split, write, hash.
 
     train.jsonl  validation.jsonl  test.jsonl     one canonical line for each example, in the order they were read
+    replay.jsonl                                  the prompts of data.replay, in the order of their use
     lines.json                                    where each line came from, so that later errors can name it
     manifest.json                                 examples, tokens and SHA-256 of each; written last
 
@@ -18,13 +19,17 @@ from pathlib import Path
 from ftbridge.data.convert.formats import FieldChoice, SourcedExample, data_error, read_examples
 from ftbridge.data.examples import ChatExample, Example, Message, PreferenceExample, ReinforcementExample
 from ftbridge.data.manifest import Manifest, Split, SplitName, load_manifest
+from ftbridge.data.replay import read_prompts
 from ftbridge.data.tokens import count_texts, example_texts
 from ftbridge.errors import DataError
 from ftbridge.files import sha256_bytes, sha256_file, write_bytes, write_json, write_text
 from ftbridge.spec import JobSpec
 
-_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
+_NAMES: tuple[SplitName, ...] = ("train", "validation", "test", "replay")
 _PAIRS_SHOWN = 10
+_TWO_COMPLETIONS = (
+    "Take them out of the replay prompts: a model cannot learn the base model's completion and another one."
+)
 _Sourced = SourcedExample[Example]
 
 
@@ -42,6 +47,9 @@ def prepare(spec: JobSpec, *, base: Path, out: Path) -> Manifest:
     splits = _read(spec, base)
     _refuse_overlap("test", splits["test"], splits["train"])
     _refuse_overlap("validation", splits["validation"], splits["train"])
+    _refuse_overlap("replay", splits["replay"], splits["train"], hint=_TWO_COMPLETIONS)
+    for name in ("test", "validation"):
+        _refuse_overlap(name, splits[name], splits["replay"], "replayed")
     notes = _size_notes(splits["train"])
     if isinstance(spec.data.validation, float):
         splits |= _held_out(splits["train"], spec.data.validation, spec.seed)
@@ -144,9 +152,8 @@ def _read(spec: JobSpec, base: Path) -> dict[SplitName, list[_Sourced]]:
     splits: dict[SplitName, list[_Sourced]] = {}
     problems: dict[SplitName, Sequence[str]] = {}
     for name in _NAMES:
-        source = sources[name]
         try:
-            splits[name] = _read_source(name, source, spec, base) if source is not None else []
+            splits[name] = _read_split(name, sources.get(name), spec, base)
         except DataError as error:
             problems[name] = error.problems
     if problems:
@@ -162,7 +169,11 @@ def _read(spec: JobSpec, base: Path) -> dict[SplitName, list[_Sourced]]:
     return splits
 
 
-def _read_source(name: SplitName, source: str | list[str], spec: JobSpec, base: Path) -> list[_Sourced]:
+def _read_split(name: SplitName, source: str | list[str] | None, spec: JobSpec, base: Path) -> list[_Sourced]:
+    if name == "replay":
+        return [*read_prompts(spec.data.replay, base, spec.seed)] if spec.data.replay is not None else []
+    if source is None:
+        return []
     return read_examples(source, base=base, format=spec.data.format, method=spec.method, fields=_fields(name, spec))
 
 
@@ -174,7 +185,13 @@ def _fields(name: SplitName, spec: JobSpec) -> FieldChoice:
     return FieldChoice(tuple(data.drop), (*data.keep, *words), tuple(data.map.items()), own=name == "test")
 
 
-def _refuse_overlap(name: SplitName, examples: list[_Sourced], train: list[_Sourced]) -> None:
+def _refuse_overlap(
+    name: SplitName,
+    examples: list[_Sourced],
+    train: list[_Sourced],
+    where: str = "in the training data",
+    hint: str = "Remove them from one side: a model looks better than it is on what it was trained on.",
+) -> None:
     pairs = _overlap(examples, train)
     if not pairs:
         return
@@ -187,10 +204,10 @@ def _refuse_overlap(name: SplitName, examples: list[_Sourced], train: list[_Sour
         shown.append(f"  … and {len(problems) - _PAIRS_SHOWN:,} more")
     count = "1 example is" if len(pairs) == 1 else f"{len(pairs):,} examples are"
     raise DataError(
-        "\n".join([f"data.{name}: {count} also in the training data:", *shown]),
+        "\n".join([f"data.{name}: {count} also {where}:", *shown]),
         problems=problems,
         split=name,
-        hint="Remove them from one side: a model looks better than it is on what it was trained on.",
+        hint=hint,
     )
 
 
@@ -331,6 +348,8 @@ def _recipe(spec: JobSpec) -> str:
     for later in ("drop", "keep", "map"):  # a spec that does not use them has the name it had before there were any
         if not data[later]:
             del data[later]
+    if data["replay"] is None:
+        del data["replay"]
     settings = {"data": data, "seed": spec.seed}
     if spec.method != "supervised":
         settings["method"] = spec.method

@@ -142,6 +142,8 @@ def _managed(run: Run, spec: JobSpec, basis: PriceBasis, prices: PriceList) -> S
     events, ledger = run.journal.read(), Ledger(run.path)
     train, epochs = state.split("train"), spec.hyperparameters.n_epochs
     file_tokens = train.tokens if train is not None else 0
+    if state.replay is not None:
+        file_tokens += state.replay.tokens
     tokens, complete = billed_tokens(events, ledger, file_tokens * (epochs if isinstance(epochs, int) else 1))
     training = prices.training_usd(model, tokens, 1)
     completions_usd: float | None = 0.0

@@ -95,6 +95,8 @@ def _tokens(estimate: Plan, took: _Took) -> Compared:
     local = took.side == "local"
     expected = estimate.local.tokens["train"].trained if local and estimate.local and estimate.local.tokens else None
     planned = (expected or train.trained if local else train.tokens) * estimate.epochs
+    if not local and estimate.openai is not None and (replay := estimate.openai.replay) is not None:
+        planned += replay.training_tokens[1]
     share = TOKENIZER_SHARE if local and expected is None else 0.0
     span, actual = (planned * (1 - share), planned * (1 + share)), took.trained_tokens
     if actual is None:
@@ -189,7 +191,10 @@ def _dollars(estimate: Plan, took: _Took) -> Iterator[Compared]:
         return
     if estimate.openai is None or (money := estimate.openai.money).training is None:
         return
-    planned = estimate.splits["train"].tokens * estimate.epochs
+    replay = estimate.openai.replay
+    planned = estimate.splits["train"].tokens * estimate.epochs + (
+        replay.training_tokens[1] if replay is not None else 0
+    )
     price = "At the plan's price of a token."
     actual = money.training * took.trained_tokens / planned if took.trained_tokens and planned else None
     met = None if actual is None else actual <= money.training * 1.01

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ftbridge import files
 from ftbridge.planning.money import Money, judge_money, managed
 from ftbridge.planning.pace import Pace, managed_pace
+from ftbridge.planning.replay import ReplayPlan
 from ftbridge.planning.workload import Workload
 from ftbridge.prices import PriceList
 from ftbridge.providers.openai import calendar
@@ -27,6 +28,9 @@ class Managed(BaseModel):
     days_left: int | None
     no_new_jobs: datetime.date | None = Field(description="From this day the service takes no new jobs.")
     pace: Pace = Field(description="Hours from submission to result, from finished runs at the service.")
+    replay: ReplayPlan | None = Field(
+        default=None, description="What data.replay adds, in the money above at its longest; null without it."
+    )
 
 
 def plan_hosted(work: Workload, model: str, prices: PriceList, today: datetime.date) -> Managed:
@@ -34,7 +38,9 @@ def plan_hosted(work: Workload, model: str, prices: PriceList, today: datetime.d
     spec = work.job.spec
     is_openai = spec.openai.target == "openai"
     stops = calendar.shutdown(model) if is_openai else None
-    money = _money(work, model, prices, today)
+    replay = work.replay("openai")
+    tokens = work.training_tokens + (replay.training_tokens[1] if replay else 0)
+    money = _money(work, model, prices, today, tokens, replay)
     if not is_openai:
         note = f"Prices and dates are OpenAI's; {spec.openai.target} has its own."
         money = money.model_copy(update={"notes": [*money.notes, note]})
@@ -45,19 +51,24 @@ def plan_hosted(work: Workload, model: str, prices: PriceList, today: datetime.d
         stops=stops,
         days_left=None if stops is None else (stops - today).days,
         no_new_jobs=calendar.NO_NEW_JOBS if is_openai else None,
-        pace=managed_pace(work.training_tokens, spec, store.runs(files.home())),
+        pace=managed_pace(tokens, spec, store.runs(files.home())),
+        replay=replay,
     )
 
 
-def _money(work: Workload, model: str, prices: PriceList, today: datetime.date) -> Money:
+def _money(
+    work: Workload, model: str, prices: PriceList, today: datetime.date, tokens: int, replay: ReplayPlan | None
+) -> Money:
     spec, items = work.job.spec, work.job.items
+    read, written = (replay.read, replay.written) if replay else (0, (0, 0))
+    fewest, most = work.completions(tuned=False)
     longest = spec.evaluation.max_completion_tokens
     return managed(
         prices,
         model,
-        training_tokens=work.training_tokens,
-        prompt_count=work.prompts(tuned=False),
-        completion_tokens=work.completions(tuned=False),
+        training_tokens=tokens,
+        prompt_count=work.prompts(tuned=False) + read,
+        completion_tokens=(fewest + written[0], most + written[1]),
         tuned_asked=work.prompts(tuned=True),
         tuned_answered=work.completions(tuned=True),
         batch=spec.openai.batch,

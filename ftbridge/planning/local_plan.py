@@ -29,6 +29,7 @@ from ftbridge.planning.memory import (
 )
 from ftbridge.planning.money import Monthly, break_even_tokens, monthly
 from ftbridge.planning.pace import Pace, pace
+from ftbridge.planning.replay import ReplayPlan
 from ftbridge.planning.rollouts import Rollouts
 from ftbridge.planning.whole import Whole, whole
 from ftbridge.planning.workload import Workload
@@ -81,6 +82,7 @@ class Local(BaseModel):
     rollouts: Rollouts | None = Field(
         default=None, description="Method reinforcement: completions that training draws, and what grading them takes."
     )
+    replay: ReplayPlan | None = Field(default=None, description="What data.replay adds; null without it.")
     break_even_tokens: int | None = Field(description="Tokens a month above which a card of your own serves cheaper.")
     monthly: Monthly | None = Field(
         default=None, description="Serving plan.monthly_tokens on both sides; null when no volume was told."
@@ -118,7 +120,8 @@ def plan_local(
         notes.append(
             f"It does not fit what is free here now; quantization stays {quantized}. Take a smaller model, or free memory."
         )
-    speed = _pace(work, read, shape, rollouts)
+    replay = work.replay("local")
+    speed = _pace(work, read, shape, rollouts, replay)
     hour = gpu_usd_per_hour or spec.plan.hour_usd
     usd = (speed.hours[0] * hour, speed.hours[1] * hour) if hour is not None and speed.hours is not None else None
     if hour is None:
@@ -135,9 +138,10 @@ def plan_local(
         machine=machine,
         here=this_device,
         pace=speed,
-        whole=whole(speed, work.all_completions(), spec, shape, fits.kind, store.runs(files.home())),
+        whole=whole(speed, work.all_completions(replay), spec, shape, fits.kind, store.runs(files.home())),
         usd=usd,
         rollouts=rollouts,
+        replay=replay,
         break_even_tokens=break_even_tokens(hour, serving) if hour is not None and serving else None,
         monthly=monthly(spec.plan.monthly_tokens, hour, serving),
         notes=notes,
@@ -164,11 +168,12 @@ def _shape(model: str, path: Path | None, *, required: bool, notes: list[str]) -
         return None
 
 
-def _pace(work: Workload, read: int, shape: Shape | None, rollouts: Rollouts | None) -> Pace:
-    """Hours of training `read` tokens an epoch; of drawing completions nothing is published."""
+def _pace(work: Workload, read: int, shape: Shape | None, rollouts: Rollouts | None, replay: ReplayPlan | None) -> Pace:
+    """Hours of training `read` tokens an epoch, and what is replayed; of drawing completions nothing is published."""
     spec = work.job.spec
     passes = work.epochs + REFERENCE_SHARE * (spec.method == "dpo")
     tokens = round(read * passes) if rollouts is None else sum(rollouts.tokens) // 2
+    tokens += sum(replay.training_tokens) // 2 if replay is not None else 0
     sizes = shape if rollouts is None else None
     return pace(tokens, spec, sizes, store.runs(files.home()), files.home() / "probes.json")
 
@@ -245,7 +250,9 @@ def _counted(config: Path | None, work: Workload, notes: list[str]) -> dict[str,
     try:
         renderer = renderer_of(config.parent, work.job.resolve("local").spec.local.thinking)
         counts = {
-            str(name): local_tokens(work.job.path(name), renderer, spec.local) for name in work.job.manifest.splits
+            str(name): local_tokens(work.job.path(name), renderer, spec.local)
+            for name in work.job.manifest.splits
+            if name != "replay"
         }
     except (MissingDependency, ModelUnavailable) as error:
         notes.append(f"{error.message} {about}")

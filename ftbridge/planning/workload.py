@@ -8,9 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from ftbridge import providers
 from ftbridge.data.targets import longest_example
 from ftbridge.data.tokens import encoding_for
 from ftbridge.evaluation.job_data import JobData
+from ftbridge.planning.replay import ReplayPlan, replay_plan
 from ftbridge.planning.tokens import SplitTokens, prompt_tokens, split_tokens
 from ftbridge.planning.whole import Completions
 
@@ -28,10 +30,11 @@ class Workload:
 
     @cached_property
     def splits(self) -> dict[str, SplitTokens]:
-        """Every split of the data."""
+        """Every split of examples; replay prompts, which have no completions yet, are in `replay`."""
         model = self.job.spec.model.openai
         limit = longest_example(model) if model else None
-        return {str(name): split_tokens(self.job.path(name), self.encoding, limit) for name in self.job.manifest.splits}
+        names = [name for name in self.job.manifest.splits if name != "replay"]
+        return {str(name): split_tokens(self.job.path(name), self.encoding, limit) for name in names}
 
     @cached_property
     def schedule(self) -> tuple[int, int]:
@@ -49,9 +52,16 @@ class Workload:
         """Optimizer steps."""
         return self.epochs * -(-self.splits["train"].examples // self.schedule[1])
 
+    def replay(self, provider: str) -> ReplayPlan | None:
+        """What `data.replay` adds to a job of this provider; None where the spec has none."""
+        mixed = providers.load(provider).capabilities(self.job.spec).mixes_replay
+        return replay_plan(
+            self.job.spec, self.job.folder, self.splits["train"].examples, self.epochs, self.encoding, mixed=mixed
+        )
+
     @property
     def training_tokens(self) -> int:
-        """Tokens that training reads, all epochs together."""
+        """Tokens of the examples that training reads, all epochs together."""
         return self.splits["train"].tokens * self.epochs
 
     @property
@@ -84,13 +94,14 @@ class Workload:
         references = settings.samples * candidates * self._item_tokens[1] + self._question_tokens[1]
         return references, count * settings.max_completion_tokens
 
-    def all_completions(self) -> Completions:
-        """What both models complete."""
+    def all_completions(self, replay: ReplayPlan | None = None) -> Completions:
+        """What both models complete, with the prompts that are replayed."""
         fewest, most = zip(*(self.completions(tuned=tuned) for tuned in (False, True)), strict=True)
+        count, read, written = (replay.completions, replay.read, replay.written) if replay else (0, 0, (0, 0))
         return Completions(
-            count=self.completions_per_item * len(self.job.items) + 2 * len(self.job.questions),
-            read=self.prompts(tuned=False) + self.prompts(tuned=True),
-            written=(sum(fewest), sum(most)),
+            count=self.completions_per_item * len(self.job.items) + 2 * len(self.job.questions) + count,
+            read=self.prompts(tuned=False) + self.prompts(tuned=True) + read,
+            written=(sum(fewest) + written[0], sum(most) + written[1]),
         )
 
     @cached_property

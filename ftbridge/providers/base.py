@@ -45,6 +45,8 @@ class Frozen(BaseModel):
 class Submission(Frozen):
     """One job to start. `token` names it for ever; `folder` is the run's folder, which the provider may write in.
 
+    `replay` holds chats with the base model's own completions, for a provider that mixes them into its steps.
+
     `heed`, if given, is called before anything that costs money and may raise to stop: a cancel or pause asked meanwhile.
     """
 
@@ -53,6 +55,7 @@ class Submission(Frozen):
     request: dict[str, Any]
     train: Path
     validation: Path | None
+    replay: Path | None = None
     heed: Callable[[], None] | None = Field(default=None, exclude=True)
 
 
@@ -170,7 +173,8 @@ class Capabilities(Frozen):
     `hosted`: a service does the work; the job goes on when this machine is off, and its hours are not this machine's.
     `score`: its samplers are `Scorer`s too. `export`: the forms in which the tuned weights can be had; none where a service
     keeps them. `token_preview`: it can show training examples as tokens with their loss masks. `plan`: the side of
-    `ftbridge plan` that describes its runs, None where neither does.
+    `ftbridge plan` that describes its runs, None where neither does. `mixes_replay`: it takes replay examples as a file of
+    their own (`Submission.replay`); elsewhere they are lines of the training file.
     """
 
     methods: tuple[Method, ...]
@@ -180,6 +184,7 @@ class Capabilities(Frozen):
     export: tuple[ExportFormat, ...] = ()
     token_preview: bool = False
     plan: Literal["openai", "local"] | None = None
+    mixes_replay: bool = False
 
 
 class LintTarget(Frozen):

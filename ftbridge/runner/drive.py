@@ -1,14 +1,14 @@
 """The life of a run, stage by stage, resumable at every one.
 
     prepare ─▶ lower ─▶ in doubt? ─▶ preflight ─▶ complete before ─▶ gates ─▶ submit ─▶ follow ─▶ complete after ─▶ score
-       │         │         │           plan.json    base, few_shot               │         │         tuned
+       │         │         │           plan.json    base, few_shot    replay     │         │         tuned
        └─────────┴─ files  │                                                     │         ├── pause, cancel, Ctrl-C, budget
                            └── a job that may have been made is looked           │         └── refused, failed ─▶ fall back
                                for before anything can refuse                    └── the token is journalled first: a crash
                                                                                      pays once
 
 A service is paid for completions only when its job has succeeded, except where `evaluation.target` asks for the base model's
-first: an account that is refused has paid for nothing.
+first, and for those that `data.replay` trains: an account that is refused has paid for nothing else.
 
 Every stage begins by asking the journal whether it is done. So `drive` is the whole program: for a new run, for one that
 was interrupted, and for one whose machine lost power. Requests from other processes are in `control`.
@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ftbridge import providers
+from ftbridge.data.replay import EXAMPLES, WITH_TRAIN
 from ftbridge.errors import (
     DataError,
     FtbridgeError,
@@ -39,6 +40,7 @@ from ftbridge.evaluation.score import Evaluation
 from ftbridge.evaluation.spending import Budget, budget_of
 from ftbridge.planning.plan import read_plan
 from ftbridge.providers.base import JobHandle, JobStatus, Provider, Submission, TunedModel
+from ftbridge.runner import replay
 from ftbridge.runner.evaluate import RunEvaluation
 from ftbridge.runner.fallback import fall_back, last_of
 from ftbridge.runner.follow import FollowedJob, Quiet
@@ -149,6 +151,7 @@ class Driver:
             ),
             Stage("pass the gates", lambda now: has_job(now) or now.token is not None, self.pass_gates),
             Stage("stop if asked to", has_job, self.heed_before_job),
+            Stage("complete the replay prompts", has_job, self.complete_replay),
             Stage("submit", has_model, self.submit),
             Stage("follow", has_model, self.follow_to_result),
             Stage("complete with the base model", lambda now: False, lambda: self.answer_with(None)),
@@ -226,16 +229,32 @@ class Driver:
         stop_if_baseline_meets_target(self.run, self.spec, self.evaluation.before(), self.watcher.note)
         enforce_budget(self.run)
 
+    def complete_replay(self) -> None:
+        """Let the base model complete the prompts of `data.replay`, and write what is trained of them."""
+        if self.spec.data.replay is None or (self.state.replay is not None and replay.is_written(self.run)):
+            return
+        replay.complete(
+            self.run,
+            self.spec,
+            mixed=self.backend.capabilities(self.spec).mixes_replay,
+            sampler_of=lambda: self.backend.sampler(self.lowering, None, self.run.path),
+            watcher=self.watcher,
+            between=self.heed_requests,
+        )
+
     def submission(self, token: str) -> Submission:
-        validation = self.run.data / "validation.jsonl"
+        data, validation = self.run.data, self.run.data / "validation.jsonl"
+        mixed = self.backend.capabilities(self.spec).mixes_replay
+        train, examples = data / WITH_TRAIN, data / EXAMPLES
         # A budget that was changed holds for the provider's own check too.
         request = self.backend.with_budget(self.lowering.request, budget_of(self.run).max_usd)
         return Submission(
             token=token,
             folder=self.run.path,
             request=request,
-            train=self.run.data / "train.jsonl",
+            train=train if train.exists() and not mixed else data / "train.jsonl",
             validation=validation if validation.exists() else None,
+            replay=examples if examples.exists() and mixed else None,
             heed=self.heed_before_job,
         )
 

@@ -9,6 +9,7 @@ or its creation is in doubt. What A did stays in its folder.
 
 from __future__ import annotations
 
+from ftbridge.data.replay import PROMPTS
 from ftbridge.errors import DataError, FtbridgeError, ModelUnavailable, ProviderRefused, TrainingFailed
 from ftbridge.providers.base import TERMINAL, Provider, Submission
 from ftbridge.runner.observer import Observer
@@ -72,6 +73,9 @@ def _again(run: Run, spec: JobSpec) -> SpecFile:
     held = {name: path for name, path in data.items() if (run.data / f"{name}.jsonl").exists()}
     document = spec.model_dump(mode="json", exclude_unset=True)
     document["data"] = {**held, "format": "jsonl", "keep": list(spec.data.keep)}
+    if spec.data.replay is not None:  # the other side's base model has completions of its own for the same prompts
+        replay = spec.data.replay.model_dump(mode="json", exclude_unset=True)
+        document["data"]["replay"] = {**replay, "prompts": str(run.data / PROMPTS)}
     document["evaluation"] = run.resolved_spec().evaluation.model_dump(mode="json")  # its paths are absolute
     return SpecFile.of(JobSpec.from_dict(document, where=run.id))
 

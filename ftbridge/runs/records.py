@@ -31,6 +31,15 @@ class TunedModel(Record):
     checkpoints: tuple[str, ...] = ()
 
 
+class Replayed(Record):
+    """Replay examples of a run: how many, their tokens in `o200k_base`, the SHA-256 of their file, and completions left out."""
+
+    examples: int
+    tokens: int
+    sha256: str
+    left_out: int = 0
+
+
 class Origin(Record):
     """The run that this one fell back from, its provider, and why it did not do the work."""
 

@@ -24,7 +24,7 @@ from ftbridge import __version__, files
 from ftbridge.data.manifest import Manifest, Split, SplitName
 from ftbridge.errors import JournalCorrupt, RunBusy, RunNotFound
 from ftbridge.runs.journal import Event, Journal
-from ftbridge.runs.records import ErrorDocument, JobHandle, Origin, Refusal, TunedModel
+from ftbridge.runs.records import ErrorDocument, JobHandle, Origin, Refusal, Replayed, TunedModel
 from ftbridge.spec import JobSpec, parse
 from ftbridge.spec.sections import BudgetSpec
 
@@ -37,12 +37,13 @@ _SUFFIXES = (".yaml", ".yml", ".toml", ".json")
 class RunState:
     """A run now, derived from its events alone. Times are Unix seconds.
 
-    `state` is prepared, validating, queued, running, pausing, paused, succeeded, failed, cancelled, or a service's own
-    word. `metrics` holds the latest value of each figure, `best_valid_loss` the lowest (nats per trained token), `cursor` the
-    last job event seen, `evaluated` the candidates whose completions are complete. `continues` is the run that this one fell
-    back from, `continued_by` the id of the one that took over. `budget` replaces the spec's, `waived` are the gates that were
-    waived, `refused` is a cancel or pause that the service refused, `retried` the job that is to be paid for again. `error`
-    without a state of `failed` is why the driver stopped while a paid job went on, or may have.
+    `state` is prepared, validating, queued, running, pausing, paused, succeeded, failed, cancelled, or a service's own word.
+    `metrics` holds the latest value of each figure, `best_valid_loss` the lowest (nats per trained token), `cursor` the last
+    job event seen, `evaluated` the candidates whose completions are complete. `continues` is the run that this one fell back
+    from, `continued_by` the id of the one that took over. `replay` is what was made of the prompts of data.replay. `budget`
+    replaces the spec's, `waived` are the gates that were waived, `refused` is a cancel or pause that the service refused,
+    `retried` the job that is to be paid for again. `error` without a state of `failed` is why the driver stopped while a paid
+    job went on, or may have.
     """
 
     id: str = ""
@@ -66,6 +67,7 @@ class RunState:
     continued_by: str | None = None
     budget: BudgetSpec | None = None
     waived: frozenset[str] = frozenset()
+    replay: Replayed | None = None
     cancel_requested: bool = False
     pause_requested: bool = False
     refused: Refusal | None = None
@@ -125,6 +127,8 @@ def _changes(state: RunState, event: Event) -> dict[str, Any]:
             return {"stage": f"answering with {data['candidate']}", "state": running}
         case "evaluated":
             return {"evaluated": state.evaluated | {data["candidate"]}}
+        case "replay_written":
+            return {"replay": Replayed.model_validate(data)}
         case "submit_intended":
             return {"token": data["token"], "stage": "training", "state": "queued"}
         case "submitted":

@@ -24,6 +24,26 @@ class SpecModel(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
+class ReplaySpec(SpecModel):
+    """General prompts that are trained with the base model's own completions beside the examples, so that less is forgotten."""
+
+    share: float = Field(
+        default=0.1, gt=0, le=0.5, description="Share of a step's examples that are replayed, above 0, at most 0.5."
+    )
+    prompts: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A file of general prompts of your own, named as data.train is; ftbridge's set of prompts if absent. Of "
+        "chats that end with the assistant's message, the prompt is what comes before it.",
+    )
+    max_completion_tokens: int = Field(
+        default=128,
+        ge=1,
+        le=4096,
+        description="Longest completion that the base model gives to such a prompt, in tokens.",
+    )
+
+
 class DataSpec(SpecModel):
     """Where the examples come from."""
 
@@ -35,6 +55,10 @@ class DataSpec(SpecModel):
         description="Validation examples: a path, or the fraction of the training examples to hold out (split by the seed).",
     )
     test: str | None = Field(default=None, description="What the judge uses; never trained on.")
+    replay: ReplaySpec | None = Field(
+        default=None,
+        description="Replay general prompts with the base model's own completions, against forgetting. Off unless given.",
+    )
     format: Literal["auto", "jsonl", "json"] = Field(
         default="auto", description="File format; auto looks at the first character."
     )

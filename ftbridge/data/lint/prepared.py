@@ -10,24 +10,34 @@ from pathlib import Path
 
 from ftbridge.data.convert.formats import data_error
 from ftbridge.data.lint.engine import Options, Role, lint
-from ftbridge.data.lint.findings import Finding, LintReport
+from ftbridge.data.lint.findings import Finding, LintReport, report
 from ftbridge.data.lint.rule import Method
 from ftbridge.data.lint.rules import RULES
+from ftbridge.data.replay import PROMPTS
 from ftbridge.errors import DataError
 
 _TOO_FEW = frozenset(code for code, rule in RULES.items() if rule.name == "too-few-examples")
 _SPLITS: tuple[Role, ...] = ("train", "validation", "test")
+_NOT_OF_REPLAY = tuple(
+    code for code, rule in RULES.items() if rule.name in ("too-few-examples", "few-examples", "no-item-fields")
+)
+"""Rules of reinforcement data that say nothing of prompts without a grader."""
 
 
 def lint_prepared(folder: Path, *, method: Method, target: str, model: str | None) -> LintReport:
     """Lint the splits in a prepared folder for where they go.
 
-    Leakage between splits is left to preparation, which refuses it with both origins.
+    Leakage between splits is left to preparation, which refuses it with both origins. Replay prompts are linted as those
+    of reinforcement are.
     """
     splits = [split for split in _SPLITS if (folder / f"{split}.jsonl").exists()]
     ignored = tuple(code for code, rule in RULES.items() if rule.kind == "split" and rule.needs)
     options = Options(target=target, method=method, model=model, ignore=ignored, keep=50)
-    return lint([folder / f"{split}.jsonl" for split in splits], options, roles=splits)
+    linted = lint([folder / f"{split}.jsonl" for split in splits], options, roles=splits)
+    if not (prompts := folder / PROMPTS).exists():
+        return linted
+    options = Options(target="local", method="reinforcement", ignore=(*ignored, *_NOT_OF_REPLAY), keep=50)
+    return report([*linted.files, *lint([prompts], options).files], target=target)
 
 
 def stop_on_errors(report: LintReport, folder: Path) -> None:

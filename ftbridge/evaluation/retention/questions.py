@@ -11,11 +11,12 @@ it is judged, else the spec's own graders do.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ftbridge.data.replay import PROMPTS
 from ftbridge.errors import DataError
 from ftbridge.evaluation.items import ItemExample, parse_item, parse_line, read_lines
 from ftbridge.evaluation.retention.checks import CHECKS
@@ -30,11 +31,11 @@ def write_questions(settings: RetentionSpec, train: Path, out: Path) -> int:
     """Write what retention asks as items, one JSON line each; returns how many.
 
     Raises `UsageError` for a canary file that cannot be read, `DataError` for one that is empty, has bad lines, or holds what
-    is trained on: `train` is the canonical training split.
+    is trained on: `train` is the canonical training split, and prompts that are replayed lie beside it.
     """
     lines = list(suite()) if settings.suite else []
     if settings.canaries is not None:
-        lines += _canaries(Path(settings.canaries), train)
+        lines += _canaries(Path(settings.canaries), [train, train.with_name(PROMPTS)])
     write_text(out, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     return len(lines)
 
@@ -56,18 +57,21 @@ def suite() -> Iterator[dict[str, Any]]:
         }
 
 
-def _canaries(path: Path, train: Path) -> Iterator[dict[str, Any]]:
+def _canaries(path: Path, training_files: Sequence[Path]) -> Iterator[dict[str, Any]]:
     lines = [(number, line) for number, line in enumerate(read_lines(path), 1) if line.strip()]
     if not lines:
         raise DataError(f"{path} holds no canaries.", hint="Write one example a line, or leave out retention.canaries.")
     training_lines = {
-        _prompt(parse_item(line, train, number)): number for number, line in enumerate(read_lines(train), 1)
+        _prompt(parse_item(line, file, number)): f"{file.name}:{number}"
+        for file in training_files
+        if file.exists()
+        for number, line in enumerate(read_lines(file), 1)
     }
     for number, line in lines:
         example = parse_line(line, path, number)
         if (where := training_lines.get(_prompt(example))) is not None:
             raise DataError(
-                f"{path}:{number} asks what {train.name}:{where} trains: a canary that is trained on tells nothing.",
+                f"{path}:{number} asks what {where} trains: a canary that is trained on tells nothing.",
                 hint="Take it out of one of the two.",
             )
         checks = {name: example.extra[name] for name in ("check", "expected") if name in example.extra}

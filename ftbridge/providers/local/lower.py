@@ -94,6 +94,7 @@ def _request(spec: JobSpec) -> LocalRequest:
         reinforcement=_reinforcement(spec) if spec.method == "reinforcement" else None,
         continue_from=local.lora.continue_from if local.tuning == "lora" else None,
         evaluation_precision=spec.evaluation.precision,
+        replay_share=spec.data.replay.share if spec.data.replay is not None else 0.0,
     )
 
 
@@ -177,6 +178,9 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
         "evaluation.margin": ("exact", spec.evaluation.margin, "kept for compare"),
         "evaluation.precision": ("exact", spec.evaluation.precision, _EVALUATED[spec.evaluation.precision]),
     }
+    if spec.data.replay is not None:
+        how = "of each step's examples: its loss is that of the task and that of replay, weighted by their numbers"
+        notes["data.replay.share"] = ("exact", spec.data.replay.share, how)
     effort = spec.hyperparameters.reasoning_effort
     if effort is not None:
         how = f"reasoning_effort {effort} is local.thinking {spec.local.thinking}; there are no degrees of it here"

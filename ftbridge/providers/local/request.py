@@ -82,6 +82,7 @@ class LocalRequest(BaseModel):
     reinforcement: ReinforcementRequest | None = None
     continue_from: str | None = None
     evaluation_precision: Literal["auto", "fp32", "bf16"] = "auto"
+    replay_share: float = 0.0
 
 
 class SampleRequest(BaseModel):

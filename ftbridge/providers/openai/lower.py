@@ -39,7 +39,13 @@ def lower(resolved: ResolvedSpec) -> Lowering:
     spec = resolved.spec
     target = TARGETS[spec.openai.target]
     why = {entry.field: entry.reason for entry in resolved.settled}
-    notes = _method_notes(spec, target) | _service_notes(spec, target) | _local_notes(spec, target) | _run_notes(spec)
+    notes = (
+        _method_notes(spec, target)
+        | _replay_notes(spec, target)
+        | _service_notes(spec, target)
+        | _local_notes(spec, target)
+        | _run_notes(spec)
+    )
     reports = []
     for field, spec_value in fields(spec):
         outcome, note, how = notes.get(field) or _plainly(field, spec_value, why.get(field, ""))
@@ -122,6 +128,20 @@ def _method_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
     if spec.method != "reinforcement" and spec.openai.response_format is not None:
         notes["openai.response_format"] = ("unused", None, "belongs to reinforcement")
     return notes
+
+
+def _replay_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
+    """Replay examples are lines like any other to a service."""
+    replay = spec.data.replay
+    if replay is None:
+        return {}
+    how = (
+        "lines of the training file, completed by the base model before the upload, for its price; the service weighs tokens, "
+        "not examples, and counts them in its figures"
+    )
+    if spec.method != "supervised":
+        how = f"{target.title} takes no chats in a file for {spec.method}: leave data.replay out, or train on this machine"
+    return {"data.replay.share": ("approximated" if spec.method == "supervised" else "refused", replay.share, how)}
 
 
 def _absolute_rate(spec: JobSpec, target: Target) -> Note:

@@ -9,6 +9,7 @@ from rich.text import Text
 from ftbridge.planning.hosted_plan import Managed
 from ftbridge.planning.local_plan import Local
 from ftbridge.planning.plan import Plan
+from ftbridge.planning.replay import ReplayPlan
 
 _OUTCOMES = {"exact": "green", "translated": "cyan", "approximated": "yellow", "refused": "bold red", "unused": "dim"}
 
@@ -55,6 +56,8 @@ def _managed(side: Managed) -> Table:
     if money.batch_saves:
         table.add_row("openai.batch", f"would take off up to {_usd(money.batch_saves)}")
     table.add_row("prices of", f"{money.prices_as_of}, {money.age_days} days old")
+    if side.replay is not None:
+        table.add_row("replay", f"{_replay(side.replay)}; all of it in the sums, at its longest")
     if side.stops is not None:
         days = side.days_left or 0
         left = f"in {days} days" if days >= 0 else f"{-days} days ago"
@@ -122,6 +125,8 @@ def _local(side: Local) -> Table:
         if drawn.questions:
             cost = "at prices that are not known" if drawn.judges_usd is None else _span(drawn.judges_usd)
             table.add_row("judges", f"at most {drawn.questions:,} questions while training: {cost}")
+    if side.replay is not None:
+        table.add_row("replay", _replay(side.replay))
     if side.usd is not None:
         table.add_row("cost", _span(side.usd))
     if side.break_even_tokens is not None:
@@ -135,6 +140,15 @@ def _local(side: Local) -> Table:
     for note in side.notes:
         table.add_row("note", Text(note, style="dim"))
     return table
+
+
+def _replay(plan: ReplayPlan) -> str:
+    """How many completions of the base model training sees, and their tokens."""
+    low, high = plan.training_tokens
+    return (
+        f"the base model completes {plan.completions:,} of {plan.prompts:,} prompts; {plan.examples:,} examples in training, "
+        f"{low:,} to {high:,} tokens"
+    )
 
 
 def _fields(estimate: Plan) -> Table:

@@ -85,8 +85,9 @@ class Job:
         """Token and data paths, wherever the run folder is now: it may have been moved since it was submitted."""
         submission = Submission.model_validate_json((self.own_folder / "submission.json").read_text())
         paths = {"folder": self.folder, "train": self.folder / submission.train.relative_to(submission.folder)}
-        if submission.validation is not None:
-            paths["validation"] = self.folder / submission.validation.relative_to(submission.folder)
+        for name in ("validation", "replay"):
+            if (path := getattr(submission, name)) is not None:
+                paths[name] = self.folder / path.relative_to(submission.folder)
         return submission.model_copy(update=paths)
 
     def ask(self, request: Literal["pause", "cancel"]) -> None:

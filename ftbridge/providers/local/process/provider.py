@@ -72,6 +72,7 @@ class LocalProvider:
             export=("adapter", "merged"),
             token_preview=True,
             plan="local",
+            mixes_replay=True,
         )
 
     def base_model(self, spec: JobSpec) -> str | None:

@@ -14,7 +14,7 @@ import torch
 from ftbridge.data.manifest import load_manifest
 from ftbridge.errors import ModelUnavailable
 from ftbridge.files import require_room
-from ftbridge.providers.local.data.batches import Unit
+from ftbridge.providers.local.data.batches import Encoded, Unit
 from ftbridge.providers.local.data.encoded import EncodedSplit, encode_once
 from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.data.template import RenderError
@@ -33,6 +33,7 @@ from ftbridge.providers.local.training.loop import Reporter, Trainer, train
 from ftbridge.providers.local.training.methods import METHODS, Setting
 from ftbridge.providers.local.training.optim import optimizer_for
 from ftbridge.providers.local.training.parallel import ALONE, Parallel
+from ftbridge.providers.local.training.replay import EncodedReplay, Replay, encode_replay
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,16 @@ class Ready:
     train: EncodedSplit[Any]
     validation: EncodedSplit[Any] | None
     notes: tuple[str, ...]
+    replay: tuple[Encoded, ...] = ()
 
 
 def make_ready(
-    request: LocalRequest, train_path: Path, validation_path: Path | None, progress: Any, encoded: Path | None = None
+    request: LocalRequest,
+    train_path: Path,
+    validation_path: Path | None,
+    progress: Any,
+    encoded: Path | None = None,
+    replay_path: Path | None = None,
 ) -> Ready:
     """Find the model, look at its architecture, and render the data, without loading weights.
 
@@ -76,7 +83,12 @@ def make_ready(
                 more = " …" if len(lines) > 5 else ""
                 notes.append(f"{len(lines)} {name} examples were {verb}: {', '.join(lines[:5])}{more}")
         notes += split.notes
-    return Ready(base, tokenizer, request, splits["train"], splits.get("validation"), (*notes, *renderer.notes))
+    replay = EncodedReplay(())
+    if replay_path is not None:
+        replay = encode_replay(replay_path, renderer, request.max_length)
+        notes += replay.notes
+    notes += renderer.notes
+    return Ready(base, tokenizer, request, splits["train"], splits.get("validation"), tuple(notes), replay.examples)
 
 
 def run_training(
@@ -86,7 +98,8 @@ def run_training(
     submission = job.submission()
     stage = job.stage if parallel.is_main else lambda _: None
     stage("preparing data")
-    prepare = partial(make_ready, job.request(), submission.train, submission.validation, lambda *_: None, job.encoded)
+    files = submission.train, submission.validation
+    prepare = partial(make_ready, job.request(), *files, lambda *_: None, job.encoded, submission.replay)
     ready = parallel.first_on_main(prepare)
     request = ready.request
     device = pick(request.device, request.precision)
@@ -122,7 +135,7 @@ def _trainer(
 ) -> tuple[Trainer, TrainingState]:
     request, method = ready.request, METHODS[ready.request.method]
     base = parallel.in_turn(partial(load.load_base, ready.base.path, request, device))
-    longest = max(len(example) for example in [*train_set, *validation])
+    longest = max(len(example) for example in [*train_set, *validation, *ready.replay])
     passes = agreed(parallel.everyone(plan_pass(base.config, request, device, longest, parallel.on_this_machine)))
     pool = None
     fused, copied = 0, False
@@ -194,6 +207,7 @@ def _trainer(
         objective,
         source,
         parallel=parallel,
+        replay=Replay(ready.replay, request.replay_share, request.seed) if ready.replay else None,
     )
     return trainer, state
 

@@ -1,6 +1,6 @@
 """The training loop, in plain sight: steps, micro-batches, validation, checkpoints, early stopping.
 
-    for each step:   look at the control file · cut the batch · sum losses · clip · update · report
+    for each step:   look at the control file · cut the batch · sum losses, of replay too · clip · update · report
     now and then:    validate, save a checkpoint, keep the best, stop when it no longer falls
 
 Several workers run the same loop over the same batches: each computes the micro-batches that it is dealt, sums are added up
@@ -34,7 +34,8 @@ from ftbridge.providers.local.training.checkpoint import TrainingState
 from ftbridge.providers.local.training.forward import Forward
 from ftbridge.providers.local.training.objective import LOSS, SUPERVISED, Collected, Objective, Source, measure
 from ftbridge.providers.local.training.optim import learning_rate
-from ftbridge.providers.local.training.parallel import ALONE, Parallel, Turn
+from ftbridge.providers.local.training.parallel import ALONE, Parallel
+from ftbridge.providers.local.training.replay import NOTHING, Replay, Replayed
 
 TRIM_EVERY = 8
 """Steps after which a CPU run returns freed memory. After each step it costs a tenth of the speed; never, and resident
@@ -77,6 +78,7 @@ class Trainer:
     requested: Callable[[], Literal["pause", "cancel"] | None]
     objective: Objective = SUPERVISED
     source: Source | None = None
+    replay: Replay | None = None
     threads: Threads = field(default_factory=Threads)
     parallel: Parallel = ALONE
 
@@ -117,7 +119,9 @@ def train(trainer: Trainer, state: TrainingState) -> tuple[Ending, TrainingState
             if saved_at != state.step:
                 _save(trainer, state)
             raise
-        figures = _step(trainer, collected, step)
+        seen = epoch * len(trainer.train) + within * trainer.request.batch_size
+        replayed = trainer.replay.of_step(seen, len(batch)) if trainer.replay is not None else NOTHING
+        figures = _step(trainer, collected, step, replayed)
         seconds, late = parallel.from_main(partial(_clocks, trainer, began - before, clock))
         state = state.model_copy(
             update={
@@ -161,12 +165,12 @@ def _validation_steps(trainer: Trainer) -> set[int]:
     return evaluation_steps(trainer.steps_per_epoch, trainer.request.n_epochs, trainer.request.evals_per_epoch)
 
 
-def _step(trainer: Trainer, collected: Collected, step: int) -> dict[str, float]:
+def _step(trainer: Trainer, collected: Collected, step: int, replayed: Replayed) -> dict[str, float]:
     """One optimizer update; when memory runs out, again with smaller passes. Nothing to learn from changes no weight."""
     batch = collected.units
     if not batch:
         return {**collected.figures, "trained_tokens": 0}
-    while (update := _update(trainer, batch, step)) is None:
+    while (update := _update(trainer, batch, step, replayed)) is None:
         pass
     if collected.tokens:
         update["tokens_per_second"] = collected.tokens / (collected.seconds + update["training_duration"])
@@ -190,26 +194,34 @@ def _shrink(trainer: Trainer, batch: Sequence[Unit], error: str) -> None:
         )
 
 
-def _update(trainer: Trainer, batch: Sequence[Unit], step: int) -> dict[str, float] | None:
+def _update(
+    trainer: Trainer, batch: Sequence[Unit], step: int, replayed: Replayed = NOTHING
+) -> dict[str, float] | None:
     """One optimizer update; None when memory ran out on any worker, and micro-batches are smaller from now on."""
     began = time.monotonic()
     objective, parallel = trainer.objective, trainer.parallel
     rate = learning_rate(trainer.request, step, trainer.total_steps)
     for group in trainer.optimizer.param_groups:
         group["lr"] = rate
-    parts = objective.cut(trainer.forward, batch, parallel.budget(batch, trainer.tokens_per_pass))
-    sums, error = _accumulate(trainer, parallel.deal(parts), objective.size(batch), step)
+    seed = trainer.request.seed * 1_000_003 + step * 1_009
+    sums, error = _accumulate(trainer, objective, batch, 1 - replayed.share, seed)
+    replay_sums: dict[str, float] = {}
+    if replayed.examples and error is None:
+        replay_sums, error = _accumulate(trainer, SUPERVISED, replayed.examples, replayed.share, seed + 500)
     if (short := next(filter(None, parallel.everyone(error)), None)) is not None:
         trainer.optimizer.zero_grad(set_to_none=True)
         trainer.device.empty_cache()
-        _shrink(trainer, batch, short)
+        _shrink(trainer, [*batch, *replayed.examples], short)
         return None
-    sums = parallel.add(sums)
+    sums, replay_sums = parallel.add(sums), parallel.add(replay_sums)
     parameters = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
     parallel.add_gradients(parameters)
     trainer.scaler.unscale_(trainer.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(parameters, trainer.request.max_grad_norm)
     figures = objective.figures(sums.pop(LOSS), sums, batch)
+    replay_figures = {}
+    if replayed.examples:
+        replay_figures["replay_loss"] = replay_sums[LOSS] / SUPERVISED.size(replayed.examples)
     if not math.isfinite(figures["loss"]):
         raise TrainingFailed(
             f"the loss of step {step} is {figures['loss']}, not a number; training cannot go on.",
@@ -220,11 +232,11 @@ def _update(trainer: Trainer, batch: Sequence[Unit], step: int) -> dict[str, flo
     trainer.scaler.step(trainer.optimizer)
     trainer.scaler.update()
     trainer.optimizer.zero_grad(set_to_none=True)
-    tokens, seconds = sum(len(unit) for unit in batch), time.monotonic() - began
+    tokens, seconds = sum(len(unit) for unit in (*batch, *replayed.examples)), time.monotonic() - began
     if trainer.source is not None:  # its loss is made for its gradient: the value says nothing
         figures = {name: value for name, value in figures.items() if name != "loss"}
     return {
-        **{f"train_{name}": value for name, value in figures.items()},
+        **{f"train_{name}": value for name, value in (figures | replay_figures).items()},
         "learning_rate": rate,
         "gradient_norm": float(norm),
         "tokens_per_second": tokens / seconds,
@@ -234,20 +246,22 @@ def _update(trainer: Trainer, batch: Sequence[Unit], step: int) -> dict[str, flo
 
 
 def _accumulate(
-    trainer: Trainer, turns: Sequence[Turn[Unit]], size: int, step: int
+    trainer: Trainer, objective: Objective, units: Sequence[Any], weight: float, seed: int
 ) -> tuple[dict[str, float], str | None]:
-    """Run micro-batches and add their gradients; the sums of the objective, and how memory ran out, if it did.
+    """Add the gradient of `weight` times the mean loss of this worker's micro-batches of `units`, whose dropout follows from
+    `seed`; the sums of the objective, and how memory ran out, if it did.
 
     Where weights are gathered on the way the others wait in the middle of it, so nothing can be done again: that is raised.
     """
     loss = torch.zeros((), device=trainer.device.torch)
     more: dict[str, torch.Tensor] = {}
+    parts = objective.cut(trainer.forward, units, trainer.parallel.budget(units, trainer.tokens_per_pass))
+    size = objective.size(units) / weight
     try:
-        for turn in turns:
+        for turn in trainer.parallel.deal(parts):
             if trainer.device.kind == "cpu":
                 trainer.threads.use()
-            seed = (trainer.request.seed * 1_000_003 + step * 1_009 + turn.number) % (1 << 31)
-            sums = trainer.objective.sums(trainer.forward, turn.part, seed=seed)
+            sums = objective.sums(trainer.forward, turn.part, seed=(seed + turn.number) % (1 << 31))
             trainer.scaler.scale(sums.loss * 0.0 if turn.idle else sums.loss / size).backward()
             if turn.idle:
                 continue
