@@ -61,13 +61,13 @@ def replay_plan(
 
 def _prompt_tokens(path: Path, encoding: str) -> list[int]:
     """Tokens of each prompt, with its tools."""
-    fixed, texts, places = [], [], []
+    fixed, texts, lines = [], [], []
     for index, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
         document = json.loads(line)
         size, words = example_texts(document["messages"], document)
         fixed.append(size)
         texts += words
-        places += [index] * len(words)
-    for place, count in zip(places, count_texts(texts, encoding), strict=True):
-        fixed[place] += count
+        lines += [index] * len(words)
+    for index, count in zip(lines, count_texts(texts, encoding), strict=True):
+        fixed[index] += count
     return fixed

@@ -58,10 +58,10 @@ class Replay:
         return math.floor(count * self.share / (1 - self.share) + 1e-9)
 
     def _example(self, index: int) -> Encoded:
-        lap, place = divmod(index, len(self.examples))
+        lap, position = divmod(index, len(self.examples))
         if lap and lap not in self._orders:
             self._orders[lap] = epoch_order(len(self.examples), self.seed, lap)
-        return self.examples[self._orders[lap][place] if lap else place]
+        return self.examples[self._orders[lap][position] if lap else position]
 
 
 @dataclass(frozen=True)
