@@ -184,7 +184,7 @@ def local_section(quantization: str, length: int, device: str) -> dict[str, Any]
         "max_length": length,
         "device": device,
         "evals_per_epoch": 1,
-        "tokens_per_pass": max(length, 2_048),
+        "max_tokens_per_microbatch": max(length, 2_048),
         "gradient_checkpointing": True,
     }
 
@@ -241,7 +241,9 @@ def train(model: Path, folder: Path, quantization: str, length: int, device: str
     local = LocalSpec.model_validate(local_section(quantization, length, device))
     shape = planned.read_shape(model)
     kind: Any = device
-    plan = planned.memory(shape, local, pass_tokens=local.tokens_per_pass, trained_share=0.5, kind=kind, longest=length)
+    plan = planned.memory(
+        shape, local, pass_tokens=local.max_tokens_per_microbatch, trained_share=0.5, kind=kind, longest=length
+    )
     adapter = folder / "adapter" / "adapter_model.safetensors"
     return {
         "ended": ending,

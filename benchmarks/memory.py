@@ -38,8 +38,8 @@ def main() -> None:
                 local: dict[str, Any] = {
                     "tuning": tuning,
                     "quantization": quantization,
-                    "keep_dequantized": copied,
-                    "tokens_per_pass": tokens,
+                    "cache_dequantized_weights": copied,
+                    "max_tokens_per_microbatch": tokens,
                     "gradient_checkpointing": checkpointing,
                     "device": "cpu",
                 }

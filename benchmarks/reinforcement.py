@@ -269,8 +269,8 @@ def ours(case: str, steps: int, precision: str) -> dict[str, float]:
         name="benchmark", model=MODEL, seed=1, n_epochs=1, batch_size=PROMPTS, learning_rate=RATE,
         lr_schedule="constant", warmup_ratio=0.0, weight_decay=0.0, max_grad_norm=1.0, optimizer="adamw", tuning="lora",
         quantization="none", lora_r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", use_rslora=False,
-        use_dora=False, max_length=2048, too_long="refuse", packing=True, tokens_per_pass=2048, patience=None,
-        min_delta=0.0, gradient_checkpointing=False, precision=precision, device="cpu", keep_dequantized=False,
+        use_dora=False, max_length=2048, overlength="refuse", packing=True, max_tokens_per_microbatch=2048, patience=None,
+        min_delta=0.0, gradient_checkpointing=False, precision=precision, device="cpu", cache_dequantized_weights=False,
         evals_per_epoch=1, keep_checkpoints=1, checkpoint_minutes=1e9, trust_remote_code=False,
     )  # fmt: skip
     device = Device(torch.device("cpu"), torch.float32 if precision == "fp32" else torch.bfloat16)

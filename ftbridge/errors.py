@@ -208,3 +208,7 @@ def _tree(kind: type[FtbridgeError]) -> list[type[FtbridgeError]]:
 
 def _snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
+
+
+class FormerName(FutureWarning):
+    """A field or option is called by a name of an earlier version, which is accepted for one version more."""

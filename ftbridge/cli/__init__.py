@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from types import TracebackType
 from typing import Any
 
 import click
 
 from ftbridge import __version__
-from ftbridge.errors import FtbridgeError
+from ftbridge.errors import FormerName, FtbridgeError
 
 COMMANDS = {
     "lint": "Check training files before you upload or train.",
@@ -82,6 +83,7 @@ def cli() -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the command line; errors become one clear message and their exit code."""
     sys.excepthook = _unforeseen
+    warnings.showwarning = _note
     try:
         status: Any = cli.main(args, standalone_mode=False)
         sys.stdout.flush()
@@ -100,6 +102,17 @@ def main(args: list[str] | None = None) -> None:
         _tell(error)
         status = error.exit_code
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+_show_other_warning = warnings.showwarning
+
+
+def _note(message: Warning | str, *rest: Any, **more: Any) -> None:
+    """A former name as one line on standard error; other warnings as Python shows them."""
+    if isinstance(message, FormerName):
+        print(f"note: {message}", file=sys.stderr)
+    else:
+        _show_other_warning(message, *rest, **more)
 
 
 def _tell(error: FtbridgeError) -> None:

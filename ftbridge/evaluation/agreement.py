@@ -97,7 +97,7 @@ def panel_agreement(
                     mean=math.fsum(scores_of_judge) / len(scores_of_judge) if scores_of_judge else 0.0,
                     n=len(scores_of_judge),
                 )
-                for judge in grader.asked()
+                for judge in grader.repeated_judges()
                 for scores_of_judge in [[unit[judge.name] for unit in units if judge.name in unit]]
             },
         )

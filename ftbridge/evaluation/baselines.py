@@ -33,7 +33,7 @@ def baseline(name: str, spec: JobSpec, train: Path) -> Candidate:
         case "zero_shot":
             return Candidate(name, plain, shares="base")
         case "few_shot":
-            return few_shot(train, examples=settings.few_shot_examples, seed=spec.seed, by=settings.few_shot_by)
+            return few_shot(train, examples=settings.few_shot_examples, seed=spec.seed, by=settings.few_shot_selection)
         case "retrieval" if settings.documents is not None:
             return retrieval(Path(settings.documents))
         case "retrieval":

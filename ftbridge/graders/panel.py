@@ -24,7 +24,7 @@ def grade(
     A judge that failed is left out while at least half of the replies are there; with fewer, its errors are the panel's, and
     there is no score.
     """
-    results = {judge.name: (judge, part(judge)) for judge in grader.asked()}
+    results = {judge.name: (judge, part(judge)) for judge in grader.repeated_judges()}
     scores = {name: score(judge, one) for name, (judge, one) in results.items() if not one.is_missing}
     calls = tuple(call for _, one in results.values() for call in one.metadata.calls)
     silent = [name for name in results if name not in scores]

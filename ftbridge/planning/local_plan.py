@@ -204,7 +204,7 @@ class _Fits:
             checkpointing=False,
             kind="cpu",
             compute=self.machine.compute,
-            copied=self.spec.local.keep_dequantized is not False,
+            copied=self.spec.local.cache_dequantized_weights is not False,
         )
 
     def gpus(self) -> list[Fit]:
@@ -226,7 +226,7 @@ class _Fits:
 
 def _cpu_pass(spec: JobSpec, tokens: int, examples: int) -> int:
     """Tokens of the trainer's largest pass on a CPU: a whole batch, up to 2,048, the fastest there; or what the spec says."""
-    requested = spec.local.tokens_per_pass
+    requested = spec.local.max_tokens_per_microbatch
     batch = spec.hyperparameters.batch_size
     size = batch if isinstance(batch, int) else 1
     return min(
@@ -273,7 +273,7 @@ def _note_long(spec: JobSpec, counts: Mapping[str, LocalTokens], notes: list[str
     longer = f"longer than local.max_length = {spec.local.max_length:,}"
     for name, split in counts.items():
         if split.too_long:
-            notes.append(f"{name}: {split.too_long:,} examples are {longer}; {became[spec.local.too_long]}.")
+            notes.append(f"{name}: {split.too_long:,} examples are {longer}; {became[spec.local.overlength]}.")
 
 
 def _stored(work: Workload) -> dict[str, LocalTokens] | None:

@@ -26,7 +26,7 @@ class LocalTokens(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     examples: int
-    tokens: int = Field(description="Read: after what local.too_long does with long examples.")
+    tokens: int = Field(description="Read: after what local.overlength does with long examples.")
     trained: int = Field(description="Of these, the tokens that the loss falls on.")
     longest: int
     too_long: int = Field(
@@ -92,8 +92,8 @@ def _count(line: bytes, renderer: Any) -> list[Sequence[bool]] | str:
 
 def _kept(loss_mask: Sequence[bool], local: LocalSpec) -> tuple[int, int]:
     """What is left of a sequence: read, and trained."""
-    if len(loss_mask) <= local.max_length or local.too_long == "refuse":
+    if len(loss_mask) <= local.max_length or local.overlength == "refuse":
         return len(loss_mask), sum(loss_mask)
-    if local.too_long == "drop":
+    if local.overlength == "drop":
         return 0, 0
     return local.max_length, sum(loss_mask[: local.max_length])

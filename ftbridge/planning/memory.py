@@ -63,7 +63,7 @@ class Memory(BaseModel):
 
     weights: int
     copied: int = Field(
-        description="16-bit copy of nf4 weights (local.keep_dequantized); 0 where none is reckoned with."
+        description="16-bit copy of nf4 weights (local.cache_dequantized_weights); 0 where none is reckoned with."
     )
     trained: int = Field(description="Gradients, the optimizer's moments, and an adapter's parameters.")
     activations: int
@@ -136,7 +136,7 @@ def memory(
     `copied`: whether nf4 weights are also held in 16 bits; None takes what the spec says, and no copy for "auto".
     """
     job = job_of(local, kind, compute)
-    with_copy = copied if copied is not None else local.keep_dequantized is True
+    with_copy = copied if copied is not None else local.cache_dequantized_weights is True
     weights, trained_bytes = footprint.weight_bytes(shape, job), footprint.trained_bytes(shape, job)
     if kind == "cpu" and job.quantization != "none":
         weights += (

@@ -142,7 +142,9 @@ def _name(spec: JobSpec) -> str:
     """What a rate depends on, of a spec."""
     local = spec.local
     parts = [spec.model.local, local.tuning, local.quantization, local.device, local.precision, local.packing]
-    return json.dumps([*parts, local.tokens_per_pass, local.max_length, local.lora.r, spec.hyperparameters.batch_size])
+    return json.dumps(
+        [*parts, local.max_tokens_per_microbatch, local.max_length, local.lora.r, spec.hyperparameters.batch_size]
+    )
 
 
 def _around(middle: float) -> tuple[float, float]:

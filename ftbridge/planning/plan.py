@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from ftbridge import files
 from ftbridge.evaluation.job_data import JobData
@@ -52,7 +52,10 @@ class Plan(BaseModel):
     openai: Managed | None
     local: Local | None
     advice: list[Advice]
-    given: list[str] = Field(description="Fields that the spec gives, as against defaults.")
+    explicit: list[str] = Field(
+        validation_alias=AliasChoices("explicit", "given"),
+        description="Fields that the spec sets itself, not by default.",
+    )
     lowering: dict[str, Lowering] = Field(description="By provider.")
     gates: list[Gate]
     ok: bool
@@ -122,7 +125,7 @@ def plan_of(
         openai=openai,
         local=local,
         advice=advise(Facts(spec, work.splits, work.epochs, work.steps, measured)),
-        given=[path for path, _ in _given(spec.model_dump(exclude_unset=True))],
+        explicit=[path for path, _ in _leaves(spec.model_dump(exclude_unset=True))],
         lowering=mappings,
         gates=gates,
         ok=not gates,
@@ -133,11 +136,11 @@ def _rollouts(mapping: Lowering, work: Workload, prices: PriceList) -> Rollouts 
     return rollouts_of(LocalRequest.model_validate(mapping.request), work.job.folder, prices, work.encoding)
 
 
-def _given(document: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(document: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     """Every value that was written, by its dotted path."""
     for name, value in document.items():
         if isinstance(value, dict):
-            yield from _given(value, f"{before}{name}.")
+            yield from _leaves(value, f"{before}{name}.")
         else:
             yield f"{before}{name}", value
 

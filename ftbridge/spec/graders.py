@@ -339,8 +339,8 @@ class PanelGrader(GraderModel):
             raise ValueError("a panel is several judges, or one with repeats of 2 or more")
         return self
 
-    def asked(self) -> list[_Judge]:
-        """Each judge as often as it is asked. A repetition has a seed of its own, so that it is another question."""
+    def repeated_judges(self) -> list[_Judge]:
+        """Each judge, `repeats` times. A repetition has a seed of its own, so that it is another request."""
         return [
             judge if number == 0 else _with_seed(judge, number)
             for judge in self.judges
@@ -362,4 +362,4 @@ def parts_of(grader: Grader) -> list[_Single]:
     """The graders that a multi or a panel asks, in order; any other grader itself."""
     if isinstance(grader, MultiGrader):
         return list(grader.graders.values())
-    return list(grader.asked()) if isinstance(grader, PanelGrader) else [grader]
+    return list(grader.repeated_judges()) if isinstance(grader, PanelGrader) else [grader]

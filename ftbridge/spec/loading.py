@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import sys
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,10 @@ import yaml
 from pydantic import ValidationError
 
 from ftbridge import strict_json
-from ftbridge.errors import SpecError, UsageError
+from ftbridge.errors import FormerName, SpecError, UsageError
 from ftbridge.spec.job import JobSpec
 from ftbridge.spec.problems import first_problem
-from ftbridge.spec.sections import SpecModel
+from ftbridge.spec.sections import RENAMED, SpecModel, former_names_in
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class SpecFile:
             return cls(_anchored(spec, base), text, suffix, base)
         if overrides:
             raise UsageError("overrides apply to spec files; change the JobSpec instead.")
+        if not isinstance(source, JobSpec):
+            _note_former_names(source, "spec")
         spec = source if isinstance(source, JobSpec) else JobSpec.from_dict(dict(source))
         return cls(_anchored(spec, Path.cwd()), _as_json(spec), ".json", Path.cwd())
 
@@ -61,6 +64,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> tuple[JobSpec, str]
     document = parse(text, path.suffix.lower(), str(path))
     for override in overrides:
         _apply(document, override)
+    _note_former_names(document, str(path))
     return JobSpec.from_dict(document, where=str(path)), text
 
 
@@ -135,16 +139,29 @@ def _apply(document: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise UsageError(f"--set {override}: write it as key.path=value, such as hyperparameters.n_epochs=2.")
     *parents, last = key.split(".")
+    last = RENAMED.get(key, last)
     node = document
     for parent in parents:
         inner = node.setdefault(parent, {})
         if not isinstance(inner, dict):
             raise UsageError(f"--set {override}: {parent} is not a mapping in this spec.")
         node = inner
+    for former, present in former_names_in(".".join(parents)).items():
+        if present == last:
+            node.pop(former, None)
     try:
         node[last] = yaml.load(value, Loader=_Loader)
     except yaml.YAMLError:
         node[last] = value
+
+
+def _note_former_names(document: Mapping[str, Any], where: str) -> None:
+    """Warn, as `FormerName`, of each field that a spec calls by its former name."""
+    for path, present in RENAMED.items():
+        section, _, former = path.partition(".")
+        if isinstance(document.get(section), Mapping) and former in document[section]:
+            note = f"{where}: {path} is now {section}.{present}; the former name goes in version 0.3."
+            warnings.warn(FormerName(note), stacklevel=4)
 
 
 def _anchored(spec: JobSpec, base: Path) -> JobSpec:

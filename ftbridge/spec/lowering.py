@@ -1,4 +1,4 @@
-"""Lowering: a spec becomes one provider's request field by field, and every field says how it fared.
+"""Field mapping: a spec becomes one provider's request field by field, and every field reports its outcome.
 
     exact          the provider does just this
     translated     the same meaning in the provider's terms, by the formula shown
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from ftbridge.errors import LoweringRefused
 from ftbridge.spec.job import JobSpec
@@ -24,13 +24,17 @@ Outcome = Literal["exact", "translated", "approximated", "refused", "unused"]
 
 
 class FieldReport(BaseModel):
-    """How one field of the spec fared: `field` is its dotted path, `how` the formula or the reason."""
+    """What became of one field of the spec: `field` is its dotted path, `how` the formula or the reason.
 
-    model_config = ConfigDict(frozen=True)
+    `requested` is the value in the spec, `sent` the one that the provider receives; version 0.1 wrote them as `asked` and
+    `given`, which are still read.
+    """
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
     field: str
     outcome: Outcome
-    asked: Any
-    given: Any = None
+    requested: Any = Field(validation_alias=AliasChoices("requested", "asked"))
+    sent: Any = Field(default=None, validation_alias=AliasChoices("sent", "given"))
     how: str = ""
 
 
@@ -45,15 +49,15 @@ class Lowering(BaseModel):
     def complete(self, spec: JobSpec) -> Lowering:
         """Return self, or raise `AssertionError` naming spec fields without an entry (a bug in the provider)."""
         reported = {report.field for report in self.fields}
-        untold = [field for field, _ in fields(spec) if field not in reported]
-        assert not untold, f"provider {self.provider} says nothing of {', '.join(untold)}"
+        missing = [field for field, _ in fields(spec) if field not in reported]
+        assert not missing, f"provider {self.provider} does not report {', '.join(missing)}"
         return self
 
     def stop_if_refused(self, allowed: Collection[str] = ()) -> None:
         """Raise `LoweringRefused` when a refused field is not in `allowed`."""
         refused = [report for report in self.fields if report.outcome == "refused" and report.field not in allowed]
         if refused:
-            lines = "\n".join(f"  {report.field} = {report.asked!r}: {report.how}" for report in refused)
+            lines = "\n".join(f"  {report.field} = {report.requested!r}: {report.how}" for report in refused)
             names = " ".join(f"--allow {report.field}" for report in refused)
             raise LoweringRefused(
                 f"the {self.provider} provider cannot do what the spec asks:\n{lines}",

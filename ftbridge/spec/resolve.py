@@ -6,7 +6,7 @@
                     reinforcement: a tenth of the prompts, 4 to 32; epochs for about 100 steps, 1 to 10
     learning_rate_multiplier   1.0 on "local"; elsewhere left to the service, which reports what it took
 
-What depends on the machine or the service (precision, tokens_per_pass, beta, …) is settled by the provider, with
+What depends on the machine or the service (precision, max_tokens_per_microbatch, beta, …) is settled by the provider, with
 `ResolvedSpec.with_settled`. Pure: no files, no network, no clock.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from ftbridge.spec.job import JobSpec
 from ftbridge.spec.sections import Method
@@ -30,11 +30,11 @@ _FEWEST_PROMPTS, _MOST_PROMPTS, _PRACTICE_STEPS, _MOST_PRACTICE = 4, 32, 100, 10
 
 
 class Settled(BaseModel):
-    """One field that was "auto": its dotted path, what was asked, the value it got ("auto" if left open), and why."""
+    """One field that was "auto": its dotted path, the value requested, the value it has now ("auto" if left open), and why."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
     field: str
-    asked: Any
+    requested: Any = Field(validation_alias=AliasChoices("requested", "asked"))
     value: Any
     reason: str
 
@@ -101,7 +101,7 @@ def resolve(
         resolved = resolved.with_settled(_entry("learning_rate_multiplier", *multiplier))
     if spec.local.thinking == "auto" and (reasoning is not None or hyperparameters.reasoning_effort is not None):
         thinking, reason = _thinking(hyperparameters.reasoning_effort, reasoning or 0, train_examples)
-        entry = Settled(field="local.thinking", asked="auto", value=thinking, reason=reason)
+        entry = Settled(field="local.thinking", requested="auto", value=thinking, reason=reason)
         resolved = resolved.with_settled(entry)
     return resolved
 
@@ -115,7 +115,7 @@ def _thinking(effort: str | None, reasoning: int, examples: int) -> tuple[str, s
 
 
 def _entry(name: str, value: int | float | str, reason: str) -> Settled:
-    return Settled(field=f"hyperparameters.{name}", asked="auto", value=value, reason=reason)
+    return Settled(field=f"hyperparameters.{name}", requested="auto", value=value, reason=reason)
 
 
 def _epochs(examples: int) -> tuple[int, str]:

@@ -6,7 +6,8 @@ schema). Descriptions reach the JSON Schema and docs/spec.md.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -18,10 +19,44 @@ Method = Literal["supervised", "dpo", "reinforcement"]
 Quantization = Literal["nf4", "int8", "none"]
 
 
+RENAMED = {
+    "evaluation.few_shot_by": "few_shot_selection",
+    "local.keep_dequantized": "cache_dequantized_weights",
+    "local.tokens_per_pass": "max_tokens_per_microbatch",
+    "local.too_long": "overlength",
+}
+"""Fields that have a new name, by their former path. The former names are accepted in version 0.2 and gone in 0.3."""
+
+
 class SpecModel(BaseModel):
     """Strict, frozen, closed: the habits every part of a spec shares."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    former_names: ClassVar[Mapping[str, str]] = {}
+    """Names of version 0.1 that are still accepted, and what each is now."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_former_names(cls, document: Any) -> Any:
+        return with_new_names(document, cls.former_names)
+
+
+def with_new_names(document: Any, names: Mapping[str, str]) -> Any:
+    """A mapping with each former name replaced by the present one; anything else as it is.
+
+    Raises `ValueError` where both names are set.
+    """
+    if not isinstance(document, Mapping) or not names.keys() & document.keys():
+        return document
+    for former, present in names.items():
+        if former in document and present in document:
+            raise ValueError(f"{former} is the former name of {present}: set {present} alone")
+    return {names.get(key, key): value for key, value in document.items()}
+
+
+def former_names_in(section: str) -> dict[str, str]:
+    """The former names of one section's fields, and what each is now."""
+    return {path.partition(".")[2]: name for path, name in RENAMED.items() if path.partition(".")[0] == section}
 
 
 class ReplaySpec(SpecModel):
@@ -270,6 +305,8 @@ class EarlyStopping(SpecModel):
 class LocalSpec(SpecModel):
     """How to train on this machine."""
 
+    former_names: ClassVar[Mapping[str, str]] = former_names_in("local")
+
     tuning: Literal["lora", "full"] = Field(default="lora", description="Train an adapter, or every weight.")
     quantization: Quantization | Auto = Field(
         default="auto",
@@ -286,14 +323,14 @@ class LocalSpec(SpecModel):
         "answers have reasoning, or reasoning_effort is given, and off otherwise.",
     )
     max_length: int = Field(default=2048, ge=8, description="Longest example, in tokens of the model's tokenizer.")
-    too_long: Literal["refuse", "truncate", "drop"] = Field(
+    overlength: Literal["refuse", "truncate", "drop"] = Field(
         default="refuse",
         description="What to do with examples longer than max_length; refuse lists their line numbers.",
     )
     packing: bool = Field(
         default=True, description="Lay examples end to end instead of padding; they never see each other."
     )
-    tokens_per_pass: Auto | Annotated[int, Field(ge=8)] = Field(
+    max_tokens_per_microbatch: Auto | Annotated[int, Field(ge=8)] = Field(
         default="auto",
         description="Token budget of one forward and backward pass; a batch is cut into as many passes as it needs. "
         "It changes speed and memory, not the result.",
@@ -322,7 +359,7 @@ class LocalSpec(SpecModel):
         default="auto", description="Compute type; auto takes the best the device has."
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="auto: cuda, then mps, then cpu.")
-    keep_dequantized: Auto | bool = Field(
+    cache_dequantized_weights: Auto | bool = Field(
         default="auto",
         description="Hold a 16-bit copy of the nf4 weights: same numbers, faster steps; auto when memory is ample.",
     )
@@ -377,6 +414,8 @@ class RetentionSpec(SpecModel):
 class EvaluationSpec(SpecModel):
     """How the judge scores base and tuned answers."""
 
+    former_names: ClassVar[Mapping[str, str]] = former_names_in("evaluation")
+
     graders: list[Grader] = Field(
         default=[_DEFAULT_GRADER],
         min_length=1,
@@ -391,7 +430,7 @@ class EvaluationSpec(SpecModel):
     few_shot_examples: int = Field(
         default=4, ge=1, le=64, description="Training examples shown to the few_shot baseline."
     )
-    few_shot_by: Literal["seed", "nearest"] = Field(
+    few_shot_selection: Literal["seed", "nearest"] = Field(
         default="seed",
         description="The same examples for every item, drawn by the seed; or those nearest to each item by BM25.",
     )

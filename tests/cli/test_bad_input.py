@@ -102,7 +102,7 @@ def test_misuse_exits_with_2_and_says_what_is_meant(tmp_path: Path, args: list[s
         (
             {"local.max_length": 30},
             3,
-            ["longer than local.max_length = 30", "train.jsonl:1 is", "too_long: truncate or drop"],
+            ["longer than local.max_length = 30", "train.jsonl:1 is", "overlength: truncate or drop"],
         ),
         ({"model.local": "./missing"}, 1, ["there is no model './missing'", "smollm2-135m-instruct"]),
         ({"local.device": "cuda"}, 2, ["local.device is cuda, but torch"]),
@@ -128,7 +128,7 @@ def test_what_only_the_model_can_tell_is_told_before_training(
 @pytest.mark.slow
 def test_a_length_policy_says_which_lines_it_touched(tmp_path: Path, home: Path) -> None:
     long = {"messages": [{"role": "user", "content": "word " * 200}, {"role": "assistant", "content": "long"}]}
-    write_job(tmp_path, **{"local.too_long": "drop", "hyperparameters.n_epochs": 1, "data.validation": None})
+    write_job(tmp_path, **{"local.overlength": "drop", "hyperparameters.n_epochs": 1, "data.validation": None})
     train(*examples(0, 8), long)(tmp_path)
     done = ftbridge("run", "job.yaml", "--provider", "local", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

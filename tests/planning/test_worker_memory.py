@@ -58,7 +58,7 @@ def test_full_tuning_leaves_less_for_passes_than_lora():
 
 
 def test_what_the_spec_says_of_passes_is_done():
-    assert passes(0.1, tokens_per_pass=777, gradient_checkpointing=False) == (777, False)
+    assert passes(0.1, max_tokens_per_microbatch=777, gradient_checkpointing=False) == (777, False)
 
 
 def test_the_arithmetic_has_the_worker_s_own_constants():

@@ -154,7 +154,7 @@ def test_without_a_fallback_a_refusal_is_the_end(spec, service):
 
 
 def test_a_field_that_the_fallback_would_refuse_stops_the_run_at_once(spec, service, tmp_path):
-    spec = {**spec, "method": "dpo", "fallback": "local", "local": {"too_long": "truncate"}}
+    spec = {**spec, "method": "dpo", "fallback": "local", "local": {"overlength": "truncate"}}
     lines = [
         {
             "input": {"messages": [{"role": "user", "content": f"Lamp {n}?"}]},

@@ -5,8 +5,9 @@ import json
 import pytest
 import yaml
 
-from ftbridge.errors import SpecError, UsageError
-from ftbridge.spec import JobSpec, load
+from ftbridge.errors import FormerName, SpecError, UsageError
+from ftbridge.spec import JobSpec, SpecFile, load
+from ftbridge.spec.sections import RENAMED
 
 GRADER = {"type": "string_check", "name": "one", "operation": "eq", "input": "a", "reference": "b"}
 SEVENTEEN = [f"key {number}" for number in range(17)]
@@ -187,9 +188,9 @@ def test_an_unknown_key_in_a_grader_is_named_by_its_place():
         ("local.lora.dropout", [0, 0.99], [1, -0.1]),
         ("local.lora.target_modules", ["all-linear", ["q_proj"]], [None, 1]),
         ("local.max_length", [8, 10**6], [7, 2048.0]),
-        ("local.too_long", ["refuse", "truncate", "drop"], ["skip"]),
+        ("local.overlength", ["refuse", "truncate", "drop"], ["skip"]),
         ("local.packing", [True, False], ["yes", 1]),
-        ("local.tokens_per_pass", [8, "auto"], [7]),
+        ("local.max_tokens_per_microbatch", [8, "auto"], [7]),
         ("local.base_learning_rate", [1e-6, "auto"], [0]),
         ("local.warmup_ratio", [0, 0.99], [1]),
         ("local.weight_decay", [0], [-0.1]),
@@ -329,3 +330,42 @@ def test_a_spec_that_is_not_there_or_not_text_is_a_usage_error(tmp_path):
     (tmp_path / "job.yaml").write_bytes(b"name: \xff\xfe")
     with pytest.raises(UsageError, match="cannot be read"):
         load(tmp_path / "job.yaml")
+
+
+FORMER = {
+    "local.too_long": ("overlength", "drop"),
+    "local.tokens_per_pass": ("max_tokens_per_microbatch", 64),
+    "local.keep_dequantized": ("cache_dequantized_weights", True),
+    "evaluation.few_shot_by": ("few_shot_selection", "nearest"),
+}
+
+
+@pytest.mark.parametrize(("path", "present", "value"), [(path, *rest) for path, rest in FORMER.items()])
+def test_a_former_name_is_accepted_with_a_note(tmp_path, path, present, value):
+    section, _, former = path.partition(".")
+    document = {"name": "n", "data": {"train": "t.jsonl"}, "model": {"local": "m"}, section: {former: value}}
+    (tmp_path / "job.json").write_text(json.dumps(document))
+    with pytest.warns(FormerName, match=rf"{path} is now {section}\.{present}"):
+        spec, _ = load(tmp_path / "job.json")
+    assert getattr(getattr(spec, section), present) == value
+    with pytest.warns(FormerName):
+        assert SpecFile.of(document).spec == spec
+
+
+def test_both_names_of_a_field_are_refused_and_an_override_replaces_either(tmp_path):
+    document = {"name": "n", "data": {"train": "t.jsonl"}, "model": {"local": "m"}, "local": {"too_long": "drop"}}
+    (tmp_path / "job.json").write_text(json.dumps(document))
+    for name in ("too_long", "overlength"):
+        spec, _ = load(tmp_path / "job.json", [f"local.{name}=truncate"])
+        assert spec.local.overlength == "truncate"
+    document["local"]["overlength"] = "drop"
+    with pytest.raises(SpecError, match="too_long is the former name of overlength"):
+        JobSpec.from_dict(document)
+
+
+def test_every_former_name_leads_to_a_field():
+    for path, present in RENAMED.items():
+        section = getattr(
+            JobSpec.from_dict({"name": "n", "data": {"train": "t"}, "model": {"local": "m"}}), path.split(".")[0]
+        )
+        assert present in type(section).model_fields

@@ -34,7 +34,7 @@ def test_every_field_of_a_spec_has_an_entry_for_every_provider(provider: str, ch
 
 
 def test_a_field_without_an_entry_is_a_bug_that_names_it() -> None:
-    with pytest.raises(AssertionError, match="says nothing of name"):
+    with pytest.raises(AssertionError, match="does not report name"):
         Lowering(provider="x", request={}, fields=[]).complete(JobSpec.from_dict(SPEC))
 
 
@@ -56,12 +56,12 @@ def test_how_a_field_fares_is_told(changes: dict[str, Any], field: str, outcome:
 
 
 def test_a_refused_field_stops_the_run_unless_it_is_allowed_by_name() -> None:
-    lowering = lowered(method="dpo", local={"too_long": "truncate"})
+    lowering = lowered(method="dpo", local={"overlength": "truncate"})
     with pytest.raises(LoweringRefused, match="a pair is compared whole") as caught:
         lowering.stop_if_refused()
-    assert "--allow local.too_long" in str(caught.value)
+    assert "--allow local.overlength" in str(caught.value)
     assert caught.value.exit_code == 2
-    lowering.stop_if_refused(["local.too_long"])
+    lowering.stop_if_refused(["local.overlength"])
 
 
 def test_an_unknown_provider_is_told_which_there_are() -> None:

@@ -55,7 +55,7 @@ def test_every_field_has_an_entry_for_either_side(provider: str, changes: dict[s
         ({"local": {"tuning": "full"}}, "hyperparameters.learning_rate_multiplier", "translated", 5e-7, "1 x 5e-07"),
         ({}, "local.lora.dropout", "translated", 0.0, "noise is not a difference"),
         ({"local": {"lora": {"dropout": 0.1}}}, "local.lora.dropout", "approximated", 0.0, "noise"),
-        ({"local": {"too_long": "truncate"}}, "local.too_long", "refused", None, "compared whole"),
+        ({"local": {"overlength": "truncate"}}, "local.overlength", "refused", None, "compared whole"),
         ({"local": {"dpo": {"loss": "ipo"}}}, "local.dpo.beta", "exact", 0.1, "scale of this loss"),
         ({"local": {"dpo": {"loss": "length_normalised"}}}, "local.dpo.beta", "exact", 1.0, "scale"),
         ({"local": {"lora": {"continue_from": "a"}}}, "local.lora.continue_from", "exact", "a", "reference model too"),
@@ -65,7 +65,7 @@ def test_every_field_has_an_entry_for_either_side(provider: str, changes: dict[s
 )  # fmt: skip
 def test_how_a_field_is_mapped_here(changes: dict[str, Any], name: str, outcome: str, given: Any, how: str) -> None:
     found = field(lowered(**changes), name)
-    assert (found.outcome, found.given) == (outcome, given)
+    assert (found.outcome, found.sent) == (outcome, given)
     assert how in found.how
 
 

@@ -61,7 +61,7 @@ def test_a_group_is_eight_times_the_compute_multiplier(multiplier: Any, size: in
     lowering = lowered(hyperparameters={"compute_multiplier": multiplier})
     assert lowering.request["reinforcement"]["group_size"] == size
     entry = report(lowering, "hyperparameters.compute_multiplier")
-    assert (entry.outcome, entry.given) == ("approximated", size)
+    assert (entry.outcome, entry.sent) == ("approximated", size)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_group_is_eight_times_the_compute_multiplier(multiplier: Any, size: in
     [
         ({"hyperparameters": {"compute_multiplier": 0.1}}, "hyperparameters.compute_multiplier", "fewer than 2"),
         ({"data": {"train": "t.jsonl"}}, "data.validation", "held-out prompts"),
-        ({"local": {"too_long": "truncate"}}, "local.too_long", "never cut"),
+        ({"local": {"overlength": "truncate"}}, "local.overlength", "never cut"),
         ({"local": {"tuning": "full", "quantization": "none", "reinforcement": {"kl": 0.01}}}, "local.reinforcement.kl", "second copy"),
         ({"evaluation": {"graders": [EXACT, {**EXACT, "name": "other"}]}}, "openai.grader", "name the one"),
         ({"openai": {"grader": "nobody"}}, "openai.grader", "there is no grader 'nobody'"),

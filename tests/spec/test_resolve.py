@@ -36,13 +36,13 @@ def test_the_multiplier_is_one_here_and_left_to_a_service():
     there = resolve(_spec(), 100, "openai")
     assert there.spec.hyperparameters.learning_rate_multiplier == "auto"
     entry = next(entry for entry in there.settled if entry.field == "hyperparameters.learning_rate_multiplier")
-    assert (entry.asked, entry.value) == ("auto", "auto")
+    assert (entry.requested, entry.value) == ("auto", "auto")
     assert "openai" in entry.reason
 
 
 def test_every_settlement_says_what_was_asked_what_it_got_and_why():
     settled = resolve(_spec(), 20, "local").settled
-    assert [(entry.field, entry.asked, entry.value) for entry in settled] == [
+    assert [(entry.field, entry.requested, entry.value) for entry in settled] == [
         ("hyperparameters.n_epochs", "auto", 5),
         ("hyperparameters.batch_size", "auto", 1),
         ("hyperparameters.learning_rate_multiplier", "auto", 1.0),
@@ -67,10 +67,12 @@ def test_autos_of_the_machine_and_of_other_methods_stay_open():
 def test_a_provider_adds_a_settlement_and_may_replace_one():
     resolved = resolve(_spec(local={"lora": {"r": 4}}), 20, "openai")
     more = resolved.with_settled(
-        Settled(field="local.precision", asked="auto", value="bf16", reason="the device has it")
+        Settled(field="local.precision", requested="auto", value="bf16", reason="the device has it")
     )
     again = more.with_settled(
-        Settled(field="hyperparameters.learning_rate_multiplier", asked="auto", value=1.8, reason="the service took it")
+        Settled(
+            field="hyperparameters.learning_rate_multiplier", requested="auto", value=1.8, reason="the service took it"
+        )
     )
     assert (again.spec.local.precision, again.spec.local.lora.r) == ("bf16", 4)
     assert again.spec.hyperparameters.learning_rate_multiplier == 1.8
@@ -83,13 +85,13 @@ def test_a_provider_adds_a_settlement_and_may_replace_one():
 )
 def test_a_settlement_of_a_field_that_does_not_exist_is_a_bug(field):
     with pytest.raises(ValueError, match=field):
-        resolve(_spec(), 20, "local").with_settled(Settled(field=field, asked="auto", value=1, reason=""))
+        resolve(_spec(), 20, "local").with_settled(Settled(field=field, requested="auto", value=1, reason=""))
 
 
 def test_a_settlement_that_the_spec_would_refuse_is_a_bug():
     with pytest.raises(ValidationError):
         resolve(_spec(), 20, "local").with_settled(
-            Settled(field="hyperparameters.batch_size", asked="auto", value=257, reason="")
+            Settled(field="hyperparameters.batch_size", requested="auto", value=257, reason="")
         )
     with pytest.raises(ValueError, match="at least 1"):
         resolve(_spec(), 0, "local")

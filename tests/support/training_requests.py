@@ -17,8 +17,8 @@ def request(**changes: Any) -> LocalRequest:
         "learning_rate": 1e-3, "lr_schedule": "cosine", "warmup_ratio": 0.0, "weight_decay": 0.0, "max_grad_norm": 1.0,
         "optimizer": "adamw", "tuning": "lora", "quantization": "none", "lora_r": 8, "lora_alpha": 16,
         "lora_dropout": 0.0, "target_modules": "all-linear", "use_rslora": False, "use_dora": False, "max_length": 512,
-        "too_long": "refuse", "packing": True, "tokens_per_pass": "auto", "patience": None, "min_delta": 0.0,
-        "gradient_checkpointing": False, "precision": "fp32", "device": "cpu", "keep_dequantized": False,
+        "overlength": "refuse", "packing": True, "max_tokens_per_microbatch": "auto", "patience": None, "min_delta": 0.0,
+        "gradient_checkpointing": False, "precision": "fp32", "device": "cpu", "cache_dequantized_weights": False,
         "evals_per_epoch": 1, "keep_checkpoints": 2, "checkpoint_minutes": 10, "trust_remote_code": False,
     }  # fmt: skip
     return LocalRequest(**(values | changes))

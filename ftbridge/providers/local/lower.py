@@ -43,7 +43,9 @@ def lower(resolved: ResolvedSpec) -> Lowering:
     reports = []
     for field, spec_value in fields(spec):
         outcome, note, how = notes.get(field) or _by_section(field, spec_value)
-        reports.append(FieldReport(field=field, outcome=outcome, asked=_plain(spec_value), given=_plain(note), how=how))
+        reports.append(
+            FieldReport(field=field, outcome=outcome, requested=_plain(spec_value), sent=_plain(note), how=how)
+        )
     return Lowering(provider="local", request=request.model_dump(mode="json"), fields=reports).complete(spec)
 
 
@@ -72,15 +74,15 @@ def _request(spec: JobSpec) -> LocalRequest:
         use_rslora=local.lora.use_rslora,
         use_dora=local.lora.use_dora,
         max_length=local.max_length,
-        too_long=local.too_long,
+        overlength=local.overlength,
         packing=local.packing,
-        tokens_per_pass=local.tokens_per_pass,
+        max_tokens_per_microbatch=local.max_tokens_per_microbatch,
         patience=local.early_stopping.patience if local.early_stopping else None,
         min_delta=local.early_stopping.min_delta if local.early_stopping else 0.0,
         gradient_checkpointing=local.gradient_checkpointing,
         precision=local.precision,
         device=local.device,
-        keep_dequantized=local.keep_dequantized,
+        cache_dequantized_weights=local.cache_dequantized_weights,
         evals_per_epoch=local.evals_per_epoch,
         keep_checkpoints=local.keep_checkpoints,
         checkpoint_minutes=local.checkpoint_minutes,
@@ -201,7 +203,7 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
         for field, _ in fields(spec.local.lora, "local.lora."):
             notes[field] = ("unused", None, "full tuning has no adapter")
     if request.quantization != "nf4":
-        notes["local.keep_dequantized"] = ("unused", None, "only nf4 weights are dequantised")
+        notes["local.cache_dequantized_weights"] = ("unused", None, "only nf4 weights are dequantised")
     return notes
 
 
@@ -262,9 +264,9 @@ def _preference_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
     elif settings.loss != "sigmoid" or settings.beta != "auto":
         how = "OpenAI's beta belongs to the sigmoid loss; give either it or local.dpo.beta, on the scale of the loss"
         notes["hyperparameters.beta"] = ("refused", None, how)
-    if spec.local.too_long == "truncate":
+    if spec.local.overlength == "truncate":
         how = "a pair is compared whole: set drop or refuse"
-        notes["local.too_long"] = ("refused", None, how)
+        notes["local.overlength"] = ("refused", None, how)
     if request.continue_from is not None:
         notes["local.lora.continue_from"] = ("exact", request.continue_from, "it is the reference model too")
     return notes
@@ -315,8 +317,8 @@ def _reinforcement_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Not
     if spec.openai.response_format is not None:
         how = "not enforced while completions are drawn, which would change what is learnt from; the grader sees what breaks it"
         notes["openai.response_format"] = ("approximated", spec.openai.response_format, how)
-    if local.too_long == "truncate":
-        notes["local.too_long"] = ("refused", None, "a prompt is never cut: set drop or refuse")
+    if local.overlength == "truncate":
+        notes["local.overlength"] = ("refused", None, "a prompt is never cut: set drop or refuse")
     if local.reinforcement.kl and local.tuning == "full":
         notes["local.reinforcement.kl"] = (
             "refused",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from ftbridge.spec.graders import Grader
+from ftbridge.spec.sections import former_names_in, with_new_names
 
 
 class DpoRequest(BaseModel):
@@ -40,6 +41,12 @@ class LocalRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_former_names(cls, document: Any) -> Any:
+        """A run folder of version 0.1 has the former names of the spec's fields."""
+        return with_new_names(document, former_names_in("local"))
+
     name: str
     model: str
     seed: int
@@ -60,15 +67,15 @@ class LocalRequest(BaseModel):
     use_rslora: bool
     use_dora: bool
     max_length: int
-    too_long: Literal["refuse", "truncate", "drop"]
+    overlength: Literal["refuse", "truncate", "drop"]
     packing: bool
-    tokens_per_pass: Literal["auto"] | int
+    max_tokens_per_microbatch: Literal["auto"] | int
     patience: int | None
     min_delta: float
     gradient_checkpointing: Literal["auto"] | bool
     precision: Literal["auto", "bf16", "fp16", "fp32"]
     device: Literal["auto", "cpu", "cuda", "mps"]
-    keep_dequantized: Literal["auto"] | bool
+    cache_dequantized_weights: Literal["auto"] | bool
     evals_per_epoch: int
     keep_checkpoints: int
     checkpoint_minutes: float

@@ -49,7 +49,9 @@ def lower(resolved: ResolvedSpec) -> Lowering:
     reports = []
     for field, spec_value in fields(spec):
         outcome, note, how = notes.get(field) or _plainly(field, spec_value, why.get(field, ""))
-        reports.append(FieldReport(field=field, outcome=outcome, asked=_json(spec_value), given=_json(note), how=how))
+        reports.append(
+            FieldReport(field=field, outcome=outcome, requested=_json(spec_value), sent=_json(note), how=how)
+        )
     request = _request(spec, target, {report.field for report in reports if report.outcome == "refused"})
     return Lowering(provider="openai", request=request.model_dump(mode="json"), fields=reports).complete(spec)
 

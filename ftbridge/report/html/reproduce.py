@@ -89,14 +89,14 @@ def _lowered(source: Source) -> Html:
             "tr",
             element("th", element("code", field.field), scope="row"),
             element("td", field.outcome, class_=f"outcome {field.outcome}"),
-            element("td", _value(field.asked)),
-            element("td", _value(field.given)),
+            element("td", _value(field.requested)),
+            element("td", _value(field.sent)),
             element("td", field.how),
         )
         for field in source.changed_fields
     ]
     head = element(
-        "thead", element("tr", [element("th", text) for text in ("field", "outcome", "asked", "given", "how")])
+        "thead", element("tr", [element("th", text) for text in ("field", "outcome", "in the spec", "sent", "how")])
     )
     table = element(
         "div",

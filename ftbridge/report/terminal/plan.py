@@ -158,7 +158,7 @@ def _fields(estimate: Plan) -> Table:
     for field in by_side[0]:
         reports = [side.get(field) for side in by_side]
         outcomes = {report.outcome for report in reports if report is not None}
-        if field not in estimate.given and not outcomes & {"translated", "approximated", "refused"}:
+        if field not in estimate.explicit and not outcomes & {"translated", "approximated", "refused"}:
             continue
         cells = [
             Text.assemble((report.outcome, _OUTCOMES[report.outcome]), f" {report.how}") if report else Text("")

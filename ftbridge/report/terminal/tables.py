@@ -353,7 +353,7 @@ def lowering_table(lowering: Lowering) -> RenderableType:
     table = _table()
     table.add_column("field", overflow="fold", no_wrap=False)
     table.add_column("outcome", no_wrap=True)
-    table.add_column("asked → given, and how", overflow="fold", ratio=1)
+    table.add_column("in the spec → sent, and how", overflow="fold", ratio=1)
     section = ""
     for report in lowering.fields:
         parent, _, name = report.field.rpartition(".")
@@ -373,8 +373,8 @@ def lowering_table(lowering: Lowering) -> RenderableType:
 
 
 def _story(report: FieldReport) -> Text:
-    spec_value, provider_value = _shown(report.asked), _shown(report.given)
-    if report.asked is None and report.given is None:
+    spec_value, provider_value = _shown(report.requested), _shown(report.sent)
+    if report.requested is None and report.sent is None:
         values = "" if report.how else "not set"
     else:
         values = (

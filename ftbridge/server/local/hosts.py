@@ -57,7 +57,7 @@ class Hosts:
                 request.quantization,
                 request.precision,
                 request.device,
-                request.keep_dequantized,
+                request.cache_dequantized_weights,
                 request.trust_remote_code,
                 weights,
             )

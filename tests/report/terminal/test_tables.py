@@ -178,25 +178,25 @@ def test_a_failed_run_shows_why_and_what_to_do():
     error = {
         "kind": "out_of_memory",
         "message": "memory ran out [at step 3]",
-        "hint": "Set local.tokens_per_pass: 256.",
+        "hint": "Set local.max_tokens_per_microbatch: 256.",
     }
     text = _shown(run_panel(_run(state="failed", stage="training", error=error)))
     assert "memory ran out [at step 3]" in text
-    assert "Set local.tokens_per_pass: 256." in text
+    assert "Set local.max_tokens_per_microbatch: 256." in text
 
 
 def test_a_lowering_report_tells_each_field_by_section():
     fields = [
-        FieldReport(field="name", outcome="exact", asked="triage", given="triage"),
+        FieldReport(field="name", outcome="exact", requested="triage", sent="triage"),
         FieldReport(
             field="hyperparameters.learning_rate_multiplier",
             outcome="translated",
-            asked=5.0,
-            given=0.001,
+            requested=5.0,
+            sent=0.001,
             how="multiplier x base = 5 x 0.0002",
         ),
-        FieldReport(field="hyperparameters.beta", outcome="unused", asked=None),
-        FieldReport(field="fallback", outcome="refused", asked="openai", how="not in this version"),
+        FieldReport(field="hyperparameters.beta", outcome="unused", requested=None),
+        FieldReport(field="fallback", outcome="refused", requested="openai", how="not in this version"),
     ]
     text = _shown(lowering_table(Lowering(provider="local", request={}, fields=fields)))
     flat = _joined(text)

@@ -62,7 +62,7 @@ class Memorizer:
             FieldReport(
                 field=field,
                 outcome="exact" if field.startswith(("data.", "model.", "evaluation.")) else "unused",
-                asked=repr(value),
+                requested=repr(value),
             )
             for field, value in fields(spec.spec)
         ]

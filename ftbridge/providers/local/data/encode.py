@@ -48,14 +48,14 @@ def encode_split(
         progress(index + 1)
     if problems:
         raise DataError(listed(f"{split} data cannot be used with this model", problems), split=split)
-    if long and request.too_long == "refuse":
+    if long and request.overlength == "refuse":
         raise DataError(
             listed(f"{len(long)} {split} examples are longer than local.max_length = {request.max_length:,}", long),
             split=split,
-            hint="Raise local.max_length, shorten them, or set local.too_long: truncate or drop.",
+            hint="Raise local.max_length, shorten them, or set local.overlength: truncate or drop.",
         )
     if not examples:
-        raise DataError(f"no {split} example is left after local.too_long: {request.too_long}.", split=split)
+        raise DataError(f"no {split} example is left after local.overlength: {request.overlength}.", split=split)
     if apart:
         renderer.note(
             f"{apart:,} earlier answers of the {split} data are trained in sequences of their own: {len(examples):,} sequences "
@@ -63,8 +63,8 @@ def encode_split(
         )
     return EncodedSplit(
         tuple(examples),
-        cut=tuple(long) if request.too_long == "truncate" else (),
-        dropped=tuple(long) if request.too_long == "drop" else (),
+        cut=tuple(long) if request.overlength == "truncate" else (),
+        dropped=tuple(long) if request.overlength == "drop" else (),
         longest=longest,
     )
 
@@ -73,7 +73,7 @@ def _within(sequence: Encoded, request: LocalRequest) -> Encoded | None:
     """A sequence of at most the longest length; None for one that is left out."""
     if len(sequence) <= request.max_length:
         return sequence
-    if request.too_long != "truncate":
+    if request.overlength != "truncate":
         return None
     return Encoded(sequence.input_ids[: request.max_length], sequence.loss_mask[: request.max_length], sequence.index)
 

@@ -150,7 +150,7 @@ def _key(splits: Mapping[str, Path], model: Path, request: LocalRequest) -> str:
         if path.is_file() and path.suffix not in _WEIGHTS and not path.name.startswith(".")
     }
     settings = request.model_dump(
-        mode="json", include={"method", "max_length", "too_long", "thinking", "reinforcement"}
+        mode="json", include={"method", "max_length", "overlength", "thinking", "reinforcement"}
     )
     parts = {
         "layout": _LAYOUT,

@@ -93,15 +93,15 @@ def encode_prompts(
     if unfit:
         title = f"{len(unfit)} {split} items cannot be graded by {settings.grader.name}"
         raise GraderError(listed(title, unfit), hint="Change the grader, or give these lines what it reads.")
-    if long and request.too_long != "drop":
+    if long and request.overlength != "drop":
         title = (
             f"{len(long)} {split} prompts leave no room for a completion of {settings.max_completion_tokens:,} tokens within "
             f"local.max_length = {request.max_length:,}"
         )
-        hint = "Raise local.max_length, lower local.reinforcement.max_completion_tokens, or set local.too_long: drop."
+        hint = "Raise local.max_length, lower local.reinforcement.max_completion_tokens, or set local.overlength: drop."
         raise DataError(listed(title, long), split=split, hint=hint)
     if not prompts:
-        raise DataError(f"no {split} prompt is left after local.too_long: {request.too_long}.", split=split)
+        raise DataError(f"no {split} prompt is left after local.overlength: {request.overlength}.", split=split)
     return EncodedSplit(tuple(prompts), dropped=tuple(long))
 
 

@@ -2,7 +2,7 @@
 
     weights      as load.py holds them: linear layers in the quantization; embeddings, head, norms, and the experts that
                  transformers 5 fuses into one parameter, in the compute type
-    copy         16-bit numbers of nf4 layers, where `keep_dequantized` holds them
+    copy         16-bit numbers of nf4 layers, where `cache_dequantized_weights` holds them
     trained      parameters that learn, their gradients, AdamW's moments
     pass         tokens x what a token keeps until the backward pass reaches it; checkpointing keeps one vector a block
     head         chunks of logits (loss.py), never the whole; models whose head is their own pay for all of it
@@ -157,7 +157,7 @@ def weight_bytes(shape: Shape, job: Job) -> int:
 
 
 def copy_bytes(shape: Shape, job: Job) -> int:
-    """The copy that `keep_dequantized` holds; 0 where nothing is in nf4."""
+    """The copy that `cache_dequantized_weights` holds; 0 where nothing is in nf4."""
     return job.compute * shape.linear_parameters if job.quantization == "nf4" and job.tuning == "lora" else 0
 
 

@@ -168,7 +168,7 @@ class FrozenWeights:
     @classmethod
     def of(cls, model: nn.Module, request: LocalRequest, device: Device) -> FrozenWeights:
         """Decide whether a 16-bit copy is kept: as asked, or when it is small beside the memory that is free."""
-        wanted = request.keep_dequantized
+        wanted = request.cache_dequantized_weights
         if wanted == "auto":
             elements = sum(_elements(module) for module in model.modules() if _is_4bit(module))
             wanted = elements * 2 <= COPY_SHARE * device.free_bytes()

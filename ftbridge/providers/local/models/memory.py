@@ -67,7 +67,9 @@ def plan_pass(config: Any, request: LocalRequest, device: Device, longest: int, 
     )
     free = device.free_bytes() // (workers if device.kind == "cpu" else 1)
     copy = footprint.copy_bytes(shape, job)
-    copied = copy <= COPY_SHARE * free if request.keep_dequantized == "auto" else request.keep_dequantized
+    copied = (
+        copy <= COPY_SHARE * free if request.cache_dequantized_weights == "auto" else request.cache_dequantized_weights
+    )
     rest = footprint.trained_bytes(shape, job) + copy * copied + footprint.working_bytes(shape, job, copied=copied)
     rest += footprint.head_bytes(shape, job, tokens=longest, loss_tokens=longest)
     room = max(0.0, FREE_SHARE * free - rest)
@@ -78,7 +80,7 @@ def plan_pass(config: Any, request: LocalRequest, device: Device, longest: int, 
     checkpointing = request.gradient_checkpointing
     if checkpointing == "auto":
         checkpointing = each(False) * longest > room
-    if request.tokens_per_pass != "auto":
-        return PassPlan(request.tokens_per_pass, checkpointing)
+    if request.max_tokens_per_microbatch != "auto":
+        return PassPlan(request.max_tokens_per_microbatch, checkpointing)
     most = BEST_TOKENS[job.kind]
     return PassPlan(max(longest, min(most, int(room / each(checkpointing)))), checkpointing)

@@ -128,7 +128,8 @@ def as_known_error(error: BaseException) -> BaseException:
     if _is_out_of_memory(error):
         return OutOfMemory(
             f"memory ran out ({str(error).splitlines()[0] if str(error) else type(error).__name__}).",
-            hint="Lower local.max_length or local.tokens_per_pass, set local.quantization: nf4, or take a smaller model.",
+            hint="Lower local.max_length or local.max_tokens_per_microbatch, set local.quantization: nf4, "
+            "or take a smaller model.",
         )
     return error
 

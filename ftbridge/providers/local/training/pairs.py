@@ -145,13 +145,13 @@ def encode_pairs(
         progress(index + 1)
     if problems:
         raise DataError(listed(f"{split} data cannot be used with this model", problems))
-    if long and request.too_long != "drop":
+    if long and request.overlength != "drop":
         raise DataError(
             listed(f"{len(long)} {split} pairs are longer than local.max_length = {request.max_length:,}", long),
-            hint="Raise local.max_length, shorten them, or set local.too_long: drop. A pair is never cut.",
+            hint="Raise local.max_length, shorten them, or set local.overlength: drop. A pair is never cut.",
         )
     if not pairs:
-        raise DataError(f"no {split} pair is left after local.too_long: {request.too_long}.")
+        raise DataError(f"no {split} pair is left after local.overlength: {request.overlength}.")
     notes = tuple(_doubts(pairs, split, origins))
     return EncodedSplit(tuple(pairs), dropped=tuple(long), notes=notes, longest=longest)
 

@@ -92,7 +92,7 @@ def test_what_was_encoded_once_is_read_again_as_it_was(tmp_path: Path, base_mode
 
 @pytest.mark.parametrize("change", ["data", "max_length", "thinking", "tokenizer", "damage", "one is missing"])
 def test_tokens_of_another_job_are_not_used(tmp_path: Path, tiny_model_dir: Path, change: str) -> None:
-    model, settings = tmp_path / "model", request(thinking="off", too_long="truncate")
+    model, settings = tmp_path / "model", request(thinking="off", overlength="truncate")
     model.mkdir()
     for path in tiny_model_dir.iterdir():
         (model / path.name).write_bytes(path.read_bytes())
@@ -123,7 +123,7 @@ def test_what_the_length_policy_and_the_template_did_is_noted_by_every_process(
     tmp_path: Path, base_model_dir: Path
 ) -> None:
     splits = prepared(tmp_path, "supervised")
-    settings = request(model=str(base_model_dir), thinking="off", max_length=48, too_long="drop")
+    settings = request(model=str(base_model_dir), thinking="off", max_length=48, overlength="drop")
     first, second = (
         make_ready(settings, splits["train"], splits["validation"], lambda *_: None, tmp_path / "encoded")
         for _ in range(2)
@@ -135,12 +135,12 @@ def test_what_the_length_policy_and_the_template_did_is_noted_by_every_process(
 
 def test_a_plan_counts_stored_tokens_as_it_would_render_them(tmp_path: Path, base_model_dir: Path) -> None:
     splits = prepared(tmp_path, "supervised")
-    settings = request(thinking="off", max_length=48, too_long="truncate")
+    settings = request(thinking="off", max_length=48, overlength="truncate")
     encode(tmp_path, base_model_dir, splits, settings, again=True)
     sha256 = load_manifest(tmp_path / "data").splits["train"].sha256
     counts = stored_counts(tmp_path / "encoded", "train", sha256)
     rendered = local_tokens(
-        splits["train"], renderer_of(base_model_dir, "off"), LocalSpec(max_length=48, too_long="truncate")
+        splits["train"], renderer_of(base_model_dir, "off"), LocalSpec(max_length=48, overlength="truncate")
     )
     assert counts is not None
     assert (counts.tokens, counts.num_loss_tokens) == (rendered.tokens, rendered.trained)

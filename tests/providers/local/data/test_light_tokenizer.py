@@ -78,7 +78,7 @@ def test_ids_masks_and_ends_are_those_of_training(family, pair):
 
 
 @pytest.mark.parametrize(
-    "local", [{}, {"max_length": 150, "too_long": "truncate"}, {"max_length": 150, "too_long": "drop"}], ids=str
+    "local", [{}, {"max_length": 150, "overlength": "truncate"}, {"max_length": 150, "overlength": "drop"}], ids=str
 )
 def test_a_plan_counts_what_the_worker_will_read_and_train(local, base_model_dir, tmp_path):
     lines = EXAMPLES.read_text("utf-8").splitlines()[:80]

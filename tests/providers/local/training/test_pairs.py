@@ -114,11 +114,11 @@ def test_a_pair_is_refused_or_dropped_whole_when_one_side_is_too_long(tmp_path: 
     with pytest.raises(DataError, match=r"1 train pairs are longer than local.max_length = 64") as refusal:
         encoded(tmp_path, renderer, line(), long, max_length=64)
     assert "A pair is never cut" in str(refusal.value.hint)
-    split, pairs = encoded(tmp_path, renderer, line(), long, max_length=64, too_long="drop")
+    split, pairs = encoded(tmp_path, renderer, line(), long, max_length=64, overlength="drop")
     assert len(pairs) == 1
     assert "train.jsonl:2" in split.dropped[0]
     with pytest.raises(DataError, match="no train pair is left"):
-        encoded(tmp_path, renderer, long, max_length=64, too_long="drop")
+        encoded(tmp_path, renderer, long, max_length=64, overlength="drop")
 
 
 @pytest.mark.parametrize(

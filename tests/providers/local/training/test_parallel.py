@@ -44,7 +44,7 @@ def settings(files: dict[str, Path]) -> dict[str, dict[str, Any]]:
     grader = {**practice_cases.HAS_LETTER}
     return {
         "lora": {**NO_DROPOUT, "train": 21},
-        "nf4": {**NO_DROPOUT, "local.quantization": "nf4", "local.keep_dequantized": False},
+        "nf4": {**NO_DROPOUT, "local.quantization": "nf4", "local.cache_dequantized_weights": False},
         "padded": {**NO_DROPOUT, "local.packing": False, "hyperparameters.batch_size": 3},
         "full": {"local.tuning": "full", LR: 10},
         "dpo": {**NO_DROPOUT, "method": "dpo", "data.train": str(files["pairs"])},

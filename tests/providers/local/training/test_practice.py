@@ -358,7 +358,7 @@ def test_a_prompt_that_leaves_no_room_for_a_completion_is_refused_or_dropped(tmp
     path = practice_cases.write_split(tmp_path, "train", lines)
     with pytest.raises(DataError, match=r"1 train prompts leave no room for a completion of 6 tokens"):
         encode_prompts(path, "train", renderer, practice_cases.request(max_length=100))
-    found = encode_prompts(path, "train", renderer, practice_cases.request(max_length=100, too_long="drop"))
+    found = encode_prompts(path, "train", renderer, practice_cases.request(max_length=100, overlength="drop"))
     assert [one.index for one in found.examples] == [0, 1]
     assert len(found.dropped) == 1
 

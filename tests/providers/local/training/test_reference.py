@@ -177,7 +177,7 @@ def test_an_adapter_of_another_model_is_refused_with_what_does_not_fit(tmp_path:
 
 def test_4_bit_gradients_are_the_same_before_and_after_a_reference_pass(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
-    asked = cases.request(quantization="nf4", keep_dequantized=False)
+    asked = cases.request(quantization="nf4", cache_dequantized_weights=False)
     architectures.model_of("llama", tmp_path / "model")
     model = load.add_adapter(load.load_base(tmp_path / "model", asked, architectures.CPU), asked)
     cases.stir(model)
