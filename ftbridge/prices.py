@@ -74,10 +74,18 @@ class PriceList(_Document):
         price = self.of(model)
         return None if price is None or price.train is None else price.train * tokens * epochs / 1e6
 
-    def answers_usd(self, model: str, read: int, written: int, *, tuned: bool = True) -> float | None:
-        """What reading and writing so many tokens costs, uncached; None when no price is known."""
+    def completions_usd(
+        self, model: str, prompt_tokens: int, completion_tokens: int, *, tuned: bool = True, batch: bool = False
+    ) -> float | None:
+        """What completions of so many tokens cost, uncached; None when no price is known.
+
+        `tuned`: at the price of models tuned from `model`. `batch`: with the discount of the Batch API.
+        """
         rates = self.rates(model, tuned=tuned or model.startswith("ft:"))
-        return None if rates is None else (rates.input * read + rates.output * written) / 1e6
+        if rates is None:
+            return None
+        usd = (rates.input * prompt_tokens + rates.output * completion_tokens) / 1e6
+        return usd * (1 - self.batch_discount) if batch else usd
 
     def judge_rates(self, model: str, endpoint: str | None) -> Rates | None:
         """What a judge at this address costs (None: OpenAI's own); None when no price is known, zeros on this machine.

@@ -7,15 +7,15 @@ The second is judged against the first: `compare OLD NEW --margin 0.02` asks whe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge import providers
 from ftbridge.errors import UsageError
-from ftbridge.evaluation.generate import Prediction, read_predictions
+from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.grade_cache import Grades, lookup
-from ftbridge.evaluation.items import Item, load_items
+from ftbridge.evaluation.items import Item
+from ftbridge.evaluation.matching import SharedItems, shared_items
 from ftbridge.evaluation.missing import known_score
 from ftbridge.evaluation.provenance import Place, differences
 from ftbridge.evaluation.results import needs_others, recorded, recorded_results
@@ -82,8 +82,9 @@ def compare(
     candidate, or when the test items differ; with `common`, those that both have are compared.
     """
     require_statistics()
-    sides = [_answers(run, candidate) for run, candidate in zip((first, second), candidates, strict=True)]
-    items, matched, notes = _matched(first, second, sides, common)
+    shared, notes = _shared(first, second, common)
+    items = shared.items
+    matched = [_completions(shared, run, candidate) for run, candidate in zip((first, second), candidates, strict=True)]
     graders = first.spec().evaluation.graders
     if first.resolved_spec().evaluation.graders != second.resolved_spec().evaluation.graders:
         notes.append(f"The runs have other graders; both were scored with those of {first.id}.")
@@ -116,46 +117,41 @@ def compare(
     )
 
 
-def _answers(run: Run, candidate: str) -> dict[str, Prediction]:
-    by_key = {prediction.key: prediction for prediction in read_predictions(run.predictions(candidate))}
-    if not by_key:
+def _completions(shared: SharedItems, run: Run, candidate: str) -> list[Prediction]:
+    """The candidate's completions of all shared items. Raises `UsageError` where it has none, or lacks some."""
+    if not run.predictions(candidate).exists():
         there = sorted(
             path.stem for path in (run.path / "predictions").glob("*.jsonl") if not path.stem.endswith(SUFFIX)
         )
         names = ", ".join(there) or "none; it needs data.test and an end"
         raise UsageError(f"{run.id} has no answers of {candidate!r}.", hint=f"It has: {names}.")
-    return by_key
-
-
-def _matched(
-    first: Run, second: Run, sides: Sequence[dict[str, Prediction]], common: bool
-) -> tuple[list[Item], list[list[Prediction]], list[str]]:
-    """The items both answered, in the first's order, with both sides' answers. Items are the same when their lines are."""
-    tests = [load_items(_test(run)) for run in (first, second)]
-    by_line = [{item.content: item for item in items} for items in tests]
-    shared = [item for item in tests[0] if item.content in by_line[1]]
-    only = [len(items) - len(shared) for items in tests]
-    if (any(only) and not common) or not shared:
+    matched = shared.completions(run, candidate)
+    completions = [prediction for prediction in matched if prediction is not None]
+    if len(completions) < len(matched):
         raise UsageError(
-            f"the runs were tested on other items: {len(shared)} are shared, {only[0]} only in {first.id}, "
-            f"{only[1]} only in {second.id}.",
+            f"{run.id} has {len(completions)} of {len(matched)} completions of {candidate!r}.",
+            hint=f"Let it complete the rest: ftbridge resume {run.id}",
+        )
+    return completions
+
+
+def _shared(first: Run, second: Run, common: bool) -> tuple[SharedItems, list[str]]:
+    """The items that both were tested on, with a note where these are not all."""
+    for run in (first, second):
+        if not (run.data / "test.jsonl").exists():
+            hint = "Set data.test in its spec."
+            raise UsageError(f"{run.id} has no test split, so there is nothing to compare.", hint=hint)
+    shared = shared_items((first, second))
+    if (any(shared.others) and not common) or not shared.items:
+        raise UsageError(
+            f"the runs were tested on other items: {len(shared.items)} are shared, {shared.others[0]} only in {first.id}, "
+            f"{shared.others[1]} only in {second.id}.",
             hint="--intersect compares the items that both have."
-            if shared
+            if shared.items
             else "Run one of them again with the other's data.test.",
         )
-    others = [by_line[1][item.content].key for item in shared]
-    matched = [[sides[0][item.key] for item in shared], [sides[1][key] for key in others]]
-    notes = [f"Only the {len(shared)} items that both runs have are compared."] if any(only) else []
-    return shared, matched, notes
-
-
-def _test(run: Run) -> Path:
-    path = run.data / "test.jsonl"
-    if not path.exists():
-        raise UsageError(
-            f"{run.id} has no test split, so there is nothing to compare.", hint="Set data.test in its spec."
-        )
-    return path
+    partly = any(shared.others)
+    return shared, [f"Only the {len(shared.items)} items that both runs have are compared."] if partly else []
 
 
 def _scored(
@@ -170,10 +166,7 @@ def _scored(
                 f"the scores of grader {grader.name} are not recorded for both runs, and compare grades nothing anew.",
                 hint="`ftbridge eval SPEC -c run:FIRST -c run:SECOND` grades the completions of both.",
             )
-    renamed = [
-        prediction.model_copy(update={"key": item.key}) for item, prediction in zip(items, predictions, strict=True)
-    ]
-    graded = recorded_results(items, {"side": renamed}, graders, grades)["side"]
+    graded = recorded_results(items, {"side": predictions}, graders, grades)["side"]
     return {grader.name: [known_score(grader, result) for result in graded[grader.name]] for grader in graders}
 
 

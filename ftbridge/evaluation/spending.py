@@ -26,6 +26,7 @@ from ftbridge.graders.chat import Reply
 from ftbridge.prices import PriceList, load_prices
 from ftbridge.providers.base import PriceBasis
 from ftbridge.providers.openai.jobs.ledger import Ledger
+from ftbridge.runs.curves import figures_of
 from ftbridge.runs.journal import Event
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec, override_section
@@ -148,10 +149,10 @@ def _managed(run: Run, spec: JobSpec, basis: PriceBasis, prices: PriceList) -> S
     training = prices.training_usd(model, tokens, 1)
     completions_usd: float | None = 0.0
     for tuned, sample in _answers(run):
-        usd = prices.answers_usd(model, sample.prompt_tokens, sample.completion_tokens, tuned=tuned)
+        usd = prices.completions_usd(
+            model, sample.prompt_tokens, sample.completion_tokens, tuned=tuned, batch=basis.batch
+        )
         completions_usd = None if completions_usd is None or usd is None else completions_usd + usd
-    if completions_usd is not None and basis.batch:
-        completions_usd *= 1 - prices.batch_discount
     is_priced = basis.unit == "tokens" and prices.holds_at(model, basis.target) and complete
     return Spent(
         usd=Dollars(training=training or 0.0, answers=completions_usd or 0.0),
@@ -179,7 +180,7 @@ def billed_tokens(events: Sequence[Event], ledger: Ledger, planned: int) -> tupl
         succeeded = state == "succeeded" or (
             index == len(jobs) - 1 and any(event.type == "result" for event in job_events)
         )
-        figures = [event.data.get("metrics") or {} for event in job_events if event.type == "job_event"]
+        figures = [figures_of(event) for event in job_events]
         steps = max((figure.get("step") or 0 for figure in figures), default=0)
         total = max((figure.get("total_steps") or 0 for figure in figures), default=0)
         reported = end.data.get("trained_tokens") if end is not None else None
@@ -237,7 +238,7 @@ def _job_seconds(job: str, job_events: Sequence[Event], ledger: Ledger, now: flo
             moment = float(event.data["time"])
             if last is not None:
                 seconds += max(0.0, moment - last)
-            last = moment if last is not None or event.data.get("metrics") else None
+            last = moment if last is not None or figures_of(event) else None
     if since is not None:
         return max(seconds, seen + max(0.0, now - since))
     return seconds or seen
@@ -295,7 +296,7 @@ def _training_hours(events: Sequence[Event]) -> float:
             last = None
         elif event.type == "job_event":
             moment = float(event.data["time"])
-            begun = begun or bool(event.data.get("metrics"))
+            begun = begun or bool(figures_of(event))
             if last is not None and begun:
                 seconds += max(0.0, moment - last)
             last = moment if begun else None
@@ -305,7 +306,7 @@ def _training_hours(events: Sequence[Event]) -> float:
 def _device(events: Sequence[Event], spec: JobSpec) -> str:
     """What the job trains on, as it says; before it says anything, what the spec asks for."""
     for event in reversed(events):
-        if event.type == "job_event" and (device := (event.data.get("metrics") or {}).get("device")):
+        if (device := figures_of(event).get("device")) is not None:
             return str(device)
     return spec.local.device
 

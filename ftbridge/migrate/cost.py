@@ -67,8 +67,10 @@ def recording_cost(
         assumed.append("the rate limits of a new account")
     read = 2 * items * (prompt_tokens or PROMPT_TOKENS)
     written = (1 + samples) * items * (completion_tokens or COMPLETION_TOKENS)
-    usd = prices.answers_usd(model.base or model.id, read, written)
-    if usd is None:
+    live, batch = (
+        prices.completions_usd(model.base or model.id, read, written, batch=batch) for batch in (False, True)
+    )
+    if live is None:
         assumed.append(f"no price is known for {model.base or model.id}")
     lines = 2 * items
     queue = (limit or DEFAULT_LIMITS).batch_queue_tokens
@@ -79,8 +81,8 @@ def recording_cost(
         requests=lines,
         input_tokens=read,
         output_tokens=written,
-        live_usd=usd,
-        batch_usd=None if usd is None else usd * (1 - prices.batch_discount),
+        live_usd=live,
+        batch_usd=batch,
         live_hours=live_hours(lines, read + written, limit or DEFAULT_LIMITS),
         batches=batches,
         assumed=tuple(assumed),

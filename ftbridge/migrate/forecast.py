@@ -77,16 +77,15 @@ def forecast(
     live = live_hours(len(requests), read + written, limit or DEFAULT_LIMITS)
     queue = limit.batch_queue_tokens if limit is not None else None
     batches = max(math.ceil(len(requests) / BATCH_LINES), math.ceil(read / queue) if queue else 1)
-    usd = prices.answers_usd(model, read, written)
-    half = None if usd is None else usd * (1 - prices.batch_discount)
-    chosen, reason = _choice(way, usd, half, live, batches, hours_left)
+    usd_live, usd_batch = (prices.completions_usd(model, read, written, batch=batch) for batch in (False, True))
+    chosen, reason = _choice(way, usd_live, usd_batch, live, batches, hours_left)
     return Forecast(
         requests=len(requests),
         read=read,
         written=written,
-        usd_live=usd,
-        usd_batch=half,
-        prices_as_of=str(prices.date_of(model)) if usd is not None else None,
+        usd_live=usd_live,
+        usd_batch=usd_batch,
+        prices_as_of=str(prices.date_of(model)) if usd_live is not None else None,
         live_hours=live,
         batches=batches,
         batch_hours=batches * BATCH_HOURS,
@@ -148,8 +147,8 @@ def spent_usd(usage: Sequence[tuple[Usage, str]], model: str, prices: PriceList)
     """What the recorded requests cost, by the tokens that the service counted; None where no price is known."""
     total = 0.0
     for used, way in usage:
-        usd = prices.answers_usd(model, used.read, used.written)
+        usd = prices.completions_usd(model, used.read, used.written, batch=way == "batch")
         if usd is None:
             return None
-        total += usd * (1 - prices.batch_discount if way == "batch" else 1)
+        total += usd
     return total

@@ -90,7 +90,7 @@ def record(
     inventory = load_inventory(migration)
     name, model = find_model(inventory, wish.model)
     prices = load_prices()
-    if wish.max_usd is not None and prices.answers_usd(name, 1, 1) is None:
+    if wish.max_usd is not None and prices.completions_usd(name, 1, 1) is None:
         raise UsageError(
             f"no price is known for {name}, so --max-usd cannot be kept.",
             hint="Name one in a price list: FTBRIDGE_PRICES=prices.json.",
@@ -276,13 +276,11 @@ class _Work:
         )
 
     def _afford(self, way: str) -> Callable[[int, int], None]:
-        share = 1 - self.prices.batch_discount if way == "batch" else 1.0
-
         def check(read: int, written: int) -> None:
             if self.wish.max_usd is None:
                 return
             spent = self._spent() or 0.0
-            more = (self.prices.answers_usd(self.settings.model, read, written) or 0.0) * share
+            more = self.prices.completions_usd(self.settings.model, read, written, batch=way == "batch") or 0.0
             if spent + more > self.wish.max_usd:
                 so_far = self.recording.so_far()
                 raise GateNotMet(

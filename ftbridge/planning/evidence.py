@@ -8,6 +8,7 @@ from pathlib import Path
 from ftbridge.evaluation.results import read_evaluation
 from ftbridge.files import sha256_file
 from ftbridge.planning.advice import Advice, Measured
+from ftbridge.runs.curves import Point, curves
 from ftbridge.runs.run import Run
 
 _MOST_RUNS = 20
@@ -40,17 +41,10 @@ def measured_on(test: Path, runs: Iterable[Run]) -> tuple[Measured, ...]:
 
 def advise_after(run: Run) -> list[Advice]:
     """What a finished run's losses say: overfitting, underfitting, or nothing."""
-    train: list[tuple[int, float]] = []
-    valid: list[tuple[int, float]] = []
-    for event in run.journal.read():
-        figures = (event.data.get("metrics") or {}) if event.type == "job_event" else {}
-        for losses, name in ((train, "train_loss"), (valid, "valid_loss")):
-            if figures.get(name) is not None:
-                losses.append((int(figures["step"]), float(figures[name])))
-    return losses_advice(train, valid)
+    return losses_advice(*curves(run.journal.read(), "train_loss", "valid_loss"))
 
 
-def losses_advice(train: Sequence[tuple[int, float]], valid: Sequence[tuple[int, float]]) -> list[Advice]:
+def losses_advice(train: Sequence[Point], valid: Sequence[Point]) -> list[Advice]:
     """Advice from losses by step, in nats per trained token. Pure."""
     rule = "Prechelt 1998, Early Stopping - But When?"
     if len(valid) >= 2:

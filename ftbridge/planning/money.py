@@ -72,12 +72,12 @@ def managed(
     completion tokens, of all candidates on the base model, at its price; `tuned_asked` and `tuned_answered` those of the
     tuned model, at the price of fine-tuned ones.
     """
-    price, plain = prices.of(model), prices.rates(model, tuned=False)
+    price = prices.of(model)
     notes = []
     age = prices.age_days(today, model)
     if age > STALE_DAYS:
         notes.append(f"Prices are {age} days old ({prices.date_of(model)}); check them, or give --prices FILE.")
-    if price is None or plain is None:
+    if price is None:
         priced_models = ", ".join(prices.models)
         notes.append(
             f"No price is known for {model}: nothing is reckoned. Known: {priced_models}. --prices FILE adds one."
@@ -93,16 +93,15 @@ def managed(
             notes=notes,
         )
     training = None if price.train is None else price.train * training_tokens / 1e6
-    reads = (plain.input * prompt_count + price.input * tuned_asked) / 1e6
     low, high = (
-        reads + (plain.output * base + price.output * tuned) / 1e6
+        (prices.completions_usd(model, prompt_count, base, tuned=False, batch=batch) or 0.0)
+        + (prices.completions_usd(model, tuned_asked, tuned, batch=batch) or 0.0)
         for base, tuned in zip(completion_tokens, tuned_answered, strict=True)
     )
-    share = 1 - prices.batch_discount if batch else 1.0
     judges = judges or Judges()
     if judges.unknown:
         notes.append(f"No price is known for the judge {', '.join(judges.unknown)}: its cost is not in the sum.")
-    evaluation = (low * share + judges.low, high * share + judges.high)
+    evaluation = (low + judges.low, high + judges.high)
     return Money(
         training=training,
         judges=None if judges.unknown else (judges.low, judges.high),

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ftbridge import providers
 from ftbridge.files import write_json
 from ftbridge.planning.memory import Shape
+from ftbridge.runs.curves import figures_of
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
 
@@ -133,8 +134,8 @@ def keep_probe(spec: JobSpec, path: Path, probe: Probe) -> None:
 
 def step_rates(run: Run) -> list[float]:
     """Tokens a second of each step but the first, which warms up, where there are others."""
-    metrics = [event.data.get("metrics") or {} for event in run.journal.read() if event.type == "job_event"]
-    rates = [float(figures["tokens_per_second"]) for figures in metrics if figures.get("tokens_per_second")]
+    reported = [figures_of(event).get("tokens_per_second") for event in run.journal.read()]
+    rates = [float(rate) for rate in reported if rate]
     return rates[1:] or rates
 
 

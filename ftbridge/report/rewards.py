@@ -6,13 +6,12 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 
+from ftbridge.runs.curves import Point, curves
 from ftbridge.runs.rollouts import FOLDER, Rollout, read_rollouts
 from ftbridge.runs.run import Run
 
 SHOWN = 5
 """Best-rewarded completions that are shown: people see at a glance what a grader pays for."""
-Point = tuple[int, float]
-"""Optimizer step, and a figure."""
 
 
 @dataclass(frozen=True)
@@ -55,34 +54,23 @@ class RewardHistory:
 
 def reward_history(label: str, run: Run) -> RewardHistory | None:
     """A run's rewards; None for a run that has none."""
-    train: dict[int, float] = {}
-    held_out: dict[int, float] = {}
-    tokens: dict[int, float] = {}
-    for event in run.journal.read():
-        metrics = (event.data.get("metrics") or {}) if event.type == "job_event" else {}
-        figures = metrics.get("more") or {}
-        for points, name in (
-            (train, "train_mean_reward"),
-            (held_out, "full_valid_mean_reward"),
-            (tokens, "completion_tokens_mean"),
-        ):
-            if name in figures:
-                points[metrics["step"]] = figures[name]
+    names = ("train_mean_reward", "full_valid_mean_reward", "completion_tokens_mean")
+    train, held_out, tokens = curves(run.journal.read(), *names)
     if not train:
         return None
     folder = run.path / FOLDER
     base = read_rollouts(folder / "valid-000000.jsonl")
     rewards = [one.reward for one in base if one.reward is not None]
     if rewards:
-        held_out[0] = sum(rewards) / len(rewards)
+        held_out = ((0, sum(rewards) / len(rewards)), *held_out)
     steps = [rollout for path in sorted(folder.glob("[0-9]*.jsonl")) for rollout in read_rollouts(path)]
     grader = run.resolved_spec().reward_grader
     return RewardHistory(
         label=label,
         grader=grader.name if grader is not None else "the grader",
-        train=tuple(sorted(train.items())),
-        held_out=tuple(sorted(held_out.items())),
-        tokens=tuple(sorted(tokens.items())),
+        train=train,
+        held_out=held_out,
+        tokens=tokens,
         best=tuple(_best(run, base)),
         errors=tuple(Counter(name for one in steps for name in one.errors).most_common()),
         completions=len(steps),

@@ -147,11 +147,12 @@ class RunEvaluation:
             return dict(usage)
         prices = load_prices()
         is_priced = prices.holds_at(basis.model, basis.target)
-        share = 1 - prices.batch_discount if basis.batch else 1.0
         priced = {}
         for name, used in usage.items():
-            usd = prices.answers_usd(basis.model, used.prompt_tokens, used.completion_tokens, tuned=name == "tuned")
-            priced[name] = used.model_copy(update={"usd": usd * share if usd is not None and is_priced else None})
+            usd = prices.completions_usd(
+                basis.model, used.prompt_tokens, used.completion_tokens, tuned=name == "tuned", batch=basis.batch
+            )
+            priced[name] = used.model_copy(update={"usd": usd if is_priced else None})
         return priced
 
     def _retention(self) -> Retention | None:

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from ftbridge import __version__, files
 from ftbridge.data.manifest import Manifest, Split, SplitName
 from ftbridge.errors import JournalCorrupt, RunBusy, RunNotFound
+from ftbridge.runs.curves import figures_of
 from ftbridge.runs.journal import Event, Journal
 from ftbridge.runs.records import ErrorDocument, JobHandle, Origin, Refusal, Replayed, TunedModel
 from ftbridge.spec import JobSpec, parse
@@ -142,7 +143,7 @@ def _changes(state: RunState, event: Event) -> dict[str, Any]:
             # A job that ended has not ended the run: the judge, or the driver's own event, has the last word.
             return {"state": "running" if data["state"] in TERMINAL else data["state"], "stage": "training"}
         case "job_event":
-            return _of_job(state, data)
+            return _of_job(state, event)
         case "cancel_requested" | "pause_requested":
             return {event.type: True, "refused": None}
         case "request_refused":
@@ -177,12 +178,11 @@ def _changes(state: RunState, event: Event) -> dict[str, Any]:
             return {}
 
 
-def _of_job(state: RunState, data: dict[str, Any]) -> dict[str, Any]:
-    metrics = dict(data.get("metrics") or {})
-    figures = {name: value for name, value in (metrics | metrics.pop("more", {})).items() if value is not None}
+def _of_job(state: RunState, event: Event) -> dict[str, Any]:
+    figures = figures_of(event)
     losses = [loss for loss in (state.best_valid_loss, figures.get("valid_loss")) if loss is not None]
     return {
-        "cursor": data["id"],
+        "cursor": event.data["id"],
         "metrics": {**state.metrics, **figures},
         "best_valid_loss": min(losses, default=None),
     }

@@ -135,7 +135,7 @@ def test_a_list_of_ones_own_extends_the_built_in_one(tmp_path: Path) -> None:
     path.write_text(json.dumps({"as_of": "2026-11-01", "models": {"host-1": {"train": 1, "input": 2, "output": 3}}}))
     prices = load_prices(path)
     assert prices.training_usd("host-1", 1_000_000, 2) == 2
-    assert prices.answers_usd("gpt-4o-mini", 1_000_000, 0, tuned=False) == 0.15
+    assert prices.completions_usd("gpt-4o-mini", 1_000_000, 0, tuned=False) == 0.15
     assert (str(prices.date_of("host-1")), prices.date_of("gpt-4o-mini")) == ("2026-11-01", load_prices().as_of)
     assert [prices.holds_at(name, "custom") for name in ("host-1", "gpt-4o-mini")] == [True, False]
     assert prices.holds_at("gpt-4o-mini", "openai")
@@ -153,7 +153,7 @@ def test_a_list_of_ones_own_extends_the_built_in_one(tmp_path: Path) -> None:
     ],
 )
 def test_a_base_model_is_not_priced_as_a_tuned_one(model: str, tuned: bool, dollars: float) -> None:
-    assert load_prices().answers_usd(model, 0, 1_000_000, tuned=tuned) == dollars
+    assert load_prices().completions_usd(model, 0, 1_000_000, tuned=tuned) == dollars
 
 
 @pytest.mark.parametrize(

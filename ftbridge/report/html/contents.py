@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ftbridge.errors import UsageError
-from ftbridge.evaluation.generate import Prediction, read_predictions
+from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.grade_cache import Grades
-from ftbridge.evaluation.items import Item, load_items
+from ftbridge.evaluation.items import Item
+from ftbridge.evaluation.matching import shared_items
 from ftbridge.evaluation.missing import MaybeScores, known_score
 from ftbridge.evaluation.results import read_evaluation, recorded, recorded_results
 from ftbridge.evaluation.score import Answered, Evaluation, Score, answered_of, score_of
@@ -206,27 +207,22 @@ def _answered(
     runs: Sequence[Run], labels: Sequence[str], notes: list[str]
 ) -> tuple[list[Item], dict[str, list[Prediction]]]:
     """The items that all runs were tested on, as the first has them, and each column's answers in their order."""
-    tests = [load_items(path) if (path := run.data / "test.jsonl").exists() else [] for run in runs]
-    keys = [{item.content: item.key for item in items} for items in tests]
-    shared = [item for item in tests[0] if all(item.content in item_keys for item_keys in keys)]
-    if any(len(items) > len(shared) for items in tests):
-        counts = ", ".join(f"{name} {len(items)}" for name, items in zip(labels, tests, strict=True))
+    shared = shared_items(runs)
+    if any(shared.others):
+        counts = ", ".join(f"{name} {tested}" for name, tested in zip(labels, shared.tested, strict=True))
         notes.append(
-            f"The runs were tested on other items ({counts}); shown are the {len(shared)} that all of them have."
+            f"The runs were tested on other items ({counts}); shown are the {len(shared.items)} that all of them have."
         )
     everybody: dict[str, list[Prediction]] = {}
-    for run, name, item_keys in zip(runs, labels, keys, strict=True):
+    for run, name in zip(runs, labels, strict=True):
         for candidate in _candidates(run):
-            by_key = {prediction.key: prediction for prediction in read_predictions(run.predictions(candidate))}
-            label = _column_label(candidate, name, len(runs) > 1)
-            there = sum(item_keys[item.content] in by_key for item in shared)
-            if there < len(shared):
-                notes.append(f"{label} has answered {there} of {len(shared)} items, so it is not shown.")
-            elif shared:
-                everybody[label] = [
-                    by_key[item_keys[item.content]].model_copy(update={"key": item.key}) for item in shared
-                ]
-    return shared, everybody
+            label, matched = _column_label(candidate, name, len(runs) > 1), shared.completions(run, candidate)
+            completions = [prediction for prediction in matched if prediction is not None]
+            if len(completions) < len(matched):
+                notes.append(f"{label} has answered {len(completions)} of {len(matched)} items, so it is not shown.")
+            elif matched:
+                everybody[label] = completions
+    return shared.items, everybody
 
 
 def _candidates(run: Run) -> list[str]:

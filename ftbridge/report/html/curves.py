@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from ftbridge.report.html.element import Html, element
-from ftbridge.report.html.sources import Curve, Point
+from ftbridge.report.html.sources import Curve
+from ftbridge.runs.curves import Point
 
 _WIDTH, _HEIGHT = 720, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 34

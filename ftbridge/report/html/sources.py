@@ -8,12 +8,10 @@ from dataclasses import dataclass
 
 from ftbridge import providers
 from ftbridge.data.manifest import Split, SplitName
+from ftbridge.runs.curves import Point, curves
 from ftbridge.runs.run import Run, RunState
 from ftbridge.spec import JobSpec
 from ftbridge.spec.lowering import FieldReport, Lowering
-
-Point = tuple[int, float]
-"""Optimizer step, and loss in nats per trained token."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +48,9 @@ class Source:
 
 
 def curve_of(label: str, run: Run) -> Curve:
-    """The losses in a run's journal; a step that was trained again after a crash counts once."""
-    train: dict[int, float] = {}
-    valid: dict[int, float] = {}
-    for event in run.journal.read():
-        figures = (event.data.get("metrics") or {}) if event.type == "job_event" else {}
-        for losses, name in ((train, "train_loss"), (valid, "valid_loss")):
-            if figures.get(name) is not None:
-                losses[figures["step"]] = figures[name]
-    by_pairs = run.spec().method == "dpo"
-    return Curve(label, tuple(sorted(train.items())), tuple(sorted(valid.items())), by_pairs)
+    """The losses in a run's journal."""
+    train, valid = curves(run.journal.read(), "train_loss", "valid_loss")
+    return Curve(label, train, valid, by_pairs=run.spec().method == "dpo")
 
 
 def source_of(run: Run) -> Source:

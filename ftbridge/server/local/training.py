@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ftbridge.errors import DataError, FtbridgeError
+from ftbridge.providers.base import Metrics
 from ftbridge.providers.local.lower import GROUP
 from ftbridge.providers.local.process.job import Job as LocalJob
 from ftbridge.runner import control
@@ -295,14 +296,15 @@ def figures_of(event: Event) -> Figures | None:
     metrics = event.data.get("metrics") if event.type == "job_event" else None
     if not metrics:
         return None
+    at = Metrics.model_validate(metrics)
     return Figures(
-        step=metrics["step"],
-        total_steps=metrics.get("total_steps"),
-        train_loss=metrics.get("train_loss"),
-        train_accuracy=metrics.get("train_mean_token_accuracy"),
-        valid_loss=metrics.get("valid_loss"),
-        valid_accuracy=metrics.get("valid_mean_token_accuracy"),
-        more=metrics.get("more") or {},
+        step=at.step,
+        total_steps=at.total_steps,
+        train_loss=at.train_loss,
+        train_accuracy=at.train_mean_token_accuracy,
+        valid_loss=at.valid_loss,
+        valid_accuracy=at.valid_mean_token_accuracy,
+        more=at.more,
     )
 
 
