@@ -175,6 +175,8 @@ class Capabilities(Frozen):
     keeps them. `token_preview`: it can show training examples as tokens with their loss masks. `plan`: the side of
     `ftbridge plan` that describes its runs, None where neither does. `mixes_replay`: it takes replay examples as a file of
     their own (`Submission.replay`); elsewhere they are lines of the training file.
+    `restart`: `resume` lets a job that failed or was cancelled go on from its last checkpoint, and nothing is paid again; so
+    does every job that Ctrl-C pauses.
     """
 
     methods: tuple[Method, ...]
@@ -185,6 +187,7 @@ class Capabilities(Frozen):
     token_preview: bool = False
     plan: Literal["openai", "local"] | None = None
     mixes_replay: bool = False
+    restart: bool = False
 
 
 class LintTarget(Frozen):

@@ -278,7 +278,7 @@ class Driver:
         if status.state in ("failed", "cancelled") and self.state.retried == handle.id:
             self.watcher.note(f"the job is {status.state}; training again")
             again = self.backend.retry(handle)
-        elif status.state == "paused" or (status.state in TERMINAL and self.backend.on_interrupt == "pause"):
+        elif status.state == "paused" or (status.state in TERMINAL and self.can_restart()):
             self.watcher.note(f"the job is {status.state}; resuming it")
             again = self.backend.resume(handle)
         else:
@@ -286,6 +286,10 @@ class Driver:
         if again != handle:
             self.watcher.note(f"submitted again as {again.id}")
             self.run.append("submitted", handle=again.model_dump(mode="json"))
+
+    def can_restart(self) -> bool:
+        """Whether a job that failed or was cancelled goes on from its last checkpoint, without another price."""
+        return self.backend.on_interrupt == "pause" or self.backend.capabilities(self.spec).restart
 
     def submitted_handle(self) -> JobHandle | None:
         """The job, if there is one: also one whose submission was cut short before its handle was journalled."""
@@ -313,7 +317,7 @@ class Driver:
     def follow(self, job: FollowedJob) -> None:
         """Copy the job's events into the journal until it ends. Raises unless it succeeded."""
         expected = None
-        quiet = Quiet(self.spec.openai.max_quiet_hours if self.backend.on_interrupt == "detach" else None)
+        quiet = Quiet(self.spec.openai.max_quiet_hours if self.backend.capabilities(self.spec).hosted else None)
         while True:
             job.pass_requests_on()
             status, is_new = job.look()
@@ -403,7 +407,7 @@ class Driver:
 
     def go_on(self) -> str:
         """The command that goes on after a job ended: at a service it pays again, and says what."""
-        if self.backend.on_interrupt == "pause" or self.state.handle is None:
+        if self.can_restart() or self.state.handle is None:
             return f"ftbridge resume {self.run.id}"
         usd = retry_usd(self.run)
         price = f"about ${usd:.2f}" if usd is not None else "the price is not known here"
@@ -417,7 +421,7 @@ class Driver:
             return notice
         handle = self.state.handle
         if self.backend.on_interrupt == "detach":
-            return f"the job {handle.id} goes on at the service, and {notice}"
+            return f"the job {handle.id} goes on without this process, and {notice}"
         if self.backend.poll(handle).state in TERMINAL:
             return notice
         self.watcher.note("stopping at a checkpoint (Ctrl-C again leaves at once)")

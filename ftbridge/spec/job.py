@@ -25,13 +25,15 @@ from ftbridge.spec.sections import (
     ModelSpec,
     OpenAISpec,
     PlanSpec,
+    RaySpec,
     ReinforcementSpec,
+    SlurmSpec,
     SpecModel,
 )
 
 
 class JobSpec(SpecModel):
-    """One fine-tuning job, for either provider."""
+    """One fine-tuning job, for any provider."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="Short name; run ids begin with it.")
     method: Method = Field(default="supervised", description="As OpenAI names them.")
@@ -49,12 +51,14 @@ class JobSpec(SpecModel):
     )
     openai: OpenAISpec = Field(default_factory=OpenAISpec, description="Settings of the hosted provider.")
     local: LocalSpec = Field(default_factory=LocalSpec, description="Settings of training on this machine.")
+    slurm: SlurmSpec = Field(default_factory=SlurmSpec, description="What to request of a Slurm cluster.")
+    ray: RaySpec = Field(default_factory=RaySpec, description="Which Ray cluster, and what to request of it.")
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="How answers are judged.")
     budget: BudgetSpec = Field(default_factory=BudgetSpec, description="Limits that stop a run.")
     plan: PlanSpec = Field(default_factory=PlanSpec, description="Figures and limits for `ftbridge plan`.")
     fallback: str | None = Field(
         default=None,
-        description="The provider to train with when the first refuses or fails for good: openai, local or an installed one.",
+        description="The provider to train with when the first refuses or fails for good: openai, local, slurm, ray or an installed one.",
     )
 
     @model_validator(mode="after")

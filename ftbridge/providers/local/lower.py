@@ -187,8 +187,8 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
     if effort is not None:
         how = f"reasoning_effort {effort} is local.thinking {spec.local.thinking}; there are no degrees of it here"
         notes["hyperparameters.reasoning_effort"] = ("translated", spec.local.thinking, how)
-    if spec.fallback == "openai":
-        how = "another run of the same bytes at the service, if training here fails"
+    if spec.fallback not in (None, "local"):
+        how = "another run of the same bytes there, if training here fails"
         notes["fallback"] = ("exact", spec.fallback, how)
     notes |= _preference_notes(spec, request) | _reinforcement_notes(spec, request)
     if request.continue_from is not None:
@@ -366,6 +366,8 @@ def _group_note(spec: JobSpec) -> _Note:
 def _by_section(field: str, spec_value: Any) -> _Note:
     if field.startswith("openai."):
         return "unused", None, "concerns the managed side"
+    if field.startswith(("slurm.", "ray.")):
+        return "unused", None, f"for --provider {field.partition('.')[0]}"
     if spec_value is None:
         return "unused", None, "not given"
     if spec_value == "auto":

@@ -37,7 +37,10 @@ class ReinforcementRequest(BaseModel):
 
 
 class LocalRequest(BaseModel):
-    """One local training job, every choice made except those that need the device. Losses in nats, lengths in tokens."""
+    """One training job of a worker, every choice made except those that need the device. Losses in nats, lengths in tokens.
+
+    `launch` is for the cluster that starts the worker, which alone reads it: its own section of the spec. Empty on this machine.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -90,6 +93,7 @@ class LocalRequest(BaseModel):
     continue_from: str | None = None
     evaluation_precision: Literal["auto", "fp32", "bf16"] = "auto"
     replay_share: float = 0.0
+    launch: dict[str, Any] = {}
 
 
 class SampleRequest(BaseModel):

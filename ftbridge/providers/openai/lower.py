@@ -258,7 +258,7 @@ def _run_notes(spec: JobSpec) -> dict[str, Note]:
     if spec.fallback == "openai":
         notes["fallback"] = ("unused", None, "the first provider is already openai")
     elif spec.fallback is not None:
-        how = "another run of the same bytes on this machine, if the service refuses for good or fails"
+        how = f"another run of the same bytes with {spec.fallback}, if the service refuses for good or fails"
         notes["fallback"] = ("exact", spec.fallback, how)
     return notes
 
@@ -266,6 +266,8 @@ def _run_notes(spec: JobSpec) -> dict[str, Note]:
 def _plainly(field: str, spec_value: Any, why: str) -> Note:
     if field.startswith("local."):
         return "unused", None, "concerns training on this machine"
+    if field.startswith(("slurm.", "ray.")):
+        return "unused", None, f"for --provider {field.partition('.')[0]}"
     if spec_value is None:
         return "unused", None, "not given"
     return "exact", spec_value, why

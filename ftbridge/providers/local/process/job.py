@@ -3,7 +3,8 @@
 RUN/local/request.json     what to train                     written once by submit
 RUN/local/submission.json  token and data paths              written once by submit
 RUN/local/encoded/         the splits as tokens              written once by preflight, or by a worker that lacks them
-RUN/local/control          "pause" or "cancel"               written by the provider, read before each step
+RUN/local/control          "pause" or "cancel"               written by the provider, read before each step;
+                           "requeue"                         by a cluster's node: its scheduler takes the node back
 RUN/local/worker.lock      held by the worker while it lives: the kernel lets go when it dies
 RUN/local/rank-N.error.json  why worker N failed             written by one of several workers (launch.py)
 RUN/worker.jsonl           the worker's journal              written by the worker alone
@@ -12,6 +13,7 @@ RUN/worker.log             its stdout and stderr
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -90,7 +92,7 @@ class Job:
                 paths[name] = self.folder / path.relative_to(submission.folder)
         return submission.model_copy(update=paths)
 
-    def ask(self, request: Literal["pause", "cancel"]) -> None:
+    def ask(self, request: Literal["pause", "cancel", "requeue"]) -> None:
         """Ask the worker to stop at its next step."""
         write_text(self.own_folder / "control", request)
 
@@ -99,12 +101,19 @@ class Job:
         (self.own_folder / "control").unlink(missing_ok=True)
 
     def requested(self) -> Literal["pause", "cancel"] | None:
-        """What the worker was asked, if anything."""
+        """What the worker was asked, if anything; "requeue" is a pause for the worker."""
+        text = self._control()
+        return None if text is None else "cancel" if text == "cancel" else "pause"
+
+    def is_requeued(self) -> bool:
+        """Whether the worker was asked to stop by a scheduler that takes the node back, and by nobody since."""
+        return self._control() == "requeue"
+
+    def _control(self) -> str | None:
         try:
-            text = (self.own_folder / "control").read_text()
+            return (self.own_folder / "control").read_text()
         except FileNotFoundError:
             return None
-        return "cancel" if text == "cancel" else "pause"
 
     def alive(self) -> bool:
         """Whether a worker holds the lock: for longer than another process needs to ask the same."""
@@ -115,6 +124,15 @@ class Job:
             return True
         lock.release()
         return False
+
+    def log_tail(self, count: int = 20, start: int = 0) -> list[str]:
+        """The last lines of the worker's log, `count` at most, of what was written from byte `start` on."""
+        if not self.log_path.exists():
+            return []
+        with self.log_path.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(start, size - 200 * count))
+            return log.read().decode(errors="replace").strip().splitlines()[-count:]
 
     def stage(self, name: str) -> None:
         """Tell what the worker is doing before steps begin."""

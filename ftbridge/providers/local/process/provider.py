@@ -171,19 +171,16 @@ class LocalProvider:
         """What the worker's journal says; a job whose worker is gone without a last word has failed."""
         job = Job(handle.folder)
         events = job.journal.read()
-        words = [event for event in events if event.type in _STATES]
-        if not words:
+        status = reported_status(events)
+        if status is None:
             return JobStatus(state="queued")
-        last = words[-1]
-        state = _STATES[last.type]
-        if state == "running" and not job.alive():
+        if status.state == "running" and not job.alive():
             if job.journal.read()[-1].seq != events[-1].seq:
                 return self.poll(handle)  # it ended between the two looks
             return JobStatus(state="failed", error=_died(job))
-        if state == "running" and (request := job.requested()) is not None:
+        if status.state == "running" and (request := job.requested()) is not None:
             return JobStatus(state="pausing" if request == "pause" else "running")
-        error = last.data.get("error") if state in ("failed", "paused") else None
-        return JobStatus(state=state, error=JobError(**error) if error is not None else None)
+        return status
 
     def events(self, handle: JobHandle, after: str | None) -> Sequence[JobEvent]:
         """The worker's events as job events; the id is the journal's sequence number."""
@@ -335,6 +332,16 @@ class LocalSampler:
             self._child = None
 
 
+def reported_status(events: Sequence[Event]) -> JobStatus | None:
+    """What a worker's events say last of its job's state; None before it started."""
+    last = next((event for event in reversed(events) if event.type in _STATES), None)
+    if last is None:
+        return None
+    state = _STATES[last.type]
+    error = last.data.get("error") if state in ("failed", "paused") else None
+    return JobStatus(state=state, error=JobError(**error) if error is not None else None)
+
+
 def _evaluated(request: LocalRequest) -> LocalRequest:
     """A request with the arithmetic that its completions are computed in."""
     precision = request.evaluation_precision
@@ -342,9 +349,7 @@ def _evaluated(request: LocalRequest) -> LocalRequest:
 
 
 def _died(job: Job) -> JobError:
-    tail = (
-        job.log_path.read_bytes()[-2000:].decode(errors="replace").strip().splitlines() if job.log_path.exists() else []
-    )
+    tail = job.log_tail()
     last = f" Its last line was: {tail[-1]}" if tail else ""
     return JobError(
         kind="worker_died",
