@@ -58,7 +58,8 @@ class JobSpec(SpecModel):
     plan: PlanSpec = Field(default_factory=PlanSpec, description="Figures and limits for `ftbridge plan`.")
     fallback: str | None = Field(
         default=None,
-        description="The provider to train with when the first refuses or fails for good: openai, local, slurm, ray or an installed one.",
+        description="The provider to train with when the first refuses or fails for good: openai, local, slurm, ray or an "
+        "installed one.",
     )
 
     @model_validator(mode="after")

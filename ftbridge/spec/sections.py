@@ -460,7 +460,8 @@ class RaySpec(SpecModel):
         default={}, description="Custom resources, such as {a100: 1}: which nodes may run the job."
     )
     runtime_env: dict[str, Any] = Field(
-        default={}, description="Ray's runtime environment, such as {pip: [...]} or {env_vars: {...}}; never put keys here."
+        default={},
+        description="Ray's runtime environment, such as {pip: [...]} or {env_vars: {...}}; never put keys here.",
     )
     python: str | None = Field(
         default=None, min_length=1, description="Python interpreter on the nodes; the path of this one if absent."

@@ -11,6 +11,6 @@ launches     the journal of submissions: intent with a name, then the scheduler'
 provider     everything of a provider that does not depend on the scheduler
 node         what runs on the node around the worker
 
-The worker's records are authoritative. The scheduler is asked one thing: is the job queued, running or gone. No decision compares
-clocks of two machines.
+The worker's records are authoritative. The scheduler is asked one thing: is the job queued, running or gone. No decision
+compares clocks of two machines.
 """

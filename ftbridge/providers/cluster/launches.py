@@ -24,6 +24,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from ftbridge.providers.base import Frozen
 from ftbridge.providers.cluster.scheduler import View
 from ftbridge.runs.journal import Event, Journal
@@ -40,7 +42,7 @@ class Launch(Frozen):
     log_start: int = 0
     host: str = ""
     time: float = 0.0
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default={})
     job: str | None = None
     requested: Literal["pause", "cancel"] | None = None
     void: bool = False
@@ -85,9 +87,7 @@ class Launches:
             time=time.time(),
             versions=versions(),
         )
-        self.journal.append(
-            "intended", **launch.model_dump(mode="json", exclude={"job", "requested", "void", "view"})
-        )
+        self.journal.append("intended", **launch.model_dump(mode="json", exclude={"job", "requested", "void", "view"}))
         return launch
 
     @contextlib.contextmanager

@@ -4,8 +4,8 @@
                                               ▲
                             SIGUSR1, SIGTERM ─┘ control file "requeue": a checkpoint at the end of the step
 
-SIGUSR1 announces the time limit, and the job is queued again by `COMMAND… JOB`, unless nothing was trained. SIGTERM is a preemption,
-after which the scheduler queues the job again itself, or a cancellation, after which nobody should.
+SIGUSR1 announces the time limit, and the job is queued again by `COMMAND… JOB`, unless nothing was trained. SIGTERM is a
+preemption, after which the scheduler queues the job again itself, or a cancellation, after which nobody should.
 """
 
 from __future__ import annotations
@@ -72,21 +72,23 @@ def _compare_with_submitter(job: Job, launch: Launch) -> None:
     Its own version decides how a request is read and what a step computes; another version of a library computes a little
     differently at most, which is said.
     """
-    here, there, host = versions(), launch.versions, socket.gethostname()
-    different = {package: (here.get(package), there[package]) for package in there if here.get(package) != there[package]}
-    listed = ", ".join(f"{package} {mine or 'is missing'} ({theirs} there)" for package, (mine, theirs) in different.items())
-    if "ftbridge" in different:
-        raise TrainingFailed(
-            f"{host} has other packages than {launch.host}, which submitted the job: {listed}.",
-            hint="Use one environment on shared storage, or name the nodes' interpreter in the spec (python), and resume.",
-        )
-    if different:
-        job.journal.append(
-            "message", level="warn", text=f"{host} has other packages than {launch.host}, which submitted the job: {listed}"
-        )
+    on_node, at_submitter, host = versions(), launch.versions, socket.gethostname()
     behind = launch.time - time.time()
     if behind > CLOCK_SECONDS:
         text = f"the clock of {host} is at least {behind:.0f} s behind that of {launch.host}; times in lists are off by that"
+        job.journal.append("message", level="warn", text=text)
+    different = [
+        f"{package} {on_node.get(package, 'is missing')} ({version} there)"
+        for package, version in at_submitter.items()
+        if on_node.get(package) != version
+    ]
+    text = f"{host} has other packages than {launch.host}, which submitted the job: {', '.join(different)}"
+    if on_node.get("ftbridge") != at_submitter.get("ftbridge"):
+        raise TrainingFailed(
+            f"{text}.",
+            hint="Use one environment on shared storage, or name the nodes' interpreter in the spec (python), and resume.",
+        )
+    if different:
         job.journal.append("message", level="warn", text=text)
 
 

@@ -1,7 +1,7 @@
 """A provider whose workers a scheduler starts: everything of it that does not depend on which scheduler that is.
 
-What a job is (request, records, checkpoints, tuned weights, sampling, export) is the local provider's. Here is what differs: how
-a worker gets onto a machine, how its end is noticed, and what Ctrl-C means.
+What a job is (request, records, checkpoints, tuned weights, sampling, export) is the local provider's. Here is what differs:
+how a worker gets onto a machine, how its end is noticed, and what Ctrl-C means.
 
     state of a job = the worker's last record of this launch, if it ended there
                      else what the scheduler shows: queued, running
@@ -176,6 +176,7 @@ class ClusterProvider(LocalProvider):
     def resume(self, handle: JobHandle) -> JobHandle:
         """Submit the job again, to go on from the newest whole checkpoint; one that is queued or running goes on as it is."""
         job, launches = Job(handle.folder), Launches(handle.folder)
+        self._views.pop(handle.id, None)
         if self.poll(handle).state not in ("paused", "failed", "cancelled"):
             return handle
         with launches.lock() as lock:
@@ -184,6 +185,7 @@ class ClusterProvider(LocalProvider):
             if launch.in_doubt and self._settled(job, launches) is not None:
                 return handle
             job.clear_control()
+            self._views.pop(handle.id, None)
             self._launch(job, launches, lock)
         return handle
 
@@ -206,11 +208,11 @@ class ClusterProvider(LocalProvider):
         if launch.job is not None:
             return launch
         attempt, _ = _attempt(job.journal.read(), launch)
-        found = str(attempt.data["job"]) if attempt else self._scheduler(job).find(_order(job.folder, launch.name))
-        if found is None:
+        job_id = str(attempt.data["job"]) if attempt else self._scheduler(job).find(_order(job.folder, launch.name))
+        if job_id is None:
             launches.journal.append("refused")
             return None
-        launches.journal.append("submitted", job=found)
+        launches.journal.append("submitted", job=job_id)
         return launches.last()
 
     def _stop(self, handle: JobHandle, request: Literal["pause", "cancel"], ended: str) -> None:
@@ -288,9 +290,7 @@ class ClusterProvider(LocalProvider):
             return
         host = attempt.data.get("host")
         text = f"the clock of {host} is at least {ahead:.0f} s ahead of this machine's; times in lists are off by that"
-        if not any(
-            event.type == "message" and event.data.get("host") == host for event in launches.journal.read()
-        ):
+        if not any(event.type == "message" and event.data.get("host") == host for event in launches.journal.read()):
             launches.journal.append("message", text=text, level="warn", host=host)
 
     def _shown(self, event: Event) -> JobEvent | None:
@@ -341,7 +341,7 @@ def _running(job: Job) -> JobStatus:
 
 
 def _never_began(which: str, view: View, tail: Sequence[str], job: Job) -> JobError:
-    """Why a job ended before its worker began: what its log says, or, where it has none, that the node cannot see the folder."""
+    """Why a job ended before its worker began: what its log says; without one, that the node cannot see the folder."""
     if tail:
         return JobError(
             kind="worker_died",

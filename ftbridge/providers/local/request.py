@@ -39,7 +39,8 @@ class ReinforcementRequest(BaseModel):
 class LocalRequest(BaseModel):
     """One training job of a worker, every choice made except those that need the device. Losses in nats, lengths in tokens.
 
-    `launch` is for the cluster that starts the worker, which alone reads it: its own section of the spec. Empty on this machine.
+    `launch` is for the cluster that starts the worker, which alone reads it: its own section of the spec. Empty on this
+    machine.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

@@ -23,10 +23,13 @@ class SlurmProvider(ClusterProvider):
     def notes(self, spec: JobSpec) -> dict[str, tuple[Outcome, Any, str]]:
         """How fields of `slurm` become options of sbatch."""
         slurm = spec.slurm
-        notes: dict[str, tuple[Outcome, Any, str]] = {
-            "slurm.gpus": ("exact", slurm.gpus, f"--gpus-per-node={slurm.gpus}" if slurm.gpus else "no GPU is requested"),
-            "slurm.nodes": ("exact", slurm.nodes, f"--nodes={slurm.nodes}"),
-        }
+        notes: dict[str, tuple[Outcome, Any, str]] = {}
+        if slurm.gpus > 1:
+            notes["slurm.gpus"] = ("refused", None, "a job trains on one GPU")
+        elif slurm.gpus == 0:
+            notes["slurm.gpus"] = ("exact", 0, "no GPU is requested")
+        if slurm.nodes > 1:
+            notes["slurm.nodes"] = ("refused", None, "a job trains on one node")
         if slurm.time is not None:
             how = f"--time={slurm.time}; a job that reaches it saves a checkpoint and is queued again"
             notes["slurm.time"] = ("exact", slurm.time, how)

@@ -1,8 +1,9 @@
 """Slurm by its commands. Output is parsed from fixed formats alone (`-o`, `--parsable`), never from tables for people.
 
-Facts that the code relies on, measured with Slurm 22.05: `squeue --name=N --states=all` exits with 0 also when there is no such job,
-and with 1 when the controller does not answer; a comment lives as long as the job's record; `sbatch --test-only` names an unknown
-partition, account or resource without a job; a job whose output file cannot be opened ends with 0:53.
+Facts that the code relies on, measured with Slurm 22.05: `squeue --name=N --states=all` exits with 0 also when there is no such
+job, and with 1 when the controller does not answer; a comment lives as long as the job's record; `sbatch --test-only` names an
+unknown partition or resource without a job; a job whose output file cannot be opened ends with 0:53; a job that is queued again
+waits two minutes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ COMMAND_SECONDS = 120
 _SEPARATOR = "\x1f"
 _FORMAT = _SEPARATOR.join(("%i", "%T", "%r", "%N", "%k"))
 """Id, state, reason, nodes, comment (man squeue, -o)."""
-_QUEUED = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"})
+_QUEUED = frozenset(
+    {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+)
 _ENDINGS: dict[str, Ending] = {
     "COMPLETED": "completed",
     "FAILED": "failed",
@@ -87,7 +90,9 @@ class Slurm:
 
     def look(self, order: Order, job: str) -> View:
         """The job in the queue; one that Slurm has forgotten is lost."""
-        view = next((view for other, view, _ in self._jobs(order) if other == job), None)
+        # A controller that lost its state counts its jobs from 1 again: an id alone may be another job's.
+        jobs = self._jobs(order)
+        view = next((view for other, view, comment in jobs if (other, comment) == (job, order.name)), None)
         if view is None:
             return View(state="ended", ending="lost", detail="Slurm has no record of it")
         return view if view.state != "ended" else view.model_copy(update={"detail": self._exit(job) or view.detail})
@@ -118,7 +123,7 @@ class Slurm:
             raise _unavailable(result)
 
     def _options(self, order: Order) -> list[str]:
-        """sbatch's options, as one list of arguments: nothing of a spec passes through a shell."""
+        """Sbatch's options, as one list of arguments: nothing of a spec passes through a shell."""
         settings = self.settings
         options = {
             "job-name": order.job_name,
@@ -152,15 +157,15 @@ class Slurm:
         self._require_controller()
         return ProviderRefused(
             f"Slurm does not take the job: {_words(result)}.",
-            hint="Change the spec's slurm section. `sinfo` lists the partitions and their nodes.",
+            hint="Change the spec's slurm section. `sinfo` lists the partitions, and whether their nodes are up.",
         )
 
 
 def script(settings: SlurmSpec, order: Order) -> str:
     """The batch script of a job: the site's own set-up, then the node's part of ftbridge in place of the shell.
 
-    The shell is replaced (`exec`), so that the signals which Slurm sends to the batch shell reach Python. SIGUSR1 is held off until
-    Python listens.
+    The shell is replaced (`exec`), so that the signals which Slurm sends to the batch shell reach Python. SIGUSR1 is ignored
+    until Python listens.
     """
     node = [
         settings.python or sys.executable,
