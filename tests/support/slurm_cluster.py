@@ -1,4 +1,4 @@
-"""A real Slurm cluster of one node on this machine: the daemons of Debian's packages, started without systemd, cgroups or munge."""
+"""A real Slurm cluster of two nodes on this machine: the daemons of Debian's packages, started without systemd, cgroups or munge."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ CONFIG = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller_port}
-SlurmdPort={node_port}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/none
@@ -32,17 +31,18 @@ SwitchType=switch/none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 ReturnToService=2
 MessageTimeout=5
 SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0
 KillWait=10
 JobRequeue=1
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=1000 State=UNKNOWN
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port1} CPUs={cpus} RealMemory=1000 State=UNKNOWN
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port2} CPUs={cpus} RealMemory=1000 State=UNKNOWN
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -55,30 +55,31 @@ def missing() -> str | None:
 
 
 class SlurmCluster:
-    """The two daemons, with files in `folder`. `hidden` is a folder that the node does not see, where the system allows that."""
+    """The daemons, with files in `folder`. `hidden` is a folder that the nodes do not see, where the system allows that."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.hidden = folder, folder / "hidden"
-        for path in (folder / "state", folder / "spool", self.hidden):
+        for path in (folder / "state", folder / "spool-n1", folder / "spool-n2", self.hidden):
             path.mkdir(parents=True)
-        ports = {"controller_port": _free_port(), "node_port": _free_port()}
+        ports = {name: _free_port() for name in ("controller_port", "port1", "port2")}
         values = {**ports, "user": getpass.getuser(), "cpus": os.cpu_count() or 1}
         config = CONFIG.format(folder=folder, host=socket.gethostname().partition(".")[0], **values)
         (folder / "slurm.conf").write_text(config)
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "FTBRIDGE_WAIT_SCALE": "0.05"}
         self.hides = subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
         self._controller: subprocess.Popen[bytes] | None = None
-        self._node: subprocess.Popen[bytes] | None = None
+        self._nodes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        """Start both daemons and wait until the node is idle."""
+        """Start the controller and both nodes, and wait until they are idle."""
         self.start_controller()
-        command = [_daemon("slurmd"), "-D", "-f", str(self.folder / "slurm.conf")]
-        if self.hides:
-            script = 'mount -t tmpfs tmpfs "$1"; shift; exec "$@"'
-            command = ["unshare", "-m", "sh", "-c", script, "sh", str(self.hidden), *command]
-        self._node = self._spawn(command, "slurmd.out")
-        self._wait_until("sinfo", "-h", "-o", "%T", shows="idle")
+        for name in ("n1", "n2"):
+            command = [_daemon("slurmd"), "-D", "-N", name, "-f", str(self.folder / "slurm.conf")]
+            if self.hides:
+                script = 'mount -t tmpfs tmpfs "$1"; shift; exec "$@"'
+                command = ["unshare", "-m", "sh", "-c", script, "sh", str(self.hidden), *command]
+            self._nodes.append(self._spawn(command, f"slurmd-{name}.out"))
+        self._wait_until("sinfo", "-h", "-o", "%D %T", shows="2 idle")
 
     def start_controller(self, *, forget: bool = False) -> None:
         """Start the controller; `forget` lets it begin without the jobs that it knew."""
@@ -93,11 +94,11 @@ class SlurmCluster:
         self._controller.wait(30)
 
     def stop(self) -> None:
-        """End every job and both daemons."""
+        """End every job and all daemons."""
         with contextlib.suppress(subprocess.SubprocessError):
             self.slurm("scancel", f"--user={getpass.getuser()}")
             self._wait_until("squeue", "-h", shows=None)
-        for process in (self._node, self._controller):
+        for process in (*self._nodes, self._controller):
             if process is not None and process.poll() is None:
                 process.terminate()
                 process.wait(30)

@@ -1,15 +1,22 @@
-"""What runs on a node: `python -m ftbridge.providers.cluster.node RUN_FOLDER LAUNCH JOB RESTART [--requeue COMMAND…]`.
+"""What runs on a node. `run` is the job of a scheduler; it starts `work`, on this node or on every node of the job, and waits.
 
-    attempt record ─▶ versions and clock ─▶ worker ─▶ did the scheduler's signal end it? ─▶ requeue
+    python -m ftbridge.providers.cluster.node run FOLDER LAUNCH JOB RESTART [--nodes N --across COMMAND] [--requeue COMMAND]
+      attempt record ─▶ clock and versions ─▶ work ─▶ did the scheduler's signal end it? ─▶ COMMAND JOB
                                               ▲
                             SIGUSR1, SIGTERM ─┘ control file "requeue": a checkpoint at the end of the step
 
-SIGUSR1 announces the time limit, and the job is queued again by `COMMAND… JOB`, unless nothing was trained. SIGTERM is a
-preemption, after which the scheduler queues the job again itself, or a cancellation, after which nobody should.
+    python -m ftbridge.providers.cluster.node work FOLDER [--nodes N --rdzv HOST:PORT]
+      the local provider's worker, which stays when the scheduler sends SIGTERM to every process of the job
+
+SIGUSR1 announces the time limit, and the job is queued again by the command of `--requeue`, unless nothing was trained. SIGTERM
+is a preemption, after which the scheduler queues the job again itself, or a cancellation, after which nobody should.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -25,45 +32,110 @@ from ftbridge.providers.local.process.job import Job
 from ftbridge.providers.local.process.provider import reported_status
 
 CLOCK_SECONDS = 60.0
-"""How far apart the clocks of two machines may be before somebody is told. Nothing depends on it but times in lists."""
+"""How far apart the clocks of two machines may be before that is said. Nothing depends on it but times in lists."""
 NO_FOLDER = 66
 """Exit status where the run folder is not there (EX_NOINPUT of sysexits.h)."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the worker of a launch; the exit status is for the scheduler's log."""
-    plain, _, requeue = _split(arguments, "--requeue")
-    folder, name, scheduler_job, restart = Path(plain[0]), plain[1], plain[2], int(plain[3] or 0)
-    job, launches = Job(folder), Launches(folder)
-    launch = launches.last()
-    if launch is None or not job.submitted:
-        print(
-            f"{socket.gethostname()}: there is no run in {folder}. FTBRIDGE_HOME must be on storage that nodes share.",
-            file=sys.stderr,
-        )
+    """Do what the arguments say; the exit status is for the scheduler's records."""
+    parser = argparse.ArgumentParser(prog="python -m ftbridge.providers.cluster.node")
+    parser.add_argument("part", choices=["run", "work"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("launch", nargs="?", default="")
+    parser.add_argument("job", nargs="?", default="")
+    parser.add_argument("restart", nargs="?", type=int, default=0)
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--across", type=shlex.split, default=[])
+    parser.add_argument("--requeue", type=shlex.split, default=[])
+    parser.add_argument("--rdzv")
+    options = parser.parse_args(arguments)
+    return _run(options) if options.part == "run" else _work(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    job, launches, host = Job(options.folder), Launches(options.folder), socket.gethostname()
+    launch = launches.last() if job.submitted else None
+    if launch is None:
+        text = f"{host}: there is no run in {options.folder}. FTBRIDGE_HOME must be on storage that the nodes share."
+        print(text, file=sys.stderr)
         return NO_FOLDER
-    if launch.name != name or launch.requested == "cancel":
-        print(f"launch {name} counts no more: {launch.name} does", file=sys.stderr)
+    if launch.name != options.launch or launch.requested == "cancel":
+        print(f"launch {options.launch} counts no more; the newest is {launch.name}", file=sys.stderr)
         return 0
     if (status := reported_status(job.journal.read())) is not None and status.state == "succeeded":
         return 0
     if job.is_requeued():
         job.clear_control()
-    job.journal.append("attempt", launch=name, job=scheduler_job, restart=restart, host=socket.gethostname())
+    job.journal.append("attempt", launch=launch.name, job=options.job, restart=options.restart, host=host)
     try:
         _compare_with_submitter(job, launch)
     except FtbridgeError as error:
         job.journal.append("failed", error=document(error))
         return 1
-    return _train(job, launches, [*requeue, scheduler_job] if requeue else None)
+    before = _saved_steps(job)
+    status_code, signals = _supervise(job, _command(options))
+    ended = reported_status(job.journal.read())
+    launch = launches.last()
+    was_requested = launch is not None and launch.requested is not None
+    is_announced = job.is_requeued() and not was_requested and signal.SIGTERM not in signals
+    if not is_announced or ended is None or ended.state != "paused" or ended.error is not None:
+        return status_code
+    if _saved_steps(job) == before:
+        nothing = TrainingFailed(
+            "the time limit of the job passed before a single step was trained.",
+            hint="Raise the time limit, or lower hyperparameters.batch_size; then resume.",
+        )
+        job.clear_control()
+        job.journal.append("failed", error=document(nothing))
+        return 1
+    if options.requeue:
+        subprocess.run([*options.requeue, options.job], check=False)
+    return 0
 
 
-def _split(arguments: Sequence[str], option: str) -> tuple[list[str], bool, list[str]]:
-    words = list(arguments)
-    if option not in words:
-        return words, False, []
-    index = words.index(option)
-    return words[:index], True, words[index + 1 :]
+def _work(options: argparse.Namespace) -> int:
+    """Train as this node's part of the job. Signals are for `_run`, which asks all workers to stop at the same step."""
+    from ftbridge.providers.local.process import worker
+    from ftbridge.providers.local.process.launch import Rendezvous
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(
+            number, lambda *_: None
+        )  # a handler, unlike SIG_IGN, is not inherited by processes that are started
+    return worker.main(options.folder, Rendezvous.parse(options.rdzv, options.nodes) if options.rdzv else None)
+
+
+def _command(options: argparse.Namespace) -> list[str]:
+    """What trains: a process here, or one on each node, which meet at this node, the first of the job.
+
+    Where the node's name is not its address for the others, `MASTER_ADDR` is, as for torchrun.
+    """
+    work = [sys.executable, "-m", "ftbridge.providers.cluster.node", "work", str(options.folder)]
+    if options.nodes == 1:
+        return work
+    host = os.environ.get("MASTER_ADDR") or socket.gethostname()
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        port = listener.getsockname()[1]
+    return [*options.across, *work, "--nodes", str(options.nodes), "--rdzv", f"{host}:{port}"]
+
+
+def _supervise(job: Job, command: Sequence[str]) -> tuple[int, list[int]]:
+    """Run the command to its end, passing the scheduler's signals on as a request; its exit status, and the signals."""
+    signals: list[int] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        del frame
+        signals.append(number)
+        if job.requested() is None:
+            job.ask("requeue")
+
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    status = subprocess.run(command, check=False).returncode
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    return (status if status >= 0 else 128 - status), signals
 
 
 def _compare_with_submitter(job: Job, launch: Launch) -> None:
@@ -90,41 +162,6 @@ def _compare_with_submitter(job: Job, launch: Launch) -> None:
         )
     if different:
         job.journal.append("message", level="warn", text=text)
-
-
-def _train(job: Job, launches: Launches, requeue: Sequence[str] | None) -> int:
-    from ftbridge.providers.local.process import worker
-
-    announced: list[int] = []
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        del frame
-        announced.append(number)
-        if job.requested() is None:
-            job.ask("requeue")
-
-    for number in (signal.SIGUSR1, signal.SIGTERM):
-        signal.signal(number, on_signal)
-    before = _saved_steps(job)
-    status = worker.main(job.folder)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    launch = launches.last()
-    was_asked = launch is not None and launch.requested is not None
-    if status != 0 or was_asked or not job.is_requeued() or signal.SIGTERM in announced:
-        return status
-    ended = reported_status(job.journal.read())
-    if ended is None or ended.state != "paused" or ended.error is not None:
-        return status
-    if _saved_steps(job) == before:
-        error = TrainingFailed(
-            "the time limit of the job passed before a single step was trained.",
-            hint="Raise the time limit, or lower hyperparameters.batch_size; then resume.",
-        )
-        job.journal.append("failed", error=document(error))
-        return 1
-    if requeue is not None:
-        subprocess.run(requeue, check=False)
-    return 0
 
 
 def _saved_steps(job: Job) -> int:

@@ -142,7 +142,8 @@ class ClusterProvider(LocalProvider):
         events = job.journal.read()
         attempt, status = _attempt(events, launch)
         self._compare_clocks(launches, launch, attempt)
-        if status is not None and status.state != "running" and not (status.state == "paused" and job.is_requeued()):
+        is_requeued = job.is_requeued() and status is not None and status.state in ("paused", "failed")
+        if status is not None and status.state != "running" and not is_requeued:
             return status
         view = self._view(handle, launches, launch, seen=attempt.seq if attempt else 0)
         if view is None:  # the scheduler does not answer: the worker's records go on
@@ -154,7 +155,7 @@ class ClusterProvider(LocalProvider):
         again = job.journal.read()
         if len(again) != len(events):
             return self.poll(handle)  # it ended between the two looks
-        return self._gone(job, launch, view, started=attempt is not None)
+        return self._gone(job, launch, view, status, started=attempt is not None)
 
     def events(self, handle: JobHandle, after: str | None) -> Sequence[JobEvent]:
         """What the worker recorded and what the scheduler showed, by time. An id is "W.L": how far both journals were read."""
@@ -253,12 +254,14 @@ class ClusterProvider(LocalProvider):
             launches.journal.append("viewed", view=view.model_dump(mode="json"))
         return view
 
-    def _gone(self, job: Job, launch: Launch, view: View, *, started: bool) -> JobStatus:
-        """The state of a job whose scheduler has ended it, and whose worker recorded no end."""
+    def _gone(self, job: Job, launch: Launch, view: View, recorded: JobStatus | None, *, started: bool) -> JobStatus:
+        """The state of a job whose scheduler has ended it, and whose worker recorded no end, or one by a signal."""
         if launch.requested is not None:
             return JobStatus(state="cancelled" if launch.requested == "cancel" else "paused")
         if view.ending == "cancelled":
             return JobStatus(state="cancelled")
+        if recorded is not None and recorded.state == "failed":
+            return recorded
         title, tail = self._scheduler(job).title, job.log_tail(start=launch.log_start)
         last = f" Its last line was: {tail[-1]}" if tail else ""
         which = f"{title} job {launch.job}"

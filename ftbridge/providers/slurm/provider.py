@@ -24,12 +24,16 @@ class SlurmProvider(ClusterProvider):
         """How fields of `slurm` become options of sbatch."""
         slurm = spec.slurm
         notes: dict[str, tuple[Outcome, Any, str]] = {}
-        if slurm.gpus > 1:
-            notes["slurm.gpus"] = ("refused", None, "a job trains on one GPU")
-        elif slurm.gpus == 0:
+        if slurm.gpus == 0:
             notes["slurm.gpus"] = ("exact", 0, "no GPU is requested")
         if slurm.nodes > 1:
-            notes["slurm.nodes"] = ("refused", None, "a job trains on one node")
+            notes["slurm.nodes"] = (
+                "exact",
+                slurm.nodes,
+                "srun starts the workers of each node; they meet at the first",
+            )
+            how = "workers of each node, " + ("one for each GPU" if spec.local.workers == "auto" else "as given")
+            notes["local.workers"] = ("exact", spec.local.workers, how)
         if slurm.time is not None:
             how = f"--time={slurm.time}; a job that reaches it saves a checkpoint and is queued again"
             notes["slurm.time"] = ("exact", slurm.time, how)

@@ -167,13 +167,12 @@ def script(settings: SlurmSpec, order: Order) -> str:
     The shell is replaced (`exec`), so that the signals which Slurm sends to the batch shell reach Python. SIGUSR1 is ignored
     until Python listens.
     """
-    node = [
-        settings.python or sys.executable,
-        "-m",
-        "ftbridge.providers.cluster.node",
-        str(order.folder),
-        order.name,
-    ]
+    python = settings.python or sys.executable
+    node = [python, "-m", "ftbridge.providers.cluster.node", "run", "--requeue", "scontrol requeue"]
+    if settings.nodes > 1:
+        across = f"srun --nodes={settings.nodes} --ntasks={settings.nodes} --ntasks-per-node=1 --kill-on-bad-exit=1"
+        node += ["--nodes", str(settings.nodes), "--across", across]
+    node += [str(order.folder), order.name]
     return "\n".join(
         [
             "#!/bin/bash",
@@ -182,7 +181,8 @@ def script(settings: SlurmSpec, order: Order) -> str:
             "trap '' USR1",
             "export PYTHONUNBUFFERED=1",
             *settings.setup,
-            f'exec {shlex.join(node)} "$SLURM_JOB_ID" "${{SLURM_RESTART_COUNT:-0}}" --requeue scontrol requeue',
+            *([f"export SRUN_CPUS_PER_TASK={settings.cpus}"] if settings.cpus else []),
+            f'exec {shlex.join(node)} "$SLURM_JOB_ID" "${{SLURM_RESTART_COUNT:-0}}"',
             "",
         ]
     )

@@ -81,7 +81,7 @@ def submission(tmp_path: Path) -> Submission:
 
 
 def run_node(folder: Path, name: str, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ftbridge.providers.cluster.node", str(folder), name, "7", "0", *more]
+    command = [sys.executable, "-m", "ftbridge.providers.cluster.node", "run", str(folder), name, "7", "0", *more]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 

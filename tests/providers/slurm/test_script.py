@@ -51,8 +51,8 @@ def test_the_script_runs_the_setup_and_hands_paths_over_as_they_are(tmp_path: Pa
     text = script(settings, Order("token.1", Path("/shared/it's here/run $HOME"), "run"))
     done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, env={"SLURM_JOB_ID": "7"}, check=True)
     assert done.stdout.splitlines() == [
-        "module loaded", "-m", "ftbridge.providers.cluster.node", "/shared/it's here/run $HOME", "token.1", "7", "0",
-        "--requeue", "scontrol", "requeue",
+        "module loaded", "-m", "ftbridge.providers.cluster.node", "run", "--requeue", "scontrol requeue",
+        "/shared/it's here/run $HOME", "token.1", "7", "0",
     ]  # fmt: skip
     assert sys.executable in script(SlurmSpec(), Order("n.1", Path("/f"), "run"))
 

@@ -1,11 +1,13 @@
-"""A run on a real Slurm cluster of one node: whatever happens to it on the way, it ends with the losses of an undisturbed local run."""
+"""Runs on a real Slurm cluster: whatever happens on the way, they end with the losses of an undisturbed local run."""
 
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from support.cluster_jobs import launches
@@ -16,7 +18,7 @@ from support.waiting import wait_for
 pytestmark = pytest.mark.slow
 
 
-def tiny_job(folder: Path, model: Path) -> Path:
+def tiny_job(folder: Path, model: Path, **changes: Any) -> Path:
     """A job of 120 steps for the two-layer model, with a checkpoint after every step."""
     settings = {
         "hyperparameters.n_epochs": 24,
@@ -26,7 +28,15 @@ def tiny_job(folder: Path, model: Path) -> Path:
         "local.checkpoint_minutes": 0.0001,
         "slurm": {"gpus": 0, "time": "10"},
     }
-    return write_job(folder, model=model, test=3, **settings)
+    return write_job(folder, model=model, test=3, **{**settings, **changes})
+
+
+def local_losses(folder: Path, spec: Path) -> dict[int, float]:
+    """The losses of the same job on this machine."""
+    arguments = ["run", str(spec), "--provider", "local", "--set", "data.test=null"]
+    done = ftbridge(*arguments, cwd=folder, FTBRIDGE_HOME=str(folder / "local"))
+    assert done.returncode == 0, done.stderr
+    return losses(run_folder(folder / "local"))
 
 
 def state(folder: Path) -> str:
@@ -44,10 +54,7 @@ def test_a_run_that_is_queued_again_paused_killed_and_cancelled_ends_with_the_lo
     tmp_path: Path, home: Path, cluster: SlurmCluster, tiny_model_dir: Path
 ) -> None:
     spec = tiny_job(tmp_path, tiny_model_dir)
-    local_home = tmp_path / "local"
-    arguments = ["run", str(spec), "--provider", "local", "--set", "data.test=null"]
-    done = ftbridge(*arguments, cwd=tmp_path, FTBRIDGE_HOME=str(local_home))
-    assert done.returncode == 0, done.stderr
+    expected = local_losses(tmp_path, spec)
 
     done = ftbridge("run", str(spec), "--provider", "slurm", "--detach", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -79,7 +86,7 @@ def test_a_run_that_is_queued_again_paused_killed_and_cancelled_ends_with_the_lo
         cluster.start_controller()
     _, stderr = run.communicate(timeout=120)
     assert run.returncode == 1, stderr
-    assert "recorded no end: FAILED (exit code 0:9)" in stderr
+    assert "recorded no end: FAILED (exit code 137:0)" in stderr
     assert "ftbridge resume" in stderr
 
     run = start("resume", "latest", cwd=tmp_path)
@@ -94,10 +101,36 @@ def test_a_run_that_is_queued_again_paused_killed_and_cancelled_ends_with_the_lo
     summary = json.loads(done.stdout)
     assert (summary["provider"], summary["state"]) == ("slurm", "succeeded")
     assert set(summary["evaluation"]["candidates"]) == {"base", "tuned"}
-    assert losses(folder) == pytest.approx(losses(run_folder(local_home)), abs=1e-6)
+    assert losses(folder) == pytest.approx(expected, abs=1e-6)
     assert len(worker_events(folder, "succeeded")) == 1
     assert len(launches(folder, "submitted")) == 4
 
     exported = ftbridge("export", "latest", "--adapter", "weights", cwd=tmp_path)
     assert exported.returncode == 0, exported.stderr
     assert (tmp_path / "weights" / "adapter_model.safetensors").exists()
+
+
+def test_two_nodes_train_one_job_to_the_losses_of_one_machine(
+    tmp_path: Path, home: Path, cluster: SlurmCluster, tiny_model_dir: Path
+) -> None:
+    interface = next(
+        (
+            (name, address.address)
+            for name, addresses in psutil.net_if_addrs().items()
+            for address in addresses
+            if address.family == socket.AF_INET and not address.address.startswith("127.")
+        ),
+        None,
+    )
+    if interface is None:
+        pytest.skip("this machine has a loopback address alone, at which two nodes cannot meet")
+    name, address = interface
+    setup = [f"export GLOO_SOCKET_IFNAME={name} MASTER_ADDR={address}"]
+    changes = {"hyperparameters.n_epochs": 2, "slurm": {"gpus": 0, "nodes": 2, "cpus": 1, "setup": setup}}
+    spec = tiny_job(tmp_path, tiny_model_dir, **changes)
+    expected = local_losses(tmp_path, spec)
+    done = ftbridge("run", str(spec), "--provider", "slurm", "--set", "data.test=null", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = run_folder(home)
+    assert losses(folder) == pytest.approx(expected, abs=1e-5)
+    assert "2 workers" in " ".join(event["data"]["text"] for event in worker_events(folder, "message"))
