@@ -1,11 +1,11 @@
 """What runs on a node. `run` is the job of a scheduler; it starts `work`, on this node or on every node of the job, and waits.
 
-    python -m ftbridge.providers.cluster.node run FOLDER LAUNCH JOB RESTART [--nodes N --across COMMAND] [--requeue COMMAND]
+    python -m ftbridge.providers.cluster.node run FOLDER LAUNCH JOB RESTART [--nodes N --across COMMAND …] [--requeue COMMAND]
       attempt record ─▶ clock and versions ─▶ work ─▶ did the scheduler's signal end it? ─▶ COMMAND JOB
                                               ▲
                             SIGUSR1, SIGTERM ─┘ control file "requeue": a checkpoint at the end of the step
 
-    python -m ftbridge.providers.cluster.node work FOLDER [--nodes N --rdzv HOST:PORT]
+    python -m ftbridge.providers.cluster.node work FOLDER [--nodes N --rdzv HOST:PORT …]
       the local provider's worker, which stays when the scheduler sends SIGTERM to every process of the job
 
 SIGUSR1 announces the time limit, and the job is queued again by the command of `--requeue`, unless nothing was trained. SIGTERM
@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--across", type=shlex.split, default=[])
     parser.add_argument("--requeue", type=shlex.split, default=[])
-    parser.add_argument("--rdzv")
+    parser.add_argument("--rdzv", metavar="HOST:PORT")
+    parser.add_argument("--rank-variable", metavar="NAME", help="Environment variable with the node's number, from 0.")
     options = parser.parse_args(arguments)
     return _run(options) if options.part == "run" else _work(options)
 
@@ -103,7 +105,12 @@ def _work(options: argparse.Namespace) -> int:
         signal.signal(
             number, lambda *_: None
         )  # a handler, unlike SIG_IGN, is not inherited by processes that are started
-    return worker.main(options.folder, Rendezvous.parse(options.rdzv, options.nodes) if options.rdzv else None)
+    if options.rdzv is None:
+        return worker.main(options.folder)
+    rendezvous = Rendezvous.parse(options.rdzv, options.nodes)
+    if (rank := os.environ.get(options.rank_variable or "")) is not None:
+        rendezvous = replace(rendezvous, is_host=rank == "0")
+    return worker.main(options.folder, rendezvous)
 
 
 def _command(options: argparse.Namespace) -> list[str]:
@@ -118,7 +125,8 @@ def _command(options: argparse.Namespace) -> list[str]:
     with socket.socket() as listener:
         listener.bind(("", 0))
         port = listener.getsockname()[1]
-    return [*options.across, *work, "--nodes", str(options.nodes), "--rdzv", f"{host}:{port}"]
+    rank = ["--rank-variable", options.rank_variable] if options.rank_variable else []
+    return [*options.across, *work, "--nodes", str(options.nodes), "--rdzv", f"{host}:{port}", *rank]
 
 
 def _supervise(job: Job, command: Sequence[str]) -> tuple[int, list[int]]:

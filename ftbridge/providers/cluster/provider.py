@@ -361,8 +361,8 @@ def _never_began(which: str, view: View, tail: Sequence[str], job: Job) -> JobEr
 def _report(report: FieldReport, note: tuple[Outcome, Any, str] | None) -> FieldReport:
     if note is not None:
         outcome, value, how = note
-    elif report.asked is None or report.asked == [] or report.asked == {}:
+    elif report.requested is None or report.requested == [] or report.requested == {}:
         outcome, value, how = "unused", None, "not given"
     else:
-        outcome, value, how = "exact", report.asked, ""
-    return report.model_copy(update={"outcome": outcome, "given": value, "how": how})
+        outcome, value, how = "exact", report.requested, ""
+    return report.model_copy(update={"outcome": outcome, "sent": value, "how": how})

@@ -171,7 +171,7 @@ def script(settings: SlurmSpec, order: Order) -> str:
     node = [python, "-m", "ftbridge.providers.cluster.node", "run", "--requeue", "scontrol requeue"]
     if settings.nodes > 1:
         across = f"srun --nodes={settings.nodes} --ntasks={settings.nodes} --ntasks-per-node=1 --kill-on-bad-exit=1"
-        node += ["--nodes", str(settings.nodes), "--across", across]
+        node += ["--nodes", str(settings.nodes), "--across", across, "--rank-variable", "SLURM_NODEID"]
     node += [str(order.folder), order.name]
     return "\n".join(
         [

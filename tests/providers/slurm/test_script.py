@@ -94,7 +94,7 @@ def test_every_way_to_write_a_time_limit_is_taken(time: str) -> None:
 def test_the_section_is_mapped_here_and_unused_elsewhere() -> None:
     slurm = {"partition": "gpu", "time": "60"}
     reports = {report.field: report for report in lowered(slurm=slurm, fallback="local").fields}
-    assert (reports["slurm.partition"].outcome, reports["slurm.partition"].given) == ("exact", "gpu")
+    assert (reports["slurm.partition"].outcome, reports["slurm.partition"].sent) == ("exact", "gpu")
     assert "queued again" in reports["slurm.time"].how
     assert reports["slurm.qos"].outcome == "unused"
     assert reports["ray.address"].how == "for --provider ray"

@@ -126,11 +126,15 @@ def test_two_nodes_train_one_job_to_the_losses_of_one_machine(
         pytest.skip("this machine has a loopback address alone, at which two nodes cannot meet")
     name, address = interface
     setup = [f"export GLOO_SOCKET_IFNAME={name} MASTER_ADDR={address}"]
-    changes = {"hyperparameters.n_epochs": 2, "slurm": {"gpus": 0, "nodes": 2, "cpus": 1, "setup": setup}}
+    changes: dict[str, Any] = {"slurm": {"gpus": 0, "nodes": 2, "cpus": 1, "setup": setup}}
+    changes |= {
+        "hyperparameters.n_epochs": 2,
+        "local.lora": {"r": 4, "dropout": 0.0},
+    }  # masks of dropout follow the micro-batches
     spec = tiny_job(tmp_path, tiny_model_dir, **changes)
     expected = local_losses(tmp_path, spec)
     done = ftbridge("run", str(spec), "--provider", "slurm", "--set", "data.test=null", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = run_folder(home)
-    assert losses(folder) == pytest.approx(expected, abs=1e-5)
+    assert losses(folder) == pytest.approx(expected, abs=2e-4)  # the journal has six digits of about 10.8
     assert "2 workers" in " ".join(event["data"]["text"] for event in worker_events(folder, "message"))

@@ -31,12 +31,17 @@ JOIN_SECONDS = 600
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """Where the machines of a job meet, how many there are, and how many workers run on this one (None: one for each GPU)."""
+    """Where the machines of a job meet, how many there are, and how many workers run on this one (None: one for each GPU).
+
+    `is_host`: whether the address is this machine's; None lets torch compare it with the machine's name, which fails for the
+    address of a second network.
+    """
 
     host: str
     port: int
     nodes: int = 1
     workers: int | None = None
+    is_host: bool | None = None
 
     @classmethod
     def parse(cls, address: str, nodes: int, workers: int | None = None) -> Rendezvous:
@@ -90,7 +95,11 @@ def launch(job: Job, workers: int, rendezvous: Rendezvous | None = None) -> None
         run_id=job.submission().token,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0" if rendezvous is None else f"{rendezvous.host}:{rendezvous.port}",
-        rdzv_configs={"join_timeout": JOIN_SECONDS, "read_timeout": 20},
+        rdzv_configs={
+            "join_timeout": JOIN_SECONDS,
+            "read_timeout": 20,
+            **({} if rendezvous is None or rendezvous.is_host is None else {"is_host": rendezvous.is_host}),
+        },
         local_addr="localhost" if rendezvous is None else None,
         max_restarts=0,
         monitor_interval=0.2,
