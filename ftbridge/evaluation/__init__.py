@@ -7,6 +7,9 @@ statistics · verdict · length_control          intervals, tests, and the four 
 calibration · agreement · families             judges held beside people's labels and beside each other
 perplexity · preference · classification       measures beside graders
 retention/                                     what the base model could do and the tuned one still can
+engine                                         complete, measure, grade: what a run and an evaluation outside one share
+job_data                                       a spec, its prepared data, and what a provider would make of both
+matching                                       the items that several runs share
 compare                                        two runs, paired by item
 standalone                                     an evaluation outside a run
 spending                                       tokens and money of a run, against its budget

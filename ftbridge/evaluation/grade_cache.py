@@ -7,7 +7,8 @@ Results with errors are not kept: the next time, the judge is asked anew.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,16 @@ def read_grades(paths: Iterable[Path]) -> Grades:
                 continue
             grades[grade.name] = grade.result
     return grades
+
+
+@contextmanager
+def stored_grades(path: Path) -> Iterator[Grades]:
+    """The results in a file, to which others are added; they are written when the context ends, also by an error."""
+    grades = read_grades([path])
+    try:
+        yield grades
+    finally:
+        write_grades(path, grades)
 
 
 def write_grades(path: Path, grades: Grades) -> None:

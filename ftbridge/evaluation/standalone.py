@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -23,21 +23,20 @@ from ftbridge.evaluation.baselines import baseline
 from ftbridge.evaluation.calibration import read_labelled
 from ftbridge.evaluation.candidate_names import PROMPTED, RequestedCandidate, parse_candidate
 from ftbridge.evaluation.candidates import Candidate, plain
+from ftbridge.evaluation.engine import CandidateFiles, Engine
 from ftbridge.evaluation.families import family_notes
-from ftbridge.evaluation.generate import Prediction, Sampling, generate
-from ftbridge.evaluation.grade_cache import Grades, read_grades, write_grades
+from ftbridge.evaluation.generate import Prediction
+from ftbridge.evaluation.grade_cache import Grades
 from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.job_data import JobData
-from ftbridge.evaluation.perplexity import perplexity
 from ftbridge.evaluation.provenance import Place, differences
-from ftbridge.evaluation.results import item_scores
-from ftbridge.evaluation.retention.measure import SUFFIX, Retention, measure_retention, retention_candidate
-from ftbridge.evaluation.score import Evaluation, Grading, Results, calibrated, check, judge
+from ftbridge.evaluation.retention.measure import Retention, retention_candidate
+from ftbridge.evaluation.score import Evaluation, check
 from ftbridge.graders import Calls
 from ftbridge.graders.budget import JudgeBudget
 from ftbridge.graders.calls import FILE as CALLS
 from ftbridge.graders.judge_keys import check_judges
-from ftbridge.providers.base import Sampler, Scorer, TunedModel
+from ftbridge.providers.base import Sampler, TunedModel
 from ftbridge.runs import store
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec, SpecFile
@@ -108,47 +107,41 @@ def evaluate(
             raise UsageError("the spec has no test items, so there is nothing to answer.", hint="Set data.test.")
         check_judges(spec)
         check(items, spec.evaluation.graders)
+        engine = Engine(job, grades=home / "grades.jsonl", calls=_calls(spec, home))
         models = [_model(candidate, job, options, home) for candidate in requested]
         candidates = [_candidate(candidate, spec, job.train) for candidate in requested]
-        predictions = {
-            candidate.name: _answered(model, candidate, items, spec, options, on_progress)
+        completed = [
+            _complete(engine, model, candidate, options, on_progress)
             for model, candidate in zip(models, candidates, strict=True)
-        }
-        perplexities = _foreseen(requested, models, items, spec)
-        retention = _retention(requested, models, job, options, on_progress)
-    grades, limit = home / "grades.jsonl", spec.budget.max_usd
-    meter = None if limit is None else JudgeBudget(limit, on_used_up=_used_up)
-    cached_grades = read_grades([grades])
-    recorded: Grades = {}
-    graded: Results = {}
-    grading = Grading(Calls(home / CALLS, meter))
-
-    def on_results(results: Results) -> None:
-        graded.update(results)
-        scores = item_scores(items, predictions, spec.evaluation.graders, results)
-        recorded.update({score.name: score.result for score in scores})
-
-    evaluation = judge(
-        items,
+        ]
+        retention = _retention(engine, requested, models, options, on_progress)
+    predictions = dict(zip(names, (one for one, _ in completed), strict=True))
+    graded = engine.grade(
         predictions,
-        spec.evaluation.graders,
-        margin=spec.evaluation.margin if options.margin is None else options.margin,
+        margin=options.margin,
         pairs=[(name, names[0]) for name in names[1:]],
-        grades=cached_grades,
-        grading_with=grading,
-        models={candidate.name: model.label for model, candidate in zip(models, candidates, strict=True)},
-        on_results=on_results,
+        models={name: model.label for name, model in zip(names, models, strict=True)},
     )
-    beside_people = (
-        calibrated(items, graded, spec.evaluation.graders, labelled, cached_grades, grading) if labelled else {}
-    )
-    write_grades(grades, cached_grades)
-    notes = [*evaluation.notes, *differences([_place_of(model, spec) for model in models])]
-    notes += family_notes(spec.evaluation.graders, [model.base for model in models])
     if on_answers is not None:
-        on_answers(items, predictions, recorded)
-    more = {"perplexity": perplexities, "retention": retention, "calibration": beside_people}
-    return evaluation.model_copy(update={"notes": notes, **more})
+        on_answers(items, predictions, {score.name: score.result for score in graded.scores})
+    more = {
+        "notes": [
+            *graded.evaluation.notes,
+            *differences([_place_of(model, spec) for model in models]),
+            *family_notes(spec.evaluation.graders, [model.base for model in models]),
+        ],
+        "perplexity": {name: value for name, (_, value) in zip(names, completed, strict=True) if value is not None},
+        "retention": retention,
+        "calibration": engine.calibrate(graded, labelled),
+    }
+    return graded.evaluation.model_copy(update=more)
+
+
+def _calls(spec: JobSpec, home: Path) -> Callable[[], Calls]:
+    """The questions to judges, within the spec's budget for all of them together."""
+    limit = spec.budget.max_usd
+    meter = None if limit is None else JudgeBudget(limit, on_used_up=_used_up)
+    return lambda: Calls(home / CALLS, meter)
 
 
 def _used_up(used: str) -> GateNotMet:
@@ -158,28 +151,21 @@ def _used_up(used: str) -> GateNotMet:
 
 
 def _retention(
+    engine: Engine,
     requested: Sequence[RequestedCandidate],
     models: Sequence[Model],
-    job: JobData,
     options: Options,
     progress: Progress | None,
 ) -> Retention | None:
     """What the models still know, where the spec asks: each against the first; prompts alone make no other model."""
-    wanted = job.spec.evaluation.retention
     others = [index for index in range(1, len(requested)) if requested[index].kind not in PROMPTED]
-    if wanted is None or not others:
+    if engine.spec.evaluation.retention is None or not others:
         return None
-    predictions = {
-        requested[index].name: _answered(
-            models[index], retention_candidate(requested[index].name), job.questions, job.spec, options, progress
-        )
-        for index in (0, *others)
-    }
-    graders = job.spec.evaluation.graders
-    calls = Calls(files.home() / CALLS)
-    return measure_retention(
-        job.questions, predictions, graders, baseline=requested[0].name, margin=wanted.margin, calls=calls
-    )
+    predictions = {}
+    for index in (0, *others):
+        name = requested[index].name
+        predictions[name], _ = _complete(engine, models[index], retention_candidate(name), options, progress)
+    return engine.retention(predictions, requested[0].name)
 
 
 def _with_options(spec: JobSpec, options: Options) -> JobSpec:
@@ -194,8 +180,9 @@ def _with_options(spec: JobSpec, options: Options) -> JobSpec:
 
 def _candidate(requested: RequestedCandidate, spec: JobSpec, train: Path) -> Candidate:
     """How an item becomes a prompt; models other than the base are asked with the item's own."""
-    prompt = baseline(requested.kind, spec, train).prompt if requested.kind in PROMPTED else plain
-    return Candidate(requested.name, prompt)
+    if requested.kind not in PROMPTED:
+        return Candidate(requested.name, plain)
+    return replace(baseline(requested.kind, spec, train), name=requested.name)
 
 
 def _model(requested: RequestedCandidate, job: JobData, options: Options, home: Path) -> Model:
@@ -272,36 +259,30 @@ def _path_or_name(requested: RequestedCandidate) -> str:
     )
 
 
-def _answered(
-    model: Model,
-    candidate: Candidate,
-    items: Sequence[Item],
-    spec: JobSpec,
-    options: Options,
-    progress: Progress | None,
-) -> list[Prediction]:
-    """The candidate's answers to the items, of which only those that are not kept yet are asked."""
-    settings = spec.evaluation
-    folder, identity = _folder(model, spec)
+def _complete(
+    engine: Engine, model: Model, candidate: Candidate, options: Options, progress: Progress | None
+) -> tuple[list[Prediction], float | None]:
+    """The candidate's completions, and the perplexity of the references where it is measured. Only what is missing is done."""
+    folder, identity = _folder(model, engine.spec)
+    paths = CandidateFiles(folder / "answers.jsonl", folder / "perplexity.json")
+    can_score = _scores(model, engine.spec)
     with _alone(folder, candidate.name):
-        path = folder / "answers.jsonl"
         if options.fresh:
-            path.unlink(missing_ok=True)
+            paths.completions.unlink(missing_ok=True)
         files.write_json(folder / "model.json", identity)
         sampler = model.open(folder)
         try:
-            return generate(
+            predictions = engine.complete(
                 candidate,
-                items,
                 sampler,
-                path,
-                max_tokens=settings.max_completion_tokens,
-                batch_size=settings.batch_size,
-                sampling=None if candidate.name.endswith(SUFFIX) else Sampling.of(spec),
+                paths,
+                can_score=can_score,
                 on_progress=(lambda done, total: progress(candidate.name, done, total)) if progress else None,
             )
         finally:
             sampler.close()
+        is_measured = can_score and engine.has_perplexity(candidate)
+        return predictions, engine.perplexity_of(paths) if is_measured else None
 
 
 def _folder(model: Model, spec: JobSpec) -> tuple[Path, dict[str, Any]]:
@@ -310,26 +291,6 @@ def _folder(model: Model, spec: JobSpec) -> tuple[Path, dict[str, Any]]:
     folder = files.home() / "answers" / files.sha256_bytes(json.dumps(identity, sort_keys=True).encode())[:16]
     folder.mkdir(parents=True, exist_ok=True)
     return folder, identity
-
-
-def _foreseen(
-    requested: Sequence[RequestedCandidate], models: Sequence[Model], items: Sequence[Item], spec: JobSpec
-) -> dict[str, float]:
-    """Perplexity of the references, where the spec asks and a model of this machine is asked with the items' own prompts."""
-    perplexities = {}
-    for one, model in zip(requested, models, strict=True):
-        if not spec.evaluation.perplexity or one.kind in PROMPTED[1:] or not _scores(model, spec):
-            continue
-        folder, _ = _folder(model, spec)
-        with _alone(folder, one.name):
-            sampler = model.open(folder)
-            try:
-                batch = spec.evaluation.batch_size
-                scorer = cast(Scorer, sampler)
-                perplexities[one.name] = perplexity(items, scorer, folder / "perplexity.json", batch_size=batch)
-            finally:
-                sampler.close()
-    return perplexities
 
 
 def _place_of(model: Model, spec: JobSpec) -> Place:

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.evaluation.generate import Prediction
-from ftbridge.evaluation.grade_cache import read_grades, write_grades
+from ftbridge.evaluation.grade_cache import stored_grades
 from ftbridge.evaluation.items import Item as Question
 from ftbridge.evaluation.missing import MaybeScores, known_score
 from ftbridge.evaluation.score import Grading, Score, results, score_of
@@ -49,11 +49,8 @@ def scores_of(
     questions: Sequence[Question], predictions: Mapping[str, list[Prediction]], graders: Sequence[Grader], folder: Path
 ) -> Scored:
     """Every score; what judges replied is grades in the proof's folder, so that none is asked, or paid, again."""
-    grades = read_grades([folder / "grades.jsonl"])
-    try:
+    with stored_grades(folder / "grades.jsonl") as grades:
         graded = results(questions, predictions, graders, grades, Grading(Calls(folder / CALLS_FILE)))
-    finally:
-        write_grades(folder / "grades.jsonl", grades)
     scored: Scored = {}
     for name, by in graded.items():
         scored[name] = {
