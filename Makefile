@@ -14,10 +14,10 @@ demo: $(VENV)/.local
 migrate-demo: $(VENV)/.dev
 	FTBRIDGE=$(abspath $(BIN))/ftbridge examples/leave-openai/demo.sh
 
-# Tests of real training keep to themselves: two of them at once would fight for the same cores.
+# Tests of real training run two at a time, each with one thread: with more, they would wait for each other's processors.
 test: $(VENV)/.dev check
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile
 
 # The fast half of `make test`: style, types, imports that point one way, and words.
 check: $(VENV)/.dev
