@@ -218,9 +218,10 @@ def local_request() -> Any:
             "name": "bench",
             "data": {"train": "train.jsonl"},
             "model": {"local": MODEL},
-            "hyperparameters": {"n_epochs": EPOCHS, "batch_size": BATCH, "learning_rate_multiplier": RATE / 2e-4},
+            "hyperparameters": {"n_epochs": EPOCHS, "batch_size": BATCH, "learning_rate_multiplier": 1},
             "seed": SEED,
             "local": {
+                "base_learning_rate": RATE,
                 "quantization": "nf4",
                 "max_length": 1024,
                 "evals_per_epoch": 1,

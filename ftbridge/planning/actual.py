@@ -94,7 +94,7 @@ def _tokens(estimate: Plan, took: _Took) -> Compared:
     train = estimate.splits["train"]
     local = took.side == "local"
     expected = estimate.local.tokens["train"].trained if local and estimate.local and estimate.local.tokens else None
-    planned = (expected or train.trained if local else train.tokens) * estimate.epochs
+    planned = (expected or train.trained if local else train.tokens) * estimate.schedule(took.side).epochs
     if not local and estimate.openai is not None and (replay := estimate.openai.replay) is not None:
         planned += replay.training_tokens[1]
     share = TOKENIZER_SHARE if local and expected is None else 0.0
@@ -114,20 +114,20 @@ def _tokens(estimate: Plan, took: _Took) -> Compared:
 
 
 def _steps(estimate: Plan, took: _Took, run: Run) -> Compared:
-    span, actual = (float(estimate.steps), float(estimate.steps)), took.state.step
+    span, actual = (float(estimate.schedule(took.side).steps),) * 2, took.state.step
     if actual is None:
         return Compared("steps", span, None, "steps", None, "No step was told.")
     why = ""
-    if actual < estimate.steps:
+    if actual < estimate.schedule(took.side).steps:
         stopped = took.checkpoint.get("stopped_early") or run.spec().local.early_stopping is not None
         why = "Early stopping ended it." if stopped else f"The run is {took.state.state}."
-    elif actual > estimate.steps:
+    elif actual > estimate.schedule(took.side).steps:
         why = "The service or trainer chose other epochs or another batch size than planned."
-    return Compared("steps", span, actual, "steps", actual <= estimate.steps, why)
+    return Compared("steps", span, actual, "steps", actual <= estimate.schedule(took.side).steps, why)
 
 
 def _ended_early(estimate: Plan, took: _Took) -> bool:
-    return took.state.step is not None and took.state.step < estimate.steps
+    return took.state.step is not None and took.state.step < estimate.schedule(took.side).steps
 
 
 def _memory(estimate: Plan, took: _Took) -> Iterator[Compared]:
@@ -192,7 +192,7 @@ def _dollars(estimate: Plan, took: _Took) -> Iterator[Compared]:
     if estimate.openai is None or (money := estimate.openai.money).training is None:
         return
     replay = estimate.openai.replay
-    planned = estimate.splits["train"].tokens * estimate.epochs + (
+    planned = estimate.splits["train"].tokens * estimate.schedule(took.side).epochs + (
         replay.training_tokens[1] if replay is not None else 0
     )
     price = "At the plan's price of a token."

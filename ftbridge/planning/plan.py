@@ -39,6 +39,14 @@ class Gate(BaseModel):
     message: str
 
 
+class Schedule(BaseModel):
+    """Passes over the training data, and optimizer steps in all."""
+
+    model_config = ConfigDict(frozen=True)
+    epochs: int
+    steps: int
+
+
 class Plan(BaseModel):
     """What `ftbridge plan --json` prints."""
 
@@ -49,6 +57,9 @@ class Plan(BaseModel):
     splits: dict[str, SplitTokens]
     epochs: int
     steps: int = Field(description="Optimizer steps.")
+    schedules: dict[str, Schedule] = Field(
+        default={}, description="Epochs and steps by provider, whose rules for auto differ."
+    )
     openai: Managed | None
     local: Local | None
     advice: list[Advice]
@@ -59,6 +70,10 @@ class Plan(BaseModel):
     lowering: dict[str, Lowering] = Field(description="By provider.")
     gates: list[Gate]
     ok: bool
+
+    def schedule(self, provider: str | None) -> Schedule:
+        """Epochs and steps at one provider; plans of version 0.1 have one schedule for all."""
+        return self.schedules.get(provider or "", Schedule(epochs=self.epochs, steps=self.steps))
 
 
 def plan(
@@ -101,10 +116,11 @@ def plan_of(
 ) -> Plan:
     """Reckon a job whose data are prepared. Arguments and errors as `plan`."""
     prices, today = prices or load_prices(), today or datetime.datetime.now(datetime.timezone.utc).date()
-    spec, work = job.spec, Workload(job)
+    spec = job.spec
     models = {"openai": spec.model.openai, "local": spec.model.local}
+    work = Workload(job, "local" if spec.model.local is not None else "openai")
     mappings = {name: job.map(name).lowering for name, model in models.items() if model is not None}
-    openai = plan_hosted(work, spec.model.openai, prices, today) if spec.model.openai is not None else None
+    openai = plan_hosted(work.at("openai"), spec.model.openai, prices, today) if spec.model.openai is not None else None
     local = None
     if "local" in mappings:
         local = plan_local(
@@ -122,6 +138,7 @@ def plan_of(
         splits=work.splits,
         epochs=work.epochs,
         steps=work.steps,
+        schedules={name: Schedule(epochs=work.at(name).epochs, steps=work.at(name).steps) for name in mappings},
         openai=openai,
         local=local,
         advice=advise(Facts(spec, work.splits, work.epochs, work.steps, measured)),

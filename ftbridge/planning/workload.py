@@ -19,9 +19,16 @@ from ftbridge.planning.whole import Completions
 
 @dataclass(frozen=True)
 class Workload:
-    """A job's work in tokens of the hosted model's vocabulary. Counted once, when first read."""
+    """A job's work at one provider, in tokens of the hosted model's vocabulary. Counted once, when first read."""
 
     job: JobData
+    provider: str = "local"
+
+    def at(self, provider: str) -> Workload:
+        """The same work at another provider, whose epochs and batches may differ. What was counted is not counted again."""
+        other = Workload(self.job, provider)
+        other.__dict__["splits"] = self.splits
+        return other
 
     @cached_property
     def encoding(self) -> str:
@@ -39,7 +46,7 @@ class Workload:
     @cached_property
     def schedule(self) -> tuple[int, int]:
         """Epochs, and examples in a step."""
-        hyperparameters = self.job.resolve("local").spec.hyperparameters
+        hyperparameters = self.job.resolve(self.provider).spec.hyperparameters
         return int(hyperparameters.n_epochs), int(hyperparameters.batch_size)
 
     @property

@@ -64,9 +64,8 @@ def resolve(spec: JobSpec, train_examples: int, provider: str, reasoning: int | 
     """
     from ftbridge.spec import resolve as rules
 
-    provider_value = load(provider).auto("learning_rate_multiplier")
     unknown = ("auto", f"left to {provider}, which publishes no base rate")
-    return rules.resolve(spec, train_examples, provider_value if provider_value is not None else unknown, reasoning)
+    return rules.resolve(spec, train_examples, load(provider).auto, unknown, reasoning)
 
 
 class MappedJob(NamedTuple):

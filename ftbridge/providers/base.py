@@ -249,10 +249,12 @@ class Provider(Protocol):
         """The last day on which a model of this provider answers; None where none is announced."""
         ...
 
-    def auto(self, field: str) -> tuple[Any, str] | None:
+    def auto(self, field: str, spec: JobSpec, examples: int) -> tuple[Any, str] | None:
         """This provider's own value for a hyperparameter at "auto", and the reason; None to take the general rule.
 
-        `field` is such as `learning_rate_multiplier`. A value of "auto" leaves the choice to the service.
+        `field` is `batch_size`, `n_epochs` or `learning_rate_multiplier`, which are settled in this order: `spec` has the
+        values of those before. `examples` is the number of training examples, 1 or more. A value of "auto" leaves the choice
+        to the service.
         """
         ...
 

@@ -1,10 +1,14 @@
 """Settling "auto": written rules turn a spec's open fields into numbers, and every settlement says why.
 
-    n_epochs        3; more for few examples, fewer for many       the same on every provider
-    batch_size      0.2 % of the examples, 1 to 256                the same on every provider
-                    dpo: a 32nd of the pairs, 4 to 32; epochs for about 100 steps, 1 to 3
-                    reinforcement: a tenth of the prompts, 4 to 32; epochs for about 100 steps, 1 to 10
-    learning_rate_multiplier   1.0 on "local"; elsewhere left to the service, which reports what it took
+The rules here are general ones; a provider may have its own (`Provider.auto`), as training on this machine has for supervised
+tuning (`ftbridge.providers.local.defaults`).
+
+    batch_size      supervised: 0.2 % of the examples, 1 to 256
+                    dpo: a 32nd of the pairs, 4 to 32
+                    reinforcement: a tenth of the prompts, 4 to 32
+    n_epochs        supervised: 3; more for few examples, fewer for many
+                    dpo: enough for about 100 steps, 1 to 3; reinforcement: the same, 1 to 10
+    learning_rate_multiplier   by the provider alone, or left to the service, which reports what it took
 
 What depends on the machine or the service (precision, max_tokens_per_microbatch, beta, …) is settled by the provider, with
 `ResolvedSpec.with_settled`. Pure: no files, no network, no clock.
@@ -70,39 +74,46 @@ class ResolvedSpec(BaseModel):
         return {**self.spec.model_dump(mode="json"), "settled": entries}
 
 
+ProviderRule = Callable[[str, JobSpec, int], "tuple[Any, str] | None"]
+"""A provider's own value for a field at "auto" and the reason, or None: its arguments are those of `Provider.auto`."""
+
+
 def resolve(
-    spec: JobSpec, train_examples: int, multiplier: tuple[float | str, str], reasoning: int | None = None
+    spec: JobSpec,
+    train_examples: int,
+    provider_rule: ProviderRule,
+    multiplier: tuple[float | str, str],
+    reasoning: int | None = None,
 ) -> ResolvedSpec:
     """Settle the hyperparameters that are "auto" for a job of `train_examples` (1 or more).
 
-    `multiplier` is the provider's own learning rate multiplier and its reason; `ftbridge.providers.resolve` looks it up.
+    A provider's own rule comes first (`ftbridge.providers.resolve` looks it up); `multiplier` is the learning rate multiplier
+    and its reason where the provider has no rule for it.
 
-    The epochs rule is OpenAI's cookbook's (examples/Chat_finetuning_data_prep.ipynb), written for an earlier generation
-    of models: an estimate of what the service would take. The batch rule is the one OpenAI published for its first
-    fine-tuning endpoint (about 0.2 % of the training examples, at most 256). `reasoning` is how many training examples have an
-    answer with reasoning; None, where the data were not read, leaves `local.thinking` open.
+    The general epochs rule is OpenAI's cookbook's (examples/Chat_finetuning_data_prep.ipynb), written for an earlier
+    generation of models: an estimate of what the service would take. The general batch rule is the one OpenAI published for
+    its first fine-tuning endpoint (about 0.2 % of the training examples, at most 256). `reasoning` is how many training
+    examples have an answer with reasoning; None, where the data were not read, leaves `local.thinking` open.
     """
     if train_examples < 1:
         raise ValueError(f"train_examples is {train_examples}; a job has at least 1")
     resolved = ResolvedSpec(spec=spec)
-    hyperparameters = spec.hyperparameters
-    if hyperparameters.n_epochs == "auto":
-        size = (
-            hyperparameters.batch_size
-            if hyperparameters.batch_size != "auto"
-            else _batch_rule(spec.method)(train_examples)[0]
-        )
-        epochs, reason = _epochs_of(spec.method, train_examples, size)
-        resolved = resolved.with_settled(_entry("n_epochs", epochs, reason))
-    if hyperparameters.batch_size == "auto":
-        batch, reason = _batch_rule(spec.method)(train_examples)
-        resolved = resolved.with_settled(_entry("batch_size", batch, reason))
-    if hyperparameters.learning_rate_multiplier == "auto":
-        resolved = resolved.with_settled(_entry("learning_rate_multiplier", *multiplier))
-    if spec.local.thinking == "auto" and (reasoning is not None or hyperparameters.reasoning_effort is not None):
-        thinking, reason = _thinking(hyperparameters.reasoning_effort, reasoning or 0, train_examples)
-        entry = Settled(field="local.thinking", requested="auto", value=thinking, reason=reason)
-        resolved = resolved.with_settled(entry)
+    for name in ("batch_size", "n_epochs", "learning_rate_multiplier"):
+        settled = resolved.spec.hyperparameters
+        if getattr(settled, name) != "auto":
+            continue
+        entry = provider_rule(name, resolved.spec, train_examples)
+        if entry is None and name == "batch_size":
+            entry = _batch_rule(spec.method)(train_examples)
+        elif entry is None and name == "n_epochs":
+            assert settled.batch_size != "auto"
+            entry = _epochs_of(spec.method, train_examples, settled.batch_size)
+        resolved = resolved.with_settled(_entry(name, *(entry or multiplier)))
+    effort = spec.hyperparameters.reasoning_effort
+    if spec.local.thinking == "auto" and (reasoning is not None or effort is not None):
+        thinking, reason = _thinking(effort, reasoning or 0, train_examples)
+        by_data = Settled(field="local.thinking", requested="auto", value=thinking, reason=reason)
+        resolved = resolved.with_settled(by_data)
     return resolved
 
 

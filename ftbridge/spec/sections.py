@@ -359,7 +359,8 @@ class LocalSpec(SpecModel):
     )
     base_learning_rate: Auto | Annotated[float, Field(gt=0)] = Field(
         default="auto",
-        description="What learning_rate_multiplier multiplies; auto is 2e-4 for lora and 2e-5 for full; 5e-6 and 5e-7 for dpo; "
+        description="What learning_rate_multiplier multiplies; auto follows the model's width in supervised tuning "
+        "(5e-4 x (2000 / width)^0.781 for lora, a tenth for full); 5e-6 and 5e-7 for dpo; "
         "1e-5 and 1e-6 for reinforcement.",
     )
     lr_schedule: Literal["cosine", "linear", "constant"] = Field(

@@ -78,7 +78,14 @@ def write_job(folder: Path, template: str, *, reasoning: bool, seed: int) -> Pat
         "model": {"local": str(write_model(folder / "model", template, seed))},
         "hyperparameters": {"n_epochs": 48, "batch_size": 8, "learning_rate_multiplier": 200},
         "seed": seed,
-        "local": {"tuning": "full", "quantization": "none", "precision": "fp32", "device": "cpu", "max_length": 256},
+        "local": {
+            "tuning": "full",
+            "base_learning_rate": 2e-5,
+            "quantization": "none",
+            "precision": "fp32",
+            "device": "cpu",
+            "max_length": 256,
+        },
         "evaluation": {"max_completion_tokens": 24},
     }
     (folder / "job.json").write_text(json.dumps(spec))

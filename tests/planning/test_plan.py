@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -229,13 +229,18 @@ def test_advice_follows_from_what_is_seen(change, expected, spec, tmp_path):
         assert set(told) == expected
 
 
+def processor_seconds_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def test_the_command_is_fast_light_and_keeps_its_gate(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
     more = ["--set", "model.local=meta-llama/Llama-3.1-8B-Instruct", "--config", str(tmp_path / "config.json")]
     ask(str(EXAMPLE))
-    began = time.perf_counter()
+    before = processor_seconds_of_children()
     done = ask(str(EXAMPLE), *more, "--set", f"model.openai={BASE}", "--json")
-    assert time.perf_counter() - began < 8  # about 1 s on a quiet machine; the goal is 2
+    assert processor_seconds_of_children() - before < 5  # about 1 s; of the processor, whatever else runs on it
     assert done.returncode == 0, done.stderr
     told = Plan.model_validate_json(done.stdout)
     assert set(told.lowering) == {"openai", "local"}

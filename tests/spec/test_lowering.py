@@ -41,8 +41,9 @@ def test_a_field_without_an_entry_is_a_bug_that_names_it() -> None:
 @pytest.mark.parametrize(
     ("changes", "field", "outcome", "how"),
     [
-        ({"hyperparameters": {"learning_rate_multiplier": 5}}, "hyperparameters.learning_rate_multiplier", "translated", "5 x 0.0002 = 0.001"),
-        ({"local": {"tuning": "full"}}, "hyperparameters.learning_rate_multiplier", "translated", "1 x 2e-05 = 2e-05"),
+        ({"hyperparameters": {"learning_rate_multiplier": 5}}, "hyperparameters.learning_rate_multiplier", "translated", "5 x 0.0005 x (2000 / width)^0.781"),
+        ({"local": {"base_learning_rate": 2e-4}}, "hyperparameters.learning_rate_multiplier", "translated", "1 x 0.0002 = 0.0002"),
+        ({"local": {"tuning": "full"}}, "hyperparameters.learning_rate_multiplier", "translated", "1 x 5e-05 x (2000 / width)"),
         ({"local": {"tuning": "full"}}, "local.lora.r", "unused", "no adapter"),
         ({}, "local.quantization", "exact", "QLoRA"),
         ({"openai": {"target": "nebius"}}, "openai.target", "unused", "managed side"),

@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from ftbridge.providers import resolve
+from ftbridge.providers.local import defaults
 from ftbridge.spec import JobSpec
 from ftbridge.spec.resolve import Settled
 
@@ -19,16 +20,47 @@ def _spec(**sections):
         *((8_333, 3), (8_334, 2), (12_500, 2), (12_501, 1), (25_000, 1), (1_000_000, 1)),
     ],
 )
-def test_epochs_follow_the_cookbook(examples, epochs):
-    assert resolve(_spec(), examples, "local").spec.hyperparameters.n_epochs == epochs
+def test_epochs_of_a_service_follow_the_cookbook(examples, epochs):
+    assert resolve(_spec(), examples, "openai").spec.hyperparameters.n_epochs == epochs
 
 
 @pytest.mark.parametrize(
     ("examples", "batch"),
     [(1, 1), (749, 1), (750, 2), (1_249, 2), (1_250, 3), (100_000, 200), (127_749, 255), (127_750, 256), (10**7, 256)],
 )
-def test_batches_are_a_fifth_of_a_percent_within_bounds(examples, batch):
+def test_batches_of_a_service_are_a_fifth_of_a_percent_within_bounds(examples, batch):
     assert resolve(_spec(), examples, "openai").spec.hyperparameters.batch_size == batch
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch", "epochs"),
+    [
+        *((1, 1, 10), (7, 7, 10), (8, 8, 10), (32, 8, 10), (100, 8, 4), (160, 8, 3), (179, 8, 3), (180, 9, 3)),
+        *((297, 14, 3), (640, 32, 3), (8_333, 32, 3), (8_334, 32, 2), (12_501, 32, 1), (10**6, 32, 1)),
+    ],
+)
+def test_batch_and_epochs_here_follow_the_number_of_examples(examples, batch, epochs):
+    hyperparameters = resolve(_spec(), examples, "local").spec.hyperparameters
+    assert (hyperparameters.batch_size, hyperparameters.n_epochs) == (batch, epochs)
+
+
+def test_epochs_here_follow_a_batch_that_the_spec_sets():
+    spec = _spec(hyperparameters={"batch_size": 50})
+    assert resolve(spec, 300, "local").spec.hyperparameters.n_epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("width", "model_type", "rate"),
+    [
+        (2000, "llama", 5e-4),
+        (576, "llama", 1.32e-3),
+        (4096, "llama", 2.86e-4),
+        (4096, "qwen3", 4.73e-4),
+        (None, "x", 5e-4),
+    ],
+)
+def test_the_rate_here_follows_the_width_of_the_model(width, model_type, rate):
+    assert defaults.SUPERVISED_RATE["lora"] * defaults.width_factor(width, model_type) == pytest.approx(rate, rel=5e-3)
 
 
 def test_the_multiplier_is_one_here_and_left_to_a_service():
@@ -40,15 +72,15 @@ def test_the_multiplier_is_one_here_and_left_to_a_service():
     assert "openai" in entry.reason
 
 
-def test_every_settlement_says_what_was_asked_what_it_got_and_why():
+def test_every_settlement_has_the_request_the_value_and_the_reason():
     settled = resolve(_spec(), 20, "local").settled
     assert [(entry.field, entry.requested, entry.value) for entry in settled] == [
-        ("hyperparameters.n_epochs", "auto", 5),
-        ("hyperparameters.batch_size", "auto", 1),
+        ("hyperparameters.batch_size", "auto", 8),
+        ("hyperparameters.n_epochs", "auto", 10),
         ("hyperparameters.learning_rate_multiplier", "auto", 1.0),
     ]
-    assert "100 // 20" in settled[0].reason
-    assert "0.2 % of 20 examples" in settled[1].reason
+    assert "20 examples // 20" in settled[0].reason
+    assert "40 steps of 8" in settled[1].reason
 
 
 def test_what_the_user_fixed_is_kept_and_not_called_settled():
@@ -76,7 +108,7 @@ def test_a_provider_adds_a_settlement_and_may_replace_one():
     )
     assert (again.spec.local.precision, again.spec.local.lora.r) == ("bf16", 4)
     assert again.spec.hyperparameters.learning_rate_multiplier == 1.8
-    assert [entry.value for entry in again.settled] == [5, 1, "bf16", 1.8]
+    assert [entry.value for entry in again.settled] == [1, 5, "bf16", 1.8]
     assert resolved.spec.local.precision == "auto"
 
 
@@ -102,6 +134,6 @@ def test_the_document_is_the_whole_spec_with_values_and_their_reasons():
     document = resolved.document()
     settled = document.pop("settled")
     assert JobSpec.from_dict(document) == resolved.spec
-    assert document["hyperparameters"]["n_epochs"] == 5
+    assert document["hyperparameters"]["n_epochs"] == 10
     assert document["local"]["max_length"] == 2048
     assert [Settled.model_validate(entry) for entry in settled] == resolved.settled

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from ftbridge.graders import judges_of
+from ftbridge.providers.local.defaults import RATES, REFERENCE_WIDTH
 from ftbridge.providers.local.request import DpoRequest, LocalRequest, ReinforcementRequest
 from ftbridge.providers.local.vllm import refusal
 from ftbridge.spec import JobSpec
@@ -13,13 +14,6 @@ from ftbridge.spec.lowering import FieldReport, Lowering, Outcome, fields
 from ftbridge.spec.resolve import ResolvedSpec
 from ftbridge.spec.sections import LocalSpec, Quantization
 
-BASE_LEARNING_RATE = {"lora": 2e-4, "full": 2e-5}
-"""What the multiplier multiplies. LoRA: QLoRA's rate for 7B and 13B (Dettmers et al. 2023, arXiv:2305.14314, table 9).
-Full: ten times less, the ratio measured in "LoRA Without Regret" (Schulman et al. 2025)."""
-PREFERENCE_LEARNING_RATE = {"lora": 5e-6, "full": 5e-7}
-"""The same for preference tuning. LoRA: zephyr's QLoRA recipe (alignment-handbook), TRL's table of rates. Full: as above."""
-REINFORCEMENT_LEARNING_RATE = {"lora": 1e-5, "full": 1e-6}
-"""The same for reinforcement: TRL's table of rates for GRPO, and the ratio above."""
 GROUP = 8
 """Completions of a prompt at compute_multiplier 1: TRL's default; OpenAI publishes none."""
 MOST_COMPLETIONS = 64
@@ -28,6 +22,7 @@ _PREFERENCE_BETA = {"sigmoid": 0.1, "ipo": 0.1, "length_normalised": 1.0}
 not publish its own. ipo: TRL's. length_normalised: ten times sigmoid's, since a mean over tokens is that much smaller."""
 
 
+_BY_WIDTH = f" x ({REFERENCE_WIDTH} / width)^0.781"
 _EVALUATED = {
     "auto": "completions are computed in local.precision",
     "fp32": "the same weights, multiplied in fp32: a completion does not depend on what is computed beside it",
@@ -60,6 +55,7 @@ def _request(spec: JobSpec) -> LocalRequest:
         n_epochs=hyper.n_epochs,
         batch_size=hyper.batch_size,
         learning_rate=_multiplier(spec) * _base_rate(spec),
+        rate_by_width=_is_by_width(spec),
         lr_schedule=_schedule(spec),
         warmup_ratio=local.warmup_ratio,
         weight_decay=local.weight_decay,
@@ -151,17 +147,19 @@ _Note = tuple[Outcome, Any, str]
 
 def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
     """Fields whose story is more than "done as asked"."""
-    base, multiplier = _base_rate(spec), _multiplier(spec)
+    base, multiplier, by_width = _base_rate(spec), _multiplier(spec), _is_by_width(spec)
+    result = _BY_WIDTH if by_width else f" = {request.learning_rate:g}"
     notes: dict[str, _Note] = {
         "hyperparameters.learning_rate_multiplier": (
             "translated",
             request.learning_rate,
-            f"learning rate = multiplier x base = {multiplier:g} x {base:g} = {request.learning_rate:g}",
+            f"learning rate = multiplier x base = {multiplier:g} x {base:g}{result}",
         ),
         "local.base_learning_rate": (
-            "exact",
-            base,
-            f"base rate of {spec.local.tuning} tuning{_BY_METHOD[spec.method]}",
+            "translated" if by_width else "exact",
+            f"{base:g}{_BY_WIDTH}" if by_width else base,
+            f"base rate of {spec.local.tuning} tuning{_BY_METHOD[spec.method]}"
+            + (", settled when the model is read (tinker-cookbook's fit)" if by_width else ""),
         ),
         "local.quantization": ("exact", request.quantization, _quantization_reason(spec)),
         "data.format": (
@@ -386,13 +384,12 @@ def _base_rate(spec: JobSpec) -> float:
 
 
 def usual_learning_rate(spec: JobSpec) -> float:
-    """What `local.base_learning_rate: auto` comes to for the spec's method and tuning."""
-    rates = {
-        "supervised": BASE_LEARNING_RATE,
-        "dpo": PREFERENCE_LEARNING_RATE,
-        "reinforcement": REINFORCEMENT_LEARNING_RATE,
-    }
-    return rates[spec.method][spec.local.tuning]
+    """What `local.base_learning_rate: auto` comes to for the spec's method and tuning; supervised: at `REFERENCE_WIDTH`."""
+    return RATES[spec.method][spec.local.tuning]
+
+
+def _is_by_width(spec: JobSpec) -> bool:
+    return spec.method == "supervised" and spec.local.base_learning_rate == "auto"
 
 
 def quantization(local: LocalSpec) -> Quantization:

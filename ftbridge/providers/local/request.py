@@ -57,6 +57,8 @@ class LocalRequest(BaseModel):
     n_epochs: int
     batch_size: int
     learning_rate: float
+    rate_by_width: bool = False
+    """Whether `learning_rate` is that of a model of width 2,000 still, to be settled when the model is read."""
     lr_schedule: Literal["cosine", "linear", "constant"]
     warmup_ratio: float
     weight_decay: float

@@ -85,8 +85,9 @@ class OpenAIProvider:
         """OpenAI's announced shutdown of the model, or of the base it was tuned from; other services have their own."""
         return calendar.shutdown(model) if spec.openai.target == "openai" else None
 
-    def auto(self, field: str) -> tuple[str, str] | None:
+    def auto(self, field: str, spec: JobSpec, examples: int) -> tuple[str, str] | None:
         """The service's own choice of the multiplier, since its base rates are not published."""
+        del spec, examples
         if field != "learning_rate_multiplier":
             return None
         return "auto", f"left to the {self.name} service, whose base rates are not published"

@@ -37,9 +37,12 @@ def _data(estimate: Plan) -> Table:
         table.add_row(name, *(f"{value:,}" for value in cells))
     train = estimate.splits["train"]
     table.add_row("", "", "", "", "")
-    table.add_row(
-        f"{estimate.epochs} epochs", f"{estimate.steps:,} steps", f"{train.tokens * estimate.epochs:,}", "", ""
-    )
+    schedules = estimate.schedules or {"": estimate.schedule("")}
+    if len({(one.epochs, one.steps) for one in schedules.values()}) == 1:
+        schedules = {"": next(iter(schedules.values()))}
+    for provider, one in schedules.items():
+        epochs = f"{one.epochs} epochs{f' ({provider})' if provider else ''}"
+        table.add_row(epochs, f"{one.steps:,} steps", f"{train.tokens * one.epochs:,}", "", "")
     return table
 
 

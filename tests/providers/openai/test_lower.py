@@ -132,11 +132,11 @@ def test_a_refused_field_that_is_allowed_by_name_is_left_out() -> None:
     assert TOKEN_KEY not in lowering.request["body"]["metadata"]
 
 
-def test_both_providers_settle_the_same_epochs_and_batch() -> None:
+def test_the_general_rules_settle_what_is_sent_to_a_service() -> None:
     one = spec(model={"openai": "m", "local": "n"})
     here, there = (resolve(one, 1000, provider).spec.hyperparameters for provider in ("local", "openai"))
-    assert (here.n_epochs, here.batch_size) == (there.n_epochs, there.batch_size)
-    assert lower(resolve(one, 1000, "openai")).request["n_epochs"] == here.n_epochs
+    assert (here.batch_size, there.batch_size) == (32, 2), "each provider has a rule of its own"
+    assert lower(resolve(one, 1000, "openai")).request["n_epochs"] == there.n_epochs
 
 
 @pytest.mark.parametrize(("asked", "given"), [("A  b", "a-b"), ("ü", ""), ("x" * 60, "x" * 40), ("-a-", "a")])

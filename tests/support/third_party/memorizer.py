@@ -54,7 +54,7 @@ class Memorizer:
     def last_day(self, spec: JobSpec, model: str) -> datetime.date | None:
         return None
 
-    def auto(self, field: str) -> tuple[Any, str] | None:
+    def auto(self, field: str, spec: JobSpec, examples: int) -> tuple[Any, str] | None:
         return (1.0, "memory needs no rate") if field == "learning_rate_multiplier" else None
 
     def lower(self, spec: ResolvedSpec) -> Lowering:

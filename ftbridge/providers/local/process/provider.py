@@ -30,6 +30,7 @@ from ftbridge.providers.base import (
     Submission,
     TunedModel,
 )
+from ftbridge.providers.local import defaults
 from ftbridge.providers.local.lower import lower
 from ftbridge.providers.local.process.child import Child, child_environment
 from ftbridge.providers.local.process.job import Job
@@ -93,11 +94,18 @@ class LocalProvider:
         """None: weights on this machine stay."""
         del spec, model
 
-    def auto(self, field: str) -> tuple[Any, str] | None:
-        """A multiplier of 1, since the base rate is this provider's own."""
-        if field != "learning_rate_multiplier":
+    def auto(self, field: str, spec: JobSpec, examples: int) -> tuple[Any, str] | None:
+        """A multiplier of 1, since the base rate is this provider's own; batch and epochs of supervised tuning."""
+        hyperparameters = spec.hyperparameters
+        if field == "learning_rate_multiplier":
+            return 1.0, "local.base_learning_rate already suits the model and the tuning, so it is multiplied by 1"
+        if spec.method != "supervised":
             return None
-        return 1.0, "local.base_learning_rate already suits the tuning, so it is multiplied by 1"
+        if field == "batch_size":
+            return defaults.batch_size(examples)
+        if field == "n_epochs" and hyperparameters.batch_size != "auto":
+            return defaults.n_epochs(examples, hyperparameters.batch_size)
+        return None
 
     def lower(self, spec: ResolvedSpec) -> Lowering:
         """The local request and its parity report."""

@@ -18,6 +18,7 @@ from ftbridge.providers.local.data.batches import Encoded, Unit
 from ftbridge.providers.local.data.encoded import EncodedSplit, encode_once
 from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.data.template import RenderError
+from ftbridge.providers.local.defaults import width_factor
 from ftbridge.providers.local.export.adapter import save_tuned
 from ftbridge.providers.local.models import architecture, load
 from ftbridge.providers.local.models.device import Device, pick
@@ -67,6 +68,9 @@ def make_ready(
     if request.continue_from is not None:
         load.require_adapter(Path(request.continue_from))
     notes = [f"{base.name}: {note}" for note in architecture.examine(base.path, request)]
+    if request.rate_by_width:
+        rate = request.learning_rate * width_factor(facts.hidden_size, facts.model_type)
+        request = request.model_copy(update={"learning_rate": rate, "rate_by_width": False})
     if facts.max_positions and facts.max_positions < request.max_length:
         notes.append(f"local.max_length is lowered to {facts.max_positions:,}, the most positions this model has")
         request = request.model_copy(update={"max_length": facts.max_positions})
