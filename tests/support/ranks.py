@@ -26,9 +26,12 @@ class Written(Steps):
         self.messages.append(text)
 
 
-def train_together(jobs: list[Job], workers: int, timeout: float = 400) -> dict[Path, dict[str, Any]]:
-    """Train each job with `workers` processes; endings, figures and messages of the main one, by run folder."""
-    folders = [str(job.folder) for job in jobs]
+def train_together(jobs: list[Job], workers: int, *flags: str, timeout: float = 400) -> dict[Path, dict[str, Any]]:
+    """Train each job with `workers` processes; endings, figures and messages of the main one, by run folder.
+
+    `--leave-whole`: sharding does nothing, without a word, as others found it to.
+    """
+    folders = [*flags, *(str(job.folder) for job in jobs)]
     done = torchrun(workers, "support.ranks", *folders, timeout=timeout)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
     return {job.folder: json.loads((job.folder / f"outcome-{workers}.json").read_text()) for job in jobs}
@@ -61,10 +64,14 @@ def main(folders: list[str]) -> None:
     """One worker: train each job after the other."""
     import torch
 
+    from ftbridge.providers.local.models import sharding
     from ftbridge.providers.local.process.run_training import run_training
     from ftbridge.providers.local.training.parallel import joined
 
     torch.set_num_threads(1)
+    if folders[0] == "--leave-whole":
+        folders = folders[1:]
+        sharding.shard = lambda model, world, device: None
     with joined() as parallel:
         for folder in folders:
             reporter = Written()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ftbridge.files import disk_full_is_an_error, sync_folder
 from ftbridge.providers.local.models.find import LocalModel
 from ftbridge.providers.local.request import LocalRequest
+from ftbridge.providers.local.training import shards
 from ftbridge.providers.local.training.checkpoint import TrainingState
+from ftbridge.providers.local.training.parallel import ALONE, Parallel
 
 
 def save_tuned(
@@ -20,15 +23,35 @@ def save_tuned(
     request: LocalRequest,
     state: TrainingState,
     figures: dict[str, Any],
+    parallel: Parallel = ALONE,
 ) -> Path:
-    """Write the adapter (or, for full tuning, the model) to `folder`, whole or not at all, and return it."""
+    """Write the adapter (or, for full tuning, the model) to `folder`, whole or not at all, and return it.
+
+    All workers call this together. An adapter is opened again and compared with the one that was trained.
+    """
+    norms = shards.norms(model, parallel) if request.tuning == "lora" else None
+    weights = shards.gathered(model, keep=parallel.is_main) if parallel.sharded else None
+    card = model_card(base, request, state, figures)
+    return parallel.from_main(partial(_write, folder, model, tokenizer, card, weights, norms))
+
+
+def _write(
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    card: str,
+    weights: dict[str, Any] | None,
+    norms: dict[str, tuple[tuple[int, ...], float]] | None,
+) -> Path:
     temporary = folder.with_name(f".{folder.name}.tmp")
     with disk_full_is_an_error(folder):
         shutil.rmtree(temporary, ignore_errors=True)
         try:
-            model.save_pretrained(temporary, safe_serialization=True)
+            model.save_pretrained(temporary, safe_serialization=True, state_dict=weights)
+            if norms is not None:
+                shards.require_saved(temporary, model, norms)
             tokenizer.save_pretrained(temporary)
-            (temporary / "README.md").write_text(model_card(base, request, state, figures), encoding="utf-8")
+            (temporary / "README.md").write_text(card, encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             temporary.replace(folder)
             sync_folder(folder.parent)

@@ -214,3 +214,11 @@ def working_bytes(shape: Shape, job: Job, *, copied: bool) -> int:
     if job.quantization != "nf4" or copied:
         return 0
     return 2 * job.compute * max(one.inputs * one.outputs for one in shape.linears)
+
+
+def gathered_bytes(shape: Shape, job: Job) -> int:
+    """What a sharded worker (fsdp2) holds whole while it computes: two blocks, one of them on its way, and the head."""
+    blocks = weight_bytes(shape, job) - (4 if job.tuning == "full" else job.compute) * shape.other_parameters
+    head = (4 if job.tuning == "full" else job.compute) * shape.vocabulary * shape.hidden
+    gradients = (4 * (shape.parameters - shape.other_parameters) / shape.layers) if job.tuning == "full" else 0
+    return round(2 * blocks / shape.layers + gradients) + head

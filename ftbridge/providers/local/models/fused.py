@@ -153,10 +153,11 @@ def is_plain_lora(module: Any) -> bool:
 
 def _fused_forward(module: Any, weight: Weight, pool: DropoutPool, index: int) -> Callable[..., Tensor]:
     name = module.active_adapters[0]
-    a, b, scale = module.lora_A[name].weight, module.lora_B[name].weight, float(module.scaling[name])
-    bias = module.get_base_layer().bias
+    scale, base = float(module.scaling[name]), module.get_base_layer()
 
     def forward(self: Any, x: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+        # Parameters are looked up at each call: a sharded module has others while its weights are gathered.
+        a, b, bias = self.lora_A[name].weight, self.lora_B[name].weight, base.bias
         shape = x.shape
         x = x.reshape(-1, shape[-1])
         mask = pool.mask(index, *x.shape) if self.training and pool.p > 0 else None

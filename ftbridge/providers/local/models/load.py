@@ -184,7 +184,7 @@ class FrozenWeights:
             copy = dequantize(self.compute)
             return lambda dtype: copy if copy.dtype == dtype else copy.to(dtype)
         if type(base) is nn.Linear and isinstance(weight, Tensor) and not weight.requires_grad:
-            return lambda dtype: weight if weight.dtype == dtype else weight.to(dtype)
+            return lambda dtype: base.weight if base.weight.dtype == dtype else base.weight.to(dtype)
         return None
 
 
@@ -193,7 +193,8 @@ def _dequantizer(module: Any) -> Callable[[torch.dtype], Tensor]:
 
     def dequantize(dtype: torch.dtype) -> Tensor:
         with torch.no_grad():
-            return dequantize_4bit(module.weight.data, module.weight.quant_state).to(dtype)
+            state = getattr(module.weight, "quant_state", None) or module.quant_state  # gathered bytes have none
+            return dequantize_4bit(module.weight.data, state).to(dtype)
 
     return dequantize
 

@@ -44,10 +44,13 @@ def agreed(plans: Sequence[PassPlan]) -> PassPlan:
     return PassPlan(min(one.tokens for one in plans), any(one.gradient_checkpointing for one in plans))
 
 
-def plan_pass(config: Any, request: LocalRequest, device: Device, longest: int, workers: int = 1) -> PassPlan:
+def plan_pass(
+    config: Any, request: LocalRequest, device: Device, longest: int, workers: int = 1, *, parts: int = 1
+) -> PassPlan:
     """The pass for a model of this configuration, which is loaded already; `longest` is the longest example, which must fit.
 
-    On a CPU `workers` of this machine share what is free.
+    On a CPU `workers` of this machine share what is free. A model in `parts` trains a part of its parameters here, and holds a
+    block's weights whole while they are gathered.
     What gradients, moments and a copy of the weights will take is set aside first.
     """
     try:
@@ -70,7 +73,8 @@ def plan_pass(config: Any, request: LocalRequest, device: Device, longest: int, 
     copied = (
         copy <= COPY_SHARE * free if request.cache_dequantized_weights == "auto" else request.cache_dequantized_weights
     )
-    rest = footprint.trained_bytes(shape, job) + copy * copied + footprint.working_bytes(shape, job, copied=copied)
+    rest = footprint.trained_bytes(shape, job) / parts + footprint.gathered_bytes(shape, job) * (parts > 1)
+    rest += copy * copied + footprint.working_bytes(shape, job, copied=copied)
     rest += footprint.head_bytes(shape, job, tokens=longest, loss_tokens=longest)
     room = max(0.0, FREE_SHARE * free - rest)
 

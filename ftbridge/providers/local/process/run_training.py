@@ -23,13 +23,11 @@ from ftbridge.providers.local.export.adapter import save_tuned
 from ftbridge.providers.local.models import architecture, load
 from ftbridge.providers.local.models.device import Device, pick
 from ftbridge.providers.local.models.find import LocalModel, check_model, find_model
-from ftbridge.providers.local.models.fused import DropoutPool, fuse
-from ftbridge.providers.local.models.memory import agreed, plan_pass
 from ftbridge.providers.local.process.job import Interrupted, Job
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.training import checkpoint
+from ftbridge.providers.local.training.build import build
 from ftbridge.providers.local.training.checkpoint import TrainingState
-from ftbridge.providers.local.training.forward import Forward, prove
 from ftbridge.providers.local.training.loop import Reporter, Trainer, train
 from ftbridge.providers.local.training.methods import METHODS, Setting
 from ftbridge.providers.local.training.optim import optimizer_for
@@ -120,11 +118,12 @@ def run_training(
     if ending != "finished":
         return "paused" if ending == "pause" else "cancelled"
     stage("saving")
-    _keep_best(job.folder / "checkpoints", trainer.forward.model, state, reporter)
+    parallel = trainer.parallel
+    _keep_best(job.folder / "checkpoints", trainer.forward.model, state, reporter, parallel)
     manifest = load_manifest(submission.train.parent)
     figures = {"train examples": len(ready.train.examples), "train SHA-256": manifest.splits["train"].sha256}
     folder, model = job.folder / ("adapter" if request.tuning == "lora" else "model"), trainer.forward.model
-    parallel.from_main(partial(save_tuned, folder, model, ready.tokenizer, ready.base, request, state, figures))
+    save_tuned(folder, model, ready.tokenizer, ready.base, request, state, figures, parallel)
     return "succeeded"
 
 
@@ -138,36 +137,17 @@ def _trainer(
     parallel: Parallel,
 ) -> tuple[Trainer, TrainingState]:
     request, method = ready.request, METHODS[ready.request.method]
-    base = parallel.in_turn(partial(load.load_base, ready.base.path, request, device))
     longest = max(len(example) for example in [*train_set, *validation, *ready.replay])
-    passes = agreed(parallel.everyone(plan_pass(base.config, request, device, longest, parallel.on_this_machine)))
-    pool = None
-    fused, copied = 0, False
-    if request.tuning == "lora":
-        model = load.add_adapter(base, request)
-        weights = load.FrozenWeights.of(model, request, device)
-        pool = DropoutPool(request.lora_dropout, device.compute, device.torch)
-        fused = fuse(model, weights.weight_of, pool)
-        copied = weights.keep_copy and request.quantization == "nf4" and fused > 0
-    else:
-        model = base
-    if passes.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    model.train()
-    method.quiet(model)
-    adapted = sum(1 for module in model.modules() if hasattr(module, "lora_A"))
-    forward = prove(
-        Forward(model, device, "plain", autocast=fused < adapted or not adapted, pool=pool),
-        method.examples(train_set),
-        packing=request.packing,
-        note=lambda text: reporter.message(text, "warn"),
-    )
-    optimizer = optimizer_for(model.parameters(), request, device)
-    scaler = torch.amp.GradScaler(device.kind, enabled=device.compute == torch.float16)
+    examples = method.examples(train_set)
+    built = build(ready.base.path, request, device, parallel, examples, longest, reporter.message, method.quiet)
+    forward, model, passes, parallel = built.forward, built.forward.model, built.passes, built.parallel
     folder = job.folder / "checkpoints"
     folder.mkdir(exist_ok=True)
-    state = TrainingState()
     newest = parallel.from_main(partial(checkpoint.latest, folder))
+    shardable = parallel.sharded or (newest is not None and checkpoint.has_shards(newest[0]))
+    optimizer = optimizer_for(model.parameters(), request, device, shardable=shardable)
+    scaler = torch.amp.GradScaler(device.kind, enabled=device.compute == torch.float16)
+    state = TrainingState()
     setting = Setting(
         request,
         ready.base,
@@ -183,18 +163,18 @@ def _trainer(
     objective, train_set, validation, source = method.ready(setting, train_set, validation)
     if newest is not None:
         path, state = newest
-        checkpoint.restore(path, model, optimizer, scaler)
+        checkpoint.restore(path, model, optimizer, scaler, parallel)
         reporter.message(f"resumed from step {state.step}")
     tokens = state.tokens_per_pass or passes.tokens
     parallel.from_main(partial(_require_room, folder, model, request))
     steps = math.ceil(len(train_set) / request.batch_size) * request.n_epochs
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if state.step == 0:
-        several = f"{parallel.world} workers, each with " if parallel.world > 1 else ""
+        several = f"{parallel.world} workers, each with {_share(parallel)} and " if parallel.world > 1 else ""
         reporter.message(
             f"{ready.base.name} from {ready.base.source} on {several}{device.describe()}: {request.quantization} weights, "
             f"{trainable:,} trained parameters, {steps} steps of {request.batch_size} {objective.unit.split()[-1]}s, "
-            f"{forward.way} passes of up to {tokens:,} tokens{', a 16-bit copy of the weights' if copied else ''}"
+            f"{forward.way} passes of up to {tokens:,} tokens{', a 16-bit copy of the weights' if built.copied else ''}"
         )
     trainer = Trainer(
         forward,
@@ -216,19 +196,23 @@ def _trainer(
     return trainer, state
 
 
+def _share(parallel: Parallel) -> str:
+    return f"1/{parallel.world} of the model (fsdp2)" if parallel.sharded else "the whole model (ddp)"
+
+
 def _require_room(folder: Path, model: Any, request: LocalRequest) -> None:
     """Room for the checkpoints that are kept, one being written, and the result: weights, and two moments each."""
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     require_room(folder, (request.keep_checkpoints + 3) * trainable * 12, "Training (its checkpoints)")
 
 
-def _keep_best(folder: Path, model: Any, state: TrainingState, reporter: Reporter) -> None:
+def _keep_best(folder: Path, model: Any, state: TrainingState, reporter: Reporter, parallel: Parallel = ALONE) -> None:
     """Load the weights of the best validation, where there is one and it is not the last step."""
     if state.best_step is None or state.best_step == state.step:
         return
     path = folder / f"step-{state.best_step:06d}"
-    if checkpoint.is_complete(path):
-        checkpoint.load_weights(path, model)
+    if parallel.from_main(partial(checkpoint.is_complete, path)):
+        checkpoint.load_weights(path, model, parallel)
         why = "the highest validation reward" if state.best_scores else "the lowest validation loss"
         reporter.message(f"kept the weights of step {state.best_step}, {why}")
     else:

@@ -3,6 +3,7 @@
     checkpoints/step-000120/
       adapter_model.safetensors, adapter_config.json   peft's own format (or model files, for full tuning)
       optimizer.pt                                     optimizer and loss-scaler state, tensors only
+      sharded/                                         instead of it: every worker's part of weights and moments (shards.py)
       state.json                                       step, best validation loss, early-stopping count
       COMPLETE.json                                    size and SHA-256 of each file, written last
 
@@ -15,6 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from ftbridge.files import disk_full_is_an_error, sha256_file, sync_folder, write_json
+from ftbridge.providers.local.training import shards
+from ftbridge.providers.local.training.parallel import ALONE, Parallel
 
 MARKER = "COMPLETE.json"
 
@@ -47,41 +51,75 @@ class TrainingState(BaseModel):
     stopped_early: bool = False
 
 
-def save(folder: Path, model: Any, optimizer: torch.optim.Optimizer, scaler: Any, state: TrainingState) -> Path:
-    """Write a checkpoint for `state.step` under `folder` and return it. Raises `DiskFull`."""
+def save(
+    folder: Path,
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    scaler: Any,
+    state: TrainingState,
+    parallel: Parallel = ALONE,
+) -> Path:
+    """Write a checkpoint for `state.step` under `folder` and return it. All workers call this together. Raises `DiskFull`."""
     target = folder / f"step-{state.step:06d}"
     temporary = folder / f".{target.name}.tmp"
-    with disk_full_is_an_error(folder):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
-            _write(temporary, model, optimizer, scaler, state)
-            shutil.rmtree(target, ignore_errors=True)
-            temporary.replace(target)
-            sync_folder(folder)
-        finally:
+    is_adapter = hasattr(model, "get_base_model")
+    norms = shards.norms(model, parallel) if is_adapter else {}
+    try:
+        with disk_full_is_an_error(folder):
+            parallel.from_main(partial(_begin, temporary))
+            weights = None
+            if parallel.sharded:
+                shards.save(temporary / shards.FOLDER, model, optimizer)
+                weights = shards.gathered(model, keep=parallel.is_main) if is_adapter else None
+            parallel.from_main(
+                partial(_finish, temporary, target, model, optimizer, scaler, state, parallel.sharded, weights, norms)
+            )
+    finally:
+        if parallel.is_main:
             shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
-def _write(folder: Path, model: Any, optimizer: torch.optim.Optimizer, scaler: Any, state: TrainingState) -> None:
+def _begin(temporary: Path) -> None:
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+
+
+def _finish(
+    temporary: Path,
+    target: Path,
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    scaler: Any,
+    state: TrainingState,
+    sharded: bool,
+    weights: dict[str, torch.Tensor] | None,
+    norms: dict[str, tuple[tuple[int, ...], float]],
+) -> None:
     try:
-        model.save_pretrained(folder, safe_serialization=True)
-        torch.save({"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}, folder / "optimizer.pt")
+        if weights is not None or not sharded:
+            model.save_pretrained(temporary, safe_serialization=True, state_dict=weights)
+        if not sharded:
+            torch.save({"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}, temporary / "optimizer.pt")
     except RuntimeError as error:
         # safetensors and torch.save report a full disk as a RuntimeError; give it back its number.
         if "No space left" in str(error) or "os error 28" in str(error) or "file write failed" in str(error):
             raise OSError(28, "No space left on device") from error
         raise
-    (folder / "README.md").unlink(missing_ok=True)
-    (folder / "state.json").write_text(state.model_dump_json(indent=2))
+    if norms:
+        shards.require_saved(temporary, model, norms)
+    (temporary / "README.md").unlink(missing_ok=True)
+    (temporary / "state.json").write_text(state.model_dump_json(indent=2))
     marker = {}
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
-        marker[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-    write_json(folder / MARKER, marker)
+        marker[path.relative_to(temporary).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    write_json(temporary / MARKER, marker)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.replace(target)
+    sync_folder(target.parent)
 
 
 def is_complete(folder: Path) -> bool:
@@ -104,18 +142,35 @@ def latest(folder: Path) -> tuple[Path, TrainingState] | None:
     return None
 
 
-def restore(path: Path, model: Any, optimizer: torch.optim.Optimizer, scaler: Any) -> None:
-    """Load a checkpoint's tensors into a model and optimizer built from the same request."""
-    load_weights(path, model)
+def has_shards(path: Path) -> bool:
+    """Whether a checkpoint was written by workers that each held a part."""
+    return (path / shards.FOLDER).is_dir()
+
+
+def restore(path: Path, model: Any, optimizer: torch.optim.Optimizer, scaler: Any, parallel: Parallel = ALONE) -> None:
+    """Load a checkpoint's tensors into a model and optimizer built from the same request, sharded or whole, as it is now."""
+    if has_shards(path):
+        shards.load(path / shards.FOLDER, model, optimizer)
+        return
     saved = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+    if parallel.sharded:
+        shards.scatter(model, optimizer, _whole_weights(path, model), saved["optimizer"])
+        return
+    load_weights(path, model)
     optimizer.load_state_dict(saved["optimizer"])
     scaler.load_state_dict(saved["scaler"])
 
 
-def load_weights(path: Path, model: Any) -> None:
+def load_weights(path: Path, model: Any, parallel: Parallel = ALONE) -> None:
     """Load a checkpoint's weights: the adapter into a peft model, or every weight into a plain one."""
     from safetensors.torch import load_file
 
+    if has_shards(path):
+        shards.load(path / shards.FOLDER, model, None)
+        return
+    if parallel.sharded:
+        shards.fill(model, _whole_weights(path, model))
+        return
     if hasattr(model, "get_base_model"):
         from peft import set_peft_model_state_dict
 
@@ -127,6 +182,18 @@ def load_weights(path: Path, model: Any) -> None:
         missing, unexpected = model.load_state_dict(saved.state_dict(), strict=False)
     if unexpected or missing:
         raise ValueError(f"checkpoint {path} does not fit the model: missing {missing}, unexpected {unexpected}")
+
+
+def _whole_weights(path: Path, model: Any) -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint by the names of the model's trained parameters."""
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    if hasattr(model, "get_base_model"):
+        saved = load_file(path / "adapter_model.safetensors")
+        return {name: saved[key] for name, key in shards.names_in_file(model).items()}
+    whole = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
+    return dict(whole.named_parameters())
 
 
 def prune(folder: Path, keep: int, always: Iterable[int | None]) -> None:

@@ -28,6 +28,7 @@ from ftbridge.providers.local.models.parts import causal as _causal
 from ftbridge.providers.local.models.parts import decoder as _decoder
 from ftbridge.providers.local.models.parts import keeps_logits, use_own_attention
 from ftbridge.providers.local.models.parts import use_attention as _use_attention
+from ftbridge.providers.local.models.sharding import inside
 from ftbridge.providers.local.training import proof
 from ftbridge.providers.local.training.loss import CROSS_ENTROPY, LOG_PROBABILITIES, Reduction
 
@@ -136,8 +137,13 @@ class Forward:
         head = _causal(self.model).get_output_embeddings()
         if self.autocast:
             hidden = hidden.to(self.device.compute)
+
+        def reduced(states: Tensor) -> T:
+            return reduction.of_hidden(states, head.weight, getattr(head, "bias", None), target)
+
         with torch.autocast(self.device.kind, enabled=False):
-            return reduction.of_hidden(hidden, head.weight, getattr(head, "bias", None), target)
+            value: T = inside(head, reduced, hidden)
+        return value
 
     def in_compute_type(self) -> AbstractContextManager[Any]:
         """What the model runs under: autocast, where layers are left to it."""

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from ftbridge.errors import OutOfMemory, TrainingFailed
 from ftbridge.providers.local.data.batches import Unit, evaluation_steps, steps_of_epoch
@@ -238,7 +239,7 @@ def _update(
     return {
         **{f"train_{name}": value for name, value in (figures | replay_figures).items()},
         "learning_rate": rate,
-        "gradient_norm": float(norm),
+        "gradient_norm": float(norm.full_tensor() if isinstance(norm, DTensor) else norm),
         "tokens_per_second": tokens / seconds,
         **({} if trainer.source is None else {"training_duration": seconds}),
         "trained_tokens": sum(unit.num_loss_tokens for unit in batch),
@@ -318,10 +319,8 @@ def evaluate(trainer: Trainer) -> tuple[float, dict[str, float]]:
 
 
 def _save(trainer: Trainer, state: TrainingState) -> None:
-    def save() -> None:
-        path = checkpoint.save(trainer.folder, trainer.forward.model, trainer.optimizer, trainer.scaler, state)
-        trainer.reporter.checkpoint(path, state.step)
-        best = [step for step, _ in state.best_scores]
-        checkpoint.prune(trainer.folder, trainer.request.keep_checkpoints, [state.best_step, *best])
-
-    trainer.parallel.from_main(save)
+    parallel, model = trainer.parallel, trainer.forward.model
+    path = checkpoint.save(trainer.folder, model, trainer.optimizer, trainer.scaler, state, parallel)
+    trainer.reporter.checkpoint(path, state.step)
+    best = [state.best_step, *(step for step, _ in state.best_scores)]
+    parallel.from_main(partial(checkpoint.prune, trainer.folder, trainer.request.keep_checkpoints, best))

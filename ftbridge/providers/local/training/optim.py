@@ -13,12 +13,15 @@ from ftbridge.providers.local.request import LocalRequest
 
 
 def optimizer_for(
-    parameters: Iterable[torch.nn.Parameter], request: LocalRequest, device: Device
+    parameters: Iterable[torch.nn.Parameter], request: LocalRequest, device: Device, *, shardable: bool = False
 ) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) over the parameters that train, betas (0.9, 0.999)."""
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) over the parameters that train, betas (0.9, 0.999).
+
+    `shardable`: auto is the one whose moments can be held in parts, by sharded workers now or when a checkpoint was written.
+    """
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     options: dict[str, Any] = {"lr": request.learning_rate, "weight_decay": request.weight_decay, "betas": (0.9, 0.999)}
-    kind = request.optimizer if request.optimizer != "auto" else _auto(request, device)
+    kind = request.optimizer if request.optimizer != "auto" else "adamw" if shardable else _auto(request, device)
     if kind == "adamw":
         return torch.optim.AdamW(trainable, fused=device.kind in ("cpu", "cuda"), **options)
     import bitsandbytes

@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ftbridge.errors import ModelUnavailable
 from ftbridge.providers.local.data.batches import Encoded
 from ftbridge.providers.local.models import attention
 from ftbridge.providers.local.models.device import is_out_of_memory
 from ftbridge.providers.local.models.parts import causal, decoder, use_attention, use_own_attention
+from ftbridge.providers.local.models.sharding import inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -157,8 +159,9 @@ def require_gradients(forward: Forward, sample: Sequence[Encoded]) -> None:
         return
     with torch.enable_grad():
         loss, _ = forward.loss_sum(sample[: 1 if forward.way == "alone" else 3])
-        gradients = torch.autograd.grad(loss, adapters, allow_unused=True)
-    moved = {kind for kind, gradient in zip(kinds, gradients, strict=True) if _moves(gradient)}
+        loss.backward()
+    moved = {kind for kind, adapter in zip(kinds, adapters, strict=True) if _moves(adapter.grad)}
+    forward.model.zero_grad(set_to_none=True)
     untrained = set(kinds) - moved
     if untrained:
         raise ModelUnavailable(
@@ -168,6 +171,8 @@ def require_gradients(forward: Forward, sample: Sequence[Encoded]) -> None:
 
 
 def _moves(gradient: Tensor | None) -> bool:
+    if isinstance(gradient, DTensor):
+        gradient = gradient.full_tensor()
     return gradient is not None and bool(gradient.count_nonzero())
 
 
@@ -184,9 +189,13 @@ def _other_tokens(example: Encoded, draw: random.Random, vocabulary: int) -> Enc
 
 
 def _linear(head: nn.Module, states: Tensor) -> Tensor:
-    weight, bias = head.weight, getattr(head, "bias", None)
-    assert isinstance(weight, Tensor)
-    return nn.functional.linear(states.to(weight.dtype), weight, bias).float()
+    def linear(states: Tensor) -> Tensor:
+        weight, bias = head.weight, getattr(head, "bias", None)
+        assert isinstance(weight, Tensor)
+        return nn.functional.linear(states.to(weight.dtype), weight, bias).float()
+
+    logits: Tensor = inside(head, linear, states)
+    return logits
 
 
 @contextmanager

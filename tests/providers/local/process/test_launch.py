@@ -109,8 +109,8 @@ def change(job: Job, **changes: Any) -> None:
 
 
 @pytest.fixture
-def job(tmp_path: Path, tiny_model_dir: Path) -> Iterator[Job]:
-    changes = {"local.workers": 2, "hyperparameters.n_epochs": 12, "local.lora.dropout": 0.0, "local.device": "cpu",
+def job(request: pytest.FixtureRequest, tmp_path: Path, tiny_model_dir: Path) -> Iterator[Job]:
+    changes = {"local.workers": 2, "local.sharding": getattr(request, "param", "ddp"), "hyperparameters.n_epochs": 12, "local.lora.dropout": 0.0, "local.device": "cpu",
                "hyperparameters.learning_rate_multiplier": 20}  # fmt: skip
     job = submitted_job(tmp_path / "several", tiny_model_dir, **changes)
     yield job
@@ -119,8 +119,9 @@ def job(tmp_path: Path, tiny_model_dir: Path) -> Iterator[Job]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("job", "victim", "then"), [("ddp", 1, 1), ("fsdp2", 0, 3)], indirect=["job"])
 def test_a_killed_worker_ends_the_job_which_another_number_resumes_to_the_same_losses(
-    job: Job, tmp_path: Path, tiny_model_dir: Path
+    job: Job, victim: int, then: int, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     undisturbed = submitted_job(
         tmp_path / "one", tiny_model_dir, **{"hyperparameters.n_epochs": 12, "local.lora.dropout": 0.0,
@@ -132,14 +133,14 @@ def test_a_killed_worker_ends_the_job_which_another_number_resumes_to_the_same_l
     provider.resume(handle)
     wait(lambda: len(steps_of(job)) >= 8, 200)
     assert provider.poll(handle).state == "running"
-    os.kill(workers_of(job)[1].pid, signal.SIGKILL)
+    os.kill(workers_of(job)[victim].pid, signal.SIGKILL)
     wait(lambda: provider.poll(handle).state == "failed", 60)
     error = provider.poll(handle).error
     assert error is not None
     assert error.kind == "worker_died"
-    assert "worker 1 was killed by signal 9" in error.message
+    assert f"worker {victim} was killed by signal 9" in error.message
     wait(lambda: not workers_of(job), 60)
-    change(job, workers=1)
+    change(job, workers=then)
     provider.resume(handle)
     wait(lambda: provider.poll(handle).state == "succeeded", 200)
     seen = {step["step"]: step for step in steps_of(job)}
@@ -163,7 +164,7 @@ def test_a_worker_that_stands_still_ends_the_job_within_a_minute(job: Job) -> No
 
 
 @pytest.mark.slow
-def test_a_pause_is_agreed_and_two_machines_go_on(job: Job, tmp_path: Path) -> None:
+def test_a_pause_is_agreed_and_two_machines_go_on(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second part has two agents on this machine, which meet at a port as two machines do."""
     provider, handle = LocalProvider(), handle_of(job)
     provider.resume(handle)
@@ -174,9 +175,16 @@ def test_a_pause_is_agreed_and_two_machines_go_on(job: Job, tmp_path: Path) -> N
     assert (job.folder / "checkpoints" / f"step-{paused_at:06d}" / "COMPLETE.json").exists()
     wait(lambda: not workers_of(job), 60)
 
-    address = socket.gethostbyname(socket.gethostname())
-    if address.startswith("127."):
-        pytest.skip("this machine's name is its loopback, where machines cannot meet")
+    addresses = [
+        (name, one.address)
+        for name, several in psutil.net_if_addrs().items()
+        for one in several
+        if one.family == socket.AF_INET and not one.address.startswith("127.")
+    ]
+    if not addresses:
+        pytest.skip("this machine has no address but its loopback, where machines cannot meet")
+    interface, address = addresses[0]
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", interface)
     with socket.socket() as free:
         free.bind((address, 0))
         port = free.getsockname()[1]

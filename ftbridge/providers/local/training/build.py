@@ -1,0 +1,188 @@
+"""A model made ready to train: loaded, adapted, fused, sharded where it must be, and proved.
+
+whole      every worker loads it on its device
+sharded    every worker loads it on the CPU, one after the other on a machine; blocks move to the device in parts. It is tried
+before it trains, and where sharding does not do what it should, every worker holds it whole, with a note
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from ftbridge.errors import UsageError
+from ftbridge.providers.local.data.batches import Encoded
+from ftbridge.providers.local.models import load, sharding
+from ftbridge.providers.local.models.device import Device, is_out_of_memory
+from ftbridge.providers.local.models.fused import DropoutPool, fuse
+from ftbridge.providers.local.models.memory import PassPlan, agreed, plan_pass
+from ftbridge.providers.local.models.sizes import shape_of
+from ftbridge.providers.local.request import LocalRequest
+from ftbridge.providers.local.training.forward import Forward, prove
+from ftbridge.providers.local.training.parallel import Parallel
+
+FAILURES = (sharding.NotSharded, RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError)
+"""How sharding fails on a model that it does not take."""
+Say = Callable[[str, str], None]
+"""Hears a sentence for people, and its level."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model as one way to run it, the passes that there is room for, and the workers, who hold it whole or in parts.
+
+    `copied`: nf4 weights are also held in 16 bits.
+    """
+
+    forward: Forward
+    passes: PassPlan
+    parallel: Parallel
+    copied: bool = False
+
+
+@dataclass(frozen=True)
+class _Adapted:
+    model: Any
+    pool: DropoutPool | None
+    autocast: bool
+    copied: bool
+
+
+def build(
+    path: Path,
+    request: LocalRequest,
+    device: Device,
+    parallel: Parallel,
+    examples: Sequence[Encoded],
+    longest: int,
+    say: Say,
+    quiet: Callable[[Any], None],
+) -> Built:
+    """The model in `path`, ready to train on `examples`; all workers call this together.
+
+    `longest`: tokens of the longest unit. `quiet` prepares a loaded model for the method. Raises `ModelUnavailable`.
+    """
+    free = min(parallel.everyone(device.free_bytes()))
+    if sharding.choose(request, _shape(path, request), device, free, parallel.world) == "fsdp2":
+        if device.compute == torch.float16:
+            raise UsageError("local.precision fp16 cannot be sharded.", hint="Set local.precision: bf16 or fp32.")
+        try:
+            return _sharded(path, request, device, parallel, examples, longest, say, quiet)
+        except sharding.NotSharded as why:
+            device.empty_cache()
+            say(f"sharding (fsdp2) was tried and left: {why}. Every worker holds the whole model (ddp)", "warn")
+    base = parallel.in_turn(partial(load.load_base, path, request, device))
+    passes = agreed(parallel.everyone(plan_pass(base.config, request, device, longest, parallel.on_this_machine)))
+    adapted = _adapted(base, request, device)
+    return _proved(adapted, passes, request, device, parallel, examples, say, quiet)
+
+
+def _sharded(
+    path: Path,
+    request: LocalRequest,
+    device: Device,
+    parallel: Parallel,
+    examples: Sequence[Encoded],
+    longest: int,
+    say: Say,
+    quiet: Callable[[Any], None],
+) -> Built:
+    """The same in parts. Raises `NotSharded` on every worker where it is not so on one."""
+    request = request.model_copy(update={"cache_dequantized_weights": False})
+    loaded = parallel.in_turn(partial(_loaded_in_parts, path, request, device, parallel.world))
+    _require_all(parallel, loaded if isinstance(loaded, str) else None)
+    assert not isinstance(loaded, str)
+    adapted, before = loaded
+    parallel = replace(parallel, sharded=True)
+    _require_all(parallel, _trial(adapted.model, before, parallel, device))
+    plans = plan_pass(adapted.model.config, request, device, longest, parallel.on_this_machine, parts=parallel.world)
+    return _proved(adapted, agreed(parallel.everyone(plans)), request, device, parallel, examples, say, quiet)
+
+
+def _require_all(parallel: Parallel, reason: str | None) -> None:
+    """Raise `NotSharded` on every worker where one of them has a reason."""
+    if (failed := next(filter(None, parallel.everyone(reason)), None)) is not None:
+        raise sharding.NotSharded(failed)
+
+
+def _trial(model: Any, before: sharding.Probe, parallel: Parallel, device: Device) -> str | None:
+    """Why a model is not sharded as it should be, or None where it is."""
+    try:
+        sharding.require_sharded(model, before, parallel.world, device.compute)
+    except FAILURES as why:
+        return _described(why)
+    return None
+
+
+def _loaded_in_parts(
+    path: Path, request: LocalRequest, device: Device, world: int
+) -> tuple[_Adapted, sharding.Probe] | str:
+    """Load the whole model on the CPU, adapt it, and keep this worker's part of it on the device; or why that cannot be."""
+    cpu = Device(torch.device("cpu"), device.compute)
+    adapted = _adapted(load.load_base(path, request, cpu), request, device)
+    try:
+        before = sharding.probe(adapted.model)
+        sharding.shard(adapted.model, world, device.torch)
+    except FAILURES as why:
+        return _described(why)
+    return adapted, before
+
+
+def _described(why: Exception) -> str:
+    """What went wrong, in a line. Memory that ran out is no reason to hold more of it: that is raised."""
+    if is_out_of_memory(why):
+        raise why
+    return str(why) if isinstance(why, sharding.NotSharded) else f"{type(why).__name__}: {str(why).splitlines()[0]}"
+
+
+def _adapted(base: Any, request: LocalRequest, device: Device) -> _Adapted:
+    """The model with its adapter, fused; as it is for full tuning."""
+    if request.tuning == "full":
+        return _Adapted(base, None, autocast=True, copied=False)
+    model = load.add_adapter(base, request)
+    weights = load.FrozenWeights.of(model, request, device)
+    pool = DropoutPool(request.lora_dropout, device.compute, device.torch)
+    fused = fuse(model, weights.weight_of, pool)
+    adapted = sum(1 for module in model.modules() if hasattr(module, "lora_A"))
+    copied = weights.keep_copy and request.quantization == "nf4" and fused > 0
+    return _Adapted(model, pool, autocast=fused < adapted or not adapted, copied=copied)
+
+
+def _proved(
+    adapted: _Adapted,
+    passes: PassPlan,
+    request: LocalRequest,
+    device: Device,
+    parallel: Parallel,
+    examples: Sequence[Encoded],
+    say: Say,
+    quiet: Callable[[Any], None],
+) -> Built:
+    """With the way to run it that is proved on examples."""
+    model = adapted.model
+    if passes.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    quiet(model)
+    forward = prove(
+        Forward(model, device, "plain", autocast=adapted.autocast, pool=adapted.pool),
+        examples,
+        packing=request.packing,
+        note=lambda text: say(text, "warn"),
+    )
+    return Built(forward, passes, parallel, adapted.copied)
+
+
+def _shape(path: Path, request: LocalRequest) -> Any:
+    """The model's sizes; None where its config does not tell them in the usual words."""
+    config = AutoConfig.from_pretrained(path, trust_remote_code=request.trust_remote_code)
+    try:
+        return shape_of(config.to_dict())
+    except UsageError:
+        return None
