@@ -74,8 +74,8 @@ def choose(
         modules=request.target_modules,
         optimizer=request.optimizer,
     )
-    whole = footprint.weight_bytes(shape, job) + footprint.trained_bytes(shape, job)
-    return "ddp" if whole <= FIT_SHARE * free else "fsdp2"
+    needed = footprint.weight_bytes(shape, job) + footprint.trained_bytes(shape, job)
+    return "ddp" if needed <= FIT_SHARE * free else "fsdp2"
 
 
 def shard(model: Any, world: int, device: torch.device) -> None:

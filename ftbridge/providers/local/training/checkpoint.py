@@ -192,8 +192,8 @@ def _whole_weights(path: Path, model: Any) -> dict[str, torch.Tensor]:
     if hasattr(model, "get_base_model"):
         saved = load_file(path / "adapter_model.safetensors")
         return {name: saved[key] for name, key in shards.names_in_file(model).items()}
-    whole = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
-    return dict(whole.named_parameters())
+    saved_model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
+    return dict(saved_model.named_parameters())
 
 
 def prune(folder: Path, keep: int, always: Iterable[int | None]) -> None:

@@ -29,7 +29,7 @@ NORM_TOLERANCE = 1e-4
 """Largest difference of a saved tensor's norm from that of the trained one, as a share: sums in another order."""
 
 
-def trained(model: Any) -> Iterator[tuple[str, torch.nn.Parameter]]:
+def trained_parameters(model: Any) -> Iterator[tuple[str, torch.nn.Parameter]]:
     """The parameters that train, by name, in the order that the optimizer has them."""
     return ((name, one) for name, one in model.named_parameters() if one.requires_grad)
 
@@ -50,14 +50,14 @@ def save(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> None:
 def load(folder: Path, model: Any, optimizer: torch.optim.Optimizer | None) -> None:
     """Load parts into a model, sharded or whole, and its optimizer (None: weights alone)."""
     tensors = _tensors(model, optimizer)
-    whole = not any(isinstance(one, DTensor) for one in tensors.values())
-    dcp.load(tensors, checkpoint_id=folder, no_dist=whole or not dist.is_initialized())
+    is_complete = not any(isinstance(one, DTensor) for one in tensors.values())
+    dcp.load(tensors, checkpoint_id=folder, no_dist=is_complete or not dist.is_initialized())
 
 
 def gathered(model: Any, *, keep: bool) -> dict[str, Tensor]:
     """Whole tensors of what is trained, by name, on the CPU of a worker that keeps them. All workers call this together."""
     tensors = {}
-    for name, parameter in trained(model):
+    for name, parameter in trained_parameters(model):
         tensor = parameter.detach()
         if isinstance(tensor, DTensor):
             tensor = tensor.full_tensor()
@@ -74,7 +74,7 @@ def scatter(
     Raises `TrainingFailed` where the state is not AdamW's.
     """
     _begin(model, optimizer)
-    for number, (name, parameter) in enumerate(trained(model)):
+    for number, (name, parameter) in enumerate(trained_parameters(model)):
         _fill(parameter, weights[name])
         moments = state["state"].get(number, {})
         if set(moments) != set(MOMENTS):
@@ -88,7 +88,7 @@ def scatter(
 
 def fill(model: Any, weights: Mapping[str, Tensor]) -> None:
     """Put whole weights into a sharded model."""
-    for name, parameter in trained(model):
+    for name, parameter in trained_parameters(model):
         _fill(parameter, weights[name])
 
 
@@ -96,7 +96,7 @@ def names_in_file(model: Any) -> dict[str, str]:
     """What each trained tensor of a peft model is called in its adapter's file, by its name in the model."""
     from peft import get_peft_model_state_dict
 
-    names = [name for name, _ in trained(model)]
+    names = [name for name, _ in trained_parameters(model)]
     numbers = get_peft_model_state_dict(model, state_dict={name: torch.tensor(i) for i, name in enumerate(names)})
     return {names[int(number)]: key for key, number in numbers.items()}
 
@@ -105,10 +105,10 @@ def norms(model: Any, parallel: Parallel) -> dict[str, tuple[tuple[int, ...], fl
     """Shape and L2 norm of every trained tensor, by name: summed over parts where it is sharded. All workers call this."""
     squares = {
         name: float((one.to_local() if isinstance(one, DTensor) else one).detach().double().square().sum())
-        for name, one in trained(model)
+        for name, one in trained_parameters(model)
     }
     total = parallel.add(squares) if parallel.sharded else squares
-    return {name: (tuple(one.shape), math.sqrt(total[name])) for name, one in trained(model)}
+    return {name: (tuple(one.shape), math.sqrt(total[name])) for name, one in trained_parameters(model)}
 
 
 def require_saved(folder: Path, model: Any, wanted: Mapping[str, tuple[tuple[int, ...], float]]) -> None:
@@ -134,10 +134,10 @@ def require_saved(folder: Path, model: Any, wanted: Mapping[str, tuple[tuple[int
 
 
 def _tensors(model: Any, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
-    tensors = {f"weight/{name}": one.detach() for name, one in trained(model)}
+    tensors = {f"weight/{name}": one.detach() for name, one in trained_parameters(model)}
     if optimizer is not None:
         _begin(model, optimizer)
-        for name, one in trained(model):
+        for name, one in trained_parameters(model):
             tensors |= {f"{key}/{name}": optimizer.state[one][key] for key in MOMENTS}
     return tensors
 
@@ -145,17 +145,17 @@ def _tensors(model: Any, optimizer: torch.optim.Optimizer | None) -> dict[str, T
 def _begin(model: Any, optimizer: torch.optim.Optimizer) -> None:
     """Give an AdamW that has not stepped yet the moments of its first step, zeros."""
     fused = bool(optimizer.defaults.get("fused"))
-    for _, one in trained(model):
+    for _, one in trained_parameters(model):
         if not optimizer.state[one]:
             step = torch.zeros((), dtype=torch.float32, device=one.device if fused else "cpu")
             zeros = [torch.zeros_like(one, memory_format=torch.preserve_format) for _ in range(2)]
             optimizer.state[one] = {"step": step, "exp_avg": zeros[0], "exp_avg_sq": zeros[1]}
 
 
-def _fill(target: Tensor, whole: Tensor) -> None:
+def _fill(target: Tensor, source: Tensor) -> None:
     with torch.no_grad():
         if isinstance(target, DTensor):
-            whole = whole.to(device=target.device, dtype=target.dtype)
-            target.copy_(distribute_tensor(whole, target.device_mesh, target.placements, src_data_rank=None))
+            source = source.to(device=target.device, dtype=target.dtype)
+            target.copy_(distribute_tensor(source, target.device_mesh, target.placements, src_data_rank=None))
         else:
-            target.copy_(whole)
+            target.copy_(source)

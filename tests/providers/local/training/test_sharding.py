@@ -144,13 +144,14 @@ def test_auto_shards_where_a_whole_model_does_not_fit_a_gpu() -> None:
     shape = shape_of({"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
                       "intermediate_size": 14336, "vocab_size": 128256})  # fmt: skip
     gpu = Device(torch.device("cuda", 0), torch.bfloat16)
-    asked = training_requests.request(quantization="none", sharding="auto")
-    assert sharding.choose(asked, shape, gpu, 80 << 30, 2) == "ddp"
-    assert sharding.choose(asked, shape, gpu, 12 << 30, 2) == "fsdp2"
-    assert sharding.choose(asked, shape, gpu, 12 << 30, 1) == "ddp"
-    assert sharding.choose(asked, None, gpu, 12 << 30, 2) == "ddp"
-    assert sharding.choose(asked, shape, architectures.CPU, 12 << 30, 2) == "ddp"
-    assert sharding.choose(asked.model_copy(update={"quantization": "int8"}), shape, gpu, 1 << 30, 2) == "ddp"
+    settings = training_requests.request(quantization="none", sharding="auto")
+    assert sharding.choose(settings, shape, gpu, 80 << 30, 2) == "ddp"
+    assert sharding.choose(settings, shape, gpu, 12 << 30, 2) == "fsdp2"
+    assert sharding.choose(settings, shape, gpu, 12 << 30, 1) == "ddp"
+    assert sharding.choose(settings, None, gpu, 12 << 30, 2) == "ddp"
+    assert sharding.choose(settings, shape, architectures.CPU, 12 << 30, 2) == "ddp"
+    assert sharding.choose(settings.model_copy(update={"quantization": "int8"}), shape, gpu, 1 << 30, 2) == "ddp"
     assert (
-        sharding.choose(asked.model_copy(update={"sharding": "fsdp2"}), shape, architectures.CPU, 1 << 40, 2) == "fsdp2"
+        sharding.choose(settings.model_copy(update={"sharding": "fsdp2"}), shape, architectures.CPU, 1 << 40, 2)
+        == "fsdp2"
     )
