@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge import files
 from ftbridge.errors import DataError, MissingDependency, ModelUnavailable, UsageError
+from ftbridge.planning import sharding
 from ftbridge.planning.local_tokens import LocalTokens, local_tokens, renderer_of
 from ftbridge.planning.machine import Machine, this_machine
 from ftbridge.planning.memory import (
@@ -31,6 +32,7 @@ from ftbridge.planning.money import Monthly, break_even_tokens, monthly
 from ftbridge.planning.pace import Pace, pace
 from ftbridge.planning.replay import ReplayPlan
 from ftbridge.planning.rollouts import Rollouts
+from ftbridge.planning.sharding import GpuSet, PerGpu
 from ftbridge.planning.whole import Whole, whole
 from ftbridge.planning.workload import Workload
 from ftbridge.providers.local.lower import quantization
@@ -72,6 +74,12 @@ class Local(BaseModel):
         default=None, description="On a CPU, of a pass as large as the trainer takes there, about."
     )
     cards: list[Fit]
+    per_gpu: list[PerGpu] = Field(
+        default=[], description="On 1, 2, 4 and 8 GPUs, with micro-batches of 2,048 tokens, about."
+    )
+    gpu_sets: list[GpuSet] = Field(
+        default=[], description="The smallest common GPUs that hold the job, by how many there are of them."
+    )
     machine: Machine = Field(description="This machine, as it is now.")
     here: Fit | None = Field(description="The device that training takes here, with what is free on it now.")
     pace: Pace = Field(description="Hours of training.")
@@ -135,6 +143,8 @@ def plan_local(
         memory=fits.on_a_gpu(),
         processor_memory=fits.on_the_processor(_cpu_pass(spec, read, train.examples)),
         cards=fits.gpus(),
+        per_gpu=fits.on_several(),
+        gpu_sets=fits.smallest_sets(),
         machine=machine,
         here=this_device,
         pace=speed,
@@ -209,6 +219,14 @@ class _Fits:
 
     def gpus(self) -> list[Fit]:
         return [fit for name, gib in CARDS.items() if (fit := self._fit(name, gib * GIB * 0.97)) is not None]
+
+    def on_several(self) -> list[PerGpu]:
+        if self.shape is None:
+            return []
+        return sharding.shown(self.shape, self.spec, pass_tokens=_PASS, share=self.share)
+
+    def smallest_sets(self) -> list[GpuSet]:
+        return [] if self.shape is None else sharding.smallest_sets(self.shape, self.spec, share=self.share)
 
     def this_device(self) -> Fit | None:
         if self.free is None:

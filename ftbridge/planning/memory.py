@@ -65,6 +65,10 @@ class Memory(BaseModel):
     copied: int = Field(
         description="16-bit copy of nf4 weights (local.cache_dequantized_weights); 0 where none is reckoned with."
     )
+    gathered: int = Field(
+        default=0,
+        description="Blocks and head that a sharded worker holds complete while it computes; 0 for a whole model.",
+    )
     trained: int = Field(description="Gradients, the optimizer's moments, and an adapter's parameters.")
     activations: int
     logits: int = Field(description="Chunks of them, and the hidden vectors that they come from.")
@@ -130,14 +134,19 @@ def memory(
     compute: int = 2,
     copied: bool | None = None,
     longest: int | None = None,
+    gpus: int = 1,
 ) -> Memory:
     """What training takes. `trained_share` (0..1) of a pass's tokens need logits; `longest`: tokens of the longest example.
 
     `copied`: whether nf4 weights are also held in 16 bits; None takes what the spec says, and no copy for "auto".
+    `gpus`: how many hold a part of the model each (fsdp2); sharded workers keep no copy, and full AdamW moments.
     """
     job = job_of(local, kind, compute)
+    if gpus > 1:
+        job, copied = job.model_copy(update={"optimizer": "adamw"}), False
     with_copy = copied if copied is not None else local.cache_dequantized_weights is True
-    weights, trained_bytes = footprint.weight_bytes(shape, job), footprint.trained_bytes(shape, job)
+    weights, trained_bytes = footprint.weight_bytes(shape, job) // gpus, footprint.trained_bytes(shape, job) // gpus
+    gathered = footprint.gathered_bytes(shape, job) if gpus > 1 else 0
     if kind == "cpu" and job.quantization != "none":
         weights += (
             2 * shape.parameters
@@ -150,11 +159,12 @@ def memory(
     return Memory(
         weights=weights,
         copied=copy,
+        gathered=gathered,
         trained=trained_bytes,
         activations=activations,
         logits=logits,
         overhead=overhead,
-        total=weights + copy + trained_bytes + activations + logits + overhead,
+        total=weights + copy + gathered + trained_bytes + activations + logits + overhead,
         pass_tokens=pass_tokens,
         checkpointing=checkpointing,
     )
@@ -168,13 +178,14 @@ def largest_pass(
     *,
     kind: Kind = "cuda",
     compute: int = 2,
+    gpus: int = 1,
 ) -> int:
     """Most tokens of one pass that fit, in steps of 64 up to 131,072, with checkpointing; 0 when not even 64 do."""
     low, high = 0, MOST // _STEP
     while low < high:
         middle = (low + high + 1) // 2
         estimate = memory(
-            shape, local, pass_tokens=middle * _STEP, trained_share=trained_share, kind=kind, compute=compute
+            shape, local, pass_tokens=middle * _STEP, trained_share=trained_share, kind=kind, compute=compute, gpus=gpus
         )
         low, high = (middle, high) if estimate.total <= memory_bytes else (low, middle - 1)
     return low * _STEP

@@ -99,6 +99,15 @@ def _local(side: Local) -> Table:
             table.add_row("fits", f"{first.card} and larger; passes of {first.pass_tokens:,} tokens there")
         else:
             table.add_row("fits", Text("no single card of the list", style="bold red"))
+    if len(side.gpu_sets) > 1 or (side.gpu_sets and side.gpu_sets[0].gpus > 1):
+        sets = [f"{one.gpus} x {one.card} ({one.sharding})" for one in side.gpu_sets if one.gpus > 1]
+        table.add_row("several GPUs", " or ".join(sets))
+    for row in side.per_gpu:
+        if row.gpus > 1 and row.sharding == "fsdp2":
+            table.add_row(
+                "",
+                f"on each of {row.gpus}, sharded: about {_gb(row.memory.total)}; sends {_gb(row.traffic)} a micro-batch",
+            )
     for card in side.machine.cards:
         held = f", {_gb(card.used)} held by others" if card.used else ""
         table.add_row("card", f"{card.index}: {card.name}, {_gb(card.free)} of {_gb(card.total)} free{held}")

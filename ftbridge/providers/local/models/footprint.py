@@ -222,3 +222,24 @@ def gathered_bytes(shape: Shape, job: Job) -> int:
     head = (4 if job.tuning == "full" else job.compute) * shape.vocabulary * shape.hidden
     gradients = (4 * (shape.parameters - shape.other_parameters) / shape.layers) if job.tuning == "full" else 0
     return round(2 * blocks / shape.layers + gradients) + head
+
+
+def ring_bytes(size: int, workers: int) -> int:
+    """Bytes that each of `workers` sends to add up `size` bytes in a ring: 2 (n - 1) / n of them.
+
+    Patarasuk and Yuan 2009 ("Bandwidth optimal all-reduce algorithms"); NCCL's and gloo's way for large tensors. To gather or
+    to scatter alone takes half.
+    """
+    return round(2 * (workers - 1) / workers * size)
+
+
+def step_traffic(shape: Shape, job: Job, workers: int, *, sharded: bool, passes: int = 1) -> int:
+    """Bytes that each worker sends in a step of `passes` micro-batches.
+
+    Whole models add up float32 gradients once a step. Sharded ones gather the weights, as they are stored, for the forward and
+    again for the backward pass of each micro-batch, and scatter its gradients.
+    """
+    trained = shape.adapter_parameters(job.r, job.modules, dora=job.dora) if job.tuning == "lora" else shape.parameters
+    if not sharded:
+        return ring_bytes(4 * trained, workers)
+    return passes * (ring_bytes(weight_bytes(shape, job), workers) + ring_bytes(4 * trained, workers) // 2)

@@ -25,6 +25,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ftbridge.providers.local.models.footprint import ring_bytes
+
 T = TypeVar("T")
 U = TypeVar("U", bound=Sized)
 TIMEOUT = timedelta(hours=1)
@@ -180,14 +182,6 @@ class Parallel:
 
 ALONE = Parallel()
 """One worker, no other."""
-
-
-def ring_bytes(size: int, world: int) -> int:
-    """Bytes that each worker sends to add up `size` bytes over `world` workers in a ring: 2 (n - 1) / n of them.
-
-    Patarasuk and Yuan 2009 ("Bandwidth optimal all-reduce algorithms"); NCCL's and gloo's way for large tensors.
-    """
-    return round(2 * (world - 1) / world * size)
 
 
 def _add(gradients: Sequence[Tensor]) -> int:

@@ -11,9 +11,10 @@ import pytest
 from safetensors.torch import load_file
 
 from ftbridge.providers.local.data.batches import Encoded
+from ftbridge.providers.local.models.footprint import ring_bytes
 from ftbridge.providers.local.process.job import Job
 from ftbridge.providers.local.process.run_training import run_training
-from ftbridge.providers.local.training.parallel import Parallel, ring_bytes
+from ftbridge.providers.local.training.parallel import Parallel
 from support import practice_cases, ranks
 from support.jobs import examples, submitted_job
 
