@@ -239,7 +239,7 @@ def step_traffic(shape: Shape, job: Job, workers: int, *, sharded: bool, passes:
     Whole models add up float32 gradients once a step. Sharded ones gather the weights, as they are stored, for the forward and
     again for the backward pass of each micro-batch, and scatter its gradients.
     """
-    trained = shape.adapter_parameters(job.r, job.modules, dora=job.dora) if job.tuning == "lora" else shape.parameters
+    count = shape.adapter_parameters(job.r, job.modules, dora=job.dora) if job.tuning == "lora" else shape.parameters
     if not sharded:
-        return ring_bytes(4 * trained, workers)
-    return passes * (ring_bytes(weight_bytes(shape, job), workers) + ring_bytes(4 * trained, workers) // 2)
+        return ring_bytes(4 * count, workers)
+    return passes * (ring_bytes(weight_bytes(shape, job), workers) + ring_bytes(4 * count, workers) // 2)

@@ -88,17 +88,27 @@ def shard(model: Any, world: int, device: torch.device) -> None:
     core, head, embeddings = decoder(model), causal(model).get_output_embeddings(), causal(model).get_input_embeddings()
     _, _, blocks = _blocks(core)
     for block in blocks:
-        fully_shard(block, mesh=mesh)
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
     if head is not None and getattr(head, "weight", None) is getattr(embeddings, "weight", None):
-        fully_shard([embeddings, head], mesh=mesh)
+        fully_shard([embeddings, head], mesh=mesh, reshard_after_forward=True)
     elif head is not None and not any(head is module for module in core.modules()):
-        fully_shard(head, mesh=mesh)
-    fully_shard(core, mesh=mesh)
+        fully_shard(head, mesh=mesh, reshard_after_forward=True)
+    fully_shard(core, mesh=mesh, reshard_after_forward=True)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo has no other
     model.to(device)  # buffers, and what stands outside decoder and head
+
+
+def let_go(model: Any) -> None:
+    """Let go of every gathered weight, so that a module's parameters are this worker's parts again, as its optimizer has them.
+
+    A pass through the decoder alone, or one without a backward pass, leaves some gathered.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def probe(model: Any) -> Probe:

@@ -176,6 +176,7 @@ def _proved(
         packing=request.packing,
         note=lambda text: say(text, "warn"),
     )
+    sharding.let_go(model)
     return Built(forward, passes, parallel, adapted.copied)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ftbridge.errors import TrainingFailed
+from ftbridge.providers.local.models.sharding import let_go
 from ftbridge.providers.local.training.parallel import Parallel
 
 FOLDER = "sharded"
@@ -31,6 +32,7 @@ NORM_TOLERANCE = 1e-4
 
 def trained_parameters(model: Any) -> Iterator[tuple[str, torch.nn.Parameter]]:
     """The parameters that train, by name, in the order that the optimizer has them."""
+    let_go(model)
     return ((name, one) for name, one in model.named_parameters() if one.requires_grad)
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from ftbridge.errors import TrainingFailed
 from ftbridge.providers.local.models import sharding
 from ftbridge.providers.local.models.device import Device
+from ftbridge.providers.local.models.parts import use_own_attention
 from ftbridge.providers.local.models.sizes import shape_of
 from ftbridge.providers.local.process.job import Job
 from ftbridge.providers.local.process.run_training import run_training
@@ -100,7 +101,9 @@ def test_weights_that_were_left_whole_are_noticed_and_trained_whole(tmp_path: Pa
 
 def model_of(folder: Path) -> Any:
     architectures.model_of("llama", folder)
-    return architectures.ready(folder, architectures.request(), []).model
+    model = architectures.ready(folder, architectures.request(), []).model
+    use_own_attention(model)
+    return model
 
 
 def test_a_model_that_computes_other_numbers_is_not_trained(tmp_path: Path) -> None:
