@@ -1,4 +1,6 @@
-"""Services that speak OpenAI's fine-tuning dialect, and what each can do: known before a run, not found out half-way.
+"""Services that speak OpenAI's fine-tuning API, and what each can do: known before a run, not found out half-way.
+
+What each takes as a file is in `ftbridge.data.targets`, which the linter reads too.
 
 Sources: OpenAI's API reference; Microsoft's Foundry fine-tuning guides; Nebius Token Factory's cookbook. A `custom` address is
 taken to do what OpenAI does, except that it may drop `metadata`, and is asked for no more than it says.
@@ -9,14 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Name = Literal["openai", "azure", "nebius", "custom"]
+from ftbridge.data import targets as data_targets
 
-MB = 1_000_000
+Name = Literal["openai", "azure", "nebius", "custom"]
 
 
 @dataclass(frozen=True)
 class Target:
-    """One service. Sizes are bytes; `None` is "no such limit" or "not published".
+    """One service. Sizes are bytes; `None` means that there is no limit, or that none is published.
 
     `keeps_metadata`: a job's `metadata` surely comes back and can be listed by; elsewhere jobs are also matched by model,
     file and place in the list. `hyperparameters`: under `method.TYPE`, or at the top as before December 2024.
@@ -36,27 +38,41 @@ class Target:
     result_files: bool = True
     batch: bool = True
     serves_tuned: bool = True
-    byte_order_mark: bool = False
     suffix_length: int = 40
-    largest_file: int | None = None
-    upload_in_parts_above: int | None = None
     max_tokens: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+
+    @property
+    def largest_file(self) -> int | None:
+        """Bytes of the largest file that can be uploaded, as the linter has it."""
+        return None if self._files is None else self._files.largest_file
+
+    @property
+    def upload_in_parts_above(self) -> int | None:
+        """Bytes above which a file is uploaded in parts, as the linter has it."""
+        return None if self._files is None else self._files.upload_in_parts_above
+
+    @property
+    def byte_order_mark(self) -> bool:
+        """Whether a file needs a byte order mark."""
+        return self._files is not None and self._files.bom == "needed"
+
+    @property
+    def _files(self) -> data_targets.Target | None:
+        return data_targets.TARGETS.get(self.name)
 
 
 TARGETS: dict[str, Target] = {
     "openai": Target(
         "openai", "OpenAI", "https://api.openai.com/v1", ("OPENAI_API_KEY",),
-        largest_file=8_000 * MB, upload_in_parts_above=512 * MB,
     ),
     "azure": Target(
         "azure", "Azure", None, ("AZURE_OPENAI_API_KEY", "OPENAI_API_KEY"),
-        keeps_metadata=False, serves_tuned=False, byte_order_mark=True,
-        largest_file=8_000 * MB, upload_in_parts_above=150 * MB,
+        keeps_metadata=False, serves_tuned=False,
     ),
     "nebius": Target(
         "nebius", "Nebius", "https://api.tokenfactory.nebius.com/v1/", ("NEBIUS_API_KEY",),
         methods=("supervised",), hyperparameters="top", keeps_metadata=False, pause=False, result_files=False,
-        batch=False, serves_tuned=False, largest_file=5_000 * MB, max_tokens="max_tokens",
+        batch=False, serves_tuned=False, max_tokens="max_tokens",
     ),
     "custom": Target(
         "custom", "the service", None, ("OPENAI_API_KEY",),

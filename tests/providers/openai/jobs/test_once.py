@@ -200,11 +200,10 @@ def test_azure_gets_files_with_a_byte_order_mark(
 def test_a_large_file_goes_up_in_parts(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from ftbridge.providers.openai import request, targets
+    from ftbridge.data import targets
     from ftbridge.providers.openai.jobs import upload
 
-    small = {**targets.TARGETS, "openai": replace(targets.TARGETS["openai"], upload_in_parts_above=100)}
-    monkeypatch.setattr(request, "TARGETS", small)
+    monkeypatch.setitem(targets.TARGETS, "openai", replace(targets.TARGETS["openai"], upload_in_parts_above=100))
     monkeypatch.setattr(upload, "PART_BYTES", 300)
     service.faults = [{"route": "POST /uploads/ID/parts", "nth": 2, "kind": "reset_after"}]
     asked = submission(tmp_path / "run", validation=False)
