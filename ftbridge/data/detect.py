@@ -260,14 +260,6 @@ def _blocks(record: Document, *types: str) -> bool:
     return False
 
 
-def _in_text(record: Document, *marks: str) -> bool:
-    for turn in _messages(record, "conversations", "messages"):
-        text = _dict(turn).get("value", _dict(turn).get("content"))
-        if isinstance(text, str) and any(mark in text for mark in marks):
-            return True
-    return False
-
-
 def _request(record: Document) -> dict[str, Any]:
     for name in ("request", "body", "input", "request_body", "kwargs"):
         value = _dict(record.get(name))

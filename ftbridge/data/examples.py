@@ -38,13 +38,6 @@ class Part(_Open):
     text: str | None = None
     refusal: str | None = None
 
-    @property
-    def image_url(self) -> str | None:
-        """The address of an image part: https, or data: with the image itself."""
-        image = (self.model_extra or {}).get("image_url")
-        url = image.get("url") if isinstance(image, dict) else None
-        return url if self.type == "image_url" and isinstance(url, str) else None
-
 
 class FunctionCall(_Open):
     """A function's name and its arguments: a JSON string as OpenAI writes them, or an object as templates want them."""

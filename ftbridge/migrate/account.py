@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import datetime
 import difflib
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -205,15 +203,6 @@ class StoredCompletion(_Shape):
             logprobs=_object(choice.get("logprobs")) or None,
             raw=dict(document),
         )
-
-    @property
-    def prompt_key(self) -> str:
-        """The SHA-256 of what the model was given; of the id where the input was not downloaded."""
-        if self.messages is None:
-            return hashlib.sha256(self.id.encode()).hexdigest()
-        key_parts = [list(self.messages), self.request.get("tools"), self.request.get("response_format")]
-        text = json.dumps(key_parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Use(_Shape):

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftbridge.chat_completions import reply_of, word
-from ftbridge.data.examples import Message
-from ftbridge.evaluation.items import reference
 from ftbridge.migrate.recording import GREEDY, Outcome, Request, Sample, Settings, Usage
 
 MARK = "ftbridge_request"
@@ -68,11 +66,6 @@ def declined(request: Request, reason: str) -> list[Sample]:
     return [
         Sample(key=request.item.key, sample=number, outcome="declined", reason=reason) for number in request.samples
     ]
-
-
-def answer_of(message: Mapping[str, Any]) -> str:
-    """A message as text that others compare with: its content, or the JSON of its calls."""
-    return reference(Message.model_validate({"role": "assistant", **message}))
 
 
 def _sample(

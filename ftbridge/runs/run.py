@@ -284,11 +284,6 @@ class Run:
         return self.path / "adapter"
 
     @property
-    def worker_log(self) -> Path:
-        """What the training process printed."""
-        return self.path / "worker.log"
-
-    @property
     def evaluation_path(self) -> Path:
         """What the judge found."""
         return self.path / "evaluation.json"

@@ -231,7 +231,7 @@ def test_an_opened_run_knows_its_paths(home: Path) -> None:
     contract = {
         "journal_path": "journal.jsonl", "spec_path": "spec.yaml", "resolved_path": "resolved.json",
         "lowering_path": "lowering.json", "data": "data", "checkpoints": "checkpoints", "adapter": "adapter",
-        "worker_log": "worker.log", "evaluation_path": "evaluation.json",
+        "evaluation_path": "evaluation.json",
     }  # fmt: skip
     assert {name: getattr(run, name) for name in contract} == {
         name: made.path / path for name, path in contract.items()

@@ -84,10 +84,6 @@ class Adapters:
             )
         self._loaded[folder] = layers
 
-    def unload(self, folder: str) -> None:
-        """Forget an adapter."""
-        self._loaded.pop(folder, None)
-
     def use(self, rows: Sequence[str | None]) -> None:
         """Set each row's adapter (None for the base model) for the passes that follow."""
         folders = tuple(sorted({folder for folder in rows if folder is not None}))

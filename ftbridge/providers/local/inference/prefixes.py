@@ -37,8 +37,6 @@ class Prefixes:
         self._roots: dict[str | None, _Node] = {}
         self._clock = 0
         self.bytes = 0
-        self.reused_tokens = 0
-        """Tokens of prompts that were not computed again."""
 
     def find(self, tokens: Sequence[int], adapter: str | None) -> list[tuple[Segment, int]]:
         """The longest stored beginning: segments in order, each with how many of its columns count."""
