@@ -180,7 +180,7 @@ def test_images_and_deprecated_functions_can_be_seen():
     function = {"name": "find", "parameters": {}}
     document = {"messages": [{"role": "user", "content": [image]}, ANSWER], "functions": [function]}
     example = parse_example(document)
-    assert example.messages[0].content[0].image_url == "https://host/a.png"
+    assert example.messages[0].content[0].model_extra["image_url"]["url"] == "https://host/a.png"
     assert example.functions == [function]
 
 
