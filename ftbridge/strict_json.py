@@ -66,7 +66,7 @@ TroubleKind = Literal["utf8", "json", "extra", "cut", "constant", "deep", "numbe
 
 
 class Trouble(NamedTuple):
-    """Why a line is no JSON value. `column` counts characters (bytes, where it is no UTF-8) from 1; `detail` is a word more."""
+    """Why a line is not a JSON value. `column` counts characters (bytes, where it is not UTF-8) from 1; `detail` says more."""
 
     kind: TroubleKind
     column: int

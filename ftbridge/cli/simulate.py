@@ -65,7 +65,7 @@ def command(
     if account is not None:
         chosen = chosen.model_copy(update={"account": load_account(account)})
     count = len(chosen.faults)
-    summary = [f"{count} faults on order" if count else "no faults on order", "/simulator tells what happened"]
+    summary = [f"{count} injected faults" if count else "no injected faults", "/simulator shows what happened"]
     with contextlib.ExitStack() as stack:
         directory = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ftbridge-simulator-")))
         directory.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
     spec ─▶ items ─▶ who is asked (run, model, endpoint) ─▶ answers/MODEL.jsonl ─▶ graders, intervals, verdicts
 
 Answers are kept under FTBRIDGE_HOME by model and prompt, whoever asked: what was answered once is not asked again, a stopped
-evaluation goes on where it was, and a changed grader asks nobody.
+evaluation goes on where it was, and a changed grader makes no requests.
 """
 
 from __future__ import annotations

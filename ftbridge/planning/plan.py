@@ -169,7 +169,8 @@ def _gates(spec: JobSpec, openai: Managed | None, local_plan: Local | None) -> I
             text = f"budget.max_usd = {spec.budget.max_usd:g} cannot be held: no price is known for {openai.model}."
             yield Gate(field="budget.max_usd", side="openai", message=text)
         elif total[0] > spec.budget.max_usd:
-            text = f"the managed side costs ${total[0]:.2f} at least; budget.max_usd is {spec.budget.max_usd:g}."
+            cost = f"training and evaluation at the hosted provider cost at least ${total[0]:.2f}"
+            text = f"{cost}; budget.max_usd is {spec.budget.max_usd:g}."
             yield Gate(field="budget.max_usd", side="openai", message=text)
     judges = local_plan.rollouts.judges_usd if local_plan is not None and local_plan.rollouts is not None else None
     if judges is not None and spec.budget.max_usd is not None and judges[0] > spec.budget.max_usd:

@@ -65,7 +65,7 @@ def brief(run: Run) -> dict[str, Any]:
 
 
 def read_lowering(run: Run) -> Lowering:
-    """How each spec field fared. Raises `UsageError` when the run never got so far."""
+    """The outcome of each spec field. Raises `UsageError` when the run never got so far."""
     lowering = lowering_of(run)
     if lowering is None:
         raise UsageError(f"{run.id} was stopped before its spec was lowered.")

@@ -255,7 +255,7 @@ class Run:
 
     @property
     def lowering_path(self) -> Path:
-        """How each field fared with the provider."""
+        """The outcome of each field at the provider."""
         return self.path / "lowering.json"
 
     @property

@@ -153,7 +153,7 @@ def served(
     held: int = 2,
     runs: Mapping[str, ServedRun | SampledRun] | None = None,
 ) -> Service:
-    """The service of `ftbridge serve`: the local provider behind the dialect, and `runs` under names of the client's choice.
+    """The service of `ftbridge serve`: the local provider behind OpenAI's API, and `runs` under names of the client's choice.
 
     Raises `SpecError` for settings that are none.
     """

@@ -190,7 +190,7 @@ class OpenAISpec(SpecModel):
     """Which service, and where. Keys come from the environment, never from here."""
 
     target: Literal["openai", "azure", "nebius", "custom"] = Field(
-        default="openai", description="Which service's dialect."
+        default="openai", description="Which OpenAI-compatible service."
     )
     base_url: str | None = Field(default=None, description="The service's address; needed for azure and custom.")
     organization: str | None = Field(default=None, description="OpenAI-Organization header.")

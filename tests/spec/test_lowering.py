@@ -46,7 +46,7 @@ def test_a_field_without_an_entry_is_a_bug_that_names_it() -> None:
         ({"local": {"tuning": "full"}}, "hyperparameters.learning_rate_multiplier", "translated", "1 x 5e-05 x (2000 / width)"),
         ({"local": {"tuning": "full"}}, "local.lora.r", "unused", "no adapter"),
         ({}, "local.quantization", "exact", "QLoRA"),
-        ({"openai": {"target": "nebius"}}, "openai.target", "unused", "managed side"),
+        ({"openai": {"target": "nebius"}}, "openai.target", "unused", "hosted providers"),
         ({"fallback": "openai"}, "fallback", "exact", "another run of the same bytes"),
     ],
 )  # fmt: skip

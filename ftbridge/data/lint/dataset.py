@@ -134,7 +134,7 @@ class Block:
     tally: Counts
     findings: list[Found]
     columns: Columns | None
-    """None where there is no example, or no rule that asks for rows."""
+    """None without examples, or without a rule that needs rows."""
     unfinished: Callable[[], Columns | None] | None = None
     """Makes the columns, where they were put off so that findings can be told before tokens are counted."""
 

@@ -15,7 +15,7 @@ _PREFERENCES = ("preferences", "preferences: chosen and rejected")
 """Formats of `detect` whose lines are one preference each."""
 
 _CHATS = ("chats", "chat, the answer last", "reinforcement: the question last", "OpenAI preference")
-"""Formats of `detect` that are this dialect's own, whose lines other rules tell about."""
+"""Formats of `detect` that are OpenAI's own, whose lines have rules of their own."""
 
 
 def kind_of_line(document: Any) -> str:
@@ -37,7 +37,7 @@ def kind_of_line(document: Any) -> str:
 
 
 def other_format(document: Any) -> Detection | None:
-    """The format of a line that is none of this dialect's; None where it is one, or of no format that is known."""
+    """The format of a line that is not one of OpenAI's; None where it is, or where the format is unknown."""
     detection = detect_record(document) if isinstance(document, dict) else None
     return None if detection is None or detection.name in _CHATS else detection
 

@@ -363,7 +363,7 @@ def _group_note(spec: JobSpec) -> _Note:
 
 def _by_section(field: str, spec_value: Any) -> _Note:
     if field.startswith("openai."):
-        return "unused", None, "concerns the managed side"
+        return "unused", None, "belongs to hosted providers"
     if field.startswith(("slurm.", "ray.")):
         return "unused", None, f"for --provider {field.partition('.')[0]}"
     if spec_value is None:

@@ -2,8 +2,7 @@
 
     LocalSampler's place ──▶ vllm serve BASE --lora-modules tuned=ADAPTER ──▶ POST /v1/chat/completions, many at once
 
-It is asked over plain HTTP: the server is ours alone, so there is nothing to retry, no key, and no service's dialect to adapt
-to.
+It is asked over plain HTTP: the server is ours alone, so there is nothing to retry, no key, and nothing to adapt to.
 Flags: https://docs.vllm.ai/en/latest/cli/serve/, features/lora/ and features/quantization/bnb/.
 """
 

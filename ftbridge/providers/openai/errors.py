@@ -21,7 +21,7 @@ _LONGEST = 500
 
 
 class NotTheService(Exception):
-    """An answer that is not the dialect's JSON, such as a proxy's HTML page."""
+    """A reply that is not the JSON of OpenAI's API, such as a proxy's HTML page."""
 
 
 class SentElsewhere(Exception):
@@ -33,7 +33,7 @@ class Fault:
     """One failed request. `message` holds no secret.
 
     `retry_after` is in seconds, when the service says so. `sure` is whether the answer is the service's own word in its
-    dialect, so that a refusal means that nothing was done.
+    API's form, so that a refusal means that nothing was done.
     """
 
     kind: Kind
@@ -56,11 +56,11 @@ def fault_of(error: Exception) -> Fault:
     status = getattr(error, "status_code", None)
     if not isinstance(status, int):
         return _without_answer(error)
-    code, param, message, in_dialect = _body(error)
+    code, param, message, is_error_object = _body(error)
     if (location := _led_to(error)) is not None:
         return Fault("foreign", f"it was redirected to {location}", status)
-    error_response = Answer(status, code, param, message, in_dialect, _creates_job(error))
-    return Fault(kind_of(error_response), message, status, code, param, _retry_after(error), in_dialect)
+    error_response = Answer(status, code, param, message, is_error_object, _creates_job(error))
+    return Fault(kind_of(error_response), message, status, code, param, _retry_after(error), is_error_object)
 
 
 def error_of(fault: Fault, doing: str, service: str) -> FtbridgeError:
@@ -118,9 +118,9 @@ _RESUME = "Nothing is lost or paid twice: resume the run when the service answer
 
 
 def _body(error: Exception) -> tuple[str | None, str | None, str, bool]:
-    """Code, parameter, message, and whether it is an error object of the dialect or one of its like.
+    """Code, parameter, message, and whether it has the form of OpenAI's error objects or a similar one.
 
-    The dialect's is {"error": {"message": …}}; the SDK hands out the inner object. An object with a bare `message` and no
+    OpenAI's is {"error": {"message": …}}; the SDK hands out the inner object. An object with a bare `message` and no
     `code` is what firewalls and gateways write.
     """
     body = getattr(error, "body", None)
@@ -129,12 +129,12 @@ def _body(error: Exception) -> tuple[str | None, str | None, str, bool]:
         text = clean(inner if isinstance(inner, str) else error)
         return None, None, "an HTML page instead of an error" if "<" in text[:20] else text, False
     code, param, message = inner.get("code"), inner.get("param"), inner.get("message")
-    in_dialect = bool(message or code) and ("type" in inner or "code" in inner or "param" in inner)
+    is_error_object = bool(message or code) and ("type" in inner or "code" in inner or "param" in inner)
     return (
         str(code) if code is not None else None,
         str(param) if param is not None else None,
         clean(message or error),
-        in_dialect,
+        is_error_object,
     )
 
 

@@ -1,4 +1,4 @@
-"""The OpenAI provider: the contract of `providers.base`, over one service that speaks OpenAI's dialect."""
+"""The OpenAI provider: the contract of `providers.base`, over one service that speaks OpenAI's API."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a run comes from, and how to make it again."""
+    """Where a run comes from, and how to reproduce it."""
 
     run: str
     state: RunState

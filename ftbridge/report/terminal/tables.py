@@ -349,7 +349,7 @@ def _span(seconds: float) -> str:
 
 
 def lowering_table(lowering: Lowering) -> RenderableType:
-    """How each field of the spec fared, section by section; below, how many of each outcome."""
+    """The outcome of each field of the spec, section by section; below, how many there are of each."""
     table = _table()
     table.add_column("field", overflow="fold", no_wrap=False)
     table.add_column("outcome", no_wrap=True)

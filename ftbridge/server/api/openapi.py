@@ -74,7 +74,7 @@ def interface() -> dict[str, Any]:
             content = about.get("requestBody", {}).get("content", {}).get("application/json")
             if content:
                 content["schema"] = {"$ref": f"#/components/schemas/{content['schema']['title']}"}
-    info = {"title": "ftbridge: OpenAI's fine-tuning dialect", "version": __version__}
+    info = {"title": "ftbridge: an OpenAI-compatible fine-tuning API", "version": __version__}
     for name, schema in schemas.items():
         schemas[name] = _rooted(schema, f"#/components/schemas/{name}/$defs/")
     return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
@@ -101,6 +101,6 @@ async def page(_: Request) -> Response:
         "<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'><title>ftbridge</title>"
         "<style>body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}"
         "td{padding:.2rem .8rem .2rem 0;vertical-align:top}</style>"
-        f"<h1>ftbridge {__version__}</h1><p>OpenAI's fine-tuning dialect. Point a client's <code>base_url</code> at "
+        f"<h1>ftbridge {__version__}</h1><p>An OpenAI-compatible fine-tuning API. Point a client's <code>base_url</code> at "
         f"<code>/v1</code> here. <a href=/openapi.json>openapi.json</a></p><table>{rows}</table>"
     )

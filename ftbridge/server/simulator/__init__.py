@@ -1,4 +1,4 @@
-"""The simulator: OpenAI's dialect with a scripted engine, and faults on order.
+"""The simulator: OpenAI's API with a scripted engine and fault injection.
 
 scenario.py    what the user writes: behaviour, jobs, answers, faults
 engine.py      jobs walk through their states on a clock; chats are answered from the script

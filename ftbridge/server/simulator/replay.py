@@ -88,7 +88,7 @@ def replaying(exchange: Exchange) -> Starlette:
 
 
 def _name(method: str, path: str) -> str:
-    """Services differ in what stands before the dialect's own path; ids of the recording are kept."""
+    """Services differ in what comes before OpenAI's own path; ids of the recording are kept."""
     parts = unquote(urlsplit(path).path).strip("/").split("/")
     for first in ("fine_tuning", "files", "uploads", "models", "chat", "batches"):
         if first in parts:

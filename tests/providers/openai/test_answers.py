@@ -19,7 +19,7 @@ from ftbridge.providers.openai.sampling.answers import RULES, answers_table, is_
 HTML = "<!DOCTYPE html><html><body>Access denied</body></html>"
 
 
-def dialect(message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+def error_body(message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
     return {"error": {"message": message, "type": "invalid_request_error", "code": code, "param": param}}
 
 
@@ -76,39 +76,39 @@ def fault(
 @pytest.mark.parametrize(
     ("status", "body", "kind", "sure"),
     [
-        (403, dialect("wound down", "training_not_available"), "refused", True),
+        (403, error_body("wound down", "training_not_available"), "refused", True),
         (403, HTML, "foreign", False),
         (403, "error code: 1020", "foreign", False),
         (403, {"message": "Forbidden"}, "foreign", False),
-        (401, dialect("bad key", "invalid_api_key"), "refused", True),
+        (401, error_body("bad key", "invalid_api_key"), "refused", True),
         (401, HTML, "foreign", False),
         (404, HTML, "foreign", False),
-        (404, dialect("The model has been deprecated", "model_not_found"), "missing", True),
+        (404, error_body("The model has been deprecated", "model_not_found"), "missing", True),
         (404, {"detail": "Not Found"}, "missing", False),
         (422, {"detail": [{"loc": ["body", "seed"], "msg": "too large"}]}, "refused", False),
         (407, "proxy authentication required", "foreign", False),
         (451, HTML, "foreign", False),
         (302, "", "foreign", False),
         (511, HTML, "foreign", False),
-        (409, dialect("conflict"), "lost", True),
+        (409, error_body("conflict"), "lost", True),
         (504, HTML, "lost", False),
         (429, HTML, "later", False),
-        (429, dialect("slow down", "rate_limit_exceeded"), "later", True),
-        (429, dialect("no money", "insufficient_quota"), "refused", True),
-        (429, dialect("reached the maximum of 3 fine-tuning requests per day"), "tomorrow", True),
-        (400, dialect("Cannot find file file-7, or project does not have access to it."), "not_ready", True),
-        (400, dialect("File 'file-7' does not exist", "invalid_file", "training_file"), "not_ready", True),
-        (404, dialect("No such File object: no such file"), "not_ready", True),
+        (429, error_body("slow down", "rate_limit_exceeded"), "later", True),
+        (429, error_body("no money", "insufficient_quota"), "refused", True),
+        (429, error_body("reached the maximum of 3 fine-tuning requests per day"), "tomorrow", True),
+        (400, error_body("Cannot find file file-7, or project does not have access to it."), "not_ready", True),
+        (400, error_body("File 'file-7' does not exist", "invalid_file", "training_file"), "not_ready", True),
+        (404, error_body("No such File object: no such file"), "not_ready", True),
         (
             400,
-            dialect("The file reference must point to a completed file import.", "invalidPayload"),
+            error_body("The file reference must point to a completed file import.", "invalidPayload"),
             "not_ready",
             True,
         ),
-        (400, dialect("file-7 has not been fully processed"), "not_ready", True),
-        (400, dialect("Example 4 has no assistant message", "invalid_file_format", "training_file"), "data", True),
-        (400, dialect("blocked by moderation", None, "training_file"), "data", True),
-        (400, dialect("n_epochs too large", "invalid_value", "n_epochs"), "refused", True),
+        (400, error_body("file-7 has not been fully processed"), "not_ready", True),
+        (400, error_body("Example 4 has no assistant message", "invalid_file_format", "training_file"), "data", True),
+        (400, error_body("blocked by moderation", None, "training_file"), "data", True),
+        (400, error_body("n_epochs too large", "invalid_value", "n_epochs"), "refused", True),
     ],
 )
 def test_an_answer_to_a_creation_is_of_its_kind(client, monkeypatch, status, body, kind, sure) -> None:
@@ -119,8 +119,8 @@ def test_an_answer_to_a_creation_is_of_its_kind(client, monkeypatch, status, bod
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [
-        (404, dialect("no such file"), "missing"),
-        (400, dialect("bad", None, "training_file"), "refused"),
+        (404, error_body("no such file"), "missing"),
+        (400, error_body("bad", None, "training_file"), "refused"),
         (403, HTML, "foreign"),
         (302, "", "foreign"),
     ],
@@ -142,23 +142,23 @@ def test_what_holds_for_creations_only_is_not_said_of_other_requests(client, mon
 )
 def test_retry_after_has_a_ceiling_in_every_form(client, monkeypatch, header, low, high) -> None:
     monkeypatch.setattr(Mirror, "headers_out", header)
-    told = fault(client, monkeypatch, 429, dialect("slow down"))
+    told = fault(client, monkeypatch, 429, error_body("slow down"))
     assert low <= told.retry_after <= high
 
 
 @pytest.mark.parametrize("header", ["nan", "inf", "soon", ""])
 def test_a_retry_after_that_makes_no_sense_is_none(client, monkeypatch, header) -> None:
     monkeypatch.setattr(Mirror, "headers_out", {"retry-after": header})
-    assert fault(client, monkeypatch, 429, dialect("slow down")).retry_after is None
+    assert fault(client, monkeypatch, 429, error_body("slow down")).retry_after is None
 
 
 @pytest.mark.parametrize(
     ("status", "body", "error", "code"),
     [
         (403, HTML, ServiceUnavailable, 1),
-        (403, dialect("no", "training_not_available"), ProviderRefused, 5),
-        (404, dialect("gone", "model_not_found"), ModelUnavailable, 1),
-        (400, dialect("line 3 is bad", "invalid_training_file", "training_file"), DataError, 3),
+        (403, error_body("no", "training_not_available"), ProviderRefused, 5),
+        (404, error_body("gone", "model_not_found"), ModelUnavailable, 1),
+        (400, error_body("line 3 is bad", "invalid_training_file", "training_file"), DataError, 3),
     ],
 )
 def test_each_kind_has_its_error_and_exit_code(client, monkeypatch, status, body, error, code) -> None:

@@ -99,7 +99,7 @@ def missing_messages(line: Line) -> Iterator[Problem]:
     "other-format",
     kind="line",
     severity="error",
-    reason="Fine-tuning services of this dialect read chat messages; other formats lack the keys they look for.",
+    reason="OpenAI-compatible fine-tuning services read chat messages; other formats lack the keys they look for.",
     source=f"OpenAI's server (Example N is missing key 'messages' or 'input'); {SUPERVISED_SCHEMA}",
     bad='{"prompt": "Capital of France?", "completion": "Paris"}',
     good=GOOD,

@@ -324,7 +324,7 @@ class LocalSampler:
             yield Completion(**{name: message.get(name) for name in Completion.model_fields})
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int) -> Iterator[Scored]:
-        """Yield how well the model foresees each answer, rendered as in training."""
+        """Yield the log-likelihood of each reference, rendered as in training."""
         if self._child is None:
             self._child = Child("ftbridge.providers.local.inference.completions", self._log)
         documents = [prompt.model_dump(mode="json", exclude_unset=True) for prompt in prompts]

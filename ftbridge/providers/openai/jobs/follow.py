@@ -38,7 +38,7 @@ from ftbridge.providers.openai.settings import differences
 from ftbridge.runs.journal import Event
 
 _STATES = {"validating_files": "validating", "pending": "queued", "notRunning": "queued", "canceled": "cancelled"}
-"""Words of the dialect and their like among a run's states; any other stands for itself."""
+"""Words of OpenAI's API and the run state that each means; any other word is kept."""
 _PAGE = 100
 _GONE_AFTER = 300.0
 """Seconds for which a job's 404 is waited out: reads may lag behind a creation, and one replica behind another."""
