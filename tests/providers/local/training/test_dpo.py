@@ -346,7 +346,12 @@ def test_dropout_of_the_base_model_and_of_the_adapter_is_off(tmp_path: Path) -> 
     torch.testing.assert_close(completion_log_probabilities(forward, cases.pairs(), shared=False), trained)
 
 
-def test_a_preference_is_learnt_and_carries_over_to_prompts_held_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_preference_is_learnt_and_carries_over_to_prompts_held_out_and_its_controls_do_not(
+    tmp_path: Path, seed: int
+) -> None:
+    """Pairs the wrong way round move the held-out figures the other way; half of them, or a rate of nothing, not at all."""
+
     def marked(pair: Pair) -> Pair:
         """The chosen completion says 5 6 7 8 over and over, the rejected one 9 10 11 12; prompts are drawn."""
         sides = [
@@ -355,11 +360,24 @@ def test_a_preference_is_learnt_and_carries_over_to_prompts_held_out(tmp_path: P
         ]
         return replace(pair, chosen=sides[0], rejected=sides[1])
 
-    data = [marked(pair) for pair in cases.pairs(((8, 5, 6),) * 24, seed=11)]
-    held_out = [marked(pair) for pair in cases.pairs(((8, 6, 5),) * 16, seed=12)]
-    trainer, steps = trainer_of(
-        tmp_path, data, held_out, n_epochs=2, batch_size=6, learning_rate=5e-3, evals_per_epoch=1
-    )
-    loop.train(trainer, TrainingState())
-    assert steps.figures[-1]["valid_reward_accuracy"] > 0.9
-    assert steps.figures[-1]["valid_reward_margin"] > 0
+    def measured(name: str, turned: int, rate: float = 5e-3) -> tuple[float, float]:
+        """Accuracy and margin on held-out pairs after training with every pair turned, of `turned`, every second, or none."""
+        data = [marked(pair) for pair in cases.pairs(((8, 6, 6),) * 24, seed=10 * seed)]
+        data = [replace(one, chosen=one.rejected, rejected=one.chosen) if turned and index % turned == 0 else one
+                for index, one in enumerate(data)]  # fmt: skip
+        held_out = [marked(pair) for pair in cases.pairs(((8, 6, 6),) * 16, seed=10 * seed + 1)]
+        folder = tmp_path / name
+        folder.mkdir()
+        options = {"n_epochs": 2, "batch_size": 6, "learning_rate": rate, "evals_per_epoch": 1, "seed": seed}
+        trainer, steps = trainer_of(folder, data, held_out, **options)
+        loop.train(trainer, TrainingState())
+        return steps.figures[-1]["valid_reward_accuracy"], steps.figures[-1]["valid_reward_margin"]
+
+    accuracy, margin = measured("as written", 0)
+    assert accuracy > 0.9
+    assert margin > 0
+    accuracy, swapped = measured("swapped", 1)
+    assert accuracy < 0.1
+    assert swapped < 0
+    assert abs(measured("shuffled", 2)[1]) < margin / 3
+    assert abs(measured("rate 0", 0, 1e-12)[1]) < margin / 1000

@@ -13,6 +13,7 @@ from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.models.load import load_tokenizer
 from ftbridge.providers.local.training.pairs import Pair, encode_pairs
 from support import preference_cases as cases
+from support.sweep_templates import CASES, tokenizer_of
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,30 @@ def test_both_conversations_share_the_prompt_that_asks_and_end_their_turn_once(
         assert shown.count("<|im_start|>system") == 1, "one beginning"
         trained = [token for token, flag in zip(side.input_ids, side.loss_mask, strict=True) if flag]
         assert renderer.tokenizer.decode(trained) == f"{text}<|im_end|>"
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "tools are always written" not in name])
+@pytest.mark.parametrize("system", [False, True])
+def test_by_every_template_both_completions_follow_one_prompt_and_end_their_turn_once(
+    tmp_path: Path, name: str, system: bool
+) -> None:
+    """With a system message too, for which some templates have no role: its words are then in the prompt all the same."""
+    tokenizer = tokenizer_of(CASES[name])
+    renderer = Renderer(tokenizer)
+    document = line()
+    messages = document["input"]["messages"][0 if system else 1 :]
+    _, (pair,) = encoded(tmp_path, renderer, document | {"input": {"messages": messages}})
+    prompt = renderer.prompt(list(map(_message, messages)))
+    assert not system or "Be brief." in tokenizer.decode(prompt)
+    for side, text in zip(pair.sides, ("Blue.", "It may be blue."), strict=True):
+        assert list(side.input_ids[: pair.prompt]) == prompt
+        ids = [token for token, flag in zip(side.input_ids, side.loss_mask, strict=True) if flag]
+        assert not any(side.loss_mask[: pair.prompt])
+        assert renderer.text_of(ids, prompt).strip() == text
+        ends = [token for token in ids if token in renderer.ends_after(prompt)]
+        assert len(ends) == (0 if renderer.stop_strings else 1), tokenizer.decode(ids)
+        begins = tokenizer.bos_token_id
+        assert begins is None or list(side.input_ids).count(begins) <= 1
 
 
 def test_earlier_answers_in_the_input_are_read_and_not_trained(tmp_path: Path, renderer: Renderer) -> None:

@@ -351,6 +351,15 @@ def test_lines_that_lack_what_the_grader_reads_are_refused_by_their_place(tmp_pa
         encode_prompts(path, "train", renderer, practice_cases.request())
 
 
+def test_a_prompt_with_an_image_is_refused_by_its_place(tmp_path: Path, model: Path) -> None:
+    _, renderer = practice_cases.prepared(tmp_path / "other", model, practice_cases.request())
+    lines = practice_cases.rows(3)
+    lines[1]["messages"][0]["content"] = [{"type": "image_url", "image_url": {"url": "https://a/b.png"}}]
+    path = practice_cases.write_split(tmp_path, "train", lines)
+    with pytest.raises(DataError, match=r"train\.jsonl:2 .*only text trains"):
+        encode_prompts(path, "train", renderer, practice_cases.request())
+
+
 def test_a_prompt_that_leaves_no_room_for_a_completion_is_refused_or_dropped(tmp_path: Path, model: Path) -> None:
     _, renderer = practice_cases.prepared(tmp_path / "other", model, practice_cases.request())
     lines = practice_cases.rows(3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from ftbridge.providers.local.process.job import Interrupted
 from ftbridge.providers.local.training import checkpoint
 from ftbridge.providers.local.training.checkpoint import TrainingState
 from ftbridge.providers.local.training.loop import Trainer, train
+from ftbridge.providers.local.training.objective import Collected
 from ftbridge.providers.local.training.optim import optimizer_for
-from ftbridge.providers.local.training.policy_gradient import PolicyGradient
+from ftbridge.providers.local.training.policy_gradient import PolicyGradient, groups_of
+from ftbridge.providers.local.training.reinforcement import Practice
 from support import architectures, practice_cases
 from support.tiny_training import Steps
 
@@ -50,6 +54,40 @@ def test_a_step_without_a_live_group_changes_no_weight_and_counts(tmp_path: Path
     assert torch.equal(practice_cases.trained(trainer.forward), before)
     assert [one["live_groups"] for one in steps.figures] == [0.0, 0.0]
     assert "gradient_norm" not in steps.figures[0]
+
+
+@pytest.mark.slow
+def test_a_reward_is_learnt_and_carries_over_to_prompts_held_out_and_its_controls_do_not(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Advantages that are dealt out at random within their group, and a rate of nothing, teach nothing."""
+
+    def gain(name: str, seed: int, rate: float = 3e-2) -> float:
+        changes = {"n_epochs": 4, "batch_size": 6, "learning_rate": rate, "seed": seed}
+        own = {"eval_interval": 4, "eval_samples": 4, "group_size": 8}
+        trainer, steps = trainer_of(tmp_path / f"{name} {seed}", model, own=own, **changes)
+        with torch.no_grad():  # random weights are nearly indifferent between tokens, and no step would move them far
+            trainer.forward.model.get_base_model().get_output_embeddings().weight.mul_(100)
+        assert trainer.source is not None
+        before = trainer.source.validate(0).score
+        train(trainer, TrainingState())
+        return float(steps.figures[-1]["full_valid_mean_reward"]) - before
+
+    assert min(gain("as written", seed) for seed in (1, 2, 3)) > 0.3
+    assert gain("rate 0", 1, 1e-12) == 0
+    collect = Practice.collect
+
+    def shuffled(self: Practice, batch: Any, step: int) -> Collected:
+        collected = collect(self, batch, step)
+        dice, units = random.Random(step), []
+        for group in groups_of(collected.units):
+            weights = [one.advantage for one in group]
+            dice.shuffle(weights)
+            units += [replace(one, advantage=weight) for one, weight in zip(group, weights, strict=True)]
+        return replace(collected, units=units)
+
+    monkeypatch.setattr(Practice, "collect", shuffled)
+    assert sum(gain("shuffled", seed) for seed in (1, 2)) / 2 < 0.15
 
 
 def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_weights_of_one_that_did_not_stop(
