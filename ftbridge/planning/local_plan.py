@@ -121,7 +121,7 @@ def plan_local(
     train = work.splits["train"]
     counted = tokens["train"] if tokens else None
     read, loss_tokens = (counted.tokens, counted.trained) if counted else (train.tokens, train.trained)
-    fits = _Fits(spec, machine, shape, min(1.0, loss_tokens / max(1, read)))
+    fits = _Fits(spec, machine, shape, min(1.0, loss_tokens / max(1, read)), rollouts)
     this_device = fits.this_device()
     if this_device is not None and not this_device.pass_tokens:
         quantized = quantization(spec.local)
@@ -141,7 +141,9 @@ def plan_local(
         quantization=quantization(spec.local),
         tokens=tokens,
         memory=fits.on_a_gpu(),
-        processor_memory=fits.on_the_processor(_cpu_pass(spec, read, train.examples)),
+        processor_memory=fits.on_the_processor(
+            _cpu_pass(spec, read / max(1, train.examples) * _batch(spec) if rollouts is None else rollouts.step_tokens)
+        ),
         cards=fits.gpus(),
         per_gpu=fits.on_several(),
         gpu_sets=fits.smallest_sets(),
@@ -191,14 +193,18 @@ def _pace(work: Workload, read: int, shape: Shape | None, rollouts: Rollouts | N
 class _Fits:
     """What holds a job of a model's shape; all None or empty where the shape is not known. `share`: tokens with a loss."""
 
-    def __init__(self, spec: JobSpec, machine: Machine, shape: Shape | None, share: float) -> None:
-        self.spec, self.machine, self.shape, self.share = spec, machine, shape, share
+    def __init__(
+        self, spec: JobSpec, machine: Machine, shape: Shape | None, share: float, rollouts: Rollouts | None
+    ) -> None:
+        self.spec, self.machine, self.shape = spec, machine, shape
+        self.share = share if rollouts is None else rollouts.trained_share
+        self.rollouts = None if rollouts is None else (rollouts.step_completions, rollouts.longest)
         self.kind, self.device, self.free = machine.device(spec.local.device)
 
     def on_a_gpu(self) -> Memory | None:
         if self.shape is None:
             return None
-        return memory(self.shape, self.spec.local, pass_tokens=_PASS, trained_share=self.share)
+        return memory(self.shape, self.spec.local, pass_tokens=_PASS, trained_share=self.share, rollouts=self.rollouts)
 
     def on_the_processor(self, size: int) -> Memory | None:
         """Of micro-batches of `size` tokens. Where memory is ample, as it is on most CPUs, the worker keeps a 16-bit copy
@@ -215,6 +221,7 @@ class _Fits:
             kind="cpu",
             compute=self.machine.compute,
             copied=self.spec.local.cache_dequantized_weights is not False,
+            rollouts=self.rollouts,
         )
 
     def gpus(self) -> list[Fit]:
@@ -237,19 +244,22 @@ class _Fits:
     def _fit(self, device: str, size: float, kind: Kind = "cuda", compute: int = 2) -> Fit | None:
         if self.shape is None:
             return None
-        most = largest_pass(self.shape, self.spec.local, size, self.share, kind=kind, compute=compute)
+        most = largest_pass(
+            self.shape, self.spec.local, size, self.share, kind=kind, compute=compute, rollouts=self.rollouts
+        )
         longest = longest_that_fits(self.shape, most)
         return Fit(card=device, gib=round(size / 0.97 / GIB, 2), pass_tokens=most, longest_example=longest)
 
 
-def _cpu_pass(spec: JobSpec, tokens: int, examples: int) -> int:
-    """Tokens of the trainer's largest pass on a CPU: a whole batch, up to 2,048, the fastest there; or what the spec says."""
-    requested = spec.local.max_tokens_per_microbatch
+def _batch(spec: JobSpec) -> int:
     batch = spec.hyperparameters.batch_size
-    size = batch if isinstance(batch, int) else 1
-    return min(
-        requested if isinstance(requested, int) else _PASS, max(256, round(1.1 * size * tokens / max(1, examples)))
-    )
+    return batch if isinstance(batch, int) else 1
+
+
+def _cpu_pass(spec: JobSpec, step_tokens: float) -> int:
+    """Tokens of the trainer's largest pass on a CPU: a whole step, up to 2,048, the fastest there; or what the spec says."""
+    requested = spec.local.max_tokens_per_microbatch
+    return min(requested if isinstance(requested, int) else _PASS, max(256, round(1.1 * step_tokens)))
 
 
 def _counted(config: Path | None, work: Workload, notes: list[str]) -> dict[str, LocalTokens] | None:

@@ -72,6 +72,10 @@ class Memory(BaseModel):
     trained: int = Field(description="Gradients, the optimizer's moments, and an adapter's parameters.")
     activations: int
     logits: int = Field(description="Chunks of them, and the hidden vectors that they come from.")
+    generation: int = Field(
+        default=0,
+        description="Of drawing rollouts, where there are any. On a GPU gone before a pass, so that the larger counts.",
+    )
     overhead: int = Field(description="Libraries or the CUDA context, and what an allocator cannot use.")
     total: int
     pass_tokens: int
@@ -135,11 +139,13 @@ def memory(
     copied: bool | None = None,
     longest: int | None = None,
     gpus: int = 1,
+    rollouts: tuple[int, int] | None = None,
 ) -> Memory:
     """What training takes. `trained_share` (0..1) of a pass's tokens need logits; `longest`: tokens of the longest example.
 
     `copied`: whether nf4 weights are also held in 16 bits; None takes what the spec says, and no copy for "auto".
     `gpus`: how many hold a part of the model each (fsdp2); sharded workers keep no copy, and full AdamW moments.
+    `rollouts`: how many are drawn in a step, and the tokens of the longest with its prompt.
     """
     job = job_of(local, kind, compute)
     if gpus > 1:
@@ -155,7 +161,13 @@ def memory(
     each = footprint.token_bytes(shape, job, checkpointing=checkpointing, longest=longest or pass_tokens)
     activations = pass_tokens * each + footprint.working_bytes(shape, job, copied=copy > 0)
     logits = footprint.head_bytes(shape, job, tokens=pass_tokens, loss_tokens=round(pass_tokens * trained_share))
-    overhead = round(LIBRARIES[kind] + WASTE[kind] * (activations + logits))
+    generation = 0
+    if rollouts is not None:
+        rows, columns = min(rollouts[0], footprint.ROWS[kind]), rollouts[1]
+        generation = footprint.generation_bytes(shape, job, rows=rows, columns=columns)
+    # What generation gave back a card uses again; on a CPU the allocator holds most of it.
+    most = activations + logits + generation if kind == "cpu" else max(activations + logits, generation)
+    overhead = round(LIBRARIES[kind] + WASTE[kind] * most)
     return Memory(
         weights=weights,
         copied=copy,
@@ -163,8 +175,9 @@ def memory(
         trained=trained_bytes,
         activations=activations,
         logits=logits,
+        generation=generation,
         overhead=overhead,
-        total=weights + copy + gathered + trained_bytes + activations + logits + overhead,
+        total=weights + copy + gathered + trained_bytes + most + overhead,
         pass_tokens=pass_tokens,
         checkpointing=checkpointing,
     )
@@ -179,13 +192,21 @@ def largest_pass(
     kind: Kind = "cuda",
     compute: int = 2,
     gpus: int = 1,
+    rollouts: tuple[int, int] | None = None,
 ) -> int:
     """Most tokens of one pass that fit, in steps of 64 up to 131,072, with checkpointing; 0 when not even 64 do."""
     low, high = 0, MOST // _STEP
     while low < high:
         middle = (low + high + 1) // 2
         estimate = memory(
-            shape, local, pass_tokens=middle * _STEP, trained_share=trained_share, kind=kind, compute=compute, gpus=gpus
+            shape,
+            local,
+            pass_tokens=middle * _STEP,
+            trained_share=trained_share,
+            kind=kind,
+            compute=compute,
+            gpus=gpus,
+            rollouts=rollouts,
         )
         low, high = (middle, high) if estimate.total <= memory_bytes else (low, middle - 1)
     return low * _STEP

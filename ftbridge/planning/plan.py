@@ -150,7 +150,8 @@ def plan_of(
 
 
 def _rollouts(mapping: Lowering, work: Workload, prices: PriceList) -> Rollouts | None:
-    return rollouts_of(LocalRequest.model_validate(mapping.request), work.job.folder, prices, work.encoding)
+    request = LocalRequest.model_validate(mapping.request)
+    return rollouts_of(request, work.job.folder, prices, work.encoding, work.splits["train"])
 
 
 def _leaves(document: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

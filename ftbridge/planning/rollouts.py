@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ftbridge.evaluation.items import load_items
 from ftbridge.graders import judges_of
 from ftbridge.planning.money import judge_money
+from ftbridge.planning.tokens import SplitTokens
 from ftbridge.prices import PriceList
 from ftbridge.providers.local.request import LocalRequest, ReinforcementRequest
 from ftbridge.spec.graders import PairwiseGrader
@@ -31,12 +32,19 @@ class Rollouts(BaseModel):
     step_completions: int = Field(description="Completions of a step.")
     completions: int = Field(description="Completions in all, those of validation prompts included.")
     tokens: tuple[int, int] = Field(description="Tokens of all completions, from short ones to the longest.")
+    step_tokens: int = Field(
+        description="Tokens of a step's update: each prompt once, its completions at their longest."
+    )
+    trained_share: float = Field(description="Share of these that the loss falls on.")
+    longest: int = Field(description="Tokens of the longest completion with its prompt.")
     questions: int = Field(description="Questions to judges, at most; 0 where the grader asks none.")
     judges_usd: tuple[float, float] | None = Field(description="What judges cost; null where a price is not known.")
 
 
-def rollouts_of(request: LocalRequest, data: Path, prices: PriceList, encoding: str) -> Rollouts | None:
-    """The rollouts of a local job whose data lie in `data`; None for a job of another method."""
+def rollouts_of(
+    request: LocalRequest, data: Path, prices: PriceList, encoding: str, prompts: SplitTokens
+) -> Rollouts | None:
+    """The rollouts of a local job whose data lie in `data`; None for a job of another method. `prompts`: the training split."""
     own = request.reinforcement
     if own is None:
         return None
@@ -54,11 +62,17 @@ def rollouts_of(request: LocalRequest, data: Path, prices: PriceList, encoding: 
     ]
     unknown = any(cost.unknown for cost in costs)
     longest = completions * own.max_completion_tokens
+    in_step = min(request.batch_size, len(train))
+    updated = in_step * own.group_size * own.max_completion_tokens
+    step_tokens = updated + round(in_step * prompts.tokens / max(1, prompts.examples))
     return Rollouts(
         steps=steps,
-        step_completions=own.group_size * min(request.batch_size, len(train)),
+        step_completions=own.group_size * in_step,
         completions=completions,
         tokens=(round(SHORTEST * longest), longest),
+        step_tokens=step_tokens,
+        trained_share=updated / step_tokens,
+        longest=prompts.longest + own.max_completion_tokens,
         questions=each * completions,
         judges_usd=None if unknown else (sum(cost.low for cost in costs), sum(cost.high for cost in costs)),
     )

@@ -57,6 +57,33 @@ def test_judges_are_priced_for_every_completion_at_most(tmp_path: Path) -> None:
     assert 208 * 20 * rates.output / 1e6 < low < high < 208 * 2000 * (rates.input + rates.output) / 1e6
 
 
+def test_memory_counts_what_is_drawn_and_a_whole_step_of_it_in_the_update(tmp_path: Path) -> None:
+    """The pass holds each prompt once and every completion at its longest, not the prompts alone."""
+    hidden = {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
+              "intermediate_size": 1536, "vocab_size": 49152, "tie_word_embeddings": True}  # fmt: skip
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**hidden, "model_type": "llama"}))
+    sides = [
+        planned(tmp_path, CHECK, model={"local": str(tmp_path / "model")}, local={"device": "cpu"},
+                evaluation={"graders": [CHECK], "max_completion_tokens": length}).local
+        for length in (50, 100)
+    ]  # fmt: skip
+    memories = []
+    for side, length in zip(sides, (50, 100), strict=True):
+        assert side is not None
+        assert side.rollouts is not None
+        prompts = side.rollouts.step_tokens - 20 * length
+        assert 0 < prompts < 20 * length
+        assert side.rollouts.trained_share == pytest.approx(20 * length / side.rollouts.step_tokens)
+        assert side.processor_memory is not None
+        assert side.processor_memory.pass_tokens == min(2048, round(1.1 * side.rollouts.step_tokens))
+        assert side.processor_memory.generation > 20 * 49152 * 12
+        assert side.memory is not None
+        assert side.memory.generation > 0
+        memories.append(side.processor_memory.total)
+    assert memories[1] > memories[0]
+
+
 @pytest.mark.parametrize(("limit", "ok"), [(0.0001, False), (100.0, True)])
 def test_a_budget_that_judges_pass_is_a_gate(tmp_path: Path, limit: float, ok: bool) -> None:
     found = planned(tmp_path, JUDGE, budget={"max_usd": limit})

@@ -88,6 +88,7 @@ def _local(side: Local) -> Table:
             "trained": memory.trained,
             "activations": memory.activations,
             "logits": memory.logits,
+            **({"generation": memory.generation} if memory.generation else {}),
         }
         parts = ", ".join(f"{name} {_gb(size)}" for name, size in named.items())
         table.add_row(

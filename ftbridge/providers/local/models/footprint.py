@@ -6,6 +6,7 @@
     trained      parameters that learn, their gradients, AdamW's moments
     pass         tokens x what a token keeps until the backward pass reaches it; checkpointing keeps one vector a block
     head         chunks of logits (loss.py), never the whole; models whose head is their own pay for all of it
+    generation   where rollouts are drawn: keys and values, logits, and on a CPU weights laid out for it
 
 Bytes a parameter: nf4 with double quantisation 0.516 (4 bits, an 8-bit constant for 64 weights, a 32-bit one for 256 of those;
 Dettmers et al. 2023, arXiv:2305.14314, section 3), int8 1, 16-bit 2. What a token keeps is counted from fused.py and from
@@ -22,6 +23,8 @@ Kind = Literal["cuda", "mps", "cpu"]
 CHUNK = 64 << 20
 """Bytes of one chunk of float32 logits; loss.py's `CHUNK_BYTES`."""
 WEIGHT_BYTES = {"nf4": 0.516, "int8": 1.0, "none": 2.0}
+ROWS = {"cpu": 32, "mps": 32, "cuda": 256}
+"""Rollouts under way at once. CPU: measured on two cores, more rows than this no longer raise the rate."""
 SHORT = 192
 """Up to here CPUs write attention out, scores and all (attention.py)."""
 
@@ -207,6 +210,20 @@ def head_bytes(shape: Shape, job: Job, *, tokens: int, loss_tokens: int) -> int:
         return hidden + shape.vocabulary * (2 * job.compute * tokens + 12 * loss_tokens)
     rows = min(loss_tokens, max(1, CHUNK // (4 * shape.vocabulary)))
     return hidden + rows * shape.vocabulary * (4 + 2 * job.compute)
+
+
+def generation_bytes(shape: Shape, job: Job, *, rows: int, columns: int) -> int:
+    """What drawing `rows` rollouts at once takes, each of `columns` tokens with its prompt.
+
+    Keys and values lie in blocks of 64 columns that are copied when they grow (columns.py), so both copies count. The logits of
+    a step are there in the compute type and three times in float32 (sampling.py). In bf16 on a CPU the weights are laid out
+    once more (packed.py).
+    """
+    states = 2 * shape.layers * shape.kv_heads * shape.head_dim * job.compute
+    held = -(-columns // 64) * 64
+    logits = rows * shape.vocabulary * (job.compute + 3 * 4)
+    laid_out = job.compute * shape.linear_parameters if job.kind == "cpu" and job.compute == 2 else 0
+    return rows * states * (2 * held - 64) + logits + laid_out
 
 
 def working_bytes(shape: Shape, job: Job, *, copied: bool) -> int:

@@ -13,12 +13,10 @@ from typing import Literal
 
 from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.inference.engine import Engine, Generation, Request
+from ftbridge.providers.local.models.footprint import ROWS
 from ftbridge.providers.local.models.parts import use_own_attention
 from ftbridge.providers.local.process.job import Interrupted
 from ftbridge.providers.local.training.forward import Forward, use_way
-
-AT_ONCE = {"cpu": 32, "mps": 32, "cuda": 256}
-"""Completions under way at once. CPU: measured on two cores, more rows than this no longer raise the rate."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def draw(
     Rows run `at_once` together, half as many when memory runs out. Leaves the model in train mode, in its way of training.
     Raises `Interrupted` when `requested` says so between two tokens.
     """
-    rows = at_once or AT_ONCE[forward.device.kind]
+    rows = at_once or ROWS[forward.device.kind]
     engine = Engine(forward.model, renderer.tokenizer, device=forward.device, pad_id=renderer.pad_id, max_rows=rows)
     places = {engine.add(_request(one, renderer)): index for index, one in enumerate(draws)}
     with _generating(forward), closing(engine.run()) as steps:

@@ -64,8 +64,8 @@ def test_a_reward_is_learnt_and_carries_over_to_prompts_held_out_and_its_control
 
     def gain(name: str, seed: int, rate: float = 3e-2) -> float:
         changes = {"n_epochs": 4, "batch_size": 6, "learning_rate": rate, "seed": seed}
-        own = {"eval_interval": 4, "eval_samples": 4, "group_size": 8}
-        trainer, steps = trainer_of(tmp_path / f"{name} {seed}", model, own=own, **changes)
+        extra = {"eval_interval": 4, "eval_samples": 4, "group_size": 8}
+        trainer, steps = trainer_of(tmp_path / f"{name} {seed}", model, own=extra, **changes)
         with torch.no_grad():  # random weights are nearly indifferent between tokens, and no step would move them far
             trainer.forward.model.get_base_model().get_output_embeddings().weight.mul_(100)
         assert trainer.source is not None
