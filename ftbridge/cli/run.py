@@ -29,7 +29,9 @@ ASK_ABOVE_USD = 20.0
 @click.command("run", cls=Command, help=COMMANDS["run"])
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option(
-    "--provider", required=True, help="Train with this provider: openai, local, slurm, or another that is installed."
+    "--provider",
+    required=True,
+    help="Train with this provider: openai, local, slurm, ray, or another that is installed.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a spec field.")
 @click.option("--allow", multiple=True, metavar="FIELD", help="Continue without a field that the provider refuses.")

@@ -21,7 +21,10 @@ from ftbridge.runner import control
 @migration_option
 @click.option("--base", help="The model to train: a local folder, a hub id or a built-in name; or a provider's model.")
 @click.option(
-    "--provider", default="local", show_default=True, help="Where to train: local, openai, slurm or an installed one."
+    "--provider",
+    default="local",
+    show_default=True,
+    help="Where to train: local, openai, slurm, ray or an installed one.",
 )
 @click.option("--distil", is_flag=True, help="Add half of the recorded completions to the training data.")
 @click.option(

@@ -4,6 +4,7 @@
     submitted  job                                             the scheduler's id
     refused · forgotten                                        there is no job of this name, or it counts no more
     requested  request                                         somebody asked for a pause or an end
+    stopped                                                    the scheduler was asked to end the job, and answered
     viewed     view                                            the scheduler showed something new
     message    text, level                                     a sentence for people
 
@@ -45,6 +46,7 @@ class Launch(Frozen):
     versions: dict[str, str] = Field(default={})
     job: str | None = None
     requested: Literal["pause", "cancel"] | None = None
+    stopped: bool = False
     void: bool = False
     view: View | None = None
 
@@ -87,7 +89,8 @@ class Launches:
             time=time.time(),
             versions=versions(),
         )
-        self.journal.append("intended", **launch.model_dump(mode="json", exclude={"job", "requested", "void", "view"}))
+        fields = {"number", "name", "log_start", "host", "time", "versions"}
+        self.journal.append("intended", **launch.model_dump(mode="json", include=fields))
         return launch
 
     @contextlib.contextmanager
@@ -127,6 +130,8 @@ def _change(event: Event) -> dict[str, object]:
         return {"void": True}
     if event.type == "requested":
         return {"requested": event.data["request"]}
+    if event.type == "stopped":
+        return {"stopped": True}
     if event.type == "viewed":
         return {"view": View.model_validate(event.data["view"])}
     return {}

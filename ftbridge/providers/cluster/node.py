@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
         text = f"{host}: there is no run in {options.folder}. FTBRIDGE_HOME must be on storage that the nodes share."
         print(text, file=sys.stderr)
         return NO_FOLDER
-    if launch.name != options.launch or launch.requested == "cancel":
+    if launch.name != options.launch or launch.requested is not None:
         print(f"launch {options.launch} counts no more; the newest is {launch.name}", file=sys.stderr)
         return 0
     if (status := reported_status(job.journal.read())) is not None and status.state == "succeeded":

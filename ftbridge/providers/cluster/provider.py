@@ -10,6 +10,7 @@ how a worker gets onto a machine, how its end is noticed, and what Ctrl-C means.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -149,7 +150,8 @@ class ClusterProvider(LocalProvider):
         if view is None:  # the scheduler does not answer: the worker's records go on
             return _running(job) if status is not None and status.state == "running" else JobStatus(state="queued")
         if view.state == "queued":
-            return JobStatus(state="queued")
+            # Ray cannot stop a job that waits; its node does nothing once somebody asked for that.
+            return JobStatus(state=_requested_state(launch) if launch.stopped and attempt is None else "queued")
         if view.state == "running":
             return _running(job)
         again = job.journal.read()
@@ -230,6 +232,7 @@ class ClusterProvider(LocalProvider):
         scheduler = self._scheduler(job)
         if request == "cancel" or scheduler.look(_order(job.folder, launch.name), launch.job).state == "queued":
             scheduler.stop(launch.job)
+            launches.journal.append("stopped")
         self._views.pop(handle.id, None)
 
     def _view(self, handle: JobHandle, launches: Launches, launch: Launch, seen: int) -> View | None:
@@ -257,14 +260,18 @@ class ClusterProvider(LocalProvider):
     def _gone(self, job: Job, launch: Launch, view: View, recorded: JobStatus | None, *, started: bool) -> JobStatus:
         """The state of a job whose scheduler has ended it, and whose worker recorded no end, or one by a signal."""
         if launch.requested is not None:
-            return JobStatus(state="cancelled" if launch.requested == "cancel" else "paused")
+            return JobStatus(state=_requested_state(launch))
         if view.ending == "cancelled":
             return JobStatus(state="cancelled")
         if recorded is not None and recorded.state == "failed":
             return recorded
-        title, tail = self._scheduler(job).title, job.log_tail(start=launch.log_start)
+        assert launch.job is not None
+        scheduler, tail = self._scheduler(job), job.log_tail(start=launch.log_start)
+        if not tail:
+            with contextlib.suppress(ServiceUnavailable):
+                tail = scheduler.log_tail(launch.job)
         last = f" Its last line was: {tail[-1]}" if tail else ""
-        which = f"{title} job {launch.job}"
+        which = f"{scheduler.title} job {launch.job}"
         has_checkpoint = any((job.folder / "checkpoints").glob("step-*"))
         if job.is_requeued() or (view.ending == "time_limit" and has_checkpoint):
             return JobStatus(
@@ -276,7 +283,7 @@ class ClusterProvider(LocalProvider):
                 ),
             )
         if not started:
-            return JobStatus(state="failed", error=_never_began(which, view, tail, job))
+            return JobStatus(state="failed", error=_never_began(which, view, tail, launch, job))
         kind, what = _CAUSES[view.ending or "failed"]
         return JobStatus(
             state="failed",
@@ -339,23 +346,23 @@ def _attempt(events: Sequence[Event], launch: Launch) -> tuple[Event | None, Job
     return events[index], reported_status(events[index:])
 
 
+def _requested_state(launch: Launch) -> Literal["paused", "cancelled"]:
+    return "cancelled" if launch.requested == "cancel" else "paused"
+
+
 def _running(job: Job) -> JobStatus:
     return JobStatus(state="pausing" if job.requested() == "pause" and not job.is_requeued() else "running")
 
 
-def _never_began(which: str, view: View, tail: Sequence[str], job: Job) -> JobError:
-    """Why a job ended before its worker began: what its log says; without one, that the node cannot see the folder."""
+def _never_began(which: str, view: View, tail: Sequence[str], launch: Launch, job: Job) -> JobError:
+    """Why a job ended before its worker began: what it wrote; and, with nothing in its log, that nodes must see the folder."""
+    message = f"{which} ended before training began: {view.summary()}."
     if tail:
-        return JobError(
-            kind="worker_died",
-            message=f"{which} ended before training began: {view.summary()}. Its last line was: {tail[-1]}",
-            hint=f"Log: {job.log_path}",
-        )
-    return JobError(
-        kind="worker_died",
-        message=f"{which} ended before training began and wrote nothing: {view.summary()}.",
-        hint=f"Nodes must see {job.folder} under this very path: point FTBRIDGE_HOME at storage that they share.",
-    )
+        message += f" Its last line was: {tail[-1]}"
+    if job.log_tail(start=launch.log_start):
+        return JobError(kind="worker_died", message=message, hint=f"Log: {job.log_path}")
+    hint = f"It wrote nothing to {job.log_path}. Nodes must see this folder under the same path: point FTBRIDGE_HOME at storage"
+    return JobError(kind="worker_died", message=message, hint=f"{hint} that they share.")
 
 
 def _report(report: FieldReport, note: tuple[Outcome, Any, str] | None) -> FieldReport:

@@ -66,6 +66,10 @@ class Scheduler(Protocol):
         """The job now."""
         ...
 
+    def log_tail(self, job: str) -> list[str]:
+        """The last lines of the job's output that only the scheduler has, not the run's worker.log."""
+        ...
+
     def stop(self, job: str) -> None:
         """End the job: it gets a signal first, and is killed some seconds later. A job that has ended is passed over."""
         ...

@@ -97,6 +97,11 @@ class Slurm:
             return View(state="ended", ending="lost", detail="Slurm has no record of it")
         return view if view.state != "ended" else view.model_copy(update={"detail": self._exit(job) or view.detail})
 
+    def log_tail(self, job: str) -> list[str]:
+        """None: Slurm writes all output to the run's worker.log."""
+        del job
+        return []
+
     def stop(self, job: str) -> None:
         """Cancel the job: SIGTERM, and SIGKILL after Slurm's KillWait."""
         result = _run(["scancel", "--quiet", job])

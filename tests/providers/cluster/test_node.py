@@ -50,6 +50,9 @@ class Processes:
             raise ServiceUnavailable("the scheduler does not answer.")
         return self.view
 
+    def log_tail(self, job: str) -> list[str]:
+        return []
+
     def stop(self, job: str) -> None:
         self.stopped.append(job)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -30,9 +29,3 @@ def cluster(running_cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> S
     for name, value in {**running_cluster.environment, "OMP_NUM_THREADS": "1"}.items():
         monkeypatch.setenv(name, value)
     return running_cluster
-
-
-@pytest.fixture(scope="session")
-def job_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for what tests of one session share."""
-    return tmp_path_factory.mktemp("jobs")

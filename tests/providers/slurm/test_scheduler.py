@@ -174,7 +174,8 @@ def test_a_folder_that_nodes_cannot_see_is_said_to_be_so(tmp_path: Path, cluster
     status = ended(load("slurm").submit(submission))
     assert status.state == "failed"
     assert status.error is not None
-    assert "wrote nothing" in status.error.message
+    assert "ended before training began: FAILED" in status.error.message
+    assert "It wrote nothing" in (status.error.hint or "")
     assert "FTBRIDGE_HOME" in (status.error.hint or "")
 
 
