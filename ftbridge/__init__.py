@@ -1,4 +1,4 @@
-"""ftbridge: one job spec that fine-tunes a language model on OpenAI's API or on your own GPU, with one shared judge.
+"""ftbridge: one job spec that fine-tunes a language model on OpenAI's API or on your own GPU, with one shared evaluator.
 
 import ftbridge
 

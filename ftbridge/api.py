@@ -76,7 +76,7 @@ class Run:
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """What the judge found, or None before that and without a test split."""
+        """The result of the evaluation, or None before that and without a test split."""
         return summary.read_evaluation(self._run)
 
     def summary(self) -> dict[str, Any]:

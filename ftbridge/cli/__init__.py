@@ -77,7 +77,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="ftbridge")
 def cli() -> None:
-    """Fine-tune on OpenAI's API or your own GPU from one job spec, with one judge."""
+    """Fine-tune on OpenAI's API or your own GPU from one job spec, with one evaluator."""
 
 
 def main(args: list[str] | None = None) -> None:

@@ -53,7 +53,7 @@ def command(runs: tuple[str, ...], out: Path | None, shape: str, as_json: bool) 
 
 
 def _print(runs: Sequence[Run], shape: Shape, out: Path | None) -> None:
-    """The judge's figures of one run. Raises `UsageError` for several, or one that was not judged."""
+    """The evaluation of one run. Raises `UsageError` for several, or one without an evaluation."""
     if len(runs) != 1:
         raise UsageError(f"--format {shape} is of one run.", hint="`ftbridge compare` has the same formats for two.")
     from ftbridge.evaluation.results import read_evaluation

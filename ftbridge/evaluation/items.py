@@ -25,7 +25,7 @@ NON_PREFERRED = "non_preferred"
 
 @dataclass(frozen=True)
 class Item:
-    """One test example, seen by the judge.
+    """One test example, as the evaluator uses it.
 
     `key` names it by content and place: 16 hex digits of the SHA-256 of its canonical line, and `index`, its place in
     the split from 0. `prompt` is every message before the expected answer, or all of them where a line ends with the user's,

@@ -103,7 +103,7 @@ class Answered(_Document):
 
 
 class Evaluation(_Document):
-    """What the judge found: `evaluation.json`."""
+    """The result of an evaluation: `evaluation.json`."""
 
     items: int = Field(description="Items that every candidate answered.")
     graders: list[str] = Field(description="Names of the graders, in the order of the spec.")

@@ -131,7 +131,7 @@ def prove(migration: Migration, wish: Wish, run: Run, *, progress: Progress = la
             check_judges(run.spec())
         graders = graders if by_graders else measures(own_questions, wish.judge)
         if wish.judge is not None and by_graders:
-            notes.append("The spec has graders, so the judge was not asked.")
+            notes.append("The spec has graders, so no request was made to the judge.")
         check(own_questions, graders)
         completions = completed(
             backend,

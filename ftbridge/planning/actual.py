@@ -40,7 +40,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class _Took:
-    """What a run took: the last checkpoint's figures, where it has one, its state, and the judge's."""
+    """What a run took: the last checkpoint's figures, where it has one, its state, and the evaluation's."""
 
     state: RunState
     side: Literal["openai", "local"] | None

@@ -140,7 +140,7 @@ def _changes(state: RunState, event: Event) -> dict[str, Any]:
                 "error": None,
             }
         case "status":
-            # A job that ended has not ended the run: the judge, or the driver's own event, has the last word.
+            # A job that ended has not ended the run: the evaluation, or the driver's own event, does.
             return {"state": "running" if data["state"] in TERMINAL else data["state"], "stage": "training"}
         case "job_event":
             return _of_job(state, event)
@@ -285,7 +285,7 @@ class Run:
 
     @property
     def evaluation_path(self) -> Path:
-        """What the judge found."""
+        """The result of the evaluation."""
         return self.path / "evaluation.json"
 
     @property

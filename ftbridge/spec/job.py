@@ -53,7 +53,9 @@ class JobSpec(SpecModel):
     local: LocalSpec = Field(default_factory=LocalSpec, description="Settings of training on this machine.")
     slurm: SlurmSpec = Field(default_factory=SlurmSpec, description="What to request of a Slurm cluster.")
     ray: RaySpec = Field(default_factory=RaySpec, description="Which Ray cluster, and what to request of it.")
-    evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec, description="How answers are judged.")
+    evaluation: EvaluationSpec = Field(
+        default_factory=EvaluationSpec, description="How completions are scored and compared."
+    )
     budget: BudgetSpec = Field(default_factory=BudgetSpec, description="Limits that stop a run.")
     plan: PlanSpec = Field(default_factory=PlanSpec, description="Figures and limits for `ftbridge plan`.")
     fallback: str | None = Field(

@@ -108,7 +108,7 @@ class DataSpec(SpecModel):
         default=None,
         description="Validation examples: a path, or the fraction of the training examples to hold out (split by the seed).",
     )
-    test: str | None = Field(default=None, description="What the judge uses; never trained on.")
+    test: str | None = Field(default=None, description="Examples for the evaluation; never trained on.")
     replay: ReplaySpec | None = Field(
         default=None,
         description="Replay general prompts with the base model's own completions, against forgetting. Off unless given.",
@@ -499,7 +499,7 @@ class RetentionSpec(SpecModel):
 
 
 class EvaluationSpec(SpecModel):
-    """How the judge scores base and tuned answers."""
+    """How completions of the base and the tuned model are scored and compared."""
 
     former_names: ClassVar[Mapping[str, str]] = former_names_in("evaluation")
 

@@ -73,7 +73,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the judge measured beside the graders, the plan beside what came, and what was spent.
+    """What the evaluation measured beside the graders, planned and actual figures, and what was spent.
 
     `label` is the run's; it is empty where there is one.
     """
@@ -301,7 +301,7 @@ def _columns(
 
 
 def _usd(evaluation: Evaluation | None, candidate: str) -> float | None:
-    """Dollars of all a candidate's answers, as the judge wrote them down."""
+    """Dollars of all a candidate's answers, as the evaluation recorded them."""
     usage = evaluation.answered.get(candidate) if evaluation else None
     return usage.usd if usage is not None else None
 
@@ -371,7 +371,7 @@ def _row(item: Item, completions: Sequence[ShownCompletion], slices: Mapping[str
 
 
 def _kept_notes(run: Run) -> list[str]:
-    """What the judge noted, and how the run stands if it is not done."""
+    """The evaluation's notes, and the state of a run that is not done."""
     state = run.state()
     notes = [] if state.state == "succeeded" else [f"the run is {state.state} ({state.stage})."]
     evaluation = read_evaluation(run)

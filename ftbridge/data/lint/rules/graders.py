@@ -36,7 +36,7 @@ def grader_variable_missing(line: Line) -> Iterator[Problem]:
     if not isinstance(document, dict) or not _is_graded(context):
         return
     for variable in context.variables:
-        # The judge adds `reference`, the last answer, to items that are supervised examples.
+        # The evaluator adds `reference`, the last answer, to items that are supervised examples.
         if not variable.startswith("item") or (context.method == "supervised" and variable == "item.reference"):
             continue
         missing = _missing(document, variable)
