@@ -78,8 +78,8 @@ def one(tree: Path, spec: Path) -> dict[str, float]:
         environment = {**os.environ, "PYTHONPATH": str(tree), "FTBRIDGE_HOME": home}
         began = time.time()
         command = [sys.executable, "-m", "ftbridge", "run", str(spec), "--provider", "local", "--no-lint", "--yes"]
-        process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        process = subprocess.Popen(  # `python -m` looks in the working directory first
+            command, cwd=tree, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         try:
             worker = _wait_for_step(process, Path(home))

@@ -150,7 +150,7 @@ def plan_of(
 
 
 def _rollouts(mapping: Lowering, work: Workload, prices: PriceList) -> Rollouts | None:
-    request = LocalRequest.model_validate(mapping.request)
+    request = LocalRequest.of(mapping.request)
     return rollouts_of(request, work.job.folder, prices, work.encoding, work.splits["train"])
 
 

@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 
 from ftbridge.data.examples import Message
 from ftbridge.runs.records import JobHandle as JobHandle
 from ftbridge.runs.records import TunedModel as TunedModel
 from ftbridge.spec import JobSpec
-from ftbridge.spec.lowering import Lowering
+from ftbridge.spec.lowering import Lowering, ProviderRequest
 from ftbridge.spec.resolve import ResolvedSpec
 from ftbridge.spec.sections import Method
 
@@ -52,7 +52,7 @@ class Submission(Frozen):
 
     token: str
     folder: Path
-    request: dict[str, Any]
+    request: SerializeAsAny[ProviderRequest]
     train: Path
     validation: Path | None
     replay: Path | None = None
@@ -259,10 +259,13 @@ class Provider(Protocol):
         ...
 
     def lower(self, spec: ResolvedSpec) -> Lowering:
-        """Turn a settled spec into this provider's request, every field accounted for. Pure: no network, no files."""
+        """Turn a settled spec into this provider's request, every field accounted for. Pure: no network, no files.
+
+        The request is of the provider's own class; every method that gets one reads it by that class's `of`.
+        """
         ...
 
-    def with_budget(self, request: dict[str, Any], max_usd: float | None) -> dict[str, Any]:
+    def with_budget(self, request: ProviderRequest, max_usd: float | None) -> ProviderRequest:
         """The request of a lowering under this budget in US dollars, which may have changed since; None is no limit."""
         ...
 

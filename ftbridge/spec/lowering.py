@@ -12,9 +12,9 @@ Nothing is dropped silently: `Lowering.complete` raises when a field of the spec
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SerializeAsAny
 
 from ftbridge.errors import LoweringRefused
 from ftbridge.spec.job import JobSpec
@@ -38,12 +38,30 @@ class FieldReport(BaseModel):
     how: str = ""
 
 
+P = TypeVar("P", bound="ProviderRequest")
+
+
+class ProviderRequest(BaseModel):
+    """What a provider is to do, in its own terms.
+
+    A provider's own class, derived from this one, names the fields; as this class, the request of any provider is read from a
+    file and written again as it was.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    @classmethod
+    def of(cls: type[P], request: ProviderRequest) -> P:
+        """The request as this class: itself, or read anew where it comes from a file. Raises pydantic's `ValidationError`."""
+        return request if isinstance(request, cls) else cls.model_validate(request.model_dump(mode="json"))
+
+
 class Lowering(BaseModel):
-    """One provider's request and the report of how it came about. `request` is the provider's own JSON."""
+    """One provider's request and the report of how it came about."""
 
     model_config = ConfigDict(frozen=True)
     provider: str
-    request: dict[str, Any]
+    request: SerializeAsAny[ProviderRequest]
     fields: list[FieldReport]
 
     def complete(self, spec: JobSpec) -> Lowering:

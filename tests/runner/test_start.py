@@ -76,7 +76,7 @@ def test_a_run_a_dry_run_a_plan_and_an_evaluation_settle_thinking_alike(
     assert json.loads(run.resolved_path.read_text())["local"]["thinking"] == thinking
     assert json.loads(run.lowering_path.read_text())["request"]["thinking"] == thinking
     _, resolved, lowering = dry_run(SpecFile.of(path), "local")
-    assert (resolved.spec.local.thinking, lowering.request["thinking"]) == (thinking, thinking)
+    assert (resolved.spec.local.thinking, lowering.request.thinking) == (thinking, thinking)
     job_data = JobData.prepare(SpecFile.of(path), tmp_path / "data")
     assert _base("local", job_data).identity["thinking"] == thinking
     assert thinking_of(map(json.loads, (run.data / "train.jsonl").read_text().splitlines())) == thinking

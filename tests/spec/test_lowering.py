@@ -78,4 +78,4 @@ def test_completions_of_the_evaluation_have_an_arithmetic_of_their_own(
     local = providers.load("local")
     sampler: Any = local.sampler(lowering, None, tmp_path)
     assert sampler._model.request.precision == local.identity(lowering)["precision"] == computed
-    assert lowering.request["precision"] == "bf16", "training keeps its own"
+    assert lowering.request.precision == "bf16", "training keeps its own"

@@ -89,8 +89,8 @@ def test_a_loss_that_a_service_does_not_have_is_refused_there(dpo: dict[str, Any
 
 def test_the_same_spec_makes_openais_request_and_ours() -> None:
     hyper = {"n_epochs": 2, "batch_size": 8, "beta": 0.2, "learning_rate_multiplier": 1.5}
-    body = lowered("openai", hyperparameters=hyper).request
-    assert body["body"]["method"] == {"type": "dpo", "dpo": {"hyperparameters": hyper}}
+    theirs = lowered("openai", hyperparameters=hyper).request
+    assert theirs.body["method"] == {"type": "dpo", "dpo": {"hyperparameters": hyper}}
     ours = LocalRequest.model_validate(lowered("local", hyperparameters=hyper).request)
     assert (ours.method, ours.n_epochs, ours.batch_size) == ("dpo", 2, 8)
     assert ours.learning_rate == pytest.approx(7.5e-6)

@@ -44,14 +44,14 @@ def test_steps_are_about_a_hundred_of_a_tenth_of_the_prompts(prompts: int, batch
 
 def test_the_local_request_has_what_the_field_mapping_says() -> None:
     lowering = lowered()
-    request, own = lowering.request, lowering.request["reinforcement"]
-    assert (request["learning_rate"], request["lr_schedule"], request["lora_dropout"]) == (1e-5, "constant", 0.0)
-    assert (own["group_size"], own["eval_interval"], own["eval_samples"]) == (8, "auto", 1)
-    assert own["max_completion_tokens"] == 32
-    assert own["grader"]["name"] == "exact"
+    request, own = lowering.request, lowering.request.reinforcement
+    assert (request.learning_rate, request.lr_schedule, request.lora_dropout) == (1e-5, "constant", 0.0)
+    assert (own.group_size, own.eval_interval, own.eval_samples) == (8, "auto", 1)
+    assert own.max_completion_tokens == 32
+    assert own.grader.name == "exact"
     assert report(lowering, "openai.grader").outcome == "exact"
-    assert lowered(local={"tuning": "full", "quantization": "none"}).request["learning_rate"] == 1e-6
-    assert lowered(local={"lr_schedule": "cosine"}).request["lr_schedule"] == "cosine"
+    assert lowered(local={"tuning": "full", "quantization": "none"}).request.learning_rate == 1e-6
+    assert lowered(local={"lr_schedule": "cosine"}).request.lr_schedule == "cosine"
     assert "reinforcement" not in {entry.field for entry in lowering.fields if entry.outcome == "refused"}
     lowering.stop_if_refused()
 
@@ -59,7 +59,7 @@ def test_the_local_request_has_what_the_field_mapping_says() -> None:
 @pytest.mark.parametrize(("multiplier", "size"), [(1.0, 8), (0.5, 4), (0.25, 2), (2.0, 16), (10.0, 64), ("auto", 8)])
 def test_a_group_is_eight_times_the_compute_multiplier(multiplier: Any, size: int) -> None:
     lowering = lowered(hyperparameters={"compute_multiplier": multiplier})
-    assert lowering.request["reinforcement"]["group_size"] == size
+    assert lowering.request.reinforcement.group_size == size
     entry = report(lowering, "hyperparameters.compute_multiplier")
     assert (entry.outcome, entry.sent) == ("approximated", size)
 
@@ -93,8 +93,8 @@ def test_the_section_of_this_machine_belongs_to_the_method() -> None:
 
 def test_one_spec_is_mapped_for_both_sides_with_the_same_grader_byte_for_byte() -> None:
     here, there = lowered("local"), lowered("openai")
-    sent = there.request["body"]["method"]["reinforcement"]["grader"]
-    own = {key: value for key, value in here.request["reinforcement"]["grader"].items() if value is not None}
+    sent = there.request.body["method"]["reinforcement"]["grader"]
+    own = here.request.reinforcement.grader.model_dump(mode="json", exclude_none=True)
     assert own == sent == EXACT
     for lowering in (here, there):
         lowering.stop_if_refused()
@@ -103,5 +103,5 @@ def test_one_spec_is_mapped_for_both_sides_with_the_same_grader_byte_for_byte() 
 def test_the_budget_is_passed_on_to_the_judges_and_a_larger_one_replaces_it() -> None:
     backend = providers.load("local")
     request = lowered(budget={"max_usd": 2.0}).request
-    assert request["reinforcement"]["max_usd"] == 2.0
-    assert backend.with_budget(request, 9.0)["reinforcement"]["max_usd"] == 9.0
+    assert request.reinforcement.max_usd == 2.0
+    assert backend.with_budget(request, 9.0).reinforcement.max_usd == 9.0

@@ -84,14 +84,14 @@ class ClusterProvider(LocalProvider):
             else report
             for report in local.fields
         ]
-        request = {**local.request, "launch": section.model_dump(mode="json")}
+        request = LocalRequest.of(local.request).model_copy(update={"launch": section.model_dump(mode="json")})
         return Lowering(provider=self.name, request=request, fields=reports).complete(spec.spec)
 
     def preflight(self, submission: Submission, progress: Callable[[str], None]) -> None:
         """The scheduler would take the job, and what the local provider checks of model and data; not this machine's device."""
-        request = LocalRequest.model_validate(submission.request)
+        request = LocalRequest.of(submission.request)
         self.scheduler(request.launch).check(_order(submission.folder, "preflight"), progress)
-        checked = {**submission.request, **_CHECK_HERE}
+        checked = request.model_copy(update=_CHECK_HERE)
         super().preflight(submission.model_copy(update={"request": checked}), progress)
 
     def submit(self, submission: Submission) -> JobHandle:

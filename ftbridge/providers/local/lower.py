@@ -41,7 +41,7 @@ def lower(resolved: ResolvedSpec) -> Lowering:
         reports.append(
             FieldReport(field=field, outcome=outcome, requested=_plain(spec_value), sent=_plain(note), how=how)
         )
-    return Lowering(provider="local", request=request.model_dump(mode="json"), fields=reports).complete(spec)
+    return Lowering(provider="local", request=request, fields=reports).complete(spec)
 
 
 def _request(spec: JobSpec) -> LocalRequest:

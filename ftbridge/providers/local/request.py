@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ftbridge.spec.graders import Grader
+from ftbridge.spec.lowering import ProviderRequest
 from ftbridge.spec.sections import former_names_in, with_new_names
 
 
@@ -36,7 +37,7 @@ class ReinforcementRequest(BaseModel):
     max_usd: float | None = None
 
 
-class LocalRequest(BaseModel):
+class LocalRequest(ProviderRequest):
     """One training job of a worker, every choice made except those that need the device. Losses in nats, lengths in tokens.
 
     `launch` is for the cluster that starts the worker, which alone reads it: its own section of the spec. Empty on this
@@ -96,7 +97,7 @@ class LocalRequest(BaseModel):
     continue_from: str | None = None
     evaluation_precision: Literal["auto", "fp32", "bf16"] = "auto"
     replay_share: float = 0.0
-    launch: dict[str, Any] = {}
+    launch: dict[str, Any] = Field(default_factory=dict)
 
 
 class SampleRequest(BaseModel):

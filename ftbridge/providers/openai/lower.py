@@ -53,7 +53,7 @@ def lower(resolved: ResolvedSpec) -> Lowering:
             FieldReport(field=field, outcome=outcome, requested=_json(spec_value), sent=_json(note), how=how)
         )
     request = _request(spec, target, {report.field for report in reports if report.outcome == "refused"})
-    return Lowering(provider="openai", request=request.model_dump(mode="json"), fields=reports).complete(spec)
+    return Lowering(provider="openai", request=request, fields=reports).complete(spec)
 
 
 def suffix_of(suffix: str, target: Target) -> str:

@@ -42,7 +42,7 @@ from ftbridge.providers.openai.retry import read
 from ftbridge.providers.openai.targets import TARGETS
 from ftbridge.redaction import TAKEN_OUT, without_keys, without_secrets
 from ftbridge.spec import JobSpec
-from ftbridge.spec.lowering import Lowering
+from ftbridge.spec.lowering import Lowering, ProviderRequest
 from ftbridge.spec.resolve import ResolvedSpec
 
 _OWN_DATA_RULES = ("azure", "nebius")
@@ -96,13 +96,13 @@ class OpenAIProvider:
         """The service's request and its parity report."""
         return lower(spec)
 
-    def with_budget(self, request: dict[str, Any], max_usd: float | None) -> dict[str, Any]:
+    def with_budget(self, request: ProviderRequest, max_usd: float | None) -> ProviderRequest:
         """The request with the limit that preflight holds the price of training against."""
-        return {**request, "max_usd": max_usd}
+        return OpenAIRequest.of(request).model_copy(update={"max_usd": max_usd})
 
     def preflight(self, submission: Submission, progress: Callable[[str], None]) -> None:
         """Key, model, dates, sizes and money: nothing is uploaded before they are in order."""
-        at = self._connect(OpenAIRequest.model_validate(submission.request), submission.folder)
+        at = self._connect(OpenAIRequest.of(submission.request), submission.folder)
         today = datetime.datetime.now(datetime.timezone.utc).date()
         preflight.check(at, submission, progress, today, own_calendar=at.is_usual_address)
 
@@ -111,7 +111,7 @@ class OpenAIProvider:
 
         Blocks for the uploads and for bounded retries. After `ServiceUnavailable`, or a crash, call it again.
         """
-        request = OpenAIRequest.model_validate(submission.request)
+        request = OpenAIRequest.of(submission.request)
         at, ledger = self._connect(request, submission.folder), Ledger(submission.folder)
         files.write_json(ledger.folder / "submission.json", _portable(submission))
         return self._handle(self._submitted(at, ledger, submission), submission.folder)
@@ -126,7 +126,7 @@ class OpenAIProvider:
             return None
         job = ledger.recorded("job", submission.token)
         if job is None and ledger.open_intent("job", submission.token) is not None:
-            at = self._connect(OpenAIRequest.model_validate(submission.request), submission.folder)
+            at = self._connect(OpenAIRequest.of(submission.request), submission.folder)
             job = find_job(at, ledger, submission.token)
         return None if job is None else self._handle(job, submission.folder)
 
@@ -152,7 +152,7 @@ class OpenAIProvider:
 
     def adopt(self, submission: Submission, job: str) -> JobHandle:
         """Take a job of the account as this submission's. Raises `UsageError` for one that another run has."""
-        request = OpenAIRequest.model_validate(submission.request)
+        request = OpenAIRequest.of(submission.request)
         at, ledger = self._connect(request, submission.folder), Ledger(submission.folder)
         files.write_json(ledger.folder / "submission.json", _portable(submission))
         return self._handle(adopt_job(at, ledger, submission.token, job), submission.folder)
@@ -163,7 +163,7 @@ class OpenAIProvider:
         jobs = [event for event in ledger.of("made") if event.data["what"] == "job"]
         if jobs or ledger.open_intents("job") or not any(e.data["what"] == "file" for e in ledger.of("made")):
             return
-        at = self._connect(OpenAIRequest.model_validate(submission.request), submission.folder)
+        at = self._connect(OpenAIRequest.of(submission.request), submission.folder)
         remove_uploaded(at, ledger)
 
     def unpromised(self, submission: Submission) -> str | None:
@@ -171,7 +171,7 @@ class OpenAIProvider:
         ledger = Ledger(submission.folder)
         if ledger.last("service") is None:
             return None
-        at = self._connect(OpenAIRequest.model_validate(submission.request), submission.folder)
+        at = self._connect(OpenAIRequest.of(submission.request), submission.folder)
         return unpromised(at, ledger)
 
     def poll(self, handle: JobHandle) -> JobStatus:
@@ -253,7 +253,7 @@ class OpenAIProvider:
         from ftbridge.providers.openai.sampling.batch import BatchSampler
         from ftbridge.providers.openai.sampling.sampler import ChatSampler
 
-        request = OpenAIRequest.model_validate(lowering.request)
+        request = OpenAIRequest.of(lowering.request)
         at = self._connect(request, folder)
         name = request.model if model is None else (request.deployment or model.id)
         if (
@@ -265,7 +265,8 @@ class OpenAIProvider:
 
     def identity(self, lowering: Lowering) -> dict[str, Any]:
         """The address and deployment that answer."""
-        serving = {name: value for name in _SERVING if (value := lowering.request.get(name)) is not None}
+        request = OpenAIRequest.of(lowering.request)
+        serving = request.model_dump(mode="json", include=set(_SERVING), exclude_unset=True, exclude_none=True)
         if "base_url" not in serving:
             serving["base_url"] = without_secrets(os.environ.get("OPENAI_BASE_URL") or "")
         return serving
@@ -322,7 +323,7 @@ class OpenAIProvider:
         return self._connections[key]
 
     def _of(self, handle: JobHandle) -> tuple[Connection, Ledger]:
-        request = OpenAIRequest.model_validate(_submission(handle.folder).request)
+        request = OpenAIRequest.of(_submission(handle.folder).request)
         return self._connect(request, handle.folder), Ledger(handle.folder)
 
     def _follower(self, handle: JobHandle) -> Follower:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from ftbridge.providers.openai.targets import TARGETS, Name, Target
+from ftbridge.spec.lowering import ProviderRequest
 
 
-class OpenAIRequest(BaseModel):
+class OpenAIRequest(ProviderRequest):
     """The service and the body of its create call, all but the files, which get their ids when they are uploaded.
 
     `body` is what `POST /fine_tuning/jobs` takes; `extra` holds fields beyond OpenAI's own. `deployment` is the name under

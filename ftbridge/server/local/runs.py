@@ -70,7 +70,7 @@ def served_run(home: Path, value: str) -> ServedRun | SampledRun | None:
                 f"checkpoints of {run.id} are not served: its provider {state.provider} samples by itself."
             )
         return SampledRun(run.id, state.provider, read_lowering(run), tuned, run.path, int(state.created))
-    request = LocalRequest.model_validate(read_lowering(run).request)
+    request = LocalRequest.of(read_lowering(run).request)
     folder = tuned.id
     if step:
         steps = backend.checkpoints(tuned, run.path)

@@ -37,7 +37,7 @@ def base_request(model: str, settings: Mapping[str, Any]) -> LocalRequest:
         "local": _of_method(settings, "supervised"),
     }
     resolved = resolve(JobSpec.from_dict(document), 100, "local")
-    return LocalRequest.model_validate(map_fields(resolved, "local").lowering.request)
+    return LocalRequest.of(map_fields(resolved, "local").lowering.request)
 
 
 def _of_method(settings: Mapping[str, Any], method: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from ftbridge.errors import DataError, FtbridgeError
 from ftbridge.providers.base import Metrics
 from ftbridge.providers.local.lower import GROUP
 from ftbridge.providers.local.process.job import Job as LocalJob
+from ftbridge.providers.local.request import LocalRequest
 from ftbridge.runner import control
 from ftbridge.runner.follow import looks
 from ftbridge.runner.start import create_run
@@ -109,7 +110,7 @@ async def _prepared(service: Service, name: str, model: str, settings: Mapping[s
         }
         lowering = lowering_of(run)
         if lowering is not None:
-            numbers |= _settled_of_method(run, lowering.request)
+            numbers |= _settled_of_method(run, LocalRequest.of(lowering.request))
         with service.store.change():
             jobs_store.set_hyperparameters(service, name, **numbers)
             jobs_store.change(service, name, extra={"run": run.id}, status="queued")
@@ -117,20 +118,20 @@ async def _prepared(service: Service, name: str, model: str, settings: Mapping[s
     return run
 
 
-def _settled_of_method(run: Run, request: Mapping[str, Any]) -> dict[str, int | float]:
+def _settled_of_method(run: Run, request: LocalRequest) -> dict[str, int | float]:
     """The numbers in the place of a method's own hyperparameters."""
-    if (preference := request.get("dpo")) is not None:
-        return {"beta": preference["beta"]}
-    if (rollouts := request.get("reinforcement")) is None:
+    if request.dpo is not None:
+        return {"beta": request.dpo.beta}
+    if (rollouts := request.reinforcement) is None:
         return {}
     data = run.state().data
     assert data is not None
-    steps = math.ceil(data.splits["train"].examples / request["batch_size"]) * request["n_epochs"]
-    interval = rollouts["eval_interval"]
+    steps = math.ceil(data.splits["train"].examples / request.batch_size) * request.n_epochs
+    interval = rollouts.eval_interval
     return {
-        "compute_multiplier": rollouts["group_size"] / GROUP,
+        "compute_multiplier": rollouts.group_size / GROUP,
         "eval_interval": max(1, steps // 10) if interval == "auto" else interval,
-        "eval_samples": rollouts["eval_samples"],
+        "eval_samples": rollouts.eval_samples,
     }
 
 
@@ -316,18 +317,19 @@ def _succeed(service: Service, job: StoredObject, run: Run) -> None:
     assert lowering is not None
     assert state.tuned is not None
     assert state.data is not None
-    request = lowering.request
-    kind = "adapter" if request["tuning"] == "lora" else "weights"
+    request = LocalRequest.of(lowering.request)
+    stored = request.model_dump(mode="json")
+    kind = "adapter" if request.tuning == "lora" else "weights"
     best = _best_rewarded(figures)
     for path in sorted(run.checkpoints.glob("step-*")):
         step = int(path.name.removeprefix("step-"))
         offered = step in (figures if best is None else best)
         if (path / "COMPLETE.json").exists() and offered and kind == "adapter":
-            jobs_store.checkpoint(service, job, figures[step], {"adapter": str(path), "request": request})
+            jobs_store.checkpoint(service, job, figures[step], {"adapter": str(path), "request": stored})
     epochs = run.resolved_spec().hyperparameters.n_epochs
     assert isinstance(epochs, int)
     tokens = state.data.splits["train"].tokens * epochs
-    extra = {kind: state.tuned.id, "request": request}
+    extra = {kind: state.tuned.id, "request": stored}
     jobs_store.succeed(service, job, [figures[step] for step in sorted(figures)], trained_tokens=tokens, extra=extra)
 
 

@@ -77,7 +77,7 @@ def test_a_supervised_job_is_passed_through_whole() -> None:
         hyperparameters={"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 0.5},
         seed=7, suffix="triage", metadata={"team": "support"},
         openai={"integrations": [{"project": "p", "name": "n", "tags": ["a", "b"]}]},
-    ).request["body"]  # fmt: skip
+    ).request.body  # fmt: skip
     assert body == {
         "model": "gpt-test",
         "seed": 7,
@@ -89,7 +89,7 @@ def test_a_supervised_job_is_passed_through_whole() -> None:
 
 
 def test_a_preference_job_carries_beta() -> None:
-    method = lowered(method="dpo", hyperparameters={"beta": 0.2}).request["body"]["method"]
+    method = lowered(method="dpo", hyperparameters={"beta": 0.2}).request.body["method"]
     assert (method["type"], method["dpo"]["hyperparameters"]["beta"]) == ("dpo", 0.2)
 
 
@@ -101,7 +101,7 @@ def test_a_reinforcement_job_carries_its_grader_in_openais_own_keys_and_its_resp
         hyperparameters={"reasoning_effort": "low", "eval_interval": 5, "compute_multiplier": 1.5, "eval_samples": 2},
         evaluation={"graders": [SIMILAR, judge]},
         openai={"grader": "judge", "response_format": form},
-    ).request["body"]["method"]["reinforcement"]
+    ).request.body["method"]["reinforcement"]
     assert method["response_format"] == form
     assert method["grader"]["type"] == "score_model"
     assert "base_url" not in method["grader"]
@@ -120,7 +120,7 @@ def test_nebius_takes_hyperparameters_at_the_top_and_only_what_the_spec_gives() 
     asked = {"lora": {"r": 8, "alpha": 16.0}, "base_learning_rate": 1e-4, "tuning": "lora"}
     body = lowered(
         openai=NEBIUS, local=asked, hyperparameters={"n_epochs": 2, "learning_rate_multiplier": 2.0}
-    ).request["body"]
+    ).request.body
     assert "method" not in body
     assert body["hyperparameters"] == {"n_epochs": 2, "batch_size": 1, "learning_rate": 2e-4, "lora_r": 8, "lora_alpha": 16.0, "lora": True}  # fmt: skip
 
@@ -128,15 +128,15 @@ def test_nebius_takes_hyperparameters_at_the_top_and_only_what_the_spec_gives() 
 def test_a_refused_field_that_is_allowed_by_name_is_left_out() -> None:
     lowering = lowered(metadata={f"k{n}": "v" for n in range(16)})
     lowering.stop_if_refused(["metadata"])
-    assert lowering.request["body"]["metadata"] == {}
-    assert TOKEN_KEY not in lowering.request["body"]["metadata"]
+    assert lowering.request.body["metadata"] == {}
+    assert TOKEN_KEY not in lowering.request.body["metadata"]
 
 
 def test_the_general_rules_settle_what_is_sent_to_a_service() -> None:
     one = spec(model={"openai": "m", "local": "n"})
     here, there = (resolve(one, 1000, provider).spec.hyperparameters for provider in ("local", "openai"))
     assert (here.batch_size, there.batch_size) == (32, 2), "each provider has a rule of its own"
-    assert lower(resolve(one, 1000, "openai")).request["n_epochs"] == there.n_epochs
+    assert lower(resolve(one, 1000, "openai")).request.n_epochs == there.n_epochs
 
 
 @pytest.mark.parametrize(("asked", "given"), [("A  b", "a-b"), ("ü", ""), ("x" * 60, "x" * 40), ("-a-", "a")])

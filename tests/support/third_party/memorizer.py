@@ -26,11 +26,17 @@ from ftbridge import files
 from ftbridge.errors import UsageError
 from ftbridge.providers import base
 from ftbridge.spec import JobSpec
-from ftbridge.spec.lowering import FieldReport, Lowering, fields
+from ftbridge.spec.lowering import FieldReport, Lowering, ProviderRequest, fields
 from ftbridge.spec.resolve import ResolvedSpec
 
 SECONDS = "MEMORIZER_SECONDS"
 """How long it takes to learn one example, from the environment."""
+
+
+class MemorizerRequest(ProviderRequest):
+    """What a job is: the model that examples are learnt for."""
+
+    model: str
 
 
 class Memorizer:
@@ -66,11 +72,10 @@ class Memorizer:
             )
             for field, value in fields(spec.spec)
         ]
-        return Lowering(provider=self.name, request={"model": spec.spec.model.local}, fields=reports).complete(
-            spec.spec
-        )
+        request = MemorizerRequest(model=spec.spec.model.local or "")
+        return Lowering(provider=self.name, request=request, fields=reports).complete(spec.spec)
 
-    def with_budget(self, request: dict[str, Any], max_usd: float | None) -> dict[str, Any]:
+    def with_budget(self, request: ProviderRequest, max_usd: float | None) -> ProviderRequest:
         return request
 
     def preflight(self, submission: base.Submission, progress: Callable[[str], None]) -> None:

@@ -17,7 +17,7 @@ def respond(request_document: dict[str, Any], tell: Callable[..., None]) -> None
     from ftbridge.providers.local.process.run_training import make_ready
 
     submission = Submission.model_validate(request_document)
-    request = LocalRequest.model_validate(submission.request)
+    request = LocalRequest.of(submission.request)
     pick(request.device, request.precision)
     ready = make_ready(
         request, submission.train, submission.validation, _progress(tell), encoded_folder(submission.folder)

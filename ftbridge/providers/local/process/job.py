@@ -75,7 +75,7 @@ class Job:
 
     def write(self, submission: Submission) -> None:
         """Write what the worker needs; the submission last, for it says that the rest is there."""
-        request = LocalRequest.model_validate(submission.request)
+        request = LocalRequest.of(submission.request)
         write_text(self.own_folder / "request.json", request.model_dump_json(indent=2))
         write_text(self.own_folder / "submission.json", submission.model_dump_json(indent=2))
 

@@ -38,7 +38,7 @@ from ftbridge.providers.local.request import LocalRequest, SampleRequest
 from ftbridge.providers.local.vllm import VllmSampler
 from ftbridge.runs.journal import Event
 from ftbridge.spec import JobSpec
-from ftbridge.spec.lowering import Lowering
+from ftbridge.spec.lowering import Lowering, ProviderRequest
 from ftbridge.spec.resolve import ResolvedSpec
 
 NEEDS = ("torch", "transformers", "peft", "psutil", "safetensors", "numpy", "huggingface_hub", "gguf")
@@ -111,14 +111,16 @@ class LocalProvider:
         """The local request and its parity report."""
         return lower(spec)
 
-    def with_budget(self, request: dict[str, Any], max_usd: float | None) -> dict[str, Any]:
+    def with_budget(self, request: ProviderRequest, max_usd: float | None) -> ProviderRequest:
         """With the budget for judges, which reward completions; training itself spends no money with a service."""
-        rewarded = request.get("reinforcement")
-        return request if rewarded is None else {**request, "reinforcement": {**rewarded, "max_usd": max_usd}}
+        job = LocalRequest.of(request)
+        if job.reinforcement is None:
+            return job
+        return job.model_copy(update={"reinforcement": job.reinforcement.model_copy(update={"max_usd": max_usd})})
 
     def preflight(self, submission: Submission, progress: Callable[[str], None]) -> None:
         """Libraries are here, the model is found and usable, every example renders and fits."""
-        request = LocalRequest.model_validate(submission.request)
+        request = LocalRequest.of(submission.request)
         needs = (*NEEDS, "bitsandbytes") if request.quantization != "none" or "8bit" in request.optimizer else NEEDS
         extras.require("local", "training on this machine", *needs)
         child = Child("ftbridge.providers.local.process.check", submission.folder / "worker.log")
@@ -225,7 +227,7 @@ class LocalProvider:
 
     def sampler(self, lowering: Lowering, model: TunedModel | None, folder: Path) -> Sampler:
         """A sampling process for the base or the tuned model."""
-        request = _evaluated(LocalRequest.model_validate(lowering.request))
+        request = _evaluated(LocalRequest.of(lowering.request))
         sample_request = SampleRequest(request=request, tuned=model.id if model else None)
         if request.engine == "vllm":
             return VllmSampler(sample_request, folder / "vllm.log")
@@ -233,10 +235,8 @@ class LocalProvider:
 
     def identity(self, lowering: Lowering) -> dict[str, Any]:
         """How weights are held and completions are computed."""
-        request = dict(lowering.request)
-        if (precision := request.get("evaluation_precision", "auto")) != "auto":
-            request["precision"] = precision
-        return {name: value for name in _SERVING if (value := request.get(name)) is not None}
+        request = _evaluated(LocalRequest.of(lowering.request))
+        return request.model_dump(mode="json", include=set(_SERVING), exclude_unset=True, exclude_none=True)
 
     def checkpoints(self, model: TunedModel, folder: Path) -> dict[int, str]:
         """The folders of whole checkpoints."""
@@ -251,7 +251,7 @@ class LocalProvider:
         self, lowering: Lowering, model: TunedModel, format: ExportFormat, out: Path, progress: Callable[[str], None]
     ) -> Path:
         """The adapter (the model, after full tuning) as it is, or merged into its base in 16 bits."""
-        request, source = LocalRequest.model_validate(lowering.request), Path(model.id)
+        request, source = LocalRequest.of(lowering.request), Path(model.id)
         if format == "adapter" or request.tuning == "full":
             with files.scratch_folder(out.parent) as scratch, files.disk_full_is_an_error(out):
                 shutil.copytree(source, scratch / "copy")
@@ -277,7 +277,7 @@ class LocalProvider:
         """By the trainer's own renderer and tokenizer."""
         from ftbridge.providers.local.data.preview import preview
 
-        return preview(LocalRequest.model_validate(lowering.request), train, count)
+        return preview(LocalRequest.of(lowering.request), train, count)
 
     def _start(self, job: Job) -> None:
         """Spawn a worker and wait until it holds its lock, so that liveness is never a guess."""

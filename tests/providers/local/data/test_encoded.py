@@ -154,7 +154,7 @@ def test_the_worker_reads_what_preflight_wrote(tmp_path: Path, tiny_model_dir: P
     submission = Submission(
         token="t",
         folder=tmp_path,
-        request=settings.model_dump(mode="json"),
+        request=settings,
         train=splits["train"],
         validation=splits["validation"],
     )

@@ -117,7 +117,7 @@ def test_a_job_of_the_same_file_with_other_settings_is_not_taken(
     service.faults = [{"route": CREATE, "nth": 2, "kind": "reset_before"}, {"route": CREATE, "nth": 3, "kind": "503"}]
     mine = submission(tmp_path / "mine", token="mine", **base)
     body = service.bodies[0]
-    changed = submission(tmp_path / "changed", token="x", **{**base, **other}).request["body"]
+    changed = submission(tmp_path / "changed", token="x", **{**base, **other}).request.body
     service.create_job({**body, **changed})  # by a program that the registry knows nothing of
     handle = OpenAIProvider().submit(mine)
     assert service.requests[CREATE] == 4

@@ -51,7 +51,7 @@ def multi(part: dict[str, Any], **more: Any) -> dict[str, Any]:
 def told(grader: dict[str, Any], **openai: Any) -> tuple[FieldReport, dict[str, Any]]:
     lowering = lowered(method="reinforcement", evaluation={"graders": [grader]}, openai=openai)
     [report] = [field for field in lowering.fields if field.field == "openai.grader"]
-    return report, lowering.request["body"]["method"]["reinforcement"]["grader"]
+    return report, lowering.request.body["method"]["reinforcement"]["grader"]
 
 
 AZURE = {"target": "azure", "base_url": "https://r.example/openai/v1"}
