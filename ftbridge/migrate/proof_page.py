@@ -1,31 +1,44 @@
 """The page of a proof: one self-contained HTML file for the person who decides whether the replacement goes live.
 
 It shows the verdict in a sentence, the measures with their intervals and the noise floor, what was compared and with what data,
-the items on which the replacement falls most behind, and a place to sign.
+the items on which the replacement falls most behind, and a line to sign.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ftbridge import files
-from ftbridge.evaluation.wording import SHORT, margin_words
+from ftbridge.evaluation.verdict import PairedComparison
+from ftbridge.evaluation.wording import margin_words
 from ftbridge.migrate.measuring import Measured
 from ftbridge.migrate.prove import Proof, Shown
-from ftbridge.report.html.element import Html, element, table
-from ftbridge.report.html.page import document
-from ftbridge.report.html.summary import SIGNS, interval_bar
+from ftbridge.report.html.bars import Bar, difference_bar, reach_of, reach_words
+from ftbridge.report.html.rendering import percent, render
 
-_LEAST_REACH = 0.1
-_ABOUT = {
-    "exact": "the same text as the recorded greedy completion",
-    "structured": "share of JSON fields with the recorded values",
-    "tool_calls": "share of tool calls with the recorded name and arguments",
-    "similarity": "RapidFuzz's ratio to the recorded greedy completion, 0 to 100 %",
-    "judge": "a judge model's preference against the recorded greedy completion, asked in both orders; 50 % is a tie",
-}
+
+@dataclass(frozen=True)
+class MeasureRow:
+    """One measure; shares are in words, and `paired` is None where it could not be compared."""
+
+    measure: Measured
+    replacement: str
+    recorded: str
+    noise: str
+    paired: PairedComparison | None
+    bar: Bar | None
+
+
+@dataclass(frozen=True)
+class ShownItem:
+    """One item: its prompt, completions with their headings, and how the measures changed."""
+
+    prompt: str
+    completions: list[tuple[str, str]]
+    changes: str
 
 
 def write_page(proof: Proof, path: Path) -> Path:
@@ -37,95 +50,38 @@ def write_page(proof: Proof, path: Path) -> Path:
 
 def page(proof: Proof) -> str:
     """The page as text."""
-    return document(f"Proof: {proof.run} for {proof.model}", [_header(proof), _main(proof)], now=proof.made)
-
-
-def _header(proof: Proof) -> Html:
-    accepted = (
-        f"The replacement is not worse than the recorded model by more than {margin_words(proof.margin)}."
-        if proof.ok
-        else f"It is not shown that the replacement is not worse by more than {margin_words(proof.margin)}."
-    )
-    return element(
-        "header",
-        element("h1", "May the replacement go live?"),
-        element("p", f"{proof.run} in place of {proof.model}", class_="quiet"),
-        element("p", accepted, class_="verdict"),
-        element("p", proof.verdict, class_="small"),
+    reach = reach_of([one.judged for one in proof.measures if one.judged is not None], proof.margin)
+    return render(
+        "proof.html.j2",
+        package="ftbridge.migrate",
+        now=proof.made,
+        proof=proof,
+        margin=margin_words(proof.margin),
+        reach=reach_words(reach),
+        measures=[_measure(one, reach) for one in proof.measures],
+        facts=_facts(proof),
+        worst=_items(proof.worst),
+        refusals=_items(proof.refusals),
     )
 
 
-def _main(proof: Proof) -> Html:
-    notes = [element("li", note) for note in proof.notes]
-    return element(
-        "main",
-        element("ul", notes, class_="notes") if notes else None,
-        _measures(proof),
-        _facts(proof),
-        _items("Where the replacement falls most behind", proof.worst, "It falls behind on no item."),
-        _items("What the recorded model refused", proof.refusals, None),
-        _signature(proof),
+def _measure(one: Measured, reach: float) -> MeasureRow:
+    return MeasureRow(
+        measure=one,
+        replacement=_percent(one.replacement.mean if one.replacement.n else None),
+        recorded=_percent(one.recorded.mean if one.recorded is not None else None),
+        noise=_percent(one.noise),
+        paired=one.judged,
+        bar=difference_bar(one.judged, reach) if one.judged is not None else None,
     )
 
 
-def _measures(proof: Proof) -> Html:
-    ends = [abs(end) for one in proof.measures if one.judged is not None for end in one.judged.ci95]
-    reach = max(_LEAST_REACH, proof.margin, *ends)
-    rows = [list(_row(one, reach)) for one in proof.measures]
-    label = "recorded model" if proof.by_graders else "recorded model with itself"
-    heads = ["replacement", label, "difference in points", "95 % interval", "noise floor"]
-    scale = f"−{100 * reach:.0f} · 0 · +{100 * reach:.0f}"
-    floor = (
-        "The noise floor is how much an item's score changes, on average, from one completion of the recorded model to "
-        "another: a difference of that size is the model's own."
-        if proof.by_graders
-        else "The recorded model does not always return the same completion. How well it agrees with itself is what the "
-        "replacement is compared with, and what it lacks to 100 % is the noise floor."
-    )
-    kinds = [
-        element("li", element("b", one.name), f": {_ABOUT[one.name]}")
-        for one in proof.measures
-        if one.name in _ABOUT and not proof.by_graders
-    ]
-    return element(
-        "section",
-        element("h2", "Measures"),
-        element("p", "The measure in bold decides; the others are for reading.", class_="quiet"),
-        table(["measure"], heads, rows, [scale, "verdict"], kind="cards"),
-        element("p", floor, class_="quiet"),
-        element("ul", kinds, class_="quiet") if kinds else None,
-    )
-
-
-def _row(one: Measured, reach: float) -> Iterator[Html]:
-    yield element("th", element("b", one.name) if one.decides else one.name, scope="row")
-    yield element(
-        "td", _percent(one.replacement.mean if one.replacement.n else None), class_="number", data_head="replacement"
-    )
-    yield element(
-        "td", _percent(one.recorded.mean if one.recorded is not None else None), class_="number", data_head="recorded"
-    )
-    paired = one.judged
-    if paired is None:
-        for head in ("difference", "95 % interval"):
-            yield element("td", "–", class_="number quiet", data_head=head)
-    else:
-        low, high = (100 * end for end in paired.ci95)
-        yield element("td", f"{100 * paired.difference:+.1f}", class_="number", data_head="difference")
-        yield element("td", f"{low:+.1f} to {high:+.1f}", class_="number quiet", data_head="95 % interval")
-    yield element("td", _percent(one.noise), class_="number", data_head="noise floor")
-    yield element("td", interval_bar(paired, reach) if paired is not None else None, class_="bar")
-    verdict = paired.verdict if paired is not None else "undetermined"
-    sign = element("span", SIGNS[verdict], class_="sign", aria_hidden="true")
-    yield element("td", element("span", sign, " ", SHORT[verdict], class_=f"pill is-{verdict}"))
-
-
-def _facts(proof: Proof) -> Html:
+def _facts(proof: Proof) -> list[tuple[str, str]]:
     recorded = (
         f"{_day(proof.recorded_from)} to {_day(proof.recorded_to)}" if proof.recorded_from is not None else "unknown"
     )
     left_out = ", ".join(f"{count} {reason}" for reason, count in proof.left_out.items()) or "none"
-    rows = [
+    return [
         ("recorded model", proof.model),
         ("recorded", recorded),
         (
@@ -139,55 +95,27 @@ def _facts(proof: Proof) -> Html:
         ("recording, SHA-256", proof.recording_sha256),
         ("training data, SHA-256", proof.train_sha256 or "unknown"),
     ]
-    pairs = [(element("dt", name), element("dd", text)) for name, text in rows]
-    return element("section", element("h2", "What was compared"), element("dl", pairs, class_="hash"))
 
 
-def _items(title: str, shown: Sequence[Shown], nothing: str | None) -> Html | None:
-    if not shown:
-        return element("section", element("h2", title), element("p", nothing)) if nothing is not None else None
-    blocks = [
-        element(
-            "div",
-            element("p", one.prompt, class_="text prompt"),
-            element(
-                "div",
-                _completion("recorded", one.recorded),
-                _completion("replacement", one.replacement),
-                [_completion("recorded again", text) for text in one.again if text != one.recorded][:1],
-                class_="answers",
+def _items(items: Sequence[Shown]) -> list[ShownItem]:
+    return [
+        ShownItem(
+            prompt=one.prompt,
+            completions=[
+                ("recorded", one.recorded),
+                ("replacement", one.replacement),
+                *[("recorded again", text) for text in one.again if text != one.recorded][:1],
+            ],
+            changes=" · ".join(
+                f"{name} {_percent(first)} → {_percent(second)}" for name, (first, second) in one.scores.items()
             ),
-            _scores(one),
-            class_="item",
         )
-        for one in shown
+        for one in items
     ]
-    return element("section", element("h2", title), blocks)
-
-
-def _completion(name: str, text: str) -> Html:
-    return element("div", element("h4", name), element("p", text or "(nothing)", class_="text"), class_="answer")
-
-
-def _scores(one: Shown) -> Html | None:
-    changes = [f"{name} {_percent(first)} → {_percent(second)}" for name, (first, second) in one.scores.items()]
-    return element("p", " · ".join(changes), class_="quiet") if changes else None
-
-
-def _signature(proof: Proof) -> Html:
-    line = "_" * 32
-    return element(
-        "section",
-        element("h2", "Decision"),
-        element(
-            "p", f"The replacement {'meets' if proof.ok else 'does not meet'} the margin. It may go live: yes ☐  no ☐"
-        ),
-        element("p", f"Name {line}   Date {line}"),
-    )
 
 
 def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
+    return "–" if share is None else percent(share)
 
 
 def _day(moment: float | None) -> str:

@@ -1,10 +1,13 @@
-"""One self-contained HTML page about runs: nothing is loaded from anywhere, whatever answers hold is text.
+"""One self-contained HTML page about runs: nothing is loaded from anywhere, whatever completions hold is text.
 
-    runs ─▶ contents ─▶ page ─▶ one file
-              │           ├── scores, measures, curves, answers, reproduce
-              └── reads   └── style.css, script.js, by their hashes the only ones a browser will use
+    runs ─▶ contents ─▶ page ─▶ rendering ─▶ one file
+              │           │         └── templates/*.html.j2 (jinja2, all values escaped), style.css, script.js
+              │           └── summary, scores, measures, curves, completions, reproduce: what the templates show
+              └── reads run folders
 
-Rendered with the standard library: `element` escapes everything that is not markup already, so no template can forget to.
+Python prepares values: numbers, words, order, coordinates. Templates hold the markup: `report.html.j2`, one file for each
+section in `templates/sections/`, and macros. Templates of other packages (`ftbridge.migrate`, `ftbridge.server.api`) extend
+`document.html.j2` too.
 """
 
 from __future__ import annotations
@@ -21,8 +24,8 @@ from ftbridge.runs.run import Run
 def write_report(runs: Sequence[Run], out: Path | None = None) -> Path:
     """Write a page about one run or several, and return its path.
 
-    `out` defaults to `report.html` in the run's folder; for several, in the first's, to a name that tells the others. Raises
-    `UsageError` for no run, one twice or a path that cannot be written, and `DiskFull`.
+    `out` defaults to `report.html` in the run's folder; for several, in the first's, to a name that holds the others' ids.
+    Raises `UsageError` for no run, one twice or a path that cannot be written, and `DiskFull`.
     """
     contents = contents_of(runs)
     others = "".join(f"-{run.id}" for run in runs[1:])
@@ -30,8 +33,8 @@ def write_report(runs: Sequence[Run], out: Path | None = None) -> Path:
 
 
 def write_page(contents: Contents, path: Path, command: str = "") -> Path:
-    """Write a page that is gathered already; `command` is what makes it again. Raises as `write_report` does."""
+    """Write a page that is gathered already; `command` is what writes it. Raises as `write_report` does."""
     text = page(contents, command=command)
-    text = text.encode("utf-8", "replace").decode()  # answers may hold half a surrogate pair, files cannot
+    text = text.encode("utf-8", "replace").decode()  # completions may hold half a surrogate pair, files cannot
     write_output(path, text)
     return path

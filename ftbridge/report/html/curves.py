@@ -1,21 +1,77 @@
-"""Loss curves as drawings in the page: thin lines for training, thick ones with dots for validation."""
+"""Curves of runs as coordinates of a drawing: thin lines for training, thick ones with dots for validation."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
-from ftbridge.report.html.element import Html, element
 from ftbridge.report.html.sources import Curve
 from ftbridge.runs.curves import Point
 
-_WIDTH, _HEIGHT = 720, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 34
-_MOST = 400
+_MAX_POINTS = 400
 """Points of one line; where there are more, neighbours are averaged."""
 
 
-def loss_curves(curves: Sequence[Curve]) -> Html | None:
+@dataclass(frozen=True)
+class Text:
+    """A label beside an axis; `anchor` is what SVG calls text-anchor."""
+
+    x: float
+    y: float
+    anchor: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One measured point of a curve, and where it is drawn."""
+
+    x: float
+    y: float
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Series:
+    """One run: its lines as SVG's `points`, its dots, and in words what it came to. `style` is the number of its colour."""
+
+    label: str
+    style: int
+    train: str
+    valid: str
+    dots: list[Dot]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The lines of several runs on a common grid. `what` names the measured points, `about` the whole."""
+
+    WIDTH: ClassVar[int] = 720
+    HEIGHT: ClassVar[int] = 300
+    LEFT: ClassVar[int] = _LEFT
+    RIGHT: ClassVar[int] = WIDTH - _RIGHT
+    about: str
+    what: str
+    grid: list[tuple[float, Text]]
+    """Lines across, by their y, with their labels."""
+    steps: list[Text]
+    series: list[Series]
+
+
+@dataclass(frozen=True)
+class LossSection:
+    """Loss curves, and the unit they are in."""
+
+    unit: str
+    drawing: Drawing
+
+
+def loss_curves(curves: Sequence[Curve]) -> LossSection | None:
     """One drawing for all runs. Along it: steps for one run, the share of training for several; up it: nats a token."""
     if not curves:
         return None
@@ -23,38 +79,24 @@ def loss_curves(curves: Sequence[Curve]) -> Html | None:
     unit = "Nats a pair; 0.693 where the model is its own reference." if all(pairs) else "Nats a trained token."
     if any(pairs) and not all(pairs):
         unit = "Nats a trained token, or a pair where a run was tuned by preferences: these are not comparable."
-    return element(
-        "section",
-        element("h2", "Loss"),
-        element("p", f"{unit} Thin: training. Thick, with dots: validation.", class_="quiet"),
-        drawing(curves, "Loss over training.", "validation loss", lower_is_better=True),
-        id="loss",
-    )
+    return LossSection(unit, drawing(curves, "Loss over training", "validation loss", lower_is_better=True))
 
 
-def drawing(curves: Sequence[Curve], about: str, what: str, *, lower_is_better: bool = False) -> Html:
-    """The lines of several runs, what they came to in words, and a table of the measured points. `what` names these."""
+def drawing(curves: Sequence[Curve], about: str, what: str, *, lower_is_better: bool = False) -> Drawing:
+    """The lines of several runs, and what they came to in words. `what` names the measured points."""
     scale = _Scale.of(curves)
-    svg = element(
-        "svg",
-        scale.grid(),
-        [_lines(curve, scale, f"series{place % 4}", what) for place, curve in enumerate(curves)],
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-        role="img",
-        class_="curves",
-        aria_label=f"{about[:-1]}; the figures are in the table below.",
+    best_of = min if lower_is_better else max
+    return Drawing(
+        about=about,
+        what=what,
+        grid=list(scale.grid()),
+        steps=list(scale.steps()),
+        series=[_series(curve, scale, number % 4, best_of) for number, curve in enumerate(curves)],
     )
-    best = min if lower_is_better else max
-    legend = [
-        element("li", element("span", class_=f"swatch series{place % 4}"), f"{curve.label}: {_told(curve, best)}")
-        for place, curve in enumerate(curves)
-    ]
-    tables = [_table(curve, what) for curve in curves if curve.valid]
-    return element("div", svg, element("ul", legend, class_="legend"), tables)
 
 
 class _Scale:
-    """From steps and losses to places in the drawing."""
+    """From steps and losses to coordinates."""
 
     def __init__(self, last: Sequence[int], top: float, *, share: bool) -> None:
         self.share, self.last = share, last
@@ -63,55 +105,42 @@ class _Scale:
 
     @classmethod
     def of(cls, curves: Sequence[Curve]) -> _Scale:
-        ends = [max(step for step, _ in (*curve.train, *curve.valid)) for curve in curves]
-        losses = [loss for curve in curves for loss in (*_thinned(curve.train), *curve.valid)]
-        return cls(ends, max((loss for _, loss in losses), default=1.0) or 1.0, share=len(curves) > 1)
+        losses = [loss for curve in curves for _, loss in (*_thinned(curve.train), *curve.valid)]
+        return cls([_last_step(curve) for curve in curves], max(losses, default=1.0) or 1.0, share=len(curves) > 1)
 
-    def x(self, step: float, end: int) -> float:
-        return round(_LEFT + step / max(1, end) * (_WIDTH - _LEFT - _RIGHT), 1)
+    def x(self, step: float, last: int) -> float:
+        return round(_LEFT + step / max(1, last) * (Drawing.RIGHT - _LEFT), 1)
 
     def y(self, loss: float) -> float:
-        return round(_HEIGHT - _BOTTOM - loss / self.top * (_HEIGHT - _TOP - _BOTTOM), 1)
+        return round(Drawing.HEIGHT - _BOTTOM - loss / self.top * (Drawing.HEIGHT - _TOP - _BOTTOM), 1)
 
-    def grid(self) -> list[Html]:
-        lines = []
+    def grid(self) -> Iterator[tuple[float, Text]]:
         for count in range(round(self.top / self.tick) + 1):
             y = self.y(count * self.tick)
-            lines.append(element("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid"))
-            lines.append(element("text", f"{count * self.tick:g}", x=_LEFT - 8, y=y + 4, text_anchor="end"))
-        for part in (0, 1, 2, 3, 4):
+            yield y, Text(_LEFT - 8, y + 4, "end", f"{count * self.tick:g}")
+
+    def steps(self) -> Iterator[Text]:
+        for part, anchor in enumerate(("start", "middle", "middle", "middle", "end")):
             text = f"{25 * part} %" if self.share else f"{self.last[0] * part / 4:.0f}{' steps' * (part == 4)}"
-            x = self.x(part, 4)
-            anchor = "end" if part == 4 else "middle" if part else "start"
-            lines.append(element("text", text, x=x, y=_HEIGHT - 12, text_anchor=anchor))
-        return lines
+            yield Text(self.x(part, 4), Drawing.HEIGHT - 12, anchor, text)
 
 
-def _lines(curve: Curve, scale: _Scale, series: str, what: str) -> list[Html]:
-    end = max(step for step, _ in (*curve.train, *curve.valid))
-
-    def places(points: Sequence[Point]) -> str:
-        return " ".join(f"{scale.x(step, end):g},{scale.y(loss):g}" for step, loss in points)
-
-    return [
-        element("polyline", points=places(_thinned(curve.train)), class_=f"train {series}"),
-        element("polyline", points=places(curve.valid), class_=f"valid {series}"),
-        *(
-            element(
-                "circle",
-                element("title", f"{curve.label}, step {step}: {what} {loss:.4f}"),
-                cx=scale.x(step, end),
-                cy=scale.y(loss),
-                r=3.5,
-                class_=f"dot {series}",
-            )
-            for step, loss in curve.valid
-        ),
+def _series(curve: Curve, scale: _Scale, style: int, best_of: Callable[..., Point]) -> Series:
+    last = _last_step(curve)
+    lines = [
+        [(scale.x(step, last), scale.y(loss)) for step, loss in line] for line in (_thinned(curve.train), curve.valid)
     ]
+    train, valid = (" ".join(f"{x:g},{y:g}" for x, y in line) for line in lines)
+    dots = [Dot(x, y, step, loss) for (x, y), (step, loss) in zip(lines[1], curve.valid, strict=True)]
+    return Series(curve.label, style, train, valid, dots, _caption(curve, best_of))
+
+
+def _last_step(curve: Curve) -> int:
+    return max(step for step, _ in (*curve.train, *curve.valid))
 
 
 def _thinned(points: Sequence[Point]) -> list[Point]:
-    size = math.ceil(len(points) / _MOST)
+    size = math.ceil(len(points) / _MAX_POINTS)
     groups = [points[start : start + size] for start in range(0, len(points), size)] if points else []
     return [(group[len(group) // 2][0], math.fsum(loss for _, loss in group) / len(group)) for group in groups]
 
@@ -122,19 +151,9 @@ def _round_tick(rough: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
 
 
-def _told(curve: Curve, best_of: Callable[..., Point]) -> str:
+def _caption(curve: Curve, best_of: Callable[..., Point]) -> str:
     steps = f"{curve.train[-1][0]} steps, training {curve.train[-1][1]:.3f}"
     if not curve.valid:
         return steps
     step, best = best_of(curve.valid, key=lambda point: point[1])
     return f"{steps}, validation {curve.valid[-1][1]:.3f} (best {best:.3f} at step {step})"
-
-
-def _table(curve: Curve, what: str) -> Html:
-    rows = [
-        element("tr", element("td", f"{step}", class_="number"), element("td", f"{loss:.4f}", class_="number"))
-        for step, loss in curve.valid
-    ]
-    head = element("thead", element("tr", element("th", "step"), element("th", what)))
-    table = element("table", head, element("tbody", rows))
-    return element("details", element("summary", f"{curve.label}: {what} by step"), table)

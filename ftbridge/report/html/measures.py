@@ -1,255 +1,180 @@
-"""Sections beside the scores: old skills kept, labels and their mix-ups, perplexity, and the plan against what came."""
+"""What sections beside the scores show: judges, slices, preferences, retention, rewards, labels, perplexity, and the plan.
+
+Each function returns None where no run has the figures. A `label` is the run's, and empty where there is one run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ftbridge.evaluation import preference as preferences
 from ftbridge.evaluation.classification import Classification
-from ftbridge.evaluation.retention.measure import ALL, Lost, RetainedSkill, Retention
-from ftbridge.evaluation.score import Score, Slice
+from ftbridge.evaluation.retention.measure import ALL, Retention
+from ftbridge.evaluation.score import Evaluation, Slice
 from ftbridge.planning.actual import Compared
-from ftbridge.report.amounts import amount, planned
 from ftbridge.report.html.contents import Contents
-from ftbridge.report.html.element import Html, element, table
+from ftbridge.report.html.curves import Drawing, drawing
+from ftbridge.report.html.sources import Curve
+from ftbridge.report.rewards import RewardHistory
 from ftbridge.report.terminal.judges import judge_sentences
 from ftbridge.report.terminal.tables import retention_sentence
 
-_KEPT = {"kept": ("≈", "is-not_worse"), "worse": ("▼", "is-worse"), "not_enough_data": ("?", "is-not_enough_data")}
 _SHADES = 5
-_MOST_LOST = 20
 
 
-def retention(contents: Contents) -> Html | None:
-    """What tuning did to questions that it was not about."""
-    measured = [(one.label, one.evaluation.retention) for one in contents.measured if one.evaluation is not None]
-    blocks = [_retained(label, measurement) for label, measurement in measured if measurement is not None]
-    return element("section", element("h2", "Retention"), blocks, id="retention") if blocks else None
+@dataclass(frozen=True)
+class RetentionBlock:
+    """One run's retention: `kinds` of questions, all of them last, with their headings; each verdict in words."""
+
+    label: str
+    measured: Retention
+    kinds: list[str]
+    heads: list[str]
+    sentences: dict[str, str]
 
 
-def _retained(label: str, measured: Retention) -> Html:
-    kinds = [*measured.kinds, ALL]
-    heads = [f"{kind} ({measured.candidates[measured.baseline][kind].n})" for kind in kinds]
-    rows = []
-    for name, by in measured.candidates.items():
-        cells = [f"{100 * by[kind].mean:.1f} %" for kind in kinds]
-        rows.append([element("th", name, scope="row"), *(element("td", cell, class_="number") for cell in cells)])
-    return element(
-        "div",
-        element("h3", label) if label else None,
-        [_verdict(name, change, measured) for name, change in measured.verdicts.items()],
-        table(["candidate"], heads, rows),
-        [_lost(change.lost) for change in measured.verdicts.values() if change.lost],
-    )
+@dataclass(frozen=True)
+class SliceTable:
+    """Scores by one grader of the items that share a value of `field`."""
+
+    heading: str
+    field: str
+    grader: str
+    candidates: list[str]
+    slices: list[Slice]
 
 
-def _verdict(name: str, change: RetainedSkill, measured: Retention) -> Html:
-    sign, style = _KEPT[change.verdict]
-    mark = element("span", sign, class_="sign", aria_hidden="true")
-    return element("p", mark, " ", retention_sentence(name, change, measured), class_=style)
+@dataclass(frozen=True)
+class RewardSection:
+    """Curves of rewards, and what else is known of each run that was tuned by them."""
+
+    drawing: Drawing
+    histories: Sequence[RewardHistory]
 
 
-def _lost(lost: Sequence[Lost]) -> Html:
-    shown = [
-        element(
-            "li",
-            element("p", element("b", item.kind), " ", item.prompt, class_="text"),
-            element("p", f"expected {item.expected}", class_="text quiet"),
-            element("p", "before ", element("span", item.before, class_="kept"), class_="text"),
-            element("p", "after ", element("span", item.after, class_="lost"), class_="text"),
-        )
-        for item in lost[:_MOST_LOST]
-    ]
-    more = f", the first {len(shown)} of {len(lost)}" if len(lost) > len(shown) else ""
-    return element("details", element("summary", f"lost questions{more}"), element("ul", shown))
+@dataclass(frozen=True)
+class HeatCell:
+    """How many items of one expected label got one label; `shade` from 0 (none) to 5 (all)."""
+
+    count: int
+    shade: int
+    is_right: bool
 
 
-def slices(contents: Contents) -> Html | None:
+@dataclass(frozen=True)
+class HeatTable:
+    """A confusion matrix: a row for each expected label, with its cells and its F1 (None where it is not expected)."""
+
+    name: str
+    report: Classification
+    heads: list[str]
+    rows: list[tuple[str, list[HeatCell], float | None]]
+
+
+@dataclass(frozen=True)
+class PerplexityRow:
+    """One candidate's perplexity; `is_best` is whether no other of its run has less."""
+
+    label: str
+    value: float
+    is_best: bool
+
+
+def judges(contents: Contents) -> list[tuple[str, list[str]]] | None:
+    """For each run, how far judges agree, win rates at equal length, and graders beside people, in sentences."""
+    sentences = [(label, judge_sentences(evaluation)) for label, evaluation in _evaluations(contents)]
+    return [block for block in sentences if block[1]] or None
+
+
+def slices(contents: Contents) -> list[SliceTable] | None:
     """Scores of the items that share a value of a field: a table for each field and grader."""
-    blocks = [
-        _sliced(
-            one.label,
-            field,
-            grader,
-            [slice_scores for slice_scores in one.evaluation.slices if slice_scores.field == field],
+    return [
+        SliceTable(
+            heading=f"{field}: {grader}" + (f" · {label}" if label else ""),
+            field=field,
+            grader=grader,
+            candidates=list(of_field[0].candidates),
+            slices=of_field,
         )
-        for one in contents.measured
-        if one.evaluation is not None
-        for field in dict.fromkeys(slice_scores.field for slice_scores in one.evaluation.slices)
-        for grader in one.evaluation.graders
-    ]
-    if not blocks:
-        return None
-    about = (
-        "Mean score and its 95 % interval of the items that share a value. For looking where a candidate is weak: among "
-        "many slices some differ by chance, so there are no verdicts."
-    )
-    return element("section", element("h2", "Slices"), element("p", about, class_="quiet"), blocks, id="slices")
+        for label, evaluation in _evaluations(contents)
+        for field in dict.fromkeys(one.field for one in evaluation.slices)
+        for of_field in [[one for one in evaluation.slices if one.field == field]]
+        for grader in evaluation.graders
+    ] or None
 
 
-def _sliced(label: str, field: str, grader: str, slice_scores: Sequence[Slice]) -> Html:
-    names = list(slice_scores[0].candidates)
-    rows = [
-        [
-            element("th", f"{one.value or '(empty)'} ({one.items})", scope="row"),
-            *(_slice_cell(name, one.candidates[name][grader]) for name in names),
-        ]
-        for one in slice_scores
-    ]
-    heading = f"{field}: {grader}" + (f" · {label}" if label else "")
-    return element("div", element("h3", heading), table([field], [], rows, names, kind="cards", label=heading))
+def preference(contents: Contents) -> list[tuple[str, str, list[tuple[str, str, str]]]] | None:
+    """For each run, what preference tuning changed on the test pairs: a sentence, and rows of a figure with its interval."""
+    return [
+        (label, preferences.sentence(measured), preferences.table(measured))
+        for label, evaluation in _evaluations(contents)
+        if (measured := evaluation.preference) is not None
+    ] or None
 
 
-def _slice_cell(name: str, score: Score) -> Html:
-    low, high = (f"{100 * end:.0f}" for end in score.ci95)
-    if not score.n:
-        return element("td", "no score", class_="quiet", data_head=name)
-    return element(
-        "td", f"{100 * score.mean:.1f} % ", element("span", f"{low} to {high}", class_="quiet"), data_head=name
-    )
-
-
-def judges(contents: Contents) -> Html | None:
-    """How far judges agree, win rates at equal length, and graders beside people."""
-    sentences = [
-        (one.label, judge_sentences(one.evaluation)) for one in contents.measured if one.evaluation is not None
-    ]
-    blocks = [
-        element(
-            "div",
-            element("h3", label) if label else None,
-            element("ul", [element("li", sentence) for sentence in sentences]),
+def retention(contents: Contents) -> list[RetentionBlock] | None:
+    """What tuning did to questions that it was not about."""
+    return [
+        RetentionBlock(
+            label,
+            measured,
+            kinds,
+            [f"{kind} ({measured.candidates[measured.baseline][kind].n})" for kind in kinds],
+            {name: retention_sentence(name, change, measured) for name, change in measured.verdicts.items()},
         )
-        for label, sentences in sentences
-        if sentences
-    ]
-    return element("section", element("h2", "Judges"), blocks, id="judges") if blocks else None
+        for label, evaluation in _evaluations(contents)
+        if (measured := evaluation.retention) is not None
+        for kinds in [[*measured.kinds, ALL]]
+    ] or None
 
 
-def classification(contents: Contents) -> Html | None:
-    """For each candidate a heat table: rows are what was expected, columns what was answered."""
-    blocks = [
-        _classified(f"{name} · {one.label}" if one.label else name, report)
-        for one in contents.measured
-        if one.evaluation is not None
-        for name, report in one.evaluation.classification.items()
-    ]
-    if not blocks:
+def rewards(contents: Contents) -> RewardSection | None:
+    """Rewards of all runs that were tuned by reinforcement."""
+    if not contents.rewards:
         return None
-    about = "Rows: the expected label. Columns: the answered one. Darker: a larger share of the row."
-    return element(
-        "section",
-        element("h2", "Labels"),
-        element("p", about, class_="quiet"),
-        element("div", blocks, class_="heats"),
-        id="classification",
-    )
+    curves = [Curve(one.label, one.train, one.held_out) for one in contents.rewards]
+    return RewardSection(drawing(curves, "Mean reward over training", "held-out reward"), contents.rewards)
 
 
-def _classified(name: str, report: Classification) -> Html:
-    columns = report.labels + [""] * (max(map(len, report.confusion), default=0) - len(report.labels))
+def classification(contents: Contents) -> list[HeatTable] | None:
+    """For each candidate a heat table: rows are what was expected, columns what the candidate returned."""
+    return [
+        _heat_table(f"{name} · {label}" if label else name, report)
+        for label, evaluation in _evaluations(contents)
+        for name, report in evaluation.classification.items()
+    ] or None
+
+
+def perplexity(contents: Contents) -> list[PerplexityRow] | None:
+    """The perplexity of the references by candidate; less is better."""
+    return [
+        PerplexityRow(f"{name} · {label}" if label else name, value, value == min(evaluation.perplexity.values()))
+        for label, evaluation in _evaluations(contents)
+        for name, value in evaluation.perplexity.items()
+    ] or None
+
+
+def plan_and_actual(contents: Contents) -> list[tuple[str, Sequence[Compared]]] | None:
+    """For each run, what was planned before anything was spent, beside what it took."""
+    return [(one.label, one.compared) for one in contents.measured if one.compared] or None
+
+
+def _evaluations(contents: Contents) -> list[tuple[str, Evaluation]]:
+    return [(one.label, one.evaluation) for one in contents.measured if one.evaluation is not None]
+
+
+def _heat_table(name: str, report: Classification) -> HeatTable:
+    """The table of a confusion matrix, which may have one more row and column than labels: what is not a label."""
+    width = max(map(len, report.confusion), default=0)
+    labels = [*report.labels, *["other"] * (max(width, len(report.confusion)) - len(report.labels))]
     rows = []
-    for index, counts in enumerate(report.confusion):
+    for index, (label, counts) in enumerate(zip(labels, report.confusion, strict=False)):
         total = sum(counts)
-        label = report.labels[index] if index < len(report.labels) else "other"
         cells = [
-            element("td", f"{count:,}" if count else "·", class_=_shade(count, total, index == at))
-            for at, count in enumerate(counts)
+            HeatCell(count, -(-count * _SHADES // total) if total else 0, index == column)
+            for column, count in enumerate(counts)
         ]
         scores = report.per_label.get(label)
-        f1 = f"{100 * scores.f1:.0f} %" if scores else ""
-        rows.append([element("th", label, scope="row"), *cells, element("td", f1, class_="number quiet")])
-    heads = [text or "other" for text in columns]
-    return element(
-        "div",
-        element("h3", name, element("span", f"  accuracy {100 * report.accuracy:.1f} %", class_="quiet"),
-                element("span", f", macro F1 {100 * report.macro_f1:.1f} %", class_="quiet")),
-        table(["expected"], [*heads, "F1"], rows, kind="heat"),
-    )  # fmt: skip
-
-
-def _shade(count: int, total: int, right: bool) -> str:
-    level = -(-count * _SHADES // total) if total else 0
-    return f"number heat{level} {'right' if right else 'wrong'}"
-
-
-def preference(contents: Contents) -> Html | None:
-    """What preference tuning changed on the test pairs."""
-    measured = [(one.label, one.evaluation.preference) for one in contents.measured if one.evaluation is not None]
-    blocks = [
-        element(
-            "div",
-            element("h3", label) if label else None,
-            element("p", preferences.sentence(one)),
-            table(
-                ["on the test pairs"],
-                ["mean", "95 % interval"],
-                [
-                    [
-                        element("th", name, scope="row"),
-                        *(element("td", cell, class_="number") for cell in (mean, interval)),
-                    ]
-                    for name, mean, interval in preferences.table(one)
-                ],
-                kind="narrow",
-            ),
-        )
-        for label, one in measured
-        if one is not None
-    ]
-    return element("section", element("h2", "Preferences"), blocks, id="preference") if blocks else None
-
-
-def perplexity(contents: Contents) -> Html | None:
-    """How well each candidate foresaw the references; less is better."""
-    rows = []
-    for one in contents.measured:
-        perplexities = one.evaluation.perplexity if one.evaluation is not None else {}
-        best = min(perplexities.values(), default=0.0)
-        for name, value in perplexities.items():
-            label = f"{name} · {one.label}" if one.label else name
-            style = "number best" if value == best else "number"
-            rows.append([element("th", label, scope="row"), element("td", f"{value:,.2f}", class_=style)])
-    if not rows:
-        return None
-    about = "Of the expected answers; 1 is certainty, less is better. Only models with one tokenizer can be compared."
-    return element(
-        "section",
-        element("h2", "Perplexity"),
-        element("p", about, class_="quiet"),
-        table(["candidate"], ["perplexity"], rows, kind="narrow"),
-        id="perplexity",
-    )
-
-
-def plan_against_actual(contents: Contents) -> Html | None:
-    """What was foreseen before anything was spent, beside what came."""
-    blocks = [(one.label, one.compared) for one in contents.measured if one.compared]
-    if not blocks:
-        return None
-    return element(
-        "section",
-        element("h2", "Planned vs actual"),
-        [(element("h3", label) if label else None, _compared(block)) for label, block in blocks],
-        id="plan",
-    )
-
-
-def _compared(comparisons: Sequence[Compared]) -> Html:
-    rows = [
-        [
-            element("th", one.what, scope="row"),
-            element("td", planned(one), class_="number"),
-            element("td", amount(one.actual, one.unit), class_="number"),
-            element("td", *_met(one.met)),
-            element("td", one.why, class_="quiet"),
-        ]
-        for one in comparisons
-    ]
-    return table(["figure"], ["planned", "actual"], rows, ["as planned", "why"])
-
-
-def _met(met: bool | None) -> tuple[Html | str, ...]:
-    if met is None:
-        return ("",)
-    return (element("span", "yes" if met else "no", class_="good" if met else "unsure"),)
+        rows.append((label, cells, scores.f1 if scores else None))
+    return HeatTable(name, report, labels[: max(width, len(report.labels))], rows)

@@ -1,4 +1,4 @@
-"""Data, lowering, and everything needed to make the runs again."""
+"""Data, field mapping, and everything needed to run the runs again."""
 
 from __future__ import annotations
 
@@ -6,15 +6,46 @@ import datetime
 import shlex
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ftbridge import providers
-from ftbridge.report.html.element import Html, element
+from ftbridge.data.manifest import Split, SplitName
 from ftbridge.report.html.sources import Source
 
 
-def countdown(sources: Sequence[Source], now: float | None = None) -> Html | None:
-    """The day each run's tuned model stops, and in how many days, where OpenAI has named one. `now` is seconds since 1970."""
+@dataclass(frozen=True)
+class DataSection:
+    """Splits by run and name; `same` says whether several runs were trained on the same bytes, and is empty for one."""
+
+    rows: list[tuple[str, SplitName, Split]]
+    same: str
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class FieldMapping:
+    """One run's field mapping: how many fields of each outcome in words, and `rows` of fields that were not taken as they were.
+
+    A row is the field, its outcome, the value in the spec, the value that was sent, and how the one became the other.
+    """
+
+    provider: str
+    amounts: str
+    rows: list[tuple[str, str, str, str, str]]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What one run was made from, and the command that runs its spec again."""
+
+    source: Source
+    facts: list[tuple[str, str]]
+    command: str
+
+
+def countdown(sources: Sequence[Source], now: float | None = None) -> str:
+    """The day each run's tuned model stops, and in how many days, where that is known. `now` is in seconds since 1970."""
     today = datetime.datetime.fromtimestamp(time.time() if now is None else now, datetime.timezone.utc).date()
     notices = []
     for source in sources:
@@ -29,109 +60,51 @@ def countdown(sources: Sequence[Source], now: float | None = None) -> Html | Non
             if left < 0:
                 when = f"stopped {-left} days ago"
             notices.append(f"{model} {when}, on {stops}, with its base model.")
-    return element("p", " ".join(notices), class_="countdown") if notices else None
+    return " ".join(notices)
 
 
-def data(sources: Sequence[Source]) -> Html:
-    """Splits with their hashes, and whether the runs were trained on the same bytes."""
-    rows = [
-        element(
-            "tr",
-            element("th", source.run, scope="row"),
-            element("td", name),
-            element("td", f"{split.examples:,}", class_="number"),
-            element("td", f"{split.tokens:,}", class_="number"),
-            element("td", element("code", split.sha256), class_="hash"),
-        )
-        for source in sources
-        for name, split in source.splits.items()
-    ]
-    heads = ("run", "split", "examples", "tokens", "SHA-256")
-    head = element("thead", element("tr", [element("th", text) for text in heads]))
+def data(sources: Sequence[Source]) -> DataSection | None:
+    """Splits with their hashes, and whether the runs were trained on the same bytes; None without runs."""
+    if not sources:
+        return None
     digests = {source.splits["train"].sha256 for source in sources if "train" in source.splits}
-    same = None
-    if len(sources) > 1:
-        same = (
-            "All runs were trained on the same bytes."
-            if len(digests) == 1
-            else "The runs were not trained on the same bytes."
-        )
-    notes = dict.fromkeys(note for source in sources for note in source.data_notes)
-    return element(
-        "section",
-        element("h2", "Data"),
-        element("p", same) if same else None,
-        element(
-            "div",
-            element("table", head, element("tbody", rows)),
-            class_="wide",
-            tabindex="0",
-            role="region",
-            aria_label="Data",
-        ),
-        element("ul", [element("li", note) for note in notes]) if notes else None,
-        id="data",
+    same = "All runs were" if len(digests) == 1 else "The runs were not"
+    return DataSection(
+        rows=[(source.run, name, split) for source in sources for name, split in source.splits.items()],
+        same=f"{same} trained on the same bytes." if len(sources) > 1 else "",
+        notes=list(dict.fromkeys(note for source in sources for note in source.data_notes)),
     )
 
 
-def lowering(sources: Sequence[Source]) -> Html:
-    """The field mapping of each provider: how many fields of each outcome, and those that were not taken as they were."""
-    return element("section", element("h2", "Field mapping"), [_lowered(source) for source in sources], id="spec")
+def mappings(sources: Sequence[Source]) -> list[FieldMapping] | None:
+    """The field mapping of each run; None without runs."""
+    return [_mapping(source) for source in sources] or None
 
 
-def _lowered(source: Source) -> Html:
+def reproductions(sources: Sequence[Source]) -> list[Reproduction]:
+    """What each run was made from."""
+    return [
+        Reproduction(
+            source,
+            list(_facts(source)),
+            f"ftbridge run {shlex.quote(source.spec_name)} --provider {source.state.provider}",
+        )
+        for source in sources
+    ]
+
+
+def _mapping(source: Source) -> FieldMapping:
     fields = source.lowering.fields if source.lowering else []
     outcomes = ("exact", "translated", "approximated", "refused", "unused")
     counts = {outcome: sum(field.outcome == outcome for field in fields) for outcome in outcomes}
-    amounts = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "it was stopped before"
-    rows = [
-        element(
-            "tr",
-            element("th", element("code", field.field), scope="row"),
-            element("td", field.outcome, class_=f"outcome {field.outcome}"),
-            element("td", _value(field.requested)),
-            element("td", _value(field.sent)),
-            element("td", field.how),
-        )
-        for field in source.changed_fields
-    ]
-    head = element(
-        "thead", element("tr", [element("th", text) for text in ("field", "outcome", "in the spec", "sent", "how")])
-    )
-    table = element(
-        "div",
-        element("table", head, element("tbody", rows)),
-        class_="wide",
-        tabindex="0",
-        role="region",
-        aria_label=f"Fields, {source.state.provider}",
-    )
-    return element("div", element("p", f"{source.state.provider}: {amounts}."), table if rows else None)
-
-
-def reproduce(sources: Sequence[Source], command: str) -> Html:
-    """The spec as given, settled values with their reasons, versions, models, and the commands."""
-    return element(
-        "section",
-        element("h2", "Reproduce"),
-        [_again(source) for source in sources],
-        element("p", "This page: ", element("code", command)),
-        id="reproduce",
-    )
-
-
-def _again(source: Source) -> Html:
-    run = f"ftbridge run {shlex.quote(source.spec_name)} --provider {source.state.provider}"
-    settled = [
-        element("li", element("code", f"{field} = {value}"), f": {reason}") for field, value, reason in source.settled
-    ]
-    return element(
-        "div",
-        element("h3", source.run),
-        element("dl", [(element("dt", name), element("dd", fact)) for name, fact in _facts(source)]),
-        element("p", element("code", run)),
-        element("details", element("summary", "the spec as given"), element("pre", source.spec_text)),
-        element("details", element("summary", 'what "auto" became'), element("ul", settled)) if settled else None,
+    return FieldMapping(
+        provider=source.state.provider,
+        amounts=", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+        or "it was stopped before",
+        rows=[
+            (field.field, field.outcome, _value(field.requested), _value(field.sent), field.how)
+            for field in source.changed_fields
+        ],
     )
 
 

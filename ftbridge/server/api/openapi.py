@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import html
 import re
 from typing import Any
 
@@ -92,15 +91,12 @@ def _rooted(schema: Any, root: str) -> Any:
 
 async def page(_: Request) -> Response:
     """GET /: the routes, for people."""
-    rows = "".join(
-        f"<tr><td>{method.upper()}</td><td><code>{html.escape(path)}</code></td><td>{html.escape(about['summary'])}</td></tr>"
+    # Reports load the evaluator, which no other route needs.
+    from ftbridge.report.html.rendering import render
+
+    routes = [
+        (method.upper(), path, about["summary"])
         for path, methods in interface()["paths"].items()
         for method, about in methods.items()
-    )
-    return HTMLResponse(
-        "<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'><title>ftbridge</title>"
-        "<style>body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}"
-        "td{padding:.2rem .8rem .2rem 0;vertical-align:top}</style>"
-        f"<h1>ftbridge {__version__}</h1><p>An OpenAI-compatible fine-tuning API. Point a client's <code>base_url</code> at "
-        f"<code>/v1</code> here. <a href=/openapi.json>openapi.json</a></p><table>{rows}</table>"
-    )
+    ]
+    return HTMLResponse(render("interface.html.j2", package="ftbridge.server.api", routes=routes))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from ftbridge.evaluation.score import Answered, Score
 from ftbridge.evaluation.verdict import compare_paired
-from ftbridge.report.html.answers import completions_section
 from ftbridge.report.html.contents import Column, Contents, Pair, Row, ShownCompletion
+from ftbridge.report.html.page import page
 from ftbridge.report.terminal.changes import changed
 
 GRADERS = ("exact", "tone")
 
 
-def page(*rows: tuple[dict[str, float | None], dict[str, float | None]]) -> Contents:
+def contents_of_scores(*rows: tuple[dict[str, float | None], dict[str, float | None]]) -> Contents:
     score = Score(mean=0.5, ci95=(0.0, 1.0), n=1)
     took = Answered(prompt_tokens=1, completion_tokens=1, p50_seconds=None, p95_seconds=None, cut_off=0, failed=0)
     columns = tuple(Column(name, "", name, "", dict.fromkeys(GRADERS, score), took, None) for name in ("base", "tuned"))
@@ -29,21 +29,19 @@ def page(*rows: tuple[dict[str, float | None], dict[str, float | None]]) -> Cont
 
 
 def test_an_item_whose_only_change_is_a_missing_score_is_unchanged():
-    contents = page(({"exact": 1.0, "tone": 1.0}, {"exact": 1.0, "tone": None}))
-    html = completions_section(contents)
-    assert html is not None
+    contents = contents_of_scores(({"exact": 1.0, "tone": 1.0}, {"exact": 1.0, "tone": None}))
+    html = page(contents)
     assert 'data-kinds="same same0"' in html
     assert "tone: no score" in html
     assert changed(contents) == []
 
 
 def test_the_graders_that_did_score_still_tell_the_change():
-    contents = page(
+    contents = contents_of_scores(
         ({"exact": 1.0, "tone": None}, {"exact": 0.0, "tone": 0.9}),
         ({"exact": 0.0, "tone": 0.5}, {"exact": 0.0, "tone": 0.75}),
     )
-    html = completions_section(contents)
-    assert html is not None
+    html = page(contents)
     assert 'data-kinds="worse worse0"' in html
     assert 'data-kinds="better same0 better1"' in html
     assert len(changed(contents)) == 4

@@ -7,20 +7,23 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+from jinja2 import UndefinedError
 
 import ftbridge
+from ftbridge import migrate, report
 from ftbridge.errors import UsageError
 from ftbridge.report.html import write_report
-from ftbridge.report.html.answers import differing
+from ftbridge.report.html.completions import Segment, differing
 from ftbridge.report.html.contents import contents_of
 from ftbridge.report.html.curves import loss_curves
-from ftbridge.report.html.element import Html, element
+from ftbridge.report.html.rendering import render
 from ftbridge.report.html.sources import Curve
 from ftbridge.runner import drive
 from ftbridge.runner.start import create_run
-from ftbridge.server import simulating
+from ftbridge.server import api, simulating
 from ftbridge.spec import SpecFile
 
 BASE = "gpt-4.1-mini-2025-04-14"
@@ -175,28 +178,40 @@ def test_the_command_and_the_sdk_write_the_file_and_tell_where(run, tmp_path):
     assert missing.returncode == 2
 
 
-def test_elements_escape_what_is_not_markup():
-    made = element("p", "a < b & c", element("b", "<x>"), [None, "y"], title='say "no" <now>', hidden=True, data_line=3)
-    assert (
-        made == '<p title="say &quot;no&quot; &lt;now&gt;" hidden data-line="3">a &lt; b &amp; c<b>&lt;x&gt;</b>y</p>'
-    )
-    assert element("div", Html("<i>z</i>")) == "<div><i>z</i></div>"
+def test_only_the_packaged_style_and_script_are_shown_unescaped():
+    templates = [
+        path
+        for package in (report.html, migrate, api)
+        for path in Path(package.__file__).parent.rglob("templates/**/*.j2")
+    ]
+    assert len(templates) > 20
+    texts = {path.name: path.read_text(encoding="utf-8") for path in templates}
+    assert [name for name, text in texts.items() if re.search(r"\bsafe\b|autoescape", text)] == ["document.html.j2"]
+    assert re.findall(r"{{[^}]*\bsafe\b[^}]*}}", texts["document.html.j2"]) == [
+        "{{ style | safe }}",
+        "{{ script | safe }}",
+    ]
+
+
+def test_a_template_that_lacks_a_value_is_an_error_instead_of_a_gap():
+    with pytest.raises(UndefinedError, match="contents"):
+        render("report.html.j2")
 
 
 def test_words_that_differ_are_marked_on_their_side_and_unlike_texts_are_not():
     first, second = differing("It is a red lamp.", "It is a blue lamp.")
-    assert first == "<span>It is a <del>red</del> lamp.</span>"
-    assert second == "<span>It is a <ins>blue</ins> lamp.</span>"
-    assert differing("one", "x <y>") == ("<span>one</span>", "<span>x &lt;y&gt;</span>")
+    assert first == [Segment("It is a "), Segment("red", "del"), Segment(" lamp.")]
+    assert second == [Segment("It is a "), Segment("blue", "ins"), Segment(" lamp.")]
+    assert differing("one", "x <y>") == ([Segment("one")], [Segment("x <y>")])
 
 
 def test_curves_of_any_length_and_height_stay_inside_the_drawing():
     long = Curve("long", tuple((step, 3.0 / step) for step in range(1, 5000)), ((2500, 0.5),))
     flat = Curve("flat", ((1, 0.0),), ())
     for curves in ([long], [flat], [long, flat]):
-        drawn = loss_curves(curves)
-        numbers = [float(n) for points in re.findall(r'points="([^"]*)"', drawn) for n in re.split("[ ,]", points) if n]
-        assert len(numbers) < 3000
-        assert all(0 <= x <= 720 for x in numbers[::2])
-        assert all(0 <= y <= 300 for y in numbers[1::2])
+        drawing = loss_curves(curves).drawing
+        lines = [line for series in drawing.series for line in (series.train, series.valid)]
+        points = [[float(number) for number in point.split(",")] for line in lines for point in line.split()]
+        assert 0 < len(points) < 1500
+        assert all(0 <= x <= drawing.WIDTH and 0 <= y <= drawing.HEIGHT for x, y in points)
     assert loss_curves([]) is None

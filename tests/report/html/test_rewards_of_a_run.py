@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ftbridge.report.html.rewards import rewards
+from ftbridge.report.html.contents import contents_of
+from ftbridge.report.html.page import page
 from ftbridge.report.rewards import reward_history
 from ftbridge.runs.rollouts import FOLDER
 from ftbridge.runs.run import Run
@@ -74,14 +75,14 @@ def test_the_five_best_rewarded_completions_stand_beside_the_base_models(run: Ru
         (0.6, "base 6", 0.25), (0.5, "base 5", 0.25)
     ]  # fmt: skip
     assert len(history.best) == 5
-    page = str(rewards([history]))
-    assert "tuned 6 &amp; more" in page
-    assert "Question &lt;6&gt;?" in page
-    assert "model_grader_server_error" in page
-    assert "10.0 tokens in the first step, 20.0 in the last" in page
+    html = page(contents_of([run]))
+    assert "tuned 6 &amp; more" in html
+    assert "Question &lt;6&gt;?" in html
+    assert "model_grader_server_error" in html
+    assert "10.0 tokens in the first step, 20.0 in the last" in html
 
 
 def test_a_run_of_another_method_has_no_rewards(home: Path) -> None:
     other = Run.create(home, name="other", provider="local", spec_text=SPEC, spec_suffix=".yaml")
     assert reward_history("other", other) is None
-    assert rewards([]) is None
+    assert "Rewards" not in page(contents_of([other]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import time
@@ -279,3 +280,4 @@ def test_the_served_openapi_page_is_itself_valid(http):
     assert len(references) > 20
     page = httpx.get(f"{root}/").text
     assert all(path in page for path in told["paths"])
+    assert "default-src 'none'" in html.unescape(page)
