@@ -24,6 +24,7 @@ REASONS = {
     "installs packages",
     "needs an account",
     "needs a GPU",
+    "needs a cluster",
     "starts a server that runs until it is stopped",
 }
 

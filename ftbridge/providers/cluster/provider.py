@@ -71,13 +71,11 @@ class ClusterProvider(LocalProvider):
         local = super().lower(spec)
         section, prefix = self.section(spec.spec), f"{self.name}."
         notes = self.notes(spec.spec)
-        if spec.spec.fallback is not None:
-            same = spec.spec.fallback == self.name
-            notes["fallback"] = (
-                ("unused", None, f"the first provider is already {self.name}")
-                if same
-                else ("exact", spec.spec.fallback, "another run of the same bytes there, if training here fails")
-            )
+        fallback = spec.spec.fallback
+        if fallback in (None, self.name):
+            notes["fallback"] = ("unused", None, f"the first provider is already {self.name}" * (fallback is not None))
+        else:
+            notes["fallback"] = ("exact", fallback, "another run of the same bytes there, if training here fails")
         reports = [
             _report(report, notes.get(report.field))
             if report.field.startswith(prefix) or report.field in notes
