@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,16 @@ class Written(Steps):
         self.messages.append(text)
 
 
-def train_together(jobs: list[Job], workers: int, *flags: str, timeout: float = 400) -> dict[Path, dict[str, Any]]:
+def train_together(
+    jobs: list[Job], workers: int, faults: dict[Path, str] | None = None, timeout: float = 400
+) -> dict[Path, dict[str, Any]]:
     """Train each job with `workers` processes; endings, figures and messages of the main one, by run folder.
 
-    `--leave-whole`: sharding does nothing, without a word, as others found it to.
+    `faults` by run folder. leave-whole: sharding does nothing, without a word, as others found it to. short-of-memory: on
+    worker 1 alone, micro-batches of more than 40 tokens find no memory.
     """
-    folders = [*flags, *(str(job.folder) for job in jobs)]
-    done = torchrun(workers, "support.ranks", *folders, timeout=timeout)
+    arguments = [f"{job.folder}::{(faults or {}).get(job.folder, '')}" for job in jobs]
+    done = torchrun(workers, "support.ranks", *arguments, timeout=timeout)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
     return {job.folder: json.loads((job.folder / f"outcome-{workers}.json").read_text()) for job in jobs}
 
@@ -60,25 +65,46 @@ def losses(figures: list[dict[str, Any]]) -> list[tuple[float, ...]]:
     return [tuple(float(step[name]) for name in names if name in step) for step in figures]
 
 
-def main(folders: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """One worker: train each job after the other."""
     import torch
 
-    from ftbridge.providers.local.models import sharding
     from ftbridge.providers.local.process.run_training import run_training
     from ftbridge.providers.local.training.parallel import joined
 
     torch.set_num_threads(1)
-    if folders[0] == "--leave-whole":
-        folders = folders[1:]
-        sharding.shard = lambda model, world, device: None
     with joined() as parallel:
-        for folder in folders:
+        for argument in arguments:
+            folder, _, fault = argument.partition("::")
             reporter = Written()
-            ending = run_training(Job(Path(folder)), reporter, parallel)
+            with faulty(fault, parallel.rank):
+                ending = run_training(Job(Path(folder)), reporter, parallel)
             if parallel.is_main:
                 outcome = {"ending": ending, "figures": reporter.figures, "messages": reporter.messages}
                 (Path(folder) / f"outcome-{parallel.world}.json").write_text(json.dumps(outcome))
+
+
+@contextmanager
+def faulty(fault: str, rank: int) -> Iterator[None]:
+    """A machine with a fault, in this process."""
+    from ftbridge.providers.local.models import sharding
+    from ftbridge.providers.local.training.forward import Forward
+
+    shard, loss_sum = sharding.shard, Forward.loss_sum
+
+    def short_of_memory(self: Forward, examples: Any, *, seed: int = 0) -> Any:
+        if self.model.training and sum(len(example) for example in examples) > 40:
+            raise MemoryError("out of memory")
+        return loss_sum(self, examples, seed=seed)
+
+    if fault == "leave-whole":
+        sharding.shard = lambda model, world, device: None
+    if fault == "short-of-memory" and rank == 1:
+        Forward.loss_sum = short_of_memory  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        sharding.shard, Forward.loss_sum = shard, loss_sum  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

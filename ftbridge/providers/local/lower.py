@@ -220,6 +220,8 @@ def fsdp2_refusals(local: LocalSpec, method: str) -> dict[str, str]:
         )
     if local.tuning == "lora" and local.lora.use_dora:
         refusals["local.lora.use_dora"] = "DoRA needs whole weights at every step: set it to false, or sharding: ddp"
+    if local.precision == "fp16":
+        refusals["local.precision"] = "fp16 scales gradients by what one worker sees of them: set bf16 or fp32"
     if method == "reinforcement":
         refusals["local.sharding"] = "completions are drawn with the whole model on each GPU: set ddp"
     return refusals

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ftbridge.errors import UsageError
+from ftbridge.errors import OutOfMemory, UsageError
 from ftbridge.providers.local.models import footprint
 from ftbridge.providers.local.models.device import Device
 from ftbridge.providers.local.models.footprint import Kind
@@ -44,6 +44,33 @@ def agreed(plans: Sequence[PassPlan]) -> PassPlan:
     return PassPlan(min(one.tokens for one in plans), any(one.gradient_checkpointing for one in plans))
 
 
+def job_of(request: LocalRequest, device: Device, *, sharded: bool = False) -> footprint.Job:
+    """What of a request decides its memory on a device; sharded workers take AdamW where the optimizer is auto."""
+    return footprint.Job(
+        kind=device.kind,
+        compute=device.compute.itemsize,
+        tuning=request.tuning,
+        quantization=request.quantization,
+        r=request.lora_r,
+        modules=request.target_modules,
+        dropout=request.lora_dropout,
+        dora=request.use_dora,
+        optimizer="adamw" if sharded and request.optimizer == "auto" else request.optimizer,
+    )
+
+
+def require_free(name: str, free: int, total: int, weights: int) -> None:
+    """Raise `OutOfMemory` where a GPU has less memory free than the weights alone take, and say what others hold. Bytes."""
+    if weights <= free:
+        return
+    held = f": {(total - free) / 1e9:.1f} GB of {total / 1e9:.1f} GB are in use" if free < 0.9 * total else ""
+    raise OutOfMemory(
+        f"{name} has {free / 1e9:.1f} GB free{held}, and the weights that it would hold take {weights / 1e9:.1f} GB.",
+        hint="nvidia-smi lists the programs that use it: end them, or choose GPUs by CUDA_VISIBLE_DEVICES. Or set"
+        " local.quantization: nf4, local.sharding: fsdp2 with more workers, or take a smaller model.",
+    )
+
+
 def plan_pass(
     config: Any, request: LocalRequest, device: Device, longest: int, workers: int = 1, *, parts: int = 1
 ) -> PassPlan:
@@ -57,17 +84,7 @@ def plan_pass(
         shape = shape_of(config.to_dict())
     except UsageError:
         shape = _UNUSUAL
-    job = footprint.Job(
-        kind=device.kind,
-        compute=device.compute.itemsize,
-        tuning=request.tuning,
-        quantization=request.quantization,
-        r=request.lora_r,
-        modules=request.target_modules,
-        dropout=request.lora_dropout,
-        dora=request.use_dora,
-        optimizer=request.optimizer,
-    )
+    job = job_of(request, device, sharded=parts > 1)
     free = device.free_bytes() // (workers if device.kind == "cpu" else 1)
     copy = footprint.copy_bytes(shape, job)
     copied = (

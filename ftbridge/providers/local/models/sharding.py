@@ -29,6 +29,7 @@ from torch.distributed.tensor import DTensor
 
 from ftbridge.providers.local.models import footprint
 from ftbridge.providers.local.models.device import Device
+from ftbridge.providers.local.models.memory import job_of
 from ftbridge.providers.local.models.parts import causal, decoder
 from ftbridge.providers.local.request import LocalRequest
 
@@ -65,15 +66,7 @@ def choose(
     refused = request.quantization == "int8" or request.use_dora or request.method == "reinforcement"
     if device.kind != "cuda" or shape is None or refused or "8bit" in request.optimizer:
         return "ddp"
-    job = footprint.Job(
-        kind="cuda",
-        compute=device.compute.itemsize,
-        tuning=request.tuning,
-        quantization=request.quantization,
-        r=request.lora_r,
-        modules=request.target_modules,
-        optimizer=request.optimizer,
-    )
+    job = job_of(request, device)
     needed = footprint.weight_bytes(shape, job) + footprint.trained_bytes(shape, job)
     return "ddp" if needed <= FIT_SHARE * free else "fsdp2"
 

@@ -21,6 +21,8 @@ import socket
 import sys
 from dataclasses import dataclass
 
+import psutil
+
 from ftbridge.errors import FtbridgeError, OutOfMemory, UsageError, WorkerDied, from_document
 from ftbridge.providers.local.process.job import Job
 from ftbridge.providers.local.request import LocalRequest
@@ -33,8 +35,7 @@ JOIN_SECONDS = 600
 class Rendezvous:
     """Where the machines of a job meet, how many there are, and how many workers run on this one (None: one for each GPU).
 
-    `is_host`: whether the address is this machine's; None lets torch compare it with the machine's name, which fails for the
-    address of a second network.
+    `is_host`: whether the address is this machine's; None looks at the addresses of its interfaces.
     """
 
     host: str
@@ -87,20 +88,16 @@ def launch(job: Job, workers: int, rendezvous: Rendezvous | None = None) -> None
     for path in job.own_folder.glob("rank-*.error.json"):
         path.unlink(missing_ok=True)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
-    nodes = 1 if rendezvous is None else rendezvous.nodes
+    meeting = rendezvous or Rendezvous("localhost", 0)
     config = LaunchConfig(
-        min_nodes=nodes,
-        max_nodes=nodes,
+        min_nodes=meeting.nodes,
+        max_nodes=meeting.nodes,
         nproc_per_node=workers,
         run_id=job.submission().token,
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0" if rendezvous is None else f"{rendezvous.host}:{rendezvous.port}",
-        rdzv_configs={
-            "join_timeout": JOIN_SECONDS,
-            "read_timeout": 20,
-            **({} if rendezvous is None or rendezvous.is_host is None else {"is_host": rendezvous.is_host}),
-        },
-        local_addr="localhost" if rendezvous is None else None,
+        rdzv_endpoint=f"{meeting.host}:{meeting.port}",
+        rdzv_configs={"join_timeout": JOIN_SECONDS, "read_timeout": 20, "is_host": _hosts(meeting)},
+        local_addr=_towards(meeting),
         max_restarts=0,
         monitor_interval=0.2,
         logs_specs=DefaultLogsSpecs(),
@@ -113,9 +110,8 @@ def launch(job: Job, workers: int, rendezvous: Rendezvous | None = None) -> None
     except SignalException as stop:
         raise WorkerDied(f"the training processes were ended by {stop.sigval.name}.") from None
     except RendezvousError as error:
-        where = "" if rendezvous is None else f" at {rendezvous.host}:{rendezvous.port}"
         raise WorkerDied(
-            f"the machines of this job did not meet{where}: {str(error).splitlines()[0]}",
+            f"the machines of this job did not meet at {meeting.host}:{meeting.port}: {str(error).splitlines()[0]}",
             hint="Another program may listen on that port, or a firewall stands between; name another port or host in --rdzv.",
         ) from error
 
@@ -156,9 +152,52 @@ def require_reachable(nodes: int) -> None:
         )
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        addresses = {str(entry[4][0]) for entry in socket.getaddrinfo(host.strip("[]"), None)}
-    except OSError:
+def _hosts(meeting: Rendezvous) -> bool:
+    """Whether the machines meet at this one: as the rendezvous says, or where one of its interfaces has that address.
+
+    torch looks behind this machine's own name alone, where Debian has a loopback address. A port that is in use is that of
+    another worker of the job on this machine, or of another program, which does not answer as one.
+    """
+    if meeting.is_host is not None:
+        return meeting.is_host
+    interfaces = {one.address.partition("%")[0] for several in psutil.net_if_addrs().values() for one in several}
+    mine = _addresses(meeting.host) & interfaces
+    if not mine:
         return False
-    return all(address.startswith("127.") or address == "::1" for address in addresses)
+    address = min(mine)
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, meeting.port))
+        except OSError:
+            return False
+    return True
+
+
+def _towards(meeting: Rendezvous) -> str:
+    """This machine's address in the network that leads to the meeting point. Nothing is sent."""
+    if meeting.nodes == 1:
+        return "localhost"
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(meeting.host, meeting.port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(address)
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise UsageError(
+            f"--rdzv {meeting.host}:{meeting.port} cannot be reached from {socket.gethostname()}: {error.strerror}.",
+            hint="Give the first machine's name or address as this one knows it.",
+        ) from None
+
+
+def _addresses(host: str) -> set[str]:
+    """What a name stands for; empty where it stands for nothing."""
+    try:
+        return {str(entry[4][0]) for entry in socket.getaddrinfo(host.strip("[]"), None)}
+    except OSError:
+        return set()
+
+
+def _is_loopback(host: str) -> bool:
+    addresses = _addresses(host)
+    return bool(addresses) and all(address.startswith("127.") or address == "::1" for address in addresses)

@@ -18,10 +18,10 @@ from transformers import AutoConfig
 
 from ftbridge.errors import UsageError
 from ftbridge.providers.local.data.batches import Encoded
-from ftbridge.providers.local.models import load, sharding
+from ftbridge.providers.local.models import footprint, load, sharding
 from ftbridge.providers.local.models.device import Device, is_out_of_memory
 from ftbridge.providers.local.models.fused import DropoutPool, fuse
-from ftbridge.providers.local.models.memory import PassPlan, agreed, plan_pass
+from ftbridge.providers.local.models.memory import PassPlan, agreed, job_of, plan_pass, require_free
 from ftbridge.providers.local.models.sizes import shape_of
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.training.forward import Forward, prove
@@ -68,8 +68,12 @@ def build(
 
     `longest`: tokens of the longest unit. `quiet` prepares a loaded model for the method. Raises `ModelUnavailable`.
     """
-    free = min(parallel.everyone(device.free_bytes()))
-    if sharding.choose(request, _shape(path, request), device, free, parallel.world) == "fsdp2":
+    free, shape = min(parallel.everyone(device.free_bytes())), _shape(path, request)
+    chosen = sharding.choose(request, shape, device, free, parallel.world)
+    if device.kind == "cuda" and shape is not None:
+        weights = footprint.weight_bytes(shape, job_of(request, device)) // (parallel.world if chosen == "fsdp2" else 1)
+        require_free(device.describe(), device.free_bytes(), torch.cuda.mem_get_info(device.torch)[1], weights)
+    if chosen == "fsdp2":
         if device.compute == torch.float16:
             raise UsageError("local.precision fp16 cannot be sharded.", hint="Set local.precision: bf16 or fp32.")
         try:

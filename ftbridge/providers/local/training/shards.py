@@ -39,7 +39,7 @@ def trained_parameters(model: Any) -> Iterator[tuple[str, torch.nn.Parameter]]:
 def save(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> None:
     """Write every worker's part of weights and moments. All workers call this together. Raises `OSError` for a full disk."""
     try:
-        dcp.save(_tensors(model, optimizer), checkpoint_id=folder)
+        dcp.save(_tensors(model, optimizer), checkpoint_id=folder, no_dist=not dist.is_initialized())
     except dcp.CheckpointException as error:
         for cause, _ in error.failures.values():
             if isinstance(cause, OSError):

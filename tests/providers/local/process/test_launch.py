@@ -199,8 +199,24 @@ def test_a_pause_is_agreed_and_two_machines_go_on(job: Job, tmp_path: Path, monk
         "--nodes",
         "2",
     ]
-    machines = [subprocess.Popen([*command, "--workers", "1"], cwd=tmp_path) for _ in range(2)]
+    machines = [subprocess.Popen([*command, "--workers", "1"], cwd=tmp_path)]
+    wait(lambda: socket.socket().connect_ex((address, port)) == 0, 100)
+    machines.append(subprocess.Popen([*command, "--workers", "1"], cwd=tmp_path))
     assert [machine.wait(timeout=250) for machine in machines] == [0, 0]
     assert provider.poll(handle).state == "succeeded"
     seen = [step["step"] for step in steps_of(job)]
     assert seen == list(range(1, seen[-1] + 1))
+
+
+@pytest.mark.slow
+def test_a_port_that_another_program_has_is_named(job: Job, tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        command = [sys.executable, "-m", "ftbridge", "worker", str(job.folder), "--rdzv", address]
+        assert subprocess.run(command, cwd=tmp_path, timeout=120, capture_output=True, check=False).returncode == 1
+    error = LocalProvider().poll(handle_of(job)).error
+    assert error is not None
+    assert f"did not meet at {address}" in error.message
+    assert "Another program may listen on that port" in (error.hint or "")

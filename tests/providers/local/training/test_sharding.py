@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ftbridge.errors import TrainingFailed
+from ftbridge.errors import DiskFull, OutOfMemory, TrainingFailed
+from ftbridge.files import disk_full_is_an_error
 from ftbridge.providers.local.models import sharding
 from ftbridge.providers.local.models.device import Device
+from ftbridge.providers.local.models.memory import require_free
 from ftbridge.providers.local.models.parts import use_own_attention
 from ftbridge.providers.local.models.sizes import shape_of
 from ftbridge.providers.local.process.job import Job
 from ftbridge.providers.local.process.run_training import run_training
 from ftbridge.providers.local.training import checkpoint, shards
+from ftbridge.providers.local.training.optim import optimizer_for
 from ftbridge.providers.local.training.parallel import ALONE
 from support import architectures, ranks, training_requests
 from support.jobs import submitted_job
@@ -88,12 +92,42 @@ def test_sharded_workers_train_to_the_losses_of_one_and_any_number_goes_on(
 
 
 @pytest.mark.slow
-def test_weights_that_were_left_whole_are_noticed_and_trained_whole(tmp_path: Path, tiny_model_dir: Path) -> None:
-    job = submitted_job(tmp_path / "whole", tiny_model_dir, **{**FSDP2, LR: 20, "hyperparameters.n_epochs": 1})
-    outcome = ranks.train_together([job], 2, "--leave-whole")[job.folder]
+def test_weights_left_whole_are_noticed_and_one_short_worker_makes_all_cut_smaller(
+    tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    changes = {**FSDP2, LR: 20, "hyperparameters.n_epochs": 1}
+    left = submitted_job(tmp_path / "left", tiny_model_dir, **changes)
+    short, enough = (
+        submitted_job(tmp_path / name, tiny_model_dir, **{**changes, "local.sharding": "ddp"}) for name in "ab"
+    )
+    figures = alone(enough)
+    faults = {left.folder: "leave-whole", short.folder: "short-of-memory"}
+    outcomes = ranks.train_together([left, short], 2, faults)
+    outcome = outcomes[left.folder]
     assert outcome["ending"] == "succeeded"
     assert "a worker holds 100% of the weights, not about 50%" in outcome["messages"][0]
     assert "each with the whole model (ddp)" in outcome["messages"][1]
+    outcome = outcomes[short.folder]
+    assert any(text.startswith("memory ran out; passes shrink") for text in outcome["messages"]), outcome["messages"]
+    for one, other in zip(ranks.losses(figures), ranks.losses(outcome["figures"]), strict=True):
+        assert other == pytest.approx(one, rel=1e-5, abs=1e-5)
+
+
+def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=False, capture_output=True
+    ).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        settings = architectures.request()
+        model = model_of(tmp_path / "model")
+        optimizer = optimizer_for(model.parameters(), settings, architectures.CPU)
+        with pytest.raises(DiskFull), disk_full_is_an_error(small):
+            shards.save(small / "sharded", model, optimizer)
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 # The trial, on a model that is not sharded
@@ -158,3 +192,12 @@ def test_auto_shards_where_a_whole_model_does_not_fit_a_gpu() -> None:
         sharding.choose(settings.model_copy(update={"sharding": "fsdp2"}), shape, architectures.CPU, 1 << 40, 2)
         == "fsdp2"
     )
+
+
+def test_a_gpu_that_others_hold_is_refused_with_what_they_hold() -> None:
+    require_free("cuda", 20 * 10**9, 24 * 10**9, 16 * 10**9)
+    with pytest.raises(
+        OutOfMemory, match="GB free: 20.9 GB of 24.0 GB are in use, and the weights .* take 16.0 GB"
+    ) as error:
+        require_free("cuda (RTX 4090), bfloat16", 3_100_000_000, 24 * 10**9, 16 * 10**9)
+    assert "nvidia-smi" in (error.value.hint or "")
