@@ -19,7 +19,10 @@ import os
 import signal
 import socket
 import sys
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
 import psutil
 
@@ -27,6 +30,8 @@ from ftbridge.errors import FtbridgeError, OutOfMemory, UsageError, WorkerDied, 
 from ftbridge.providers.local.process.job import Job
 from ftbridge.providers.local.request import LocalRequest
 
+ANSWER_SECONDS = 15
+"""How long a program that has the port already may take to answer as a worker's agent does."""
 JOIN_SECONDS = 600
 """How long machines wait for each other at the rendezvous."""
 
@@ -170,8 +175,31 @@ def _hosts(meeting: Rendezvous) -> bool:
         try:
             probe.bind((address, meeting.port))
         except OSError:
+            _require_store(meeting)
             return False
     return True
+
+
+def _require_store(meeting: Rendezvous) -> None:
+    """Raise `UsageError` where what listens at the meeting point does not answer as torch's store.
+
+    In a thread: a program that accepts a connection and says nothing holds the client for good.
+    """
+    from torch.distributed import TCPStore
+
+    replied = threading.Event()
+
+    def ask() -> None:
+        with suppress(RuntimeError):
+            TCPStore(meeting.host, meeting.port, is_master=False, timeout=timedelta(seconds=ANSWER_SECONDS))
+            replied.set()
+
+    threading.Thread(target=ask, daemon=True).start()
+    if not replied.wait(ANSWER_SECONDS):
+        raise UsageError(
+            f"port {meeting.port} of {meeting.host} is taken by a program that is no worker of this job.",
+            hint="Name another port in --rdzv, the same on every machine.",
+        )
 
 
 def _towards(meeting: Rendezvous) -> str:
