@@ -1,14 +1,14 @@
 """Replay: general prompts with the base model's own completions, trained beside the examples so that less is forgotten.
 
     prompts (ours, or a file)   ── prepare ──▶  data/replay.jsonl              one prompt a line, in the order of their use
-    the base model's samples    ── runner  ──▶  predictions/base.replay.jsonl  at temperature 1, drawn once
+    the base model's own words  ── runner  ──▶  predictions/base.replay.jsonl  completed once
     both together               ── runner  ──▶  data/replay_examples.jsonl     chats, as supervised data has them
                                            └─▶  data/train_with_replay.jsonl   for a provider that takes one file
 
 Training on what a network itself says to arbitrary inputs is pseudo-rehearsal (Robins 1995, "Catastrophic forgetting, rehearsal
-and pseudorehearsal", Connection Science 7:123). Samples at temperature 1 estimate the KL divergence from the base model to the
-tuned one: at the base model's weights their expected gradient is zero, so replay teaches nothing, and pulls back what strays.
-Greedy completions would sharpen the model instead.
+and pseudorehearsal", Connection Science 7:123). By default completions are the likeliest ones: what the model is to go on saying,
+without the noise of a draw. Drawn at temperature 1 they estimate the KL divergence from the base model to the tuned one (at the
+base model's weights their expected gradient is zero), which takes many of them, and a model whose draws make sense.
 
 A provider either mixes replay into its steps (`Capabilities.mixes_replay`) or trains on one file that holds both. In steps, the
 task's loss and the replay loss are means of their own, weighted by how many examples the step has of each: the share does

@@ -3,8 +3,8 @@
     data/replay.jsonl ─▶ predictions/base.replay.jsonl ─▶ data/replay_examples.jsonl · data/train_with_replay.jsonl
 
 Before the job is submitted, and after every gate: what a service is paid for these completions is the first thing that a run
-pays for. They are drawn at temperature 1 by (seed, prompt), each written as it comes, so a run that was killed asks for the
-missing ones alone. `ftbridge.data.replay` says why they are the base model's own.
+pays for. Each is written as it comes, so a run that was killed asks for the missing ones alone. `ftbridge.data.replay` says why
+they are the base model's own.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def complete(
             run.predictions(CANDIDATE.name),
             max_tokens=settings.max_completion_tokens,
             batch_size=spec.evaluation.batch_size,
-            sampling=Sampling(temperature=1.0, seed=spec.seed),
+            sampling=Sampling(temperature=settings.temperature, seed=spec.seed),
             on_progress=progress,
         )
     finally:

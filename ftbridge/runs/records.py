@@ -39,6 +39,12 @@ class Replayed(Record):
     sha256: str
     left_out: int = 0
 
+    @property
+    def sentence(self) -> str:
+        """What is replayed, for people."""
+        left_out = f", {self.left_out:,} left out" if self.left_out else ""
+        return f"{self.examples:,} replayed with the base model's own completions ({self.tokens:,} tokens{left_out})"
+
 
 class Origin(Record):
     """The run that this one fell back from, its provider, and why it did not do the work."""

@@ -90,6 +90,9 @@ class ReplaySpec(SpecModel):
         description="A file of general prompts of your own, named as data.train is; ftbridge's set of prompts if absent. Of "
         "chats that end with the assistant's message, the prompt is what comes before it.",
     )
+    temperature: float = Field(
+        default=0.0, ge=0, le=2, description="Of its completions: 0 writes the likeliest, 1 draws what it would say."
+    )
     max_completion_tokens: int = Field(
         default=128,
         ge=1,

@@ -38,7 +38,7 @@ def write_spec(folder: Path, **changes: Any) -> SpecFile:
     (folder / "train.jsonl").write_text("".join(json.dumps(example) + "\n" for example in examples(0, 18)))
     spec: dict[str, Any] = {
         "name": "small",
-        "data": {"train": "train.jsonl", "replay": {"share": 0.25, "max_completion_tokens": 20}},
+        "data": {"train": "train.jsonl", "replay": {"share": 0.25, "max_completion_tokens": 20, "temperature": 1.0}},
         "model": {"openai": "gpt-test", "local": "smollm2-135m-instruct"},
         "hyperparameters": {"n_epochs": 2, "batch_size": 4},
     }

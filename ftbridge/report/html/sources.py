@@ -70,7 +70,10 @@ def source_of(run: Run) -> Source:
         spec_text=run.spec_path.read_text(encoding="utf-8-sig"),
         base=providers.base_model(state.provider, spec) or "",
         splits=state.data.splits if state.data is not None else {},
-        data_notes=tuple(state.data.notes) if state.data is not None else (),
+        data_notes=(
+            *(state.data.notes if state.data is not None else ()),
+            *([f"General prompts: {state.replay.sentence}."] if state.replay is not None else ()),
+        ),
         lowering=lowering,
         settled=tuple(
             (settled["field"], str(settled["value"]), settled["reason"]) for settled in document.get("settled", [])

@@ -281,14 +281,15 @@ def _facts(run: RunState) -> Iterator[tuple[str, Text]]:
         yield ("took" if run.finished is not None else "so far"), Text(_span(end - run.created))
     if run.data:
         splits = [f"{name} {split.examples:,}" for name, split in run.data.splits.items()]
-        yield "examples", Text(" · ".join(splits))
+        replayed = [run.replay.sentence] if run.replay is not None else []
+        yield "examples", Text(" · ".join([*splits, *replayed]))
     figures = run.metrics
     if figures.get("step") is not None:
         of = f" of {figures['total_steps']}" if figures.get("total_steps") else ""
         yield "step", Text(f"{figures['step']}{of}")
     if losses := [
         f"{word} {figures[key]:.3f}"
-        for word, key in (("train", "train_loss"), ("validation", "valid_loss"))
+        for word, key in (("train", "train_loss"), ("validation", "valid_loss"), ("replay", "train_replay_loss"))
         if figures.get(key) is not None
     ]:
         yield "loss", Text(" · ".join(losses))
