@@ -6,9 +6,9 @@
                                            └─▶  data/train_with_replay.jsonl   for a provider that takes one file
 
 Training on what a network itself says to arbitrary inputs is pseudo-rehearsal (Robins 1995, "Catastrophic forgetting, rehearsal
-and pseudorehearsal", Connection Science 7:123). By default completions are the likeliest ones: what the model is to go on saying,
-without the noise of a draw. Drawn at temperature 1 they estimate the KL divergence from the base model to the tuned one (at the
-base model's weights their expected gradient is zero), which takes many of them, and a model whose draws make sense.
+and pseudorehearsal", Connection Science 7:123). By default completions are the likeliest ones: what the model is to go on
+saying, without the noise of a draw. Drawn at temperature 1 they estimate the KL divergence from the base model to the tuned one
+(at the base model's weights their expected gradient is zero), which takes many of them, and a model whose draws make sense.
 
 A provider either mixes replay into its steps (`Capabilities.mixes_replay`) or trains on one file that holds both. In steps, the
 task's loss and the replay loss are means of their own, weighted by how many examples the step has of each: the share does

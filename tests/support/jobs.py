@@ -62,6 +62,7 @@ def write_job(
 
 def submitted_job(folder: Path, model: Path, **changes: Any) -> Job:
     """A local job of 10 steps in a run folder of its own, as `submit` leaves it. No worker is started."""
+    from ftbridge.data.replay import EXAMPLES, PROMPTS, replay_line
     from ftbridge.providers.base import Submission
     from ftbridge.providers.local.process.job import Job
     from ftbridge.runner.start import create_run
@@ -77,9 +78,20 @@ def submitted_job(folder: Path, model: Path, **changes: Any) -> Job:
     request = json.loads((run.path / "lowering.json").read_text())["request"]
     job = Job(run.path)
     job.own_folder.mkdir(parents=True, exist_ok=True)
-    validation = run.data / "validation.jsonl"
+    validation, replay = run.data / "validation.jsonl", None
+    if (prompts := run.data / PROMPTS).exists():
+        replay = run.data / EXAMPLES
+        replayed = [replay_line(one, {"content": "Of course."}, cut=False) for one in lines(prompts)]
+        replay.write_text("".join(f"{line}\n" for line in replayed))
     job.write(
-        Submission(token="t", folder=run.path, request=request, train=run.data / "train.jsonl", validation=validation)
+        Submission(
+            token="t",
+            folder=run.path,
+            request=request,
+            train=run.data / "train.jsonl",
+            validation=validation,
+            replay=replay,
+        )
     )
     return job
 

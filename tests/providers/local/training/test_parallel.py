@@ -45,6 +45,7 @@ def settings(files: dict[str, Path]) -> dict[str, dict[str, Any]]:
     grader = {**practice_cases.HAS_LETTER}
     return {
         "lora": {**NO_DROPOUT, "train": 21},
+        "replay": {**NO_DROPOUT, "data.replay": {"share": 0.3}},
         "nf4": {**NO_DROPOUT, "local.quantization": "nf4", "local.cache_dequantized_weights": False},
         "padded": {**NO_DROPOUT, "local.packing": False, "hyperparameters.batch_size": 3},
         "full": {"local.tuning": "full", LR: 10},
