@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from ftbridge.cli import COMMANDS
-from ftbridge.data.detect import listed_formats
+from ftbridge.data.known_formats import listed_formats
 from ftbridge.migrate.cost import costs_table
 from ftbridge.prices import load_prices
 from ftbridge.providers.openai.jobs.page import lowering_table, targets_table

@@ -26,7 +26,7 @@ from ftbridge.data.targets import TargetName
 from ftbridge.evaluation import compare as comparisons
 from ftbridge.evaluation import standalone
 from ftbridge.evaluation.compare import Comparison
-from ftbridge.evaluation.score import Evaluation
+from ftbridge.evaluation.document import Evaluation
 from ftbridge.planning import plan as planning
 from ftbridge.planning.plan import Plan
 from ftbridge.prices import load_prices

@@ -11,7 +11,7 @@ from ftbridge.cli.options import Command, verbosity, verbosity_options
 from ftbridge.data.convert.convert import Converted, convert
 from ftbridge.data.convert.recipe import Recipe
 from ftbridge.data.convert.shapes import SHAPES, WRITABLE
-from ftbridge.data.detect import listed_formats
+from ftbridge.data.known_formats import listed_formats
 from ftbridge.data.reading.compression import MAX_RATIO
 from ftbridge.data.reading.containers import CONTAINERS
 from ftbridge.errors import UsageError

@@ -11,10 +11,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ftbridge.cli.options import verbosity
+from ftbridge.evaluation.document import Evaluation
 from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.grade_cache import Grades
 from ftbridge.evaluation.items import Item
-from ftbridge.evaluation.score import Evaluation
 from ftbridge.report.formats.tables import Shape, write_output
 from ftbridge.report.terminal.console import SafeConsole
 from ftbridge.spec import JobSpec

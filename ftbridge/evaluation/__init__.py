@@ -2,7 +2,8 @@
 
 items · candidates · baselines · retrieval     what is asked, of whom, with which prompt
 generate                                       completions, appended as they come, resumed after a crash
-score · results · grade_cache                  scores and the evaluation document, written once and read by everyone
+score · notes · document                       scores, what to know about them, and the evaluation document
+results · grade_cache                          both on disk: written once, read by everyone
 statistics · verdict · length_control          intervals, tests, and the four verdicts with their wording
 calibration · agreement · families             judges held beside people's labels and beside each other
 perplexity · preference · classification       measures beside graders

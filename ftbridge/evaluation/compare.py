@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge import providers
 from ftbridge.errors import UsageError
+from ftbridge.evaluation.document import Score
 from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.grade_cache import Grades, lookup
 from ftbridge.evaluation.items import Item
@@ -20,7 +21,7 @@ from ftbridge.evaluation.missing import known_score
 from ftbridge.evaluation.provenance import Place, differences
 from ftbridge.evaluation.results import needs_others, recorded, recorded_results
 from ftbridge.evaluation.retention.measure import SUFFIX
-from ftbridge.evaluation.score import Score, sample_of, score_of
+from ftbridge.evaluation.score import sample_of, score_of
 from ftbridge.evaluation.statistics import require_statistics
 from ftbridge.evaluation.verdict import PairedComparison, compare_paired
 from ftbridge.evaluation.wording import summary

@@ -17,6 +17,7 @@ from typing import cast
 
 from ftbridge.evaluation.calibration import Calibration, Labelled
 from ftbridge.evaluation.candidates import Candidate, plain
+from ftbridge.evaluation.document import Evaluation
 from ftbridge.evaluation.generate import Prediction, Sampling, generate, read_predictions
 from ftbridge.evaluation.grade_cache import stored_grades
 from ftbridge.evaluation.items import Item
@@ -33,7 +34,7 @@ from ftbridge.evaluation.preference import (
 from ftbridge.evaluation.preference import read as read_pairs
 from ftbridge.evaluation.results import ItemScore, item_scores, write_scores
 from ftbridge.evaluation.retention.measure import SUFFIX, Retention, measure_retention
-from ftbridge.evaluation.score import Evaluation, Grading, Results, calibrated, judge
+from ftbridge.evaluation.score import Grading, Results, calibrated, judge
 from ftbridge.graders import Calls
 from ftbridge.graders.judge_keys import check_judges
 from ftbridge.providers.base import Sampler, Scorer

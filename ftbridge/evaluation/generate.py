@@ -93,74 +93,83 @@ def generate(
     Raises `ModelUnavailable` when the sampler ends without answering all, `DiskFull`, and whatever the sampler raises;
     in every case the answers so far are kept.
     """
-    sampling = sampling or Sampling()
-    plain = {item.key: candidate.prompt(item) for item in items}
-    units = {_name(key, sample): (key, sample) for key in plain for sample in _sample_numbers(sampling)}
-    prompts = {name: _sampled(plain[key], sample, sampling) for name, (key, sample) in units.items()}
-    hashes = {name: _hash(prompt) for name, prompt in prompts.items()}
-    index = {item.key: item.index for item in items}
+    requests = _Requests(candidate, items, sampling or Sampling())
     tell = on_progress or (lambda done, total: None)
     _mend(path)
     earlier = [prediction for prediction in _read(path) if prediction.error is None]
     done = {
         name: prediction
         for prediction in earlier
-        if hashes.get(name := _name(prediction.key, prediction.sample)) == prediction.prompt_sha256
+        if requests.hashes.get(name := _name(prediction.key, prediction.sample)) == prediction.prompt_sha256
     }
-    by_prompt = {
-        prediction.prompt_sha256: prediction
-        for prediction in (*earlier, *_shared(candidate, path))
-        if prediction.error is None
-    }
+    by_prompt = {one.prompt_sha256: one for one in (*earlier, *_shared(candidate, path)) if one.error is None}
     with disk_full_is_an_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = path.open("a", encoding="utf-8", newline="\n")
 
-    def keep(prediction: Prediction) -> None:
+    def write(prediction: Prediction) -> None:
         with disk_full_is_an_error(path):
             stream.write(_line(prediction))
             stream.flush()
         done[_name(prediction.key, prediction.sample)] = prediction
-        tell(len(done), len(prompts))
+        tell(len(done), len(requests.prompts))
 
     with stream:
         if done:
-            tell(len(done), len(prompts))
-        for name, digest in hashes.items():
+            tell(len(done), len(requests.prompts))
+        for name, digest in requests.hashes.items():
             if name not in done and digest in by_prompt:
-                key, sample = units[name]
-                keep(by_prompt[digest].model_copy(update={"key": key, "index": index[key], "sample": sample}))
-        if waiting := [prompt for key, prompt in prompts.items() if key not in done]:
+                write(requests.copied(name, by_prompt[digest]))
+        if waiting := [prompt for name, prompt in requests.prompts.items() if name not in done]:
             for completion in _completions(sampler, waiting, max_tokens, batch_size, complete=bool(earlier)):
-                if completion.key not in prompts:
-                    raise RuntimeError(f"the sampler answered {completion.key!r}, which it was not asked")
-                reasoning, text = split_reasoning(completion.text)
-                key, sample = units[completion.key]
-                keep(
-                    Prediction(
-                        key=key,
-                        index=index[key],
-                        sample=sample,
-                        prompt_sha256=hashes[completion.key],
-                        output_text=whole_characters(text),
-                        finish_reason=completion.finish_reason,
-                        prompt_tokens=completion.prompt_tokens,
-                        completion_tokens=completion.completion_tokens,
-                        seconds=completion.seconds,
-                        error=completion.error,
-                        reasoning_content=completion.reasoning_content or (reasoning or "").strip() or None,
-                        tool_calls=completion.tool_calls,
-                    )
-                )
+                write(requests.prediction(completion))
         with disk_full_is_an_error(path):
             os.fsync(stream.fileno())
-    if missing := len(prompts) - len(done):
-        what = "items" if sampling.samples == 1 else "prompts"
+    if missing := len(requests.prompts) - len(done):
+        what = "items" if requests.sampling.samples == 1 else "prompts"
         raise ModelUnavailable(
-            f"{candidate.name} answered {len(done)} of {len(prompts)} {what} and stopped.",
+            f"{candidate.name} answered {len(done)} of {len(requests.prompts)} {what} and stopped.",
             hint=f"Resume the run: only the {missing} missing are asked again.",
         )
-    return _together(done[name] for name in prompts)
+    return _together(done[name] for name in requests.prompts)
+
+
+class _Requests:
+    """What a candidate's model is asked for: a prompt for each sample of each item, by a name that completions carry too."""
+
+    def __init__(self, candidate: Candidate, items: Sequence[Item], sampling: Sampling) -> None:
+        self.sampling = sampling
+        plain = {item.key: candidate.prompt(item) for item in items}
+        self._units = {_name(key, sample): (key, sample) for key in plain for sample in _sample_numbers(sampling)}
+        self._index = {item.key: item.index for item in items}
+        self.prompts = {name: _sampled(plain[key], sample, sampling) for name, (key, sample) in self._units.items()}
+        self.hashes = {name: _hash(prompt) for name, prompt in self.prompts.items()}
+
+    def copied(self, name: str, prediction: Prediction) -> Prediction:
+        """The completion of an equal prompt, under the name of this one."""
+        key, sample = self._units[name]
+        return prediction.model_copy(update={"key": key, "index": self._index[key], "sample": sample})
+
+    def prediction(self, completion: Completion) -> Prediction:
+        """A completion as it is written. Raises `RuntimeError` for one that was not requested."""
+        if completion.key not in self.prompts:
+            raise RuntimeError(f"the sampler answered {completion.key!r}, which it was not asked")
+        reasoning, text = split_reasoning(completion.text)
+        key, sample = self._units[completion.key]
+        return Prediction(
+            key=key,
+            index=self._index[key],
+            sample=sample,
+            prompt_sha256=self.hashes[completion.key],
+            output_text=whole_characters(text),
+            finish_reason=completion.finish_reason,
+            prompt_tokens=completion.prompt_tokens,
+            completion_tokens=completion.completion_tokens,
+            seconds=completion.seconds,
+            error=completion.error,
+            reasoning_content=completion.reasoning_content or (reasoning or "").strip() or None,
+            tool_calls=completion.tool_calls,
+        )
 
 
 def _sample_numbers(sampling: Sampling) -> Sequence[int | None]:

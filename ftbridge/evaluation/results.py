@@ -16,11 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ftbridge import graders as grading
 from ftbridge.errors import FtbridgeError
+from ftbridge.evaluation.document import Evaluation
 from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.grade_cache import Grades, lookup, name_of, read_grades
 from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.missing import known_score
-from ftbridge.evaluation.score import Evaluation, Results, results, sample_of
+from ftbridge.evaluation.score import Results, results, sample_of
 from ftbridge.files import write_text
 from ftbridge.graders import GraderResult
 from ftbridge.runs.run import Run

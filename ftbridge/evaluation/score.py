@@ -11,25 +11,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from ftbridge import graders as grading
 from ftbridge.errors import FtbridgeError
-from ftbridge.evaluation.agreement import Agreement, agreement_notes, panel_agreement
+from ftbridge.evaluation.agreement import agreement_notes, panel_agreement
 from ftbridge.evaluation.calibration import Calibration, Labelled, calibration
-from ftbridge.evaluation.classification import Classification, classify
+from ftbridge.evaluation.classification import classify
+from ftbridge.evaluation.document import Answered, Difference, Evaluation, Score, Slice
 from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.grade_cache import Grades, keep, lookup, name_of
 from ftbridge.evaluation.items import NON_PREFERRED, Item
-from ftbridge.evaluation.length_control import LengthControlled, controlled_rates
-from ftbridge.evaluation.missing import MaybeScores, both_present, known_score, present, too_many
-from ftbridge.evaluation.preference import Preferences
-from ftbridge.evaluation.retention.measure import Retention
+from ftbridge.evaluation.length_control import controlled_rates
+from ftbridge.evaluation.missing import MaybeScores, both_present, known_score, present
+from ftbridge.evaluation.notes import grading_notes, item_notes
 from ftbridge.evaluation.slices import slice_values
-from ftbridge.evaluation.statistics import mean_interval, paired_difference, require_statistics, wilson
-from ftbridge.evaluation.verdict import PairedComparison, compare_family
+from ftbridge.evaluation.statistics import mean_interval, paired_difference, require_statistics
+from ftbridge.evaluation.verdict import compare_family
 from ftbridge.evaluation.wording import distinct_rivals, summary
-from ftbridge.spec.graders import Grader, PythonGrader, ScoreModelGrader
+from ftbridge.spec.graders import Grader, PythonGrader
 
 Results = dict[str, dict[str, list[grading.GraderResult]]]
 """What graders say: by candidate, by grader, in the order of the items."""
@@ -45,112 +43,6 @@ class Grading:
 
 
 _Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
-
-FEW = 50
-"""Below this many items an evaluation says how little they can tell."""
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Score(_Document):
-    """One candidate on one grader."""
-
-    mean: float = Field(description="Mean score over the items, 0 to 1.")
-    ci95: tuple[float, float] = Field(description="95 % interval of the mean.")
-    n: int = Field(description="Items scored.")
-    missing: int = Field(default=0, description="Items left out, since a grader, judge or endpoint failed.")
-
-
-class Difference(_Document):
-    """Two candidates on one grader, item by item."""
-
-    difference: float = Field(description="Mean of the first minus mean of the second, -1 to 1.")
-    ci95: tuple[float, float] = Field(description="95 % interval of the difference, paired over the items.")
-    n: int = Field(description="Items scored.")
-    better: int = Field(description="Items on which the first scores higher.")
-    worse: int = Field(description="Items on which the first scores lower.")
-    same: int = Field(description="Items on which both score the same.")
-
-
-class Slice(_Document):
-    """The items that share one value of a field. Means with intervals; no verdicts (see `ftbridge.evaluation.slices`)."""
-
-    field: str = Field(description="Field of the items, beside messages in the test file.")
-    value: str
-    items: int
-    candidates: dict[str, dict[str, Score]] = Field(description="Score by candidate and grader.")
-
-
-class Answered(_Document):
-    """What answering took one candidate. Latencies are those of single answers, or of the batches they came in."""
-
-    model: str | None = Field(default=None, description="Who answered; null in a run, whose models are its own.")
-    prompt_tokens: int
-    completion_tokens: int
-    p50_seconds: float | None = Field(description="Median seconds for an answer; null where nobody told.")
-    p95_seconds: float | None = Field(description="19 in 20 answers took no longer.")
-    in_batches: bool = Field(
-        default=False,
-        description="Whether answers came in batches: then a batch's time stands for each of its answers.",
-    )
-    cut_off: int = Field(description="Answers that reached the token limit.")
-    failed: int = Field(description="Items without an answer; they are left out.")
-    usd: float | None = Field(
-        default=None, description="What the answers cost at a service, about; null where no price is known, and here."
-    )
-
-
-class Evaluation(_Document):
-    """The result of an evaluation: `evaluation.json`."""
-
-    items: int = Field(description="Items that every candidate answered.")
-    graders: list[str] = Field(description="Names of the graders, in the order of the spec.")
-    candidates: dict[str, dict[str, Score]] = Field(description="Score by candidate and grader.")
-    paired: dict[str, dict[str, Difference]] = Field(
-        default={}, description='Difference by pair ("tuned-base": tuned minus base) and grader.'
-    )
-    verdicts: dict[str, dict[str, PairedComparison]] = Field(
-        default={}, description='Verdict by pair ("tuned-base": tuned against base) and grader.'
-    )
-    answered: dict[str, Answered] = Field(default={}, description="What answering took, by candidate.")
-    classification: dict[str, Classification] = Field(
-        default={},
-        description="Where the references are labels: confusion matrix, precision, recall and F1 by candidate.",
-    )
-    perplexity: dict[str, float] = Field(
-        default={},
-        description="Of the reference answers, by candidate: exp of the mean nats a token. Where it was asked.",
-    )
-    agreement: dict[str, Agreement] = Field(
-        default={}, description="How far the judges of each panel agree, over the completions of all candidates."
-    )
-    length_controlled: dict[str, dict[str, LengthControlled]] = Field(
-        default={},
-        description="Of pairwise graders, by candidate and grader: the win rate if answers were of one length.",
-    )
-    calibration: dict[str, Calibration] = Field(
-        default={}, description="By grader, how far it agrees with people's scores, where a file of these was given."
-    )
-    preference: Preferences | None = Field(
-        default=None, description="What preference tuning changed on the test pairs; null for other methods."
-    )
-    retention: Retention | None = Field(
-        default=None, description="Whether tuning kept what was known; null if not asked."
-    )
-    notes: list[str] = Field(default=[], description="What a reader of these figures should know.")
-    slices: list[Slice] = Field(
-        default=[], description="Scores of the items that share a value of a field, where fields have few values."
-    )
-    summary: list[str] = Field(
-        default=[], description="The verdicts in words, one sentence for each pair: those in which a rival wins first."
-    )
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of `evaluation.json`."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Evaluation.model_json_schema()}
 
 
 def check(items: Sequence[Item], graders: Sequence[Grader]) -> None:
@@ -246,7 +138,7 @@ def judge(
         },
         agreement=agreement,
         length_controlled=controlled_rates(graders, graded, items, predictions),
-        notes=[*_notes(items, predictions, graders), *_grading_notes(graded, graders), *agreement_notes(agreement)],
+        notes=[*item_notes(items, predictions, graders), *grading_notes(graded, graders), *agreement_notes(agreement)],
     )
 
 
@@ -429,89 +321,3 @@ def _difference(first: MaybeScores, second: MaybeScores, clusters: Sequence[str]
     worse = sum(a < b for a, b in zip(ones, others, strict=True))
     n = len(ones)
     return Difference(difference=difference, ci95=(low, high), n=n, better=better, worse=worse, same=n - better - worse)
-
-
-def _notes(
-    items: Sequence[Item], predictions: Mapping[str, Sequence[Prediction]], graders: Sequence[Grader]
-) -> list[str]:
-    notes = []
-    if len(items) < FEW:
-        low, high = wilson(len(items) // 2, len(items))
-        count = "1 item is" if len(items) == 1 else f"{len(items)} items are"
-        notes.append(f"{count} few: an interval on so few spans up to {100 * (high - low):.0f} points.")
-    clusters = len({item.cluster or item.key for item in items})
-    if clusters < len(items):
-        notes.append(f"{len(items)} items are {clusters} conversations or clusters; intervals and tests count those.")
-    keys = {item.key for item in items}
-    for name, candidate_predictions in predictions.items():
-        by_key = {prediction.key: prediction.samples for prediction in candidate_predictions if prediction.key in keys}
-        samples = [one for samples in by_key.values() for one in samples]
-        if cut := sum(one.finish_reason == "length" for one in samples):
-            notes.append(f"{name}: {cut} of {len(samples)} answers were cut off at the token limit.")
-    if several := {
-        len(prediction.samples)
-        for candidate_predictions in predictions.values()
-        for prediction in candidate_predictions
-    } - {1}:
-        notes.append(
-            f"Each item has {max(several)} completions, drawn with different seeds; their scores are averaged, and an item "
-            "counts as one draw."
-        )
-    for grader in graders:
-        if blind := [(item, why) for item in items if (why := _tells_nothing(grader, item)) is not None]:
-            notes.append(
-                f"{len(blind)} of {len(items)} items tell nothing, the first in line {blind[0][0].line}: {blind[0][1]}"
-            )
-        notes += grading.remarks(grader, [item.fields for item in items])
-        if not grading.reads_answer(grader):
-            notes.append(f"{grader.name} never looks at the answer: its templates name nothing of sample.")
-    return notes
-
-
-def _tells_nothing(grader: Grader, item: Item) -> str | None:
-    try:
-        grading.preflight(grader, item.fields)
-    except grading.GraderError as error:
-        return error.message
-    return None
-
-
-def _grading_notes(graded: Results, graders: Sequence[Grader]) -> list[str]:
-    """What could not be graded, and scores that are not what the grader computed."""
-    notes = []
-    for name, by in graded.items():
-        for grader in graders:
-            gone = [reason for result in by[grader.name] if (reason := result.missing_because) is not None]
-            if gone:
-                more = "; above a tenth, nothing is concluded" if too_many(len(gone), len(by[grader.name])) else ""
-                notes.append(
-                    f"{name}: {len(gone)} of {len(by[grader.name])} items have no score by {grader.name} and are left out, "
-                    f"since the grader, its judge or the endpoint failed{more}. Such as: {gone[0]}"
-                )
-            each = [one for result in by[grader.name] for one in (result.samples or [result])]
-            failures = [result for result in each if result.errors and not result.is_missing]
-            if failures:
-                kinds = sorted({error for result in failures for error in result.errors})
-                example = next(iter(failures[0].errors.values()))
-                notes.append(
-                    f"{name}: {len(failures)} of {len(each)} answers are not what {grader.name} grades, and score 0 "
-                    f"({', '.join(kinds)}), such as: {example}"
-                )
-            if beyond := sum("clipped_from" in result.metadata.details for result in each):
-                notes.append(
-                    f"{name}: {beyond} of {len(each)} scores of {grader.name} lay outside its range, and count as "
-                    "its end; a judge that uses another scale needs another range or another prompt."
-                )
-            agreed = [result.metadata.details.get("consistent") for result in each]
-            if changed := agreed.count(False):
-                notes.append(
-                    f"{name}: {changed} of {len(agreed)} verdicts of {grader.name} changed with the order of the answers; "
-                    "these count as ties."
-                )
-    for grader in graders:
-        if isinstance(grader, ScoreModelGrader) and grader.range != [0, 1]:
-            low, high = grader.range
-            notes.append(f"{grader.name}: scores of {low:g} to {high:g} are shown as 0 to 1.")
-        elif any(not 0 <= result.reward <= 1 for by in graded.values() for result in by[grader.name]):
-            notes.append(f"{grader.name}: rewards below 0 count as 0, rewards above 1 as 1.")
-    return notes

@@ -23,6 +23,7 @@ from ftbridge.evaluation.baselines import baseline
 from ftbridge.evaluation.calibration import read_labelled
 from ftbridge.evaluation.candidate_names import PROMPTED, RequestedCandidate, parse_candidate
 from ftbridge.evaluation.candidates import Candidate, plain
+from ftbridge.evaluation.document import Evaluation
 from ftbridge.evaluation.engine import CandidateFiles, Engine
 from ftbridge.evaluation.families import family_notes
 from ftbridge.evaluation.generate import Prediction
@@ -31,7 +32,7 @@ from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.job_data import JobData
 from ftbridge.evaluation.provenance import Place, differences
 from ftbridge.evaluation.retention.measure import Retention, retention_candidate
-from ftbridge.evaluation.score import Evaluation, check
+from ftbridge.evaluation.score import check
 from ftbridge.graders import Calls
 from ftbridge.graders.budget import JudgeBudget
 from ftbridge.graders.calls import FILE as CALLS

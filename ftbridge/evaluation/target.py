@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ftbridge.evaluation.score import Score
+from ftbridge.evaluation.document import Score
 
 
 def meets(scores: Mapping[str, Mapping[str, Score]], target: float) -> list[str]:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ftbridge.evaluation.document import Score
 from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.grade_cache import stored_grades
 from ftbridge.evaluation.items import Item as Question
 from ftbridge.evaluation.missing import MaybeScores, known_score
-from ftbridge.evaluation.score import Grading, Score, results, score_of
+from ftbridge.evaluation.score import Grading, results, score_of
 from ftbridge.evaluation.verdict import PairedComparison, compare_paired
 from ftbridge.evaluation.wording import sentence
 from ftbridge.graders import Calls

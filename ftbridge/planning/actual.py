@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ftbridge import providers
+from ftbridge.evaluation.document import Evaluation
 from ftbridge.evaluation.results import read_evaluation
-from ftbridge.evaluation.score import Evaluation
 from ftbridge.evaluation.spending import trained_tokens as billed_tokens
 from ftbridge.planning.plan import Plan, read_plan
 from ftbridge.planning.whole import taken_by

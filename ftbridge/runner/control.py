@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from ftbridge import providers
 from ftbridge.errors import FtbridgeError, InDoubt, Interrupted, UsageError, from_document
-from ftbridge.evaluation.score import Evaluation
+from ftbridge.evaluation.document import Evaluation
 from ftbridge.evaluation.spending import changed_budget
 from ftbridge.providers.base import JobEvent, JobHandle, Provider
 from ftbridge.runner.drive import POLL_SECONDS, Driver, drive, new_token

@@ -36,7 +36,7 @@ from ftbridge.errors import (
     document,
     from_document,
 )
-from ftbridge.evaluation.score import Evaluation
+from ftbridge.evaluation.document import Evaluation
 from ftbridge.evaluation.spending import Budget, budget_of
 from ftbridge.planning.plan import read_plan
 from ftbridge.providers.base import JobHandle, JobStatus, Provider, Submission, TunedModel

@@ -17,13 +17,13 @@ from ftbridge.data.manifest import load_manifest
 from ftbridge.errors import GateNotMet
 from ftbridge.evaluation.baselines import candidates_of
 from ftbridge.evaluation.candidates import Candidate
+from ftbridge.evaluation.document import Answered, Evaluation
 from ftbridge.evaluation.engine import CandidateFiles, Engine
 from ftbridge.evaluation.families import family_notes
 from ftbridge.evaluation.generate import read_predictions
 from ftbridge.evaluation.job_data import JobData
 from ftbridge.evaluation.preference import sentence, warnings
 from ftbridge.evaluation.retention.measure import SUFFIX, retention_candidate
-from ftbridge.evaluation.score import Answered, Evaluation
 from ftbridge.evaluation.spending import budget_of, spent
 from ftbridge.graders import Calls
 from ftbridge.graders.budget import JudgeBudget

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ftbridge import files, providers
 from ftbridge.errors import FtbridgeError, GateNotMet
-from ftbridge.evaluation.score import Evaluation
+from ftbridge.evaluation.document import Evaluation
 from ftbridge.evaluation.spending import budget_of, spent
 from ftbridge.evaluation.target import meets, target_sentence
 from ftbridge.planning.plan import plan_of_run, read_plan

@@ -16,7 +16,7 @@ _MODELS = {
     "reinforcement-example": "ftbridge.data.examples.ReinforcementExample",
     "lint-report": "ftbridge.data.lint.findings.LintReport",
     "journal-event": "ftbridge.runs.journal.Event",
-    "evaluation": "ftbridge.evaluation.score.Evaluation",
+    "evaluation": "ftbridge.evaluation.document.Evaluation",
     "lowering": "ftbridge.spec.lowering.Lowering",
     "manifest": "ftbridge.data.manifest.Manifest",
     "scenario": "ftbridge.server.simulator.scenario.Scenario",

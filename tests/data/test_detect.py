@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from ftbridge.data.detect import FORMATS, detect_records, looks_like_table, meaning_of, not_data
+from ftbridge.data.detect import detect_records
+from ftbridge.data.field_names import meaning_of
+from ftbridge.data.file_kinds import looks_like_table, not_data
+from ftbridge.data.known_formats import FORMATS
 
 CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
 ITEM = {"messages": [{"role": "user", "content": "a"}]}

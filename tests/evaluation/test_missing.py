@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from ftbridge.data.examples import Message
+from ftbridge.evaluation.document import Evaluation
 from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import Item
-from ftbridge.evaluation.score import Evaluation, judge
+from ftbridge.evaluation.score import judge
 from ftbridge.evaluation.verdict import compare_paired
 from ftbridge.evaluation.wording import sentence
 from ftbridge.report.terminal.comparison import fails

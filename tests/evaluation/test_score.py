@@ -8,9 +8,10 @@ import pytest
 from ftbridge.data.examples import parse_example
 from ftbridge.errors import FtbridgeError, ModelUnavailable
 from ftbridge.evaluation.candidates import Candidate, plain
+from ftbridge.evaluation.document import json_schema
 from ftbridge.evaluation.generate import generate, read_predictions
 from ftbridge.evaluation.items import load_items
-from ftbridge.evaluation.score import check, json_schema, judge, scores
+from ftbridge.evaluation.score import check, judge, scores
 from ftbridge.graders import GraderError
 from ftbridge.providers.base import Completion
 from ftbridge.spec.graders import StringCheckGrader

@@ -30,7 +30,7 @@ from ftbridge.data.convert.turns import (
     with_system,
     with_system_text,
 )
-from ftbridge.data.detect import kto_field
+from ftbridge.data.known_formats import kto_field
 
 _SPEAKER = re.compile(r"(?:^|\n\n)\s*(Human|Assistant|System):[ ]?")
 

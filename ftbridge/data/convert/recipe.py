@@ -21,8 +21,9 @@ from ftbridge.data.convert.shapes import (
     read,
     write,
 )
-from ftbridge.data.detect import detect_record, is_bookkeeping, meaning_of
+from ftbridge.data.detect import detect_record
 from ftbridge.data.examples import Example, ExampleError, PreferenceExample, parse_example
+from ftbridge.data.field_names import is_bookkeeping, meaning_of
 from ftbridge.data.reading.compression import MAX_RATIO
 from ftbridge.data.reading.containers import Container
 from ftbridge.data.reading.tables import with_json_read

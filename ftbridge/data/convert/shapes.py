@@ -17,7 +17,7 @@
 The last five are only read. Optional fields (system, tools, history, input) that are null or empty are as good as absent.
 
 Sources: OpenAI's fine-tuning guides; TRL's documentation "Dataset formats and types"; Stanford Alpaca's README; the ShareGPT
-and alpaca sections of LLaMA-Factory's data/README.md; what `ftbridge.data.detect.FORMATS` names for each.
+and alpaca sections of LLaMA-Factory's data/README.md; what `ftbridge.data.known_formats.FORMATS` names for each.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from ftbridge.data.convert.turns import (
     read_prompt_completion,
     read_sharegpt,
 )
-from ftbridge.data.detect import SHAPES, Shape, format_of
 from ftbridge.data.examples import Method
+from ftbridge.data.known_formats import SHAPES, Shape, format_of
 
 __all__ = [
     "METHODS", "NATIVE", "SHAPES", "WRITABLE", "Document", "Messages", "Read", "Shape", "ShapeError", "WouldBeLost",

@@ -11,7 +11,8 @@ import shlex
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
-from ftbridge.data.detect import detect_record, detect_records, looks_like_table, not_data
+from ftbridge.data.detect import detect_record, detect_records
+from ftbridge.data.file_kinds import looks_like_table, not_data
 from ftbridge.data.lint.shape import kind_of_line
 
 Form = Literal[

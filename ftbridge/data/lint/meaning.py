@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ftbridge.data.detect import is_bookkeeping, meaning_of, plain_name
+from ftbridge.data.field_names import is_bookkeeping, meaning_of, plain_name
 from ftbridge.data.lint.rule import JSON, Repair
 from ftbridge.data.lint.structure import dropped
 

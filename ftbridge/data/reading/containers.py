@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, NamedTuple, cast
 
-from ftbridge.data.detect import not_data
+from ftbridge.data.file_kinds import not_data
 from ftbridge.data.reading import compression
 from ftbridge.data.reading.json_text import BOM, LONGEST, Unreadable, parse, read_array, read_lines
 from ftbridge.data.reading.single import read_object

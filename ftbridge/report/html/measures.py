@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from ftbridge.evaluation import preference as preferences
 from ftbridge.evaluation.classification import Classification
+from ftbridge.evaluation.document import Evaluation, Slice
 from ftbridge.evaluation.retention.measure import ALL, Retention
-from ftbridge.evaluation.score import Evaluation, Slice
 from ftbridge.planning.actual import Compared
 from ftbridge.report.html.contents import Contents
 from ftbridge.report.html.curves import Drawing, drawing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ftbridge.evaluation.score import Score
+from ftbridge.evaluation.document import Score
 from ftbridge.report.amounts import dollars, latency
 from ftbridge.report.html.bars import Bar, score_bar
 from ftbridge.report.html.contents import Column, Contents

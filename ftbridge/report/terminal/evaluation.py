@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftbridge.evaluation.score import Evaluation
+from ftbridge.evaluation.document import Evaluation
 from ftbridge.evaluation.verdict import PairedComparison
 from ftbridge.evaluation.wording import distinct_rivals, sentence
 from ftbridge.report.amounts import dollars, latency

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ftbridge.evaluation.agreement import RELIABLE, TENTATIVE
 from ftbridge.evaluation.calibration import Calibration
-from ftbridge.evaluation.score import Evaluation
+from ftbridge.evaluation.document import Evaluation
 
 
 def judge_sentences(evaluation: Evaluation) -> list[str]:

@@ -18,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ftbridge.evaluation import preference as preferences
+from ftbridge.evaluation.document import Evaluation, Score
 from ftbridge.evaluation.preference import Preferences
 from ftbridge.evaluation.retention.measure import RetainedSkill, Retention
-from ftbridge.evaluation.score import Evaluation, Score
 from ftbridge.evaluation.wording import distinct_rivals, power_words
 from ftbridge.planning.actual import Compared
 from ftbridge.report.amounts import amount, dollars, latency, planned

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ftbridge.evaluation.score import Answered, Score
+from ftbridge.evaluation.document import Answered, Score
 from ftbridge.evaluation.verdict import compare_paired
 from ftbridge.report.html.contents import Column, Contents, Pair, Row, ShownCompletion
 from ftbridge.report.html.page import page

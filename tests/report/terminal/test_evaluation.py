@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ftbridge.errors import FtbridgeError, UsageError
 from ftbridge.evaluation.compare import compare
-from ftbridge.evaluation.score import Evaluation
+from ftbridge.evaluation.document import Evaluation
 from ftbridge.report.formats.tables import csv_text, junit_text, markdown_table
 from ftbridge.report.html import write_report
 from ftbridge.report.html.contents import contents_of, contents_of_answers

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from ftbridge.data.manifest import Manifest, Split
+from ftbridge.evaluation.document import Evaluation, Score
 from ftbridge.evaluation.retention.measure import Retention
-from ftbridge.evaluation.score import Evaluation, Score
 from ftbridge.evaluation.verdict import compare_family
 from ftbridge.evaluation.wording import distinct_rivals, power_words, sentence, summary
 from ftbridge.report.terminal.evaluation import as_markdown

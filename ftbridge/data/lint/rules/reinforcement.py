@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ftbridge.data.detect import is_bookkeeping
+from ftbridge.data.field_names import is_bookkeeping
 from ftbridge.data.lint.dataset import Dataset, Splits
 from ftbridge.data.lint.rule import Context, Line, Problem, rule
 from ftbridge.data.lint.rules.specimens import GOOD_REINFORCEMENT, assistant, chat, system, user

@@ -1,0 +1,104 @@
+"""What a reader of scores should know: few items, completions that were cut off, items and completions without a score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ftbridge import graders as grading
+from ftbridge.evaluation.generate import Prediction
+from ftbridge.evaluation.items import Item
+from ftbridge.evaluation.missing import too_many
+from ftbridge.evaluation.statistics import wilson
+from ftbridge.spec.graders import Grader, ScoreModelGrader
+
+FEW = 50
+"""Below this many items an evaluation says how little they can tell."""
+
+
+def item_notes(
+    items: Sequence[Item], predictions: Mapping[str, Sequence[Prediction]], graders: Sequence[Grader]
+) -> list[str]:
+    """Notes on the items and completions: how few they are, what was cut off, which items or graders tell nothing."""
+    notes = []
+    if len(items) < FEW:
+        low, high = wilson(len(items) // 2, len(items))
+        count = "1 item is" if len(items) == 1 else f"{len(items)} items are"
+        notes.append(f"{count} few: an interval on so few spans up to {100 * (high - low):.0f} points.")
+    clusters = len({item.cluster or item.key for item in items})
+    if clusters < len(items):
+        notes.append(f"{len(items)} items are {clusters} conversations or clusters; intervals and tests count those.")
+    keys = {item.key for item in items}
+    for name, candidate_predictions in predictions.items():
+        by_key = {prediction.key: prediction.samples for prediction in candidate_predictions if prediction.key in keys}
+        samples = [one for samples in by_key.values() for one in samples]
+        if cut := sum(one.finish_reason == "length" for one in samples):
+            notes.append(f"{name}: {cut} of {len(samples)} answers were cut off at the token limit.")
+    if several := {
+        len(prediction.samples)
+        for candidate_predictions in predictions.values()
+        for prediction in candidate_predictions
+    } - {1}:
+        notes.append(
+            f"Each item has {max(several)} completions, drawn with different seeds; their scores are averaged, and an item "
+            "counts as one draw."
+        )
+    for grader in graders:
+        if blind := [(item, why) for item in items if (why := _tells_nothing(grader, item)) is not None]:
+            notes.append(
+                f"{len(blind)} of {len(items)} items tell nothing, the first in line {blind[0][0].line}: {blind[0][1]}"
+            )
+        notes += grading.remarks(grader, [item.fields for item in items])
+        if not grading.reads_answer(grader):
+            notes.append(f"{grader.name} never looks at the answer: its templates name nothing of sample.")
+    return notes
+
+
+def _tells_nothing(grader: Grader, item: Item) -> str | None:
+    try:
+        grading.preflight(grader, item.fields)
+    except grading.GraderError as error:
+        return error.message
+    return None
+
+
+def grading_notes(
+    graded: Mapping[str, Mapping[str, Sequence[grading.GraderResult]]], graders: Sequence[Grader]
+) -> list[str]:
+    """What could not be graded, and scores that are not what the grader computed."""
+    notes = []
+    for name, by in graded.items():
+        for grader in graders:
+            gone = [reason for result in by[grader.name] if (reason := result.missing_because) is not None]
+            if gone:
+                more = "; above a tenth, nothing is concluded" if too_many(len(gone), len(by[grader.name])) else ""
+                notes.append(
+                    f"{name}: {len(gone)} of {len(by[grader.name])} items have no score by {grader.name} and are left out, "
+                    f"since the grader, its judge or the endpoint failed{more}. Such as: {gone[0]}"
+                )
+            each = [one for result in by[grader.name] for one in (result.samples or [result])]
+            failures = [result for result in each if result.errors and not result.is_missing]
+            if failures:
+                kinds = sorted({error for result in failures for error in result.errors})
+                example = next(iter(failures[0].errors.values()))
+                notes.append(
+                    f"{name}: {len(failures)} of {len(each)} answers are not what {grader.name} grades, and score 0 "
+                    f"({', '.join(kinds)}), such as: {example}"
+                )
+            if beyond := sum("clipped_from" in result.metadata.details for result in each):
+                notes.append(
+                    f"{name}: {beyond} of {len(each)} scores of {grader.name} lay outside its range, and count as "
+                    "its end; a judge that uses another scale needs another range or another prompt."
+                )
+            agreed = [result.metadata.details.get("consistent") for result in each]
+            if changed := agreed.count(False):
+                notes.append(
+                    f"{name}: {changed} of {len(agreed)} verdicts of {grader.name} changed with the order of the answers; "
+                    "these count as ties."
+                )
+    for grader in graders:
+        if isinstance(grader, ScoreModelGrader) and grader.range != [0, 1]:
+            low, high = grader.range
+            notes.append(f"{grader.name}: scores of {low:g} to {high:g} are shown as 0 to 1.")
+        elif any(not 0 <= result.reward <= 1 for by in graded.values() for result in by[grader.name]):
+            notes.append(f"{grader.name}: rewards below 0 count as 0, rewards above 1 as 1.")
+    return notes
