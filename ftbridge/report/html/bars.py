@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ftbridge.evaluation.score import Score
+from ftbridge.evaluation.document import Score
 from ftbridge.evaluation.verdict import PairedComparison, Verdict
 
 _MIN_REACH = 0.1
