@@ -12,15 +12,17 @@ documentation describes them; a test holds the tokens of both against each other
 from __future__ import annotations
 
 import datetime
-import importlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ftbridge import extras
 from ftbridge.errors import ModelUnavailable
+
+if TYPE_CHECKING:
+    from jinja2.ext import Extension
 
 
 class AddedToken(NamedTuple):
@@ -39,11 +41,7 @@ class LightTokenizer:
     is_fast = True
 
     def __init__(self, folder: Path) -> None:
-        purpose = "counting a local model's tokens"
-        tokenizers = extras.load("local", purpose, "tokenizers")
-        self._jinja = extras.load("local", purpose, "jinja2")
-        extras.load("local", purpose, "jinja2.sandbox")
-        extras.load("local", purpose, "jinja2.ext")
+        tokenizers = extras.load("local", "counting a local model's tokens", "tokenizers")
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
             self._config: dict[str, Any] = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
@@ -139,9 +137,10 @@ class LightTokenizer:
 
     @cached_property
     def _compiled(self) -> dict[str, Any]:
-        sandbox = importlib.import_module("jinja2.sandbox")
-        environment = sandbox.ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _generation(self._jinja)]
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _generation_tag()]
         )
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = self._raise
@@ -150,7 +149,9 @@ class LightTokenizer:
         return {name: environment.from_string(text) for name, text in templates.items()}
 
     def _raise(self, message: str) -> None:
-        raise self._jinja.exceptions.TemplateError(message)
+        from jinja2 import TemplateError
+
+        raise TemplateError(message)
 
 
 def _text(token: Any) -> str:
@@ -162,15 +163,18 @@ def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, 
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **more)
 
 
-def _generation(jinja: Any) -> Any:
+def _generation_tag() -> type[Extension]:
     """`{% generation %}…{% endgeneration %}`: marks an answer in a template, and writes what stands in it."""
+    from jinja2 import nodes
+    from jinja2.ext import Extension
+    from jinja2.parser import Parser
 
-    class Generation(jinja.ext.Extension):  # type: ignore[misc,name-defined,unused-ignore]
-        tags = frozenset({"generation"})
+    class Generation(Extension):
+        tags = {"generation"}  # noqa: RUF012 (as jinja2 declares it)
 
-        def parse(self, parser: Any) -> Any:
+        def parse(self, parser: Parser) -> nodes.Node:
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return jinja.nodes.Scope(body).set_lineno(line)
+            return nodes.Scope(body).set_lineno(line)
 
     return Generation
