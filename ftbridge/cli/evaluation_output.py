@@ -31,9 +31,9 @@ class EvaluationOutput:
 
     def contents(self, spec: JobSpec, evaluated: Evaluation) -> Contents:
         """Items and answers side by side."""
-        from ftbridge.report.html.contents import contents_of_answers
+        from ftbridge.report.html.contents import contents_of_completions
 
-        return contents_of_answers(
+        return contents_of_completions(
             spec.name, self.items, self.predictions, spec.evaluation.graders, evaluated, self.kept
         )
 

@@ -17,7 +17,7 @@ from ftbridge.evaluation.score import answered_of, judge
 from ftbridge.providers import resolve
 from ftbridge.providers.base import Completion
 from ftbridge.providers.openai.sampling.endpoint import endpoint_sampler
-from ftbridge.report.html.contents import contents_of_answers
+from ftbridge.report.html.contents import contents_of_completions
 from ftbridge.report.html.page import page
 from ftbridge.spec import JobSpec
 from ftbridge.spec.graders import StringCheckGrader
@@ -146,7 +146,7 @@ def test_scores_jsonl_holds_every_sample_and_is_read_back(tmp_path):
 def test_the_page_shows_every_completion(tmp_path):
     told = ask(Dice(says=lambda prompt: f"completion {prompt.seed}"), tmp_path / "base.jsonl")
     evaluation = judge(items(4), {"base": told}, [EXACT])
-    contents = contents_of_answers("samples", items(4), {"base": told}, [EXACT], evaluation, {})
+    contents = contents_of_completions("samples", items(4), {"base": told}, [EXACT], evaluation, {})
     html = page(contents)
     assert "the first of 3 completions; scores are the mean" in html
     assert html.count("completion 7") == 4

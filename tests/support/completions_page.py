@@ -9,7 +9,7 @@ from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import load_items
 from ftbridge.evaluation.score import judge
 from ftbridge.report.html import write_page
-from ftbridge.report.html.contents import contents_of_answers
+from ftbridge.report.html.contents import contents_of_completions
 from ftbridge.spec.graders import StringCheckGrader
 
 EXACT = StringCheckGrader(
@@ -58,5 +58,5 @@ def judged(folder: Path, questions, candidates, graders=(EXACT,), pairs=None):
 def answers_page(folder: Path, questions, candidates, graders=(EXACT,), pairs=None) -> Path:
     """An HTML page about these answers."""
     items, predictions, evaluation = judged(folder, questions, candidates, graders, pairs)
-    contents = contents_of_answers("answers", items, predictions, graders, evaluation, {})
+    contents = contents_of_completions("answers", items, predictions, graders, evaluation, {})
     return write_page(contents, folder / "page.html", "ftbridge eval job.yaml")

@@ -1,4 +1,4 @@
-"""What a page tells, gathered from run folders. Reading never changes a run, and asks no judge that was asked before."""
+"""What a page shows, gathered from run folders. Reading never changes a run, and grades nothing that is graded already."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ftbridge.spec.graders import Grader
 class ShownCompletion:
     """One candidate's completion of one item; `scores` by grader, `errors` what graders could not grade.
 
-    A score is None where a grader, judge or endpoint failed. `calls` are questions to judges: grader, prompt, reply.
+    A score is None where a grader, judge or endpoint failed. `calls` are requests to judges: grader, prompt, reply.
     """
 
     text: str
@@ -61,7 +61,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """One candidate. `answered` is what its answers took, `usd` what they cost where somebody told."""
+    """One candidate. `usage` is what its completions took, `usd` what they cost where that is known."""
 
     label: str
     run: str
@@ -96,7 +96,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Contents:
-    """A page. `pairs` begins with the one that the page is about; `rows` are the items that every column answered."""
+    """A page. `pairs` begins with the one that the page is about; `rows` are the items that every column has completions of."""
 
     title: str
     graders: tuple[str, ...]
@@ -113,8 +113,8 @@ class Contents:
 def contents_of(runs: Sequence[Run]) -> Contents:
     """Gather a page about one run (tuned against its base) or several (each tuned against the first's).
 
-    Scores are by the graders of the first run, over the items that all of them were tested on. A run that has no answers yet is
-    shown without. Raises `UsageError` for no run, or the same one twice.
+    Scores are by the graders of the first run, over the items that all of them were tested on. A run that has no completions
+    yet is shown without. Raises `UsageError` for no run, or the same one twice.
     """
     if not runs:
         raise UsageError("a report is about one run, or several different ones; none was named.")
@@ -123,10 +123,10 @@ def contents_of(runs: Sequence[Run]) -> Contents:
     sources = [source_of(run) for run in runs]
     labels = _labels(sources)
     notes = [f"{name}: {note}" for name, run in zip(labels, runs, strict=True) for note in _kept_notes(run)]
-    items, everybody = _answered(runs, labels, notes)
+    items, predictions = _shared(runs, labels, notes)
     graders = sources[0].spec.evaluation.graders
     grades = recorded(runs)
-    graded = _graded(items, everybody, graders, grades)
+    graded = _graded(items, predictions, graders, grades)
     clusters = [item.cluster or item.key for item in items]
     scored = {
         label: {name: [completion.scores[name] for completion in completions] for name in _names(graders)}
@@ -135,7 +135,7 @@ def contents_of(runs: Sequence[Run]) -> Contents:
     return Contents(
         title=" and ".join(dict.fromkeys(source.spec.name for source in sources)),
         graders=tuple(_names(graders)),
-        columns=tuple(_columns(runs, sources, labels, everybody, scored, clusters)),
+        columns=tuple(_columns(runs, sources, labels, predictions, scored, clusters)),
         pairs=tuple(_pairs(runs, sources, labels, scored, clusters)),
         rows=_rows(items, graded),
         curves=tuple(curve for name, run in zip(labels, runs, strict=True) if (curve := curve_of(name, run)).train),
@@ -153,7 +153,7 @@ def contents_of(runs: Sequence[Run]) -> Contents:
     )
 
 
-def contents_of_answers(
+def contents_of_completions(
     title: str,
     items: Sequence[Item],
     predictions: Mapping[str, Sequence[Prediction]],
@@ -204,26 +204,28 @@ def _names(graders: Sequence[Grader]) -> list[str]:
     return [grader.name for grader in graders]
 
 
-def _answered(
+def _shared(
     runs: Sequence[Run], labels: Sequence[str], notes: list[str]
 ) -> tuple[list[Item], dict[str, list[Prediction]]]:
-    """The items that all runs were tested on, as the first has them, and each column's answers in their order."""
+    """The items that all runs were tested on, as the first has them, and each column's completions in their order."""
     shared = shared_items(runs)
     if any(shared.others):
         counts = ", ".join(f"{name} {tested}" for name, tested in zip(labels, shared.tested, strict=True))
         notes.append(
             f"The runs were tested on other items ({counts}); shown are the {len(shared.items)} that all of them have."
         )
-    everybody: dict[str, list[Prediction]] = {}
+    predictions: dict[str, list[Prediction]] = {}
     for run, name in zip(runs, labels, strict=True):
         for candidate in _candidates(run):
             label, matched = _column_label(candidate, name, len(runs) > 1), shared.completions(run, candidate)
             completions = [prediction for prediction in matched if prediction is not None]
             if len(completions) < len(matched):
-                notes.append(f"{label} has answered {len(completions)} of {len(matched)} items, so it is not shown.")
+                notes.append(
+                    f"{label} has completions of {len(completions)} of {len(matched)} items, so it is not shown."
+                )
             elif matched:
-                everybody[label] = completions
-    return shared.items, everybody
+                predictions[label] = completions
+    return shared.items, predictions
 
 
 def _candidates(run: Run) -> list[str]:
@@ -233,25 +235,27 @@ def _candidates(run: Run) -> list[str]:
 
 
 def _graded(
-    items: Sequence[Item], everybody: Mapping[str, Sequence[Prediction]], graders: Sequence[Grader], grades: Grades
+    items: Sequence[Item], predictions: Mapping[str, Sequence[Prediction]], graders: Sequence[Grader], grades: Grades
 ) -> dict[str, list[ShownCompletion]]:
-    if not items or not everybody:
+    if not items or not predictions:
         return {}
-    results_by_grader = recorded_results(items, everybody, graders, grades)
+    results_by_grader = recorded_results(items, predictions, graders, grades)
     return {
         label: [
-            _answer(prediction, [(grader, results_by_grader[label][grader.name][index]) for grader in graders])
+            _shown_completion(
+                prediction, [(grader, results_by_grader[label][grader.name][index]) for grader in graders]
+            )
             for index, prediction in enumerate(completions)
         ]
-        for label, completions in everybody.items()
+        for label, completions in predictions.items()
     }
 
 
-def _answer(prediction: Prediction, results: Sequence[tuple[Grader, GraderResult]]) -> ShownCompletion:
+def _shown_completion(prediction: Prediction, results: Sequence[tuple[Grader, GraderResult]]) -> ShownCompletion:
     """A completion with its scores; the first of several holds the others, and has the mean scores of all."""
     if prediction.others:
         each = [
-            _answer(
+            _shown_completion(
                 one.model_copy(update={"others": ()}),
                 [(grader, result.samples[index]) for grader, result in results],
             )
@@ -276,7 +280,7 @@ def _columns(
     runs: Sequence[Run],
     sources: Sequence[Source],
     labels: Sequence[str],
-    everybody: Mapping[str, Sequence[Prediction]],
+    predictions: Mapping[str, Sequence[Prediction]],
     scored: Mapping[str, Mapping[str, MaybeScores]],
     clusters: Sequence[str],
 ) -> list[Column]:
@@ -286,7 +290,7 @@ def _columns(
         tuned = source.state.tuned.id if source.state.tuned else ""
         for candidate in _candidates(run):
             label = _column_label(candidate, name, len(runs) > 1)
-            if label in everybody:
+            if label in predictions:
                 columns.append(
                     Column(
                         label=label,
@@ -294,7 +298,7 @@ def _columns(
                         candidate=candidate,
                         model=tuned if candidate == "tuned" else source.base,
                         scores={grader: score_of(values, clusters) for grader, values in scored[label].items()},
-                        usage=answered_of(everybody[label]),
+                        usage=answered_of(predictions[label]),
                         usd=_usd(evaluations[run.id], candidate),
                     )
                 )
@@ -302,7 +306,7 @@ def _columns(
 
 
 def _usd(evaluation: Evaluation | None, candidate: str) -> float | None:
-    """Dollars of all a candidate's answers, as the evaluation recorded them."""
+    """Dollars of all a candidate's completions, as the evaluation recorded them."""
     usage = evaluation.answered.get(candidate) if evaluation else None
     return usage.usd if usage is not None else None
 

@@ -72,13 +72,13 @@ class LossSection:
 
 
 def loss_curves(curves: Sequence[Curve]) -> LossSection | None:
-    """One drawing for all runs. Along it: steps for one run, the share of training for several; up it: nats a token."""
+    """One drawing for all runs. Along it: steps for one run, the share of training for several; up it: nats per loss token."""
     if not curves:
         return None
     pairs = [curve.by_pairs for curve in curves]
-    unit = "Nats a pair; 0.693 where the model is its own reference." if all(pairs) else "Nats a trained token."
+    unit = "Nats per pair; 0.693 where the model is its own reference." if all(pairs) else "Nats per loss token."
     if any(pairs) and not all(pairs):
-        unit = "Nats a trained token, or a pair where a run was tuned by preferences: these are not comparable."
+        unit = "Nats per loss token, or per pair where a run was tuned by preferences: the two cannot be compared."
     return LossSection(unit, drawing(curves, "Loss over training", "validation loss", lower_is_better=True))
 
 

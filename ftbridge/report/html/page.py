@@ -48,7 +48,7 @@ def page(contents: Contents, *, now: float | None = None, command: str = "") -> 
         Section("perplexity", "Perplexity", perplexity(contents)),
         Section("usage", usage_table.title if usage_table else "", usage_table),
         Section("plan", "Planned vs actual", plan_and_actual(contents)),
-        Section("answers", "Answers", completions(contents)),
+        Section("completions", "Completions", completions(contents)),
         Section("data", "Data", data(sources)),
         Section("spec", "Field mapping", mappings(sources)),
         Section("reproduce", "Reproduce", reproductions(sources)),

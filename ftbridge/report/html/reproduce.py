@@ -100,7 +100,7 @@ def _mapping(source: Source) -> FieldMapping:
     return FieldMapping(
         provider=source.state.provider,
         amounts=", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-        or "it was stopped before",
+        or "the run stopped before it",
         rows=[
             (field.field, field.outcome, _value(field.requested), _value(field.sent), field.how)
             for field in source.changed_fields

@@ -67,7 +67,7 @@ def changed_items(items: Sequence[tuple[int, str, Sequence[tuple[str, str]]]], w
         grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         grid.add_row(Text(f"  line {line}", style="dim"), Text(_short(prompt), style="dim"))
         for name, completion in completions:
-            grid.add_row(Text(f"    {printable(name)}"), Text(_short(completion) or "(no answer)"))
+            grid.add_row(Text(f"    {printable(name)}"), Text(_short(completion) or "(empty completion)"))
         parts.append(grid)
     if rest := len(items) - _SHOWN:
         parts += [Text(f"  and {rest} more", style="dim")] if rest > 0 else []

@@ -123,7 +123,7 @@ def answered_table(evaluation: Evaluation) -> Table:
     columns = [
         "candidate",
         "prompt tokens",
-        "answer tokens",
+        "completion tokens",
         "p50",
         "p95",
         *(["cost"] if costs else []),

@@ -221,7 +221,7 @@ def test_a_page_with_every_section_loads_without_a_message(opened, whole):
     page = opened(whole)
     assert page.said == []
     headings = page.locator("h2").all_inner_texts()
-    for heading in ("Scores", "Loss", "Labels", "Retention", "Perplexity", "Planned vs actual", "Answers", "Data"):
+    for heading in ("Scores", "Loss", "Labels", "Retention", "Perplexity", "Planned vs actual", "Completions", "Data"):
         assert heading in headings
     assert page.locator("td.heat5.right").count() == 2
     assert page.locator("td.heat5.right").first.evaluate(

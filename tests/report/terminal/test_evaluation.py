@@ -18,7 +18,7 @@ from ftbridge.evaluation.compare import compare
 from ftbridge.evaluation.document import Evaluation
 from ftbridge.report.formats.tables import csv_text, junit_text, markdown_table
 from ftbridge.report.html import write_report
-from ftbridge.report.html.contents import contents_of, contents_of_answers
+from ftbridge.report.html.contents import contents_of, contents_of_completions
 from ftbridge.report.terminal import comparison, evaluation
 from ftbridge.report.terminal.changes import changed
 from support.completions_page import judged
@@ -131,7 +131,7 @@ def test_the_items_where_most_is_lost_come_first(tmp_path):
     items, predictions, told = judged(tmp_path, [("p1", "a"), ("p2", "b"), ("p3", "c")], answers)
     from support.completions_page import EXACT
 
-    shown = changed(contents_of_answers("t", items, predictions, [EXACT], told, {}))
+    shown = changed(contents_of_completions("t", items, predictions, [EXACT], told, {}))
     console = Console(width=60, color_system=None)
     with console.capture() as captured:
         console.print(*shown, sep="\n")
