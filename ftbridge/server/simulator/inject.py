@@ -30,6 +30,7 @@ class Faults:
         self.met: list[dict[str, Any]] = []
         self._seen: Counter[int] = Counter()
         self._done: Counter[int] = Counter()
+        self._missing: Counter[tuple[int, str]] = Counter()
 
     def replace(self, scenario: Scenario) -> None:
         """Another scenario from now on; counting begins anew."""
@@ -38,15 +39,34 @@ class Faults:
         self.met.clear()
         self._seen.clear()
         self._done.clear()
+        self._missing.clear()
 
-    def chosen(self, route: str, model: str | None) -> list[Fault]:
-        """The faults that this request meets, in their order."""
+    def chosen(self, route: str, body: bytes) -> list[Fault]:
+        """The faults that this request meets, in their order; those with `where` are counted by `meets_answer`."""
         self.requests[route] += 1
         return [
             fault
             for index, fault in enumerate(self.scenario.faults)
-            if fault.matches(route) and _fits(fault, model) and self._meets(index, fault, route)
+            if fault.matches(route) and _fits(fault, route, body) and (fault.where or self._meets(index, fault, route))
         ]
+
+    def reads_body(self, route: str) -> bool:
+        """Whether what a request says decides about some fault on its route."""
+        return any(
+            fault.matches(route) and (fault.model != "*" or fault.body is not None) for fault in self.scenario.faults
+        )
+
+    def meets_answer(self, fault: Fault, route: str, document: Any) -> bool:
+        """Whether an answer is one that a fault with `where` is about, and is its turn."""
+        if any(_value(document, path.split(".")) != value for path, value in fault.where.items()):
+            return False
+        return self._meets(self.scenario.faults.index(fault), fault, route)
+
+    def is_missing(self, fault: Fault, name: str) -> bool:
+        """Whether a list lacks an object that lags; each list that would have it brings it nearer."""
+        key = self.scenario.faults.index(fault), name
+        self._missing[key] += 1
+        return self._missing[key] <= fault.lists
 
     def _meets(self, index: int, fault: Fault, route: str) -> bool:
         self._seen[index] += 1
@@ -67,8 +87,30 @@ class Faults:
         return hit
 
 
-def _fits(fault: Fault, model: str | None) -> bool:
-    return fault.model == "*" or (model is not None and fnmatchcase(model, fault.model))
+def _fits(fault: Fault, route: str, body: bytes) -> bool:
+    """Whether a request's body is one that the fault is about."""
+    if fault.body is not None and not re.search(fault.body, body.decode(errors="replace")):
+        return False
+    if fault.model == "*":
+        return True
+    model = _model_of(body) if route == "POST /chat/completions" else None
+    return model is not None and fnmatchcase(model, fault.model)
+
+
+def _model_of(body: bytes) -> str | None:
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        return None
+    model = parsed.get("model") if isinstance(parsed, Mapping) else None
+    return model if isinstance(model, str) else None
+
+
+def _value(document: Any, path: list[str]) -> Any:
+    """What stands at a path of an answer; None where nothing does."""
+    for name in path:
+        document = document.get(name) if isinstance(document, Mapping) else None
+    return document
 
 
 class Injecting:
@@ -82,12 +124,16 @@ class Injecting:
         if scope["type"] != "http" or (route := self._route(scope)) is None:
             await self.app(scope, receive, send)
             return
-        receive, model = await _peek(route, receive, any(fault.model != "*" for fault in self.faults.scenario.faults))
-        faults = self.faults.chosen(route, model)
+        receive, body = await _peek(receive, self.faults.reads_body(route))
+        faults = self.faults.chosen(route, body)
         if not faults:
             await self.app(scope, receive, send)
             return
-        before = [fault for fault in faults if fault.when == "before" and fault.fault in _EITHER]
+        before = [
+            fault
+            for fault in faults
+            if fault.fault == "redirect" or (fault.when == "before" and fault.fault in _EITHER)
+        ]
         after = [fault for fault in faults if fault not in before]
         for fault in before:
             if fault.fault == "slow":
@@ -96,12 +142,16 @@ class Injecting:
                 await _read_all(receive)
                 _reset(scope)
                 return
+            elif fault.fault == "redirect":
+                await _read_all(receive)
+                await _redirect(fault, scope, send)
+                return
             else:
                 await _read_all(receive)
                 await _refusal(fault).response()(scope, receive, send)
                 return
         if after:
-            await _Changed(after, scope, self.faults.scenario.seed).run(self.app, receive, send)
+            await _Changed(after, scope, route, self.faults).run(self.app, receive, send)
         else:
             await self.app(scope, receive, send)
 
@@ -111,6 +161,16 @@ class Injecting:
 
 _EITHER = frozenset({"error", "training_not_available", "reset", "slow"})
 """Faults that can come before the request took effect."""
+
+
+async def _redirect(fault: Fault, scope: Scope, send: Send) -> None:
+    """Send the client to the same path at another address."""
+    path = scope["path"].removeprefix("/v1")
+    query = f"?{scope['query_string'].decode()}" if scope["query_string"] else ""
+    location = f"{fault.to}{path}{query}".encode("latin-1", "replace")
+    headers = [(b"location", location), (b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": 307, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def route_of(routes: list[tuple[str, re.Pattern[str], str]], method: str, path: str) -> str | None:
@@ -124,9 +184,9 @@ def route_of(routes: list[tuple[str, re.Pattern[str], str]], method: str, path: 
 class _Changed:
     """An answer that is held back whole, spoilt, and sent; a stream is spoilt as it goes."""
 
-    def __init__(self, faults: list[Fault], scope: Scope, seed: int) -> None:
-        self.faults, self.scope = faults, scope
-        self.dice = random.Random(f"{seed}:{scope['path']}")
+    def __init__(self, faults: list[Fault], scope: Scope, route: str, counted: Faults) -> None:
+        self.faults, self.scope, self.route, self.counted = faults, scope, route, counted
+        self.dice = random.Random(f"{counted.scenario.seed}:{scope['path']}")
 
     async def run(self, app: ASGIApp, receive: Receive, send: Send) -> None:
         start: dict[str, Any] = {}
@@ -158,7 +218,7 @@ class _Changed:
             elif fault.fault == "cut":
                 cut = True
             else:
-                body = _altered(body, fault, self.dice)
+                body = self._altered(body, fault)
         headers["content-length"] = str(len(body))
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": status, "headers": raw})
@@ -168,6 +228,26 @@ class _Changed:
         await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
         await asyncio.sleep(0.05)  # so that the half arrives before the connection is gone
         _reset(self.scope)
+
+    def _altered(self, body: bytes, fault: Fault) -> bytes:
+        """A JSON answer with the fault in it; any other answer as it is."""
+        try:
+            document = json.loads(body)
+        except ValueError:
+            return body
+        listed = document.get("data") if isinstance(document, dict) else None
+        if fault.fault == "shuffle":
+            if isinstance(listed, list):
+                self.dice.shuffle(listed)
+        elif fault.fault == "lag":
+            if isinstance(listed, list):
+                document["data"] = [one for one in listed if not self.counted.is_missing(fault, str(one.get("id")))]
+        elif not fault.where or self.counted.meets_answer(fault, self.route, document):
+            for path, value in fault.set.items():
+                _put(document, path.split("."), value)
+            for path in fault.remove:
+                _put(document, path.split("."), _GONE)
+        return json.dumps(document, ensure_ascii=False).encode()
 
 
 def _refusal(fault: Fault) -> ApiError:
@@ -185,22 +265,6 @@ def _refusal(fault: Fault) -> ApiError:
         is_whole = fault.retry_after == int(fault.retry_after)
         headers["Retry-After"] = str(int(fault.retry_after)) if is_whole else f"{fault.retry_after}"
     return ApiError(fault.status, fault.message, code=fault.code, param=fault.param, type=fault.type, headers=headers)
-
-
-def _altered(body: bytes, fault: Fault, dice: random.Random) -> bytes:
-    try:
-        document = json.loads(body)
-    except ValueError:
-        return body
-    if fault.fault == "shuffle":
-        if isinstance(document.get("data"), list):
-            dice.shuffle(document["data"])
-    else:
-        for path, value in fault.set.items():
-            _put(document, path.split("."), value)
-        for path in fault.remove:
-            _put(document, path.split("."), _GONE)
-    return json.dumps(document, ensure_ascii=False).encode()
 
 
 _GONE = object()
@@ -223,17 +287,11 @@ def _put(holder: Any, path: list[str], value: Any) -> None:
         holder[name] = value
 
 
-async def _peek(route: str, receive: Receive, wanted: bool) -> tuple[Receive, str | None]:
-    """The model of a chat, and a `receive` that still gives the whole body."""
-    if not wanted or route != "POST /chat/completions":
-        return receive, None
+async def _peek(receive: Receive, wanted: bool) -> tuple[Receive, bytes]:
+    """The body of a request where it is wanted, and a `receive` that still gives the whole of it."""
+    if not wanted:
+        return receive, b""
     body = await _read_all(receive)
-    model: Any = None
-    try:
-        parsed = json.loads(body)
-        model = parsed.get("model") if isinstance(parsed, Mapping) else None
-    except ValueError:
-        pass
     replayed = False
 
     async def again() -> Message:
@@ -243,7 +301,7 @@ async def _peek(route: str, receive: Receive, wanted: bool) -> tuple[Receive, st
         replayed = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return again, model if isinstance(model, str) else None
+    return again, body
 
 
 async def _read_all(receive: Receive) -> bytes:

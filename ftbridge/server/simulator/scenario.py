@@ -24,8 +24,6 @@ from ftbridge.errors import UsageError
 from ftbridge.server.simulator.account import Account
 from ftbridge.spec.problems import problems
 
-KINDS = ("error", "training_not_available", "reset", "cut", "slow", "html", "alter", "shuffle")
-
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,19 +33,26 @@ class Fault(_Part):
     """One thing that goes wrong, and with which requests.
 
     `on` is a method and a path without /v1, ids as {id}; `*` for any. Of the requests that match, `nth` (1 is the first),
-    `every`, or `chance` (0..1, drawn from the seed) choose; without them all. `times` bounds how often.
+    `every`, or `chance` (0..1, drawn from the seed) choose; without them all. `times` bounds how often. With `where`, the
+    requests that count are those whose answer has these fields.
     """
 
     on: str = Field(default="*", description="As in `POST /fine_tuning/jobs` or `GET /files/{id}`; `*` is any.")
     model: str = Field(default="*", description="Only chats with a model that matches, as in `ft:*`.")
+    body: str | None = Field(
+        default=None, description="Only requests whose body has a text that fits this regular expression."
+    )
+    where: dict[str, Any] = Field(
+        default={}, description="alter: only answers with these values at these paths, as in `{status: succeeded}`."
+    )
     nth: int | list[int] | None = Field(default=None, description="Which of the matching requests; 1 is the first.")
     every: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Each so-many-th request.")
     chance: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, description="Share of the requests.")
     times: Annotated[int, Field(ge=1)] | None = Field(default=None, description="At most so often.")
 
-    fault: Literal["error", "training_not_available", "reset", "cut", "slow", "html", "alter", "shuffle"] = Field(
-        default="error", description="What goes wrong; the table above tells."
-    )
+    fault: Literal[
+        "error", "training_not_available", "reset", "redirect", "cut", "slow", "html", "alter", "lag", "shuffle"
+    ] = Field(default="error", description="What goes wrong; the table above tells.")
     when: Literal["before", "after"] = Field(
         default="before", description="error, reset, slow: before the request took effect, or after."
     )
@@ -65,6 +70,10 @@ class Fault(_Part):
         default={}, description="alter: fields of the answer by path; `data[].status` is that of every entry."
     )
     remove: list[str] = Field(default=[], description="alter: paths that are taken out.")
+    lists: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="lag: how many lists an object is missing from before it is shown."
+    )
+    to: str | None = Field(default=None, description="redirect: the address that takes the place of `…/v1`.")
 
     @field_validator("on")
     @classmethod
@@ -73,10 +82,19 @@ class Fault(_Part):
             raise ValueError("write a method and a path, as in `POST /fine_tuning/jobs`, or *")
         return re.sub(r"\{\w*\}", "{}", text.replace(" /v1/", " /"))
 
+    @field_validator("body")
+    @classmethod
+    def _body_compiles(cls, text: str | None) -> str | None:
+        return None if text is None else _regular_expression(text)
+
     @model_validator(mode="after")
     def _says_what(self) -> Fault:
         if self.fault == "alter" and not (self.set or self.remove):
             raise ValueError("alter needs `set` or `remove`")
+        if self.where and self.fault != "alter":
+            raise ValueError("where belongs to alter: other faults do not read the answer")
+        if (self.fault == "redirect") != (self.to is not None):
+            raise ValueError("redirect, and it alone, needs `to`")
         if sum(choice is not None for choice in (self.nth, self.every, self.chance)) > 1:
             raise ValueError("give one of nth, every and chance")
         return self
@@ -88,6 +106,15 @@ class Fault(_Part):
         method, _, path = self.on.partition(" ")
         its, _, separator = route.partition(" ")
         return method in ("*", its) and path in ("*", separator)
+
+
+def _regular_expression(text: str) -> str:
+    """The text, which must compile. Raises `ValueError`."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return text
 
 
 class Jobs(_Part):
@@ -142,11 +169,7 @@ class Answer(_Part):
     @field_validator("match")
     @classmethod
     def _compiles(cls, text: str) -> str:
-        try:
-            re.compile(text)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
-        return text
+        return _regular_expression(text)
 
 
 class Chat(_Part):

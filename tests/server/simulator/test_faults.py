@@ -10,6 +10,7 @@ import openai
 import pytest
 from openai import OpenAI
 
+from ftbridge.errors import UsageError
 from ftbridge.server import simulating
 from support.paths import REPOSITORY
 from support.service import BASE, CHAT, lines
@@ -294,3 +295,76 @@ def test_the_scenarios_of_the_examples_do_what_they_say(path):
 
 def test_the_examples_were_found():
     assert len(EXAMPLES) == 4
+
+
+def test_a_list_lacks_a_new_job_for_as_many_lists_as_it_lags(play, training_file):
+    client = play({"on": "GET /fine_tuning/jobs", "fault": "lag", "lists": 2})
+    first = client.fine_tuning.jobs.create(model=BASE, training_file=training_file)
+
+    def listed() -> list[str]:
+        return [job.id for job in client.fine_tuning.jobs.list(limit=10).data]
+
+    assert [listed(), listed()] == [[], []]
+    assert listed() == [first.id]
+    second = client.fine_tuning.jobs.create(model=BASE, training_file=training_file)
+    assert [listed(), listed()] == [[first.id]] * 2, "each object lags by itself"
+    assert listed() == [second.id, first.id]
+    assert client.fine_tuning.jobs.retrieve(second.id).id == second.id
+
+
+def test_a_moved_service_sends_clients_on_with_path_and_query(play, simulator):
+    play({"on": "GET /models", "fault": "redirect", "to": "http://127.0.0.1:9/elsewhere", "nth": 1})
+    address = f"{simulator.base_url}/models?limit=3"
+    moved = httpx.get(address, headers={"authorization": "Bearer any"})
+    assert (moved.status_code, moved.headers["location"]) == (307, "http://127.0.0.1:9/elsewhere/models?limit=3")
+    with OpenAI(base_url=simulator.base_url, api_key="any") as client:
+        assert client.models.list().data
+
+
+def test_a_fault_is_for_requests_that_say_something(play):
+    client = play(
+        {
+            "on": "POST /chat/completions",
+            "body": r'"temperature"\s*:\s*0\.',
+            "status": 400,
+            "code": "unsupported_value",
+            "param": "temperature",
+        }
+    )
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model=BASE, messages=CHAT, temperature=0.5)
+    assert (caught.value.code, caught.value.param) == ("unsupported_value", "temperature")
+    assert client.chat.completions.create(model=BASE, messages=CHAT).choices[0].message.content
+
+
+def test_a_model_is_named_some_looks_after_its_job_succeeded(play, training_file, simulator):
+    late = {"status": "succeeded"}
+    client = play(
+        {
+            "on": "GET /fine_tuning/jobs/{id}", "fault": "alter", "where": late, "set": {"fine_tuned_model": None}, "times": 2,
+        },
+        jobs={"walk": ["validating_files", "succeeded"], "check_data": False},
+    )  # fmt: skip
+    job = client.fine_tuning.jobs.create(model=BASE, training_file=training_file)
+    end = time.monotonic() + 10
+    names = []
+    while len(names) < 3 and time.monotonic() < end:
+        seen = client.fine_tuning.jobs.retrieve(job.id)
+        if seen.status == "succeeded":
+            names.append(seen.fine_tuned_model)
+    assert names[:2] == [None, None], "looks before the end do not count"
+    assert names[2].startswith("ft:")
+
+
+@pytest.mark.parametrize(
+    ("fault", "problem"),
+    [
+        ({"fault": "redirect"}, "needs `to`"),
+        ({"fault": "reset", "to": "http://x"}, "needs `to`"),
+        ({"fault": "html", "where": {"status": "x"}}, "where belongs to alter"),
+        ({"body": "("}, "not a regular expression"),
+    ],
+)
+def test_a_fault_that_cannot_be_played_is_refused(simulator, fault, problem):
+    with pytest.raises(UsageError, match=problem):
+        simulator.play({"faults": [fault]})
