@@ -1,13 +1,13 @@
 """Several workers: the time of a step and the bytes that it sends, measured on this CPU; and what a plan says of large models.
 
-    python benchmarks/scale.py measure     # 1 and 2 processes over gloo, whole (ddp) and sharded (fsdp2); a Markdown table
-    python benchmarks/scale.py save        # how long a checkpoint takes, by one process and in two parts
-    python benchmarks/scale.py table       # 8B, 70B and 405B on 1 to 64 GPUs, from the plan's arithmetic; nothing runs
+    python benchmarks/scale.py measure [FOLDER]   # 1 and 2 processes over gloo, whole (ddp) and sharded (fsdp2)
+    python benchmarks/scale.py save [FOLDER]      # how long a checkpoint takes, by one process and in two parts
+    python benchmarks/scale.py table              # 8B, 70B and 405B on 1 to 64 GPUs, from the plan's arithmetic; nothing runs
 
-`measure` trains SmolLM2-135M-Instruct with LoRA r=16 on all linear layers: 16 examples of about 100 tokens a step, the same for
-every row. Bytes are those of the loopback interface while the steps run, divided by the workers, so other programs that use it
-add to them. Two processes on two cores share what one process with two threads has: the time shows what exchanges cost, not
-what a second GPU brings.
+`measure` trains SmolLM2-135M-Instruct, or the model in FOLDER, with LoRA r=16 on all linear layers: 16 short examples a step, the
+same for every row. Bytes are those of the loopback interface while the steps run, divided by the workers, so other programs that
+use it add to them. Two processes on two cores share what one process with two threads has: the time shows what exchanges cost,
+not what a second GPU brings.
 
 `table` assumes: H100 80 GB; 40 % of 989 TFLOP/s in bf16; LoRA r=16, whose step computes 6 operations a parameter and token
 (2 forward, 2 backward, 2 again for activations that are recomputed); 262,144 tokens a step in micro-batches of 4,096; 360 GB/s
@@ -87,13 +87,14 @@ def run(changes: dict[str, Any], workers: int, threads: int, steps: int = STEPS)
     from ftbridge.providers.local.models.find import find_model
     from support.jobs import submitted_job
 
+    model = find_model(sys.argv[2] if len(sys.argv) > 2 else MODEL).path
     with tempfile.TemporaryDirectory() as scratch:
         settings = {
             "train": math.ceil(steps * BATCH / 0.8), "local.lora.r": 16, "local.lora.alpha": 32, "local.precision": "auto",
             "hyperparameters.n_epochs": 1, "hyperparameters.batch_size": BATCH, "local.evals_per_epoch": 1,
             "hyperparameters.learning_rate_multiplier": 1, "local.device": "cpu",
         }  # fmt: skip
-        job = submitted_job(Path(scratch), find_model(MODEL).path, **{**settings, **changes})
+        job = submitted_job(Path(scratch), model, **{**settings, **changes})
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}"]
         command += [__file__, "worker", str(job.folder)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}

@@ -21,6 +21,9 @@ BEAT_SECONDS = 2.0
 SILENCE_SECONDS = 25.0
 """A worker that has not counted for so long is taken for dead; with torchrun's 30 s between TERM and KILL, a minute in all."""
 
+START_SECONDS = 300.0
+"""The same for a worker that has not counted yet: it loads libraries."""
+
 
 @contextmanager
 def watched(rank: int, world: int, end: Callable[[str], None]) -> Iterator[None]:
@@ -59,8 +62,9 @@ def _beat(
             for other in others:
                 if (count := beats.add(str(other), 0)) != counts[other]:
                     counts[other], changed[other] = count, time.monotonic()
-                elif time.monotonic() - changed[other] > SILENCE_SECONDS and not done.is_set():
-                    end(f"worker {other} has given no sign of life for {SILENCE_SECONDS:g} s")
+                limit = SILENCE_SECONDS if counts[other] else START_SECONDS
+                if time.monotonic() - changed[other] > limit and not done.is_set():
+                    end(f"worker {other} has given no sign of life for {limit:g} s")
         except (RuntimeError, OSError) as error:
             if not done.is_set():
                 end(f"torchrun's store does not answer: {str(error).splitlines()[0]}")

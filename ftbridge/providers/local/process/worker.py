@@ -101,7 +101,7 @@ def one_of_several(folder: Path) -> int:
         leave(reason)
 
     def train() -> Ending | None:
-        with joined() as parallel, watched(rank, parallel.world, lost):
+        with watched(rank, int(os.environ["WORLD_SIZE"]), lost), joined() as parallel:
             try:
                 return run_training(job, JournalReporter(job) if parallel.is_main else NoReporter(), parallel)
             except StoppedElsewhere:

@@ -65,29 +65,36 @@ def figures_of(job: Job) -> list[dict[str, Any]]:
     return reporter.figures
 
 
+@pytest.fixture(scope="module")
+def alone(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path, one_thread: None
+) -> tuple[dict[str, dict[str, Any]], dict[str, Job], dict[str, list[dict[str, Any]]]]:
+    """The spec changes of each job, the job, and what it reported with one worker."""
+    folder = tmp_path_factory.mktemp("alone")
+    changes = settings(job_files(folder / "data"))
+    jobs = {name: submitted_job(folder / name, tiny_model_dir, **one) for name, one in changes.items()}
+    return changes, jobs, {name: figures_of(job) for name, job in jobs.items()}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, 3])
-def test_losses_are_the_same_with_any_number_of_workers(tmp_path: Path, tiny_model_dir: Path, workers: int) -> None:
-    changes = settings(job_files(tmp_path / "data"))
-    jobs = {
-        (name, count): submitted_job(tmp_path / f"{name}-{count}", tiny_model_dir, **one)
-        for name, one in changes.items()
-        for count in (1, workers)
-    }
-    alone = {name: figures_of(job) for (name, count), job in jobs.items() if count == 1}
-    outcomes = ranks.train_together([job for (_, count), job in jobs.items() if count > 1], workers)
-    for name in changes:
-        job = jobs[name, workers]
+def test_losses_are_the_same_with_any_number_of_workers(
+    alone: Any, tmp_path: Path, tiny_model_dir: Path, workers: int
+) -> None:
+    changes, single, wanted_figures = alone
+    jobs = {name: submitted_job(tmp_path / name, tiny_model_dir, **one) for name, one in changes.items()}
+    outcomes = ranks.train_together(list(jobs.values()), workers)
+    for name, job in jobs.items():
         outcome = outcomes[job.folder]
         assert outcome["ending"] == "succeeded"
-        wanted, seen = ranks.losses(alone[name]), ranks.losses(outcome["figures"])
+        wanted, seen = ranks.losses(wanted_figures[name]), ranks.losses(outcome["figures"])
         assert len(wanted) == len(seen) > 3
         for step, (one, other) in enumerate(zip(wanted, seen, strict=True), start=1):
             assert other == pytest.approx(one, rel=1e-5, abs=1e-5), (name, step)
         folder, file = ("model", "model") if name == "full" else ("adapter", "adapter_model")
-        alone_values, other = (load_file(jobs[name, n].folder / folder / f"{file}.safetensors") for n in (1, workers))
-        assert alone_values.keys() == other.keys()
-        assert max(float((alone_values[key] - other[key]).abs().max()) for key in alone_values) < 1e-4, name
+        weights, others = (load_file(one.folder / folder / f"{file}.safetensors") for one in (single[name], job))
+        assert weights.keys() == others.keys()
+        assert max(float((weights[key] - others[key]).abs().max()) for key in weights) < 1e-4, name
 
 
 def unit(length: int) -> Encoded:
