@@ -4,10 +4,10 @@
     python benchmarks/scale.py save [FOLDER]      # how long a checkpoint takes, by one process and in two parts
     python benchmarks/scale.py table              # 8B, 70B and 405B on 1 to 64 GPUs, from the plan's arithmetic; nothing runs
 
-`measure` trains SmolLM2-135M-Instruct, or the model in FOLDER, with LoRA r=16 on all linear layers: 16 short examples a step, the
-same for every row. Bytes are those of the loopback interface while the steps run, divided by the workers, so other programs that
-use it add to them. Two processes on two cores share what one process with two threads has: the time shows what exchanges cost,
-not what a second GPU brings.
+`measure` trains SmolLM2-135M-Instruct, or the model in FOLDER, with LoRA r=16 on all linear layers: 16 short examples a step,
+the same for every row. Bytes are those of the loopback interface while the steps run, divided by the workers, so other programs
+that use it add to them. Two processes on two cores share what one process with two threads has: the time shows what exchanges
+cost, not what a second GPU brings.
 
 `table` assumes: H100 80 GB; 40 % of 989 TFLOP/s in bf16; LoRA r=16, whose step computes 6 operations a parameter and token
 (2 forward, 2 backward, 2 again for activations that are recomputed); 262,144 tokens a step in micro-batches of 4,096; 360 GB/s
