@@ -13,7 +13,7 @@ from ftbridge.cli import COMMANDS
 from ftbridge.spec import schemas
 from support.paths import REPOSITORY
 
-HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "scipy", "openai", "httpx", "yaml")
+HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "scipy", "openai", "httpx", "jinja2", "yaml")
 
 
 def modules_after(code: str) -> set[str]:

@@ -54,7 +54,9 @@ def identifiers(banned: set[str]) -> Iterator[tuple[str, str, Path, int]]:
 def phrases(banned: list[str]) -> Iterator[tuple[str, str, Path, int]]:
     """Section, pattern, file and line of every banned phrase."""
     patterns = {pattern: re.compile(pattern, re.IGNORECASE) for pattern in banned}
-    pages = [path for folder in PAGES for path in sorted((ROOT / folder).rglob("*")) if path.suffix in (".py", ".md")]
+    pages = [
+        path for folder in PAGES for path in sorted((ROOT / folder).rglob("*")) if path.suffix in (".py", ".md", ".j2")
+    ]
     for path in [*pages, ROOT / "README.md"]:
         if path.name in NOT_CHECKED:
             continue
