@@ -287,12 +287,12 @@ def trained_tokens(events: Sequence[Event]) -> int | None:
 
 
 def _training_hours(events: Sequence[Event]) -> float:
-    """Hours between the words of a job on this machine from its first step on, by its own clock, without those in which it
-    had stopped.
+    """Hours between the words of a job of our own workers from its first step on, by its own clock, without those in which it
+    had stopped or waited in a queue.
     """
     seconds, last, begun = 0.0, None, False
     for event in events:
-        if event.type in _STOPS:
+        if event.type in _STOPS or (event.type == "status" and event.data["state"] in _WAITING):
             last = None
         elif event.type == "job_event":
             moment = float(event.data["time"])

@@ -221,8 +221,9 @@ def test_hours_count_while_the_job_works_and_not_while_it_stands():
         event(0, "job_event", time=0, message="loading"),
         step(100), step(1000), event(1100, "paused"),
         event(90_000, "resume_requested"), event(90_010, "job_event", time=90_010, message="loading"), step(90_020), step(90_720),
+        event(90_721, "status", state="queued"), event(95_000, "status", state="running"), step(95_010), step(95_015),
     ]  # fmt: skip
-    assert _training_hours(told) * 3600 == 900 + 10 + 700
+    assert _training_hours(told) * 3600 == 900 + 10 + 700 + 5
 
 
 def test_a_service_that_cannot_pause_has_its_job_cancelled(service, prices, spec, monkeypatch):

@@ -12,5 +12,5 @@ provider     everything of a provider that does not depend on the scheduler
 node         what runs on the node around the worker
 
 The worker's records are authoritative. The scheduler is asked one thing: is the job queued, running or gone. No decision
-compares clocks of two machines.
+but the hours of a budget compares clocks of two machines.
 """

@@ -33,7 +33,7 @@ from ftbridge.providers.local.process.job import Job
 from ftbridge.providers.local.process.provider import reported_status
 
 CLOCK_SECONDS = 60.0
-"""How far apart the clocks of two machines may be before that is said. Nothing depends on it but times in lists."""
+"""How far apart the clocks of two machines may be before that is said: times in lists and hours of a budget depend on them."""
 NO_FOLDER = 66
 """Exit status where the run folder is not there (EX_NOINPUT of sysexits.h)."""
 
@@ -155,7 +155,7 @@ def _compare_with_submitter(job: Job, launch: Launch) -> None:
     on_node, at_submitter, host = versions(), launch.versions, socket.gethostname()
     behind = launch.time - time.time()
     if behind > CLOCK_SECONDS:
-        text = f"the clock of {host} is at least {behind:.0f} s behind that of {launch.host}; times in lists are off by that"
+        text = f"the clock of {host} is at least {behind:.0f} s behind that of {launch.host}; times and hours are off by that"
         job.journal.append("message", level="warn", text=text)
     different = [
         f"{package} {on_node.get(package, 'is missing')} ({version} there)"

@@ -297,7 +297,7 @@ class ClusterProvider(LocalProvider):
         if attempt is None or (ahead := attempt.time - time.time()) <= CLOCK_SECONDS:
             return
         host = attempt.data.get("host")
-        text = f"the clock of {host} is at least {ahead:.0f} s ahead of this machine's; times in lists are off by that"
+        text = f"the clock of {host} is at least {ahead:.0f} s ahead of this machine's; times and hours are off by that"
         if not any(event.type == "message" and event.data.get("host") == host for event in launches.journal.read()):
             launches.journal.append("message", text=text, level="warn", host=host)
 

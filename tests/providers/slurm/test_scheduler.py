@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
@@ -16,7 +17,9 @@ from ftbridge.providers import load
 from ftbridge.providers.base import JobHandle, JobStatus, Submission
 from ftbridge.providers.slurm.provider import SlurmProvider
 from support.cluster_jobs import launches, submission_of
+from support.jobs import ftbridge, write_job
 from support.kills import kill_at_each_step
+from support.paths import TESTS
 from support.slurm_cluster import SlurmCluster
 from support.waiting import wait_for
 
@@ -123,6 +126,19 @@ def test_what_slurm_would_not_take_is_refused_before_anything_starts(tmp_path: P
     with pytest.raises(ProviderRefused, match="invalid partition"):
         load("slurm").submit(unknown)
     assert load("slurm").doubt(unknown) is None
+
+
+def test_a_job_that_slurm_refuses_falls_back_on_another_provider(
+    tmp_path: Path, home: Path, cluster: SlurmCluster
+) -> None:
+    spec = write_job(tmp_path, **{"slurm": {"gpus": 0, "partition": "nope"}, "local.quantization": "none"})
+    command = ["run", str(spec), "--provider", "slurm", "--fallback", "memorizer", "--json"]
+    third_party = str(TESTS / "support" / "third_party")
+    done = ftbridge(*command, cwd=tmp_path, PYTHONPATH=third_party)
+    assert done.returncode == 0, done.stderr
+    assert "invalid partition specified: nope" in " ".join(done.stderr.split())
+    document = json.loads(done.stdout)
+    assert (document["provider"], document["state"]) == ("memorizer", "succeeded")
 
 
 def test_without_its_controller_nothing_is_known_and_nothing_is_lost(tmp_path: Path, cluster: SlurmCluster) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,7 @@ def test_a_run_that_is_queued_again_paused_killed_and_cancelled_ends_with_the_lo
     wait_for_steps(home, 3)
     assert [event["data"]["restart"] for event in worker_events(folder, "attempt")] == [0, 1]
 
+    os.kill(json.loads(done.stdout)["pid"], signal.SIGKILL)  # nobody drives the run any more, and its job goes on
     paused = ftbridge("pause", "latest", cwd=tmp_path)
     assert paused.returncode == 0, paused.stderr
     assert state(tmp_path) == "paused"
