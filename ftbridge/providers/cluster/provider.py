@@ -135,9 +135,12 @@ class ClusterProvider(LocalProvider):
     def poll(self, handle: JobHandle) -> JobStatus:
         """What the worker recorded, else what the scheduler shows."""
         job, launches = Job(handle.folder), Launches(handle.folder)
-        launch = launches.last()
-        if launch is None or launch.job is None:
+        try:
+            launch = self._known(job, launches)
+        except ServiceUnavailable:  # whether there is a job is found out when the scheduler answers
             return JobStatus(state="queued")
+        if launch is None or launch.job is None:  # it was not submitted again: `resume` does that
+            return JobStatus(state="paused")
         events = job.journal.read()
         attempt, status = _attempt(events, launch)
         self._compare_clocks(launches, launch, attempt)
@@ -181,10 +184,6 @@ class ClusterProvider(LocalProvider):
         if self.poll(handle).state not in ("paused", "failed", "cancelled"):
             return handle
         with launches.lock() as lock:
-            launch = launches.last()
-            assert launch is not None
-            if launch.in_doubt and self._settled(job, launches) is not None:
-                return handle
             job.clear_control()
             self._views.pop(handle.id, None)
             self._launch(job, launches, lock)
@@ -200,6 +199,14 @@ class ClusterProvider(LocalProvider):
             launches.journal.append("refused")
             raise
         launches.journal.append("submitted", job=submitted)
+
+    def _known(self, job: Job, launches: Launches) -> Launch | None:
+        """The newest launch as `_settled` has it; the lock is taken only where a submission is in doubt."""
+        launch = launches.last()
+        if launch is None or not launch.in_doubt:
+            return launch
+        with launches.lock():
+            return self._settled(job, launches)
 
     def _settled(self, job: Job, launches: Launches) -> Launch | None:
         """The newest launch, its job's id looked for where it is not known; None where there is no job."""
@@ -220,8 +227,7 @@ class ClusterProvider(LocalProvider):
         """Ask the worker by its control file, and end at the scheduler what has no worker yet, or is to be cancelled."""
         del ended
         job, launches = Job(handle.folder), Launches(handle.folder)
-        with launches.lock():
-            launch = self._settled(job, launches)
+        launch = self._known(job, launches)
         if launch is None or launch.job is None:
             return
         if launch.requested != request:

@@ -39,9 +39,13 @@ class Processes:
         progress("checking")
 
     def find(self, order: Order) -> str | None:
+        if self.view is None:
+            raise ServiceUnavailable("the scheduler does not answer.")
         return order.name if order.name in self.started else None
 
     def submit(self, order: Order) -> str:
+        if self.view is None:
+            raise ServiceUnavailable("the scheduler does not answer.")
         self.started.append(order.name)
         return order.name
 
@@ -221,3 +225,20 @@ def test_a_doubt_that_the_user_takes_away_lets_another_job_be_submitted(submissi
     assert provider.processes.started == ["token.2"]
     assert run_node(submission.folder, "token.1").returncode == 0
     assert records(submission.folder) == []
+
+
+def test_a_job_that_could_not_be_submitted_again_is_when_the_scheduler_answers(submission: Submission) -> None:
+    provider = ProcessProvider()
+    handle = provider.submit(submission)
+    journal = Job(submission.folder).journal
+    journal.append("attempt", launch="token.1", job="7", restart=0, host="node1")
+    journal.append("paused")
+    provider.processes.view = None
+    with pytest.raises(ServiceUnavailable):
+        provider.resume(handle)
+    assert provider.poll(handle).state == "queued", "it may have been submitted"
+    provider.processes.view = View(state="running")
+    assert provider.poll(handle).state == "paused", "it was not"
+    provider.resume(handle)
+    assert provider.processes.started == ["token.1", "token.3"]
+    assert provider.poll(handle).state == "running"
