@@ -127,7 +127,7 @@ class Batches:
 
 
 async def create(request: Request) -> Response:
-    """POST /batches."""
+    """Create a batch."""
     service: Service = request.app.state.service
     request_body = await body(request, CreateBatch)
     input_file = files.find(service, request_body.input_file_id, "input_file_id")
@@ -159,17 +159,17 @@ async def create(request: Request) -> Response:
 
 
 async def list_batches(request: Request) -> Response:
-    """GET /batches, newest first."""
+    """List batches, newest first."""
     return JSONResponse(pages.page(request.app.state.service.store, request, "batch"))
 
 
 async def retrieve(request: Request) -> Response:
-    """GET /batches/{batch_id}."""
+    """Retrieve a batch."""
     return JSONResponse(_batch(request).document)
 
 
 async def cancel(request: Request) -> Response:
-    """POST /batches/{batch_id}/cancel."""
+    """Cancel a batch."""
     await read(request, 1 << 20)
     batch = _batch(request)
     service: Service = request.app.state.service

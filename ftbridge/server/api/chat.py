@@ -37,7 +37,7 @@ log = logging.getLogger("ftbridge.server")
 
 
 async def create(request: Request) -> Response:
-    """POST /chat/completions."""
+    """Create a chat completion."""
     service: Service = request.app.state.service
     chat = understood(deployed(request, await document(request)), CreateChat)
     if not chat.stream:

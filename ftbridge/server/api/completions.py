@@ -55,7 +55,7 @@ class CreateCompletion(RequestBody):
 
 
 async def create(request: Request) -> Response:
-    """POST /completions: one or several texts, each with what follows it."""
+    """Create a completion of one or several texts."""
     service: Service = request.app.state.service
     completion = understood(deployed(request, await document(request)), CreateCompletion)
     name, model = service.new_id("cmpl-"), service.engine.model_id(completion.model)

@@ -39,7 +39,7 @@ class CreateEmbedding(RequestBody):
 
 
 async def create(request: Request) -> Response:
-    """POST /embeddings: a vector of length 1 for each text."""
+    """Create embeddings: a vector of length 1 for each text."""
     service: Service = request.app.state.service
     body = understood(deployed(request, await document(request)), CreateEmbedding)
     embedded = await while_connected(request, embed(service, body))

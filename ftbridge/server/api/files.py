@@ -26,7 +26,7 @@ _BATCH_SECONDS = 30 * 24 * 3600
 
 
 async def create(request: Request) -> Response:
-    """POST /files: a file, kept under an id."""
+    """Upload a file."""
     service: Service = request.app.state.service
     form = await receive(request, service.incoming, file_field="file", limit=service.limits.file)
     try:
@@ -44,7 +44,7 @@ async def create(request: Request) -> Response:
 
 
 async def list_files(request: Request) -> Response:
-    """GET /files."""
+    """List files."""
     service: Service = request.app.state.service
     _forget_expired(service)
     where: dict[str, str | None] = {}
@@ -65,12 +65,12 @@ async def list_files(request: Request) -> Response:
 
 
 async def retrieve(request: Request) -> Response:
-    """GET /files/{file_id}."""
+    """Retrieve a file."""
     return JSONResponse(find(request.app.state.service, request.path_params["file_id"]).document)
 
 
 async def content(request: Request) -> Response:
-    """GET /files/{file_id}/content: the bytes."""
+    """Retrieve the content of a file."""
     service: Service = request.app.state.service
     stored = find(service, request.path_params["file_id"])
     path = service.files / stored.id
@@ -95,7 +95,7 @@ def _attached(filename: str) -> dict[str, str]:
 
 
 async def delete(request: Request) -> Response:
-    """DELETE /files/{file_id}; 409 while a job that has not ended needs it."""
+    """Delete a file; refused with 409 while a job that has not ended needs it."""
     service: Service = request.app.state.service
     stored = find(service, request.path_params["file_id"])
     if job := user_of(service, stored.id):

@@ -36,7 +36,7 @@ class ValidateGrader(RequestBody):
 
 
 async def run(request: Request) -> Response:
-    """The reward of one answer, with its errors by OpenAI's names."""
+    """Run a grader on one completion: its reward, and errors by OpenAI's names."""
     request_body = await body(request, RunGrader)
     grader = with_judge(understood(request_body.grader), request.app.state.service.judges)
     grading = asyncio.to_thread(grade, grader, request_body.item or {}, {"output_text": request_body.model_sample})
@@ -48,7 +48,7 @@ async def run(request: Request) -> Response:
 
 
 async def validate(request: Request) -> Response:
-    """The grader back, as it is understood."""
+    """Validate a grader and return it as it is understood."""
     request_body = await body(request, ValidateGrader)
     understood(request_body.grader)
     return JSONResponse({"grader": request_body.grader})

@@ -26,7 +26,7 @@ KEEP_ALIVE_SECONDS = 15.0
 
 
 async def create(request: Request) -> Response:
-    """POST /fine_tuning/jobs. The data are checked later, by the job: their errors show as a job that failed."""
+    """Create a fine-tuning job. The job checks the data later: errors in them make it fail."""
     service: Service = request.app.state.service
     request_document = await document(request)
     if request.scope.get(AZURE):
@@ -67,7 +67,7 @@ def training_type(request_document: dict[str, Any]) -> None:
 
 
 async def list_jobs(request: Request) -> Response:
-    """GET /fine_tuning/jobs, newest first; `metadata[k]=v` for those that have it, `metadata=null` for those with none."""
+    """List jobs, newest first; `metadata[k]=v` selects those that have it, `metadata=null` those without any."""
     service: Service = request.app.state.service
     where: dict[str, str | None] = {}
     allowed = set()
@@ -89,12 +89,12 @@ async def list_jobs(request: Request) -> Response:
 
 
 async def retrieve(request: Request) -> Response:
-    """GET /fine_tuning/jobs/{fine_tuning_job_id}."""
+    """Retrieve a job."""
     return JSONResponse(_job(request).document)
 
 
 async def cancel(request: Request) -> Response:
-    """POST …/cancel, from any state that is not an end."""
+    """Cancel a job that has not ended."""
     job = await _acted_on(request)
     if job.document["status"] in jobs_store.TERMINAL:
         raise _not_now(job, "cancelled")
@@ -102,7 +102,7 @@ async def cancel(request: Request) -> Response:
 
 
 async def pause(request: Request) -> Response:
-    """POST …/pause, while it runs."""
+    """Pause a running job."""
     job = await _acted_on(request)
     if job.document["status"] != "running":
         raise _not_now(job, "paused")
@@ -110,7 +110,7 @@ async def pause(request: Request) -> Response:
 
 
 async def resume(request: Request) -> Response:
-    """POST …/resume, of a paused job: it is queued again."""
+    """Resume a paused job: it is queued again."""
     job = await _acted_on(request)
     if job.document["status"] != "paused":
         raise _not_now(job, "resumed")
@@ -118,7 +118,7 @@ async def resume(request: Request) -> Response:
 
 
 async def events(request: Request) -> Response:
-    """GET …/events, newest first; with `stream=true` all of them as they come, oldest first, until the job has ended."""
+    """List events, newest first; with `stream=true` send all as they come, oldest first, until the job has ended."""
     job = _job(request)
     service: Service = request.app.state.service
     if request.query_params.get("stream", "").lower() in ("true", "1"):
@@ -128,7 +128,7 @@ async def events(request: Request) -> Response:
 
 
 async def checkpoints(request: Request) -> Response:
-    """GET …/checkpoints, newest first."""
+    """List checkpoints, newest first."""
     job = _job(request)
     service: Service = request.app.state.service
     return JSONResponse(pages.page(service.store, request, "checkpoint", parent=job.id, default=10))

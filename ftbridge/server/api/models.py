@@ -17,7 +17,7 @@ from ftbridge.server.simulator import organization
 
 
 async def list_models(request: Request) -> Response:
-    """GET /models: all of them, in one page."""
+    """List models, all in one page."""
     service: Service = request.app.state.service
     stored, base = service.store.every("model"), service.engine.base_models()
     tuned = [one.document for one in stored]
@@ -29,7 +29,7 @@ async def list_models(request: Request) -> Response:
 
 
 async def retrieve(request: Request) -> Response:
-    """GET /models/{model}."""
+    """Retrieve a model."""
     service: Service = request.app.state.service
     name = request.path_params["model"]
     stored = service.store.get("model", name)
@@ -57,7 +57,7 @@ def full_name(name: str, names: Iterable[str]) -> str | None:
 
 
 async def delete(request: Request) -> Response:
-    """DELETE /models/{model}: a tuned one is no longer offered. Base models stay."""
+    """Delete a tuned model: it is no longer offered. Base models stay."""
     service: Service = request.app.state.service
     name = request.path_params["model"]
     if any(shown["id"] == name for shown in service.engine.base_models()):

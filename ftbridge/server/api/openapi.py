@@ -38,7 +38,7 @@ _FILES = {
 
 
 async def document(_: Request) -> Response:
-    """GET /openapi.json."""
+    """Describe the API as OpenAPI 3.1."""
     return JSONResponse(interface())
 
 
@@ -53,7 +53,7 @@ def interface() -> dict[str, Any]:
         first = (handler.__doc__ or "").strip().split("\n")[0]
         about: dict[str, Any] = {
             "operationId": f"{handler.__module__.rsplit('.', 1)[-1]}_{handler.__name__}",
-            "summary": first.partition(": ")[2] or first,
+            "summary": first.rstrip("."),
             "parameters": [
                 {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
                 for name in re.findall(r"\{(\w+)\}", shown)
@@ -90,7 +90,7 @@ def _rooted(schema: Any, root: str) -> Any:
 
 
 async def page(_: Request) -> Response:
-    """GET /: the routes, for people."""
+    """Show the routes as a page."""
     # Reports load the evaluator, which no other route needs.
     from ftbridge.report.html.rendering import render
 

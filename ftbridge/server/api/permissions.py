@@ -23,7 +23,7 @@ class CreatePermissions(RequestBody):
 
 
 async def create(request: Request) -> Response:
-    """POST …/permissions: one for each project."""
+    """Share a checkpoint with projects: one permission for each."""
     service: Service = request.app.state.service
     name = _checkpoint(request)
     request_body = await body(request, CreatePermissions)
@@ -40,7 +40,7 @@ async def create(request: Request) -> Response:
 
 
 async def list_permissions(request: Request) -> Response:
-    """GET …/permissions."""
+    """List the permissions of a checkpoint."""
     project = request.query_params.get("project_id")
     shown = pages.page(
         request.app.state.service.store,
@@ -56,7 +56,7 @@ async def list_permissions(request: Request) -> Response:
 
 
 async def delete(request: Request) -> Response:
-    """DELETE …/permissions/{permission_id}."""
+    """Delete a permission."""
     service: Service = request.app.state.service
     name, parent = request.path_params["permission_id"], _checkpoint(request)
     stored = service.store.get("permission", name)

@@ -24,7 +24,7 @@ Event = tuple[str, dict[str, Any]]
 
 
 async def create(request: Request) -> Response:
-    """POST /responses: an answer to text, messages or items."""
+    """Create a response to text, messages or items."""
     service: Service = request.app.state.service
     response_request = understood(deployed(request, await document(request)), CreateResponse)
     if not response_request.stream:
@@ -58,25 +58,25 @@ def _begun(service: Service, response_request: CreateResponse) -> tuple[_Answer,
 
 
 async def retrieve(request: Request) -> Response:
-    """GET /responses/{response_id}: one that was kept."""
+    """Retrieve a stored response."""
     return JSONResponse(_kept(request).document)
 
 
 async def delete(request: Request) -> Response:
-    """DELETE /responses/{response_id}: forget it."""
+    """Delete a stored response."""
     stored = _kept(request)
     request.app.state.service.store.remove("response", stored.id)
     return JSONResponse({"id": stored.id, "object": "response", "deleted": True})
 
 
 async def cancel(request: Request) -> Response:
-    """POST /responses/{response_id}/cancel: only those in the background can be, and none is."""
+    """Cancel a response. Only those in the background can be cancelled, and none is."""
     stored = _kept(request)
     raise invalid(f"{stored.id} is not in the background and cannot be cancelled.", "response_id", "invalid_value")
 
 
 async def input_items(request: Request) -> Response:
-    """GET /responses/{response_id}/input_items: what it answered, newest first."""
+    """List the input items of a response, newest first."""
     stored, query = _kept(request), request.query_params
     items = stored.extra["input"]
     items = items if query.get("order") == "asc" else items[::-1]

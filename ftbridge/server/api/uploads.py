@@ -32,7 +32,7 @@ class ExpiresAfter(RequestBody):
 
 
 class CreateUpload(RequestBody):
-    """POST /uploads."""
+    """The body of POST /uploads."""
 
     filename: str = Field(min_length=1, max_length=255)
     purpose: Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
@@ -49,7 +49,7 @@ class CompleteUpload(RequestBody):
 
 
 async def create(request: Request) -> Response:
-    """POST /uploads."""
+    """Create an upload in parts."""
     service: Service = request.app.state.service
     request_body = await body(request, CreateUpload)
     if request_body.bytes > service.limits.upload:
@@ -74,7 +74,7 @@ async def create(request: Request) -> Response:
 
 
 async def add_part(request: Request) -> Response:
-    """POST /uploads/{upload_id}/parts; parts may come in parallel."""
+    """Add a part to an upload; parts may come in parallel."""
     service: Service = request.app.state.service
     upload = _pending(service, request.path_params["upload_id"])
     form = await receive(request, service.incoming, file_field="data", limit=service.limits.part)
@@ -92,7 +92,7 @@ async def add_part(request: Request) -> Response:
 
 
 async def complete(request: Request) -> Response:
-    """POST /uploads/{upload_id}/complete: the parts in the order given, checked against the size that was announced."""
+    """Complete an upload: join the parts in this order, and check the size that was announced."""
     service: Service = request.app.state.service
     request_body = await body(request, CompleteUpload)
     upload = _pending(service, request.path_params["upload_id"])
@@ -128,7 +128,7 @@ async def complete(request: Request) -> Response:
 
 
 async def cancel(request: Request) -> Response:
-    """POST /uploads/{upload_id}/cancel."""
+    """Cancel an upload."""
     service: Service = request.app.state.service
     upload = _pending(service, request.path_params["upload_id"])
     ended = _end(service, upload.id, {"status": "cancelled"})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 async def list_completions(request: Request) -> Response:
-    """GET /chat/completions: those that were stored, oldest first, without their inputs."""
+    """List stored completions, oldest first, without their inputs."""
     service: Service = request.app.state.service
     where: dict[str, str | None] = {}
     allowed = {"model"}
@@ -47,12 +47,12 @@ async def list_completions(request: Request) -> Response:
 
 
 async def retrieve_completion(request: Request) -> Response:
-    """GET /chat/completions/{completion_id}."""
+    """Retrieve a stored completion."""
     return JSONResponse(_completion(request).document)
 
 
 async def list_messages(request: Request) -> Response:
-    """GET /chat/completions/{completion_id}/messages: the input of one."""
+    """List the input messages of a stored completion."""
     stored = _completion(request)
     store = request.app.state.service.store
     orders = {"asc": False, "desc": True}
@@ -80,7 +80,7 @@ def keep(service: Service, chat: CreateChat, done: dict[str, Any], project: str 
 
 
 async def usage(request: Request) -> Response:
-    """GET /organization/usage/completions: a bucket a day, grouped as asked for."""
+    """Report the use of completions, a bucket a day, by the groups requested."""
     state = _state(request)
     query = request.query_params
     text = query.get("start_time", "")
@@ -127,7 +127,7 @@ def _bucket(state: AccountState, start: int, groups: set[str]) -> dict[str, Any]
 
 
 async def projects(request: Request) -> Response:
-    """GET /organization/projects."""
+    """List projects."""
     state = _state(request)
     shown = [
         {
@@ -144,7 +144,7 @@ async def projects(request: Request) -> Response:
 
 
 async def rate_limits(request: Request) -> Response:
-    """GET /organization/projects/{project_id}/rate_limits."""
+    """List the rate limits of a project."""
     state = _state(request)
     project = request.path_params["project_id"]
     if project not in state.account.known_projects():

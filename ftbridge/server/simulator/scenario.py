@@ -224,7 +224,7 @@ class Scenario(_Part):
 def load(path: Path) -> Scenario:
     """Read a scenario. Raises `UsageError` that names every key at fault."""
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506: a safe loader
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
