@@ -34,7 +34,7 @@ def train_together(
     """Train each job with `workers` processes; endings, figures and messages of the main one, by run folder.
 
     `faults` by run folder. leave-whole: sharding does nothing, without a word, as others found it to. short-of-memory: on
-    worker 1 alone, micro-batches of more than 40 tokens find no memory.
+    worker 1 alone, micro-batches of more than 60 tokens find no memory.
     """
     arguments = [f"{job.folder}::{(faults or {}).get(job.folder, '')}" for job in jobs]
     done = torchrun(workers, "support.ranks", *arguments, timeout=timeout)
@@ -93,7 +93,7 @@ def faulty(fault: str, rank: int) -> Iterator[None]:
     shard, loss_sum = sharding.shard, Forward.loss_sum
 
     def short_of_memory(self: Forward, examples: Any, *, seed: int = 0) -> Any:
-        if self.model.training and sum(len(example) for example in examples) > 40:
+        if self.model.training and sum(len(example) for example in examples) > 60:
             raise MemoryError("out of memory")
         return loss_sum(self, examples, seed=seed)
 

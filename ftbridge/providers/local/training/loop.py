@@ -182,8 +182,9 @@ def _shrink(trainer: Trainer, batch: Sequence[Unit], error: str) -> None:
     """Halve the pass, then recompute activations, then give up."""
     longest = max(len(example) for example in batch)
     model = trainer.forward.model
-    if trainer.tokens_per_pass > longest:
-        trainer.tokens_per_pass = max(longest, trainer.tokens_per_pass // 2)
+    size = trainer.parallel.budget(batch, trainer.tokens_per_pass)
+    if size > longest:
+        trainer.tokens_per_pass = max(longest, size // 2)
         trainer.reporter.message(f"memory ran out; passes shrink to {trainer.tokens_per_pass:,} tokens", "warn")
     elif not getattr(model, "is_gradient_checkpointing", False):
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
