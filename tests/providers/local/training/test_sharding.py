@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -111,6 +112,19 @@ def test_weights_left_whole_are_noticed_and_one_short_worker_makes_all_cut_small
     assert any(text.startswith("memory ran out; passes shrink") for text in outcome["messages"]), outcome["messages"]
     for one, other in zip(ranks.losses(figures), ranks.losses(outcome["figures"]), strict=True):
         assert other == pytest.approx(one, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_families_of_every_kind_shard_and_compute_the_same(tmp_path: Path) -> None:
+    """A tied head and Conv1D, a head that caps its logits, fused experts, latent attention, and state from token to token."""
+    families = ["gpt2", "gemma2", "mixtral", "deepseek_v3", "mamba", "qwen3_next"]
+    done = ranks.torchrun(2, "support.sharded_families", str(tmp_path), *families)
+    assert done.returncode == 0, done.stderr[-4000:]
+    outcomes = json.loads((tmp_path / "families.json").read_text())
+    assert list(outcomes) == families
+    for name, outcome in outcomes.items():
+        assert outcome["sharded"], (name, outcome["notes"])
+        assert outcome["loss"] == pytest.approx(outcome["wanted"], rel=1e-6), name
 
 
 def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
