@@ -114,7 +114,7 @@ def worker(folder: Path) -> None:
     from ftbridge.providers.local.process.run_training import run_training
     from ftbridge.providers.local.process.worker import NoReporter
     from ftbridge.providers.local.training import checkpoint
-    from ftbridge.providers.local.training.parallel import joined
+    from ftbridge.providers.local.training.parallel import Parallel, joined
 
     moments: list[tuple[float, int]] = []
     seconds: list[float] = []
@@ -123,7 +123,13 @@ def worker(folder: Path) -> None:
         def metrics(self, **figures: float | int | str | None) -> None:
             moments.append((time.perf_counter(), psutil.net_io_counters(pernic=True)["lo"].bytes_sent))
 
-    plain = checkpoint.save
+    plain, deal = checkpoint.save, Parallel.deal
+    passes: list[int] = []
+
+    def counted(self: Parallel, parts: Any) -> Any:
+        turns = deal(self, parts)
+        passes.append(len(turns))
+        return turns
 
     def timed(*args: Any, **more: Any) -> Path:
         began = time.perf_counter()
@@ -131,7 +137,7 @@ def worker(folder: Path) -> None:
         seconds.append(time.perf_counter() - began)
         return path
 
-    checkpoint.save = timed
+    checkpoint.save, Parallel.deal = timed, counted
     job = Job(folder)
     with joined() as parallel:
         run_training(job, Clock(), parallel)
@@ -150,7 +156,9 @@ def worker(folder: Path) -> None:
                 {
                     "step": statistics.median(gap for gap, _ in gaps),
                     "sent": statistics.median(sent for _, sent in gaps) / parallel.world,
-                    "theory": step_traffic(shape, footprint, parallel.world, sharded=not whole),
+                    "theory": step_traffic(
+                        shape, footprint, parallel.world, sharded=not whole, passes=round(statistics.median(passes))
+                    ),
                     "save": min(seconds),
                     "bytes": sum(path.stat().st_size for path in last.rglob("*") if path.is_file()),
                 }

@@ -64,7 +64,7 @@ def test_traffic_is_that_of_rings() -> None:
     parameters = shape_of("70B").adapter_parameters(16)
     assert [on(gpus, "ddp").traffic for gpus in (1, 2, 4)] == [0, 4 * parameters, 6 * parameters]
     weights = on(1, "ddp", quantization="none").memory.weights
-    assert on(2, "fsdp2", quantization="none").traffic == weights + 2 * parameters
+    assert on(2, "fsdp2", quantization="none").traffic == weights + (4 + 2) * parameters
 
 
 def test_a_model_that_fits_one_gpu_is_not_sharded_and_one_that_does_not_is() -> None:

@@ -253,10 +253,14 @@ def ring_bytes(size: int, workers: int) -> int:
 def step_traffic(shape: Shape, job: Job, workers: int, *, sharded: bool, passes: int = 1) -> int:
     """Bytes that each worker sends in a step of `passes` micro-batches.
 
-    Whole models add up float32 gradients once a step. Sharded ones gather the weights, as they are stored, for the forward and
-    again for the backward pass of each micro-batch, and scatter its gradients.
+    Whole models add up float32 gradients once a step. Sharded ones gather weights and adapter, as they are stored, for the
+    forward and again for the backward pass of each micro-batch, and scatter its gradients. A head that is the embedding is
+    gathered for both, so once more.
     """
     count = shape.adapter_parameters(job.r, job.modules, dora=job.dora) if job.tuning == "lora" else shape.parameters
     if not sharded:
         return ring_bytes(4 * count, workers)
-    return passes * (ring_bytes(weight_bytes(shape, job), workers) + ring_bytes(4 * count, workers) // 2)
+    element = 4 if job.tuning == "full" else job.compute
+    gathered = weight_bytes(shape, job) + (4 * count if job.tuning == "lora" else 0)
+    again = element * shape.vocabulary * shape.hidden * shape.tied
+    return passes * (ring_bytes(gathered, workers) + ring_bytes(again + 4 * count, workers) // 2)
