@@ -29,10 +29,8 @@ def tiny_job(folder: Path, model: Path, **changes: Any) -> Path:
         "local.evals_per_epoch": 1,
         "local.lr_schedule": "constant",
         "local.warmup_ratio": 0.0,
-        "local.lora": {
-            "r": 4,
-            "dropout": 0.0,
-        },  # masks of dropout follow the micro-batches, which several workers share out
+        # Masks of dropout follow the micro-batches, which several workers share out.
+        "local.lora": {"r": 4, "dropout": 0.0},
         "local.checkpoint_minutes": 0.0001,
         "slurm": {"gpus": 0, "time": "10"},
     }
@@ -135,18 +133,14 @@ def test_two_nodes_train_one_job_to_the_losses_of_one_machine(
         pytest.skip("this machine has a loopback address alone, at which two nodes cannot meet")
     name, address = interface
     setup = [f"export GLOO_SOCKET_IFNAME={name} MASTER_ADDR={address}"]
-    changes: dict[str, Any] = {"slurm": {"gpus": 0, "nodes": 2, "cpus": 1, "setup": setup}}
-    changes |= {
-        "hyperparameters.n_epochs": 2,
-        "local.lora": {"r": 4, "dropout": 0.0},
-    }  # masks of dropout follow the micro-batches
+    slurm = {"gpus": 0, "nodes": 2, "cpus": 1, "setup": setup}
+    changes = {"hyperparameters.n_epochs": 1, "slurm": slurm}
     spec = tiny_job(tmp_path, tiny_model_dir, **changes)
     done = ftbridge("run", str(spec), "--provider", "slurm", "--set", "data.test=null", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = run_folder(home)
     steps = losses(folder)
     assert len(steps) == 5
-    assert steps == pytest.approx(
-        {step: expected[step] for step in steps}, abs=2e-4
-    )  # six digits of about 10.8 are journalled
+    of_one_machine = {step: expected[step] for step in steps}
+    assert steps == pytest.approx(of_one_machine, abs=2e-4), "the journal has six digits of about 10.8"
     assert "2 workers" in " ".join(event["data"]["text"] for event in worker_events(folder, "message"))
