@@ -1,10 +1,12 @@
-"""Seconds from `ftbridge run` to the first training step on many examples, and where they go.
+"""What it takes a worker to have its data as tokens, and a run to reach its first step, on many examples.
 
-    python benchmarks/encode.py --before TREE [--examples 20000] [--repeat 5]
+    python benchmarks/encode.py [--repeat 5]         a worker's data: rendered again, or read from the run's folder
+    python benchmarks/encode.py --before TREE        a run up to its first step, beside the version in TREE
 
-TREE is a checkout of the version to compare with, such as a git worktree. Both sides run the command with the same Python, data
-and model in turn. Each run has a home of its own, and ends once its first step is reported. The model is random and has two
-layers, so that neither loading nor computing hides what happens to the data. Without `--before`, this tree alone is measured.
+The first compares two ways to the same tokens in processes of their own, in turn: `render` is what every process did before
+tokens were kept, `read` what it does now. The second runs the command with the code of two trees in turn, each run in a home of
+its own, which ends once its first step is reported. The model is random and has two layers, so that neither loading nor
+computing hides what happens to the data.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ WORDS = (
     "warranty",
     "number",
 )
+READY = ("seconds until a worker has its tokens", "of these, processor time")
 PARTS = ("to the first step", "until training is submitted", "data in the worker")
 
 
@@ -70,6 +73,21 @@ def write_model(folder: Path) -> None:
     from support.small_model import write_small_model
 
     write_small_model(folder / "model", find_model("smollm2-135m-instruct").path)
+
+
+def ready(side: str, spec: Path) -> dict[str, float]:
+    """Seconds until a worker has the job's tokens, and of the processor: by rendering them, or from the run's folder."""
+    from ftbridge.evaluation.job_data import JobData
+    from ftbridge.providers.local.process.run_training import make_ready
+    from ftbridge.providers.local.request import LocalRequest
+    from ftbridge.spec import SpecFile
+
+    job = JobData.prepare(SpecFile.of(spec), spec.parent / "data")
+    request = LocalRequest.of(job.map("local").lowering.request)
+    folder = spec.parent / "encoded" if side == "read" else None
+    began, processor = time.perf_counter(), time.process_time()
+    make_ready(request, job.train, None, lambda *_: None, folder)
+    return dict(zip(READY, (time.perf_counter() - began, time.process_time() - processor), strict=True))
 
 
 def one(tree: Path, spec: Path) -> dict[str, float]:
@@ -107,23 +125,28 @@ def _wait_for_step(process: subprocess.Popen[str], home: Path) -> list[dict[str,
 
 
 def main() -> None:
-    """Measure both sides in turn and print a Markdown table."""
+    """Measure the sides in turn and print a Markdown table."""
     if sys.argv[1:2] == ["one"]:
-        print(json.dumps(one(Path(sys.argv[2]), Path(sys.argv[3]))))
+        side, spec = sys.argv[2], Path(sys.argv[3])
+        print(json.dumps(ready(side, spec) if side in ("render", "read") else one(Path(side), spec)))
         return
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--before", type=Path, help="checkout of the version to compare with")
     parser.add_argument("--examples", type=int, default=20_000)
     parser.add_argument("--repeat", type=int, default=5)
     options = parser.parse_args()
-    trees = {"after": HERE} if options.before is None else {"before": options.before.resolve(), "after": HERE}
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder))
         spec = write_data(Path(folder), options.examples)
-        figures = alternate(__file__, [str(tree) for tree in trees.values()], [str(spec)], options.repeat)
-    print(f"| seconds, {options.examples:,} examples | " + " | ".join(trees) + " |\n|---|" + "---|" * len(trees))
-    for part in PARTS:
-        medians = [statistics.median(run[part] for run in figures[str(tree)]) for tree in trees.values()]
+        if options.before is None:
+            sides, parts = {"render": "render", "read": "read"}, READY
+            ready("read", spec)  # as preflight does: what is read afterwards
+        else:
+            sides, parts = {"before": str(options.before.resolve()), "after": str(HERE)}, PARTS
+        figures = alternate(__file__, list(sides.values()), [str(spec)], options.repeat)
+    print(f"| {options.examples:,} examples | " + " | ".join(sides) + " |\n|---|" + "---|" * len(sides))
+    for part in parts:
+        medians = [statistics.median(run[part] for run in figures[side]) for side in sides.values()]
         print(f"| {part} | " + " | ".join(f"{median:.1f}" for median in medians) + " |")
 
 
