@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -118,26 +119,12 @@ def prove(migration: Migration, wish: Wish, run: Run, *, progress: Progress = la
     backend = providers.load(state.provider)
     with migration.working(f"proving {run.id}"):
         folder = migration.folder("proofs", name, run.id)
-        items, refusals, left_out = chosen_items(recording, run, wish.limit)
-        if not backend.capabilities(run.spec()).hosted:
-            items, refusals, left_out = readable(items, refusals, left_out)
-        by_graders = "graders" in run.spec().evaluation.model_fields_set
-        questions = [question_of(index, item, recording) for index, item in enumerate((*items, *refusals))]
-        own_questions, shown_only = questions[: len(items)], questions[len(items) :]
-        graders: list[Grader] = list(run.spec().evaluation.graders) if by_graders else []
-        notes: list[str] = []
-        if by_graders:
-            own_questions, notes = gradable(own_questions, graders)
-            check_judges(run.spec())
-        graders = graders if by_graders else measures(own_questions, wish.judge)
-        if wish.judge is not None and by_graders:
-            notes.append("The spec has graders, so no request was made to the judge.")
-        check(own_questions, graders)
+        test = _test_of(recording, run, wish, is_hosted=backend.capabilities(run.spec()).hosted)
         completions = completed(
             backend,
             run,
             state.tuned,
-            questions,
+            [*test.questions, *test.refused],
             recording,
             folder,
             max_completion_tokens=wish.max_completion_tokens,
@@ -145,16 +132,15 @@ def prove(migration: Migration, wish: Wish, run: Run, *, progress: Progress = la
             progress=progress,
         )
         by_key = {prediction.key: prediction for prediction in completions}
-        predictions = recorded_predictions(own_questions, recording)
-        predictions[REPLACEMENT] = [by_key[question.key] for question in own_questions]
-        scored = scores_of(own_questions, predictions, graders, folder)
-        measured = measured_of(own_questions, scored, graders, wish.margin, by_graders)
+        predictions = recorded_predictions(test.questions, recording)
+        predictions[REPLACEMENT] = [by_key[question.key] for question in test.questions]
+        scored = scores_of(test.questions, predictions, test.graders, folder)
+        measured = measured_of(test.questions, scored, test.graders, wish.margin, test.by_graders)
         decisive = [one for one in measured if one.decides]
         ok = bool(decisive) and all(
             one.judged is not None and one.judged.margin_met and one.judged.verdict != "undetermined"
             for one in decisive
         )
-        worst = _shown(own_questions, predictions, scored, graders)
         moments = [sample.created for sample in recording.samples.values() if sample.created is not None]
         proof = Proof(
             model=name,
@@ -164,15 +150,15 @@ def prove(migration: Migration, wish: Wish, run: Run, *, progress: Progress = la
             ok=ok,
             verdict=decisive[0].words if decisive else "nothing decides",
             margin=wish.margin,
-            items=len(own_questions),
-            left_out=left_out,
+            items=len(test.questions),
+            left_out=test.left_out,
             samples=recording.settings.samples if recording.settings else 0,
             temperature=recording.settings.temperature if recording.settings else 0.0,
-            by_graders=by_graders,
+            by_graders=test.by_graders,
             measures=measured,
-            worst=worst,
-            refusals=[_refused(question, recording, by_key) for question in shown_only][:_MOST_SHOWN],
-            notes=[*notes, *_notes(own_questions, recording, measured)],
+            worst=_shown(test.questions, predictions, scored, test.graders),
+            refusals=[_refused(question, recording, by_key) for question in test.refused][:_MOST_SHOWN],
+            notes=[*test.notes, *_notes(test.questions, recording, measured)],
             recorded_from=min(moments, default=None),
             recorded_to=max(moments, default=None),
             recording_sha256=files.sha256_file(recording.journal.path),
@@ -182,6 +168,38 @@ def prove(migration: Migration, wish: Wish, run: Run, *, progress: Progress = la
         files.write_json(folder / "proof.json", proof.model_dump(mode="json"))
         migration.append("proved", model=name, run=run.id, ok=ok, path=str(folder))
     return proof
+
+
+class _Test(NamedTuple):
+    """What is completed and scored: the questions, those whose recorded completion is a refusal, and what scores them."""
+
+    questions: list[Question]
+    refused: list[Question]
+    left_out: dict[str, int]
+    graders: list[Grader]
+    by_graders: bool
+    notes: list[str]
+
+
+def _test_of(recording: Recording, run: Run, wish: Wish, *, is_hosted: bool) -> _Test:
+    """The recorded items that the run was not trained on, with the spec's graders, or measures of agreement without them."""
+    items, refusals, left_out = chosen_items(recording, run, wish.limit)
+    if not is_hosted:
+        items, refusals, left_out = readable(items, refusals, left_out)
+    numbered = [question_of(index, item, recording) for index, item in enumerate((*items, *refusals))]
+    questions, refused = numbered[: len(items)], numbered[len(items) :]
+    by_graders = "graders" in run.spec().evaluation.model_fields_set
+    notes: list[str] = []
+    if by_graders:
+        graders = list(run.spec().evaluation.graders)
+        questions, notes = gradable(questions, graders)
+        check_judges(run.spec())
+        if wish.judge is not None:
+            notes.append("The spec has graders, so no request was made to the judge.")
+    else:
+        graders = measures(questions, wish.judge)
+    check(questions, graders)
+    return _Test(questions, refused, left_out, graders, by_graders, notes)
 
 
 def folder_of(migration: Migration, proof: Proof) -> Path:

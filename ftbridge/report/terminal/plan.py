@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -77,10 +79,26 @@ def _managed(side: Managed) -> Table:
 def _local(side: Local) -> Table:
     size = f", {side.parameters / 1e9:.2f} billion parameters" if side.parameters else ""
     table = _facts(f"local: {side.model}{size}, weights {side.quantization}")
+    for rows in (_token_rows, _memory_rows, _device_rows, _time_rows, _rollout_rows, _cost_rows):
+        for name, value in rows(side):
+            table.add_row(name, value)
+    for note in side.notes:
+        table.add_row("note", Text(note, style="dim"))
+    return table
+
+
+_Rows = Iterator["tuple[str, str | Text]"]
+
+
+def _token_rows(side: Local) -> _Rows:
     if side.tokens is not None:
         train = side.tokens["train"]
         parts = f"{train.tokens:,} read, {train.trained:,} trained, longest {train.longest:,}"
-        table.add_row("tokens", f"{parts} (train, by its own tokenizer and template)")
+        yield "tokens", f"{parts} (train, by its own tokenizer and template)"
+
+
+def _memory_rows(side: Local) -> _Rows:
+    """What training holds, and which GPUs hold that."""
     if side.memory is not None:
         memory = side.memory
         named = {
@@ -91,68 +109,69 @@ def _local(side: Local) -> Table:
             **({"generation": memory.generation} if memory.generation else {}),
         }
         parts = ", ".join(f"{name} {_gb(size)}" for name, size in named.items())
-        table.add_row(
-            "memory", f"about {_gb(memory.total)} on a card, passes of {memory.pass_tokens:,} tokens ({parts})"
-        )
+        yield "memory", f"about {_gb(memory.total)} on a card, passes of {memory.pass_tokens:,} tokens ({parts})"
         fits = [fit for fit in side.cards if fit.pass_tokens]
         if fits:
-            first = fits[0]
-            table.add_row("fits", f"{first.card} and larger; passes of {first.pass_tokens:,} tokens there")
+            yield "fits", f"{fits[0].card} and larger; passes of {fits[0].pass_tokens:,} tokens there"
         else:
-            table.add_row("fits", Text("no single card of the list", style="bold red"))
+            yield "fits", Text("no single card of the list", style="bold red")
     if len(side.gpu_sets) > 1 or (side.gpu_sets and side.gpu_sets[0].gpus > 1):
         sets = [f"{one.gpus} x {one.card} ({one.sharding})" for one in side.gpu_sets if one.gpus > 1]
-        table.add_row("several GPUs", " or ".join(sets))
+        yield "several GPUs", " or ".join(sets)
     for row in side.per_gpu:
         if row.gpus > 1 and row.sharding == "fsdp2":
-            table.add_row(
-                "",
-                f"on each of {row.gpus}, sharded: about {_gb(row.memory.total)}; sends {_gb(row.traffic)} a micro-batch",
-            )
+            sharded = f"on each of {row.gpus}, sharded: about {_gb(row.memory.total)}"
+            yield "", f"{sharded}; sends {_gb(row.traffic)} a micro-batch"
+
+
+def _device_rows(side: Local) -> _Rows:
+    """This machine's GPUs, and what fits the device that training takes."""
     for card in side.machine.cards:
         held = f", {_gb(card.used)} held by others" if card.used else ""
-        table.add_row("card", f"{card.index}: {card.name}, {_gb(card.free)} of {_gb(card.total)} free{held}")
+        yield "card", f"{card.index}: {card.name}, {_gb(card.free)} of {_gb(card.total)} free{held}"
     if side.here is not None:
         device_fit = side.here
-        fit = (
-            Text(
-                f"passes of up to {device_fit.pass_tokens:,} tokens, an example of up to {device_fit.longest_example:,}"
-            )
-            if device_fit.pass_tokens
-            else Text("does not fit what is free now", style="bold red")
+        passes = (
+            f"passes of up to {device_fit.pass_tokens:,} tokens, an example of up to {device_fit.longest_example:,}"
         )
-        table.add_row("here", Text.assemble(f"{device_fit.card}, {device_fit.gib:.1f} GiB free: ", fit))
+        fit = Text(passes) if device_fit.pass_tokens else Text("does not fit what is free now", style="bold red")
+        yield "here", Text.assemble(f"{device_fit.card}, {device_fit.gib:.1f} GiB free: ", fit)
+
+
+def _time_rows(side: Local) -> _Rows:
     if side.pace.hours is not None:
-        table.add_row("time", f"training {_time(side.pace.hours)}")
-    table.add_row("" if side.pace.hours else "time", Text(side.pace.source, style="dim"))
+        yield "time", f"training {_time(side.pace.hours)}"
+    yield "" if side.pace.hours else "time", Text(side.pace.source, style="dim")
     if side.whole is not None:
         parts = f"loading {_time(side.whole.loading)}, completing {_time(side.whole.completing)}"
         duration = f"{_time(side.whole.hours)} ({parts})" if side.whole.hours is not None else f"training and {parts}"
-        table.add_row("whole run", duration)
-        table.add_row("", Text(side.whole.source, style="dim"))
+        yield "whole run", duration
+        yield "", Text(side.whole.source, style="dim")
+
+
+def _rollout_rows(side: Local) -> _Rows:
+    """Completions that training draws or sees beside the data."""
     if side.rollouts is not None:
         drawn = side.rollouts
         low, high = drawn.tokens
         each = f"{drawn.steps:,} steps of {drawn.step_completions:,}, and those of validation prompts"
-        table.add_row("rollouts", f"{drawn.completions:,} completions ({each}), {low:,} to {high:,} tokens")
+        yield "rollouts", f"{drawn.completions:,} completions ({each}), {low:,} to {high:,} tokens"
         if drawn.questions:
             cost = "at prices that are not known" if drawn.judges_usd is None else _span(drawn.judges_usd)
-            table.add_row("judges", f"at most {drawn.questions:,} questions while training: {cost}")
+            yield "judges", f"at most {drawn.questions:,} questions while training: {cost}"
     if side.replay is not None:
-        table.add_row("replay", _replay(side.replay))
+        yield "replay", _replay(side.replay)
+
+
+def _cost_rows(side: Local) -> _Rows:
     if side.usd is not None:
-        table.add_row("cost", _span(side.usd))
+        yield "cost", _span(side.usd)
     if side.break_even_tokens is not None:
-        table.add_row(
-            "break-even", f"a card of your own serves cheaper above {side.break_even_tokens:,} tokens a month"
-        )
+        yield "break-even", f"a card of your own serves cheaper above {side.break_even_tokens:,} tokens a month"
     if side.monthly is not None:
         month = side.monthly
         costs = f"{_usd(month.managed_usd)} at the service, {_usd(month.local_usd)} for a card all month"
-        table.add_row("a month", f"{month.tokens:,} tokens: {costs}")
-    for note in side.notes:
-        table.add_row("note", Text(note, style="dim"))
-    return table
+        yield "a month", f"{month.tokens:,} tokens: {costs}"
 
 
 def _replay(plan: ReplayPlan) -> str:
