@@ -42,7 +42,7 @@ NULL = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "co
     ("broken", "code", "expected"),
     [
         (spec("n_epochs:", "n_epoch:"), 2, ["hyperparameters.n_epoch: unknown key; did you mean n_epochs?"]),
-        (spec("n_epochs: 2", "n_epochs: many"), 2, ["hyperparameters.n_epochs", "'many'"]),
+        (spec("n_epochs: 2", "n_epochs: many"), 2, ["hyperparameters.n_epochs", '"many"']),
         (spec("n_epochs: 2", "n_epochs: 51"), 2, ["less than or equal to 50"]),
         (spec("name: small", "name: small\nname: twice"), 2, ["job.yaml:", "the key 'name' comes twice"]),
         (spec("name: small", "name: [small"), 2, ["job.yaml:", "not valid YAML"]),
@@ -141,8 +141,8 @@ def test_a_dry_run_settles_and_lowers_and_makes_nothing(tmp_path: Path, home: Pa
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     settled = {entry["field"]: entry for entry in told["resolved"]["settled"]}
-    assert settled["hyperparameters.n_epochs"]["value"] == 5
-    assert settled["hyperparameters.batch_size"]["value"] == 1
+    assert settled["hyperparameters.n_epochs"]["value"] == 10
+    assert settled["hyperparameters.batch_size"]["value"] == 8
     assert all(entry["reason"] for entry in settled.values())
     assert told["lowering"]["request"]["learning_rate"] == 2e-4
     assert list((home / "runs").glob("*")) == []
