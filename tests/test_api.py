@@ -21,7 +21,7 @@ def test_a_run_from_python_trains_and_is_found_again(tmp_path: Path, base_model_
     assert Path(run.model, "adapter_model.safetensors").exists()
     assert run.metrics["step"] == run.metrics["total_steps"]
     assert ftbridge.load_run(run.id).summary() == run.summary()
-    assert [found.id for found in ftbridge.list_runs()] == [run.id]
+    assert [result.id for result in ftbridge.list_runs()] == [run.id]
     assert run.resume().state == "succeeded"
 
 

@@ -55,8 +55,8 @@ def test_every_field_of_a_spec_tells_its_meaning_to_the_schema() -> None:
     silent = [
         f"{model}.{field}"
         for model, definition in definitions.items()
-        for field, told in definition.get("properties", {}).items()
-        if not told.get("description")
+        for field, result in definition.get("properties", {}).items()
+        if not result.get("description")
     ]
     assert silent == []
 

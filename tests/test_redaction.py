@@ -53,9 +53,9 @@ def test_an_address_holds_no_secret_and_its_refusal_repeats_none(address: str, s
     assert PASSWORD not in (problem or "")
 
 
-@pytest.mark.parametrize("place", ["openai", "grader", "multi", "candidate"])
+@pytest.mark.parametrize("position", ["openai", "grader", "multi", "candidate"])
 @pytest.mark.parametrize("scheme", ["https", "ftp"])
-def test_a_password_in_a_spec_or_a_candidate_is_refused_without_being_told(place: str, scheme: str) -> None:
+def test_a_password_in_a_spec_or_a_candidate_is_refused_without_being_told(position: str, scheme: str) -> None:
     address = f"{scheme}://user:{PASSWORD}@example.com/v1"
     grader: dict[str, Any] = {**JUDGE, "base_url": address}
     multi = {"type": "multi", "name": "m", "graders": {"a": grader}, "calculate_output": "a"}
@@ -63,9 +63,9 @@ def test_a_password_in_a_spec_or_a_candidate_is_refused_without_being_told(place
         "openai": {"openai": {"target": "custom", "base_url": address}},
         "grader": {"evaluation": {"graders": [grader]}},
         "multi": {"evaluation": {"graders": [multi]}},
-    }.get(place, {})
+    }.get(position, {})
     spec = {"name": "n", "data": {"train": "t.jsonl"}, "model": {"openai": "m"}, **changes}
-    read = functools.partial(parse_candidate, f"{address}#model") if place == "candidate" else None
+    read = functools.partial(parse_candidate, f"{address}#model") if position == "candidate" else None
     with pytest.raises(UsageError) as refused:
         read() if read is not None else JobSpec.from_dict(spec)
     assert PASSWORD not in str(refused.value)
@@ -135,9 +135,9 @@ class Origin:
 
 @pytest.fixture
 def other() -> Iterator[Origin]:
-    made = Origin()
-    yield made
-    made.close()
+    created = Origin()
+    yield created
+    created.close()
 
 
 HEADERS = {"authorization": f"Bearer {PASSWORD}", "api-key": PASSWORD, "openai-organization": "org", "cookie": PASSWORD}

@@ -42,10 +42,10 @@ def test_the_last_error_is_raised_as_it_came():
 
 
 def test_an_error_that_the_policy_does_not_name_is_not_tried_again():
-    heard = []
-    with on_retry(heard.append), pytest.raises(ValueError, match="try 1"):
+    items = []
+    with on_retry(items.append), pytest.raises(ValueError, match="try 1"):
         retrying(_policy())(_failing(1, ValueError))
-    assert heard == []
+    assert items == []
 
 
 def test_a_policy_may_decide_by_the_error_when_to_give_up():
@@ -54,18 +54,18 @@ def test_a_policy_may_decide_by_the_error_when_to_give_up():
 
 
 def test_every_retry_reaches_the_hooks_before_the_wait():
-    heard = []
-    with on_retry(heard.append):
+    items = []
+    with on_retry(items.append):
         retrying(_policy(wait=lambda attempt, error: 10.0 * attempt))(_failing(2))
-    assert heard == [Retry("listing", 1, "try 1", 10.0), Retry("listing", 2, "try 2", 20.0)]
+    assert items == [Retry("listing", 1, "try 1", 10.0), Retry("listing", 2, "try 2", 20.0)]
 
 
 def test_a_hook_hears_nothing_after_its_block():
-    heard = []
-    with on_retry(heard.append):
+    items = []
+    with on_retry(items.append):
         pass
     retrying(_policy())(_failing(2))
-    assert heard == []
+    assert items == []
 
 
 def test_a_retry_is_logged_without_keys(caplog):

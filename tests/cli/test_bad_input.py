@@ -24,8 +24,8 @@ def spec(old: str, new: str) -> Break:
 
 def train(*lines: object) -> Break:
     def apply(folder: Path) -> None:
-        told = [line if isinstance(line, str) else json.dumps(line) for line in lines]
-        (folder / "train.jsonl").write_text("".join(f"{line}\n" for line in told))
+        messages = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+        (folder / "train.jsonl").write_text("".join(f"{line}\n" for line in messages))
 
     return apply
 
@@ -120,8 +120,8 @@ def test_what_only_the_model_can_tell_is_told_before_training(
     assert done.returncode == code, done.stderr
     for text in expected:
         assert text in done.stderr
-    told = json.loads(done.stdout)
-    assert told["state"] == "failed"
+    document = json.loads(done.stdout)
+    assert document["state"] == "failed"
     assert not (run_folder(home) / "worker.jsonl").exists()
 
 
@@ -139,12 +139,12 @@ def test_a_dry_run_settles_and_lowers_and_makes_nothing(tmp_path: Path, home: Pa
     write_job(tmp_path, **{"hyperparameters": {}})
     done = ftbridge("run", "job.yaml", "--provider", "local", "--dry-run", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    settled = {entry["field"]: entry for entry in told["resolved"]["settled"]}
+    document = json.loads(done.stdout)
+    settled = {entry["field"]: entry for entry in document["resolved"]["settled"]}
     assert settled["hyperparameters.n_epochs"]["value"] == 10
     assert settled["hyperparameters.batch_size"]["value"] == 8
     assert all(entry["reason"] for entry in settled.values())
-    assert told["lowering"]["request"]["learning_rate"] == 2e-4
+    assert document["lowering"]["request"]["learning_rate"] == 2e-4
     assert list((home / "runs").glob("*")) == []
     people = ftbridge("run", "job.yaml", "--provider", "local", "--dry-run", cwd=tmp_path, COLUMNS="160")
     assert "hyperparameters.n_epochs" in people.stdout

@@ -29,11 +29,20 @@ def test_the_summary_is_one_document_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(json.dumps({**RECORD, "id": 1}) + "\n{broken\n")
     done = run("in.jsonl", "out.jsonl", "--drop", "id", "--skip-invalid", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["source"], told["out"], told["to"], told["examples"]) == ("in.jsonl", "out.jsonl", "chat", 1)
-    assert (told["shapes"], told["dropped"], told["skipped_count"]) == ({"prompt_completion": 1}, {"id": 1}, 1)
-    assert told["skipped"][0].startswith("in.jsonl:2 is not valid JSON")
-    assert len(told["sha256"]) == 64
+    document = json.loads(done.stdout)
+    assert (document["source"], document["out"], document["to"], document["examples"]) == (
+        "in.jsonl",
+        "out.jsonl",
+        "chat",
+        1,
+    )
+    assert (document["shapes"], document["dropped"], document["skipped_count"]) == (
+        {"prompt_completion": 1},
+        {"id": 1},
+        1,
+    )
+    assert document["skipped"][0].startswith("in.jsonl:2 is not valid JSON")
+    assert len(document["sha256"]) == 64
 
 
 def test_people_are_told_what_was_left_out_on_stderr(tmp_path: Path) -> None:
@@ -102,8 +111,8 @@ def test_several_files_become_one(tmp_path: Path) -> None:
         (tmp_path / name).write_text(json.dumps({"prompt": name, "completion": "x"}))
     done = run("*.jsonl", "all.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    asked = [example["messages"][0]["content"] for example in json.loads((tmp_path / "all.json").read_text())]
-    assert asked == ["a.jsonl", "b.jsonl"]
+    requests = [example["messages"][0]["content"] for example in json.loads((tmp_path / "all.json").read_text())]
+    assert requests == ["a.jsonl", "b.jsonl"]
 
 
 def test_the_commands_of_the_examples_run_as_written(tmp_path: Path) -> None:

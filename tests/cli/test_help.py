@@ -47,9 +47,9 @@ def test_a_short_help_is_one_sentence_that_begins_with_a_verb(help: str) -> None
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_prints_its_own_help(name: str) -> None:
-    told = CliRunner().invoke(cli, [name, "-h"], prog_name="ftbridge")
-    assert told.exit_code == 0
-    assert told.output.startswith(f"Usage: ftbridge {name} ")
+    result = CliRunner().invoke(cli, [name, "-h"], prog_name="ftbridge")
+    assert result.exit_code == 0
+    assert result.output.startswith(f"Usage: ftbridge {name} ")
 
 
 @pytest.mark.parametrize(("name", "option"), OPTIONS, ids=[f"{name}{option.opts[0]}" for name, option in OPTIONS])
@@ -62,15 +62,15 @@ def test_an_option_says_in_the_imperative_what_it_does(name: str, option: click.
     ("command", "old", "new"), [(c, old, new) for c, both in RENAMED.items() for old, new in both.items()]
 )
 def test_a_former_name_of_an_option_is_accepted_with_a_note(command: str, old: str, new: str) -> None:
-    known = {name for _, option in OPTIONS for name in option.opts}
-    assert new in known
-    assert old not in known
+    names = {name for _, option in OPTIONS for name in option.opts}
+    assert new in names
+    assert old not in names
     value = ["1"] if command == "serve" else []
-    told = CliRunner().invoke(cli, [command, old, *value, "--no-such-option"])
-    assert f"note: {old} is now {new}" in told.stderr
-    assert "No such option" in told.stderr
+    result = CliRunner().invoke(cli, [command, old, *value, "--no-such-option"])
+    assert f"note: {old} is now {new}" in result.stderr
+    assert "No such option" in result.stderr
 
 
 def test_after_two_dashes_and_as_values_former_names_are_left_alone() -> None:
-    told = CliRunner().invoke(cli, ["run", "--", "--anyway"])
-    assert "note:" not in told.stderr
+    result = CliRunner().invoke(cli, ["run", "--", "--anyway"])
+    assert "note:" not in result.stderr

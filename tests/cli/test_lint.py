@@ -209,13 +209,13 @@ def test_sarif_points_at_the_piece_and_describes_its_rules(tmp_path: Path):
     done = run("train.jsonl", "a file.jsonl", "--format", "sarif", cwd=tmp_path)
     log: dict[str, Any] = json.loads(done.stdout)
     jsonschema.validate(log, SARIF)
-    (found,) = log["runs"]
-    rules = found["tool"]["driver"]["rules"]
-    for result in found["results"]:
+    (match,) = log["runs"]
+    rules = match["tool"]["driver"]["rules"]
+    for result in match["results"]:
         assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
         assert result["level"] in ("error", "warning", "note")
         assert result["message"]["text"]
-    error = next(result for result in found["results"] if result["ruleId"] == "FTB021")
+    error = next(result for result in match["results"] if result["ruleId"] == "FTB021")
     region = error["locations"][0]["physicalLocation"]["region"]
     line = NULL.replace("Hi", "😀")
     units = line.encode("utf-16-le")
@@ -225,14 +225,14 @@ def test_sarif_points_at_the_piece_and_describes_its_rules(tmp_path: Path):
 
 def test_many_findings_of_a_rule_are_folded_unless_all_are_wanted(tmp_path: Path):
     write(tmp_path, "train.jsonl", *[NULL] * 30)
-    folded, whole = (
+    folded, complete = (
         run("train.jsonl", cwd=tmp_path).stdout,
         run("train.jsonl", "--max-findings", "0", cwd=tmp_path).stdout,
     )
     assert folded.count("error FTB021") == 5
     assert "and 25 more FTB021" in folded
-    assert whole.count("error FTB021") == 30
-    assert "more FTB021" not in whole
+    assert complete.count("error FTB021") == 30
+    assert "more FTB021" not in complete
     assert "30 errors" in folded.replace("\n", " ")
 
 
@@ -333,13 +333,13 @@ def on_a_terminal(folder: Path, *args: str, **env: str) -> str:
     settings = {**inherited, "TERM": "xterm", "COLUMNS": "80", **env}
     with subprocess.Popen(command, cwd=folder, stdout=slave, stderr=subprocess.DEVNULL, env=settings) as process:
         os.close(slave)
-        said = read_to_end(master)
+        to_end = read_to_end(master)
         process.wait(timeout=60)
-    return said
+    return to_end
 
 
 def read_to_end(descriptor: int) -> str:
-    said = b""
+    message = b""
     while True:
         try:
             more = os.read(descriptor, 1 << 16)
@@ -347,8 +347,8 @@ def read_to_end(descriptor: int) -> str:
             more = b""
         if not more:
             os.close(descriptor)
-            return said.decode()
-        said += more
+            return message.decode()
+        message += more
 
 
 def test_files_of_a_job_are_told_apart_by_their_names_and_it_is_said(tmp_path: Path):
@@ -363,12 +363,12 @@ def test_files_of_a_job_are_told_apart_by_their_names_and_it_is_said(tmp_path: P
 def test_programs_get_no_more_findings_than_asked_for(tmp_path: Path, form: str):
     write(tmp_path, "train.jsonl", *[NULL] * 30, (GOOD % (9, 9)).replace("assistant", "Assistant"))
     done = run("train.jsonl", "--format", form, "--max-findings", "7", cwd=tmp_path)
-    told = {
+    output = {
         "json": lambda: [f for file in json.loads(done.stdout)["files"] for f in file["findings"]],
         "github": lambda: done.stdout.splitlines(),
         "sarif": lambda: json.loads(done.stdout)["runs"][0]["results"],
     }[form]()
-    assert len(told) == 7
+    assert len(output) == 7
     assert done.returncode == 3
 
 
@@ -403,9 +403,9 @@ def test_ctrl_c_prints_what_was_found_so_far_after_a_bar_told_how_far_it_was(tmp
     command = [sys.executable, "-m", "ftbridge", "lint", "train.jsonl", "--json"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=slave) as process:
         os.close(slave)
-        told = b""
-        while b"%" not in told:
-            told += os.read(master, 1024)
+        result = b""
+        while b"%" not in result:
+            result += os.read(master, 1024)
         process.send_signal(signal.SIGINT)
         assert process.stdout
         document = json.loads(process.stdout.read())

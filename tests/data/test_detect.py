@@ -59,7 +59,7 @@ def test_a_format_that_is_not_read_says_what_to_do():
     assert detection is not None
     assert detection.command("x.jsonl") == ""
     assert "weight 0 or 1" in detection.hint("x.jsonl")
-    assert all(known.shape or known.advice for known in FORMATS)
+    assert all(names.shape or names.advice for names in FORMATS)
 
 
 @pytest.mark.parametrize(
@@ -73,10 +73,10 @@ def test_a_format_that_is_not_read_says_what_to_do():
     ],
 )
 def test_files_that_hold_no_records_are_known_by_their_first_bytes(head: bytes, name: str):
-    found = not_data(head)
-    assert found is not None
-    assert name in found[0]
-    assert found[1].endswith(".")
+    result = not_data(head)
+    assert result is not None
+    assert name in result[0]
+    assert result[1].endswith(".")
 
 
 def test_records_and_tables_are_not_taken_for_other_files():

@@ -52,42 +52,42 @@ TEXT = json.dumps(GOOD)
     ],
 )  # fmt: skip
 def test_a_slip_has_its_name_and_the_json_that_was_meant(text: str, value: object, named: str) -> None:
-    mended = repaired_text(text)
+    fixed = repaired_text(text)
 
-    assert mended is not None
-    assert any(named in slip.what for slip in mended.slips)
-    assert all(0 <= slip.start <= len(text) for slip in mended.slips)
-    assert (mended.text and json.loads(mended.text)) == value
+    assert fixed is not None
+    assert any(named in slip.what for slip in fixed.slips)
+    assert all(0 <= slip.start <= len(text) for slip in fixed.slips)
+    assert (fixed.text and json.loads(fixed.text)) == value
 
 
 @pytest.mark.parametrize(
     "text", ["", "hello there", "a,b,c", '{"a": 1} {"b": 2}', '{"a" 1}', '{"a": 01}', "{", '{"a": 1;}', "[[[" * 99]
 )
 def test_what_is_no_known_slip_is_not_guessed_at(text: str) -> None:
-    mended = repaired_text(text)
+    fixed = repaired_text(text)
 
-    assert mended is None or mended.text is None
+    assert fixed is None or fixed.text is None
 
 
 @settings(max_examples=200, deadline=None)
 @given(json_values)
 def test_what_python_prints_is_read_as_the_value_it_prints(value: object) -> None:
     text = repr({"value": value})
-    mended = repaired_text(text)
+    fixed = repaired_text(text)
 
     if "inf" not in text and "nan" not in text:
-        assert mended is not None
-        assert mended.text is not None
-        assert json.loads(mended.text) == {"value": value}
+        assert fixed is not None
+        assert fixed.text is not None
+        assert json.loads(fixed.text) == {"value": value}
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet="{}[]:,\"'“”\\ \nab1#/*-.eTN\t", max_size=40))
 def test_whatever_is_mended_is_json(text: str) -> None:
-    mended = repaired_text(text)
+    fixed = repaired_text(text)
 
-    if mended is not None and mended.text is not None:
-        json.loads(mended.text)
+    if fixed is not None and fixed.text is not None:
+        json.loads(fixed.text)
 
 
 def test_a_long_line_of_half_a_slip_takes_no_time() -> None:

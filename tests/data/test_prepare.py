@@ -69,7 +69,7 @@ def test_a_fraction_is_held_out_and_every_line_is_kept_once_in_file_order(tmp_pa
     out = tmp_path / "out"
     manifest = prepare(_spec(validation=0.1), base=tmp_path, out=out)
     assert (manifest.splits["train"].examples, manifest.splits["validation"].examples) == (36, 4)
-    places = {split: [int(place.partition(":")[2]) for place in origin(out, split)] for split in manifest.splits}
+    places = {split: [int(where.partition(":")[2]) for where in origin(out, split)] for split in manifest.splits}
     assert places["train"] == sorted(places["train"])
     assert sorted(places["train"] + places["validation"]) == list(range(1, 41))
 
@@ -276,13 +276,13 @@ def test_a_damaged_folder_is_prepared_again_to_the_same_bytes(tmp_path, damage, 
     _write(tmp_path / "train.jsonl", _chats(12))
     out = tmp_path / "out"
     prepare(_spec(validation=0.2), base=tmp_path, out=out)
-    whole = {path.name: path.read_bytes() for path in out.iterdir()}
+    by_name = {path.name: path.read_bytes() for path in out.iterdir()}
     if how == "cut":
-        (out / damage).write_bytes(whole[damage][:-5])
+        (out / damage).write_bytes(by_name[damage][:-5])
     else:
         (out / damage).unlink()
     prepare(_spec(validation=0.2), base=tmp_path, out=out)
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == by_name
 
 
 def test_another_seed_or_data_section_prepares_anew_and_leaves_no_old_split(tmp_path):
@@ -300,11 +300,16 @@ def test_a_folder_that_was_not_prepared_says_so(tmp_path):
 
 
 def _pair(question, good, bad="bad", **extra):
-    said = [
+    messages = [
         [{"role": role, "content": text}]
         for role, text in (("user", question), ("assistant", good), ("assistant", bad))
     ]
-    return {"input": {"messages": said[0]}, "preferred_output": said[1], "non_preferred_output": said[2], **extra}
+    return {
+        "input": {"messages": messages[0]},
+        "preferred_output": messages[1],
+        "non_preferred_output": messages[2],
+        **extra,
+    }
 
 
 def _item(question, **extra):
@@ -324,8 +329,8 @@ def test_every_method_is_split_hashed_and_counted_with_nothing_lost(tmp_path, me
     out = tmp_path / "out"
     manifest = prepare(_spec(method=method, validation=0.2), base=tmp_path, out=out)
     assert manifest.splits["train"].examples + manifest.splits["validation"].examples == 21
-    kept = [json.loads(line) for split in manifest.splits for line in _lines(out, split)]
-    assert sorted(map(json.dumps, kept)) == sorted(map(json.dumps, [*documents, documents[0]]))
+    items = [json.loads(line) for split in manifest.splits for line in _lines(out, split)]
+    assert sorted(map(json.dumps, items)) == sorted(map(json.dumps, [*documents, documents[0]]))
     for name, split in manifest.splits.items():
         assert split.sha256 == hashlib.sha256((out / f"{name}.jsonl").read_bytes()).hexdigest()
         assert split.tokens > 9 * split.examples

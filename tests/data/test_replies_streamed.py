@@ -28,12 +28,12 @@ def streamed(text: str, notation: Notation, tools: list[dict[str, Any]], size: i
 def same(
     parts: Parts, text: str, notation: Notation, tools: Any, thinking_open: bool = False, exact: bool = False
 ) -> None:
-    whole = read_reply(text, notation, thinking_open, tools)
+    reply = read_reply(text, notation, thinking_open, tools)
     if exact:
-        assert parts.text == whole.content
-    assert parts.text.strip() == whole.content.strip()
-    assert parts.reasoning == (whole.reasoning_content or "")
-    assert [(call["function"]["name"], call["function"]["arguments"]) for call in parts.calls] == whole.calls
+        assert parts.text == reply.content
+    assert parts.text.strip() == reply.content.strip()
+    assert parts.reasoning == (reply.reasoning_content or "")
+    assert [(call["function"]["name"], call["function"]["arguments"]) for call in parts.calls] == reply.calls
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -79,8 +79,8 @@ REASONING = [
 def test_reasoning_is_the_same_in_a_stream(source, text, thinking_open):
     notation = notation_of(source)
     for size in SIZES:
-        for whole in (False, True):
-            _, parts = streamed(text, notation, [], size, thinking_open=thinking_open, whole=whole)
+        for complete in (False, True):
+            _, parts = streamed(text, notation, [], size, thinking_open=thinking_open, whole=complete)
             same(parts, text, notation, (), thinking_open, exact=True)
 
 
@@ -89,12 +89,12 @@ def test_reasoning_is_the_same_in_a_stream(source, text, thinking_open):
 )
 def test_reasoning_and_text_are_told_while_they_come(source):
     notation = notation_of(source)
-    thought, said = "Peru has one. " * 20, "Lima is the capital. " * 20
+    thought, message = "Peru has one. " * 20, "Lima is the capital. " * 20
     opening, closing = notation.reasoning or (
         "<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>")  # fmt: skip
-    early, _ = streamed(f"{opening}{thought}{closing}{said}", notation, TOOLS, 3)
-    assert len(early) > len(thought + said) - 40
-    early, _ = streamed(f"{opening}{thought}{closing}{said}", notation, TOOLS, 3, whole=True)
+    early, _ = streamed(f"{opening}{thought}{closing}{message}", notation, TOOLS, 3)
+    assert len(early) > len(thought + message) - 40
+    early, _ = streamed(f"{opening}{thought}{closing}{message}", notation, TOOLS, 3, whole=True)
     assert early == ""
 
 
@@ -110,9 +110,9 @@ def test_text_that_begins_as_a_call_without_marks_is_told_once_it_is_none(text):
 def test_half_a_character_in_a_call_can_be_passed_on(call):
     text = f"<tool_call>{call}</tool_call>"
     for size in SIZES:
-        (made,) = streamed(text, notation_of("<tool_call>"), TOOLS, size)[1].calls
-        made["function"]["name"].encode()
-        made["function"]["arguments"].encode()
+        (created,) = streamed(text, notation_of("<tool_call>"), TOOLS, size)[1].calls
+        created["function"]["name"].encode()
+        created["function"]["arguments"].encode()
 
 
 def test_at_most_one_call_is_told_where_one_was_asked_for():

@@ -86,5 +86,5 @@ def test_the_documents_of_the_judging_example_hold_the_facts_that_are_asked_for(
     folder = EXAMPLES / "judging"
     candidate = retrieval(folder / "documents")
     items = load_items(folder / "test.jsonl")
-    found = sum(str(item.fields["fact"]).lower() in candidate.prompt(item).messages[0].text.lower() for item in items)
-    assert found >= 0.9 * len(items)
+    result = sum(str(item.fields["fact"]).lower() in candidate.prompt(item).messages[0].text.lower() for item in items)
+    assert result >= 0.9 * len(items)

@@ -20,7 +20,7 @@ COLOURS = ["RED", "GREEN", "BLUE"]
 
 
 def lines(first: int, count: int) -> str:
-    told = [
+    messages = [
         {
             "messages": [
                 {"role": "user", "content": f"Lamp {n}: which colour?"},
@@ -29,7 +29,7 @@ def lines(first: int, count: int) -> str:
         }
         for n in range(first, first + count)
     ]
-    return "".join(json.dumps(line) + "\n" for line in told)
+    return "".join(json.dumps(line) + "\n" for line in messages)
 
 
 @pytest.fixture
@@ -80,18 +80,18 @@ def test_the_same_job_here_and_behind_the_dialect(job, tmp_path, base_model_dir)
         there = run(job, "openai", tmp_path / "home", OPENAI_BASE_URL=url, OPENAI_API_KEY="any")
     finally:
         served.stop()
-    here = run(job, "local", tmp_path / "home")
+    result = run(job, "local", tmp_path / "home")
 
     for split in ("train", "validation", "test"):
-        assert here["data"][split]["sha256"] == there["data"][split]["sha256"]
+        assert result["data"][split]["sha256"] == there["data"][split]["sha256"]
     assert there["model"]["tuned"].startswith(f"ft:{MODEL}:")
-    mine, theirs = losses(here), losses(there)
+    mine, theirs = losses(result), losses(there)
     assert list(mine) == list(theirs) == list(range(1, 13))
     assert mine == pytest.approx(theirs, abs=1e-4)
-    for side in (here, there):
+    for side in (result, there):
         scores = side["evaluation"]["candidates"]
         assert scores["tuned"]["exact"]["mean"] >= scores["base"]["exact"]["mean"]
-    tuned = [side["evaluation"]["candidates"]["tuned"]["exact"]["mean"] for side in (here, there)]
+    tuned = [side["evaluation"]["candidates"]["tuned"]["exact"]["mean"] for side in (result, there)]
     assert abs(tuned[0] - tuned[1]) <= 0.34
-    lowering = here["lowering"], there["lowering"]
+    lowering = result["lowering"], there["lowering"]
     assert set(lowering[0]) == set(lowering[1])

@@ -131,11 +131,11 @@ def test_the_adapter_loads_with_plain_peft_and_answers_as_the_run_said(
     chat = [{"role": "user", "content": "Item 3: the black lamp arrived today. Which colour?"}]
     inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     target = torch.tensor([[*tokenizer("black")["input_ids"], 2]])
-    whole = torch.cat([inputs["input_ids"], target], dim=1)
+    complete = torch.cat([inputs["input_ids"], target], dim=1)
 
     def loss(model: torch.nn.Module) -> float:
         with torch.no_grad():
-            logits = model(whole).logits[0, inputs["input_ids"].shape[1] - 1 : -1]
+            logits = model(complete).logits[0, inputs["input_ids"].shape[1] - 1 : -1]
         return float(torch.nn.functional.cross_entropy(logits, target[0]))
 
     before = loss(base)

@@ -84,16 +84,16 @@ def test_a_killed_run_goes_on_to_the_same_losses_and_its_evaluation_says_what_ch
             assert resumed.returncode == 0, resumed.stderr
             assert (run_folder(home) / "reference.jsonl").read_bytes() == reference, "the reference is untouched"
         folders.append(run_folder(home))
-    whole, killed = folders
-    assert len(losses(whole)) == 24
-    assert losses(killed) == losses(whole)
-    assert losses(whole)[1] == pytest.approx(0.693147, abs=2e-6)
+    complete, killed = folders
+    assert len(losses(complete)) == 24
+    assert losses(killed) == losses(complete)
+    assert losses(complete)[1] == pytest.approx(0.693147, abs=2e-6)
 
     evaluation = json.loads((killed / "evaluation.json").read_text())
-    found = evaluation["preference"]
-    assert (found["pairs"], found["accuracy"]["n"]) == (8, 8)
-    assert found["accuracy"]["ci95"][0] > 0.5, "the held-out pairs moved"
-    assert found["margin"]["ci95"][0] > 0
+    result = evaluation["preference"]
+    assert (result["pairs"], result["accuracy"]["n"]) == (8, 8)
+    assert result["accuracy"]["ci95"][0] > 0.5, "the held-out pairs moved"
+    assert result["margin"]["ci95"][0] > 0
     assert evaluation["summary"][-1].startswith("Preferences: tuning moved")
     figures = [event["data"] for event in lines(killed / "worker.jsonl") if event["type"] == "metrics"][-1]
     assert figures["valid_reward_accuracy"] > 0.5

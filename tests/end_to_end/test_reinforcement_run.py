@@ -198,8 +198,8 @@ def test_a_budget_pauses_before_the_step_that_would_pass_it_and_more_money_goes_
     stopped = ftbridge("run", str(job), "--provider", "local", "--no-lint", cwd=tmp_path)
     assert stopped.returncode == 4, stopped.stderr
     assert "budget.max_usd = 0.15" in stopped.stderr
-    asked = len(priced_judge.questions)
-    assert 8 <= asked <= 37
+    request = len(priced_judge.questions)
+    assert 8 <= request <= 37
     folder = run_folder(home)
     assert 1 <= len(rewards(folder)) < STEPS
     assert not list((folder / "rollouts").glob(".*.drawn.jsonl")), "nothing of the next step was drawn"
@@ -266,8 +266,8 @@ def test_what_one_side_will_not_do_is_done_on_the_other_with_the_same_bytes(
     job.write_text(yaml.safe_dump(spec))
     done = ftbridge("run", str(job), "--provider", first, "--no-lint", "--yes", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["provider"], told["state"]) == (second, "succeeded")
+    document = json.loads(done.stdout)
+    assert (document["provider"], document["state"]) == (second, "succeeded")
     runs = sorted((home / "runs").iterdir())
     digests = {json.loads((run / "data" / "manifest.json").read_text())["splits"]["train"]["sha256"] for run in runs}
     assert (len(runs), len(digests)) == (2, 1), "both sides saw the same bytes"

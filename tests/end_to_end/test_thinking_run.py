@@ -66,7 +66,7 @@ def write_job(folder: Path, template: str, *, reasoning: bool, seed: int) -> Pat
         return [question, {"role": "assistant", "content": LABELS[word], **thought}]
 
     words = list(LABELS)
-    chats = [(turn(word, number), (place + number) % 4) for place, word in enumerate(words) for number in range(10)]
+    chats = [(turn(word, number), (where + number) % 4) for where, word in enumerate(words) for number in range(10)]
     pairs = [turn(words[n % 4], 10 + n) + turn(words[(n + 1 + n // 4) % 4], 29 - n) for n in range(8)]
     train = [chat for chat, group in chats if group] * 2 + pairs
     for name, messages in (("train", train), ("test", [chat for chat, group in chats if not group])):

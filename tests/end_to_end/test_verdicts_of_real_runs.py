@@ -21,15 +21,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "seed 8": {"seed": 8},
         "hardly trained": {"seed": 7, "hyperparameters.learning_rate_multiplier": 0.01},
     }
-    made = {}
+    by_name = {}
     for name, change in changes.items():
         spec = write_job(folder / name.replace(" ", "-"), train=48, test=40, **change)
         done = ftbridge(
             "run", str(spec), "--provider", "local", "--json", cwd=folder, FTBRIDGE_HOME=str(folder / "home")
         )
         assert done.returncode == 0, done.stderr
-        made[name] = json.loads(done.stdout)["path"]
-    return made
+        by_name[name] = json.loads(done.stdout)["path"]
+    return by_name
 
 
 def compare(first: str, second: str, margin: str, folder: Path) -> tuple[int, dict[str, object]]:
@@ -38,13 +38,13 @@ def compare(first: str, second: str, margin: str, folder: Path) -> tuple[int, di
 
 
 def test_a_run_that_learnt_is_better_than_one_that_did_not(runs: dict[str, str], tmp_path: Path) -> None:
-    code, told = compare(runs["hardly trained"], runs["seed 7"], "0.02", tmp_path)
-    assert (code, told["verdict"]) == (0, "better")
-    code, told = compare(runs["seed 7"], runs["hardly trained"], "0.02", tmp_path)
-    assert (code, told["verdict"]) == (4, "worse")
+    code, result = compare(runs["hardly trained"], runs["seed 7"], "0.02", tmp_path)
+    assert (code, result["verdict"]) == (0, "better")
+    code, result = compare(runs["seed 7"], runs["hardly trained"], "0.02", tmp_path)
+    assert (code, result["verdict"]) == (4, "worse")
 
 
 def test_runs_that_differ_in_their_seed_are_not_told_apart(runs: dict[str, str], tmp_path: Path) -> None:
     for first, second in (("seed 7", "seed 8"), ("seed 8", "seed 7")):
-        code, told = compare(runs[first], runs[second], "0.2", tmp_path)
-        assert (code, told["verdict"]) == (0, "not_worse"), told
+        code, result = compare(runs[first], runs[second], "0.2", tmp_path)
+        assert (code, result["verdict"]) == (0, "not_worse"), result

@@ -59,7 +59,7 @@ def test_a_panel_combines_what_its_judges_say(combine, replies, reward):
     with judge_server(lambda body: replies[body["model"]]) as address:
         result = grade(panel(address, combine=combine), ITEM, SAMPLE)
     assert (result.errors, result.reward) == ({}, pytest.approx(reward))
-    assert result.metadata.details.get("silent", []) == [name for name, said in replies.items() if said is None]
+    assert result.metadata.details.get("silent", []) == [name for name, message in replies.items() if message is None]
 
 
 def test_a_panel_most_of_whose_judges_failed_has_no_score():
@@ -73,10 +73,10 @@ def test_a_panel_most_of_whose_judges_failed_has_no_score():
 def test_a_judge_that_is_asked_again_gets_another_seed_and_is_counted_in_what_it_costs():
     seeds = []
     with judge_server(lambda body: seeds.append(body.get("seed")) or 3) as address:
-        asked = panel(address, names=("a",), repeats=3)
-        assert grade(asked, ITEM, SAMPLE).reward == pytest.approx(0.5)
+        request = panel(address, names=("a",), repeats=3)
+        assert grade(request, ITEM, SAMPLE).reward == pytest.approx(0.5)
     assert sorted(seeds, key=str) == [1, 2, None]
-    assert len(judges_of([asked])) == 3
+    assert len(judges_of([request])) == 3
 
 
 def test_a_panel_of_one_judge_asked_once_is_refused():
@@ -95,11 +95,11 @@ def test_agreement_of_a_panel_is_told_with_how_lenient_each_judge_is():
         )
 
     results = [result(1.0, 0.25), result(0.0, 0.5), result(1.0, 0.5), result(0.5, 0.5)]
-    told = panel_agreement([grader], {"base": {"panel": results}})["panel"]
-    assert (told.scale, told.completions, told.same) == ("interval", 4, 0.25)
-    assert (told.raters["a"].mean, told.raters["b"].mean) == (0.625, 0.4375)
-    assert told.alpha == pytest.approx(alpha([[1, 0.25], [0, 0.5], [1, 0.5], [0.5, 0.5]], "interval"))
-    assert "agree little" in agreement_notes({"panel": told})[0]
+    outcome = panel_agreement([grader], {"base": {"panel": results}})["panel"]
+    assert (outcome.scale, outcome.completions, outcome.same) == ("interval", 4, 0.25)
+    assert (outcome.raters["a"].mean, outcome.raters["b"].mean) == (0.625, 0.4375)
+    assert outcome.alpha == pytest.approx(alpha([[1, 0.25], [0, 0.5], [1, 0.5], [0.5, 0.5]], "interval"))
+    assert "agree little" in agreement_notes({"panel": outcome})[0]
     assert score(grader, results[0]) == 0.625
 
 

@@ -27,17 +27,17 @@ def test_the_corrected_mean_covers_the_truth_where_the_graders_own_interval_does
     dice, held, naive, widths = np.random.default_rng(7), 0, 0, []
     for _ in range(400):
         right = dice.random(460) < 0.6
-        judged = np.where(right, 1.0, dice.random(460) < 0.4).astype(float)
+        result = np.where(right, 1.0, dice.random(460) < 0.4).astype(float)
         labelled = slice(0, 60)
-        told = correct(
+        outcome = correct(
             right[labelled].astype(float).tolist(),
-            judged[labelled].tolist(),
-            judged[60:].tolist(),
+            result[labelled].tolist(),
+            result[60:].tolist(),
             [str(n) for n in range(400)],
         )
-        held += told.ci95[0] <= 0.6 <= told.ci95[1]
-        widths.append(told.ci95[1] - told.ci95[0])
-        mean = judged[60:].mean()
+        held += outcome.ci95[0] <= 0.6 <= outcome.ci95[1]
+        widths.append(outcome.ci95[1] - outcome.ci95[0])
+        mean = result[60:].mean()
         naive += abs(mean - 0.6) <= 1.96 * np.sqrt(mean * (1 - mean) / 400)
     assert 0.93 <= held / 400 <= 0.99
     assert naive == 0
@@ -71,13 +71,13 @@ def test_bias_confusion_and_the_candidates_own_labels():
     people = [*[labelled(1.0, "tuned")] * 12, *[labelled(0.0, "tuned")] * 12, *[labelled(0.0)] * 6]
     scores = [*[1.0] * 12, *[1.0] * 6, *[0.0] * 6, *[0.0] * 5, None]
     test = ([1.0] * 30 + [0.0] * 10, [str(n) for n in range(40)])
-    told = calibration(people, scores, {"tuned": test, "base": test})
-    assert (told.n, told.confusion) == (29, {"yes_yes": 12, "yes_no": 0, "no_yes": 6, "no_no": 11})
-    assert told.bias == pytest.approx(6 / 29)
-    assert told.bias_ci95[0] > 0
-    assert (told.corrected["tuned"].own, told.corrected["tuned"].labelled) == (True, 24)
-    assert (told.corrected["base"].own, told.corrected["base"].labelled) == (False, 29)
-    assert told.corrected["tuned"].mean < 0.75
+    result = calibration(people, scores, {"tuned": test, "base": test})
+    assert (result.n, result.confusion) == (29, {"yes_yes": 12, "yes_no": 0, "no_yes": 6, "no_no": 11})
+    assert result.bias == pytest.approx(6 / 29)
+    assert result.bias_ci95[0] > 0
+    assert (result.corrected["tuned"].own, result.corrected["tuned"].labelled) == (True, 24)
+    assert (result.corrected["base"].own, result.corrected["base"].labelled) == (False, 29)
+    assert result.corrected["tuned"].mean < 0.75
     assert calibration(people, [None] * 30, {}) is None
 
 
@@ -129,11 +129,11 @@ def test_eval_holds_a_judge_beside_people(tmp_path, monkeypatch, capsys):
         command = ["eval", "job.json", "-c", f"new={address}#m", "--human", "human.jsonl"]
         with pytest.raises(SystemExit, match="0"):
             main([*command, "--json"])
-        told = json.loads(capsys.readouterr().out)["calibration"]["good"]
+        output = json.loads(capsys.readouterr().out)["calibration"]["good"]
         with pytest.raises(SystemExit, match="0"):
             main([*command, "--report", "page.html"])
         shown = capsys.readouterr().out
-    assert (told["n"], told["human"], told["grader"], told["bias"]) == (30, 0.5, 1.0, 0.5)
-    assert told["corrected"]["new"]["mean"] == pytest.approx(0.5, abs=0.01)
+    assert (output["n"], output["human"], output["grader"], output["bias"]) == (30, 0.5, 1.0, 0.5)
+    assert output["corrected"]["new"]["mean"] == pytest.approx(0.5, abs=0.01)
     assert "good beside people" in " ".join(shown.split())
     assert "as people would score it" in (tmp_path / "page.html").read_text()

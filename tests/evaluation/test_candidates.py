@@ -77,10 +77,10 @@ def test_training_is_not_read_unless_few_shot_asks(tmp_path, item):
 
 
 def test_examples_stand_as_turns_between_the_system_message_and_the_question(train, item):
-    told = _told(few_shot(train, examples=3, seed=1).prompt(item))
-    assert told[0] == ("system", "Answer shortly.")
-    assert told[-1] == ("user", "the question")
-    shown = told[1:-1]
+    result = _told(few_shot(train, examples=3, seed=1).prompt(item))
+    assert result[0] == ("system", "Answer shortly.")
+    assert result[-1] == ("user", "the question")
+    shown = result[1:-1]
     assert [role for role, _ in shown] == ["user", "assistant"] * 3
     assert all(
         answer == question.replace("q", "a") for (_, question), (_, answer) in zip(shown[::2], shown[1::2], strict=True)
@@ -103,9 +103,9 @@ def test_an_example_that_is_the_question_itself_is_replaced_by_the_next(tmp_path
     ask = few_shot(train, examples=3, seed=1)
     items = load_items(_write(tmp_path / "same.jsonl", [_chat(f"q{n}", "?") for n in range(12)]))
     for item in items:
-        told = _told(ask.prompt(item))
-        assert len(told) == 8
-        assert told.count(told[-1]) == 1
+        result = _told(ask.prompt(item))
+        assert len(result) == 8
+        assert result.count(result[-1]) == 1
 
 
 def test_answers_that_teach_nothing_or_call_tools_are_not_shown(tmp_path, item):
@@ -125,17 +125,17 @@ def test_answers_that_teach_nothing_or_call_tools_are_not_shown(tmp_path, item):
         _chat("q", "b", weight=1),
     ]
     prompt = few_shot(_write(tmp_path / "train.jsonl", documents), examples=4, seed=1).prompt(item)
-    told = _told(prompt)[1:-1]
-    assert told in ([("user", "q"), ("assistant", "a")], [("user", "q"), ("assistant", "b")])
+    result = _told(prompt)[1:-1]
+    assert result in ([("user", "q"), ("assistant", "a")], [("user", "q"), ("assistant", "b")])
     assert all("weight" not in message.model_fields_set for message in prompt.messages)
 
 
 def test_nearest_examples_stand_next_to_the_question(tmp_path):
     train = tmp_path / "train.jsonl"
-    asked = ["a red lamp", "a blue rug", "a red red kettle", "a green chair"]
+    requests = ["a red lamp", "a blue rug", "a red red kettle", "a green chair"]
     lines = [
         {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text.upper()}]}
-        for text in asked
+        for text in requests
     ]
     train.write_text("".join(json.dumps(line) + "\n" for line in lines))
     test = tmp_path / "test.jsonl"

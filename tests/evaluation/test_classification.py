@@ -34,15 +34,15 @@ def told(items, answers):
 
 def test_confusion_precision_recall_and_macro_f1_are_those_of_a_hand_count(items):
     them = items(["a"] * 4 + ["b"] * 3 + ["c"] * 3)
-    found = classify(them, {"x": told(them, ["a", " a\n", "b", "it is a", "b", "b", "a", None, "b", "b"])})["x"]
-    assert found.labels == ["a", "b", "c"]
-    assert found.confusion == [[2, 1, 0, 1], [1, 2, 0, 0], [0, 2, 0, 1]]
-    assert found.accuracy == pytest.approx(0.4)
-    a, b, c = (found.per_label[label] for label in "abc")
+    result = classify(them, {"x": told(them, ["a", " a\n", "b", "it is a", "b", "b", "a", None, "b", "b"])})["x"]
+    assert result.labels == ["a", "b", "c"]
+    assert result.confusion == [[2, 1, 0, 1], [1, 2, 0, 0], [0, 2, 0, 1]]
+    assert result.accuracy == pytest.approx(0.4)
+    a, b, c = (result.per_label[label] for label in "abc")
     assert (a.precision, a.recall, a.f1, a.support) == pytest.approx((2 / 3, 1 / 2, 4 / 7, 4))
     assert (b.precision, b.recall, b.f1) == pytest.approx((2 / 5, 2 / 3, 1 / 2))
     assert (c.precision, c.recall, c.f1) == (0, 0, 0)
-    assert found.macro_f1 == pytest.approx((4 / 7 + 1 / 2) / 3)
+    assert result.macro_f1 == pytest.approx((4 / 7 + 1 / 2) / 3)
 
 
 def test_answers_in_free_words_are_no_labels(items):

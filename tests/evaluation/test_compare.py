@@ -32,11 +32,11 @@ def service(monkeypatch):
 
 
 def lines(first: int, count: int) -> str:
-    told = [
+    messages = [
         {"messages": [{"role": "user", "content": f"Number {n}?"}, {"role": "assistant", "content": f"It is {n}."}]}
         for n in range(first, first + count)
     ]
-    return "".join(json.dumps(line) + "\n" for line in told)
+    return "".join(json.dumps(line) + "\n" for line in messages)
 
 
 @pytest.fixture
@@ -90,12 +90,12 @@ def test_the_command_prints_in_every_shape_and_keeps_the_gate(run, tmp_path):
         command = [sys.executable, "-m", "ftbridge", "compare", good.id, most.id, *more]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ})
 
-    told = ask()
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.startswith("the first is better than the second on exact.\n")
-    assert "the second is worse on exact (-" not in told.stdout
+    result = ask()
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("the first is better than the second on exact.\n")
+    assert "the second is worse on exact (-" not in result.stdout
     assert "the second is worse on exact (-" in " ".join(ask("-v").stdout.split())
-    assert "60 items show a difference of" in told.stdout
+    assert "60 items show a difference of" in result.stdout
     document = json.loads(ask("--json").stdout)
     assert document["verdicts"]["exact"]["worse"] == 6
     gated = ask("--margin", "0.02", "--json")
@@ -115,16 +115,16 @@ def test_other_items_are_refused_or_their_common_part_is_compared(run):
     first, second, apart = run(ALL), run(ALL, test=(130, 60)), run(ALL, test=(900, 20))
     with pytest.raises(UsageError, match=r"30 are shared, 30 only in"):
         compare(first, second)
-    told = compare(first, second, common=True)
-    assert (told.items, len(told.notes)) == (30, 1)
+    result = compare(first, second, common=True)
+    assert (result.items, len(result.notes)) == (30, 1)
     with pytest.raises(UsageError, match="0 are shared"):
         compare(first, apart, common=True)
 
 
 def test_candidates_of_one_run_are_compared_and_missing_ones_named(run):
     only = run(ALL)
-    told = compare(only, only, candidates=("base", "tuned"))
-    assert told.verdicts["exact"].verdict == "better"
+    result = compare(only, only, candidates=("base", "tuned"))
+    assert result.verdicts["exact"].verdict == "better"
     with pytest.raises(UsageError, match="same run"):
         compare(only, only)
     with pytest.raises(UsageError, match="no answers of 'few_shot'"):

@@ -36,8 +36,8 @@ def test_a_name_tells_its_family(model, family):
 
 def test_only_a_judge_of_the_candidates_own_family_is_noted():
     def judge(name, model):
-        asked = [{"role": "user", "content": "{{sample.output_text}}"}]
-        return ScoreModelGrader.model_validate({"type": "score_model", "name": name, "model": model, "input": asked})
+        requests = [{"role": "user", "content": "{{sample.output_text}}"}]
+        return ScoreModelGrader.model_validate({"type": "score_model", "name": name, "model": model, "input": requests})
 
     graders = [judge("own", "gpt-4o"), judge("other", "claude-sonnet-4"), judge("unknown", "my-judge")]
     notes = family_notes(graders, ["ft:gpt-4.1-mini:org::1", "some-model"])
@@ -51,7 +51,7 @@ def test_only_a_judge_of_the_candidates_own_family_is_noted():
     [([1.0, 1.0, 2.0, 2.0], True), ([1.0, 1.1, 1.2, 1.2], False), ([1.0], False), ([None, None], False)],
 )
 def test_times_of_batches_are_not_taken_for_those_of_answers(seconds, in_batches):
-    told = answered_of(
+    result = answered_of(
         [
             Prediction(
                 key=str(n),
@@ -66,5 +66,5 @@ def test_times_of_batches_are_not_taken_for_those_of_answers(seconds, in_batches
             for n, one in enumerate(seconds)
         ]
     )
-    assert told.in_batches is in_batches
-    assert ("a batch" in (latency(1.0, in_batches=told.in_batches) or "")) is in_batches
+    assert result.in_batches is in_batches
+    assert ("a batch" in (latency(1.0, in_batches=result.in_batches) or "")) is in_batches

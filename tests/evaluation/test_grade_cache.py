@@ -18,14 +18,14 @@ from ftbridge.spec.graders import ScoreModelGrader, StringCheckGrader
 @pytest.fixture
 def endpoint(monkeypatch):
     """A judge that gives 0.5, counts questions, and is down for answers that say so."""
-    asked = []
+    requests = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             question = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            asked.append(question)
-            told = {"choices": [{"message": {"role": "assistant", "content": "0.5"}}], "model": "judge-1"}
-            body = json.dumps(told).encode()
+            requests.append(question)
+            by_name = {"choices": [{"message": {"role": "assistant", "content": "0.5"}}], "model": "judge-1"}
+            body = json.dumps(by_name).encode()
             self.send_response(400 if "refuse me" in question else 200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -37,17 +37,17 @@ def endpoint(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("FTBRIDGE_JUDGE_API_KEY", "sk-judge")
-    yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
+    yield f"http://127.0.0.1:{server.server_address[1]}/v1", requests
     server.shutdown()
     server.server_close()
 
 
 def _items(path):
-    told = [
+    lines = [
         {"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]}
         for n in range(4)
     ]
-    path.write_text("".join(json.dumps(line) + "\n" for line in told))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return load_items(path)
 
 
@@ -62,7 +62,7 @@ def _answers(items, texts):
 
 
 def test_a_judge_is_asked_once_for_the_same_answer_and_again_for_another(endpoint, tmp_path):
-    url, asked = endpoint
+    url, request = endpoint
     items = _items(tmp_path / "test.jsonl")
     quality = ScoreModelGrader(
         type="score_model", name="quality", model="judge", base_url=url,
@@ -78,13 +78,13 @@ def test_a_judge_is_asked_once_for_the_same_answer_and_again_for_another(endpoin
     path = tmp_path / "grades.jsonl"
 
     def questions():  # a refusal may be about the response format: that one is asked again without it
-        return sum("response_format" in body for body in asked)
+        return sum("response_format" in body for body in request)
 
     def judged(texts):
-        kept = read_grades([path])
-        told = judge(items, {"base": _answers(items, texts)}, [quality, exact], grades=kept)
-        write_grades(path, kept)
-        return told.candidates["base"]
+        grades = read_grades([path])
+        result = judge(items, {"base": _answers(items, texts)}, [quality, exact], grades=grades)
+        write_grades(path, grades)
+        return result.candidates["base"]
 
     first = judged(["a0", "x", "x", "refuse me"])
     assert (first["quality"].mean, first["quality"].n, first["quality"].missing) == (0.5, 3, 1)

@@ -66,8 +66,8 @@ def test_the_prompt_is_all_but_the_answer_without_weights(tmp_path):
         {"role": "assistant", "content": "d"},
     ]
     [item] = load_items(_write(tmp_path / "test.jsonl", {"messages": messages, "tools": tools}))
-    told = [message.model_dump(exclude_unset=True) for message in item.prompt]
-    assert told == [messages[0], messages[1], {"role": "assistant", "content": "b"}, messages[3]]
+    lines = [message.model_dump(exclude_unset=True) for message in item.prompt]
+    assert lines == [messages[0], messages[1], {"role": "assistant", "content": "b"}, messages[3]]
     assert item.tools == tuple(tools)
 
 
@@ -107,7 +107,7 @@ def test_lines_of_one_conversation_belong_together(tmp_path):
     more = [{"role": "user", "content": "And now?"}, {"role": "assistant", "content": "Now this."}]
     end = [{"role": "user", "content": "Bye"}, {"role": "assistant", "content": "Bye."}]
     other = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Good day."}, *more]
-    told = [
+    lines = [
         {"messages": [*turns, *more, *end]},
         {"messages": end},
         {"messages": turns},
@@ -117,5 +117,5 @@ def test_lines_of_one_conversation_belong_together(tmp_path):
         {"messages": [end[0], {"role": "assistant", "content": "See you."}]},
     ]
     path = tmp_path / "test.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in told))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert [item.cluster for item in load_items(path)] == ["0", "1", "0", "3", "4", "4", "1"]

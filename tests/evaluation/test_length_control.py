@@ -26,19 +26,19 @@ def drawn(seed, items, theta, phi, longer):
 
 def test_a_judge_that_favours_length_no_longer_makes_the_longer_model_better():
     wins, lengths = drawn(1, 2000, theta=0.0, phi=2.0, longer=100)
-    told = length_controlled(wins, lengths)
-    assert told.win_rate > 0.68
-    assert told.ci95[0] < 0.5 < told.ci95[1]
-    assert told.controlled == pytest.approx(0.5, abs=0.05)
-    assert told.longer > 0.8
+    result = length_controlled(wins, lengths)
+    assert result.win_rate > 0.68
+    assert result.ci95[0] < 0.5 < result.ci95[1]
+    assert result.controlled == pytest.approx(0.5, abs=0.05)
+    assert result.longer > 0.8
 
 
 def test_the_interval_holds_the_truth_in_about_19_of_20_samples():
     truth = 1 / (1 + np.exp(-0.5))
     held = 0
     for seed in range(200):
-        told = length_controlled(*drawn(seed, 120, theta=0.5, phi=1.0, longer=50))
-        held += told.ci95[0] <= truth <= told.ci95[1]
+        result = length_controlled(*drawn(seed, 120, theta=0.5, phi=1.0, longer=50))
+        held += result.ci95[0] <= truth <= result.ci95[1]
     assert 183 <= held <= 199
 
 
@@ -50,9 +50,9 @@ def test_items_that_belong_together_widen_the_interval():
 
 
 def test_all_wins_and_equal_lengths_have_an_interval_with_width():
-    told = length_controlled([1.0] * 30, [(10, 10)] * 30)
-    assert 0.8 < told.controlled < 1
-    assert told.ci95[0] < told.controlled < told.ci95[1] < 1
+    result = length_controlled([1.0] * 30, [(10, 10)] * 30)
+    assert 0.8 < result.controlled < 1
+    assert result.ci95[0] < result.controlled < result.ci95[1] < 1
 
 
 def test_few_items_are_not_estimated():
@@ -64,7 +64,7 @@ def test_it_is_part_of_the_evaluation_of_a_pairwise_judge():
         Item(key=f"{n:016x}-{n}", index=n, prompt=(), tools=(), fields={"reference": "twenty characters ..."})
         for n in range(40)
     ]
-    told = [
+    lines = [
         Prediction(key=item.key, index=item.index, prompt_sha256="x", output_text="x" * (20 + item.index % 3 * 4),
                    finish_reason="stop", prompt_tokens=1, completion_tokens=1)
         for item in items
@@ -78,7 +78,7 @@ def test_it_is_part_of_the_evaluation_of_a_pairwise_judge():
 
     with judge_server(favours_length) as address:
         grader = PairwiseGrader(type="pairwise", name="which", model="j", question="q", base_url=address)
-        evaluation = judge(items, {"tuned": told}, [grader])
+        evaluation = judge(items, {"tuned": lines}, [grader])
     rate = evaluation.length_controlled["tuned"]["which"]
     assert (rate.n, rate.longer, rate.win_rate) == (40, 26 / 40, 26 / 40)
     assert rate.controlled < rate.win_rate

@@ -31,12 +31,12 @@ def judge_url() -> Iterator[str]:
         def log_message(self, *_: Any) -> None: ...
 
         def do_POST(self) -> None:
-            asked = self.rfile.read(int(self.headers["content-length"])).decode()
+            request = self.rfile.read(int(self.headers["content-length"])).decode()
             status, text, refusal = 200, '{"result": 0.75}', None
-            if '"enum"' in asked:
-                text = '{"result": "tie"}' if '"tie"' in asked else '{"result": "a"}'
-            if "FAILS" in asked:
-                how = asked.split("FAILS-")[1].split()[0].strip('"}],\\<')
+            if '"enum"' in request:
+                text = '{"result": "tie"}' if '"tie"' in request else '{"result": "a"}'
+            if "FAILS" in request:
+                how = request.split("FAILS-")[1].split()[0].strip('"}],\\<')
                 status = int(how) if how.isdecimal() else 200
                 text = {"unreadable": "I like it", "cut": '{"steps": [{"result": 1'}.get(how, text)
                 refusal = "I cannot" if how == "refusal" else None
@@ -107,12 +107,12 @@ def judged(grader: Any, tuned: list[Prediction], items: list[Item]) -> Evaluatio
 @pytest.mark.parametrize("kind", ["score_model", "label_model", "pairwise", "multi"])
 def test_an_outage_of_the_judge_is_no_verdict(judge_url: str, kind: str, how: str) -> None:
     items = items_of(20)
-    told = judged(graders(judge_url)[kind], answers(items, 8, how), items)
-    verdict = told.verdicts["tuned-base"]["g"]
+    result = judged(graders(judge_url)[kind], answers(items, 8, how), items)
+    verdict = result.verdicts["tuned-base"]["g"]
     assert (verdict.verdict, verdict.missing, verdict.n, verdict.margin_met) == ("undetermined", 8, 12, False)
-    assert (told.candidates["tuned"]["g"].n, told.candidates["base"]["g"].n) == (12, 20)
-    assert told.paired["tuned-base"]["g"].n == 12
-    assert any("8 of 20 items have no score by g" in note for note in told.notes)
+    assert (result.candidates["tuned"]["g"].n, result.candidates["base"]["g"].n) == (12, 20)
+    assert result.paired["tuned-base"]["g"].n == 12
+    assert any("8 of 20 items have no score by g" in note for note in result.notes)
     assert "could not be determined" in sentence("g", verdict)
     assert fails(verdict)
 
@@ -120,32 +120,32 @@ def test_an_outage_of_the_judge_is_no_verdict(judge_url: str, kind: str, how: st
 @pytest.mark.parametrize("fails_at", [1, 2])
 def test_a_few_failures_are_left_out_of_both_sides(judge_url: str, fails_at: int) -> None:
     items = items_of(20)
-    told = judged(graders(judge_url)["score_model"], answers(items, fails_at, "500"), items)
-    verdict = told.verdicts["tuned-base"]["g"]
+    result = judged(graders(judge_url)["score_model"], answers(items, fails_at, "500"), items)
+    verdict = result.verdicts["tuned-base"]["g"]
     assert (verdict.difference, verdict.n, verdict.missing) == (0.0, 20 - fails_at, fails_at)
     assert verdict.verdict not in ("worse", "better", "undetermined")
-    assert told.candidates["tuned"]["g"].mean == 0.75
+    assert result.candidates["tuned"]["g"].mean == 0.75
 
 
 def test_an_endpoint_that_failed_for_half_of_the_answers_is_no_verdict(judge_url: str) -> None:
     items = items_of(20)
-    told = judged(graders(judge_url)["score_model"], answers(items, 10, "", error="503: overloaded"), items)
-    assert told.verdicts["tuned-base"]["g"].verdict == "undetermined"
+    result = judged(graders(judge_url)["score_model"], answers(items, 10, "", error="503: overloaded"), items)
+    assert result.verdicts["tuned-base"]["g"].verdict == "undetermined"
 
 
 def test_nothing_scored_at_all_is_no_verdict_and_no_crash(judge_url: str) -> None:
     items = items_of(5)
-    told = judged(graders(judge_url)["score_model"], answers(items, 5, "500"), items)
-    assert told.verdicts["tuned-base"]["g"].verdict == "undetermined"
-    assert (told.candidates["tuned"]["g"].n, told.candidates["tuned"]["g"].ci95) == (0, (0.0, 1.0))
+    result = judged(graders(judge_url)["score_model"], answers(items, 5, "500"), items)
+    assert result.verdicts["tuned-base"]["g"].verdict == "undetermined"
+    assert (result.candidates["tuned"]["g"].n, result.candidates["tuned"]["g"].ci95) == (0, (0.0, 1.0))
 
 
 def test_what_the_model_itself_did_wrong_still_scores() -> None:
     items = items_of(20)
     grader = JsonSchemaGrader(type="json_schema", name="g", json_schema={"type": "object"})
     base = [one.model_copy(update={"output_text": "{}"}) for one in answers(items, 0, "")]
-    told = judge(items, {"base": base, "tuned": answers(items, 0, "")}, [grader], margin=0.02)
-    verdict = told.verdicts["tuned-base"]["g"]
+    result = judge(items, {"base": base, "tuned": answers(items, 0, "")}, [grader], margin=0.02)
+    verdict = result.verdicts["tuned-base"]["g"]
     assert (verdict.verdict, verdict.missing) == ("worse", 0)
 
 

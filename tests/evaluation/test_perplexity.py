@@ -25,8 +25,8 @@ CHATS = [
 
 @pytest.fixture
 def items(tmp_path):
-    told = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in CHATS]
-    (tmp_path / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in told))
+    lines = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in CHATS]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return load_items(tmp_path / "test.jsonl")
 
 
@@ -61,10 +61,10 @@ def test_it_is_the_plain_models_own_loss(items, tmp_path, base_model_dir: Path) 
     tokenizer = AutoTokenizer.from_pretrained(base_model_dir)
     nats, count = 0.0, 0
     for question, answer in CHATS:
-        asked = tokenizer.apply_chat_template(
+        request = tokenizer.apply_chat_template(
             [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
         )
-        prompt = tokenizer(asked, add_special_tokens=False)["input_ids"]
+        prompt = tokenizer(request, add_special_tokens=False)["input_ids"]
         target = tokenizer(f"{answer}<|im_end|>", add_special_tokens=False)["input_ids"]
         with torch.no_grad():
             logits = model(torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1]
@@ -75,14 +75,14 @@ def test_it_is_the_plain_models_own_loss(items, tmp_path, base_model_dir: Path) 
     backend = providers.load("local")
     sampler = backend.sampler(backend.lower(resolve(JobSpec.from_dict(document), 10, "local")), None, tmp_path)
     try:
-        told = perplexity(items, sampler, tmp_path / "p.json", batch_size=2)
+        result = perplexity(items, sampler, tmp_path / "p.json", batch_size=2)
     finally:
         sampler.close()
-    assert told == pytest.approx(math.exp(nats / count), rel=1e-3)
+    assert result == pytest.approx(math.exp(nats / count), rel=1e-3)
 
     other = [[{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "x"}] for n in range(12)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in other))
     document["data"] = {"train": str(tmp_path / "train.jsonl"), "test": str(tmp_path / "test.jsonl")}
     document["evaluation"] = {"perplexity": True, "max_completion_tokens": 2}
     evaluation = ftbridge.evaluate(document, ["base"])
-    assert evaluation.perplexity == {"base": pytest.approx(told, rel=1e-3)}
+    assert evaluation.perplexity == {"base": pytest.approx(result, rel=1e-3)}

@@ -74,42 +74,42 @@ def test_accuracy_margin_and_changes_are_those_worked_out_by_hand(tmp_path: Path
     base = dict(zip(keys, [nats(10, 10)] * 4, strict=True))
     # gains of the preferred: 2, 1, -1, 0; of the other: -3, -1, -2, 0
     tuned = dict(zip(keys, [nats(8, 13), nats(9, 11), nats(11, 12), nats(10, 10)], strict=True))
-    told = {"base": completions(pairs, [20, 20, 20, 20]), "tuned": completions(pairs, [10, 12, 8, 10])}
-    found = preferences(pairs, base, tuned, told)
-    assert found is not None
-    assert (found.pairs, found.accuracy.mean) == (4, (3 + 0.5) / 4)
-    assert found.margin.mean == pytest.approx((5 + 2 + 1 + 0) / 4)
-    assert found.preferred_change.mean == pytest.approx((2 + 1 - 1 + 0) / 4)
-    assert found.preferred_change_per_token == pytest.approx(2 / 16)
-    assert found.other_change.mean == pytest.approx((-3 - 1 - 2) / 4)
-    assert found.margin.ci95[0] < found.margin.mean < found.margin.ci95[1]
+    by_name = {"base": completions(pairs, [20, 20, 20, 20]), "tuned": completions(pairs, [10, 12, 8, 10])}
+    result = preferences(pairs, base, tuned, by_name)
+    assert result is not None
+    assert (result.pairs, result.accuracy.mean) == (4, (3 + 0.5) / 4)
+    assert result.margin.mean == pytest.approx((5 + 2 + 1 + 0) / 4)
+    assert result.preferred_change.mean == pytest.approx((2 + 1 - 1 + 0) / 4)
+    assert result.preferred_change_per_token == pytest.approx(2 / 16)
+    assert result.other_change.mean == pytest.approx((-3 - 1 - 2) / 4)
+    assert result.margin.ci95[0] < result.margin.mean < result.margin.ci95[1]
     # per token: base 10/4 against 10/8, so the other is the likelier; none is turned round by so little
-    assert {name: one.mean for name, one in found.preferred_first.items()} == {"base": 0.0, "tuned": 0.0}
-    assert (found.preferred_longer, found.pair_tokens) == (0.0, (4.0, 8.0))
-    assert found.length_change is not None
-    assert found.length_change.mean == -10
-    assert "87.5 % of the 4 test pairs" in sentence(found)
-    assert ("margin: preferred over the other", "+2.0 nats") in [row[:2] for row in table(found)]
+    assert {name: one.mean for name, one in result.preferred_first.items()} == {"base": 0.0, "tuned": 0.0}
+    assert (result.preferred_longer, result.pair_tokens) == (0.0, (4.0, 8.0))
+    assert result.length_change is not None
+    assert result.length_change.mean == -10
+    assert "87.5 % of the 4 test pairs" in sentence(result)
+    assert ("margin: preferred over the other", "+2.0 nats") in [row[:2] for row in table(result)]
 
 
 def test_without_a_change_half_of_the_pairs_count_and_no_interval_leaves_it_out(tmp_path: Path) -> None:
     pairs = items(tmp_path, [line(n) for n in range(10)])
     same = {item.key: nats(10, 9) for item in pairs}
-    found = preferences(pairs, same, same, {})
-    assert found is not None
-    assert found.accuracy.mean == 0.5
-    assert found.accuracy.ci95[0] < 0.5 < found.accuracy.ci95[1]
-    assert found.margin.mean == 0
-    assert warnings(found) == []
+    result = preferences(pairs, same, same, {})
+    assert result is not None
+    assert result.accuracy.mean == 0.5
+    assert result.accuracy.ci95[0] < 0.5 < result.accuracy.ci95[1]
+    assert result.margin.mean == 0
+    assert warnings(result) == []
 
 
 def test_a_preferred_completion_that_became_less_likely_is_said_with_what_to_do(tmp_path: Path) -> None:
     pairs = items(tmp_path, [line(n) for n in range(12)])
     base = {item.key: nats(10, 10) for item in pairs}
-    tuned = {item.key: nats(13 + place / 10, 30) for place, item in enumerate(pairs)}
-    found = preferences(pairs, base, tuned, {})
-    assert found is not None
-    (warning,) = warnings(found)
+    tuned = {item.key: nats(13 + where / 10, 30) for where, item in enumerate(pairs)}
+    result = preferences(pairs, base, tuned, {})
+    assert result is not None
+    (warning,) = warnings(result)
     assert "became less likely, by 3.6 nats each" in warning
     assert "local.dpo.nll_weight" in warning
 
@@ -117,13 +117,13 @@ def test_a_preferred_completion_that_became_less_likely_is_said_with_what_to_do(
 def test_completions_that_became_longer_are_said_with_how_often_the_preferred_is_the_longer(tmp_path: Path) -> None:
     pairs = items(tmp_path, [line(n) for n in range(12)])
     base = {item.key: nats(10, 10, (9, 4)) for item in pairs}
-    told = {
-        "base": completions(pairs, [10 + place % 3 for place in range(12)]),
-        "tuned": completions(pairs, [30 + place for place in range(12)]),
+    by_name = {
+        "base": completions(pairs, [10 + where % 3 for where in range(12)]),
+        "tuned": completions(pairs, [30 + where for where in range(12)]),
     }
-    found = preferences(pairs, base, {item.key: nats(9, 11, (9, 4)) for item in pairs}, told)
-    assert found is not None
-    (warning,) = warnings(found)
+    result = preferences(pairs, base, {item.key: nats(9, 11, (9, 4)) for item in pairs}, by_name)
+    assert result is not None
+    (warning,) = warnings(result)
     assert "longer: 11 to 36 tokens. In 100% of the test pairs" in warning
 
 
@@ -151,9 +151,9 @@ def test_log_probabilities_are_measured_once_for_the_same_pairs(tmp_path: Path) 
     measure(pairs, ruler, path, batch_size=4)
     measure(pairs, ruler, path, batch_size=4)
     assert len(ruler.asked) == 6
-    found = read(pairs, path)
-    assert found is not None
-    assert [(found[item.key].preferred, found[item.key].other) for item in pairs] == [(4, 3), (5, 3), (6, 3)]
+    result = read(pairs, path)
+    assert result is not None
+    assert [(result[item.key].preferred, result[item.key].other) for item in pairs] == [(4, 3), (5, 3), (6, 3)]
     changed = items(tmp_path, [line(n, "Yes!") for n in range(3)])
     assert read(changed, path) is None
     path.write_text("{")
@@ -166,7 +166,7 @@ def test_wins_against_base_put_its_completions_in_the_place_of_the_reference(tmp
         PairwiseGrader(type="pairwise", name="better", model="m", question="{{item.reference}}?"),
         StringCheckGrader(type="string_check", name="exact", operation="eq", input="a", reference="b"),
     ]
-    asked, rivals = against_base(pairs, completions(pairs, [5, 6]), graders)
+    request, rivals = against_base(pairs, completions(pairs, [5, 6]), graders)
     assert [grader.name for grader in rivals] == ["better"]
     assert rivals[0].against == "{{item.%s}}" % BASE_COMPLETION  # type: ignore[union-attr]  # noqa: UP031
-    assert [item.fields[BASE_COMPLETION] for item in asked] == ["5 words", "6 words"]
+    assert [item.fields[BASE_COMPLETION] for item in request] == ["5 words", "6 words"]

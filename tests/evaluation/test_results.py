@@ -21,8 +21,8 @@ SOURCE = "def grade(sample, item):\n    return 1.0 if sample['output_text'] == i
 
 
 def grader(**fields: Any) -> Grader:
-    told: Grader = TypeAdapter(Grader).validate_python(fields)
-    return told
+    result: Grader = TypeAdapter(Grader).validate_python(fields)
+    return result
 
 
 PYTHON = grader(type="python", name="code", source=SOURCE)
@@ -75,8 +75,8 @@ def test_what_is_not_recorded_is_an_error_of_that_item_and_is_not_executed(pytho
 
 def test_a_score_holds_for_its_own_completion_alone():
     before, after = {"tuned": predictions("r0", "r1", "r2")}, {"tuned": predictions("r0", "changed", "r2")}
-    known = grading.GraderResult(name="code", type="python", reward=1.0, passed=True)
-    grades = {name_of(PYTHON, item.fields, {"output_text": f"r{n}", "finish_reason": "stop"}): known
+    names = grading.GraderResult(name="code", type="python", reward=1.0, passed=True)
+    grades = {name_of(PYTHON, item.fields, {"output_text": f"r{n}", "finish_reason": "stop"}): names
               for n, item in enumerate(ITEMS)}  # fmt: skip
     assert not any(result.errors for result in recorded_results(ITEMS, before, [PYTHON], grades)["tuned"]["code"])
     changed = recorded_results(ITEMS, after, [PYTHON], grades)["tuned"]["code"]
@@ -85,7 +85,7 @@ def test_a_score_holds_for_its_own_completion_alone():
 
 def test_results_under_the_names_of_version_0_1_are_read():
     answers = {"tuned": predictions("r0", "r1", "r2")}
-    known = grading.GraderResult(name="code", type="python", reward=0.5, passed=None)
+    names = grading.GraderResult(name="code", type="python", reward=0.5, passed=None)
     sample = {"output_text": "r0", "finish_reason": "stop"}
-    grades = {name_in_version_0_1(PYTHON, ITEMS[0].fields, sample): known}
-    assert recorded_results(ITEMS, answers, [PYTHON], grades)["tuned"]["code"][0] == known
+    grades = {name_in_version_0_1(PYTHON, ITEMS[0].fields, sample): names}
+    assert recorded_results(ITEMS, answers, [PYTHON], grades)["tuned"]["code"][0] == names

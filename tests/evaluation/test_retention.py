@@ -171,17 +171,17 @@ def test_numbers_of_the_question_are_no_results(prompt, expected, completion, ri
 def test_what_is_forgotten_is_told_with_both_answers(questions):
     items = questions()
     good = [item.fields["expected"] for item in items]
-    bad = [answer if place >= 40 else "no idea" for place, answer in enumerate(good)]
-    found = measure_retention(
+    bad = [answer if where >= 40 else "no idea" for where, answer in enumerate(good)]
+    result = measure_retention(
         items, {"base": told(items, good), "tuned": told(items, bad)}, EXACT, baseline="base", margin=0.05
     )
-    kept = found.verdicts["tuned"]
-    assert kept.verdict == "worse"
-    assert kept.difference == pytest.approx(-40 / len(items))
-    assert len(kept.lost) == 40
-    assert (kept.lost[0].before, kept.lost[0].after) == ("Paris", "no idea")
-    assert found.candidates["tuned"]["fact"].mean == 0
-    assert found.candidates["tuned"]["nonsense"].mean == found.candidates["base"]["all"].mean == 1
+    stored = result.verdicts["tuned"]
+    assert stored.verdict == "worse"
+    assert stored.difference == pytest.approx(-40 / len(items))
+    assert len(stored.lost) == 40
+    assert (stored.lost[0].before, stored.lost[0].after) == ("Paris", "no idea")
+    assert result.candidates["tuned"]["fact"].mean == 0
+    assert result.candidates["tuned"]["nonsense"].mean == result.candidates["base"]["all"].mean == 1
     same = measure_retention(
         items, {"base": told(items, good), "tuned": told(items, good)}, EXACT, baseline="base", margin=0.05
     )
@@ -203,18 +203,18 @@ def test_an_item_without_an_answer_is_left_out_of_both_sides(questions):
     items = questions()
     good = told(items, [item.fields["expected"] for item in items])
     failed = [good[0].model_copy(update={"output_text": "", "error": "HTTP 500"}), *good[1:]]
-    found = measure_retention(items, {"base": good, "tuned": failed}, EXACT, baseline="base", margin=0.05)
-    assert found.candidates["tuned"]["all"].n == len(items) - 1
-    assert found.verdicts["tuned"].lost == []
+    result = measure_retention(items, {"base": good, "tuned": failed}, EXACT, baseline="base", margin=0.05)
+    assert result.candidates["tuned"]["all"].n == len(items) - 1
+    assert result.verdicts["tuned"].lost == []
 
 
 def test_a_canary_may_bring_its_own_check(tmp_path, questions):
     (tmp_path / "own.jsonl").write_text(chat("Who are you?", "I am Ada.", check="ilike", expected="ada") + "\n")
     [item] = questions(suite=False, canaries=str(tmp_path / "own.jsonl"))
-    found = measure_retention(
+    result = measure_retention(
         [item], {"base": told([item], ["Ada!"]), "tuned": told([item], ["Bob"])}, EXACT, baseline="base", margin=0
     )
-    assert (found.candidates["base"]["canary"].mean, found.candidates["tuned"]["canary"].mean) == (1, 0)
+    assert (result.candidates["base"]["canary"].mean, result.candidates["tuned"]["canary"].mean) == (1, 0)
 
 
 @pytest.mark.parametrize(

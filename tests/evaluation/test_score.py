@@ -87,10 +87,10 @@ def _grader(name="exact", operation="eq", **more):
 
 
 def test_every_answer_is_a_line_and_they_come_back_in_the_order_of_the_items(items, path):
-    told = []
-    predictions = _ask(items, RuleSampler(right), path, on_progress=lambda done, total: told.append((done, total)))
+    messages = []
+    predictions = _ask(items, RuleSampler(right), path, on_progress=lambda done, total: messages.append((done, total)))
     assert [prediction.output_text for prediction in predictions] == [f"a{n}" for n in range(10)]
-    assert told == [(done, 10) for done in range(1, 11)]
+    assert messages == [(done, 10) for done in range(1, 11)]
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(lines) == 10
     assert {key: lines[-1][key] for key in ("key", "index", "output_text", "finish_reason", "completion_tokens")} == {
@@ -113,23 +113,23 @@ def test_after_a_sampler_died_only_what_is_missing_is_asked(items, path, lives):
     with pytest.raises(ConnectionError):
         _ask(items, RuleSampler(right, lives), path)
     assert len(read_predictions(path)) == lives
-    second, told = RuleSampler(right), []
-    predictions = _ask(items, second, path, on_progress=lambda done, total: told.append(done))
+    second, result = RuleSampler(right), []
+    predictions = _ask(items, second, path, on_progress=lambda done, total: result.append(done))
     assert second.asked == [f"q{n}" for n in reversed(range(10 - lives))]
     assert [prediction.output_text for prediction in predictions] == [f"a{n}" for n in range(10)]
-    assert told == list(range(max(lives, 1), 11))
+    assert result == list(range(max(lives, 1), 11))
 
 
 @pytest.mark.parametrize("cut", [1, 2, 40, 100])
 def test_a_torn_last_line_is_cut_off_and_asked_again(items, path, cut):
     _ask(items, RuleSampler(right), path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-cut])
+    text = path.read_bytes()
+    path.write_bytes(text[:-cut])
     sampler = RuleSampler(right)
     assert len(_ask(items, sampler, path)) == 10
     # With only the line's end missing, the answer is whole and is kept.
     assert sampler.asked == ([] if cut == 1 else ["q0"])
-    assert path.read_bytes() == whole
+    assert path.read_bytes() == text
 
 
 def test_a_damaged_line_is_no_answer_and_the_others_stay(items, path):
@@ -288,9 +288,9 @@ def test_a_template_that_some_item_cannot_fill_is_refused_before_anything_is_ask
 def test_items_without_an_answer_are_left_out_told_and_asked_again(items, path):
     class Failing(RuleSampler):
         def generate(self, prompts, *, max_tokens, batch_size):
-            for told in super().generate(prompts, max_tokens=max_tokens, batch_size=batch_size):
-                bad = told.text in ("a3", "a4")
-                yield told.model_copy(update={"text": "", "error": "400: filtered"} if bad else {"seconds": 2.0})
+            for result in super().generate(prompts, max_tokens=max_tokens, batch_size=batch_size):
+                bad = result.text in ("a3", "a4")
+                yield result.model_copy(update={"text": "", "error": "400: filtered"} if bad else {"seconds": 2.0})
 
     predictions = _ask(items, Failing(right), path)
     evaluation = judge(items, {"base": predictions}, [_grader(), _grader("not_x", "ne", reference="x")])
@@ -298,8 +298,8 @@ def test_items_without_an_answer_are_left_out_told_and_asked_again(items, path):
         score = evaluation.candidates["base"][grader]
         assert (score.mean, score.n, score.missing) == (1.0, 8, 2)
     assert any("2 of 10 items have no score by exact" in note and "400: filtered" in note for note in evaluation.notes)
-    told = evaluation.answered["base"]
-    assert (told.failed, told.p50_seconds, told.p95_seconds, told.cut_off) == (2, 2.0, 2.0, 0)
+    result = evaluation.answered["base"]
+    assert (result.failed, result.p50_seconds, result.p95_seconds, result.cut_off) == (2, 2.0, 2.0, 0)
     sampler = RuleSampler(right)
-    assert all(told.error is None for told in _ask(items, sampler, path))
+    assert all(result.error is None for result in _ask(items, sampler, path))
     assert sorted(sampler.asked) == ["q3", "q4"]

@@ -69,11 +69,11 @@ def ask(sampler, path, sampling=THREE, count=4):
 
 def test_each_item_is_asked_several_times_with_seeds_of_their_own(tmp_path):
     sampler = Dice()
-    told = ask(sampler, tmp_path / "base.jsonl")
+    result = ask(sampler, tmp_path / "base.jsonl")
     assert sorted({(prompt.temperature, prompt.seed) for prompt in sampler.asked}) == [(0.7, 5), (0.7, 6), (0.7, 7)]
     assert len({prompt.key for prompt in sampler.asked}) == 12
-    assert [[one.output_text for one in each.samples] for each in told] == [["yes", "no", "yes"]] * 4
-    assert read_predictions(tmp_path / "base.jsonl") == told
+    assert [[one.output_text for one in each.samples] for each in result] == [["yes", "no", "yes"]] * 4
+    assert read_predictions(tmp_path / "base.jsonl") == result
 
 
 def test_a_stopped_candidate_goes_on_at_the_first_sample_without_an_answer(tmp_path):
@@ -87,28 +87,28 @@ def test_a_stopped_candidate_goes_on_at_the_first_sample_without_an_answer(tmp_p
 def test_more_samples_ask_for_the_new_ones_alone(tmp_path):
     ask(Dice(), tmp_path / "base.jsonl")
     sampler = Dice()
-    told = ask(sampler, tmp_path / "base.jsonl", Sampling(samples=5, temperature=0.7, seed=5))
-    assert (len(sampler.asked), {len(each.samples) for each in told}) == (8, {5})
+    result = ask(sampler, tmp_path / "base.jsonl", Sampling(samples=5, temperature=0.7, seed=5))
+    assert (len(sampler.asked), {len(each.samples) for each in result}) == (8, {5})
 
 
 def test_one_greedy_completion_is_asked_and_written_as_before(tmp_path):
     sampler = Dice()
-    told = ask(sampler, tmp_path / "base.jsonl", None)
+    result = ask(sampler, tmp_path / "base.jsonl", None)
     assert {(prompt.temperature, prompt.seed) for prompt in sampler.asked} == {(None, None)}
     line = json.loads((tmp_path / "base.jsonl").read_text().splitlines()[0])
     assert set(line) == {"key", "index", "prompt_sha256", "output_text", "finish_reason", "prompt_tokens", "completion_tokens"}  # fmt: skip
-    assert all(each.others == () for each in told)
+    assert all(each.others == () for each in result)
 
 
 def test_scores_are_averaged_by_item_and_an_item_is_one_draw(tmp_path):
-    told = ask(Dice(), tmp_path / "base.jsonl", count=40)
-    evaluation = judge(items(40), {"base": told}, [EXACT])
+    result = ask(Dice(), tmp_path / "base.jsonl", count=40)
+    evaluation = judge(items(40), {"base": result}, [EXACT])
     score = evaluation.candidates["base"]["exact"]
     assert (score.mean, score.n, evaluation.items) == (pytest.approx(2 / 3), 40, 40)
     low, high = score.ci95
     assert 0 < high - low < 0.2  # all items alike: not the width of 40 draws of 0 and 1, and not that of 120 either
     assert any("3 completions" in note for note in evaluation.notes)
-    assert answered_of(told).completion_tokens == 120
+    assert answered_of(result).completion_tokens == 120
 
 
 def test_the_interval_is_that_of_the_items_not_of_the_completions(tmp_path):
@@ -133,20 +133,20 @@ def test_an_item_most_of_whose_samples_failed_is_missing(tmp_path):
 
 
 def test_scores_jsonl_holds_every_sample_and_is_read_back(tmp_path):
-    told, four = ask(Dice(), tmp_path / "base.jsonl"), items(4)
-    kept = {}
-    judge(four, {"base": told}, [EXACT], on_results=lambda graded: kept.update(graded))
-    write_scores(tmp_path / "scores.jsonl", item_scores(four, {"base": told}, [EXACT], kept))
+    outcome, four = ask(Dice(), tmp_path / "base.jsonl"), items(4)
+    by_name = {}
+    judge(four, {"base": outcome}, [EXACT], on_results=lambda graded: by_name.update(graded))
+    write_scores(tmp_path / "scores.jsonl", item_scores(four, {"base": outcome}, [EXACT], by_name))
     scores = read_scores(tmp_path / "scores.jsonl")
     assert [(score.sample, score.score) for score in scores[:3]] == [(0, 1.0), (1, 0.0), (2, 1.0)]
-    again = recorded_results(four, {"base": told}, [EXACT], {score.name: score.result for score in scores})
+    again = recorded_results(four, {"base": outcome}, [EXACT], {score.name: score.result for score in scores})
     assert [result.reward for result in again["base"]["exact"]] == pytest.approx([2 / 3] * 4)
 
 
 def test_the_page_shows_every_completion(tmp_path):
-    told = ask(Dice(says=lambda prompt: f"completion {prompt.seed}"), tmp_path / "base.jsonl")
-    evaluation = judge(items(4), {"base": told}, [EXACT])
-    contents = contents_of_completions("samples", items(4), {"base": told}, [EXACT], evaluation, {})
+    result = ask(Dice(says=lambda prompt: f"completion {prompt.seed}"), tmp_path / "base.jsonl")
+    evaluation = judge(items(4), {"base": result}, [EXACT])
+    contents = contents_of_completions("samples", items(4), {"base": result}, [EXACT], evaluation, {})
     html = page(contents)
     assert "the first of 3 completions; scores are the mean" in html
     assert html.count("completion 7") == 4
@@ -174,14 +174,14 @@ def test_a_local_model_draws_different_completions_and_the_same_ones_again(tmp_p
     sampler = backend.sampler(backend.lower(resolve(spec, 10, "local")), None, tmp_path)
     hot = Sampling(samples=3, temperature=1.5, seed=1)
     try:
-        told, again = (
+        result, again = (
             generate(Candidate("base", plain), items(2), sampler, tmp_path / f"{n}.jsonl", max_tokens=8, batch_size=8, sampling=hot)
             for n in range(2)
         )  # fmt: skip
     finally:
         sampler.close()
-    assert len({one.output_text for each in told for one in each.samples}) >= 4
-    assert [[one.output_text for one in each.samples] for each in told] == [
+    assert len({one.output_text for each in result for one in each.samples}) >= 4
+    assert [[one.output_text for one in each.samples] for each in result] == [
         [one.output_text for one in each.samples] for each in again
     ]
 

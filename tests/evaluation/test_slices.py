@@ -16,7 +16,7 @@ EXACT = StringCheckGrader(
 
 
 def items(*fields):
-    return [Item(f"k-{n}", n, (), (), {"reference": f"r{n}", **own}, str(n)) for n, own in enumerate(fields)]
+    return [Item(f"k-{n}", n, (), (), {"reference": f"r{n}", **settings}, str(n)) for n, settings in enumerate(fields)]
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,8 @@ def items(*fields):
     ],
 )
 def test_a_field_with_a_few_values_makes_slices(values, makes):
-    found = slice_values(items(*({"f": value} for value in values)))
-    assert found.get("f") == makes
+    result = slice_values(items(*({"f": value} for value in values)))
+    assert result.get("f") == makes
 
 
 def test_a_field_that_some_items_lack_makes_none():
@@ -43,12 +43,12 @@ def test_a_field_that_some_items_lack_makes_none():
 
 
 def test_each_slice_has_the_scores_of_its_own_items():
-    asked = items(*({"language": ("de", "en")[n % 2], "cluster": "c"} for n in range(20)))
-    told = {
-        "base": [_says(item, "no") for item in asked],
-        "tuned": [_says(item, f"r{item.index}" if item.index % 2 else "no") for item in asked],
+    request = items(*({"language": ("de", "en")[n % 2], "cluster": "c"} for n in range(20)))
+    by_name = {
+        "base": [_says(item, "no") for item in request],
+        "tuned": [_says(item, f"r{item.index}" if item.index % 2 else "no") for item in request],
     }
-    evaluation = judge(asked, told, [EXACT])
+    evaluation = judge(request, by_name, [EXACT])
     by = {(one.field, one.value): one for one in evaluation.slices}
     assert set(by) == {("language", "de"), ("language", "en")}
     assert by["language", "en"].items == 10

@@ -46,19 +46,19 @@ def ledger_of(folder: Path, *states: tuple[float, str, str], **told: Any) -> Led
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
         {
-            "seq": place,
+            "seq": where,
             "time": moment,
             "type": "status",
             "data": {"job": job, "state": state, **told.get(f"{job}_{state}", {})},
         }
-        for place, (moment, job, state) in enumerate(states, 1)
+        for where, (moment, job, state) in enumerate(states, 1)
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return Ledger(folder)
 
 
 @pytest.mark.parametrize(
-    ("state", "told", "billed"),
+    ("state", "message", "billed"),
     [
         ("succeeded", {}, 1000),
         ("failed", {}, 0),
@@ -68,9 +68,9 @@ def ledger_of(folder: Path, *states: tuple[float, str, str], **told: Any) -> Led
         ("paused", {}, 300),
     ],
 )
-def test_a_job_costs_what_it_trained(tmp_path: Path, state: str, told: dict[str, Any], billed: int) -> None:
+def test_a_job_costs_what_it_trained(tmp_path: Path, state: str, message: dict[str, Any], billed: int) -> None:
     events = [submitted(0, "a"), step(1, 1), step(2, 3)]
-    ledger = ledger_of(tmp_path, (0, "a", "running"), (3, "a", state), **{f"a_{state}": told})
+    ledger = ledger_of(tmp_path, (0, "a", "running"), (3, "a", state), **{f"a_{state}": message})
     assert billed_tokens(events, ledger, 1000) == (billed, True)
 
 
@@ -115,8 +115,8 @@ def test_a_stopped_job_that_told_no_figures_is_not_known(tmp_path: Path) -> None
 def test_hours_at_a_service_count_whoever_looked(
     tmp_path: Path, states: list[Any], events: list[Event], now: float, seconds: float
 ) -> None:
-    found = service_hours([submitted(0, "a"), *events], ledger_of(tmp_path, *states), now)
-    assert found * 3600 == pytest.approx(seconds)
+    result = service_hours([submitted(0, "a"), *events], ledger_of(tmp_path, *states), now)
+    assert result * 3600 == pytest.approx(seconds)
 
 
 def test_ctrl_c_is_no_pause_of_a_paid_job(tmp_path: Path) -> None:
@@ -210,8 +210,8 @@ def test_judges_stop_at_the_budget_however_many_are_asked_at_once(workers: int, 
         meter.after(call(12.0))
 
     with ThreadPoolExecutor(workers) as pool:
-        asked = [pool.submit(ask, n) for n in range(20)]
-    refused = [future for future in asked if future.exception() is not None]
+        requests = [pool.submit(ask, n) for n in range(20)]
+    refused = [future for future in requests if future.exception() is not None]
     assert sum(paid) <= most
     assert all(isinstance(future.exception(), GateNotMet) for future in refused)
     assert len(refused) == 20 - len(paid)
@@ -236,10 +236,10 @@ def test_hours_of_completing_here_are_those_of_the_batches_however_full(tmp_path
     seconds = [36.0] * 16 + [18.0] * 2  # a full batch, and one of two
     lines = [
         Prediction(
-            key=str(place), index=place, prompt_sha256=str(place), output_text="", finish_reason="stop",
+            key=str(where), index=where, prompt_sha256=str(where), output_text="", finish_reason="stop",
             prompt_tokens=1, completion_tokens=1, seconds=took,
         ).model_dump_json()
-        for place, took in enumerate(seconds)
+        for where, took in enumerate(seconds)
     ]  # fmt: skip
     run.predictions("base").parent.mkdir(parents=True, exist_ok=True)
     run.predictions("base").write_text("".join(line + "\n" for line in lines))

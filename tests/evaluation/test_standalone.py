@@ -44,11 +44,11 @@ def service(monkeypatch):
 
 
 def _lines(first, count):
-    told = [
+    lines = [
         {"messages": [{"role": "user", "content": f"Number {n}?"}, {"role": "assistant", "content": f"It is {n}."}]}
         for n in range(first, first + count)
     ]
-    return "".join(json.dumps(line) + "\n" for line in told)
+    return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def spec(tmp_path):
         if test is not None:
             (tmp_path / "test.jsonl").write_text(_lines(*test))
             data["test"] = "test.jsonl"
-        told = {"name": "numbers", "data": data, "model": {"openai": BASE}, "evaluation": evaluation}
-        (tmp_path / "job.json").write_text(json.dumps(told))
+        by_name = {"name": "numbers", "data": data, "model": {"openai": BASE}, "evaluation": evaluation}
+        (tmp_path / "job.json").write_text(json.dumps(by_name))
         return tmp_path / "job.json"
 
     return made
@@ -88,13 +88,13 @@ def test_base_a_run_another_model_and_an_endpoint_answer_the_same_items(service,
     monkeypatch.setenv("FTBRIDGE_ENDPOINT_API_KEY", "sk-other")
     endpoint = f"{service.base_url}#{OTHER}"
     names = ["base", f"run:{run.id}", f"openai:{OTHER}", endpoint]
-    told = ftbridge.evaluate(path, names)
-    assert _means(told) == {"base": 0.0, names[1]: 1.0, names[2]: 0.5, endpoint: 0.5}
-    assert list(told.verdicts) == [f"{name}-base" for name in names[1:]]
-    assert all(by["exact"].verdict == "better" for by in told.verdicts.values())
-    assert told.answered[names[1]].model == run.state().tuned.id
-    assert told.answered["base"].p95_seconds > 0
-    assert any("chat template, tokenizer and arithmetic" in note for note in told.notes)
+    result = ftbridge.evaluate(path, names)
+    assert _means(result) == {"base": 0.0, names[1]: 1.0, names[2]: 0.5, endpoint: 0.5}
+    assert list(result.verdicts) == [f"{name}-base" for name in names[1:]]
+    assert all(by["exact"].verdict == "better" for by in result.verdicts.values())
+    assert result.answered[names[1]].model == run.state().tuned.id
+    assert result.answered["base"].p95_seconds > 0
+    assert any("chat template, tokenizer and arithmetic" in note for note in result.notes)
 
 
 def test_what_was_answered_once_is_not_asked_again_whatever_changes_around_it(service, spec):
@@ -125,8 +125,8 @@ def test_prompted_candidates_differ_by_their_prompts_alone(service, spec, tmp_pa
     folder.mkdir()
     (folder / "numbers.md").write_text("A lamp is 104.\n\nNothing else.\n")
     names = ["base", "zero_shot", "few_shot", "retrieval"]
-    told = ftbridge.evaluate(spec(), names, system="Answer as told.", documents=folder)
-    tokens = {name: told.answered[name].prompt_tokens for name in names}
+    result = ftbridge.evaluate(spec(), names, system="Answer as told.", documents=folder)
+    tokens = {name: result.answered[name].prompt_tokens for name in names}
     assert tokens["base"] < tokens["zero_shot"] < tokens["few_shot"]
     assert tokens["base"] < tokens["retrieval"]
     assert _chats(service) == 4 * 40 - 39, "39 items find no passage, so their prompts are base's"
@@ -144,14 +144,14 @@ def test_an_evaluation_killed_half_way_generates_only_what_is_missing(service, s
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    asked = _chats(service)
-    (kept,) = (files.home() / "answers").glob("*/answers.jsonl")
-    answered = len(kept.read_bytes().splitlines())
-    assert 8 <= answered < 40
+    request = _chats(service)
+    (stored,) = (files.home() / "answers").glob("*/answers.jsonl")
+    completed = len(stored.read_bytes().splitlines())
+    assert 8 <= completed < 40
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["items"] == 40
-    assert _chats(service) - asked <= 40 - answered + 2, "two were under way, and their answers were lost"
+    assert _chats(service) - request <= 40 - completed + 2, "two were under way, and their answers were lost"
 
 
 def test_the_command_prints_a_table_or_json_and_keeps_the_gate(service, spec):
@@ -161,12 +161,12 @@ def test_the_command_prints_a_table_or_json_and_keeps_the_gate(service, spec):
         command = [sys.executable, "-m", "ftbridge", "eval", path, "-c", f"openai:{OTHER}", "-c", "base", *more]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
-    told = ask()
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.startswith(f"openai:{OTHER} is better than base on exact.\n")
-    assert "40 items show a difference of" in told.stdout
-    assert "50.0 %" in told.stdout
-    assert "-50.0 [" in told.stdout
+    result = ask()
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"openai:{OTHER} is better than base on exact.\n")
+    assert "40 items show a difference of" in result.stdout
+    assert "50.0 %" in result.stdout
+    assert "-50.0 [" in result.stdout
     assert f"base is worse than openai:{OTHER} on exact (-50.0 points" in " ".join(ask("-v").stdout.split())
     gated = ask("--margin", "0.02", "--json")
     assert gated.returncode == 4
@@ -181,11 +181,11 @@ def test_items_that_a_service_will_not_take_are_left_out_and_said(service, spec)
             "faults": [{"on": CHATS, "nth": [3, 7], "status": 400, "code": "content_filter", "message": "flagged"}],
         }
     )
-    told = ftbridge.evaluate(spec(batch_size=1), ["base"])
-    score = told.candidates["base"]["exact"]
+    result = ftbridge.evaluate(spec(batch_size=1), ["base"])
+    score = result.candidates["base"]["exact"]
     assert (score.mean, score.n, score.missing) == (1.0, 38, 2)
-    assert told.answered["base"].failed == 2
-    assert any("flagged" in note for note in told.notes)
+    assert result.answered["base"].failed == 2
+    assert any("flagged" in note for note in result.notes)
     again = ftbridge.evaluate(spec(batch_size=1), ["base"])
     assert (again.candidates["base"]["exact"].n, _chats(service)) == (40, 42)
 
@@ -195,9 +195,9 @@ def test_a_checkpoint_is_asked_by_its_step(service, spec):
     run = _run(path)
     names = run.state().tuned.checkpoints
     step = int(names[-1].rpartition("-")[2])
-    told = ftbridge.evaluate(path, ["base", f"checkpoint:{run.id}@{step}"])
-    assert told.candidates[f"checkpoint:{run.id}@{step}"]["exact"].mean == 1.0
-    assert told.answered[f"checkpoint:{run.id}@{step}"].model == names[-1]
+    result = ftbridge.evaluate(path, ["base", f"checkpoint:{run.id}@{step}"])
+    assert result.candidates[f"checkpoint:{run.id}@{step}"]["exact"].mean == 1.0
+    assert result.answered[f"checkpoint:{run.id}@{step}"].model == names[-1]
     with pytest.raises(UsageError, match="no checkpoint of step 7777"):
         ftbridge.evaluate(path, [f"checkpoint:{run.id}@7777"])
 
@@ -234,7 +234,7 @@ def test_two_evaluations_of_one_model_do_not_write_over_each_other(service, spec
 
 
 @pytest.mark.parametrize(
-    ("name", "asked"),
+    ("name", "requested"),
     [
         ("base", RequestedCandidate("base", "base")),
         ("run:latest", RequestedCandidate("run:latest", "run", "latest")),
@@ -250,8 +250,8 @@ def test_two_evaluations_of_one_model_do_not_write_over_each_other(service, spec
         ),
     ],
 )
-def test_names_mean_who_answers(name, asked):
-    assert parse_candidate(name) == asked
+def test_names_mean_who_answers(name, requested):
+    assert parse_candidate(name) == requested
 
 
 @pytest.mark.parametrize(
@@ -291,9 +291,9 @@ def test_passages_are_paragraphs_joined_up_to_a_length(tmp_path):
 
 def test_passages_stand_at_the_end_of_the_system_message(tmp_path):
     (tmp_path / "a.md").write_text("A lamp is 5 euros.")
-    told = [{"role": "user", "content": "What is a lamp?"}, {"role": "assistant", "content": "5"}]
+    messages = [{"role": "user", "content": "What is a lamp?"}, {"role": "assistant", "content": "5"}]
     test = tmp_path / "test.jsonl"
-    lines = [{"messages": [{"role": "system", "content": "Be brief."}, *told]}, {"messages": told}]
+    lines = [{"messages": [{"role": "system", "content": "Be brief."}, *messages]}, {"messages": messages}]
     test.write_text("".join(json.dumps(line) + "\n" for line in lines))
     first, second = (retrieval(tmp_path).prompt(item).messages for item in load_items(test))
     assert first[0].text == "Be brief.\n\nThese passages may help:\n\n[1] A lamp is 5 euros."

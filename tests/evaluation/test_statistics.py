@@ -80,7 +80,7 @@ def test_nothing_to_average_is_an_error_not_a_number():
 
 
 def test_graded_scores_get_the_same_interval_every_time_in_any_order():
-    values = [place / 40 for place in range(40)]
+    values = [where / 40 for where in range(40)]
     shuffled = random.Random(1).sample(values, len(values))
     assert mean_interval(values) == mean_interval(values)
     assert mean_interval(shuffled) == pytest.approx(mean_interval(values))
@@ -127,13 +127,13 @@ def test_the_paired_interval_holds_the_true_difference_about_95_times_in_100(cha
 def test_items_that_belong_together_widen_the_interval_and_order_does_not_matter():
     first = [1.0, 1.0, 0.0, 0.0, 1.0, 1.0] * 10
     second = [0.0, 0.0, 0.0, 0.0, 1.0, 1.0] * 10
-    apart, pairs = list(range(60)), [place // 2 for place in range(60)]
+    apart, pairs = list(range(60)), [where // 2 for where in range(60)]
     assert paired_difference(first, second, apart) == paired_difference(first, second)
     alone, together = paired_difference(first, second), paired_difference(first, second, pairs)
     assert together[0] == alone[0]
     assert together[2] - together[1] > 1.2 * (alone[2] - alone[1])
     order = random.Random(3).sample(range(60), 60)
-    shuffled = [[side[place] for place in order] for side in (first, second, pairs)]
+    shuffled = [[side[where] for where in order] for side in (first, second, pairs)]
     assert paired_difference(*shuffled) == pytest.approx(together)
     assert paired_difference(first, second, [0] * 60)[1:] == (-1.0, 1.0)
 
@@ -181,7 +181,7 @@ def test_scores_that_are_no_number_are_refused_by_their_place(bad):
 @pytest.mark.parametrize("size", [1, 3])
 def test_scores_that_are_all_equal_still_have_an_interval_that_narrows_with_the_items(n, score, size):
     def clusters(count):
-        return [place // size for place in range(count * size)]
+        return [where // size for where in range(count * size)]
 
     values = [score] * (n * size)
     mean, low, high = mean_interval(values, clusters(n))
@@ -240,11 +240,11 @@ def test_few_and_unequal_clusters_keep_their_coverage(sizes):
 
 def test_equal_clusters_of_one_size_have_one_degree_of_freedom_less_than_clusters():
     dice = random.Random(37)
-    clusters = [place // 4 for place in range(28)]
+    clusters = [where // 4 for where in range(28)]
     values = [dice.random() for _ in range(28)]
     spread = spread_of(values, clusters, lowest=0.0, highest=1.0)
     assert spread is not None
-    sums = [sum(values[4 * place : 4 * place + 4]) / 4 for place in range(7)]
+    sums = [sum(values[4 * where : 4 * where + 4]) / 4 for where in range(7)]
     assert (spread.center, spread.error, spread.freedom) == pytest.approx(
         (statistics.fmean(sums), statistics.stdev(sums) / 7**0.5, 6)
     )

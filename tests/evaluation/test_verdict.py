@@ -62,17 +62,17 @@ def test_a_margin_turns_no_difference_into_not_worse_when_there_is_enough_data()
     few, many = binary(40, 2, 2, 6), binary(900, 10, 10, 80)
     assert one(*few, margin=0.02).verdict == "not_enough_data"
     assert one(*few, margin=0.02).margin_met is False
-    told = one(*many, margin=0.02)
-    assert (told.verdict, told.margin_met) == ("not_worse", True)
-    assert one(*many, margin=0.2).ci95[0] == told.ci95[0]
+    result = one(*many, margin=0.02)
+    assert (result.verdict, result.margin_met) == ("not_worse", True)
+    assert one(*many, margin=0.2).ci95[0] == result.ci95[0]
     slightly = one(*binary(900, 30, 10, 60), margin=0.05)
     assert (slightly.verdict, slightly.difference) == ("not_worse", pytest.approx(-0.02))
 
 
 def test_identical_answers_meet_any_margin_but_zero_width_is_not_claimed():
-    told = one(*binary(50, 0, 0, 50), margin=0.05)
-    assert told.verdict == "not_worse"
-    assert told.ci95[0] < 0 < told.ci95[1]
+    result = one(*binary(50, 0, 0, 50), margin=0.05)
+    assert result.verdict == "not_worse"
+    assert result.ci95[0] < 0 < result.ci95[1]
     assert one(*binary(5, 0, 0, 5), margin=0.05).verdict == "not_enough_data"
 
 
@@ -80,10 +80,10 @@ def test_several_graders_are_corrected_together():
     alone = one(*binary(30, 3, 12, 15))
     assert alone.verdict == "better"
     scores = {f"g{n}": binary(30, 3, 12, 15) for n in range(4)}
-    told = compare_paired(
+    outcome = compare_paired(
         {name: pair[0] for name, pair in scores.items()}, {name: pair[1] for name, pair in scores.items()}
     )
-    assert {judged.verdict for judged in told.values()} == {"not_enough_data"}
+    assert {result.verdict for result in outcome.values()} == {"not_enough_data"}
 
 
 def test_what_can_be_detected_shrinks_with_the_root_of_the_items():
@@ -104,7 +104,7 @@ def test_unequal_or_no_items_are_refused():
 def test_copies_of_an_item_are_no_more_evidence_than_the_item():
     first, second = binary(10, 1, 7, 6)
     alone = one(first, second)
-    clusters = [place for place in range(24) for _ in range(3)]
+    clusters = [where for where in range(24) for _ in range(3)]
     copied = [[value for value in side for _ in range(3)] for side in (first, second)]
     naive = one(*copied)
     counted = compare_paired({"g": copied[0]}, {"g": copied[1]}, None, clusters)["g"]
@@ -142,10 +142,10 @@ def test_a_single_item_says_nothing():
 
 def test_binary_scores_in_clusters_are_judged_by_clusters():
     first, second = [0.0, 0.0, 0.0] * 12, [1.0, 1.0, 0.0] * 12
-    clusters = [place // 3 for place in range(36)]
-    told = compare_paired({"g": first}, {"g": second}, None, clusters)["g"]
-    assert told.p_value == pytest.approx(2 / 2**12)
-    assert told.verdict == "better"
+    clusters = [where // 3 for where in range(36)]
+    result = compare_paired({"g": first}, {"g": second}, None, clusters)["g"]
+    assert result.p_value == pytest.approx(2 / 2**12)
+    assert result.verdict == "better"
 
 
 @pytest.mark.parametrize("graded", [False, True])
@@ -155,9 +155,9 @@ def test_a_hundred_thousand_items_take_less_than_two_seconds(graded):
     second = [dice.random() if graded else float(dice.random() < 0.52) for _ in range(100_000)]
     one(first[:30], second[:30])  # scipy's import is not what is timed
     began = time.process_time()
-    told = one(first, second, margin=0.05)
+    result = one(first, second, margin=0.05)
     assert time.process_time() - began < 2
-    assert told.verdict == ("not_worse" if graded else "better")
+    assert result.verdict == ("not_worse" if graded else "better")
 
 
 @pytest.mark.parametrize(
@@ -168,13 +168,13 @@ def test_a_hundred_thousand_items_take_less_than_two_seconds(graded):
         ([1.0] * 6, [0, 0, 1, 1, 2, 2]),
         ([0.5] * 60, [0] * 60),
         ([0.7] * 40, None),
-        ([1.0] * 120, [place // 3 for place in range(120)]),
+        ([1.0] * 120, [where // 3 for where in range(120)]),
     ],
 )
 def test_equal_scores_of_few_items_or_clusters_do_not_show_that_nothing_is_lost(scores, clusters):
-    judged = compare_paired({"g": scores}, {"g": scores}, 0.02, clusters)["g"]
-    assert judged.verdict == "not_enough_data"
-    assert judged.ci95[0] < -0.02 < 0.02 < judged.ci95[1]
+    result = compare_paired({"g": scores}, {"g": scores}, 0.02, clusters)["g"]
+    assert result.verdict == "not_enough_data"
+    assert result.ci95[0] < -0.02 < 0.02 < result.ci95[1]
 
 
 def test_equal_scores_of_enough_items_meet_the_margin():
@@ -202,7 +202,7 @@ def test_more_comparisons_need_more_items_to_detect_anything():
     assert detectable(first, second) < 1.0
     assert detectable(first, second, comparisons=5) == 1.0
     assert detectable(first * 20, second * 20, comparisons=8) > detectable(first * 20, second * 20)
-    clusters = [place // 4 for place in range(20)]
+    clusters = [where // 4 for where in range(20)]
     assert detectable([0.0] * 20, [1.0, 0.0] * 10, clusters) == 1.0
 
 
@@ -211,8 +211,8 @@ def test_what_is_detectable_is_found_four_times_in_five(n):
     dice = random.Random(43)
     pilots = [detectable(*_noisy(dice, n, 0.0)) for _ in range(60)]
     shown = sum(pilots) / len(pilots)
-    found = sum(one(*_noisy(dice, n, shown)).verdict == "better" for _ in range(300))
-    assert 0.72 <= found / 300 <= 0.9
+    result = sum(one(*_noisy(dice, n, shown)).verdict == "better" for _ in range(300))
+    assert 0.72 <= result / 300 <= 0.9
 
 
 def _noisy(dice: random.Random, n: int, shift: float):

@@ -75,8 +75,8 @@ def test_nothing_is_paid_twice_when_an_evaluation_is_killed(tmp_path: Path, line
         resumed = command(tmp_path, service.base_url, "resume", str(run))
         _, err = resumed.communicate(timeout=120)
         assert resumed.returncode == 0, err
-        asked = 2 * ITEMS  # each answer is graded; the judge's questions go over chat in either case
-        chats = asked if batch else 2 * asked
+        request = 2 * ITEMS  # each answer is graded; the judge's questions go over chat in either case
+        chats = request if batch else 2 * request
         assert service.requests["POST /chat/completions"] <= chats + AT_ONCE
         assert service.requests.get("POST /fine_tuning/jobs") == 1
         assert service.requests.get("POST /batches", 0) == (2 if batch else 0)

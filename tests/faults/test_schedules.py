@@ -33,7 +33,7 @@ def test_a_schedule_ends_right_with_one_job_and_one_copy_of_each_file(seed: int,
 
 @pytest.mark.slow
 def test_two_hundred_schedules_end_right(tmp_path: Path) -> None:
-    wrong = {seed: told for seed in range(MANY) if (told := play(draw(seed), tmp_path / str(seed)))}
+    wrong = {seed: result for seed in range(MANY) if (result := play(draw(seed), tmp_path / str(seed)))}
     assert wrong == {}
 
 
@@ -120,12 +120,12 @@ def test_a_kill_at_any_write_to_a_journal_leaves_a_run_that_ends_right(
             resumed = drive(run, 0, when)
             assert resumed.returncode == 0, f"write {write}: {resumed.stderr}"
             assert len(service.jobs) == 1, f"write {write}: {len(service.jobs)} jobs"
-            trained = [made for made, file in service.files.items() if file["purpose"] == "fine-tune"]
+            trained = [created for created, file in service.files.items() if file["purpose"] == "fine-tune"]
             assert len(trained) == 1, f"write {write}: {len(trained)} files"
-            told = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
-            messages = [event["data"]["message"] for event in told if event["type"] == "job_event"]
+            lines = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+            messages = [event["data"]["message"] for event in lines if event["type"] == "job_event"]
             assert messages == ["created the job", "Step 1/2", "Step 2/2", "the job is done"], f"write {write}"
-            assert told[-1]["type"] == "succeeded"
+            assert lines[-1]["type"] == "succeeded"
         finally:
             service.close()
     assert write > 20

@@ -37,9 +37,9 @@ def result(text, reference="Paris", item=None, **options):
     ],
 )
 def test_texts_are_compared_as_the_options_say_and_no_further(text, reference, options, reward):
-    told = result(text, reference, **options)
-    assert not told.errors
-    assert told.reward == reward
+    outcome = result(text, reference, **options)
+    assert not outcome.errors
+    assert outcome.reward == reward
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def test_texts_are_compared_as_the_options_say_and_no_further(text, reference, o
     ],
 )
 def test_numbers_compare_as_numbers(text, reference, options, reward):
-    told = result(text, reference, compare="number", **options)
-    assert not told.errors
-    assert told.reward == reward
+    outcome = result(text, reference, compare="number", **options)
+    assert not outcome.errors
+    assert outcome.reward == reward
 
 
 def test_one_of_several_references_is_enough():
@@ -96,20 +96,20 @@ def _by(text, item, reference, **options):
 
 
 def test_a_reference_that_cannot_be_matched_is_an_error_and_not_a_zero():
-    for told in (
+    for outcome in (
         result("7", "seven", compare="number"),
         result("7", "", compare="contains"),
         _by("7", {"references": []}, "{{item.references}}"),
     ):
-        assert "other_error" in told.errors
+        assert "other_error" in outcome.errors
 
 
 def test_what_cannot_work_is_refused_before_anything_is_asked():
     def refused(reference="7", **options):
         grader = ADAPTER.validate_python({"type": "match", "name": "m", **options})
-        with pytest.raises(GraderError) as told:
+        with pytest.raises(GraderError) as outcome:
             check(grader, {"reference": reference})
-        return told.value
+        return outcome.value
 
     assert "regular expression" in refused(extract="(").message
     assert "needs compare: number" in refused(tolerance=1.0).message

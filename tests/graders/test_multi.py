@@ -43,9 +43,9 @@ def test_a_grader_in_error_counts_as_0_and_is_told_under_its_name():
 
 def test_errors_of_the_same_kind_are_all_told():
     parts = {key: {**EXACT, "reference": f"{{{{item.{key}}}}}"} for key in ("one", "two")}
-    told = grade(_grader("one + two", **parts), ITEM, SAMPLE).errors["invalid_variable_error"]
-    assert "one: " in told
-    assert "; two: " in told
+    result = grade(_grader("one + two", **parts), ITEM, SAMPLE).errors["invalid_variable_error"]
+    assert "one: " in result
+    assert "; two: " in result
 
 
 @pytest.mark.parametrize(("formula", "says"), [("1 / exact", "division by zero"), ("log(exact)", "no result for 0")])

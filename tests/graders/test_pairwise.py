@@ -17,19 +17,19 @@ from ftbridge.spec.graders import PairwiseGrader
 @pytest.fixture
 def judging():
     """An endpoint whose verdict is made of the two answers by a function that a test sets."""
-    asked = []
+    requests = []
     verdict = {"of": lambda first, second: "tie"}
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append(body)
+            requests.append(body)
             text = body["messages"][-1]["content"]
             first, second = (text.split(f"<answer_{n}>\n")[1].split(f"\n</answer_{n}>")[0] for n in (1, 2))
-            said = verdict["of"](first, second)
-            reply = {"steps": [], "result": said} if isinstance(said, str) else said
-            told = {"model": "j", "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": json.dumps(reply)}}], "usage": {"total_tokens": 9}}  # fmt: skip
-            content = json.dumps(told).encode()
+            message = verdict["of"](first, second)
+            reply = {"steps": [], "result": message} if isinstance(message, str) else message
+            by_name = {"model": "j", "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": json.dumps(reply)}}], "usage": {"total_tokens": 9}}  # fmt: skip
+            content = json.dumps(by_name).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
@@ -43,7 +43,7 @@ def judging():
 
     class Judging:
         def __init__(self):
-            self.asked = asked
+            self.asked = requests
             self.grader = PairwiseGrader(
                 type="pairwise", name="which", model="j", question="Asked: {{item.question}} Shorter is better.",
                 base_url=f"http://127.0.0.1:{server.server_port}/v1",
@@ -77,21 +77,21 @@ def test_the_better_answer_wins_in_both_orders(judging):
     assert grade(judging.grader, ITEM, {"output_text": "Paris, of course!"}).reward == 0.5
 
 
-@pytest.mark.parametrize("place", ["1", "2"])
-def test_a_judge_that_goes_by_the_place_decides_nothing(judging, place):
-    judging.says(lambda first, second: place)
-    told = grade(judging.grader, ITEM, SAMPLE)
-    assert told.reward == 0.5
-    assert told.metadata.details["consistent"] is False
+@pytest.mark.parametrize("position", ["1", "2"])
+def test_a_judge_that_goes_by_the_place_decides_nothing(judging, position):
+    judging.says(lambda first, second: position)
+    result = grade(judging.grader, ITEM, SAMPLE)
+    assert result.reward == 0.5
+    assert result.metadata.details["consistent"] is False
 
 
 def test_nonsense_in_either_order_is_an_error(judging):
     replies = iter(["1", "both", "first"])
     judging.says(lambda first, second: next(replies))
-    told = grade(judging.grader, ITEM, SAMPLE)
-    assert told.reward == 0.0
-    assert "model_grader_parse_error" in told.errors
-    assert len(told.metadata.calls) == 2
+    result = grade(judging.grader, ITEM, SAMPLE)
+    assert result.reward == 0.0
+    assert "model_grader_parse_error" in result.errors
+    assert len(result.metadata.calls) == 2
 
 
 def test_how_often_the_order_changed_the_verdict_is_told(judging, tmp_path):
@@ -100,11 +100,11 @@ def test_how_often_the_order_changed_the_verdict_is_told(judging, tmp_path):
     lines = [json.dumps({"messages": chat, "question": "?"}) + "\n" for chat in chats]
     (tmp_path / "t.jsonl").write_text("".join(lines))
     items = load_items(tmp_path / "t.jsonl")
-    told = [
+    messages = [
         Prediction(key=i.key, index=i.index, prompt_sha256="", output_text="x", finish_reason="stop", prompt_tokens=1, completion_tokens=1)
         for i in items
     ]  # fmt: skip
-    evaluation = judge(items, {"base": told}, [judging.grader])
+    evaluation = judge(items, {"base": messages}, [judging.grader])
     assert evaluation.candidates["base"]["which"].mean == 0.5
     assert any("4 of 4 verdicts of which changed with the order" in note for note in evaluation.notes)
 
@@ -157,17 +157,17 @@ def test_after_preference_tuning_the_judge_also_compares_tuned_with_base_and_at_
         rows = {item.key: {**nats, "preferred": 9.0 - (name == "tuned")} for item in items}
         path.with_suffix(".preference.json").write_text(json.dumps({"pairs": _name(items), "nats": rows}))
     judging.says(lambda first, second: "1" if len(first) < len(second) else "2" if len(second) < len(first) else "tie")
-    found = RunEvaluation(run, run.resolved_spec(), NullWatcher(), lambda: None).judge()
-    assert found is not None
-    assert found.preference is not None
-    assert (found.preference.wins["which"].mean, found.preference.wins["which"].n) == (1.0, 12)
+    result = RunEvaluation(run, run.resolved_spec(), NullWatcher(), lambda: None).judge()
+    assert result is not None
+    assert result.preference is not None
+    assert (result.preference.wins["which"].mean, result.preference.wins["which"].n) == (1.0, 12)
     against = [
         body["messages"][-1]["content"] for body in judging.asked if "which loses" in body["messages"][-1]["content"]
     ]
     assert any("<answer_1>\nshort" in text for text in against), "tuned first"
     assert any("<answer_2>\nshort" in text for text in against), "and second"
     again = len(judging.asked)
-    assert RunEvaluation(run, run.resolved_spec(), NullWatcher(), lambda: None).judge() == found
+    assert RunEvaluation(run, run.resolved_spec(), NullWatcher(), lambda: None).judge() == result
     assert len(judging.asked) == again, "what was paid is not paid again"
 
 

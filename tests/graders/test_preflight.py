@@ -143,8 +143,8 @@ def test_some_items_that_tell_nothing_are_a_note():
     ],
 )
 def test_a_measure_that_sees_a_script_badly_is_a_note(metric, references, says):
-    said = remarks(grader(**SIMILAR, evaluation_metric=metric), [item.fields for item in items(*references)])
-    assert ([says in said[0]] == [True]) if says else said == []
+    message = remarks(grader(**SIMILAR, evaluation_metric=metric), [item.fields for item in items(*references)])
+    assert ([says in message[0]] == [True]) if says else message == []
 
 
 @pytest.mark.parametrize(

@@ -140,8 +140,8 @@ def test_a_grader_cannot_touch_files_outside_its_folder(body, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("key")
     result = _grade(body.format(secret=secret, folder=tmp_path))
-    told = result.errors["python_grader_runtime_error"]
-    assert "PermissionError" in told or "Invalid cross-device link" in told
+    outcome = result.errors["python_grader_runtime_error"]
+    assert "PermissionError" in outcome or "Invalid cross-device link" in outcome
     assert secret.read_text() == "key"
     assert [path.name for path in tmp_path.iterdir() if path.name != "home"] == ["secret"]
 

@@ -82,9 +82,9 @@ def test_a_completion_earns_what_the_grader_says_on_the_graders_own_scale(judge:
     ("text", "error"), [("no JSON", "sample_parse_error"), ('{"shape": 1}', "invalid_variable_error")]
 )
 def test_a_faulty_completion_earns_the_lowest_value(text: str, error: str) -> None:
-    told = of(JSON, text)
-    assert told.value == 0.0
-    assert error in told.errors
+    result = of(JSON, text)
+    assert result.value == 0.0
+    assert error in result.errors
 
 
 @pytest.mark.parametrize(("content", "status", "error"), [
@@ -94,10 +94,10 @@ def test_a_faulty_completion_earns_the_lowest_value(text: str, error: str) -> No
 def test_a_judge_that_fails_gives_no_reward_and_may_be_asked_again(
     judge: Any, content: str, status: int, error: str
 ) -> None:
-    told = of(judge(content, status))
-    assert told.value is None
-    assert list(told.errors) == [error]
-    assert told.is_worth_another_try
+    result = of(judge(content, status))
+    assert result.value is None
+    assert list(result.errors) == [error]
+    assert result.is_worth_another_try
 
 
 @pytest.mark.parametrize(("source", "error"), [
@@ -105,22 +105,22 @@ def test_a_judge_that_fails_gives_no_reward_and_may_be_asked_again(
     ("return 'good'", "python_grader_runtime_error"), ("while True: pass", "unresponsive_reward_error"),
 ])  # fmt: skip
 def test_python_source_that_fails_gives_no_reward(source: str, error: str) -> None:
-    told = of(python(source))
-    assert (told.value, list(told.errors)) == (None, [error])
-    assert told.is_worth_another_try == (error != "python_grader_runtime_error")
+    result = of(python(source))
+    assert (result.value, list(result.errors)) == (None, [error])
+    assert result.is_worth_another_try == (error != "python_grader_runtime_error")
 
 
 def test_a_multi_grader_has_no_reward_when_a_part_has_none_and_the_part_is_named(judge: Any) -> None:
-    told = of(multi("exact + quality", exact=EXACT, quality=judge("", 500)))
-    assert told.value is None
-    assert told.parts == {"exact": 1.0}
-    assert told.errors["model_grader_server_error"].startswith("quality: ")
+    result = of(multi("exact + quality", exact=EXACT, quality=judge("", 500)))
+    assert result.value is None
+    assert result.parts == {"exact": 1.0}
+    assert result.errors["model_grader_server_error"].startswith("quality: ")
 
 
 def test_a_faulty_completion_costs_a_multi_grader_the_parts_lowest_value() -> None:
-    told = of(multi("0.5 * exact + 0.5 * colour", exact=EXACT, colour=JSON))
-    assert told.value == 0.5
-    assert told.parts == {"exact": 1.0, "colour": 0.0}
+    result = of(multi("0.5 * exact + 0.5 * colour", exact=EXACT, colour=JSON))
+    assert result.value == 0.5
+    assert result.parts == {"exact": 1.0, "colour": 0.0}
 
 
 def test_a_formula_without_a_result_gives_no_reward() -> None:

@@ -65,8 +65,8 @@ def _changed(draw, text):
     """The text with some of its words lost, doubled, swapped or replaced: pairs that share something."""
     words = text.split(" ")
     for _ in range(draw.randint(0, max(1, len(words) // 2))):
-        place = draw.randrange(len(words))
-        words[place : place + 1] = draw.choice([[], [draw.choice(WORDS)], [words[place]] * 2, [words[place].upper()]])
+        where = draw.randrange(len(words))
+        words[where : where + 1] = draw.choice([[], [draw.choice(WORDS)], [words[where]] * 2, [words[where].upper()]])
         words = words or [""]
     return " ".join(words)
 
@@ -107,13 +107,13 @@ def _agrees(metric, expected):
 def _common(one, other):
     """Length of the longest common subsequence, by bits of long integers (Hyyrö 2004)."""
     at = {}
-    for place, element in enumerate(one):
-        at[element] = at.get(element, 0) | 1 << place
+    for where, element in enumerate(one):
+        at[element] = at.get(element, 0) | 1 << where
     everywhere = (1 << len(one)) - 1
     row = everywhere
     for element in other:
-        found = row & at.get(element, 0)
-        row = ((row + found) | (row - found)) & everywhere
+        result = row & at.get(element, 0)
+        row = ((row + result) | (row - result)) & everywhere
     return len(one) - bin(row).count("1")
 
 
@@ -142,18 +142,18 @@ def test_bleu_agrees_with_sacrebleu_and_with_its_formula():
 
     def bleu(answer, reference):
         """Geometric mean of 1- to 4-gram precisions; an order without a match counts 1 / (2^k total), k the how-manyth."""
-        made, expected = tokens(answer.rstrip()).split(), tokens(reference.rstrip()).split()
+        created, expected = tokens(answer.rstrip()).split(), tokens(reference.rstrip()).split()
         logs, none = [], 0
         for n in range(1, 5):
-            total = len(made) - n + 1
+            total = len(created) - n + 1
             if total <= 0:
                 break
-            right = (_grams(made, n) & _grams(expected, n)).total()
+            right = (_grams(created, n) & _grams(expected, n)).total()
             none += right == 0
             logs.append(math.log(right / total if right else 1 / (2**none * total)))
         if not logs or none == len(logs):
             return 0.0
-        return math.exp(sum(logs) / len(logs)) * min(1.0, math.exp(1 - len(expected) / len(made)))
+        return math.exp(sum(logs) / len(logs)) * min(1.0, math.exp(1 - len(expected) / len(created)))
 
     _agrees("bleu", bleu)
 
@@ -166,12 +166,12 @@ def test_gleu_agrees_with_nltk_and_with_its_formula():
     _agrees("gleu", lambda answer, reference: sentence_gleu([tokens(reference).split()], tokens(answer).split()))
 
     def gleu(answer, reference):
-        made, expected = (
+        created, expected = (
             Counter(gram for n in range(1, 5) for gram in _grams(tokens(text).split(), n).elements())
             for text in (answer, reference)
         )
-        most = max(made.total(), expected.total())
-        return (made & expected).total() / most if most else 0.0
+        most = max(created.total(), expected.total())
+        return (created & expected).total() / most if most else 0.0
 
     _agrees("gleu", gleu)
 

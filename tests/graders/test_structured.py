@@ -48,7 +48,7 @@ def test_a_schema_that_is_none_is_refused_before_anything_is_spent():
 
 
 def test_references_to_other_documents_are_never_fetched():
-    asked = threading.Event()
+    request = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(2)
 
@@ -57,13 +57,13 @@ def test_references_to_other_documents_are_never_fetched():
                 server.accept()
             except OSError:
                 return
-            asked.set()
+            request.set()
 
         threading.Thread(target=listen, daemon=True).start()
         address = f"http://127.0.0.1:{server.getsockname()[1]}/schema.json"
         with pytest.raises(GraderError, match="References stay inside the schema"):
             grade(_schema({"$ref": address}), {}, {"output_text": "{}"})
-    assert not asked.is_set()
+    assert not request.is_set()
 
 
 def _fields(**more):
@@ -101,9 +101,9 @@ def test_only_the_fields_that_are_named_are_compared():
 
 
 def test_an_answer_that_is_not_json_scores_0_and_a_reference_that_is_not_is_an_error():
-    told = grade(_fields(pass_threshold=0.5), {"reference": {"a": 1}}, {"output_text": "a is 1"})
-    assert (told.reward, told.passed, told.errors) == (0, False, {})
-    assert "not JSON" in told.metadata.details["violation"]
+    result = grade(_fields(pass_threshold=0.5), {"reference": {"a": 1}}, {"output_text": "a is 1"})
+    assert (result.reward, result.passed, result.errors) == (0, False, {})
+    assert "not JSON" in result.metadata.details["violation"]
     wrong = grade(_fields(), {"reference": "a is 1"}, {"output_text": "{}"})
     assert "the reference is not JSON" in wrong.errors["other_error"]
 

@@ -28,7 +28,7 @@ def _sample(calls):
 
 
 @pytest.mark.parametrize(
-    ("made", "expected", "any_order", "in_order", "names"),
+    ("created", "expected", "any_order", "in_order", "names"),
     [
         ([PARIS], [PARIS], 1, 1, 1),
         ([PARIS], [ROME], 0, 0, 1),
@@ -43,10 +43,10 @@ def _sample(calls):
         ([], [], 1, 1, 1),
     ],
 )
-def test_the_share_of_calls_made_as_expected(made, expected, any_order, in_order, names):
+def test_the_share_of_calls_made_as_expected(created, expected, any_order, in_order, names):
     item = {"reference": json.dumps(expected)}
     rewards = [
-        grade(_grader(**more), item, _sample(made)).reward for more in ({}, {"ordered": True}, {"match": "name"})
+        grade(_grader(**more), item, _sample(created)).reward for more in ({}, {"ordered": True}, {"match": "name"})
     ]
     assert rewards == pytest.approx([any_order, in_order, names])
 

@@ -107,14 +107,14 @@ def test_stored_completions_come_newest_first_with_their_inputs(service: Simulat
     migration = ready(service, *keys)
     manifest = download(migration, stored=True)
     assert (manifest.stored_completions, manifest.stored_with_inputs) == (13, 13)
-    found = list(stored_completions(migration, TRIAGE))
-    assert [one.created for one in found] == sorted((one.created for one in found), reverse=True)
-    asked = [one for one in found if one.missing is None]
-    assert len(asked) == 8
-    assert asked[0].messages is not None
-    assert [message["role"] for message in asked[0].messages] == ["system", "user"]
-    assert asked[0].request["tools"]
-    lost = [one for one in found if one.missing is not None]
+    listing = list(stored_completions(migration, TRIAGE))
+    assert [one.created for one in listing] == sorted((one.created for one in listing), reverse=True)
+    requests = [one for one in listing if one.missing is None]
+    assert len(requests) == 8
+    assert requests[0].messages is not None
+    assert [message["role"] for message in requests[0].messages] == ["system", "user"]
+    assert requests[0].request["tools"]
+    lost = [one for one in listing if one.missing is not None]
     assert len(lost) == 2
     assert "image" in str(lost[0].missing)
     refusals = list(stored_completions(migration, "ft:gpt-4o-2024-08-06:acme:letters:letters1"))
@@ -271,8 +271,17 @@ def test_the_command_exits_with_1_where_a_file_cannot_be_had_and_with_0_where_al
     assert "free, about" in partly.stderr
     account = acme(tmp_path / "whole")
     account["jobs"] = [account["jobs"][0]]
-    with simulating(account=account | {"stored": [], "use": []}) as whole:
-        base = [*command, "inventory", "--migration", "whole", "--key-env", "SUPPORT_KEY", "--base-url", whole.base_url]
+    with simulating(account=account | {"stored": [], "use": []}) as complete:
+        base = [
+            *command,
+            "inventory",
+            "--migration",
+            "whole",
+            "--key-env",
+            "SUPPORT_KEY",
+            "--base-url",
+            complete.base_url,
+        ]
         subprocess.run(base, capture_output=True, env=os.environ, check=True)
         done = subprocess.run(
             [*command, "download", "--migration", "whole"], capture_output=True, text=True, env=os.environ

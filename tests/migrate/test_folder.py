@@ -16,10 +16,10 @@ from ftbridge.migrate.limits import Limits, seconds_of
 
 
 def test_the_folder_is_the_owners_alone_and_is_found_again(home: Path) -> None:
-    made = Migration.open("acme", create=True)
-    assert stat.S_IMODE(made.path.stat().st_mode) == 0o700
-    assert made.path == home / "migrations" / "acme"
-    assert [found.name for found in migrations()] == ["acme"]
+    created = Migration.open("acme", create=True)
+    assert stat.S_IMODE(created.path.stat().st_mode) == 0o700
+    assert created.path == home / "migrations" / "acme"
+    assert [result.name for result in migrations()] == ["acme"]
     assert Migration.open("acme").of("created")[0].data == {"name": "acme"}
 
 

@@ -34,10 +34,10 @@ def taken(simulator: Simulator, *keys: str, **options: Any) -> tuple[Migration, 
 
 
 def test_several_keys_merge_into_one_inventory_ranked_by_use(service: Simulator, keys: tuple[str, str]) -> None:
-    _, found = taken(service, *keys)
-    assert [model.id for model in found.models[:2]] == [LETTERS, TRIAGE]
-    triage, letters = found.model("triage"), found.model(LETTERS)
-    assert {job.id for job in found.jobs} >= {"ftjob-triage1", "ftjob-letters1"}
+    _, result = taken(service, *keys)
+    assert [model.id for model in result.models[:2]] == [LETTERS, TRIAGE]
+    triage, letters = result.model("triage"), result.model(LETTERS)
+    assert {job.id for job in result.jobs} >= {"ftjob-triage1", "ftjob-letters1"}
     assert letters.use is not None
     assert letters.use.requests == 900 * 59
     assert letters.method == "dpo"
@@ -45,18 +45,18 @@ def test_several_keys_merge_into_one_inventory_ranked_by_use(service: Simulator,
     assert set(triage.use.projects) == {"proj_support", "proj_billing"}
     assert triage.shared_with == ("proj_billing",)
     assert [point.step for point in triage.checkpoints] == [10, 20, 30]
-    assert triage.days_left(found.today) == 49
-    assert {source.project for source in found.sources if source.kind == "project"} == {"proj_support", "proj_billing"}
-    assert all(job.organization == "org-acme" for job in found.jobs)
+    assert triage.days_left(result.today) == 49
+    assert {source.project for source in result.sources if source.kind == "project"} == {"proj_support", "proj_billing"}
+    assert all(job.organization == "org-acme" for job in result.jobs)
     assert triage.features.names == ("tools", "images")
-    limit = found.limit(TRIAGE)
+    limit = result.limit(TRIAGE)
     assert limit is not None
     assert limit.tokens_per_minute == 300_000
 
 
 def test_a_chain_of_jobs_is_followed_to_its_first_base(service: Simulator, keys: tuple[str, str]) -> None:
-    _, found = taken(service, *keys)
-    second = found.model("triage-v2")
+    _, result = taken(service, *keys)
+    second = result.model("triage-v2")
     assert second.base == "gpt-4.1-mini-2025-04-14"
     assert second.chain == ("ftjob-triage1", "ftjob-triage2")
     assert second.continues == TRIAGE
@@ -66,14 +66,14 @@ def test_a_chain_of_jobs_is_followed_to_its_first_base(service: Simulator, keys:
 def test_a_model_that_has_stopped_is_shown_as_gone_with_its_missing_file(
     service: Simulator, keys: tuple[str, str]
 ) -> None:
-    _, found = taken(service, *keys)
-    old = found.models[-1]
+    _, result = taken(service, *keys)
+    old = result.models[-1]
     assert old.base == "gpt-3.5-turbo-0125"
     assert not old.listed
-    assert not old.answers(found.today)
+    assert not old.answers(result.today)
     # The service no longer lists it, so its last day comes from OpenAI's calendar.
     assert old.shutdown == shutdown(old.base)
-    assert old.days_left(found.today) == (datetime.date(2026, 10, 23) - found.today).days
+    assert old.days_left(result.today) == (datetime.date(2026, 10, 23) - result.today).days
     assert [need.state for need in old.files] == ["gone", "gone"]
 
 
@@ -89,8 +89,8 @@ def test_running_it_again_reads_nothing_and_refresh_reads_everything(service: Si
 
 
 def test_a_project_without_a_key_is_named_as_not_seen(service: Simulator, keys: tuple[str, str]) -> None:
-    _, found = taken(service, "SUPPORT_KEY")
-    unseen = {one.what for one in found.unseen}
+    _, result = taken(service, "SUPPORT_KEY")
+    unseen = {one.what for one in result.unseen}
     assert any("Billing" in what for what in unseen)
     assert any("Laboratory" in what for what in unseen)
     assert not any("Support" in what for what in unseen)
@@ -100,9 +100,9 @@ def test_without_an_admin_key_use_is_unknown_and_that_is_told(
     service: Simulator, keys: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_ADMIN_KEY")
-    _, found = taken(service, *keys)
-    assert all(model.use is None for model in found.models)
-    assert any("OPENAI_ADMIN_KEY" in one.why for one in found.unseen)
+    _, result = taken(service, *keys)
+    assert all(model.use is None for model in result.models)
+    assert any("OPENAI_ADMIN_KEY" in one.why for one in result.unseen)
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -112,10 +112,10 @@ def test_a_missing_scope_is_listed_and_read_once_it_is_granted(
     account = acme(tmp_path / "account")
     account["keys"][SUPPORT] |= {"without": ["api.files.read", "api.chat.completions.read"], "status": status}
     with simulating(account=account) as service:
-        migration, found = taken(service, "SUPPORT_KEY")
-        scopes = {one.scope for one in found.unseen}
+        migration, result = taken(service, "SUPPORT_KEY")
+        scopes = {one.scope for one in result.unseen}
         assert {"api.files.read", "api.chat.completions.read"} <= scopes
-        assert found.model("triage").files[0].state == "unknown"
+        assert result.model("triage").files[0].state == "unknown"
         assert service.requests["GET /chat/completions"] == 1  # refused once, not asked for every model
         state = service.service.account
         assert state is not None
@@ -161,9 +161,9 @@ def test_an_admin_key_in_the_place_of_a_project_key_is_told_apart(
 def test_an_account_without_fine_tunes_has_nothing_to_lose(keys: tuple[str, str]) -> None:
     with simulating(account={"keys": {SUPPORT: {"project": "proj_support"}}}) as service:
         os.environ.pop("OPENAI_ADMIN_KEY")
-        _, found = taken(service, "SUPPORT_KEY")
-    assert found.models == ()
-    assert "nothing that stops" in inventory_page(summarize(found, load_prices()))
+        _, result = taken(service, "SUPPORT_KEY")
+    assert result.models == ()
+    assert "nothing that stops" in inventory_page(summarize(result, load_prices()))
 
 
 def test_days_are_counted_by_the_services_clock_when_this_machines_is_wrong(
@@ -172,17 +172,17 @@ def test_days_are_counted_by_the_services_clock_when_this_machines_is_wrong(
     account = acme(tmp_path / "account") | {"ahead": 30 * 86_400}
     account["models"]["gpt-4.1-mini-2025-04-14"]["shutdown"] = datetime.date.today() + datetime.timedelta(days=40)
     with simulating(account=account) as service:
-        _, found = taken(service, "SUPPORT_KEY")
-    assert found.clock_skew > 29 * 86_400
-    assert found.model("triage").days_left(found.today) in (9, 10)
+        _, result = taken(service, "SUPPORT_KEY")
+    assert result.clock_skew > 29 * 86_400
+    assert result.model("triage").days_left(result.today) in (9, 10)
 
 
 def test_one_request_a_minute_is_obeyed_without_a_refusal(tmp_path: Path, keys: tuple[str, str]) -> None:
     account = acme(tmp_path / "account") | {"minute": 0.15}
     account["limits"].append({"model": "*", "requests_per_minute": 1})
     with simulating(account=account, faults=[]) as service:
-        _, found = taken(service, "SUPPORT_KEY")
-        assert len(found.models) == 3
+        _, result = taken(service, "SUPPORT_KEY")
+        assert len(result.models) == 3
         assert service.requests["GET /models"] == 1  # waited before each request, so that none was refused with 429
         assert service.requests["GET /fine_tuning/jobs"] == 1
 
@@ -197,18 +197,18 @@ def test_lists_that_break_off_are_gone_on_with(
         {"on": "GET /models", "fault": "cut", "nth": 1},
     ]
     with simulating(account=account, faults=broken) as service:
-        _, found = taken(service, "SUPPORT_KEY")
+        _, result = taken(service, "SUPPORT_KEY")
         assert service.requests["GET /fine_tuning/jobs"] == 11
-    assert len(found.jobs) == 953
+    assert len(result.jobs) == 953
 
 
 @pytest.mark.slow
 def test_fifty_thousand_jobs_are_listed_and_loaded(tmp_path: Path, keys: tuple[str, str]) -> None:
     with simulating(account=acme(tmp_path / "account") | {"filler_jobs": 50_000}) as service:
-        migration, found = taken(service, "SUPPORT_KEY")
+        migration, result = taken(service, "SUPPORT_KEY")
         assert service.requests["GET /fine_tuning/jobs"] == 501
-    assert len(found.jobs) == 50_003
-    assert load_inventory(migration).models == found.models
+    assert len(result.jobs) == 50_003
+    assert load_inventory(migration).models == result.models
 
 
 def test_a_full_disk_is_said_and_nothing_read_is_lost(service: Simulator, keys: tuple[str, str], home: Path) -> None:
@@ -226,8 +226,8 @@ def test_a_full_disk_is_said_and_nothing_read_is_lost(service: Simulator, keys: 
     )
     assert DiskFull.__name__ in done.stderr
     read = service.requests["GET /models"]
-    _, found = taken(service, "SUPPORT_KEY")
-    assert len(found.models) == 3
+    _, result = taken(service, "SUPPORT_KEY")
+    assert len(result.models) == 3
     assert service.requests["GET /models"] <= read + 1
 
 
@@ -295,10 +295,10 @@ def test_an_input_that_cannot_be_used_says_why(messages: list[dict[str, Any]], m
 
 
 def test_the_cost_of_a_recording_is_the_stated_arithmetic(service: Simulator, keys: tuple[str, str]) -> None:
-    _, found = taken(service, *keys)
-    model = found.model(LETTERS)
+    _, result = taken(service, *keys)
+    model = result.model(LETTERS)
     cost = recording_cost(
-        model, load_prices(), found.limit(LETTERS), items=2_000, samples=3, prompt_tokens=600, completion_tokens=150
+        model, load_prices(), result.limit(LETTERS), items=2_000, samples=3, prompt_tokens=600, completion_tokens=150
     )
     assert (cost.requests, cost.input_tokens, cost.output_tokens) == (4_000, 2_400_000, 1_200_000)
     assert cost.live_usd == pytest.approx(2.4 * 3.75 + 1.2 * 15)

@@ -83,10 +83,10 @@ def sent_without(body: dict[str, Any], parameter: str) -> dict[str, Any]:
 def test_every_kind_of_line_is_a_request(
     tmp_path: Path, line: Any, messages: list[Any], expected: str | None, fields: dict[str, Any]
 ) -> None:
-    found = list(items_of(write(tmp_path / "items.jsonl", line), "file"))
-    assert [one.request["messages"] for one in found] == [messages]
-    assert (found[0].expected or {}).get("content") == expected
-    assert found[0].fields == fields
+    listing = list(items_of(write(tmp_path / "items.jsonl", line), "file"))
+    assert [one.request["messages"] for one in listing] == [messages]
+    assert (listing[0].expected or {}).get("content") == expected
+    assert listing[0].fields == fields
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_the_same_request_is_one_item_wherever_it_comes_from_and_other_tools_mak
 def test_training_lines_are_left_out_and_alone_they_are_refused(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", {"messages": [USER, {"role": "assistant", "content": "red"}]})
     other = {"messages": [{**USER, "content": "Other?"}]}
-    own = write(tmp_path / "own.jsonl", {"messages": [USER]}, other)
-    chosen = choose(validation=None, training=[train], file=own)
+    settings = write(tmp_path / "own.jsonl", {"messages": [USER]}, other)
+    chosen = choose(validation=None, training=[train], file=settings)
     assert [one.request for one in chosen.items] == [other]
     with pytest.raises(UsageError, match="only training lines to record this model on"):
         choose(validation=train, training=[train])

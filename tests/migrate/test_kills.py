@@ -120,14 +120,14 @@ def lived(step: Callable[[Path, str], None], home: Path, base_url: str, line: in
 def state(home: Path) -> dict[str, Any]:
     """Everything that a person would see of the migration."""
     migration = Migration.open(home=home)
-    found = load_inventory(migration).model_dump(mode="json", exclude={"taken"})
+    result = load_inventory(migration).model_dump(mode="json", exclude={"taken"})
     manifest = migration.path / "manifest.json"
     if manifest.exists():
-        found["manifest"] = {**json.loads(manifest.read_text()), "folder": ""}
-    found["files"] = sorted(
+        result["manifest"] = {**json.loads(manifest.read_text()), "folder": ""}
+    result["files"] = sorted(
         str(path.relative_to(home)) for path in (migration.path / "files").rglob("*") if path.is_file()
     )
-    return found
+    return result
 
 
 def killed_everywhere(
@@ -141,13 +141,13 @@ def killed_everywhere(
             shutil.copytree(ready, home)
         return home
 
-    whole = fresh("whole")
-    before = len(Migration(whole / "migrations" / "openai").journal.read()) if ready is not None else 0
+    complete = fresh("whole")
+    before = len(Migration(complete / "migrations" / "openai").journal.read()) if ready is not None else 0
     counted = account.requests()
-    assert lived(step, whole, account.base_url, None) == 0
+    assert lived(step, complete, account.base_url, None) == 0
     undisturbed = account.requests() - counted
-    lines = len(Migration.open(home=whole).journal.read()) - before
-    wanted = state(whole)
+    lines = len(Migration.open(home=complete).journal.read()) - before
+    wanted = state(complete)
     places = [(line, moment) for line in range(1, lines + 1) for moment in ("before", "after", "torn")][::every]
     for line, moment in places:
         home = fresh(f"killed{line}{moment}")

@@ -106,8 +106,8 @@ def test_without_further_completions_nothing_is_claimed(tmp_path: Path) -> None:
 
 
 def test_items_that_the_run_was_trained_on_are_left_out(tmp_path: Path) -> None:
-    own = write(tmp_path / "own.jsonl", lamps(24, first=500))
-    with replaced(tmp_path, items=24, items_file=own, distil=True) as (migration, run, _):
+    settings = write(tmp_path / "own.jsonl", lamps(24, first=500))
+    with replaced(tmp_path, items=24, items_file=settings, distil=True) as (migration, run, _):
         proof = prove(migration, Wish(model=MODEL), run)
     assert proof.left_out["the run was trained on them"] > 0
     assert proof.items + proof.left_out["the run was trained on them"] == 24
@@ -151,8 +151,8 @@ def test_items_with_images_are_left_out_for_models_that_do_not_read_them() -> No
     text = [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]
     image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]}]
     items = [
-        Item(key=str(place), source="file", origin="f", request={"messages": messages})
-        for place, messages in enumerate((text, image, text))
+        Item(key=str(where), source="file", origin="f", request={"messages": messages})
+        for where, messages in enumerate((text, image, text))
     ]
     readable_items, refusals, left_out = readable(items, items[1:], {"not recorded": 1})
     assert ([item.key for item in readable_items], [item.key for item in refusals]) == (["0", "2"], ["2"])

@@ -134,14 +134,14 @@ def test_a_model_that_is_gone_is_named_and_nothing_is_paid(tmp_path: Path) -> No
     played["models"]["gpt-4.1-mini-2025-04-14"] = {"shutdown": -3}
     with playing(tmp_path, played) as service:
         migration = begin()
-        heard: list[str] = []
+        items: list[str] = []
         with pytest.raises(ModelUnavailable, match="no longer answers"):
             record(
                 migration,
                 Wish(model=MODEL, items=tmp_path / "valid.jsonl"),
-                agree=lambda estimate, notes: heard.extend(notes),
+                agree=lambda estimate, notes: items.extend(notes),
             )
-        assert any("is not in the service's list of models" in note for note in heard)
+        assert any("is not in the service's list of models" in note for note in items)
         assert service.ledger == []
 
 
@@ -319,8 +319,8 @@ def test_killed_at_each_journal_step_a_recording_resumes_and_pays_for_nothing_tw
 def test_the_written_items_are_those_of_a_file_once_each_and_without_training_lines(tmp_path: Path) -> None:
     with playing(tmp_path, account(tmp_path)):
         migration = begin()
-        own = write(tmp_path / "own.jsonl", [*lamps(3, first=700), *lamps(2, first=700)])
-        go(migration, tmp_path, items=own, samples=0)
+        settings = write(tmp_path / "own.jsonl", [*lamps(3, first=700), *lamps(2, first=700)])
+        go(migration, tmp_path, items=settings, samples=0)
         assert [item.origin for item in Recording.of(migration, MODEL).items] == [
             f"own.jsonl, line {n}" for n in (1, 2, 3)
         ]

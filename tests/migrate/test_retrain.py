@@ -118,16 +118,16 @@ def test_a_file_with_other_tokens_than_the_job_was_trained_on_is_noticed(tmp_pat
 
 
 def test_distilled_completions_are_half_of_the_items_with_a_note_on_the_terms(tmp_path: Path) -> None:
-    own = write(tmp_path / "own.jsonl", lamps(20, first=500))
+    settings = write(tmp_path / "own.jsonl", lamps(20, first=500))
     with playing(tmp_path, account(tmp_path, items=20)):
         migration = begin()
         with pytest.raises(UsageError, match="nothing of .* is recorded to distil from"):
             plan(migration, wish(tmp_path, distil=True))
-        record(migration, RecordWish(model=MODEL, items=own, samples=0, way="live"))
+        record(migration, RecordWish(model=MODEL, items=settings, samples=0, way="live"))
         planned = plan(migration, wish(tmp_path, distil=True))
     _, distilled = planned.spec.data.train
     added = [json.loads(line)["messages"] for line in Path(distilled).read_text().splitlines()]
-    chosen = [item for item in items_of(own, "file") if is_distilled(item)]
+    chosen = [item for item in items_of(settings, "file") if is_distilled(item)]
     assert [messages[0] for messages in added] == [item.request["messages"][0] for item in chosen]
     assert 0 < len(added) < 20
     assert TERMS in planned.notes

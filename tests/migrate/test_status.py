@@ -27,15 +27,15 @@ def ready(service: Simulator, *keys: str) -> Migration:
 
 
 def asset(migration: Migration, model: str, what: str, near: int = 14) -> Asset:
-    found = status(migration, near_days=near).assets
-    return next(one for one in found if one.model == model and one.what == what)
+    result = status(migration, near_days=near).assets
+    return next(one for one in result if one.model == model and one.what == what)
 
 
 def test_the_nearest_deadline_comes_first_and_what_is_over_last(service: Simulator, keys: tuple[str, str]) -> None:
-    found = status(ready(service, *keys))
-    assert found.assets[0].deadline is not None
-    assert found.assets[0].state == "at_risk"
-    assert found.assets[-1].model.startswith("ft:gpt-3.5-turbo")
+    result = status(ready(service, *keys))
+    assert result.assets[0].deadline is not None
+    assert result.assets[0].state == "at_risk"
+    assert result.assets[-1].model.startswith("ft:gpt-3.5-turbo")
 
 
 def test_nothing_is_urgent_while_the_deadline_is_far_and_then_it_is(service: Simulator, keys: tuple[str, str]) -> None:

@@ -26,11 +26,11 @@ def advice(
         "evaluation": {"baselines": ["few_shot"]},
     }
     for dotted, value in changes.items():
-        place = document
+        node = document
         *parents, last = dotted.split(".")
         for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
+            node = node.setdefault(parent, {})
+        node[last] = value
     splits = {"train": split(examples, trained), "validation": split(50), "test": split(50)}
     facts = Facts(JobSpec.from_dict(document), splits, 3, 300, measured)
     return {piece.id: piece.level for piece in advise(facts)}

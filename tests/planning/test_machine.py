@@ -48,15 +48,17 @@ def test_a_card_that_others_use_is_told_with_what_is_free(smi):
     assert machine.notes == []
 
 
-@pytest.mark.parametrize(("asked", "seen"), [("1", [1]), ("GPU-bbbb,0", [1, 0]), ("", []), ("-1", []), ("0,9,1", [0])])
-def test_visible_devices_are_kept_to(smi, monkeypatch, asked, seen):
+@pytest.mark.parametrize(
+    ("requested", "seen"), [("1", [1]), ("GPU-bbbb,0", [1, 0]), ("", []), ("-1", []), ("0,9,1", [0])]
+)
+def test_visible_devices_are_kept_to(smi, monkeypatch, requested, seen):
     smi(f"cat <<'X'\n{TWO}\nX")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", asked)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", requested)
     assert [card.index for card in this_machine().cards] == seen
 
 
 @pytest.mark.parametrize(
-    ("script", "told"),
+    ("script", "message"),
     [
         ("echo what is a GPU", "cannot be read"),
         ("echo '0, GPU-a, Card, -5, 0, 0, 570.1'", "impossible sizes"),
@@ -65,11 +67,11 @@ def test_visible_devices_are_kept_to(smi, monkeypatch, asked, seen):
         ("printf '\\377\\376\\000'", "cannot be read"),
     ],
 )
-def test_nonsense_is_a_note_and_no_card(smi, script, told):
+def test_nonsense_is_a_note_and_no_card(smi, script, message):
     smi(script)
     machine = this_machine()
     assert machine.cards == []
-    assert told in " ".join(machine.notes)
+    assert message in " ".join(machine.notes)
 
 
 def test_one_that_hangs_is_ended_with_its_children(smi, tmp_path):
@@ -98,13 +100,13 @@ def test_the_plan_says_that_a_busy_card_is_too_full(smi, tmp_path):
     assert "NVIDIA L4" in shown
     assert "held by others" in shown
     assert "does not fit what is free now" in shown
-    told = json.loads(subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, check=True).stdout)
-    assert told["local"]["here"]["pass_tokens"] == 0
-    assert told["local"]["quantization"] == "nf4"
+    document = json.loads(subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, check=True).stdout)
+    assert document["local"]["here"]["pass_tokens"] == 0
+    assert document["local"]["quantization"] == "nf4"
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"num_hidden_layers": 0}, "layers: .* not 0"),
         ({"hidden_size": -8}, "hidden: .* not -8"),
@@ -116,8 +118,8 @@ def test_the_plan_says_that_a_busy_card_is_too_full(smi, tmp_path):
         ({"is_encoder_decoder": True}, "encoder-decoder"),
     ],
 )
-def test_a_config_that_cannot_be_is_refused_with_what_is_wrong(change, told):
-    with pytest.raises(UsageError, match=told):
+def test_a_config_that_cannot_be_is_refused_with_what_is_wrong(change, message):
+    with pytest.raises(UsageError, match=message):
         shape_of({**SMALL, **change})
 
 
@@ -141,8 +143,8 @@ def test_a_volume_is_priced_on_both_sides(tmp_path):
         "model": {"local": "owner/model"},
         "plan": {"monthly_tokens": 50_000_000, "gpu_usd_per_hour": 0.8},
     }
-    told = plan(SpecFile.of(spec), config=tmp_path / "config.json").local
-    assert told is not None
-    assert told.monthly is not None
-    assert told.monthly.local_usd == pytest.approx(0.8 * 730)
-    assert told.monthly.managed_usd is None  # no managed model is named
+    result = plan(SpecFile.of(spec), config=tmp_path / "config.json").local
+    assert result is not None
+    assert result.monthly is not None
+    assert result.monthly.local_usd == pytest.approx(0.8 * 730)
+    assert result.monthly.managed_usd is None  # no managed model is named

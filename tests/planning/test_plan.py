@@ -45,11 +45,11 @@ TODAY = datetime.date(2026, 11, 24)
 
 
 def lines(count: int, first: int = 0) -> str:
-    told = [
+    messages = [
         {"messages": [{"role": "user", "content": f"Number {n}?"}, {"role": "assistant", "content": f"It is {n}."}]}
         for n in range(first, first + count)
     ]
-    return "".join(json.dumps(line) + "\n" for line in told)
+    return "".join(json.dumps(line) + "\n" for line in messages)
 
 
 @pytest.fixture
@@ -77,15 +77,15 @@ def ask(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def test_tokens_steps_and_money_follow_from_the_data(spec, tmp_path):
-    told = planned(spec, tmp_path)
-    train = told.splits["train"]
-    assert (train.examples, told.epochs, told.steps) == (540, 2, 108)
+    estimate = planned(spec, tmp_path)
+    train = estimate.splits["train"]
+    assert (train.examples, estimate.epochs, estimate.steps) == (540, 2, 108)
     assert 0 < train.trained < train.tokens
-    money = told.openai.money
+    money = estimate.openai.money
     assert money.training == pytest.approx(5 * train.tokens * 2 / 1e6)
     assert money.total == (money.training + money.evaluation[0], money.training + money.evaluation[1])
     assert money.serving_per_million == (0.8, 3.2)
-    assert (told.openai.stops, told.openai.days_left) == (datetime.date(2027, 1, 14), 51)
+    assert (estimate.openai.stops, estimate.openai.days_left) == (datetime.date(2027, 1, 14), 51)
 
 
 def test_counts_are_those_of_a_run(spec):
@@ -93,8 +93,8 @@ def test_counts_are_those_of_a_run(spec):
 
     run = create_run(SpecFile.of(spec), "openai")
     splits = run.state().data.splits
-    told = plan(SpecFile.of(spec))
-    assert {name: split.tokens for name, split in told.splits.items()} == {n: s.tokens for n, s in splits.items()}
+    estimate = plan(SpecFile.of(spec))
+    assert {name: split.tokens for name, split in estimate.splits.items()} == {n: s.tokens for n, s in splits.items()}
 
 
 def test_a_batch_costs_half_and_few_shot_costs_more(spec, tmp_path):
@@ -106,9 +106,9 @@ def test_a_batch_costs_half_and_few_shot_costs_more(spec, tmp_path):
 
 
 def test_an_unknown_model_has_no_price_rather_than_a_guess(spec, tmp_path):
-    told = planned({**spec, "model": {**spec["model"], "openai": "gpt-9-large"}}, tmp_path)
-    assert told.openai.money.total is None
-    assert "No price is known for gpt-9-large" in " ".join(told.openai.money.notes)
+    estimate = planned({**spec, "model": {**spec["model"], "openai": "gpt-9-large"}}, tmp_path)
+    assert estimate.openai.money.total is None
+    assert "No price is known for gpt-9-large" in " ".join(estimate.openai.money.notes)
     held = planned({**spec, "model": {"openai": "gpt-9-large"}, "budget": {"max_usd": 5.0}}, tmp_path)
     assert not held.ok
     assert "no price" in held.gates[0].message
@@ -116,15 +116,19 @@ def test_an_unknown_model_has_no_price_rather_than_a_guess(spec, tmp_path):
 
 def test_prices_have_an_age_and_can_be_ones_own(spec, tmp_path, monkeypatch):
     assert any("days old" in note for note in planned(spec, tmp_path).openai.money.notes)
-    own = {"as_of": "2026-11-20", "models": {"gpt-9-large": {"train": 2, "input": 1, "output": 4}}}
+    by_name = {"as_of": "2026-11-20", "models": {"gpt-9-large": {"train": 2, "input": 1, "output": 4}}}
     path = tmp_path / "prices.json"
-    path.write_text(json.dumps(own))
+    path.write_text(json.dumps(by_name))
     monkeypatch.setenv("FTBRIDGE_PRICES", str(path))
-    told = planned({**spec, "model": {"openai": "gpt-9-large-2026-01-01"}}, tmp_path)
+    estimate = planned({**spec, "model": {"openai": "gpt-9-large-2026-01-01"}}, tmp_path)
     tuned = planned({**spec, "model": {"openai": "ft:gpt-9-large:org::x"}}, tmp_path)
-    assert told.openai.money.training == tuned.openai.money.training
-    assert told.openai.money.notes == []
-    for wrong in ({**own, "currency": "EUR"}, {"models": {}}, {**own, "models": {"m": {"input": -1, "output": 1}}}):
+    assert estimate.openai.money.training == tuned.openai.money.training
+    assert estimate.openai.money.notes == []
+    for wrong in (
+        {**by_name, "currency": "EUR"},
+        {"models": {}},
+        {**by_name, "models": {"m": {"input": -1, "output": 1}}},
+    ):
         path.write_text(json.dumps(wrong))
         with pytest.raises(UsageError):
             load_prices()
@@ -186,19 +190,19 @@ def test_a_config_that_tells_too_little_is_named(tmp_path):
 
 
 def test_without_a_config_memory_is_not_told_and_the_way_to_it_is(spec):
-    told = plan(SpecFile.of({**spec, "model": {"local": "nobody/gated-model"}}), today=TODAY)
-    assert (told.local.memory, told.local.cards, told.openai) == (None, [], None)
-    assert any("--config" in note for note in told.local.notes)
-    assert told.local.pace.basis == "none"
+    estimate = plan(SpecFile.of({**spec, "model": {"local": "nobody/gated-model"}}), today=TODAY)
+    assert (estimate.local.memory, estimate.local.cards, estimate.openai) == (None, [], None)
+    assert any("--config" in note for note in estimate.local.notes)
+    assert estimate.local.pace.basis == "none"
 
 
 def test_hours_and_break_even(spec, tmp_path):
-    told = planned(spec, tmp_path, gpu_usd_per_hour=0.8)
-    assert told.local.pace.basis == "published"
-    low, high = told.local.pace.hours
+    estimate = planned(spec, tmp_path, gpu_usd_per_hour=0.8)
+    assert estimate.local.pace.basis == "published"
+    low, high = estimate.local.pace.hours
     assert 0 < low < high
-    assert told.local.usd == (pytest.approx(low * 0.8), pytest.approx(high * 0.8))
-    assert told.local.break_even_tokens == 292_000_000
+    assert estimate.local.usd == (pytest.approx(low * 0.8), pytest.approx(high * 0.8))
+    assert estimate.local.break_even_tokens == 292_000_000
     assert break_even_tokens(0.8, (0.8, 3.2)) == 292_000_000
     assert PlanSpec(watts=350.0, usd_per_kwh=0.3).hour_usd == pytest.approx(0.105)
     assert PlanSpec(watts=350.0).hour_usd is None
@@ -206,8 +210,10 @@ def test_hours_and_break_even(spec, tmp_path):
 
 def test_gates_of_budget_hours_and_life(spec, tmp_path):
     assert planned({**spec, "budget": {"max_usd": 100.0}, "plan": {"min_life_days": 30}}, tmp_path).ok
-    told = planned({**spec, "budget": {"max_usd": 0.001, "max_hours": 1e-6}, "plan": {"min_life_days": 365}}, tmp_path)
-    assert [gate.field for gate in told.gates] == ["budget.max_usd", "budget.max_hours", "plan.min_life_days"]
+    estimate = planned(
+        {**spec, "budget": {"max_usd": 0.001, "max_hours": 1e-6}, "plan": {"min_life_days": 365}}, tmp_path
+    )
+    assert [gate.field for gate in estimate.gates] == ["budget.max_usd", "budget.max_hours", "plan.min_life_days"]
 
 
 @pytest.mark.parametrize(
@@ -223,11 +229,11 @@ def test_advice_follows_from_what_is_seen(change, expected, spec, tmp_path):
     (tmp_path / "small.jsonl").write_text(lines(20))
     if "data" in change:
         change = {**change, "data": {"train": str(tmp_path / "small.jsonl")}}
-    told = {piece.id: piece for piece in planned({**spec, **change}, tmp_path).advice}
-    assert expected <= set(told)
-    assert all(piece.evidence and piece.rule for piece in told.values())
+    by_name = {piece.id: piece for piece in planned({**spec, **change}, tmp_path).advice}
+    assert expected <= set(by_name)
+    assert all(piece.evidence and piece.rule for piece in by_name.values())
     if not change:
-        assert set(told) == expected
+        assert set(by_name) == expected
 
 
 def processor_seconds_of_children() -> float:
@@ -243,9 +249,9 @@ def test_the_command_is_fast_light_and_keeps_its_gate(tmp_path):
     done = ask(str(EXAMPLE), *more, "--set", f"model.openai={BASE}", "--json")
     assert processor_seconds_of_children() - before < 5  # about 1 s; of the processor, whatever else runs on it
     assert done.returncode == 0, done.stderr
-    told = Plan.model_validate_json(done.stdout)
-    assert set(told.lowering) == {"openai", "local"}
-    assert 8e9 < told.local.parameters < 8.1e9
+    result = Plan.model_validate_json(done.stdout)
+    assert set(result.lowering) == {"openai", "local"}
+    assert 8e9 < result.local.parameters < 8.1e9
     gated = ask(str(EXAMPLE), "--set", f"model.openai={BASE}", "--set", "plan.min_life_days=10000")
     assert gated.returncode == 4
     assert "stop in" in gated.stderr
@@ -270,10 +276,10 @@ def test_own_runs_tell_the_pace(spec, tmp_path, monkeypatch):
     figures = {"step": 1, "tokens_per_second": 300.0}
     run.append("job_event", id="1", time=0, message="m", type="metrics", metrics=figures)
     run.append("succeeded")
-    told = ftbridge.plan(spec)
-    assert told.local.pace.basis == "own runs"
-    assert told.local.pace.tokens_per_second == (200.0, 450.0)
-    assert run.id in told.local.pace.source
+    estimate = ftbridge.plan(spec)
+    assert estimate.local.pace.basis == "own runs"
+    assert estimate.local.pace.tokens_per_second == (200.0, 450.0)
+    assert run.id in estimate.local.pace.source
 
 
 def test_a_price_list_finds_dated_names():
@@ -326,18 +332,18 @@ def test_a_large_sum_is_asked_about_before_anything_is_sent(spec, tmp_path, monk
 def test_finished_runs_at_the_service_tell_how_long_it_takes(spec, tmp_path):
     from ftbridge.runner.start import create_run
 
-    told = ftbridge.plan({**spec, "model": {"openai": BASE}})
-    assert told.openai.pace.hours is None
+    estimate = ftbridge.plan({**spec, "model": {"openai": BASE}})
+    assert estimate.openai.pace.hours is None
     run = create_run(SpecFile.of({**spec, "model": {"openai": BASE}}), "openai")
     run.append("submitted", handle={"provider": "openai", "id": "ftjob-x", "folder": str(run.path)})
     time.sleep(0.3)
     tuned = {"provider": "openai", "id": "ft:x", "base": BASE}
     event = run.append("result", model=tuned, trained_tokens=1000)
     rate = 1000 / (event.time - next(e.time for e in run.journal.read() if e.type == "submitted"))
-    told = ftbridge.plan({**spec, "model": {"openai": BASE}})
-    low, high = told.openai.pace.tokens_per_second
+    estimate = ftbridge.plan({**spec, "model": {"openai": BASE}})
+    low, high = estimate.openai.pace.tokens_per_second
     assert (low, high) == (pytest.approx(rate / 1.5), pytest.approx(rate * 1.5))
-    assert run.id in told.openai.pace.source
+    assert run.id in estimate.openai.pace.source
 
 
 def test_tools_are_counted_in_prompts_as_they_are_in_the_file(tmp_path):

@@ -86,9 +86,9 @@ def test_memory_counts_what_is_drawn_and_a_whole_step_of_it_in_the_update(tmp_pa
 
 @pytest.mark.parametrize(("limit", "ok"), [(0.0001, False), (100.0, True)])
 def test_a_budget_that_judges_pass_is_a_gate(tmp_path: Path, limit: float, ok: bool) -> None:
-    found = planned(tmp_path, JUDGE, budget={"max_usd": limit})
-    assert found.ok is ok
-    assert [gate.side for gate in found.gates] == ([] if ok else ["local"])
+    estimate = planned(tmp_path, JUDGE, budget={"max_usd": limit})
+    assert estimate.ok is ok
+    assert [gate.side for gate in estimate.gates] == ([] if ok else ["local"])
 
 
 def test_a_judge_whose_price_is_not_known_leaves_the_sum_open(tmp_path: Path) -> None:

@@ -41,11 +41,11 @@ def test_a_small_run_is_mostly_loading_and_completing(run):
 def test_the_next_run_is_foreseen_by_what_this_one_took(run):
     spec = run.spec()
     tokens = 478 * 2
-    told = whole(pace(tokens, spec, None, [run]), asked_of(run), spec, None, "cpu", [run])
-    assert told.basis == "own runs"
-    assert run.id in told.source
-    assert told.hours[0] * 3600 <= taken_by(run).total <= told.hours[1] * 3600
-    assert told.hours[1] < 3 * told.hours[0]
+    result = whole(pace(tokens, spec, None, [run]), asked_of(run), spec, None, "cpu", [run])
+    assert result.basis == "own runs"
+    assert run.id in result.source
+    assert result.hours[0] * 3600 <= taken_by(run).total <= result.hours[1] * 3600
+    assert result.hours[1] < 3 * result.hours[0]
 
 
 def test_a_run_that_was_stopped_is_no_evidence(run):
@@ -65,15 +65,15 @@ def spec_of(model, **evaluation):
 
 def test_without_a_run_sizes_tell_a_span():
     hour = Pace(hours=(1.0, 2.0), tokens_per_second=None, basis="published", source="")
-    asked = Completions(200, 40_000, (2_000, 51_200))
-    told = whole(hour, asked, spec_of("m"), published_shape("Qwen/Qwen2.5-7B"), "cuda", [])
-    assert told.basis == "reasoned"
+    request = Completions(200, 40_000, (2_000, 51_200))
+    result = whole(hour, request, spec_of("m"), published_shape("Qwen/Qwen2.5-7B"), "cuda", [])
+    assert result.basis == "reasoned"
     # 15 GB of weights are read three times, and 7 batches of 10 to 256 steps are made.
-    assert told.loading[0] * 3600 == pytest.approx(3 * (4 + 7.616), rel=0.01)
-    assert told.loading[1] * 3600 == pytest.approx(3 * (30 + 76.16), rel=0.01)
-    assert told.completing[0] * 3600 > 7 * 10 / 40
-    assert told.completing[1] * 3600 > 7 * 256 / 8
-    assert told.hours == (1 + told.loading[0] + told.completing[0], 2 + told.loading[1] + told.completing[1])
+    assert result.loading[0] * 3600 == pytest.approx(3 * (4 + 7.616), rel=0.01)
+    assert result.loading[1] * 3600 == pytest.approx(3 * (30 + 76.16), rel=0.01)
+    assert result.completing[0] * 3600 > 7 * 10 / 40
+    assert result.completing[1] * 3600 > 7 * 256 / 8
+    assert result.hours == (1 + result.loading[0] + result.completing[0], 2 + result.loading[1] + result.completing[1])
 
 
 def test_several_samples_take_as_many_times_as_long():
@@ -89,9 +89,9 @@ def test_several_samples_take_as_many_times_as_long():
 def test_the_measured_time_of_this_machine_lies_in_what_is_reasoned():
     """SmolLM2-135M completed 6 prompts of 8 tokens in a process of its own in 6 to 30 seconds, loading included (2 cores)."""
     none = Pace(hours=None, tokens_per_second=None, basis="none", source="")
-    asked = Completions(6, 6 * 40, (6, 6 * 8))
-    told = whole(none, asked, spec_of("m"), published_shape("HuggingFaceTB/SmolLM2-135M"), "cpu", [])
-    low, high = ((told.loading[end] / 3 + told.completing[end]) * 3600 for end in (0, 1))
+    request = Completions(6, 6 * 40, (6, 6 * 8))
+    result = whole(none, request, spec_of("m"), published_shape("HuggingFaceTB/SmolLM2-135M"), "cpu", [])
+    low, high = ((result.loading[end] / 3 + result.completing[end]) * 3600 for end in (0, 1))
     assert low < 6
     assert high > 30
 
@@ -99,10 +99,10 @@ def test_the_measured_time_of_this_machine_lies_in_what_is_reasoned():
 @pytest.mark.parametrize(("factor", "met"), [(1.0, True), (0.1, False)])
 def test_the_report_tells_what_the_run_took_beside_its_plan(run, factor, met):
     spec = run.spec()
-    told = whole(pace(956, spec, None, [run]), asked_of(run), spec, None, "cpu", [run])
-    foreseen = told.model_copy(update={"hours": tuple(factor * end for end in told.hours)})
+    result = whole(pace(956, spec, None, [run]), asked_of(run), spec, None, "cpu", [run])
+    log_likelihoods = result.model_copy(update={"hours": tuple(factor * end for end in result.hours)})
     plan = json.loads(run.plan_path.read_text())
-    plan["local"]["whole"] = foreseen.model_dump(mode="json")
+    plan["local"]["whole"] = log_likelihoods.model_dump(mode="json")
     run.plan_path.write_text(json.dumps(plan))
     line = next(one for one in compared(run) if one.what == "time of the run")
     assert (line.met, line.actual) == (met, pytest.approx(30.2 / 3600, rel=0.01))

@@ -38,8 +38,8 @@ def passes(gigabytes: float, longest: int = 100, **local: Any) -> tuple[int, boo
     from transformers import LlamaConfig
 
     device = Roomy(torch.device("cpu"), torch.bfloat16, int(gigabytes * 1e9))
-    told = plan_pass(LlamaConfig(**SMALL), request(**local), device, longest)
-    return told.tokens, told.gradient_checkpointing
+    result = plan_pass(LlamaConfig(**SMALL), request(**local), device, longest)
+    return result.tokens, result.gradient_checkpointing
 
 
 def test_ample_memory_gives_the_largest_useful_pass_and_no_recomputing():

@@ -51,8 +51,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "FTBRIDGE_"))}
-    return {**kept, "FTBRIDGE_HOME": str(folder / "home"), "PYTHONPATH": str(THIRD_PARTY), **more}
+    by_name = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "FTBRIDGE_"))}
+    return {**by_name, "FTBRIDGE_HOME": str(folder / "home"), "PYTHONPATH": str(THIRD_PARTY), **more}
 
 
 def ask(folder: Path, *arguments: str, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
@@ -80,13 +80,13 @@ def wait_for_step(folder: Path, name: str, step: int) -> None:
 
 
 def test_a_run_goes_from_data_to_verdict(folder: Path) -> None:
-    told = run(folder)
-    assert (told["provider"], told["state"], told["model"]["base"]) == ("memorizer", "succeeded", "blank")
-    scores = told["evaluation"]["candidates"]
+    result = run(folder)
+    assert (result["provider"], result["state"], result["model"]["base"]) == ("memorizer", "succeeded", "blank")
+    scores = result["evaluation"]["candidates"]
     assert (scores["base"]["exact"]["mean"], scores["tuned"]["exact"]["mean"]) == (0.0, 1.0)
-    assert told["metrics"]["step"] == len(TOWNS)
+    assert result["metrics"]["step"] == len(TOWNS)
     assert show(folder)["lowering"]["data.train"] == "exact"
-    assert told["run_id"] in ask(folder, "list").stdout
+    assert result["run_id"] in ask(folder, "list").stdout
     assert "Traceback" not in ask(folder, "show", "latest", "--tokens", "2", code=2).stderr
 
 
@@ -127,15 +127,15 @@ def test_a_killed_job_fails_and_goes_on_from_what_it_had_learnt(folder: Path) ->
     ask(folder, "run", "job.json", "--provider", "memorizer", "--detach", MEMORIZER_SECONDS="0.4")
     wait_for_step(folder, "latest", 2)
     name = show(folder)["run_id"]
-    own = str(folder / "home" / "runs" / name / "memorizer")
+    settings = str(folder / "home" / "runs" / name / "memorizer")
     worker = next(
         int(process.name)
         for process in Path("/proc").iterdir()
-        if process.name.isdigit() and own in (process / "cmdline").read_bytes().decode(errors="replace")
+        if process.name.isdigit() and settings in (process / "cmdline").read_bytes().decode(errors="replace")
     )
     os.kill(worker, signal.SIGKILL)
     ask(folder, "watch", name, code=1)
-    learnt = len(json.loads((Path(own) / "memory.json").read_text()))
+    learnt = len(json.loads((Path(settings) / "memory.json").read_text()))
     assert 2 <= learnt < len(TOWNS)
     ask(folder, "resume", name, MEMORIZER_SECONDS="0")
     assert show(folder, name)["state"] == "succeeded"
@@ -153,8 +153,8 @@ def test_a_run_falls_back_on_it(folder: Path) -> None:
     spec = json.loads((folder / "job.json").read_text())
     spec["model"]["openai"] = "gpt-3.5-turbo-0613"  # OpenAI trains it no more, which is known before anything is sent
     (folder / "job.json").write_text(json.dumps(spec))
-    told = json.loads(ask(folder, "run", "job.json", *arguments, OPENAI_API_KEY="sk-nothing").stdout)
-    assert (told["provider"], told["state"]) == ("memorizer", "succeeded")
+    document = json.loads(ask(folder, "run", "job.json", *arguments, OPENAI_API_KEY="sk-nothing").stdout)
+    assert (document["provider"], document["state"]) == ("memorizer", "succeeded")
 
 
 def test_an_unknown_provider_is_refused_with_those_installed(folder: Path) -> None:
@@ -185,10 +185,10 @@ def served(folder: Path) -> Iterator[OpenAI]:
 @pytest.mark.slow
 def test_its_models_are_served_to_clients_of_openai(served: OpenAI) -> None:
     question: Any = [{"role": "user", "content": "Who looks after Bonn now?"}]
-    whole = served.chat.completions.create(model="offices", messages=question, n=2, stop="office")
-    assert [choice.message.content for choice in whole.choices] == ["Bonn, ", "Bonn, "]
-    assert whole.usage is not None
-    assert whole.usage.completion_tokens == 6
+    completion = served.chat.completions.create(model="offices", messages=question, n=2, stop="office")
+    assert [choice.message.content for choice in completion.choices] == ["Bonn, ", "Bonn, "]
+    assert completion.usage is not None
+    assert completion.usage.completion_tokens == 6
     pieces = served.chat.completions.create(model="offices", messages=question, stream=True)
     assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == "Bonn, office 4"
     assert [(model.id, model.owned_by) for model in served.models.list()] == [("offices", "memorizer")]
@@ -249,14 +249,14 @@ def lookups_in_providers(tree: ast.AST) -> list[int]:
 
 
 def test_nothing_outside_the_providers_compares_a_provider_s_name_or_looks_into_one() -> None:
-    found = [
+    matches = [
         f"{path.relative_to(PACKAGE)}:{line}"
         for path in sorted(PACKAGE.rglob("*.py"))
         if "providers" not in path.relative_to(PACKAGE).parts
         for tree in [ast.parse(path.read_text(encoding="utf-8"))]
         for line in (*comparisons_of_provider_names(tree), *lookups_in_providers(tree))
     ]
-    assert found == []
+    assert matches == []
 
 
 def test_the_check_of_names_sees_what_it_forbids() -> None:

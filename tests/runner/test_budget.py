@@ -68,9 +68,15 @@ def spec(tmp_path):
             lines = [json.dumps({"messages": chat}) + "\n" for chat in chats]
             (tmp_path / f"{name}.jsonl").write_text("".join(lines))
         data = {"train": str(tmp_path / "train.jsonl"), "test": str(tmp_path / "test.jsonl")}
-        told = {"name": "numbers", "data": data, "model": {"openai": BASE}, "hyperparameters": {"n_epochs": 2}, **more}
-        told["evaluation"] = {"batch_size": 1, **more.get("evaluation", {})}
-        return told
+        by_name = {
+            "name": "numbers",
+            "data": data,
+            "model": {"openai": BASE},
+            "hyperparameters": {"n_epochs": 2},
+            **more,
+        }
+        by_name["evaluation"] = {"batch_size": 1, **more.get("evaluation", {})}
+        return by_name
 
     return made
 
@@ -86,12 +92,12 @@ def jobs(service) -> int:
 def test_nothing_is_uploaded_when_training_and_judging_together_cost_too_much(service, prices, spec):
     prices(1.0, 1.0, 1_000_000.0)  # training costs next to nothing, a written token a dollar
     run = start(spec(budget={"max_usd": 100.0}))
-    with pytest.raises(GateNotMet, match="answers and judges included") as told:
+    with pytest.raises(GateNotMet, match="answers and judges included") as result:
         drive.drive(run)
-    assert told.value.exit_code == 4
+    assert result.value.exit_code == 4
     assert run.state().state == "paused"
     assert jobs(service) == service.requests.get("POST /files", 0) == 0
-    assert f"ftbridge resume {run.id} --set budget.max_usd=" in str(told.value.hint)
+    assert f"ftbridge resume {run.id} --set budget.max_usd=" in str(result.value.hint)
 
 
 def test_answers_stop_in_the_middle_and_the_raised_budget_finishes_them_with_one_job(service, prices, spec):
@@ -100,20 +106,20 @@ def test_answers_stop_in_the_middle_and_the_raised_budget_finishes_them_with_one
     run = start(spec(budget={"max_usd": 215.0}))
     with pytest.raises(GateNotMet, match=r"budget.max_usd = 215 is used up \(about \$2\d\d"):
         drive.drive(run)
-    kept = read_predictions(run.predictions("base"))
-    assert 5 < len(kept) < 20
+    predictions = read_predictions(run.predictions("base"))
+    assert 5 < len(predictions) < 20
     assert run.state().state == "paused"
-    asked = service.requests["POST /chat/completions"]
+    request = service.requests["POST /chat/completions"]
     control.change_budget(run, ["budget.max_usd=2000"])
     evaluation = control.resume(run)
     assert evaluation is not None
     assert run.state().state == "succeeded"
     assert jobs(service) == 1
-    assert read_predictions(run.predictions("base"))[: len(kept)] == kept
-    assert service.requests["POST /chat/completions"] - asked == 40 - len(kept)
-    told = spent(run)
-    assert told.known
-    assert told.usd.answers == pytest.approx(sum(a.completion_tokens for a in evaluation.answered.values()))
+    assert read_predictions(run.predictions("base"))[: len(predictions)] == predictions
+    assert service.requests["POST /chat/completions"] - request == 40 - len(predictions)
+    result = spent(run)
+    assert result.known
+    assert result.usd.answers == pytest.approx(sum(a.completion_tokens for a in evaluation.answered.values()))
     assert evaluation.answered["tuned"].usd == pytest.approx(evaluation.answered["tuned"].completion_tokens)
     assert run.spec().budget.max_usd == 215.0  # the spec as given stays
 
@@ -145,12 +151,12 @@ def test_a_run_tells_what_it_spent_in_json(service, prices, spec, tmp_path):
         capture_output=True, text=True, timeout=120, env=dict(os.environ), check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    folder = Path(told["path"])
+    document = json.loads(done.stdout)
+    folder = Path(document["path"])
     trained = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     [billed] = [event["data"]["trained_tokens"] for event in trained if event["type"] == "result"]
-    assert told["spent"]["usd"]["training"] == pytest.approx(10.0 * billed / 1e6)
-    assert told["spent"]["known"] is True
+    assert document["spent"]["usd"]["training"] == pytest.approx(10.0 * billed / 1e6)
+    assert document["spent"]["known"] is True
     planned = json.loads((folder / "plan.json").read_text())
     assert planned["splits"]["train"]["tokens"] * planned["epochs"] == billed
 
@@ -181,9 +187,9 @@ def test_absurd_budgets_are_errors_of_the_spec(spec, bad):
 def test_a_baseline_that_is_good_enough_stops_the_run_before_anything_is_paid(service, spec):
     service.play({"speed": 50, "answers": [{"model": "*", "match": r"Number (\d+)\?", "reply": r"It is \1."}]})
     run = start(spec(evaluation={"target": 0.9}))
-    with pytest.raises(GateNotMet, match=r"base is good enough without training: base exact 100.0 %") as told:
+    with pytest.raises(GateNotMet, match=r"base is good enough without training: base exact 100.0 %") as result:
         drive.drive(run)
-    assert "--ignore-target" in str(told.value.hint)
+    assert "--ignore-target" in str(result.value.hint)
     assert jobs(service) == service.requests.get("POST /files", 0) == 0
     assert run.state().state == "paused"
     control.waive_target(run)
@@ -202,12 +208,12 @@ def test_a_baseline_below_the_target_lets_the_run_go_on(service, spec):
 
 
 def test_limits_are_told_by_name():
-    told = Spent(usd=Dollars(training=3.0, answers=1.0, judges=0.5), known=True, hours=2.0, gpu_hours=0.5)
-    assert over(told, BudgetSpec(max_usd=4.6, max_hours=2.1, max_gpu_hours=0.6)) is None
-    assert (over(told, BudgetSpec(max_usd=4.5)) or "").startswith("budget.max_usd = 4.5 is used up (about $4.50")
-    assert (over(told, BudgetSpec(max_hours=2.0)) or "").startswith("budget.max_hours")
-    assert (over(told, BudgetSpec(max_gpu_hours=0.5)) or "").startswith("budget.max_gpu_hours")
-    assert (told + told).usd.total == 9.0
+    result = Spent(usd=Dollars(training=3.0, answers=1.0, judges=0.5), known=True, hours=2.0, gpu_hours=0.5)
+    assert over(result, BudgetSpec(max_usd=4.6, max_hours=2.1, max_gpu_hours=0.6)) is None
+    assert (over(result, BudgetSpec(max_usd=4.5)) or "").startswith("budget.max_usd = 4.5 is used up (about $4.50")
+    assert (over(result, BudgetSpec(max_hours=2.0)) or "").startswith("budget.max_hours")
+    assert (over(result, BudgetSpec(max_gpu_hours=0.5)) or "").startswith("budget.max_gpu_hours")
+    assert (result + result).usd.total == 9.0
 
 
 def test_hours_count_while_the_job_works_and_not_while_it_stands():
@@ -217,13 +223,13 @@ def test_hours_count_while_the_job_works_and_not_while_it_stands():
     def step(moment):
         return event(moment, "job_event", time=moment, metrics={"step": 1})
 
-    told = [
+    lines = [
         event(0, "job_event", time=0, message="loading"),
         step(100), step(1000), event(1100, "paused"),
         event(90_000, "resume_requested"), event(90_010, "job_event", time=90_010, message="loading"), step(90_020), step(90_720),
         event(90_721, "status", state="queued"), event(95_000, "status", state="running"), step(95_010), step(95_015),
     ]  # fmt: skip
-    assert _training_hours(told) * 3600 == 900 + 10 + 700 + 5
+    assert _training_hours(lines) * 3600 == 900 + 10 + 700 + 5
 
 
 def test_a_service_that_cannot_pause_has_its_job_cancelled(service, prices, spec, monkeypatch):

@@ -46,10 +46,10 @@ def test_a_conversation_goes_on_and_a_pipe_is_one_message(prepared):
         assert talk.say("Say it again.") == "As I said."
         assert [message.role for message in talk.messages] == ["system", "user", "assistant", "user", "assistant"]
     command = [sys.executable, "-m", "ftbridge", "chat", "latest"]
-    told = subprocess.run(
+    result = subprocess.run(
         command, input="Number 3?\n", capture_output=True, text=True, timeout=60, env={**os.environ}, check=False
     )
-    assert (told.returncode, told.stdout) == (0, "It is 3.\n"), told.stderr
+    assert (result.returncode, result.stdout) == (0, "It is 3.\n"), result.stderr
     base = subprocess.run(
         [*command, "--base"], input="Number 3?", capture_output=True, text=True, timeout=60, check=False
     )

@@ -34,15 +34,15 @@ CREATE, LIST, CANCEL = "POST /fine_tuning/jobs", "GET /fine_tuning/jobs", "POST 
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Service]:
-    made = Service()
+    created = Service()
     monkeypatch.setenv("OPENAI_API_KEY", "sk-requests-of-the-user")
-    monkeypatch.setenv("OPENAI_BASE_URL", made.base_url)
+    monkeypatch.setenv("OPENAI_BASE_URL", created.base_url)
     monkeypatch.setenv("FTBRIDGE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "1")
     monkeypatch.setattr(drive, "POLL_SECONDS", 0.01)
     http.wait_scale(0)
-    yield made
-    made.close()
+    yield created
+    created.close()
 
 
 def prepared(tmp_path: Path, **more: Any) -> Run:
@@ -316,6 +316,6 @@ def test_an_accounts_jobs_are_listed_with_their_runs_and_adopted_and_cancelled(
     assert command("jobs") == 0
     assert run.id[:20] in capsys.readouterr().out
     assert command("jobs", "probe", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["jobs are listed"] == found["lists are filtered by metadata"] == "yes"
-    assert found["events"] == "yes"
+    output = json.loads(capsys.readouterr().out)
+    assert output["jobs are listed"] == output["lists are filtered by metadata"] == "yes"
+    assert output["events"] == "yes"

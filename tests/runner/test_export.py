@@ -52,8 +52,8 @@ def test_a_merged_model_says_what_base_and_adapter_say(run, tmp_path, base_model
     with torch.no_grad():
         expected = tuned.eval()(ids).logits.float()
         plain = AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=torch.bfloat16)(ids).logits.float()
-        told = AutoModelForCausalLM.from_pretrained(out, dtype=torch.bfloat16)(ids).logits.float()
-    assert (told - expected).abs().mean() < 0.2 * (plain - expected).abs().mean()
+        result = AutoModelForCausalLM.from_pretrained(out, dtype=torch.bfloat16)(ids).logits.float()
+    assert (result - expected).abs().mean() < 0.2 * (plain - expected).abs().mean()
     assert AutoTokenizer.from_pretrained(out).chat_template == tokenizer.chat_template
     with pytest.raises(UsageError, match="exists"):
         export_adapter(run, copied)

@@ -84,19 +84,23 @@ def test_what_the_service_will_not_do_is_done_here(refusal, spec, service, tmp_p
         "run", written(spec, tmp_path), "--provider", "openai", "--fallback", "local", "--json", folder=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["provider"], told["state"], told["continues"]["provider"]) == ("local", "succeeded", "openai")
-    assert told["continues"]["reason"]
-    assert "come from local" in told["evaluation"]["notes"][0]
+    document = json.loads(done.stdout)
+    assert (document["provider"], document["state"], document["continues"]["provider"]) == (
+        "local",
+        "succeeded",
+        "openai",
+    )
+    assert document["continues"]["reason"]
+    assert "come from local" in document["evaluation"]["notes"][0]
     assert "falling back on local" in done.stderr
-    first = Run.open(Path(told["path"]).parent / told["continues"]["run"])
-    assert (first.state().state, first.state().continued_by) == ("failed", told["run_id"])
-    assert first.state().data.splits["train"].sha256 == told["data"]["train"]["sha256"]
+    first = Run.open(Path(document["path"]).parent / document["continues"]["run"])
+    assert (first.state().state, first.state().continued_by) == ("failed", document["run_id"])
+    assert first.state().data.splits["train"].sha256 == document["data"]["train"]["sha256"]
     if refusal == "refused":
         assert service.files == []
         assert service.jobs == []
     again = json.loads(ftbridge("resume", first.id, "--json", folder=tmp_path).stdout)
-    assert again["run_id"] == told["run_id"]
+    assert again["run_id"] == document["run_id"]
 
 
 @pytest.mark.slow
@@ -104,8 +108,8 @@ def test_what_this_machine_cannot_do_is_done_by_the_service(spec, service, tmp_p
     spec = {**spec, "model": {"openai": BASE, "local": "nobody/no-such-model"}, "fallback": "openai"}
     done = ftbridge("run", written(spec, tmp_path), "--provider", "local", "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["provider"], told["continues"]["provider"]) == ("openai", "local")
+    document = json.loads(done.stdout)
+    assert (document["provider"], document["continues"]["provider"]) == ("openai", "local")
     assert len(service.jobs) == 1
 
 

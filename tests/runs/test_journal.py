@@ -65,7 +65,7 @@ def test_a_line_is_one_compact_json_object_in_utf_8(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("value", "stored"),
     [
         (float("nan"), None),
         (float("-inf"), None),
@@ -73,9 +73,9 @@ def test_a_line_is_one_compact_json_object_in_utf_8(tmp_path: Path) -> None:
         ("odd name \udce4", "odd name \udce4"),  # what os.fsdecode makes of a file name that is not UTF-8
     ],
 )
-def test_what_json_has_no_word_for_is_written_all_the_same(tmp_path: Path, given: object, kept: object) -> None:
-    event = Journal(tmp_path / "j").append("told", value=given)
-    assert event.data == {"value": kept}
+def test_what_json_has_no_word_for_is_written_all_the_same(tmp_path: Path, value: object, stored: object) -> None:
+    event = Journal(tmp_path / "j").append("told", value=value)
+    assert event.data == {"value": stored}
     assert Journal(tmp_path / "j").read() == [event]
     json.loads((tmp_path / "j").read_text("utf-8"), parse_constant=pytest.fail)
 
@@ -123,14 +123,14 @@ def test_a_writer_killed_at_any_moment_loses_nothing_it_was_promised(tmp_path: P
         first = int(one.stdout.readline())
         time.sleep(drawn.uniform(0, 0.05))
         one.send_signal(signal.SIGKILL)
-        told = [first, *(int(line) for line in one.stdout.read().split("\n")[:-1])]
+        output = [first, *(int(line) for line in one.stdout.read().split("\n")[:-1])]
         one.wait()
         one.stdout.close()
         assert first == survivors + 1
-        assert told == list(range(first, told[-1] + 1))
+        assert output == list(range(first, output[-1] + 1))
         events = Journal(path).read()
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
-        assert len(events) - told[-1] in (0, 1)  # the last line may have been written but not yet told
+        assert len(events) - output[-1] in (0, 1)  # the last line may have been written but not yet told
         survivors = Journal(path).append("survivor").seq
         assert survivors == len(events) + 1
         assert [event.type for event in Journal(path).read()[-2:]] == ["tick", "survivor"]
@@ -139,10 +139,10 @@ def test_a_writer_killed_at_any_moment_loses_nothing_it_was_promised(tmp_path: P
 def test_a_tail_torn_at_any_byte_is_passed_over_and_then_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     Journal(path).append("first")
-    whole = path.read_bytes()
+    text = path.read_bytes()
     Journal(path).append("second", text="ü")
     both = path.read_bytes()
-    for cut in range(len(whole), len(both)):
+    for cut in range(len(text), len(both)):
         path.write_bytes(both[:cut])
         torn = Journal(path)
         assert [event.type for event in torn.read()] == ["first"]
@@ -201,8 +201,8 @@ DAMAGE = [
 @pytest.mark.parametrize(("lines", "message"), DAMAGE)
 def test_damage_elsewhere_is_named_with_its_line(tmp_path: Path, lines: list[int | bytes], message: str) -> None:
     path = tmp_path / "journal.jsonl"
-    whole = write_three(path)
-    path.write_bytes(b"".join(whole[line] if isinstance(line, int) else line for line in lines))
+    three = write_three(path)
+    path.write_bytes(b"".join(three[line] if isinstance(line, int) else line for line in lines))
     with pytest.raises(JournalCorrupt, match=message) as caught:
         Journal(path).read()
     assert "backup" in str(caught.value)

@@ -73,8 +73,8 @@ def test_half_written_files_of_a_killed_driver_go_when_the_run_is_driven_again(t
 
 def test_a_run_that_was_never_made_whole_is_tidied_unless_somebody_makes_it_now(tmp_path: Path) -> None:
     run, busy = run_in(tmp_path), run_in(tmp_path)
-    for made in (run, busy):
-        (made.path / ".resolved.json.x.tmp").write_text("half")
+    for created in (run, busy):
+        (created.path / ".resolved.json.x.tmp").write_text("half")
     with busy.drive():
         (busy.path / ".resolved.json.x.tmp").write_text("half")
         sweep_unfinished(tmp_path)

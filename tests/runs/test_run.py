@@ -125,25 +125,25 @@ CASES: list[tuple[list[Told], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("told", "expected"), CASES)
-def test_state_is_what_the_events_say(told: list[Told], expected: dict[str, Any]) -> None:
-    folded = state(CREATED, *told)
+@pytest.mark.parametrize(("message", "expected"), CASES)
+def test_state_is_what_the_events_say(message: list[Told], expected: dict[str, Any]) -> None:
+    folded = state(CREATED, *message)
     expected = {**expected, "id": "a-local-1", "provider": "local", "name": "a"}
     assert {name: getattr(folded, name) for name in expected} == expected
 
 
-@pytest.mark.parametrize(("told", "expected"), CASES)
-def test_folding_is_pure_and_the_same_in_any_pieces(told: list[Told], expected: dict[str, Any]) -> None:
-    events = events_of(CREATED, *told)
+@pytest.mark.parametrize(("message", "expected"), CASES)
+def test_folding_is_pure_and_the_same_in_any_pieces(message: list[Told], expected: dict[str, Any]) -> None:
+    events = events_of(CREATED, *message)
     before = [event.model_dump_json() for event in events]
-    whole = fold(events)
+    complete = fold(events)
     for cut in range(len(events) + 1):
-        assert fold(events[cut:], fold(events[:cut])) == whole
+        assert fold(events[cut:], fold(events[:cut])) == complete
     assert [event.model_dump_json() for event in events] == before
 
 
 def test_only_its_own_event_ends_a_run() -> None:
-    others = [(kind, data) for told, _ in CASES for kind, data in told if kind not in TERMINAL]
+    others = [(kind, data) for result, _ in CASES for kind, data in result if kind not in TERMINAL]
     assert state(CREATED, *others).state not in TERMINAL
 
 
@@ -151,7 +151,7 @@ def test_the_documentation_lists_every_event_with_its_data() -> None:
     page = (REPOSITORY / "docs" / "run-folder.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", page.split("## Events")[1].split("\n## ")[0], re.MULTILINE))
     used: dict[str, set[str]] = {}
-    for kind, data in [CREATED, *(event for told, _ in CASES for event in told)]:
+    for kind, data in [CREATED, *(event for result, _ in CASES for event in result)]:
         used.setdefault(kind, set()).update(data)
     used.pop("an_event_of_a_later_version")
     assert rows.keys() == used.keys()
@@ -178,8 +178,8 @@ def test_a_run_folder_is_whole_from_its_first_moment(home: Path) -> None:
     assert [path.name for path in (home / "runs").iterdir()] == [run.id]
     (created,) = run.journal.read()
     digest = hashlib.sha256(SPEC.encode()).hexdigest()
-    told = {"id": run.id, "name": "a", "provider": "local", "spec_sha256": digest, "version": __version__}
-    assert (created.type, created.data) == ("created", told)
+    by_name = {"id": run.id, "name": "a", "provider": "local", "spec_sha256": digest, "version": __version__}
+    assert (created.type, created.data) == ("created", by_name)
     umask = os.umask(0o022)
     os.umask(umask)
     assert run.path.stat().st_mode & 0o777 == 0o777 & ~umask
@@ -209,7 +209,7 @@ def test_a_run_that_does_not_fit_on_the_disk_leaves_nothing(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "text", "kept"),
+    ("suffix", "text", "stored"),
     [
         (".toml", 'name = "a"\n[data]\ntrain = "t"\n[model]\nlocal = "m"\n', "spec.toml"),
         (".JSON", json.dumps({"name": "a", "data": {"train": "t"}, "model": {"local": "m"}}), "spec.json"),
@@ -217,24 +217,24 @@ def test_a_run_that_does_not_fit_on_the_disk_leaves_nothing(home: Path) -> None:
         ("", SPEC, "spec.yaml"),
     ],
 )
-def test_the_spec_is_kept_as_given_in_its_own_language(home: Path, suffix: str, text: str, kept: str) -> None:
+def test_the_spec_is_kept_as_given_in_its_own_language(home: Path, suffix: str, text: str, stored: str) -> None:
     run = Run.create(home, name="a", provider="openai", spec_text=text, spec_suffix=suffix)
-    (run.path / f"{kept}.bak").write_text("an editor's copy")
-    assert run.spec_path == run.path / kept
+    (run.path / f"{stored}.bak").write_text("an editor's copy")
+    assert run.spec_path == run.path / stored
     assert run.spec_path.read_bytes() == text.encode()
     assert run.spec().name == "a"
 
 
 def test_an_opened_run_knows_its_paths(home: Path) -> None:
-    made = make(home)
-    run = Run.open(made.path)
+    created = make(home)
+    run = Run.open(created.path)
     contract = {
         "journal_path": "journal.jsonl", "spec_path": "spec.yaml", "resolved_path": "resolved.json",
         "lowering_path": "lowering.json", "data": "data", "checkpoints": "checkpoints", "adapter": "adapter",
         "evaluation_path": "evaluation.json",
     }  # fmt: skip
     assert {name: getattr(run, name) for name in contract} == {
-        name: made.path / path for name, path in contract.items()
+        name: created.path / path for name, path in contract.items()
     }
     with pytest.raises(RunNotFound, match="is not a run folder"):
         Run.open(home)
@@ -294,10 +294,10 @@ def test_one_process_drives_and_the_kernel_lets_go_when_it_is_killed(home: Path)
     worker = int(driver.stdout.readline())
     try:
         assert run.is_driven()
-        told = (
+        result = (
             rf"{run.id} is being driven by another process \(PID {driver.pid}, since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d\)"
         )
-        with pytest.raises(RunBusy, match=told) as caught, run.drive():
+        with pytest.raises(RunBusy, match=result) as caught, run.drive():
             pass
         assert f"ftbridge watch {run.id}" in str(caught.value)
         run.append("cancel_requested")  # others may append all the while

@@ -72,8 +72,8 @@ def test_a_home_without_runs_has_none(home: Path, name: str) -> None:
 
 
 def test_runs_come_newest_first(home: Path) -> None:
-    made = [make(home, name).id for name in ("b", "c", "a")]
-    assert [run.id for run in runs(home)] == made[::-1]
+    items = [make(home, name).id for name in ("b", "c", "a")]
+    assert [run.id for run in runs(home)] == items[::-1]
 
 
 def test_what_is_no_run_or_is_damaged_does_not_hide_the_others(home: Path) -> None:

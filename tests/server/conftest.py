@@ -18,15 +18,15 @@ def simulator() -> Iterator[Simulator]:
 @pytest.fixture
 def client(simulator: Simulator) -> Iterator[OpenAI]:
     """An unmodified client of it, without retries."""
-    with OpenAI(base_url=simulator.base_url, api_key="any", max_retries=0) as made:
-        yield made
+    with OpenAI(base_url=simulator.base_url, api_key="any", max_retries=0) as created:
+        yield created
 
 
 @pytest.fixture
 def http(simulator: Simulator) -> Iterator[httpx.Client]:
     """Plain HTTP to it."""
-    with httpx.Client(base_url=simulator.base_url, timeout=30) as made:
-        yield made
+    with httpx.Client(base_url=simulator.base_url, timeout=30) as created:
+        yield created
 
 
 @pytest.fixture

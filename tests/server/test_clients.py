@@ -102,29 +102,29 @@ def command_of(client: Client, folder: Path, scratch: Path) -> list[str]:
 def drive(client: Client, address: str, scratch: Path, **environment: str) -> dict[str, Any]:
     """What the driver found: the client's version, its features, and the known reasons of failures."""
     command = command_of(client, folder_of(client), scratch)
-    given = {**os.environ, "FTBRIDGE_BASE_URL": address, "PYTHONDONTWRITEBYTECODE": "1", **environment}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=given, cwd=scratch)
+    by_name = {**os.environ, "FTBRIDGE_BASE_URL": address, "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=by_name, cwd=scratch)
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"version"')]
     assert lines, f"status {done.returncode}\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
-    found: dict[str, Any] = json.loads(lines[-1])
-    return found
+    document: dict[str, Any] = json.loads(lines[-1])
+    return document
 
 
 @pytest.mark.parametrize("name", CLIENTS)
 def test_a_client_does_here_what_it_does_at_openai(name, simulator, base_model_dir, tmp_path):
     client = CLIENTS[name]
-    found = drive(client, simulator, tmp_path, FTBRIDGE_TOKENIZER=str(base_model_dir))
-    failed = {feature: error for feature, error in found["features"].items() if error != "ok"}
+    result = drive(client, simulator, tmp_path, FTBRIDGE_TOKENIZER=str(base_model_dir))
+    failed = {feature: error for feature, error in result["features"].items() if error != "ok"}
     if os.environ.get("FTBRIDGE_WRITE_CLIENTS"):
-        _write(name, client, found)
-    assert {feature: error for feature, error in failed.items() if feature not in found["known"]} == {}
-    assert set(found["known"]) <= set(failed), "a feature that was known to fail works now"
+        _write(name, client, result)
+    assert {feature: error for feature, error in failed.items() if feature not in result["known"]} == {}
+    assert set(result["known"]) <= set(failed), "a feature that was known to fail works now"
 
 
 def _write(name: str, client: Client, found: dict[str, Any]) -> None:
     """Put the client's results into docs/clients.json, in the order of the table; reasons in the place of errors."""
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    names = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     features = {feature: found["known"].get(feature, error) for feature, error in found["features"].items()}
-    known[name] = {"title": client.title, "version": found["version"], "features": features}
-    ordered = {name: known[name] for name in CLIENTS if name in known}
+    names[name] = {"title": client.title, "version": found["version"], "features": features}
+    ordered = {name: names[name] for name in CLIENTS if name in names}
     RESULTS.write_text(json.dumps(ordered, indent=2, ensure_ascii=False) + "\n")

@@ -44,16 +44,16 @@ def test_the_guide_from_upload_to_delete(client):
 
 def test_a_job_with_bad_data_fails_later_with_the_services_code(client):
     few = client.files.create(file=("few.jsonl", lines(3)), purpose="fine-tune")
-    told = until(client, client.fine_tuning.jobs.create(training_file=few.id, model=BASE).id)
-    assert (told.status, told.error.code, told.error.param) == ("failed", "invalid_n_examples", "training_file")
+    result = until(client, client.fine_tuning.jobs.create(training_file=few.id, model=BASE).id)
+    assert (result.status, result.error.code, result.error.param) == ("failed", "invalid_n_examples", "training_file")
 
     broken = lines(11) + b'{"messages": [{"role": "user", "content": "no answer"}]}\n'
     bad = client.files.create(file=("bad.jsonl", broken), purpose="fine-tune")
     good = client.files.create(file=("good.jsonl", lines()), purpose="fine-tune")
     job = client.fine_tuning.jobs.create(training_file=good.id, validation_file=bad.id, model=BASE)
-    told = until(client, job.id)
-    assert (told.status, told.error.param) == ("failed", "validation_file")
-    assert "Line 12" in told.error.message
+    result = until(client, job.id)
+    assert (result.status, result.error.param) == ("failed", "validation_file")
+    assert "Line 12" in result.error.message
 
 
 def test_cancel_pause_and_resume(client, training_file):
@@ -91,15 +91,15 @@ def test_a_tuned_model_can_be_tuned_again(client, training_file):
 
 
 def test_jobs_are_found_by_their_metadata(client, training_file):
-    made = [
+    items = [
         client.fine_tuning.jobs.create(training_file=training_file, model=BASE, metadata=metadata).id
         for metadata in ({"team": "a", "run": "1"}, {"team": "a", "run": "2"}, {"team": "b"}, None)
     ]
     jobs = client.fine_tuning.jobs
-    assert [job.id for job in jobs.list(metadata={"team": "a"})] == [made[1], made[0]]
-    assert [job.id for job in jobs.list(metadata={"team": "a", "run": "1"})] == [made[0]]
+    assert [job.id for job in jobs.list(metadata={"team": "a"})] == [items[1], items[0]]
+    assert [job.id for job in jobs.list(metadata={"team": "a", "run": "1"})] == [items[0]]
     assert [job.id for job in jobs.list(metadata={"team": "c"})] == []
-    assert [job.id for job in jobs.list(extra_query={"metadata": "null"})] == [made[3]]
+    assert [job.id for job in jobs.list(extra_query={"metadata": "null"})] == [items[3]]
 
 
 def test_two_clients_see_consistent_lists_while_one_of_them_creates(client, simulator, training_file):
@@ -115,19 +115,19 @@ def test_two_clients_see_consistent_lists_while_one_of_them_creates(client, simu
     reader.start()
     later = [client.fine_tuning.jobs.create(training_file=training_file, model=BASE).id for _ in range(10)]
     reader.join()
-    whole = [*reversed(later), *reversed(first)]
+    items = [*reversed(later), *reversed(first)]
     for ids in seen:
         assert len(ids) == len(set(ids))
-        assert ids == whole[whole.index(ids[0]) :]
+        assert ids == items[items.index(ids[0]) :]
 
 
 def test_a_thousand_jobs_list_quickly(client, simulator, training_file):
     simulator.play({"jobs": {"walk": [["queued", 1e9], "succeeded"], "check_data": False}})
-    made = [client.fine_tuning.jobs.create(training_file=training_file, model=BASE).id for _ in range(1000)]
+    items = [client.fine_tuning.jobs.create(training_file=training_file, model=BASE).id for _ in range(1000)]
     began = time.perf_counter()
     listed = [job.id for job in client.fine_tuning.jobs.list(limit=100)]
     assert time.perf_counter() - began < 3
-    assert listed == made[::-1]
+    assert listed == items[::-1]
 
 
 def test_a_restarted_simulator_goes_on(tmp_path):
@@ -171,7 +171,7 @@ def test_answers_come_from_the_script(simulator, client, http):
 
 
 def test_a_batch_answers_every_line_once(client):
-    asked = [
+    requests = [
         {
             "custom_id": f"n{n}",
             "method": "POST",
@@ -180,7 +180,7 @@ def test_a_batch_answers_every_line_once(client):
         }
         for n, model in enumerate([BASE, BASE, "no-such-model", BASE])
     ]
-    content = "".join(json.dumps(line) + "\n" for line in asked).encode()
+    content = "".join(json.dumps(line) + "\n" for line in requests).encode()
     file = client.files.create(file=("asked.jsonl", content), purpose="batch")
     batch = client.batches.create(
         input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"a": "b"}
@@ -189,11 +189,11 @@ def test_a_batch_answers_every_line_once(client):
         time.sleep(0.02)
     assert batch.status == "completed"
     assert (batch.request_counts.total, batch.request_counts.completed, batch.request_counts.failed) == (4, 3, 1)
-    told = [json.loads(line) for line in client.files.content(batch.output_file_id).text.splitlines()]
-    assert {line["custom_id"] for line in told} == {"n0", "n1", "n3"}
+    messages = [json.loads(line) for line in client.files.content(batch.output_file_id).text.splitlines()]
+    assert {line["custom_id"] for line in messages} == {"n0", "n1", "n3"}
     (wrong,) = [json.loads(line) for line in client.files.content(batch.error_file_id).text.splitlines()]
     assert wrong["response"]["body"]["error"]["code"] == "model_not_found"
-    assert batch.usage.total_tokens == 3 * told[0]["response"]["body"]["usage"]["total_tokens"]
+    assert batch.usage.total_tokens == 3 * messages[0]["response"]["body"]["usage"]["total_tokens"]
 
 
 def test_a_batch_with_bad_lines_fails_and_says_which(client):
@@ -209,8 +209,10 @@ def test_a_batch_with_bad_lines_fails_and_says_which(client):
 def test_a_cancelled_batch_keeps_what_was_answered(simulator, client):
     simulator.play({"chat": {"first_token_seconds": 0.05}})
     body = {"model": BASE, "messages": CHAT}
-    asked = [{"custom_id": f"{n}", "method": "POST", "url": "/v1/chat/completions", "body": body} for n in range(400)]
-    content = "".join(json.dumps(line) + "\n" for line in asked).encode()
+    requests = [
+        {"custom_id": f"{n}", "method": "POST", "url": "/v1/chat/completions", "body": body} for n in range(400)
+    ]
+    content = "".join(json.dumps(line) + "\n" for line in requests).encode()
     file = client.files.create(file=("asked.jsonl", content), purpose="batch")
     batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
     while client.batches.retrieve(batch.id).request_counts.completed < 40:
@@ -219,29 +221,34 @@ def test_a_cancelled_batch_keeps_what_was_answered(simulator, client):
     while (batch := client.batches.retrieve(batch.id)).status == "cancelling":
         time.sleep(0.02)
     assert batch.status == "cancelled"
-    told = client.files.content(batch.output_file_id).text.splitlines()
-    assert 40 <= len(told) == batch.request_counts.completed < 400
+    result = client.files.content(batch.output_file_id).text.splitlines()
+    assert 40 <= len(result) == batch.request_counts.completed < 400
 
 
 def test_large_files_come_in_parts_in_any_order(client, simulator):
-    whole = lines(40)
-    cuts = [whole[:1000], whole[1000:1500], whole[1500:]]
-    upload = client.uploads.create(filename="t.jsonl", purpose="fine-tune", bytes=len(whole), mime_type="text/jsonl")
-    parts = {place: client.uploads.parts.create(upload.id, data=cuts[place]).id for place in (2, 0, 1)}
+    complete = lines(40)
+    cuts = [complete[:1000], complete[1000:1500], complete[1500:]]
+    upload = client.uploads.create(filename="t.jsonl", purpose="fine-tune", bytes=len(complete), mime_type="text/jsonl")
+    parts = {where: client.uploads.parts.create(upload.id, data=cuts[where]).id for where in (2, 0, 1)}
     done = client.uploads.complete(upload.id, part_ids=[parts[0], parts[1], parts[2]])
     assert done.status == "completed"
-    assert client.files.content(done.file.id).read() == whole
+    assert client.files.content(done.file.id).read() == complete
     assert list(simulator.service.incoming.iterdir()) == []
     chunked = client.uploads.upload_file_chunked(
-        file=whole, filename="c.jsonl", bytes=len(whole), mime_type="text/jsonl", purpose="fine-tune", part_size=1000
+        file=complete,
+        filename="c.jsonl",
+        bytes=len(complete),
+        mime_type="text/jsonl",
+        purpose="fine-tune",
+        part_size=1000,
     )
-    assert client.files.content(chunked.file.id).read() == whole
+    assert client.files.content(chunked.file.id).read() == complete
 
 
 def test_health_and_headers(http, simulator):
     root = simulator.base_url.removesuffix("/v1")
-    told = httpx.get(f"{root}/health").json()
-    assert (told["status"], told["engine"]) == ("ok", "scripted")
+    document = httpx.get(f"{root}/health").json()
+    assert (document["status"], document["engine"]) == ("ok", "scripted")
     answer = http.get("/models")
     assert answer.headers["x-request-id"].startswith("req_")
     assert float(answer.headers["openai-processing-ms"]) >= 0

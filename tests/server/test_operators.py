@@ -119,7 +119,7 @@ def test_a_certificate_that_cannot_serve_is_told_before_anything_listens(tmp_pat
 
 def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """The values of Prometheus' text format 0.0.4; each metric has its HELP and TYPE before it."""
-    found, typed = {}, set()
+    result, typed = {}, set()
     for line in text.splitlines():
         if line.startswith("# TYPE "):
             typed.add(line.split()[2])
@@ -129,9 +129,9 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         assert match, line
         assert re.sub("_(bucket|sum|count)$", "", match[1]) in typed or match[1] in typed, line
         labels = frozenset(re.findall(r'([a-z]+)="((?:[^"\\]|\\.)*)"', match[2] or ""))
-        assert (match[1], labels) not in found, "told once"
-        found[match[1], labels] = float(match[3])
-    return found
+        assert (match[1], labels) not in result, "told once"
+        result[match[1], labels] = float(match[3])
+    return result
 
 
 def test_metrics_count_requests_durations_tokens_and_jobs(client, http, training_file):
@@ -141,9 +141,9 @@ def test_metrics_count_requests_durations_tokens_and_jobs(client, http, training
     list(client.chat.completions.create(model=BASE, messages=CHAT, stream=True))
     client.responses.create(model=BASE, input="x")
     http.get("/no/such%0apath")
-    told = httpx.get(f"{address}/metrics")
-    assert told.headers["content-type"].startswith("text/plain; version=0.0.4")
-    values = samples(told.text)
+    response = httpx.get(f"{address}/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    values = samples(response.text)
 
     def value(name: str, **labels: str) -> float:
         return values[name, frozenset(labels.items())]
@@ -183,11 +183,11 @@ def events_of(http: httpx.Client, job: str) -> list[str]:
 
 def test_events_come_as_a_stream_until_the_job_has_ended(client, http, training_file):
     job = client.fine_tuning.jobs.create(model=BASE, training_file=training_file)
-    told = events_of(http, job.id)
-    assert told[-1] == "[DONE]"
+    result = events_of(http, job.id)
+    assert result[-1] == "[DONE]"
     listed = [event.id for event in client.fine_tuning.jobs.list_events(job.id, limit=100)]
-    assert [json.loads(line)["id"] for line in told[:-1]] == listed[::-1]
-    assert events_of(http, job.id) == told, "a job that has ended tells all of it again"
+    assert [json.loads(line)["id"] for line in result[:-1]] == listed[::-1]
+    assert events_of(http, job.id) == result, "a job that has ended tells all of it again"
     assert http.get("/fine_tuning/jobs/ftjob-none/events", params={"stream": "true"}).status_code == 404
 
 
@@ -197,9 +197,9 @@ def test_a_listener_that_leaves_and_a_cancelled_job_end_the_stream(client, http,
     with http.stream("GET", f"/fine_tuning/jobs/{job.id}/events", params={"stream": "true"}) as stream:
         next(stream.iter_lines())
     client.fine_tuning.jobs.cancel(job.id)
-    told = events_of(http, job.id)
-    assert "cancelled" in json.loads(told[-2])["message"]
-    assert told[-1] == "[DONE]"
+    result = events_of(http, job.id)
+    assert "cancelled" in json.loads(result[-2])["message"]
+    assert result[-1] == "[DONE]"
 
 
 # Other methods
@@ -209,8 +209,8 @@ def preference(n: int) -> dict[str, Any]:
     def said(text: str) -> list[dict[str, str]]:
         return [{"role": "assistant", "content": text}]
 
-    asked = {"messages": [{"role": "user", "content": f"Question {n}?"}], "tools": [], "parallel_tool_calls": True}
-    return {"input": asked, "preferred_output": said(f"Good {n}."), "non_preferred_output": said(f"Bad {n}.")}
+    settings = {"messages": [{"role": "user", "content": f"Question {n}?"}], "tools": [], "parallel_tool_calls": True}
+    return {"input": settings, "preferred_output": said(f"Good {n}."), "non_preferred_output": said(f"Bad {n}.")}
 
 
 def prompt(n: int) -> dict[str, Any]:
@@ -278,10 +278,10 @@ def test_a_script_has_reasoning_too():
 
     script = {"answers": [{"match": "colour", "reply": "Red.", "reasoning": "Lamps are red. "}]}
     with simulating(script) as running, OpenAI(base_url=running.base_url, api_key="any") as client:
-        whole = client.chat.completions.create(model=BASE, messages=CHAT, reasoning_effort="high")
-        message: Any = whole.choices[0].message
+        completion = client.chat.completions.create(model=BASE, messages=CHAT, reasoning_effort="high")
+        message: Any = completion.choices[0].message
         assert (message.content, message.reasoning_content) == ("Red.", "Lamps are red. ")
-        assert whole.usage.completion_tokens_details.reasoning_tokens == 4
+        assert completion.usage.completion_tokens_details.reasoning_tokens == 4
         without: Any = client.chat.completions.create(model=BASE, messages=CHAT, reasoning_effort="none")
         assert not hasattr(without.choices[0].message, "reasoning_content")
         item = client.responses.create(model=BASE, input="Which colour?").output[0]
@@ -313,9 +313,9 @@ def test_a_file_named_in_any_charset_is_taken(name, http):
         f'--z\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n--z\r\nContent-Disposition: form-data; '
         f"name=\"file\"; filename=\"plain.jsonl\"; filename*={name}\r\n\r\n{{}}\n\r\n--z--\r\n"
     )  # fmt: skip
-    told = http.post("/files", content=body.encode(), headers={"Content-Type": "multipart/form-data; boundary=z"})
-    assert told.status_code == 200, told.text
-    assert told.json()["filename"].isprintable()
+    response = http.post("/files", content=body.encode(), headers={"Content-Type": "multipart/form-data; boundary=z"})
+    assert response.status_code == 200, response.text
+    assert response.json()["filename"].isprintable()
     assert http.get("/files").status_code == 200
 
 
@@ -351,13 +351,13 @@ BODIES: dict[str, dict[str, Any]] = {
 def test_half_a_character_is_refused_wherever_it_stands(path, http):
     text = json.dumps(BODIES[path])
     for half in ("\\ud83d", "x\\ude00y", "\\ude00\\ud83d"):
-        told = http.post(path, content=text.replace("HALF", half), headers={"Content-Type": "application/json"})
-        assert (told.status_code, told.json()["error"]["code"]) == (400, "invalid_unicode")
-    whole = http.post(
+        reply = http.post(path, content=text.replace("HALF", half), headers={"Content-Type": "application/json"})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_unicode")
+    response = http.post(
         path, content=text.replace("HALF", "\\ud83d\\ude00"), headers={"Content-Type": "application/json"}
     )
-    assert whole.status_code < 500
-    assert (whole.json().get("error") or {}).get("code") != "invalid_unicode"
+    assert response.status_code < 500
+    assert (response.json().get("error") or {}).get("code") != "invalid_unicode"
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost:80@evil.example", "[::2]", "localhost:port",

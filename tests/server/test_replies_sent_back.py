@@ -24,8 +24,8 @@ def read(text, reader, size):
             calls.append([delta["function"]["name"], delta["function"]["arguments"]])
         else:
             calls[delta["index"]][1] += delta["function"]["arguments"]
-    told = [(name, json.loads(arguments)) for name, arguments in calls]
-    return "".join(part.text for part in parts), "".join(part.reasoning for part in parts), told
+    lines = [(name, json.loads(arguments)) for name, arguments in calls]
+    return "".join(part.text for part in parts), "".join(part.reasoning for part in parts), lines
 
 
 CASES = [

@@ -36,15 +36,15 @@ STRICT = TOOLS_TEMPLATE.replace(
 
 def refusals(http: httpx.Client, model: str, **limits: int) -> list[str]:
     """The requests that were not answered, each with the reason."""
-    found = []
+    matches = []
     for request in REQUESTS:
         body = {**request["body"], "model": model, **_limited(request["path"], limits)}
         response = http.post(request["path"], json=body)
         last = response.text.strip().splitlines()[-1]
         ended = not body.get("stream") or last == "data: [DONE]" or '"type":"response.' in last
         if response.status_code != 200 or not ended or '"type":"response.failed"' in last:
-            found.append(f"{request['path']} {response.status_code} {last[:300]} for {json.dumps(body)[:300]}")
-    return found
+            matches.append(f"{request['path']} {response.status_code} {last[:300]} for {json.dumps(body)[:300]}")
+    return matches
 
 
 def _limited(path: str, limits: dict[str, int]) -> dict[str, Any]:

@@ -75,8 +75,8 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def imported(job: dict[str, Any], **more: Any) -> tuple[Any, dict[str, JobField]]:
-    made = spec_from_job(job, train="train.jsonl", validation="valid.jsonl", local="base", **more)
-    return made.spec, {entry.field: entry for entry in made.fields}
+    created = spec_from_job(job, train="train.jsonl", validation="valid.jsonl", local="base", **more)
+    return created.spec, {entry.field: entry for entry in created.fields}
 
 
 def with_method(kind: str) -> dict[str, Any]:
@@ -89,16 +89,16 @@ def test_every_published_property_is_accounted_for_with_a_reason(name: str) -> N
     kind = next((kind for kind in METHODS if f"method.{kind}." in name), "supervised")
     _, report = imported(with_method(kind))
     path = name.replace("[]", "[0]")
-    whole = next((one for one in REPORTED_WHOLE if path.startswith(one)), path)
-    entry = report[whole]
+    complete = next((one for one in REPORTED_WHOLE if path.startswith(one)), path)
+    entry = report[complete]
     assert entry.reason
     assert entry.field not in unknown_fields(list(report.values()))
     assert (entry.spec is None) == (entry.outcome == "not_portable")
 
 
 def test_a_property_that_nobody_published_is_named_as_unknown() -> None:
-    made = spec_from_job({**with_method("dpo"), "moon_phase": "full"}, train="t.jsonl", local="base")
-    assert unknown_fields(made.fields) == ["moon_phase"]
+    created = spec_from_job({**with_method("dpo"), "moon_phase": "full"}, train="t.jsonl", local="base")
+    assert unknown_fields(created.fields) == ["moon_phase"]
 
 
 def test_old_and_new_shapes_of_a_supervised_job_become_the_same_spec() -> None:

@@ -90,10 +90,10 @@ def _with(path, value):
     """The small spec with one field set by its dotted path."""
     document = json.loads(json.dumps(SMALL))
     *sections, name = path.split(".")
-    place = document
+    node = document
     for section in sections:
-        place = place.setdefault(section, {})
-    place[name] = value
+        node = node.setdefault(section, {})
+    node[name] = value
     return document
 
 
@@ -110,8 +110,8 @@ def test_yaml_toml_and_json_give_the_same_spec(tmp_path):
         path = tmp_path / f"job{suffix}"
         text = {".toml": DESIGN_TOML, ".json": json.dumps(yaml.safe_load(DESIGN))}.get(suffix, DESIGN)
         path.write_text(text)
-        spec, given = load(path)
-        assert given == text
+        spec, value = load(path)
+        assert value == text
         specs.append(spec)
     assert specs[0].evaluation.baselines == ["zero_shot", "few_shot"]
     assert (specs[0].budget.max_usd, specs[0].evaluation.margin, specs[0].fallback) == (20, 0.02, "local")

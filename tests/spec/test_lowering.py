@@ -19,8 +19,8 @@ def lowered(**changes: Any) -> Lowering:
 
 
 def report(lowering: Lowering, field: str) -> FieldReport:
-    (found,) = [one for one in lowering.fields if one.field == field]
-    return found
+    (result,) = [one for one in lowering.fields if one.field == field]
+    return result
 
 
 @pytest.mark.parametrize("provider", providers.names())
@@ -29,8 +29,8 @@ def report(lowering: Lowering, field: str) -> FieldReport:
 )  # fmt: skip
 def test_every_field_of_a_spec_has_an_entry_for_every_provider(provider: str, changes: dict[str, Any]) -> None:
     spec = resolve(JobSpec.from_dict({**SPEC, **changes}), 400, provider)
-    told = [entry.field for entry in providers.load(provider).lower(spec).fields]
-    assert told == [field for field, _ in fields(spec.spec)]
+    lines = [entry.field for entry in providers.load(provider).lower(spec).fields]
+    assert lines == [field for field, _ in fields(spec.spec)]
 
 
 def test_a_field_without_an_entry_is_a_bug_that_names_it() -> None:
@@ -51,9 +51,9 @@ def test_a_field_without_an_entry_is_a_bug_that_names_it() -> None:
     ],
 )  # fmt: skip
 def test_how_a_field_fares_is_told(changes: dict[str, Any], field: str, outcome: str, how: str) -> None:
-    found = report(lowered(**changes), field)
-    assert found.outcome == outcome
-    assert how in found.how
+    entry = report(lowered(**changes), field)
+    assert entry.outcome == outcome
+    assert how in entry.how
 
 
 def test_a_refused_field_stops_the_run_unless_it_is_allowed_by_name() -> None:
@@ -70,11 +70,11 @@ def test_an_unknown_provider_is_told_which_there_are() -> None:
         providers.load("cloud")
 
 
-@pytest.mark.parametrize(("asked", "computed"), [("auto", "bf16"), ("fp32", "fp32")])
+@pytest.mark.parametrize(("requested", "computed"), [("auto", "bf16"), ("fp32", "fp32")])
 def test_completions_of_the_evaluation_have_an_arithmetic_of_their_own(
-    asked: str, computed: str, tmp_path: Path
+    requested: str, computed: str, tmp_path: Path
 ) -> None:
-    lowering = lowered(local={"precision": "bf16"}, evaluation={"precision": asked})
+    lowering = lowered(local={"precision": "bf16"}, evaluation={"precision": requested})
     local = providers.load("local")
     sampler: Any = local.sampler(lowering, None, tmp_path)
     assert sampler._model.request.precision == local.identity(lowering)["precision"] == computed

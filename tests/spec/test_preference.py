@@ -26,8 +26,8 @@ def lowered(provider: str = "local", pairs: int = 400, **changes: Any) -> Loweri
 
 
 def field(lowering: Lowering, name: str) -> FieldReport:
-    (found,) = [one for one in lowering.fields if one.field == name]
-    return found
+    (result,) = [one for one in lowering.fields if one.field == name]
+    return result
 
 
 @pytest.mark.parametrize("provider", ["local", "openai"])
@@ -46,7 +46,7 @@ def test_every_field_has_an_entry_for_either_side(provider: str, changes: dict[s
 
 
 @pytest.mark.parametrize(
-    ("changes", "name", "outcome", "given", "how"),
+    ("changes", "name", "outcome", "value", "how"),
     [
         ({}, "hyperparameters.beta", "exact", 0.1, "auto: 0.1"),
         ({"hyperparameters": {"beta": "auto"}}, "hyperparameters.beta", "exact", 0.1, "does not publish"),
@@ -63,10 +63,10 @@ def test_every_field_has_an_entry_for_either_side(provider: str, changes: dict[s
         ({}, "hyperparameters.batch_size", "exact", 12, "pairs"),
     ],
 )  # fmt: skip
-def test_how_a_field_is_mapped_here(changes: dict[str, Any], name: str, outcome: str, given: Any, how: str) -> None:
-    found = field(lowered(**changes), name)
-    assert (found.outcome, found.sent) == (outcome, given)
-    assert how in found.how
+def test_how_a_field_is_mapped_here(changes: dict[str, Any], name: str, outcome: str, value: Any, how: str) -> None:
+    result = field(lowered(**changes), name)
+    assert (result.outcome, result.sent) == (outcome, value)
+    assert how in result.how
 
 
 def test_openais_beta_never_slips_into_a_loss_with_another_scale() -> None:

@@ -44,11 +44,11 @@ def test_steps_are_about_a_hundred_of_a_tenth_of_the_prompts(prompts: int, batch
 
 def test_the_local_request_has_what_the_field_mapping_says() -> None:
     lowering = lowered()
-    request, own = lowering.request, lowering.request.reinforcement
+    request, settings = lowering.request, lowering.request.reinforcement
     assert (request.learning_rate, request.lr_schedule, request.lora_dropout) == (1e-5, "constant", 0.0)
-    assert (own.group_size, own.eval_interval, own.eval_samples) == (8, "auto", 1)
-    assert own.max_completion_tokens == 32
-    assert own.grader.name == "exact"
+    assert (settings.group_size, settings.eval_interval, settings.eval_samples) == (8, "auto", 1)
+    assert settings.max_completion_tokens == 32
+    assert settings.grader.name == "exact"
     assert report(lowering, "openai.grader").outcome == "exact"
     assert lowered(local={"tuning": "full", "quantization": "none"}).request.learning_rate == 1e-6
     assert lowered(local={"lr_schedule": "cosine"}).request.lr_schedule == "cosine"
@@ -92,11 +92,11 @@ def test_the_section_of_this_machine_belongs_to_the_method() -> None:
 
 
 def test_one_spec_is_mapped_for_both_sides_with_the_same_grader_byte_for_byte() -> None:
-    here, there = lowered("local"), lowered("openai")
+    local, there = lowered("local"), lowered("openai")
     sent = there.request.body["method"]["reinforcement"]["grader"]
-    own = here.request.reinforcement.grader.model_dump(mode="json", exclude_none=True)
-    assert own == sent == EXACT
-    for lowering in (here, there):
+    settings = local.request.reinforcement.grader.model_dump(mode="json", exclude_none=True)
+    assert settings == sent == EXACT
+    for lowering in (local, there):
         lowering.stop_if_refused()
 
 

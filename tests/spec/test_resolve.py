@@ -84,10 +84,10 @@ def test_every_settlement_has_the_request_the_value_and_the_reason():
 
 
 def test_what_the_user_fixed_is_kept_and_not_called_settled():
-    asked = {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 0.5}
-    resolved = resolve(_spec(hyperparameters=asked), 20, "local")
+    settings = {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 0.5}
+    resolved = resolve(_spec(hyperparameters=settings), 20, "local")
     assert resolved.settled == []
-    assert resolved.spec == _spec(hyperparameters=asked)
+    assert resolved.spec == _spec(hyperparameters=settings)
 
 
 def test_autos_of_the_machine_and_of_other_methods_stay_open():

@@ -145,7 +145,7 @@ def examples() -> list[Encoded]:
     """Drawn token ids; the second half of each is trained."""
     draw = random.Random(3)
     return [
-        Encoded(tuple(draw.randrange(4, VOCABULARY) for _ in range(n)), tuple(place >= n // 2 for place in range(n)), i)
+        Encoded(tuple(draw.randrange(4, VOCABULARY) for _ in range(n)), tuple(where >= n // 2 for where in range(n)), i)
         for i, n in enumerate(LENGTHS)
     ]
 
@@ -217,8 +217,8 @@ def round_of(name: str) -> Outcome:
 
 
 def _lora(outcome: Outcome, folder: Path, notes: list[str]) -> None:
-    asked = request()
-    forward = ready(folder / "base", asked, notes)
+    response = request()
+    forward = ready(folder / "base", response, notes)
     model, optimizer, scaler = forward.model, optimizer_of(forward.model), torch.amp.GradScaler("cpu", enabled=False)
     outcome.way = forward.way + (", own head" if forward.own_head and forward.way == "packed" else "")
     outcome.adapted = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -227,7 +227,7 @@ def _lora(outcome: Outcome, folder: Path, notes: list[str]) -> None:
     saved = checkpoint.save(folder / "checkpoints", model, optimizer, scaler, TrainingState(step=STEPS // 2))
     rest = steps(forward, optimizer, STEPS // 2, STEPS)
     outcome.fell = first[0] - rest[-1]
-    again = ready(folder / "base", asked, [])
+    again = ready(folder / "base", response, [])
     other = optimizer_of(again.model)
     checkpoint.restore(saved, again.model, other, scaler)
     outcome.resumed = max(abs(a - b) for a, b in zip(rest, steps(again, other, STEPS // 2, STEPS), strict=True))
@@ -243,12 +243,12 @@ def _lora(outcome: Outcome, folder: Path, notes: list[str]) -> None:
 
 
 def _full(outcome: Outcome, folder: Path) -> None:
-    asked = request(tuning="full")
-    forward = ready(folder / "base", asked, [])
+    response = request(tuning="full")
+    forward = ready(folder / "base", response, [])
     optimizer, scaler = optimizer_of(forward.model), torch.amp.GradScaler("cpu", enabled=False)
     steps(forward, optimizer, 0, 2)
     saved = checkpoint.save(folder / "full", forward.model, optimizer, scaler, TrainingState(step=2))
-    again = load.load_base(folder / "base", asked, CPU)
+    again = load.load_base(folder / "base", response, CPU)
     checkpoint.load_weights(saved, again)
     outcome.full = _apart(log_probabilities(again), log_probabilities(forward.model))
 

@@ -28,8 +28,11 @@ def judged(folder: Path, questions, candidates, graders=(EXACT,), pairs=None):
     A third part of a question is its fields, such as `kind`.
     """
     lines = [
-        {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": expected}], **dict(*fields)}
-        for asked, expected, *fields in questions
+        {
+            "messages": [{"role": "user", "content": request}, {"role": "assistant", "content": expected}],
+            **dict(*fields),
+        }
+        for request, expected, *fields in questions
     ]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

@@ -56,11 +56,11 @@ CHECKS = {
 
 def lines(first: int, count: int) -> str:
     """Training lines about numbers."""
-    told = [
+    messages = [
         {"messages": [{"role": "user", "content": f"Number {n}?"}, {"role": "assistant", "content": f"It is {n}."}]}
         for n in range(first, first + count)
     ]
-    return "".join(json.dumps(line) + "\n" for line in told)
+    return "".join(json.dumps(line) + "\n" for line in messages)
 
 
 @contextmanager
@@ -79,9 +79,9 @@ def finished_run(folder: Path, right: str) -> Iterator[Run]:
         (folder / "train.jsonl").write_text(lines(0, 12))
         (folder / "test.jsonl").write_text(lines(100, 60))
         data = {"train": str(folder / "train.jsonl"), "test": str(folder / "test.jsonl")}
-        made = create_run(SpecFile.of({"name": "numbers", "data": data, "model": {"openai": BASE}}), "openai")
-        drive.drive(made)
-        yield made
+        created = create_run(SpecFile.of({"name": "numbers", "data": data, "model": {"openai": BASE}}), "openai")
+        drive.drive(created)
+        yield created
 
 
 def judged_more(run: Run) -> None:

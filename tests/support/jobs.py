@@ -21,12 +21,12 @@ THINGS = ["lamp", "chair", "rug", "kettle", "shelf", "mirror"]
 
 def examples(start: int, count: int) -> list[dict[str, Any]]:
     """Short chats with a one-word answer; no two alike."""
-    made = []
+    items = []
     for index in range(start, start + count):
         colour, thing = COLOURS[index % 8], THINGS[index // 8 % 6]
-        asked = f"Item {index}: the {colour} {thing} arrived today. Which colour?"
-        made.append({"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": colour}]})
-    return made
+        request = f"Item {index}: the {colour} {thing} arrived today. Which colour?"
+        items.append({"messages": [{"role": "user", "content": request}, {"role": "assistant", "content": colour}]})
+    return items
 
 
 def write_job(
@@ -48,11 +48,11 @@ def write_job(
     if test:
         spec["data"]["test"] = "test.jsonl"
     for dotted, value in changes.items():
-        place = spec
+        node = spec
         *parents, last = dotted.split(".")
         for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
+            node = node.setdefault(parent, {})
+        node[last] = value
     if spec.get("method", "supervised") == "supervised":  # the tests' multipliers are for these rates
         spec["local"].setdefault("base_learning_rate", 2e-5 if spec["local"].get("tuning") == "full" else 2e-4)
     path = folder / "job.yaml"
@@ -114,8 +114,8 @@ def start(*args: str, cwd: Path) -> subprocess.Popen[str]:
 
 def run_folder(home: Path) -> Path:
     """The only run there is."""
-    (found,) = [path for path in (home / "runs").iterdir() if (path / "journal.jsonl").exists()]
-    return found
+    (result,) = [path for path in (home / "runs").iterdir() if (path / "journal.jsonl").exists()]
+    return result
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

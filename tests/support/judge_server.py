@@ -19,11 +19,11 @@ def judge_server(result_of: Callable[[dict[str, Any]], Any]) -> Iterator[str]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            said = result_of(body)
-            message = {"role": "assistant", "content": json.dumps({"steps": [], "result": said})}
-            told = {"model": body["model"], "choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
-            content = json.dumps(told if said is not None else {"error": {"message": "no"}}).encode()
-            self.send_response(200 if said is not None else 403)
+            text = result_of(body)
+            message = {"role": "assistant", "content": json.dumps({"steps": [], "result": text})}
+            by_name = {"model": body["model"], "choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
+            content = json.dumps(by_name if text is not None else {"error": {"message": "no"}}).encode()
+            self.send_response(200 if text is not None else 403)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

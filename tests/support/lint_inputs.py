@@ -117,12 +117,12 @@ def told(found: Iterable[Found]) -> list[tuple[Any, ...]]:
 def by_every_rule(lines: Iterable[bytes], checker: Checker, *, ends_open: bool) -> list[tuple[Any, ...]]:
     """What every rule finds in every line, without a fast path or screens."""
     numbered = list(enumerate(lines, 1))
-    found: list[tuple[Any, ...]] = []
+    matches: list[tuple[Any, ...]] = []
 
     def tell(number: int, problems: Iterable[tuple[Rule, Problem]]) -> None:
         for rule, problem in problems:
             severity = problem.severity or rule.severity_for("openai")
-            found.append((number, rule.code, problem.field, problem.message, severity, str(problem.span)))
+            matches.append((number, rule.code, problem.field, problem.message, severity, str(problem.span)))
 
     for number, line in numbered:
         if not line.strip(b" \t\r"):
@@ -132,4 +132,4 @@ def by_every_rule(lines: Iterable[bytes], checker: Checker, *, ends_open: bool) 
             tell(number, checker.judge_trouble(parsed))
         else:
             tell(number, checker.judge(look(parsed.document, checker.plan.context, parsed.text), parsed))
-    return sorted(found)
+    return sorted(matches)

@@ -46,12 +46,12 @@ def followed(
     provider: OpenAIProvider, handle: JobHandle, *, after: str | None = None, looks: int = 200
 ) -> tuple[JobStatus, list[JobEvent]]:
     """The job's end and all it said, the way the bridge follows it."""
-    told: list[JobEvent] = []
+    lines: list[JobEvent] = []
     for _ in range(looks):
         status = provider.poll(handle)
-        told += provider.events(handle, told[-1].id if told else after)
+        lines += provider.events(handle, lines[-1].id if lines else after)
         if status.state in ("succeeded", "failed", "cancelled", "paused"):
-            return status, told
+            return status, lines
     raise AssertionError(f"the job did not end within {looks} looks: {status}")
 
 

@@ -68,10 +68,10 @@ def write_split(folder: Path, name: str, lines: list[dict[str, Any]]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    known = folder / "lines.json"
-    origins = json.loads(known.read_text()) if known.exists() else {}
+    names = folder / "lines.json"
+    origins = json.loads(names.read_text()) if names.exists() else {}
     origins[name] = [f"{name}.jsonl:{n + 1}" for n in range(len(lines))]
-    known.write_text(json.dumps(origins))
+    names.write_text(json.dumps(origins))
     return path
 
 
@@ -98,12 +98,12 @@ def practice(
     for name, lines in (("train", train or rows(6)), ("validation", also.pop("validation", rows(3, 100)))):
         path = write_split(folder / "data", name, lines)
         splits[name] = encode_prompts(path, name, renderer, asked).examples
-    said: list[tuple[str, str]] = []
+    messages: list[tuple[str, str]] = []
     source = Practice(
         forward, renderer, asked, splits["train"], splits["validation"], folder,
-        lambda text, level="info": said.append((level, text)), also.pop("requested", lambda: None),
+        lambda text, level="info": messages.append((level, text)), also.pop("requested", lambda: None),
     )  # fmt: skip
-    return source, said
+    return source, messages
 
 
 def trained(forward: Forward) -> torch.Tensor:

@@ -26,14 +26,14 @@ def pairs(shapes: tuple[tuple[int, int, int], ...] = SHAPES, seed: int = 3) -> l
     def ids(count: int) -> tuple[int, ...]:
         return tuple(draw.randrange(4, architectures.VOCABULARY) for _ in range(count))
 
-    made = []
+    items = []
     for index, (prompt, chosen, rejected) in enumerate(shapes):
         start = ids(prompt)
         sides = [
             Encoded(start + ids(length), (False,) * prompt + (True,) * length, index) for length in (chosen, rejected)
         ]
-        made.append(Pair(sides[0], sides[1], prompt, index))
-    return made
+        items.append(Pair(sides[0], sides[1], prompt, index))
+    return items
 
 
 def request(**changes: Any) -> LocalRequest:

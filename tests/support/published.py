@@ -21,7 +21,11 @@ OBJECTS: dict[str, Any] = _TOLD["objects"]
 def problems(value: Any, type: str, at: str = "") -> list[str]:
     """Where `value` is not of the type; empty if it is. Fields that are not published are allowed: real answers have some."""
     tried = [list(_problems(value, each, at)) for each in alternatives(type)]
-    return [] if any(not found for found in tried) else min(tried, key=lambda found: (_shallow(found, at), len(found)))
+    return (
+        []
+        if any(not result for result in tried)
+        else min(tried, key=lambda result: (_shallow(result, at), len(result)))
+    )
 
 
 def _shallow(found: list[str], at: str) -> bool:
@@ -98,14 +102,14 @@ def within(value: float, bounds: str) -> bool:
 
 def alternatives(type: str) -> list[str]:
     """The members of a union, split at the | that are not inside brackets or quotes."""
-    found, depth, quoted, begun = [], 0, False, 0
-    for place, letter in enumerate(type):
+    result, depth, quoted, begun = [], 0, False, 0
+    for where, letter in enumerate(type):
         quoted ^= letter == '"'
         depth += (letter in "[{") - (letter in "]}") if not quoted else 0
         if letter == "|" and depth == 0 and not quoted:
-            found.append(type[begun:place].strip())
-            begun = place + 1
-    return [*found, type[begun:].strip()]
+            result.append(type[begun:where].strip())
+            begun = where + 1
+    return [*result, type[begun:].strip()]
 
 
 def wrong_values(type: str) -> list[Any]:

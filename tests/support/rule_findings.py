@@ -28,8 +28,8 @@ def in_text(text, *codes, target="openai"):
         plain = json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return escaped
-    assert [found[:1] + found[4:] for found in in_line(plain, *codes, target=target)] == [
-        found[:1] + found[4:] for found in escaped
+    assert [result[:1] + result[4:] for result in in_line(plain, *codes, target=target)] == [
+        result[:1] + result[4:] for result in escaped
     ]
     slashes = json.dumps(document).replace("/", "\\/").encode()
     assert len(in_line(slashes, *codes, target=target)) == len(escaped)

@@ -54,12 +54,12 @@ def severity(code: str, problem: Problem, context: Context) -> str | None:
 
 def severities(line: str, code: str, method: str = "supervised") -> dict[str, str | None]:
     """A rule's worst severity for a line, by target."""
-    told = {}
+    by_name = {}
     for target in TARGETS.values():
         context = Context(target=target, method=method)  # type: ignore[arg-type]
-        found = [severity(c, problem, context) for c, problem in judged(line, context) if c == code]
-        told[target.name] = next((s for s in ("error", "warning", "info") if s in found), None)
-    return told
+        matches = [severity(c, problem, context) for c, problem in judged(line, context) if c == code]
+        by_name[target.name] = next((s for s in ("error", "warning", "info") if s in matches), None)
+    return by_name
 
 
 def mended(line: str, method: str = "supervised", target: str = "openai") -> object:
@@ -75,5 +75,5 @@ def mended(line: str, method: str = "supervised", target: str = "openai") -> obj
 
 def context_of(rule: Rule) -> Context:
     """The context in which a rule's bad line is bad."""
-    given = {"method": rule.methods[0], **_ELSEWHERE.get(rule.code, {})}
-    return Context(**given)  # type: ignore[arg-type]
+    by_name = {"method": rule.methods[0], **_ELSEWHERE.get(rule.code, {})}
+    return Context(**by_name)  # type: ignore[arg-type]

@@ -31,8 +31,8 @@ def first_document(process: subprocess.Popen[str]) -> dict[str, Any]:
         line = process.stdout.readline()
         assert line, f"it printed no document, and ended with {process.wait(10)}"
         text += line
-    told: dict[str, Any] = json.loads(text)
-    return told
+    document: dict[str, Any] = json.loads(text)
+    return document
 
 
 @contextmanager
@@ -68,8 +68,8 @@ class Served:
                 text=True,
                 env={**os.environ, "FTBRIDGE_HOME": str(self.folder)},
             )
-        told = first_document(self.process)
-        self.client = OpenAI(base_url=told["base_url"], api_key="any", max_retries=0, timeout=180)
+        result = first_document(self.process)
+        self.client = OpenAI(base_url=result["base_url"], api_key="any", max_retries=0, timeout=180)
         give_up = time.monotonic() + 30
         while True:
             try:

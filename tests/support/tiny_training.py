@@ -30,16 +30,16 @@ class Steps:
 
 
 def trainer_of(folder: Path, goal: objective.Objective = SUPERVISED, **changes: Any) -> tuple[loop.Trainer, Steps]:
-    asked = architectures.request(**{"n_epochs": 2, "batch_size": 4, **changes})
+    response = architectures.request(**{"n_epochs": 2, "batch_size": 4, **changes})
     if not (folder / "model").exists():
         architectures.model_of("llama", folder / "model")
-    forward = architectures.ready(folder / "model", asked, [])
+    forward = architectures.ready(folder / "model", response, [])
     steps = Steps()
     data = architectures.examples()
     (folder / "checkpoints").mkdir(exist_ok=True)
     trainer = loop.Trainer(
-        forward, optimizer_for(forward.model.parameters(), asked, architectures.CPU),
-        torch.amp.GradScaler("cpu", enabled=False), asked, architectures.CPU, data, data[:2],
+        forward, optimizer_for(forward.model.parameters(), response, architectures.CPU),
+        torch.amp.GradScaler("cpu", enabled=False), response, architectures.CPU, data, data[:2],
         folder / "checkpoints", 60, steps, lambda: None, goal,
     )  # fmt: skip
     return trainer, steps

@@ -30,8 +30,8 @@ def device(precision: torch.dtype = torch.float32) -> Device:
 
 def examples(lengths: tuple[int, ...] = (37, 12, 64, 5)) -> list[Encoded]:
     generator = torch.Generator().manual_seed(3)
-    made = []
+    items = []
     for index, length in enumerate(lengths):
         ids = torch.randint(100, 20_000, (length,), generator=generator).tolist()
-        made.append(Encoded(tuple(ids), tuple(place > length // 2 for place in range(length)), index))
-    return made
+        items.append(Encoded(tuple(ids), tuple(where > length // 2 for where in range(length)), index))
+    return items

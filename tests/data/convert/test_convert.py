@@ -290,9 +290,9 @@ def test_cells_may_hold_line_breaks_quotes_and_a_byte_order_mark(tmp_path: Path)
 
 @pytest.mark.parametrize("cut", [10, 60, -8, -1])
 def test_a_truncated_archive_is_said_and_nothing_is_written(tmp_path: Path, cut: int):
-    whole = gzip.compress(lines(*[{"messages": [user(os.urandom(20).hex()), assistant("b")]} for _ in range(50)]))
+    complete = gzip.compress(lines(*[{"messages": [user(os.urandom(20).hex()), assistant("b")]} for _ in range(50)]))
     with pytest.raises(DataError):
-        converted(tmp_path, whole[:cut], name="in.jsonl.gz")
+        converted(tmp_path, complete[:cut], name="in.jsonl.gz")
     assert not (tmp_path / "out.jsonl").exists()
 
 

@@ -71,8 +71,8 @@ PLAIN = {
 @pytest.mark.parametrize("record", PLAIN.values(), ids=PLAIN.keys())
 def test_it_becomes_a_chat_that_passes_the_linter(tmp_path, record):
     example = read(tmp_path, record, record)[0]
-    told = [role for role in roles(example) if role != "system"]
-    assert told == ["user", "assistant"]
+    lines = [role for role in roles(example) if role != "system"]
+    assert lines == ["user", "assistant"]
     text = json.dumps(example["messages"])
     assert "Open?" in text
     assert "Until six." in text
@@ -119,10 +119,10 @@ def test_several_calls_and_several_results_are_paired_in_order(tmp_path):
         for message in example["messages"]
         for call in message.get("tool_calls", [])
     }
-    told = {
+    by_name = {
         of[message["tool_call_id"]]: message["content"] for message in example["messages"] if message["role"] == "tool"
     }
-    assert told == {"Oslo": "rain", "Rome": "sun"}
+    assert by_name == {"Oslo": "rain", "Rome": "sun"}
 
 
 def test_a_batch_and_its_output_are_joined_by_id(tmp_path):

@@ -50,10 +50,10 @@ AWKWARD = {
 def test_findings_do_not_depend_on_how_a_file_is_cut(raw, piece, tmp_path, monkeypatch):
     path = tmp_path / "train.jsonl"
     path.write_bytes(raw)
-    whole = lint(path)
+    result = lint(path)
     monkeypatch.setattr(source_module, "PIECE", piece)
 
-    assert lint(path) == whole
+    assert lint(path) == result
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -61,10 +61,10 @@ def test_findings_do_not_depend_on_how_a_file_is_cut(raw, piece, tmp_path, monke
 def test_any_file_is_judged_the_same_however_it_is_cut(lines, piece, end, tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_bytes(b"\n".join(lines) + end)
-    whole = lint(path)
+    result = lint(path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source_module, "PIECE", piece)
-        assert lint(path) == whole
+        assert lint(path) == result
 
 
 @pytest.mark.parametrize("jobs", [2, 3])
@@ -76,7 +76,7 @@ def test_several_processes_find_what_one_finds_in_the_same_order(jobs, tmp_path,
     monkeypatch.setattr(engine_module, "_SMALL", 0)
 
     assert findings(path, jobs=jobs) == alone
-    assert [found["line"] for found in alone if found["code"] == "FTB021"] == list(range(41, 60 * 42, 42))
+    assert [result["line"] for result in alone if result["code"] == "FTB021"] == list(range(41, 60 * 42, 42))
 
 
 def test_a_process_with_threads_starts_its_workers_anew(tmp_path, monkeypatch):
@@ -99,10 +99,10 @@ def test_places_are_bytes_from_the_beginning_of_the_file(tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + good(3) + NULL + good(3))
     with Linting([str(path)], Options()) as linting:
-        [(_, found)] = [(name, one) for name, one in linting if one.code == "FTB021"]
+        [(_, result)] = [(name, one) for name, one in linting if one.code == "FTB021"]
 
-        assert found.line == 4
-        assert linting.line_at(str(path), found) == NULL[:-1]
+        assert result.line == 4
+        assert linting.line_at(str(path), result) == NULL[:-1]
 
 
 def test_findings_are_kept_to_a_bound_and_counted_without(tmp_path):
@@ -119,10 +119,10 @@ def test_a_first_finding_does_not_wait_for_the_rest_of_the_file(tmp_path):
     path.write_bytes(good(50) + NULL + good(400_000))
     began = time.perf_counter()
     with Linting([str(path)], Options(jobs=1)) as linting:
-        found = next(one for _, one in linting if one.code == "FTB021")
+        result = next(one for _, one in linting if one.code == "FTB021")
 
         assert time.perf_counter() - began < 1
-        assert found.line == 51
+        assert result.line == 51
         assert not linting.report().complete
 
 
@@ -141,9 +141,9 @@ def test_an_interrupted_report_tells_what_was_found_so_far(tmp_path, monkeypatch
 
 def test_the_method_is_told_by_a_first_line_longer_than_the_first_look(tmp_path):
     path = tmp_path / "train.jsonl"
-    asked = {"messages": [{"role": "user", "content": "why " * 200_000}]}
+    request = {"messages": [{"role": "user", "content": "why " * 200_000}]}
     answer = [{"role": "assistant", "content": "b"}]
-    path.write_text(json.dumps({"input": asked, "preferred_output": answer, "non_preferred_output": answer}) + "\n")
+    path.write_text(json.dumps({"input": request, "preferred_output": answer, "non_preferred_output": answer}) + "\n")
 
     assert lint(path).files[0].method == "dpo"
 
@@ -212,5 +212,5 @@ print([name for name in ("numpy", "rensa", "toktok", "bpe_openai", "torch", "htt
 def test_rules_of_structure_load_no_library_that_they_do_not_need(tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_bytes(good(20) + NULL)
-    said = subprocess.run([sys.executable, "-c", _LIGHT, path], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", _LIGHT, path], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

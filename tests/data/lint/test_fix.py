@@ -76,8 +76,8 @@ def test_each_change_says_where_it_was_and_is(tmp_path: Path):
     source = tmp_path / "in.jsonl"
     source.write_text(f"{GOOD}\n\n" + GOOD.replace("assistant", "Assistant") + "\n{broken\n")
     report = fix(str(source), tmp_path / "out.jsonl", Options())
-    told = {(change.line, change.out_line, change.code) for change in report.changes}
-    assert told == {(2, None, "FTB007"), (3, 2, "FTB029")}
+    names = {(change.line, change.out_line, change.code) for change in report.changes}
+    assert names == {(2, None, "FTB007"), (3, 2, "FTB029")}
     assert (report.lines, report.changed) == (3, 1)
     assert "FTB010" in report.left.rules, "what is left is told"
 
@@ -166,14 +166,14 @@ def test_whatever_is_damaged_the_copy_has_nothing_fixable_and_no_new_error(tmp_p
     content = _lines(documents)
     before = tmp_path / "before.jsonl"
     before.write_bytes(content)
-    known = _errors(before, target)
+    names = _errors(before, target)
     # What else is wrong with a message is told only when its role is known.
     for message in (message for document in documents for message in document["messages"] if message != "text"):
         message["role"] = message["role"].strip().lower()
     before.write_bytes(_lines(documents))
-    known |= _errors(before, target)
+    names |= _errors(before, target)
     mended(tmp_path, content, target=target, method="supervised")
-    assert _errors(tmp_path / "out.jsonl", target) <= known
+    assert _errors(tmp_path / "out.jsonl", target) <= names
 
 
 def _lines(documents: list[Any]) -> bytes:

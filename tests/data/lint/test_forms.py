@@ -105,7 +105,7 @@ def test_examples_in_one_object_or_a_sloppy_array_become_lines(text: str, encodi
 
 
 @pytest.mark.parametrize(
-    ("document", "said"),
+    ("document", "message"),
     [
         ({"data": TALKS, "system": "Be brief."}, "beside the examples it has system"),
         ({"train": TALKS, "test": TALKS}, "under train and test"),
@@ -113,21 +113,21 @@ def test_examples_in_one_object_or_a_sloppy_array_become_lines(text: str, encodi
     ],
 )
 def test_what_stands_beside_the_examples_is_not_thrown_away(
-    document: dict[str, object], said: str, tmp_path: Path
+    document: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     source = tmp_path / "in.json"
     source.write_text(json.dumps(document))
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         fix(str(source), tmp_path / "out.jsonl", Options())
     assert not (tmp_path / "out.jsonl").exists()
     for target in ("openai", "local"):
         [finding] = lint(source, Options(target=target)).files[0].findings
         assert (finding.severity, finding.fix) == ("error", None)
-        assert said in finding.message
+        assert message in finding.message
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said", "hint"),
+    ("name", "content", "message", "hint"),
     [
         ("a.csv", "Question;Answer\nRain?;Yes\n".encode("utf-16"), "CSV with semicolons", "ftbridge convert"),
         ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer", "git lfs pull"),
@@ -135,10 +135,10 @@ def test_what_stands_beside_the_examples_is_not_thrown_away(
         ("a.csv", b"Question,Answer\nRain?,Yes\n", "it is CSV", "--map prompt=Question"),
     ],
 )
-def test_fix_says_what_it_cannot_repair(name: str, content: bytes, said: str, hint: str, tmp_path: Path) -> None:
+def test_fix_says_what_it_cannot_repair(name: str, content: bytes, message: str, hint: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=said) as caught:
+    with pytest.raises(UsageError, match=message) as caught:
         fix(str(path), tmp_path / "out.jsonl", Options())
     assert hint in str(caught.value.hint)
 
@@ -151,12 +151,12 @@ def test_the_examples_of_an_array_are_linted_for_this_machine_by_their_lines(tmp
     text = "[\n" + ",\n".join(json.dumps(talk) for talk in talks) + "\n]\n"
     report = looked_at(tmp_path, "train.json", text.encode(), target="local")
 
-    found = {finding.code: finding for finding in report.findings}
+    by_name = {finding.code: finding for finding in report.findings}
     assert report.examples == 14
-    assert found["FTB001"].severity == "info"
-    assert found["FTB022"].line == 15
-    assert (found["FTB300"].line, found["FTB300"].message) == (2, "stands again in line 14. Keep one of them.")
-    assert {code for code, finding in found.items() if finding.severity == "error"} == {"FTB022"}
+    assert by_name["FTB001"].severity == "info"
+    assert by_name["FTB022"].line == 15
+    assert (by_name["FTB300"].line, by_name["FTB300"].message) == (2, "stands again in line 14. Keep one of them.")
+    assert {code for code, finding in by_name.items() if finding.severity == "error"} == {"FTB022"}
 
 
 def test_an_array_on_one_line_numbers_its_examples(tmp_path: Path) -> None:

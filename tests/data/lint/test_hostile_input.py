@@ -44,8 +44,8 @@ def alive(pid):
 def until(condition, seconds=20.0):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if found := condition():
-            return found
+        if result := condition():
+            return result
         time.sleep(0.005)
     return condition()
 
@@ -134,9 +134,9 @@ def test_a_line_longer_than_any_service_reads_is_told_without_reading_it(tmp_pat
     monkeypatch.setattr("ftbridge.data.lint.source.PIECE", 1_000)
     path = tmp_path / "train.jsonl"
     path.write_bytes(GOOD % 1 + around(b'"' + b"a" * 6_000 + b'"') + GOOD % 2 * 30)
-    found = [finding for finding in lint(path).files[0].findings if finding.severity == "error"]
+    matches = [finding for finding in lint(path).files[0].findings if finding.severity == "error"]
 
-    assert [(finding.line, finding.code) for finding in found] == [(2, "FTB010")]
+    assert [(finding.line, finding.code) for finding in matches] == [(2, "FTB010")]
 
 
 def test_a_folder_and_files_that_cannot_be_read_are_misuse(tmp_path):
@@ -175,10 +175,10 @@ def test_a_reader_that_goes_away_ends_it_quietly(tmp_path):
     process = started("--max-findings", "0", path)
     process.stdout.readline()
     process.stdout.close()
-    said = process.stderr.read()
+    message = process.stderr.read()
 
     assert process.wait(30) in (0, 1, 3)
-    assert b"Traceback" not in said
+    assert b"Traceback" not in message
 
 
 def test_a_killed_worker_is_a_clear_error_and_leaves_no_process(tmp_path):
@@ -187,12 +187,12 @@ def test_a_killed_worker_is_a_clear_error_and_leaves_no_process(tmp_path):
     process = started("--jobs", "3", path)
     children = until(lambda: children_of(process.pid) if len(children_of(process.pid)) == 2 else None)
     os.kill(children[0], signal.SIGKILL)
-    said = process.communicate(timeout=60)[1].decode()
+    message = process.communicate(timeout=60)[1].decode()
 
     assert process.returncode == 1
-    assert "died" in said
-    assert "--jobs 1" in said
-    assert "Traceback" not in said
+    assert "died" in message
+    assert "--jobs 1" in message
+    assert "Traceback" not in message
     assert until(lambda: not any(map(alive, children)))
 
 
@@ -201,10 +201,10 @@ def test_ctrl_c_ends_all_processes_and_tells_what_was_found(after, tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_bytes(around(b"null") + BIG * 8)
     process = started("--jobs", "2", path, start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
-    said = b""
+    message = b""
     if after is None:
-        while b"FTB021" not in said:
-            said += process.stdout.readline()
+        while b"FTB021" not in message:
+            message += process.stdout.readline()
     else:
         time.sleep(after)
     children = children_of(process.pid)

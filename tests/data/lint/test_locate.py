@@ -27,9 +27,9 @@ LINE = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "
     ],
 )
 def test_a_field_is_found_and_a_missing_one_is_what_it_is_missing_from(field: str, piece: str, exact: bool):
-    place = locate(LINE, field)
-    assert LINE[place.start : place.end] == piece
-    assert place.exact is exact
+    where = locate(LINE, field)
+    assert LINE[where.start : where.end] == piece
+    assert where.exact is exact
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def test_a_field_is_found_and_a_missing_one_is_what_it_is_missing_from(field: st
 )
 def test_a_span_counts_decoded_characters(raw: str, span: tuple[int, int], piece: str):
     line = f'{{"a": "{raw}"}}'
-    place = locate(line, "a", span)
-    assert line[place.start : place.end] == piece
+    where = locate(line, "a", span)
+    assert line[where.start : where.end] == piece
 
 
 @given(text=st.text(max_size=40), ascii_only=st.booleans(), data=st.data())
@@ -56,15 +56,15 @@ def test_any_span_of_any_text_is_found_however_it_is_escaped(text: str, ascii_on
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, len(text)))
     line = json.dumps({"x": [0, {"y": text}]}, ensure_ascii=ascii_only)
-    place = locate(line, "x[1].y", (start, end))
-    assert json.loads(f'"{line[place.start : place.end]}"') == text[start:end]
+    where = locate(line, "x[1].y", (start, end))
+    assert json.loads(f'"{line[where.start : where.end]}"') == text[start:end]
 
 
 @given(line=st.text(max_size=60), field=st.sampled_from(["messages[0].content", "a", "a.b[3]", ""]))
 @settings(max_examples=300, deadline=None)
 def test_no_line_makes_it_raise(line: str, field: str):
-    place = locate(line, field, (2, 5))
-    assert 0 <= place.start <= place.end <= max(len(line), place.end)
+    where = locate(line, field, (2, 5))
+    assert 0 <= where.start <= where.end <= max(len(line), where.end)
 
 
 @pytest.mark.parametrize("deep", ["[" * 50_000, '{"a":' * 50_000])

@@ -86,10 +86,10 @@ def test_other_lines_are_left_to_every_rule(line):
 
 def test_shapes_are_forgotten_before_they_fill_the_memory(monkeypatch):
     monkeypatch.setattr("ftbridge.data.lint.plain._ROOM", 100)
-    judged = []
-    shapes = Shapes(lambda sample: bool(judged.append(sample)))
+    items = []
+    shapes = Shapes(lambda sample: bool(items.append(sample)))
     for length in range(1, 60):
         messages = [{"role": "user", "content": "a"}] * length
         assert plain(json.dumps({"messages": messages}).encode(), shapes)
-    assert len(judged) == 59
+    assert len(items) == 59
     assert sum(map(len, shapes._known)) <= 100

@@ -71,7 +71,7 @@ def test_a_reinforcement_file_alone_is_advised_and_a_job_without_validation_refu
 
 
 @pytest.mark.parametrize(
-    ("fields", "variables", "told"),
+    ("fields", "variables", "message"),
     [
         (lambda n: {"reference_answer": str(n), "reference_policy": "v3"}, (), False),
         (lambda n: {"expected": "yes", "level": n % 3}, (), False),
@@ -82,10 +82,10 @@ def test_a_reinforcement_file_alone_is_advised_and_a_job_without_validation_refu
     ],
 )
 def test_a_constant_field_is_told_only_where_no_other_tells_the_items_apart(
-    fields: Any, variables: tuple[str, ...], told: bool, tmp_path: Path
+    fields: Any, variables: tuple[str, ...], message: bool, tmp_path: Path
 ) -> None:
     path = tmp_path / "train.jsonl"
     items = [{"messages": [{"role": "user", "content": f"{n} + 1?"}], **fields(n)} for n in range(12)]
     path.write_text("".join(json.dumps(item) + "\n" for item in items))
 
-    assert ("FTB098" in lint(path, Options(variables=variables)).files[0].rules) is told
+    assert ("FTB098" in lint(path, Options(variables=variables)).files[0].rules) is message

@@ -47,15 +47,15 @@ class _Answer(BaseHTTPRequestHandler):
             self._say(status, {}, b"")
             return
         start = 0
-        known = self.headers.get("If-Range") in server.headers.values()
-        if (asked := self.headers.get("Range")) and known:
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
-        whole = server.content
+        names = self.headers.get("If-Range") in server.headers.values()
+        if (response := self.headers.get("Range")) and names:
+            start = int(response.removeprefix("bytes=").removesuffix("-"))
+        complete = server.content
         headers = dict(server.headers)
         if start:
-            headers["Content-Range"] = f"bytes {start}-{len(whole) - 1}/{len(whole)}"
-        cut = server.cuts.pop(0) if server.cuts else len(whole)
-        self._say(206 if start else 200, headers, whole[start:cut], len(whole) - start)
+            headers["Content-Range"] = f"bytes {start}-{len(complete) - 1}/{len(complete)}"
+        cut = server.cuts.pop(0) if server.cuts else len(complete)
+        self._say(206 if start else 200, headers, complete[start:cut], len(complete) - start)
         server.after_first()
 
     def _say(self, status, headers, body, length=None):
@@ -95,7 +95,7 @@ def test_a_cut_download_asks_only_for_what_is_missing(server, tmp_path, headers)
     server.headers, server.cuts = headers, [300_000, 600_000]
     assert _fetched(f"{server.address}/t.jsonl", tmp_path) == [CONTENT]
     assert server.ranges[0] is None
-    assert [int(asked[6:-1]) for asked in server.ranges[1:]] == [300_000, 600_000]
+    assert [int(request[6:-1]) for request in server.ranges[1:]] == [300_000, 600_000]
 
 
 def test_a_file_that_cannot_be_recognised_again_is_fetched_whole(server, tmp_path):
@@ -139,8 +139,8 @@ def test_a_dataset_with_several_data_files_lists_them_and_takes_a_pattern(server
     server.siblings = ["data/train-0.parquet", "data/test-0.parquet", "data/train-1.parquet", "README.md"]
     with pytest.raises(UsageError, match="has 3 data files:\n  hf://datasets/own/set/data/test-0.parquet"):
         find_files(["hf://datasets/own/set"], tmp_path)
-    found = [file.label for file in find_files(["hf://datasets/own/set/data/train-*.parquet"], tmp_path)]
-    assert found == [f"hf://datasets/own/set/data/train-{number}.parquet" for number in (0, 1)]
+    matches = [file.label for file in find_files(["hf://datasets/own/set/data/train-*.parquet"], tmp_path)]
+    assert matches == [f"hf://datasets/own/set/data/train-{number}.parquet" for number in (0, 1)]
 
 
 @pytest.mark.parametrize(

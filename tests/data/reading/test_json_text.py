@@ -18,8 +18,8 @@ def block(request, monkeypatch):
 
 
 def told(content, read=read_array):
-    found = list(read(io.BytesIO(content)))
-    return [(line, str(document) if isinstance(document, Unreadable) else document) for line, document in found]
+    listing = list(read(io.BytesIO(content)))
+    return [(line, str(document) if isinstance(document, Unreadable) else document) for line, document in listing]
 
 
 values = st.recursive(
@@ -41,17 +41,17 @@ def test_any_array_gives_its_elements_with_the_lines_they_begin_on(elements, ind
     content = text.encode("utf-8", "surrogatepass")
     if b"\xed" in content:
         return  # a lone surrogate is not UTF-8
-    kept, json_text._BLOCK = json_text._BLOCK, size
+    stored, json_text._BLOCK = json_text._BLOCK, size
     try:
-        found = told(content)
+        result = told(content)
     finally:
-        json_text._BLOCK = kept
-    assert [document for _, document in found] == elements
+        json_text._BLOCK = stored
+    assert [document for _, document in result] == elements
     if indent:
         starts = [
             line for line, shown in enumerate(text.split("\n"), 1) if shown.startswith(" ") and shown[1] not in " ]}"
         ]
-        assert [line for line, _ in found] == starts
+        assert [line for line, _ in result] == starts
 
 
 @pytest.mark.usefixtures("block")
@@ -79,11 +79,11 @@ def test_any_array_gives_its_elements_with_the_lines_they_begin_on(elements, ind
     ],
 )
 def test_what_is_wrong_is_told_at_its_place_after_what_is_right(content, problem):
-    found = told(content)
-    assert found[0] == (1, {"a": 1})
-    assert len(found) == 2
-    assert found[1][0] == problem[0]
-    assert found[1][1].startswith(problem[1])
+    result = told(content)
+    assert result[0] == (1, {"a": 1})
+    assert len(result) == 2
+    assert result[1][0] == problem[0]
+    assert result[1][1].startswith(problem[1])
 
 
 @pytest.mark.usefixtures("block")

@@ -87,7 +87,7 @@ def sampler(base: Path, tmp_path: Path, tuned: str | None = None, **how: float) 
 
 def ask(at: VllmSampler, *said: str) -> dict[str, object]:
     prompts = [Prompt(key=text, messages=(Message(role="user", content=text),)) for text in said]
-    return {told.key: told for told in at.generate(prompts, max_tokens=8, batch_size=4)}
+    return {result.key: result for result in at.generate(prompts, max_tokens=8, batch_size=4)}
 
 
 def alive(pid: int) -> bool:
@@ -100,9 +100,9 @@ def alive(pid: int) -> bool:
 @pytest.mark.parametrize(("tuned", "name"), [(None, "base"), ("/adapter", "tuned")])
 def test_the_base_and_the_adapter_answer_by_name_and_close_leaves_no_process(base, tmp_path, tuned, name):
     at = sampler(base, tmp_path, tuned)
-    told = ask(at, "hello", "you", "too long")
-    assert (told["hello"].text, told["you"].text) == (f"{name}: hello", f"{name}: you")
-    assert told["too long"].error.startswith("400: ")
+    result = ask(at, "hello", "you", "too long")
+    assert (result["hello"].text, result["you"].text) == (f"{name}: hello", f"{name}: you")
+    assert result["too long"].error.startswith("400: ")
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert all(alive(pid) for pid in pids)
     at.close()
@@ -117,9 +117,9 @@ def test_the_base_and_the_adapter_answer_by_name_and_close_leaves_no_process(bas
 def test_reasoning_is_asked_for_as_the_job_says_and_read_apart_from_the_text(base, tmp_path, key, thinking):
     request = requested(thinking=thinking).model_copy(update={"model": str(base)})
     at = VllmSampler(SampleRequest(request=request, tuned=None), tmp_path / "vllm.log")
-    told = ask(at, key)[key]
+    result = ask(at, key)[key]
     at.close()
-    assert (told.text, told.reasoning_content) == (f"base: {key}", f"enable_thinking={thinking == 'on'}")
+    assert (result.text, result.reasoning_content) == (f"base: {key}", f"enable_thinking={thinking == 'on'}")
 
 
 def test_death_while_loading_is_told_with_the_last_lines_of_the_log(base, tmp_path, monkeypatch):

@@ -16,10 +16,10 @@ def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     """A service on loopback, and an environment that points at it."""
-    made = Service()
+    created = Service()
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv("OPENAI_BASE_URL", made.base_url)
+    monkeypatch.setenv("OPENAI_BASE_URL", created.base_url)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    yield made
-    made.close()
+    yield created
+    created.close()

@@ -112,8 +112,8 @@ def fault(
     ],
 )
 def test_an_answer_to_a_creation_is_of_its_kind(client, monkeypatch, status, body, kind, sure) -> None:
-    told = fault(client, monkeypatch, status, body)
-    assert (told.kind, told.sure) == (kind, sure)
+    result = fault(client, monkeypatch, status, body)
+    assert (result.kind, result.sure) == (kind, sure)
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_what_holds_for_creations_only_is_not_said_of_other_requests(client, mon
 )
 def test_retry_after_has_a_ceiling_in_every_form(client, monkeypatch, header, low, high) -> None:
     monkeypatch.setattr(Mirror, "headers_out", header)
-    told = fault(client, monkeypatch, 429, error_body("slow down"))
-    assert low <= told.retry_after <= high
+    result = fault(client, monkeypatch, 429, error_body("slow down"))
+    assert low <= result.retry_after <= high
 
 
 @pytest.mark.parametrize("header", ["nan", "inf", "soon", ""])

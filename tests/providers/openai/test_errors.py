@@ -25,9 +25,9 @@ from support.openai_service import Service
     ],
 )
 def test_a_key_is_taken_out_of_any_text(service: Service, text: str) -> None:
-    told = clean(text)
-    assert "[key]" in told
-    assert not any(secret in told for secret in (KEY, "abcd", "eyJ"))
+    result = clean(text)
+    assert "[key]" in result
+    assert not any(secret in result for secret in (KEY, "abcd", "eyJ"))
 
 
 def test_a_foreign_error_counts_as_unanswered_so_that_it_is_looked_after() -> None:
@@ -36,7 +36,7 @@ def test_a_foreign_error_counts_as_unanswered_so_that_it_is_looked_after() -> No
 
 def test_a_planted_key_is_in_nothing_that_a_run_writes_or_says(service: Service, tmp_path: Path, home: Path) -> None:
     """A service that echoes the key in every error, through failures of each step."""
-    said: list[str] = []
+    messages: list[str] = []
     echo = {"message": f"bad key {KEY} Bearer {KEY}"}
     service.faults = [
         {"route": "POST /files", "kind": "500", **echo},
@@ -45,22 +45,22 @@ def test_a_planted_key_is_in_nothing_that_a_run_writes_or_says(service: Service,
         {"route": "GET /fine_tuning/jobs/ID", "nth": 2, "kind": "500", **echo},
     ]
     provider = OpenAIProvider()
-    asked = submission(tmp_path / "run")
-    provider.preflight(asked, said.append)
-    handle = provider.submit(asked)
+    request = submission(tmp_path / "run")
+    provider.preflight(request, messages.append)
+    handle = provider.submit(request)
     service.say(handle.id, f"the service says {KEY}")
-    said += [event.message for event in followed(provider, handle)[1]]
+    messages += [event.message for event in followed(provider, handle)[1]]
     service.statuses, service.job_error = ["failed"], {"code": "x", "message": f"because of {KEY}", "param": None}
     other = provider.submit(submission(tmp_path / "other", token="other"))
     status, _ = followed(provider, other)
-    said.append(str(status.error))
+    messages.append(str(status.error))
     service.faults = [{"route": "GET /models/ID", "nth": nth, "kind": "401", **echo} for nth in range(2, 9)]
     with pytest.raises(FtbridgeError) as refused:
-        provider.preflight(asked, said.append)
-    said.append(str(refused.value))
+        provider.preflight(request, messages.append)
+    messages.append(str(refused.value))
     written = [path for path in (*tmp_path.rglob("*"), *home.rglob("*")) if path.is_file()]
-    assert any("[key]" in text for text in said)
-    assert not [text for text in said if KEY in text]
+    assert any("[key]" in text for text in messages)
+    assert not [text for text in messages if KEY in text]
     assert written
     assert not [path for path in written if KEY.encode() in path.read_bytes()]
     assert any(KEY in key for key in service.keys)  # it was really used
@@ -68,11 +68,11 @@ def test_a_planted_key_is_in_nothing_that_a_run_writes_or_says(service: Service,
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_stops_before_the_request_that_it_cannot_note(service: Service, tmp_path: Path) -> None:
-    asked = submission(tmp_path / "run")
-    (asked.folder / "openai").mkdir()
-    (asked.folder / "openai" / "journal.jsonl").symlink_to("/dev/full")
+    request = submission(tmp_path / "run")
+    (request.folder / "openai").mkdir()
+    (request.folder / "openai" / "journal.jsonl").symlink_to("/dev/full")
     with pytest.raises(DiskFull):
-        OpenAIProvider().submit(asked)
+        OpenAIProvider().submit(request)
     assert service.requests == {}
 
 

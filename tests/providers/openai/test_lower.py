@@ -117,9 +117,9 @@ def test_several_graders_need_a_choice_and_ours_cannot_reward() -> None:
 
 
 def test_nebius_takes_hyperparameters_at_the_top_and_only_what_the_spec_gives() -> None:
-    asked = {"lora": {"r": 8, "alpha": 16.0}, "base_learning_rate": 1e-4, "tuning": "lora"}
+    settings = {"lora": {"r": 8, "alpha": 16.0}, "base_learning_rate": 1e-4, "tuning": "lora"}
     body = lowered(
-        openai=NEBIUS, local=asked, hyperparameters={"n_epochs": 2, "learning_rate_multiplier": 2.0}
+        openai=NEBIUS, local=settings, hyperparameters={"n_epochs": 2, "learning_rate_multiplier": 2.0}
     ).request.body
     assert "method" not in body
     assert body["hyperparameters"] == {"n_epochs": 2, "batch_size": 1, "learning_rate": 2e-4, "lora_r": 8, "lora_alpha": 16.0, "lora": True}  # fmt: skip
@@ -134,11 +134,11 @@ def test_a_refused_field_that_is_allowed_by_name_is_left_out() -> None:
 
 def test_the_general_rules_settle_what_is_sent_to_a_service() -> None:
     one = spec(model={"openai": "m", "local": "n"})
-    here, there = (resolve(one, 1000, provider).spec.hyperparameters for provider in ("local", "openai"))
-    assert (here.batch_size, there.batch_size) == (32, 2), "each provider has a rule of its own"
+    local, there = (resolve(one, 1000, provider).spec.hyperparameters for provider in ("local", "openai"))
+    assert (local.batch_size, there.batch_size) == (32, 2), "each provider has a rule of its own"
     assert lower(resolve(one, 1000, "openai")).request.n_epochs == there.n_epochs
 
 
-@pytest.mark.parametrize(("asked", "given"), [("A  b", "a-b"), ("ü", ""), ("x" * 60, "x" * 40), ("-a-", "a")])
-def test_a_suffix_is_brought_to_what_every_host_takes(asked: str, given: str) -> None:
-    assert suffix_of(asked, TARGETS["openai"]) == given
+@pytest.mark.parametrize(("requested", "value"), [("A  b", "a-b"), ("ü", ""), ("x" * 60, "x" * 40), ("-a-", "a")])
+def test_a_suffix_is_brought_to_what_every_host_takes(requested: str, value: str) -> None:
+    assert suffix_of(requested, TARGETS["openai"]) == value

@@ -27,10 +27,10 @@ TODAY = datetime.date(2026, 11, 24)
 
 
 def check(asked: Any, today: datetime.date = TODAY) -> list[str]:
-    told: list[str] = []
+    lines: list[str] = []
     at = connect(OpenAIRequest.model_validate(asked.request), asked.folder)
-    preflight.check(at, asked, told.append, today)
-    return told
+    preflight.check(at, asked, lines.append, today)
+    return lines
 
 
 def test_a_job_that_can_work_passes_and_nothing_is_sent(service: Service, tmp_path: Path) -> None:
@@ -65,10 +65,10 @@ def test_a_service_that_cannot_be_used_is_told_before_the_upload(
     service: Service, tmp_path: Path, fault: dict[str, Any], error: type[FtbridgeError], code: int, says: str
 ) -> None:
     service.faults = [{"route": "GET /models/ID", "nth": nth, **fault} for nth in range(1, 10)]
-    with pytest.raises(error, match=says) as told:
+    with pytest.raises(error, match=says) as result:
         check(submission(tmp_path / "run"))
-    assert told.value.exit_code == code
-    assert "sk-planted" not in str(told.value)
+    assert result.value.exit_code == code
+    assert "sk-planted" not in str(result.value)
     assert service.requests["POST /files"] == 0
 
 
@@ -85,16 +85,16 @@ def test_an_address_or_key_that_cannot_be_used_is_a_mistake_of_usage(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match=says) as told:
+    with pytest.raises(UsageError, match=says) as result:
         check(submission(tmp_path / "run"))
-    assert "secret@" not in str(told.value)
+    assert "secret@" not in str(result.value)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
 def test_a_certificate_nobody_vouches_for_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate = tmp_path / "self-signed.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    subprocess.run([*made, "-keyout", certificate, "-out", tmp_path / "cert.pem"], check=True, capture_output=True)
+    items = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    subprocess.run([*items, "-keyout", certificate, "-out", tmp_path / "cert.pem"], check=True, capture_output=True)
     certificate.write_text(certificate.read_text() + (tmp_path / "cert.pem").read_text())
     server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -104,11 +104,11 @@ def test_a_certificate_nobody_vouches_for_is_told_as_such(tmp_path: Path, monkey
     monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-8f2e7c61d0")
     monkeypatch.setenv("OPENAI_BASE_URL", f"https://127.0.0.1:{server.server_port}/v1")
     try:
-        with pytest.raises(ServiceUnavailable, match="certificate that cannot be verified") as told:
+        with pytest.raises(ServiceUnavailable, match="certificate that cannot be verified") as result:
             check(submission(tmp_path / "run"))
     finally:
         server.shutdown()
-    assert "SSL_CERT_FILE" in str(told.value)
+    assert "SSL_CERT_FILE" in str(result.value)
 
 
 def test_a_proxy_that_refuses_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,11 +125,11 @@ def test_a_proxy_that_refuses_is_told_as_such(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("OPENAI_BASE_URL", "https://service.example/v1")
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.server_port}")
     try:
-        with pytest.raises(FtbridgeError, match="through the proxy") as told:
+        with pytest.raises(FtbridgeError, match="through the proxy") as result:
             check(submission(tmp_path / "run"))
     finally:
         proxy.shutdown()
-    assert "HTTPS_PROXY" in str(told.value)
+    assert "HTTPS_PROXY" in str(result.value)
 
 
 @pytest.mark.parametrize("status", ["403", "404"])
@@ -141,13 +141,13 @@ def test_a_service_without_a_list_of_models_is_no_reason_to_stop(service: Servic
 
 @pytest.mark.parametrize(("today", "refused"), [("2027-01-05", False), ("2027-01-06", True), ("2027-02-01", True)])
 def test_openai_takes_no_jobs_after_its_last_day(service: Service, tmp_path: Path, today: str, refused: bool) -> None:
-    asked = submission(tmp_path / "run")
+    request = submission(tmp_path / "run")
     if not refused:
-        check(asked, datetime.date.fromisoformat(today))
+        check(request, datetime.date.fromisoformat(today))
         return
-    with pytest.raises(ProviderRefused, match="no new fine-tuning jobs since 2027-01-06") as told:
-        check(asked, datetime.date.fromisoformat(today))
-    assert (told.value.exit_code, service.requests) == (5, {})
+    with pytest.raises(ProviderRefused, match="no new fine-tuning jobs since 2027-01-06") as result:
+        check(request, datetime.date.fromisoformat(today))
+    assert (result.value.exit_code, service.requests) == (5, {})
 
 
 def test_the_services_own_shutdown_date_goes_before_the_table(service: Service, tmp_path: Path) -> None:
@@ -173,8 +173,8 @@ def test_the_services_own_shutdown_date_goes_before_the_table(service: Service, 
     ],
 )
 def test_the_calendar_knows_a_model_by_its_family_and_date(model: str, day: str | None) -> None:
-    found = calendar.shutdown(model)
-    assert (found.isoformat() if found else None) == day
+    result = calendar.shutdown(model)
+    assert (result.isoformat() if result else None) == day
 
 
 @pytest.mark.parametrize(("days", "passes"), [(51, True), (52, False)])
@@ -182,12 +182,12 @@ def test_a_model_that_stops_too_soon_is_refused_before_the_upload(
     service: Service, tmp_path: Path, days: int, passes: bool
 ) -> None:
     service.models["gpt-4.1-mini-2025-04-14"] = {"owned_by": "openai"}
-    asked = submission(tmp_path / "run", model={"openai": "gpt-4.1-mini-2025-04-14"}, plan={"min_life_days": days})
+    request = submission(tmp_path / "run", model={"openai": "gpt-4.1-mini-2025-04-14"}, plan={"min_life_days": days})
     if passes:
-        assert any("in 51 days" in note for note in check(asked))
+        assert any("in 51 days" in note for note in check(request))
         return
     with pytest.raises(GateNotMet, match="in 51 days; plan.min_life_days is 52"):
-        check(asked)
+        check(request)
     assert not any(name.startswith("POST") for name in service.requests)
 
 
@@ -195,21 +195,21 @@ def test_a_model_that_stops_too_soon_is_refused_before_the_upload(
 def test_a_budget_is_held_by_the_price_list(service: Service, tmp_path: Path, budget: float, passes: bool) -> None:
     service.models["gpt-4.1-mini-2025-04-14"] = {"owned_by": "openai"}
     model = {"openai": "gpt-4.1-mini-2025-04-14"}
-    asked = submission(tmp_path / "run", model=model, hyperparameters={"n_epochs": 2}, budget={"max_usd": budget})
+    request = submission(tmp_path / "run", model=model, hyperparameters={"n_epochs": 2}, budget={"max_usd": budget})
     split = {"examples": 10, "tokens": 550_000, "sha256": "0", "sources": []}
     manifest = {"splits": {"train": split}, "notes": [], "recipe": "", "lines_sha256": ""}
-    (asked.train.parent / "manifest.json").write_text(json.dumps(manifest))
+    (request.train.parent / "manifest.json").write_text(json.dumps(manifest))
     if passes:
-        check(asked)
+        check(request)
         return
-    with pytest.raises(GateNotMet, match=r"about \$5\.50 \(550,000 tokens x 2 epochs") as told:
-        check(asked)
-    assert told.value.exit_code == 4
+    with pytest.raises(GateNotMet, match=r"about \$5\.50 \(550,000 tokens x 2 epochs") as result:
+        check(request)
+    assert result.value.exit_code == 4
 
 
 def test_a_file_larger_than_the_service_takes_is_an_error_of_the_data(service: Service, tmp_path: Path) -> None:
-    asked = submission(tmp_path / "run")
-    with asked.train.open("r+b") as stream:
+    request = submission(tmp_path / "run")
+    with request.train.open("r+b") as stream:
         stream.truncate(8_100_000_000)  # sparse
     with pytest.raises(DataError, match="takes files up to 8 GB"):
-        check(asked)
+        check(request)

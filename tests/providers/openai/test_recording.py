@@ -20,11 +20,11 @@ SECRET = "sk-planted-recording-77c1"
 
 
 def lines(first: int, count: int) -> str:
-    told = [
+    messages = [
         {"messages": [{"role": "user", "content": f"Number {n}?"}, {"role": "assistant", "content": f"It is {n}."}]}
         for n in range(first, first + count)
     ]
-    return "".join(json.dumps(line) + "\n" for line in told)
+    return "".join(json.dumps(line) + "\n" for line in messages)
 
 
 @pytest.fixture
@@ -65,16 +65,16 @@ def test_a_recorded_run_is_played_again_without_the_service(job, tmp_path):
     text = exchange.read_text()
     assert SECRET not in text
     assert "[key]" in text
-    told = [json.loads(line) for line in text.splitlines()]
-    assert {"GET", "POST"} == {entry["request"]["method"] for entry in told}
+    messages = [json.loads(line) for line in text.splitlines()]
+    assert {"GET", "POST"} == {entry["request"]["method"] for entry in messages}
     uploads = [
         entry["request"]
-        for entry in told
+        for entry in messages
         if entry["request"]["path"].endswith("/files") and entry["request"]["method"] == "POST"
     ]
     assert [upload["body"] for upload in uploads] == [None]
     assert uploads[0]["bytes"] > 500
-    assert 503 in [entry["response"]["status"] for entry in told]
+    assert 503 in [entry["response"]["status"] for entry in messages]
 
     playing = subprocess.Popen(
         [sys.executable, "-m", "ftbridge", "simulate", "--replay", str(exchange), "--port", "0", "--json"],

@@ -72,16 +72,16 @@ def started(job: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def test_a_run_goes_from_spec_to_verdict(service: Service, job: Path, home: Path) -> None:
     done = ftbridge("run", str(job), "--provider", "openai", "--json", cwd=job.parent)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["state"], told["provider"], told["model"]["base"]) == ("succeeded", "openai", "gpt-test")
-    assert told["model"]["tuned"].startswith("ft:gpt-test")
-    scores = told["evaluation"]["candidates"]
+    document = json.loads(done.stdout)
+    assert (document["state"], document["provider"], document["model"]["base"]) == ("succeeded", "openai", "gpt-test")
+    assert document["model"]["tuned"].startswith("ft:gpt-test")
+    scores = document["evaluation"]["candidates"]
     assert (scores["base"]["exact"]["mean"], scores["tuned"]["exact"]["mean"]) == (0.0, 1.0)
-    assert told["metrics"]["step"] == 2
+    assert document["metrics"]["step"] == 2
     assert service.bodies[0]["method"]["supervised"]["hyperparameters"]["n_epochs"] == 2
     assert service.bodies[0]["suffix"] == "small"
     sent = service.contents[service.bodies[0]["training_file"]]
-    assert sent == (Path(told["path"]) / "data" / "train.jsonl").read_bytes()
+    assert sent == (Path(document["path"]) / "data" / "train.jsonl").read_bytes()
     assert not [path for path in home.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
     assert KEY not in done.stdout + done.stderr
     shown = ftbridge("show", "latest", "--mapping", cwd=job.parent)
@@ -96,11 +96,11 @@ def test_ctrl_c_leaves_the_job_and_watch_takes_it_up(
     command = started("run", str(job), "--provider", "openai")
     wait_for(lambda: service.requests["GET /fine_tuning/jobs/ID"] > 2)
     command.send_signal(signal.SIGINT)
-    _, said = command.communicate(timeout=30)
-    assert command.returncode == 130, said
-    assert "goes on at the service" in said
-    (made,) = service.jobs.values()
-    assert made["status"] == "running"
+    _, message = command.communicate(timeout=30)
+    assert command.returncode == 130, message
+    assert "goes on at the service" in message
+    (created,) = service.jobs.values()
+    assert created["status"] == "running"
     service.statuses = ["succeeded"]
     watched = ftbridge("watch", "latest", "--json", cwd=job.parent)
     assert watched.returncode == 0, watched.stderr
@@ -108,22 +108,22 @@ def test_ctrl_c_leaves_the_job_and_watch_takes_it_up(
     assert len(service.jobs) == 1
 
 
-@pytest.mark.parametrize(("asked", "status"), [("cancel", "cancelled"), ("pause", "paused")])
+@pytest.mark.parametrize(("requested", "status"), [("cancel", "cancelled"), ("pause", "paused")])
 def test_a_job_is_cancelled_or_paused_from_another_shell_and_goes_on_when_it_is_resumed(
-    service: Service, job: Path, started: Callable[..., subprocess.Popen[str]], asked: str, status: str
+    service: Service, job: Path, started: Callable[..., subprocess.Popen[str]], requested: str, status: str
 ) -> None:
     service.statuses = ["running"]
     command = started("run", str(job), "--provider", "openai")
     wait_for(lambda: service.requests["GET /fine_tuning/jobs/ID"] > 1)
-    other = ftbridge(asked, "latest", cwd=job.parent)
+    other = ftbridge(requested, "latest", cwd=job.parent)
     assert other.returncode == 0, other.stderr
     command.communicate(timeout=30)
     assert command.returncode == 130
-    assert [made["status"] for made in service.jobs.values()] == [status]
+    assert [created["status"] for created in service.jobs.values()] == [status]
     service.statuses = ["succeeded"]
     resumed = ftbridge("resume", "latest", cwd=job.parent)
     assert len(service.jobs) == 1  # resuming never pays again
-    if asked == "cancel":
+    if requested == "cancel":
         assert resumed.returncode == 130
         assert "ftbridge retry" in resumed.stderr
         resumed = ftbridge("retry", "latest", "--yes", cwd=job.parent)
@@ -142,7 +142,7 @@ def test_a_run_killed_before_it_knows_its_job_can_still_cancel_it(
     os.kill(command.pid, signal.SIGKILL)
     command.communicate()
     assert ftbridge("cancel", "latest", cwd=job.parent).returncode == 0
-    assert [made["status"] for made in service.jobs.values()] == ["cancelled"]
+    assert [created["status"] for created in service.jobs.values()] == ["cancelled"]
 
 
 @pytest.mark.parametrize(

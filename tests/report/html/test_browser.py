@@ -35,10 +35,10 @@ def browser():
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """60 items: 30 alike, 20 that became better, 10 worse."""
-    asked = [(f"Where is parcel {n}?", f"delivery {n}") for n in range(60)]
+    requests = [(f"Where is parcel {n}?", f"delivery {n}") for n in range(60)]
     base = [f"delivery {n}" if n < 40 else "no idea" for n in range(60)]
     tuned = ["refund" if 30 <= n < 40 else f"delivery {n}" for n in range(60)]
-    return answers_page(tmp_path_factory.mktemp("plain"), asked, {"base": base, "tuned": tuned})
+    return answers_page(tmp_path_factory.mktemp("plain"), requests, {"base": base, "tuned": tuned})
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,8 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     with finished_run(folder, r"\d*[0-8]") as run:
         judged_more(run)
-        told = plan(SpecFile.of(run.spec().model_dump(exclude_unset=True)))
-        (run.path / "plan.json").write_text(told.model_dump_json())
+        estimate = plan(SpecFile.of(run.spec().model_dump(exclude_unset=True)))
+        (run.path / "plan.json").write_text(estimate.model_dump_json())
         return write_report([run], folder / "page.html")
 
 
@@ -108,13 +108,13 @@ def test_the_filter_leaves_regressions_and_the_search_leaves_what_holds_the_text
 def rivals(tmp_path_factory):
     """40 items of two kinds, two graders, three candidates: few_shot beats tuned, tuned beats base."""
     kinds = [("delivery", "refund")[n % 2] for n in range(40)]
-    asked = [(f"Where is {n}?", f"{kind} {n}", {"kind": kind}) for n, kind in enumerate(kinds)]
-    right = [expected for _, expected, _ in asked]
+    requests = [(f"Where is {n}?", f"{kind} {n}", {"kind": kind}) for n, kind in enumerate(kinds)]
+    right = [expected for _, expected, _ in requests]
     base = ["no idea"] * 40
     tuned = [answer if n < 20 else kinds[n] if n < 24 else "no idea" for n, answer in enumerate(right)]
     candidates = {"base": base, "few_shot": right, "tuned": tuned}
     pairs = [("few_shot", "base"), ("tuned", "base"), ("tuned", "few_shot")]
-    return answers_page(tmp_path_factory.mktemp("rivals"), asked, candidates, (EXACT, NAMED), pairs)
+    return answers_page(tmp_path_factory.mktemp("rivals"), requests, candidates, (EXACT, NAMED), pairs)
 
 
 def test_a_rival_that_wins_stands_first_and_every_grader_and_rival_has_a_row(opened, rivals):
@@ -122,8 +122,8 @@ def test_a_rival_that_wins_stands_first_and_every_grader_and_rival_has_a_row(ope
     assert page.locator("#summary .verdict").inner_text() == "few_shot is better than tuned on exact and named."
     rows = page.locator("#summary tbody tr")
     assert rows.count() == 6
-    assert [rows.nth(place).locator("th").inner_text() for place in (0, 1)] == ["tuned against few_shot"] * 2
-    assert [rows.nth(place).locator(".pill").inner_text()[2:] for place in (0, 5)] == ["worse", "better"]
+    assert [rows.nth(where).locator("th").inner_text() for where in (0, 1)] == ["tuned against few_shot"] * 2
+    assert [rows.nth(where).locator(".pill").inner_text()[2:] for where in (0, 5)] == ["worse", "better"]
     assert page.locator("#scores tbody tr").count() == 3
     assert page.locator("#scores svg").count() == 6
 
@@ -208,8 +208,8 @@ def test_axe_finds_nothing_serious(opened, rivals, whole, look):
     for path in (rivals, whole):
         page = opened(path, bypass_csp=True, **look)
         page.evaluate(Path(AXE).read_text(encoding="utf-8"))
-        found = page.evaluate("axe.run(document)")["violations"]
-        assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+        result = page.evaluate("axe.run(document)")["violations"]
+        assert [one["id"] for one in result if one["impact"] in ("serious", "critical")] == []
 
 
 def test_on_a_phone_nothing_hangs_over_the_side(opened, plain, whole):
@@ -247,12 +247,12 @@ def test_without_scripts_every_item_is_there(opened, plain):
 
 def test_hostile_answers_do_no_harm_and_two_thousand_items_open_in_three_seconds(opened, tmp_path):
     odd = [HOSTILE, RTL, "Donaudampfschiff" * 300, "word " * 4000, "", "a\u2028b\x0bc"]
-    asked = [(f"{n}: {odd[n % 6]}", f"right {n}") for n in range(2000)]
+    requests = [(f"{n}: {odd[n % 6]}", f"right {n}") for n in range(2000)]
     base = [f"right {n}" if n % 3 else odd[n % 6] for n in range(2000)]
     tuned = [odd[n % 6] if n < 12 else f"right {n}" for n in range(2000)]
-    asked[12:] = [(f"Question {n}", expected) for n, (_, expected) in enumerate(asked[12:], 12)]
+    requests[12:] = [(f"Question {n}", expected) for n, (_, expected) in enumerate(requests[12:], 12)]
     base[12:] = [f"right {n}" if n % 3 else "wrong" for n in range(12, 2000)]
-    path = answers_page(tmp_path, asked, {"base": base, "tuned": tuned})
+    path = answers_page(tmp_path, requests, {"base": base, "tuned": tuned})
     began = time.monotonic()
     page = opened(path, viewport={"width": 390, "height": 844})
     assert time.monotonic() - began < 3

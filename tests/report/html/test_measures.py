@@ -18,9 +18,9 @@ from support.finished_run import CHECKS, finished_run, judged_more
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    with finished_run(tmp_path_factory.mktemp("measured"), r"\d*[0-8]") as made:
-        judged_more(made)
-        yield made
+    with finished_run(tmp_path_factory.mktemp("measured"), r"\d*[0-8]") as created:
+        judged_more(created)
+        yield created
 
 
 @pytest.fixture
@@ -35,23 +35,23 @@ def _text(run):
 
 
 def test_without_a_plan_there_is_no_comparison_with_it(run):
-    kept = run.plan_path.read_text()
+    text = run.plan_path.read_text()
     run.plan_path.unlink()
     try:
         assert compared(run) == []
         assert "Planned vs actual" not in _text(run)
     finally:
-        run.plan_path.write_text(kept)
+        run.plan_path.write_text(text)
 
 
 def test_a_plan_stands_beside_what_came(run, planned):
-    told = {one.what: one for one in compared(run)}
-    assert told["steps"].planned == (planned.steps, planned.steps)
-    assert told["steps"].actual == run.state().step
-    assert told["training cost"].planned == (planned.openai.money.training,) * 2
-    low, high = told["evaluation tokens"].planned
+    by_name = {one.what: one for one in compared(run)}
+    assert by_name["steps"].planned == (planned.steps, planned.steps)
+    assert by_name["steps"].actual == run.state().step
+    assert by_name["training cost"].planned == (planned.openai.money.training,) * 2
+    low, high = by_name["evaluation tokens"].planned
     assert 0 < low < high
-    assert told["trained tokens"].met is True
+    assert by_name["trained tokens"].met is True
     text = _text(run)
     assert "Planned vs actual" in text
     assert "evaluation tokens" in text
@@ -61,20 +61,20 @@ def test_tokens_and_dollars_are_held_against_the_plan_once_the_service_tells_the
     tokens = planned.splits["train"].tokens * planned.epochs
     tuned = run.state().tuned
     run.append("result", model=tuned.model_dump(mode="json"), trained_tokens=2 * tokens)
-    told = {one.what: one for one in compared(run)}
-    assert told["trained tokens"].actual == 2 * tokens
-    assert told["trained tokens"].met is False
-    assert told["trained tokens"].why
-    assert told["training cost"].met is False
-    assert told["training cost"].actual == pytest.approx(2 * planned.openai.money.training)
+    by_name = {one.what: one for one in compared(run)}
+    assert by_name["trained tokens"].actual == 2 * tokens
+    assert by_name["trained tokens"].met is False
+    assert by_name["trained tokens"].why
+    assert by_name["training cost"].met is False
+    assert by_name["training cost"].actual == pytest.approx(2 * planned.openai.money.training)
     run.append("result", model=tuned.model_dump(mode="json"), trained_tokens=tokens)
 
 
 def test_a_plan_of_another_version_is_no_plan(run):
-    kept = run.plan_path.read_text()
+    text = run.plan_path.read_text()
     run.plan_path.write_text('{"name": "numbers", "splits": 3}')
     assert compared(run) == []
-    run.plan_path.write_text(kept)
+    run.plan_path.write_text(text)
 
 
 def test_old_skills_labels_and_perplexity_have_their_sections(run):
@@ -94,8 +94,8 @@ def test_old_skills_labels_and_perplexity_have_their_sections(run):
 
 
 def test_an_evaluation_without_these_fields_has_none_of_their_sections(run):
-    whole = run.evaluation_path.read_text()
-    old = {name: value for name, value in json.loads(whole).items() if name not in CHECKS and name != "answered"}
+    content = run.evaluation_path.read_text()
+    old = {name: value for name, value in json.loads(content).items() if name not in CHECKS and name != "answered"}
     run.evaluation_path.write_text(json.dumps(old))
     try:
         assert read_evaluation(run).retention is None
@@ -103,11 +103,11 @@ def test_an_evaluation_without_these_fields_has_none_of_their_sections(run):
         assert "Scores" in text
         assert not any(heading in text for heading in ("Retention", "Perplexity", "Rows: the expected label"))
     finally:
-        run.evaluation_path.write_text(whole)
+        run.evaluation_path.write_text(content)
 
 
 @pytest.mark.parametrize(
-    ("today", "said"),
+    ("today", "message"),
     [
         ((2026, 11, 25), "stops in 50 days, on 2027-01-14"),
         ((2027, 1, 13), "stops tomorrow"),
@@ -115,6 +115,6 @@ def test_an_evaluation_without_these_fields_has_none_of_their_sections(run):
         ((2027, 1, 20), "stopped 6 days ago"),
     ],
 )
-def test_the_day_the_tuned_model_stops_is_counted_down(run, today, said):
+def test_the_day_the_tuned_model_stops_is_counted_down(run, today, message):
     now = datetime.datetime(*today, 12, tzinfo=datetime.timezone.utc).timestamp()
-    assert said in page(contents_of([run]), now=now)
+    assert message in page(contents_of([run]), now=now)

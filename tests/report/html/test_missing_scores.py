@@ -18,12 +18,12 @@ def contents_of_scores(*rows: tuple[dict[str, float | None], dict[str, float | N
     verdicts = compare_paired({"exact": [0.0], "tone": [0.0]}, {"exact": [1.0], "tone": [1.0]})
     items = tuple(
         Row(
-            place + 1,
-            (("user", f"question {place}"),),
+            where + 1,
+            (("user", f"question {where}"),),
             "expected",
             tuple(ShownCompletion(f"answer {side}", False, scores, ()) for side, scores in enumerate(pair)),
         )
-        for place, pair in enumerate(rows)
+        for where, pair in enumerate(rows)
     )
     return Contents("t", GRADERS, columns, (Pair("tuned", "base", verdicts),), items, (), (), (), ())
 

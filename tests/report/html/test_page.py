@@ -43,11 +43,11 @@ def service(monkeypatch):
 
 
 def _lines(first, count):
-    told = [
+    lines = [
         {"messages": [{"role": "user", "content": f"Number {n}?"}, {"role": "assistant", "content": f"It is {n}."}]}
         for n in range(first, first + count)
     ]
-    return "".join(json.dumps(line) + "\n" for line in told)
+    return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 @pytest.fixture
@@ -100,8 +100,8 @@ def _read(path):
 
 
 def test_the_page_tells_verdict_scores_answers_data_and_how_to_make_it_again(run):
-    made = run(r"\d*[0-8]", metadata={"note": "<b>"})
-    page = _read(write_report([made]))
+    result = run(r"\d*[0-8]", metadata={"note": "<b>"})
+    page = _read(write_report([result]))
     text = " ".join(" ".join(page.text).split())
     assert page.open == []
     assert "tuned is better than base on exact (+90.0 points" in text
@@ -111,16 +111,16 @@ def test_the_page_tells_verdict_scores_answers_data_and_how_to_make_it_again(run
     assert "Better (54)" in text
     assert "Unchanged (6)" in text
     assert "It is 100." in text
-    assert made.state().data.splits["train"].sha256 in text
+    assert result.state().data.splits["train"].sha256 in text
     assert "ftbridge run spec.json --provider openai" in text
-    assert '"note": "<b>"' in made.spec_path.read_text()
+    assert '"note": "<b>"' in result.spec_path.read_text()
     assert '"note": "<b>"' in text
     assert "translated" in text
 
 
 def test_markup_in_answers_stays_text_and_the_page_needs_nothing_from_outside(run):
-    made = run(r"1\d*")
-    path = write_report([made])
+    result = run(r"1\d*")
+    path = write_report([result])
     page = _read(path)
     assert HOSTILE in "".join(page.text)
     assert page.tags.count("script") == 1
@@ -164,16 +164,16 @@ def test_a_run_without_test_items_still_has_its_losses_and_data(run):
 
 
 def test_the_command_and_the_sdk_write_the_file_and_tell_where(run, tmp_path):
-    made = run(r"\d+")
-    command = [sys.executable, "-m", "ftbridge", "report", made.id]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert told.stdout.strip() == str(made.path / "report.html")
+    shown = run(r"\d+")
+    command = [sys.executable, "-m", "ftbridge", "report", shown.id]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.strip() == str(shown.path / "report.html")
     out = tmp_path / "sub" / "page.html"
-    told = subprocess.run(
+    result = subprocess.run(
         [*command, "--out", str(out), "--json"], capture_output=True, text=True, timeout=60, check=True
     )
-    assert json.loads(told.stdout) == {"path": str(out), "bytes": out.stat().st_size}
-    assert ftbridge.load_run(made.id).report() == made.path / "report.html"
+    assert json.loads(result.stdout) == {"path": str(out), "bytes": out.stat().st_size}
+    assert ftbridge.load_run(shown.id).report() == shown.path / "report.html"
     missing = subprocess.run([*command[:-1], "nothing"], capture_output=True, text=True, timeout=60, check=False)
     assert missing.returncode == 2
 

@@ -29,7 +29,7 @@ def runs(tmp_path, monkeypatch):
     ]
     (tmp_path / "train.jsonl").write_text(lines(1000, 20))
     (tmp_path / "test.jsonl").write_text(lines(0, 30))
-    made = []
+    items = []
     with simulating({"speed": 50, "answers": answers}) as service:
         monkeypatch.setenv("OPENAI_BASE_URL", service.base_url)
         for _ in range(2):
@@ -41,19 +41,19 @@ def runs(tmp_path, monkeypatch):
             }
             run = create_run(SpecFile.of(spec), "openai")
             drive.drive(run)
-            made.append(run)
-        yield made
+            items.append(run)
+        yield items
 
 
 @pytest.mark.slow
 def test_a_run_with_several_samples_is_evaluated_shown_and_compared(runs, tmp_path):
     first, second = runs
-    told = read_predictions(first.predictions("tuned"))
-    assert [len(one.samples) for one in told] == [3] * 30
+    predictions = read_predictions(first.predictions("tuned"))
+    assert [len(one.samples) for one in predictions] == [3] * 30
     evaluation = json.loads(first.evaluation_path.read_text())
     assert evaluation["candidates"]["tuned"]["exact"]["n"] == 30
     assert evaluation["answered"]["tuned"]["prompt_tokens"] == sum(
-        one.prompt_tokens for each in told for one in each.samples
+        one.prompt_tokens for each in predictions for one in each.samples
     )
     assert len(first.scores_path.read_text().splitlines()) == 2 * 3 * 30
     page = write_report([first], tmp_path / "page.html").read_text()

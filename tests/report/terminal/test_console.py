@@ -39,9 +39,9 @@ def test_text_is_shown_and_not_obeyed_wherever_it_stands(text):
     table = Table("grader")
     table.add_row(Text(text), end_section=True)
     for part in (text, Text(text), table, *changed_items([(1, text, [(text, text), ("b", "x")])], 1)):
-        told = shown(part)
-        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", told)
-        told.encode("utf-8")
+        result = shown(part)
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", result)
+        result.encode("utf-8")
 
 
 def test_what_was_sent_can_still_be_read():
@@ -49,7 +49,7 @@ def test_what_was_sent_can_still_be_read():
 
 
 def test_styles_of_the_program_itself_are_kept():
-    told = shown(Text("bad \x1b[32mword", style="bold red"), terminal=True)
-    assert told.startswith("\x1b[1")
-    assert "␛[32m" in told
-    assert "\x1b[32m" not in told
+    result = shown(Text("bad \x1b[32mword", style="bold red"), terminal=True)
+    assert result.startswith("\x1b[1")
+    assert "␛[32m" in result
+    assert "\x1b[32m" not in result

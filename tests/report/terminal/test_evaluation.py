@@ -44,23 +44,23 @@ def made(tmp_path_factory):
 
 def test_eval_shows_the_first_first_and_the_items_that_changed(made):
     run, spec, ask = made
-    told = ask("eval", spec, "-c", f"run:{run.id}", "-c", "base", "--provider", "openai")
-    assert told.returncode == 0, told.stderr
-    lines = told.stdout.splitlines()
+    result = ask("eval", spec, "-c", f"run:{run.id}", "-c", "base", "--provider", "openai")
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     places = [next(n for n, line in enumerate(lines) if line.startswith(name)) for name in (f"run:{run.id}", "base")]
     assert places == sorted(places)
-    assert "54 items changed, 54 for the worse; those first:" in told.stdout
-    assert "and 49 more" in told.stdout
-    assert "No idea." in told.stdout
+    assert "54 items changed, 54 for the worse; those first:" in result.stdout
+    assert "and 49 more" in result.stdout
+    assert "No idea." in result.stdout
 
 
 def test_eval_writes_its_formats_to_a_file_and_a_page_beside(made, tmp_path):
     run, spec, ask = made
     common = ("eval", spec, "-c", "base", "-c", f"run:{run.id}", "--provider", "openai")
     out, page = tmp_path / "scores.csv", tmp_path / "sub" / "page.html"
-    told = ask(*common, "--format", "csv", "--out", out, "--report", page)
-    assert (told.returncode, told.stdout) == (0, "")
+    result = ask(*common, "--format", "csv", "--out", out, "--report", page)
+    assert (result.returncode, result.stdout) == (0, "")
     rows = list(csv.DictReader(io.StringIO(out.read_text())))
     assert [(row["candidate"], row["against"], row["verdict"]) for row in rows] == [
         ("base", "", ""),
@@ -116,22 +116,22 @@ def test_cells_that_another_program_would_take_for_more_than_text_are_escaped():
 
 def test_hostile_names_survive_every_export(tmp_path):
     name = '=cmd|"x"\n</testsuite><b>\x01'
-    _, _, told = judged(tmp_path, [("q", "a"), ("r", "b")], {"base": ["a", "b"], name: ["x", "b"]})
-    rows = list(csv.reader(io.StringIO(evaluation.as_csv(told))))
+    _, _, result = judged(tmp_path, [("q", "a"), ("r", "b")], {"base": ["a", "b"], name: ["x", "b"]})
+    rows = list(csv.reader(io.StringIO(evaluation.as_csv(result))))
     assert [row[0] for row in rows[1:]] == ["base", "'" + name.replace("\x01", "␁")]
-    rows = [line for line in evaluation.as_markdown(told).splitlines() if line.startswith("|")]
+    rows = [line for line in evaluation.as_markdown(result).splitlines() if line.startswith("|")]
     assert len(rows) == 4
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
-    (case,) = ElementTree.fromstring(evaluation.as_junit(told))
+    (case,) = ElementTree.fromstring(evaluation.as_junit(result))
     assert "</testsuite><b>\ufffd" in case.get("name")
 
 
 def test_the_items_where_most_is_lost_come_first(tmp_path):
     answers = {"base": ["a", "x", "c"], "tuned": ["a", "b", "x"]}
-    items, predictions, told = judged(tmp_path, [("p1", "a"), ("p2", "b"), ("p3", "c")], answers)
+    items, predictions, result = judged(tmp_path, [("p1", "a"), ("p2", "b"), ("p3", "c")], answers)
     from support.completions_page import EXACT
 
-    shown = changed(contents_of_completions("t", items, predictions, [EXACT], told, {}))
+    shown = changed(contents_of_completions("t", items, predictions, [EXACT], result, {}))
     console = Console(width=60, color_system=None)
     with console.capture() as captured:
         console.print(*shown, sep="\n")
@@ -143,10 +143,10 @@ def test_the_items_where_most_is_lost_come_first(tmp_path):
 def test_the_best_is_bold_whatever_its_name(tmp_path):
     from ftbridge.report.terminal.tables import evaluation_table
 
-    _, _, told = judged(tmp_path, [("q", "a"), ("r", "b")], {"base": ["a", "b"], "tuned": ["a", "x"]})
+    _, _, result = judged(tmp_path, [("q", "a"), ("r", "b")], {"base": ["a", "b"], "tuned": ["a", "x"]})
     console = Console(width=80, force_terminal=True, color_system="standard", no_color=False)
     with console.capture() as captured:
-        console.print(evaluation_table(told))
+        console.print(evaluation_table(result))
     base, tuned = (line for line in captured.get().splitlines() if "%" in line)
     assert "\x1b[1mbase" in base
     assert "\x1b[1m" not in tuned
@@ -154,8 +154,8 @@ def test_the_best_is_bold_whatever_its_name(tmp_path):
 
 def test_a_comparison_has_the_better_mean_in_bold(made):
     run, _, _ = made
-    told = compare(run, run, candidates=("tuned", "base"))
-    assert "| exact | **90.0 %** | 0.0 % | -90.0 (-95.3 to -78.2) | 0 / 54 | worse |" in comparison.as_markdown(told)
+    result = compare(run, run, candidates=("tuned", "base"))
+    assert "| exact | **90.0 %** | 0.0 % | -90.0 (-95.3 to -78.2) | 0 / 54 | worse |" in comparison.as_markdown(result)
 
 
 # Bad input
@@ -168,9 +168,9 @@ def test_a_page_cannot_be_written_to_a_folder_or_where_nothing_can_be(made, tmp_
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"):
         write_report([run], tmp_path / "file" / "page.html")
-    told = ask("report", run.id, "--out", tmp_path)
-    assert told.returncode == 2
-    assert "Traceback" not in told.stderr
+    result = ask("report", run.id, "--out", tmp_path)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
 
 
 def test_the_same_run_twice_is_named(made):
@@ -182,8 +182,8 @@ def test_the_same_run_twice_is_named(made):
 def test_a_candidate_with_answers_missing_is_left_out_of_the_page_and_the_rest_stands(made):
     run, _, _ = made
     path = run.predictions("tuned")
-    whole = path.read_bytes()
-    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:30]))
+    text = path.read_bytes()
+    path.write_bytes(b"".join(text.splitlines(keepends=True)[:30]))
     try:
         contents = contents_of([run])
         assert [column.label for column in contents.columns] == ["base"]
@@ -191,14 +191,14 @@ def test_a_candidate_with_answers_missing_is_left_out_of_the_page_and_the_rest_s
         path.unlink()
         assert [column.label for column in contents_of([run]).columns] == ["base"]
     finally:
-        path.write_bytes(whole)
+        path.write_bytes(text)
 
 
 def test_a_judges_error_with_markup_is_text(made, tmp_path):
     run, _, _ = made
     path = run.predictions("tuned")
-    whole = path.read_text()
-    first, *rest = whole.splitlines(keepends=True)
+    content = path.read_text()
+    first, *rest = content.splitlines(keepends=True)
     path.write_text(json.dumps({**json.loads(first), "error": "<script>alert(1)</script> 500"}) + "\n" + "".join(rest))
     try:
         text = write_report([run], tmp_path / "page.html").read_text()
@@ -206,13 +206,13 @@ def test_a_judges_error_with_markup_is_text(made, tmp_path):
         assert text.count("<script>") == 1
         assert "Cut off or not graded (1)" in text
     finally:
-        path.write_text(whole)
+        path.write_text(content)
 
 
 def test_an_evaluation_of_an_older_version_reads_and_a_broken_one_says_what_to_do(made):
     run, _, ask = made
-    whole = run.evaluation_path.read_text()
-    document = json.loads(whole)
+    text = run.evaluation_path.read_text()
+    document = json.loads(text)
     try:
         old = {name: document[name] for name in ("items", "graders", "candidates")}
         run.evaluation_path.write_text(json.dumps(old))
@@ -224,4 +224,4 @@ def test_an_evaluation_of_an_older_version_reads_and_a_broken_one_says_what_to_d
         with pytest.raises(FtbridgeError, match="cannot be read"):
             contents_of([run])
     finally:
-        run.evaluation_path.write_text(whole)
+        run.evaluation_path.write_text(text)

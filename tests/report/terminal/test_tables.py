@@ -62,7 +62,7 @@ def test_candidates_stand_base_first_tuned_last_with_their_intervals():
 
 def _judged_evaluation(graders, **rivals):
     """An evaluation of binary scores: by candidate, how many items of 60 it gets right, alike for all graders."""
-    right = {name: [float(place < count) for place in range(60)] for name, count in rivals.items()}
+    right = {name: [float(where < count) for where in range(60)] for name, count in rivals.items()}
     scored = {name: dict.fromkeys(graders, values) for name, values in right.items()}
     others = [name for name in rivals if name != "tuned"]
     verdicts = compare_family({f"tuned-{name}": (scored[name], scored["tuned"]) for name in others}, 0.1)
@@ -89,15 +89,18 @@ def test_sentences_are_those_of_the_result_and_shown_when_they_are_wanted():
     assert wanted.startswith("tuned is not worse than base on exact by more than 10 points (+1.7 points")
     assert wanted in _joined(_shown(evaluation_table(evaluation, sentences=True)))
     assert wanted not in _joined(_shown(evaluation_table(evaluation)))
-    for told in (evaluation.summary[0], *map(_joined, (as_markdown(evaluation), _shown(evaluation_table(evaluation))))):
-        assert "tuned is not worse than base by more than 10 points on exact." in told
+    for result in (
+        evaluation.summary[0],
+        *map(_joined, (as_markdown(evaluation), _shown(evaluation_table(evaluation)))),
+    ):
+        assert "tuned is not worse than base by more than 10 points on exact." in result
 
 
 def test_where_interval_and_test_disagree_nothing_is_claimed():
     evaluation = _judged_evaluation(("exact",), base=0, tuned=5)
-    judged = evaluation.verdicts["tuned-base"]["exact"]
-    assert judged.ci95[0] > 0
-    assert judged.p_adjusted > 0.05
+    result = evaluation.verdicts["tuned-base"]["exact"]
+    assert result.ci95[0] > 0
+    assert result.p_adjusted > 0.05
     text = _shown(evaluation_table(evaluation, sentences=True))
     assert "above" not in text
     assert "tuned is better" not in text
@@ -139,8 +142,8 @@ def test_names_from_outside_are_shown_as_they_are():
 
 def _run(**fields):
     now = time.time()
-    known = {"id": "support-triage-local-20261123-1a2b", "provider": "local", "created": now - 400, "updated": now}
-    return RunState(**{**known, **fields})
+    by_name = {"id": "support-triage-local-20261123-1a2b", "provider": "local", "created": now - 400, "updated": now}
+    return RunState(**{**by_name, **fields})
 
 
 def _split(examples):
@@ -169,8 +172,14 @@ def test_a_run_shows_its_figures_and_where_its_model_is():
             )
         )
     )
-    for told in ("succeeded", "train 1,297 · test 90", "57 of 57", "train 0.100 · validation 0.250", "runs/x/adapter"):
-        assert told in text
+    for result in (
+        "succeeded",
+        "train 1,297 · test 90",
+        "57 of 57",
+        "train 0.100 · validation 0.250",
+        "runs/x/adapter",
+    ):
+        assert result in text
     assert "6 min 40 s" in text
 
 
@@ -209,7 +218,7 @@ def test_a_lowering_report_tells_each_field_by_section():
 def test_what_was_kept_fits_80_columns_and_says_its_verdict():
     kinds = ["fact", "arithmetic", "instruction", "format", "nonsense", "canary"]
     score = {"mean": 0.5, "ci95": [0.4, 0.6], "n": 20}
-    told = Retention.model_validate(
+    result = Retention.model_validate(
         {
             "items": 120,
             "margin": 0.05,
@@ -221,7 +230,7 @@ def test_what_was_kept_fits_80_columns_and_says_its_verdict():
             },
         }
     )
-    text = _shown(retention_table(told))
+    text = _shown(retention_table(result))
     assert all(kind in text for kind in kinds)
     assert "tuned still knows what base knew: +1.0 points" in _joined(text)
 

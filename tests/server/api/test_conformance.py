@@ -62,8 +62,8 @@ class Walk:
         self.answers: dict[str, Any] = {}
 
     def ask(self, route: str, path: str | None = None, *, keep: str | None = None, **how: Any) -> Any:
-        method, place = route.split(" ")
-        response = self.http.request(method, path or place, **how)
+        method, where = route.split(" ")
+        response = self.http.request(method, path or where, **how)
         assert response.status_code == 200, f"{route}: {response.text}"
         answer = response.json() if "json" in response.headers["content-type"] else response.text
         self.answers[keep or route] = answer
@@ -103,11 +103,11 @@ def walked(http: httpx.Client) -> Walk:
     ask("POST /uploads/{upload_id}/cancel", f"/uploads/{gone}/cancel")
     up = ask("POST /uploads", json=upload)["id"]
     part = ask("POST /uploads/{upload_id}/parts", f"/uploads/{up}/parts", files={"data": lines()})["id"]
-    whole = ask("POST /uploads/{upload_id}/complete", f"/uploads/{up}/complete", json={"part_ids": [part]})
+    result = ask("POST /uploads/{upload_id}/complete", f"/uploads/{up}/complete", json={"part_ids": [part]})
     create = {
         "model": BASE,
         "training_file": file,
-        "validation_file": whole["file"]["id"],
+        "validation_file": result["file"]["id"],
         "suffix": "mine",
         "seed": 7,
         "metadata": {"team": "support"},
@@ -115,23 +115,23 @@ def walked(http: httpx.Client) -> Walk:
         "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}},
     }
     job = ask("POST /fine_tuning/jobs", json={**create, "validation_file": None})["id"]
-    here = f"/fine_tuning/jobs/{job}"
-    walk.wait(here, "running")
-    ask("POST /fine_tuning/jobs/{fine_tuning_job_id}/pause", f"{here}/pause")
-    walk.wait(here, "paused")
-    ask("POST /fine_tuning/jobs/{fine_tuning_job_id}/resume", f"{here}/resume")
-    done = walk.wait(here, "succeeded")
-    ask("GET /fine_tuning/jobs/{fine_tuning_job_id}", here)
-    ask("GET /fine_tuning/jobs/{fine_tuning_job_id}/events", f"{here}/events")
-    point = ask("GET /fine_tuning/jobs/{fine_tuning_job_id}/checkpoints", f"{here}/checkpoints")["data"][0]
+    local = f"/fine_tuning/jobs/{job}"
+    walk.wait(local, "running")
+    ask("POST /fine_tuning/jobs/{fine_tuning_job_id}/pause", f"{local}/pause")
+    walk.wait(local, "paused")
+    ask("POST /fine_tuning/jobs/{fine_tuning_job_id}/resume", f"{local}/resume")
+    done = walk.wait(local, "succeeded")
+    ask("GET /fine_tuning/jobs/{fine_tuning_job_id}", local)
+    ask("GET /fine_tuning/jobs/{fine_tuning_job_id}/events", f"{local}/events")
+    point = ask("GET /fine_tuning/jobs/{fine_tuning_job_id}/checkpoints", f"{local}/checkpoints")["data"][0]
     other = walk.job(file)
     ask("POST /fine_tuning/jobs/{fine_tuning_job_id}/cancel", f"/fine_tuning/jobs/{other}/cancel")
     ask("GET /fine_tuning/jobs", "/fine_tuning/jobs", params={"metadata[team]": "support"})
-    place = f"/fine_tuning/checkpoints/{point['fine_tuned_model_checkpoint']}/permissions"
+    where = f"/fine_tuning/checkpoints/{point['fine_tuned_model_checkpoint']}/permissions"
     route = "/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions"
-    allowed = ask(f"POST {route}", place, json={"project_ids": ["proj_1"]})["data"][0]["id"]
-    ask(f"GET {route}", place)
-    ask(f"DELETE {route}/{{permission_id}}", f"{place}/{allowed}")
+    allowed = ask(f"POST {route}", where, json={"project_ids": ["proj_1"]})["data"][0]["id"]
+    ask(f"GET {route}", where)
+    ask(f"DELETE {route}/{{permission_id}}", f"{where}/{allowed}")
     ask("POST /fine_tuning/alpha/graders/run", json={"grader": GRADER, "model_sample": "x", "item": {"r": "x"}})
     ask("POST /fine_tuning/alpha/graders/validate", json={"grader": GRADER})
     model = done["fine_tuned_model"]
@@ -139,12 +139,12 @@ def walked(http: httpx.Client) -> Walk:
     ask("GET /models/{model}", f"/models/{model}")
     ask("POST /chat/completions", json={"model": model, "messages": CHAT, "logprobs": True, "top_logprobs": 2})
     ask("DELETE /models/{model}", f"/models/{model}")
-    asked = json.dumps(BATCH_LINE).encode()
-    given = http.post("/files", data={"purpose": "batch"}, files={"file": ("b.jsonl", asked)}).json()["id"]
-    batch = {"input_file_id": given, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
-    made = ask("POST /batches", json=batch)["id"]
-    walk.wait(f"/batches/{made}", "completed")
-    ask("GET /batches/{batch_id}", f"/batches/{made}")
+    request = json.dumps(BATCH_LINE).encode()
+    value = http.post("/files", data={"purpose": "batch"}, files={"file": ("b.jsonl", request)}).json()["id"]
+    batch = {"input_file_id": value, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    created = ask("POST /batches", json=batch)["id"]
+    walk.wait(f"/batches/{created}", "completed")
+    ask("GET /batches/{batch_id}", f"/batches/{created}")
     ask("GET /batches")
     slow = ask("POST /batches", keep="another batch", json=batch)["id"]
     if http.get(f"/batches/{slow}").json()["status"] not in ("completed", "failed"):
@@ -189,15 +189,15 @@ UNPUBLISHED_STATES = {"POST /fine_tuning/jobs/{fine_tuning_job_id}/pause"}
 
 
 def test_every_answer_is_of_its_published_shape(walk):
-    asked = {names(route) for route in walk.answers}
-    missing = {names(route) for route in ROUTES} - asked - NOT_SERVED - {"POST /batches/{}/cancel"}
+    request = {names(route) for route in walk.answers}
+    missing = {names(route) for route in ROUTES} - request - NOT_SERVED - {"POST /batches/{}/cancel"}
     assert missing == set()
     wrong = {}
     for route, answer in walk.answers.items():
-        if route in ROUTES and (found := problems(answer, ROUTES[route]["answer"], route)):
-            wrong[route] = found
+        if route in ROUTES and (result := problems(answer, ROUTES[route]["answer"], route)):
+            wrong[route] = result
     assert set(wrong) == UNPUBLISHED_STATES & set(wrong), wrong
-    assert all(len(found) == 1 and ".status" in found[0] for found in wrong.values())
+    assert all(len(result) == 1 and ".status" in result[0] for result in wrong.values())
 
 
 def test_the_sdks_own_types_accept_every_answer_strictly(walk):
@@ -217,13 +217,13 @@ def test_the_sdks_own_types_accept_every_answer_strictly(walk):
 def test_every_piece_of_a_stream_is_of_its_published_shape(http):
     body = {"model": BASE, "messages": CHAT, "stream": True, "stream_options": {"include_usage": True}, "n": 2}
     text = http.post("/chat/completions", json=body).text
-    told = [line.removeprefix("data: ") for line in text.splitlines() if line]
-    assert told[-1] == "[DONE]"
-    for line in told[:-1]:
+    messages = [line.removeprefix("data: ") for line in text.splitlines() if line]
+    assert messages[-1] == "[DONE]"
+    for line in messages[:-1]:
         piece = json.loads(line)
         assert problems(piece, ROUTES["POST /chat/completions"]["stream"]) == []
         ChatCompletionChunk.model_validate(piece, strict=True)
-    assert json.loads(told[-2])["usage"]["completion_tokens"] == 4
+    assert json.loads(messages[-2])["usage"]["completion_tokens"] == 4
 
 
 GOOD: dict[str, tuple[str, dict[str, Any]]] = {
@@ -270,21 +270,21 @@ def test_every_published_field_of_a_request_is_known():
     for route, model in BODIES.items():
         published = ROUTES.get(route.replace("{checkpoint}", "{fine_tuned_model_checkpoint}"))
         fields = OBJECTS[published["body"]] if published else {}
-        known = {field.alias or name for name, field in model.model_fields.items()}
-        assert {field.rstrip("?") for field in fields} - known == set(), route
+        expected_names = {field.alias or name for name, field in model.model_fields.items()}
+        assert {field.rstrip("?") for field in fields} - expected_names == set(), route
 
 
 def test_the_served_openapi_page_is_itself_valid(http):
     root = str(http.base_url).removesuffix("/v1/").removesuffix("/v1")
-    told = httpx.get(f"{root}/openapi.json").json()
-    assert told == json.loads(json.dumps(interface()))
-    assert len([1 for methods in told["paths"].values() for _ in methods]) == len(SERVED)
-    references = re.findall(r'"\$ref": "#([^"]+)"', json.dumps(told))
+    document = httpx.get(f"{root}/openapi.json").json()
+    assert document == json.loads(json.dumps(interface()))
+    assert len([1 for methods in document["paths"].values() for _ in methods]) == len(SERVED)
+    references = re.findall(r'"\$ref": "#([^"]+)"', json.dumps(document))
     for reference in references:
-        place = told
+        where = document
         for part in reference.strip("/").split("/"):
-            place = place[part]
+            where = where[part]
     assert len(references) > 20
     page = httpx.get(f"{root}/").text
-    assert all(path in page for path in told["paths"])
+    assert all(path in page for path in document["paths"])
     assert "default-src 'none'" in html.unescape(page)

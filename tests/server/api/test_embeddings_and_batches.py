@@ -63,8 +63,8 @@ ENDPOINTS = {
 
 def batch_of(client, endpoint: str, requests: list[tuple[str, dict]]):
     lines = [
-        {"custom_id": str(place), "method": "POST", "url": url, "body": {"model": BASE, **body}}
-        for place, (url, body) in enumerate(requests)
+        {"custom_id": str(where), "method": "POST", "url": url, "body": {"model": BASE, **body}}
+        for where, (url, body) in enumerate(requests)
     ]
     content = "".join(json.dumps(line) + "\n" for line in lines).encode()
     file = client.files.create(file=("requests.jsonl", content), purpose="batch")

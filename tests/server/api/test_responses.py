@@ -22,7 +22,7 @@ class Person(BaseModel):
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "requested",
     [
         "Say hello.",
         [{"role": "user", "content": "Say hello."}],
@@ -35,19 +35,19 @@ class Person(BaseModel):
     ],
     ids=["text", "message", "parts", "items"],
 )  # fmt: skip
-def test_text_messages_and_items_are_answered(asked, client: OpenAI):
-    told = client.responses.create(model=BASE, input=asked, instructions="Be short.", max_output_tokens=16)
-    assert (told.status, told.output_text) == ("completed", "Say hello.")
-    assert told.usage.total_tokens == told.usage.input_tokens + told.usage.output_tokens
-    assert told.usage.output_tokens_details.reasoning_tokens == 0
+def test_text_messages_and_items_are_answered(requested, client: OpenAI):
+    response = client.responses.create(model=BASE, input=requested, instructions="Be short.", max_output_tokens=16)
+    assert (response.status, response.output_text) == ("completed", "Say hello.")
+    assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
+    assert response.usage.output_tokens_details.reasoning_tokens == 0
 
 
 def test_a_conversation_goes_on_from_what_was_kept(client: OpenAI, simulator):
     first = client.responses.create(model=BASE, input="One.", instructions="Only for the first.")
     second = client.responses.create(model=BASE, input="Two.", previous_response_id=first.id)
-    kept = simulator.service.store.get("response", second.id)
-    said = [(message["role"], message["content"]) for message in kept.extra["messages"]]
-    assert said == [("user", "One."), ("assistant", "One."), ("user", "Two."), ("assistant", "Two.")]
+    response = simulator.service.store.get("response", second.id)
+    messages = [(message["role"], message["content"]) for message in response.extra["messages"]]
+    assert messages == [("user", "One."), ("assistant", "One."), ("user", "Two."), ("assistant", "Two.")]
     assert client.responses.retrieve(second.id).output_text == "Two."
     assert [item.content[0].text for item in client.responses.input_items.list(second.id)] == ["Two."]
     client.responses.delete(first.id)
@@ -83,13 +83,14 @@ def test_a_stream_is_its_named_events_in_order(tools, client: OpenAI):
     kinds = [event.type for event in events]
     assert kinds[:3] == ["response.created", "response.in_progress", "response.output_item.added"]
     assert kinds[-2:] == ["response.output_item.done", "response.completed"]
-    whole = events[-1].response
+    complete = events[-1].response
     if tools:
         pieces = [event.delta for event in events if event.type == "response.function_call_arguments.delta"]
-        assert "".join(pieces) == whole.output[0].arguments
+        assert "".join(pieces) == complete.output[0].arguments
     else:
         assert (
-            "".join(event.delta for event in events if event.type == "response.output_text.delta") == whole.output_text
+            "".join(event.delta for event in events if event.type == "response.output_text.delta")
+            == complete.output_text
         )
     with client.responses.stream(model=BASE, input="Again.", **more) as stream:
         assert stream.get_final_response().status == "completed"
@@ -115,8 +116,8 @@ def test_log_probabilities_stand_beside_the_text(request_for, alternatives, clie
 
 
 def test_a_cut_answer_is_incomplete(client: OpenAI):
-    told = client.responses.create(model=BASE, input="one two three four", max_output_tokens=2)
-    assert (told.status, told.incomplete_details.reason, told.output_text) == (
+    response = client.responses.create(model=BASE, input="one two three four", max_output_tokens=2)
+    assert (response.status, response.incomplete_details.reason, response.output_text) == (
         "incomplete",
         "max_output_tokens",
         "one two",
@@ -136,13 +137,15 @@ def test_what_cannot_be_acted_on_is_refused(change, http: httpx.Client):
 
 
 def test_text_goes_on_without_a_template(client: OpenAI):
-    told = client.completions.create(model=BASE, prompt=["one two", "three"], max_tokens=4, echo=True, logprobs=1, n=2)
-    assert [choice.index for choice in told.choices] == [0, 1, 2, 3]
-    assert told.choices[0].text.startswith("one two")
-    logprobs = told.choices[0].logprobs
-    assert "".join(logprobs.tokens) == told.choices[0].text
+    response = client.completions.create(
+        model=BASE, prompt=["one two", "three"], max_tokens=4, echo=True, logprobs=1, n=2
+    )
+    assert [choice.index for choice in response.choices] == [0, 1, 2, 3]
+    assert response.choices[0].text.startswith("one two")
+    logprobs = response.choices[0].logprobs
+    assert "".join(logprobs.tokens) == response.choices[0].text
     pairs = zip(logprobs.text_offset, logprobs.tokens, strict=True)
-    assert all(told.choices[0].text[at:].startswith(token) for at, token in pairs)
+    assert all(response.choices[0].text[at:].startswith(token) for at, token in pairs)
     pieces = list(client.completions.create(model=BASE, prompt="one two", stream=True, max_tokens=5))
     assert "".join(piece.choices[0].text for piece in pieces) == "one two"
     ids = client.completions.create(model=BASE, prompt=[11, 22, 33], max_tokens=0, echo=True, logprobs=1)
@@ -174,8 +177,8 @@ def test_azures_client_from_upload_to_chat(deployment):
         assert [event.object for event in client.fine_tuning.jobs.list_events(job.id, limit=2)]
         assert client.files.content(file.id).read() == lines()
         model = deployment or job.fine_tuned_model
-        said = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "hi"}])
-        assert said.choices[0].message.content == "hi"
+        completion = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "hi"}])
+        assert completion.choices[0].message.content == "hi"
         assert client.models.list().data
         v1 = OpenAI(
             base_url=f"{address}/openai/v1/", api_key="k", default_query={"api-version": "preview"}, max_retries=0

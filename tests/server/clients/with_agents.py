@@ -74,8 +74,8 @@ async def call_named():
 
 @feature
 async def call_parallel():
-    found = await Runner.run(Agent(name="assistant", model=chats, tools=[function_tool(get_weather)]), BOTH)
-    assert found.final_output == "sunny in Lima"
+    result = await Runner.run(Agent(name="assistant", model=chats, tools=[function_tool(get_weather)]), BOTH)
+    assert result.final_output == "sunny in Lima"
 
 
 @feature
@@ -101,8 +101,8 @@ async def responses_call():
 
 @feature
 async def responses_call_result():
-    found = await Runner.run(Agent(name="assistant", model=responding, tools=[function_tool(get_weather)]), WEATHER)
-    assert found.final_output == "sunny in Oslo"
+    result = await Runner.run(Agent(name="assistant", model=responding, tools=[function_tool(get_weather)]), WEATHER)
+    assert result.final_output == "sunny in Oslo"
 
 
 @feature

@@ -40,15 +40,15 @@ def schema_reasoned():
 
 @feature
 def logprobs():
-    found = model(HELLO, logprobs=True)
-    assert "".join(token.token for token in found[0]["logprobs"].content) == HELLO
+    result = model(HELLO, logprobs=True)
+    assert "".join(token.token for token in result[0]["logprobs"].content) == HELLO
 
 
 @feature
 def call_auto():
     tool = dspy.Tool(get_weather)
-    (found,) = model(WEATHER, tools=[tool.format_as_litellm_function_call()])
-    assert found["tool_calls"][0].function.name == "get_weather"
+    (result,) = model(WEATHER, tools=[tool.format_as_litellm_function_call()])
+    assert result["tool_calls"][0].function.name == "get_weather"
 
 
 @feature
@@ -72,8 +72,8 @@ def completions():
 
 @feature
 def embeddings():
-    found = dspy.Embedder(f"openai/{MODEL}", api_base=BASE_URL, api_key="any", caching=False)([HELLO, "other"])
-    assert found.shape[0] == 2
+    result = dspy.Embedder(f"openai/{MODEL}", api_base=BASE_URL, api_key="any", caching=False)([HELLO, "other"])
+    assert result.shape[0] == 2
 
 
 @feature

@@ -86,8 +86,8 @@ def responses():
 
 @feature
 def responses_call():
-    found = accuracy(RESPONSES, WEATHER, "sunny in Oslo", use_tools(get_weather()), model_args={"responses_api": True})
-    assert found == 1
+    result = accuracy(RESPONSES, WEATHER, "sunny in Oslo", use_tools(get_weather()), model_args={"responses_api": True})
+    assert result == 1
 
 
 report("inspect-ai")

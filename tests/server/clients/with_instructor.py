@@ -41,8 +41,10 @@ def call_strict():
 def call_parallel():
     client = instructor.from_openai(OpenAI(max_retries=0), mode=instructor.Mode.PARALLEL_TOOLS)
     both = [{"role": "user", "content": "Name Ann and Bob."}]
-    found = client.chat.completions.create(model=MODEL, messages=both, response_model=Iterable[Person], max_retries=0)
-    assert [person.name for person in found] == ["Ann", "Bob"]
+    completion = client.chat.completions.create(
+        model=MODEL, messages=both, response_model=Iterable[Person], max_retries=0
+    )
+    assert [person.name for person in completion] == ["Ann", "Bob"]
 
 
 @feature
@@ -81,8 +83,8 @@ def responses_schema():
 @feature
 async def asynchronous():
     client = instructor.from_openai(AsyncOpenAI(max_retries=0))
-    found = await client.chat.completions.create(model=MODEL, messages=ASK, response_model=Person, max_retries=0)
-    assert isinstance(found, Person)
+    completion = await client.chat.completions.create(model=MODEL, messages=ASK, response_model=Person, max_retries=0)
+    assert isinstance(completion, Person)
 
 
 report("instructor")

@@ -73,10 +73,10 @@ def call_parallel():
 
 @feature
 def call_streamed():
-    whole = None
+    complete = None
     for chunk in with_tools().stream(BOTH):
-        whole = chunk if whole is None else whole + chunk
-    assert [call["args"]["city"] for call in whole.tool_calls] == ["Oslo", "Lima"]
+        complete = chunk if complete is None else complete + chunk
+    assert [call["args"]["city"] for call in complete.tool_calls] == ["Oslo", "Lima"]
 
 
 @feature
@@ -104,8 +104,8 @@ def schema_by_call():
 
 @feature
 def schema_json_mode():
-    found = model.with_structured_output(None, method="json_mode").invoke(f"JSON of {HELLO}")
-    assert isinstance(found, dict)
+    result = model.with_structured_output(None, method="json_mode").invoke(f"JSON of {HELLO}")
+    assert isinstance(result, dict)
 
 
 @feature
@@ -152,9 +152,9 @@ def completions():
 @feature
 def embeddings():
     # Without a tokenizer of its own (it would fetch OpenAI's): texts go as they are.
-    found = OpenAIEmbeddings(model=MODEL, check_embedding_ctx_length=False, max_retries=0)
-    assert len(found.embed_query(HELLO)) > 1
-    assert len(found.embed_documents([HELLO, "other"])) == 2
+    result = OpenAIEmbeddings(model=MODEL, check_embedding_ctx_length=False, max_retries=0)
+    assert len(result.embed_query(HELLO)) > 1
+    assert len(result.embed_documents([HELLO, "other"])) == 2
 
 
 report("langchain-openai")

@@ -85,8 +85,8 @@ def call_parallel():
 
 @feature
 def call_streamed():
-    whole = litellm.stream_chunk_builder(list(ask(ASK_BOTH, tools=[TOOL], stream=True)), messages=ASK_BOTH)
-    arguments = [call.function.arguments for call in whole.choices[0].message.tool_calls]
+    complete = litellm.stream_chunk_builder(list(ask(ASK_BOTH, tools=[TOOL], stream=True)), messages=ASK_BOTH)
+    arguments = [call.function.arguments for call in complete.choices[0].message.tool_calls]
     assert arguments == ['{"city": "Oslo"}', '{"city": "Lima"}']
 
 
@@ -122,8 +122,8 @@ def completions():
 
 @feature
 def embeddings():
-    found = litellm.embedding(model=f"openai/{MODEL}", input=[HELLO], **where)
-    assert len(found.data[0]["embedding"]) > 1
+    result = litellm.embedding(model=f"openai/{MODEL}", input=[HELLO], **where)
+    assert len(result.data[0]["embedding"]) > 1
 
 
 @feature

@@ -121,9 +121,9 @@ def completions():
 
 @feature
 def embeddings():
-    found = OpenAILikeEmbedding(model_name=MODEL, **where)
+    result = OpenAILikeEmbedding(model_name=MODEL, **where)
     texts = [Document(text="the lamp is red"), Document(text="a ticket about a refund")]
-    index = VectorStoreIndex.from_documents(texts, embed_model=found, transformations=[])
+    index = VectorStoreIndex.from_documents(texts, embed_model=result, transformations=[])
     (best,) = index.as_retriever(similarity_top_k=1).retrieve("which lamp is red")
     assert "lamp" in best.text
 

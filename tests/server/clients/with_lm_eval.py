@@ -40,14 +40,14 @@ TOKENS = f"tokenizer={os.environ['FTBRIDGE_TOKENIZER']}"
 
 def results(kind, path, task, tokens=PLAIN, **more):
     arguments = f"{COMMON},{tokens},base_url={BASE_URL}/{path}"
-    found = lm_eval.simple_evaluate(kind, arguments, tasks=[task], task_manager=tasks, bootstrap_iters=0, **more)
-    return found["results"][task]
+    result = lm_eval.simple_evaluate(kind, arguments, tasks=[task], task_manager=tasks, bootstrap_iters=0, **more)
+    return result["results"][task]
 
 
 @feature
 def chat():
-    found = results("local-chat-completions", "chat/completions", "generated", apply_chat_template=True)
-    assert found["exact_match,none"] == 1
+    result = results("local-chat-completions", "chat/completions", "generated", apply_chat_template=True)
+    assert result["exact_match,none"] == 1
 
 
 @feature

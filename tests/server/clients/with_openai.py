@@ -198,10 +198,10 @@ def completions_logprobs():
 
 @feature
 def embeddings():
-    found = client.embeddings.create(model=MODEL, input=[HELLO, "something else"]).data
-    assert len(found) == 2
-    assert len(found[0].embedding) == len(found[1].embedding) > 1
-    assert found[0].embedding != found[1].embedding
+    result = client.embeddings.create(model=MODEL, input=[HELLO, "something else"]).data
+    assert len(result) == 2
+    assert len(result[0].embedding) == len(result[1].embedding) > 1
+    assert result[0].embedding != result[1].embedding
 
 
 @feature

@@ -99,8 +99,8 @@ async def responses_schema():
 
 @feature
 async def embeddings():
-    found = await Embedder(f"openai:{MODEL}").embed_query(HELLO)
-    assert len(found.embeddings[0]) > 1
+    result = await Embedder(f"openai:{MODEL}").embed_query(HELLO)
+    assert len(result.embeddings[0]) > 1
 
 
 report("pydantic-ai-slim")

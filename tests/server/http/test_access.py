@@ -45,10 +45,10 @@ def test_a_page_of_another_site_reaches_nothing(headers, http, simulator):
 
 
 def test_the_servers_own_page_and_programs_may_ask(http, simulator):
-    own = simulator.base_url.removesuffix("/v1")
-    for headers in ({"Origin": own, "Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {}):
+    settings = simulator.base_url.removesuffix("/v1")
+    for headers in ({"Origin": settings, "Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}, {}):
         assert http.get("/models", headers=headers).status_code == 200
-    linked = httpx.get(own, headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"})
+    linked = httpx.get(settings, headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"})
     assert linked.status_code == 200, "a link to the list of routes is not a request of a page"
 
 
@@ -75,8 +75,8 @@ def guarded(simulator, access):
 def test_an_allowed_origin_is_answered_with_what_its_browser_wants(simulator):
     page = {"Origin": "http://localhost:3000", "Sec-Fetch-Site": "same-site"}
     with guarded(simulator, Access(origins=frozenset({"http://localhost:3000"}))) as client:
-        asked = {**page, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
-        before = client.options("/chat/completions", headers=asked)
+        settings = {**page, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        before = client.options("/chat/completions", headers=settings)
         assert (before.status_code, before.headers["access-control-allow-headers"]) == (204, "authorization")
         after = client.get("/models", headers=page)
         assert (after.status_code, after.headers["access-control-allow-origin"]) == (200, "http://localhost:3000")
@@ -187,11 +187,13 @@ def test_a_client_cannot_choose_whom_the_server_asks(grader, simulator, monkeypa
     with judge() as (address, seen), httpx.Client(base_url=simulator.base_url) as client:
 
         def run(base_url):
-            told = json.loads(
+            document = json.loads(
                 json.dumps(grader).replace('"model": "any"', f'"model": "any", "base_url": {json.dumps(base_url)}')
             )
-            told = grader if base_url is None else told
-            return client.post("/fine_tuning/alpha/graders/run", json={"grader": told, "model_sample": "x", "item": {}})
+            document = grader if base_url is None else document
+            return client.post(
+                "/fine_tuning/alpha/graders/run", json={"grader": document, "model_sample": "x", "item": {}}
+            )
 
         for tried in (address, None):
             response = run(tried)

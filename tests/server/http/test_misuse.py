@@ -162,10 +162,10 @@ def test_a_job_needs_a_model_and_a_training_file_that_are_there(http, client, tr
     twice = {"n_epochs": 2}
     refused(create(model=BASE, training_file=training_file, hyperparameters=twice, method={"type": "dpo"}), 400)
     grader = {"type": "string_check", "name": "g"}
-    told = create(
+    response = create(
         model=BASE, training_file=training_file, method={"type": "reinforcement", "reinforcement": {"grader": grader}}
     )
-    assert "operation" in refused(told, 400)
+    assert "operation" in refused(response, 400)
     assert client.fine_tuning.jobs.list().data == []
 
 
@@ -179,8 +179,8 @@ def test_a_file_in_use_is_not_deleted_until_the_job_has_ended(simulator, client,
 
 
 def test_an_upload_that_ended_takes_no_more(simulator, http):
-    asked = {"filename": "t.jsonl", "purpose": "fine-tune", "bytes": 100, "mime_type": "text/jsonl"}
-    begin = lambda **more: http.post("/uploads", json={**asked, **more}).json()["id"]  # noqa: E731
+    settings = {"filename": "t.jsonl", "purpose": "fine-tune", "bytes": 100, "mime_type": "text/jsonl"}
+    begin = lambda **more: http.post("/uploads", json={**settings, **more}).json()["id"]  # noqa: E731
     part = lambda upload: http.post(f"/uploads/{upload}/parts", files={"data": lines(1)})  # noqa: E731
     gone = begin()
     assert http.post(f"/uploads/{gone}/cancel").json()["status"] == "cancelled"
@@ -203,7 +203,7 @@ def test_an_upload_that_ended_takes_no_more(simulator, http):
     simulator.advance(3601)
     refused(part(late), 400, "invalid_upload_state")
     refused(http.post("/uploads/upload_none/cancel"), 404)
-    refused(http.post("/uploads", json={**asked, "bytes": 9 << 30}), 400)
+    refused(http.post("/uploads", json={**settings, "bytes": 9 << 30}), 400)
     assert not simulator.files
 
 
@@ -301,12 +301,12 @@ def simulate(*arguments: str, **environment: str) -> subprocess.Popen[str]:
 
 def test_the_command_tells_its_address_and_stops_at_a_signal(tmp_path):
     running = simulate("--port", "0", "--json", "--folder", str(tmp_path / "kept"))
-    told = first_document(running)
-    assert httpx.get(f"{told['base_url']}/models").status_code == 200
+    result = first_document(running)
+    assert httpx.get(f"{result['base_url']}/models").status_code == 200
     second = simulate("--port", "0", "--folder", str(tmp_path / "kept"))
     assert second.wait(30) == 2
     assert "another server" in second.stderr.read()
-    port = told["base_url"].split(":")[2].removesuffix("/v1")
+    port = result["base_url"].split(":")[2].removesuffix("/v1")
     third = simulate("--port", port)
     assert third.wait(30) == 2
     assert "cannot listen" in third.stderr.read()
@@ -320,8 +320,8 @@ def test_beyond_loopback_a_token_is_needed(tmp_path):
     assert open_to_all.wait(30) == 2
     assert "FTBRIDGE_SERVER_TOKEN" in open_to_all.stderr.read()
     guarded = simulate("--host", "0.0.0.0", "--port", "0", "--json", FTBRIDGE_SERVER_TOKEN="long-random-text")
-    told = first_document(guarded)
-    url = told["base_url"].replace("0.0.0.0", "127.0.0.1")
+    result = first_document(guarded)
+    url = result["base_url"].replace("0.0.0.0", "127.0.0.1")
     refused(httpx.get(f"{url}/models"), 401, "missing_api_key")
     refused(httpx.get(f"{url}/models", headers={"Authorization": "Bearer wrong"}), 401, "invalid_api_key")
     assert httpx.get(f"{url}/models", headers={"Authorization": "Bearer long-random-text"}).status_code == 200

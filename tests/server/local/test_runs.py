@@ -106,7 +106,7 @@ def test_what_clients_asked_elsewhere_is_checked_as_it_would_be_asked_here() -> 
         {**plain, "modalities": ["text", "audio"], "temperature": 0.5},
         {**plain, "messages": image},
     ]
-    found = unsupported(requests)
-    assert [one.requests for one in found] == [2, 1]
-    assert "modalities" in found[0].reason
-    assert "image_url" in found[1].reason
+    result = unsupported(requests)
+    assert [one.requests for one in result] == [2, 1]
+    assert "modalities" in result[0].reason
+    assert "image_url" in result[1].reason

@@ -154,8 +154,8 @@ def test_jobs_wait_for_their_turn_and_a_stopped_server_takes_them_up_again(serve
     while len(metrics(client, first.id)) == steps:
         time.sleep(0.1)
     assert client.fine_tuning.jobs.cancel(first.id).status == "cancelled"
-    told = metrics(client, first.id)
-    assert told == sorted(set(told))
+    result = metrics(client, first.id)
+    assert result == sorted(set(result))
 
 
 def test_what_cannot_be_done_here_is_refused_with_what_can(served):

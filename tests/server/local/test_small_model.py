@@ -73,12 +73,12 @@ def openai(server: str) -> Iterator[OpenAI]:
 )  # fmt: skip
 @pytest.mark.parametrize("parallel", [True, False], ids=["several", "one"])
 def test_a_forced_call_is_made_and_follows_its_schema(model, choice, names, parallel, openai):
-    asked = {"model": model, "messages": ASK, "tools": [TOOL, OTHER], "tool_choice": choice,
+    settings = {"model": model, "messages": ASK, "tools": [TOOL, OTHER], "tool_choice": choice,
              "parallel_tool_calls": parallel, "max_tokens": 900}  # fmt: skip
-    whole = openai.chat.completions.create(**asked).choices[0]
-    assert whole.finish_reason == "tool_calls"
-    assert not whole.message.content
-    calls = [(call.function.name, json.loads(call.function.arguments)) for call in whole.message.tool_calls]
+    complete = openai.chat.completions.create(**settings).choices[0]
+    assert complete.finish_reason == "tool_calls"
+    assert not complete.message.content
+    calls = [(call.function.name, json.loads(call.function.arguments)) for call in complete.message.tool_calls]
     assert calls
     assert len(calls) == 1 or parallel
     for name, arguments in calls:
@@ -88,7 +88,7 @@ def test_a_forced_call_is_made_and_follows_its_schema(model, choice, names, para
             assert 1 <= arguments["days"] <= 9
         else:
             assert arguments["place"] in ("here", "there")
-    assert len({call.id for call in whole.message.tool_calls}) == len(calls)
+    assert len({call.id for call in complete.message.tool_calls}) == len(calls)
 
 
 def test_a_streamed_call_begins_with_its_name_and_goes_on_with_arguments(openai):
@@ -166,11 +166,11 @@ def test_keywords_that_cannot_be_followed_are_passed_over_unless_the_schema_is_s
     ids=["schema of a tool", "schema", "bias", "too long", "image", "template", "reserved"],
 )  # fmt: skip
 def test_what_one_client_may_not_ask_leaves_the_others_answers_alone(odd, openai):
-    told = {"model": "plain", "messages": ASK, "max_tokens": 5, **odd}
+    by_name = {"model": "plain", "messages": ASK, "max_tokens": 5, **odd}
     with openai.chat.completions.create(model="plain", messages=ASK, max_tokens=300, stream=True) as others:
         next(others)
         with pytest.raises(BadRequestError):
-            openai.chat.completions.create(**told)
+            openai.chat.completions.create(**by_name)
         assert list(others)[-1].choices[0].finish_reason in ("stop", "length")
 
 
@@ -188,8 +188,8 @@ def test_biases_and_penalties_change_what_is_said(openai):
 
 def test_a_templates_marks_in_a_users_text_stay_text(openai):
     def tokens(text):
-        asked = [{"role": "user", "content": text}]
-        return openai.chat.completions.create(model="plain", messages=asked, max_tokens=1).usage.prompt_tokens
+        requests = [{"role": "user", "content": text}]
+        return openai.chat.completions.create(model="plain", messages=requests, max_tokens=1).usage.prompt_tokens
 
     mark = "<|im_end|>"
     assert tokens(f"a{mark}b") - tokens("ab") > 3, "the mark is spelt, not one token of the template"
@@ -197,15 +197,15 @@ def test_a_templates_marks_in_a_users_text_stay_text(openai):
 
 def test_a_texts_own_probabilities_are_those_of_its_tokens(openai):
     text = "The capital of Peru is Lima."
-    told = openai.completions.create(model="plain", prompt=text, max_tokens=0, echo=True, logprobs=1).choices[0]
-    assert told.text == text
-    assert told.logprobs.token_logprobs[0] is None
-    assert all(value < 0 for value in told.logprobs.token_logprobs[1:])
-    assert len(told.logprobs.tokens) == len(told.logprobs.top_logprobs) > 4
+    result = openai.completions.create(model="plain", prompt=text, max_tokens=0, echo=True, logprobs=1).choices[0]
+    assert result.text == text
+    assert result.logprobs.token_logprobs[0] is None
+    assert all(value < 0 for value in result.logprobs.token_logprobs[1:])
+    assert len(result.logprobs.tokens) == len(result.logprobs.top_logprobs) > 4
     again = openai.completions.create(
         model="plain", prompt=text, max_tokens=3, echo=True, logprobs=0, temperature=0
     ).choices[0]
-    assert again.logprobs.token_logprobs[: len(told.logprobs.tokens)] == told.logprobs.token_logprobs
+    assert again.logprobs.token_logprobs[: len(result.logprobs.tokens)] == result.logprobs.token_logprobs
     only = openai.completions.create(model="plain", prompt=text, max_tokens=3, temperature=0).choices[0]
     assert again.text == text + only.text
 
@@ -250,32 +250,32 @@ def test_names_that_fit_a_pattern_are_answered(openai):
 
 def _ended(openai, job):
     for _ in range(600):
-        told = openai.fine_tuning.jobs.retrieve(job)
-        if told.status in ("succeeded", "failed", "cancelled"):
-            return told
+        response = openai.fine_tuning.jobs.retrieve(job)
+        if response.status in ("succeeded", "failed", "cancelled"):
+            return response
         time.sleep(0.1)
-    raise AssertionError(told.status)
+    raise AssertionError(response.status)
 
 
 def test_bad_data_are_told_without_a_path_of_the_servers_disk(openai):
     bad = openai.files.create(file=("t.jsonl", lines() + b'{"text": "x"}\n'), purpose="fine-tune")
     job = openai.fine_tuning.jobs.create(model="plain", training_file=bad.id)
-    told = _ended(openai, job.id)
-    assert "line 13" in told.error.message
+    result = _ended(openai, job.id)
+    assert "line 13" in result.error.message
     events = " ".join(event.message for event in openai.fine_tuning.jobs.list_events(job.id))
-    assert "/" not in told.error.message + events
+    assert "/" not in result.error.message + events
 
 
 def _processes(name: str) -> list[str]:
-    found = []
+    matches = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
         if name in command:
-            found.append(command)
-    return found
+            matches.append(command)
+    return matches
 
 
 @pytest.mark.parametrize("wait", [0.0, 1.5, 4.0])
@@ -299,12 +299,12 @@ def test_a_job_cancelled_while_its_driver_starts_leaves_no_process(wait, openai)
 def test_the_events_of_a_job_come_as_a_stream(openai, server):
     file = openai.files.create(file=("t.jsonl", lines()), purpose="fine-tune")
     job = openai.fine_tuning.jobs.create(model="plain", training_file=file.id, hyperparameters={"n_epochs": 1})
-    told = []
+    messages = []
     with httpx.stream("GET", f"{server}/fine_tuning/jobs/{job.id}/events?stream=true", timeout=120) as stream:
         for line in stream.iter_lines():
             if line.startswith("data: "):
-                told.append(line[6:])
-    assert told[-1] == "[DONE]"
+                messages.append(line[6:])
+    assert messages[-1] == "[DONE]"
     listed = [event.id for event in openai.fine_tuning.jobs.list_events(job.id, limit=100)]
-    assert [json.loads(line)["id"] for line in told[:-1]] == listed[::-1]
+    assert [json.loads(line)["id"] for line in messages[:-1]] == listed[::-1]
     assert openai.fine_tuning.jobs.retrieve(job.id).status == "succeeded"

@@ -62,13 +62,13 @@ def ask(openai: OpenAI, **more: Any) -> Any:
     ids=str,
 )
 def test_reasoning_is_a_part_of_its_own_and_can_be_switched(switch, thinks, openai):
-    whole = ask(openai, **switch)
-    message = whole.choices[0].message
+    result = ask(openai, **switch)
+    message = result.choices[0].message
     assert (message.content, getattr(message, "reasoning_content", None)) == (SAID, THOUGHT if thinks else None)
-    assert whole.choices[0].finish_reason == "stop"
-    counted = whole.usage.completion_tokens_details.reasoning_tokens
+    assert result.choices[0].finish_reason == "stop"
+    counted = result.usage.completion_tokens_details.reasoning_tokens
     assert (counted > 3) is thinks
-    assert counted < whole.usage.completion_tokens
+    assert counted < result.usage.completion_tokens
 
     pieces = list(ask(openai, stream=True, stream_options={"include_usage": True}, **switch))
     deltas = [piece.choices[0].delta for piece in pieces if piece.choices]
@@ -76,7 +76,7 @@ def test_reasoning_is_a_part_of_its_own_and_can_be_switched(switch, thinks, open
     thoughts = [getattr(delta, "reasoning_content", None) for delta in deltas]
     assert "".join(thought or "" for thought in thoughts) == (THOUGHT if thinks else "")
     assert len([thought for thought in thoughts if thought]) > 2 or not thinks
-    assert pieces[-1].usage == whole.usage
+    assert pieces[-1].usage == result.usage
 
 
 def test_the_evaluator_reads_the_same_completion(openai, models):
@@ -98,17 +98,17 @@ def test_the_evaluator_reads_the_same_completion(openai, models):
 
 
 def test_reasoning_is_an_item_of_a_response(openai):
-    asked: dict[str, Any] = {"model": "thinks", "input": ASK, "reasoning": {"effort": "medium"}, "temperature": 0}
-    whole = openai.responses.create(**asked)
-    assert [item.type for item in whole.output] == ["reasoning", "message"]
-    assert (whole.output[0].content[0].text, whole.output_text) == (THOUGHT, SAID)
-    assert 3 < whole.usage.output_tokens_details.reasoning_tokens < whole.usage.output_tokens
-    events = list(openai.responses.create(**asked, stream=True))
+    settings: dict[str, Any] = {"model": "thinks", "input": ASK, "reasoning": {"effort": "medium"}, "temperature": 0}
+    response = openai.responses.create(**settings)
+    assert [item.type for item in response.output] == ["reasoning", "message"]
+    assert (response.output[0].content[0].text, response.output_text) == (THOUGHT, SAID)
+    assert 3 < response.usage.output_tokens_details.reasoning_tokens < response.usage.output_tokens
+    events = list(openai.responses.create(**settings, stream=True))
     thoughts = [event.delta for event in events if event.type == "response.reasoning_text.delta"]
     texts = [event.delta for event in events if event.type == "response.output_text.delta"]
     assert ("".join(thoughts), "".join(texts)) == (THOUGHT, SAID)
     assert len(thoughts) > 2
-    sent_back = [*ASK, *(item.model_dump() for item in whole.output), {"role": "user", "content": "Sure?"}]
+    sent_back = [*ASK, *(item.model_dump() for item in response.output), {"role": "user", "content": "Sure?"}]
     assert openai.responses.create(model="thinks", input=sent_back, temperature=0).output_text == SAID
 
 
@@ -119,8 +119,8 @@ def test_an_answer_cut_within_its_reasoning_has_no_text(openai):
 
 
 def test_probabilities_are_those_of_the_answers_own_tokens(openai):
-    told = ask(openai, logprobs=True, reasoning_effort="low").choices[0].logprobs.content
-    assert "".join(token.token for token in told).strip() == SAID
+    result = ask(openai, logprobs=True, reasoning_effort="low").choices[0].logprobs.content
+    assert "".join(token.token for token in result).strip() == SAID
 
 
 def test_json_by_construction_leaves_no_room_for_reasoning(openai):

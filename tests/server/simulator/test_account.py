@@ -111,12 +111,12 @@ def test_stored_completions_are_paged_filtered_and_come_without_their_inputs(ser
 
 
 def test_a_completion_that_is_stored_now_is_found_by_its_metadata(service: Simulator) -> None:
-    made = ask(service, store=True, metadata={"mark": "m1"}).json()
+    document = ask(service, store=True, metadata={"mark": "m1"}).json()
     ask(service, "Question 4", store=True, metadata={"mark": "m2"})
     ask(service, "Question 5")
-    found = get(service, "/chat/completions", **{"metadata[mark]": "m1"}).json()["data"]
-    assert [one["id"] for one in found] == [made["id"]]
-    assert found[0]["choices"][0]["message"]["content"] == "Reply 3"
+    result = get(service, "/chat/completions", **{"metadata[mark]": "m1"}).json()["data"]
+    assert [one["id"] for one in result] == [document["id"]]
+    assert result[0]["choices"][0]["message"]["content"] == "Reply 3"
 
 
 def test_a_model_answers_as_its_data_and_varies_only_where_it_is_sampled(service: Simulator) -> None:
@@ -185,10 +185,10 @@ def test_batches_expire_fail_and_overflow_the_queue(tmp_path: Path) -> None:
             line = {"method": "POST", "url": "/v1/chat/completions", "body": body}
             content = "".join(json.dumps({"custom_id": str(n), **line}) + "\n" for n in range(count))
             file = client.files.create(file=("b.jsonl", content.encode()), purpose="batch")
-            made = client.batches.create(
+            response = client.batches.create(
                 input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
             )
-            while (shown := client.batches.retrieve(made.id)).status in ("validating", "in_progress", "finalizing"):
+            while (shown := client.batches.retrieve(response.id)).status in ("validating", "in_progress", "finalizing"):
                 time.sleep(0.05)
             return shown
 

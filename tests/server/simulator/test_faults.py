@@ -189,8 +189,8 @@ def finished(client, training_file):
 def test_result_files_in_base64(play, training_file):
     client = play(jobs={"base64_results": True, "steps": 5})
     job = finished(client, training_file)
-    told = client.files.content(job.result_files[0]).read()
-    assert base64.b64decode(told).startswith(b"step,train_loss")
+    result = client.files.content(job.result_files[0]).read()
+    assert base64.b64decode(result).startswith(b"step,train_loss")
 
 
 def test_a_fresh_model_that_is_not_loaded_yet(play, training_file):
@@ -236,8 +236,8 @@ def test_more_chats_at_once_than_the_service_takes(play, simulator):
         return True
 
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
-        answered = list(pool.map(ask, range(12)))
-    assert 4 <= sum(answered) < 12
+        listing = list(pool.map(ask, range(12)))
+    assert 4 <= sum(listing) < 12
     assert httpx.get(simulator.base_url.removesuffix("/v1") + "/simulator").json()["most_answering"] == 4
 
 
@@ -249,20 +249,20 @@ def test_the_simulator_is_moved_from_outside(simulator, client, training_file):
     job = client.fine_tuning.jobs.create(model=BASE, training_file=training_file)
     assert httpx.post(f"{root}/simulator/clock", json={"advance": 1001}).status_code == 200
     assert client.fine_tuning.jobs.retrieve(job.id).status == "succeeded"
-    told = httpx.get(f"{root}/simulator").json()
-    assert told["requests"]["POST /fine_tuning/jobs"] == 1
-    assert [known["id"] for known in told["jobs"]] == [job.id]
+    document = httpx.get(f"{root}/simulator").json()
+    assert document["requests"]["POST /fine_tuning/jobs"] == 1
+    assert [names["id"] for names in document["jobs"]] == [job.id]
 
 
 def test_the_same_seed_gives_the_same_ids_and_figures():
-    told = []
+    messages = []
     for _ in range(2):
         with simulating({"seed": 3, "speed": 50, "jobs": {"steps": 4}}) as running:
             client = OpenAI(base_url=running.base_url, api_key="any")
             file = client.files.create(file=("t.jsonl", lines()), purpose="fine-tune").id
             job = finished(client, file)
-            told.append((file, job.id, job.seed, client.files.content(job.result_files[0]).text))
-    assert told[0] == told[1]
+            messages.append((file, job.id, job.seed, client.files.content(job.result_files[0]).text))
+    assert messages[0] == messages[1]
 
 
 EXAMPLES = sorted((REPOSITORY / "examples" / "faults").glob("*.yaml"))

@@ -152,8 +152,8 @@ def answer(account: Account, method: str, target: str, kind: str, content: bytes
     query = dict(parse_qsl(parts.query))
     match [method, *path]:
         case ["POST", "_reset"]:
-            told = json.loads(content)
-            account.reset(told["manners"], told["faults"])
+            document = json.loads(content)
+            account.reset(document["manners"], document["faults"])
             return 200, {}
         case ["GET", "_ledger"]:
             return 200, account.ledger()
@@ -217,11 +217,11 @@ class Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         content = self.rfile.read(int(self.headers.get("content-length") or 0))
         with self.account.lock:
-            status, told = answer(
+            status, result = answer(
                 self.account, self.command, self.path, self.headers.get("content-type") or "", content
             )
             hide = not self.path.startswith("/_")
-            body = json.dumps(_public(told) if hide else told).encode()
+            body = json.dumps(_public(result) if hide else result).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))

@@ -178,7 +178,7 @@ def live(
     """One life of the command, in a process of its own; returns its exit status (-9 when it was killed) and its output."""
     log = folder / "output.log"
     child = fork(folder, base_url, args, log)
-    began, asked = time.monotonic(), None
+    began, request = time.monotonic(), None
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -190,11 +190,13 @@ def live(
             or (kill is not None and reached(kill, began, run))
         ):
             os.kill(child, signal.SIGKILL)
-        elif asks and asked is None and run is not None and "lowered" in types(run) and time.monotonic() - began > 0.4:
-            asked = fork(folder, base_url, ["cancel", str(run)], folder / "cancel.log")
+        elif (
+            asks and request is None and run is not None and "lowered" in types(run) and time.monotonic() - began > 0.4
+        ):
+            request = fork(folder, base_url, ["cancel", str(run)], folder / "cancel.log")
         time.sleep(0.003)
-    if asked is not None:
-        finish(asked, 30)
+    if request is not None:
+        finish(request, 30)
     return os.waitstatus_to_exitcode(status), log.read_text(errors="replace")
 
 
@@ -251,8 +253,8 @@ def reached(kill: tuple[str, float], began: float, run: Path | None) -> bool:
 def newest(folder: Path) -> Path | None:
     """The run at the service: the one that was prepared whole, where a kill left another."""
     runs = sorted((folder / "home" / "runs").glob("*-openai-*/journal.jsonl"))
-    whole = [path for path in runs if b'"lowered"' in path.read_bytes()]
-    return (whole or runs)[-1].parent if whole else None
+    items = [path for path in runs if b'"lowered"' in path.read_bytes()]
+    return (items or runs)[-1].parent if items else None
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -307,13 +309,13 @@ def wrong(
         yield "the run says failed, and a job goes on"
     if "continued_by" in types(run) and paid:
         yield f"it fell back while {paid} is paid"
-    own = [line["data"]["handle"]["id"] for line in events if line["type"] == "submitted"]
+    items = [line["data"]["handle"]["id"] for line in events if line["type"] == "submitted"]
     if end in ("open", "stopped", "resume_requested") and "continued_by" not in types(run):
         yield f"after {LIVES} lives it is {end} (exit {rc}): {outputs[-1].strip()[-300:]}"
     if end == "succeeded":
-        if not own or jobs[own[-1]]["status"] != "succeeded":
-            yield f"the run succeeded with {own}"
-        yield from told_events(ledger["events"][own[-1]], events)
+        if not items or jobs[items[-1]]["status"] != "succeeded":
+            yield f"the run succeeded with {items}"
+        yield from told_events(ledger["events"][items[-1]], events)
         yield from predictions(run)
     if end == "succeeded" and len([file for file in ledger["files"].values() if "train" in file["filename"]]) > 1:
         yield "the training file is there twice"
@@ -325,12 +327,12 @@ def wrong(
 
 
 def told_events(said: list[dict[str, Any]], events: list[dict[str, Any]]) -> Any:
-    heard = [line["data"]["message"] for line in events if line["type"] == "job_event"]
-    blind = any("could not be read" in message for message in heard)
-    heard = [message for message in heard if re.match(r"ftjob-\S+: ", message)]
+    items = [line["data"]["message"] for line in events if line["type"] == "job_event"]
+    blind = any("could not be read" in message for message in items)
+    items = [message for message in items if re.match(r"ftjob-\S+: ", message)]
     wanted = [event["message"] for event in said]
-    if heard != wanted and not (blind and set(heard) <= set(wanted)):
-        yield f"events: said {wanted}, heard {heard}"
+    if items != wanted and not (blind and set(items) <= set(wanted)):
+        yield f"events: said {wanted}, heard {items}"
 
 
 def predictions(run: Path) -> Any:
@@ -434,11 +436,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Runs of the real command through random weather.")
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    asked = parser.parse_args()
-    total, bad = campaign(asked.first, asked.runs, show=True)
+    args = parser.parse_args()
+    total, bad = campaign(args.first, args.runs, show=True)
     ends = ", ".join(f"{count} {end}" for end, count in sorted(total.ends.items()))
     print(
-        f"{asked.runs} runs ({ends}): {total.jobs} jobs made, {total.kills} kills, {total.faults} faults, {total.requests} requests; {len(bad)} runs with violations"
+        f"{args.runs} runs ({ends}): {total.jobs} jobs made, {total.kills} kills, {total.faults} faults, {total.requests} requests; {len(bad)} runs with violations"
     )
     return 1 if bad else 0
 

@@ -109,12 +109,12 @@ def _read(client: socket.socket) -> bytes | None:
             if not (block := client.recv(1 << 16)):
                 return None
             body += block
-        whole, rest = b"", body
+        complete, rest = b"", body
         while rest and (size := int(rest.split(b"\r\n", 1)[0], 16)):
             rest = rest.split(b"\r\n", 1)[1]
-            whole, rest = whole + rest[:size], rest[size + 2 :]
-        head = re.sub(rb"(?i)\r\ntransfer-encoding:[^\r]*", b"", head) + b"\r\ncontent-length: %d" % len(whole)
-        return head + b"\r\n\r\n" + whole
+            complete, rest = complete + rest[:size], rest[size + 2 :]
+        head = re.sub(rb"(?i)\r\ntransfer-encoding:[^\r]*", b"", head) + b"\r\ncontent-length: %d" % len(complete)
+        return head + b"\r\n\r\n" + complete
     while length and len(body) < int(length[1]):
         if not (block := client.recv(1 << 16)):
             return None

@@ -64,7 +64,7 @@ def draw(seed: int) -> Schedule:
     for _ in range(dice.randint(1, 8)):
         first, length = dice.randint(1, 4), dice.choice([1, 1, 1, 2, 9])
         route, kind = dice.choice(ROUTES), dice.choice(KINDS)
-        faults += [{"route": route, "nth": first + place, "kind": kind} for place in range(length)]
+        faults += [{"route": route, "nth": first + where, "kind": kind} for where in range(length)]
     return Schedule(
         seed=seed,
         end=end,
@@ -93,42 +93,42 @@ def play(schedule: Schedule, folder: Path) -> list[str]:
     try:
         if schedule.neighbour:  # another run of the account, same data and model
             OpenAIProvider().submit(submission(folder / "neighbour", token="neighbour", openai=openai))
-        before, known = set(service.jobs), set(service.files)
+        before, names = set(service.jobs), set(service.files)
         service.requests.clear()
         for name, value in schedule.service.items():
             setattr(service, name, value)
         service.closed = schedule.end == "refused"
-        asked = submission(folder / "run", token=f"run-{schedule.seed}", openai=openai)
+        request = submission(folder / "run", token=f"run-{schedule.seed}", openai=openai)
         with dying(schedule):
-            ended, told = _driven(asked)
-        return list(_wrong(schedule, service, ended, told, before, known))
+            ended, result = _driven(request)
+        return list(_wrong(schedule, service, ended, result, before, names))
     finally:
         service.close()
 
 
 def _driven(asked: Any) -> tuple[str, list[JobEvent]]:
     """Submit and follow, as the bridge does, and take it up again whenever it breaks off."""
-    told: list[JobEvent] = []
+    lines: list[JobEvent] = []
     for _ in range(RESUMES):
         provider = OpenAIProvider()
         try:
             handle = provider.submit(asked)
             for _ in range(100):
                 status = provider.poll(handle)
-                for event in provider.events(handle, told[-1].id if told else None):
-                    told.append(event)
+                for event in provider.events(handle, lines[-1].id if lines else None):
+                    lines.append(event)
                 if status.state in ("succeeded", "failed", "cancelled"):
                     if status.state == "succeeded":
                         assert provider.result(handle).id.startswith("ft:gpt-test")
-                    return status.state, told
+                    return status.state, lines
         except Killed:
             continue
         except ProviderRefused:
-            return "refused", told
+            return "refused", lines
         except FtbridgeError as error:
             if error.exit_code != 1:
                 raise
-    return "lost", told
+    return "lost", lines
 
 
 def _wrong(
@@ -136,10 +136,12 @@ def _wrong(
 ) -> Iterator[str]:
     if ended != schedule.end:
         yield f"it ended as {ended}, not {schedule.end}"
-    jobs = [made for made in service.jobs if made not in before]
+    jobs = [created for created in service.jobs if created not in before]
     if len(jobs) != (schedule.end != "refused"):
         yield f"{len(jobs)} jobs were created"
-    data = {made: service.contents[made] for made, file in service.files.items() if file["purpose"] == "fine-tune"}
+    data = {
+        created: service.contents[created] for created, file in service.files.items() if file["purpose"] == "fine-tune"
+    }
     copies = [list(data.values()).count(content) for content in data.values()]
     if any(count > 1 for count in copies):
         yield f"files were uploaded more than once: {copies}"
@@ -184,10 +186,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Seeded fault schedules for the OpenAI provider.")
     parser.add_argument("--schedules", type=int, default=200)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     ends: dict[str, int] = {}
     bad = 0
-    for seed in range(asked.first, asked.first + asked.schedules):
+    for seed in range(args.first, args.first + args.schedules):
         with tempfile.TemporaryDirectory() as folder:
             schedule = draw(seed)
             wrong = play(schedule, Path(folder))
@@ -195,9 +197,9 @@ def main() -> int:
         if wrong:
             bad += 1
             print(f"seed {seed}: {'; '.join(wrong)}", flush=True)
-    told = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
+    result = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
     print(
-        f"{asked.schedules - bad} of {asked.schedules} schedules ended right ({told}); one job each, one copy of each file"
+        f"{args.schedules - bad} of {args.schedules} schedules ended right ({result}); one job each, one copy of each file"
     )
     return 1 if bad else 0
 

@@ -114,12 +114,12 @@ class Memorizer:
         return None
 
     def poll(self, handle: base.JobHandle) -> base.JobStatus:
-        own = _own(handle.folder)
-        last = (_lines(own / "events.jsonl") or [{"message": "queued"}])[-1]["message"]
+        settings = _own(handle.folder)
+        last = (_lines(settings / "events.jsonl") or [{"message": "queued"}])[-1]["message"]
         if last in base.TERMINAL | {"paused"}:
             return base.JobStatus(state=last)
-        if not _at_work(own):
-            last = (_lines(own / "events.jsonl") or [{"message": "queued"}])[-1]["message"]
+        if not _at_work(settings):
+            last = (_lines(settings / "events.jsonl") or [{"message": "queued"}])[-1]["message"]
             if last in base.TERMINAL | {"paused"}:
                 return base.JobStatus(state=last)
             return base.JobStatus(
@@ -150,15 +150,15 @@ class Memorizer:
         self._control(handle, "paused")
 
     def resume(self, handle: base.JobHandle) -> base.JobHandle:
-        own = _own(handle.folder)
-        if not _at_work(own) and not (own / "model.json").exists():
-            (own / "control").unlink(missing_ok=True)
-            code = f"import memorizer; memorizer.learn({str(own)!r})"
-            before = len(_lines(own / "events.jsonl"))
-            with (own / "log").open("ab") as log:
+        settings = _own(handle.folder)
+        if not _at_work(settings) and not (settings / "model.json").exists():
+            (settings / "control").unlink(missing_ok=True)
+            code = f"import memorizer; memorizer.learn({str(settings)!r})"
+            before = len(_lines(settings / "events.jsonl"))
+            with (settings / "log").open("ab") as log:
                 subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log, start_new_session=True)
             until = time.monotonic() + 30
-            while len(_lines(own / "events.jsonl")) == before and time.monotonic() < until:
+            while len(_lines(settings / "events.jsonl")) == before and time.monotonic() < until:
                 time.sleep(0.01)
         return handle
 
@@ -193,10 +193,10 @@ class Memorizer:
         raise UsageError("a memorizer has no tokens.")
 
     def _control(self, handle: base.JobHandle, word: str) -> None:
-        own = _own(handle.folder)
-        files.write_text(own / "control", word)
-        if not _at_work(own) and self.poll(handle).state not in base.TERMINAL:
-            _say(own, word)
+        settings = _own(handle.folder)
+        files.write_text(settings / "control", word)
+        if not _at_work(settings) and self.poll(handle).state not in base.TERMINAL:
+            _say(settings, word)
 
 
 class Recaller:
@@ -240,7 +240,7 @@ def learn(own: str) -> None:
         examples = _lines(Path(job["train"]))
         memory = json.loads((folder / "memory.json").read_text()) if (folder / "memory.json").exists() else {}
         for number, example in enumerate(examples, 1):
-            question, completion = (example["messages"][place]["content"] for place in (-2, -1))
+            question, completion = (example["messages"][where]["content"] for where in (-2, -1))
             if question in memory:
                 continue
             if (folder / "control").exists():

@@ -61,7 +61,7 @@ def _bare(name: str | None = None, id: str | None = None) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_a_result_goes_to_the_one_call_it_can_answer(messages: list[Any], answers: dict[int, str]) -> None:
-    assert {index: answered.id for index, answered in pairs_of(messages).items()} == answers
+    assert {index: completed.id for index, completed in pairs_of(messages).items()} == answers
 
 
 def test_a_name_is_removed_once_the_id_says_the_same_and_kept_until_then() -> None:

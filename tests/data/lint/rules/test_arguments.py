@@ -34,7 +34,7 @@ def told(arguments: Any, parameters: Any = PARAMETERS, **more: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({}, "order_id is missing"),
         ({"orderid": "7"}, "order_id is missing; orderid is not a parameter (is it order_id?)"),
@@ -52,8 +52,8 @@ def told(arguments: Any, parameters: Any = PARAMETERS, **more: Any) -> str:
         ({"order_id": "7", "address": {"city": "Oslo", "zip": "1"}}, "address.zip is not a parameter"),
     ],
 )
-def test_what_does_not_fit_is_named(arguments: Any, said: str) -> None:
-    assert said in told(arguments)
+def test_what_does_not_fit_is_named(arguments: Any, message: str) -> None:
+    assert message in told(arguments)
 
 
 @pytest.mark.parametrize(

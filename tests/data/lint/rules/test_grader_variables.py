@@ -31,14 +31,14 @@ def test_a_variable_that_is_there_is_left_alone(variable):
     ],
 )
 def test_a_variable_that_is_missing_is_told_with_what_is_there(variable, field, instead):
-    [found] = _in_item(ITEM, variable, "item.answer")
-    assert (found.field, found.severity) == (field, "error")
-    assert found.message == f"is missing, and a grader reads {{{{ {variable} }}}}: {instead}."
+    [result] = _in_item(ITEM, variable, "item.answer")
+    assert (result.field, result.severity) == (field, "error")
+    assert result.message == f"is missing, and a grader reads {{{{ {variable} }}}}: {instead}."
 
 
 def test_an_item_without_fields_says_so():
-    [found] = _in_item({"messages": []}, "item.answer")
-    assert "the item has no fields of its own" in found.message
+    [result] = _in_item({"messages": []}, "item.answer")
+    assert "the item has no fields of its own" in result.message
 
 
 def test_without_graders_or_an_object_nothing_is_asked():
@@ -49,12 +49,12 @@ def test_without_graders_or_an_object_nothing_is_asked():
 def test_supervised_data_is_asked_only_where_it_is_judged_and_has_its_answer_as_reference(tmp_path):
     assert _in_item(chat(), "item.topic", method="supervised", role="train") == []
     assert _in_item(chat(), "item.reference", method="supervised", role="test") == []
-    [found] = _in_item(chat(), "item.topic", "item.reference", method="supervised", role="test")
-    assert found.field == "topic"
+    [result] = _in_item(chat(), "item.topic", "item.reference", method="supervised", role="test")
+    assert result.field == "topic"
     assert _in_item(chat(topic="x"), "item.topic", method="supervised", role="test") == []
 
 
 def test_the_linter_hands_the_variables_of_a_job_to_every_line(tmp_path):
     documents = [ITEM, {**ITEM, "answer": {}}, ITEM]
-    found = in_file(tmp_path, documents, "FTB095", method="reinforcement", variables=("item.answer.value",))
-    assert [one.line for one in found] == [2]
+    result = in_file(tmp_path, documents, "FTB095", method="reinforcement", variables=("item.answer.value",))
+    assert [one.line for one in result] == [2]

@@ -50,7 +50,7 @@ def test_an_image_that_can_be_read_is_no_problem(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("cat.png", "on one machine"),
         ("/home/ann/cat.png", "on one machine"),
@@ -72,15 +72,15 @@ def test_an_image_that_can_be_read_is_no_problem(url: str) -> None:
         ("data:;base64,iVBORw0KGgo=", "media type"),
     ],
 )
-def test_an_image_that_would_be_skipped_is_told_with_the_reason(url: str, said: str) -> None:
+def test_an_image_that_would_be_skipped_is_told_with_the_reason(url: str, message: str) -> None:
     ((_, problem),) = judged(_shown(url), Context())
 
     assert problem.field == "messages[0].content[1].image_url.url"
-    assert said in problem.message
+    assert message in problem.message
 
 
 @pytest.mark.parametrize(
-    ("broken", "whole"),
+    ("broken", "complete"),
     [
         ({"type": "image_url", "image_url": "https://example.com/a.png"}, image("https://example.com/a.png")),
         (image(detail="Low "), image(detail="low")),
@@ -88,8 +88,8 @@ def test_an_image_that_would_be_skipped_is_told_with_the_reason(url: str, said: 
         (image(id="png"), image()),
     ],
 )
-def test_a_repair_writes_what_was_meant(broken: dict[str, object], whole: dict[str, object]) -> None:
-    assert mended(chat(user([text(), broken]), assistant())) == json.loads(chat(user([text(), whole]), assistant()))
+def test_a_repair_writes_what_was_meant(broken: dict[str, object], complete: dict[str, object]) -> None:
+    assert mended(chat(user([text(), broken]), assistant())) == json.loads(chat(user([text(), complete]), assistant()))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ BRIEF = system("Be brief.")
 
 
 @pytest.mark.parametrize(
-    ("broken", "whole"),
+    ("broken", "complete"),
     [
         (chat(ASK, DONE, system="Be brief."), chat(BRIEF, ASK, DONE)),
         (chat(ASK, DONE, system_prompt="Be brief."), chat(BRIEF, ASK, DONE)),
@@ -36,8 +36,8 @@ BRIEF = system("Be brief.")
          chat(ASK, assistant("Yes.", weight=1))),
     ],
 )  # fmt: skip
-def test_what_can_be_said_elsewhere_is_moved_and_what_says_nothing_goes(broken: str, whole: str) -> None:
-    assert mended(broken) == json.loads(whole)
+def test_what_can_be_said_elsewhere_is_moved_and_what_says_nothing_goes(broken: str, complete: str) -> None:
+    assert mended(broken) == json.loads(complete)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,6 @@ def test_a_key_that_this_machine_would_pass_over_is_more_than_advice_where_it_me
 ) -> None:
     from ftbridge.data.targets import TARGETS
 
-    found = judged(line, Context(TARGETS["local"]))
+    result = judged(line, Context(TARGETS["local"]))
 
-    assert [problem.severity for code, problem in found if code in ("FTB025", "FTB031")] == [severity]
+    assert [problem.severity for code, problem in result if code in ("FTB025", "FTB031")] == [severity]

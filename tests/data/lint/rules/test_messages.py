@@ -40,7 +40,7 @@ def test_how_bad_it_is_depends_on_where_the_file_goes(line: str, code: str, expe
 
 
 @pytest.mark.parametrize(
-    ("broken", "whole"),
+    ("broken", "complete"),
     [
         (chat(user(), assistant(), id=1, source=None), chat(user(), assistant())),
         (chat(user(id=1, created_at="2024-05-01 9:00"), assistant(annotations=[])), chat(user(), assistant())),
@@ -55,8 +55,8 @@ def test_how_bad_it_is_depends_on_where_the_file_goes(line: str, code: str, expe
         (json.dumps({"Messages ": [user(), assistant()]}), chat(user(), assistant())),
     ],
 )  # fmt: skip
-def test_a_repair_writes_what_was_meant(broken: str, whole: str) -> None:
-    assert json.dumps(mended(broken)) == json.dumps(json.loads(whole))
+def test_a_repair_writes_what_was_meant(broken: str, complete: str) -> None:
+    assert json.dumps(mended(broken)) == json.dumps(json.loads(complete))
 
 
 @pytest.mark.parametrize(
@@ -101,10 +101,10 @@ def test_a_line_of_another_format_gets_one_error_and_not_five() -> None:
 def test_a_file_of_two_methods_says_how_many_lines_each_has(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text("\n".join([chat(user(f"{n}?"), assistant(f"{n}")) for n in range(11)] + [preference()]) + "\n")
-    found = {finding.code: finding for finding in lint(path, Options(jobs=1)).files[0].findings}
+    by_name = {finding.code: finding for finding in lint(path, Options(jobs=1)).files[0].findings}
 
-    assert found["FTB212"].message == "mixes lines of several kinds: 11 supervised, 1 dpo. Keep one method a file."
-    assert found["FTB024"].line == 12
+    assert by_name["FTB212"].message == "mixes lines of several kinds: 11 supervised, 1 dpo. Keep one method a file."
+    assert by_name["FTB024"].line == 12
 
 
 @pytest.mark.parametrize(

@@ -40,10 +40,10 @@ FOUND = [
 @pytest.mark.parametrize(("code", "text", "shown"), FOUND, ids=range(len(FOUND)))
 @pytest.mark.parametrize("around", ["{}", "Tel:\n{}\n", "({})", "Mine is {}, thanks.", "私は{}です"])
 def test_personal_data_is_told_by_a_masked_form(code, text, shown, around):
-    [found] = in_text(around.format(text), *PERSONAL)
-    assert (found.code, found.severity, found.secret) == (code, "info", True)
-    assert f"({shown})" in found.message
-    assert around.format(text)[slice(*found.span)] in text
+    [result] = in_text(around.format(text), *PERSONAL)
+    assert (result.code, result.severity, result.secret) == (code, "info", True)
+    assert f"({shown})" in result.message
+    assert around.format(text)[slice(*result.span)] in text
 
 
 LOOK_ALIKES = [

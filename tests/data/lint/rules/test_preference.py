@@ -27,7 +27,7 @@ def test_how_bad_it_is_depends_on_where_the_file_goes(line: str, code: str, expe
 
 
 @pytest.mark.parametrize(
-    ("broken", "whole"),
+    ("broken", "complete"),
     [
         ({**WHOLE, "input": [user()]}, WHOLE),
         ({**WHOLE, "preferred_output": "Paris"}, WHOLE),
@@ -44,8 +44,8 @@ def test_how_bad_it_is_depends_on_where_the_file_goes(line: str, code: str, expe
         ({**WHOLE, "input": {"messages": [system(role="developer"), user()]}}, {**WHOLE, "input": {"messages": [system(), user()]}}),
     ],
 )  # fmt: skip
-def test_a_repair_writes_what_was_meant(broken: dict[str, object], whole: dict[str, object]) -> None:
-    assert mended(json.dumps(broken), "dpo") == whole
+def test_a_repair_writes_what_was_meant(broken: dict[str, object], complete: dict[str, object]) -> None:
+    assert mended(json.dumps(broken), "dpo") == complete
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,9 @@ def test_what_can_only_be_guessed_is_left_to_a_person(document: dict[str, object
 
 def test_each_problem_of_an_answer_is_told_where_it_is() -> None:
     line = preference(better=[assistant(None, note="x")], worse=[assistant([{"type": "text"}])])
-    told = {(code, problem.field) for code, problem in judged(line, Context(method="dpo"))}
+    names = {(code, problem.field) for code, problem in judged(line, Context(method="dpo"))}
 
-    assert told == {
+    assert names == {
         ("FTB021", "preferred_output[0].content"),
         ("FTB031", "preferred_output[0].note"),
         ("FTB037", "non_preferred_output[0].content[0].text"),

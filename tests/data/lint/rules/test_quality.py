@@ -28,15 +28,15 @@ def _text(seed, length=60):
 
 def _changed(text, count=1):
     words = text.split()
-    for place in range(count):
-        words[(place + 1) * len(words) // (count + 1)] = "CHANGED"
+    for where in range(count):
+        words[(where + 1) * len(words) // (count + 1)] = "CHANGED"
     return " ".join(words)
 
 
 def test_duplicates_are_told_once_with_the_lines_they_stand_in(tmp_path):
     documents = [chat("a"), chat("b"), chat("a"), chat("c"), chat("a"), chat("b")]
-    found = in_file(tmp_path, documents, "FTB300")
-    assert [(one.line, one.severity, one.message) for one in found] == [
+    result = in_file(tmp_path, documents, "FTB300")
+    assert [(one.line, one.severity, one.message) for one in result] == [
         (1, "info", "stands again in lines 3 and 5. Keep one of them."),
         (2, "info", "stands again in line 6. Keep one of them."),
     ]
@@ -57,9 +57,9 @@ def test_near_duplicates_are_told_once_a_cluster(tmp_path):
     documents[3] = chat(base, "Yes, that is the case.")
     documents[17] = chat(_changed(base, 1), "Yes, that is the case.")
     documents[30] = chat(_changed(base, 2), "Yes, that is the case.")
-    [found] = in_file(tmp_path, documents, "FTB301")
-    assert (found.line, found.severity) == (4, "info")
-    assert "lines 18 and 31" in found.message
+    [result] = in_file(tmp_path, documents, "FTB301")
+    assert (result.line, result.severity) == (4, "info")
+    assert "lines 18 and 31" in result.message
 
 
 def test_texts_that_share_half_their_words_and_exact_copies_are_no_near_duplicates(tmp_path):
@@ -75,17 +75,17 @@ def test_the_same_system_message_makes_no_near_duplicates(tmp_path):
 
 def test_a_prompt_with_different_answers_is_a_contradiction(tmp_path):
     documents = [chat("q", "yes"), chat("other", "no"), chat("q", "yes"), chat("q", "no")]
-    [found] = in_file(tmp_path, documents, "FTB302")
-    assert (found.line, found.severity) == (1, "warning")
-    assert "lines 3 and 4, with 2 different answers" in found.message
+    [result] = in_file(tmp_path, documents, "FTB302")
+    assert (result.line, result.severity) == (1, "warning")
+    assert "lines 3 and 4, with 2 different answers" in result.message
     assert in_file(tmp_path, [chat("q", "yes", system="a"), chat("q", "no", system="b")], "FTB302") == []
 
 
 def test_a_reinforcement_prompt_with_different_fields_is_a_contradiction(tmp_path):
     messages = [{"role": "user", "content": "2+2?"}]
     documents = [{"messages": messages, "answer": "4"}, {"messages": messages, "answer": "5"}]
-    [found] = in_file(tmp_path, documents, "FTB302", method="reinforcement")
-    assert "different item fields" in found.message
+    [result] = in_file(tmp_path, documents, "FTB302", method="reinforcement")
+    assert "different item fields" in result.message
     assert in_file(tmp_path, [documents[0]] * 2, "FTB302", method="reinforcement") == []
 
 
@@ -99,9 +99,12 @@ def _preference(better, worse, prompt="q"):
 
 def test_preferences_that_turn_round_are_told_at_both_lines(tmp_path):
     documents = [_preference("a", "b"), _preference("a", "c"), _preference("b", "a"), _preference("b", "a", "other")]
-    found = in_file(tmp_path, documents, "FTB302", "FTB303")
-    assert [(one.code, one.line, one.severity) for one in found] == [("FTB303", 1, "warning"), ("FTB303", 3, "warning")]
-    assert found[0].message == "is preferred in line 3 for the same prompt."
+    result = in_file(tmp_path, documents, "FTB302", "FTB303")
+    assert [(one.code, one.line, one.severity) for one in result] == [
+        ("FTB303", 1, "warning"),
+        ("FTB303", 3, "warning"),
+    ]
+    assert result[0].message == "is preferred in line 3 for the same prompt."
 
 
 def test_an_order_of_three_answers_is_no_contradiction(tmp_path):
@@ -109,7 +112,7 @@ def test_an_order_of_three_answers_is_no_contradiction(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "told"),
+    ("labels", "message"),
     [
         ({"spam": 57, "ham": 3}, '"spam" in 95%, "ham" in 5.0%'),
         ({"spam": 40, "ham": 20}, None),
@@ -118,47 +121,47 @@ def test_an_order_of_three_answers_is_no_contradiction(tmp_path):
     ],
     ids=["imbalanced", "balanced", "too few", "one label"],
 )
-def test_labels_out_of_balance_are_told(tmp_path, labels, told):
+def test_labels_out_of_balance_are_told(tmp_path, labels, message):
     documents = [chat(f"{label} {n}", label) for label, count in labels.items() for n in range(count)]
-    found = in_file(tmp_path, documents, "FTB304")
-    assert [told in one.message for one in found] == ([True] if told else [])
+    result = in_file(tmp_path, documents, "FTB304")
+    assert [message in one.message for one in result] == ([True] if message else [])
 
 
 def test_one_answer_to_most_questions_is_told_where_answers_are_no_labels(tmp_path):
     stock = "I will forward your question to a colleague, who answers within two working days, as a rule."
     documents = [chat(f"q{n}", stock if n % 3 else _text(n)) for n in range(60)]
-    [found] = in_file(tmp_path, documents, "FTB305")
-    assert found.line == 2
-    assert "40 of 60" in found.message
+    [result] = in_file(tmp_path, documents, "FTB305")
+    assert result.line == 2
+    assert "40 of 60" in result.message
     assert in_file(tmp_path, [chat(f"q{n}", "yes" if n % 3 else "no") for n in range(60)], "FTB305") == []
-    [found] = in_file(tmp_path, [chat(f"q{n}", "yes") for n in range(60)], "FTB305")
-    assert "100%" in found.message
+    [result] = in_file(tmp_path, [chat(f"q{n}", "yes") for n in range(60)], "FTB305")
+    assert "100%" in result.message
 
 
 def test_system_messages_in_some_examples_are_told_with_those_that_lack_them(tmp_path):
     documents = [chat(f"q{n}", system=None if n in (3, 8) else "Be kind.") for n in range(20)]
-    [found] = in_file(tmp_path, documents, "FTB306")
-    assert (found.line, found.severity) == (4, "info")
-    assert "18 examples with a system message and 2 without: lines 4 and 9" in found.message
+    [result] = in_file(tmp_path, documents, "FTB306")
+    assert (result.line, result.severity) == (4, "info")
+    assert "18 examples with a system message and 2 without: lines 4 and 9" in result.message
     assert in_file(tmp_path, [chat("q", system="Be kind.")] * 3, "FTB306") == []
 
 
 def test_a_stray_system_message_is_told(tmp_path):
     documents = [chat(f"q{n}", system="Be kind!" if n in (5, 7) else "Be kind.") for n in range(40)]
-    [found] = in_file(tmp_path, documents, "FTB307")
-    assert found.line == 6
-    assert "95% of the examples" in found.message
+    [result] = in_file(tmp_path, documents, "FTB307")
+    assert result.line == 6
+    assert "95% of the examples" in result.message
 
 
 def test_a_system_message_for_every_example_is_told(tmp_path):
-    [found] = in_file(tmp_path, [chat(f"q{n}", system=_text(n)) for n in range(30)], "FTB307", "FTB308")
-    assert (found.code, found.line) == ("FTB308", None)
+    [result] = in_file(tmp_path, [chat(f"q{n}", system=_text(n)) for n in range(30)], "FTB307", "FTB308")
+    assert (result.code, result.line) == ("FTB308", None)
     assert in_file(tmp_path, [chat(f"q{n}", system=_text(n % 5)) for n in range(30)], "FTB308") == []
 
 
 def test_ten_equal_examples_get_advice_and_no_warning(tmp_path):
-    found = in_file(tmp_path, [chat()] * 10)
-    assert {one.severity for one in found} <= {"info"}
+    result = in_file(tmp_path, [chat()] * 10)
+    assert {one.severity for one in result} <= {"info"}
 
 
 @pytest.mark.parametrize(
@@ -182,8 +185,8 @@ def test_ten_equal_examples_get_advice_and_no_warning(tmp_path):
 )
 def test_an_answer_that_an_export_left_behind_is_told(answer, tmp_path):
     documents = [chat("Where is it?", answer), chat("And that?", "It was sent.")]
-    [found] = in_file(tmp_path, documents, "FTB311")
-    assert (found.line, found.field, found.severity) == (1, "messages[1].content", "warning")
+    [result] = in_file(tmp_path, documents, "FTB311")
+    assert (result.line, result.field, result.severity) == (1, "messages[1].content", "warning")
 
 
 @pytest.mark.parametrize(
@@ -201,10 +204,10 @@ def test_such_words_are_found_in_parts_earlier_turns_and_preferred_answers(tmp_p
         ]
     }
     turns = {"messages": [*chat("a", "undefined")["messages"], *chat("b", "c")["messages"]]}
-    assert [found.line for found in in_file(tmp_path, [parts, turns], "FTB311")] == [1, 2]
+    assert [result.line for result in in_file(tmp_path, [parts, turns], "FTB311")] == [1, 2]
     pair = {
         "input": {"messages": [{"role": "user", "content": "a"}]},
         "preferred_output": [{"role": "assistant", "content": "null"}],
         "non_preferred_output": [{"role": "assistant", "content": "b"}],
     }
-    assert [found.field for found in in_file(tmp_path, [pair], "FTB311")] == ["preferred_output[0].content"]
+    assert [result.field for result in in_file(tmp_path, [pair], "FTB311")] == ["preferred_output[0].content"]

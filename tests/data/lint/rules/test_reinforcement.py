@@ -48,17 +48,19 @@ def test_a_prompt_that_does_not_end_with_the_user_is_an_error_everywhere(last: d
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "message"),
     [
         (_items(12), set()),
         (_items(11) + _items(1, label="x"), {"label"}),
         ([*_items(11), chat(user("Hm?"), label="x")], {"label", "reference_answer"}),
     ],
 )
-def test_items_without_the_fields_of_the_others_are_counted(lines: list[str], told: set[str], tmp_path: Path) -> None:
+def test_items_without_the_fields_of_the_others_are_counted(
+    lines: list[str], message: set[str], tmp_path: Path
+) -> None:
     report = lint(_file(tmp_path / "train.jsonl", lines), OPTIONS)
 
-    assert {finding.field for finding in report.files[0].findings if finding.code == "FTB094"} == told
+    assert {finding.field for finding in report.files[0].findings if finding.code == "FTB094"} == message
 
 
 @pytest.mark.parametrize(

@@ -45,45 +45,45 @@ KEYS = [
 )
 def test_a_key_is_told_with_its_service_and_never_shown(service, key, around):
     text = around.format(key)
-    [found] = in_text(text, "FTB400")
-    assert f"key of {service} (" in found.message
-    assert found.secret
-    assert text[slice(*found.span)] in key
+    [result] = in_text(text, "FTB400")
+    assert f"key of {service} (" in result.message
+    assert result.secret
+    assert text[slice(*result.span)] in key
     secret = key.split("=")[-1].strip(" '=")
-    assert all(secret[at : at + 8] not in found.message for at in range(4, len(secret) - 8))
+    assert all(secret[at : at + 8] not in result.message for at in range(4, len(secret) - 8))
 
 
 def test_a_key_in_a_plain_line_is_found_by_the_screen_and_warns():
     raw = json.dumps(chat(f"use {KEYS[2][1]}")).encode()
-    [found] = in_line(b"\n".join([json.dumps(chat()).encode()] * 50 + [raw]), "FTB400")
-    assert (found.line, found.severity, found.field) == (51, "warning", "messages[0].content")
+    [result] = in_line(b"\n".join([json.dumps(chat()).encode()] * 50 + [raw]), "FTB400")
+    assert (result.line, result.severity, result.field) == (51, "warning", "messages[0].content")
 
 
 def test_a_key_out_of_documentation_is_advice():
-    [found] = in_text("AKIA" + "IOSFODNN7EXAMPLE", "FTB400")
-    assert found.severity == "info"
+    [result] = in_text("AKIA" + "IOSFODNN7EXAMPLE", "FTB400")
+    assert result.severity == "info"
 
 
 def test_private_keys_tokens_and_passwords_are_found():
     body = "\n".join([LETTERS + LETTERS[:20]] * 8)
     for kind in ("", "RSA ", "EC ", "OPENSSH ", "ENCRYPTED "):
         pem = f"-----BEGIN {kind}PRIVATE KEY-----\n{body}\n-----END {kind}PRIVATE KEY-----"
-        [found] = in_text(f"cat key\n{pem}\n", "FTB401")
-        assert found.secret
-        assert LETTERS[:8] not in found.message
-        [found] = in_text(pem.replace("\n", "\\n"), "FTB401")
+        [result] = in_text(f"cat key\n{pem}\n", "FTB401")
+        assert result.secret
+        assert LETTERS[:8] not in result.message
+        [result] = in_text(pem.replace("\n", "\\n"), "FTB401")
     pgp = f"-----BEGIN PGP PRIVATE KEY BLOCK-----\nVersion: GnuPG v2\n\n{body}\n"
-    assert [found.code for found in in_text(pgp, "FTB401")] == ["FTB401"]
+    assert [result.code for result in in_text(pgp, "FTB401")] == ["FTB401"]
 
     token = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9." + "eyJzdWIiOiI0MiJ9." + LETTERS
-    [found] = in_text(f"Authorization: Bearer {token}", "FTB402")
-    assert found.secret
-    assert found.message.startswith("holds a JSON Web Token (eyJh…")
+    [result] = in_text(f"Authorization: Bearer {token}", "FTB402")
+    assert result.secret
+    assert result.message.startswith("holds a JSON Web Token (eyJh…")
 
-    [found] = in_text("DATABASE_URL=mysql://shop:" + "pT9-xW2k@10.0.0.5/shop", "FTB403")
-    assert found.message.startswith("holds a URL with a password (://s…:•••@10.0.0.5)")
-    [found] = in_text("redis://:" + "pT9xW2kLq@cache:6379/0", "FTB403")
-    assert found.secret
+    [result] = in_text("DATABASE_URL=mysql://shop:" + "pT9-xW2k@10.0.0.5/shop", "FTB403")
+    assert result.message.startswith("holds a URL with a password (://s…:•••@10.0.0.5)")
+    [result] = in_text("redis://:" + "pT9xW2kLq@cache:6379/0", "FTB403")
+    assert result.secret
 
 
 LOOK_ALIKES = [

@@ -18,10 +18,10 @@ from support.rule_verdicts import STRUCTURE, context_of, findings, judged, judge
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.method}: {case.name}")
 def test_a_line_gets_its_verdict_and_the_rule_that_tells_why(case: Case, tmp_path: Path) -> None:
-    found = findings(tmp_path, case.line, case.method)
+    result = findings(tmp_path, case.line, case.method)
 
-    assert verdict(found) == case.verdict, found
-    assert case.code is None or case.code in {finding.code for finding in found}, found
+    assert verdict(result) == case.verdict, result
+    assert case.code is None or case.code in {finding.code for finding in result}, result
 
 
 @pytest.mark.parametrize("rule", STRUCTURE, ids=lambda rule: f"{rule.code} {rule.name}")
@@ -29,9 +29,9 @@ def test_a_rules_bad_line_is_found_by_it_and_its_good_line_is_not(rule: Rule) ->
     context = context_of(rule)
     bad, good = judged(rule.bad, context), judged(rule.good, context)
 
-    own = [problem for code, problem in bad if code == rule.code]
-    assert own
-    assert own[0].severity in (None, rule.severity)
+    items = [problem for code, problem in bad if code == rule.code]
+    assert items
+    assert items[0].severity in (None, rule.severity)
     assert rule.code not in {code for code, _ in good}
     errors = [(code, problem) for code, problem in good if severity(code, problem, context) != "info"]
     assert not errors, "a good line is good by every other rule too"
@@ -50,11 +50,11 @@ def test_a_rules_messages_are_sentences_that_say_what_to_do(rule: Rule) -> None:
 def test_a_repair_makes_its_finding_go_away_and_no_other_appear(case: Case) -> None:
     context = Context(method=case.method)  # type: ignore[arg-type]
     before = judged(case.line, context)
-    for place, (code, problem) in enumerate(before):
+    for where, (code, problem) in enumerate(before):
         if problem.repair is None:
             continue
         document = json.loads(case.line)
-        mending = judged_document(document, context)[place][1]
+        mending = judged_document(document, context)[where][1]
         assert mending.repair is not None
         mending.repair.apply()
         after = judged_document(document, context)
@@ -79,11 +79,11 @@ def test_a_rule_that_calls_itself_fixable_repairs_its_bad_line(rule: Rule) -> No
 
 
 def test_only_rules_that_call_themselves_fixable_have_repairs() -> None:
-    mended = {
+    names = {
         code for case in CASES for code, problem in judged(case.line, Context(method=case.method)) if problem.repair
     }
 
-    assert mended == {rule.code for rule in STRUCTURE if rule.fixable}
+    assert names == {rule.code for rule in STRUCTURE if rule.fixable}
 
 
 def test_every_rule_of_structure_has_a_case() -> None:
@@ -207,8 +207,8 @@ _PAIRS = st.fixed_dictionaries(
 def test_no_line_makes_a_rule_or_a_repair_fail(document: object, method: str, target: str) -> None:
     context = Context(target=TARGETS[target], method=method)  # type: ignore[arg-type]
     for _ in range(20):
-        mended = next((problem for _, problem in judged_document(document, context) if problem.repair), None)
-        if mended is None or mended.repair is None:
+        fixed = next((problem for _, problem in judged_document(document, context) if problem.repair), None)
+        if fixed is None or fixed.repair is None:
             return
-        mended.repair.apply()
+        fixed.repair.apply()
     assert not any(problem.repair for _, problem in judged_document(document, context)), "repairs end"

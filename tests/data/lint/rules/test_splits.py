@@ -30,7 +30,7 @@ def test_a_prompt_with_another_answer_leaks_too(tmp_path):
         "train.jsonl": ("train", [chat("a", "1"), chat("b", "1")]),
         "t.jsonl": ("test", [chat("a", "2"), chat("b", "1")]),
     }
-    assert [found[:3] for found in in_files(tmp_path, files, "FTB351")] == [("t.jsonl", 1, "FTB351")]
+    assert [result[:3] for result in in_files(tmp_path, files, "FTB351")] == [("t.jsonl", 1, "FTB351")]
 
 
 def test_a_reinforcement_prompt_leaks_whatever_its_fields(tmp_path):
@@ -39,7 +39,7 @@ def test_a_reinforcement_prompt_leaks_whatever_its_fields(tmp_path):
         "train.jsonl": ("train", [{"messages": messages, "x": 1}]),
         "t.jsonl": ("test", [{"messages": messages, "x": 2}]),
     }
-    assert [found[:3] for found in in_files(tmp_path, files, "FTB35", method="reinforcement")] == [
+    assert [result[:3] for result in in_files(tmp_path, files, "FTB35", method="reinforcement")] == [
         ("t.jsonl", 1, "FTB351")
     ]
 
@@ -50,16 +50,16 @@ def test_a_near_copy_leaks_as_advice(tmp_path):
         "train.jsonl": ("train", train),
         "t.jsonl": ("test", [chat(LONG.replace("word40", "changed"), "The end.")]),
     }
-    [found] = in_files(tmp_path, files, "FTB352")
-    assert found[:3] == ("t.jsonl", 1, "FTB352")
-    assert "train.jsonl:2 (train) (similarity 0.9" in found[3]
+    [result] = in_files(tmp_path, files, "FTB352")
+    assert result[:3] == ("t.jsonl", 1, "FTB352")
+    assert "train.jsonl:2 (train) (similarity 0.9" in result[3]
     report = lint([tmp_path / name for name in files], Options(select=("FTB352",)), roles=["train", "test"])
     assert report.files[1].findings[0].severity == "info"
 
 
 def test_what_is_exactly_leaked_is_not_told_again_as_nearly_leaked(tmp_path):
     files = {"train.jsonl": ("train", [chat(LONG)]), "t.jsonl": ("test", [chat(LONG), chat(LONG, "Rome")])}
-    assert [found[:3] for found in in_files(tmp_path, files, "FTB35")] == [
+    assert [result[:3] for result in in_files(tmp_path, files, "FTB35")] == [
         ("t.jsonl", 1, "FTB350"),
         ("t.jsonl", 2, "FTB351"),
     ]
@@ -88,7 +88,7 @@ def test_empty_files_are_compared_without_harm(tmp_path):
 
 def _near_pairs(count):
     def talk(number, word):
-        words = [f"w{number}x{place}" for place in range(40)]
+        words = [f"w{number}x{where}" for where in range(40)]
         words[3] = word
         return chat(question=" ".join(words[:20]), answer=" ".join(words[20:]))
 
@@ -97,24 +97,24 @@ def _near_pairs(count):
 
 def test_every_near_copy_is_told_however_many_there_are(tmp_path):
     train, test = _near_pairs(2_500)
-    found = in_files(tmp_path, {"train.jsonl": ("train", train), "test.jsonl": ("test", test)}, "FTB352", keep=9_999)
+    result = in_files(tmp_path, {"train.jsonl": ("train", train), "test.jsonl": ("test", test)}, "FTB352", keep=9_999)
 
-    told = {line for _, line, _, _ in found}
-    assert len(told) > 2_300, "a sketch misses few pairs that differ in one word of 40"
-    assert None not in told
-    assert max(told) > 2_300
+    names = {line for _, line, _, _ in result}
+    assert len(names) > 2_300, "a sketch misses few pairs that differ in one word of 40"
+    assert None not in names
+    assert max(names) > 2_300
 
 
 def test_where_not_all_were_compared_it_says_how_many_were(tmp_path, monkeypatch):
     monkeypatch.setattr("ftbridge.data.lint.rules.near.COMPARED", 10)
     train, test = _near_pairs(30)
     files = {"train.jsonl": ("train", train + train[:1]), "test.jsonl": ("test", test)}
-    found = in_files(tmp_path, files, "FTB352")
-    [note] = [message for _, line, _, message in found if line is None]
+    result = in_files(tmp_path, files, "FTB352")
+    [note] = [message for _, line, _, message in result if line is None]
 
-    assert len(found) <= 11
+    assert len(result) <= 11
     assert "pairs of lines that may be nearly the same, of which 10 were compared" in note
 
     near, _ = _near_pairs(30)
-    found = in_files(tmp_path, {"train.jsonl": ("train", near + test)}, "FTB301")
-    assert any("of which 10 were compared" in message for _, line, _, message in found if line is None)
+    result = in_files(tmp_path, {"train.jsonl": ("train", near + test)}, "FTB301")
+    assert any("of which 10 were compared" in message for _, line, _, message in result if line is None)

@@ -17,8 +17,8 @@ TEXT_RULES = codes_of_kind("text", "FTB")
 @pytest.mark.parametrize("code", TEXT_RULES)
 def test_a_rule_finds_its_bad_example_with_its_severity_and_leaves_the_good_one(code):
     rule = RULES[code]
-    found = in_line(rule.bad.encode(), code)
-    assert {(one.code, one.severity) for one in found} == {(code, rule.severity)}
+    result = in_line(rule.bad.encode(), code)
+    assert {(one.code, one.severity) for one in result} == {(code, rule.severity)}
     assert in_line(rule.good.encode(), code) == []
 
 
@@ -57,11 +57,11 @@ FOUND = [
 
 @pytest.mark.parametrize(("code", "text", "shown"), FOUND, ids=lambda value: str(value)[:12].encode("ascii", "replace"))
 def test_a_text_is_told_with_the_piece_that_is_wrong(code, text, shown):
-    found = in_text(text, code)
-    assert [one.code for one in found] == [code]
-    assert shown in found[0].message
-    assert found[0].field == "messages[0].content"
-    start, end = found[0].span
+    result = in_text(text, code)
+    assert [one.code for one in result] == [code]
+    assert shown in result[0].message
+    assert result[0].field == "messages[0].content"
+    start, end = result[0].span
     assert 0 <= start < end <= len(text)
 
 
@@ -95,8 +95,8 @@ def test_a_text_that_is_right_is_left_alone(text):
     ("target", "severity"), [("openai", "error"), ("azure", "error"), ("nebius", None), ("local", None)]
 )
 def test_special_tokens_are_errors_where_they_are_refused_and_template_tokens_elsewhere(target, severity):
-    found = {one.code: one.severity for one in in_text("<|endoftext|>", "FTB100", "FTB101", target=target)}
-    assert found == ({"FTB100": severity} if severity else {"FTB101": "warning"})
+    by_name = {one.code: one.severity for one in in_text("<|endoftext|>", "FTB100", "FTB101", target=target)}
+    assert by_name == ({"FTB100": severity} if severity else {"FTB101": "warning"})
 
 
 def test_texts_are_found_in_parts_calls_tools_outputs_and_item_fields():
@@ -123,15 +123,15 @@ def test_texts_are_found_in_parts_calls_tools_outputs_and_item_fields():
 
 
 def test_many_of_a_kind_are_told_once_with_their_number():
-    [found] = in_text("a\u200bb\u200bc\u200bd", "FTB107")
-    assert found.message.endswith("2 more like it follow.")
-    assert found.span == (1, 2)
+    [result] = in_text("a\u200bb\u200bc\u200bd", "FTB107")
+    assert result.message.endswith("2 more like it follow.")
+    assert result.span == (1, 2)
 
 
 def test_a_refusal_is_found_in_answers_only():
-    said = "I'm sorry, but I can't help with that."
-    assert [one.field for one in in_line(json.dumps(chat("q", said)).encode(), "FTB309")] == ["messages[1].content"]
-    assert in_line(json.dumps(chat(said, "Why not?")).encode(), "FTB309") == []
+    message = "I'm sorry, but I can't help with that."
+    assert [one.field for one in in_line(json.dumps(chat("q", message)).encode(), "FTB309")] == ["messages[1].content"]
+    assert in_line(json.dumps(chat(message, "Why not?")).encode(), "FTB309") == []
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ def _words(count, word=" hello"):
 
 def test_an_example_that_is_cut_says_whether_its_answer_is_lost(tmp_path):
     documents = [chat(_words(70_000)), chat("Why?", _words(70_000)), chat(_words(60_000))]
-    found = in_file(tmp_path, documents, "FTB200")
-    assert [(one.line, one.severity) for one in found] == [(1, "warning"), (2, "warning")]
-    assert "70,012 tokens; OpenAI reads 65,536" in found[0].message
-    assert "nothing is left of the answer that it trains on, which begins at 70,008." in found[0].message
-    assert "the end of its last answer" in found[1].message
+    result = in_file(tmp_path, documents, "FTB200")
+    assert [(one.line, one.severity) for one in result] == [(1, "warning"), (2, "warning")]
+    assert "70,012 tokens; OpenAI reads 65,536" in result[0].message
+    assert "nothing is left of the answer that it trains on, which begins at 70,008." in result[0].message
+    assert "the end of its last answer" in result[1].message
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,8 @@ def test_an_example_that_is_cut_says_whether_its_answer_is_lost(tmp_path):
     ],
 )
 def test_the_limit_is_the_models(tmp_path, options, severities):
-    found = in_file(tmp_path, [chat(_words(17_000))], "FTB200", **options)
-    assert [one.severity for one in found] == severities
+    result = in_file(tmp_path, [chat(_words(17_000))], "FTB200", **options)
+    assert [one.severity for one in result] == severities
 
 
 def test_a_preference_is_measured_by_one_side(tmp_path):
@@ -43,8 +43,8 @@ def test_a_preference_is_measured_by_one_side(tmp_path):
             "non_preferred_output": side,
         }
 
-    found = in_file(tmp_path, [preference(10, 40_000, 40_000), preference(30_000, 40_000, 10)], "FTB200", method="dpo")
-    assert [one.line for one in found] == [2]
+    result = in_file(tmp_path, [preference(10, 40_000, 40_000), preference(30_000, 40_000, 10)], "FTB200", method="dpo")
+    assert [one.line for one in result] == [2]
 
 
 def _counter(limit=100):
@@ -64,15 +64,15 @@ def _counter(limit=100):
 
 def test_a_counter_from_outside_replaces_the_vocabulary(tmp_path):
     documents = [chat("one two", "three")] * 700 + [chat("a picture"), chat(_words(100)), chat(_words(90), _words(20))]
-    found = in_file(tmp_path, documents, "FTB200", "FTB201", target="local", counter=_counter())
-    assert [(one.code, one.line, one.severity) for one in found] == [
+    result = in_file(tmp_path, documents, "FTB200", "FTB201", target="local", counter=_counter())
+    assert [(one.code, one.line, one.severity) for one in result] == [
         ("FTB200", 702, "warning"),
         ("FTB200", 703, "warning"),
         ("FTB201", 701, "error"),
     ]
-    assert "101 tokens; word-model reads 100 of an example" in found[0].message
-    assert "begins at 101" in found[0].message
-    assert found[2].message == "cannot be trained with word-model: messages[0] is a picture."
+    assert "101 tokens; word-model reads 100 of an example" in result[0].message
+    assert "begins at 101" in result[0].message
+    assert result[2].message == "cannot be trained with word-model: messages[0] is a picture."
 
 
 def test_the_report_tells_who_counted(tmp_path):
@@ -87,17 +87,17 @@ def test_the_report_tells_who_counted(tmp_path):
 def test_a_file_without_a_trained_token_is_told(tmp_path):
     silent = chat()
     silent["messages"][1]["weight"] = 0
-    [found] = in_file(tmp_path, [silent, silent], "FTB202")
-    assert (found.line, found.severity) == (None, "warning")
+    [result] = in_file(tmp_path, [silent, silent], "FTB202")
+    assert (result.line, result.severity) == (None, "warning")
     assert in_file(tmp_path, [silent, chat()], "FTB202") == []
 
 
 def test_a_few_examples_far_longer_than_the_others_are_told(tmp_path):
     usual = [chat(f"Question {n}?" + _words(n % 40), "Yes.") for n in range(60)]
-    [found] = in_file(tmp_path, [*usual[:30], chat(_words(4_000)), *usual[30:], chat(_words(9_000))], "FTB203")
-    assert found.line == 62
-    assert "lines 62 and 31" in found.message
-    assert "9,0" in found.message
+    [result] = in_file(tmp_path, [*usual[:30], chat(_words(4_000)), *usual[30:], chat(_words(9_000))], "FTB203")
+    assert result.line == 62
+    assert "lines 62 and 31" in result.message
+    assert "9,0" in result.message
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,6 @@ def test_lengths_that_say_nothing_are_left_alone(tmp_path, lengths):
 
 
 def test_prompts_that_dwarf_their_answers_are_told(tmp_path):
-    [found] = in_file(tmp_path, [chat(f"{n}" + _words(2_000), "Yes.") for n in range(20)], "FTB204")
-    assert found.line is None
+    [result] = in_file(tmp_path, [chat(f"{n}" + _words(2_000), "Yes.") for n in range(20)], "FTB204")
+    assert result.line is None
     assert in_file(tmp_path, [chat(f"{n}" + _words(100), "Yes.") for n in range(20)], "FTB204") == []

@@ -29,7 +29,7 @@ def test_how_bad_it_is_depends_on_where_the_file_goes(line: str, code: str, expe
 
 
 @pytest.mark.parametrize(
-    ("broken", "whole"),
+    ("broken", "complete"),
     [
         (chat(user(), calling(), tools=tool()), chat(user(), calling(), tools=TOOLS)),
         (chat(user(), calling(), tools=[{"function": tool()["function"]}]), chat(user(), calling(), tools=TOOLS)),
@@ -44,8 +44,8 @@ def test_how_bad_it_is_depends_on_where_the_file_goes(line: str, code: str, expe
         (chat(user(), calling(), {"role": "tool", "content": "21"}, assistant(), tools=TOOLS), chat(user(), calling(), {"role": "tool", "content": "21", "tool_call_id": "call_1"}, assistant(), tools=TOOLS)),
     ],
 )  # fmt: skip
-def test_a_repair_writes_what_was_meant(broken: str, whole: str) -> None:
-    assert mended(broken) == json.loads(whole)
+def test_a_repair_writes_what_was_meant(broken: str, complete: str) -> None:
+    assert mended(broken) == json.loads(complete)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_each_problem_is_told_where_it_is() -> None:
         assistant(),
         tools=TOOLS,
     )
-    told = {(code, problem.field) for code, problem in judged(line, Context())}
+    names = {(code, problem.field) for code, problem in judged(line, Context())}
 
-    assert told == {
+    assert names == {
         ("FTB052", "messages[1].tool_calls[1].function.name"),
         ("FTB062", "messages[1].tool_calls[2].function.arguments"),
         ("FTB064", "messages[2].tool_call_id"),
@@ -95,10 +95,10 @@ def test_tools_of_a_preference_line_are_told_in_its_input() -> None:
 def test_a_file_in_which_some_lines_offer_tools_gets_advice(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text("".join(f"{line}\n" for line in [GOOD_CALL] * 3 + [chat(user(), assistant())]))
-    (found,) = lint(path, Options(select=("FTB213",), jobs=1)).files[0].findings
+    (match,) = lint(path, Options(select=("FTB213",), jobs=1)).files[0].findings
 
-    assert found.severity == "info"
-    assert "3 of 4 examples" in found.message
+    assert match.severity == "info"
+    assert "3 of 4 examples" in match.message
 
 
 def test_arguments_that_are_nested_too_deeply_are_a_finding_and_no_crash() -> None:

@@ -92,28 +92,28 @@ def test_a_plan_counts_what_the_worker_will_read_and_train(local, base_model_dir
     )
     prepare(spec, base=tmp_path, out=tmp_path / "data")
     path = tmp_path / "data" / "train.jsonl"
-    told = local_tokens(path, renderer_of(base_model_dir), spec.local)
+    result = local_tokens(path, renderer_of(base_model_dir), spec.local)
     request = LocalRequest.model_validate(lower(resolve(spec, len(lines), "local")).request)
     real = encode_split(path, "train", Renderer(AutoTokenizer.from_pretrained(base_model_dir)), request)
-    assert (told.tokens, told.trained) == (real.tokens, real.num_loss_tokens)
-    assert told.too_long == len(real.cut) + len(real.dropped)
+    assert (result.tokens, result.trained) == (real.tokens, real.num_loss_tokens)
+    assert result.too_long == len(real.cut) + len(real.dropped)
 
 
 def test_examples_that_are_too_long_or_cannot_be_expressed_are_counted(base_model_dir, tmp_path):
     lines = [json.dumps(chat) + "\n" for chat in (*CHATS, {"messages": [{"role": "user", "content": "only"}]})]
     (tmp_path / "train.jsonl").write_text("".join(lines), encoding="utf-8")
-    told = local_tokens(tmp_path / "train.jsonl", renderer_of(base_model_dir), LocalSpec(max_length=8))
-    assert (told.examples, told.counted) == (4, 4)
-    assert told.unreadable == 2  # the calls, which this template does not know; and the chat without an answer
-    assert told.too_long == 2
+    result = local_tokens(tmp_path / "train.jsonl", renderer_of(base_model_dir), LocalSpec(max_length=8))
+    assert (result.examples, result.counted) == (4, 4)
+    assert result.unreadable == 2  # the calls, which this template does not know; and the chat without an answer
+    assert result.too_long == 2
 
 
 def test_large_splits_are_drawn_from_and_say_so(base_model_dir, tmp_path, monkeypatch):
     monkeypatch.setattr("ftbridge.planning.local_tokens.COUNTED", 3)
     (tmp_path / "train.jsonl").write_text((json.dumps(CHATS[0]) + "\n") * 30, encoding="utf-8")
-    told = local_tokens(tmp_path / "train.jsonl", renderer_of(base_model_dir), LocalSpec())
+    result = local_tokens(tmp_path / "train.jsonl", renderer_of(base_model_dir), LocalSpec())
     one = renderer_of(base_model_dir).example(parse_example(CHATS[0]))
-    assert (told.counted, told.examples, told.tokens) == (3, 30, 30 * one.n_tokens)
+    assert (result.counted, result.examples, result.tokens) == (3, 30, 30 * one.n_tokens)
 
 
 @pytest.mark.parametrize("broken", ["tokenizer.json", "tokenizer_config.json"])

@@ -35,14 +35,14 @@ from support.templates import (
 
 @pytest.fixture(scope="module")
 def renderers(base_model_dir: Path) -> dict[str, Renderer]:
-    own = AutoTokenizer.from_pretrained(base_model_dir)
-    made = {"own": Renderer(own)}
+    extra = AutoTokenizer.from_pretrained(base_model_dir)
+    by_name = {"own": Renderer(extra)}
     for name, (template, _, tokens) in FAMILIES.items():
-        tokenizer = copy.deepcopy(own)
+        tokenizer = copy.deepcopy(extra)
         tokenizer.add_special_tokens({"additional_special_tokens": [*tokens]} if tokens else {})
         tokenizer.chat_template = template
-        made[name] = Renderer(tokenizer)
-    return made
+        by_name[name] = Renderer(tokenizer)
+    return by_name
 
 
 def with_template(renderer: Renderer, template: str) -> Renderer:
@@ -144,10 +144,10 @@ def test_any_text_is_trained_whole_right_after_its_prompt(renderers: dict[str, R
         assert_prompts_are_prefixes(renderer, example)
         rendered = renderer.example(example)
         text = "".join(text for text, flag in explain(rendered, renderer.tokenizer) if flag)
-        whole = renderer.tokenizer.decode(
+        complete = renderer.tokenizer.decode(
             renderer.tokenizer("".join(f"{turn}<|im_end|>" for turn in turns))["input_ids"]
         )
-        assert text == whole
+        assert text == complete
 
 
 def test_messages_of_weight_0_are_read_and_not_trained(renderers: dict[str, Renderer]) -> None:
@@ -169,11 +169,11 @@ def test_messages_of_weight_0_are_read_and_not_trained(renderers: dict[str, Rend
 
 
 def test_the_end_of_turn_is_known_and_never_the_padding_by_id(renderers: dict[str, Renderer]) -> None:
-    own = renderers["own"]
-    assert own.tokenizer.pad_token_id == own.tokenizer.eos_token_id  # the classic trap is set
-    rendered = own.example(chat("a", "b"))
-    last = max(place for place, flag in enumerate(rendered.loss_mask) if flag)
-    assert rendered.input_ids[last] in own.end_of_turn
+    extra = renderers["own"]
+    assert extra.tokenizer.pad_token_id == extra.tokenizer.eos_token_id  # the classic trap is set
+    rendered = extra.example(chat("a", "b"))
+    last = max(where for where, flag in enumerate(rendered.loss_mask) if flag)
+    assert rendered.input_ids[last] in extra.end_of_turn
     eot = renderers["headers"].tokenizer.convert_tokens_to_ids("<|eot|>")
     assert eot in renderers["headers"].end_of_turn
 
@@ -381,7 +381,7 @@ def test_answers_found_by_their_marks_lie_where_rendering_finds_them(
 ) -> None:
     renderer = renderers[family]
     turns = [*CASES[case], "last"][: (len(CASES[case]) // 2) * 2 + 1]
-    messages = [Message(role="assistant" if place % 2 else "user", content=text) for place, text in enumerate(turns)]
+    messages = [Message(role="assistant" if where % 2 else "user", content=text) for where, text in enumerate(turns)]
     quick = renderer.prompt(messages)
     monkeypatch.setattr(Spans, "_plain", lambda *_: None)
     assert renderer.prompt(messages) == quick
@@ -389,7 +389,7 @@ def test_answers_found_by_their_marks_lie_where_rendering_finds_them(
 
 def test_the_prompt_of_a_long_conversation_takes_no_longer_than_its_text(renderers: dict[str, Renderer]) -> None:
     turns = [f"{'Answer' if turn % 2 else 'Question'} number {turn}" for turn in range(401)]
-    messages = [Message(role="assistant" if place % 2 else "user", content=text) for place, text in enumerate(turns)]
+    messages = [Message(role="assistant" if where % 2 else "user", content=text) for where, text in enumerate(turns)]
     began = time.monotonic()
     ids = renderers["own"].prompt(messages)
     assert time.monotonic() - began < 2

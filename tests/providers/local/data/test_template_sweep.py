@@ -46,8 +46,8 @@ def _s(text: str = "SYSTEM brief.", role: str = "system") -> dict[str, Any]:
 
 def _call(*arguments: Any, text: str | None = None, **more: Any) -> dict[str, Any]:
     calls = [
-        {"id": f"call_{place}_abcdef", "type": "function", "function": {"name": "look_up", "arguments": one}}
-        for place, one in enumerate(arguments)
+        {"id": f"call_{where}_abcdef", "type": "function", "function": {"name": "look_up", "arguments": one}}
+        for where, one in enumerate(arguments)
     ]
     return _a(text, tool_calls=calls, **more)
 
@@ -153,7 +153,7 @@ def _can(case: Case, needs: set[str]) -> bool:
 
 def _runs(ids: list[int], flags: list[bool]) -> list[tuple[int, int]]:
     edges = [
-        place for place, pair in enumerate(zip([False, *flags], [*flags, False], strict=True)) if pair[0] != pair[1]
+        where for where, pair in enumerate(zip([False, *flags], [*flags, False], strict=True)) if pair[0] != pair[1]
     ]
     return list(zip(edges[::2], edges[1::2], strict=True)) if ids else []
 
@@ -163,53 +163,53 @@ def _problems(renderer: Renderer, example: ChatExample, needs: set[str]) -> list
     decode = lambda ids: renderer.tokenizer.decode(ids, skip_special_tokens=False)  # noqa: E731
     runs = _runs(rendered.input_ids, rendered.loss_mask)
     answers = [message for message in example.messages if message.trained]
-    found = []
+    matches = []
     if len(runs) != len(answers):
         return [f"{len(runs)} runs for {len(answers)} answers: {[decode(rendered.input_ids[a:b]) for a, b in runs]}"]
     for (start, end), message in zip(runs, answers, strict=True):
         ids = rendered.input_ids[start:end]
-        text, said = decode(ids), message.text.rsplit("</think>", 1)[-1].strip()
-        if said not in text:
-            found.append(f"{said!r} is not in {text!r}")
+        text, messages = decode(ids), message.text.rsplit("</think>", 1)[-1].strip()
+        if messages not in text:
+            matches.append(f"{messages!r} is not in {text!r}")
         if any(word in text for word in ("QUESTION", "SYSTEM", "RESULT", "WRONG", "Forged")) and "say" not in text:
-            found.append(f"another's text is trained: {text!r}")
+            matches.append(f"another's text is trained: {text!r}")
         if any(call.function.name not in text for call in message.tool_calls or ()):
-            found.append(f"a call is not in {text!r}")
-        stop = next((place for place, token in enumerate(ids) if token in renderer.end_of_turn), None)
+            matches.append(f"a call is not in {text!r}")
+        stop = next((where for where, token in enumerate(ids) if token in renderer.end_of_turn), None)
         if stop is not None and stop != len(ids) - 1 and decode(ids[stop + 1 :]).strip():
-            found.append(f"generation stops within {text!r}")
-    return found + _sequences(renderer, example, decode)
+            matches.append(f"generation stops within {text!r}")
+    return matches + _sequences(renderer, example, decode)
 
 
 def _sequences(renderer: Renderer, example: ChatExample, decode: Any) -> list[str]:
     """Every answer is trained once, after the very prompt that asks for it, with an end, and is read back."""
-    found, tools = [], tuple(example.tools or ())
+    result, tools = [], tuple(example.tools or ())
     thinks = renderer._thinks(example.messages)
-    waiting = [place for place, message in enumerate(example.messages) if message.trained]
-    prompts = {place: renderer.prompt(example.messages[:place], tools, thinks) for place in waiting}
+    waiting = [where for where, message in enumerate(example.messages) if message.trained]
+    prompts = {where: renderer.prompt(example.messages[:where], tools, thinks) for where in waiting}
     for sequence in renderer.sequences(example):
         ids = sequence.input_ids
         for start, end in _runs(ids, sequence.loss_mask):
             answer = ids[start:end]
-            place = next((place for place in waiting if prompts[place] == ids[:start]), None)
-            if place is None:
-                found.append(f"{decode(answer)!r} is trained after …{decode(ids[:start])[-50:]!r}, which nothing asks")
+            where = next((where for where in waiting if prompts[where] == ids[:start]), None)
+            if where is None:
+                result.append(f"{decode(answer)!r} is trained after …{decode(ids[:start])[-50:]!r}, which nothing asks")
                 continue
-            waiting.remove(place)
-            if renderer.end_of(answer, prompts[place]) is None and not renderer.stops(answer):
-                found.append(f"nothing ends {decode(answer)!r}")
-            reply = renderer.read(prompts[place], [*answer, *answer], tools)
-            text, wanted = answer_text(reply.content, reply.calls), reference(example.messages[place])
+            waiting.remove(where)
+            if renderer.end_of(answer, prompts[where]) is None and not renderer.stops(answer):
+                result.append(f"nothing ends {decode(answer)!r}")
+            reply = renderer.read(prompts[where], [*answer, *answer], tools)
+            text, wanted = answer_text(reply.content, reply.calls), reference(example.messages[where])
             if text.strip() != wanted.strip() and _documents(text) != _documents(wanted):
-                found.append(f"read as {text!r}, wanted {wanted!r}")
-            thought = reasoning_of(example.messages[place]) if thinks else None
+                result.append(f"read as {text!r}, wanted {wanted!r}")
+            thought = reasoning_of(example.messages[where]) if thinks else None
             if (
                 thought
                 and reply.reasoning_content != thought
                 and not any("not trained" in one for one in renderer.notes)
             ):
-                found.append(f"reasoning is read as {reply.reasoning_content!r}, wanted {thought!r}")
-    return found + [f"messages[{place}] is not trained" for place in waiting]
+                result.append(f"reasoning is read as {reply.reasoning_content!r}, wanted {thought!r}")
+    return result + [f"messages[{where}] is not trained" for where in waiting]
 
 
 def _documents(text: str) -> Any:

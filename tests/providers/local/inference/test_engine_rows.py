@@ -153,10 +153,10 @@ def test_log_probabilities_are_those_of_the_model_and_only_on_request():
 
 def test_ends_stop_strings_and_limits_end_a_row_each_with_its_reason():
     model = llama()
-    (whole,) = engine(model).generate([Request([1, 2, 3, 4], 20)])
-    text = TOKENIZER.decode(whole.token_ids)
+    (complete,) = engine(model).generate([Request([1, 2, 3, 4], 20)])
+    text = TOKENIZER.decode(complete.token_ids)
     middle = next(letter for letter in text[3:] if letter.isascii() and letter.isprintable())
-    end = whole.token_ids[5]
+    end = complete.token_ids[5]
     stopped, ended, limited = engine(model).generate(
         [
             Request([1, 2, 3, 4], 20, stop=[middle]),
@@ -165,9 +165,9 @@ def test_ends_stop_strings_and_limits_end_a_row_each_with_its_reason():
         ]
     )
     assert (stopped.text, stopped.finish_reason) == (text[: text.index(middle)], "stop")
-    assert ended.token_ids == whole.token_ids[: whole.token_ids.index(end) + 1]
+    assert ended.token_ids == complete.token_ids[: complete.token_ids.index(end) + 1]
     assert ended.finish_reason == "stop"
-    assert (limited.token_ids, limited.finish_reason) == (whole.token_ids[:3], "length")
+    assert (limited.token_ids, limited.finish_reason) == (complete.token_ids[:3], "length")
 
 
 def test_a_cancelled_row_leaves_and_the_others_say_the_same():
@@ -255,17 +255,17 @@ def test_a_peft_model_in_training_generates_with_its_weights_of_now_and_goes_on_
     model = get_peft_model(llama(), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
     model.train()
     ours = engine(model)
-    asked = [Request(ids, 8, logprobs=0) for ids in prompts(4, shared=40)]
-    before = ours.generate(asked)
+    request = [Request(ids, 8, logprobs=0) for ids in prompts(4, shared=40)]
+    before = ours.generate(request)
     assert model.training
     optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=5.0)
     ids = torch.tensor([list(range(40))])
     for _ in range(3):
         model(input_ids=ids, labels=ids).loss.backward()
         optimizer.step()
-    after = ours.generate(asked)
+    after = ours.generate(request)
     assert [one.logprobs for one in after] != [one.logprobs for one in before]
-    fresh = engine(model).generate(asked)
+    fresh = engine(model).generate(request)
     assert tokens(after) == tokens(fresh)
 
 

@@ -140,7 +140,7 @@ def test_text_arrives_whole_and_no_piece_holds_half_a_character(text: str):
 
 
 @pytest.mark.parametrize(
-    ("text", "stops", "kept"),
+    ("text", "stops", "stored"),
     [
         ("one. two", ["."], "one"),
         ("aaab", ["ab"], "aa"),
@@ -150,9 +150,9 @@ def test_text_arrives_whole_and_no_piece_holds_half_a_character(text: str):
         ("größe", ["ß"], "grö"),
     ],
 )
-def test_a_stop_string_ends_the_text_before_it_and_is_never_shown_in_part(text: str, stops: list[str], kept: str):
+def test_a_stop_string_ends_the_text_before_it_and_is_never_shown_in_part(text: str, stops: list[str], stored: str):
     pieces, words = said(text, stops)
-    assert "".join(pieces) == kept
+    assert "".join(pieces) == stored
     assert words.stopped is any(stop in text for stop in stops)
 
 
@@ -227,10 +227,10 @@ def finish(server: Server) -> dict[str, list[str]]:
     """Run to the end; each answer's text."""
     texts: dict[str, dict[int, str]] = {}
     while server.busy:
-        for name, told in server.advance():
-            if isinstance(told, StreamDelta):
+        for name, result in server.advance():
+            if isinstance(result, StreamDelta):
                 answers = texts.setdefault(name, {})
-                answers[told.index] = answers.get(told.index, "") + told.text
+                answers[result.index] = answers.get(result.index, "") + result.text
     return {name: [answers[index] for index in sorted(answers)] for name, answers in texts.items()}
 
 
@@ -259,9 +259,9 @@ def test_answers_are_the_same_alone_together_and_joined_midway(server: Server, a
     while waiting or server.busy:
         if waiting:
             server.take(waiting.pop())
-        for name, told in server.advance():
-            if isinstance(told, StreamDelta):
-                joined[name] = joined.get(name, "") + told.text
+        for name, result in server.advance():
+            if isinstance(result, StreamDelta):
+                joined[name] = joined.get(name, "") + result.text
     assert {name: [text] for name, text in joined.items()} == alone
 
 
@@ -297,9 +297,9 @@ def test_memory_that_runs_out_loses_no_answer(server: Server, monkeypatch: pytes
         passes += 1
         if passes == 5:
             assert server.engine.reduce()
-        for name, told in server.advance():
-            if isinstance(told, StreamDelta):
-                texts[name] = texts.get(name, "") + told.text
+        for name, result in server.advance():
+            if isinstance(result, StreamDelta):
+                texts[name] = texts.get(name, "") + result.text
     assert server.engine.max_rows < len(PROMPTS)
     server.engine.max_rows = 64
     assert {name: [text] for name, text in texts.items()} == wanted
@@ -331,7 +331,7 @@ def test_prompts_are_read_in_passes_of_a_bounded_size(server: Server, monkeypatc
         server.take(ask(str(index), f"{word} " * 60, max_tokens=1))
     sizes = []
     while server.busy:
-        sizes.append(len({name for name, told in server.advance() if isinstance(told, StreamEnd)}))
+        sizes.append(len({name for name, result in server.advance() if isinstance(result, StreamEnd)}))
     assert sum(sizes) == 5
     assert max(sizes) <= 2
 
@@ -341,13 +341,13 @@ def test_a_long_prompts_probabilities_are_those_of_one_pass(loaded: Server, monk
     monkeypatch.setattr(batch, "_SCORED_TOKENS", 32)
     prompt = loaded.tokenizer("A long text of many words. " * 12)["input_ids"]
     with torch.no_grad():
-        whole = torch.log_softmax(loaded.model(input_ids=torch.tensor([prompt])).logits[0].float(), -1)
+        complete = torch.log_softmax(loaded.model(input_ids=torch.tensor([prompt])).logits[0].float(), -1)
     with loaded.engine.generating():
-        found = loaded.engine.score(prompt, None, 1)
-    assert len(found) == len(prompt) - 1 > 64
-    for place in range(len(prompt) - 1):
-        assert found[place].token == prompt[place + 1]
-        assert found[place].logprob == pytest.approx(float(whole[place, prompt[place + 1]]), abs=1e-3)
+        result = loaded.engine.score(prompt, None, 1)
+    assert len(result) == len(prompt) - 1 > 64
+    for where in range(len(prompt) - 1):
+        assert result[where].token == prompt[where + 1]
+        assert result[where].logprob == pytest.approx(float(complete[where, prompt[where + 1]]), abs=1e-3)
 
 
 @pytest.fixture

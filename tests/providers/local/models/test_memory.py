@@ -66,18 +66,18 @@ def train_within(gigabytes: float, folder: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space through /proc and RLIMIT_AS")
 def test_when_memory_runs_out_passes_shrink_and_the_step_is_done(tmp_path: Path) -> None:
-    told = train_within(0.2, tmp_path)
-    assert "memory ran out; passes shrink to 800 tokens" in told
-    assert "step 1 " in told
+    result = train_within(0.2, tmp_path)
+    assert "memory ran out; passes shrink to 800 tokens" in result
+    assert "step 1 " in result
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space through /proc and RLIMIT_AS")
 def test_when_even_one_example_does_not_fit_the_error_says_what_to_do(tmp_path: Path) -> None:
-    told = train_within(0.005, tmp_path)
-    assert "activations are recomputed" in told
-    assert "OutOfMemory: memory ran out on an example of 100 tokens" in told
-    assert "local.max_length" in told
+    result = train_within(0.005, tmp_path)
+    assert "activations are recomputed" in result
+    assert "OutOfMemory: memory ran out on an example of 100 tokens" in result
+    assert "local.max_length" in result
 
 
 def test_real_allocation_failures_are_known_as_such() -> None:

@@ -32,7 +32,7 @@ def with_load(monkeypatch: pytest.MonkeyPatch, cores: int, others: float, own: f
 
 
 @pytest.mark.parametrize(
-    ("cores", "others", "own", "wanted"),
+    ("cores", "others", "settings", "wanted"),
     [
         (2, 0.0, 2.0, 2),
         (2, 0.1, 1.9, 2),  # the system itself
@@ -44,9 +44,9 @@ def with_load(monkeypatch: pytest.MonkeyPatch, cores: int, others: float, own: f
     ],
 )
 def test_threads_are_the_processors_that_others_leave(
-    monkeypatch: pytest.MonkeyPatch, cores: int, others: float, own: float, wanted: int
+    monkeypatch: pytest.MonkeyPatch, cores: int, others: float, settings: float, wanted: int
 ):
-    assert with_load(monkeypatch, cores, others, own).left() == wanted
+    assert with_load(monkeypatch, cores, others, settings).left() == wanted
 
 
 def test_small_work_has_one_thread_and_large_work_all_that_are_free(monkeypatch: pytest.MonkeyPatch):

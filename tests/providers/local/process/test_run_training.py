@@ -85,8 +85,8 @@ def test_a_job_that_dies_after_any_step_resumes_to_the_same_losses_and_weights(
     second = Recorder(job)
     assert run_training(job, second) == "succeeded"
     assert (step == 1) != any("resumed from step" in message for message in second.messages)
-    whole, expected = {**first.losses, **second.losses}, undisturbed[1].losses
-    assert whole == expected
+    complete, expected = {**first.losses, **second.losses}, undisturbed[1].losses
+    assert complete == expected
     assert same_weights(job, undisturbed[0])
 
 

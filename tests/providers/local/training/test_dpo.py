@@ -91,9 +91,9 @@ def test_label_smoothing_has_its_lowest_loss_at_the_logit_of_its_share() -> None
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda one: f"{one.loss}-{one.beta}-{one.label_smoothing}")
 def test_without_a_difference_the_loss_is_ln_2_or_that_of_ipo(options: DpoRequest) -> None:
     s = torch.tensor([[-11.0, -23.0]], dtype=torch.float64)
-    found = float(preference_loss(options, s, s, torch.tensor([[3.0, 9.0]])))
-    assert found == pytest.approx(loss_without_a_difference(options), abs=1e-12)
-    assert found == pytest.approx(25.0 if options.loss == "ipo" else math.log(2), abs=1e-12)
+    result = float(preference_loss(options, s, s, torch.tensor([[3.0, 9.0]])))
+    assert result == pytest.approx(loss_without_a_difference(options), abs=1e-12)
+    assert result == pytest.approx(25.0 if options.loss == "ipo" else math.log(2), abs=1e-12)
 
 
 def test_swapping_the_completions_turns_the_sign_of_the_difference() -> None:
@@ -119,9 +119,9 @@ def plain(forward: Forward, pair: Pair) -> list[float]:
 
 @pytest.fixture(scope="module")
 def stirred(tmp_path_factory: pytest.TempPathFactory) -> Forward:
-    made = cases.forward_of(tmp_path_factory.mktemp("dpo"), cases.request())
-    cases.stir(made.model)
-    return made
+    created = cases.forward_of(tmp_path_factory.mktemp("dpo"), cases.request())
+    cases.stir(created.model)
+    return created
 
 
 @pytest.fixture
@@ -138,8 +138,8 @@ def test_a_completion_is_the_sum_of_its_own_tokens_by_the_models_own_logits(forw
     use_own_attention(forward.model)
     wanted = [plain(forward, pair) for pair in data]
     for values in (together, apart):
-        for found, right in zip(values, wanted, strict=True):
-            assert found == pytest.approx(right, rel=1e-5)
+        for result, right in zip(values, wanted, strict=True):
+            assert result == pytest.approx(right, rel=1e-5)
 
 
 def test_a_prompt_computed_once_gives_the_loss_and_gradients_of_a_prompt_computed_twice(forward: Forward) -> None:
@@ -217,11 +217,11 @@ def test_chunked_log_probabilities_and_gradients_are_those_of_a_plain_log_softma
     leaves = [leaf for leaf in (hidden, weight, offset) if leaf is not None and leaf.requires_grad]
     scalars = torch.randn(10)
     values = loss.token_log_probabilities(hidden, weight, offset, target)
-    found = torch.autograd.grad((values.sin() * scalars).sum(), leaves)
+    result = torch.autograd.grad((values.sin() * scalars).sum(), leaves)
     right = torch.log_softmax(torch.nn.functional.linear(hidden, weight, offset), -1).gather(1, target[:, None])[:, 0]
     wanted = torch.autograd.grad((right.sin() * scalars).sum(), leaves)
     torch.testing.assert_close(values, right)
-    for one, other in zip(found, wanted, strict=True):
+    for one, other in zip(result, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
@@ -241,21 +241,21 @@ def test_in_16_bits_the_targets_logit_keeps_float32_precision() -> None:
 
 
 def trainer_of(folder: Path, data: list[Pair], held_out: list[Pair], **changes: Any) -> tuple[loop.Trainer, Steps]:
-    asked = cases.request(**{"n_epochs": 2, "batch_size": 4, **changes})
-    forward = cases.forward_of(folder, asked)
+    response = cases.request(**{"n_epochs": 2, "batch_size": 4, **changes})
+    forward = cases.forward_of(folder, response)
     silence_dropout(forward.model)
-    optimizer = optimizer_for(forward.model.parameters(), asked, architectures.CPU)
+    optimizer = optimizer_for(forward.model.parameters(), response, architectures.CPU)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     both = with_reference(
         forward, [*data, *held_out], cases.KEY, folder / "reference.jsonl", shared=True, budget=100, begun=False
     )
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
-    assert asked.dpo is not None
+    assert response.dpo is not None
     steps = Steps()
     trainer = loop.Trainer(
-        forward, optimizer, scaler, asked, architectures.CPU, both[: len(data)], both[len(data) :], checkpoints,
-        100, steps, lambda: None, Preference(asked.dpo, shared=True),
+        forward, optimizer, scaler, response, architectures.CPU, both[: len(data)], both[len(data) :], checkpoints,
+        100, steps, lambda: None, Preference(response.dpo, shared=True),
     )  # fmt: skip
     return trainer, steps
 
@@ -308,8 +308,8 @@ def test_how_a_step_is_cut_changes_neither_losses_nor_weights(tmp_path: Path) ->
 
 def test_resumed_from_a_checkpoint_every_later_step_is_the_same(tmp_path: Path) -> None:
     data, held_out = cases.pairs(), cases.pairs(seed=9)[:2]
-    whole, steps = trainer_of(tmp_path, data, held_out, n_epochs=3)
-    loop.train(whole, TrainingState())
+    complete, steps = trainer_of(tmp_path, data, held_out, n_epochs=3)
+    loop.train(complete, TrainingState())
     reference = (tmp_path / "reference.jsonl").read_bytes()
     path = sorted((tmp_path / "checkpoints").glob("step-*"))[0]
     state = TrainingState.model_validate_json((path / "state.json").read_text())
@@ -332,8 +332,8 @@ def test_the_same_completion_twice_gives_a_gradient_of_zero(forward: Forward) ->
 
 
 def test_dropout_of_the_base_model_and_of_the_adapter_is_off(tmp_path: Path) -> None:
-    asked = cases.request(lora_dropout=0.0)
-    forward = cases.forward_of(tmp_path, asked, "gpt2")
+    response = cases.request(lora_dropout=0.0)
+    forward = cases.forward_of(tmp_path, response, "gpt2")
     for module in forward.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.5
@@ -355,7 +355,7 @@ def test_a_preference_is_learnt_and_carries_over_to_prompts_held_out_and_its_con
     def marked(pair: Pair) -> Pair:
         """The chosen completion says 5 6 7 8 over and over, the rejected one 9 10 11 12; prompts are drawn."""
         sides = [
-            replace(side, input_ids=side.input_ids[:8] + tuple(first + place % 4 for place in range(len(side) - 8)))
+            replace(side, input_ids=side.input_ids[:8] + tuple(first + where % 4 for where in range(len(side) - 8)))
             for side, first in zip(pair.sides, (5, 9), strict=True)
         ]
         return replace(pair, chosen=sides[0], rejected=sides[1])

@@ -95,7 +95,7 @@ def test_loss_log_probabilities_rewards_and_gradients_equal_trls(
         if ours.loss == "sigmoid":
             reward = float(sums.more[f"{name}_reward"]) / len(pairs)
             assert reward == pytest.approx(figures[f"rewards/{name}"], abs=1e-5)
-    found = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
-    assert found.keys() == gradients.keys()
+    by_name = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
+    assert by_name.keys() == gradients.keys()
     for name, gradient in gradients.items():
-        assert float((gradient - found[name]).norm()) <= 1e-4 * float(found[name].norm()) + 1e-8, name
+        assert float((gradient - by_name[name]).norm()) <= 1e-4 * float(by_name[name].norm()) + 1e-8, name

@@ -122,8 +122,8 @@ def test_fused_dropout_is_dropout_and_the_same_again_for_the_same_seed(plain: Fo
 @pytest.mark.parametrize("fused", [False, True], ids=["peft's layers", "fused layers"])
 def test_gradients_are_the_same_before_and_after_an_evaluation_pass(base_model_dir: Path, fused: bool) -> None:
     """bitsandbytes repacks 4-bit weights in eval mode on some CPUs, and every later gradient would be wrong."""
-    asked, where = request(quantization="nf4"), device(torch.bfloat16)
-    model = adapted(base_model_dir, asked, where)
+    requests, where = request(quantization="nf4"), device(torch.bfloat16)
+    model = adapted(base_model_dir, requests, where)
     if fused:
         fuse(model, load.FrozenWeights(False, torch.bfloat16).weight_of, DropoutPool(0.0, torch.bfloat16, where.torch))
     model.get_base_model().set_attn_implementation(attention.NAME)
@@ -136,8 +136,8 @@ def test_gradients_are_the_same_before_and_after_an_evaluation_pass(base_model_d
 
 
 def test_nf4_gradients_agree_with_a_float32_model_of_the_same_weights(base_model_dir: Path) -> None:
-    asked, where = request(quantization="nf4"), device(torch.bfloat16)
-    model = adapted(base_model_dir, asked, where)
+    requests, where = request(quantization="nf4"), device(torch.bfloat16)
+    model = adapted(base_model_dir, requests, where)
     frozen = load.FrozenWeights(False, torch.bfloat16)
     fuse(model, frozen.weight_of, DropoutPool(0.0, torch.bfloat16, where.torch))
     quantized = prove(Forward(model, where, "plain", autocast=False), examples(), packing=True)
@@ -156,8 +156,8 @@ def test_nf4_gradients_agree_with_a_float32_model_of_the_same_weights(base_model
 
 
 def test_a_dequantised_copy_changes_nothing(base_model_dir: Path) -> None:
-    asked, where = request(quantization="nf4"), device(torch.bfloat16)
-    model = adapted(base_model_dir, asked, where)
+    requests, where = request(quantization="nf4"), device(torch.bfloat16)
+    model = adapted(base_model_dir, requests, where)
     losses = []
     for keep in (False, True):
         fuse(model, load.FrozenWeights(keep, torch.bfloat16).weight_of, DropoutPool(0.0, torch.bfloat16, where.torch))
@@ -168,8 +168,8 @@ def test_a_dequantised_copy_changes_nothing(base_model_dir: Path) -> None:
 
 
 def test_recomputed_activations_give_the_same_gradient(base_model_dir: Path) -> None:
-    asked, where = request(lora_dropout=0.2), device()
-    model = adapted(base_model_dir, asked, where)
+    requests, where = request(lora_dropout=0.2), device()
+    model = adapted(base_model_dir, requests, where)
     pool = DropoutPool(0.2, torch.float32, where.torch)
     fuse(model, load.FrozenWeights(False, torch.float32).weight_of, pool)
     forward = prove(Forward(model, where, "plain", autocast=False, pool=pool), examples(), packing=True)

@@ -24,20 +24,20 @@ from support.tiny_training import trainer_of
 
 def by_hand(trainer: loop.Trainer) -> list[tuple[float, float]]:
     """Loss and gradient norm of each step, written without the loop and without an objective."""
-    asked, forward, rows = trainer.request, trainer.forward, []
+    request, forward, rows = trainer.request, trainer.forward, []
     examples: Sequence[Any] = trainer.train
-    for epoch in range(asked.n_epochs):
-        for batch in batches.steps_of_epoch(len(examples), asked.batch_size, asked.seed, epoch):
+    for epoch in range(request.n_epochs):
+        for batch in batches.steps_of_epoch(len(examples), request.batch_size, request.seed, epoch):
             step, chosen = len(rows) + 1, [examples[index] for index in batch]
             for group in trainer.optimizer.param_groups:
-                group["lr"] = learning_rate(asked, step, trainer.total_steps)
+                group["lr"] = learning_rate(request, step, trainer.total_steps)
             count, total = sum(example.num_loss_tokens for example in chosen), torch.zeros(())
             for number, part in enumerate(forward.cut(chosen, trainer.tokens_per_pass)):
-                loss, _ = forward.loss_sum(part, seed=(asked.seed * 1_000_003 + step * 1_009 + number) % (1 << 31))
+                loss, _ = forward.loss_sum(part, seed=(request.seed * 1_000_003 + step * 1_009 + number) % (1 << 31))
                 (loss / count).backward()
                 total += loss.detach()
             parameters = [one for group in trainer.optimizer.param_groups for one in group["params"]]
-            norm = torch.nn.utils.clip_grad_norm_(parameters, asked.max_grad_norm)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, request.max_grad_norm)
             trainer.optimizer.step()
             trainer.optimizer.zero_grad(set_to_none=True)
             rows.append((float(total) / count, float(norm)))

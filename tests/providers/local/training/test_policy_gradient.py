@@ -46,14 +46,14 @@ def test_the_gradient_is_the_analytic_one_on_a_bandit() -> None:
     p = torch.softmax(logits, 0)
     drawn = torch.multinomial(p, group * groups, replacement=True).view(groups, group)
     estimates = torch.zeros(groups, 4)
-    for place, row in enumerate(arms[drawn].tolist()):
+    for where, row in enumerate(arms[drawn].tolist()):
         weights = advantages(row)
         if weights[0] is None:
             continue
-        for arm, weight in zip(drawn[place].tolist(), weights, strict=True):
+        for arm, weight in zip(drawn[where].tolist(), weights, strict=True):
             slope = -p.clone()
             slope[arm] += 1
-            estimates[place] += weight * slope / group
+            estimates[where] += weight * slope / group
     expected = (group - 1) / group * p * (arms - (p * arms).sum())
     error = estimates.std(0) / math.sqrt(groups)
     assert ((estimates.mean(0) - expected).abs() <= 3 * error).all()
@@ -71,15 +71,15 @@ def forward(tmp_path: Path):
 def by_hand(forward, trials, kl=0.0, reference=None) -> torch.Tensor:
     """-sum A log pi / N on plain logits, each completion alone."""
     total, count = torch.zeros(()), sum(one.num_loss_tokens for one in trials)
-    for place, one in enumerate(trials):
+    for where, one in enumerate(trials):
         ids = torch.tensor([one.example.input_ids])
         layout = dict(forward._packed_inputs([one.example]), input_ids=ids)
         logits = forward.model(**layout).logits[0, :-1]
         values = torch.log_softmax(logits.float(), -1).gather(1, ids[0, 1:, None])[:, 0]
-        own = values[torch.tensor(one.example.loss_mask[1:])]
-        total = total - one.advantage * own.sum()
+        settings = values[torch.tensor(one.example.loss_mask[1:])]
+        total = total - one.advantage * settings.sum()
         if kl:
-            difference = reference[place] - own
+            difference = reference[where] - settings
             total = total + kl * (torch.exp(difference) - difference - 1).sum()
     return total / count
 
@@ -150,11 +150,11 @@ def test_the_distance_to_the_first_model_is_zero_at_the_start_and_has_the_gradie
 
 
 def test_the_models_own_values_are_back_after_the_first_ones_were_used(forward) -> None:
-    own = practice_cases.trained(forward)
+    settings = practice_cases.trained(forward)
     zeros = {name: torch.zeros_like(value) for name, value in trained_values(forward.model).items()}
     with first_values(forward.model, zeros):
         assert not practice_cases.trained(forward).any()
-    assert torch.equal(practice_cases.trained(forward), own)
+    assert torch.equal(practice_cases.trained(forward), settings)
 
 
 def test_how_far_sampling_and_training_disagree_is_reported_a_token(forward) -> None:

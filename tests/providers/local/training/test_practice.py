@@ -51,15 +51,15 @@ class Judge:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                asked = body["messages"][-1]["content"]
+                request = body["messages"][-1]["content"]
                 with judge._lock:
-                    judge.questions.append(asked)
+                    judge.questions.append(request)
                     judge.busy += 1
                     judge.most = max(judge.most, judge.busy)
                 time.sleep(judge.seconds)
                 with judge._lock:
                     judge.busy -= 1
-                text, status = judge.answer(asked)
+                text, status = judge.answer(request)
                 reply = {"model": "gpt-4.1-mini-2025-04-14", "choices": [{"message": {"content": text}, "finish_reason": "stop"}],
                          "usage": {"prompt_tokens": 1000, "completion_tokens": 1000, "total_tokens": 2000}}  # fmt: skip
                 content = json.dumps(reply).encode()
@@ -111,8 +111,8 @@ def test_completions_are_drawn_from_the_softmax_and_not_by_the_models_generation
         p = torch.softmax(forward.model(torch.tensor([prompt])).logits[0, -1].float(), -1)
     counts: Counter[int] = Counter()
     count = 4000
-    draws = [Draw(prompt, 1, seed_of(0, 1, 0, place)) for place in range(count)]
-    draw(forward, renderer, draws, lambda place, drawn: counts.update(drawn.tokens), at_once=500)
+    draws = [Draw(prompt, 1, seed_of(0, 1, 0, where)) for where in range(count)]
+    draw(forward, renderer, draws, lambda where, drawn: counts.update(drawn.tokens), at_once=500)
     top = p.topk(5)
     expected = [float(value) * count for value in top.values]
     observed = [counts[int(token)] for token in top.indices]
@@ -154,11 +154,11 @@ def test_a_step_is_the_same_whoever_draws_it_and_another_step_is_not(tmp_path: P
 def test_a_step_that_was_written_is_read_and_neither_drawn_nor_graded_again(
     tmp_path: Path, model: Path, judge: Judge
 ) -> None:
-    asked = practice_cases.request(judge.grader)
-    source, _ = practice_cases.practice(tmp_path, model, asked)
+    response = practice_cases.request(judge.grader)
+    source, _ = practice_cases.practice(tmp_path, model, response)
     first = source.collect(source.train[:3], 1)
     count = len(judge.questions)
-    again, _ = practice_cases.practice(tmp_path, model, asked)
+    again, _ = practice_cases.practice(tmp_path, model, response)
     second = again.collect(again.train[:3], 1)
     assert second.units == first.units
     assert len(judge.questions) == count
@@ -169,29 +169,29 @@ def test_a_step_that_was_written_is_read_and_neither_drawn_nor_graded_again(
 def test_a_step_that_was_cut_short_asks_no_judge_again_and_ends_as_it_would_have(
     tmp_path: Path, model: Path, judge: Judge
 ) -> None:
-    asked = practice_cases.request(judge.grader)
-    whole, _ = practice_cases.practice(tmp_path / "whole", model, asked)
-    expected = whole.collect(whole.train[:3], 1)
+    response = practice_cases.request(judge.grader)
+    complete, _ = practice_cases.practice(tmp_path / "whole", model, response)
+    expected = complete.collect(complete.train[:3], 1)
     judge.questions.clear()
 
     def stop() -> str | None:
         return "pause" if len(judge.questions) >= 3 else None
 
     judge.seconds = 0.05
-    source, _ = practice_cases.practice(tmp_path / "cut", model, asked, requested=stop)
+    source, _ = practice_cases.practice(tmp_path / "cut", model, response, requested=stop)
     with pytest.raises(Interrupted):
         source.collect(source.train[:3], 1)
     time.sleep(0.5)  # what was under way is answered and written
     assert RolloutFiles(tmp_path / "cut" / "rollouts").drawn("000001")
-    again, _ = practice_cases.practice(tmp_path / "cut", model, asked)
+    again, _ = practice_cases.practice(tmp_path / "cut", model, response)
     assert again.collect(again.train[:3], 1).units == expected.units
     assert len(judge.questions) == len(set(judge.questions)), "no question is paid twice"
 
 
 def test_judges_are_asked_while_others_are_drawn_and_eight_at_a_time(tmp_path: Path, model: Path, judge: Judge) -> None:
     judge.seconds = 0.1
-    asked = practice_cases.request(judge.grader, {"group_size": 8})
-    source, _ = practice_cases.practice(tmp_path, model, asked)
+    response = practice_cases.request(judge.grader, {"group_size": 8})
+    source, _ = practice_cases.practice(tmp_path, model, response)
     began = time.monotonic()
     figures = source.collect(source.train[:3], 1).figures
     assert time.monotonic() - began < 0.1 * len(judge.questions), "they were asked one after the other"
@@ -202,13 +202,13 @@ def test_judges_are_asked_while_others_are_drawn_and_eight_at_a_time(tmp_path: P
 def test_a_failed_judge_removes_the_sample_and_is_never_a_reward_of_0(
     tmp_path: Path, model: Path, judge: Judge
 ) -> None:
-    asked = practice_cases.request(judge.grader, {"group_size": 8})
-    plain, _ = practice_cases.practice(tmp_path / "plain", model, asked)
+    response = practice_cases.request(judge.grader, {"group_size": 8})
+    plain, _ = practice_cases.practice(tmp_path / "plain", model, response)
     plain.collect(plain.train[:3], 1)
     victim = read_rollouts(tmp_path / "plain" / "rollouts" / "000001.jsonl")[0].text
     answer = judge.answer
     judge.answer = lambda text: ("no", 500) if text == victim else answer(text)
-    source, _ = practice_cases.practice(tmp_path / "failing", model, asked)
+    source, _ = practice_cases.practice(tmp_path / "failing", model, response)
     collected = source.collect(source.train[:3], 1)
     rollouts = read_rollouts(tmp_path / "failing" / "rollouts" / "000001.jsonl")
     failed = [one for one in rollouts if one.reward is None]
@@ -226,16 +226,16 @@ def test_a_failed_judge_removes_the_sample_and_is_never_a_reward_of_0(
 def test_a_judge_that_is_away_pauses_the_run_by_name_and_resuming_goes_on(
     tmp_path: Path, model: Path, judge: Judge, reply: tuple[str, int]
 ) -> None:
-    asked = practice_cases.request(judge.grader)
+    response = practice_cases.request(judge.grader)
     answer, judge.answer = judge.answer, lambda text: reply
-    source, _ = practice_cases.practice(tmp_path, model, asked)
+    source, _ = practice_cases.practice(tmp_path, model, response)
     with pytest.raises(Halted, match="grader quality gave 12 of 12 completions no reward") as stop:
         source.collect(source.train[:3], 1)
     assert "judge" in str(stop.value.error.hint)
     assert not (tmp_path / "rollouts" / "000001.jsonl").exists()
     drawn = RolloutFiles(tmp_path / "rollouts").drawn("000001")
     judge.answer = answer
-    again, _ = practice_cases.practice(tmp_path, model, asked)
+    again, _ = practice_cases.practice(tmp_path, model, response)
     assert again.collect(again.train[:3], 1).units
     written = read_rollouts(tmp_path / "rollouts" / "000001.jsonl")
     assert {one.name: one.tokens for one in written} == {name: one.tokens for name, one in drawn.items()}
@@ -244,8 +244,8 @@ def test_a_judge_that_is_away_pauses_the_run_by_name_and_resuming_goes_on(
 def test_a_budget_stops_before_the_step_that_would_pass_it(tmp_path: Path, model: Path, judge: Judge) -> None:
     each = load_prices().judge_usd(judge.grader["model"], f"http://{HOST}/v1", 1000, 1000)
     assert each
-    asked = practice_cases.request(judge.grader, {"max_usd": each * 14})
-    source, _ = practice_cases.practice(tmp_path, model, asked)
+    response = practice_cases.request(judge.grader, {"max_usd": each * 14})
+    source, _ = practice_cases.practice(tmp_path, model, response)
     source.collect(source.train[:3], 1)
     paid = len(judge.questions)
     assert paid <= 12
@@ -261,8 +261,8 @@ def test_python_source_that_raises_pauses_with_what_to_change(
 ) -> None:
     monkeypatch.setenv("FTBRIDGE_ALLOW_PYTHON_GRADERS", "own")
     source = "def grade(sample, item):\n    raise KeyError('colour')\n"
-    asked = practice_cases.request({"type": "python", "name": "own", "source": source}, {"group_size": 2})
-    practised, _ = practice_cases.practice(tmp_path, model, asked)
+    response = practice_cases.request({"type": "python", "name": "own", "source": source}, {"group_size": 2})
+    practised, _ = practice_cases.practice(tmp_path, model, response)
     with pytest.raises(Halted, match="colour") as stop:
         practised.collect(practised.train[:1], 1)
     assert "low reward" in str(stop.value.error.hint)
@@ -283,28 +283,28 @@ def test_base_completions_that_all_earn_the_same_are_refused_before_the_first_up
 
 def test_groups_without_differences_are_named_before_training(tmp_path: Path, model: Path) -> None:
     lines = [*practice_cases.rows(2, letter="no completion holds this"), *practice_cases.rows(1)]
-    source, said = practice_cases.practice(tmp_path, model, practice_cases.request(), train=lines)
+    source, message = practice_cases.practice(tmp_path, model, practice_cases.request(), train=lines)
     collected = source.collect(source.train, 1)
     assert collected.figures["live_groups"] <= 1 / 3
-    assert any(text.startswith("in ") and "groups of step 1" in text for _, text in said)
+    assert any(text.startswith("in ") and "groups of step 1" in text for _, text in message)
 
 
 def test_a_grader_that_pays_for_an_attack_is_named_before_training(tmp_path: Path, model: Path) -> None:
     """The grader looks for a word of the reference: heaped words hold it, and so does every label at once."""
     labels = ["billing", "delivery", "returns"]
     lines = practice_cases.rows(12)
-    for place, line in enumerate(lines):
-        line["reference"] = labels[place % 3]
+    for where, line in enumerate(lines):
+        line["reference"] = labels[where % 3]
     grader = {**practice_cases.HAS_LETTER, "reference": "{{item.reference}}"}
-    source, said = practice_cases.practice(
+    source, message = practice_cases.practice(
         tmp_path, model, practice_cases.request(grader), train=lines, validation=lines[:4]
     )
     source.begin(False)
-    warned = [text for level, text in said if level == "warn"]
+    warned = [text for level, text in message if level == "warn"]
     assert any("the reference among other words earns 100%" in text for text in warned)
     assert any("all labels at once earns 100%" in text for text in warned)
     assert not any("empty text" in text or "plea" in text for text in warned)
-    assert any(text.startswith("base model: mean reward 0.000") for _, text in said)
+    assert any(text.startswith("base model: mean reward 0.000") for _, text in message)
 
 
 def test_attacks_need_no_reference_and_labels_are_few() -> None:
@@ -367,9 +367,9 @@ def test_a_prompt_that_leaves_no_room_for_a_completion_is_refused_or_dropped(tmp
     path = practice_cases.write_split(tmp_path, "train", lines)
     with pytest.raises(DataError, match=r"1 train prompts leave no room for a completion of 6 tokens"):
         encode_prompts(path, "train", renderer, practice_cases.request(max_length=100))
-    found = encode_prompts(path, "train", renderer, practice_cases.request(max_length=100, overlength="drop"))
-    assert [one.index for one in found.examples] == [0, 1]
-    assert len(found.dropped) == 1
+    result = encode_prompts(path, "train", renderer, practice_cases.request(max_length=100, overlength="drop"))
+    assert [one.index for one in result.examples] == [0, 1]
+    assert len(result.dropped) == 1
 
 
 def test_a_rollouts_file_that_a_kill_cut_short_is_read_up_to_the_cut(tmp_path: Path) -> None:
@@ -393,10 +393,10 @@ def test_without_validation_prompts_the_grader_is_attacked_on_those_that_are_tra
     tmp_path: Path, model: Path
 ) -> None:
     lines = practice_cases.rows(4, reference="h")
-    source, said = practice_cases.practice(tmp_path, model, practice_cases.request(), train=lines)
+    source, message = practice_cases.practice(tmp_path, model, practice_cases.request(), train=lines)
     source.validation = ()
     source.begin(False)
-    assert any("the reference among other words" in text for level, text in said if level == "warn")
+    assert any("the reference among other words" in text for level, text in message if level == "warn")
 
 
 def test_a_template_without_a_system_role_has_the_words_of_the_system_message_in_the_prompt(

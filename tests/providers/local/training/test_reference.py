@@ -45,7 +45,7 @@ def test_the_reference_is_what_peft_gives_with_the_adapter_switched_off(
     tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     forward = cases.forward_of(tmp_path, cases.request(**changes))
-    found = torch.tensor([pair.reference for pair in measured(forward, tmp_path / "reference.jsonl")])
+    result = torch.tensor([pair.reference for pair in measured(forward, tmp_path / "reference.jsonl")])
     cases.stir(forward.model)
     unfuse(forward.model)
     with torch.no_grad(), forward.model.disable_adapter():
@@ -53,7 +53,7 @@ def test_the_reference_is_what_peft_gives_with_the_adapter_switched_off(
         use_own_attention(forward.model)
     with torch.no_grad():
         tuned = completion_log_probabilities(replace(forward, way="plain"), cases.pairs(), shared=False)
-    torch.testing.assert_close(found, off, rtol=1e-6, atol=1e-4)
+    torch.testing.assert_close(result, off, rtol=1e-6, atol=1e-4)
     assert float((tuned - off).abs().max()) > 0.01, "the adapter does something once B is not zero"
 
 
@@ -64,10 +64,10 @@ def test_it_is_computed_once_and_read_from_then_on(
     first = measured(forward, path)
     monkeypatch.setattr(reference, "_compute", lambda *_: pytest.fail("computed again"))
     assert measured(forward, path, begun=True) == first
-    header, *kept = rows(path)
+    header, *stored = rows(path)
     assert header["key"] == cases.KEY.model_dump()
-    assert [row["pair"] for row in kept] != []
-    assert {row["chosen_tokens"] for row in kept} == {pair.chosen.num_loss_tokens for pair in cases.pairs()}
+    assert [row["pair"] for row in stored] != []
+    assert {row["chosen_tokens"] for row in stored} == {pair.chosen.num_loss_tokens for pair in cases.pairs()}
 
 
 def test_the_same_pair_in_training_and_validation_is_computed_once(forward: Forward, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_pass_that_was_killed_goes_on_where_it_was(
     forward: Forward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "reference.jsonl"
-    whole = measured(forward, path)
+    complete = measured(forward, path)
     lines = path.read_bytes().split(b"\n")
     path.write_bytes(b"\n".join(lines[:4]) + b"\n" + lines[4][:20])  # three rows, and half of one
     computed: list[int] = []
@@ -89,7 +89,7 @@ def test_a_pass_that_was_killed_goes_on_where_it_was(
     monkeypatch.setattr(reference, "_compute", lambda *all: computed.append(len(all[1])) or real(*all))
     again = measured(forward, path)
     assert computed == [3]
-    assert [pair.reference for pair in again] == [pytest.approx(pair.reference) for pair in whole]
+    assert [pair.reference for pair in again] == [pytest.approx(pair.reference) for pair in complete]
 
 
 def test_a_pause_is_heard_between_micro_batches_and_loses_nothing(forward: Forward, tmp_path: Path) -> None:
@@ -119,14 +119,14 @@ def test_a_reference_of_another_model_is_refused_once_training_has_begun(
     path = tmp_path / "reference.jsonl"
     measured(forward, path)
     key = ReferenceKey.model_validate(cases.KEY.model_dump() | changed)
-    said: list[str] = []
+    messages: list[str] = []
     if refused:
         with pytest.raises(TrainingFailed, match=f"another {next(iter(changed))} than this run has now"):
             measured(forward, path, key=key, begun=True)
         assert rows(path)[0]["key"] == cases.KEY.model_dump(), "the file is as it was"
     else:
-        measured(forward, path, key=key, begun=True, say=said.append)
-        assert said == [f"the reference log-probabilities are computed anew: {next(iter(changed))} changed"]
+        measured(forward, path, key=key, begun=True, say=messages.append)
+        assert messages == [f"the reference log-probabilities are computed anew: {next(iter(changed))} changed"]
         assert rows(path)[0]["key"] == key.model_dump()
     measured(forward, path, key=key)
     assert rows(path)[0]["key"] == key.model_dump(), "before the first step it is simply computed anew"
@@ -148,9 +148,9 @@ def test_continuing_from_an_adapter_makes_that_adapter_the_reference(tmp_path: P
     unfuse(first.model)
     first.model.save_pretrained(tmp_path / "adapter")
     again = cases.forward_of(tmp_path, cases.request(continue_from=str(tmp_path / "adapter")))
-    found = measured(again, tmp_path / "reference.jsonl")
-    torch.testing.assert_close(torch.tensor([pair.reference for pair in found]), wanted, rtol=1e-6, atol=1e-4)
-    sums = Preference(DpoRequest(), shared=True).sums(again, found)
+    result = measured(again, tmp_path / "reference.jsonl")
+    torch.testing.assert_close(torch.tensor([pair.reference for pair in result]), wanted, rtol=1e-6, atol=1e-4)
+    sums = Preference(DpoRequest(), shared=True).sums(again, result)
     assert float(sums.more["reward_margin"].abs()) < 1e-4
     sums.loss.backward()
     assert float(cases.gradients(again.model).abs().max()) > 0, "the adapter is trained further"
@@ -177,9 +177,9 @@ def test_an_adapter_of_another_model_is_refused_with_what_does_not_fit(tmp_path:
 
 def test_4_bit_gradients_are_the_same_before_and_after_a_reference_pass(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
-    asked = cases.request(quantization="nf4", cache_dequantized_weights=False)
+    response = cases.request(quantization="nf4", cache_dequantized_weights=False)
     architectures.model_of("llama", tmp_path / "model")
-    model = load.add_adapter(load.load_base(tmp_path / "model", asked, architectures.CPU), asked)
+    model = load.add_adapter(load.load_base(tmp_path / "model", response, architectures.CPU), response)
     cases.stir(model)
     forward = prove(Forward(model, architectures.CPU, "plain", autocast=True), sides(cases.pairs()), packing=True)
     data = [replace(pair, reference=(-30.0, -31.0)) for pair in cases.pairs()]

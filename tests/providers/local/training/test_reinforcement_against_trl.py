@@ -26,13 +26,15 @@ GROUPS = (((1.0, 0.0, 0.25), (4, 7, 3), 9), ((0.0, 0.5, 1.0), (6, 2, 5), 14))
 
 
 def trials() -> list[Trial]:
-    made = []
+    items = []
     for number, (rewards, lengths, prompt) in enumerate(GROUPS):
         first = practice_cases.drawn_trials(((prompt, 1, 0.0),), seed=number)[0]
         for weight, length in zip(advantages(rewards), lengths, strict=True):
             one = practice_cases.like(first, length)
-            made.append(trial(one.example.input_ids[:prompt], one.example.input_ids[prompt:], weight or 0.0, one.drawn))
-    return made
+            items.append(
+                trial(one.example.input_ids[:prompt], one.example.input_ids[prompt:], weight or 0.0, one.drawn)
+            )
+    return items
 
 
 def padded(rows: list[list[int]], *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:

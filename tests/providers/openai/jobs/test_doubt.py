@@ -32,7 +32,7 @@ def in_doubt(service: Service, asked: Any) -> None:
     OpenAIProvider().submit(asked)
     journal = Ledger(asked.folder).journal.path
     lines = journal.read_text().splitlines(keepends=True)
-    cut = next(place for place, line in enumerate(lines) if '"what":"job"' in line and '"type":"intended"' in line)
+    cut = next(where for where, line in enumerate(lines) if '"what":"job"' in line and '"type":"intended"' in line)
     journal.write_text("".join(lines[: cut + 1]))
     for registry in (asked.folder.parent).rglob("openai/*.jsonl"):
         if registry.name != "journal.jsonl":
@@ -47,16 +47,16 @@ def test_lists_that_are_refused_leave_it_in_doubt_and_nothing_is_made(
         {"route": CREATE, "kind": "reset_after"},
         *({"route": LIST, "nth": n, "kind": status} for n in range(2, 99)),
     ]
-    asked = submission(tmp_path / "run")
+    request = submission(tmp_path / "run")
     with pytest.raises(InDoubt, match="cannot be looked for"):
-        OpenAIProvider().submit(asked)
-    assert OpenAIProvider().doubt(asked) is not None
+        OpenAIProvider().submit(request)
+    assert OpenAIProvider().doubt(request) is not None
     with pytest.raises(InDoubt):
-        OpenAIProvider().submit(asked)
+        OpenAIProvider().submit(request)
     assert len(service.jobs) == 1
     service.faults = []
-    assert OpenAIProvider().submit(asked).id in service.jobs
-    assert OpenAIProvider().doubt(asked) is None
+    assert OpenAIProvider().submit(request).id in service.jobs
+    assert OpenAIProvider().doubt(request) is None
     assert len(service.jobs) == 1
 
 
@@ -69,11 +69,11 @@ def test_a_second_attempt_that_is_refused_does_not_end_the_doubt(
 ) -> None:
     service.lag = 10
     service.faults = [{"route": CREATE, "kind": "reset_after"}, {"route": CREATE, "nth": 2, **refusal}]
-    asked = submission(tmp_path / "run")
+    request = submission(tmp_path / "run")
     with pytest.raises(InDoubt, match="earlier attempt got no answer"):
-        OpenAIProvider().submit(asked)
+        OpenAIProvider().submit(request)
     assert len(service.files) == 2  # a job may train on them
-    handle = OpenAIProvider().find(asked)
+    handle = OpenAIProvider().find(request)
     assert handle is not None
     assert list(service.jobs) == [handle.id]
 
@@ -90,11 +90,11 @@ def test_a_second_attempt_that_is_refused_does_not_end_the_doubt(
 def test_a_lost_job_is_found_under_the_dated_name_of_its_alias(
     service: Service, tmp_path: Path, asked_model: str, shown_model: str
 ) -> None:
-    asked = submission(tmp_path / "run", model={"openai": asked_model}, **custom(service))
-    in_doubt(service, asked)
+    request = submission(tmp_path / "run", model={"openai": asked_model}, **custom(service))
+    in_doubt(service, request)
     (job,) = service.jobs.values()
     job["model"] = shown_model
-    handle = OpenAIProvider().find(asked)
+    handle = OpenAIProvider().find(request)
     assert handle is not None
     assert handle.id == job["id"]
 
@@ -125,14 +125,14 @@ def test_a_job_of_the_same_file_with_other_settings_is_not_taken(
 
 
 def test_new_jobs_that_tell_nothing_leave_it_to_a_person(service: Service, tmp_path: Path) -> None:
-    asked = submission(tmp_path / "run", **custom(service))
-    in_doubt(service, asked)
+    request = submission(tmp_path / "run", **custom(service))
+    in_doubt(service, request)
     (job,) = service.jobs.values()
     job["training_file"] = None
     with pytest.raises(InDoubt, match="does not tell"):
-        OpenAIProvider().submit(asked)
-    handle = OpenAIProvider().adopt(asked, job["id"])
-    assert OpenAIProvider().submit(asked) == handle
+        OpenAIProvider().submit(request)
+    handle = OpenAIProvider().adopt(request, job["id"])
+    assert OpenAIProvider().submit(request) == handle
     assert len(service.jobs) == 1
 
 
@@ -144,16 +144,16 @@ def test_a_job_that_another_run_has_cannot_be_adopted(service: Service, tmp_path
 
 def test_a_service_whose_jobs_tell_nothing_is_known_as_such_to_the_next_run(service: Service, tmp_path: Path) -> None:
     settings = custom(service)
-    asked = submission(tmp_path / "one", token="one", **settings)
-    OpenAIProvider().submit(asked)
-    assert OpenAIProvider().unpromised(asked) is None
+    request = submission(tmp_path / "one", token="one", **settings)
+    OpenAIProvider().submit(request)
+    assert OpenAIProvider().unpromised(request) is None
     registry = next(
         path
         for path in Path(tmp_path).rglob("*.jsonl")
         if path.parent.name == "openai" and path.name != "journal.jsonl"
     )
     Journal(registry).append("marks", token=False, file=False)
-    assert "neither" in str(OpenAIProvider().unpromised(asked))
+    assert "neither" in str(OpenAIProvider().unpromised(request))
 
 
 @pytest.fixture
@@ -167,27 +167,27 @@ def _home(home: Path) -> None:
     pass
 
 
-@pytest.mark.parametrize("answered", [True, False])
+@pytest.mark.parametrize("completed", [True, False])
 def test_a_twin_with_the_token_is_cancelled_while_the_job_is_followed(
-    service: Service, tmp_path: Path, answered: bool
+    service: Service, tmp_path: Path, completed: bool
 ) -> None:
-    service.faults = [] if answered else [{"route": CREATE, "kind": "reset_after"}]
-    asked = submission(tmp_path / "run")
-    handle = OpenAIProvider().submit(asked)
+    service.faults = [] if completed else [{"route": CREATE, "kind": "reset_after"}]
+    request = submission(tmp_path / "run")
+    handle = OpenAIProvider().submit(request)
     _, twin = service.create_job(service.bodies[0])  # a proxy repeated the request
     followed(OpenAIProvider(), handle)
     assert service.jobs[twin["id"]]["status"] == "cancelled"
     assert service.jobs[handle.id]["status"] == "succeeded"
-    assert f"{twin['id']}, a second job" in notes(asked.folder)
+    assert f"{twin['id']}, a second job" in notes(request.folder)
 
 
 def test_a_twin_that_had_ended_is_said_with_what_it_costs(service: Service, tmp_path: Path) -> None:
-    asked = submission(tmp_path / "run")
-    handle = OpenAIProvider().submit(asked)
+    request = submission(tmp_path / "run")
+    handle = OpenAIProvider().submit(request)
     _, twin = service.create_job(service.bodies[0])
     twin["status"] = "succeeded"
     followed(OpenAIProvider(), handle)
-    assert "billed like the first" in notes(asked.folder)
+    assert "billed like the first" in notes(request.folder)
 
 
 def test_without_tokens_a_twin_is_cancelled_after_a_lost_answer_and_else_only_named(
@@ -199,32 +199,32 @@ def test_without_tokens_a_twin_is_cancelled_after_a_lost_answer_and_else_only_na
         ("lost", [{"route": CREATE, "nth": 2, "kind": "reset_before"}], "cancelled"),
     ):
         service.faults = faults
-        asked = submission(tmp_path / name, token=name, seed=len(name), **settings)
-        handle = OpenAIProvider().submit(asked)
+        request = submission(tmp_path / name, token=name, seed=len(name), **settings)
+        handle = OpenAIProvider().submit(request)
         _, twin = service.create_job(service.bodies[-1])
         followed(OpenAIProvider(), handle)
         assert twin["status"] == end
-        assert twin["id"] in notes(asked.folder)
+        assert twin["id"] in notes(request.folder)
 
 
 def test_a_twin_that_cannot_be_cancelled_leaves_the_run_in_doubt(service: Service, tmp_path: Path) -> None:
-    asked = submission(tmp_path / "run")
-    handle = OpenAIProvider().submit(asked)
+    request = submission(tmp_path / "run")
+    handle = OpenAIProvider().submit(request)
     service.create_job(service.bodies[0])
     service.faults = [{"route": CANCEL, "nth": nth, "kind": "400"} for nth in range(1, 9)]
     followed(OpenAIProvider(), handle)
-    assert "may still be running" in str(OpenAIProvider().doubt(asked))
+    assert "may still be running" in str(OpenAIProvider().doubt(request))
 
 
 def test_a_stop_that_is_asked_between_two_files_makes_no_job(service: Service, tmp_path: Path) -> None:
     def stop() -> None:
         raise FtbridgeError("stop")
 
-    asked = submission(tmp_path / "run").model_copy(update={"heed": stop})
+    request = submission(tmp_path / "run").model_copy(update={"heed": stop})
     with pytest.raises(FtbridgeError, match="stop"):
-        OpenAIProvider().submit(asked)
+        OpenAIProvider().submit(request)
     assert (service.jobs, len(service.files)) == ({}, 1)
-    OpenAIProvider().discard(asked)
+    OpenAIProvider().discard(request)
     assert service.files == {}
 
 
@@ -253,8 +253,8 @@ def test_a_file_that_another_run_takes_up_meanwhile_stays(service: Service, tmp_
 
 def test_an_upload_that_a_proxy_repeats_leaves_one_copy(service: Service, tmp_path: Path) -> None:
     service.faults = [{"route": "POST /files", "kind": "reset_after"}]
-    asked = submission(tmp_path / "run", validation=False)
-    content = asked.train.read_bytes()
+    request = submission(tmp_path / "run", validation=False)
+    content = request.train.read_bytes()
     import hashlib
 
     name = f"ftbridge-train-{hashlib.sha256(content).hexdigest()[:16]}.jsonl"
@@ -266,7 +266,7 @@ def test_an_upload_that_a_proxy_repeats_leaves_one_copy(service: Service, tmp_pa
         return real(*given)
 
     service.add_file = twice  # type: ignore[method-assign]
-    OpenAIProvider().submit(asked)
+    OpenAIProvider().submit(request)
     assert [file["filename"] for file in service.files.values()] == [name]
 
 
@@ -294,9 +294,9 @@ def test_events_without_ids_or_times_are_told_once(service: Service, tmp_path: P
     handle: JobHandle = OpenAIProvider().submit(submission(tmp_path / "run", validation=False))
     for text in ("again", "again", "else"):
         service.say(handle.id, text)
-    for place, event in enumerate(service.events[handle.id]):
+    for where, event in enumerate(service.events[handle.id]):
         event["id"] = None
-        event["created_at"] = [None, "2026-11-26T10:00:00Z", float(place)][place % 3]
-    _, told = followed(OpenAIProvider(), handle)
-    messages = [event.message for event in told]
+        event["created_at"] = [None, "2026-11-26T10:00:00Z", float(where)][where % 3]
+    _, result = followed(OpenAIProvider(), handle)
+    messages = [event.message for event in result]
     assert (messages.count("again"), messages.count("else")) == (2, 1)

@@ -37,8 +37,8 @@ def states(provider: OpenAIProvider, handle: JobHandle) -> list[str]:
 
 def test_states_are_the_services_own_words_where_they_are_not_known(service: Service, handle: JobHandle) -> None:
     service.statuses = ["validating_files", "notRunning", "running", "pausing", "evaluating_safety", "succeeded"]
-    told = ["validating", "queued", "running", "pausing", "evaluating_safety", "succeeded"]
-    assert states(OpenAIProvider(), handle) == told
+    lines = ["validating", "queued", "running", "pausing", "evaluating_safety", "succeeded"]
+    assert states(OpenAIProvider(), handle) == lines
 
 
 def test_every_event_is_told_once_in_order_over_pages_and_processes(service: Service, handle: JobHandle) -> None:
@@ -47,9 +47,9 @@ def test_every_event_is_told_once_in_order_over_pages_and_processes(service: Ser
     service.statuses = ["running", "running", "succeeded"]
     first = OpenAIProvider()
     first.poll(handle)
-    told = list(first.events(handle, None))
-    _, rest = followed(OpenAIProvider(), handle, after=told[-1].id)
-    messages = [event.message for event in [*told, *rest]]
+    listing = list(first.events(handle, None))
+    _, rest = followed(OpenAIProvider(), handle, after=listing[-1].id)
+    messages = [event.message for event in [*listing, *rest]]
     assert messages[:3] == ["created the job", "news 0", "news 1"]
     assert len(messages) == len(set(messages)) == 1 + 130 + 2 + 1
     assert messages[-1] == "the job is done"
@@ -59,10 +59,10 @@ def test_an_event_that_comes_late_and_out_of_place_is_told_once(service: Service
     service.statuses = ["running", "running", "running", "succeeded"]
     provider = OpenAIProvider()
     provider.poll(handle)
-    told = list(provider.events(handle, None))
+    listing = list(provider.events(handle, None))
     late = {**service.events[handle.id][-1], "id": "ftevent-late", "message": "late"}
     service.events[handle.id].append(late)
-    _, rest = followed(provider, handle, after=told[-1].id)
+    _, rest = followed(provider, handle, after=listing[-1].id)
     assert [event.message for event in rest].count("late") == 1
 
 
@@ -71,14 +71,14 @@ def test_figures_come_from_the_result_file_where_events_tell_none(
     service: Service, handle: JobHandle, base64: bool
 ) -> None:
     service.tell_metrics, service.base64_results = False, base64
-    status, told = followed(OpenAIProvider(), handle)
-    steps = [event.metrics for event in told if event.metrics is not None]
+    status, result = followed(OpenAIProvider(), handle)
+    steps = [event.metrics for event in result if event.metrics is not None]
     assert [(step.step, step.train_loss, step.train_mean_token_accuracy, step.valid_loss) for step in steps] == [
         (1, 1.5, 0.5, None),
         (2, 1.0, 0.75, 1.25),
     ]
     assert status.trained_tokens == 4480
-    assert followed(OpenAIProvider(), handle, after=told[-1].id)[1] == []
+    assert followed(OpenAIProvider(), handle, after=result[-1].id)[1] == []
 
 
 def test_a_result_file_of_another_kind_gives_no_figures() -> None:
@@ -93,9 +93,9 @@ def test_a_service_that_is_away_changes_nothing_and_is_told_once(
 ) -> None:
     service.faults = [{"route": JOB, "nth": nth, "kind": kind} for nth in range(3, 40)]
     service.faults += [{"route": EVENTS, "nth": nth, "kind": kind} for nth in (2, 3)]
-    status, told = followed(OpenAIProvider(), handle)
+    status, result = followed(OpenAIProvider(), handle)
     assert status.state == "succeeded"
-    notes = [event.message for event in told if "answer" in event.message]
+    notes = [event.message for event in result if "answer" in event.message]
     assert len(notes) == 2
     assert "does not answer" in notes[0]
     assert "answers again" in notes[1]
@@ -141,13 +141,13 @@ def test_a_failed_job_tells_what_kind_of_error_it_is(
         assert error["message"] in status.error.message
 
 
-@pytest.mark.parametrize(("asked", "state"), [("cancel", "cancelled"), ("pause", "paused")])
+@pytest.mark.parametrize(("requested", "state"), [("cancel", "cancelled"), ("pause", "paused")])
 def test_a_job_is_cancelled_and_paused_at_the_service(
-    service: Service, handle: JobHandle, asked: str, state: str
+    service: Service, handle: JobHandle, requested: str, state: str
 ) -> None:
     service.statuses = ["running"]
-    service.faults = [{"route": f"POST /fine_tuning/jobs/ID/{asked}", "kind": "reset_after"}]
-    getattr(OpenAIProvider(), asked)(handle)
+    service.faults = [{"route": f"POST /fine_tuning/jobs/ID/{requested}", "kind": "reset_after"}]
+    getattr(OpenAIProvider(), requested)(handle)
     assert OpenAIProvider().poll(handle).state == state
 
 

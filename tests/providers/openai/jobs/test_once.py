@@ -20,7 +20,7 @@ CREATE, UPLOAD = "POST /fine_tuning/jobs", "POST /files"
 
 def copies(service: Service) -> list[tuple[str, int]]:
     """Files for training, by content and how many there are of each."""
-    contents = [service.contents[made] for made, file in service.files.items() if file["purpose"] == "fine-tune"]
+    contents = [service.contents[created] for created, file in service.files.items() if file["purpose"] == "fine-tune"]
     return [(content[:60].decode(), contents.count(content)) for content in dict.fromkeys(contents)]
 
 
@@ -32,8 +32,8 @@ def test_a_create_request_without_an_answer_makes_one_job(
     service.faults = [{"route": CREATE, "nth": nth, "kind": kind} for nth in (1, 2)]
     if target == "custom":
         service.keeps_metadata = False
-    asked = submission(tmp_path / "run", openai={"target": target, "base_url": service.base_url})
-    handle = OpenAIProvider().submit(asked)
+    request = submission(tmp_path / "run", openai={"target": target, "base_url": service.base_url})
+    handle = OpenAIProvider().submit(request)
     assert list(service.jobs) == [handle.id]
     assert service.bodies[0]["metadata"] == {TOKEN_KEY: "small-1"}
 
@@ -64,9 +64,9 @@ def test_a_slow_service_that_shows_a_job_too_late_has_the_twin_cancelled(service
 
 
 def test_a_submission_called_again_returns_the_job_that_is_there(service: Service, tmp_path: Path) -> None:
-    asked = submission(tmp_path / "run")
-    first = OpenAIProvider().submit(asked)
-    assert OpenAIProvider().submit(asked) == first
+    request = submission(tmp_path / "run")
+    first = OpenAIProvider().submit(request)
+    assert OpenAIProvider().submit(request) == first
     assert service.requests[CREATE] == 1
 
 
@@ -76,17 +76,17 @@ def test_a_crash_between_the_request_and_its_answer_is_found_out(
 ) -> None:
     """The journal ends with the intent, as after a kill; the job exists at the service."""
     service.keeps_metadata = keeps_metadata
-    asked = submission(
+    request = submission(
         tmp_path / "run", openai={} if keeps_metadata else {"target": "custom", "base_url": service.base_url}
     )
-    handle = OpenAIProvider().submit(asked)
-    journal = Ledger(asked.folder).journal.path
+    handle = OpenAIProvider().submit(request)
+    journal = Ledger(request.folder).journal.path
     lines = journal.read_text().splitlines(keepends=True)
-    cut = next(place for place, line in enumerate(lines) if '"what":"job"' in line and '"type":"intended"' in line)
+    cut = next(where for where, line in enumerate(lines) if '"what":"job"' in line and '"type":"intended"' in line)
     journal.write_text("".join(lines[: cut + 1]))
-    assert OpenAIProvider().find(asked) == handle
+    assert OpenAIProvider().find(request) == handle
     journal.write_text("".join(lines[: cut + 1]))
-    assert OpenAIProvider().submit(asked) == handle
+    assert OpenAIProvider().submit(request) == handle
     assert service.requests[CREATE] == 1
 
 
@@ -134,12 +134,12 @@ def test_a_service_that_never_answers_is_given_up_and_the_next_submission_goes_o
     service: Service, tmp_path: Path
 ) -> None:
     service.faults = [{"route": CREATE, "nth": nth, "kind": "503"} for nth in range(1, 20)]
-    asked = submission(tmp_path / "run")
+    request = submission(tmp_path / "run")
     with pytest.raises(ServiceUnavailable, match="no usable answer") as given_up:
-        OpenAIProvider().submit(asked)
+        OpenAIProvider().submit(request)
     assert "resume" in str(given_up.value)
     service.faults = []
-    assert OpenAIProvider().submit(asked).id in service.jobs
+    assert OpenAIProvider().submit(request).id in service.jobs
     assert len(service.jobs) == 1
 
 
@@ -206,9 +206,9 @@ def test_a_large_file_goes_up_in_parts(service: Service, tmp_path: Path, monkeyp
     monkeypatch.setitem(targets.TARGETS, "openai", replace(targets.TARGETS["openai"], upload_in_parts_above=100))
     monkeypatch.setattr(upload, "PART_BYTES", 300)
     service.faults = [{"route": "POST /uploads/ID/parts", "nth": 2, "kind": "reset_after"}]
-    asked = submission(tmp_path / "run", validation=False)
-    OpenAIProvider().submit(asked)
-    assert list(service.contents.values()) == [asked.train.read_bytes()]
+    request = submission(tmp_path / "run", validation=False)
+    OpenAIProvider().submit(request)
+    assert list(service.contents.values()) == [request.train.read_bytes()]
 
 
 def test_a_failed_job_is_submitted_again_once_when_the_run_is_retried_and_never_when_it_is_resumed(

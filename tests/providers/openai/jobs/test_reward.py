@@ -132,9 +132,9 @@ BODY = {
 )
 @pytest.mark.parametrize("shape", [dict, lambda **fields: SimpleNamespace(**fields)], ids=["dict", "object"])
 def test_settings_that_nobody_asked_for_are_named(job: dict[str, Any], says: list[str], shape: Any) -> None:
-    found = differences(BODY, shape(**job), validation=True)
-    assert len(found) == len(says)
-    assert all(text in found[place] for place, text in enumerate(says))
+    result = differences(BODY, shape(**job), validation=True)
+    assert len(result) == len(says)
+    assert all(text in result[where] for where, text in enumerate(says))
 
 
 def test_a_job_with_other_settings_is_told_once(service: Service, tmp_path: Path) -> None:

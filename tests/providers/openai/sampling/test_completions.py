@@ -46,7 +46,7 @@ def sampler(folder: Path, model: TunedModel | None = None, **openai: Any) -> Sam
 
 
 def completions(made: Sampler, asked: list[Prompt], at_once: int = 2) -> dict[str, Completion]:
-    return {told.key: told for told in made.generate(asked, max_tokens=5, batch_size=at_once)}
+    return {result.key: result for result in made.generate(asked, max_tokens=5, batch_size=at_once)}
 
 
 def body(**choice: Any) -> dict[str, Any]:
@@ -70,17 +70,17 @@ def test_a_prompt_without_a_completion_holds_up_no_other(
     service: Service, tmp_path: Path, instead: tuple[int, Any], says: str, batch: bool
 ) -> None:
     service.chat_instead = {"item 1": instead}
-    found = completions(sampler(tmp_path, batch=batch), prompts(5))
-    assert {key for key, told in found.items() if told.error is None} == {"k0", "k2", "k3", "k4"}
-    assert says in (found["k1"].error or "")
+    match = completions(sampler(tmp_path, batch=batch), prompts(5))
+    assert {key for key, result in match.items() if result.error is None} == {"k0", "k2", "k3", "k4"}
+    assert says in (match["k1"].error or "")
 
 
 def test_a_prompt_that_the_service_always_fails_at_is_given_up_while_it_answers_others(
     service: Service, tmp_path: Path
 ) -> None:
     service.chat_instead = {"item 0": (500, _error("boom"))}
-    found = completions(sampler(tmp_path), prompts(12), at_once=1)
-    assert [key for key, told in found.items() if told.error] == ["k0"]
+    match = completions(sampler(tmp_path), prompts(12), at_once=1)
+    assert [key for key, result in match.items() if result.error] == ["k0"]
 
 
 def test_the_last_prompt_that_is_refused_ends_the_evaluation_of_a_run_that_was_stopped(
@@ -88,13 +88,13 @@ def test_the_last_prompt_that_is_refused_ends_the_evaluation_of_a_run_that_was_s
 ) -> None:
     """Alone it looks like a service that refuses everything; what was answered before says that it does not."""
     service.chat_instead = {"item 2": FILTERED}
-    path, asked = tmp_path / "base.jsonl", items(3)
+    path, request = tmp_path / "base.jsonl", items(3)
     more: dict[str, Any] = {"max_tokens": 5, "batch_size": 1}
     with pytest.raises(PromptsRefused):
-        generate(Candidate("base", plain), asked[2:], sampler(tmp_path), path, **more)
-    generate(Candidate("base", plain), asked[:2], sampler(tmp_path), path, **more)
-    generate(Candidate("base", plain), asked, sampler(tmp_path), path, **more)
-    assert [bool(told.error) for told in read_predictions(path)] == [False, False, True]
+        generate(Candidate("base", plain), request[2:], sampler(tmp_path), path, **more)
+    generate(Candidate("base", plain), request[:2], sampler(tmp_path), path, **more)
+    generate(Candidate("base", plain), request, sampler(tmp_path), path, **more)
+    assert [bool(result.error) for result in read_predictions(path)] == [False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,10 @@ def test_what_a_model_says_can_always_be_written(
     monkeypatch.setenv("FTBRIDGE_RECORD", "1")
     service.chat_instead = {"item 0": (200, body(message={"role": "assistant", "content": text}))}
     path = tmp_path / "base.jsonl"
-    (told,) = generate(
+    (result,) = generate(
         Candidate("base", plain), items(1), sampler(tmp_path, batch=batch), path, max_tokens=5, batch_size=1
     )
-    assert told.output_text == read_predictions(path)[0].output_text == written
+    assert result.output_text == read_predictions(path)[0].output_text == written
     for file in tmp_path.rglob("*.jsonl"):
         assert KEY not in file.read_text("utf-8")
 
@@ -131,8 +131,8 @@ def test_what_a_model_says_can_always_be_written(
 )
 def test_a_completion_in_another_shape_is_read(service: Service, tmp_path: Path, message: dict[str, Any]) -> None:
     service.chat_instead = {"item 0": (200, {**body(message=message), "usage": {"prompt_tokens": "many"}})}
-    found = completions(sampler(tmp_path), prompts(1))["k0"]
-    assert (found.text, found.prompt_tokens) == ("you did", 0)
+    result = completions(sampler(tmp_path), prompts(1))["k0"]
+    assert (result.text, result.prompt_tokens) == ("you did", 0)
 
 
 def test_a_retry_after_of_days_does_not_hold_up_a_fresh_model(
@@ -191,17 +191,17 @@ def test_a_run_killed_while_it_reads_a_batch_pays_for_no_other(
     reading = sampler(tmp_path, batch=True).generate(prompts(4), max_tokens=5, batch_size=1)
     done = {next(iter(reading)).key for _ in range(read_before)} if read_before else {next(iter(reading)).key} - {"k"}
     rest = [prompt for prompt in prompts(4) if prompt.key not in done]
-    found = completions(sampler(tmp_path, batch=True), rest)
-    assert (set(found), len(service.batches)) == ({prompt.key for prompt in rest}, 1)
+    result = completions(sampler(tmp_path, batch=True), rest)
+    assert (set(result), len(service.batches)) == ({prompt.key for prompt in rest}, 1)
 
 
 def test_what_a_batch_leaves_open_is_asked_in_a_new_one(service: Service, tmp_path: Path) -> None:
-    made = sampler(tmp_path, batch=True)
+    created = sampler(tmp_path, batch=True)
     service.chat_instead = {"item 1": (500, _error("stumbled"))}
-    reading = made.generate(prompts(4), max_tokens=5, batch_size=1)
+    reading = created.generate(prompts(4), max_tokens=5, batch_size=1)
     first = [next(reading) for _ in range(3)]
     service.chat_instead = {}
-    assert {told.key for told in [*first, *reading]} == {"k0", "k1", "k2", "k3"}
+    assert {result.key for result in [*first, *reading]} == {"k0", "k1", "k2", "k3"}
     sent = [json.loads(line)["custom_id"] for name in service.batches for line in _requests(service, name)]
     assert (len(service.batches), sorted(sent)) == (2, ["k0", "k1", "k1", "k2", "k3"])
 
@@ -242,8 +242,8 @@ def test_reasoning_of_a_service_is_kept_apart_from_the_text_that_is_graded(
     service.chat_instead = {"item 0": (200, body(message={"role": "assistant", **message}))}
     path = tmp_path / "p.jsonl"
     generate(Candidate("base", plain), items(1), sampler(tmp_path, batch=batch), path, max_tokens=5, batch_size=1)
-    [found] = read_predictions(path)
-    assert (found.output_text, found.reasoning_content) == (text, reasoning)
-    assert [call["function"] for call in found.tool_calls or ()] == [
+    [result] = read_predictions(path)
+    assert (result.output_text, result.reasoning_content) == (text, reasoning)
+    assert [call["function"] for call in result.tool_calls or ()] == [
         call["function"] for call in message.get("tool_calls", ())
     ]

@@ -29,17 +29,17 @@ def sampler(folder: Path, model: TunedModel | None = None, **openai: Any) -> Sam
 
 
 def answers(made: Sampler, asked: list[Prompt], at_once: int = 8) -> dict[str, Completion]:
-    told = list(made.generate(asked, max_tokens=5, batch_size=at_once))
+    listing = list(made.generate(asked, max_tokens=5, batch_size=at_once))
     made.close()
-    assert len(told) == len({completion.key for completion in told})
-    return {completion.key: completion for completion in told}
+    assert len(listing) == len({completion.key for completion in listing})
+    return {completion.key: completion for completion in listing}
 
 
 def test_every_prompt_is_answered_once_with_its_tokens_counted(service: Service, tmp_path: Path) -> None:
-    told = answers(sampler(tmp_path), prompts(30))
-    assert set(told) == {f"k{n}" for n in range(30)}
-    assert (told["k7"].seconds or 0) > 0
-    assert told["k7"].model_copy(update={"seconds": None}) == Completion(
+    result = answers(sampler(tmp_path), prompts(30))
+    assert set(result) == {f"k{n}" for n in range(30)}
+    assert (result["k7"].seconds or 0) > 0
+    assert result["k7"].model_copy(update={"seconds": None}) == Completion(
         key="k7", text="you said item 7", finish_reason="stop", prompt_tokens=7, completion_tokens=2
     )
     assert service.requests[CHAT] == 30
@@ -47,8 +47,8 @@ def test_every_prompt_is_answered_once_with_its_tokens_counted(service: Service,
 
 def test_requests_in_flight_come_down_to_what_the_service_bears(service: Service, tmp_path: Path) -> None:
     service.answer_seconds, service.most_in_flight = 0.02, 4
-    told = answers(sampler(tmp_path), prompts(120), at_once=32)
-    assert len(told) == 120
+    result = answers(sampler(tmp_path), prompts(120), at_once=32)
+    assert len(result) == 120
     assert service.requests[CHAT] < 240  # a fixed 32 in flight would be refused many times for each answer
 
 
@@ -69,11 +69,11 @@ def test_the_limit_is_halved_once_for_a_round_and_grows_by_one_for_a_round() -> 
 @pytest.mark.slow
 def test_answering_takes_no_longer_than_its_concurrency_asks(service: Service, tmp_path: Path) -> None:
     service.answer_seconds = 0.1
-    made = sampler(tmp_path)
-    answers(made, prompts(8))  # connections and imports
-    made = sampler(tmp_path)
+    created = sampler(tmp_path)
+    answers(created, prompts(8))  # connections and imports
+    created = sampler(tmp_path)
     started = time.monotonic()
-    answers(made, prompts(160), at_once=8)
+    answers(created, prompts(160), at_once=8)
     assert time.monotonic() - started < 1.5 * 160 * 0.1 / 8
 
 
@@ -158,9 +158,9 @@ def test_weights_of_training_are_not_sent(service: Service, tmp_path: Path) -> N
 
 
 def test_a_batch_answers_every_prompt_whatever_the_order(service: Service, tmp_path: Path) -> None:
-    told = answers(sampler(tmp_path, batch=True), prompts(12))
-    assert told["k3"].text == "you said item 3"
-    assert (len(told), service.requests[CHAT], service.requests["POST /batches"]) == (12, 0, 1)
+    result = answers(sampler(tmp_path, batch=True), prompts(12))
+    assert result["k3"].text == "you said item 3"
+    assert (len(result), service.requests[CHAT], service.requests["POST /batches"]) == (12, 0, 1)
 
 
 @pytest.mark.parametrize("kind", ["reset_after", "reset_before", "html_after"])
@@ -190,9 +190,9 @@ def test_a_prompt_that_the_service_will_not_take_is_told_and_the_others_are_answ
     service: Service, tmp_path: Path
 ) -> None:
     service.faults = [{"route": CHAT, "nth": 3, "kind": "400", "message": "flagged", "code": "content_filter"}]
-    told = answers(sampler(tmp_path), prompts(10), at_once=1)
-    assert len(told) == 10
-    (refused,) = [completion for completion in told.values() if completion.error is not None]
+    result = answers(sampler(tmp_path), prompts(10), at_once=1)
+    assert len(result) == 10
+    (refused,) = [completion for completion in result.values() if completion.error is not None]
     assert (refused.key, refused.error, refused.text, refused.finish_reason) == ("k2", "400: flagged", "", "error")
     assert service.requests[CHAT] == 10
 

@@ -61,8 +61,8 @@ def test_a_secret_near_the_piece_is_masked_though_no_finding_tells_of_it():
 
 def test_a_secret_that_escapes_hide_is_masked_by_its_finding():
     raw = line("_" + KEY, None).replace("sk-proj", "s\\u006b-proj").encode()
-    known = finding("messages[0].content", (1, 1 + len(KEY)), secret=True)
-    piece = excerpt(raw, finding("messages[1].content"), [known], 300)
+    names = finding("messages[0].content", (1, 1 + len(KEY)), secret=True)
+    piece = excerpt(raw, finding("messages[1].content"), [names], 300)
     assert piece
     assert "Zx9Yw8" not in piece.text
     assert underlined(piece) == "nul"

@@ -23,10 +23,10 @@ def explained(code: str, width: int = 80) -> list[str]:
 @pytest.mark.parametrize("code", sorted(RULES))
 def test_every_rule_is_explained_in_the_width_there_is(code: str, width: int):
     lines = explained(code, width)
-    told = "".join("".join(lines).split())
+    result = "".join("".join(lines).split())
     rule = RULES[code]
     for part in (rule.summary, rule.reason, rule.source, rule.good):
-        assert "".join(part.split()) in told
+        assert "".join(part.split()) in result
     assert all(cell_len(line) <= width for line in lines)
 
 
@@ -40,10 +40,10 @@ def test_the_bad_piece_is_underlined_and_what_is_said_of_it_is_told():
 
 def test_severities_that_differ_by_target_are_told():
     code = next(code for code, rule in RULES.items() if None in rule.severities.values())
-    told = next(line for line in explained(code) if line.startswith("Severity"))
+    result = next(line for line in explained(code) if line.startswith("Severity"))
     for name in TARGETS:
         if RULES[code].severity_for(name) is None:
-            assert f"{name}: off" in told
+            assert f"{name}: off" in result
 
 
 def test_the_list_the_page_and_the_table_hold_every_rule_once():
