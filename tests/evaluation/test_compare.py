@@ -140,5 +140,5 @@ def test_runs_without_a_test_split_have_nothing_to_compare(run, tmp_path, servic
     spec = {"name": "bare", "data": {"train": str(tmp_path / "only.jsonl")}, "model": {"openai": BASE}}
     bare = create_run(SpecFile.of(spec), "openai")
     drive.drive(bare)
-    with pytest.raises(UsageError, match="no answers"):
+    with pytest.raises(UsageError, match="no test split"):
         compare(bare, bare)

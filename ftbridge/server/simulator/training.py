@@ -73,12 +73,12 @@ def _worst(file: FileReport) -> Finding | None:
 
 
 def settled(settings: dict[str, Any], examples: int) -> dict[str, int | float]:
-    """Numbers in the place of "auto", by the same rules as a run's."""
+    """Numbers in the place of "auto", by the general rules, which estimate a service's own."""
     common = {key: settings[key] for key in ("n_epochs", "batch_size", "learning_rate_multiplier")}
     spec = JobSpec.from_dict(
         {"name": "job", "data": {"train": "t"}, "model": {"openai": "m"}, "hyperparameters": common}
     )
-    figures = resolve(spec, max(1, examples), "local").spec.hyperparameters
+    figures = resolve(spec, max(1, examples), "openai").spec.hyperparameters
     numbers: dict[str, int | float] = {}
     for key, default in (("n_epochs", 3), ("batch_size", 1), ("learning_rate_multiplier", 1.0)):
         value = getattr(figures, key)
