@@ -36,7 +36,7 @@ _STOPS = frozenset({"paused", "failed", "cancelled", "interrupted", "resume_requ
 """After these a job does not work until it says something again."""
 _WAITING = frozenset({"validating", "validating_files", "queued", "pending", "created"})
 _STOPPED = frozenset({"paused", "succeeded", "failed", "cancelled", "result"})
-_CARDS = ("cuda", "mps")
+_GPUS = ("cuda", "mps")
 
 
 class _Document(BaseModel):
@@ -63,7 +63,9 @@ class Spent(_Document):
     usd: Dollars
     known: bool = Field(description="Whether every price was known; else dollars are the part that is.")
     hours: float = Field(description="Wall-clock hours in which the job trained.")
-    gpu_hours: float = Field(description="Hours of this machine's cards, training and answering; 0 on a CPU.")
+    gpu_hours: float = Field(
+        description="Hours of GPUs, training and completing together, each GPU by itself; 0 on a CPU."
+    )
 
     def __add__(self, other: Spent) -> Spent:
         """Both together."""
@@ -81,7 +83,7 @@ class Spent(_Document):
         parts = [f"{about}${self.usd.total:.2f}" if self.usd.total or not self.known else "no money"]
         parts.append(f"{self.hours:.2f} hours of training")
         if self.gpu_hours:
-            parts.append(f"{self.gpu_hours:.2f} hours of a card")
+            parts.append(f"{self.gpu_hours:.2f} GPU hours")
         return ", ".join(parts)
 
 
@@ -250,11 +252,14 @@ def _local(run: Run, spec: JobSpec) -> Spent:
     # Each completion has the seconds of its whole batch, so equal seconds are one batch, however full it was.
     batches = {(tuned, completion.seconds) for tuned, completion in _answers(run) if completion.seconds is not None}
     answering = sum(seconds for _, seconds in batches) / 3600
-    on_card = _device(events, spec) in _CARDS
+    on_gpu = _device(events, spec) in _GPUS
     hour = spec.plan.hour_usd
     machine = (training + answering) * hour if hour is not None else 0.0
     return Spent(
-        usd=Dollars(machine=machine), known=True, hours=training, gpu_hours=training + answering if on_card else 0.0
+        usd=Dollars(machine=machine),
+        known=True,
+        hours=training,
+        gpu_hours=training * _workers(events) + answering if on_gpu else 0.0,
     )
 
 
@@ -309,6 +314,11 @@ def _device(events: Sequence[Event], spec: JobSpec) -> str:
         if (device := figures_of(event).get("device")) is not None:
             return str(device)
     return spec.local.device
+
+
+def _workers(events: Sequence[Event]) -> float:
+    """How many workers trained the newest step, each on a GPU of its own."""
+    return next((float(count) for event in reversed(events) if (count := figures_of(event).get("workers"))), 1.0)
 
 
 def budget_of(run: Run) -> BudgetSpec:

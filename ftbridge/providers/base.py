@@ -84,7 +84,8 @@ class Metrics(Frozen):
 
     `gradient_norm` is the L2 norm over all trained parameters, before it is clipped.
     `more` holds a method's own figures by name, such as train_reward_accuracy or valid_chosen_logp of preference tuning.
-    `device` is what the step was computed on, where the job knows it: cpu, cuda, mps. `trained_tokens` counts from the start.
+    `device` is what the step was computed on, where the job knows it: cpu, cuda, mps. `workers` is how many processes computed
+    it, each on a device of its own; None is one. `trained_tokens` counts from the start.
     """
 
     step: int
@@ -100,6 +101,7 @@ class Metrics(Frozen):
     seconds_left: float | None = None
     device: str | None = None
     trained_tokens: int | None = None
+    workers: int | None = None
     more: dict[str, float] = {}
 
 

@@ -589,7 +589,7 @@ class BudgetSpec(SpecModel):
     max_usd: float | None = Field(default=None, gt=0, description="Money, in US dollars, over the whole run.")
     max_hours: float | None = Field(default=None, gt=0, description="Wall-clock hours of training.")
     max_gpu_hours: float | None = Field(
-        default=None, gt=0, description="Hours that this machine's cards work, training and answering together."
+        default=None, gt=0, description="Hours of GPUs, training and completing together; two GPUs for an hour are two."
     )
 
 

@@ -244,3 +244,14 @@ def test_hours_of_completing_here_are_those_of_the_batches_however_full(tmp_path
     run.predictions("base").parent.mkdir(parents=True, exist_ok=True)
     run.predictions("base").write_text("".join(line + "\n" for line in lines))
     assert spent(run).gpu_hours == pytest.approx((36 + 18) / 3600)
+
+
+@pytest.mark.parametrize(("workers", "gpus"), [(None, 1), (1, 1), (4, 4)])
+def test_gpu_hours_of_training_count_every_worker(tmp_path: Path, workers: int | None, gpus: int) -> None:
+    spec = {"name": "n", "data": {"train": "t.jsonl"}, "model": {"local": "m"}, "local": {"device": "cuda"}}
+    run = Run.create(tmp_path, name="n", provider="local", spec_text=json.dumps(spec), spec_suffix=".json")
+    for step in (1, 2, 3):
+        figures = {"step": step, "device": "cuda", "workers": workers}
+        run.append("job_event", id=str(step), message="", time=1800.0 * step, metrics=figures)
+    assert spent(run).hours == pytest.approx(1.0)
+    assert spent(run).gpu_hours == pytest.approx(gpus)

@@ -242,6 +242,7 @@ def _update(
         "learning_rate": rate,
         "gradient_norm": float(norm.full_tensor() if isinstance(norm, DTensor) else norm),
         "tokens_per_second": tokens / seconds,
+        **({"workers": trainer.parallel.world} if trainer.parallel.world > 1 else {}),
         **({} if trainer.source is None else {"training_duration": seconds}),
         "trained_tokens": sum(unit.num_loss_tokens for unit in batch),
     }
