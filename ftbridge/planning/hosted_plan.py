@@ -39,7 +39,7 @@ def plan_hosted(work: Workload, model: str, prices: PriceList, today: datetime.d
     is_openai = spec.openai.target == "openai"
     stops = calendar.shutdown(model) if is_openai else None
     replay = work.replay("openai")
-    tokens = work.training_tokens + (replay.training_tokens[1] if replay else 0)
+    tokens = work.training_tokens("openai") + (replay.training_tokens[1] if replay else 0)
     money = _money(work, model, prices, today, tokens, replay)
     if not is_openai:
         note = f"Prices and dates are OpenAI's; {spec.openai.target} has its own."

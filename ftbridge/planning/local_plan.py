@@ -183,7 +183,7 @@ def _shape(model: str, path: Path | None, *, required: bool, notes: list[str]) -
 def _pace(work: Workload, read: int, shape: Shape | None, rollouts: Rollouts | None, replay: ReplayPlan | None) -> Pace:
     """Hours of training `read` tokens an epoch, and what is replayed; of drawing completions nothing is published."""
     spec = work.job.spec
-    passes = work.epochs + REFERENCE_SHARE * (spec.method == "dpo")
+    passes = work.schedule("local").epochs + REFERENCE_SHARE * (spec.method == "dpo")
     tokens = round(read * passes) if rollouts is None else sum(rollouts.tokens) // 2
     tokens += sum(replay.training_tokens) // 2 if replay is not None else 0
     sizes = shape if rollouts is None else None

@@ -20,7 +20,7 @@ from ftbridge.planning.hosted_plan import Managed, plan_hosted
 from ftbridge.planning.local_plan import Local, plan_local
 from ftbridge.planning.rollouts import Rollouts, rollouts_of
 from ftbridge.planning.tokens import SplitTokens
-from ftbridge.planning.workload import Workload
+from ftbridge.planning.workload import Schedule, Workload
 from ftbridge.prices import PriceList, load_prices
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.runs import store
@@ -37,14 +37,6 @@ class Gate(BaseModel):
     field: str
     side: Literal["openai", "local"]
     message: str
-
-
-class Schedule(BaseModel):
-    """Passes over the training data, and optimizer steps in all."""
-
-    model_config = ConfigDict(frozen=True)
-    epochs: int
-    steps: int
 
 
 class Plan(BaseModel):
@@ -118,9 +110,9 @@ def plan_of(
     prices, today = prices or load_prices(), today or datetime.datetime.now(datetime.timezone.utc).date()
     spec = job.spec
     models = {"openai": spec.model.openai, "local": spec.model.local}
-    work = Workload(job, "local" if spec.model.local is not None else "openai")
+    work = Workload(job)
     mappings = {name: job.map(name).lowering for name, model in models.items() if model is not None}
-    openai = plan_hosted(work.at("openai"), spec.model.openai, prices, today) if spec.model.openai is not None else None
+    openai = plan_hosted(work, spec.model.openai, prices, today) if spec.model.openai is not None else None
     local = None
     if "local" in mappings:
         local = plan_local(
@@ -130,18 +122,20 @@ def plan_of(
             serving_per_million=openai.money.serving_per_million if openai else None,
             rollouts=_rollouts(mappings["local"], work, prices),
         )
+    schedules = {name: work.schedule(name) for name in mappings}
+    schedule = work.schedule("local" if spec.model.local is not None else "openai")
     gates = list(_gates(spec, openai, local))
     measured = measured_on(job.path("test"), store.runs(files.home()))
     return Plan(
         name=spec.name,
         method=spec.method,
         splits=work.splits,
-        epochs=work.epochs,
-        steps=work.steps,
-        schedules={name: Schedule(epochs=work.at(name).epochs, steps=work.at(name).steps) for name in mappings},
+        epochs=schedule.epochs,
+        steps=schedule.steps,
+        schedules=schedules,
         openai=openai,
         local=local,
-        advice=advise(Facts(spec, work.splits, work.epochs, work.steps, measured)),
+        advice=advise(Facts(spec, work.splits, schedule.epochs, schedule.steps, measured)),
         explicit=[path for path, _ in _leaves(spec.model_dump(exclude_unset=True))],
         lowering=mappings,
         gates=gates,

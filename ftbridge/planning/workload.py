@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from pydantic import BaseModel, ConfigDict
+
 from ftbridge import providers
 from ftbridge.data.targets import longest_example
 from ftbridge.data.tokens import encoding_for
@@ -17,18 +19,19 @@ from ftbridge.planning.tokens import SplitTokens, prompt_tokens, split_tokens
 from ftbridge.planning.whole import Completions
 
 
+class Schedule(BaseModel):
+    """Passes over the training data, and optimizer steps in all."""
+
+    model_config = ConfigDict(frozen=True)
+    epochs: int
+    steps: int
+
+
 @dataclass(frozen=True)
 class Workload:
-    """A job's work at one provider, in tokens of the hosted model's vocabulary. Counted once, when first read."""
+    """A job's work in tokens of the hosted model's vocabulary. Counted once, when first read, for every provider."""
 
     job: JobData
-    provider: str = "local"
-
-    def at(self, provider: str) -> Workload:
-        """The same work at another provider, whose epochs and batches may differ. What was counted is not counted again."""
-        other = Workload(self.job, provider)
-        other.__dict__["splits"] = self.splits
-        return other
 
     @cached_property
     def encoding(self) -> str:
@@ -43,33 +46,23 @@ class Workload:
         names = [name for name in self.job.manifest.splits if name != "replay"]
         return {str(name): split_tokens(self.job.path(name), self.encoding, limit) for name in names}
 
-    @cached_property
-    def schedule(self) -> tuple[int, int]:
-        """Epochs, and examples in a step."""
-        hyperparameters = self.job.resolve(self.provider).spec.hyperparameters
-        return int(hyperparameters.n_epochs), int(hyperparameters.batch_size)
-
-    @property
-    def epochs(self) -> int:
-        """Passes over the training data."""
-        return self.schedule[0]
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps."""
-        return self.epochs * -(-self.splits["train"].examples // self.schedule[1])
+    def schedule(self, provider: str) -> Schedule:
+        """Epochs and steps at one provider, whose rules for auto may differ from another's."""
+        hyperparameters = self.job.resolve(provider).spec.hyperparameters
+        epochs, batch = int(hyperparameters.n_epochs), int(hyperparameters.batch_size)
+        return Schedule(epochs=epochs, steps=epochs * -(-self.splits["train"].examples // batch))
 
     def replay(self, provider: str) -> ReplayPlan | None:
         """What `data.replay` adds to a job of this provider; None where the spec has none."""
         mixed = providers.load(provider).capabilities(self.job.spec).mixes_replay
+        epochs = self.schedule(provider).epochs
         return replay_plan(
-            self.job.spec, self.job.folder, self.splits["train"].examples, self.epochs, self.encoding, mixed=mixed
+            self.job.spec, self.job.folder, self.splits["train"].examples, epochs, self.encoding, mixed=mixed
         )
 
-    @property
-    def training_tokens(self) -> int:
-        """Tokens of the examples that training reads, all epochs together."""
-        return self.splits["train"].tokens * self.epochs
+    def training_tokens(self, provider: str) -> int:
+        """Tokens of the examples that training at one provider reads, all epochs together."""
+        return self.splits["train"].tokens * self.schedule(provider).epochs
 
     @property
     def baselines(self) -> list[str]:
