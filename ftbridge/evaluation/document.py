@@ -54,7 +54,7 @@ class Answered(_Document):
     model: str | None = Field(default=None, description="Who answered; null in a run, whose models are its own.")
     prompt_tokens: int
     completion_tokens: int
-    p50_seconds: float | None = Field(description="Median seconds for an answer; null where nobody told.")
+    p50_seconds: float | None = Field(description="Median seconds for an answer; null where it is not known.")
     p95_seconds: float | None = Field(description="19 in 20 answers took no longer.")
     in_batches: bool = Field(
         default=False,

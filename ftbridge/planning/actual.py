@@ -114,16 +114,17 @@ def _tokens(estimate: Plan, took: _Took) -> Compared:
 
 
 def _steps(estimate: Plan, took: _Took, run: Run) -> Compared:
-    span, actual = (float(estimate.schedule(took.side).steps),) * 2, took.state.step
+    planned, actual = estimate.schedule(took.side).steps, took.state.step
+    span = (float(planned), float(planned))
     if actual is None:
         return Compared("steps", span, None, "steps", None, "No step was told.")
     why = ""
-    if actual < estimate.schedule(took.side).steps:
+    if actual < planned:
         stopped = took.checkpoint.get("stopped_early") or run.spec().local.early_stopping is not None
         why = "Early stopping ended it." if stopped else f"The run is {took.state.state}."
-    elif actual > estimate.schedule(took.side).steps:
+    elif actual > planned:
         why = "The service or trainer chose other epochs or another batch size than planned."
-    return Compared("steps", span, actual, "steps", actual <= estimate.schedule(took.side).steps, why)
+    return Compared("steps", span, actual, "steps", actual <= planned, why)
 
 
 def _ended_early(estimate: Plan, took: _Took) -> bool:

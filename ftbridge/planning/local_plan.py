@@ -86,14 +86,14 @@ class Local(BaseModel):
     whole: Whole | None = Field(
         default=None, description="Hours of the whole run, with loading and completing; null where no size is known."
     )
-    usd: tuple[float, float] | None = Field(description="Hours times the price of an hour; null when none was told.")
+    usd: tuple[float, float] | None = Field(description="Hours times the price of an hour; null without one.")
     rollouts: Rollouts | None = Field(
         default=None, description="Method reinforcement: completions that training draws, and what grading them takes."
     )
     replay: ReplayPlan | None = Field(default=None, description="What data.replay adds; null without it.")
     break_even_tokens: int | None = Field(description="Tokens a month above which a card of your own serves cheaper.")
     monthly: Monthly | None = Field(
-        default=None, description="Serving plan.monthly_tokens on both sides; null when no volume was told."
+        default=None, description="Serving plan.monthly_tokens on both sides; null without a volume."
     )
     notes: list[str]
 

@@ -23,7 +23,7 @@ from ftbridge.spec.sections import SlurmSpec
 
 COMMANDS = ("sbatch", "squeue", "scontrol", "scancel")
 WARNING_SECONDS = 120
-"""How long before the time limit the job is told, in seconds: a step and a checkpoint must fit."""
+"""How long before the time limit the job gets its signal, in seconds: a step and a checkpoint must fit."""
 COMMAND_SECONDS = 120
 """Longest wait for one command; Slurm's own give up on a silent controller after about a minute."""
 _SEPARATOR = "\x1f"

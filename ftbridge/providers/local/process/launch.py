@@ -197,7 +197,7 @@ def _require_store(meeting: Rendezvous) -> None:
     threading.Thread(target=ask, daemon=True).start()
     if not replied.wait(ANSWER_SECONDS):
         raise UsageError(
-            f"port {meeting.port} of {meeting.host} is taken by a program that is no worker of this job.",
+            f"port {meeting.port} of {meeting.host} is taken by a program that is not a worker of this job.",
             hint="Name another port in --rdzv, the same on every machine.",
         )
 
