@@ -130,30 +130,32 @@ def likeliest(logits: Tensor) -> list[int]:
 
 
 def _drawn_together(logits: Tensor, rows: Sequence[Drawing], places: Sequence[int]) -> list[int]:
-    """A token for each row at `places`, by the inverse of the cumulated probabilities at a uniform number of the row's own.
+    """A token for each row at `places`, drawn by its temperature alone: first a block of tokens, then a token of the block.
 
-    Sums of blocks find the block, and its own sums the token: sorting or cumulating a whole vocabulary would cost as much as a
-    layer of the model.
+    Each draw takes the largest p ÷ e, with an exponential number e of the row's own for every choice; it wins with chance p.
+    Rounding in the model turns such a draw no more often than it moves probability, while a uniform number among cumulated
+    probabilities lies near one of 50,000 borders, each of which rounding moves. By blocks: as many random numbers as there are
+    tokens would cost as much as a layer of the model.
     """
     if not places:
         return []
     where = logits.device
-    numbers = [float(torch.rand((), generator=rows[index].generator, dtype=torch.float64)) for index in places]
     warmth = torch.tensor([rows[index].temperature for index in places], device=where)
     scaled = (logits if len(places) == len(rows) else logits[list(places)]).float() / warmth[:, None]
     probabilities = torch.softmax(scaled, -1)
     probabilities = torch.nn.functional.pad(probabilities, (0, -probabilities.shape[1] % _BLOCK))
     blocks = probabilities.view(len(places), -1, _BLOCK)
-    sums = blocks.sum(-1).cpu().double().cumsum(-1)  # not every device has doubles
-    target = torch.tensor(numbers, dtype=torch.float64)[:, None] * sums[:, -1:]
-    block = torch.searchsorted(sums, target, right=True).clamp(max=sums.shape[1] - 1)
-    before = torch.where(block > 0, sums.gather(1, (block - 1).clamp(min=0)), 0.0)
-    drawn_tokens = blocks[torch.arange(len(places), device=where), block[:, 0].to(where)].cpu()
-    inner = torch.searchsorted(drawn_tokens.double().cumsum(-1), target - before, right=True).clamp(max=_BLOCK - 1)
-    rounded = drawn_tokens.gather(1, inner) <= 0  # the sums of a block and its own differ in their last digits
-    inner = torch.where(rounded, drawn_tokens.argmax(-1, keepdim=True), inner)
-    drawn: list[int] = (block * _BLOCK + inner)[:, 0].tolist()
+    sums = blocks.sum(-1).cpu().double()  # not every device has doubles
+    numbers = torch.stack([_exponential(sums.shape[1] + _BLOCK, rows[index].generator) for index in places])
+    block = (sums / numbers[:, :-_BLOCK]).argmax(-1)
+    within = blocks[torch.arange(len(places), device=where), block.to(where)].cpu().double()
+    inner = (within / numbers[:, -_BLOCK:]).argmax(-1)
+    drawn: list[int] = (block * _BLOCK + inner).tolist()
     return drawn
+
+
+def _exponential(count: int, generator: torch.Generator) -> Tensor:
+    return torch.empty(count, dtype=torch.float64).exponential_(generator=generator)
 
 
 def _reported(logits: Tensor, tokens: Sequence[int], counts: Sequence[int]) -> list[Choice]:
@@ -207,9 +209,9 @@ def _draw(logits: Tensor, drawing: Drawing) -> int:
         ordered, places = probabilities.sort(descending=True)
         in_nucleus = ordered.cumsum(-1) - ordered < drawing.top_p
         in_nucleus[0] = True
-        ordered = torch.where(in_nucleus, ordered, torch.zeros_like(ordered))
-        return int(places[torch.multinomial(ordered, 1, generator=drawing.generator)])
-    return int(torch.multinomial(probabilities, 1, generator=drawing.generator))
+        # Back in the vocabulary's order: rounding may swap two tokens that are about as likely, and with them their numbers.
+        probabilities = torch.zeros_like(probabilities).scatter(0, places[in_nucleus], ordered[in_nucleus])
+    return int((probabilities.double() / _exponential(len(probabilities), drawing.generator)).argmax())
 
 
 def with_logprobs(logits: Tensor, token: int, count: int) -> Choice:

@@ -67,3 +67,34 @@ def test_the_likeliest_token_is_the_first_of_the_largest_in_any_type():
         logits = torch.randn(7, 1_000, generator=drawn).to(dtype)
         logits[0, [300, 700]] = 99.0
         assert likeliest(logits) == logits.float().numpy().argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("options", [{}, {"top_p": 0.99}, {"top_k": 20_000}])
+def test_rounding_in_the_model_hardly_ever_changes_what_is_drawn(options):
+    """Stored prefixes, other rows and threads change logits in their last digits; the same seed draws the same token."""
+    noise = torch.Generator().manual_seed(0)
+    logits = 0.5 * torch.randn(200, 49_152, generator=noise)
+    rounded = logits + 3e-4 * torch.randn(logits.shape, generator=noise)
+
+    def tokens(values: torch.Tensor) -> list[int]:
+        rows = [Drawing(temperature=1.5, seed=seed, **options) for seed in range(len(values))]
+        return [choice.token for choice in choose(values, rows)]
+
+    first, again = tokens(logits), tokens(rounded)
+    assert len(set(first)) > 190
+    assert sum(one != other for one, other in zip(first, again, strict=True)) <= 1
+
+
+def test_tokens_are_drawn_as_often_as_their_probabilities_say():
+    logits = torch.randn(1, 1_000, generator=torch.Generator().manual_seed(1)) * 2
+    probabilities = torch.softmax(logits[0] / 0.7, -1)
+    drawing = Drawing(temperature=0.7, seed=5)
+    counts = torch.zeros(1_000)
+    draws = 20_000
+    for _ in range(draws):
+        counts[choose(logits, [drawing])[0].token] += 1
+    often = probabilities > 5 / draws
+    expected = torch.cat([probabilities[often], probabilities[~often].sum()[None]]) * draws
+    seen = torch.cat([counts[often], counts[~often].sum()[None]])
+    chi2, freedom = float(((seen - expected) ** 2 / expected).sum()), len(expected) - 1
+    assert chi2 < freedom + 4 * (2 * freedom) ** 0.5
