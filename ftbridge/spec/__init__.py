@@ -1,6 +1,6 @@
 """The job spec: what a user writes, how it is read, and what becomes of each field.
 
-job.py · sections.py   the spec's fields                     graders.py     OpenAI's grader objects, and ours
+job.py · sections/     the spec's fields                     graders.py     OpenAI's grader objects, and ours
 loading.py             files, overrides, relative paths      problems.py    pydantic's errors in words
 resolve.py             "auto" as numbers, with reasons       lowering.py    the field mapping of a provider
 from_openai.py         a fine-tuning job of OpenAI as a spec schemas.py     JSON Schemas of every document
