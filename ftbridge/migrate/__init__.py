@@ -4,7 +4,7 @@
     inventory = ftbridge.migrate.take_inventory(migration)
     inventory.models[0].days_left(inventory.today)
 
-folder.py     the folder, its journal and its lock       account.py   what an account holds
+folder.py     the folder, its journal and its lock       objects.py stored.py account.py   what an account holds
 client.py     requests with one key                      limits.py    rate limits as headers state them
 listing.py    pages of lists, resumable                  loading.py   the inventory, read from the folder
 inventory.py  download.py  status.py                     the steps that save things
@@ -21,8 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ftbridge.migrate.account import Inventory as Inventory
-    from ftbridge.migrate.account import Job as Job
-    from ftbridge.migrate.account import StoredCompletion as StoredCompletion
     from ftbridge.migrate.account import TunedModel as TunedModel
     from ftbridge.migrate.download import Manifest as Manifest
     from ftbridge.migrate.download import download as download
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from ftbridge.migrate.loading import load_inventory as load_inventory
     from ftbridge.migrate.loading import local_file as local_file
     from ftbridge.migrate.loading import stored_completions as stored_completions
+    from ftbridge.migrate.objects import Job as Job
     from ftbridge.migrate.prove import Proof as Proof
     from ftbridge.migrate.prove import prove as prove
     from ftbridge.migrate.record import Recorded as Recorded
@@ -39,17 +38,18 @@ if TYPE_CHECKING:
     from ftbridge.migrate.retrain import retrain as retrain
     from ftbridge.migrate.status import Status as Status
     from ftbridge.migrate.status import status as status
+    from ftbridge.migrate.stored import StoredCompletion as StoredCompletion
     from ftbridge.migrate.summary import summarize as summarize
 
 _WHERE = {
     "Inventory": "ftbridge.migrate.account",
-    "Job": "ftbridge.migrate.account",
+    "Job": "ftbridge.migrate.objects",
     "Manifest": "ftbridge.migrate.download",
     "Migration": "ftbridge.migrate.folder",
     "Proof": "ftbridge.migrate.prove",
     "Recorded": "ftbridge.migrate.record",
     "Status": "ftbridge.migrate.status",
-    "StoredCompletion": "ftbridge.migrate.account",
+    "StoredCompletion": "ftbridge.migrate.stored",
     "TunedModel": "ftbridge.migrate.account",
     "download": "ftbridge.migrate.download",
     "load_inventory": "ftbridge.migrate.loading",

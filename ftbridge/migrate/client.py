@@ -20,9 +20,9 @@ from urllib.parse import quote
 
 from ftbridge import files
 from ftbridge.errors import ProviderRefused, UsageError
-from ftbridge.migrate.account import Source
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.limits import Limits
+from ftbridge.migrate.objects import Source
 from ftbridge.providers.openai.client import TIMEOUT, checked, http_client
 from ftbridge.providers.openai.errors import Fault, NotTheService, fault_of
 from ftbridge.providers.openai.retry import read

@@ -22,12 +22,13 @@ from pydantic import BaseModel, ConfigDict
 from ftbridge import files
 from ftbridge.data.lint.engine import Options, lint
 from ftbridge.errors import FtbridgeError
-from ftbridge.migrate.account import Inventory, Job, TunedModel
+from ftbridge.migrate.account import Inventory, TunedModel
 from ftbridge.migrate.client import Client, connect, in_path
 from ftbridge.migrate.folder import Migration, safe_name
 from ftbridge.migrate.inventory import take_messages
 from ftbridge.migrate.listing import Listings
 from ftbridge.migrate.loading import Saved, load_inventory, saved_files
+from ftbridge.migrate.objects import Job
 
 NEWEST = 2_000
 """Stored completions of a model that are downloaded, newest first, unless more are asked for."""

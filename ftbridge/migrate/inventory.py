@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ftbridge.errors import ProviderRefused
-from ftbridge.migrate.account import Checkpoint, Inventory, TunedModel
+from ftbridge.migrate.account import Inventory, TunedModel
 from ftbridge.migrate.client import CLOCK_TOLERANCE, Client, connect, connect_admin, in_path, note_source
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.listing import Cursor, Listing, Listings
 from ftbridge.migrate.loading import load_inventory
+from ftbridge.migrate.objects import Checkpoint
 
 USAGE_DAYS = 90
 """How far back the use of models is read."""

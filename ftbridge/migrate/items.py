@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.errors import UsageError
 from ftbridge.files import sha256_bytes
-from ftbridge.migrate.account import StoredCompletion
+from ftbridge.migrate.stored import StoredCompletion
 
 REQUEST_FIELDS = (
     "messages", "tools", "tool_choice", "parallel_tool_calls", "response_format", "functions", "function_call",

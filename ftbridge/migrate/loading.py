@@ -17,24 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ftbridge.errors import UsageError
-from ftbridge.migrate.account import (
-    Checkpoint,
-    Features,
-    FileNeed,
-    FileObject,
-    Inventory,
-    Job,
-    RateLimit,
-    Source,
-    StoredCompletion,
-    TunedModel,
-    Unseen,
-    Use,
-    features_of,
-    suffix_of,
-)
+from ftbridge.migrate.account import FileNeed, Inventory, RateLimit, TunedModel, Unseen, Use
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.listing import Listings
+from ftbridge.migrate.objects import Checkpoint, FileObject, Job, Source, suffix_of
+from ftbridge.migrate.stored import Features, StoredCompletion, features_of
 from ftbridge.providers.openai.calendar import shutdown
 
 _DAY = 86_400

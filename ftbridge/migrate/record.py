@@ -21,7 +21,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from ftbridge.errors import GateNotMet, UsageError
-from ftbridge.migrate.account import Inventory, RateLimit, Source, TunedModel
+from ftbridge.migrate.account import Inventory, RateLimit, TunedModel
 from ftbridge.migrate.batched import Batched
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.forecast import Forecast, forecast, spent_usd
@@ -29,6 +29,7 @@ from ftbridge.migrate.items import Chosen, choose
 from ftbridge.migrate.limits import Limits
 from ftbridge.migrate.live import Live
 from ftbridge.migrate.loading import load_inventory, local_file, stored_completions
+from ftbridge.migrate.objects import Source
 from ftbridge.migrate.recording import RecordedSoFar, Recording, Request, Settings, requests_of
 from ftbridge.prices import PriceList, load_prices
 from ftbridge.providers.openai.client import Connection

@@ -23,10 +23,11 @@ from pydantic import BaseModel, ConfigDict
 from ftbridge import files, providers
 from ftbridge.data.tokens import count_texts, example_texts
 from ftbridge.errors import UsageError
-from ftbridge.migrate.account import Inventory, Job, TunedModel
+from ftbridge.migrate.account import Inventory, TunedModel
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.items import Item
 from ftbridge.migrate.loading import load_inventory, local_file
+from ftbridge.migrate.objects import Job
 from ftbridge.migrate.record import find_model
 from ftbridge.migrate.recording import GREEDY, Recording, Sample
 from ftbridge.runner import control, drive

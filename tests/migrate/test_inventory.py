@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from ftbridge.errors import DiskFull, ProviderRefused, UsageError
-from ftbridge.migrate.account import Inventory, Job, Source, StoredCompletion, suffix_of
+from ftbridge.migrate.account import Inventory
 from ftbridge.migrate.cost import recording_cost
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.inventory import take_inventory
 from ftbridge.migrate.loading import load_inventory
+from ftbridge.migrate.objects import Job, Source, suffix_of
 from ftbridge.migrate.page import inventory_page
+from ftbridge.migrate.stored import StoredCompletion
 from ftbridge.migrate.summary import summarize
 from ftbridge.prices import load_prices
 from ftbridge.providers.openai.calendar import shutdown

@@ -10,11 +10,13 @@ import pytest
 
 from ftbridge.chat_completions import Objections
 from ftbridge.errors import UsageError
-from ftbridge.migrate.account import RateLimit, Source, StoredCompletion
+from ftbridge.migrate.account import RateLimit
 from ftbridge.migrate.completing import OPTIONAL, body_of, samples_of
 from ftbridge.migrate.forecast import forecast, spent_usd
 from ftbridge.migrate.items import Item, choose, items_of
+from ftbridge.migrate.objects import Source
 from ftbridge.migrate.recording import Request, Settings, Usage, requests_of
+from ftbridge.migrate.stored import StoredCompletion
 from ftbridge.prices import load_prices
 
 MODEL = "ft:gpt-4o-2024-08-06:quay:desk:desk1"
