@@ -11,7 +11,8 @@ from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import as_json, find_run, run_argument, verbosity_options
 from ftbridge.cli.run import ASK_ABOVE_USD, finish
 from ftbridge.errors import UsageError
-from ftbridge.runner import control, drive
+from ftbridge.runner import control
+from ftbridge.runner.job import retry_usd
 from ftbridge.runs.run import Run
 
 
@@ -27,7 +28,7 @@ def command(run: str, yes: bool, as_json: bool) -> None:
 
 def retry(run: Run, *, yes: bool, as_json: bool) -> None:
     """Name what training again costs, ask where it is much, and go on."""
-    usd = drive.retry_usd(run)
+    usd = retry_usd(run)
     if providers.is_hosted(run.state().provider, run.spec()):
         price = f"about ${usd:.2f}" if usd is not None else "a price that is not known here"
         click.echo(f"training again is paid again: {price}", err=True)

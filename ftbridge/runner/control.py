@@ -18,10 +18,11 @@ from ftbridge.errors import FtbridgeError, InDoubt, Interrupted, UsageError, fro
 from ftbridge.evaluation.document import Evaluation
 from ftbridge.evaluation.spending import changed_budget
 from ftbridge.providers.base import JobEvent, JobHandle, Provider
-from ftbridge.runner.drive import POLL_SECONDS, Driver, drive, new_token
+from ftbridge.runner.drive import POLL_SECONDS, drive
 from ftbridge.runner.fallback import last_of
 from ftbridge.runner.follow import FollowedJob, Request, looks
 from ftbridge.runner.gates import EXACTLY_ONCE
+from ftbridge.runner.job import RunJob, new_token
 from ftbridge.runner.observer import NullObserver, Observer
 from ftbridge.runner.summary import read_evaluation
 from ftbridge.runs.run import TERMINAL, Run, RunState
@@ -56,7 +57,7 @@ def retry(run: Run, watcher: Observer | None = None) -> Evaluation | None:
             if backend.poll(state.handle).state in ("failed", "cancelled"):
                 run.append("retry_requested", job=state.handle.id)
         elif state.token is not None:
-            backend.forget(Driver(run, watcher or NullObserver()).submission(state.token))
+            backend.forget(RunJob(run, watcher or NullObserver()).submission(state.token))
     return resume(run, watcher)
 
 
@@ -69,11 +70,11 @@ def adopt(run: Run, job: str) -> JobHandle:
         state = run.state()
         if state.handle is not None:
             raise UsageError(f"{run.id} has its job already: {state.handle.id}.")
-        driver = Driver(run, NullObserver())
+        own = RunJob(run, NullObserver())
         token = state.token or new_token(run)
         if state.token is None:
             run.append("submit_intended", token=token)
-        handle = driver.backend.adopt(driver.submission(token), job)
+        handle = own.backend.adopt(own.submission(token), job)
         run.append("submitted", handle=handle.model_dump(mode="json"))
     return handle
 
@@ -225,11 +226,11 @@ def _ask(run: Run, request: Request) -> None:
         return
     with run.drive():
         if state.token is not None:
-            driver = Driver(run, NullObserver())
-            if (handle := driver.submitted_handle()) is not None:
-                driver.followed(handle).ask(request)
-                driver.followed(handle).settle(request)
-            elif (doubt := backend.doubt(driver.submission(state.token))) is not None:
+            job = RunJob(run, NullObserver())
+            if (handle := job.find()) is not None:
+                job.followed(handle).ask(request)
+                job.followed(handle).settle(request)
+            elif (doubt := backend.doubt(job.submission(state.token))) is not None:
                 raise InDoubt(
                     f"{run.id} cannot be said to be {request}{'d' if request == 'pause' else 'led'}: {doubt}, and the "
                     "service does not show what it made yet.",
@@ -237,7 +238,7 @@ def _ask(run: Run, request: Request) -> None:
                 )
         if request == "cancel" and (state.token is None or run.state().handle is None):
             with contextlib.suppress(FtbridgeError):  # a run without its data has nothing to discard
-                Driver(run, NullObserver()).discard()
+                RunJob(run, NullObserver()).discard()
         run.append("cancelled" if request == "cancel" else "paused")
 
 
