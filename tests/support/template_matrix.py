@@ -94,7 +94,7 @@ def cells_of(family: str) -> str:
 @cache
 def _cells(name: str) -> tuple[str, str, str, str]:
     renderer = Renderer(tokenizer_of(CASES[name]))
-    template = renderer._with(True)[0]
+    template = renderer.modes.of(True)[0]
     if template._switches:
         thinking = "switch"
     elif template.reasoning_key and template.can_reason:
@@ -105,7 +105,7 @@ def _cells(name: str) -> tuple[str, str, str, str]:
         thinking = "closed" if template.notation.reasoning and not template.can_reason else "in the text"
         thinking = thinking if template.notation.reasoning and template.names_reasoning else "no"
     tools = template.notation.name if template.writes_tools and template.calls is not None else "no"
-    end = renderer.end_text.replace("|", "\\|").replace("\n", "⏎")
+    end = renderer.completions.end_text.replace("|", "\\|").replace("\n", "⏎")
     return thinking, tools, f"`{end}`", _earlier(renderer)
 
 

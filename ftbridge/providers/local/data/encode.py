@@ -57,7 +57,7 @@ def encode_split(
     if not examples:
         raise DataError(f"no {split} example is left after local.overlength: {request.overlength}.", split=split)
     if apart:
-        renderer.note(
+        renderer.modes.note(
             f"{apart:,} earlier answers of the {split} data are trained in sequences of their own: {len(examples):,} sequences "
             f"of {len(lines):,} examples; each counts as an example of a batch"
         )

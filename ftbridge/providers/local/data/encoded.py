@@ -111,7 +111,7 @@ def encode_once(
     key = _key(splits, model, request) if folder is not None else ""
     if folder is not None and (stored := _read_all(folder, key, method, splits, request)) is not None:
         for note in chain.from_iterable(notes for _, notes in stored.values()):
-            renderer.note(note)
+            renderer.modes.note(note)
         return {name: split for name, (split, _) in stored.items()}
     encoded = {}
     for name, path in splits.items():

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ftbridge import extras
 from ftbridge.data.examples import parse_example
-from ftbridge.providers.local.data.rendering import Rendered, Renderer, explain
+from ftbridge.providers.local.data.rendering import Renderer
+from ftbridge.providers.local.data.tokens import Rendered, explain
 from ftbridge.providers.local.models.find import find_model
 from ftbridge.providers.local.models.load import load_tokenizer
 from ftbridge.providers.local.process.provider import NEEDS

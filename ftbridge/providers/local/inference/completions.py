@@ -60,8 +60,8 @@ class Generator:
             prompt.temperature or 0.0,
             seed=zlib.crc32(repr((prompt.key, prompt.seed)).encode()),
             adapter=self._loaded.adapter,
-            stop=self.renderer.stop_strings,
-            end_tokens=self.renderer.ends_after(ids),
+            stop=self.renderer.completions.stop_strings,
+            end_tokens=self.renderer.completions.ends_after(ids),
         )
 
     @torch.no_grad()
@@ -100,7 +100,7 @@ class Generator:
 
     def _completion(self, prompt: Prompt, request: Request, generation: Generation) -> dict[str, Any]:
         ids, new = request.prompt_ids, generation.token_ids
-        reply = self.renderer.read(ids, new, prompt.tools)
+        reply = self.renderer.completions.read(ids, new, prompt.tools)
         return {
             "key": prompt.key,
             "text": answer_text(reply.content, reply.calls),

@@ -72,7 +72,7 @@ class Server:
         self.engine, self.context = loaded.engine, loaded.context
         # Prompts are made in a thread of their own, and tokenizers are not for two threads at once.
         apart = Renderer(copy.deepcopy(self.tokenizer), self.sample_request.request.thinking)
-        self.prompter = Prompter(apart, Shapes(apart.tokenizer, self.renderer.end_of_turn))
+        self.prompter = Prompter(apart, Shapes(apart.tokenizer, self.renderer.completions.end_of_turn))
 
     def take(self, ask: GenerationRequest, prepared: Prepared | None = None) -> list[tuple[str, StreamEvent]]:
         """Put an ask in line. Raises `UsageError` or `RenderError` for what this model cannot answer."""

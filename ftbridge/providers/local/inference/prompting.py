@@ -17,7 +17,8 @@ from ftbridge.data.call_forms import HERMES
 from ftbridge.data.examples import Message
 from ftbridge.data.notation import PLAIN, Notation, tools_prompt, write_calls, write_result
 from ftbridge.errors import UsageError
-from ftbridge.providers.local.data.rendering import Renderer, Thinking
+from ftbridge.providers.local.data.rendering import Renderer
+from ftbridge.providers.local.data.thinking import Thinking
 from ftbridge.providers.local.inference.channels import reader_of
 from ftbridge.providers.local.inference.replies import ForcedReader, PlainReader, Reader
 from ftbridge.providers.local.inference.requests import GenerationRequest
@@ -64,17 +65,17 @@ class Prompter:
         renderer = self._renderer(ask, by_construction)
         notation, messages, tools = self._offered(ask, renderer)
         prompt = renderer.prompt(messages, tools)
-        thinking = renderer.opens_reasoning(prompt)
+        thinking = renderer.completions.opens_reasoning(prompt)
         if by_construction and thinking and notation.reasoning:
             prompt, thinking = prompt + self._ids(notation.reasoning[1] + "\n\n"), False
         call_id = f"call_{ask.id[-16:]}"
-        ending = renderer.end_of_turn if by_construction else renderer.ends_after(prompt)
-        ends: dict[str, Any] = {"ends": ending, "stops": renderer.stop_strings}
+        ending = renderer.completions.end_of_turn if by_construction else renderer.completions.ends_after(prompt)
+        ends: dict[str, Any] = {"ends": ending, "stops": renderer.completions.stop_strings}
         if ask.must_call:
             names, one = ask.must_call, not ask.parallel or len(ask.must_call) == 1
             prompt = prompt + self._ids(_OPENING.get(notation.name, ""))
             shape = self._shapes.calls(ask.tools, names, one=one)
-            hidden = renderer.hidden(PLAIN)
+            hidden = renderer.completions.hidden(PLAIN)
             reader = lambda index: ForcedReader(names, one=one, call_id=f"{call_id}{index}")  # noqa: E731
             return Prepared(prompt, shape.copy, reader, hidden=hidden, **ends)
         return Prepared(
@@ -88,7 +89,7 @@ class Prompter:
                 whole=ask.whole,
                 one=not ask.parallel,
             ),
-            hidden=renderer.hidden(notation),
+            hidden=renderer.completions.hidden(notation),
             **ends,
         )
 
@@ -100,7 +101,7 @@ class Prompter:
         start = self._tokenizer.bos_token_id
         if not ids:
             ids = [self._plain.pad_id if start is None else int(start)]
-        plain = self._plain
+        plain = self._plain.completions
         return Prepared(
             ids, self._shape(ask, PLAIN), lambda _: PlainReader(), plain.end_of_turn, hidden=plain.hidden(_NO_MARKS)
         )
@@ -115,7 +116,7 @@ class Prompter:
         self, ask: GenerationRequest, renderer: Renderer
     ) -> tuple[Notation, Sequence[Message], list[dict[str, Any]]]:
         """The notation of the answer, and messages and tools as the template takes them."""
-        template = renderer._template
+        template = renderer.modes.template
         speaks_of_calls = any(message.tool_calls or message.role in ("tool", "function") for message in ask.messages)
         has_place = template.writes_tools or not ask.tools
         if not speaks_of_calls and has_place:
@@ -139,14 +140,14 @@ class Prompter:
         if reserved := sorted(_RESERVED & set(variables)):
             raise UsageError(f"chat_template_kwargs cannot set {reserved[0]!r}.")
         switches = [variables.pop(name) for name in _SWITCHES if isinstance(variables.get(name), bool)]
-        thinking = ask.thinking or self._plain.thinking
+        thinking = ask.thinking or self._plain.modes.thinking
         if ask.effort is not None:
             thinking = self._with_effort(ask.effort, variables)
         if switches:
             thinking = "on" if switches[0] else "off"
         if by_construction and thinking == "on":
             thinking = "off"
-        if not variables and thinking == self._plain.thinking:
+        if not variables and thinking == self._plain.modes.thinking:
             return self._plain
         key = json.dumps([thinking, variables], sort_keys=True)
         if key not in self._renderers:
@@ -160,9 +161,9 @@ class Prompter:
         """Whether to reason for an effort; the template's own variable for it, where it has one, is set."""
         if effort == "none":
             return "off"
-        if not self._plain.reasons:
+        if not self._plain.modes.reasons:
             raise UsageError("'reasoning_effort' cannot be acted on: this model does not reason. Leave it out.")
-        if self._plain.takes_effort:
+        if self._plain.modes.takes_effort:
             variables.setdefault("reasoning_effort", effort)
         return "on"
 

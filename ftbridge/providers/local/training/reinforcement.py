@@ -222,7 +222,7 @@ class Practice:
         self.grading.begin(prompt.item, sample_of(rollout))
 
     def _rollout(self, prompt: PracticePrompt, sample: int, series: int | str, drawn: Drawn) -> Rollout:
-        reply = self.renderer.read(prompt.ids, drawn.tokens, prompt.tools)
+        reply = self.renderer.completions.read(prompt.ids, drawn.tokens, prompt.tools)
         reasoning = reply.reasoning_content
         return Rollout(
             prompt=prompt.index,

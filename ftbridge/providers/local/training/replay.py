@@ -89,7 +89,7 @@ def encode_replay(path: Path, renderer: Renderer, max_length: int) -> EncodedRep
             continue
         mask = list(rendered.loss_mask)
         if example.extra.get(CUT):
-            mask = _without_end(rendered.input_ids, mask, renderer.end_of_turn)
+            mask = _without_end(rendered.input_ids, mask, renderer.completions.end_of_turn)
         if len(mask) > max_length:
             refused.append(f"line {index + 1} is {len(mask):,} tokens long")
         elif any(mask[1:]):

@@ -70,8 +70,8 @@ def _request(draw: Draw, renderer: Renderer) -> Request:
         temperature=1.0,
         seed=draw.seed,
         logprobs=0,
-        stop=renderer.stop_strings,
-        end_tokens=renderer.ends_after(draw.ids),
+        stop=renderer.completions.stop_strings,
+        end_tokens=renderer.completions.ends_after(draw.ids),
     )
 
 

@@ -70,7 +70,7 @@ def outcome(renderer: Renderer, chat: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("family", ["own", *FAMILIES])
 def test_ids_masks_and_ends_are_those_of_training(family, pair):
     heavy, light = pair(family)
-    assert light.end_of_turn == heavy.end_of_turn
+    assert light.completions.end_of_turn == heavy.completions.end_of_turn
     assert light.pad_id == heavy.pad_id
     assert light.notes == heavy.notes
     for chat in CHATS:

@@ -14,9 +14,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ftbridge.data.examples import Message, parse_example
-from ftbridge.providers.local.data.rendering import Renderer, explain
+from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.data.spans import Spans
 from ftbridge.providers.local.data.template import RenderError
+from ftbridge.providers.local.data.tokens import explain
 from support.templates import (
     CHATML,
     FAMILIES,
@@ -173,9 +174,9 @@ def test_the_end_of_turn_is_known_and_never_the_padding_by_id(renderers: dict[st
     assert extra.tokenizer.pad_token_id == extra.tokenizer.eos_token_id  # the classic trap is set
     rendered = extra.example(chat("a", "b"))
     last = max(where for where, flag in enumerate(rendered.loss_mask) if flag)
-    assert rendered.input_ids[last] in extra.end_of_turn
+    assert rendered.input_ids[last] in extra.completions.end_of_turn
     eot = renderers["headers"].tokenizer.convert_tokens_to_ids("<|eot|>")
-    assert eot in renderers["headers"].end_of_turn
+    assert eot in renderers["headers"].completions.end_of_turn
 
 
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {}}}}]
@@ -297,8 +298,8 @@ def test_white_space_after_an_answer_ends_nothing_and_the_end_of_sequence_does(r
         [("user: a\nassistant: one\ntwo\nuser: b\nassistant: ", False), ("three\nfour<|im_end|>", True)],
         [("user: a\nassistant: ", False), ("one\ntwo<|im_end|>", True)],
     ]
-    assert lines.end_of_turn == {lines.tokenizer.eos_token_id}
-    assert not lines.stop_strings
+    assert lines.completions.end_of_turn == {lines.tokenizer.eos_token_id}
+    assert not lines.completions.stop_strings
 
 
 def test_deprecated_functions_become_tools_and_tool_results(renderers: dict[str, Renderer]) -> None:

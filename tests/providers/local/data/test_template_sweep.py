@@ -175,7 +175,7 @@ def _problems(renderer: Renderer, example: ChatExample, needs: set[str]) -> list
             matches.append(f"another's text is trained: {text!r}")
         if any(call.function.name not in text for call in message.tool_calls or ()):
             matches.append(f"a call is not in {text!r}")
-        stop = next((where for where, token in enumerate(ids) if token in renderer.end_of_turn), None)
+        stop = next((where for where, token in enumerate(ids) if token in renderer.completions.end_of_turn), None)
         if stop is not None and stop != len(ids) - 1 and decode(ids[stop + 1 :]).strip():
             matches.append(f"generation stops within {text!r}")
     return matches + _sequences(renderer, example, decode)
@@ -184,7 +184,7 @@ def _problems(renderer: Renderer, example: ChatExample, needs: set[str]) -> list
 def _sequences(renderer: Renderer, example: ChatExample, decode: Any) -> list[str]:
     """Every answer is trained once, after the very prompt that asks for it, with an end, and is read back."""
     result, tools = [], tuple(example.tools or ())
-    thinks = renderer._thinks(example.messages)
+    thinks = renderer.modes.thinks(example.messages)
     waiting = [where for where, message in enumerate(example.messages) if message.trained]
     prompts = {where: renderer.prompt(example.messages[:where], tools, thinks) for where in waiting}
     for sequence in renderer.sequences(example):
@@ -196,9 +196,9 @@ def _sequences(renderer: Renderer, example: ChatExample, decode: Any) -> list[st
                 result.append(f"{decode(answer)!r} is trained after …{decode(ids[:start])[-50:]!r}, which nothing asks")
                 continue
             waiting.remove(where)
-            if renderer.end_of(answer, prompts[where]) is None and not renderer.stops(answer):
+            if renderer.completions.end_of(answer, prompts[where]) is None and not renderer.completions.stops(answer):
                 result.append(f"nothing ends {decode(answer)!r}")
-            reply = renderer.read(prompts[where], [*answer, *answer], tools)
+            reply = renderer.completions.read(prompts[where], [*answer, *answer], tools)
             text, wanted = answer_text(reply.content, reply.calls), reference(example.messages[where])
             if text.strip() != wanted.strip() and _documents(text) != _documents(wanted):
                 result.append(f"read as {text!r}, wanted {wanted!r}")

@@ -68,9 +68,9 @@ def test_by_every_template_both_completions_follow_one_prompt_and_end_their_turn
         assert list(side.input_ids[: pair.prompt]) == prompt
         ids = [token for token, flag in zip(side.input_ids, side.loss_mask, strict=True) if flag]
         assert not any(side.loss_mask[: pair.prompt])
-        assert renderer.text_of(ids, prompt).strip() == text
-        ends = [token for token in ids if token in renderer.ends_after(prompt)]
-        assert len(ends) == (0 if renderer.stop_strings else 1), tokenizer.decode(ids)
+        assert renderer.completions.text_of(ids, prompt).strip() == text
+        ends = [token for token in ids if token in renderer.completions.ends_after(prompt)]
+        assert len(ends) == (0 if renderer.completions.stop_strings else 1), tokenizer.decode(ids)
         begins = tokenizer.bos_token_id
         assert begins is None or list(side.input_ids).count(begins) <= 1
 
