@@ -28,7 +28,7 @@ from ftbridge.providers.base import PriceBasis
 from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.runs.curves import figures_of
 from ftbridge.runs.journal import Event
-from ftbridge.runs.run import Run
+from ftbridge.runs.run import Run, RunState
 from ftbridge.spec import JobSpec, override_section
 from ftbridge.spec.sections import BudgetSpec
 
@@ -94,7 +94,7 @@ def spent(run: Run, prices: PriceList | None = None) -> Spent:
     spec = run.resolved_spec() if run.resolved_path.exists() else run.spec()
     provider = providers.find(state.provider)
     basis = provider.price_basis(spec) if provider is not None else PriceBasis(unit="unknown")
-    training_cost = _local(run, spec) if basis.unit == "hours" else _managed(run, spec, basis, prices)
+    training_cost = _local(run, spec) if basis.unit == "hours" else _managed(run, basis, prices)
     judges, judges_priced = _judges(run, prices)
     dollars = training_cost.usd.model_copy(update={"judges": judges})
     training_cost = training_cost.model_copy(update={"usd": dollars, "known": training_cost.known and judges_priced})
@@ -120,6 +120,25 @@ def over(spending: Spent, budget: BudgetSpec, *, training: bool = True) -> str |
     return None
 
 
+def over_by_choice(run: Run, spending: Spent, budget: BudgetSpec) -> str | None:
+    """Which limit the whole training will pass since the service chose more epochs than were planned; None while it will not.
+
+    Known as soon as the job reports its epochs, long before the money is spent.
+    """
+    state, limit = run.state(), budget.max_usd
+    chosen, provider = state.chosen.get("n_epochs"), providers.find(state.provider)
+    if limit is None or chosen is None or provider is None or chosen <= run.planned_epochs:
+        return None
+    basis = provider.price_basis(run.resolved_spec())
+    usd = load_prices().training_usd(basis.model, _file_tokens(state), int(chosen)) if basis.unit == "tokens" else None
+    if usd is None or spending.usd.total - spending.usd.training + usd <= limit:
+        return None
+    return (
+        f"the service chose {chosen:g} epochs where {run.planned_epochs} were planned, so that training would cost about "
+        f"${usd:.2f}, more than budget.max_usd = {limit:g} leaves"
+    )
+
+
 class Budget:
     """A run's budget while it is driven. Looking reads the run's files, so it is done once in `EVERY` seconds at most."""
 
@@ -134,20 +153,18 @@ class Budget:
         budget = budget_of(self.run)
         if budget == BudgetSpec() or (not now and time.monotonic() - self._looked < self.EVERY):
             return None
-        told = over(spent(self.run), budget, training=training)
+        spending = spent(self.run)
         self._looked = time.monotonic()
-        return told
+        used_up = over(spending, budget, training=training)
+        return over_by_choice(self.run, spending, budget) if used_up is None and training else used_up
 
 
-def _managed(run: Run, spec: JobSpec, basis: PriceBasis, prices: PriceList) -> Spent:
+def _managed(run: Run, basis: PriceBasis, prices: PriceList) -> Spent:
     """At a price of a token; without a known price, the hours alone."""
     state, model = run.state(), basis.model
     events, ledger = run.journal.read(), Ledger(run.path)
-    train, epochs = state.split("train"), spec.hyperparameters.n_epochs
-    file_tokens = train.tokens if train is not None else 0
-    if state.replay is not None:
-        file_tokens += state.replay.tokens
-    tokens, complete = billed_tokens(events, ledger, file_tokens * (epochs if isinstance(epochs, int) else 1))
+    epochs = run.epochs if run.resolved_path.exists() else 1
+    tokens, complete = billed_tokens(events, ledger, _file_tokens(state) * epochs)
     training = prices.training_usd(model, tokens, 1)
     completions_usd: float | None = 0.0
     for tuned, sample in _answers(run):
@@ -162,6 +179,12 @@ def _managed(run: Run, spec: JobSpec, basis: PriceBasis, prices: PriceList) -> S
         hours=service_hours(events, ledger),
         gpu_hours=0.0,
     )
+
+
+def _file_tokens(state: RunState) -> int:
+    """Tokens of the file that a service trains on, replay examples included."""
+    train = state.split("train")
+    return (train.tokens if train is not None else 0) + (state.replay.tokens if state.replay is not None else 0)
 
 
 def billed_tokens(events: Sequence[Event], ledger: Ledger, planned: int) -> tuple[int, bool]:

@@ -19,7 +19,7 @@ from ftbridge.planning.plan import Plan, read_plan
 from ftbridge.planning.whole import taken_by
 from ftbridge.runs.run import Run, RunState
 
-Unit = Literal["tokens", "steps", "GB", "hours", "USD"]
+Unit = Literal["epochs", "tokens", "steps", "GB", "hours", "USD"]
 TOKENIZER_SHARE = 0.10
 """How far a local tokenizer's count may lie from the plan's, where that was made in the managed model's vocabulary."""
 MEMORY_SHARE = 0.15
@@ -62,7 +62,7 @@ def compared(run: Run) -> list[Compared]:
     side = {"local": estimate.local, "openai": estimate.openai, None: None}[took.side]
     if side is None:
         return []
-    rows = [_tokens(estimate, took), _steps(estimate, took, run)]
+    rows = [*_epochs(estimate, took), _tokens(estimate, took), _steps(estimate, took, run)]
     if took.side == "local":
         rows += [*_memory(estimate, took), *_hours(estimate, took), *_whole(estimate, run)]
     return [*rows, *_dollars(estimate, took), *_evaluation_tokens(estimate, took, run)]
@@ -77,6 +77,23 @@ def _took(run: Run) -> _Took:
     provider = providers.find(state.provider)
     side = provider.capabilities(run.spec()).plan if provider is not None else None
     return _Took(state, side, checkpoint, evaluation, counted)
+
+
+def _epochs(estimate: Plan, took: _Took) -> Iterator[Compared]:
+    """Only of a job whose epochs were left to the service: planned by an estimate, and then chosen."""
+    planned, chosen = estimate.schedule(took.side).epochs, took.state.chosen.get("n_epochs")
+    if chosen is not None:
+        why = "" if chosen <= planned else "The plan's figure was an estimate."
+        yield Compared(
+            "epochs", (planned, planned), chosen, "epochs", not why, f"Chosen by the provider. {why}".rstrip()
+        )
+
+
+def _chosen(took: _Took) -> str:
+    """What the service chose, as a sentence; empty where nothing was left to it, or it does not tell."""
+    named = {"n_epochs": "epochs", "batch_size": "examples a step"}
+    parts = [f"{took.state.chosen[name]:g} {words}" for name, words in named.items() if name in took.state.chosen]
+    return f"Chosen by the provider: {', '.join(parts)}; the plan's were an estimate." if parts else ""
 
 
 def _tokens(estimate: Plan, took: _Took) -> Compared:
@@ -108,7 +125,7 @@ def _tokens(estimate: Plan, took: _Took) -> Compared:
             if actual < span[0] and _ended_early(estimate, took)
             else "The local tokenizer and chat template count otherwise than the managed model's vocabulary."
             if local
-            else "The service counted otherwise than the plan."
+            else _chosen(took) or "The service counted otherwise than the plan."
         )
     return Compared("trained tokens", span, actual, "tokens", not why, why)
 
@@ -121,9 +138,9 @@ def _steps(estimate: Plan, took: _Took, run: Run) -> Compared:
     why = ""
     if actual < planned:
         stopped = took.checkpoint.get("stopped_early") or run.spec().local.early_stopping is not None
-        why = "Early stopping ended it." if stopped else f"The run is {took.state.state}."
+        why = "Early stopping ended it." if stopped else _chosen(took) or f"The run is {took.state.state}."
     elif actual > planned:
-        why = "The service or trainer chose other epochs or another batch size than planned."
+        why = _chosen(took) or "The service or trainer chose other epochs or another batch size than planned."
     return Compared("steps", span, actual, "steps", actual <= planned, why)
 
 

@@ -44,6 +44,13 @@ def plan_hosted(work: Workload, model: str, prices: PriceList, today: datetime.d
     if not is_openai:
         note = f"Prices and dates are OpenAI's; {spec.openai.target} has its own."
         money = money.model_copy(update={"notes": [*money.notes, note]})
+    schedule = work.schedule("openai")
+    if schedule.estimated:
+        note = (
+            f"The service chooses what is left at auto: {schedule.epochs} epochs and {schedule.steps:,} steps are an estimate, "
+            "and so are tokens and cost. The run records what it chose."
+        )
+        money = money.model_copy(update={"notes": [*money.notes, note]})
     return Managed(
         model=model,
         target=spec.openai.target,

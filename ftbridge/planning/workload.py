@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge import providers
 from ftbridge.data.targets import longest_example
@@ -25,6 +25,10 @@ class Schedule(BaseModel):
     model_config = ConfigDict(frozen=True)
     epochs: int
     steps: int
+    estimated: bool = Field(
+        default=False,
+        description="Whether the service chooses epochs or batch size itself, so that these are an estimate.",
+    )
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,10 @@ class Workload:
 
     def schedule(self, provider: str) -> Schedule:
         """Epochs and steps at one provider, whose rules for auto may differ from another's."""
-        hyperparameters = self.job.resolve(provider).spec.hyperparameters
-        epochs, batch = int(hyperparameters.n_epochs), int(hyperparameters.batch_size)
-        return Schedule(epochs=epochs, steps=epochs * -(-self.splits["train"].examples // batch))
+        resolved = self.job.resolve(provider)
+        epochs, batch = resolved.planned("n_epochs"), resolved.planned("batch_size")
+        steps = epochs * -(-self.splits["train"].examples // batch)
+        return Schedule(epochs=epochs, steps=steps, estimated=bool(resolved.estimated))
 
     def replay(self, provider: str) -> ReplayPlan | None:
         """What `data.replay` adds to a job of this provider; None where the spec has none."""

@@ -70,13 +70,15 @@ class JobError(Frozen):
 class JobStatus(Frozen):
     """A job now. `state` is one of the run states, or a service's own word kept as text.
 
-    `estimated_finish` is when the service expects its end, in Unix seconds, where it says so.
+    `estimated_finish` is when the service expects its end, in Unix seconds, where it says so. `chosen` are hyperparameters, by
+    name, that the request left to the provider, once the job reports what it took.
     """
 
     state: JobState | str
     error: JobError | None = None
     trained_tokens: int | None = None
     estimated_finish: float | None = None
+    chosen: dict[str, int | float] = {}
 
 
 class Metrics(Frozen):
@@ -256,7 +258,7 @@ class Provider(Protocol):
 
         `field` is `batch_size`, `n_epochs` or `learning_rate_multiplier`, which are settled in this order: `spec` has the
         values of those before. `examples` is the number of training examples, 1 or more. A value of "auto" leaves the choice
-        to the service.
+        to the service, which receives it as it is; `JobStatus.chosen` then reports what it took.
         """
         ...
 

@@ -37,7 +37,8 @@ class FollowedJob:
         """The job's status now, with what it said since the last look journalled; and whether there was anything new."""
         status = self.backend.poll(self.handle)
         self.state = status.state
-        is_new = self._copy_events()
+        is_new = self._record_choice(status)
+        is_new = self._copy_events() or is_new
         if status.state != self._journalled:
             self._journalled, is_new = status.state, True
             if status.state not in TERMINAL:
@@ -85,6 +86,16 @@ class FollowedJob:
                     self.watcher.note(f"the job could not be asked to {request}, and goes on: {error.message}")
                     if self.run.state().refused is None:  # the service is away: the next look asks again
                         self.passed_on.discard(request)
+
+    def _record_choice(self, status: JobStatus) -> bool:
+        """Journal the hyperparameters that the provider chose, when its job reports them; returns whether that is news."""
+        chosen = {**self.run.state().chosen, **status.chosen}
+        if chosen == self.run.state().chosen:
+            return False
+        self.run.append("hyperparameters_chosen", job=self.handle.id, chosen=chosen)
+        named = ", ".join(f"{name} {value:g}" for name, value in chosen.items())
+        self.watcher.note(f"chosen by the provider: {named}")
+        return True
 
     def _copy_events(self) -> bool:
         """Journal what the job said since the last event in the journal; returns whether it said anything."""

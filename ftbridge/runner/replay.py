@@ -49,8 +49,7 @@ def complete(
     assert settings is not None
     assert train is not None
     items = load_items(run.data / PROMPTS)
-    epochs = int(spec.hyperparameters.n_epochs)
-    items = items[: prompts_needed(train.examples, epochs, settings.share, len(items), mixed=mixed)]
+    items = items[: prompts_needed(train.examples, run.planned_epochs, settings.share, len(items), mixed=mixed)]
     run.append("evaluating", candidate=CANDIDATE.name)
     watcher.stage(run, "completing replay prompts with the base model")
 

@@ -36,6 +36,7 @@ def summary(run: Run) -> dict[str, Any]:
         "continues": state.continues.model_dump() if state.continues else None,
         "continued_by": state.continued_by,
         "metrics": state.metrics,
+        "chosen": state.chosen,
         "spent": _spent(run),
         "lowering": {report.field: report.outcome for report in lowering.fields} if lowering else None,
         "path": str(run.path),
@@ -78,6 +79,4 @@ def preview_tokens(run: Run, count: int) -> list[list[tuple[str, bool]]]:
 
 
 def lowering_of(run: Run) -> Lowering | None:
-    if not run.lowering_path.exists():
-        return None
-    return Lowering.model_validate_json(run.lowering_path.read_text(encoding="utf-8"))
+    return run.field_mapping()

@@ -27,6 +27,8 @@ from ftbridge.runs.curves import figures_of
 from ftbridge.runs.journal import Event, Journal
 from ftbridge.runs.records import ErrorDocument, JobHandle, Origin, Refusal, Replayed, TunedModel
 from ftbridge.spec import JobSpec, parse
+from ftbridge.spec.lowering import Lowering
+from ftbridge.spec.resolve import ResolvedSpec, Settled
 from ftbridge.spec.sections import BudgetSpec
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
@@ -41,7 +43,8 @@ class RunState:
     `state` is prepared, validating, queued, running, pausing, paused, succeeded, failed, cancelled, or a service's own word.
     `metrics` holds the latest value of each figure, `best_valid_loss` the lowest (nats per trained token), `cursor` the last
     job event seen, `evaluated` the candidates whose completions are complete. `continues` is the run that this one fell back
-    from, `continued_by` the id of the one that took over. `replay` is what was made of the prompts of data.replay. `budget`
+    from, `continued_by` the id of the one that took over. `chosen` are hyperparameters, by name, that the spec left to the
+    provider and that its job reports. `replay` is what was made of the prompts of data.replay. `budget`
     replaces the spec's, `waived` are the gates that were waived, `refused` is a cancel or pause that the service refused,
     `retried` the job that is to be paid for again. `error` without a state of `failed` is why the driver stopped while a paid
     job went on, or may have.
@@ -73,6 +76,7 @@ class RunState:
     pause_requested: bool = False
     refused: Refusal | None = None
     retried: str | None = None
+    chosen: dict[str, int | float] = field(default_factory=dict)
 
     def split(self, name: SplitName) -> Split | None:
         """A split of the prepared data; None before it is prepared, and where the spec has none of it."""
@@ -138,7 +142,10 @@ def _changes(state: RunState, event: Event) -> dict[str, Any]:
                 "stage": "training",
                 "state": "queued",
                 "error": None,
+                "chosen": {},
             }
+        case "hyperparameters_chosen":
+            return {"chosen": dict(data["chosen"])}
         case "status":
             # A job that ended has not ended the run: the evaluation, or the driver's own event, does.
             return {"state": "running" if data["state"] in TERMINAL else data["state"], "stage": "training"}
@@ -312,6 +319,31 @@ class Run:
         document = json.loads(self.resolved_path.read_text(encoding="utf-8"))
         document.pop("settled", None)
         return JobSpec.from_dict(document, where=str(self.resolved_path))
+
+    def settled(self) -> list[Settled]:
+        """How each "auto" was settled, as recorded in resolved.json; [] before that, and for runs of version 0.1."""
+        if not self.resolved_path.exists():
+            return []
+        document = json.loads(self.resolved_path.read_text(encoding="utf-8"))
+        return [Settled.model_validate(entry) for entry in document.get("settled", [])]
+
+    @property
+    def planned_epochs(self) -> int:
+        """Passes over the training data that plan and budget reckon with, whatever the service chooses."""
+        return ResolvedSpec(spec=self.resolved_spec(), settled=self.settled()).planned("n_epochs")
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training data: those that the service chose, where it was left to it and told, else as planned."""
+        chosen = self.state().chosen.get("n_epochs")
+        return self.planned_epochs if chosen is None else int(chosen)
+
+    def field_mapping(self) -> Lowering | None:
+        """The outcome of each field at the provider, with what that chose; None for a run that was stopped before it."""
+        if not self.lowering_path.exists():
+            return None
+        lowering = Lowering.model_validate_json(self.lowering_path.read_text(encoding="utf-8"))
+        return lowering.with_chosen(self.state().chosen)
 
     def append(self, type: str, /, *, sync: bool = True, **data: Any) -> Event:
         """Journal one event."""

@@ -11,7 +11,7 @@ Nothing is dropped silently: `Lowering.complete` raises when a field of the spec
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SerializeAsAny
@@ -27,7 +27,7 @@ class FieldReport(BaseModel):
     """What became of one field of the spec: `field` is its dotted path, `how` the formula or the reason.
 
     `requested` is the value in the spec, `sent` the one that the provider receives; version 0.1 wrote them as `asked` and
-    `given`, which are still read.
+    `given`, which are still read. `chosen` is what the provider chose for a value that was left to it, once its job reports it.
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
@@ -36,6 +36,7 @@ class FieldReport(BaseModel):
     requested: Any = Field(validation_alias=AliasChoices("requested", "asked"))
     sent: Any = Field(default=None, validation_alias=AliasChoices("sent", "given"))
     how: str = ""
+    chosen: int | float | None = None
 
 
 P = TypeVar("P", bound="ProviderRequest")
@@ -63,6 +64,15 @@ class Lowering(BaseModel):
     provider: str
     request: SerializeAsAny[ProviderRequest]
     fields: list[FieldReport]
+
+    def with_chosen(self, hyperparameters: Mapping[str, int | float]) -> Lowering:
+        """A copy that shows what the provider chose for these hyperparameters."""
+        chosen = {f"hyperparameters.{name}": value for name, value in hyperparameters.items()}
+        fields = [
+            report.model_copy(update={"chosen": chosen[report.field]}) if report.field in chosen else report
+            for report in self.fields
+        ]
+        return self.model_copy(update={"fields": fields})
 
     def complete(self, spec: JobSpec) -> Lowering:
         """Return self, or raise `AssertionError` naming spec fields without an entry (a bug in the provider)."""

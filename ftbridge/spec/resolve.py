@@ -1,14 +1,15 @@
 """Settling "auto": written rules turn a spec's open fields into numbers, and every settlement says why.
 
 The rules here are general ones; a provider may have its own (`Provider.auto`), as training on this machine has for supervised
-tuning (`ftbridge.providers.local.defaults`).
+tuning (`ftbridge.providers.local.defaults`), or leave the choice to its service. What is left to a service stays "auto", and
+plans and budgets reckon with an estimate (`ResolvedSpec.planned`) until the job reports what was chosen.
 
     batch_size      supervised: 0.2 % of the examples, 1 to 256
                     dpo: a 32nd of the pairs, 4 to 32
                     reinforcement: a tenth of the prompts, 4 to 32
     n_epochs        supervised: 3; more for few examples, fewer for many
                     dpo: enough for about 100 steps, 1 to 3; reinforcement: the same, 1 to 10
-    learning_rate_multiplier   by the provider alone, or left to the service, which reports what it took
+    learning_rate_multiplier   by the provider alone, or left to the service, which reports what it chose
 
 What depends on the machine or the service (precision, max_tokens_per_microbatch, beta, …) is settled by the provider, with
 `ResolvedSpec.with_settled`. Pure: no files, no network, no clock.
@@ -17,7 +18,7 @@ What depends on the machine or the service (precision, max_tokens_per_microbatch
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
@@ -34,13 +35,17 @@ _FEWEST_PROMPTS, _MOST_PROMPTS, _PRACTICE_STEPS, _MOST_PRACTICE = 4, 32, 100, 10
 
 
 class Settled(BaseModel):
-    """One field that was "auto": its dotted path, the value requested, the value it has now ("auto" if left open), and why."""
+    """One field that was "auto": its dotted path, the value requested, the value it has now ("auto" if left open), and why.
+
+    `estimate` is what plans and budgets reckon with for a field that is left to a service.
+    """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
     field: str
     requested: Any = Field(validation_alias=AliasChoices("requested", "asked"))
     value: Any
     reason: str
+    estimate: int | None = None
 
 
 class ResolvedSpec(BaseModel):
@@ -49,6 +54,20 @@ class ResolvedSpec(BaseModel):
     model_config = ConfigDict(frozen=True)
     spec: JobSpec
     settled: list[Settled] = []
+
+    @property
+    def estimated(self) -> dict[str, int]:
+        """Hyperparameters that are left to a service, with what plans and budgets reckon with for each."""
+        return {
+            entry.field.removeprefix("hyperparameters."): entry.estimate
+            for entry in self.settled
+            if entry.value == "auto" and entry.estimate is not None
+        }
+
+    def planned(self, name: Literal["n_epochs", "batch_size"]) -> int:
+        """The hyperparameter's value, or what is reckoned with where it is left to a service; `ValueError` without either."""
+        value = getattr(self.spec.hyperparameters, name)
+        return int(self.estimated.get(name, value) if value == "auto" else value)
 
     def with_settled(self, settled: Settled) -> ResolvedSpec:
         """A copy in which `settled.field` has `settled.value` and this entry replaces an earlier one for the field.
@@ -92,8 +111,10 @@ def resolve(
 
     The general epochs rule is OpenAI's cookbook's (examples/Chat_finetuning_data_prep.ipynb), written for an earlier
     generation of models: an estimate of what the service would take. The general batch rule is the one OpenAI published for
-    its first fine-tuning endpoint (about 0.2 % of the training examples, at most 256). `reasoning` is how many training
-    examples have an answer with reasoning; None, where the data were not read, leaves `local.thinking` open.
+    its first fine-tuning endpoint (about 0.2 % of the training examples, at most 256). Where the provider's rule leaves epochs
+    or batch size at "auto", these are the estimate; for preference pairs and reinforcement, whose rules no service publishes,
+    epochs are estimated at the most that the general rules take, so that a budget is not held too loosely. `reasoning` is how
+    many training examples have an answer with reasoning; None, where the data were not read, leaves `local.thinking` open.
     """
     if train_examples < 1:
         raise ValueError(f"train_examples is {train_examples}; a job has at least 1")
@@ -102,13 +123,13 @@ def resolve(
         settled = resolved.spec.hyperparameters
         if getattr(settled, name) != "auto":
             continue
-        entry = provider_rule(name, resolved.spec, train_examples)
-        if entry is None and name == "batch_size":
-            entry = _batch_rule(spec.method)(train_examples)
-        elif entry is None and name == "n_epochs":
-            assert settled.batch_size != "auto"
-            entry = _epochs_of(spec.method, train_examples, settled.batch_size)
-        resolved = resolved.with_settled(_entry(name, *(entry or multiplier)))
+        rule = provider_rule(name, resolved.spec, train_examples) or _general(name, resolved, train_examples)
+        value, reason = rule or multiplier
+        estimate = None
+        if value == "auto" and name != "learning_rate_multiplier":
+            estimate, why = _estimate(name, spec.method, train_examples)
+            reason = f"{reason}; planned with {estimate}, an estimate: {why}"
+        resolved = resolved.with_settled(_entry(name, value, reason, estimate))
     effort = spec.hyperparameters.reasoning_effort
     if spec.local.thinking == "auto" and (reasoning is not None or effort is not None):
         thinking, reason = _thinking(effort, reasoning or 0, train_examples)
@@ -125,8 +146,31 @@ def _thinking(effort: str | None, reasoning: int, examples: int) -> tuple[str, s
     return "off", "no trained answer has reasoning"
 
 
-def _entry(name: str, value: int | float | str, reason: str) -> Settled:
-    return Settled(field=f"hyperparameters.{name}", requested="auto", value=value, reason=reason)
+def general_rules(method: Method, examples: int, batch_size: int | None = None) -> tuple[int, int]:
+    """Batch size and epochs by the general rules for a job of so many examples; `batch_size` where it is known already."""
+    batch = batch_size or _batch_rule(method)(examples)[0]
+    return batch, _epochs_of(method, examples, batch)[0]
+
+
+def _general(name: str, resolved: ResolvedSpec, examples: int) -> tuple[int, str] | None:
+    method = resolved.spec.method
+    if name == "batch_size":
+        return _batch_rule(method)(examples)
+    return _epochs_of(method, examples, resolved.planned("batch_size")) if name == "n_epochs" else None
+
+
+def _estimate(name: str, method: Method, examples: int) -> tuple[int, str]:
+    """What a service is expected to choose at most, and why."""
+    if name == "batch_size":
+        return _batch_rule(method)(examples)
+    if method == "supervised":
+        return _epochs(examples)
+    most = _TARGET_EPOCHS if method == "dpo" else _MOST_PRACTICE
+    return most, f"the most that is usual for {method}, whose rule the service does not publish"
+
+
+def _entry(name: str, value: int | float | str, reason: str, estimate: int | None) -> Settled:
+    return Settled(field=f"hyperparameters.{name}", requested="auto", value=value, reason=reason, estimate=estimate)
 
 
 def _epochs(examples: int) -> tuple[int, str]:

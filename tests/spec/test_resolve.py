@@ -8,6 +8,13 @@ from ftbridge.providers.local import defaults
 from ftbridge.spec import JobSpec
 from ftbridge.spec.resolve import Settled
 
+GRADER = {
+    "type": "string_check", "name": "exact", "operation": "eq",
+    "input": "{{sample.output_text}}", "reference": "{{item.reference}}",
+}  # fmt: skip
+NUMBERS = {"openai": {"target": "nebius"}}
+"""A service that does not take "auto"."""
+
 
 def _spec(**sections):
     return JobSpec.from_dict({"name": "t", "data": {"train": "t.jsonl"}, "model": {"local": "m"}, **sections})
@@ -21,7 +28,9 @@ def _spec(**sections):
     ],
 )
 def test_epochs_of_a_service_follow_the_cookbook(examples, epochs):
-    assert resolve(_spec(), examples, "openai").spec.hyperparameters.n_epochs == epochs
+    assert resolve(_spec(**NUMBERS), examples, "openai").spec.hyperparameters.n_epochs == epochs
+    left = resolve(_spec(), examples, "openai")
+    assert (left.spec.hyperparameters.n_epochs, left.planned("n_epochs")) == ("auto", epochs)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +38,28 @@ def test_epochs_of_a_service_follow_the_cookbook(examples, epochs):
     [(1, 1), (749, 1), (750, 2), (1_249, 2), (1_250, 3), (100_000, 200), (127_749, 255), (127_750, 256), (10**7, 256)],
 )
 def test_batches_of_a_service_are_a_fifth_of_a_percent_within_bounds(examples, batch):
-    assert resolve(_spec(), examples, "openai").spec.hyperparameters.batch_size == batch
+    assert resolve(_spec(**NUMBERS), examples, "openai").spec.hyperparameters.batch_size == batch
+    left = resolve(_spec(), examples, "openai")
+    assert (left.spec.hyperparameters.batch_size, left.planned("batch_size")) == ("auto", batch)
+
+
+@pytest.mark.parametrize(("method", "most"), [("supervised", 3), ("dpo", 3), ("reinforcement", 10)])
+def test_what_a_service_chooses_is_estimated_at_the_most_that_is_usual_and_said_to_be_an_estimate(method, most):
+    sections = (
+        {"method": method, "evaluation": {"graders": [GRADER]}} if method == "reinforcement" else {"method": method}
+    )
+    left = resolve(_spec(**sections), 5_000, "openai")
+    assert left.planned("n_epochs") == most
+    assert set(left.estimated) == {"n_epochs", "batch_size"}
+    (entry,) = [entry for entry in left.settled if entry.field == "hyperparameters.n_epochs"]
+    assert (entry.requested, entry.value, entry.estimate) == ("auto", "auto", most)
+    assert "left to OpenAI" in entry.reason
+    assert "an estimate" in entry.reason
+
+
+def test_what_the_spec_sets_is_no_estimate_at_a_service_that_chooses():
+    fixed = resolve(_spec(hyperparameters={"n_epochs": 7}), 100, "openai")
+    assert (fixed.planned("n_epochs"), fixed.estimated) == (7, {"batch_size": 1})
 
 
 @pytest.mark.parametrize(
@@ -97,7 +127,7 @@ def test_autos_of_the_machine_and_of_other_methods_stay_open():
 
 
 def test_a_provider_adds_a_settlement_and_may_replace_one():
-    resolved = resolve(_spec(local={"lora": {"r": 4}}), 20, "openai")
+    resolved = resolve(_spec(local={"lora": {"r": 4}}, **NUMBERS), 20, "openai")
     more = resolved.with_settled(
         Settled(field="local.precision", requested="auto", value="bf16", reason="the device has it")
     )

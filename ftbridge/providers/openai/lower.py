@@ -52,7 +52,8 @@ def lower(resolved: ResolvedSpec) -> Lowering:
         reports.append(
             FieldReport(field=field, outcome=outcome, requested=_json(spec_value), sent=_json(note), how=how)
         )
-    request = _request(spec, target, {report.field for report in reports if report.outcome == "refused"})
+    refused = {report.field for report in reports if report.outcome == "refused"}
+    request = _request(spec, target, refused, resolved.planned("n_epochs"))
     return Lowering(provider="openai", request=request, fields=reports).complete(spec)
 
 
@@ -61,10 +62,9 @@ def suffix_of(suffix: str, target: Target) -> str:
     return re.sub(r"[^a-z0-9]+", "-", suffix.lower()).strip("-")[: target.suffix_length].strip("-")
 
 
-def _request(spec: JobSpec, target: Target, refused: set[str]) -> OpenAIRequest:
+def _request(spec: JobSpec, target: Target, refused: set[str], planned_epochs: int) -> OpenAIRequest:
     """The request without what was refused: a run that goes on by name goes on without it."""
     hyper = spec.hyperparameters
-    assert hyper.n_epochs != "auto"
     body: dict[str, Any] = {"model": spec.model.openai or "", "seed": spec.seed}
     if spec.suffix and suffix_of(spec.suffix, target):
         body["suffix"] = suffix_of(spec.suffix, target)
@@ -99,7 +99,7 @@ def _request(spec: JobSpec, target: Target, refused: set[str]) -> OpenAIRequest:
         batch=spec.openai.batch and target.batch,
         max_usd=spec.budget.max_usd,
         min_life_days=spec.plan.min_life_days,
-        n_epochs=hyper.n_epochs,
+        n_epochs=planned_epochs,
         body=body,
         extra={"trainingType": typed} if typed else {},
     )
@@ -116,7 +116,7 @@ def _method_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
     if spec.model.openai is None:
         notes["model.openai"] = ("refused", None, "name the service's base model, such as gpt-4.1-mini-2025-04-14")
     if hyper.learning_rate_multiplier == "auto":
-        how = "left to the service, which reports what it took"
+        how = "left to the service, which reports what it chose"
         notes["hyperparameters.learning_rate_multiplier"] = ("exact", "auto", how)
     elif top:
         notes["hyperparameters.learning_rate_multiplier"] = _absolute_rate(spec, target)

@@ -75,8 +75,11 @@ def check_budget(at: Connection, data: Path) -> None:
             "out.",
         )
     if usd > limit:
+        estimate = (
+            ", an estimate of what the service chooses" if at.request.hyperparameters.get("n_epochs") == "auto" else ""
+        )
         raise GateNotMet(
-            f"training would cost about ${usd:.2f} ({tokens:,} tokens x {at.request.n_epochs} epochs, prices of "
+            f"training would cost about ${usd:.2f} ({tokens:,} tokens x {at.request.n_epochs} epochs{estimate}, prices of "
             f"{prices.date_of(at.request.model)}); budget.max_usd is {limit:g}.",
             hint="Fewer examples or epochs, a smaller model, or a larger budget.",
         )

@@ -86,11 +86,12 @@ class OpenAIProvider:
         return calendar.shutdown(model) if spec.openai.target == "openai" else None
 
     def auto(self, field: str, spec: JobSpec, examples: int) -> tuple[str, str] | None:
-        """The service's own choice of the multiplier, since its base rates are not published."""
-        del spec, examples
-        if field != "learning_rate_multiplier":
-            return None
-        return "auto", f"left to the {self.name} service, whose base rates are not published"
+        """The service's own choice, where it takes "auto"; of the multiplier everywhere, since base rates are not published."""
+        del examples
+        if field == "learning_rate_multiplier":
+            return "auto", f"left to the {self.name} service, whose base rates are not published"
+        target = TARGETS[spec.openai.target]
+        return ("auto", f"left to {target.title}, which reports what it chose") if target.chooses else None
 
     def lower(self, spec: ResolvedSpec) -> Lowering:
         """The service's request and its parity report."""

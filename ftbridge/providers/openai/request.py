@@ -14,8 +14,8 @@ class OpenAIRequest(ProviderRequest):
     """The service and the body of its create call, all but the files, which get their ids when they are uploaded.
 
     `body` is what `POST /fine_tuning/jobs` takes; `extra` holds fields beyond OpenAI's own. `deployment` is the name under
-    which a tuned model answers where it must be deployed first. `max_usd` is the budget, `n_epochs` what it is reckoned by,
-    `min_life_days` how long the tuned model must live.
+    which a tuned model answers where it must be deployed first. `max_usd` is the budget, `n_epochs` what it is reckoned by (an
+    estimate where the body leaves epochs to the service), `min_life_days` how long the tuned model must live.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +37,12 @@ class OpenAIRequest(ProviderRequest):
     def service(self) -> Target:
         """What the service can do."""
         return TARGETS[self.target]
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """What the body says of hyperparameters, wherever they stand in it."""
+        method = self.body.get("method") or {}
+        return self.body.get("hyperparameters") or (method.get(method.get("type")) or {}).get("hyperparameters") or {}
 
     @property
     def model(self) -> str:

@@ -23,6 +23,7 @@ class Target:
     `keeps_metadata`: a job's `metadata` surely comes back and can be listed by; elsewhere jobs are also matched by model,
     file and place in the list. `hyperparameters`: under `method.TYPE`, or at the top as before December 2024.
     `serves_tuned`: a tuned model answers under its own name; elsewhere it must be deployed first.
+    `chooses`: it takes "auto" for epochs and batch size and chooses itself; elsewhere it gets numbers.
     """
 
     name: Name
@@ -38,6 +39,7 @@ class Target:
     result_files: bool = True
     batch: bool = True
     serves_tuned: bool = True
+    chooses: bool = True
     suffix_length: int = 40
     max_tokens: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
 
@@ -72,7 +74,7 @@ TARGETS: dict[str, Target] = {
     "nebius": Target(
         "nebius", "Nebius", "https://api.tokenfactory.nebius.com/v1/", ("NEBIUS_API_KEY",),
         methods=("supervised",), hyperparameters="top", keeps_metadata=False, pause=False, result_files=False,
-        batch=False, serves_tuned=False, max_tokens="max_tokens",
+        batch=False, serves_tuned=False, chooses=False, max_tokens="max_tokens",
     ),
     "custom": Target(
         "custom", "the service", None, ("OPENAI_API_KEY",),

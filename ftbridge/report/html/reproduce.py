@@ -12,6 +12,7 @@ from typing import Any
 from ftbridge import providers
 from ftbridge.data.manifest import Split, SplitName
 from ftbridge.report.html.sources import Source
+from ftbridge.spec.lowering import FieldReport
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,16 @@ def reproductions(sources: Sequence[Source]) -> list[Reproduction]:
         Reproduction(
             source,
             list(_facts(source)),
-            f"ftbridge run {shlex.quote(source.spec_name)} --provider {source.state.provider}",
+            _command(source),
         )
         for source in sources
     ]
+
+
+def _command(source: Source) -> str:
+    """The command that runs the spec again, with what the provider chose of it: it may choose otherwise another time."""
+    chosen = "".join(f" --set hyperparameters.{name}={value:g}" for name, value in source.state.chosen.items())
+    return f"ftbridge run {shlex.quote(source.spec_name)} --provider {source.state.provider}{chosen}"
 
 
 def _mapping(source: Source) -> FieldMapping:
@@ -102,7 +109,7 @@ def _mapping(source: Source) -> FieldMapping:
         amounts=", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
         or "the run stopped before it",
         rows=[
-            (field.field, field.outcome, _value(field.requested), _value(field.sent), field.how)
+            (field.field, field.outcome, _value(field.requested), _value(field.sent), _how(field))
             for field in source.changed_fields
         ],
     )
@@ -123,6 +130,10 @@ def _facts(source: Source) -> Iterator[tuple[str, str]]:
     if state.continues:
         yield "continues", f"{state.continues.run}, because: {state.continues.reason}"
     yield "ftbridge", source.version
+
+
+def _how(field: FieldReport) -> str:
+    return field.how if field.chosen is None else f"chosen by the provider: {field.chosen:g}"
 
 
 def _value(value: Any) -> str:

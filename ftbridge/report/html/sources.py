@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ftbridge import providers
@@ -12,6 +11,7 @@ from ftbridge.runs.curves import Point, curves
 from ftbridge.runs.run import Run, RunState
 from ftbridge.spec import JobSpec
 from ftbridge.spec.lowering import FieldReport, Lowering
+from ftbridge.spec.resolve import Settled
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,10 @@ class Source:
 
     @property
     def changed_fields(self) -> list[FieldReport]:
-        """Fields that the provider did not take as they were."""
+        """Fields that the provider did not take as they were, or chose itself."""
         fields = self.lowering.fields if self.lowering else []
-        return [field for field in fields if field.outcome in ("translated", "approximated", "refused")]
+        outcomes = ("translated", "approximated", "refused")
+        return [field for field in fields if field.outcome in outcomes or field.chosen is not None]
 
 
 def curve_of(label: str, run: Run) -> Curve:
@@ -57,10 +58,6 @@ def source_of(run: Run) -> Source:
     """What a run folder holds; a run that was stopped early has less."""
     state = run.state()
     spec = run.resolved_spec() if run.resolved_path.exists() else run.spec()
-    lowering = None
-    if run.lowering_path.exists():
-        lowering = Lowering.model_validate_json(run.lowering_path.read_text(encoding="utf-8"))
-    document = json.loads(run.resolved_path.read_text(encoding="utf-8")) if run.resolved_path.exists() else {}
     created = run.journal.read()[0]
     return Source(
         run=run.id,
@@ -74,9 +71,20 @@ def source_of(run: Run) -> Source:
             *(state.data.notes if state.data is not None else ()),
             *([f"General prompts: {state.replay.sentence}."] if state.replay is not None else ()),
         ),
-        lowering=lowering,
-        settled=tuple(
-            (settled["field"], str(settled["value"]), settled["reason"]) for settled in document.get("settled", [])
-        ),
+        lowering=run.field_mapping(),
+        settled=tuple(_settled(run.settled(), state.chosen)),
         version=str(created.data.get("version", "")),
     )
+
+
+def _settled(settled: Iterable[Settled], chosen: Mapping[str, int | float]) -> Iterator[tuple[str, str, str]]:
+    """Each value of "auto" with its reason: the rule's, or that the provider chose it."""
+    by_field = {f"hyperparameters.{name}": value for name, value in chosen.items()}
+    for entry in settled:
+        if (value := by_field.pop(entry.field, None)) is not None:
+            planned = f" (planned with {entry.estimate})" if entry.estimate is not None else ""
+            yield entry.field, f"{value:g}", f"chosen by the provider{planned}"
+        else:
+            yield entry.field, str(entry.value), entry.reason
+    for name, value in by_field.items():
+        yield name, f"{value:g}", "chosen by the provider"

@@ -43,7 +43,8 @@ def _data(estimate: Plan) -> Table:
     if len({(one.epochs, one.steps) for one in schedules.values()}) == 1:
         schedules = {"": next(iter(schedules.values()))}
     for provider, one in schedules.items():
-        epochs = f"{one.epochs} epochs{f' ({provider})' if provider else ''}"
+        remarks = ", ".join(filter(None, (provider, "estimate" if one.estimated else "")))
+        epochs = f"{one.epochs} epochs{f' ({remarks})' if remarks else ''}"
         table.add_row(epochs, f"{one.steps:,} steps", f"{train.tokens * one.epochs:,}", "", "")
     return table
 

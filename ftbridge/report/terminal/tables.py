@@ -283,6 +283,9 @@ def _facts(run: RunState) -> Iterator[tuple[str, Text]]:
         splits = [f"{name} {split.examples:,}" for name, split in run.data.splits.items()]
         replayed = [run.replay.sentence] if run.replay is not None else []
         yield "examples", Text(" · ".join([*splits, *replayed]))
+    if run.chosen:
+        chosen = " · ".join(f"{name} {value:g}" for name, value in run.chosen.items())
+        yield "chosen", Text(f"{chosen}, by the provider")
     figures = run.metrics
     if figures.get("step") is not None:
         of = f" of {figures['total_steps']}" if figures.get("total_steps") else ""
@@ -384,7 +387,11 @@ def _story(report: FieldReport) -> Text:
             else f"{spec_value} → {provider_value}"
         )
     text = Text(values, style="dim" if report.outcome == "unused" else "")
-    if report.how:
+    if report.chosen is not None:
+        text.append(
+            f" → {report.chosen:g}, chosen by the provider" if values else f"{report.chosen:g}, chosen by the provider"
+        )
+    elif report.how:
         text.append(f": {report.how}" if values else report.how, style="dim" if report.outcome != "refused" else "red")
     return text
 

@@ -283,7 +283,9 @@ class ScriptedEngine:
         service, shown = self._service, job.document
         if "numbers" not in job.extra:
             examples = job.extra.get("examples", 0)
-            numbers = settled(shown["method"][shown["method"]["type"]]["hyperparameters"], examples)
+            method = shown["method"]["type"]
+            chooses = self.scenario.jobs.chooses.items()
+            numbers = settled(shown["method"][method]["hyperparameters"], examples, method, chooses)
             per_epoch = max(1, -(-examples // int(numbers["batch_size"])))
             steps = self.scenario.jobs.steps or min(10_000, per_epoch * int(numbers["n_epochs"]))
             extra = {

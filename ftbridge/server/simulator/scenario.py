@@ -132,6 +132,10 @@ class Jobs(_Part):
     steps: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
         default=None, description="Steps of training; else from examples, epochs and batch size."
     )
+    chooses: dict[Literal["n_epochs", "batch_size", "learning_rate_multiplier"], Annotated[float, Field(gt=0)]] = Field(
+        default={},
+        description="What jobs take where `auto` is asked for, by hyperparameter; by the general rules without it.",
+    )
     metrics: bool = Field(default=True, description="Whether events carry figures.")
     healthy_error: Literal["null", "empty", "object_of_nulls"] = Field(
         default="null", description="What `error` is while nothing is wrong."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,9 @@ from ftbridge.data.lint.engine import Options, Role, lint
 from ftbridge.data.lint.findings import FileReport, Finding
 from ftbridge.data.lint.rule import Method
 from ftbridge.errors import FtbridgeError
-from ftbridge.providers import resolve
 from ftbridge.server.http.errors import without_paths
 from ftbridge.server.jobs_store import Figures
-from ftbridge.spec import JobSpec
+from ftbridge.spec.resolve import general_rules
 
 
 @dataclass(frozen=True)
@@ -72,20 +71,28 @@ def _worst(file: FileReport) -> Finding | None:
     return min(errors, key=lambda finding: (finding.line is None, finding.line or 0), default=None)
 
 
-def settled(settings: dict[str, Any], examples: int) -> dict[str, int | float]:
-    """Numbers in the place of "auto", by the general rules, which estimate a service's own."""
-    common = {key: settings[key] for key in ("n_epochs", "batch_size", "learning_rate_multiplier")}
-    spec = JobSpec.from_dict(
-        {"name": "job", "data": {"train": "t"}, "model": {"openai": "m"}, "hyperparameters": common}
-    )
-    figures = resolve(spec, max(1, examples), "openai").spec.hyperparameters
-    numbers: dict[str, int | float] = {}
-    for key, default in (("n_epochs", 3), ("batch_size", 1), ("learning_rate_multiplier", 1.0)):
-        value = getattr(figures, key)
-        numbers[key] = default if value == "auto" else value
-    if "beta" in settings:
-        numbers["beta"] = 0.1 if settings["beta"] == "auto" else settings["beta"]
-    return numbers
+def settled(
+    settings: dict[str, Any], examples: int, method: Method, chooses: Iterable[tuple[str, float]]
+) -> dict[str, int | float]:
+    """Numbers in the place of "auto": `chooses`, else the general rules, which estimate a service's own, and usual values."""
+    batch = settings["batch_size"]
+    batch, epochs = general_rules(method, max(1, examples), None if batch == "auto" else batch)
+    numbers = {name: int(value) if name in ("n_epochs", "batch_size") else value for name, value in chooses}
+    chosen = {"n_epochs": epochs, "batch_size": batch, **_USUAL, **numbers}
+    return {
+        name: chosen[name] if value == "auto" else value
+        for name, value in settings.items()
+        if name in chosen and value is not None
+    }
+
+
+_USUAL: dict[str, int | float] = {
+    "learning_rate_multiplier": 1.0,
+    "beta": 0.1,
+    "compute_multiplier": 1.0,
+    "eval_interval": 5,
+    "eval_samples": 1,
+}
 
 
 def curve(seed: int, steps: int, per_epoch: int, validates: bool, method: Method = "supervised") -> Iterator[Figures]:

@@ -40,7 +40,9 @@ def test_every_field_has_an_entry_that_says_how_it_fared(target: dict[str, Any],
 @pytest.mark.parametrize(
     ("changes", "field", "outcome", "says"),
     [
-        ({}, "hyperparameters.n_epochs", "exact", "3 epochs for"),
+        ({}, "hyperparameters.n_epochs", "exact", "left to OpenAI, which reports what it chose; planned with 3, an estimate: 3 epochs for"),
+        ({"openai": NEBIUS}, "hyperparameters.n_epochs", "exact", "3 epochs for"),
+        ({}, "hyperparameters.batch_size", "exact", "planned with 1, an estimate: 0.2 % of 100"),
         ({}, "hyperparameters.learning_rate_multiplier", "exact", "left to the service"),
         ({"hyperparameters": {"learning_rate_multiplier": 2.0}}, "hyperparameters.learning_rate_multiplier", "exact", "not published"),
         ({"openai": NEBIUS, "hyperparameters": {"learning_rate_multiplier": 2.0}}, "hyperparameters.learning_rate_multiplier", "refused", "absolute rate"),
@@ -132,11 +134,24 @@ def test_a_refused_field_that_is_allowed_by_name_is_left_out() -> None:
     assert TOKEN_KEY not in lowering.request.body["metadata"]
 
 
-def test_the_general_rules_settle_what_is_sent_to_a_service() -> None:
-    one = spec(model={"openai": "m", "local": "n"})
+def test_the_general_rules_settle_what_is_sent_to_a_service_that_does_not_choose() -> None:
+    one = spec(model={"openai": "m", "local": "n"}, openai=NEBIUS)
     local, there = (resolve(one, 1000, provider).spec.hyperparameters for provider in ("local", "openai"))
     assert (local.batch_size, there.batch_size) == (32, 2), "each provider has a rule of its own"
-    assert lower(resolve(one, 1000, "openai")).request.n_epochs == there.n_epochs
+    body = lower(resolve(one, 1000, "openai")).request.body
+    assert body["hyperparameters"] == {"n_epochs": there.n_epochs, "batch_size": 2}
+
+
+@pytest.mark.parametrize(("method", "epochs"), [("supervised", 3), ("dpo", 3), ("reinforcement", 10)])
+@pytest.mark.parametrize("target", [{}, AZURE, {"target": "custom", "base_url": "http://there.invalid/v1"}])
+def test_auto_is_sent_as_it_is_and_reckoned_with_an_estimate(method: str, epochs: int, target: dict[str, Any]) -> None:
+    lowering = lowered(method=method, openai=target)
+    sent = lowering.request.body["method"][method]["hyperparameters"]
+    assert sent == {"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto"}
+    assert lowering.request.n_epochs == epochs
+    for name in sent:
+        (report,) = [report for report in lowering.fields if report.field == f"hyperparameters.{name}"]
+        assert (report.outcome, report.requested, report.sent, report.chosen) == ("exact", "auto", "auto", None)
 
 
 @pytest.mark.parametrize(("requested", "value"), [("A  b", "a-b"), ("ü", ""), ("x" * 60, "x" * 40), ("-a-", "a")])

@@ -30,12 +30,15 @@ from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.errors import Fault, ServiceUnavailable, clean, error_of, fault_of, require_fields
 from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.jobs.listing import items_of
+from ftbridge.providers.openai.jobs.marks import reported
 from ftbridge.providers.openai.jobs.results import metrics_of, parse_result_file, rewards_of
 from ftbridge.providers.openai.jobs.twins import TwinWatch
+from ftbridge.providers.openai.request import OpenAIRequest
 from ftbridge.providers.openai.retry import Pace, read
 from ftbridge.providers.openai.sampling.answers import UNPAID, is_about_data
 from ftbridge.providers.openai.settings import differences
 from ftbridge.runs.journal import Event
+from ftbridge.spec.sections import Hyperparameters
 
 _STATES = {"validating_files": "validating", "pending": "queued", "notRunning": "queued", "canceled": "cancelled"}
 """Words of OpenAI's API and the run state that each means; any other word is kept."""
@@ -71,7 +74,7 @@ class Follower:
             self._failed(fault_of(error))
             return self._last or self._remembered()
         self._answered()
-        status = status_of(job)
+        status = status_of(job).model_copy(update={"chosen": chosen_by(self._at.request, job)})
         self._compare_settings(job)
         before = self._last or self._remembered()
         if status.state != before.state:
@@ -198,6 +201,19 @@ def status_of(job: Any) -> JobStatus:
         trained_tokens=token_count if isinstance(token_count, int) else None,
         estimated_finish=_moment(finish),
     )
+
+
+def chosen_by(request: OpenAIRequest, job: Any) -> dict[str, int | float]:
+    """Hyperparameters that the request leaves to the service, as the job reports them: numbers above 0, once they are there.
+
+    Services write what is not chosen yet as "auto", null, 0 or -1.
+    """
+    chosen = {}
+    for name in Hyperparameters.model_fields:
+        value = reported(job, name)
+        if request.hyperparameters.get(name, "auto") == "auto" and value is not None and 0 < value < math.inf:
+            chosen[name] = value
+    return chosen
 
 
 def _moment(value: Any) -> float | None:

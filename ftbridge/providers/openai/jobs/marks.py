@@ -119,7 +119,7 @@ def is_alike(at: Connection, job: Any, sought: Sought) -> bool:
         (getattr(job, "user_provided_suffix", None) or getattr(job, "suffix", None), body.get("suffix")),
         (getattr(job, "seed", None), body.get("seed") or None),
     ]
-    pairs += [(_figure(job, name), value) for name, value in _figures(body).items()]
+    pairs += [(reported(job, name), value) for name, value in _numbers(at.request.hyperparameters).items()]
     return all(shown == wanted for shown, wanted in pairs if shown is not None and wanted is not None)
 
 
@@ -159,15 +159,15 @@ def _same_model(shown: str, wanted: str) -> bool:
     return rest == "" or (longer.startswith(shorter) and (rest == "-latest" or rest[:2].lstrip("-@").isdigit()))
 
 
-def _figures(body: dict[str, Any]) -> dict[str, float]:
-    """Hyperparameters that were asked for as numbers."""
-    method = body.get("method") or {}
-    hyper = body.get("hyperparameters") or (method.get(method.get("type")) or {}).get("hyperparameters") or {}
-    return {name: value for name, value in hyper.items() if isinstance(value, (int, float)) and value is not True}
+def _numbers(hyperparameters: dict[str, Any]) -> dict[str, float]:
+    """Those that were asked for as numbers."""
+    return {
+        name: value for name, value in hyperparameters.items() if isinstance(value, (int, float)) and value is not True
+    }
 
 
-def _figure(job: Any, name: str) -> float | None:
-    """A hyperparameter as the job tells it, at the top or under its method."""
+def reported(job: Any, name: str) -> float | None:
+    """A hyperparameter as the job tells it, at the top or under its method; None while it is no number."""
     places = [getattr(job, "hyperparameters", None)]
     method = _get(job, "method")
     kind = _get(method, "type")

@@ -19,6 +19,10 @@ def targets_table() -> str:
     rows: list[tuple[str, Callable[[Target], str]]] = [
         ("methods", lambda target: ", ".join(target.methods)),
         ("hyperparameters stand", lambda target: "at the top" if target.hyperparameters == "top" else "under `method`"),
+        (
+            "`auto` of epochs and batch size",
+            lambda target: "the service's choice" if target.chooses else "numbers are sent",
+        ),
         ("`metadata` surely comes back", lambda target: _yes(target.keeps_metadata)),
         ("pause and resume", lambda target: _yes(target.pause)),
         ("checkpoints", lambda target: _yes(target.checkpoints)),

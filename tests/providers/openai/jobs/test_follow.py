@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ from ftbridge.errors import DataError, ModelUnavailable, ProviderRefused, Traini
 from ftbridge.providers.base import JobHandle
 from ftbridge.providers.openai import retry
 from ftbridge.providers.openai.errors import Fault
+from ftbridge.providers.openai.jobs.follow import chosen_by
 from ftbridge.providers.openai.jobs.results import parse_result_file
 from ftbridge.providers.openai.provider import OpenAIProvider
-from support.openai_jobs import followed, submission
+from ftbridge.providers.openai.request import OpenAIRequest
+from support.openai_jobs import followed, lowered, submission
 from support.openai_service import CSV, Service
 
 JOB, EVENTS = "GET /fine_tuning/jobs/ID", "GET /fine_tuning/jobs/ID/events"
@@ -218,3 +221,21 @@ def test_the_pace_backs_off_hears_retry_after_and_has_no_limit(monkeypatch: pyte
     for _ in range(1000):
         pace.failed(Fault("lost", ""))
     assert pace.due
+
+
+@pytest.mark.parametrize(
+    ("shown", "chosen"),
+    [
+        ({"n_epochs": "auto", "batch_size": None, "learning_rate_multiplier": -1}, {}),
+        ({"n_epochs": 0, "batch_size": float("inf"), "learning_rate_multiplier": True}, {}),
+        ({"n_epochs": 4, "batch_size": 2, "learning_rate_multiplier": 1.8, "other": 5}, {"n_epochs": 4, "learning_rate_multiplier": 1.8}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("level", ["method", "top"])
+def test_only_numbers_for_what_was_left_to_the_service_are_its_choice(
+    shown: dict[str, Any], chosen: dict[str, Any], level: str
+) -> None:
+    request = lowered(hyperparameters={"batch_size": 2}).request
+    inside = {"hyperparameters": shown}
+    job = {"method": {"type": "supervised", "supervised": inside}} if level == "method" else inside
+    assert chosen_by(OpenAIRequest.of(request), SimpleNamespace(**job)) == chosen
