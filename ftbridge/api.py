@@ -66,7 +66,8 @@ class Run:
     @property
     def metrics(self) -> dict[str, Any]:
         """The latest training figures, in the names of `ftbridge.providers.base.Metrics`."""
-        return dict(self._run.state().metrics)
+        metrics = self._run.state().metrics
+        return metrics.by_name() if metrics is not None else {}
 
     @property
     def model(self) -> str | None:

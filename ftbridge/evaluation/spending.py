@@ -26,8 +26,8 @@ from ftbridge.graders.chat import Reply
 from ftbridge.prices import PriceList, load_prices
 from ftbridge.providers.base import PriceBasis
 from ftbridge.providers.openai.jobs.ledger import Ledger
-from ftbridge.runs.curves import figures_of
 from ftbridge.runs.journal import Event
+from ftbridge.runs.metrics import metrics_of
 from ftbridge.runs.run import Run, RunState
 from ftbridge.spec import JobSpec, override_section
 from ftbridge.spec.sections import BudgetSpec
@@ -205,9 +205,9 @@ def billed_tokens(events: Sequence[Event], ledger: Ledger, planned: int) -> tupl
         succeeded = state == "succeeded" or (
             index == len(jobs) - 1 and any(event.type == "result" for event in job_events)
         )
-        figures = [figures_of(event) for event in job_events]
-        steps = max((figure.get("step") or 0 for figure in figures), default=0)
-        total = max((figure.get("total_steps") or 0 for figure in figures), default=0)
+        figures = [metrics for event in job_events if (metrics := metrics_of(event)) is not None]
+        steps = max((metrics.step for metrics in figures), default=0)
+        total = max((metrics.total_steps or 0 for metrics in figures), default=0)
         reported = end.data.get("trained_tokens") if end is not None else None
         if succeeded:
             billed += tokens_billed
@@ -263,7 +263,7 @@ def _job_seconds(job: str, job_events: Sequence[Event], ledger: Ledger, now: flo
             moment = float(event.data["time"])
             if last is not None:
                 seconds += max(0.0, moment - last)
-            last = moment if last is not None or figures_of(event) else None
+            last = moment if last is not None or metrics_of(event) is not None else None
     if since is not None:
         return max(seconds, seen + max(0.0, now - since))
     return seconds or seen
@@ -324,7 +324,7 @@ def _training_hours(events: Sequence[Event]) -> float:
             last = None
         elif event.type == "job_event":
             moment = float(event.data["time"])
-            begun = begun or bool(figures_of(event))
+            begun = begun or metrics_of(event) is not None
             if last is not None and begun:
                 seconds += max(0.0, moment - last)
             last = moment if begun else None
@@ -334,14 +334,17 @@ def _training_hours(events: Sequence[Event]) -> float:
 def _device(events: Sequence[Event], spec: JobSpec) -> str:
     """What the job trains on, as it says; before it says anything, what the spec asks for."""
     for event in reversed(events):
-        if (device := figures_of(event).get("device")) is not None:
-            return str(device)
+        if (metrics := metrics_of(event)) is not None and metrics.device is not None:
+            return metrics.device
     return spec.local.device
 
 
 def _workers(events: Sequence[Event]) -> float:
     """How many workers trained the newest step, each on a GPU of its own."""
-    return next((float(count) for event in reversed(events) if (count := figures_of(event).get("workers"))), 1.0)
+    for event in reversed(events):
+        if (metrics := metrics_of(event)) is not None and metrics.workers:
+            return float(metrics.workers)
+    return 1.0
 
 
 def budget_of(run: Run) -> BudgetSpec:

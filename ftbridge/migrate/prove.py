@@ -131,43 +131,53 @@ def prove(migration: Migration, wish: Wish, run: Run, *, progress: Progress = la
             batch_size=wish.batch_size,
             progress=progress,
         )
-        by_key = {prediction.key: prediction for prediction in completions}
-        predictions = recorded_predictions(test.questions, recording)
-        predictions[REPLACEMENT] = [by_key[question.key] for question in test.questions]
-        scored = scores_of(test.questions, predictions, test.graders, folder)
-        measured = measured_of(test.questions, scored, test.graders, wish.margin, test.by_graders)
-        decisive = [one for one in measured if one.decides]
-        ok = bool(decisive) and all(
-            one.judged is not None and one.judged.margin_met and one.judged.verdict != "undetermined"
-            for one in decisive
-        )
-        moments = [sample.created for sample in recording.samples.values() if sample.created is not None]
-        proof = Proof(
-            model=name,
-            run=run.id,
-            replacement=state.tuned.id,
-            provider=state.provider,
-            ok=ok,
-            verdict=decisive[0].words if decisive else "nothing decides",
-            margin=wish.margin,
-            items=len(test.questions),
-            left_out=test.left_out,
-            samples=recording.settings.samples if recording.settings else 0,
-            temperature=recording.settings.temperature if recording.settings else 0.0,
-            by_graders=test.by_graders,
-            measures=measured,
-            worst=_shown(test.questions, predictions, scored, test.graders),
-            refusals=[_refused(question, recording, by_key) for question in test.refused][:_MOST_SHOWN],
-            notes=[*test.notes, *_notes(test.questions, recording, measured)],
-            recorded_from=min(moments, default=None),
-            recorded_to=max(moments, default=None),
-            recording_sha256=files.sha256_file(recording.journal.path),
-            train_sha256=run.state().train_sha256,
-            made=time.time(),
-        )
+        proof = _proof(name, run, wish, recording, test, completions, folder)
         files.write_json(folder / "proof.json", proof.model_dump(mode="json"))
-        migration.append("proved", model=name, run=run.id, ok=ok, path=str(folder))
+        migration.append("proved", model=name, run=run.id, ok=proof.ok, path=str(folder))
     return proof
+
+
+def _proof(
+    name: str, run: Run, wish: Wish, recording: Recording, test: _Test, completions: Sequence[Prediction], folder: Path
+) -> Proof:
+    """The replacement's completions scored beside the recorded ones, and what decides between the two models."""
+    state = run.state()
+    assert state.tuned is not None
+    by_key = {prediction.key: prediction for prediction in completions}
+    predictions = recorded_predictions(test.questions, recording)
+    predictions[REPLACEMENT] = [by_key[question.key] for question in test.questions]
+    scored = scores_of(test.questions, predictions, test.graders, folder)
+    measured = measured_of(test.questions, scored, test.graders, wish.margin, test.by_graders)
+    decisive = [one for one in measured if one.decides]
+    moments = [sample.created for sample in recording.samples.values() if sample.created is not None]
+    return Proof(
+        model=name,
+        run=run.id,
+        replacement=state.tuned.id,
+        provider=state.provider,
+        ok=bool(decisive) and all(_is_met(one) for one in decisive),
+        verdict=decisive[0].words if decisive else "nothing decides",
+        margin=wish.margin,
+        items=len(test.questions),
+        left_out=test.left_out,
+        samples=recording.settings.samples if recording.settings else 0,
+        temperature=recording.settings.temperature if recording.settings else 0.0,
+        by_graders=test.by_graders,
+        measures=measured,
+        worst=_shown(test.questions, predictions, scored, test.graders),
+        refusals=[_refused(question, recording, by_key) for question in test.refused][:_MOST_SHOWN],
+        notes=[*test.notes, *_notes(test.questions, recording, measured)],
+        recorded_from=min(moments, default=None),
+        recorded_to=max(moments, default=None),
+        recording_sha256=files.sha256_file(recording.journal.path),
+        train_sha256=state.train_sha256,
+        made=time.time(),
+    )
+
+
+def _is_met(measured: Measured) -> bool:
+    judged = measured.judged
+    return judged is not None and judged.margin_met is True and judged.verdict != "undetermined"
 
 
 class _Test(NamedTuple):

@@ -6,10 +6,11 @@ journal, checkpoints, evaluation.json ──┴─▶ compared(run) ─▶ one l
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from ftbridge import providers
 from ftbridge.evaluation.document import Evaluation
@@ -38,13 +39,21 @@ class Compared:
     why: str = ""
 
 
+class _Checkpoint(BaseModel):
+    """What a local run's last checkpoint says of its training; nothing of a run without one."""
+
+    model_config = ConfigDict(frozen=True)
+    stopped_early: bool = False
+    seconds: float | None = None
+
+
 @dataclass(frozen=True)
 class _Took:
     """What a run took: the last checkpoint's figures, where it has one, its state, and the evaluation's."""
 
     state: RunState
     side: Literal["openai", "local"] | None
-    checkpoint: dict[str, Any]
+    checkpoint: _Checkpoint
     evaluation: Evaluation | None
     trained_tokens: int | None
 
@@ -70,10 +79,11 @@ def compared(run: Run) -> list[Compared]:
 
 def _took(run: Run) -> _Took:
     states = sorted(run.checkpoints.glob("step-*/state.json")) if run.checkpoints.exists() else []
-    checkpoint = json.loads(states[-1].read_text(encoding="utf-8")) if states else {}
+    checkpoint = _Checkpoint.model_validate_json(states[-1].read_bytes()) if states else _Checkpoint()
     evaluation = read_evaluation(run)
     state = run.state()
-    counted = state.metrics.get("trained_tokens") or billed_tokens(run.journal.read())
+    reported = state.metrics.trained_tokens if state.metrics is not None else None
+    counted = reported or billed_tokens(run.journal.read())
     provider = providers.find(state.provider)
     side = provider.capabilities(run.spec()).plan if provider is not None else None
     return _Took(state, side, checkpoint, evaluation, counted)
@@ -137,7 +147,7 @@ def _steps(estimate: Plan, took: _Took, run: Run) -> Compared:
         return Compared("steps", span, None, "steps", None, "No step was told.")
     why = ""
     if actual < planned:
-        stopped = took.checkpoint.get("stopped_early") or run.spec().local.early_stopping is not None
+        stopped = took.checkpoint.stopped_early or run.spec().local.early_stopping is not None
         why = "Early stopping ended it." if stopped else _chosen(took) or f"The run is {took.state.state}."
     elif actual > planned:
         why = _chosen(took) or "The service or trainer chose other epochs or another batch size than planned."
@@ -150,7 +160,8 @@ def _ended_early(estimate: Plan, took: _Took) -> bool:
 
 def _memory(estimate: Plan, took: _Took) -> Iterator[Compared]:
     """The peak against the plan for what it was trained on: a card's memory, or that of the process."""
-    actual, device = took.state.metrics.get("memory_gb"), took.state.metrics.get("device")
+    metrics = took.state.metrics
+    actual, device = (metrics.memory_gb, metrics.device) if metrics is not None else (None, None)
     if estimate.local is None or estimate.local.memory is None:
         return
     plan = estimate.local.processor_memory if device == "cpu" else estimate.local.memory
@@ -166,7 +177,7 @@ def _memory(estimate: Plan, took: _Took) -> Iterator[Compared]:
 def _hours(estimate: Plan, took: _Took) -> Iterator[Compared]:
     if estimate.local is None:
         return
-    seconds = took.checkpoint.get("seconds")
+    seconds = took.checkpoint.seconds
     actual = seconds / 3600 if seconds else None
     span = estimate.local.pace.hours
     if span is None:
@@ -199,7 +210,7 @@ def _dollars(estimate: Plan, took: _Took) -> Iterator[Compared]:
         local = estimate.local
         if local is None or local.usd is None or local.pace.hours is None or not local.pace.hours[1]:
             return
-        seconds = took.checkpoint.get("seconds")
+        seconds = took.checkpoint.seconds
         hour = local.usd[1] / local.pace.hours[1]
         actual = seconds / 3600 * hour if seconds else None
         met = None if actual is None else actual <= local.usd[1]

@@ -8,7 +8,7 @@ from pathlib import Path
 from ftbridge.evaluation.results import read_evaluation
 from ftbridge.files import sha256_file
 from ftbridge.planning.advice import Advice, Measured
-from ftbridge.runs.curves import Point, curves
+from ftbridge.runs.metrics import Point, curves
 from ftbridge.runs.run import Run
 
 _MOST_RUNS = 20

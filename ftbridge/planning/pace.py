@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ftbridge import providers
 from ftbridge.files import write_json
 from ftbridge.planning.memory import Shape
-from ftbridge.runs.curves import figures_of
+from ftbridge.runs.metrics import metrics_of
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
 
@@ -134,8 +134,8 @@ def keep_probe(spec: JobSpec, path: Path, probe: Probe) -> None:
 
 def step_rates(run: Run) -> list[float]:
     """Tokens a second of each step but the first, which warms up, where there are others."""
-    reported = [figures_of(event).get("tokens_per_second") for event in run.journal.read()]
-    rates = [float(rate) for rate in reported if rate]
+    reported = [metrics_of(event) for event in run.journal.read()]
+    rates = [one.tokens_per_second for one in reported if one is not None and one.tokens_per_second]
     return rates[1:] or rates
 
 

@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 
 from ftbridge.data.examples import Message
+from ftbridge.runs.metrics import Metrics as Metrics
 from ftbridge.runs.records import JobHandle as JobHandle
 from ftbridge.runs.records import TunedModel as TunedModel
 from ftbridge.spec import JobSpec
@@ -79,32 +80,6 @@ class JobStatus(Frozen):
     trained_tokens: int | None = None
     estimated_finish: float | None = None
     chosen: dict[str, int | float] = {}
-
-
-class Metrics(Frozen):
-    """One step's figures. Losses are mean nats per trained token; accuracies and their like are in 0..1.
-
-    `gradient_norm` is the L2 norm over all trained parameters, before it is clipped.
-    `more` holds a method's own figures by name, such as train_reward_accuracy or valid_chosen_logp of preference tuning.
-    `device` is what the step was computed on, where the job knows it: cpu, cuda, mps. `workers` is how many processes computed
-    it, each on a device of its own; None is one. `trained_tokens` counts from the start.
-    """
-
-    step: int
-    total_steps: int | None = None
-    train_loss: float | None = None
-    train_mean_token_accuracy: float | None = None
-    valid_loss: float | None = None
-    valid_mean_token_accuracy: float | None = None
-    learning_rate: float | None = None
-    gradient_norm: float | None = None
-    tokens_per_second: float | None = None
-    memory_gb: float | None = None
-    seconds_left: float | None = None
-    device: str | None = None
-    trained_tokens: int | None = None
-    workers: int | None = None
-    more: dict[str, float] = {}
 
 
 class JobEvent(Frozen):

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 
-from ftbridge.runs.curves import Point, curves
+from ftbridge.runs.metrics import Point, curves
 from ftbridge.runs.rollouts import FOLDER, Rollout, read_rollouts
 from ftbridge.runs.run import Run
 

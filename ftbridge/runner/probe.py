@@ -35,10 +35,11 @@ def probe(spec_file: SpecFile, watcher: Observer | None = None) -> Probe:
             (scratch / "probe.jsonl").write_bytes(b"".join(itertools.islice(lines, size)))
         run = create_run(SpecFile.of(_short(spec, str(scratch / "probe.jsonl"))), "local", lint=False, home=scratch)
         drive.drive(run, watcher)
-        rates, memory = step_rates(run), run.state().metrics.get("memory_gb")
+        rates, metrics = step_rates(run), run.state().metrics
     if not rates:
         raise UsageError(f"{size} examples are too few for a probe: it needs two steps.")
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    memory = metrics.memory_gb if metrics is not None else None
     measured = Probe(tokens_per_second=median(rates), memory_gb=memory, steps=len(rates), day=today)
     keep_probe(spec, files.home() / "probes.json", measured)
     return measured

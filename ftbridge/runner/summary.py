@@ -35,7 +35,7 @@ def summary(run: Run) -> dict[str, Any]:
         "error": state.error,
         "continues": state.continues.model_dump() if state.continues else None,
         "continued_by": state.continued_by,
-        "metrics": state.metrics,
+        "metrics": state.metrics.by_name() if state.metrics is not None else {},
         "chosen": state.chosen,
         "spent": _spent(run),
         "lowering": {report.field: report.outcome for report in lowering.fields} if lowering else None,
@@ -60,7 +60,7 @@ def brief(run: Run) -> dict[str, Any]:
         "provider": state.provider,
         "state": state.state,
         "stage": state.stage,
-        "metrics": state.metrics,
+        "metrics": state.metrics.by_name() if state.metrics is not None else {},
         "path": str(run.path),
     }
 

@@ -23,8 +23,8 @@ from pydantic import ValidationError
 from ftbridge import __version__, files
 from ftbridge.data.manifest import Manifest, Split, SplitName
 from ftbridge.errors import JournalCorrupt, RunBusy, RunNotFound
-from ftbridge.runs.curves import figures_of
 from ftbridge.runs.journal import Event, Journal
+from ftbridge.runs.metrics import Metrics, metrics_of
 from ftbridge.runs.records import ErrorDocument, JobHandle, Origin, Refusal, Replayed, TunedModel
 from ftbridge.spec import JobSpec, parse
 from ftbridge.spec.lowering import Lowering
@@ -41,10 +41,10 @@ class RunState:
     """A run now, derived from its events alone. Times are Unix seconds.
 
     `state` is prepared, validating, queued, running, pausing, paused, succeeded, failed, cancelled, or a service's own word.
-    `metrics` holds the latest value of each figure, `best_valid_loss` the lowest (nats per trained token), `cursor` the last
-    job event seen, `evaluated` the candidates whose completions are complete. `continues` is the run that this one fell back
-    from, `continued_by` the id of the one that took over. `chosen` are hyperparameters, by name, that the spec left to the
-    provider and that its job reports. `replay` is what was made of the prompts of data.replay. `budget`
+    `metrics` holds the latest value of each figure, None before the first; `best_valid_loss` the lowest (nats per trained
+    token), `cursor` the last job event seen, `evaluated` the candidates whose completions are complete. `continues` is the run
+    that this one fell back from, `continued_by` the id of the one that took over. `chosen` are hyperparameters, by name, that
+    the spec left to the provider and that its job reports. `replay` is what was made of the prompts of data.replay. `budget`
     replaces the spec's, `waived` are the gates that were waived, `refused` is a cancel or pause that the service refused,
     `retried` the job that is to be paid for again. `error` without a state of `failed` is why the driver stopped while a paid
     job went on, or may have.
@@ -62,7 +62,7 @@ class RunState:
     token: str | None = None
     handle: JobHandle | None = None
     cursor: str | None = None
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: Metrics | None = None
     best_valid_loss: float | None = None
     tuned: TunedModel | None = None
     error: ErrorDocument | None = None
@@ -91,12 +91,12 @@ class RunState:
     @property
     def step(self) -> int | None:
         """Optimizer steps done."""
-        return self.metrics.get("step")
+        return self.metrics.step if self.metrics is not None else None
 
     @property
     def total_steps(self) -> int | None:
         """Optimizer steps to do."""
-        return self.metrics.get("total_steps")
+        return self.metrics.total_steps if self.metrics is not None else None
 
 
 def fold(events: Sequence[Event], state: RunState | None = None) -> RunState:
@@ -173,24 +173,33 @@ def _changes(state: RunState, event: Event) -> dict[str, Any]:
             return {"budget": BudgetSpec.model_validate(data["budget"])}
         case "gate_waived":
             return {"waived": state.waived | {data["gate"]}}
-        case "failed":
-            return {"state": "failed", "error": data["error"], "finished": event.time}
-        case "succeeded":
-            return {"state": "succeeded", "stage": "done", "error": None, "finished": event.time}
-        case "cancelled":
-            return {"state": "cancelled", "finished": event.time}
-        case "paused":
-            return {"state": "paused", "finished": None, "error": data.get("error")}
+        case "succeeded" | "failed" | "cancelled" | "paused":
+            return _at_rest(event)
         case _:
             return {}
 
 
+def _at_rest(event: Event) -> dict[str, Any]:
+    """The fields that an event sets after which nothing is done until somebody asks for it."""
+    match event.type:
+        case "succeeded":
+            return {"state": "succeeded", "stage": "done", "error": None, "finished": event.time}
+        case "failed":
+            return {"state": "failed", "error": event.data["error"], "finished": event.time}
+        case "paused":
+            return {"state": "paused", "error": event.data.get("error"), "finished": None}
+        case _:
+            return {"state": "cancelled", "finished": event.time}
+
+
 def _of_job(state: RunState, event: Event) -> dict[str, Any]:
-    figures = figures_of(event)
-    losses = [loss for loss in (state.best_valid_loss, figures.get("valid_loss")) if loss is not None]
+    """The fields that something a job said sets: where to go on reading, and its figures, if it reported any."""
+    if (metrics := metrics_of(event)) is None:
+        return {"cursor": event.data["id"]}
+    losses = [loss for loss in (state.best_valid_loss, metrics.valid_loss) if loss is not None]
     return {
         "cursor": event.data["id"],
-        "metrics": {**state.metrics, **figures},
+        "metrics": metrics.after(state.metrics),
         "best_valid_loss": min(losses, default=None),
     }
 

@@ -19,6 +19,7 @@ from ftbridge import __version__
 from ftbridge.data.manifest import Manifest
 from ftbridge.errors import DiskFull, JournalCorrupt, RunBusy, RunNotFound
 from ftbridge.runs.journal import Event
+from ftbridge.runs.metrics import Metrics
 from ftbridge.runs.records import JobHandle, Origin, Refusal, TunedModel
 from ftbridge.runs.run import TERMINAL, Run, RunState, fold
 from ftbridge.spec.sections import BudgetSpec
@@ -111,11 +112,11 @@ CASES: list[tuple[list[Told], dict[str, Any]]] = [
             job_event(4, step=1, total_steps=9, valid_loss=2.0),
             job_event(9, step=2, train_loss=1.0, valid_loss=None),
             ("job_event", {"id": "10", "time": 1.0, "message": "no figures"}),
-            job_event(11, valid_loss=3),
+            job_event(11, step=2, valid_loss=3),
         ],
         {
             "cursor": "11",
-            "metrics": {"step": 2, "total_steps": 9, "valid_loss": 3, "train_loss": 1.0},
+            "metrics": Metrics(step=2, total_steps=9, valid_loss=3, train_loss=1.0),
             "best_valid_loss": 2.0,
             "step": 2,
             "total_steps": 9,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ftbridge.providers.local.training.build import build
+from ftbridge.providers.local.training.build import BuildInputs, build
 from ftbridge.providers.local.training.parallel import ALONE, joined
 from support import architectures
 
@@ -25,10 +25,11 @@ def main(folder: Path, names: list[str]) -> None:
             losses = []
             for workers in (parallel, ALONE):
                 notes: list[str] = []
-                built = build(
+                inputs = BuildInputs(
                     folder / name, settings, architectures.CPU, workers, examples, 40,
                     lambda text, level, notes=notes: notes.append(text), lambda model: None,
                 )  # fmt: skip
+                built = build(inputs)
                 loss, _ = built.forward.loss_sum(examples)
                 loss.backward()
                 losses.append(float(loss))

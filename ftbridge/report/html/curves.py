@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ftbridge.report.html.sources import Curve
-from ftbridge.runs.curves import Point
+from ftbridge.runs.metrics import Point
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 34
 _MAX_POINTS = 400

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ftbridge import providers
 from ftbridge.data.manifest import Split, SplitName
-from ftbridge.runs.curves import Point, curves
+from ftbridge.runs.metrics import Point, curves
 from ftbridge.runs.run import Run, RunState
 from ftbridge.spec import JobSpec
 from ftbridge.spec.lowering import FieldReport, Lowering

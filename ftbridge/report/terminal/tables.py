@@ -247,13 +247,13 @@ def runs_table(runs: Sequence[RunState]) -> RenderableType:
         right = heading in ("loss", "started")
         table.add_column(heading, overflow="fold", justify="right" if right else "left", no_wrap=heading != "progress")
     for run in runs:
-        step, total = run.metrics.get("step"), run.metrics.get("total_steps")
-        progress = f"step {step}/{total}" if step is not None and run.stage == "training" else run.stage
-        loss = run.metrics.get("valid_loss", run.metrics.get("train_loss"))
+        training = run.step is not None and run.stage == "training"
+        losses = (run.metrics.valid_loss, run.metrics.train_loss) if run.metrics is not None else ()
+        loss = next((loss for loss in losses if loss is not None), None)
         table.add_row(
             Text(run.id),
             _state(run.state),
-            Text(progress),
+            Text(f"step {run.step}/{run.total_steps}" if training else run.stage),
             Text(f"{loss:.3f}" if loss is not None else ""),
             Text(_ago(run.created)),
         )
@@ -286,7 +286,7 @@ def _facts(run: RunState) -> Iterator[tuple[str, Text]]:
     if run.chosen:
         chosen = " · ".join(f"{name} {value:g}" for name, value in run.chosen.items())
         yield "chosen", Text(f"{chosen}, by the provider")
-    figures = run.metrics
+    figures = run.metrics.by_name() if run.metrics is not None else {}
     if figures.get("step") is not None:
         of = f" of {figures['total_steps']}" if figures.get("total_steps") else ""
         yield "step", Text(f"{figures['step']}{of}")

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from ftbridge.errors import DataError, FtbridgeError
-from ftbridge.providers.base import Metrics
 from ftbridge.providers.local.lower import GROUP
 from ftbridge.providers.local.process.job import Job as LocalJob
 from ftbridge.providers.local.request import LocalRequest
@@ -34,6 +33,7 @@ from ftbridge.runner.start import create_run
 from ftbridge.runner.summary import lowering_of
 from ftbridge.runs import store as runs
 from ftbridge.runs.journal import Event
+from ftbridge.runs.metrics import metrics_of
 from ftbridge.runs.run import Run
 from ftbridge.server import jobs_store
 from ftbridge.server.http.errors import without_paths
@@ -294,10 +294,8 @@ def _in_words(figures: Figures) -> str:
 
 def figures_of(event: Event) -> Figures | None:
     """The figures of a job's event, if it carries any."""
-    metrics = event.data.get("metrics") if event.type == "job_event" else None
-    if not metrics:
+    if (at := metrics_of(event)) is None:
         return None
-    at = Metrics.model_validate(metrics)
     return Figures(
         step=at.step,
         total_steps=at.total_steps,

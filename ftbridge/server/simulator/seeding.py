@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 
 from ftbridge.data.lint.engine import Options, lint
 from ftbridge.data.lint.rule import Method
-from ftbridge.server.jobs_store import metrics_csv
+from ftbridge.server.jobs_store import Figures, metrics_csv
 from ftbridge.server.simulator.account import Account, AccountJob, AccountStored, job_number, moment
 from ftbridge.server.simulator.training import curve
 from ftbridge.server.store import StoredObject
@@ -50,36 +50,24 @@ def seed(service: Service, account: Account, start: float) -> None:
 
 
 def _job(service: Service, account: Account, job: AccountJob, start: float) -> None:
+    """A job of the account with all that belongs to it: files, result, model, checkpoints and events."""
     created = moment(job.created, start)
     finished = created + _HOUR
-    number = job_number(job.id)
     succeeded = job.status == "succeeded"
     tuned = account.tuned(job) if succeeded else None
     training = _file(service, job, "training", created)
     validation = _file(service, job, "validation", created) if job.validation is not None else None
     figures = list(curve(job.seed, job.steps, max(1, job.steps // 3), validation is not None, job.method))
-    results = []
-    if succeeded:
-        results = [f"file-{number}results"]
-        if job.results != "gone":
-            content = metrics_csv(figures).encode()
-            if job.results == "base64":
-                content = base64.b64encode(content)
-            path = service.files / results[0]
-            path.write_bytes(content)
-            shown = _file_object(results[0], len(content), finished, "step_metrics.csv", "fine-tune-results")
-            service.store.add(StoredObject("file", results[0], shown, {"project": job.project}))
-    base = account.tuned(account.job(job.continues)) if job.continues is not None else job.model
     shown = {
         "object": "fine_tuning.job",
         "id": job.id,
-        "model": base,
+        "model": account.tuned(account.job(job.continues)) if job.continues is not None else job.model,
         "created_at": created,
         "finished_at": finished,
         "estimated_finish": None,
         "fine_tuned_model": tuned,
         "organization_id": account.organization,
-        "result_files": results,
+        "result_files": [_result_file(service, job, figures, finished)] if succeeded else [],
         "status": job.status,
         "training_file": training,
         "validation_file": validation,
@@ -92,26 +80,47 @@ def _job(service: Service, account: Account, job: AccountJob, start: float) -> N
     service.store.add(StoredObject("job", job.id, shown, {"project": job.project}))
     if tuned is not None:
         _offer(service, job, tuned, finished)
-        points = [at for at in figures if at.step % max(1, job.steps // 3) == 0][-3:]
-        for at in points[len(points) - job.checkpoints :]:
-            name = f"{tuned}:ckpt-step-{at.step}"
-            point = FineTuningJobCheckpoint(
-                id=f"ftckpt_{number}{at.step}",
-                created_at=created + at.step,
-                fine_tuned_model_checkpoint=name,
-                fine_tuning_job_id=job.id,
-                metrics={key: value for key, value in at.event_data().items() if key != "total_steps"},
-                object="fine_tuning.job.checkpoint",
-                step_number=at.step,
-            ).to_dict()
-            service.store.add(StoredObject("checkpoint", str(point["id"]), point, parent=job.id))
-            _offer(service, job, name, created + at.step)
+        _checkpoints(service, job, tuned, figures, created)
+    _events(service, job, figures, created)
+
+
+def _result_file(service: Service, job: AccountJob, figures: Sequence[Figures], finished: int) -> str:
+    """The id of the job's file of figures; the file itself is there unless the account says that it is gone."""
+    name = f"file-{job_number(job.id)}results"
+    if job.results != "gone":
+        content = metrics_csv(figures).encode()
+        if job.results == "base64":
+            content = base64.b64encode(content)
+        (service.files / name).write_bytes(content)
+        shown = _file_object(name, len(content), finished, "step_metrics.csv", "fine-tune-results")
+        service.store.add(StoredObject("file", name, shown, {"project": job.project}))
+    return name
+
+
+def _checkpoints(service: Service, job: AccountJob, tuned: str, figures: Sequence[Figures], created: int) -> None:
+    points = [at for at in figures if at.step % max(1, job.steps // 3) == 0][-3:]
+    for at in points[len(points) - job.checkpoints :]:
+        name = f"{tuned}:ckpt-step-{at.step}"
+        point = FineTuningJobCheckpoint(
+            id=f"ftckpt_{job_number(job.id)}{at.step}",
+            created_at=created + at.step,
+            fine_tuned_model_checkpoint=name,
+            fine_tuning_job_id=job.id,
+            metrics={key: value for key, value in at.event_data().items() if key != "total_steps"},
+            object="fine_tuning.job.checkpoint",
+            step_number=at.step,
+        ).to_dict()
+        service.store.add(StoredObject("checkpoint", str(point["id"]), point, parent=job.id))
+        _offer(service, job, name, created + at.step)
+
+
+def _events(service: Service, job: AccountJob, figures: Sequence[Figures], created: int) -> None:
     lines = [("Created fine-tuning job: " + job.id, {}), *((f"Step {at.step}", at.event_data()) for at in figures)]
     lines.append((f"The job ended: {job.status}", {}))
     for index, (text, data) in enumerate(lines):
         event = FineTuningJobEvent(
             object="fine_tuning.job.event",
-            id=f"ftevent-{number}{index:05}",
+            id=f"ftevent-{job_number(job.id)}{index:05}",
             created_at=created + index,
             level="info",
             message=text,

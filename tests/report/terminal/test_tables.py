@@ -13,6 +13,7 @@ from ftbridge.evaluation.verdict import compare_family
 from ftbridge.evaluation.wording import distinct_rivals, power_words, sentence, summary
 from ftbridge.report.terminal.evaluation import as_markdown
 from ftbridge.report.terminal.tables import evaluation_table, lowering_table, retention_table, run_panel, runs_table
+from ftbridge.runs.metrics import Metrics
 from ftbridge.runs.records import TunedModel
 from ftbridge.runs.run import RunState
 from ftbridge.spec.lowering import FieldReport, Lowering
@@ -151,8 +152,14 @@ def _split(examples):
 
 
 def test_runs_are_one_line_each():
-    training = _run(state="running", stage="training", metrics={"step": 12, "total_steps": 57, "train_loss": 0.4321})
-    old = _run(id="x", state="succeeded", stage="done", created=time.time() - 3 * 86400, metrics={"valid_loss": 0.2})
+    training = _run(state="running", stage="training", metrics=Metrics(step=12, total_steps=57, train_loss=0.4321))
+    old = _run(
+        id="x",
+        state="succeeded",
+        stage="done",
+        created=time.time() - 3 * 86400,
+        metrics=Metrics(step=57, valid_loss=0.2),
+    )
     lines = _shown(runs_table([training, old])).splitlines()
     assert len(lines) == 3
     assert lines[1].split() == [training.id, "running", "step", "12/57", "0.432", "6", "min", "ago"]
@@ -167,7 +174,7 @@ def test_a_run_shows_its_figures_and_where_its_model_is():
                 stage="done",
                 finished=time.time(),
                 data=Manifest(splits={"train": _split(1297), "test": _split(90)}, notes=[], recipe="", lines_sha256=""),
-                metrics={"step": 57, "total_steps": 57, "train_loss": 0.1, "valid_loss": 0.25},
+                metrics=Metrics(step=57, total_steps=57, train_loss=0.1, valid_loss=0.25),
                 tuned=TunedModel(provider="local", id="runs/x/adapter", base="smollm2-135m-instruct"),
             )
         )

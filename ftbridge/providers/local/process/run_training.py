@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +25,7 @@ from ftbridge.providers.local.models.find import LocalModel, check_model, find_m
 from ftbridge.providers.local.process.job import Interrupted, Job
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.training import checkpoint
-from ftbridge.providers.local.training.build import build
+from ftbridge.providers.local.training.build import BuildInputs, Built, build
 from ftbridge.providers.local.training.checkpoint import TrainingState
 from ftbridge.providers.local.training.loop import Reporter, Trainer, train
 from ftbridge.providers.local.training.methods import METHODS, Setting
@@ -139,7 +138,8 @@ def _trainer(
     request, method = ready.request, METHODS[ready.request.method]
     longest = max(len(example) for example in [*train_set, *validation, *ready.replay])
     examples = method.examples(train_set)
-    built = build(ready.base.path, request, device, parallel, examples, longest, reporter.message, method.quiet)
+    say, quiet = reporter.message, method.quiet
+    built = build(BuildInputs(ready.base.path, request, device, parallel, examples, longest, say, quiet))
     forward, model, passes, parallel = built.forward, built.forward.model, built.passes, built.parallel
     folder = job.folder / "checkpoints"
     folder.mkdir(exist_ok=True)
@@ -148,17 +148,9 @@ def _trainer(
     optimizer = optimizer_for(model.parameters(), request, device, shardable=shardable)
     scaler = torch.amp.GradScaler(device.kind, enabled=device.compute == torch.float16)
     state = TrainingState()
+    begun, requested, tokenizer = newest is not None, job.requested, ready.tokenizer
     setting = Setting(
-        request,
-        ready.base,
-        ready.tokenizer,
-        forward,
-        job.folder,
-        passes.tokens,
-        newest is not None,
-        reporter,
-        job.requested,
-        parallel,
+        request, ready.base, tokenizer, forward, job.folder, passes.tokens, begun, reporter, requested, parallel
     )
     objective, train_set, validation, source = method.ready(setting, train_set, validation)
     if newest is not None:
@@ -167,15 +159,6 @@ def _trainer(
         reporter.message(f"resumed from step {state.step}")
     tokens = state.tokens_per_pass or passes.tokens
     parallel.from_main(partial(_require_room, folder, model, request))
-    steps = math.ceil(len(train_set) / request.batch_size) * request.n_epochs
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    if state.step == 0:
-        several = f"{parallel.world} workers, each with {_share(parallel)} and " if parallel.world > 1 else ""
-        reporter.message(
-            f"{ready.base.name} from {ready.base.source} on {several}{device.describe()}: {request.quantization} weights, "
-            f"{trainable:,} trained parameters, {steps} steps of {request.batch_size} {objective.unit.split()[-1]}s, "
-            f"{forward.way} passes of up to {tokens:,} tokens{', a 16-bit copy of the weights' if built.copied else ''}"
-        )
     trainer = Trainer(
         forward,
         optimizer,
@@ -193,7 +176,25 @@ def _trainer(
         parallel=parallel,
         replay=Replay(ready.replay, request.replay_share, request.seed) if ready.replay else None,
     )
+    if state.step == 0:
+        reporter.message(_described(trainer, ready, built))
     return trainer, state
+
+
+def _described(trainer: Trainer, ready: Ready, built: Built) -> str:
+    """What is about to be trained, on what, in how many steps, for people."""
+    request, parallel, forward = trainer.request, trainer.parallel, trainer.forward
+    several = f"{parallel.world} workers, each with {_share(parallel)} and " if parallel.world > 1 else ""
+    return (
+        f"{ready.base.name} from {ready.base.source} on {several}{trainer.device.describe()}: {request.quantization} weights, "
+        f"{_trainable(forward.model):,} trained parameters, {trainer.total_steps} steps of {request.batch_size} "
+        f"{trainer.objective.unit.split()[-1]}s, {forward.way} passes of up to {trainer.tokens_per_pass:,} tokens"
+        f"{', a 16-bit copy of the weights' if built.copied else ''}"
+    )
+
+
+def _trainable(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def _share(parallel: Parallel) -> str:
@@ -202,8 +203,7 @@ def _share(parallel: Parallel) -> str:
 
 def _require_room(folder: Path, model: Any, request: LocalRequest) -> None:
     """Room for the checkpoints that are kept, one being written, and the result: weights, and two moments each."""
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    require_room(folder, (request.keep_checkpoints + 3) * trainable * 12, "Training (its checkpoints)")
+    require_room(folder, (request.keep_checkpoints + 3) * _trainable(model) * 12, "Training (its checkpoints)")
 
 
 def _keep_best(folder: Path, model: Any, state: TrainingState, reporter: Reporter, parallel: Parallel = ALONE) -> None:

@@ -34,6 +34,26 @@ Say = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
+class BuildInputs:
+    """What a model is made ready with: the model in `path`, the job, its workers, and examples to prove it on.
+
+    Args:
+        longest: Tokens of the longest unit.
+        say: Hears what people should know.
+        quiet: Prepares a loaded model for the method.
+    """
+
+    path: Path
+    request: LocalRequest
+    device: Device
+    parallel: Parallel
+    examples: Sequence[Encoded]
+    longest: int
+    say: Say
+    quiet: Callable[[Any], None]
+
+
+@dataclass(frozen=True)
 class Built:
     """A model as one way to run it, the passes that there is room for, and the workers, who hold it whole or in parts.
 
@@ -54,20 +74,9 @@ class _Adapted:
     copied: bool
 
 
-def build(
-    path: Path,
-    request: LocalRequest,
-    device: Device,
-    parallel: Parallel,
-    examples: Sequence[Encoded],
-    longest: int,
-    say: Say,
-    quiet: Callable[[Any], None],
-) -> Built:
-    """The model in `path`, ready to train on `examples`; all workers call this together.
-
-    `longest`: tokens of the longest unit. `quiet` prepares a loaded model for the method. Raises `ModelUnavailable`.
-    """
+def build(inputs: BuildInputs) -> Built:
+    """The model, ready to train; all workers call this together. Raises `ModelUnavailable`."""
+    path, request, device, parallel = inputs.path, inputs.request, inputs.device, inputs.parallel
     free, shape = min(parallel.everyone(device.free_bytes())), _shape(path, request)
     chosen = sharding.choose(request, shape, device, free, parallel.world)
     if device.kind == "cuda" and shape is not None:
@@ -77,36 +86,30 @@ def build(
         if device.compute == torch.float16:
             raise UsageError("local.precision fp16 cannot be sharded.", hint="Set local.precision: bf16 or fp32.")
         try:
-            return _sharded(path, request, device, parallel, examples, longest, say, quiet)
+            return _sharded(inputs)
         except sharding.NotSharded as why:
             device.empty_cache()
-            say(f"sharding (fsdp2) was tried and left: {why}. Every worker holds the whole model (ddp)", "warn")
+            inputs.say(f"sharding (fsdp2) was tried and left: {why}. Every worker holds the whole model (ddp)", "warn")
     base = parallel.in_turn(partial(load.load_base, path, request, device))
-    passes = agreed(parallel.everyone(plan_pass(base.config, request, device, longest, parallel.on_this_machine)))
-    adapted = _adapted(base, request, device)
-    return _proved(adapted, passes, request, device, parallel, examples, say, quiet)
+    passes = agreed(
+        parallel.everyone(plan_pass(base.config, request, device, inputs.longest, parallel.on_this_machine))
+    )
+    return _proved(_adapted(base, request, device), passes, inputs)
 
 
-def _sharded(
-    path: Path,
-    request: LocalRequest,
-    device: Device,
-    parallel: Parallel,
-    examples: Sequence[Encoded],
-    longest: int,
-    say: Say,
-    quiet: Callable[[Any], None],
-) -> Built:
+def _sharded(inputs: BuildInputs) -> Built:
     """The same in parts. Raises `NotSharded` on every worker where it is not so on one."""
-    request = request.model_copy(update={"cache_dequantized_weights": False})
-    loaded = parallel.in_turn(partial(_loaded_in_parts, path, request, device, parallel.world))
+    device, parallel = inputs.device, inputs.parallel
+    request = inputs.request.model_copy(update={"cache_dequantized_weights": False})
+    loaded = parallel.in_turn(partial(_loaded_in_parts, inputs.path, request, device, parallel.world))
     _require_all(parallel, loaded if isinstance(loaded, str) else None)
     assert not isinstance(loaded, str)
     adapted, before = loaded
     parallel = replace(parallel, sharded=True)
     _require_all(parallel, _trial(adapted.model, before, parallel, device))
-    plans = plan_pass(adapted.model.config, request, device, longest, parallel.on_this_machine, parts=parallel.world)
-    return _proved(adapted, agreed(parallel.everyone(plans)), request, device, parallel, examples, say, quiet)
+    here = parallel.on_this_machine
+    plans = plan_pass(adapted.model.config, request, device, inputs.longest, here, parts=parallel.world)
+    return _proved(adapted, agreed(parallel.everyone(plans)), replace(inputs, request=request, parallel=parallel))
 
 
 def _require_all(parallel: Parallel, reason: str | None) -> None:
@@ -158,30 +161,21 @@ def _adapted(base: Any, request: LocalRequest, device: Device) -> _Adapted:
     return _Adapted(model, pool, autocast=fused < adapted or not adapted, copied=copied)
 
 
-def _proved(
-    adapted: _Adapted,
-    passes: PassPlan,
-    request: LocalRequest,
-    device: Device,
-    parallel: Parallel,
-    examples: Sequence[Encoded],
-    say: Say,
-    quiet: Callable[[Any], None],
-) -> Built:
+def _proved(adapted: _Adapted, passes: PassPlan, inputs: BuildInputs) -> Built:
     """With the way to run it that is proved on examples."""
     model = adapted.model
     if passes.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train()
-    quiet(model)
+    inputs.quiet(model)
     forward = prove(
-        Forward(model, device, "plain", autocast=adapted.autocast, pool=adapted.pool),
-        examples,
-        packing=request.packing,
-        note=lambda text: say(text, "warn"),
+        Forward(model, inputs.device, "plain", autocast=adapted.autocast, pool=adapted.pool),
+        inputs.examples,
+        packing=inputs.request.packing,
+        note=lambda text: inputs.say(text, "warn"),
     )
     sharding.let_go(model)
-    return Built(forward, passes, parallel, adapted.copied)
+    return Built(forward, passes, inputs.parallel, adapted.copied)
 
 
 def _shape(path: Path, request: LocalRequest) -> Any:
