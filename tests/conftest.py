@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,31 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("FTBRIDGE_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _products(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """This machine's speed, made up, so that no test waits for its measurement or depends on it."""
+    from ftbridge.planning.machine import this_machine
+    from ftbridge.planning.processor import stored_name
+
+    try:
+        torch = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return
+    speed = {
+        "day": "2026-11-01",
+        "compute": "float32",
+        "threads": 2,
+        "torch": torch,
+        "flops": {"512": 8e10},
+        "elements": 4e9,
+    }
+    machine = this_machine(cards=False)
+    names = [stored_name(machine, precision, torch) for precision in ("auto", "bf16", "fp16", "fp32")]
+    path = tmp_path_factory.mktemp("products") / "products.json"
+    path.write_text(json.dumps(dict.fromkeys(names, speed)))
+    os.environ["FTBRIDGE_PRODUCTS"] = str(path)
 
 
 @pytest.fixture(scope="session")

@@ -187,7 +187,9 @@ def _hours(estimate: Plan, took: _Took) -> Iterator[Compared]:
     met = None if actual is None else actual <= span[1]
     why = "No training time was told." if actual is None else ""
     if met is False:
-        why = f"Slower than planned from {'published figures' if estimate.local.pace.basis == 'published' else 'own runs'}."
+        basis = estimate.local.pace.basis
+        named = {"published": "published figures", "measured": "this processor's speed", "probe": "a probe"}
+        why = f"Slower than planned from {named.get(basis, 'own runs')}."
     yield Compared("training time", span, actual, "hours", met, why)
 
 

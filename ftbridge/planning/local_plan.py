@@ -1,13 +1,14 @@
 """This machine's half of a plan: whether the model fits, how long it takes, what an hour comes to.
 
 config.json ─▶ sizes ─▶ memory of a micro-batch ─▶ GPUs that hold it, and this machine
-tokenizer   ─▶ tokens as the trainer counts them ─▶ hours, from own runs or published figures
+tokenizer   ─▶ tokens as the trainer counts them ─▶ hours, from own runs, a CPU's products or published figures
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,6 +23,7 @@ from ftbridge.planning.memory import (
     GIB,
     Memory,
     Shape,
+    job_of,
     largest_pass,
     longest_that_fits,
     memory,
@@ -29,7 +31,8 @@ from ftbridge.planning.memory import (
     read_shape,
 )
 from ftbridge.planning.money import Monthly, break_even_tokens, monthly
-from ftbridge.planning.pace import Pace, pace
+from ftbridge.planning.pace import Pace, Reckoned, pace
+from ftbridge.planning.processor import products, tokens_per_second
 from ftbridge.planning.replay import ReplayPlan
 from ftbridge.planning.rollouts import Rollouts
 from ftbridge.planning.sharding import GpuSet, PerGpu
@@ -45,6 +48,8 @@ _PASS = 2048
 """Tokens of the micro-batch that memory is shown for."""
 REFERENCE_SHARE = 0.35
 """Epochs' worth of time that measuring the reference model takes: one pass forward, of forward and backward."""
+VALIDATION_SHARE = 0.4
+"""Time of validating a token, of training one: forward alone, with logits at the same places."""
 
 
 class Fit(BaseModel):
@@ -129,7 +134,7 @@ def plan_local(
             f"It does not fit what is free here now; quantization stays {quantized}. Take a smaller model, or free memory."
         )
     replay = work.replay("local")
-    speed = _pace(work, read, shape, rollouts, replay)
+    speed = _pace(work, tokens, shape, machine, rollouts, replay)
     hour = gpu_usd_per_hour or spec.plan.hour_usd
     usd = (speed.hours[0] * hour, speed.hours[1] * hour) if hour is not None and speed.hours is not None else None
     if hour is None:
@@ -180,14 +185,47 @@ def _shape(model: str, path: Path | None, *, required: bool, notes: list[str]) -
         return None
 
 
-def _pace(work: Workload, read: int, shape: Shape | None, rollouts: Rollouts | None, replay: ReplayPlan | None) -> Pace:
-    """Hours of training `read` tokens an epoch, and what is replayed; of drawing completions nothing is published."""
-    spec = work.job.spec
-    passes = work.schedule("local").epochs + REFERENCE_SHARE * (spec.method == "dpo")
-    tokens = round(read * passes) if rollouts is None else sum(rollouts.tokens) // 2
+def _pace(
+    work: Workload,
+    counted: Mapping[str, LocalTokens] | None,
+    shape: Shape | None,
+    machine: Machine,
+    rollouts: Rollouts | None,
+    replay: ReplayPlan | None,
+) -> Pace:
+    """Hours of training and validating, and what is replayed; of drawing completions nothing is published or reckoned."""
+    spec, splits = work.job.spec, counted or work.splits
+    train, epochs = splits["train"], work.schedule("local").epochs
+    passes = epochs + REFERENCE_SHARE * (spec.method == "dpo")
+    tokens = round(train.tokens * passes) if rollouts is None else sum(rollouts.tokens) // 2
+    if rollouts is None and "validation" in splits:
+        tokens += round(splits["validation"].tokens * VALIDATION_SHARE * epochs * spec.local.evals_per_epoch)
     tokens += sum(replay.training_tokens) // 2 if replay is not None else 0
     sizes = shape if rollouts is None else None
-    return pace(tokens, spec, sizes, store.runs(files.home()), files.home() / "probes.json")
+    reckoned: Callable[[], Reckoned | str] | None = None
+    if rollouts is not None:
+        reckoned = partial(str, "the time of drawing completions is not reckoned")
+    elif sizes is not None and machine.device(spec.local.device)[0] == "cpu":
+        sequences = train.examples * (2 if spec.method == "dpo" else 1)
+        reckoned = partial(
+            _reckoned, spec, sizes, machine, train.tokens / max(1, sequences), train.trained / max(1, train.tokens)
+        )
+    return pace(tokens, spec, sizes, store.runs(files.home()), files.home() / "probes.json", reckoned)
+
+
+def _reckoned(spec: JobSpec, shape: Shape, machine: Machine, length: float, loss_share: float) -> Reckoned | str:
+    """Tokens a second on this machine's CPU, from its measured products; or why that cannot be told."""
+    if quantization(spec.local) == "int8":
+        return "products in 8 bits are not measured"
+    if quantization(spec.local) == "nf4" and spec.local.cache_dequantized_weights is False:
+        return "the time of dequantizing weights in each pass is not measured"
+    measured = products(machine, spec.local.precision)
+    if isinstance(measured, str):
+        return measured
+    job = job_of(spec.local, "cpu", 4 if measured.compute == "float32" else 2)
+    checkpointing = spec.local.gradient_checkpointing is True
+    rate = tokens_per_second(measured, shape, job, length=length, loss_share=loss_share, checkpointing=checkpointing)
+    return Reckoned(rate, f"this processor's products ({measured.sentence}) and the model's sizes")
 
 
 class _Fits:

@@ -1,13 +1,16 @@
-"""How long training takes: from this machine's own runs, else a probe of a few steps, else published figures; a range."""
+"""How long training takes: from this machine's own runs, else a probe of a few steps, else reckoned; a range.
+
+On a CPU it is reckoned from what the processor multiplies in a second (`processor`), elsewhere from published figures.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -36,8 +39,10 @@ class Pace(BaseModel):
 
     hours: tuple[float, float] | None
     tokens_per_second: tuple[float, float] | None
-    basis: Literal["own runs", "probe", "published", "none"]
-    source: str = Field(description="The runs, the probe, or the publications.")
+    basis: Literal["own runs", "probe", "measured", "published", "none"] = Field(
+        description="measured: reckoned from this processor's matrix products and the model's sizes."
+    )
+    source: str = Field(description="The runs, the probe, what was measured, or the publications.")
 
 
 class Probe(BaseModel):
@@ -51,8 +56,19 @@ class Probe(BaseModel):
     day: str
 
 
-def pace(tokens: int, spec: JobSpec, shape: Shape | None, runs: Iterable[Run], probes: Path | None = None) -> Pace:
-    """Hours for so many tokens in all (those of the file times epochs). `probes` is the file of kept probes."""
+def pace(
+    tokens: int,
+    spec: JobSpec,
+    shape: Shape | None,
+    runs: Iterable[Run],
+    probes: Path | None = None,
+    reckoned: Callable[[], Reckoned | str] | None = None,
+) -> Pace:
+    """Hours for so many tokens in all (those of the file times epochs). `probes` is the file of kept probes.
+
+    `reckoned` is asked where neither a run nor a probe tells, on a CPU; it may say why it has none. Published figures, which
+    are those of a GPU, stand for models that only a GPU trains in a useful time, unless the spec asks for the CPU.
+    """
     model = spec.model.local or ""
     rates = list(itertools.islice(((run.id, rate) for run in runs if (rate := _rate(run, spec)) is not None), 5))
     if rates:
@@ -64,15 +80,26 @@ def pace(tokens: int, spec: JobSpec, shape: Shape | None, runs: Iterable[Run], p
             f"a probe of {probe.steps} steps here on {probe.day}, {probe.tokens_per_second:.0f} tokens a second"
         )
         return _pace(tokens, _around(probe.tokens_per_second), "probe", source_text)
-    if shape is None or shape.parameters < SMALLEST:
-        source = (
-            "no run of this model here yet, and no published figure for one of its size; --probe measures a few steps"
-        )
+    computed = reckoned() if reckoned is not None else "no published figure for one of its size"
+    if shape is None or shape.parameters < SMALLEST or spec.local.device == "cpu":
+        if isinstance(computed, Reckoned):
+            return _pace(tokens, _around(computed.tokens_per_second), "measured", computed.source)
+        source = f"no run of this model here yet, and {computed}; --probe measures a few steps"
         return Pace(hours=None, tokens_per_second=None, basis="none", source=source)
     scaled = [rate * size / shape.parameters for size, rate, _ in PUBLISHED]
     source = "; ".join(text for _, _, text in PUBLISHED)
     source_text = f"a card of 24 to 40 GB, scaled by the number of parameters from: {source}"
+    if isinstance(computed, Reckoned):
+        hours = tokens / computed.tokens_per_second / 3600
+        source_text += f". This machine has none: here about {hours:,.0f} hours, from {computed.source}"
     return _pace(tokens, (min(scaled) / _AROUND, max(scaled)), "published", source_text)
+
+
+class Reckoned(NamedTuple):
+    """Tokens a second that were computed, not seen, and from what."""
+
+    tokens_per_second: float
+    source: str
 
 
 def managed_pace(tokens: int, spec: JobSpec, runs: Iterable[Run]) -> Pace:
@@ -153,7 +180,7 @@ def _around(middle: float) -> tuple[float, float]:
 
 
 def _pace(
-    tokens: int, span: tuple[float, float], basis: Literal["own runs", "probe", "published"], source: str
+    tokens: int, span: tuple[float, float], basis: Literal["own runs", "probe", "measured", "published"], source: str
 ) -> Pace:
     hours = (tokens / span[1] / 3600, tokens / span[0] / 3600)
     return Pace(hours=hours, tokens_per_second=span, basis=basis, source=source)
