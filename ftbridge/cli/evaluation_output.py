@@ -40,7 +40,7 @@ class EvaluationOutput:
 
 def evaluated(result: Evaluation, contents: Contents) -> RenderableType:
     """The verdicts and scores, what so many items can show, what answering took, and the items that changed."""
-    from ftbridge.report.terminal.changes import changed
+    from ftbridge.report.terminal.comparison import changed
     from ftbridge.report.terminal.judges import judge_sentences
     from ftbridge.report.terminal.tables import answered_table, evaluation_table, power
 

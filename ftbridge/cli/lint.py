@@ -202,7 +202,7 @@ def _fix(paths: list[str], out: str, options: Options, form: str, limit: int | N
 def _print_fixes(reports: Iterable[FixReport], limit: int | None) -> None:
 
     from ftbridge.report.terminal.console import SafeConsole
-    from ftbridge.report.terminal.lint.fixes import print_fix
+    from ftbridge.report.terminal.lint.text import print_fix
 
     console = SafeConsole(highlight=False)
     for report in reports:
@@ -211,8 +211,8 @@ def _print_fixes(reports: Iterable[FixReport], limit: int | None) -> None:
 
 def _explain(code: str) -> None:
 
+    from ftbridge.data.lint.rule import find_rule
     from ftbridge.data.lint.rules import RULES
-    from ftbridge.data.lint.select import one
     from ftbridge.report.terminal.console import SafeConsole
     from ftbridge.report.terminal.lint.explain import explain, rule_list
 
@@ -220,7 +220,7 @@ def _explain(code: str) -> None:
     if code.lower() == "all":
         rule_list([RULES[code] for code in sorted(RULES)], console)
     else:
-        explain(one(RULES, code), console)
+        explain(find_rule(RULES, code), console)
 
 
 def _roles(paths: tuple[str, ...], validation: tuple[str, ...], test: tuple[str, ...]) -> list[Role]:

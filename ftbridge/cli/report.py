@@ -58,7 +58,7 @@ def _print(runs: Sequence[Run], shape: Shape, out: Path | None) -> None:
         raise UsageError(f"--format {shape} is of one run.", hint="`ftbridge compare` has the same formats for two.")
     from ftbridge.evaluation.results import read_evaluation
     from ftbridge.report.html.contents import contents_of
-    from ftbridge.report.terminal.changes import changed
+    from ftbridge.report.terminal.comparison import changed
     from ftbridge.report.terminal.tables import answered_table, compared_table, evaluation_table
 
     evaluation = read_evaluation(runs[0])

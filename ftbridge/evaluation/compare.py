@@ -18,7 +18,7 @@ from ftbridge.evaluation.grade_cache import Grades, lookup
 from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.matching import SharedItems, shared_items
 from ftbridge.evaluation.missing import known_score
-from ftbridge.evaluation.provenance import Place, differences
+from ftbridge.evaluation.notes import Place, differences
 from ftbridge.evaluation.results import needs_others, recorded, recorded_results
 from ftbridge.evaluation.retention.measure import SUFFIX
 from ftbridge.evaluation.score import sample_of, score_of

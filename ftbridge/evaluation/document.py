@@ -40,7 +40,7 @@ class Difference(_Document):
 
 
 class Slice(_Document):
-    """The items that share one value of a field. Means with intervals; no verdicts (see `ftbridge.evaluation.slices`)."""
+    """The items that share one value of a field. Means with intervals; no verdicts (see `ftbridge.evaluation.items`)."""
 
     field: str = Field(description="Field of the items, beside messages in the test file.")
     value: str

@@ -1,8 +1,9 @@
-"""What a reader of scores should know: few items, completions that were cut off, items and completions without a score."""
+"""What a reader of scores should know: few items, completions cut off or without a score, candidates from different places."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ftbridge import graders as grading
 from ftbridge.evaluation.generate import Prediction
@@ -101,4 +102,33 @@ def grading_notes(
             notes.append(f"{grader.name}: scores of {low:g} to {high:g} are shown as 0 to 1.")
         elif any(not 0 <= result.reward <= 1 for by in graded.values() for result in by[grader.name]):
             notes.append(f"{grader.name}: rewards below 0 count as 0, rewards above 1 as 1.")
+    return notes
+
+
+class Place(NamedTuple):
+    """Where a candidate's completions come from.
+
+    `name` is a provider or an address, `base` the base model. `hosted`: a service renders the prompts, by a chat template that
+    only it knows.
+    """
+
+    name: str
+    base: str
+    hosted: bool
+
+
+def differences(places: Sequence[Place]) -> list[str]:
+    """Notes on candidates whose completions come from several places, or stand on several base models."""
+    notes = []
+    names = sorted({index.name for index in places})
+    models = sorted({index.base for index in places if not index.hosted})
+    if len(names) > 1:
+        notes.append(
+            f"Candidates answered in different places ({', '.join(names)}): items, messages and greedy decoding are the "
+            "same; chat template, tokenizer and arithmetic are each side's own, so token counts do not compare."
+        )
+    if len(models) > 1:
+        notes.append(
+            f"Candidates stand on different base models ({', '.join(models)}), each with its own chat template and tokenizer."
+        )
     return notes

@@ -19,11 +19,10 @@ from ftbridge.evaluation.classification import classify
 from ftbridge.evaluation.document import Answered, Difference, Evaluation, Score, Slice
 from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.grade_cache import Grades, keep, lookup, name_of
-from ftbridge.evaluation.items import NON_PREFERRED, Item
+from ftbridge.evaluation.items import NON_PREFERRED, Item, slice_values
 from ftbridge.evaluation.length_control import controlled_rates
 from ftbridge.evaluation.missing import MaybeScores, both_present, known_score, present
 from ftbridge.evaluation.notes import grading_notes, item_notes
-from ftbridge.evaluation.slices import slice_values
 from ftbridge.evaluation.statistics import mean_interval, paired_difference, require_statistics
 from ftbridge.evaluation.verdict import compare_family
 from ftbridge.evaluation.wording import distinct_rivals, summary

@@ -30,7 +30,7 @@ from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.grade_cache import Grades
 from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.job_data import JobData
-from ftbridge.evaluation.provenance import Place, differences
+from ftbridge.evaluation.notes import Place, differences
 from ftbridge.evaluation.retention.measure import Retention, retention_candidate
 from ftbridge.evaluation.score import check
 from ftbridge.graders import Calls

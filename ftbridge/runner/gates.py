@@ -1,14 +1,17 @@
-"""Gates between the answers of the base model and the first thing that costs: is training needed, and can it be afforded?"""
+"""Gates between the answers of the base model and the first thing that costs: is training needed, and can it be afforded?
+
+A baseline meets `evaluation.target` when its mean reaches it on every grader. The mean, not its interval's low end: the target
+asks whether training is worth trying, and few items would never allow a no. The interval is reported beside it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from ftbridge import files, providers
 from ftbridge.errors import FtbridgeError, GateNotMet
-from ftbridge.evaluation.document import Evaluation
+from ftbridge.evaluation.document import Evaluation, Score
 from ftbridge.evaluation.spending import budget_of, spent
-from ftbridge.evaluation.target import meets, target_sentence
 from ftbridge.planning.plan import plan_of_run, read_plan
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
@@ -87,4 +90,19 @@ def stop_if_baseline_meets_target(
         f"{good[0]} is good enough without training: {target_sentence(scores, good[:1])}; evaluation.target is {target:g}. "
         "Nothing was spent on training.",
         hint=f"To train all the same: ftbridge resume {run.id} --ignore-target",
+    )
+
+
+def meets(scores: Mapping[str, Mapping[str, Score]], target: float) -> list[str]:
+    """The candidates that reach the target on every grader, in the order given."""
+    return [name for name, by in scores.items() if by and all(score.mean >= target for score in by.values())]
+
+
+def target_sentence(scores: Mapping[str, Mapping[str, Score]], names: Sequence[str] | None = None) -> str:
+    """Scores with their intervals, in a line: "base exact 0.0 % [0.0, 4.1], few_shot exact 31.1 % [22.5, 41.3]"."""
+    return ", ".join(
+        f"{name} {grader} {100 * score.mean:.1f} % [{100 * score.ci95[0]:.1f}, {100 * score.ci95[1]:.1f}]"
+        for name, by in scores.items()
+        if names is None or name in names
+        for grader, score in by.items()
     )

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from ftbridge.evaluation.baselines import retrieval
 from ftbridge.evaluation.items import load_items
-from ftbridge.evaluation.retrieval import retrieval
 from ftbridge.runner.start import dry_run
 from ftbridge.spec import SpecFile
 from support.paths import REPOSITORY

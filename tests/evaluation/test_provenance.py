@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ftbridge.evaluation.provenance import Place, differences
+from ftbridge.evaluation.notes import Place, differences
 
 
 def test_the_same_place_and_model_differ_in_nothing():

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ftbridge.evaluation.generate import Prediction
-from ftbridge.evaluation.items import Item
+from ftbridge.evaluation.items import Item, slice_values
 from ftbridge.evaluation.score import judge
-from ftbridge.evaluation.slices import slice_values
 from ftbridge.spec.graders import StringCheckGrader
 
 EXACT = StringCheckGrader(

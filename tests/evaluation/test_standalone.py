@@ -14,9 +14,9 @@ import pytest
 import ftbridge
 from ftbridge import files
 from ftbridge.errors import DataError, ModelUnavailable, RunBusy, UsageError
+from ftbridge.evaluation.baselines import read_passages, retrieval
 from ftbridge.evaluation.candidate_names import RequestedCandidate, parse_candidate
 from ftbridge.evaluation.items import load_items
-from ftbridge.evaluation.retrieval import read_passages, retrieval
 from ftbridge.evaluation.search import searcher
 from ftbridge.graders import GraderError
 from ftbridge.runner import drive

@@ -122,6 +122,10 @@ CASES: list[tuple[list[Told], dict[str, Any]]] = [
             "total_steps": 9,
         },
     ),
+    (
+        [("hyperparameters_chosen", {"job": "ftjob-1", "chosen": {"n_epochs": 3, "batch_size": 4}})],
+        {"chosen": {"n_epochs": 3, "batch_size": 4}},
+    ),
     ([("an_event_of_a_later_version", {"x": 1})], {"state": "prepared", "updated": 2.0}),
 ]
 

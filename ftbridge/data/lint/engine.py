@@ -17,15 +17,13 @@ from ftbridge.data.lint import shape
 from ftbridge.data.lint.block import Checker, Plan, document_of
 from ftbridge.data.lint.counting import ModelCounter, recount
 from ftbridge.data.lint.dataset import Block, Columns, Counts, Dataset, Found, Splits, join
-from ftbridge.data.lint.findings import FileReport, Finding, LintReport, report, text_of
+from ftbridge.data.lint.findings import FileReport, Finding, LintReport, report, text_of, token_counts
 from ftbridge.data.lint.forms import BOM
 from ftbridge.data.lint.parallel import WorkerPool
-from ftbridge.data.lint.rule import Context, Kind, Method, Problem, Rule
+from ftbridge.data.lint.rule import Context, Kind, Method, Problem, Rule, chosen_codes
 from ftbridge.data.lint.rules import RULES
-from ftbridge.data.lint.select import chosen
 from ftbridge.data.lint.source import Chunk, FileFacts, Source
 from ftbridge.data.lint.spread import Unspreadable, spread
-from ftbridge.data.lint.totals import token_counts
 from ftbridge.data.lint.worker import FileJob
 from ftbridge.data.targets import TARGETS
 from ftbridge.data.tokens import encoding_for
@@ -119,7 +117,7 @@ class Linting:
         chosen_roles: list[Role] = [*roles, *["train" for _ in paths[len(roles) :]]]  # type: ignore[list-item]
         try:
             for path, role in zip(paths, chosen_roles, strict=True):
-                codes = chosen(RULES, options.select, (*options.ignore, *ignores.get(path, ())))
+                codes = chosen_codes(RULES, options.select, (*options.ignore, *ignores.get(path, ())))
                 source = Source(path)
                 self._files.append(_File(source, role, codes))
                 self._files[-1].facts = source.facts()

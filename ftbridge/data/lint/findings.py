@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
+from ftbridge.data.lint.dataset import Dataset
 from ftbridge.data.lint.rule import Severity
 
 
@@ -98,3 +99,28 @@ def report(files: Iterable[FileReport], *, target: str, complete: bool = True) -
 def text_of(message: str) -> str:
     """Text that can be written anywhere: halves of characters, which JSON allows and UTF-8 does not, as escapes."""
     return message if message.isascii() else message.encode("utf-8", "backslashreplace").decode()
+
+
+BINS = 12
+"""Bars of the histogram of a file's tokens."""
+
+
+def token_counts(dataset: Dataset) -> Tokens | None:
+    """Sum, quantiles and a histogram of BINS equal bins; None when nothing was counted."""
+    import numpy as np
+
+    tokens = dataset.columns.tokens
+    if not len(tokens) or not tokens.any():
+        return None
+    smallest, largest = int(tokens.min()), int(tokens.max())
+    width = max(1, -(-(largest - smallest + 1) // BINS))
+    counts = np.bincount((tokens - smallest) // width)
+    return Tokens(
+        total=int(tokens.sum()),
+        smallest=smallest,
+        median=int(np.median(tokens)),
+        p95=int(np.quantile(tokens, 0.95, method="higher")),
+        largest=largest,
+        histogram=[(smallest + i * width, smallest + (i + 1) * width, int(count)) for i, count in enumerate(counts)],
+        counted_with=dataset.counted_with,
+    )

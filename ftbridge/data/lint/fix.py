@@ -23,9 +23,8 @@ from ftbridge.data.lint.engine import Linting, Options, lint
 from ftbridge.data.lint.findings import LintReport
 from ftbridge.data.lint.forms import BOM, CONVERTED
 from ftbridge.data.lint.plain import plain
-from ftbridge.data.lint.rule import Repair, look
+from ftbridge.data.lint.rule import Repair, chosen_codes, look
 from ftbridge.data.lint.rules import RULES
-from ftbridge.data.lint.select import chosen
 from ftbridge.data.lint.source import FileFacts, Source
 from ftbridge.data.lint.spread import Unspreadable, spread
 from ftbridge.errors import UsageError
@@ -88,7 +87,7 @@ def fix(path: str, out: Path, options: Options) -> FixReport:
     if path != "-" and out.exists() and Path(path).exists() and out.samefile(path):
         raise UsageError(f"{out} is the file to be repaired.", hint="Name another file: the original is never changed.")
     ignored = dict(options.file_ignores).get(path, ())
-    codes = chosen(RULES, options.select, (*options.ignore, *ignored))
+    codes = chosen_codes(RULES, options.select, (*options.ignore, *ignored))
     with Linting([path], options) as linting:
         source, facts, checker = linting.prepare(0)
         work = _Repair(checker, facts, frozenset(code for code in codes if RULES[code].severity_for(options.target)))

@@ -7,17 +7,21 @@
     data rule     a whole file's examples together: counts, tokens, duplicates, labels
     split rule    several files of one job together: leakage
 
+Which rules run is `chosen_codes`: `--select` and `--ignore` take codes, their beginnings, or names; the longer one wins.
+
 Every rule is pure. It yields `Problem`s; where and how bad they are is decided by the engine from the rule's entry here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from ftbridge.data.lint.screens import Screen
 from ftbridge.data.targets import TARGETS, Target
+from ftbridge.errors import UsageError
 
 Severity = Literal["error", "warning", "info"]
 Method = Literal["supervised", "dpo", "reinforcement"]
@@ -261,3 +265,61 @@ def kind_of(value: JSON) -> str:
         return "true or false"
     names: dict[type, str] = {dict: "an object", list: "a list", str: "text", int: "a number", float: "a number"}
     return names.get(type(value), "an unknown value")
+
+
+def chosen_codes(rules: Mapping[str, Rule], select: Sequence[str], ignore: Sequence[str]) -> tuple[str, ...]:
+    """The codes to run, in order. An empty `select` is all rules.
+
+    A code is run when what selects it is longer than what ignores it: `--select FTB2 --ignore FTB201` leaves FTB201 out,
+    `--select FTB201 --ignore FTB2` runs only it. Raises `UsageError` for words that mean no rule.
+    """
+    names = {rule.name: code for code, rule in rules.items()}
+    wanted = [_code_of(word, rules, names) for word in select] or [""]
+    unwanted = [_code_of(word, rules, names) for word in ignore]
+    codes = []
+    for code in sorted(rules):
+        for_it = max((len(word) for word in wanted if code.startswith(word)), default=-1)
+        against = max((len(word) for word in unwanted if code.startswith(word)), default=-1)
+        if for_it > against:
+            codes.append(code)
+    return tuple(codes)
+
+
+def find_rule(rules: Mapping[str, Rule], word: str) -> Rule:
+    """The rule with this code or name. Raises `UsageError`."""
+    code = _code_of(word, rules, {rule.name: code for code, rule in rules.items()})
+    if code not in rules:
+        matching = [rule_code for rule_code in sorted(rules) if rule_code.startswith(code)]
+        raise UsageError(f"{word} is more than one rule.", hint=f"One of {', '.join(matching[:12])}.")
+    return rules[code]
+
+
+def _code_of(word: str, rules: Mapping[str, Rule], names: Mapping[str, str]) -> str:
+    code = names.get(word.strip().lower(), word.strip().upper())
+    if code == "ALL":
+        return ""
+    if code and any(rule_code.startswith(code) for rule_code in rules):
+        return code
+    close = difflib.get_close_matches(word.upper(), list(rules), n=1) or difflib.get_close_matches(
+        word, list(names), n=1
+    )
+    hint = f"Did you mean {close[0]}?" if close else "ftbridge lint --explain all lists them."
+    raise UsageError(f"{word} is not a rule.", hint=hint)
+
+
+def lines_of(lines: Sequence[int], *, shown: int = 3, ordered: bool = True) -> str:
+    """Lines for a sentence: "line 4", "lines 4 and 9", "lines 4, 9, 12 and 30 more"."""
+    ordered_lines = sorted(lines) if ordered else list(lines)
+    first = [f"{line:,}" for line in ordered_lines[:shown]]
+    rest = len(ordered_lines) - len(first)
+    if rest:
+        return f"lines {', '.join(first)} and {rest:,} more"
+    if len(first) == 1:
+        return f"line {first[0]}"
+    return f"lines {', '.join(first[:-1])} and {first[-1]}"
+
+
+def quoted(text: str, longest: int = 40) -> str:
+    """A text in a sentence, on one line and cut where it is long."""
+    one_line = " ".join(text.split())
+    return f'"{one_line}"' if len(one_line) <= longest else f'"{one_line[: longest - 1]}…"'

@@ -9,12 +9,11 @@ from ftbridge.errors import UsageError
 from ftbridge.evaluation.document import Answered, Evaluation, Score
 from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.grade_cache import Grades
-from ftbridge.evaluation.items import Item
+from ftbridge.evaluation.items import Item, slice_values
 from ftbridge.evaluation.matching import shared_items
 from ftbridge.evaluation.missing import MaybeScores, known_score
 from ftbridge.evaluation.results import read_evaluation, recorded, recorded_results
 from ftbridge.evaluation.score import answered_of, score_of
-from ftbridge.evaluation.slices import slice_values
 from ftbridge.evaluation.spending import spent
 from ftbridge.evaluation.verdict import PairedComparison, compare_family
 from ftbridge.evaluation.wording import rivals

@@ -2,8 +2,8 @@
 
 import pytest
 
+from ftbridge.data.lint.rule import chosen_codes, find_rule
 from ftbridge.data.lint.rules import RULES
-from ftbridge.data.lint.select import chosen, one
 from ftbridge.errors import UsageError
 
 TABLE = [
@@ -20,19 +20,19 @@ TABLE = [
 
 @pytest.mark.parametrize(("select", "ignore", "codes"), TABLE, ids=range(len(TABLE)))
 def test_rules_are_chosen_by_the_longer_word(select, ignore, codes):
-    assert list(chosen(RULES, select, ignore)) == codes
+    assert list(chosen_codes(RULES, select, ignore)) == codes
 
 
 def test_a_word_that_is_no_rule_names_the_nearest():
     with pytest.raises(UsageError, match="FTB999") as raised:
-        chosen(RULES, ("FTB999",), ())
+        chosen_codes(RULES, ("FTB999",), ())
     assert raised.value.hint
     with pytest.raises(UsageError) as raised:
-        chosen(RULES, (), ("key-twise",))
+        chosen_codes(RULES, (), ("key-twise",))
     assert "key-twice" in raised.value.hint
 
 
 def test_one_rule_is_asked_for_by_code_or_name():
-    assert one(RULES, "key-twice").code == one(RULES, "FTB014").code == "FTB014"
+    assert find_rule(RULES, "key-twice").code == find_rule(RULES, "FTB014").code == "FTB014"
     with pytest.raises(UsageError, match="more than one"):
-        one(RULES, "FTB01")
+        find_rule(RULES, "FTB01")

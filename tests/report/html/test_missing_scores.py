@@ -6,7 +6,7 @@ from ftbridge.evaluation.document import Answered, Score
 from ftbridge.evaluation.verdict import compare_paired
 from ftbridge.report.html.contents import Column, Contents, Pair, Row, ShownCompletion
 from ftbridge.report.html.page import page
-from ftbridge.report.terminal.changes import changed
+from ftbridge.report.terminal.comparison import changed
 
 GRADERS = ("exact", "tone")
 

@@ -20,7 +20,7 @@ from ftbridge.report.formats.tables import csv_text, junit_text, markdown_table
 from ftbridge.report.html import write_report
 from ftbridge.report.html.contents import contents_of, contents_of_completions
 from ftbridge.report.terminal import comparison, evaluation
-from ftbridge.report.terminal.changes import changed
+from ftbridge.report.terminal.comparison import changed
 from support.completions_page import judged
 from support.finished_run import BASE, finished_run
 

@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ftbridge.data.lint.dataset import Dataset
-from ftbridge.data.lint.rule import Context, Problem, look, rule
-from ftbridge.data.lint.rules.listing import lines_of, quoted
+from ftbridge.data.lint.rule import Context, Problem, lines_of, look, quoted, rule
 from ftbridge.data.lint.rules.near import pairs_within
 from ftbridge.data.lint.screens import any_of, pattern
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftbridge.data.lint.dataset import Dataset, Splits
-from ftbridge.data.lint.rule import Context, Problem, rule
-from ftbridge.data.lint.rules.listing import lines_of
+from ftbridge.data.lint.rule import Context, Problem, lines_of, rule
 from ftbridge.data.lint.rules.near import pairs_between
 
 if TYPE_CHECKING:

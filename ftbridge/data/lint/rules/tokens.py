@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftbridge.data.lint.dataset import Dataset
-from ftbridge.data.lint.rule import Context, Problem, rule
-from ftbridge.data.lint.rules.listing import lines_of
+from ftbridge.data.lint.rule import Context, Problem, lines_of, rule
 from ftbridge.data.targets import longest_example
 
 _BEST = "OpenAI fine-tuning best practices: token limits per example; longer ones are cut at the end without an error"
