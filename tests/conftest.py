@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from support.paths import REPOSITORY
+
+if TYPE_CHECKING:
+    from support.simulated_service import Service
 
 # Models are converted once for all tests and for `make demo`; the hub is never asked.
 os.environ.setdefault("FTBRIDGE_MODELS", str(REPOSITORY / ".ftbridge" / "models"))
@@ -53,6 +58,31 @@ def _products(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("products") / "products.json"
     path.write_text(json.dumps(dict.fromkeys(names, speed)))
     os.environ["FTBRIDGE_PRODUCTS"] = str(path)
+
+
+@pytest.fixture(scope="session")
+def running_service() -> Iterator[Service]:
+    """The simulator as OpenAI's service, started once. Tests take `service`."""
+    from ftbridge.server import simulating
+    from support.simulated_service import SCENARIO, Service
+
+    with simulating(SCENARIO) as simulator:
+        yield Service(simulator)
+
+
+@pytest.fixture
+def service(running_service: Service, monkeypatch: pytest.MonkeyPatch) -> Service:
+    """A new service on loopback, an environment that points at it, and no waiting between requests."""
+    from ftbridge import http
+    from support.openai_jobs import KEY
+
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", running_service.base_url)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "1")
+    http.wait_scale(0)
+    return running_service.reset()
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftbridge.errors import UsageError
+
 if TYPE_CHECKING:
     from ftbridge.server.local.runs import ServedRun
     from ftbridge.server.local.sampled import SampledRun
@@ -58,6 +60,16 @@ class Simulator:
         """Requests that a model of the scripted account answered, oldest first: each was paid for. Equal `key`s are equal."""
         return list(self.service.account.ledger) if self.service.account else []
 
+    @property
+    def batches(self) -> list[dict[str, Any]]:
+        """Every batch's object, oldest first."""
+        return [batch.document for batch in self.service.store.every("batch")]
+
+    def bodies(self, route: str) -> list[Any]:
+        """The JSON bodies of requests to a route (`POST /fine_tuning/jobs`), oldest first, of the last 1,000 that had one."""
+        faults = self.service.faults
+        return [body for at, body in list(faults.bodies) if at == route] if faults else []
+
     def content(self, file: str) -> bytes:
         """A file's bytes."""
         return (self.service.files / file).read_bytes()
@@ -68,6 +80,36 @@ class Simulator:
         from ftbridge.server.simulator.scenario import Scenario, understand
 
         control.take(self.service, scenario if isinstance(scenario, Scenario) else understand(scenario))
+
+    def change(self, **keys: Any) -> None:
+        """Some keys of the scenario, from the next request on; of a section, those that are named. Counting begins anew.
+
+        Raises `UsageError` for what is no scenario.
+        """
+        faults = self.service.faults
+        assert faults is not None
+        document = faults.scenario.model_dump()
+        for key, value in keys.items():
+            section = document.get(key)
+            document[key] = {**section, **value} if isinstance(section, dict) and isinstance(value, Mapping) else value
+        self.play(document)
+
+    def reset(self, scenario: Mapping[str, Any] | None = None) -> None:
+        """Forget every object and request, and play another scenario: as a new simulator, at the same address, at once.
+
+        Raises `UsageError` for what is no scenario, and for a simulator with an account.
+        """
+        import json
+        from urllib.error import HTTPError
+        from urllib.request import ProxyHandler, Request, build_opener
+
+        address = f"{self.base_url.removesuffix('/v1')}/simulator/reset"
+        headers = {"Content-Type": "application/json"}
+        request = Request(address, json.dumps(dict(scenario or {})).encode(), headers, method="POST")
+        try:
+            build_opener(ProxyHandler({})).open(request).close()
+        except HTTPError as error:
+            raise UsageError(json.loads(error.read())["error"]["message"]) from None
 
     def advance(self, seconds: float) -> None:
         """Move the clock forward."""
@@ -108,34 +150,34 @@ def simulating(
         chosen = chosen.model_copy(update={"account": account})
     with contextlib.ExitStack() as stack:
         directory = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ftbridge-simulator-")))
-        service = simulated(chosen, directory)
+        service = simulated(chosen, directory, durable=folder is not None)
         listening = stack.enter_context(contextlib.closing(network.bind("127.0.0.1", port)))
         app = application(service, hosts=network.LOOPBACK_NAMES)
         stack.enter_context(network.in_background(app, listening))
         yield Simulator(f"{network.address_of(listening)}/v1", service)
 
 
-def simulated(scenario: Scenario, folder: Path) -> Service:
-    """A simulator's service, its state in `folder`."""
+def simulated(scenario: Scenario, folder: Path, *, durable: bool = True) -> Service:
+    """A simulator's service, its state in `folder`; without `durable` it need not survive a power cut."""
     from ftbridge.server.service import Service
-    from ftbridge.server.simulator.control import Clock
+    from ftbridge.server.simulator import control
     from ftbridge.server.simulator.engine import ScriptedEngine
     from ftbridge.server.simulator.inject import Faults
     from ftbridge.server.store import Store
 
     service = Service(
         folder=folder,
-        store=Store(folder / "server.sqlite"),
+        store=Store(folder / "server.sqlite", durable=durable),
         engine=ScriptedEngine(scenario),
-        salt=f"seed {scenario.seed}",
-        clock=Clock(),
+        salt=control.salt(scenario),
+        clock=control.Clock(),
         faults=Faults(scenario),
     )
     if (account := scenario.account) is not None:
         from ftbridge.server.simulator.gate import AccountState
         from ftbridge.server.simulator.seeding import seed
 
-        service.clock = Clock()
+        service.clock = control.Clock()
         service.clock.ahead = account.ahead
         service.organization = account.organization
         service.account = AccountState(account, service.clock())

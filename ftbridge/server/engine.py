@@ -46,6 +46,10 @@ class Engine(Protocol):
         """A job is in the books now."""
         ...
 
+    def looked_at(self, job: StoredObject) -> None:
+        """A client is about to be shown this job."""
+        ...
+
     def advance(self) -> None:
         """Called before each request is answered: bring the books up to date, if that takes no waiting."""
         ...

@@ -50,13 +50,13 @@ class StoredObject:
 class Store:
     """All objects. Safe from several threads; every change is one transaction."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or make the file at `path`."""
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
+        """Open or make the file at `path`. Without `durable` a power cut may lose it: for what ends with the process."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
         self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
@@ -162,6 +162,11 @@ class Store:
                 [*values, limit],
             ).fetchall()
         return [_kept(row) for row in rows]
+
+    def forget_all(self) -> None:
+        """Forget every object. Counters go on, so that no id is given twice."""
+        with self.change():
+            self._db.execute("DELETE FROM objects")
 
     def ids(self, kind: str) -> set[str]:
         """The ids of a kind, whatever their parents."""

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ftbridge import http
 from ftbridge.runner.start import create_run
 from ftbridge.spec import SpecFile
 from support.faults.schedules import draw, play
-from support.openai_service import Service
+from support.simulated_service import Service
 
 FEW, MANY = 12, 200
 
@@ -27,13 +26,15 @@ def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("seed", range(1000, 1000 + FEW))
-def test_a_schedule_ends_right_with_one_job_and_one_copy_of_each_file(seed: int, tmp_path: Path) -> None:
-    assert play(draw(seed), tmp_path) == []
+def test_a_schedule_ends_right_with_one_job_and_one_copy_of_each_file(
+    seed: int, tmp_path: Path, service: Service
+) -> None:
+    assert play(draw(seed), tmp_path, service) == []
 
 
 @pytest.mark.slow
-def test_two_hundred_schedules_end_right(tmp_path: Path) -> None:
-    wrong = {seed: result for seed in range(MANY) if (result := play(draw(seed), tmp_path / str(seed)))}
+def test_two_hundred_schedules_end_right(tmp_path: Path, service: Service) -> None:
+    wrong = {seed: result for seed in range(MANY) if (result := play(draw(seed), tmp_path / str(seed), service))}
     assert wrong == {}
 
 
@@ -101,31 +102,25 @@ def prepared(folder: Path) -> Path:
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_kill_at_any_write_to_a_journal_leaves_a_run_that_ends_right(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, service: Service
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-killed")
-    http.wait_scale(0)
     write = 0
     while True:
         write += 1
-        service = Service()
-        monkeypatch.setenv("OPENAI_BASE_URL", service.base_url)
+        service.reset()
         monkeypatch.setenv("FTBRIDGE_HOME", str(tmp_path / f"home-{write}"))
-        try:
-            run = prepared(tmp_path / f"{when}-{write}")
-            killed = drive(run, write, when)
-            if killed.returncode == 0:
-                break
-            assert killed.returncode == -signal.SIGKILL, killed.stderr
-            resumed = drive(run, 0, when)
-            assert resumed.returncode == 0, f"write {write}: {resumed.stderr}"
-            assert len(service.jobs) == 1, f"write {write}: {len(service.jobs)} jobs"
-            trained = [created for created, file in service.files.items() if file["purpose"] == "fine-tune"]
-            assert len(trained) == 1, f"write {write}: {len(trained)} files"
-            lines = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
-            messages = [event["data"]["message"] for event in lines if event["type"] == "job_event"]
-            assert messages == ["created the job", "Step 1/2", "Step 2/2", "the job is done"], f"write {write}"
-            assert lines[-1]["type"] == "succeeded"
-        finally:
-            service.close()
+        run = prepared(tmp_path / f"{when}-{write}")
+        killed = drive(run, write, when)
+        if killed.returncode == 0:
+            break
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        resumed = drive(run, 0, when)
+        assert resumed.returncode == 0, f"write {write}: {resumed.stderr}"
+        [job] = service.jobs
+        assert len(service.uploads()) == 1, f"write {write}: {len(service.uploads())} files"
+        lines = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+        messages = [event["data"]["message"] for event in lines if event["type"] == "job_event"]
+        assert messages == [event["message"] for event in service.events(job)], f"write {write}"
+        assert any(message.startswith("Step 2/2") for message in messages)
+        assert lines[-1]["type"] == "succeeded"
     assert write > 20

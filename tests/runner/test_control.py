@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ftbridge import http
 from ftbridge.cli import main
 from ftbridge.errors import (
     DataError,
@@ -27,22 +25,15 @@ from ftbridge.runner import control, drive
 from ftbridge.runner.start import create_run
 from ftbridge.runs.run import Run
 from ftbridge.spec import SpecFile
-from support.openai_service import Service
+from support.service_faults import fault, lagging
+from support.simulated_service import Service
 
-CREATE, LIST, CANCEL = "POST /fine_tuning/jobs", "GET /fine_tuning/jobs", "POST /fine_tuning/jobs/ID/cancel"
+CREATE, LIST, CANCEL = "POST /fine_tuning/jobs", "GET /fine_tuning/jobs", "POST /fine_tuning/jobs/{id}/cancel"
 
 
-@pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Service]:
-    created = Service()
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-requests-of-the-user")
-    monkeypatch.setenv("OPENAI_BASE_URL", created.base_url)
-    monkeypatch.setenv("FTBRIDGE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "1")
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drive, "POLL_SECONDS", 0.01)
-    http.wait_scale(0)
-    yield created
-    created.close()
 
 
 def prepared(tmp_path: Path, **more: Any) -> Run:
@@ -68,14 +59,14 @@ def types(run: Run) -> list[str]:
 def test_resuming_says_how_the_job_ended_and_only_a_retry_pays_again(
     service: Service, tmp_path: Path, end: str, error: type
 ) -> None:
-    service.statuses = ["running", end]
+    service.ends("running", end)
     run = prepared(tmp_path)
     for go in (drive.drive, control.resume, control.resume):
         with pytest.raises(error) as raised:
             go(run)
         assert "ftbridge retry" in str(raised.value)
     assert len(service.jobs) == 1
-    service.statuses = ["running", "succeeded"]
+    service.ends("running", "succeeded")
     control.retry(run)
     assert (len(service.jobs), run.state().state) == (2, "succeeded")
     control.retry(run)
@@ -83,7 +74,7 @@ def test_resuming_says_how_the_job_ended_and_only_a_retry_pays_again(
 
 
 def test_a_retry_that_fails_too_is_not_tried_a_third_time_by_resuming(service: Service, tmp_path: Path) -> None:
-    service.statuses = ["running", "failed"]
+    service.ends("running", "failed")
     run = prepared(tmp_path)
     for go in (drive.drive, control.retry, control.resume):
         with pytest.raises(TrainingFailed):
@@ -93,7 +84,7 @@ def test_a_retry_that_fails_too_is_not_tried_a_third_time_by_resuming(service: S
 
 def test_a_retry_of_a_job_that_goes_on_follows_it(service: Service, tmp_path: Path) -> None:
     run = prepared(tmp_path)
-    service.faults = [{"route": "GET /fine_tuning/jobs/ID", "kind": "401"}]
+    service.meets(fault("GET /fine_tuning/jobs/{id}", "401"))
     with pytest.raises(ProviderRefused):
         drive.drive(run)
     assert run.state().state != "failed"  # its job goes on
@@ -103,7 +94,7 @@ def test_a_retry_of_a_job_that_goes_on_follows_it(service: Service, tmp_path: Pa
 
 
 def test_a_refused_account_has_paid_for_no_completion(service: Service, tmp_path: Path) -> None:
-    service.closed = True
+    service.meets(fault(CREATE, "closed", None))
     with pytest.raises(ProviderRefused):
         drive.drive(prepared(tmp_path))
     assert service.requests["POST /chat/completions"] == 0
@@ -111,7 +102,7 @@ def test_a_refused_account_has_paid_for_no_completion(service: Service, tmp_path
 
 
 def test_with_a_target_the_base_model_is_still_asked_first(service: Service, tmp_path: Path) -> None:
-    service.closed = True
+    service.meets(fault(CREATE, "closed", None))
     with pytest.raises(ProviderRefused):
         drive.drive(prepared(tmp_path, evaluation={"target": 0.9}))
     assert service.requests["POST /chat/completions"] == 2
@@ -143,8 +134,8 @@ def asked_while_driven(run: Run, when: str, request: Any) -> tuple[Exception | N
 def test_a_cancel_that_the_service_refuses_is_said_and_the_job_is_followed_to_its_end(
     service: Service, tmp_path: Path, status: str
 ) -> None:
-    service.statuses = ["running"] * 30 + ["succeeded"]
-    service.faults = [{"route": CANCEL, "nth": nth, "kind": status} for nth in range(1, 40)]
+    service.ends(["running", 30], "succeeded")
+    service.meets(fault(CANCEL, status, None))
     run = prepared(tmp_path)
     driver, _ = asked_while_driven(run, "submitted", control.cancel)
     (job,) = service.jobs.values()
@@ -158,7 +149,7 @@ def test_a_cancel_that_the_service_refuses_is_said_and_the_job_is_followed_to_it
 def test_what_is_asked_while_files_go_up_is_heeded_before_a_job_is_made(
     service: Service, tmp_path: Path, request_: Any
 ) -> None:
-    service.faults = [{"route": "POST /files", "kind": "slow_after", "seconds": 1.0}]
+    service.meets(fault("POST /files", "slow_after", seconds=1.0))
     run = prepared(tmp_path)
     driver, _ = asked_while_driven(run, "submit_intended", request_)
     assert isinstance(driver, Interrupted)
@@ -169,11 +160,7 @@ def test_what_is_asked_while_files_go_up_is_heeded_before_a_job_is_made(
 
 def lost(service: Service, run: Run, lag: int) -> None:
     """A creation that took effect, whose answer was lost, at a service whose lists lag, and that refuses any other."""
-    service.lag = lag
-    service.faults = [{"route": CREATE, "kind": "reset_after"}]
-    service.faults += [
-        {"route": CREATE, "nth": nth, "kind": "403", "code": "training_not_available"} for nth in range(2, 60)
-    ]
+    service.meets(*lagging(lag), fault(CREATE, "reset_after"), fault(CREATE, "closed", range(2, 60)))
     with pytest.raises(InDoubt):
         drive.drive(run)
 
@@ -181,14 +168,13 @@ def lost(service: Service, run: Run, lag: int) -> None:
 def test_a_cancel_in_doubt_is_not_called_done_and_takes_effect_when_the_job_shows(
     service: Service, tmp_path: Path
 ) -> None:
-    service.statuses = ["running"]
+    service.ends(["running", 1000], "succeeded")
     run = prepared(tmp_path)
     lost(service, run, 40)
     with pytest.raises(InDoubt, match="cannot be said to be cancelled"):
         control.cancel(run)
     assert run.state().state != "cancelled"
-    for job in service.jobs.values():
-        job["_lag"] = 0
+    service.meets()
     control.cancel(run)
     assert run.state().state == "cancelled"
     assert [job["status"] for job in service.jobs.values()] == ["cancelled"]
@@ -200,12 +186,11 @@ def test_a_job_in_doubt_is_found_before_anything_else_can_refuse(
 ) -> None:
     run = prepared(tmp_path)
     lost(service, run, 11)
-    for job in service.jobs.values():
-        job["_lag"] = 0
+    service.meets(fault(CREATE, "closed", None))  # nothing lags any more, and no other job is taken
     if later == "model gone":
-        service.models["gpt-test"]["shutdown_date"] = "2026-01-01"
+        service.change(shutdown={"gpt-test": "2026-01-01"})
     elif later == "key refused":
-        service.faults += [{"route": "GET /models/ID", "nth": nth, "kind": "401"} for nth in range(2, 9)]
+        service.meets(fault(CREATE, "closed", None), fault("GET /models/{id}", "401", None))
     else:
         import datetime
 
@@ -214,7 +199,6 @@ def test_a_job_in_doubt_is_found_before_anything_else_can_refuse(
 
         monkeypatch.setattr(calendar, "NO_NEW_JOBS", datetime.date(2020, 1, 1))
         monkeypatch.setattr(Connection, "is_usual_address", True)
-    service.models.setdefault("gpt-test", {})
     control.resume(run)
     assert (len(service.jobs), run.state().state) == (1, "succeeded")
 
@@ -223,20 +207,15 @@ def test_a_job_in_doubt_is_found_before_anything_else_can_refuse(
 def test_nobody_falls_back_while_it_is_in_doubt(service: Service, tmp_path: Path, how: str) -> None:
     run = prepared(tmp_path, fallback="local")
     control.accept_doubt(run)
-    service.faults = [
-        {"route": CREATE, "kind": "reset_after"},
-        {"route": CREATE, "nth": 2, "kind": "403", "code": "training_not_available"},
-    ]
+    lost_then_refused = [fault(CREATE, "reset_after"), fault(CREATE, "closed", 2)]
     if how == "lists lag":
-        service.lag = 60
+        service.meets(*lost_then_refused, *lagging(60))
     elif how == "lists are refused":
-        service.faults += [{"route": LIST, "nth": nth, "kind": "403"} for nth in range(1, 90)]
+        service.meets(*lost_then_refused, fault(LIST, "403", None))
     elif how == "a page":
-        service.faults = [{"route": CREATE, "nth": nth, "kind": "html_after"} for nth in range(1, 9)]
-        service.lag = 90
+        service.meets(fault(CREATE, "html_after", None), *lagging(90))
     else:
-        service.faults = [{"route": CREATE, "nth": nth, "kind": "cut_after"} for nth in range(1, 9)]
-        service.lag = 90
+        service.meets(fault(CREATE, "cut_after", None), *lagging(90))
     with pytest.raises(FtbridgeError):
         drive.drive(run)
     assert run.state().continued_by is None
@@ -254,7 +233,7 @@ def test_nobody_falls_back_while_it_is_in_doubt(service: Service, tmp_path: Path
 def test_data_that_the_service_finds_unsafe_or_malformed_are_not_trained_elsewhere(
     service: Service, tmp_path: Path, error: dict[str, Any]
 ) -> None:
-    service.statuses, service.job_error = ["failed"], error
+    service.ends("running", "failed", error=error)
     run = prepared(tmp_path, fallback="local")
     with pytest.raises(DataError):
         drive.drive(run)
@@ -264,7 +243,7 @@ def test_data_that_the_service_finds_unsafe_or_malformed_are_not_trained_elsewhe
 def test_where_jobs_cannot_be_listed_somebody_must_accept_that_before_the_upload(
     service: Service, tmp_path: Path
 ) -> None:
-    service.faults = [{"route": LIST, "nth": nth, "kind": "403"} for nth in range(1, 20)]
+    service.meets(fault(LIST, "403", None))
     run = prepared(tmp_path)
     with pytest.raises(GateNotMet, match="exactly once cannot be promised"):
         drive.drive(run)
@@ -275,12 +254,12 @@ def test_where_jobs_cannot_be_listed_somebody_must_accept_that_before_the_upload
 
 
 def test_a_job_that_shows_no_sign_of_life_is_waited_for_so_long_and_left(service: Service, tmp_path: Path) -> None:
-    service.statuses = ["queued"]
+    service.ends(["queued", 10_000], "running", "succeeded", clock="seconds")
     run = prepared(tmp_path, openai={"max_quiet_hours": 0.2 / 3600})
     with pytest.raises(JobStuck, match="goes on at the service"):
         drive.drive(run)
     assert run.state().state == "queued"
-    service.statuses = ["queued", "succeeded"]
+    service.advance(10_000)
     control.resume(run)
     assert len(service.jobs) == 1
 
@@ -292,14 +271,13 @@ def command(*args: str) -> int:
 
 
 def test_an_accounts_jobs_are_listed_with_their_runs_and_adopted_and_cancelled(
-    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = prepared(tmp_path)
     lost(service, run, 40)
-    for job in service.jobs.values():
-        job["_lag"] = 0
-    service.lag = 0
-    service.create_job({**service.bodies[0], "metadata": {}})
+    [body, *_] = service.bodies(CREATE)
+    service.meets()
+    service.create_job({**body, "metadata": {}})
     capsys.readouterr()
     assert command("jobs", "--json") == 0
     listed = json.loads(capsys.readouterr().out)
@@ -313,8 +291,12 @@ def test_an_accounts_jobs_are_listed_with_their_runs_and_adopted_and_cancelled(
     assert (len(service.jobs), run.state().state) == (2, "succeeded")
     assert command("jobs", "adopt", mine, run.id) == 2
     capsys.readouterr()
+    monkeypatch.setenv("COLUMNS", "80")
     assert command("jobs") == 0
-    assert run.id[:20] in capsys.readouterr().out
+    assert {line.split(" ")[0] for line in capsys.readouterr().out.splitlines()} >= {mine, other}
+    monkeypatch.setenv("COLUMNS", "120")
+    assert command("jobs") == 0
+    assert run.id in capsys.readouterr().out
     assert command("jobs", "probe", "--json") == 0
     output = json.loads(capsys.readouterr().out)
     assert output["jobs are listed"] == output["lists are filtered by metadata"] == "yes"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ftbridge import http
 from ftbridge.errors import LoweringRefused
 from ftbridge.evaluation.spending import spent
 from ftbridge.planning.plan import plan
@@ -18,20 +16,14 @@ from ftbridge.runner.start import create_run, dry_run
 from ftbridge.runs.run import Run
 from ftbridge.spec import SpecFile
 from support.jobs import examples, lines
-from support.openai_jobs import KEY
-from support.openai_service import Service
+from support.simulated_service import Service
 
 
-@pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    """A service on loopback, and an environment that points at it."""
-    double = Service(statuses=["succeeded"])
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv("OPENAI_BASE_URL", double.base_url)
+@pytest.fixture(autouse=True)
+def _quick(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pauses, and completions that are short enough to be whole."""
     monkeypatch.setattr("ftbridge.runner.drive.POLL_SECONDS", 0.01)
-    http.wait_scale(0)
-    yield double
-    double.close()
+    service.change(answers=[{"match": r"^((?:\S+\s*){1,6})", "reply": r"you said \1"}])
 
 
 def write_spec(folder: Path, **changes: Any) -> SpecFile:
@@ -53,7 +45,8 @@ def completions_of(run: Run) -> list[dict[str, Any]]:
 def test_a_service_is_sent_one_file_that_holds_the_share(service: Service, tmp_path: Path, home: Path) -> None:
     run = create_run(write_spec(tmp_path), "openai", home=home)
     drive(run)
-    sent = [json.loads(line) for line in service.contents[service.bodies[0]["training_file"]].decode().splitlines()]
+    [body] = service.bodies("POST /fine_tuning/jobs")
+    sent = [json.loads(line) for line in service.content(body["training_file"]).decode().splitlines()]
     train = lines(run.data / "train.jsonl")
     replayed = [line for line in sent if line not in train]
     prompts = [line["messages"] for line in lines(run.data / "replay.jsonl")][:6]
@@ -65,7 +58,7 @@ def test_a_service_is_sent_one_file_that_holds_the_share(service: Service, tmp_p
     written = run.state().replay
     assert written is not None
     assert (written.examples, written.left_out) == (6, 0)
-    assert spent(run).known is False  # the double's model has no price; what was completed is counted where it has
+    assert spent(run).known is False  # this model has no price; what was completed is counted where it has
 
 
 def test_a_run_that_was_stopped_asks_for_the_missing_completions_alone(

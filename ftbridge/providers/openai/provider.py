@@ -304,7 +304,11 @@ class OpenAIProvider:
         return ensure_job(at, ledger, submission.token, train, validation, check_requests)
 
     def _ask(self, handle: JobHandle, request: Literal["cancel", "pause", "resume"]) -> None:
-        """Cancel, pause or resume; done twice they do no harm. A job that has ended meanwhile is left as it is."""
+        """Cancel, pause or resume; done twice they do no harm.
+
+        A service refuses what is done already, such as a request whose answer was lost and that was sent again; then the
+        job's state tells. A job that has ended meanwhile is left as it is.
+        """
         at, _ = self._of(handle)
         follower = self._follower(handle)
         follower.pace.now()
@@ -312,7 +316,7 @@ class OpenAIProvider:
             read(lambda: getattr(at.client.fine_tuning.jobs, request)(handle.id), f"asking to {request}", at.service)
         except FtbridgeError:
             follower.pace.now()
-            if follower.poll().state not in TERMINAL:
+            if follower.poll().state not in TERMINAL | _DONE[request]:
                 raise
         follower.pace.now()
 
@@ -335,6 +339,14 @@ class OpenAIProvider:
 
     def _handle(self, job: str, folder: Path) -> JobHandle:
         return JobHandle(provider=self.name, id=job, folder=folder)
+
+
+_DONE = {
+    "cancel": frozenset[str](),
+    "pause": frozenset({"pausing", "paused"}),
+    "resume": frozenset({"validating", "queued", "running"}),
+}
+"""States, beside the ends, in which a job is once the request has taken effect."""
 
 
 def _portable(submission: Submission) -> dict[str, object]:

@@ -30,7 +30,7 @@ def jobs_table(jobs: Sequence[Job]) -> Table:
     """One row a job, newest first, with the run that it belongs to."""
     table = Table(box=None, pad_edge=False)
     for title in ("job", "state", "model", "created", "run"):
-        table.add_column(title, overflow="fold")
+        table.add_column(title, overflow="fold", no_wrap=title == "job")  # an id is there to be copied
     for job in jobs:
         created = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.created)) if job.created else "not known"
         colour = _COLOURS.get(job.state, "cyan")

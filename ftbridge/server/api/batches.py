@@ -33,6 +33,7 @@ from ftbridge.server.requests.chat import CreateChat
 from ftbridge.server.requests.responses import CreateResponse
 from ftbridge.server.service import Service
 from ftbridge.server.simulator.account import AccountBatch
+from ftbridge.server.simulator.inject import line_result
 from ftbridge.server.store import StoredObject
 
 log = logging.getLogger("ftbridge.server")
@@ -303,7 +304,7 @@ async def _answer_all(service: Service, name: str, lines: list[dict[str, Any]], 
         async def work() -> None:
             for line in waiting:
                 result = await _answer(service, line)
-                out.write(json.dumps(result, ensure_ascii=False) + "\n")
+                out.write(_line(result))
                 out.flush()
                 counts[_kind(result)] += 1
                 _change(service, name, request_counts=dict(counts))
@@ -319,14 +320,19 @@ async def _answer_all(service: Service, name: str, lines: list[dict[str, Any]], 
 
 async def _answer(service: Service, line: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {"id": service.new_id("batch_req_"), "custom_id": line["custom_id"]}
-    try:
-        status, document = 200, await _ANSWERS[_place(line["url"])](service, line["body"])
-    except ApiError as error:
-        status, document = error.status, error.document()
-    except Exception as error:  # one line must not end the batch
-        log.error("%s", line["custom_id"], exc_info=error)
-        failed = ApiError(500, "The server made a mistake; its log says which.", code="internal_error")
-        status, document = failed.status, failed.document()
+    endpoint = _place(line["url"])
+
+    async def complete() -> tuple[int, dict[str, Any]]:
+        try:
+            return 200, await _ANSWERS[endpoint](service, line["body"])
+        except ApiError as error:
+            return error.status, error.document()
+        except Exception as error:  # one line must not end the batch
+            log.error("%s", line["custom_id"], exc_info=error)
+            failed = ApiError(500, "The server made a mistake; its log says which.", code="internal_error")
+            return failed.status, failed.document()
+
+    status, document = await line_result(service.faults, endpoint, line["body"], complete)
     return {**result, "response": {"status_code": status, "request_id": result["id"], "body": document}, "error": None}
 
 
@@ -341,7 +347,7 @@ def _finish(service: Service, name: str, so_far: Path, ended: str | None = None)
         for kind, field, label in (("completed", "output_file_id", "output"), ("failed", "error_file_id", "error")):
             chosen = [result for result in results.values() if _kind(result) == kind]
             if chosen:
-                content = "".join(json.dumps(result, ensure_ascii=False) + "\n" for result in chosen).encode()
+                content = "".join(map(_line, chosen)).encode()
                 stored_file = files.keep_bytes(
                     service,
                     content,
@@ -350,7 +356,8 @@ def _finish(service: Service, name: str, so_far: Path, ended: str | None = None)
                     expires_at=None if lasts is None else service.now() + lasts,
                 )
                 outputs[field] = stored_file.id
-        usage = [result["response"]["body"]["usage"] for result in results.values() if _kind(result) == "completed"]
+        bodies = [result["response"]["body"] for result in results.values() if _kind(result) == "completed"]
+        usage = [body["usage"] for body in bodies if body.get("usage")]
         if usage:
             prompt = sum(part["prompt_tokens"] if "prompt_tokens" in part else part["input_tokens"] for part in usage)
             out = sum(part.get("completion_tokens", part.get("output_tokens", 0)) for part in usage)
@@ -365,6 +372,16 @@ def _finish(service: Service, name: str, so_far: Path, ended: str | None = None)
         _change(service, name, status=ended, **{f"{ended}_at": service.now()}, **outputs)
     with contextlib.suppress(OSError):
         so_far.unlink()
+
+
+def _line(result: dict[str, Any]) -> str:
+    """A line of a file of results; half of an emoji, which UTF-8 does not have, is escaped."""
+    text = json.dumps(result, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(result)
+    return f"{text}\n"
 
 
 def _mend(path: Path) -> None:

@@ -90,6 +90,8 @@ async def list_jobs(request: Request) -> Response:
 
 async def retrieve(request: Request) -> Response:
     """Retrieve a job."""
+    service: Service = request.app.state.service
+    service.engine.looked_at(_job(request))
     return JSONResponse(_job(request).document)
 
 

@@ -119,6 +119,9 @@ class LocalEngine:
         """Begin with it."""
         self._take(job)
 
+    def looked_at(self, job: StoredObject) -> None:
+        """Nothing: jobs are followed in the background."""
+
     def advance(self) -> None:
         """Jobs are followed in the background."""
 

@@ -1,4 +1,11 @@
-"""Faults, between the application and the network: counted by request, drawn from the seed, acted out for real."""
+"""Faults, between the application and the network: counted by request, drawn from the seed, acted out for real.
+
+request ─▶ chosen ─▶ error · reset · slow · redirect   before the effect
+│
+├────▶ application (twice: two times) ─▶ changed.py: the answer is changed
+│
+line of a batch ─▶ line_result: it fails, or its response is altered
+"""
 
 from __future__ import annotations
 
@@ -6,19 +13,21 @@ import asyncio
 import json
 import random
 import re
-import socket
-import struct
-import time
-from collections import Counter
-from collections.abc import Mapping
-from email.utils import formatdate
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ftbridge.server.http.errors import ApiError
-from ftbridge.server.simulator.scenario import Fault, Scenario
+from ftbridge.server.simulator.changed import Changed, alter, refusal, reset
+from ftbridge.server.simulator.fault import LINE, Fault
+from ftbridge.server.simulator.scenario import Scenario
+
+BODIES = 1000
+"""How many of the last JSON bodies are kept."""
+_LARGEST_BODY = 64 << 10
+"""Bytes of the largest body that is kept."""
 
 
 class Faults:
@@ -28,6 +37,8 @@ class Faults:
         self.scenario = scenario
         self.requests: Counter[str] = Counter()
         self.met: list[dict[str, Any]] = []
+        self.bodies: deque[tuple[str, Any]] = deque(maxlen=BODIES)
+        """Routes and JSON bodies of the last requests that had one, oldest first."""
         self._seen: Counter[int] = Counter()
         self._done: Counter[int] = Counter()
         self._missing: Counter[tuple[int, str]] = Counter()
@@ -37,6 +48,7 @@ class Faults:
         self.scenario = scenario
         self.requests.clear()
         self.met.clear()
+        self.bodies.clear()
         self._seen.clear()
         self._done.clear()
         self._missing.clear()
@@ -47,24 +59,36 @@ class Faults:
         return [
             fault
             for index, fault in enumerate(self.scenario.faults)
-            if fault.matches(route) and _fits(fault, route, body) and (fault.where or self._meets(index, fault, route))
+            if fault.matches(route)
+            and _fits(fault, route, body)
+            and ((fault.where and fault.fault == "alter") or self._meets(index, fault, route))
         ]
 
     def reads_body(self, route: str) -> bool:
-        """Whether what a request says decides about some fault on its route."""
+        """Whether some fault on a route needs the body: what it says decides, or the request is repeated."""
         return any(
-            fault.matches(route) and (fault.model != "*" or fault.body is not None) for fault in self.scenario.faults
+            fault.matches(route) and (fault.model != "*" or fault.body is not None or fault.fault == "twice")
+            for fault in self.scenario.faults
         )
+
+    def received(self, route: str, body: bytes) -> None:
+        """Keep what a client sent, if it is JSON."""
+        try:
+            self.bodies.append((route, json.loads(body)))
+        except ValueError:
+            return
 
     def meets_answer(self, fault: Fault, route: str, document: Any) -> bool:
         """Whether an answer is one that a fault with `where` is about, and is its turn."""
-        if any(_value(document, path.split(".")) != value for path, value in fault.where.items()):
+        if not _holds(document, fault.where) or fault not in self.scenario.faults:
             return False
         return self._meets(self.scenario.faults.index(fault), fault, route)
 
-    def is_missing(self, fault: Fault, name: str) -> bool:
+    def is_missing(self, fault: Fault, listed: Any) -> bool:
         """Whether a list lacks an object that lags; each list that would have it brings it nearer."""
-        key = self.scenario.faults.index(fault), name
+        if not _holds(listed, fault.where) or fault not in self.scenario.faults:
+            return False
+        key = self.scenario.faults.index(fault), str(_value(listed, ["id"]))
         self._missing[key] += 1
         return self._missing[key] <= fault.lists
 
@@ -93,7 +117,7 @@ def _fits(fault: Fault, route: str, body: bytes) -> bool:
         return False
     if fault.model == "*":
         return True
-    model = _model_of(body) if route == "POST /chat/completions" else None
+    model = _model_of(body) if route in ("POST /chat/completions", f"{LINE} /chat/completions") else None
     return model is not None and fnmatchcase(model, fault.model)
 
 
@@ -104,6 +128,11 @@ def _model_of(body: bytes) -> str | None:
         return None
     model = parsed.get("model") if isinstance(parsed, Mapping) else None
     return model if isinstance(model, str) else None
+
+
+def _holds(document: Any, values: Mapping[str, Any]) -> bool:
+    """Whether a document has these values at these paths."""
+    return all(_value(document, path.split(".")) == value for path, value in values.items())
 
 
 def _value(document: Any, path: list[str]) -> Any:
@@ -124,7 +153,10 @@ class Injecting:
         if scope["type"] != "http" or (route := self._route(scope)) is None:
             await self.app(scope, receive, send)
             return
-        receive, body = await _peek(receive, self.faults.reads_body(route))
+        is_small = _is_small_json(scope)
+        receive, body = await _peek(receive, is_small or self.faults.reads_body(route))
+        if is_small:
+            self.faults.received(route, body)
         faults = self.faults.chosen(route, body)
         if not faults:
             await self.app(scope, receive, send)
@@ -140,7 +172,7 @@ class Injecting:
                 await asyncio.sleep(fault.seconds)
             elif fault.fault == "reset":
                 await _read_all(receive)
-                _reset(scope)
+                reset(scope)
                 return
             elif fault.fault == "redirect":
                 await _read_all(receive)
@@ -148,10 +180,12 @@ class Injecting:
                 return
             else:
                 await _read_all(receive)
-                await _refusal(fault).response()(scope, receive, send)
+                await refusal(fault).response()(scope, receive, send)
                 return
+        if any(fault.fault == "twice" for fault in after):
+            await self.app(dict(scope), replayed(body), _nowhere)
         if after:
-            await _Changed(after, scope, route, self.faults).run(self.app, receive, send)
+            await Changed(after, scope, route, self.faults).run(self.app, receive, send)
         else:
             await self.app(scope, receive, send)
 
@@ -181,110 +215,13 @@ def route_of(routes: list[tuple[str, re.Pattern[str], str]], method: str, path: 
     return None
 
 
-class _Changed:
-    """An answer that is held back whole, spoilt, and sent; a stream is spoilt as it goes."""
-
-    def __init__(self, faults: list[Fault], scope: Scope, route: str, counted: Faults) -> None:
-        self.faults, self.scope, self.route, self.counted = faults, scope, route, counted
-        self.dice = random.Random(f"{counted.scenario.seed}:{scope['path']}")
-
-    async def run(self, app: ASGIApp, receive: Receive, send: Send) -> None:
-        start: dict[str, Any] = {}
-        content = bytearray()
-
-        async def hold(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                start.update(message)
-            elif message["type"] == "http.response.body":
-                content.extend(message.get("body", b""))
-
-        await app(self.scope, receive, hold)
-        body = bytes(content)
-        status, headers = start["status"], {name.decode(): value.decode() for name, value in start["headers"]}
-        cut = False
-        for fault in self.faults:
-            if fault.fault == "slow":
-                await asyncio.sleep(fault.seconds)
-            elif fault.fault == "reset":
-                _reset(self.scope)
-                return
-            elif fault.fault in ("error", "training_not_available"):
-                response = _refusal(fault)
-                status, body = response.status, json.dumps(response.document()).encode()
-                headers = {"content-type": "application/json", **response.headers}
-            elif fault.fault == "html":
-                status, headers = 200, {"content-type": "text/html"}
-                body = b"<html><head><title>Sign in</title></head><body>Please sign in to the network.</body></html>"
-            elif fault.fault == "cut":
-                cut = True
-            else:
-                body = self._altered(body, fault)
-        headers["content-length"] = str(len(body))
-        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": status, "headers": raw})
-        if not cut:
-            await send({"type": "http.response.body", "body": body})
-            return
-        await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
-        await asyncio.sleep(0.05)  # so that the half arrives before the connection is gone
-        _reset(self.scope)
-
-    def _altered(self, body: bytes, fault: Fault) -> bytes:
-        """A JSON answer with the fault in it; any other answer as it is."""
-        try:
-            document = json.loads(body)
-        except ValueError:
-            return body
-        listed = document.get("data") if isinstance(document, dict) else None
-        if fault.fault == "shuffle":
-            if isinstance(listed, list):
-                self.dice.shuffle(listed)
-        elif fault.fault == "lag":
-            if isinstance(listed, list):
-                document["data"] = [one for one in listed if not self.counted.is_missing(fault, str(one.get("id")))]
-        elif not fault.where or self.counted.meets_answer(fault, self.route, document):
-            for path, value in fault.set.items():
-                _put(document, path.split("."), value)
-            for path in fault.remove:
-                _put(document, path.split("."), _GONE)
-        return json.dumps(document, ensure_ascii=False).encode()
-
-
-def _refusal(fault: Fault) -> ApiError:
-    """The error that a fault stands for."""
-    if fault.fault == "training_not_available":
-        return ApiError(
-            403,
-            "The fine-tuning platform is being wound down; this organisation cannot create new training jobs.",
-            code="training_not_available",
-        )
-    headers = dict(fault.headers)
-    if fault.retry_after == "date":
-        headers["Retry-After"] = formatdate(time.time() + 1, usegmt=True)
-    elif fault.retry_after is not None:
-        is_whole = fault.retry_after == int(fault.retry_after)
-        headers["Retry-After"] = str(int(fault.retry_after)) if is_whole else f"{fault.retry_after}"
-    return ApiError(fault.status, fault.message, code=fault.code, param=fault.param, type=fault.type, headers=headers)
-
-
-_GONE = object()
-
-
-def _put(holder: Any, path: list[str], value: Any) -> None:
-    """Set or remove a place; `name[]` is every entry of a list. What is not there is made."""
-    name, rest = path[0], path[1:]
-    if not isinstance(holder, dict):
-        return
-    if name.endswith("[]"):
-        entries = holder.get(name[:-2])
-        for entry in entries if isinstance(entries, list) else []:
-            _put(entry, rest, value)
-    elif rest:
-        _put(holder.setdefault(name, {}), rest, value)
-    elif value is _GONE:
-        holder.pop(name, None)
-    else:
-        holder[name] = value
+def _is_small_json(scope: Scope) -> bool:
+    """Whether a request has a JSON body that is small enough to keep."""
+    headers = dict(scope["headers"])
+    length = headers.get(b"content-length", b"")
+    return headers.get(b"content-type", b"").startswith(b"application/json") and (
+        length.isdigit() and int(length) <= _LARGEST_BODY
+    )
 
 
 async def _peek(receive: Receive, wanted: bool) -> tuple[Receive, bytes]:
@@ -292,16 +229,25 @@ async def _peek(receive: Receive, wanted: bool) -> tuple[Receive, bytes]:
     if not wanted:
         return receive, b""
     body = await _read_all(receive)
-    replayed = False
+    return replayed(body, receive), body
+
+
+def replayed(body: bytes, receive: Receive | None = None) -> Receive:
+    """A `receive` that gives this body, and then what `receive` gives; without one, that the client waits for ever."""
+    replayed_once = False
 
     async def again() -> Message:
-        nonlocal replayed
-        if replayed:
-            return await receive()
-        replayed = True
+        nonlocal replayed_once
+        if replayed_once:
+            return await (receive() if receive is not None else asyncio.Future())
+        replayed_once = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return again, body
+    return again
+
+
+async def _nowhere(_: Message) -> None:
+    """Send an answer to nobody."""
 
 
 async def _read_all(receive: Receive) -> bytes:
@@ -313,10 +259,24 @@ async def _read_all(receive: Receive) -> bytes:
             return body
 
 
-def _reset(scope: Scope) -> None:
-    """End the connection with a reset, as a crashed host or a middlebox does, rather than an orderly close."""
-    transport = scope["state"]["transport"]
-    sock = transport.get_extra_info("socket")
-    if sock is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
+async def line_result(
+    faults: Faults | None,
+    endpoint: str,
+    body: dict[str, Any],
+    complete: Callable[[], Awaitable[tuple[int, dict[str, Any]]]],
+) -> tuple[int, dict[str, Any]]:
+    """The status and body of a line of a batch for `endpoint` (`chat/completions`), with the faults that it meets."""
+    chosen = []
+    if faults is not None:
+        chosen = faults.chosen(f"{LINE} /{endpoint}", json.dumps(body).encode())
+    failed = [fault for fault in chosen if fault.fault == "error"]
+    if failed:
+        response = refusal(failed[0])
+        if failed[0].when == "after":
+            await complete()
+        return response.status, response.document()
+    status, document = await complete()
+    for fault in chosen:
+        if not fault.where or (faults is not None and faults.meets_answer(fault, f"{LINE} /{endpoint}", document)):
+            alter(document, fault)
+    return status, document

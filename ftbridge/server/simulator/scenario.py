@@ -18,111 +18,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 
 from ftbridge.errors import UsageError
 from ftbridge.server.simulator.account import Account
+from ftbridge.server.simulator.fault import Fault, Part, regular_expression
 from ftbridge.spec.problems import problems
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Fault(_Part):
-    """One thing that goes wrong, and with which requests.
-
-    `on` is a method and a path without /v1, ids as {id}; `*` for any. Of the requests that match, `nth` (1 is the first),
-    `every`, or `chance` (0..1, drawn from the seed) choose; without them all. `times` bounds how often. With `where`, the
-    requests that count are those whose answer has these fields.
-    """
-
-    on: str = Field(default="*", description="As in `POST /fine_tuning/jobs` or `GET /files/{id}`; `*` is any.")
-    model: str = Field(default="*", description="Only chats with a model that matches, as in `ft:*`.")
-    body: str | None = Field(
-        default=None, description="Only requests whose body has a text that fits this regular expression."
-    )
-    where: dict[str, Any] = Field(
-        default={}, description="alter: only answers with these values at these paths, as in `{status: succeeded}`."
-    )
-    nth: int | list[int] | None = Field(default=None, description="Which of the matching requests; 1 is the first.")
-    every: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Each so-many-th request.")
-    chance: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, description="Share of the requests.")
-    times: Annotated[int, Field(ge=1)] | None = Field(default=None, description="At most so often.")
-
-    fault: Literal[
-        "error", "training_not_available", "reset", "redirect", "cut", "slow", "html", "alter", "lag", "shuffle"
-    ] = Field(default="error", description="What goes wrong; the table above tells.")
-    when: Literal["before", "after"] = Field(
-        default="before", description="error, reset, slow: before the request took effect, or after."
-    )
-    status: Annotated[int, Field(ge=400, le=599)] = Field(default=500, description="error: the HTTP status.")
-    code: str | None = Field(default=None, description="error: the error's code.")
-    type: str | None = Field(default=None, description="error: the error's type.")
-    param: str | None = Field(default=None, description="error: the error's param.")
-    message: str = Field(default="A fault on order.", description="error: the error's message.")
-    retry_after: float | Literal["date"] | None = Field(
-        default=None, description="error: Retry-After in seconds, or the date 1 s from now."
-    )
-    headers: dict[str, str] = Field(default={}, description="error: more headers, such as x-should-retry.")
-    seconds: Annotated[float, Field(ge=0, le=3600)] = Field(default=5, description="slow: how long.")
-    set: dict[str, Any] = Field(
-        default={}, description="alter: fields of the answer by path; `data[].status` is that of every entry."
-    )
-    remove: list[str] = Field(default=[], description="alter: paths that are taken out.")
-    lists: Annotated[int, Field(ge=1)] = Field(
-        default=1, description="lag: how many lists an object is missing from before it is shown."
-    )
-    to: str | None = Field(default=None, description="redirect: the address that takes the place of `…/v1`.")
-
-    @field_validator("on")
-    @classmethod
-    def _route(cls, text: str) -> str:
-        if text != "*" and not re.fullmatch(r"(\*|GET|POST|DELETE) (/\S*|\*)", text):
-            raise ValueError("write a method and a path, as in `POST /fine_tuning/jobs`, or *")
-        return re.sub(r"\{\w*\}", "{}", text.replace(" /v1/", " /"))
-
-    @field_validator("body")
-    @classmethod
-    def _body_compiles(cls, text: str | None) -> str | None:
-        return None if text is None else _regular_expression(text)
-
-    @model_validator(mode="after")
-    def _says_what(self) -> Fault:
-        if self.fault == "alter" and not (self.set or self.remove):
-            raise ValueError("alter needs `set` or `remove`")
-        if self.where and self.fault != "alter":
-            raise ValueError("where belongs to alter: other faults do not read the answer")
-        if (self.fault == "redirect") != (self.to is not None):
-            raise ValueError("redirect, and it alone, needs `to`")
-        if sum(choice is not None for choice in (self.nth, self.every, self.chance)) > 1:
-            raise ValueError("give one of nth, every and chance")
-        return self
-
-    def matches(self, route: str) -> bool:
-        """Whether a request to `route` (`GET /files/{}`) is meant."""
-        if self.on in ("*", route):
-            return True
-        method, _, path = self.on.partition(" ")
-        its, _, separator = route.partition(" ")
-        return method in ("*", its) and path in ("*", separator)
-
-
-def _regular_expression(text: str) -> str:
-    """The text, which must compile. Raises `ValueError`."""
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from None
-    return text
-
-
-class Jobs(_Part):
-    """What jobs do. A walk is a list of states, each with its seconds; the last is an end, and an unknown word is allowed."""
+class Jobs(Part):
+    """What jobs do. A walk is a list of states with how long they last; the last is an end, and an unknown word is allowed."""
 
     walk: list[tuple[str, float] | str] = Field(
         default=[("validating_files", 0.3), ("queued", 0.2), ("running", 2.0), "succeeded"],
-        description="States in their order, with how long each lasts.",
+        description="States in their order, with how long each lasts, in seconds or looks.",
+    )
+    clock: Literal["seconds", "looks"] = Field(
+        default="seconds",
+        description="What moves a job: time, or each `GET` of the job. A state without a number then lasts one look.",
     )
     error: dict[str, Any] | None = Field(
         default={"code": "server_error", "message": "The job failed on the service's side.", "param": None},
@@ -148,6 +61,8 @@ class Jobs(_Part):
     def _ends(cls, walk: list[tuple[str, float] | str]) -> list[tuple[str, float] | str]:
         states = [state if isinstance(state, str) else state[0] for state in walk]
         ends = ("succeeded", "failed", "cancelled")
+        if len(states) == 1:
+            raise ValueError(f"a state must come before {states[0]}, as in [running, {states[0]}]")
         if not states or states[-1] not in ends or any(state in (*ends, "paused") for state in states[:-1]):
             raise ValueError(
                 "the last state, and only the last, must be succeeded, failed or cancelled; paused is none"
@@ -156,11 +71,12 @@ class Jobs(_Part):
 
     @property
     def states(self) -> list[tuple[str, float]]:
-        """Every state with its seconds."""
-        return [(state, 0.0) if isinstance(state, str) else state for state in self.walk]
+        """Every state with how long it lasts, in seconds or looks."""
+        shortest = 1.0 if self.clock == "looks" else 0.0
+        return [(state, shortest) if isinstance(state, str) else state for state in self.walk]
 
 
-class Answer(_Part):
+class Answer(Part):
     """One rule of the script; the first that fits answers. `reply` may use the groups of `match`."""
 
     model: str = Field(default="*", description="The model's name, with * and ?.")
@@ -173,10 +89,10 @@ class Answer(_Part):
     @field_validator("match")
     @classmethod
     def _compiles(cls, text: str) -> str:
-        return _regular_expression(text)
+        return regular_expression(text)
 
 
-class Chat(_Part):
+class Chat(Part):
     """How chats are answered."""
 
     first_token_seconds: Annotated[float, Field(ge=0)] = Field(default=0.0, description="Wait before an answer.")
@@ -191,7 +107,7 @@ class Chat(_Part):
     )
 
 
-class Scenario(_Part):
+class Scenario(Part):
     """A whole scenario."""
 
     seed: int = Field(default=0, description="Draws chances, ids and losses.")

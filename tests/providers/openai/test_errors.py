@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ftbridge.errors import DiskFull, FtbridgeError
+from ftbridge.errors import DiskFull, FtbridgeError, ProviderRefused
 from ftbridge.providers.openai.errors import clean, fault_of
 from ftbridge.providers.openai.provider import OpenAIProvider
+from ftbridge.server import simulating
 from support.openai_jobs import KEY, followed, submission
-from support.openai_service import Service
+from support.service_faults import fault
+from support.simulated_service import SCENARIO, Service
 
 
 @pytest.mark.parametrize(
@@ -38,23 +40,23 @@ def test_a_planted_key_is_in_nothing_that_a_run_writes_or_says(service: Service,
     """A service that echoes the key in every error, through failures of each step."""
     messages: list[str] = []
     echo = {"message": f"bad key {KEY} Bearer {KEY}"}
-    service.faults = [
-        {"route": "POST /files", "kind": "500", **echo},
-        {"route": "POST /fine_tuning/jobs", "nth": 1, "kind": "500", **echo},
-        {"route": "POST /fine_tuning/jobs", "nth": 2, "kind": "429", **echo},
-        {"route": "GET /fine_tuning/jobs/ID", "nth": 2, "kind": "500", **echo},
-    ]
+    service.meets(
+        fault("POST /files", "500", **echo),
+        fault("POST /fine_tuning/jobs", "500", **echo),
+        fault("POST /fine_tuning/jobs", "429", 2, **echo),
+        fault("GET /fine_tuning/jobs/{id}", "500", 2, **echo),
+    )
     provider = OpenAIProvider()
     request = submission(tmp_path / "run")
     provider.preflight(request, messages.append)
     handle = provider.submit(request)
     service.say(handle.id, f"the service says {KEY}")
     messages += [event.message for event in followed(provider, handle)[1]]
-    service.statuses, service.job_error = ["failed"], {"code": "x", "message": f"because of {KEY}", "param": None}
+    service.ends("running", "failed", error={"code": "x", "message": f"because of {KEY}", "param": None})
     other = provider.submit(submission(tmp_path / "other", token="other"))
     status, _ = followed(provider, other)
     messages.append(str(status.error))
-    service.faults = [{"route": "GET /models/ID", "nth": nth, "kind": "401", **echo} for nth in range(2, 9)]
+    service.meets(fault("GET /models/{id}", "401", None, **echo))
     with pytest.raises(FtbridgeError) as refused:
         provider.preflight(request, messages.append)
     messages.append(str(refused.value))
@@ -63,7 +65,17 @@ def test_a_planted_key_is_in_nothing_that_a_run_writes_or_says(service: Service,
     assert not [text for text in messages if KEY in text]
     assert written
     assert not [path for path in written if KEY.encode() in path.read_bytes()]
-    assert any(KEY in key for key in service.keys)  # it was really used
+
+
+def test_the_key_is_what_requests_are_made_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A planted key that is written nowhere could also be one that is never used."""
+    with simulating(SCENARIO, account={"keys": {KEY: {}}}) as simulator:
+        monkeypatch.setenv("OPENAI_BASE_URL", simulator.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        OpenAIProvider().preflight(submission(tmp_path / "run"), lambda _: None)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-another")
+        with pytest.raises(ProviderRefused, match="does not accept the API key"):
+            OpenAIProvider().preflight(submission(tmp_path / "run"), lambda _: None)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -21,7 +21,8 @@ from ftbridge.providers.openai.errors import ServiceUnavailable
 from ftbridge.providers.openai.provider import OpenAIProvider
 from ftbridge.providers.openai.request import OpenAIRequest
 from support.openai_jobs import submission
-from support.openai_service import Service
+from support.service_faults import fault
+from support.simulated_service import Service
 
 TODAY = datetime.date(2026, 11, 24)
 
@@ -35,7 +36,7 @@ def check(asked: Any, today: datetime.date = TODAY) -> list[str]:
 
 def test_a_job_that_can_work_passes_and_nothing_is_sent(service: Service, tmp_path: Path) -> None:
     OpenAIProvider().preflight(submission(tmp_path / "run"), lambda _: None)
-    assert dict(service.requests) == {"GET /models/ID": 1, "GET /fine_tuning/jobs": 1}
+    assert dict(service.requests) == {"GET /models/{}": 1, "GET /fine_tuning/jobs": 1}
 
 
 def test_without_a_key_it_says_which_variable_to_set(
@@ -54,7 +55,7 @@ def test_an_unknown_model_is_told_with_the_nearest_names(service: Service, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("fault", "error", "code", "says"),
+    ("failure", "error", "code", "says"),
     [
         ({"kind": "401", "message": "Incorrect API key provided: sk-planted-8f2e7c61d0"}, ProviderRefused, 5, "does not accept the API key"),
         ({"kind": "html_after"}, FtbridgeError, 1, "HTML page"),
@@ -62,9 +63,9 @@ def test_an_unknown_model_is_told_with_the_nearest_names(service: Service, tmp_p
     ],
 )  # fmt: skip
 def test_a_service_that_cannot_be_used_is_told_before_the_upload(
-    service: Service, tmp_path: Path, fault: dict[str, Any], error: type[FtbridgeError], code: int, says: str
+    service: Service, tmp_path: Path, failure: dict[str, Any], error: type[FtbridgeError], code: int, says: str
 ) -> None:
-    service.faults = [{"route": "GET /models/ID", "nth": nth, **fault} for nth in range(1, 10)]
+    service.meets(fault("GET /models/{id}", nth=None, **failure))
     with pytest.raises(error, match=says) as result:
         check(submission(tmp_path / "run"))
     assert result.value.exit_code == code
@@ -134,7 +135,7 @@ def test_a_proxy_that_refuses_is_told_as_such(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("status", ["403", "404"])
 def test_a_service_without_a_list_of_models_is_no_reason_to_stop(service: Service, tmp_path: Path, status: str) -> None:
-    service.faults = [{"route": "GET /models/ID", "kind": status}, {"route": "GET /models", "kind": status}]
+    service.meets(fault("GET /models/{id}", status), fault("GET /models", status))
     custom = {"target": "custom", "base_url": service.base_url}
     assert "was not checked" in check(submission(tmp_path / "run", openai=custom))[0]
 
@@ -151,9 +152,9 @@ def test_openai_takes_no_jobs_after_its_last_day(service: Service, tmp_path: Pat
 
 
 def test_the_services_own_shutdown_date_goes_before_the_table(service: Service, tmp_path: Path) -> None:
-    service.models["gpt-test"]["shutdown_date"] = "2026-12-24"
+    service.change(shutdown={"gpt-test": "2026-12-24"})
     assert "stop on 2026-12-24, in 30 days" in check(submission(tmp_path / "run"))[0]
-    service.models["gpt-test"]["shutdown_date"] = "2026-11-24"
+    service.change(shutdown={"gpt-test": "2026-11-24"})
     with pytest.raises(ProviderRefused, match="shut down on 2026-11-24"):
         check(submission(tmp_path / "run"))
 
@@ -181,7 +182,7 @@ def test_the_calendar_knows_a_model_by_its_family_and_date(model: str, day: str 
 def test_a_model_that_stops_too_soon_is_refused_before_the_upload(
     service: Service, tmp_path: Path, days: int, passes: bool
 ) -> None:
-    service.models["gpt-4.1-mini-2025-04-14"] = {"owned_by": "openai"}
+    service.change(models=["gpt-4.1-mini-2025-04-14"])
     request = submission(tmp_path / "run", model={"openai": "gpt-4.1-mini-2025-04-14"}, plan={"min_life_days": days})
     if passes:
         assert any("in 51 days" in note for note in check(request))
@@ -193,7 +194,7 @@ def test_a_model_that_stops_too_soon_is_refused_before_the_upload(
 
 @pytest.mark.parametrize(("budget", "passes"), [(6.0, True), (5.0, False)])
 def test_a_budget_is_held_by_the_price_list(service: Service, tmp_path: Path, budget: float, passes: bool) -> None:
-    service.models["gpt-4.1-mini-2025-04-14"] = {"owned_by": "openai"}
+    service.change(models=["gpt-4.1-mini-2025-04-14"])
     model = {"openai": "gpt-4.1-mini-2025-04-14"}
     request = submission(tmp_path / "run", model=model, hyperparameters={"n_epochs": 2}, budget={"max_usd": budget})
     split = {"examples": 10, "tokens": 550_000, "sha256": "0", "sources": []}

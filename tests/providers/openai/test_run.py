@@ -15,17 +15,26 @@ import pytest
 import yaml
 
 from support.openai_jobs import KEY
-from support.openai_service import Service
+from support.service_faults import fault
+from support.simulated_service import Service
 from support.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
 COLOURS = ["red", "blue", "green", "black"]
+CREATE = "POST /fine_tuning/jobs"
+HOURS = 10_000
+"""Seconds that a job runs unless the clock is moved: longer than any test."""
+
+
+def takes_hours(service: Service) -> None:
+    """Let new jobs run until the clock is moved, or runs faster."""
+    service.ends(["running", HOURS], "succeeded", clock="seconds")
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    """A spec with data: the double's tuned model answers with the colour that the question names."""
+    """A spec with data: the service's tuned model answers with the colour that the question names."""
     for name, start, count in (("train", 0, 16), ("test", 500, 8)):
         lines = [
             {"messages": [{"role": "user", "content": f"Item {n}: the {COLOURS[n % 4]} lamp. Which colour?"}, {"role": "assistant", "content": COLOURS[n % 4]}]}
@@ -78,9 +87,10 @@ def test_a_run_goes_from_spec_to_verdict(service: Service, job: Path, home: Path
     scores = document["evaluation"]["candidates"]
     assert (scores["base"]["exact"]["mean"], scores["tuned"]["exact"]["mean"]) == (0.0, 1.0)
     assert document["metrics"]["step"] == 2
-    assert service.bodies[0]["method"]["supervised"]["hyperparameters"]["n_epochs"] == 2
-    assert service.bodies[0]["suffix"] == "small"
-    sent = service.contents[service.bodies[0]["training_file"]]
+    [body] = service.bodies(CREATE)
+    assert body["method"]["supervised"]["hyperparameters"]["n_epochs"] == 2
+    assert body["suffix"] == "small"
+    sent = service.content(body["training_file"])
     assert sent == (Path(document["path"]) / "data" / "train.jsonl").read_bytes()
     assert not [path for path in home.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
     assert KEY not in done.stdout + done.stderr
@@ -92,16 +102,16 @@ def test_a_run_goes_from_spec_to_verdict(service: Service, job: Path, home: Path
 def test_ctrl_c_leaves_the_job_and_watch_takes_it_up(
     service: Service, job: Path, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    service.statuses = ["running"]
+    takes_hours(service)
     command = started("run", str(job), "--provider", "openai")
-    wait_for(lambda: service.requests["GET /fine_tuning/jobs/ID"] > 2)
+    wait_for(lambda: service.requests["GET /fine_tuning/jobs/{}"] > 2)
     command.send_signal(signal.SIGINT)
     _, message = command.communicate(timeout=30)
     assert command.returncode == 130, message
     assert "goes on without this process" in message
     (created,) = service.jobs.values()
     assert created["status"] == "running"
-    service.statuses = ["succeeded"]
+    service.advance(HOURS)
     watched = ftbridge("watch", "latest", "--json", cwd=job.parent)
     assert watched.returncode == 0, watched.stderr
     assert json.loads(watched.stdout)["state"] == "succeeded"
@@ -112,15 +122,16 @@ def test_ctrl_c_leaves_the_job_and_watch_takes_it_up(
 def test_a_job_is_cancelled_or_paused_from_another_shell_and_goes_on_when_it_is_resumed(
     service: Service, job: Path, started: Callable[..., subprocess.Popen[str]], requested: str, status: str
 ) -> None:
-    service.statuses = ["running"]
+    takes_hours(service)
     command = started("run", str(job), "--provider", "openai")
-    wait_for(lambda: service.requests["GET /fine_tuning/jobs/ID"] > 1)
+    wait_for(lambda: service.requests["GET /fine_tuning/jobs/{}"] > 1)
     other = ftbridge(requested, "latest", cwd=job.parent)
     assert other.returncode == 0, other.stderr
     command.communicate(timeout=30)
     assert command.returncode == 130
     assert [created["status"] for created in service.jobs.values()] == [status]
-    service.statuses = ["succeeded"]
+    service.ends("running", "succeeded")
+    service.change(speed=HOURS)
     resumed = ftbridge("resume", "latest", cwd=job.parent)
     assert len(service.jobs) == 1  # resuming never pays again
     if requested == "cancel":
@@ -135,8 +146,8 @@ def test_a_job_is_cancelled_or_paused_from_another_shell_and_goes_on_when_it_is_
 def test_a_run_killed_before_it_knows_its_job_can_still_cancel_it(
     service: Service, job: Path, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    service.statuses = ["running"]
-    service.faults = [{"route": "POST /fine_tuning/jobs", "kind": "slow_after"}]
+    takes_hours(service)
+    service.meets(fault(CREATE, "slow_after", seconds=600))
     command = started("run", str(job), "--provider", "openai")
     wait_for(lambda: service.jobs)
     os.kill(command.pid, signal.SIGKILL)
@@ -148,18 +159,17 @@ def test_a_run_killed_before_it_knows_its_job_can_still_cancel_it(
 @pytest.mark.parametrize(
     ("change", "code", "says"),
     [
-        ({"closed": True}, 5, "no longer lets this organisation create"),
-        ({"models": {"gpt-other": {}}}, 1, "has no model 'gpt-test'"),
-        ({"statuses": ["failed"], "job_error": {"code": "invalid_training_file", "message": "Example 3 is bad", "param": "training_file"}}, 3, "Example 3 is bad"),
-        ({"statuses": ["failed"], "job_error": {"code": "server_error", "message": "oops", "param": None}}, 1, "oops"),
-        ({"file_status": "error"}, 3, "line 3 is not a dictionary"),
+        ({"faults": [fault(CREATE, "closed")]}, 5, "no longer lets this organisation create"),
+        ({"models": ["gpt-other"]}, 1, "has no model 'gpt-test'"),
+        ({"jobs": {"walk": ["running", "failed"], "error": {"code": "invalid_training_file", "message": "Example 3 is bad", "param": "training_file"}}}, 3, "Example 3 is bad"),
+        ({"jobs": {"walk": ["running", "failed"], "error": {"code": "server_error", "message": "oops", "param": None}}}, 1, "oops"),
+        ({"file_status": "error"}, 3, "Line 1 cannot be read"),
     ],
 )  # fmt: skip
 def test_what_goes_wrong_ends_with_its_exit_code(
     service: Service, job: Path, change: dict[str, Any], code: int, says: str
 ) -> None:
-    for name, value in change.items():
-        setattr(service, name, value)
+    service.change(**change)
     done = ftbridge("run", str(job), "--provider", "openai", cwd=job.parent)
     assert (done.returncode, says in " ".join(done.stderr.split())) == (code, True), done.stderr
     assert "Traceback" not in done.stderr

@@ -25,12 +25,14 @@ from ftbridge.errors import FtbridgeError, ProviderRefused
 from ftbridge.providers.base import JobEvent
 from ftbridge.providers.openai.provider import OpenAIProvider
 from ftbridge.runs.journal import Journal
+from ftbridge.server import simulating
 from support.openai_jobs import submission
-from support.openai_service import Service
+from support.service_faults import fault, lagging, telling
+from support.simulated_service import SCENARIO, Service
 
 ROUTES = (
-    "POST /files", "GET /files", "GET /files/ID", "POST /fine_tuning/jobs", "GET /fine_tuning/jobs",
-    "GET /fine_tuning/jobs/ID", "GET /fine_tuning/jobs/ID/events", "GET /fine_tuning/jobs/ID/checkpoints", "GET /files/ID/content",
+    "POST /files", "GET /files", "GET /files/{id}", "POST /fine_tuning/jobs", "GET /fine_tuning/jobs",
+    "GET /fine_tuning/jobs/{id}", "GET /fine_tuning/jobs/{id}/events", "GET /fine_tuning/jobs/{id}/checkpoints", "GET /files/{id}/content",
 )  # fmt: skip
 KINDS = ("reset_before", "reset_after", "cut_after", "html_after", "408", "409", "429", "500", "502", "503", "504")
 ENDS = ("succeeded", "succeeded", "succeeded", "failed", "cancelled", "refused")
@@ -48,7 +50,8 @@ class Schedule:
     neighbour: bool
     dies_at: int | None
     dies_after_writing: bool
-    service: dict[str, Any] = field(default_factory=dict)
+    jobs: dict[str, Any] = field(default_factory=dict)
+    faults: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Killed(BaseException):
@@ -64,7 +67,13 @@ def draw(seed: int) -> Schedule:
     for _ in range(dice.randint(1, 8)):
         first, length = dice.randint(1, 4), dice.choice([1, 1, 1, 2, 9])
         route, kind = dice.choice(ROUTES), dice.choice(KINDS)
-        faults += [{"route": route, "nth": first + where, "kind": kind} for where in range(length)]
+        faults.append(fault(route, kind, range(first, first + length)))
+    if end == "refused":
+        faults.append(fault("POST /fine_tuning/jobs", "closed", None))
+    if lag := dice.choice([0, 0, 1, 3]):
+        faults += lagging(lag)
+    if (status := dice.choice(["processed", "processed", "uploaded", None])) != "processed":
+        faults += telling(status)
     return Schedule(
         seed=seed,
         end=end,
@@ -72,38 +81,30 @@ def draw(seed: int) -> Schedule:
         neighbour=dice.random() < 0.3,
         dies_at=dice.choice([None, dice.randint(1, 25)]),
         dies_after_writing=dice.random() < 0.5,
-        service={
-            "statuses": [*statuses, end if end != "refused" else "succeeded"],
-            "lag": dice.choice([0, 0, 1, 3]),
+        jobs={
+            "walk": [*statuses, end if end != "refused" else "succeeded"],
             "base64_results": dice.random() < 0.5,
-            "tell_metrics": dice.random() < 0.7,
-            "file_status": dice.choice(["processed", "processed", "uploaded", None]),
-            "faults": faults,
+            "metrics": dice.random() < 0.7,
         },
+        faults=faults,
     )
 
 
-def play(schedule: Schedule, folder: Path) -> list[str]:
-    """Run one schedule to its end; returns what was wrong, in sentences."""
-    service = Service(keeps_metadata=schedule.keeps_metadata)
+def play(schedule: Schedule, folder: Path, service: Service) -> list[str]:
+    """Run one schedule at a service to its end; returns what was wrong, in sentences. The service is reset before."""
+    service.reset(jobs={"keeps_metadata": schedule.keeps_metadata})
     os.environ.update({"OPENAI_API_KEY": "sk-fault-schedules", "FTBRIDGE_HOME": str(folder / "home")})
     target = "openai" if schedule.keeps_metadata else "custom"
     openai = {"target": target, "base_url": service.base_url}
     http.wait_scale(0)
-    try:
-        if schedule.neighbour:  # another run of the account, same data and model
-            OpenAIProvider().submit(submission(folder / "neighbour", token="neighbour", openai=openai))
-        before, names = set(service.jobs), set(service.files)
-        service.requests.clear()
-        for name, value in schedule.service.items():
-            setattr(service, name, value)
-        service.closed = schedule.end == "refused"
-        request = submission(folder / "run", token=f"run-{schedule.seed}", openai=openai)
-        with dying(schedule):
-            ended, result = _driven(request)
-        return list(_wrong(schedule, service, ended, result, before, names))
-    finally:
-        service.close()
+    if schedule.neighbour:  # another run of the account, same data and model
+        OpenAIProvider().submit(submission(folder / "neighbour", token="neighbour", openai=openai))
+    before, names = set(service.jobs), set(service.files)
+    service.change(jobs=schedule.jobs, faults=schedule.faults)
+    request = submission(folder / "run", token=f"run-{schedule.seed}", openai=openai)
+    with dying(schedule):
+        ended, result = _driven(request)
+    return list(_wrong(schedule, service, ended, result, before, names))
 
 
 def _driven(asked: Any) -> tuple[str, list[JobEvent]]:
@@ -139,10 +140,8 @@ def _wrong(
     jobs = [created for created in service.jobs if created not in before]
     if len(jobs) != (schedule.end != "refused"):
         yield f"{len(jobs)} jobs were created"
-    data = {
-        created: service.contents[created] for created, file in service.files.items() if file["purpose"] == "fine-tune"
-    }
-    copies = [list(data.values()).count(content) for content in data.values()]
+    contents = service.uploads()
+    copies = [contents.count(content) for content in contents]
     if any(count > 1 for count in copies):
         yield f"files were uploaded more than once: {copies}"
     if schedule.end == "refused" and set(service.files) != known:
@@ -152,7 +151,7 @@ def _wrong(
         yield f"events were told twice: {messages}"
     if schedule.end == "succeeded":
         steps = [event.metrics.step for event in told if event.metrics is not None]
-        blind = any(fault["route"].endswith(("/events", "/content", "jobs/ID")) for fault in service.faults)
+        blind = any(fault["on"].endswith(("/events", "/content", "jobs/{id}")) for fault in schedule.faults)
         if steps != [1, 2] and not (blind and set(steps) <= {1, 2}):
             yield f"figures of steps {steps} were told"
 
@@ -189,14 +188,16 @@ def main() -> int:
     args = parser.parse_args()
     ends: dict[str, int] = {}
     bad = 0
-    for seed in range(args.first, args.first + args.schedules):
-        with tempfile.TemporaryDirectory() as folder:
-            schedule = draw(seed)
-            wrong = play(schedule, Path(folder))
-        ends[schedule.end] = ends.get(schedule.end, 0) + 1
-        if wrong:
-            bad += 1
-            print(f"seed {seed}: {'; '.join(wrong)}", flush=True)
+    with simulating(SCENARIO) as simulator:
+        service = Service(simulator)
+        for seed in range(args.first, args.first + args.schedules):
+            with tempfile.TemporaryDirectory() as folder:
+                schedule = draw(seed)
+                wrong = play(schedule, Path(folder), service)
+            ends[schedule.end] = ends.get(schedule.end, 0) + 1
+            if wrong:
+                bad += 1
+                print(f"seed {seed}: {'; '.join(wrong)}", flush=True)
     result = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
     print(
         f"{args.schedules - bad} of {args.schedules} schedules ended right ({result}); one job each, one copy of each file"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.provider import OpenAIProvider
 from ftbridge.runs.journal import Journal
 from support.openai_jobs import followed, submission
-from support.openai_service import Service
+from support.service_faults import fault, lagging, telling
+from support.simulated_service import Service
 
-CREATE, LIST, CANCEL = "POST /fine_tuning/jobs", "GET /fine_tuning/jobs", "POST /fine_tuning/jobs/ID/cancel"
+CREATE, LIST, CANCEL = "POST /fine_tuning/jobs", "GET /fine_tuning/jobs", "POST /fine_tuning/jobs/{id}/cancel"
 
 
 def custom(service: Service) -> dict[str, Any]:
-    service.keeps_metadata = False
+    service.change(jobs={"keeps_metadata": False})
     return {"openai": {"target": "custom", "base_url": service.base_url}}
 
 
@@ -43,10 +45,7 @@ def in_doubt(service: Service, asked: Any) -> None:
 def test_lists_that_are_refused_leave_it_in_doubt_and_nothing_is_made(
     service: Service, tmp_path: Path, status: str
 ) -> None:
-    service.faults = [
-        {"route": CREATE, "kind": "reset_after"},
-        *({"route": LIST, "nth": n, "kind": status} for n in range(2, 99)),
-    ]
+    service.meets(fault(CREATE, "reset_after"), fault(LIST, status, range(2, 99)))
     request = submission(tmp_path / "run")
     with pytest.raises(InDoubt, match="cannot be looked for"):
         OpenAIProvider().submit(request)
@@ -54,7 +53,7 @@ def test_lists_that_are_refused_leave_it_in_doubt_and_nothing_is_made(
     with pytest.raises(InDoubt):
         OpenAIProvider().submit(request)
     assert len(service.jobs) == 1
-    service.faults = []
+    service.meets()
     assert OpenAIProvider().submit(request).id in service.jobs
     assert OpenAIProvider().doubt(request) is None
     assert len(service.jobs) == 1
@@ -67,8 +66,7 @@ def test_lists_that_are_refused_leave_it_in_doubt_and_nothing_is_made(
 def test_a_second_attempt_that_is_refused_does_not_end_the_doubt(
     service: Service, tmp_path: Path, refusal: dict[str, Any]
 ) -> None:
-    service.lag = 10
-    service.faults = [{"route": CREATE, "kind": "reset_after"}, {"route": CREATE, "nth": 2, **refusal}]
+    service.meets(*lagging(10), fault(CREATE, "reset_after"), fault(CREATE, nth=2, **refusal))
     request = submission(tmp_path / "run")
     with pytest.raises(InDoubt, match="earlier attempt got no answer"):
         OpenAIProvider().submit(request)
@@ -90,10 +88,11 @@ def test_a_second_attempt_that_is_refused_does_not_end_the_doubt(
 def test_a_lost_job_is_found_under_the_dated_name_of_its_alias(
     service: Service, tmp_path: Path, asked_model: str, shown_model: str
 ) -> None:
+    service.change(models=["gpt-test", "gpt-test-2025-04-14"])
     request = submission(tmp_path / "run", model={"openai": asked_model}, **custom(service))
     in_doubt(service, request)
     (job,) = service.jobs.values()
-    job["model"] = shown_model
+    service.alter("job", job["id"], model=shown_model)
     handle = OpenAIProvider().find(request)
     assert handle is not None
     assert handle.id == job["id"]
@@ -112,15 +111,16 @@ def test_a_lost_job_is_found_under_the_dated_name_of_its_alias(
 def test_a_job_of_the_same_file_with_other_settings_is_not_taken(
     service: Service, tmp_path: Path, other: dict[str, Any]
 ) -> None:
+    service.change(models=["gpt-test", "gpt-other"])
     base = {"hyperparameters": {"n_epochs": 3, "batch_size": 2}, "seed": 7, "suffix": "mine", **custom(service)}
     OpenAIProvider().submit(submission(tmp_path / "first", token="first", **base))  # the files are there
-    service.faults = [{"route": CREATE, "nth": 2, "kind": "reset_before"}, {"route": CREATE, "nth": 3, "kind": "503"}]
     mine = submission(tmp_path / "mine", token="mine", **base)
-    body = service.bodies[0]
+    [body] = service.bodies(CREATE)
     changed = submission(tmp_path / "changed", token="x", **{**base, **other}).request.body
     service.create_job({**body, **changed})  # by a program that the registry knows nothing of
+    service.meets(fault(CREATE, "reset_before"), fault(CREATE, "503", 2))
     handle = OpenAIProvider().submit(mine)
-    assert service.requests[CREATE] == 4
+    assert service.requests[CREATE] == 3
     assert list(service.jobs)[-1] == handle.id
 
 
@@ -128,7 +128,7 @@ def test_new_jobs_that_tell_nothing_leave_it_to_a_person(service: Service, tmp_p
     request = submission(tmp_path / "run", **custom(service))
     in_doubt(service, request)
     (job,) = service.jobs.values()
-    job["training_file"] = None
+    service.alter("job", job["id"], training_file=None)
     with pytest.raises(InDoubt, match="does not tell"):
         OpenAIProvider().submit(request)
     handle = OpenAIProvider().adopt(request, job["id"])
@@ -171,10 +171,10 @@ def _home(home: Path) -> None:
 def test_a_twin_with_the_token_is_cancelled_while_the_job_is_followed(
     service: Service, tmp_path: Path, completed: bool
 ) -> None:
-    service.faults = [] if completed else [{"route": CREATE, "kind": "reset_after"}]
+    service.meets(*([] if completed else [fault(CREATE, "reset_after")]))
     request = submission(tmp_path / "run")
     handle = OpenAIProvider().submit(request)
-    _, twin = service.create_job(service.bodies[0])  # a proxy repeated the request
+    twin = service.create_job(service.bodies(CREATE)[0])  # a proxy repeated the request, late
     followed(OpenAIProvider(), handle)
     assert service.jobs[twin["id"]]["status"] == "cancelled"
     assert service.jobs[handle.id]["status"] == "succeeded"
@@ -184,8 +184,8 @@ def test_a_twin_with_the_token_is_cancelled_while_the_job_is_followed(
 def test_a_twin_that_had_ended_is_said_with_what_it_costs(service: Service, tmp_path: Path) -> None:
     request = submission(tmp_path / "run")
     handle = OpenAIProvider().submit(request)
-    _, twin = service.create_job(service.bodies[0])
-    twin["status"] = "succeeded"
+    twin = service.create_job(service.bodies(CREATE)[0])
+    service.alter("job", twin["id"], status="succeeded")
     followed(OpenAIProvider(), handle)
     assert "billed like the first" in notes(request.folder)
 
@@ -196,22 +196,22 @@ def test_without_tokens_a_twin_is_cancelled_after_a_lost_answer_and_else_only_na
     settings = custom(service)
     for name, faults, end in (
         ("clean", [], "queued"),
-        ("lost", [{"route": CREATE, "nth": 2, "kind": "reset_before"}], "cancelled"),
+        ("lost", [fault(CREATE, "reset_before")], "cancelled"),
     ):
-        service.faults = faults
+        service.meets(*faults)
         request = submission(tmp_path / name, token=name, seed=len(name), **settings)
         handle = OpenAIProvider().submit(request)
-        _, twin = service.create_job(service.bodies[-1])
+        twin = service.create_job(service.bodies(CREATE)[-1])
         followed(OpenAIProvider(), handle)
-        assert twin["status"] == end
+        assert service.jobs[twin["id"]]["status"] == end
         assert twin["id"] in notes(request.folder)
 
 
 def test_a_twin_that_cannot_be_cancelled_leaves_the_run_in_doubt(service: Service, tmp_path: Path) -> None:
     request = submission(tmp_path / "run")
     handle = OpenAIProvider().submit(request)
-    service.create_job(service.bodies[0])
-    service.faults = [{"route": CANCEL, "nth": nth, "kind": "400"} for nth in range(1, 9)]
+    service.create_job(service.bodies(CREATE)[0])
+    service.meets(fault(CANCEL, "400", None))
     followed(OpenAIProvider(), handle)
     assert "may still be running" in str(OpenAIProvider().doubt(request))
 
@@ -232,61 +232,51 @@ def test_a_stop_that_is_asked_between_two_files_makes_no_job(service: Service, t
 def test_a_file_that_nothing_will_be_made_of_is_an_error_at_once_and_removed(
     service: Service, tmp_path: Path, status: str
 ) -> None:
-    service.file_status = status
+    service.meets(*telling(status))
     with pytest.raises(FtbridgeError) as raised:
         OpenAIProvider().submit(submission(tmp_path / "run"))
     assert raised.value.exit_code == 3
-    assert (service.requests["GET /files/ID"], service.files) == (1, {})
+    assert (service.requests["GET /files/{}"], service.files) == (1, {})
 
 
 def test_a_file_that_another_run_takes_up_meanwhile_stays(service: Service, tmp_path: Path) -> None:
     first = submission(tmp_path / "first", token="first")
-    service.faults = [{"route": CREATE, "kind": "429", "message": "at most 2 requests per day"}]
+    service.meets(fault(CREATE, "429", message="at most 2 requests per day"))
     with pytest.raises(FtbridgeError):
         OpenAIProvider().submit(first)
     OpenAIProvider().submit(submission(tmp_path / "second", token="second"))
-    service.closed = True
+    service.meets(fault(CREATE, "closed", None))
     with pytest.raises(ProviderRefused):
         OpenAIProvider().submit(first)
     assert len(service.files) == 2
 
 
 def test_an_upload_that_a_proxy_repeats_leaves_one_copy(service: Service, tmp_path: Path) -> None:
-    service.faults = [{"route": "POST /files", "kind": "reset_after"}]
+    service.meets({"on": "POST /files", "fault": "twice"})
     request = submission(tmp_path / "run", validation=False)
-    content = request.train.read_bytes()
-    import hashlib
-
-    name = f"ftbridge-train-{hashlib.sha256(content).hexdigest()[:16]}.jsonl"
-    service.faults = []
-    real = service.add_file
-
-    def twice(*given: Any) -> dict[str, Any]:
-        real(*given)
-        return real(*given)
-
-    service.add_file = twice  # type: ignore[method-assign]
+    name = f"ftbridge-train-{hashlib.sha256(request.train.read_bytes()).hexdigest()[:16]}.jsonl"
     OpenAIProvider().submit(request)
+    assert service.requests["DELETE /files/{}"] == 1
     assert [file["filename"] for file in service.files.values()] == [name]
 
 
 @pytest.mark.parametrize("lag", [1, 3])
 def test_a_job_that_reads_do_not_know_yet_is_waited_for(service: Service, tmp_path: Path, lag: int) -> None:
     handle = OpenAIProvider().submit(submission(tmp_path / "run"))
-    service.faults = [{"route": "GET /fine_tuning/jobs/ID", "nth": nth, "kind": "404"} for nth in range(1, 1 + lag)]
+    service.meets(fault("GET /fine_tuning/jobs/{id}", "404", range(1, 1 + lag)))
     assert followed(OpenAIProvider(), handle)[0].state == "succeeded"
 
 
 @pytest.mark.parametrize("finish", [0, -5, 1e20, float("inf"), float("nan"), "soon", True, None])
 def test_an_expected_end_that_cannot_be_is_none(service: Service, tmp_path: Path, finish: object) -> None:
     handle = OpenAIProvider().submit(submission(tmp_path / "run"))
-    service.jobs[handle.id]["estimated_finish"] = finish
+    service.meets({"on": "GET /fine_tuning/jobs/{id}", "fault": "alter", "set": {"estimated_finish": finish}})
     assert OpenAIProvider().poll(handle).estimated_finish is None
 
 
 def test_an_expected_end_in_milliseconds_is_read_as_such(service: Service, tmp_path: Path) -> None:
     handle = OpenAIProvider().submit(submission(tmp_path / "run"))
-    service.jobs[handle.id]["estimated_finish"] = 1_764_116_000_000
+    service.alter("job", handle.id, estimated_finish=1_764_116_000_000)
     assert OpenAIProvider().poll(handle).estimated_finish == 1_764_116_000
 
 
@@ -294,9 +284,9 @@ def test_events_without_ids_or_times_are_told_once(service: Service, tmp_path: P
     handle: JobHandle = OpenAIProvider().submit(submission(tmp_path / "run", validation=False))
     for text in ("again", "again", "else"):
         service.say(handle.id, text)
-    for where, event in enumerate(service.events[handle.id]):
-        event["id"] = None
-        event["created_at"] = [None, "2026-11-26T10:00:00Z", float(where)][where % 3]
+    for where, event in enumerate(service.events(handle.id)):
+        service.alter("event", event["id"], created_at=[None, "2026-11-26T10:00:00Z", float(where)][where % 3])
+    service.meets({"on": "GET /fine_tuning/jobs/{id}/events", "fault": "alter", "set": {"data[].id": None}})
     _, result = followed(OpenAIProvider(), handle)
     messages = [event.message for event in result]
     assert (messages.count("again"), messages.count("else")) == (2, 1)

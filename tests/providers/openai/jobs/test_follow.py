@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,13 +19,22 @@ from ftbridge.providers.openai.jobs.results import parse_result_file
 from ftbridge.providers.openai.provider import OpenAIProvider
 from ftbridge.providers.openai.request import OpenAIRequest
 from support.openai_jobs import followed, lowered, submission
-from support.openai_service import CSV, Service
+from support.service_faults import fault
+from support.simulated_service import Service
 
-JOB, EVENTS = "GET /fine_tuning/jobs/ID", "GET /fine_tuning/jobs/ID/events"
+JOB, EVENTS = "GET /fine_tuning/jobs/{id}", "GET /fine_tuning/jobs/{id}/events"
+CSV = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n1,1.5,0.5,,\n2,1.0,0.75,1.25,0.5\n"
 
 
 @pytest.fixture
 def handle(service: Service, tmp_path: Path) -> JobHandle:
+    """A job that succeeds at the fourth look."""
+    return submitted(service, tmp_path)
+
+
+def submitted(service: Service, tmp_path: Path, *walk: Any, **jobs: Any) -> JobHandle:
+    """A job that walks through these states."""
+    service.ends(*walk or ("validating_files", "queued", "running", "succeeded"), **jobs)
     return OpenAIProvider().submit(submission(tmp_path / "run"))
 
 
@@ -38,49 +48,60 @@ def states(provider: OpenAIProvider, handle: JobHandle) -> list[str]:
     return seen
 
 
-def test_states_are_the_services_own_words_where_they_are_not_known(service: Service, handle: JobHandle) -> None:
-    service.statuses = ["validating_files", "notRunning", "running", "pausing", "evaluating_safety", "succeeded"]
+def test_states_are_the_services_own_words_where_they_are_not_known(service: Service, tmp_path: Path) -> None:
+    walk = ["validating_files", "notRunning", "running", "pausing", "evaluating_safety", "succeeded"]
+    handle = submitted(service, tmp_path, *walk)
     lines = ["validating", "queued", "running", "pausing", "evaluating_safety", "succeeded"]
     assert states(OpenAIProvider(), handle) == lines
 
 
-def test_every_event_is_told_once_in_order_over_pages_and_processes(service: Service, handle: JobHandle) -> None:
+def test_every_event_is_told_once_in_order_over_pages_and_processes(service: Service, tmp_path: Path) -> None:
+    handle = submitted(service, tmp_path, ["running", 2], "succeeded")
     for number in range(130):
         service.say(handle.id, f"news {number}")
-    service.statuses = ["running", "running", "succeeded"]
     first = OpenAIProvider()
     first.poll(handle)
     listing = list(first.events(handle, None))
     _, rest = followed(OpenAIProvider(), handle, after=listing[-1].id)
-    messages = [event.message for event in [*listing, *rest]]
-    assert messages[:3] == ["created the job", "news 0", "news 1"]
-    assert len(messages) == len(set(messages)) == 1 + 130 + 2 + 1
-    assert messages[-1] == "the job is done"
+    assert [event.message for event in [*listing, *rest]] == [event["message"] for event in service.events(handle.id)]
+    assert {f"news {number}" for number in range(129)} < {event.message for event in listing}
+    assert any(event.metrics is not None for event in rest)
 
 
-def test_an_event_that_comes_late_and_out_of_place_is_told_once(service: Service, handle: JobHandle) -> None:
-    service.statuses = ["running", "running", "running", "succeeded"]
+def test_an_event_that_comes_late_and_out_of_place_is_told_once(service: Service, tmp_path: Path) -> None:
+    handle = submitted(service, tmp_path, ["running", 3], "succeeded")
+    service.say(handle.id, "late")
+    service.say(handle.id, "in time")
+    service.meets({"on": EVENTS, "fault": "lag", "where": {"message": "late"}})
     provider = OpenAIProvider()
     provider.poll(handle)
     listing = list(provider.events(handle, None))
-    late = {**service.events[handle.id][-1], "id": "ftevent-late", "message": "late"}
-    service.events[handle.id].append(late)
+    assert listing[-1].message == "in time"
+    assert "late" not in [event.message for event in listing]
     _, rest = followed(provider, handle, after=listing[-1].id)
     assert [event.message for event in rest].count("late") == 1
 
 
 @pytest.mark.parametrize("base64", [True, False])
 def test_figures_come_from_the_result_file_where_events_tell_none(
-    service: Service, handle: JobHandle, base64: bool
+    service: Service, tmp_path: Path, base64: bool
 ) -> None:
-    service.tell_metrics, service.base64_results = False, base64
+    handle = submitted(service, tmp_path, "running", "succeeded", metrics=False, base64_results=base64)
     status, result = followed(OpenAIProvider(), handle)
     steps = [event.metrics for event in result if event.metrics is not None]
+    job = service.jobs[handle.id]
+    table = csv.DictReader(service.content(job["result_files"][0]).decode().splitlines())
     assert [(step.step, step.train_loss, step.train_mean_token_accuracy, step.valid_loss) for step in steps] == [
-        (1, 1.5, 0.5, None),
-        (2, 1.0, 0.75, 1.25),
+        (
+            int(row["step"]),
+            float(row["train_loss"]),
+            float(row["train_accuracy"]),
+            (row["valid_loss"] and float(row["valid_loss"])) or None,
+        )
+        for row in table
     ]
-    assert status.trained_tokens == 4480
+    assert [step.step for step in steps] == [1, 2]
+    assert status.trained_tokens == job["trained_tokens"] > 0
     assert followed(OpenAIProvider(), handle, after=result[-1].id)[1] == []
 
 
@@ -94,8 +115,7 @@ def test_a_result_file_of_another_kind_gives_no_figures() -> None:
 def test_a_service_that_is_away_changes_nothing_and_is_told_once(
     service: Service, handle: JobHandle, kind: str
 ) -> None:
-    service.faults = [{"route": JOB, "nth": nth, "kind": kind} for nth in range(3, 40)]
-    service.faults += [{"route": EVENTS, "nth": nth, "kind": kind} for nth in (2, 3)]
+    service.meets(fault(JOB, kind, range(3, 40)), fault(EVENTS, kind, [2, 3]))
     status, result = followed(OpenAIProvider(), handle)
     assert status.state == "succeeded"
     notes = [event.message for event in result if "answer" in event.message]
@@ -104,18 +124,16 @@ def test_a_service_that_is_away_changes_nothing_and_is_told_once(
     assert "answers again" in notes[1]
 
 
-def test_a_process_that_begins_while_the_service_is_away_knows_the_last_state(
-    service: Service, handle: JobHandle
-) -> None:
-    service.statuses = ["running"]
+def test_a_process_that_begins_while_the_service_is_away_knows_the_last_state(service: Service, tmp_path: Path) -> None:
+    handle = submitted(service, tmp_path, "running", "succeeded")
     assert OpenAIProvider().poll(handle).state == "running"
-    service.faults = [{"route": JOB, "nth": nth, "kind": "503"} for nth in range(2, 9)]
+    service.meets(fault(JOB, "503", None))
     assert OpenAIProvider().poll(handle).state == "running"
 
 
 @pytest.mark.parametrize("error", [None, {}, {"code": None, "message": None, "param": None}, "", []])
 def test_an_error_full_of_nothing_is_none(service: Service, handle: JobHandle, error: Any) -> None:
-    service.jobs[handle.id]["error"] = error
+    service.alter("job", handle.id, error=error)
     assert OpenAIProvider().poll(handle).error is None
 
 
@@ -134,9 +152,9 @@ def test_an_error_full_of_nothing_is_none(service: Service, handle: JobHandle, e
     ],
 )
 def test_a_failed_job_tells_what_kind_of_error_it_is(
-    service: Service, handle: JobHandle, error: Any, raised: type[Exception]
+    service: Service, tmp_path: Path, error: Any, raised: type[Exception]
 ) -> None:
-    service.statuses, service.job_error = ["running", "failed"], error
+    handle = submitted(service, tmp_path, "running", "failed", error=error)
     status, _ = followed(OpenAIProvider(), handle)
     assert status.error is not None
     assert type(from_document(status.error.model_dump())) is raised
@@ -146,24 +164,28 @@ def test_a_failed_job_tells_what_kind_of_error_it_is(
 
 @pytest.mark.parametrize(("requested", "state"), [("cancel", "cancelled"), ("pause", "paused")])
 def test_a_job_is_cancelled_and_paused_at_the_service(
-    service: Service, handle: JobHandle, requested: str, state: str
+    service: Service, tmp_path: Path, requested: str, state: str
 ) -> None:
-    service.statuses = ["running"]
-    service.faults = [{"route": f"POST /fine_tuning/jobs/ID/{requested}", "kind": "reset_after"}]
+    handle = submitted(service, tmp_path, ["running", 9], "succeeded")
+    OpenAIProvider().poll(handle)
+    service.meets(fault(f"POST /fine_tuning/jobs/{{id}}/{requested}", "reset_after"))
     getattr(OpenAIProvider(), requested)(handle)
     assert OpenAIProvider().poll(handle).state == state
 
 
-def test_a_paused_job_goes_on_as_the_same_job(service: Service, handle: JobHandle) -> None:
+def test_a_paused_job_goes_on_as_the_same_job(service: Service, tmp_path: Path) -> None:
     provider = OpenAIProvider()
+    handle = submitted(service, tmp_path, ["running", 9], "succeeded")
     provider.pause(handle)
+    assert provider.poll(handle).state == "paused"
+    service.meets(fault("POST /fine_tuning/jobs/{id}/resume", "reset_after"))
     assert provider.resume(handle) == handle
-    assert service.jobs[handle.id]["status"] == "queued"
+    assert service.jobs[handle.id]["status"] in ("queued", "running")
+    assert service.requests["POST /fine_tuning/jobs/{}/resume"] == 2  # the answer to the first was lost
 
 
 def test_cancelling_what_has_ended_is_no_error(service: Service, handle: JobHandle) -> None:
-    service.statuses = ["succeeded"]
-    OpenAIProvider().poll(handle)
+    followed(OpenAIProvider(), handle)
     OpenAIProvider().cancel(handle)
     assert service.jobs[handle.id]["status"] == "succeeded"
 
@@ -180,10 +202,10 @@ def test_a_service_that_cannot_pause_says_so(service: Service, tmp_path: Path, m
 def test_a_job_that_is_gone_or_a_key_that_no_longer_counts_ends_the_following(
     service: Service, handle: JobHandle
 ) -> None:
-    service.faults = [{"route": JOB, "kind": "401"}]
+    service.meets(fault(JOB, "401"))
     with pytest.raises(ProviderRefused, match="does not accept the API key"):
         OpenAIProvider().poll(handle)
-    service.jobs.clear()
+    service.forget("job")
     provider = OpenAIProvider()
     for _ in range(4):  # a read may lag behind a creation
         assert provider.poll(handle).state == "queued"
@@ -193,7 +215,7 @@ def test_a_job_that_is_gone_or_a_key_that_no_longer_counts_ends_the_following(
 
 def test_a_success_without_a_model_is_an_error_that_says_why(service: Service, handle: JobHandle) -> None:
     followed(OpenAIProvider(), handle)
-    service.jobs[handle.id]["fine_tuned_model"] = None
+    service.alter("job", handle.id, fine_tuned_model=None)
     with pytest.raises(ModelUnavailable, match="names no model") as held:
         OpenAIProvider().result(handle)
     assert "safety" in str(held.value)

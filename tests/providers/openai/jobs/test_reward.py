@@ -16,7 +16,7 @@ from ftbridge.providers.openai.provider import OpenAIProvider
 from ftbridge.providers.openai.settings import differences
 from ftbridge.spec.lowering import FieldReport
 from support.openai_jobs import followed, lowered, submission
-from support.openai_service import Service
+from support.simulated_service import Service
 
 EXACT = {
     "type": "string_check",
@@ -140,7 +140,8 @@ def test_settings_that_nobody_asked_for_are_named(job: dict[str, Any], says: lis
 def test_a_job_with_other_settings_is_told_once(service: Service, tmp_path: Path) -> None:
     provider = OpenAIProvider()
     handle = provider.submit(submission(tmp_path / "run", hyperparameters={"n_epochs": 3}))
-    service.jobs[handle.id] |= {"hyperparameters": {"n_epochs": 1}, "method": None, "validation_file": None}
+    taken = {"hyperparameters.n_epochs": 1, "method": None, "validation_file": None}
+    service.meets({"on": "GET /fine_tuning/jobs/{id}", "fault": "alter", "set": taken})
     messages = [event.message for event in followed(provider, handle)[1] if "other settings" in event.message]
     assert messages == [
         "the service tells other settings than were asked: n_epochs 1 instead of 3; no validation file, although one was sent"

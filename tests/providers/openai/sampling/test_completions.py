@@ -17,11 +17,18 @@ from ftbridge.evaluation.items import Item
 from ftbridge.providers.base import Completion, Prompt, Sampler, TunedModel
 from ftbridge.providers.openai.provider import OpenAIProvider
 from support.openai_jobs import KEY, lowered
-from support.openai_service import Service, _error
+from support.service_faults import fault
+from support.simulated_service import Service
 
 CHAT, BATCHES = "POST /chat/completions", "POST /batches"
 TUNED = TunedModel(provider="openai", id="ft:gpt-test:org::1", base="gpt-test")
-FILTERED = (400, _error("the prompt was filtered", "content_filter", "prompt"))
+FILTERED = {"status": 400, "message": "the prompt was filtered", "code": "content_filter", "param": "prompt"}
+NO_METADATA = [
+    {"on": "POST /batches", "fault": "alter", "set": {"metadata": None}},
+    {"on": "GET /batches/{id}", "fault": "alter", "set": {"metadata": None}},
+    {"on": "GET /batches", "fault": "alter", "set": {"data[].metadata": None}},
+]
+"""A service that drops the metadata of batches."""
 
 
 def items(count: int) -> list[Item]:
@@ -49,27 +56,32 @@ def completions(made: Sampler, asked: list[Prompt], at_once: int = 2) -> dict[st
     return {result.key: result for result in made.generate(asked, max_tokens=5, batch_size=at_once)}
 
 
-def body(**choice: Any) -> dict[str, Any]:
-    choices = [{"index": 0, "finish_reason": "stop", **choice}] if choice else []
-    return {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": choices, "usage": None}
+def instead(prompt: str, **does: Any) -> list[dict[str, Any]]:
+    """Faults: what a prompt is answered with, whether it comes as a request or as a line of a batch."""
+    return [{"on": route, "body": f'"{prompt}"', **does} for route in (CHAT, "LINE /chat/completions")]
+
+
+def saying(prompt: str, message: Any, **more: Any) -> list[dict[str, Any]]:
+    """Faults: the message that a prompt is answered with."""
+    return instead(prompt, fault="alter", set={"choices[].message": message, **more})
 
 
 @pytest.mark.parametrize("batch", [False, True], ids=["chat", "batch"])
 @pytest.mark.parametrize(
-    ("instead", "says"),
+    ("does", "says"),
     [
-        ((200, body()), "no completion"),
-        ((200, {**body(), "choices": None}), "no completion"),
-        ((200, body(message=None)), "no completion"),
+        ({"fault": "alter", "set": {"choices": []}}, "no completion"),
+        ({"fault": "alter", "set": {"choices": None}}, "no completion"),
+        ({"fault": "alter", "set": {"choices[].message": None}}, "no completion"),
         (FILTERED, "filtered"),
-        ((413, _error("too long")), "too long"),
+        ({"status": 413, "message": "too long"}, "too long"),
     ],
     ids=["no choices", "null choices", "no message", "filtered", "too long"],
 )
 def test_a_prompt_without_a_completion_holds_up_no_other(
-    service: Service, tmp_path: Path, instead: tuple[int, Any], says: str, batch: bool
+    service: Service, tmp_path: Path, does: dict[str, Any], says: str, batch: bool
 ) -> None:
-    service.chat_instead = {"item 1": instead}
+    service.meets(*instead("item 1", **does))
     match = completions(sampler(tmp_path, batch=batch), prompts(5))
     assert {key for key, result in match.items() if result.error is None} == {"k0", "k2", "k3", "k4"}
     assert says in (match["k1"].error or "")
@@ -78,7 +90,7 @@ def test_a_prompt_without_a_completion_holds_up_no_other(
 def test_a_prompt_that_the_service_always_fails_at_is_given_up_while_it_answers_others(
     service: Service, tmp_path: Path
 ) -> None:
-    service.chat_instead = {"item 0": (500, _error("boom"))}
+    service.meets(*instead("item 0", status=500))
     match = completions(sampler(tmp_path), prompts(12), at_once=1)
     assert [key for key, result in match.items() if result.error] == ["k0"]
 
@@ -87,7 +99,7 @@ def test_the_last_prompt_that_is_refused_ends_the_evaluation_of_a_run_that_was_s
     service: Service, tmp_path: Path
 ) -> None:
     """Alone it looks like a service that refuses everything; what was answered before says that it does not."""
-    service.chat_instead = {"item 2": FILTERED}
+    service.meets(*instead("item 2", **FILTERED))
     path, request = tmp_path / "base.jsonl", items(3)
     more: dict[str, Any] = {"max_tokens": 5, "batch_size": 1}
     with pytest.raises(PromptsRefused):
@@ -112,7 +124,7 @@ def test_what_a_model_says_can_always_be_written(
     service: Service, tmp_path: Path, text: str, written: str, batch: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FTBRIDGE_RECORD", "1")
-    service.chat_instead = {"item 0": (200, body(message={"role": "assistant", "content": text}))}
+    service.meets(*saying("item 0", {"role": "assistant", "content": text}))
     path = tmp_path / "base.jsonl"
     (result,) = generate(
         Candidate("base", plain), items(1), sampler(tmp_path, batch=batch), path, max_tokens=5, batch_size=1
@@ -130,7 +142,7 @@ def test_what_a_model_says_can_always_be_written(
     ],
 )
 def test_a_completion_in_another_shape_is_read(service: Service, tmp_path: Path, message: dict[str, Any]) -> None:
-    service.chat_instead = {"item 0": (200, {**body(message=message), "usage": {"prompt_tokens": "many"}})}
+    service.meets(*saying("item 0", message, usage={"prompt_tokens": "many"}))
     result = completions(sampler(tmp_path), prompts(1))["k0"]
     assert (result.text, result.prompt_tokens) == ("you did", 0)
 
@@ -140,10 +152,8 @@ def test_a_retry_after_of_days_does_not_hold_up_a_fresh_model(
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr(http, "sleep", waits.append)
-    service.models[TUNED.id] = {"owned_by": "org"}
-    service.faults = [
-        {"route": CHAT, "nth": n, "kind": "503", "headers": {"retry-after": "100000"}} for n in range(1, 4)
-    ]
+    service.offer(TUNED.id)
+    service.meets(fault(CHAT, "503", range(1, 4), retry_after=100_000))
     assert len(completions(sampler(tmp_path, TUNED), prompts(1))) == 1
     assert waits == [60.0] * 3
 
@@ -153,10 +163,8 @@ def test_a_fresh_model_is_waited_for_ten_minutes_whatever_the_service_asks(
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr(http, "sleep", waits.append)
-    service.models[TUNED.id] = {"owned_by": "org"}
-    service.faults = [
-        {"route": CHAT, "nth": n, "kind": "503", "headers": {"retry-after": "100000"}} for n in range(1, 99)
-    ]
+    service.offer(TUNED.id)
+    service.meets(fault(CHAT, "503", None, retry_after=100_000))
     with pytest.raises(FtbridgeError, match="to be loaded"):
         completions(sampler(tmp_path, TUNED), prompts(1))
     assert sum(waits) == 600
@@ -170,16 +178,16 @@ def test_a_fresh_model_is_waited_for_ten_minutes_whatever_the_service_asks(
 def test_a_batch_is_made_once_where_metadata_is_dropped(
     service: Service, tmp_path: Path, kind: str, forever: bool
 ) -> None:
-    service.keeps_batch_metadata, service.lists_forever = False, forever
-    service.faults = [{"route": BATCHES, "kind": kind}]
+    endless = [{"on": "GET /batches", "fault": "endless"}] if forever else []
+    service.meets(*NO_METADATA, *endless, fault(BATCHES, kind))
     assert len(completions(sampler(tmp_path, batch=True), prompts(3))) == 3
     assert len(service.batches) == 1
 
 
 def test_a_batch_of_other_requests_is_not_taken_for_ours(service: Service, tmp_path: Path) -> None:
-    service.keeps_batch_metadata = False
+    service.meets(*NO_METADATA)
     completions(sampler(tmp_path, batch=True), prompts(2))
-    service.faults = [{"route": BATCHES, "nth": 2, "kind": "reset_before"}]
+    service.meets(*NO_METADATA, fault(BATCHES, "reset_before"))
     assert set(completions(sampler(tmp_path, batch=True), prompts(3)[2:])) == {"k2"}
     assert len(service.batches) == 2
 
@@ -197,23 +205,23 @@ def test_a_run_killed_while_it_reads_a_batch_pays_for_no_other(
 
 def test_what_a_batch_leaves_open_is_asked_in_a_new_one(service: Service, tmp_path: Path) -> None:
     created = sampler(tmp_path, batch=True)
-    service.chat_instead = {"item 1": (500, _error("stumbled"))}
+    service.meets(*instead("item 1", status=500))
     reading = created.generate(prompts(4), max_tokens=5, batch_size=1)
     first = [next(reading) for _ in range(3)]
-    service.chat_instead = {}
+    service.meets()
     assert {result.key for result in [*first, *reading]} == {"k0", "k1", "k2", "k3"}
     sent = [json.loads(line)["custom_id"] for name in service.batches for line in _requests(service, name)]
     assert (len(service.batches), sorted(sent)) == (2, ["k0", "k1", "k1", "k2", "k3"])
 
 
 def _requests(service: Service, batch: str) -> list[bytes]:
-    return service.contents[service.batches[batch]["input_file_id"]].splitlines()
+    return service.content(service.batches[batch]["input_file_id"]).splitlines()
 
 
 def test_a_key_in_the_name_of_a_model_is_written_nowhere_and_the_model_is_asked_all_the_same(
     service: Service, tmp_path: Path
 ) -> None:
-    service.models[f"ft:gpt-test:{KEY}:1"] = {"owned_by": "org"}
+    service.offer(f"ft:gpt-test:{KEY}:1")
     named = TunedModel(provider="openai", id="ft:gpt-test:[key]:1", base="gpt-test")
     assert len(completions(sampler(tmp_path, named), prompts(2))) == 2
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY in path.read_text("utf-8")]
@@ -239,7 +247,7 @@ THINKING = [{"type": "thinking", "thinking": [{"type": "text", "text": "Peru."}]
 def test_reasoning_of_a_service_is_kept_apart_from_the_text_that_is_graded(
     service: Service, tmp_path: Path, message: dict[str, Any], text: str, reasoning: str | None, batch: bool
 ) -> None:
-    service.chat_instead = {"item 0": (200, body(message={"role": "assistant", **message}))}
+    service.meets(*saying("item 0", {"role": "assistant", **message}))
     path = tmp_path / "p.jsonl"
     generate(Candidate("base", plain), items(1), sampler(tmp_path, batch=batch), path, max_tokens=5, batch_size=1)
     [result] = read_predictions(path)

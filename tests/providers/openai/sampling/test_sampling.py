@@ -14,7 +14,8 @@ from ftbridge.providers.base import Completion, Prompt, Sampler, TunedModel
 from ftbridge.providers.openai.provider import OpenAIProvider
 from ftbridge.providers.openai.sampling.sampler import Limit
 from support.openai_jobs import lowered
-from support.openai_service import Service
+from support.service_faults import fault
+from support.simulated_service import Service
 
 CHAT = "POST /chat/completions"
 TUNED = TunedModel(provider="openai", id="ft:gpt-test:org::1", base="gpt-test")
@@ -39,14 +40,13 @@ def test_every_prompt_is_answered_once_with_its_tokens_counted(service: Service,
     result = answers(sampler(tmp_path), prompts(30))
     assert set(result) == {f"k{n}" for n in range(30)}
     assert (result["k7"].seconds or 0) > 0
-    assert result["k7"].model_copy(update={"seconds": None}) == Completion(
-        key="k7", text="you said item 7", finish_reason="stop", prompt_tokens=7, completion_tokens=2
-    )
+    expected = Completion(key="k7", text="you said item 7", finish_reason="stop", prompt_tokens=9, completion_tokens=4)
+    assert result["k7"].model_copy(update={"seconds": None}) == expected
     assert service.requests[CHAT] == 30
 
 
 def test_requests_in_flight_come_down_to_what_the_service_bears(service: Service, tmp_path: Path) -> None:
-    service.answer_seconds, service.most_in_flight = 0.02, 4
+    service.change(chat={"first_token_seconds": 0.02, "at_once": 4})
     result = answers(sampler(tmp_path), prompts(120), at_once=32)
     assert len(result) == 120
     assert service.requests[CHAT] < 240  # a fixed 32 in flight would be refused many times for each answer
@@ -68,7 +68,7 @@ def test_the_limit_is_halved_once_for_a_round_and_grows_by_one_for_a_round() -> 
 
 @pytest.mark.slow
 def test_answering_takes_no_longer_than_its_concurrency_asks(service: Service, tmp_path: Path) -> None:
-    service.answer_seconds = 0.1
+    service.change(chat={"first_token_seconds": 0.1})
     created = sampler(tmp_path)
     answers(created, prompts(8))  # connections and imports
     created = sampler(tmp_path)
@@ -79,26 +79,28 @@ def test_answering_takes_no_longer_than_its_concurrency_asks(service: Service, t
 
 @pytest.mark.parametrize("kind", ["429", "500", "reset_before", "reset_after", "cut_after", "html_after", "408"])
 def test_a_request_that_fails_is_asked_again(service: Service, tmp_path: Path, kind: str) -> None:
-    service.faults = [{"route": CHAT, "nth": nth, "kind": kind} for nth in (1, 2, 5)]
+    service.meets(fault(CHAT, kind, [1, 2, 5]))
     assert len(answers(sampler(tmp_path), prompts(10), at_once=2)) == 10
 
 
 def test_a_fresh_model_that_is_not_loaded_yet_is_waited_for(service: Service, tmp_path: Path) -> None:
-    service.models[TUNED.id] = {"owned_by": "org"}
-    service.unloaded = 20
+    service.offer(TUNED.id)
+    service.change(chat={"not_loaded": 20})
     assert len(answers(sampler(tmp_path, TUNED), prompts(3), at_once=1)) == 3
 
 
 def test_a_model_that_never_comes_ends_the_waiting(service: Service, tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailable, match="waiting for ft:gpt-test"):
         answers(sampler(tmp_path, TUNED), prompts(2), at_once=1)
+    assert 1 < service.requests[CHAT] < 60
+    service.change(models=["gpt-other"])
     with pytest.raises(ModelUnavailable):
-        answers(sampler(tmp_path / "base"), prompts(1)) if service.models.pop("gpt-test") else None
-    assert service.requests[CHAT] < 60
+        answers(sampler(tmp_path / "base"), prompts(1))
+    assert service.requests[CHAT] < 30
 
 
 @pytest.mark.parametrize(
-    ("fault", "error"),
+    ("failure", "error"),
     [
         ({"kind": "401"}, ProviderRefused),
         ({"kind": "400", "message": "context too long", "code": "context_length_exceeded"}, ProviderRefused),
@@ -107,16 +109,17 @@ def test_a_model_that_never_comes_ends_the_waiting(service: Service, tmp_path: P
     ],
 )
 def test_what_cannot_be_mended_by_asking_again_is_raised(
-    service: Service, tmp_path: Path, fault: dict[str, Any], error: type[FtbridgeError]
+    service: Service, tmp_path: Path, failure: dict[str, Any], error: type[FtbridgeError]
 ) -> None:
-    service.faults = [{"route": CHAT, "nth": nth, **fault} for nth in range(1, 200)]
+    service.meets(fault(CHAT, nth=None, **failure))
     with pytest.raises(error):
         answers(sampler(tmp_path), prompts(3))
     assert service.requests[CHAT] <= 30
 
 
 def test_a_model_that_takes_no_temperature_is_asked_without(service: Service, tmp_path: Path) -> None:
-    service.refuses_temperature = True
+    refusal = {"code": "unsupported_value", "param": "temperature", "message": "temperature is not supported"}
+    service.meets(fault(CHAT, "400", None, body='"temperature"', **refusal))
     assert len(answers(sampler(tmp_path), prompts(10), at_once=1)) == 10
     assert service.requests[CHAT] == 11
 
@@ -125,8 +128,8 @@ def test_a_deployed_model_is_asked_under_the_name_of_its_deployment(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-key-1")
-    service.models = {"my-deployment": {"owned_by": "org"}}
-    azure = {"target": "azure", "base_url": service.base_url, "deployment": "my-deployment"}
+    service.change(models=["my-deployment"])
+    azure = {"target": "azure", "base_url": service.azure_url, "deployment": "my-deployment"}
     assert len(answers(sampler(tmp_path, TUNED, **azure), prompts(1))) == 1
 
 
@@ -165,7 +168,7 @@ def test_a_batch_answers_every_prompt_whatever_the_order(service: Service, tmp_p
 
 @pytest.mark.parametrize("kind", ["reset_after", "reset_before", "html_after"])
 def test_a_batch_is_created_once(service: Service, tmp_path: Path, kind: str) -> None:
-    service.faults = [{"route": "POST /batches", "kind": kind}]
+    service.meets(fault("POST /batches", kind))
     assert len(answers(sampler(tmp_path, batch=True), prompts(3))) == 3
     assert len(service.batches) == 1
 
@@ -179,17 +182,17 @@ def test_a_run_that_comes_back_takes_up_the_same_batch(service: Service, tmp_pat
 def test_requests_that_failed_in_a_batch_are_told_and_asked_again_in_a_new_one(
     service: Service, tmp_path: Path
 ) -> None:
-    service.models.clear()
-    with pytest.raises(ModelUnavailable, match="3 of 3 requests unanswered: no model gpt-test"):
+    service.change(models=["gpt-other"])
+    with pytest.raises(ModelUnavailable, match="3 of 3 requests unanswered: No such model: gpt-test"):
         answers(sampler(tmp_path, batch=True), prompts(3))
-    service.models["gpt-test"] = {"owned_by": "openai"}
+    service.change(models=["gpt-test"])
     assert len(answers(sampler(tmp_path, batch=True), prompts(3))) == 3
 
 
 def test_a_prompt_that_the_service_will_not_take_is_told_and_the_others_are_answered(
     service: Service, tmp_path: Path
 ) -> None:
-    service.faults = [{"route": CHAT, "nth": 3, "kind": "400", "message": "flagged", "code": "content_filter"}]
+    service.meets(fault(CHAT, "400", 3, message="flagged", code="content_filter"))
     result = answers(sampler(tmp_path), prompts(10), at_once=1)
     assert len(result) == 10
     (refused,) = [completion for completion in result.values() if completion.error is not None]
@@ -198,6 +201,6 @@ def test_a_prompt_that_the_service_will_not_take_is_told_and_the_others_are_answ
 
 
 def test_a_service_that_takes_no_prompt_at_all_is_an_error(service: Service, tmp_path: Path) -> None:
-    service.faults = [{"route": CHAT, "nth": n, "kind": "400", "message": "no such mode"} for n in range(1, 20)]
+    service.meets(fault(CHAT, "400", None, message="no such mode"))
     with pytest.raises(ProviderRefused, match="no such mode"):
         answers(sampler(tmp_path), prompts(5))
