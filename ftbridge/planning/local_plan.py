@@ -147,7 +147,8 @@ def plan_local(
         tokens=tokens,
         memory=fits.on_a_gpu(),
         processor_memory=fits.on_the_processor(
-            _cpu_pass(spec, read / max(1, train.examples) * _batch(spec) if rollouts is None else rollouts.step_tokens)
+            _cpu_pass(spec, rollouts.step_tokens if rollouts is not None else _step_tokens(work, read)),
+            longest=rollouts.longest if rollouts is not None else (counted or train).longest,
         ),
         cards=fits.gpus(),
         per_gpu=fits.on_several(),
@@ -244,9 +245,9 @@ class _Fits:
             return None
         return memory(self.shape, self.spec.local, pass_tokens=_PASS, trained_share=self.share, rollouts=self.rollouts)
 
-    def on_the_processor(self, size: int) -> Memory | None:
-        """Of micro-batches of `size` tokens. Where memory is ample, as it is on most CPUs, the worker keeps a 16-bit copy
-        and recomputes nothing.
+    def on_the_processor(self, size: int, *, longest: int) -> Memory | None:
+        """Of micro-batches of `size` tokens, whose longest example has `longest`. Where memory is ample, as it is on most CPUs,
+        the worker keeps a 16-bit copy and recomputes nothing.
         """
         if self.shape is None:
             return None
@@ -259,6 +260,7 @@ class _Fits:
             kind="cpu",
             compute=self.machine.compute,
             copied=self.spec.local.cache_dequantized_weights is not False,
+            longest=longest,
             rollouts=self.rollouts,
         )
 
@@ -289,9 +291,10 @@ class _Fits:
         return Fit(card=device, gib=round(size / 0.97 / GIB, 2), pass_tokens=most, longest_example=longest)
 
 
-def _batch(spec: JobSpec) -> int:
-    batch = spec.hyperparameters.batch_size
-    return batch if isinstance(batch, int) else 1
+def _step_tokens(work: Workload, read: int) -> float:
+    """Tokens of an optimizer step; `read` are those of an epoch."""
+    batch = work.job.resolve("local").planned("batch_size")
+    return read / max(1, work.splits["train"].examples) * batch
 
 
 def _cpu_pass(spec: JobSpec, step_tokens: float) -> int:
