@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import find_run, run_argument
 from ftbridge.errors import ProviderRefused
 from ftbridge.runner import control
+from ftbridge.runs.run import Run
 
 
 @click.command(help=COMMANDS["cancel"])
 @run_argument
 def command(run: str) -> None:
     """End a run for good."""
-    stored_run = find_run(run)
-    control.cancel(stored_run)
-    state = control.settled(stored_run)
-    refused = stored_run.state().refused
-    if state == "cancelled":
-        click.echo(f"{stored_run.id} is {state}.")
+    stop(find_run(run), control.cancel, "cancelled")
+
+
+def stop(run: Run, ask: Callable[[Run], None], end: str) -> None:
+    """Ask for a run to stop, wait for it, and print its outcome. `end` is the state that was asked for.
+
+    Raises `ProviderRefused` where the service refuses, and what `control` raises.
+    """
+    ask(run)
+    state = control.settled(run)
+    refused = run.state().refused
+    if state == end:
+        click.echo(f"{run.id} is {state}.")
     elif refused is not None:
         raise ProviderRefused(
-            f"{stored_run.id} could not be cancelled, and its job goes on: {refused.reason}",
-            hint=f"Follow it with: ftbridge watch {stored_run.id}",
+            f"{run.id} could not be {end}, and its job goes on: {refused.reason}",
+            hint=f"Follow it with: ftbridge watch {run.id}",
         )
     else:
-        click.echo(f"{stored_run.id} will be cancelled at its next step (now {state}).")
+        click.echo(f"{run.id} will be {end} at its next step (now {state}).")

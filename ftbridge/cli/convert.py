@@ -7,7 +7,7 @@ import sys
 import click
 
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.options import Command, verbosity, verbosity_options
+from ftbridge.cli.options import Command, pairs, verbosity, verbosity_options
 from ftbridge.data.convert.convert import Converted, convert
 from ftbridge.data.convert.recipe import Recipe
 from ftbridge.data.convert.shapes import SHAPES, WRITABLE
@@ -15,13 +15,6 @@ from ftbridge.data.known_formats import listed_formats
 from ftbridge.data.reading.compression import MAX_RATIO
 from ftbridge.data.reading.containers import CONTAINERS
 from ftbridge.errors import UsageError
-
-
-def _columns(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    pairs = [item.partition("=") for item in value]
-    if bad := next((item for item, pair in zip(value, pairs, strict=True) if not pair[0] or not pair[2]), None):
-        raise click.BadParameter(f"{bad}: write NAME=COLUMN, as in prompt=question.")
-    return tuple((new, old) for new, _, old in pairs)
 
 
 def _list_formats(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -49,7 +42,7 @@ def _list_formats(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     "--map",
     "columns",
     multiple=True,
-    callback=_columns,
+    callback=pairs,
     metavar="NAME=COLUMN",
     help="Read the column COLUMN as the field NAME.",
 )
@@ -93,7 +86,7 @@ def command(
     source_shape: str | None,
     target_shape: str | None,
     input_format: str | None,
-    columns: tuple[tuple[str, str], ...],
+    columns: dict[str, str],
     system: str | None,
     drop: tuple[str, ...],
     keep: bool,
@@ -113,7 +106,7 @@ def command(
         source=source_shape,  # type: ignore[arg-type]
         target=target_shape,  # type: ignore[arg-type]
         container=input_format,  # type: ignore[arg-type]
-        columns=columns,
+        columns=tuple(columns.items()),
         system=system,
         drop=drop,
         keep=keep,

@@ -30,7 +30,7 @@ def command(context: click.Context, target: str, base_url: str | None, limit: in
     if as_json:
         print_json([job.model_dump(mode="json") for job in jobs])
         return
-    from ftbridge.report.terminal.jobs import jobs_table
+    from ftbridge.report.terminal.runs import jobs_table
 
     if jobs:
         Console(highlight=False).print(jobs_table(jobs))

@@ -20,7 +20,7 @@ def command(as_json: bool) -> None:
     if as_json:
         print_json([summary.brief(run) for run in all_runs])
         return
-    from ftbridge.report.terminal.tables import runs_table
+    from ftbridge.report.terminal.runs import runs_table
 
     if all_runs:
         SafeConsole(highlight=False).print(runs_table([run.state() for run in all_runs]))

@@ -83,6 +83,14 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON d
 run_argument = click.argument("run", metavar="RUN")
 
 
+def pairs(_ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    """`NAME=VALUE` options as a mapping; a name ends at the first `=`. Raises `BadParameter`."""
+    parts = [item.partition("=") for item in value]
+    if bad := next((item for item, pair in zip(value, parts, strict=True) if not pair[0] or not pair[2]), None):
+        raise click.BadParameter(f"{bad}: write {param.metavar}.")
+    return {name: part for name, _, part in parts}
+
+
 def find_run(name: str) -> Run:
     """The run with this id, unique prefix, folder, or `latest`."""
     from ftbridge import files

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from ftbridge.cli import COMMANDS
+from ftbridge.cli.cancel import stop
 from ftbridge.cli.options import find_run, run_argument
-from ftbridge.errors import ProviderRefused
 from ftbridge.runner import control
 
 
@@ -14,16 +14,4 @@ from ftbridge.runner import control
 @run_argument
 def command(run: str) -> None:
     """Save a checkpoint and stop."""
-    stored_run = find_run(run)
-    control.pause(stored_run)
-    state = control.settled(stored_run)
-    refused = stored_run.state().refused
-    if state == "paused":
-        click.echo(f"{stored_run.id} is {state}.")
-    elif refused is not None:
-        raise ProviderRefused(
-            f"{stored_run.id} could not be paused, and its job goes on: {refused.reason}",
-            hint=f"Follow it with: ftbridge watch {stored_run.id}",
-        )
-    else:
-        click.echo(f"{stored_run.id} will be paused at its next step (now {state}).")
+    stop(find_run(run), control.pause, "paused")

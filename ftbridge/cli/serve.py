@@ -13,7 +13,7 @@ import click
 
 from ftbridge import extras, files
 from ftbridge.cli import COMMANDS
-from ftbridge.cli.options import Command, print_json, verbosity, verbosity_options
+from ftbridge.cli.options import Command, pairs, print_json, verbosity, verbosity_options
 from ftbridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,14 +34,6 @@ class Listening:
     judges: tuple[str, ...] = ()
     tls_cert: Path | None = None
     tls_key: Path | None = None
-
-
-def pairs(_ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
-    """`NAME=VALUE` options as a mapping; a name ends at the first `=`. Raises `BadParameter`."""
-    parts = [item.partition("=") for item in value]
-    if bad := next((item for item, pair in zip(value, parts, strict=True) if not pair[0] or not pair[2]), None):
-        raise click.BadParameter(f"{bad}: write {param.metavar}.")
-    return {name: part for name, _, part in parts}
 
 
 def listening(command: Callable[..., None]) -> Callable[..., None]:

@@ -70,7 +70,8 @@ def command(run: str, tokens: int | None, mapping: bool, as_json: bool) -> None:
         console.print(lowering_table(summary.read_lowering(stored_run)))
     else:
         from ftbridge.planning.actual import compared
-        from ftbridge.report.terminal.tables import compared_table, evaluation_table, run_panel
+        from ftbridge.report.terminal.runs import run_panel
+        from ftbridge.report.terminal.tables import compared_table, evaluation_table
 
         console.print(run_panel(stored_run.state()))
         evaluation = summary.read_evaluation(stored_run)

@@ -238,7 +238,7 @@ def _checkpoint(run: Run, tuned: TunedModel, step: int) -> str:
 
 
 def _endpoint(requested: RequestedCandidate) -> Model:
-    from ftbridge.providers.openai.sampling.endpoint import endpoint_sampler
+    from ftbridge.providers.openai.sampling.sampler import endpoint_sampler
 
     endpoint_sampler(requested.target, requested.model).close()  # an address that is none is told now
     identity = {"provider": "endpoint", "address": requested.target, "model": requested.model}

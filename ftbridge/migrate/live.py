@@ -5,7 +5,7 @@
                           └──────────────◀─────────────────────────────────────────────────────────┘
 
 A request has no idempotency key, so each is stored at the service (`store`) under its custom_id: after a crash, what was paid
-for is found there. The number in flight follows `providers/openai/sampling.Limit`; the waits are those of `retry`.
+for is found there. The number in flight follows `providers/openai/sampling/patience`; the waits are those of `retry`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from ftbridge.migrate.forecast import expected_size, size_of
 from ftbridge.migrate.limits import Limits
 from ftbridge.migrate.recording import Recording, Request, Settings, Usage
 from ftbridge.providers.openai.client import Connection
-from ftbridge.providers.openai.errors import Fault, error_of, fault_of
-from ftbridge.providers.openai.retry import ATTEMPTS, LOOKS, read, wait_to_retry
+from ftbridge.providers.openai.errors import Fault, fault_of
+from ftbridge.providers.openai.retry import LOOKS, read
 from ftbridge.providers.openai.sampling.chat import Response, send
-from ftbridge.providers.openai.sampling.sampler import THROTTLED_SECONDS, THROTTLED_TRIES, Limit
+from ftbridge.providers.openai.sampling.patience import Limit, Patience
 
 AT_ONCE = 16
 """Requests in flight at most."""
 _OF_THE_REQUEST = frozenset({400, 413, 422})
+_TRIED_AGAIN = frozenset({"lost", "foreign", "not_ready"})
 _AT_WORK = 120.0
 """Seconds that a request may be at work at the service after its process died."""
 EMPTY_TRIES = 3
@@ -71,7 +72,7 @@ class Live:
         """
         waiting = deque(self._asks(requests))
         limit = Limit(AT_ONCE)
-        trouble = _Trouble(self.at, self.settings.model)
+        patience = Patience(self.at.service, f"recording {self.settings.model}")
         flying: dict[Future[Response | Fault], _Ask] = {}
         ended: SimpleQueue[Future[Response | Fault]] = SimpleQueue()
         failure: FtbridgeError | None = None
@@ -95,7 +96,7 @@ class Live:
                 done = ended.get()
                 ask, came = flying.pop(done), done.result()
                 try:
-                    self._take(ask, came, waiting, limit, trouble)
+                    self._take(ask, came, waiting, limit, patience)
                 except FtbridgeError as error:
                     failure = failure or error
         if failure is not None:
@@ -150,7 +151,7 @@ class Live:
         except Exception as error:
             return fault_of(error)
 
-    def _take(self, ask: _Ask, came: Response | Fault, waiting: deque[_Ask], limit: Limit, trouble: _Trouble) -> None:
+    def _take(self, ask: _Ask, came: Response | Fault, waiting: deque[_Ask], limit: Limit, patience: Patience) -> None:
         """Record a response, or decide what becomes of a request without one. Raises what ends the recording."""
         request = ask.request
         if isinstance(came, Response):
@@ -162,7 +163,7 @@ class Live:
                 waiting.append(ask)
                 return
             limit.answered()
-            trouble.over()
+            patience.over()
             if logprobs is not None:
                 self.recording.keep_logprobs(request.item.key, logprobs)
             samples = samples or declined(request, "the response holds no choice")
@@ -183,7 +184,13 @@ class Live:
                 return
         else:
             self.recording.journal.append("declined", request=request.id, why=fault.message)
-        trouble.bear(ask, fault, throttled=fault.kind == "later" and limit.throttled(ask.sent_in))
+        if fault.kind == "missing":
+            raise ModelUnavailable(
+                f"{self.settings.model} no longer answers at {self.at.service}: {fault.message}",
+                hint="What is recorded is kept; `ftbridge migrate prove` works with it.",
+            )
+        if fault.kind != "later" or limit.throttled(ask.sent_in):
+            ask.failures = patience.bear(fault, ask.failures, _TRIED_AGAIN)
         waiting.append(ask)
 
     def _found(self, request: Request, look: bool = False) -> bool:
@@ -222,37 +229,3 @@ class Live:
             return None  # a key without that scope: the request is asked again
         mine = [one for one in stored if (one.get("metadata") or {}).get(MARK) == request.id]
         return min(mine, key=lambda one: one.get("created") or 0) if mine else None
-
-
-class _Trouble:
-    """Failures in a row, and when they are too many."""
-
-    def __init__(self, at: Connection, model: str) -> None:
-        self._at, self._model = at, model
-        self._throttles = 0
-        self._waited = 0.0
-
-    def over(self) -> None:
-        """A response came."""
-        self._throttles, self._waited = 0, 0.0
-
-    def bear(self, ask: _Ask, fault: Fault, *, throttled: bool) -> None:
-        """Wait out a failure, or raise when waiting cannot help any more."""
-        doing = f"recording {self._model}"
-        if fault.kind == "missing":
-            raise ModelUnavailable(
-                f"{self._model} no longer answers at {self._at.service}: {fault.message}",
-                hint="What is recorded is kept; `ftbridge migrate prove` works with it.",
-            )
-        if fault.kind == "later":
-            if not throttled:
-                return
-            self._throttles += 1
-            if self._throttles > THROTTLED_TRIES or self._waited >= THROTTLED_SECONDS:
-                raise error_of(fault, doing, self._at.service)
-            self._waited += wait_to_retry(doing, min(self._throttles, 6), fault)
-            return
-        ask.failures += 1
-        if fault.kind not in ("lost", "foreign", "not_ready") or ask.failures >= ATTEMPTS:
-            raise error_of(fault, doing, self._at.service)
-        wait_to_retry(doing, ask.failures, fault)

@@ -16,7 +16,7 @@ from ftbridge.evaluation.results import item_scores, read_scores, recorded_resul
 from ftbridge.evaluation.score import answered_of, judge
 from ftbridge.providers import resolve
 from ftbridge.providers.base import Completion
-from ftbridge.providers.openai.sampling.endpoint import endpoint_sampler
+from ftbridge.providers.openai.sampling.sampler import endpoint_sampler
 from ftbridge.report.html.contents import contents_of_completions
 from ftbridge.report.html.page import page
 from ftbridge.spec import JobSpec

@@ -99,7 +99,7 @@ def test_stored_prompts_are_recorded_newest_first_and_those_with_a_lost_image_ar
     [
         (["record", "nobody"], "no tuned model 'nobody'"),
         (["retrain", "desk"], "no base model is named"),
-        (["retrain", "desk", "--base", "b", "--file", "oops"], "write it as ID=PATH"),
+        (["retrain", "desk", "--base", "b", "--file", "oops"], "write ID=PATH"),
         (["prove", "desk", "latest"], "there are no runs"),
         (["prove", "desk", "latest", "--judge-url", "http://x/v1"], "goes with --judge"),
         (["record", "desk", "--items", "absent.jsonl"], "cannot be read"),

@@ -207,8 +207,11 @@ def test_a_request_that_the_service_declines_holds_up_no_other(tmp_path: Path) -
         migration = begin()
         recorded = go(migration, tmp_path)
         assert (recorded.so_far.refused, recorded.so_far.complete) == (1, 6)
-        counts = Counter(sample.outcome for sample in samples(migration).values())
-        assert (counts["declined"], counts["completion"] >= 5 * 4) == (1, True)
+        recorded_samples = samples(migration)
+        counts = Counter(sample.outcome for sample in recorded_samples.values())
+        # Whichever request arrives first is declined: the greedy one of an item, or that of its further completions.
+        assert len({item for (item, _), sample in recorded_samples.items() if sample.outcome == "declined"}) == 1
+        assert counts["completion"] >= 5 * 4
 
 
 def test_a_response_that_was_lost_is_found_at_the_service_and_not_paid_again(tmp_path: Path) -> None:

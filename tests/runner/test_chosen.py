@@ -16,7 +16,8 @@ from ftbridge.planning.plan import read_plan
 from ftbridge.report.html import reproduce
 from ftbridge.report.html.sources import source_of
 from ftbridge.report.terminal.console import SafeConsole
-from ftbridge.report.terminal.tables import lowering_table, run_panel
+from ftbridge.report.terminal.runs import run_panel
+from ftbridge.report.terminal.tables import lowering_table
 from ftbridge.runner import control, drive
 from ftbridge.runner.start import create_run
 from ftbridge.runner.summary import read_lowering, summary

@@ -8,9 +8,8 @@ import click
 
 from ftbridge import providers
 from ftbridge.cli.migrate.options import migration_option
-from ftbridge.cli.options import as_json, print_json, verbosity, verbosity_options
+from ftbridge.cli.options import as_json, pairs, print_json, verbosity, verbosity_options
 from ftbridge.cli.run import ASK_ABOVE_USD, ask_before_spending, finish
-from ftbridge.errors import UsageError
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.retrain import Plan, Wish, onward, plan, start
 from ftbridge.runner import control
@@ -28,7 +27,12 @@ from ftbridge.runner import control
 )
 @click.option("--distil", is_flag=True, help="Add half of the recorded completions to the training data.")
 @click.option(
-    "--file", "stand_ins", multiple=True, metavar="ID=PATH", help="A copy of a job's training file that is gone."
+    "--file",
+    "stand_ins",
+    multiple=True,
+    callback=pairs,
+    metavar="ID=PATH",
+    help="A copy of a job's training file that is gone.",
 )
 @click.option(
     "--graders",
@@ -49,7 +53,7 @@ def command(
     base: str | None,
     provider: str,
     distil: bool,
-    stand_ins: tuple[str, ...],
+    stand_ins: dict[str, str],
     graders: Path | None,
     overrides: tuple[str, ...],
     allow: tuple[str, ...],
@@ -65,7 +69,7 @@ def command(
         base=base,
         provider=provider,
         distil=distil,
-        stand_ins=_pairs(stand_ins),
+        stand_ins={name: Path(path) for name, path in stand_ins.items()},
         overrides=overrides,
         graders=graders,
     )
@@ -89,13 +93,6 @@ def command(
     finish(run, as_json, onward(run))
     if not as_json and verbosity() >= 0:
         click.echo(f"next: ftbridge migrate prove {planned.model} {run.id}", err=True)
-
-
-def _pairs(stand_ins: tuple[str, ...]) -> dict[str, Path]:
-    pairs = [pair.partition("=") for pair in stand_ins]
-    if bad := next((pair for pair in pairs if not pair[0] or not pair[2]), None):
-        raise UsageError(f"--file {''.join(bad)}: write it as ID=PATH, such as file-abc123=train.jsonl.")
-    return {name: Path(path) for name, _, path in pairs}
 
 
 def _say(planned: Plan, as_json: bool) -> None:

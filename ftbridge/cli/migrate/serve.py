@@ -6,8 +6,8 @@ import click
 
 from ftbridge import extras, files
 from ftbridge.cli.migrate.options import migration_option, note
-from ftbridge.cli.options import verbosity_options
-from ftbridge.cli.serve import Listening, listening, pairs, require_server, runs_of, start
+from ftbridge.cli.options import pairs, verbosity_options
+from ftbridge.cli.serve import Listening, listening, require_server, runs_of, start
 from ftbridge.errors import GateNotMet, UsageError
 
 

@@ -1,4 +1,4 @@
-"""Tables for the terminal: evaluations, runs, lowering reports.
+"""Tables for the terminal: evaluations, and what each field of a spec became.
 
 Everything reads at 80 columns and without colour; colour adds to what the words say.
 """
@@ -6,14 +6,12 @@ Everything reads at 80 columns and without colour; colour adds to what the words
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.padding import Padding
-from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
@@ -25,14 +23,11 @@ from ftbridge.evaluation.wording import distinct_rivals, power_words
 from ftbridge.planning.actual import Compared
 from ftbridge.report.amounts import amount, dollars, latency, planned
 from ftbridge.report.terminal.verdicts import verdicts_first
-from ftbridge.runs.run import RunState
 from ftbridge.spec.lowering import FieldReport, Lowering
 
-_STATES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "paused": "yellow", "pausing": "yellow"}
 _OUTCOMES = {"exact": "green", "translated": "cyan", "approximated": "yellow", "refused": "bold red", "unused": "dim"}
 _STRIP_WIDTH = 21
 _NAME_WIDTH = 24
-_ID_WIDTH = 44
 
 
 # Evaluations
@@ -76,7 +71,7 @@ _KEPT = {
 
 def preference_table(measured: Preferences) -> RenderableType:
     """What preference tuning changed on the test pairs: the finding in words, then every figure with its interval."""
-    table = _table()
+    table = plain_table()
     table.add_column(Text("on the test pairs"), overflow="fold")
     table.add_column(Text("mean"), justify="right")
     table.add_column(Text("95 % interval"), justify="right")
@@ -87,7 +82,7 @@ def preference_table(measured: Preferences) -> RenderableType:
 
 def retention_table(measured: Retention) -> RenderableType:
     """What is still known, by kind of question; below, the verdict in words."""
-    table = _table()
+    table = plain_table()
     table.add_column(Text("retention"), overflow="fold")
     for kind in (*measured.kinds, "all"):
         table.add_column(Text(kind), justify="right")
@@ -118,7 +113,7 @@ def power(evaluation: Evaluation) -> Text:
 
 def answered_table(evaluation: Evaluation) -> Table:
     """What answering took: tokens, the middle and the slow answers."""
-    table = _table()
+    table = plain_table()
     costs = {name: usd for name, usage in evaluation.answered.items() if (usd := usage.usd) is not None}
     columns = [
         "candidate",
@@ -149,7 +144,7 @@ def compared_table(rows: Sequence[Compared]) -> list[RenderableType]:
     """Planned vs actual, one line a figure, and below why those that came otherwise did; nothing without a plan."""
     if not rows:
         return []
-    table = _table()
+    table = plain_table()
     for heading in ("plan against actual", "planned", "actual", ""):
         table.add_column(heading, justify="right" if heading in ("planned", "actual") else "left", overflow="fold")
     for one in rows:
@@ -159,7 +154,7 @@ def compared_table(rows: Sequence[Compared]) -> list[RenderableType]:
 
 
 def _one_grader(evaluation: Evaluation, names: Sequence[str], grader: str) -> Table:
-    table = _table()
+    table = plain_table()
     table.add_column(Text("candidate"), overflow="fold")
     table.add_column(Text(grader), no_wrap=True)
     table.add_column(_Scale(), width=_STRIP_WIDTH, no_wrap=True)
@@ -182,7 +177,7 @@ class _ManyGraders:
         abreast = max(1, (options.max_width - first) // (cell + 2))
         graders = self.evaluation.graders
         for start in range(0, len(graders), abreast):
-            table = _table()
+            table = plain_table()
             table.add_column(Text("candidate"), width=first, overflow="fold")
             shown = graders[start : start + abreast]
             for grader in shown:
@@ -237,124 +232,12 @@ class _Scale:
         return Measurement(_STRIP_WIDTH, _STRIP_WIDTH)
 
 
-# Runs
-
-
-def runs_table(runs: Sequence[RunState]) -> RenderableType:
-    """One line for each run, in the order given: id, state, figures, age."""
-    table = _table()
-    for heading in ("run", "state", "progress", "loss", "started"):
-        right = heading in ("loss", "started")
-        table.add_column(heading, overflow="fold", justify="right" if right else "left", no_wrap=heading != "progress")
-    for run in runs:
-        training = run.step is not None and run.stage == "training"
-        losses = (run.metrics.valid_loss, run.metrics.train_loss) if run.metrics is not None else ()
-        loss = next((loss for loss in losses if loss is not None), None)
-        table.add_row(
-            Text(run.id),
-            _state(run.state),
-            Text(f"step {run.step}/{run.total_steps}" if training else run.stage),
-            Text(f"{loss:.3f}" if loss is not None else ""),
-            Text(_ago(run.created)),
-        )
-    table.columns[0].no_wrap = max((len(run.id) for run in runs), default=0) <= _ID_WIDTH
-    return table
-
-
-def run_panel(run: RunState) -> RenderableType:
-    """One run: state, data, training figures, tuned model, error."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for label, fact in _facts(run):
-        grid.add_row(label, fact)
-    return Panel(grid, title=Text(run.id, style="bold"), title_align="left", border_style="dim", expand=False)
-
-
-def _facts(run: RunState) -> Iterator[tuple[str, Text]]:
-    stage = f", {run.stage}" if run.stage not in ("", "done") else ""
-    yield "state", Text.assemble(_state(run.state), stage)
-    yield "provider", Text(run.provider)
-    end = run.finished if run.finished is not None else run.updated
-    yield "started", Text(f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(run.created))}, {_ago(run.created)}")
-    if end > run.created:
-        yield ("took" if run.finished is not None else "so far"), Text(_span(end - run.created))
-    if run.data:
-        splits = [f"{name} {split.examples:,}" for name, split in run.data.splits.items()]
-        replayed = [run.replay.sentence] if run.replay is not None else []
-        yield "examples", Text(" · ".join([*splits, *replayed]))
-    if run.chosen:
-        chosen = " · ".join(f"{name} {value:g}" for name, value in run.chosen.items())
-        yield "chosen", Text(f"{chosen}, by the provider")
-    figures = run.metrics.by_name() if run.metrics is not None else {}
-    if figures.get("step") is not None:
-        of = f" of {figures['total_steps']}" if figures.get("total_steps") else ""
-        yield "step", Text(f"{figures['step']}{of}")
-    if losses := [
-        f"{word} {figures[key]:.3f}"
-        for word, key in (("train", "train_loss"), ("validation", "valid_loss"), ("replay", "train_replay_loss"))
-        if figures.get(key) is not None
-    ]:
-        yield "loss", Text(" · ".join(losses))
-    if figures.get("valid_mean_token_accuracy") is not None:
-        yield "accuracy", Text(f"{100 * figures['valid_mean_token_accuracy']:.1f} % of validation tokens")
-    for word, split in (("validation", "valid"), ("training", "train")):
-        if (accuracy := figures.get(f"{split}_reward_accuracy")) is not None:
-            margin, chosen = (figures.get(f"{split}_{name}", 0.0) for name in ("reward_margin", "chosen_reward"))
-            text = f"{100 * accuracy:.1f} % of {word} pairs the right way round · margin {margin:.3g}"
-            yield "rewards", Text(f"{text} · preferred completion {chosen:+.3g}")
-            break
-    yield from _rewards(figures)
-    if run.tuned:
-        yield "tuned model", Text(run.tuned.id)
-    if run.error:
-        yield "error", Text(str(run.error.get("message") or run.error.get("kind") or "unknown"), style="red")
-        if run.error.get("hint"):
-            yield "what to do", Text(str(run.error["hint"]))
-
-
-def _rewards(figures: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
-    """Reinforcement at its latest step: never a bare loss, whose value says nothing."""
-    if figures.get("train_mean_reward") is None:
-        return
-    text = f"train {figures['train_mean_reward']:.3f}"
-    if (held_out := figures.get("full_valid_mean_reward")) is not None:
-        text += f" · held out {held_out:.3f}"
-    yield "reward", Text(text)
-    text = f"{figures['live_groups']:.0%} of groups differ · entropy {figures['entropy']:.2f} nats"
-    text += f" · {figures['clipped_share']:.0%} cut at the limit"
-    yield "health", Text(f"{text} · {figures['completion_tokens_mean']:.1f} tokens a completion")
-
-
-def _state(state: str) -> Text:
-    return Text(state, style=_STATES.get(state, "cyan"))
-
-
-def _ago(moment: float) -> str:
-    seconds = time.time() - moment
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= (2 if unit == "days" else 1) * length:
-            return f"{seconds // length:.0f} {unit} ago"
-    return "just now"
-
-
-def _span(seconds: float) -> str:
-    """A duration in its largest unit, or two of them while both matter."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes_left = divmod(minutes, 60)
-    if hours >= 48:
-        return f"{hours // 24} days"
-    if hours:
-        return f"{hours} h {minutes_left:02d} min"
-    return f"{minutes} min" if minutes >= 10 else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
 # Lowering
 
 
 def lowering_table(lowering: Lowering) -> RenderableType:
     """The outcome of each field of the spec, section by section; below, how many there are of each."""
-    table = _table()
+    table = plain_table()
     table.add_column("field", overflow="fold", no_wrap=False)
     table.add_column("outcome", no_wrap=True)
     table.add_column("in the spec → sent, and how", overflow="fold", ratio=1)
@@ -412,5 +295,6 @@ def _shown(value: Any) -> str:
 # Shared
 
 
-def _table() -> Table:
+def plain_table() -> Table:
+    """A table without lines, its headings dim."""
     return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)

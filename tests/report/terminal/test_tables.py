@@ -12,7 +12,8 @@ from ftbridge.evaluation.retention.measure import Retention
 from ftbridge.evaluation.verdict import compare_family
 from ftbridge.evaluation.wording import distinct_rivals, power_words, sentence, summary
 from ftbridge.report.terminal.evaluation import as_markdown
-from ftbridge.report.terminal.tables import evaluation_table, lowering_table, retention_table, run_panel, runs_table
+from ftbridge.report.terminal.runs import run_panel, runs_table
+from ftbridge.report.terminal.tables import evaluation_table, lowering_table, retention_table
 from ftbridge.runs.metrics import Metrics
 from ftbridge.runs.records import TunedModel
 from ftbridge.runs.run import RunState

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from ftbridge import extras
 from ftbridge.data.examples import parse_example
 from ftbridge.providers.local.data.rendering import Renderer
-from ftbridge.providers.local.data.tokens import Rendered, explain
+from ftbridge.providers.local.data.tokens import Rendered
 from ftbridge.providers.local.models.find import find_model
 from ftbridge.providers.local.models.load import load_tokenizer
 from ftbridge.providers.local.process.provider import NEEDS
@@ -37,3 +38,15 @@ def preview(request: LocalRequest, train: Path, count: int) -> list[list[tuple[s
     else:
         examples = [parse_example(document) for document in documents]
     return [explain(sequence, tokenizer) for example in examples for sequence in renderer.sequences(example)]
+
+
+def explain(rendered: Rendered, tokenizer: Any) -> list[tuple[str, bool]]:
+    """Consecutive pieces of text, each with whether the loss falls on it, for people to look at."""
+    pieces: list[tuple[str, bool]] = []
+    start = 0
+    for length in range(1, rendered.n_tokens + 1):
+        if length == rendered.n_tokens or rendered.loss_mask[length] != rendered.loss_mask[start]:
+            text = tokenizer.decode(rendered.input_ids[start:length], skip_special_tokens=False)
+            pieces.append((text, rendered.loss_mask[start]))
+            start = length
+    return pieces

@@ -34,18 +34,6 @@ class Rendered:
         return sum(self.loss_mask)
 
 
-def explain(rendered: Rendered, tokenizer: Any) -> list[tuple[str, bool]]:
-    """Consecutive pieces of text, each with whether the loss falls on it, for people to look at."""
-    pieces: list[tuple[str, bool]] = []
-    start = 0
-    for length in range(1, rendered.n_tokens + 1):
-        if length == rendered.n_tokens or rendered.loss_mask[length] != rendered.loss_mask[start]:
-            text = tokenizer.decode(rendered.input_ids[start:length], skip_special_tokens=False)
-            pieces.append((text, rendered.loss_mask[start]))
-            start = length
-    return pieces
-
-
 class CutTokenizer:
     """Tokenizes texts in parts. `tokenizer` is a fast tokenizer, or a `LightTokenizer`: one that has offsets."""
 

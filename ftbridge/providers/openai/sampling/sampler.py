@@ -1,31 +1,42 @@
 """Answers over chat completions: as many at once as the service bears, in any order, each asked until it is answered.
 
-The number in flight follows additive increase, multiplicative decrease (Chiu and Jain 1989): it starts at the most allowed,
-is halved when the service says 429 (once for all requests that were under way then), and grows by one for each round of
-answers. A fresh model that is not loaded yet is waited for; so is a service that stumbles, within bounds.
+A fresh model that is not loaded yet is waited for; so is a service that stumbles, within bounds (`patience`).
 
 One prompt never holds up the others: what the service refuses, answers without a completion, or fails at again and again
 while it completes others, becomes a completion with an `error`.
+
+The model is that of a job, or any at the address of an endpoint (`endpoint_sampler`).
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftbridge import http
 from ftbridge.chat_completions import Objections
 from ftbridge.errors import PromptsRefused
-from ftbridge.providers.base import Completion, Prompt
-from ftbridge.providers.openai.client import Connection
+from ftbridge.providers.base import Completion, Prompt, Sampler
+from ftbridge.providers.openai.client import TIMEOUT, Connection, checked, http_client
 from ftbridge.providers.openai.errors import Fault, error_of, fault_of
-from ftbridge.providers.openai.retry import ATTEMPTS, wait_to_retry
+from ftbridge.providers.openai.request import OpenAIRequest
+from ftbridge.providers.openai.retry import ATTEMPTS
 from ftbridge.providers.openai.sampling.chat import NoCompletion, body_of, completion_of, send
+from ftbridge.providers.openai.sampling.patience import Limit, Patience
+from ftbridge.providers.openai.targets import TARGETS, Target
+from ftbridge.redaction import remember
 
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+ENDPOINT_KEY = "FTBRIDGE_ENDPOINT_API_KEY"
+"""The only key that is sent to an address without a job: a service's own key does not go to an address from a command line."""
 FRESH_TRIES = 40
 """Times that a fresh model's absence is waited out, `FRESH_SECONDS` apart or as Retry-After says: ten minutes in all."""
 FRESH_SECONDS, LONGEST_FRESH_SECONDS = 15.0, 60.0
@@ -33,40 +44,8 @@ EMPTY_TRIES = 3
 """Times that a prompt is asked whose answers hold no completion."""
 _OF_THE_PROMPT = frozenset({400, 413, 422})
 """Refusals that can be about one prompt; others (keys, permissions, models) are about all."""
-THROTTLED_TRIES, THROTTLED_SECONDS = 60, 3600.0
-"""Rounds of 429 without a single answer in between, and seconds of waiting in them, before giving up."""
+_TRIED_AGAIN = frozenset({"lost", "not_ready"})
 _EMPTY = "no_completion"
-
-
-class Limit:
-    """How many requests may be in flight. Pure: no clock, no threads."""
-
-    def __init__(self, most: int) -> None:
-        self.most = max(1, most)
-        self.value = float(self.most)
-        self._round = 0
-
-    @property
-    def now(self) -> int:
-        """Requests that may be in flight."""
-        return max(1, int(self.value))
-
-    @property
-    def round(self) -> int:
-        """What a request notes when it is sent, for `throttled`."""
-        return self._round
-
-    def answered(self) -> None:
-        """One more for each round of answers."""
-        self.value = min(float(self.most), self.value + 1 / self.value)
-
-    def throttled(self, sent_in: int) -> bool:
-        """Halve, unless the request was sent before the last halving; returns whether it did."""
-        if sent_in != self._round:
-            return False
-        self._round += 1
-        self.value = max(1.0, self.value / 2)
-        return True
 
 
 @dataclass
@@ -185,37 +164,53 @@ def _unanswered(ask: _Ask, fault: Fault) -> Completion:
 
 
 class _Trouble:
-    """Failures in a row, and when they are too many."""
+    """Failures in a row, those of a model that is not loaded yet among them, and when they are too many."""
 
     def __init__(self, at: Connection, model: str, *, fresh: bool) -> None:
         self._at, self._model, self._fresh = at, model, fresh
-        self._absences = self._throttles = 0
-        self._waited = 0.0
+        self._patience = Patience(at.service, f"answering with {model}")
+        self._absences = 0
 
     def over(self) -> None:
         """An answer came."""
-        self._absences = self._throttles = 0
-        self._waited = 0.0
+        self._patience.over()
+        self._absences = 0
         self._fresh = False
 
     def bear(self, ask: _Ask, fault: Fault) -> None:
         """Wait out a failure, or raise when waiting cannot help any more."""
-        doing = f"answering with {self._model}"
-        if self._fresh and fault.kind in ("missing", "lost"):
-            self._absences += 1
-            if self._absences > FRESH_TRIES or self._waited >= FRESH_TRIES * FRESH_SECONDS:
-                raise error_of(fault, f"waiting for {self._model} to be loaded", self._at.service)
-            seconds = FRESH_SECONDS if fault.retry_after is None else min(fault.retry_after, LONGEST_FRESH_SECONDS)
-            self._waited += seconds
-            http.wait_to_retry(f"waiting for {self._model} to be loaded", self._absences, fault.message, seconds)
+        if not self._fresh or fault.kind not in ("missing", "lost"):
+            ask.failures = self._patience.bear(fault, ask.failures, _TRIED_AGAIN)
             return
-        if fault.kind == "later":
-            self._throttles += 1
-            if self._throttles > THROTTLED_TRIES or self._waited >= THROTTLED_SECONDS:
-                raise error_of(fault, doing, self._at.service)
-            self._waited += wait_to_retry(doing, min(self._throttles, 6), fault)
-            return
-        ask.failures += 1
-        if fault.kind not in ("lost", "not_ready") or ask.failures >= ATTEMPTS:
-            raise error_of(fault, doing, self._at.service)
-        wait_to_retry(doing, ask.failures, fault)
+        self._absences += 1
+        if self._absences > FRESH_TRIES or self._patience.waited >= FRESH_TRIES * FRESH_SECONDS:
+            raise error_of(fault, f"waiting for {self._model} to be loaded", self._at.service)
+        seconds = FRESH_SECONDS if fault.retry_after is None else min(fault.retry_after, LONGEST_FRESH_SECONDS)
+        self._patience.waited += seconds
+        http.wait_to_retry(f"waiting for {self._model} to be loaded", self._absences, fault.message, seconds)
+
+
+class _Endpoint(Connection):
+    """A connection to an address that needs no key, or has one of its own."""
+
+    @property
+    def target(self) -> Target:
+        return replace(TARGETS["custom"], title="the endpoint", keys=(ENDPOINT_KEY,))
+
+    @cached_property
+    def client(self) -> OpenAI:
+        from openai import OpenAI
+
+        key = os.environ.get(ENDPOINT_KEY, "").strip() or "none"
+        remember(key)
+        http = http_client(self.base_url)
+        return OpenAI(base_url=self.base_url, api_key=key, max_retries=0, timeout=TIMEOUT, http_client=http)
+
+
+def endpoint_sampler(address: str, model: str) -> Sampler:
+    """Greedy answers of `model` at `address` (up to and with /v1). Raises `UsageError` for what is not an address."""
+    request = OpenAIRequest(
+        target="custom", base_url=address, organization=None, project=None, api_version=None, deployment=None,
+        batch=False, max_usd=None, n_epochs=1, body={"model": model}, extra={},
+    )  # fmt: skip
+    return ChatSampler(_Endpoint(request, checked(address)), model, fresh=False)

@@ -14,10 +14,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ftbridge.data.examples import Message, parse_example
+from ftbridge.providers.local.data.preview import explain
 from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.data.spans import Spans
 from ftbridge.providers.local.data.template import RenderError
-from ftbridge.providers.local.data.tokens import explain
 from support.templates import (
     CHATML,
     FAMILIES,

@@ -12,7 +12,7 @@ from ftbridge.data.examples import Message
 from ftbridge.errors import FtbridgeError, ModelUnavailable, ProviderRefused
 from ftbridge.providers.base import Completion, Prompt, Sampler, TunedModel
 from ftbridge.providers.openai.provider import OpenAIProvider
-from ftbridge.providers.openai.sampling.sampler import Limit
+from ftbridge.providers.openai.sampling.patience import Limit
 from support.openai_jobs import lowered
 from support.service_faults import fault
 from support.simulated_service import Service
