@@ -69,7 +69,7 @@ def read_reply(document: Any) -> ChatReply:
     choices = document.get("choices") if isinstance(document, Mapping) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, Mapping) or not isinstance(choice.get("message"), Mapping):
-        raise NotAChatCompletion("the reply holds no completion (no choices)")
+        raise NotAChatCompletion("the reply contains no completion (no choices)")
     return reply_of(choice, document)
 
 

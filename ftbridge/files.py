@@ -39,7 +39,7 @@ def disk_full_is_an_error(path: Path) -> Iterator[None]:
         if error.errno in _NO_ROOM:
             raise DiskFull(
                 f"no room left on the disk that holds {path} ({error.strerror}).",
-                hint="Free some space and resume the run; everything written before is whole.",
+                hint="Free some space and resume the run; everything written before is complete.",
             ) from error
         raise
 

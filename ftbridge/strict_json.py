@@ -19,7 +19,7 @@ class NotANumber(ValueError):
     """NaN, an infinity, or a number beyond the largest double. `written` is its text."""
 
     def __init__(self, written: str) -> None:
-        super().__init__(f"{written} is not a number that JSON can hold")
+        super().__init__(f"{written} is not a number in JSON")
         self.written = written
 
 

@@ -25,7 +25,7 @@ COMMANDS = {
     "cancel": "Cancel a run for good.",
     "pause": "Save a checkpoint and stop; resume continues.",
     "resume": "Continue a run that stopped.",
-    "retry": "Train a failed or cancelled job again, which may cost again.",
+    "retry": "Train a failed or cancelled job again; this may be billed again.",
     "worker": "Train a submitted job in this process, on one machine or several.",
     "jobs": "List, adopt, cancel or probe the jobs of a service's account.",
     "eval": "Evaluate candidates on the spec's test items, and compare them.",

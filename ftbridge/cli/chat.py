@@ -30,7 +30,10 @@ def command(run: str, base: bool, system: str | None, max_tokens: int) -> None:
             _show(session.say(sys.stdin.read().strip()))
             return
         if verbosity() >= 0:
-            click.echo("An empty line, or Ctrl-D, ends. The first answer waits for the model.", err=True)
+            click.echo(
+                "An empty line or Ctrl-D ends the chat. The first reply takes longer, because the model has to load.",
+                err=True,
+            )
         _converse(session)
 
 

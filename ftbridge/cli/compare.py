@@ -44,7 +44,7 @@ def command(
 ) -> None:
     """Compare, print, and exit 4 when an asked margin is not met."""
     if len(candidates) > 2:
-        raise click.BadParameter("--candidate is given once, or once for each side.")
+        raise click.BadParameter("give --candidate once for both runs, or twice to name one for each run.")
     named = (candidates[0], candidates[-1]) if candidates else ("tuned", "tuned")
     result = compare(find_run(first), find_run(second), margin=margin, candidates=named, common=intersect)
     from ftbridge.report.terminal import comparison
@@ -59,7 +59,7 @@ def command(
     if lost := [name for name, paired in result.verdicts.items() if paired.verdict == "undetermined"]:
         raise GateNotMet(
             f"could not be determined, since too many items have no score: {', '.join(lost)}.",
-            hint="`ftbridge eval SPEC -c run:FIRST -c run:SECOND` asks anew what failed.",
+            hint="`ftbridge eval SPEC -c run:FIRST -c run:SECOND` retries what failed.",
         )
     if not result.ok:
         failed = [name for name, paired in result.verdicts.items() if paired.margin_met is False]

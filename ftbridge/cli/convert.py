@@ -101,7 +101,7 @@ def command(
 ) -> None:
     """Convert IN to OUT; `-` is standard input and output, and IN may be several files, a glob, an https or hf:// address."""
     if as_json and out == "-":
-        raise UsageError("--json and OUT - both want standard output.", hint="Write to a file.")
+        raise UsageError("--json and OUT - would both write to standard output.", hint="Write to a file.")
     recipe = Recipe(
         source=source_shape,  # type: ignore[arg-type]
         target=target_shape,  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ _CANDIDATE = (
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--candidate", "-c", "candidates", multiple=True, required=True, metavar="NAME", help=_CANDIDATE)
 @click.option("--provider", help="Use this provider's base model for base, zero_shot, few_shot and retrieval.")
-@click.option("--system", metavar="TEXT", help="Set the system message of zero_shot, instead of the items' own.")
+@click.option("--system", metavar="TEXT", help="Use this system message for zero_shot instead of the items' own.")
 @click.option(
     "--documents",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -36,7 +36,7 @@ _CANDIDATE = (
     "--human",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Compare graders with people's scores of completions, and correct the means by them.",
+    help="Compare graders with human scores of completions, and correct the means accordingly.",
 )
 @click.option(
     "--margin", type=click.FloatRange(0, 1), help="Exit 4 if a candidate may be worse than the first by more than this."
@@ -92,7 +92,7 @@ def command(
     if lost:
         raise GateNotMet(
             f"could not be determined, since too many items have no score: {', '.join(lost)}.",
-            hint="Run the command again: only what failed is asked anew.",
+            hint="Run the command again: it retries only what failed.",
         )
     failed = [
         f"{pair.removesuffix(f'-{first}')} on {grader}"

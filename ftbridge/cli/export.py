@@ -27,7 +27,7 @@ from ftbridge.runner.export import export_adapter, export_merged
 def command(run: str, adapter: Path | None, merged: Path | None) -> None:
     """Write what is asked for; both may be."""
     if adapter is None and merged is None:
-        raise UsageError("say what to write: --adapter DIR or --merged DIR.")
+        raise UsageError("choose what to write: --adapter DIR or --merged DIR.")
     stored_run = find_run(run)
     if adapter is not None:
         click.echo(str(export_adapter(stored_run, adapter)))

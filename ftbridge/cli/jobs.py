@@ -14,7 +14,7 @@ from ftbridge.runner import control
 @click.option(
     "--target", default="openai", type=click.Choice(["openai", "azure", "nebius", "custom"]), help="Set the service."
 )
-@click.option("--base-url", help="Set the service's address, if it is not the usual one.")
+@click.option("--base-url", help="Set the service's address, if it is not the default.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="List at most this many jobs.")
 @as_json
 @click.pass_context
@@ -38,7 +38,7 @@ def command(context: click.Context, target: str, base_url: str | None, limit: in
         click.echo(f"{opened.service} lists no jobs for this key.", err=True)
 
 
-@command.command("adopt", help="Make JOB the job of RUN, when it is unknown whether RUN created one.")
+@command.command("adopt", help="Record JOB as the job of RUN, when it is unknown whether RUN created a job.")
 @click.argument("job", metavar="JOB")
 @click.argument("run", metavar="RUN")
 def adopt(job: str, run: str) -> None:
@@ -60,7 +60,7 @@ def cancel(account: object, job: str) -> None:
     click.echo(f"{job} is {state}." if state == "cancelled" else f"{job} was asked to be cancelled (now {state}).")
 
 
-@command.command("probe", help="Find out what the service supports; creates and costs nothing.")
+@command.command("probe", help="Find out what the service supports. Creates nothing and costs nothing.")
 @as_json
 @click.pass_obj
 def probe(account: object, as_json: bool) -> None:

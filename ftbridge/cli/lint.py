@@ -107,7 +107,7 @@ def command(
     from ftbridge.data.lint.engine import Linting, Options
 
     if as_json and form not in (None, "json"):
-        raise UsageError(f"--json and --format {form} are two forms.", hint="Name one.")
+        raise UsageError(f"--json and --format {form} contradict each other.", hint="Name one.")
     form = "json" if as_json else form or "text"
     if isinstance(sys.stdout, io.TextIOWrapper):
         if form == "text":
@@ -230,7 +230,10 @@ def _roles(paths: tuple[str, ...], validation: tuple[str, ...], test: tuple[str,
     roles = [_role(path) for path in paths]
     for path, role in zip(paths, roles, strict=True):
         if role != "train" and verbosity() >= 0:
-            click.echo(f"{path} counts as {role} data by its name; --validation and --test tell.", err=True)
+            click.echo(
+                f"{path} is taken for {role} data because of its name; use --validation and --test to say otherwise.",
+                err=True,
+            )
     return roles
 
 
@@ -253,7 +256,7 @@ def _matched(names: tuple[str, ...]) -> tuple[str, ...]:
             continue
         files = sorted(path for path in glob.glob(name, recursive=True) if Path(path).is_file())  # noqa: PTH207
         if not files:
-            raise UsageError(f"{name}: no file matches.", hint="Check the pattern; ** stands for folders at any depth.")
+            raise UsageError(f"{name}: no file matches.", hint="Check the pattern; ** matches folders at any depth.")
         matches.update(dict.fromkeys(files))
     return tuple(matches)
 

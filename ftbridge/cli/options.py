@@ -36,7 +36,9 @@ class Command(click.Command):
         for index, arg in enumerate(args[:end]):
             name, equals, value = arg.partition("=")
             if name in renamed:
-                click.echo(f"note: {name} is now {renamed[name]}; the former name goes in version 0.3.", err=True)
+                click.echo(
+                    f"note: {name} is now {renamed[name]}; the former name will be removed in version 0.3.", err=True
+                )
                 args[index] = renamed[name] + equals + value
         return super().parse_args(ctx, args)
 

@@ -72,10 +72,10 @@ class TerminalWatcher(AbstractContextManager["TerminalWatcher"]):
         if self.bars:
             name = f"answer {candidate}"
             if name not in self._tasks:
-                self._tasks[name] = self.bars.add_task(f"[bold]answering with {candidate}[/]", total=total)
+                self._tasks[name] = self.bars.add_task(f"[bold]generating completions with {candidate}[/]", total=total)
             self.bars.update(self._tasks[name], completed=done)
         elif done in (0, total):
-            self._say(Text(f"answering with {candidate}: {done}/{total}"))
+            self._say(Text(f"generating completions with {candidate}: {done}/{total}"))
 
     def job_event(self, event: JobEvent) -> None:
         """Steps move a bar; validations, checkpoints and messages leave a line."""

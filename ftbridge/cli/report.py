@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     type=click.Choice(["html", *SHAPES]),
     default="html",
     show_default=True,
-    help="Set the output format; others than html take one run.",
+    help="Set the output format; formats other than html take one run.",
 )
 @as_json
 @verbosity_options
@@ -55,7 +55,9 @@ def command(runs: tuple[str, ...], out: Path | None, shape: str, as_json: bool) 
 def _print(runs: Sequence[Run], shape: Shape, out: Path | None) -> None:
     """The evaluation of one run. Raises `UsageError` for several, or one without an evaluation."""
     if len(runs) != 1:
-        raise UsageError(f"--format {shape} is of one run.", hint="`ftbridge compare` has the same formats for two.")
+        raise UsageError(
+            f"--format {shape} takes one run.", hint="For two runs, `ftbridge compare` writes the same formats."
+        )
     from ftbridge.evaluation.results import read_evaluation
     from ftbridge.report.html.contents import contents_of
     from ftbridge.report.terminal.comparison import changed
@@ -65,7 +67,8 @@ def _print(runs: Sequence[Run], shape: Shape, out: Path | None) -> None:
     if evaluation is None:
         state = runs[0].state()
         raise UsageError(
-            f"{runs[0].id} was not judged; it is {state.state}.", hint="It needs data.test, and to come to its end."
+            f"{runs[0].id} has no evaluation; it is {state.state}.",
+            hint="An evaluation needs data.test and a finished run.",
         )
 
     def text() -> RenderableType:

@@ -21,10 +21,10 @@ from ftbridge.runner import control
     "--retry",
     "again",
     is_flag=True,
-    help="Train again if the job failed or was cancelled at the service, which costs again.",
+    help="Train again if the job failed or was cancelled at the service; this is billed again.",
 )
 @click.option(
-    "--yes", is_flag=True, help="Create the job even where it might be created twice, and do not ask about the price."
+    "--yes", is_flag=True, help="Create the job even if it might be created twice, and do not ask about the price."
 )
 @click.option(
     "--as-it-stands",

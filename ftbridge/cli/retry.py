@@ -30,10 +30,12 @@ def retry(run: Run, *, yes: bool, as_json: bool) -> None:
     """Name what training again costs, ask where it is much, and go on."""
     usd = retry_usd(run)
     if providers.is_hosted(run.state().provider, run.spec()):
-        price = f"about ${usd:.2f}" if usd is not None else "a price that is not known here"
-        click.echo(f"training again is paid again: {price}", err=True)
+        price = f"about ${usd:.2f}" if usd is not None else "an unknown price"
+        click.echo(f"training again is billed again: {price}", err=True)
         if not yes and (usd is None or usd > ASK_ABOVE_USD):
             if not sys.stdin.isatty():
-                raise UsageError(f"retrying costs {price}, and nobody is there to ask.", hint="Say --yes.")
+                raise UsageError(
+                    f"retrying costs {price}, and there is no terminal to confirm that on.", hint="Say --yes."
+                )
             click.confirm("Go on?", abort=True, err=True)
     finish(run, as_json, control.retry)

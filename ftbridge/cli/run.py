@@ -48,7 +48,7 @@ ASK_ABOVE_USD = 20.0
 @click.option(
     "--yes",
     is_flag=True,
-    help=f"Do not ask before spending more than ${ASK_ABOVE_USD:g}, and create the job even where it might be created twice.",
+    help=f"Do not ask before spending more than ${ASK_ABOVE_USD:g}, and create the job even if it might be created twice.",
 )
 @as_json
 @verbosity_options
@@ -106,8 +106,11 @@ def ask_before_spending(spec_file: SpecFile) -> None:
         f"{estimate.openai.model} will cost about ${total[0]:,.0f} to ${total[1]:,.0f} (prices of {money.prices_as_of})"
     )
     if not sys.stdin.isatty():
-        raise UsageError(f"{cost}, and nobody is there to ask.", hint="Say --yes; `ftbridge plan` shows the sum.")
-    click.confirm(f"{cost}. Go on?", abort=True, err=True)
+        raise UsageError(
+            f"{cost}, and there is no terminal to confirm that on.",
+            hint="Confirm with --yes; `ftbridge plan` explains the cost.",
+        )
+    click.confirm(f"{cost}. Continue?", abort=True, err=True)
 
 
 def finish(run: Run, as_json: bool, go: drive.Go) -> None:

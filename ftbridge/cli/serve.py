@@ -80,8 +80,8 @@ def listening(command: Callable[..., None]) -> Callable[..., None]:
     callback=pairs,
     metavar="NAME=MODEL",
     help="Serve a local model under a client's name for it, as in gpt-4.1-mini-2025-04-14=smollm2-135m-instruct; "
-    "gpt-*=MODEL for every name that fits, *=MODEL for any. MODEL may be a run's id, or run:ID@STEP for a checkpoint: "
-    "ft:gpt-4.1-mini-2025-04-14:acme:triage:abc123=RUN.",
+    "gpt-*=MODEL for every name that matches, *=MODEL for any. MODEL may be a run's id, or run:ID@STEP for a "
+    "checkpoint: ft:gpt-4.1-mini-2025-04-14:acme:triage:abc123=RUN.",
 )
 @click.option("--model", "plain", multiple=True, help="Serve a local model under its own name. Repeat for several.")
 @click.option(
@@ -195,7 +195,7 @@ def start(
     service.judges = graders.judges(listening.judges)
     tls = network.Tls(listening.tls_cert, listening.tls_key) if listening.tls_cert else None
     if listening.tls_key and tls is None:
-        raise UsageError("--tls-key goes with --tls-cert.")
+        raise UsageError("--tls-key needs --tls-cert.")
     if tls is not None:
         tls.check()
     origins = frozenset(origin.rstrip("/") for origin in listening.origins)
@@ -210,7 +210,7 @@ def start(
         lock.acquire(timeout=0)
     except Timeout:
         raise UsageError(
-            f"another server is at work in {directory}.", hint="Stop it, or choose another --folder."
+            f"another server is already running in {directory}.", hint="Stop it, or choose another --folder."
         ) from None
     bound = network.bind(host, port)
     address = network.address_of(bound, tls=tls is not None)

@@ -61,7 +61,7 @@ def command(run: str, tokens: int | None, mapping: bool, as_json: bool) -> None:
             console.print(heading)
             for rollout in rollouts.get(index, ()):
                 console.print(_rollout(rollout))
-        console.print(Text("trained tokens are green, or in ⟦brackets⟧ without colour", style="dim"))
+        console.print(Text("tokens with a loss are green, or in ⟦brackets⟧ without colour", style="dim"))
     elif as_json:
         print_json(summary.summary(stored_run))
     elif mapping:

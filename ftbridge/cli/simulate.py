@@ -33,7 +33,9 @@ from ftbridge.errors import UsageError
     "--speed", type=click.FloatRange(min=0, min_open=True), help="Set how fast jobs run; at 1 each takes a few seconds."
 )
 @click.option(
-    "--folder", type=click.Path(path_type=Path), help="Keep the state in this folder. Lost at the end by default."
+    "--folder",
+    type=click.Path(path_type=Path),
+    help="Keep the state in this folder. By default it is lost when the server stops.",
 )
 @listening
 @click.option("--json", "as_json", is_flag=True, help="Print the address as one JSON document on stdout.")
@@ -80,7 +82,7 @@ def _replay(path: Path, host: str, port: int, as_json: bool) -> None:
     from ftbridge.server.simulator.replay import Exchange, replaying
 
     if not network.is_loopback(host):
-        raise UsageError("a recording is played on loopback only.", hint="Leave --host out.")
+        raise UsageError("a recording is replayed on the loopback address only.", hint="Leave --host out.")
     exchange = Exchange(path)
     bound = network.bind(host, port)
     address = network.address_of(bound)

@@ -11,7 +11,11 @@ from ftbridge.errors import UsageError
 
 @click.command(help=COMMANDS["worker"])
 @run_argument
-@click.option("--rdzv", metavar="HOST:PORT", help="Meet the other machines of the job here. Not needed on one machine.")
+@click.option(
+    "--rdzv",
+    metavar="HOST:PORT",
+    help="Meet the other machines of the job at this address, HOST:PORT. Not needed on one machine.",
+)
 @click.option("--nodes", type=click.IntRange(min=1), default=1, help="Wait for this many machines.", show_default=True)
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Start this many workers here. One for each GPU by default."
@@ -30,7 +34,9 @@ def command(run: str, rdzv: str | None, nodes: int, workers: int | None) -> int:
             hint="Start it with: ftbridge run SPEC --provider local --detach",
         )
     if rdzv is None and nodes > 1:
-        raise UsageError("--nodes needs --rdzv: where the machines meet.", hint="Such as --rdzv node1:29400.")
+        raise UsageError(
+            "--nodes needs --rdzv, the address at which the machines meet.", hint="For example: --rdzv node1:29400"
+        )
     if not job.alive():
         job.clear_control()
     if rdzv is None:

@@ -251,18 +251,18 @@ def _meaning(example: Example) -> _Problems:
             output: list[Message] = getattr(example, field)
             yield from _messages(output, field)
             if output[0].role != "assistant":
-                yield f"{field}[0].role", f"is {output[0].role}; an output is one assistant message."
+                yield f"{field}[0].role", f"is {output[0].role}; an output must be one assistant message."
         return
     yield from _messages(example.messages, "messages")
     last = example.messages[-1]
     at = f"messages[{len(example.messages) - 1}].role"
     if isinstance(example, ReinforcementExample):
         if last.role != "user":
-            yield at, f"is {last.role}; the last message is the user's, which the model learns to answer."
+            yield at, f"is {last.role}; the last message must be the user's, which the model learns to answer."
     elif last.role != "assistant":
-        yield at, f"is {last.role}; the last message is the answer to learn."
+        yield at, f"is {last.role}; the last message must be the completion to learn."
     elif not any(message.trained for message in example.messages):
-        yield "messages", "has no assistant message with a weight other than 0: nothing to train on."
+        yield "messages", "has no assistant message with a weight other than 0, so there is nothing to train on."
 
 
 def _messages(messages: Sequence[Message], field: str) -> _Problems:
@@ -273,7 +273,7 @@ def _messages(messages: Sequence[Message], field: str) -> _Problems:
             hint = " but the message has no tool_calls" if message.role == "assistant" else ""
             yield f"{at}.content", f"is null{hint}. Give it text, or remove the message. (FTB021)"
         if message.role == "tool" and not message.tool_call_id:
-            yield f"{at}.tool_call_id", "is missing. Name the call this result answers."
+            yield f"{at}.tool_call_id", "is missing. Name the call that this result belongs to."
         if message.tool_calls is not None and not message.tool_calls:
             yield f"{at}.tool_calls", "is empty. Remove the key, or list the calls."
         if message.weight is not None and message.role != "assistant":
@@ -297,7 +297,7 @@ def _other_kind(document: dict[str, Any], method: Method) -> str:
 def _problem(item: Any) -> tuple[str, str]:
     field = field_of(item["loc"])
     if field in ("preferred_output", "non_preferred_output") and item["type"] in ("too_long", "too_short"):
-        return field, f"has {len(item['input'])} messages; an output is one assistant message."
+        return field, f"has {len(item['input'])} messages; an output must be one assistant message."
     return field, f"{reason(item)}."
 
 

@@ -25,7 +25,7 @@ _PYTHON = "Python's notation (single quotes, True, None)"
 _COMMA = "a comma after the last element"
 _COMMENT = "a comment, which JSON does not have"
 _KEYS = "keys without quotes"
-_CONTROL = "a raw tab or control character in a text"
+_CONTROL = "a raw tab or control character in a string"
 _SPACE = "a no-break space between values"
 _UNDEFINED = "undefined, which JSON does not have"
 AFTER = "a comma after the object"
@@ -178,7 +178,7 @@ def _word(reading: _Reading) -> bool:
             reading.slip(_PYTHON)
         reading.put(_WORDS[word])
     elif word in _NOT_NUMBERS or word == "undefined":
-        reading.slip(_UNDEFINED if word == "undefined" else f"{word}, which is not a number JSON can hold")
+        reading.slip(_UNDEFINED if word == "undefined" else f"{word}, which is not a number in JSON")
         reading.put("null")
         reading.certain = False  # whether null is meant, or no key, is for a person to say
     else:

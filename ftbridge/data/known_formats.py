@@ -291,7 +291,7 @@ FORMATS: tuple[Format, ...] = (
         '{"text": "Once upon a time …"}',
         "Pretraining corpora",
         lambda record: isinstance(record.get("text"), str) and len(record.keys() - BOOKKEEPING) == 1,
-        "Text alone has no answer to learn; write prompt and completion, or messages.",
+        "Text alone has no completion to learn; write prompt and completion, or messages.",
     ),
 )  # fmt: skip
 """Every format that is known, the particular before the general."""

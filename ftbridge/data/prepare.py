@@ -28,7 +28,7 @@ from ftbridge.spec import JobSpec
 _NAMES: tuple[SplitName, ...] = ("train", "validation", "test", "replay")
 _PAIRS_SHOWN = 10
 _TWO_COMPLETIONS = (
-    "Take them out of the replay prompts: a model cannot learn the base model's completion and another one."
+    "Take them out of the replay prompts: a model cannot learn both the base model's completion and another one."
 )
 _Sourced = SourcedExample[Example]
 
@@ -128,7 +128,10 @@ def _held_out(train: list[_Sourced], fraction: float, seed: int) -> dict[SplitNa
     held = set(hold_out([item.example for item in train], fraction, seed))
     if not held:
         raise DataError(
-            f"data.validation {fraction}: all {len(train)} training examples are copies of one; none can be held out.",
+            (
+                f"data.validation {fraction}: all {len(train)} training examples are copies of one example; none can be "
+                "held out."
+            ),
             hint="Add different examples, or remove data.validation.",
         )
     if len(train) - len(held) < 2:
@@ -190,7 +193,7 @@ def _refuse_overlap(
     examples: list[_Sourced],
     train: list[_Sourced],
     where: str = "in the training data",
-    hint: str = "Remove them from one side: a model looks better than it is on what it was trained on.",
+    hint: str = "Remove them from one of the files: on examples that it was trained on, a model looks better than it is.",
 ) -> None:
     pairs = _overlap(examples, train)
     if not pairs:

@@ -107,8 +107,8 @@ def panel_agreement(
 def agreement_notes(by_name: Mapping[str, Agreement]) -> list[str]:
     """A sentence for each panel whose judges agree too little for conclusions."""
     return [
-        f"{name}: its judges agree little (Krippendorff's alpha {agreement.alpha:.2f}, below {TENTATIVE}); its scores depend "
-        "on which judge is asked."
+        f"{name}: its judges hardly agree (Krippendorff's alpha {agreement.alpha:.2f}, below {TENTATIVE}); its scores "
+        "depend on the choice of judge."
         for name, agreement in by_name.items()
         if agreement.alpha is not None and agreement.alpha < TENTATIVE
     ]

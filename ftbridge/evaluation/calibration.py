@@ -51,9 +51,9 @@ class Corrected(BaseModel):
 
     mean: float = Field(description="0 to 1.")
     ci95: tuple[float, float] = Field(description="95 % interval; it counts the grader's errors and the test's size.")
-    weight: float = Field(description="How much the grader's scores count, 0 (people alone) to 1.")
-    labelled: int = Field(description="Labelled completions that it rests on.")
-    own: bool = Field(description="Whether these are the candidate's own; otherwise they are all that there are.")
+    weight: float = Field(description="Weight of the grader's scores, 0 (human scores alone) to 1.")
+    labelled: int = Field(description="Labelled completions that it is based on.")
+    own: bool = Field(description="Whether only the candidate's own labels were used; if not, all labels were.")
 
 
 class Calibration(BaseModel):
@@ -66,11 +66,14 @@ class Calibration(BaseModel):
     alpha: float | None = Field(description="Krippendorff's alpha of the two, interval; null where nothing differs.")
     kappa: float | None = Field(description="Cohen's kappa of at least half against below; null where undefined.")
     human: float = Field(description="Mean of the people's scores.")
-    grader: float = Field(description="Mean of the grader's.")
+    grader: float = Field(description="Mean of the grader's scores.")
     bias: float = Field(description="Grader minus people: above 0 it is too lenient.")
     bias_ci95: tuple[float, float] = Field(description="95 % interval of the bias, paired.")
     confusion: dict[str, int] = Field(
-        description="Completions by people's and the grader's word, where at least half is yes: yes_yes, yes_no, no_yes, no_no."
+        description=(
+            "Completions by human and grader decision, where a score of 0.5 or more is yes: yes_yes, yes_no, no_yes, "
+            "no_no."
+        )
     )
     corrected: dict[str, Corrected] = Field(default={}, description="By candidate.")
 
@@ -190,5 +193,5 @@ def _covariance(first: Sequence[float], second: Sequence[float]) -> float:
 
 def _wrong(path: Path, number: int, what: str) -> DataError:
     problem = f"{path}:{number} {what}."
-    hint = "Each line is one of test data with `completion`, `human` (0 to 1) and, if you like, `candidate`."
+    hint = "Each line is a test item with `completion`, `human` (0 to 1) and optionally `candidate`."
     return DataError(problem, problems=[problem], hint=hint)

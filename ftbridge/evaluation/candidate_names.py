@@ -53,7 +53,7 @@ def parse_candidate(name: str) -> RequestedCandidate:
             hint = "Write it as https://HOST/v1#MODEL; its key is read from FTBRIDGE_ENDPOINT_API_KEY."
             raise UsageError(f"the address of a candidate {problem}.", hint=hint)
         if not model:
-            raise UsageError(f"{name!r} names no model.", hint="Write it as https://HOST/v1#MODEL.")
+            raise UsageError(f"{name!r} does not name a model.", hint="Write it as https://HOST/v1#MODEL.")
         return RequestedCandidate(name, "endpoint", address.rstrip("/"), model=model)
     for prompted in PROMPTED:
         if name == prompted:
@@ -67,6 +67,6 @@ def parse_candidate(name: str) -> RequestedCandidate:
         if run and step.isdecimal():
             return RequestedCandidate(name, "checkpoint", run, step=int(step))
         raise UsageError(
-            f"{name!r} names no step.", hint="Write it as checkpoint:ID@STEP, such as checkpoint:latest@40."
+            f"{name!r} does not name a step.", hint="Write it as checkpoint:ID@STEP, such as checkpoint:latest@40."
         )
     raise UsageError(f"there is no candidate {without_secrets(name)!r}.", hint=f"Candidates: {_FORMS}.")

@@ -113,7 +113,10 @@ def _usable(train: Path, seed: int) -> list[Worked]:
         example = parse_item(line, train, number)
         if isinstance(example, ReinforcementExample):
             raise UsageError(
-                f"few_shot and retrieval show worked examples; those of {train.name} end with the user's message.",
+                (
+                    f"few_shot and retrieval need examples with a completion; those of {train.name} end with the user's "
+                    "message."
+                ),
                 hint="Leave few_shot out of evaluation.baselines.",
             )
         if example.answer.trained and not (example.answer.tool_calls or example.answer.function_call):

@@ -34,7 +34,7 @@ class LabelScore(_Document):
     precision: float
     recall: float
     f1: float
-    support: int = Field(description="Items that expect it.")
+    support: int = Field(description="Items whose reference is this label.")
 
 
 class Classification(_Document):
@@ -42,7 +42,10 @@ class Classification(_Document):
 
     labels: list[str] = Field(description="Every label that is expected, the most frequent first.")
     confusion: list[list[int]] = Field(
-        description="Rows: expected labels. Columns: answered labels in the same order, and last what is not a label."
+        description=(
+            "Rows: expected labels. Columns: predicted labels in the same order; the last one counts completions "
+            "that are not a label."
+        )
     )
     accuracy: float
     macro_f1: float

@@ -38,9 +38,11 @@ class Side(_Document):
 
     run: str
     provider: str
-    candidate: str = Field(description="Whose answers are compared, such as tuned.")
-    model: str | None = Field(description="The model that answered; null for candidates on the base model.")
-    train_sha256: str | None = Field(description="Of the bytes that it was trained on.")
+    candidate: str = Field(description="The candidate whose completions are compared, such as tuned.")
+    model: str | None = Field(
+        description="The model that generated the completions; null for candidates on the base model."
+    )
+    train_sha256: str | None = Field(description="SHA-256 of the training data.")
     scores: dict[str, Score] = Field(description="By grader.")
 
 
@@ -48,11 +50,13 @@ class Changed(_Document):
     """An item on which the two do not score the same."""
 
     line: int = Field(description="Line of the test file, from 1.")
-    prompt: str = Field(description="The last message before the answer.")
+    prompt: str = Field(description="The last message of the prompt.")
     reference: str
-    first: str = Field(description="The first's answer.")
+    first: str = Field(description="The first candidate's completion.")
     second: str
-    scores: dict[str, tuple[float, float]] = Field(description="First's and second's score by grader.")
+    scores: dict[str, tuple[float, float]] = Field(
+        description="Scores of the first and the second candidate, by grader."
+    )
 
 
 class Comparison(_Document):
@@ -60,7 +64,7 @@ class Comparison(_Document):
 
     items: int
     margin: float | None
-    ok: bool = Field(description="False when a margin was asked and some grader does not meet it.")
+    ok: bool = Field(description="False if a margin was requested and some grader does not meet it.")
     first: Side
     second: Side
     verdicts: dict[str, PairedComparison] = Field(description="The second against the first, by grader.")
@@ -88,7 +92,7 @@ def compare(
     matched = [_completions(shared, run, candidate) for run, candidate in zip((first, second), candidates, strict=True)]
     graders = first.spec().evaluation.graders
     if first.resolved_spec().evaluation.graders != second.resolved_spec().evaluation.graders:
-        notes.append(f"The runs have other graders; both were scored with those of {first.id}.")
+        notes.append(f"The runs have different graders; both were scored with the graders of {first.id}.")
     if first.id == second.id and candidates[0] == candidates[1]:
         raise UsageError("both sides are the same run and candidate.", hint="Name another with --candidate.")
     margin = second.spec().evaluation.margin if margin is None else margin
@@ -99,11 +103,11 @@ def compare(
     for grader, paired in verdicts.items():
         if paired.missing:
             notes.append(
-                f"{grader}: {paired.missing} of {len(items)} items have no score on either side, and are left out."
+                f"{grader}: {paired.missing} of {len(items)} items lack a score on one side or both, and are left out."
             )
     digests = [run.state().train_sha256 for run in (first, second)]
     if digests[0] != digests[1]:
-        notes.append("They were not trained on the same bytes.")
+        notes.append("The runs were not trained on the same bytes.")
     notes += differences([_place_of(run) for run in (first, second)])
     return Comparison(
         items=len(items),
@@ -124,14 +128,14 @@ def _completions(shared: SharedItems, run: Run, candidate: str) -> list[Predicti
         there = sorted(
             path.stem for path in (run.path / "predictions").glob("*.jsonl") if not path.stem.endswith(SUFFIX)
         )
-        names = ", ".join(there) or "none; it needs data.test and an end"
-        raise UsageError(f"{run.id} has no answers of {candidate!r}.", hint=f"It has: {names}.")
+        names = ", ".join(there) or "none; an evaluation needs data.test and a finished run"
+        raise UsageError(f"{run.id} has no completions of {candidate!r}.", hint=f"It has: {names}.")
     matched = shared.completions(run, candidate)
     completions = [prediction for prediction in matched if prediction is not None]
     if len(completions) < len(matched):
         raise UsageError(
             f"{run.id} has {len(completions)} of {len(matched)} completions of {candidate!r}.",
-            hint=f"Let it complete the rest: ftbridge resume {run.id}",
+            hint=f"Generate the rest with: ftbridge resume {run.id}",
         )
     return completions
 
@@ -145,8 +149,8 @@ def _shared(first: Run, second: Run, common: bool) -> tuple[SharedItems, list[st
     shared = shared_items((first, second))
     if (any(shared.others) and not common) or not shared.items:
         raise UsageError(
-            f"the runs were tested on other items: {len(shared.items)} are shared, {shared.others[0]} only in {first.id}, "
-            f"{shared.others[1]} only in {second.id}.",
+            f"the runs were tested on different items: {len(shared.items)} are shared, {shared.others[0]} only in "
+            f"{first.id}, {shared.others[1]} only in {second.id}.",
             hint="--intersect compares the items that both have."
             if shared.items
             else "Run one of them again with the other's data.test.",
@@ -164,7 +168,7 @@ def _scored(
             for item, prediction in zip(items, predictions, strict=True)
         ):
             raise UsageError(
-                f"the scores of grader {grader.name} are not recorded for both runs, and compare grades nothing anew.",
+                f"the scores of grader {grader.name} are not recorded for both runs, and compare does not grade again.",
                 hint="`ftbridge eval SPEC -c run:FIRST -c run:SECOND` grades the completions of both.",
             )
     graded = recorded_results(items, {"side": predictions}, graders, grades)["side"]

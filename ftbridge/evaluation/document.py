@@ -25,7 +25,7 @@ class Score(_Document):
     mean: float = Field(description="Mean score over the items, 0 to 1.")
     ci95: tuple[float, float] = Field(description="95 % interval of the mean.")
     n: int = Field(description="Items scored.")
-    missing: int = Field(default=0, description="Items left out, since a grader, judge or endpoint failed.")
+    missing: int = Field(default=0, description="Items left out because a grader, judge or endpoint failed.")
 
 
 class Difference(_Document):
@@ -51,26 +51,27 @@ class Slice(_Document):
 class Answered(_Document):
     """What answering took one candidate. Latencies are those of single answers, or of the batches they came in."""
 
-    model: str | None = Field(default=None, description="Who answered; null in a run, whose models are its own.")
+    model: str | None = Field(default=None, description="The model; null in a run, which has its own models.")
     prompt_tokens: int
     completion_tokens: int
-    p50_seconds: float | None = Field(description="Median seconds for an answer; null where it is not known.")
-    p95_seconds: float | None = Field(description="19 in 20 answers took no longer.")
+    p50_seconds: float | None = Field(description="Median seconds for a completion; null if unknown.")
+    p95_seconds: float | None = Field(description="95 % of completions took no longer than this many seconds.")
     in_batches: bool = Field(
         default=False,
-        description="Whether answers came in batches: then a batch's time stands for each of its answers.",
+        description="Whether completions were generated in batches; each then counts with the time of its batch.",
     )
-    cut_off: int = Field(description="Answers that reached the token limit.")
-    failed: int = Field(description="Items without an answer; they are left out.")
+    cut_off: int = Field(description="Completions that reached the token limit.")
+    failed: int = Field(description="Items without a completion; they are left out.")
     usd: float | None = Field(
-        default=None, description="What the answers cost at a service, about; null where no price is known, and here."
+        default=None,
+        description="Approximate cost of the completions at a service; null on this machine, and if no price is known.",
     )
 
 
 class Evaluation(_Document):
     """The result of an evaluation: `evaluation.json`."""
 
-    items: int = Field(description="Items that every candidate answered.")
+    items: int = Field(description="Items that every candidate completed.")
     graders: list[str] = Field(description="Names of the graders, in the order of the spec.")
     candidates: dict[str, dict[str, Score]] = Field(description="Score by candidate and grader.")
     paired: dict[str, dict[str, Difference]] = Field(
@@ -79,32 +80,36 @@ class Evaluation(_Document):
     verdicts: dict[str, dict[str, PairedComparison]] = Field(
         default={}, description='Verdict by pair ("tuned-base": tuned against base) and grader.'
     )
-    answered: dict[str, Answered] = Field(default={}, description="What answering took, by candidate.")
+    answered: dict[str, Answered] = Field(
+        default={}, description="Time, tokens and cost of the completions, by candidate."
+    )
     classification: dict[str, Classification] = Field(
         default={},
         description="Where the references are labels: confusion matrix, precision, recall and F1 by candidate.",
     )
     perplexity: dict[str, float] = Field(
         default={},
-        description="Of the reference answers, by candidate: exp of the mean nats a token. Where it was asked.",
+        description=(
+            "Perplexity of the reference completions, by candidate: exp of the mean nats per token; only if requested."
+        ),
     )
     agreement: dict[str, Agreement] = Field(
-        default={}, description="How far the judges of each panel agree, over the completions of all candidates."
+        default={}, description="Agreement of the judges of each panel, over the completions of all candidates."
     )
     length_controlled: dict[str, dict[str, LengthControlled]] = Field(
         default={},
-        description="Of pairwise graders, by candidate and grader: the win rate if answers were of one length.",
+        description="Of pairwise graders, by candidate and grader: the win rate if all completions had the same length.",
     )
     calibration: dict[str, Calibration] = Field(
-        default={}, description="By grader, how far it agrees with people's scores, where a file of these was given."
+        default={}, description="By grader, its agreement with human scores, if a file of these was given."
     )
     preference: Preferences | None = Field(
         default=None, description="What preference tuning changed on the test pairs; null for other methods."
     )
     retention: Retention | None = Field(
-        default=None, description="Whether tuning kept what was known; null if not asked."
+        default=None, description="Whether the tuned model still knows what the base model knew; null if not measured."
     )
-    notes: list[str] = Field(default=[], description="What a reader of these figures should know.")
+    notes: list[str] = Field(default=[], description="Notes on how to read the figures.")
     slices: list[Slice] = Field(
         default=[], description="Scores of the items that share a value of a field, where fields have few values."
     )

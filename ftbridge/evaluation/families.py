@@ -42,8 +42,8 @@ def family_notes(graders: Sequence[Grader], models: Iterable[str]) -> list[str]:
     """A note for each judge that is of the same family as a model whose completions it grades."""
     families = {family for model in models if (family := family_of(model)) is not None}
     notes = [
-        f"{judge.name}: the judge {judge.model} and what it judges are of one family ({family}); judges favour their own, so "
-        "let a judge of another family grade some of the items too."
+        f"{judge.name}: the judge {judge.model} and the graded model are of the same family ({family}); judges favour "
+        "their own family, so also let a judge of another family grade some of the items."
         for grader in graders
         for judge in (grader.judges if isinstance(grader, PanelGrader) else judges_of([grader]))
         if (family := family_of(judge.model)) in families

@@ -129,7 +129,7 @@ def generate(
         what = "items" if requests.sampling.samples == 1 else "prompts"
         raise ModelUnavailable(
             f"{candidate.name} answered {len(done)} of {len(requests.prompts)} {what} and stopped.",
-            hint=f"Resume the run: only the {missing} missing are asked again.",
+            hint=f"Resume the run: only the {missing} missing ones are requested again.",
         )
     return _together(done[name] for name in requests.prompts)
 
@@ -153,7 +153,7 @@ class _Requests:
     def prediction(self, completion: Completion) -> Prediction:
         """A completion as it is written. Raises `RuntimeError` for one that was not requested."""
         if completion.key not in self.prompts:
-            raise RuntimeError(f"the sampler answered {completion.key!r}, which it was not asked")
+            raise RuntimeError(f"the sampler returned {completion.key!r}, which was not requested")
         reasoning, text = split_reasoning(completion.text)
         key, sample = self._units[completion.key]
         return Prediction(

@@ -27,8 +27,8 @@ class Grade(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str = Field(description="SHA-256 of grader, item and answer.")
-    result: GraderResult = Field(description="What the judge was asked and said, and the reward.")
+    name: str = Field(description="SHA-256 of grader, item and completion.")
+    result: GraderResult = Field(description="The judge's prompt and reply, and the reward.")
 
 
 def name_of(grader: Grader, item: Mapping[str, Any], sample: Mapping[str, Any]) -> str:

@@ -36,9 +36,9 @@ class LengthControlled(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     win_rate: float = Field(description="Mean score, ties half, 0 to 1.")
-    controlled: float = Field(description="The same if both answers were of one length.")
+    controlled: float = Field(description="The same if both completions had the same length.")
     ci95: tuple[float, float] = Field(description="95 % interval of the length-controlled win rate.")
-    longer: float = Field(description="Share of answers that are longer than what they stand against.")
+    longer: float = Field(description="Share of completions that are longer than the one they are compared with.")
     n: int = Field(description="Answers.")
 
 

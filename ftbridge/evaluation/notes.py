@@ -24,7 +24,7 @@ def item_notes(
     if len(items) < FEW:
         low, high = wilson(len(items) // 2, len(items))
         count = "1 item is" if len(items) == 1 else f"{len(items)} items are"
-        notes.append(f"{count} few: an interval on so few spans up to {100 * (high - low):.0f} points.")
+        notes.append(f"{count} few: a 95 % interval spans up to {100 * (high - low):.0f} points.")
     clusters = len({item.cluster or item.key for item in items})
     if clusters < len(items):
         notes.append(f"{len(items)} items are {clusters} conversations or clusters; intervals and tests count those.")
@@ -33,7 +33,7 @@ def item_notes(
         by_key = {prediction.key: prediction.samples for prediction in candidate_predictions if prediction.key in keys}
         samples = [one for samples in by_key.values() for one in samples]
         if cut := sum(one.finish_reason == "length" for one in samples):
-            notes.append(f"{name}: {cut} of {len(samples)} answers were cut off at the token limit.")
+            notes.append(f"{name}: {cut} of {len(samples)} completions were cut off at the token limit.")
     if several := {
         len(prediction.samples)
         for candidate_predictions in predictions.values()
@@ -46,11 +46,12 @@ def item_notes(
     for grader in graders:
         if blind := [(item, why) for item in items if (why := _tells_nothing(grader, item)) is not None]:
             notes.append(
-                f"{len(blind)} of {len(items)} items tell nothing, the first in line {blind[0][0].line}: {blind[0][1]}"
+                f"{len(blind)} of {len(items)} items carry no information, the first in line {blind[0][0].line}: "
+                f"{blind[0][1]}"
             )
         notes += grading.remarks(grader, [item.fields for item in items])
         if not grading.reads_answer(grader):
-            notes.append(f"{grader.name} never looks at the answer: its templates name nothing of sample.")
+            notes.append(f"{grader.name} never looks at the completion: its templates use no variable of sample.")
     return notes
 
 
@@ -71,10 +72,10 @@ def grading_notes(
         for grader in graders:
             gone = [reason for result in by[grader.name] if (reason := result.missing_because) is not None]
             if gone:
-                more = "; above a tenth, nothing is concluded" if too_many(len(gone), len(by[grader.name])) else ""
+                more = "; above a tenth, there is no verdict" if too_many(len(gone), len(by[grader.name])) else ""
                 notes.append(
-                    f"{name}: {len(gone)} of {len(by[grader.name])} items have no score by {grader.name} and are left out, "
-                    f"since the grader, its judge or the endpoint failed{more}. Such as: {gone[0]}"
+                    f"{name}: {len(gone)} of {len(by[grader.name])} items have no score by {grader.name} and are left "
+                    f"out because the grader, its judge or the endpoint failed{more}. Example: {gone[0]}"
                 )
             each = [one for result in by[grader.name] for one in (result.samples or [result])]
             failures = [result for result in each if result.errors and not result.is_missing]
@@ -82,19 +83,19 @@ def grading_notes(
                 kinds = sorted({error for result in failures for error in result.errors})
                 example = next(iter(failures[0].errors.values()))
                 notes.append(
-                    f"{name}: {len(failures)} of {len(each)} answers are not what {grader.name} grades, and score 0 "
-                    f"({', '.join(kinds)}), such as: {example}"
+                    f"{name}: {len(failures)} of {len(each)} completions do not have the form that {grader.name} "
+                    f"grades, and score 0 ({', '.join(kinds)}), such as: {example}"
                 )
             if beyond := sum("clipped_from" in result.metadata.details for result in each):
                 notes.append(
-                    f"{name}: {beyond} of {len(each)} scores of {grader.name} lay outside its range, and count as "
-                    "its end; a judge that uses another scale needs another range or another prompt."
+                    f"{name}: {beyond} of {len(each)} scores of {grader.name} were outside its range and were clipped "
+                    "to it; a judge that uses another scale needs another range or another prompt."
                 )
             agreed = [result.metadata.details.get("consistent") for result in each]
             if changed := agreed.count(False):
                 notes.append(
-                    f"{name}: {changed} of {len(agreed)} verdicts of {grader.name} changed with the order of the answers; "
-                    "these count as ties."
+                    f"{name}: {changed} of {len(agreed)} verdicts of {grader.name} changed with the order of the "
+                    "completions; these count as ties."
                 )
     for grader in graders:
         if isinstance(grader, ScoreModelGrader) and grader.range != [0, 1]:

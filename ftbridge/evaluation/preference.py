@@ -80,7 +80,7 @@ class Preferences(_Document):
         default={}, description="How often the tuned model's completion beats the base model's, by pairwise grader."
     )
     wins_length_controlled: dict[str, Estimate] = Field(
-        default={}, description="The same if both completions were of one length."
+        default={}, description="The same if both completions had the same length."
     )
 
 
@@ -197,10 +197,10 @@ def warnings(measured: Preferences) -> list[str]:
         if low > 0 or high < 0:
             way = "longer" if low > 0 else "shorter"
             notes.append(
-                f"Completions became {way}: {measured.completion_tokens['base'].mean:.0f} to"
-                f" {measured.completion_tokens['tuned'].mean:.0f} tokens. In {measured.preferred_longer:.0%} of the test pairs"
-                " the preferred completion is the longer one, so part of what was learnt may be length; local.dpo.loss:"
-                " length_normalised takes it out."
+                f"Completions became {way}: {measured.completion_tokens['base'].mean:.0f} to "
+                f"{measured.completion_tokens['tuned'].mean:.0f} tokens. In {measured.preferred_longer:.0%} of the "
+                "test pairs the preferred completion is the longer one, so part of what the model learnt may be "
+                "length; local.dpo.loss: length_normalised corrects for it."
             )
     return notes
 

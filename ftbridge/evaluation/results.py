@@ -36,14 +36,14 @@ class ItemScore(BaseModel):
 
     item: str = Field(description="Key of the item, as in predictions.")
     line: int = Field(description="Line of the test file, from 1.")
-    candidate: str = Field(description="Whose completion it is, such as tuned.")
+    candidate: str = Field(description="The candidate, such as tuned.")
     grader: str = Field(description="Name of the grader.")
     sample: int | None = Field(
         default=None, description="Which of an item's completions, from 0, where it has several."
     )
     score: float | None = Field(description="0 to 1; null where the grader, its judge or the endpoint failed.")
-    name: str = Field(description="SHA-256 of grader, item and completion: the score holds for these alone.")
-    result: GraderResult = Field(description="The reward, errors, and what a judge was asked and replied.")
+    name: str = Field(description="SHA-256 of grader, item and completion: the score is valid only for these.")
+    result: GraderResult = Field(description="The reward, errors, and a judge's prompts and replies.")
 
 
 def item_scores(
@@ -89,7 +89,7 @@ def read_evaluation(run: Run) -> Evaluation | None:
         reason = first_problem(error) if isinstance(error, ValidationError) else str(error)
         raise FtbridgeError(
             f"{run.evaluation_path} cannot be read: {reason}.",
-            hint="Move it away and resume the run: its completions are scored again, and no model is asked.",
+            hint="Move it away and resume the run: its completions are scored again; none is generated again.",
         ) from None
 
 

@@ -63,7 +63,7 @@ def check(items: Sequence[Item], graders: Sequence[Grader]) -> None:
                 raise grading.GraderError(f"test example {item.line}: {error.message}", hint=error.hint) from None
         if blind and len(blind) == len(items):
             item, why = blind[0]
-            many = f" The same holds of all {len(items)} test examples." if len(items) > 1 else ""
+            many = f" The same applies to all {len(items)} test examples." if len(items) > 1 else ""
             raise grading.GraderError(f"test example {item.line}: {why.message}{many}", hint=why.hint)
         if isinstance(grader, PythonGrader) and items and isinstance(items[0].fields.get("reference"), str):
             _try_on_reference(grader, items[0])
@@ -179,14 +179,17 @@ def results(
     """What each grader says by candidate and grader, one for each item in the order of `items`. Raises as `judge` does."""
     grades, grading_with = {} if grades is None else grades, grading_with or Grading()
     if not items:
-        raise ValueError("there are no items to judge")
+        raise ValueError("there are no items to score")
     graded: Results = {}
     for name, candidate_predictions in predictions.items():
         samples_by_item = {prediction.key: prediction.samples for prediction in candidate_predictions}
         if missing := [item.line for item in items if item.key not in samples_by_item]:
             raise FtbridgeError(
-                f"{name} has no answer to {len(missing)} of {len(items)} test examples (the first is {missing[0]}).",
-                hint="Candidates are compared on the same items only. Let it answer the rest first.",
+                (
+                    f"{name} has no completion for {len(missing)} of {len(items)} test examples (the first is "
+                    f"{missing[0]})."
+                ),
+                hint="Candidates are compared on the same items only. Generate the missing completions first.",
             )
         pairs = [
             (item.fields, sample_of(one)) for item in items for one in samples_by_item[item.key] if one.error is None
@@ -259,7 +262,7 @@ def _failure(grader: Grader, why: str) -> grading.GraderResult:
         type=grader.type,
         reward=0.0,
         passed=False,
-        errors={"other_error": f"there is no answer: {why}"},
+        errors={"other_error": f"there is no completion: {why}"},
         metadata=grading.Metadata(details={"no_score": True}),
     )
 

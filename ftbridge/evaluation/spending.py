@@ -61,10 +61,10 @@ class Spent(_Document):
     """What a run spent, with what the run that it continues spent."""
 
     usd: Dollars
-    known: bool = Field(description="Whether every price was known; else dollars are the part that is.")
+    known: bool = Field(description="Whether every price was known; if not, dollars cover the known part.")
     hours: float = Field(description="Wall-clock hours in which the job trained.")
     gpu_hours: float = Field(
-        description="Hours of GPUs, training and completing together, each GPU by itself; 0 on a CPU."
+        description="GPU hours of training and completing together, added up over GPUs; 0 on a CPU."
     )
 
     def __add__(self, other: Spent) -> Spent:

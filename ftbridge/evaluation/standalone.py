@@ -99,13 +99,13 @@ def evaluate(
     if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"named twice: {', '.join(sorted(twice))}.")
     if not requested:
-        raise UsageError("name at least one candidate.", hint="Such as --candidate base --candidate run:latest")
+        raise UsageError("name at least one candidate.", hint="For example: --candidate base --candidate run:latest")
     spec, home = _with_options(spec_file.spec, options), files.home()
     with files.scratch_folder(home) as scratch:
         job = JobData.prepare(replace(spec_file, spec=spec), scratch / "data")
         items = job.items
         if not items:
-            raise UsageError("the spec has no test items, so there is nothing to answer.", hint="Set data.test.")
+            raise UsageError("the spec has no test items, so there is nothing to evaluate.", hint="Set data.test.")
         check_judges(spec)
         check(items, spec.evaluation.graders)
         engine = Engine(job, grades=home / "grades.jsonl", calls=_calls(spec, home))
@@ -147,7 +147,8 @@ def _calls(spec: JobSpec, home: Path) -> Callable[[], Calls]:
 
 def _used_up(used: str) -> GateNotMet:
     return GateNotMet(
-        f"{used}.", hint="What judges said is kept: with a larger budget.max_usd, only the rest is asked."
+        f"{used}.",
+        hint="The judges' replies are saved: with a larger budget.max_usd, only the missing ones are requested.",
     )
 
 
@@ -205,9 +206,7 @@ def _base(provider: str, job: JobData) -> Model:
     backend = providers.load(provider)
     name = backend.base_model(job.spec)
     if name is None:
-        raise UsageError(
-            f"the spec names no model.{provider}.", hint=f"Set model.{provider}, or name another candidate."
-        )
+        raise UsageError(f"the spec has no model.{provider}.", hint=f"Set model.{provider}, or name another candidate.")
     lowering = job.map(provider).lowering
     identity = {"provider": provider, "model": name, **backend.identity(lowering)}
     if Path(name).exists():
@@ -313,7 +312,8 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise RunBusy(
-            f"another process is letting the model of {name} answer.", hint="Wait until it is done."
+            f"another process is already generating completions with the model of {name}.",
+            hint="Wait until it is done.",
         ) from None
     try:
         yield

@@ -58,24 +58,24 @@ class PairedComparison(BaseModel):
 
     verdict: Verdict = Field(
         description="better, worse, not_worse (by more than the margin), not_enough_data, or undetermined: more than a tenth "
-        "of the items have no score, since a grader, judge or endpoint failed."
+        "of the items have no score because a grader, judge or endpoint failed."
     )
     difference: float = Field(description="Mean of the candidate minus mean of the baseline.")
     ci95: tuple[float, float] = Field(description="95 % interval of the difference, paired over the items.")
     p_value: float = Field(description="Two-sided: exact McNemar for scores of 0 and 1, sign flips for others.")
     p_adjusted: float = Field(description="The same after Holm's correction over graders and candidates.")
-    margin: float | None = Field(description="How much worse still counts as not worse; null when none was asked.")
+    margin: float | None = Field(description="Largest drop that still counts as not worse; null if none was requested.")
     margin_met: bool | None = Field(
         description="Whether the interval lies above -margin, from 6 items or clusters at least; null without a margin."
     )
     detectable: float = Field(
-        description="Smallest difference that so many items show 4 times in 5, with so many comparisons; 1 when none."
+        description="Smallest difference that this many items and comparisons detect 4 times in 5; 1 if there is none."
     )
-    n: int = Field(description="Items that both sides have a score of.")
+    n: int = Field(description="Items with a score on both sides.")
     better: int = Field(description="Items on which the candidate scores higher.")
     worse: int = Field(description="Items on which the candidate scores lower.")
     missing: int = Field(
-        default=0, description="Items left out, since a grader, judge or endpoint failed on either side."
+        default=0, description="Items left out because a grader, judge or endpoint failed on either side."
     )
 
 

@@ -84,7 +84,7 @@ def sentence(grader: str, paired: PairedComparison, *, candidate: str = "the sec
         case "undetermined":
             total = paired.n + paired.missing
             lost = (
-                f"{paired.missing} of {total} items have no score, since the grader, its judge or the endpoint failed"
+                f"{paired.missing} of {total} items have no score because the grader, its judge or the endpoint failed"
             )
             return f"whether {candidate} is better or worse{against} on {grader} could not be determined: {lost}."
         case _:

@@ -101,7 +101,7 @@ def grade(
     except VariableMissing as error:
         outcome = _missing(error)
     except RecursionError:
-        outcome = failed("other_error", "the item or the answer is nested too deeply")
+        outcome = failed("other_error", "the item or the completion is nested too deeply")
     return _result(grader, outcome, time.perf_counter() - began)
 
 
@@ -146,7 +146,7 @@ def check(grader: Grader, item: Mapping[str, Any], *, policy: PythonPolicy | Non
             render(f"{{{{ {variable} }}}}", item, {}, grader=grader.name)
         elif variable.removeprefix("sample.").partition(".")[0].partition("[")[0] not in NAMES:
             raise VariableMissing(
-                f"grader {grader.name}: {{{{ {variable} }}}} is not there: a sample has {', '.join(NAMES)}.",
+                f"grader {grader.name}: {{{{ {variable} }}}} does not exist: a sample has {', '.join(NAMES)}.",
                 hint="Change the template.",
                 variable=variable,
             )
@@ -222,7 +222,7 @@ def _check(grader: Grader, policy: PythonPolicy) -> None:
 def _missing(error: VariableMissing) -> Outcome:
     """A variable that is not there; a sample without `output_json` is an answer that is not JSON."""
     if error.at == "sample" and re.match(r"sample\.output_json\b", error.variable):
-        return failed("sample_parse_error", f"the answer is not JSON, and a template reads {error.variable}")
+        return failed("sample_parse_error", f"the completion is not JSON, but a template reads {error.variable}")
     return failed("invalid_variable_error", error.message)
 
 

@@ -49,7 +49,7 @@ class JudgeBudget:
                     more = (
                         ""
                         if spent >= self._limit
-                        else f", and another question to a judge may cost ${self._dearest:.2f}"
+                        else f", and another request to a judge may cost ${self._dearest:.2f}"
                     )
                     self._error = self._on_used_up(f"budget.max_usd = {self._limit:g} is used up ({paid}{more})")
                 raise self._error
@@ -66,8 +66,8 @@ class JudgeBudget:
             price = statistics.mean(self._prices_paid) if self._prices_paid else 0.0
             if questions and (spent >= self._limit or spent + questions * price > self._limit):
                 raise self._on_used_up(
-                    f"budget.max_usd = {self._limit:g} would be passed: about ${spent:.2f} is spent, and {questions:,} more "
-                    f"questions to judges would cost about ${questions * price:.2f}"
+                    f"budget.max_usd = {self._limit:g} would be exceeded: about ${spent:.2f} is spent, and "
+                    f"{questions:,} more requests to judges would cost about ${questions * price:.2f}"
                 )
 
     def after(self, call: CallRecord | None) -> None:

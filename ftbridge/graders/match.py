@@ -64,7 +64,7 @@ def check(grader: MatchGrader) -> None:
         except (re.error, RecursionError, OverflowError) as error:
             raise GraderError(
                 f"grader {grader.name}: extract is not a regular expression: {error}.",
-                hint="It is one as Python's re reads it; group 1, where there is one, is what is compared.",
+                hint="Use the syntax of Python's re; group 1, if there is one, is compared.",
             ) from None
     tolerances = (grader.tolerance, grader.relative_tolerance)
     if grader.compare != "number" and any(tolerance is not None for tolerance in tolerances):

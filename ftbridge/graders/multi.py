@@ -78,11 +78,11 @@ def _formula(grader: MultiGrader) -> Formula:
     except FormulaError as error:
         raise GraderError(
             f"grader {grader.name}: calculate_output cannot be read: {error}.",
-            hint="A formula has the names of graders, numbers, + - * / ^, parentheses and functions.",
+            hint="A formula consists of grader names, numbers, + - * / ^, parentheses and functions.",
         ) from None
     if unknown := sorted(formula.names - grader.graders.keys()):
         raise GraderError(
-            f"grader {grader.name}: calculate_output names {', '.join(unknown)}, which is not a grader of its own.",
+            f"grader {grader.name}: calculate_output names {', '.join(unknown)}, which is not one of its graders.",
             hint=f"Its graders are {', '.join(grader.graders)}.",
         )
     if taken := sorted(FUNCTIONS & grader.graders.keys()):

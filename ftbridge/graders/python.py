@@ -111,7 +111,7 @@ def grade(grader: PythonGrader, item: Mapping[str, Any], sample: Mapping[str, An
     if why == "threads":
         return failed("python_grader_server_error", f"started more than {_MOST_THREADS} threads", **details)
     if why == "answer":
-        return failed("python_grader_server_error", "its answer is too long", **details)
+        return failed("python_grader_server_error", "its output is too long", **details)
     return _read(child, details)
 
 
@@ -131,7 +131,7 @@ def _read(child: _Child, details: dict[str, Any]) -> Outcome:
         return failed("python_grader_runtime_error", str(reply["details"]), **details)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # not what sandbox.py writes
         end = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        return failed("python_grader_server_error", f"its process {end} without an answer", **details)
+        return failed("python_grader_server_error", f"its process {end} without a result", **details)
 
 
 class _Child:

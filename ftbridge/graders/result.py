@@ -66,10 +66,8 @@ class Metadata(_Document):
     """How a reward came about."""
 
     execution_time: float = Field(default=0.0, description="Seconds.")
-    details: dict[str, Any] = Field(
-        default={}, description="What the type of grader has to tell, such as the label chosen."
-    )
-    calls: list[JudgeCall] = Field(default=[], description="Questions to judges.")
+    details: dict[str, Any] = Field(default={}, description="Details by type of grader, such as the label chosen.")
+    calls: list[JudgeCall] = Field(default=[], description="Requests to judges.")
 
 
 class GraderResult(_Document):

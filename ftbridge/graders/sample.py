@@ -39,11 +39,11 @@ def complete(sample: Mapping[str, Any]) -> dict[str, Any]:
     tools = completed.get("output_tools")
     if completed.get("output_text") is None:
         if not tools:
-            raise BadSample("the answer has neither text nor tool calls")
+            raise BadSample("the completion has neither text nor tool calls")
         completed["output_text"] = ""
     text = completed["output_text"]
     if not isinstance(text, str):
-        raise BadSample(f"the answer is {type(text).__name__}, not text")
+        raise BadSample(f"the completion is {type(text).__name__}, not text")
     if "output_json" not in completed:
         try:
             completed["output_json"] = parse_json(text)

@@ -50,7 +50,10 @@ def check(grader: TextSimilarityGrader) -> None:
     metric = grader.evaluation_metric
     if metric == "cosine":
         raise GraderError(
-            f"grader {grader.name}: cosine needs OpenAI's text-embedding-3-large, which this machine has not.",
+            (
+                f"grader {grader.name}: cosine needs OpenAI's text-embedding-3-large, which is not available on this "
+                "machine."
+            ),
             hint="Use fuzzy_match or rouge_l for wording, or a score_model grader for meaning.",
         )
     for library in _LIBRARIES.get(metric, ()):

@@ -34,7 +34,7 @@ def grade_schema(grader: JsonSchemaGrader, item: Mapping[str, Any], sample: Mapp
     try:
         violation = next(validator.iter_errors(document), None)
     except RecursionError:
-        return failed("other_error", "the answer is nested too deeply for the schema")
+        return failed("other_error", "the completion is nested too deeply for the schema")
     except Exception as error:  # jsonschema raises what its referencing library raises, whose names differ by version
         raise GraderError(
             f"grader {grader.name}: json_schema cannot be used: {error}.",
@@ -70,7 +70,7 @@ def grade_fields(grader: JsonFieldsGrader, item: Mapping[str, Any], sample: Mapp
         if not isinstance(reference, Mapping):
             return failed("other_error", "the reference is not a JSON object; name the fields to compare")
         if not isinstance(completion, Mapping):
-            return Outcome(0.0, details={"violation": "the answer is not a JSON object"})
+            return Outcome(0.0, details={"violation": "the completion is not a JSON object"})
         pairs = {
             key: (completion.get(key, _ABSENT), reference.get(key, _ABSENT)) for key in {**reference, **completion}
         }
@@ -97,7 +97,8 @@ def check_fields(grader: JsonFieldsGrader) -> None:
     for path in grader.fields or ():
         if not _PATH.fullmatch(path):
             raise GraderError(
-                f"grader {grader.name}: the field {path!r} is not a path.", hint="Write order.id, tags[0] or [0].name."
+                f"grader {grader.name}: the field {path!r} is not a valid path.",
+                hint="Write order.id, tags[0] or [0].name.",
             )
 
 

@@ -22,7 +22,7 @@ from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.sampling.batch import OF_THE_PROMPT, line_of
 from ftbridge.providers.openai.sampling.batch_requests import Batches, Line
 
-AGAIN = "Run the same command again: only what is missing is asked, in a new batch."
+AGAIN = "Run the same command again: it requests only what is missing, in a new batch."
 
 
 @dataclass(frozen=True)
@@ -112,4 +112,4 @@ def _result(request: Request, line: Line) -> _Result | None:
     if line.status != 200:
         return None
     samples, usage, logprobs = samples_of(request, line.body)
-    return _Result(request, samples or declined(request, "the response holds no choice"), usage, logprobs)
+    return _Result(request, samples or declined(request, "the response contains no choice"), usage, logprobs)

@@ -290,7 +290,7 @@ def _fetch(migration: Migration, inventory: Inventory, one: WantedFile, client: 
     raw = migration.folder("files", one.id) / name
     if not raw.exists():
         if client is None:
-            _unavailable(migration, inventory, one, "refused", "the key that saw it is not in the environment")
+            _unavailable(migration, inventory, one, "refused", "the key that can read it is not in the environment")
             return
         migration.append("file_intended", id=one.id, bytes=one.bytes)
         received = 0
@@ -310,7 +310,7 @@ def _fetch(migration: Migration, inventory: Inventory, one: WantedFile, client: 
     size = raw.stat().st_size
     notes = []
     if one.bytes is not None and size != one.bytes:
-        notes.append(f"{size:,} bytes came; the service's object of the file says {one.bytes:,}")
+        notes.append(f"{size:,} bytes arrived; according to the service, the file has {one.bytes:,}")
     path = raw
     if one.role == "result" and (decoded := _decoded(raw)) is not None:
         path = raw.with_name(f"{raw.stem}.decoded{raw.suffix}")

@@ -40,14 +40,16 @@ class Migration:
     def open(cls, name: str = DEFAULT, *, create: bool = False, home: Path | None = None) -> Migration:
         """The migration called `name`. Raises `UsageError` for a bad name, and for an unknown one unless `create`."""
         if not _NAME.fullmatch(name):
-            raise UsageError(f"{name!r} cannot name a migration: use letters, digits, '.', '_' and '-', 64 at most.")
+            raise UsageError(
+                f"{name!r} is not a valid migration name: use letters, digits, '.', '_' and '-', 64 at most."
+            )
         path = (home or files.home()) / "migrations" / name
         migration = cls(path)
         if migration.journal.path.exists():
             return migration
         if not create:
             others = ", ".join(other.name for other in migrations(home))
-            hint = f"Migrations here: {others}." if others else "Begin with: ftbridge migrate inventory"
+            hint = f"Migrations here: {others}." if others else "Start with: ftbridge migrate inventory"
             raise UsageError(f"there is no migration {name!r} in {path.parent}.", hint=hint)
         files.make_folder(path)
         with files.disk_full_is_an_error(path):

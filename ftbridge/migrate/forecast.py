@@ -109,7 +109,7 @@ def _choice(
     if hours_left is not None and hours_left < needed:
         return "live", f"the model stops in {hours_left:.0f} hours, and a batch may take 24"
     if batches > MOST_BATCHES:
-        return "live", f"the queue holds so few tokens that {batches} batches would go one after the other"
+        return "live", f"the queue holds so few tokens that {batches} batches would run one after another"
     if usd is not None and half is not None and usd - half < SMALL_USD and live < SMALL_HOURS:
         return "live", f"a batch would save ${usd - half:.2f} and may take a day"
     if hours_left is not None and live > hours_left:

@@ -102,7 +102,7 @@ def choose(
     if not chosen:
         why = "only training lines" if left_out["are training lines"] else "no prompts"
         raise UsageError(
-            f"there are {why} to record this model on, and how it completes what it was trained on proves nothing.",
+            f"there are {why} to record this model on, and completions of training prompts prove nothing.",
             hint="Save production prompts with `ftbridge migrate download --stored`, or name a file: --items FILE.",
         )
     return Chosen(items=list(chosen.values()), notes=notes)
@@ -124,7 +124,7 @@ def items_of(path: Path, source: Literal["validation", "file"]) -> Iterator[Item
         request, expected, fields = _parts(document)
         if not request.get("messages"):
             raise UsageError(
-                f"{path}:{number} holds no messages.",
+                f"{path}:{number} contains no messages.",
                 hint="A line is {messages: […]}, {input: {messages: […]}, …}, or a request of the chat completions API.",
             )
         yield Item(

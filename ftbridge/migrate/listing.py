@@ -174,7 +174,7 @@ class Listings:
             name=listing.name,
             generation=listing.generation,
             status=reply.status,
-            why=reply.reason or "the response holds no list",
+            why=reply.reason or "the response contains no list",
             scope=reply.scope,
             source=client.source.id,
         )

@@ -166,7 +166,7 @@ class Live:
             patience.over()
             if logprobs is not None:
                 self.recording.keep_logprobs(request.item.key, logprobs)
-            samples = samples or declined(request, "the response holds no choice")
+            samples = samples or declined(request, "the response contains no choice")
             self.recording.add(samples, usage, request=request.id, way="live")
             self.on_progress()
             return

@@ -33,8 +33,8 @@ def load_inventory(migration: Migration, listings: Listings | None = None) -> In
     sources = _sources(migration)
     if not sources:
         raise UsageError(
-            f"the migration {migration.name!r} holds no inventory yet.",
-            hint="Take one with: ftbridge migrate inventory",
+            f"the migration {migration.name!r} has no inventory yet.",
+            hint="Create it with: ftbridge migrate inventory",
         )
     skew = float(event.data["skew"]) if (event := migration.last("clock")) is not None else 0.0
     taken = migration.last("inventory")
@@ -315,7 +315,7 @@ class _Found:
         if not any(source.kind == "admin" for source in self._sources.values()):
             yield Unseen(
                 what="use by model, other projects, rate limits, checkpoint permissions",
-                why="no admin key: set OPENAI_ADMIN_KEY and take the inventory again",
+                why="no admin key: set OPENAI_ADMIN_KEY and run the inventory again",
                 scope="an admin key",
             )
         with_key = {source.project for source in self._sources.values() if source.kind == "project"}

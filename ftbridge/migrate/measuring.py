@@ -111,7 +111,7 @@ def measured_of(
 
 def _words(name: str, paired: PairedComparison | None, by_graders: bool) -> str:
     if paired is None:
-        return f"{name}: how well the recorded model agrees with itself is not known, so nothing can be said."
+        return f"{name}: how well the recorded model agrees with itself is not known, so there is no verdict."
     candidate, baseline = (
         ("the replacement", "the recorded model")
         if by_graders

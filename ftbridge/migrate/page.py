@@ -60,11 +60,11 @@ def inventory_page(summary: InventorySummary) -> str:
 
 def _headline(summary: InventorySummary, alive: Sequence[ModelRow]) -> str:
     if not summary.models:
-        return "There are no fine-tuned models: there is nothing that stops."
+        return "There are no fine-tuned models, so nothing will stop."
     used = [row for row in alive if row.in_use]
     dated = [row for row in used or alive if row.days_left is not None]
     first = min(dated, key=lambda row: row.days_left or 0, default=None)
-    sentence = f"{len(alive)} of {len(summary.models)} tuned models still answer, {len(used)} of them in use."
+    sentence = f"{len(alive)} of {len(summary.models)} tuned models are still available, {len(used)} of them in use."
     if first is not None:
         sentence += f" The first stops in {first.days_left} days, on {first.shutdown}."
     return sentence

@@ -270,7 +270,9 @@ def _notes(questions: Sequence[Question], recording: Recording, measured: Sequen
     notes = []
     if len(questions) < FEW:
         seen = next((one.judged.detectable for one in measured if one.decides and one.judged is not None), 1.0)
-        notes.append(f"{len(questions)} items are few: they show a difference of {100 * seen:.0f} points 4 times in 5.")
+        notes.append(
+            f"{len(questions)} items are few: they detect a difference of {100 * seen:.0f} points 4 times in 5."
+        )
     if not any(key[1] != GREEDY for key in recording.samples):
         notes.append(
             "Only greedy completions are recorded, so the model's agreement with itself is not known: record it again with "

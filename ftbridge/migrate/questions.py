@@ -56,7 +56,7 @@ def chosen_items(recording: Recording, run: Run, limit: int | None) -> tuple[lis
     if not items:
         counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
         raise UsageError(
-            f"no recorded item is left to prove anything with ({counts or f'{len(refusals)} refusals'}).",
+            f"no recorded item is left for the proof ({counts or f'{len(refusals)} refusals'}).",
             hint="Record items that were not trained on: ftbridge migrate record MODEL --items FILE",
         )
     if limit is not None and len(items) > limit:
@@ -71,12 +71,12 @@ def readable(
     """The items without those that hold images or sound, which models of this machine do not read."""
     readable_items = [item for item in items if _is_text(item)]
     lost = (
-        {"hold what models here do not read": len(items) - len(readable_items)}
+        {"contain input that local models cannot read": len(items) - len(readable_items)}
         if len(readable_items) < len(items)
         else {}
     )
     if not readable_items:
-        raise UsageError("every recorded item holds images or sound, which models of this machine do not read.")
+        raise UsageError("every recorded item contains images or audio, which local models cannot read.")
     return readable_items, [item for item in refusals if _is_text(item)], {**left_out, **lost}
 
 

@@ -93,8 +93,8 @@ def record(
     prices = load_prices()
     if wish.max_usd is not None and prices.completions_usd(name, 1, 1) is None:
         raise UsageError(
-            f"no price is known for {name}, so --max-usd cannot be kept.",
-            hint="Name one in a price list: FTBRIDGE_PRICES=prices.json.",
+            f"no price is known for {name}, so --max-usd cannot be enforced.",
+            hint="Add it to a price list: FTBRIDGE_PRICES=prices.json.",
         )
     with migration.working(f"recording {name}"):
         recording = Recording.of(migration, name)
@@ -129,8 +129,8 @@ def source_of(inventory: Inventory, model: TunedModel) -> Source:
         if source.kind == "project" and source.id in model.sources:
             return source
     raise UsageError(
-        f"no key of the inventory can ask {model.id}.",
-        hint="Take the inventory again with a key of its project: ftbridge migrate inventory --key-env NAME",
+        f"no key of the inventory may use {model.id}.",
+        hint="Run the inventory again with a key of its project: ftbridge migrate inventory --key-env NAME",
     )
 
 
@@ -149,7 +149,7 @@ def _plan(
     settings = recording.settings
     if recording.begun and settings is not None:
         samples = max(settings.samples, wish.samples)
-        notes = ["The items of this recording were chosen before, so --items has no bearing."] if wish.items else []
+        notes = ["The items of this recording are already chosen, so --items is ignored."] if wish.items else []
         return Chosen(items=recording.items, notes=notes), settings.model_copy(update={"samples": samples})
     chosen = _chosen(migration, inventory, model, name, wish)
     temperature = chosen.temperature if wish.temperature is None else wish.temperature
@@ -189,7 +189,7 @@ def _warnings(inventory: Inventory, model: TunedModel, estimate: Forecast) -> li
     left = hours_left(inventory, model)
     warnings = []
     if left is not None and left <= 0:
-        warnings.append(f"{model.id} should have stopped on {model.shutdown}; it is asked whether it still answers.")
+        warnings.append(f"{model.id} should have stopped on {model.shutdown}; checking whether it is still available.")
     elif left is not None and estimate.hours > left:
         warnings.append(
             f"This takes up to {estimate.hours:.0f} hours, and the model stops in {left:.0f}: record fewer items (--limit)."
@@ -199,7 +199,7 @@ def _warnings(inventory: Inventory, model: TunedModel, estimate: Forecast) -> li
             f"{model.id} is not in the service's list of models: it may have stopped, or belong to another key."
         )
     if not estimate.limits_known:
-        warnings.append("The account's limits are not known; the time is that of a new account.")
+        warnings.append("The account's limits are not known; the time is an estimate for a new account.")
     return warnings
 
 
@@ -287,7 +287,7 @@ class _Work:
                 raise GateNotMet(
                     f"the budget of ${self.wish.max_usd:g} is used up: ${spent:.2f} spent, and the next request costs about "
                     f"${more:.4f}; {so_far.complete} of {so_far.items} items are recorded.",
-                    hint="Everything recorded is kept; the same command with a larger --max-usd goes on.",
+                    hint="Everything recorded is saved; run the same command with a larger --max-usd to continue.",
                 )
 
         return check

@@ -243,7 +243,7 @@ def require_recording(migration: Migration, model: str) -> Recording:
     """The recording of a model. Raises `UsageError` where nothing is recorded."""
     recording = Recording.of(migration, model)
     if not recording.begun or not recording.samples:
-        raise UsageError(f"nothing of {model} is recorded.", hint=f"ftbridge migrate record {model}")
+        raise UsageError(f"no completions of {model} are recorded.", hint=f"ftbridge migrate record {model}")
     return recording
 
 

@@ -188,7 +188,7 @@ def _chain(inventory: Inventory, model: TunedModel) -> list[Job]:
     if not jobs:
         raise UsageError(
             f"the job that made {model.id} is not in the inventory, so its data and settings are not known.",
-            hint="Its key may be missing (ftbridge migrate inventory --key-env NAME); else write a job spec of your own.",
+            hint="Its key may be missing (ftbridge migrate inventory --key-env NAME); otherwise write your own job spec.",
         )
     if jobs[0].continues:
         raise UsageError(
@@ -219,9 +219,9 @@ def _content(migration: Migration, job: Job, stand_ins: Mapping[str, Path]) -> P
     local_path = local_file(migration, job.training_file) if job.training_file else None
     if local_path is None:
         raise UsageError(
-            f"the training file {job.training_file} of {job.id} is not here.",
-            hint="Save it: ftbridge migrate download. If it is gone or refused, name a copy: --file "
-            f"{job.training_file}=FILE; stored completions or recorded ones (--distil) can be such a file.",
+            f"the training file {job.training_file} of {job.id} has not been downloaded.",
+            hint="Download it: ftbridge migrate download. If it is gone or refused, give a copy: --file "
+            f"{job.training_file}=FILE; stored completions or recorded ones (--distil) can take its place.",
         )
     return local_path.resolve()
 
@@ -263,7 +263,9 @@ def _distilled(migration: Migration, model: str, job: Job, folder: Path) -> tupl
         if greedy is not None and greedy.outcome == "completion" and is_distilled(item):
             lines.append(_line(item, greedy))
     if not lines:
-        raise UsageError(f"nothing of {model} is recorded to distil from.", hint=f"ftbridge migrate record {model}")
+        raise UsageError(
+            f"no completions of {model} are recorded to distil from.", hint=f"ftbridge migrate record {model}"
+        )
     path = folder / "distilled.jsonl"
     files.write_text(path, "".join(lines))
     rest = len(recording.items) - len(lines)

@@ -41,9 +41,7 @@ def inventory_parts(summary: InventorySummary) -> Iterator[RenderableType]:
     if summary.clock_skew_seconds:
         yield Text(_skew(summary.clock_skew_seconds), style="yellow")
     if not summary.models:
-        yield Text(
-            "There are no fine-tuned models: there is nothing that stops. Nothing needs to be done.", style="green"
-        )
+        yield Text("There are no fine-tuned models, so nothing will stop and nothing needs to be done.", style="green")
     for row in summary.models:
         yield _model(row)
     if summary.unseen:

@@ -116,7 +116,7 @@ def _tokens(estimate: Plan, took: _Took) -> Compared:
         most = drawn.tokens[1] * drawn.steps * drawn.step_completions / drawn.completions
         actual = took.trained_tokens
         met = actual is not None and actual <= most
-        why = "" if met else "The run does not tell how many it trained on."
+        why = "" if met else "The run does not report how many tokens it trained on."
         return Compared("trained tokens", (0.0, most), actual, "tokens", None if actual is None else met, why)
     train = estimate.splits["train"]
     local = took.side == "local"
@@ -127,13 +127,15 @@ def _tokens(estimate: Plan, took: _Took) -> Compared:
     share = TOKENIZER_SHARE if local and expected is None else 0.0
     span, actual = (planned * (1 - share), planned * (1 + share)), took.trained_tokens
     if actual is None:
-        return Compared("trained tokens", span, None, "tokens", None, "The run does not tell how many it trained on.")
+        return Compared(
+            "trained tokens", span, None, "tokens", None, "The run does not report how many tokens it trained on."
+        )
     why = ""
     if not span[0] <= actual <= span[1]:
         why = (
             "Training ended before the last planned step."
             if actual < span[0] and _ended_early(estimate, took)
-            else "The local tokenizer and chat template count otherwise than the managed model's vocabulary."
+            else "The local tokenizer and chat template give another count than the hosted model's vocabulary."
             if local
             else _chosen(took) or "The service counted otherwise than the plan."
         )
@@ -144,7 +146,7 @@ def _steps(estimate: Plan, took: _Took, run: Run) -> Compared:
     planned, actual = estimate.schedule(took.side).steps, took.state.step
     span = (float(planned), float(planned))
     if actual is None:
-        return Compared("steps", span, None, "steps", None, "No step was told.")
+        return Compared("steps", span, None, "steps", None, "The run reported no step.")
     why = ""
     if actual < planned:
         stopped = took.checkpoint.stopped_early or run.spec().local.early_stopping is not None
@@ -168,9 +170,11 @@ def _memory(estimate: Plan, took: _Took) -> Iterator[Compared]:
     planned = (plan or estimate.local.memory).total / 1e9
     span = (planned * (1 - MEMORY_SHARE), planned * (1 + MEMORY_SHARE))
     if actual is None:
-        yield Compared("memory", span, None, "GB", None, "No peak was measured.")
+        yield Compared("memory", span, None, "GB", None, "The peak was not measured.")
         return
-    why = "" if actual <= span[1] else "Passes may be larger than planned for, and allocators keep blocks."
+    why = (
+        "" if actual <= span[1] else "Micro-batches may be larger than planned, and allocators hold on to freed memory."
+    )
     yield Compared("memory", span, actual, "GB", actual <= span[1], why)
 
 
@@ -185,7 +189,7 @@ def _hours(estimate: Plan, took: _Took) -> Iterator[Compared]:
             yield Compared("training time", None, actual, "hours", None, f"Not planned: {estimate.local.pace.source}.")
         return
     met = None if actual is None else actual <= span[1]
-    why = "No training time was told." if actual is None else ""
+    why = "The run reported no training time." if actual is None else ""
     if met is False:
         basis = estimate.local.pace.basis
         named = {"published": "published figures", "measured": "this processor's speed", "probe": "a probe"}
@@ -200,7 +204,9 @@ def _whole(estimate: Plan, run: Run) -> Iterator[Compared]:
         return
     actual = took.total / 3600
     if plan.hours is None:
-        yield Compared("time of the run", None, actual, "hours", None, "Not planned, since no training time was.")
+        yield Compared(
+            "time of the run", None, actual, "hours", None, "Not planned, because no training time was planned."
+        )
         return
     why = "" if actual <= plan.hours[1] else f"Slower than {plan.source}."
     yield Compared("time of the run", plan.hours, actual, "hours", not why, why)
@@ -216,9 +222,7 @@ def _dollars(estimate: Plan, took: _Took) -> Iterator[Compared]:
         hour = local.usd[1] / local.pace.hours[1]
         actual = seconds / 3600 * hour if seconds else None
         met = None if actual is None else actual <= local.usd[1]
-        yield Compared(
-            "training cost", local.usd, actual, "USD", met, "At the price of an hour that the plan was told."
-        )
+        yield Compared("training cost", local.usd, actual, "USD", met, "At the plan's price per hour.")
         return
     if estimate.openai is None or (money := estimate.openai.money).training is None:
         return
@@ -226,7 +230,7 @@ def _dollars(estimate: Plan, took: _Took) -> Iterator[Compared]:
     planned = estimate.splits["train"].tokens * estimate.schedule(took.side).epochs + (
         replay.training_tokens[1] if replay is not None else 0
     )
-    price = "At the plan's price of a token."
+    price = "At the plan's price per token."
     actual = money.training * took.trained_tokens / planned if took.trained_tokens and planned else None
     met = None if actual is None else actual <= money.training * 1.01
     yield Compared("training cost", (money.training, money.training), actual, "USD", met, price)
@@ -251,5 +255,5 @@ def _evaluation_tokens(estimate: Plan, took: _Took, run: Run) -> Iterator[Compar
     low = len(plain) * prompts * (1 - share)
     high = len(plain) * (prompts * (1 + share) + test.examples * limit)
     actual = sum(one.prompt_tokens + one.completion_tokens for one in plain)
-    why = "" if low <= actual <= high else "A tokenizer or chat template adds or saves tokens in every prompt."
+    why = "" if low <= actual <= high else "The tokenizer or chat template gives another count for every prompt."
     yield Compared("evaluation tokens", (low, high), actual, "tokens", not why, why)

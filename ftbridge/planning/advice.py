@@ -68,35 +68,38 @@ def _examples(facts: Facts) -> Iterator[Advice]:
     n = facts.examples
     evidence = f"{n:,} training examples"
     if n < 100:
-        text = "So few examples teach a format at best. Try few-shot prompting with them first; collect 100 or more."
+        text = "This few examples teach a format at best. Try few-shot prompting with them first; collect 100 or more."
         yield Advice(id="too-few-examples", level="warning", text=text, evidence=evidence, rule=_GUIDE)
     elif n < 500:
         text = "Enough for a style or a format. Gains usually grow with each doubling: if the result is close, collect more."
         yield Advice(id="few-examples", level="advice", text=text, evidence=evidence, rule=_GUIDE)
     elif n < 1000 and facts.spec.plan.task == "domain":
-        text = "A domain is wide: a thousand examples and more cover it; what they leave out is not learnt."
+        text = "A domain needs a thousand examples or more; the model does not learn what they leave out."
         yield Advice(id="few-examples-for-a-domain", level="advice", text=text, evidence=evidence, rule=_GUIDE)
 
 
 def _splits(facts: Facts) -> Iterator[Advice]:
     if "test" not in facts.splits:
-        text = "Without a test split nobody can say whether it helped. Set data.test; 100 items show about 10 points."
+        text = (
+            "Without a test split you cannot tell whether tuning helped. Set data.test; 100 items detect a "
+            "difference of about 10 points."
+        )
         rule = "the detectable difference of a paired comparison, docs/evaluation.md"
         yield Advice(id="no-test", level="warning", text=text, evidence="data.test is not set", rule=rule)
     if "validation" not in facts.splits:
-        text = "Without validation data overfitting is not seen while it happens. Set data.validation: 0.1."
+        text = "Without validation data, overfitting goes unnoticed. Set data.validation: 0.1."
         yield Advice(id="no-validation", level="advice", text=text, evidence="data.validation is not set", rule=_GUIDE)
 
 
 def _few_shot_first(facts: Facts) -> Iterator[Advice]:
     if "test" in facts.splits and "few_shot" not in facts.spec.evaluation.baselines:
-        text = "Add evaluation.baselines: [few_shot]: if prompting does as well, there is nothing to train or to keep alive."
+        text = "Add evaluation.baselines: [few_shot]: if prompting does as well, you need not train or host a model."
         yield Advice(id="no-baseline", level="advice", text=text, evidence="no few_shot baseline", rule=_LADDER)
 
 
 def _epochs(facts: Facts) -> Iterator[Advice]:
     if facts.epochs > 3 and facts.examples < 500 and facts.spec.hyperparameters.n_epochs != "auto":
-        text = "More than three epochs over little data tend to repeat it. Watch the validation loss, or stop early."
+        text = "More than three epochs over little data tend to memorise it. Watch the validation loss, or stop early."
         evidence = f"{facts.epochs} epochs over {facts.examples} examples"
         yield Advice(
             id="many-epochs",
@@ -106,7 +109,7 @@ def _epochs(facts: Facts) -> Iterator[Advice]:
             rule="common practice; OpenAI's auto aims at 3",
         )
     if facts.steps < 20:
-        text = "So few optimizer steps hardly move the model. Smaller batches or more epochs give more."
+        text = "This few optimizer steps hardly change the model. Smaller batches or more epochs give more."
         yield Advice(id="few-steps", level="advice", text=text, evidence=f"{facts.steps} steps", rule="common practice")
 
 
@@ -138,7 +141,7 @@ def _rate(facts: Facts) -> Iterator[Advice]:
     usual = usual_learning_rate(spec)
     rate = (usual if base == "auto" else base) * (1.0 if multiplier == "auto" else multiplier)
     if not usual / 10 <= rate <= usual * 10:
-        side = "high: the loss may jump and never come back" if rate > usual else "low: it may hardly learn"
+        side = "high: the loss may diverge" if rate > usual else "low: the model may hardly learn"
         text = f"A learning rate of {rate:g} is {side}. {usual:g} is usual for {spec.local.tuning} tuning."
         yield Advice(id="learning-rate", level="warning", text=text, evidence=f"learning rate {rate:g}", rule=_RATES)
 
@@ -154,7 +157,7 @@ def _batch(facts: Facts) -> Iterator[Advice]:
 def _too_long(facts: Facts) -> Iterator[Advice]:
     cut = sum(split.over_limit for split in facts.splits.values())
     if cut:
-        text = "OpenAI cuts examples at their end without an error: the answer to learn may be gone. Shorten them."
+        text = "OpenAI cuts long examples at the end without an error, so the completion may be lost. Shorten them."
         rule = "OpenAI's best practices, token limits"
         yield Advice(id="over-limit", level="warning", text=text, evidence=f"{cut} examples are too long", rule=rule)
 
@@ -169,8 +172,11 @@ def _facts_change(facts: Facts) -> Iterator[Advice]:
     train = facts.splits["train"]
     mean = train.trained / max(1, train.examples)
     if mean > 400 and changes is None:
-        text = "Long answers often carry facts, which training learns badly and which grow old. Retrieval keeps them fresh."
-        yield Advice(id="facts", level="advice", text=text, evidence=f"{mean:.0f} tokens an answer", rule=_LADDER)
+        text = (
+            "Long completions often contain facts, which are hard to train and go out of date. Retrieval keeps them "
+            "current."
+        )
+        yield Advice(id="facts", level="advice", text=text, evidence=f"{mean:.0f} tokens per completion", rule=_LADDER)
 
 
 def _measured(facts: Facts) -> Iterator[Advice]:
@@ -183,10 +189,10 @@ def _measured(facts: Facts) -> Iterator[Advice]:
     evidence = f"{best.candidate} {100 * best.score:.1f} % in {best.run}"
     target = facts.spec.evaluation.target
     if target is not None and best.score >= target:
-        text = f"{best.candidate} reached evaluation.target without training: there may be nothing to train."
+        text = f"{best.candidate} reached evaluation.target without training, so training may not be needed."
         yield Advice(id="prompting-is-enough", level="warning", text=text, evidence=evidence, rule=_LADDER)
     elif tuned and best.score >= (top := max(tuned, key=lambda measurement: measurement.score)).score:
-        text = f"Prompting did as well as training did: {best.candidate} is no worse than the tuned model."
+        text = f"Prompting did as well as training: {best.candidate} is not worse than the tuned model."
         evidence += f", tuned {100 * top.score:.1f} % in {top.run}"
         yield Advice(id="prompting-is-enough", level="warning", text=text, evidence=evidence, rule=_LADDER)
 
@@ -197,7 +203,10 @@ def _latency(facts: Facts) -> Iterator[Advice]:
         return
     slow = [timing for timing in facts.measured if timing.p95_seconds is not None and timing.p95_seconds > limit]
     for timing in slow:
-        text = f"{timing.candidate} was slower than plan.p95_seconds allows. Shorter prompts and answers, or a smaller model."
+        text = (
+            f"{timing.candidate} was slower than plan.p95_seconds allows. Use shorter prompts and completions, or a "
+            "smaller model."
+        )
         evidence = f"p95 {timing.p95_seconds:.2f} s in {timing.run}, plan.p95_seconds {limit:g}"
         yield Advice(id="slow-answers", level="warning", text=text, evidence=evidence, rule="measured")
     if not any(timing.p95_seconds is not None for timing in facts.measured):

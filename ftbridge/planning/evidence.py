@@ -52,10 +52,13 @@ def losses_advice(train: Sequence[Point], valid: Sequence[Point]) -> list[Advice
         last_step, last = valid[-1]
         evidence = f"validation loss {best:.3f} at step {best_step}, {last:.3f} at step {last_step}"
         if last > best + _RISE:
-            text = "It overfits: validation loss rose again. Fewer epochs, or local.early_stopping; the best weights are kept."
+            text = (
+                "The model overfits: validation loss rose again. Use fewer epochs or local.early_stopping; the best "
+                "weights are kept."
+            )
             return [Advice(id="overfitting", level="advice", text=text, evidence=evidence, rule=rule)]
         if best_step == last_step and valid[-2][1] - last > _FALL:
-            text = "It still learns: validation loss falls to the end. More epochs may give more."
+            text = "The model still learns: validation loss fell until the end. More epochs may give more."
             evidence = f"validation loss {valid[-2][1]:.3f}, then {last:.3f}"
             return [Advice(id="underfitting", level="advice", text=text, evidence=evidence, rule=rule)]
     if len(train) >= 10:
@@ -63,7 +66,8 @@ def losses_advice(train: Sequence[Point], valid: Sequence[Point]) -> list[Advice
         first, last = (sum(loss for _, loss in part) / len(part) for part in (train[:quarter], train[-quarter:]))
         if last > 0.97 * first:
             text = (
-                "Training loss hardly moved: a higher learning rate, more epochs, or data that the model knows already."
+                "Training loss hardly fell. Try a higher learning rate or more epochs; or the model already knew "
+                "this data."
             )
             evidence = f"training loss {first:.3f} in the first quarter, {last:.3f} in the last"
             return [Advice(id="nothing-learnt", level="advice", text=text, evidence=evidence, rule="common practice")]

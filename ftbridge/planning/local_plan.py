@@ -59,8 +59,8 @@ class Fit(BaseModel):
 
     card: str
     gib: float
-    pass_tokens: int = Field(description="Tokens of the largest forward and backward pass; 0: it does not fit.")
-    longest_example: int = Field(description="Tokens of the longest example that such a pass holds.")
+    pass_tokens: int = Field(description="Tokens of the largest micro-batch; 0 if the job does not fit.")
+    longest_example: int = Field(description="Tokens of the longest example that a micro-batch can hold.")
 
 
 class Local(BaseModel):
@@ -69,36 +69,39 @@ class Local(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     model: str
-    parameters: int | None = Field(description="Null when the model's config is not at hand.")
+    parameters: int | None = Field(description="Null if the model's config is not available.")
     quantization: str
     tokens: dict[str, LocalTokens] | None = Field(
-        default=None, description="By split, by the model's own tokenizer and template; null when it is not at hand."
+        default=None, description="By split, by the model's own tokenizer and template; null if that is not available."
     )
-    memory: Memory | None = Field(description="On a card, of a pass of 2,048 tokens, about.")
+    memory: Memory | None = Field(description="Approximate memory on a GPU, with micro-batches of 2,048 tokens.")
     processor_memory: Memory | None = Field(
-        default=None, description="On a CPU, of a pass as large as the trainer takes there, about."
+        default=None, description="Approximate memory on a CPU, with micro-batches as large as the trainer uses there."
     )
     cards: list[Fit]
     per_gpu: list[PerGpu] = Field(
-        default=[], description="On 1, 2, 4 and 8 GPUs, with micro-batches of 2,048 tokens, about."
+        default=[], description="Approximate memory on 1, 2, 4 and 8 GPUs, with micro-batches of 2,048 tokens."
     )
     gpu_sets: list[GpuSet] = Field(
         default=[], description="The smallest common GPUs that hold the job, by how many there are of them."
     )
-    machine: Machine = Field(description="This machine, as it is now.")
-    here: Fit | None = Field(description="The device that training takes here, with what is free on it now.")
+    machine: Machine = Field(description="This machine, with its free memory now.")
+    here: Fit | None = Field(description="The device that training uses here, with its free memory now.")
     pace: Pace = Field(description="Hours of training.")
     whole: Whole | None = Field(
         default=None, description="Hours of the whole run, with loading and completing; null where no size is known."
     )
-    usd: tuple[float, float] | None = Field(description="Hours times the price of an hour; null without one.")
+    usd: tuple[float, float] | None = Field(description="Hours times the price per hour; null without one.")
     rollouts: Rollouts | None = Field(
         default=None, description="Method reinforcement: completions that training draws, and what grading them takes."
     )
     replay: ReplayPlan | None = Field(default=None, description="What data.replay adds; null without it.")
-    break_even_tokens: int | None = Field(description="Tokens a month above which a card of your own serves cheaper.")
+    break_even_tokens: int | None = Field(
+        description="Tokens per month above which serving on your own GPU is cheaper."
+    )
     monthly: Monthly | None = Field(
-        default=None, description="Serving plan.monthly_tokens on both sides; null without a volume."
+        default=None,
+        description="Cost of serving plan.monthly_tokens at the service and on your own GPU; null if it is not set.",
     )
     notes: list[str]
 
@@ -131,14 +134,15 @@ def plan_local(
     if this_device is not None and not this_device.pass_tokens:
         quantized = quantization(spec.local)
         notes.append(
-            f"It does not fit what is free here now; quantization stays {quantized}. Take a smaller model, or free memory."
+            f"The job does not fit into the free memory of this machine with {quantized} weights. Use a smaller "
+            "model, or free memory."
         )
     replay = work.replay("local")
     speed = _pace(work, tokens, shape, machine, rollouts, replay)
     hour = gpu_usd_per_hour or spec.plan.hour_usd
     usd = (speed.hours[0] * hour, speed.hours[1] * hour) if hour is not None and speed.hours is not None else None
     if hour is None:
-        notes.append("No price of an hour was told (plan.gpu_usd_per_hour, or plan.watts and plan.usd_per_kwh).")
+        notes.append("No price per hour is set (plan.gpu_usd_per_hour, or plan.watts and plan.usd_per_kwh).")
     serving = serving_per_million
     return Local(
         model=spec.model.local or "",
@@ -173,8 +177,8 @@ def _shape(model: str, path: Path | None, *, required: bool, notes: list[str]) -
         return published
     if path is None:
         notes.append(
-            f"The config of {model} is not on this machine: give --config FILE, or fetch it once "
-            "(a gated model wants its terms accepted on its page, and HF_TOKEN)."
+            f"The config of {model} is not on this machine: give --config FILE, or fetch it once (for a gated model, "
+            "accept its terms on its page and set HF_TOKEN)."
         )
         return None
     try:
@@ -312,7 +316,9 @@ def _counted(config: Path | None, work: Workload, notes: list[str]) -> dict[str,
     if spec.method != "reinforcement" and (stored := _stored(work)) is not None:
         _note_long(spec, stored, notes)
         return stored
-    about = "Tokens are counted in the managed model's vocabulary; a local tokenizer often makes a tenth more or less."
+    about = (
+        "Tokens are counted with the hosted model's vocabulary; a local tokenizer often gives a tenth more or fewer."
+    )
     if config is None or not (config.parent / "tokenizer.json").exists() or spec.method == "reinforcement":
         notes.append(about)
         return None
@@ -371,7 +377,7 @@ def _refuse_model(spec: JobSpec, name: str, split: LocalTokens) -> None:
     raise DataError(
         f"{name}: the chat template of {spec.model.local} cannot write any of the {split.examples:,} examples: "
         f"{(split.reason or '').rstrip('.')}.",
-        hint="Choose a model whose template has a place for them, or leave model.local out of the spec.",
+        hint="Choose a model whose template can write them, or leave model.local out of the spec.",
     )
 
 

@@ -40,14 +40,14 @@ class Money(_Document):
 
     training: float | None
     evaluation: tuple[float, float] | None = Field(
-        description="Answers of every candidate, as short as the references to the limit, and judge models."
+        description="Completions of every candidate, from the length of the references to the token limit, and judge models."
     )
     judges: tuple[float, float] | None = Field(
-        default=None, description="What judge models cost of that; null when a judge's price is not known."
+        default=None, description="The part of that for judge models; null if a judge's price is not known."
     )
     total: tuple[float, float] | None
-    serving_per_million: tuple[float, float] | None = Field(description="A million tokens read, and written.")
-    batch_saves: float | None = Field(description="What openai.batch would take off the evaluation, at most.")
+    serving_per_million: tuple[float, float] | None = Field(description="Price of a million tokens read, and written.")
+    batch_saves: float | None = Field(description="What openai.batch would save on the evaluation, at most.")
     prices_as_of: datetime.date
     age_days: int
     notes: list[str]
@@ -80,7 +80,7 @@ def managed(
     if price is None:
         priced_models = ", ".join(prices.models)
         notes.append(
-            f"No price is known for {model}: nothing is reckoned. Known: {priced_models}. --prices FILE adds one."
+            f"No price is known for {model}, so no cost is estimated. Known: {priced_models}. --prices FILE adds one."
         )
         return Money(
             training=None,
@@ -100,7 +100,7 @@ def managed(
     )
     judges = judges or Judges()
     if judges.unknown:
-        notes.append(f"No price is known for the judge {', '.join(judges.unknown)}: its cost is not in the sum.")
+        notes.append(f"No price is known for the judge {', '.join(judges.unknown)}: its cost is not included.")
     evaluation = (low + judges.low, high + judges.high)
     return Money(
         training=training,

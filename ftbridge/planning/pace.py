@@ -112,7 +112,10 @@ def managed_pace(tokens: int, spec: JobSpec, runs: Iterable[Run]) -> Pace:
         itertools.islice(((run.id, rate) for run in runs if (rate := _managed_rate(run, spec)) is not None), 5)
     )
     if not rates:
-        source = f"no finished run of {model} at the service is on this machine; it tells a time once the job runs"
+        source = (
+            f"no finished run of {model} at the service is on this machine; the service reports a time once the job "
+            "is running"
+        )
         return Pace(hours=None, tokens_per_second=None, basis="none", source=source)
     values = [rate for _, rate in rates]
     span = (min(values) / _AROUND, max(values) * _AROUND)

@@ -161,7 +161,7 @@ def _gates(spec: JobSpec, openai: Managed | None, local_plan: Local | None) -> I
     if openai is not None and spec.budget.max_usd is not None:
         total = openai.money.total
         if total is None:
-            text = f"budget.max_usd = {spec.budget.max_usd:g} cannot be held: no price is known for {openai.model}."
+            text = f"budget.max_usd = {spec.budget.max_usd:g} cannot be enforced: no price is known for {openai.model}."
             yield Gate(field="budget.max_usd", side="openai", message=text)
         elif total[0] > spec.budget.max_usd:
             cost = f"training and evaluation at the hosted provider cost at least ${total[0]:.2f}"

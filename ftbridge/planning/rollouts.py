@@ -37,8 +37,8 @@ class Rollouts(BaseModel):
     )
     trained_share: float = Field(description="Share of these that the loss falls on.")
     longest: int = Field(description="Tokens of the longest completion with its prompt.")
-    questions: int = Field(description="Questions to judges, at most; 0 where the grader asks none.")
-    judges_usd: tuple[float, float] | None = Field(description="What judges cost; null where a price is not known.")
+    questions: int = Field(description="Requests to judges, at most; 0 if the grader uses none.")
+    judges_usd: tuple[float, float] | None = Field(description="Cost of the judges; null if a price is not known.")
 
 
 def rollouts_of(

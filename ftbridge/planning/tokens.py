@@ -22,7 +22,7 @@ class SplitTokens(BaseModel):
     trained: int = Field(description="In assistant messages of weight 1: where the loss falls.")
     longest: int
     over_limit: int = Field(
-        description="Examples longer than the model reads: cut at the end by OpenAI, without an error."
+        description="Examples longer than the model's limit: OpenAI cuts them at the end, without an error."
     )
 
 

@@ -50,7 +50,7 @@ class Whole(BaseModel):
     loading: Span = Field(description="Hours of starting processes and loading weights.")
     completing: Span = Field(description="Hours of completing the test items and what retention asks.")
     basis: Literal["own runs", "reasoned"]
-    source: str = Field(description="The runs, or what was reasoned from.")
+    source: str = Field(description="The runs, or what the estimate is based on.")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def whole(
         return None
     size = 2.0 * shape.parameters
     load = (_LOADS * (_START[0] + size / _READ[0]), _LOADS * (_START[1] + size / _READ[1]))
-    source = f"loading and completing are reasoned from {shape.parameters / 1e9:.2f} billion parameters on {kind}"
+    source = f"loading and completing are estimated from {shape.parameters / 1e9:.2f} billion parameters on {kind}"
     return _whole(pace, load, _reasoned(completions, spec, size, kind), "reasoned", source)
 
 

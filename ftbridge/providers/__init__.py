@@ -82,6 +82,6 @@ def map_fields(resolved: ResolvedSpec, provider: str) -> MappedJob:
 
 def _not_installed(name: str) -> UsageError:
     return UsageError(
-        f"there is no provider {name!r} in this installation.",
+        f"provider {name!r} is not installed.",
         hint=f"Installed providers: {', '.join(names()) or 'none'}.",
     )

@@ -89,7 +89,7 @@ def drive_on(run: Run, watcher: Observer | None = None) -> Evaluation | None:
     if state.state == "succeeded":
         return read_evaluation(run)
     if state.state in TERMINAL | {"paused"}:
-        raise Interrupted(f"{run.id} is {state.state}.", hint=f"Go on with: ftbridge resume {run.id}")
+        raise Interrupted(f"{run.id} is {state.state}.", hint=f"Continue with: ftbridge resume {run.id}")
     return drive(run, watcher)
 
 
@@ -186,7 +186,7 @@ def watch(run: Run, watcher: Observer | None = None) -> Evaluation | None:
             if state.state in TERMINAL | {"paused"}:
                 _raise_end(run, state)
             if state.handle is None or not _goes_on(providers.load(state.provider), state.handle):
-                raise Interrupted(f"nobody is driving {run.id}.", hint=f"Go on with: ftbridge resume {run.id}")
+                raise Interrupted(f"no process is driving {run.id}.", hint=f"Continue with: ftbridge resume {run.id}")
             return drive(run, watcher)
         time.sleep(POLL_SECONDS)
 
@@ -210,7 +210,7 @@ def settled(run: Run, seconds: float = 20) -> str:
 def _raise_end(run: Run, state: RunState) -> None:
     if state.state == "failed":
         raise from_document(state.error or {})
-    raise Interrupted(f"{run.id} is {state.state}.", hint=f"Go on with: ftbridge resume {run.id}")
+    raise Interrupted(f"{run.id} is {state.state}.", hint=f"Continue with: ftbridge resume {run.id}")
 
 
 def _ask(run: Run, request: Request) -> None:
@@ -232,9 +232,9 @@ def _ask(run: Run, request: Request) -> None:
                 job.followed(handle).settle(request)
             elif (doubt := backend.doubt(job.submission(state.token))) is not None:
                 raise InDoubt(
-                    f"{run.id} cannot be said to be {request}{'d' if request == 'pause' else 'led'}: {doubt}, and the "
-                    "service does not show what it made yet.",
-                    hint=f"It is kept in mind. Ask again in some minutes: ftbridge {request} {run.id}",
+                    f"whether {run.id} is {request}{'d' if request == 'pause' else 'led'} is not known: {doubt}, and "
+                    "the service does not show yet whether it created a job.",
+                    hint=f"The request is saved. Try again in a few minutes: ftbridge {request} {run.id}",
                 )
         if request == "cancel" and (state.token is None or run.state().handle is None):
             with contextlib.suppress(FtbridgeError):  # a run without its data has nothing to discard

@@ -145,17 +145,21 @@ class RunEvaluation:
     def _stop(self, used: str) -> GateNotMet:
         """The error of a budget that judges used up; the run is paused."""
         self.run.append("paused")
-        hint = f"What judges said is kept. With a larger budget: ftbridge resume {self.run.id} --set budget.KEY=VALUE"
+        hint = (
+            f"The judges' replies are saved. With a larger budget: ftbridge resume {self.run.id} --set budget.KEY=VALUE"
+        )
         return GateNotMet(f"{used}; {self.run.id} is paused.", hint=hint)
 
     def _notes(self, evaluation: Evaluation) -> list[str]:
         """What a reader should know, above all whose results these are."""
         state, notes = self.run.state(), list(evaluation.notes)
         if (origin := state.continues) is not None:
-            note = f"These results come from {state.provider}: {origin.provider} ({origin.run}) did not do it."
+            note = f"These results come from {state.provider}: {origin.provider} ({origin.run}) refused or failed."
             notes.insert(0, note)
         if self.spec.evaluation.perplexity and not self.can_score:
-            notes.append(f"perplexity is not known: {state.provider} tells no log probabilities of given answers.")
+            notes.append(
+                f"perplexity is not known: {state.provider} reports no log probabilities of given completions."
+            )
         notes += family_notes(self.spec.evaluation.graders, [self.provider.base_model(self.spec) or ""])
         is_hosted = self.provider.capabilities(self.spec).hosted
         if self.spec.local.lora.continue_from is not None and not is_hosted:
@@ -167,7 +171,7 @@ class RunEvaluation:
     def _complete(self, candidate: Candidate, sampler: Sampler) -> None:
         """Journal a candidate before and after its completions, and report each of them."""
         self.run.append("evaluating", candidate=candidate.name)
-        self.watcher.stage(self.run, f"answering with {candidate.name}")
+        self.watcher.stage(self.run, f"generating completions with {candidate.name}")
         self.watcher.answered(candidate.name, 0, self.engine.number_of_completions(candidate))
 
         def progress(done: int, total: int) -> None:

@@ -32,6 +32,6 @@ def _export(run: Run, format: ExportFormat, out: Path, progress: Callable[[str],
     if state.tuned is None:
         raise UsageError(f"{run.id} is {state.state} and has no model yet.")
     if out.exists():  # nothing that is there is written over
-        raise UsageError(f"{out} exists.", hint="Name a folder that does not, or remove it.")
+        raise UsageError(f"{out} exists.", hint="Name a new folder, or remove this one.")
     out.parent.mkdir(parents=True, exist_ok=True)
     return provider.export(read_lowering(run), state.tuned, format, out, progress)

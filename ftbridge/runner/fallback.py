@@ -41,13 +41,13 @@ def fall_back(
         return None
     if not _allowed(run, error, backend, submission):
         return None
-    watcher.note(f"{first} will not do it: {error.message}")
+    watcher.note(f"{first} refused or failed: {error.message}")
     follower = create_run(_again(run, spec), spec.fallback or "", home=run.path.parent.parent)
     _prove_same_data(run, follower)
     follower.append("continues", run=run.id, provider=first, reason=error.message)
     run.append("continued_by", run=follower.id)
     watcher.note(
-        f"falling back on {spec.fallback}, as the spec says: {follower.id}. Results come from {spec.fallback}."
+        f"falling back to {spec.fallback}, as the spec says: {follower.id}. Results come from {spec.fallback}."
     )
     return follower
 
@@ -84,4 +84,4 @@ def _prove_same_data(first: Run, second: Run) -> None:
     """Raise when the second run's training bytes are not the first's."""
     digests = [run.state().train_sha256 for run in (first, second)]
     if None in digests or digests[0] != digests[1]:
-        raise FtbridgeError(f"{second.id} would train on other bytes than {first.id}; it was not started.")
+        raise FtbridgeError(f"{second.id} would train on different bytes from {first.id}; it was not started.")

@@ -57,7 +57,7 @@ class FollowedJob:
             time.sleep(_SETTLE_SECONDS)
         raise UsageError(
             f"{self.run.id}: the job did not {request} within {seconds:.0f} s; at the service it is {self.state}.",
-            hint=f"It goes on until it does: ftbridge watch {self.run.id}",
+            hint=f"The request remains in force; follow the job with: ftbridge watch {self.run.id}",
         )
 
     def ask(self, request: Request) -> None:
@@ -83,7 +83,7 @@ class FollowedJob:
                 try:
                     self.ask(request)
                 except FtbridgeError as error:
-                    self.watcher.note(f"the job could not be asked to {request}, and goes on: {error.message}")
+                    self.watcher.note(f"the job could not be asked to {request} and is still running: {error.message}")
                     if self.run.state().refused is None:  # the service is away: the next look asks again
                         self.passed_on.discard(request)
 
@@ -121,9 +121,9 @@ class Quiet:
             self._since = time.monotonic()
         if self._hours is not None and time.monotonic() - self._since >= self._hours * 3600:
             raise JobStuck(
-                f"{job.handle.id} has neither changed its state nor said anything for {self._hours:g} hours "
-                "(openai.max_quiet_hours); it goes on at the service.",
-                hint=f"Wait on with: ftbridge resume {job.run.id}; or end it with: ftbridge cancel {job.run.id}",
+                f"{job.handle.id} has neither changed its state nor reported anything for {self._hours:g} hours "
+                "(openai.max_quiet_hours); it is still running at the service.",
+                hint=f"Keep waiting with: ftbridge resume {job.run.id}; or end it with: ftbridge cancel {job.run.id}",
             )
 
 

@@ -45,8 +45,8 @@ def enforce_budget(run: Run) -> None:
         return
     run.append("paused")
     raise GateNotMet(
-        f"this run would cost about ${total[0]:.2f} to ${total[1]:.2f}, answers and judges included, of which "
-        f"${before.total:.2f} are spent; budget.max_usd is {limit:g}. Nothing was uploaded.",
+        f"this run would cost about ${total[0]:.2f} to ${total[1]:.2f}, completions and judges included, of which "
+        f"${before.total:.2f} is already spent; budget.max_usd is {limit:g}. Nothing was uploaded.",
         hint=f"With a larger budget: ftbridge resume {run.id} --set budget.max_usd={total[1]:.2f}",
     )
 
@@ -60,13 +60,13 @@ def hold_once(run: Run, why: str | None, note: Callable[[str], None]) -> None:
     if why is None:
         return
     if EXACTLY_ONCE in run.state().waived:
-        note(f"exactly once is not promised here: {why}")
+        note(f"the job might be created twice here: {why}")
         return
     run.append("paused")
     raise GateNotMet(
-        f"exactly once cannot be promised: {why}. If the answer to the creation gets lost, nobody can tell whether a job was "
-        "made. Nothing was uploaded.",
-        hint=f"To create it all the same: ftbridge resume {run.id} --yes",
+        f"the job might be created twice: {why}. If the response to the creation is lost, there is no way to tell "
+        "whether a job was created. Nothing was uploaded.",
+        hint=f"To create it anyway: ftbridge resume {run.id} --yes",
     )
 
 
@@ -89,7 +89,7 @@ def stop_if_baseline_meets_target(
     raise GateNotMet(
         f"{good[0]} is good enough without training: {target_sentence(scores, good[:1])}; evaluation.target is {target:g}. "
         "Nothing was spent on training.",
-        hint=f"To train all the same: ftbridge resume {run.id} --ignore-target",
+        hint=f"To train anyway: ftbridge resume {run.id} --ignore-target",
     )
 
 

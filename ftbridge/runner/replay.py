@@ -90,8 +90,8 @@ def _write(run: Run, items: Sequence[Item], predictions: Sequence[Prediction], *
     ]
     if not lines:
         raise DataError(
-            f"none of the base model's {len(predictions):,} completions of replay prompts can be trained: they are empty, or "
-            "reach the token limit.",
+            f"none of the base model's {len(predictions):,} completions of replay prompts can be trained on: they are "
+            "empty, or reach the token limit.",
             hint="Raise data.replay.max_completion_tokens, name other prompts, or leave data.replay out.",
         )
     text = "".join(f"{line}\n" for line in lines)

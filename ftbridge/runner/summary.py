@@ -69,7 +69,7 @@ def read_lowering(run: Run) -> Lowering:
     """The outcome of each spec field. Raises `UsageError` when the run never got so far."""
     lowering = lowering_of(run)
     if lowering is None:
-        raise UsageError(f"{run.id} was stopped before its spec was lowered.")
+        raise UsageError(f"{run.id} was stopped before its spec was mapped to the provider.")
     return lowering
 
 

@@ -92,8 +92,8 @@ class Journal:
             self._lock.acquire(timeout=self._lock_seconds, poll_interval=0.005)
         except Timeout:
             raise RunBusy(
-                f"{self.path}: another process has kept the journal locked for {self._lock_seconds:g} s.",
-                hint="A process that was stopped (Ctrl-Z) in the middle of a write does that: let it go on, or end it.",
+                f"{self.path}: another process has held the journal's lock for {self._lock_seconds:g} s.",
+                hint="A process that was suspended (Ctrl-Z) during a write causes this: resume it, or end it.",
             ) from None
         try:
             yield
@@ -176,8 +176,8 @@ class Journal:
 
 
 _RESTORE = (
-    "Restore the file from a backup. The lines before the damage are whole, but a run cut back to them forgets what "
-    "came after, a paid job included."
+    "Restore the file from a backup. The lines before the damage are intact, but a run that is cut back to them "
+    "forgets what came after, even a paid job."
 )
 
 

@@ -109,7 +109,7 @@ def fold(events: Sequence[Event], state: RunState | None = None) -> RunState:
         try:
             changes = _changes(state, event)
         except (KeyError, TypeError, AttributeError, ValidationError) as error:
-            raise JournalCorrupt(f"line {event.seq}, event {event.type}, lacks what it must tell: {error}.") from None
+            raise JournalCorrupt(f"line {event.seq}, event {event.type}, lacks a required field: {error}.") from None
         if state.state == "succeeded":  # what comes late, such as a cancel in the same moment, cannot undo it
             changes = {name: value for name, value in changes.items() if name not in _STANDING}
         state = replace(state, updated=event.time, **changes)
@@ -129,7 +129,7 @@ def _changes(state: RunState, event: Event) -> dict[str, Any]:
             return {"data": Manifest.model_validate(data["data"])}
         case "evaluating":
             running = state.state if state.state in TERMINAL else "running"
-            return {"stage": f"answering with {data['candidate']}", "state": running}
+            return {"stage": f"generating completions with {data['candidate']}", "state": running}
         case "evaluated":
             return {"evaluated": state.evaluated | {data["candidate"]}}
         case "replay_written":

@@ -272,4 +272,4 @@ async def _failed(_: Request, error: Exception) -> Response:
 
 async def _internal(_: Request, error: Exception) -> Response:
     log.error("internal error", exc_info=error)
-    return ApiError(500, "The server made a mistake; its log says which.", code="internal_error").response()
+    return ApiError(500, "The server had an internal error; see its log.", code="internal_error").response()

@@ -144,7 +144,7 @@ _LOCAL_SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 """Hyperparameters that OpenAI-compatible services (Nebius Token Factory) add, and where the spec's `local` section has them."""
 
 _METHODS = ("supervised", "dpo", "reinforcement")
-_LEFT_AT_AUTO = "a factor on the service's own base rate, which it does not publish; left at auto, for the new place"
+_LEFT_AT_AUTO = "a factor on the service's own base rate, which it does not publish; left at auto for the new provider"
 
 
 class _Reader:
@@ -235,7 +235,7 @@ class _Reader:
             newer = self._newer(name)
             if newer is not None and (value == "auto" or newer != "auto"):
                 was = " (it was auto)" if value == "auto" and newer != "auto" else ""
-                reason = f"the older place; method.{self.method} has {newer}{was}"
+                reason = f"the older field; method.{self.method} has {newer}{was}"
                 self._note(path, "translated", value, f"hyperparameters.{name}", reason)
             else:
                 self._read_hyperparameter(path, name, value)
@@ -264,7 +264,7 @@ class _Reader:
         older = self.job.get("hyperparameters")
         older = older.get(name) if isinstance(older, Mapping) else None
         if value == "auto" and isinstance(older, (int, float)) and portable:
-            reason = f"auto here; the older place has {older}, to which it was settled"
+            reason = f"auto here; the older field has {older}, the value that it resolved to"
             self._note(path, "translated", value, f"hyperparameters.{name}", reason)
             return
         number = int(value) if isinstance(value, float) and value.is_integer() and name in _WHOLE else value
@@ -276,7 +276,7 @@ class _Reader:
             return
         self.spec.setdefault("hyperparameters", {})[name] = number
         settled = value != "auto" and older == "auto"
-        reason = "same name and meaning" if not settled else "the number that auto was settled to"
+        reason = "same name and meaning" if not settled else "the number that auto resolved to"
         self._note(path, "kept", value, f"hyperparameters.{name}", reason)
 
     def _read_local_setting(self, path: str, name: str, value: Any) -> None:
@@ -296,7 +296,11 @@ class _Reader:
             holder = holder.setdefault(section, {})
         holder[last] = converted
         self._note(
-            path, "translated", value, f"local.{setting}", "a setting of the service, which the spec has per place"
+            path,
+            "translated",
+            value,
+            f"local.{setting}",
+            "a setting of the service, which the spec sets for each provider",
         )
 
     def _read_grader(self, path: str, grader: Any) -> None:

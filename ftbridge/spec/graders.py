@@ -28,8 +28,8 @@ _REFERENCE = "Template of what it is compared with, usually {{item.reference}}."
 _THRESHOLD = "An answer passes at this reward or above."
 _MODEL = "The judge: a model of the chat-completions endpoint."
 _BASE_URL = (
-    "Chat-completions endpoint of the judge, up to and with /v1; its key is read from FTBRIDGE_JUDGE_API_KEY. "
-    "Without it: OPENAI_BASE_URL or OpenAI, with the key OPENAI_API_KEY."
+    "Chat-completions endpoint of the judge, including /v1; its key is read from FTBRIDGE_JUDGE_API_KEY. Without it: "
+    "OPENAI_BASE_URL or OpenAI, with the key OPENAI_API_KEY."
 )
 
 _TIMEOUT = "Seconds that a reply may take; 300 where absent."
@@ -76,8 +76,8 @@ class TextSimilarityGrader(GraderModel):
     ] = Field(description="The measure; cosine is refused, since it needs OpenAI's embeddings.")  # fmt: skip
     tokenizer: Literal["unicode"] | None = Field(
         default=None,
-        description="Ours, for rouge: unicode sees words of every script, and each character of scripts without spaces; "
-        "absent: a-z and 0-9 alone, as the reference implementation does.",
+        description="An extension of ftbridge, for ROUGE: unicode counts words of every script, and each character of "
+        "scripts without spaces; if absent, only a-z and 0-9 count, as in the reference implementation.",
     )
     pass_threshold: float | None = Field(default=None, description=_THRESHOLD)
 
@@ -86,7 +86,7 @@ class TextPart(GraderModel):
     """A piece of text in a judge's message."""
 
     type: Literal["input_text", "output_text"] = Field(
-        description="input_text or output_text; images and audio are not taken."
+        description="input_text or output_text; images and audio are not accepted."
     )
     text: str = Field(description="Template.")
 
@@ -109,7 +109,7 @@ class JudgeSampling(GraderModel):
         default=None, ge=1, description="Longest reply, in tokens (OpenAI's spelling)."
     )
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
-        default=None, description="For judges that reason."
+        default=None, description="Reasoning effort, for judges that reason."
     )
 
 
@@ -119,14 +119,14 @@ class ScoreModelGrader(GraderModel):
     type: Literal["score_model"] = Field(description="score_model.")
     name: str = Field(min_length=1, description="Name in the results.")
     model: str = Field(min_length=1, description=_MODEL)
-    input: list[JudgeMessage] = Field(min_length=1, description="What the judge is asked: messages with templates.")
+    input: list[JudgeMessage] = Field(min_length=1, description="The judge's prompt: messages with templates.")
     range: list[float] = Field(
         default=[0.0, 1.0],
         min_length=2,
         max_length=2,
         description="Lowest and highest score; the reply is clipped to it.",
     )
-    sampling_params: JudgeSampling | None = Field(default=None, description="How the judge samples.")
+    sampling_params: JudgeSampling | None = Field(default=None, description="Sampling parameters of the judge.")
     pass_threshold: float | None = Field(default=None, description=_THRESHOLD)
     base_url: Address | None = Field(default=None, description=_BASE_URL)
     timeout_seconds: float | None = Field(default=None, gt=0, description=_TIMEOUT)
@@ -145,10 +145,10 @@ class LabelModelGrader(GraderModel):
     type: Literal["label_model"] = Field(description="label_model.")
     name: str = Field(min_length=1, description="Name in the results.")
     model: str = Field(min_length=1, description=_MODEL)
-    input: list[JudgeMessage] = Field(min_length=1, description="What the judge is asked: messages with templates.")
+    input: list[JudgeMessage] = Field(min_length=1, description="The judge's prompt: messages with templates.")
     labels: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, description="The labels to choose from.")
     passing_labels: list[str] = Field(min_length=1, description="The labels that score 1; the others score 0.")
-    sampling_params: JudgeSampling | None = Field(default=None, description="How the judge samples.")
+    sampling_params: JudgeSampling | None = Field(default=None, description="Sampling parameters of the judge.")
     base_url: Address | None = Field(default=None, description=_BASE_URL)
     timeout_seconds: float | None = Field(default=None, gt=0, description=_TIMEOUT)
 
@@ -165,10 +165,10 @@ class PairwiseGrader(GraderModel):
     type: Literal["pairwise"] = Field(description="pairwise.")
     name: str = Field(min_length=1, description="Name in the results.")
     model: str = Field(min_length=1, description=_MODEL)
-    question: str = Field(min_length=1, description="Template of the task, and of what makes an answer good.")
-    answer: str = Field(default=ANSWER, description="Template of the answer; usually {{sample.output_text}}.")
-    against: str = Field(default=REFERENCE, description="Template of the answer that it stands against.")
-    sampling_params: JudgeSampling | None = Field(default=None, description="How the judge samples.")
+    question: str = Field(min_length=1, description="Template of the task, and of what makes a completion good.")
+    answer: str = Field(default=ANSWER, description="Template of the completion; usually {{sample.output_text}}.")
+    against: str = Field(default=REFERENCE, description="Template of the completion that it is compared with.")
+    sampling_params: JudgeSampling | None = Field(default=None, description="Sampling parameters of the judge.")
     pass_threshold: float | None = Field(default=None, description=_THRESHOLD)
     base_url: Address | None = Field(default=None, description=_BASE_URL)
     timeout_seconds: float | None = Field(default=None, gt=0, description=_TIMEOUT)
@@ -203,23 +203,23 @@ class MatchGrader(GraderModel):
     name: str = Field(min_length=1, description="Name in the results.")
     compare: Literal["equal", "contains", "number"] = Field(
         default="equal",
-        description="equal: the same text; contains: a reference stands in the completion; number: the same number.",
+        description="equal: the same text; contains: the completion contains a reference; number: the same number.",
     )
     input: str = Field(default=ANSWER, description=_INPUT)
     reference: str | Annotated[list[str], Field(min_length=1)] = Field(
         default=REFERENCE,
-        description="Template, or several of which one must match; a template that is one list stands for its entries.",
+        description="Template, or several of which one must match; a template that yields a list counts as its entries.",
     )
     extract: str | None = Field(
         default=None,
         min_length=1,
         description="Regular expression (Python's); its group 1, or all of it, is compared. Without a match: 0.",
     )
-    strip: bool = Field(default=True, description="Whether space at both ends is cut off.")
+    strip: bool = Field(default=True, description="Whether white space at both ends is removed.")
     collapse_spaces: bool = Field(default=False, description="Whether runs of space and line ends count as one space.")
     ignore_case: bool = Field(default=False, description="Whether case is ignored (Unicode case folding).")
     unicode: Literal["NFC", "NFKC"] | None = Field(
-        default=None, description="Unicode form that both texts are brought to."
+        default=None, description="Unicode form that both texts are normalised to."
     )
     number: Literal["last", "first", "only"] = Field(
         default="last", description="With compare: number, which number of the completion is meant."
@@ -232,7 +232,7 @@ class MatchGrader(GraderModel):
     pass_threshold: float | None = Field(default=None, description=_THRESHOLD)
 
 
-_FENCED = "Whether JSON may stand in a code fence: the only fenced block is read, with or without text around it."
+_FENCED = "Whether JSON may be in a code fence: the only fenced block is read, with or without text around it."
 
 
 class JsonSchemaGrader(GraderModel):
@@ -321,10 +321,10 @@ class PanelGrader(GraderModel):
     judges: list[Annotated[_Judge, Field(discriminator="type")]] = Field(
         min_length=1, description="score_model, label_model or pairwise graders, with names of their own."
     )
-    repeats: int = Field(default=1, ge=1, le=16, description="How often each is asked, with other seeds.")
+    repeats: int = Field(default=1, ge=1, le=16, description="How often each judge is asked, with different seeds.")
     combine: Literal["mean", "median", "majority"] = Field(
         default="mean",
-        description="Of their scores from 0 to 1; majority: 1 where more of them are above 0.5 than below.",
+        description="How their scores from 0 to 1 are combined; majority: 1 where more of them are above 0.5 than below.",
     )
     pass_threshold: float | None = Field(default=None, description=_THRESHOLD)
 
@@ -333,10 +333,10 @@ class PanelGrader(GraderModel):
         names = [judge.name for judge in self.judges]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(
-                f"names of judges must differ; used twice: {', '.join(twice)}; repeats asks one more often"
+                f"names of judges must differ; used twice: {', '.join(twice)}; use repeats to ask one more often"
             )
         if len(names) * self.repeats < 2:
-            raise ValueError("a panel is several judges, or one with repeats of 2 or more")
+            raise ValueError("a panel needs several judges, or one with repeats of 2 or more")
         return self
 
     def repeated_judges(self) -> list[_Judge]:

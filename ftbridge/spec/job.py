@@ -38,7 +38,7 @@ class JobSpec(SpecModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="Short name; run ids begin with it.")
     method: Method = Field(default="supervised", description="As OpenAI names them.")
     data: DataSpec = Field(description="Examples to train, validate and test on.")
-    model: ModelSpec = Field(description="Base model on each side.")
+    model: ModelSpec = Field(description="Base model at the hosted provider, on this machine, or both.")
     hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters, description="OpenAI's names and bounds.")
     seed: int = Field(
         default=42, ge=0, le=2147483647, description="Fixes splits, data order and initial adapter weights."
@@ -51,8 +51,8 @@ class JobSpec(SpecModel):
     )
     openai: OpenAISpec = Field(default_factory=OpenAISpec, description="Settings of the hosted provider.")
     local: LocalSpec = Field(default_factory=LocalSpec, description="Settings of training on this machine.")
-    slurm: SlurmSpec = Field(default_factory=SlurmSpec, description="What to request of a Slurm cluster.")
-    ray: RaySpec = Field(default_factory=RaySpec, description="Which Ray cluster, and what to request of it.")
+    slurm: SlurmSpec = Field(default_factory=SlurmSpec, description="What to request from a Slurm cluster.")
+    ray: RaySpec = Field(default_factory=RaySpec, description="The Ray cluster, and what to request from it.")
     evaluation: EvaluationSpec = Field(
         default_factory=EvaluationSpec, description="How completions are scored and compared."
     )

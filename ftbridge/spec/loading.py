@@ -76,7 +76,7 @@ def override_section(section: S, name: str, overrides: Sequence[str]) -> S:
     document: dict[str, Any] = {name: section.model_dump(mode="json", exclude_unset=True)}
     for override in overrides:
         if not override.startswith(f"{name}."):
-            raise UsageError(f"--set {override}: only {name}.* can be changed here; anything else is another run.")
+            raise UsageError(f"--set {override}: only {name}.* can be changed here; any other change needs a new run.")
         _apply(document, override)
     try:
         return type(section).model_validate(document[name])
@@ -160,7 +160,7 @@ def _note_former_names(document: Mapping[str, Any], where: str) -> None:
     for path, present in RENAMED.items():
         section, _, former = path.partition(".")
         if isinstance(document.get(section), Mapping) and former in document[section]:
-            note = f"{where}: {path} is now {section}.{present}; the former name goes in version 0.3."
+            note = f"{where}: {path} is now {section}.{present}; the former name will be removed in version 0.3."
             warnings.warn(FormerName(note), stacklevel=4)
 
 

@@ -89,7 +89,7 @@ class Lowering(BaseModel):
             names = " ".join(f"--allow {report.field}" for report in refused)
             raise LoweringRefused(
                 f"the {self.provider} provider cannot do what the spec asks:\n{lines}",
-                hint=f"Change the spec, or go on without them: {names}",
+                hint=f"Change the spec, or continue without them: {names}",
             )
 
 

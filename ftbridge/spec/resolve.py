@@ -142,8 +142,8 @@ def _thinking(effort: str | None, reasoning: int, examples: int) -> tuple[str, s
     if effort is not None and effort != "default":
         return "on", f"reasoning_effort is {effort}"
     if reasoning:
-        return "on", f"{reasoning:,} of {examples:,} training examples have answers with reasoning"
-    return "off", "no trained answer has reasoning"
+        return "on", f"{reasoning:,} of {examples:,} training examples have completions with reasoning"
+    return "off", "no completion that is trained on has reasoning"
 
 
 def general_rules(method: Method, examples: int, batch_size: int | None = None) -> tuple[int, int]:

@@ -78,7 +78,7 @@ def test_bad_input_is_told_before_a_run_exists(
     ("args", "expected"),
     [
         (["run", "job.yaml"], "--provider"),
-        (["run", "job.yaml", "--provider", "vertex"], "there is no provider 'vertex'"),
+        (["run", "job.yaml", "--provider", "vertex"], "provider 'vertex' is not installed"),
         (["run", "job.yaml", "--provider", "local", "--set", "seed"], "key.path=value"),
         (["run", "job.yaml", "--provider", "local", "--set", "seed=-1"], "seed"),
         (["run", "job.yaml", "--provider", "local", "--fallback", "openai"], "model.openai = None: name the service"),

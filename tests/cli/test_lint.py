@@ -267,7 +267,7 @@ def test_fix_writes_a_copy_and_says_what_it_did_and_what_is_left(tmp_path: Path)
     done = run("train.jsonl", "--fix", "out.jsonl", cwd=tmp_path)
     assert done.returncode == 3
     assert "train.jsonl:14 messages[1].role" in done.stdout
-    assert "14 lines, 1 of them mended. Left to a person: 1 error (ftbridge lint out.jsonl)." in done.stdout
+    assert "14 lines, 1 of them fixed. Not fixed:  1 error (ftbridge lint out.jsonl)." in done.stdout
     assert (tmp_path / "out.jsonl").read_text().count('"assistant"') == 14
 
 
@@ -279,7 +279,7 @@ def test_fix_shows_the_first_changes_of_each_rule_and_counts_them_all(tmp_path: 
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("(FTB029)") == 5
     assert "12 FTB029 unknown-role" in done.stdout
-    assert "Nothing is left to a person." in done.stdout
+    assert "Nothing is left to fix." in done.stdout
     assert run("train.jsonl", "--fix", "all.jsonl", "--max-findings", "0", cwd=tmp_path).stdout.count("(FTB029)") == 12
     assert "(FTB029)" not in run("train.jsonl", "--fix", "quiet.jsonl", "-q", cwd=tmp_path).stdout
 

@@ -146,7 +146,7 @@ def test_preferences_and_reinforcement_items_are_read_and_written_without_loss(m
             "dpo",
             {**PREFERENCE, "preferred_output": [ANSWER, ANSWER]},
             "preferred_output",
-            "has 2 messages; an output is one",
+            "has 2 messages; an output must be one",
         ),
         ("dpo", {**PREFERENCE, "preferred_output": "Paris"}, "preferred_output", "valid list"),
         ("dpo", {**PREFERENCE, "non_preferred_output": [QUESTION]}, "non_preferred_output[0].role", "is user"),

@@ -132,7 +132,7 @@ def test_candidates_of_one_run_are_compared_and_missing_ones_named(run):
 
 
 def test_other_training_bytes_are_told(run):
-    assert compare(run(ALL), run(ALL, train=14)).notes == ["They were not trained on the same bytes."]
+    assert compare(run(ALL), run(ALL, train=14)).notes == ["The runs were not trained on the same bytes."]
 
 
 def test_runs_without_a_test_split_have_nothing_to_compare(run, tmp_path, service):

@@ -1,4 +1,4 @@
-"""What judges said is kept: a question that was asked is not asked again."""
+"""Judges' replies are saved: a request that was answered is not sent again."""
 
 from __future__ import annotations
 

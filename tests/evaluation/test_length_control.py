@@ -82,4 +82,4 @@ def test_it_is_part_of_the_evaluation_of_a_pairwise_judge():
     rate = evaluation.length_controlled["tuned"]["which"]
     assert (rate.n, rate.longer, rate.win_rate) == (40, 26 / 40, 26 / 40)
     assert rate.controlled < rate.win_rate
-    assert "if both answers were of one length" in judge_sentences(evaluation)[0]
+    assert "if both completions had the same length" in judge_sentences(evaluation)[0]

@@ -255,7 +255,7 @@ def test_scores_follow_the_items_whatever_the_order_of_the_answers(items, tmp_pa
 
 def test_a_candidate_without_all_answers_is_not_judged(items, path):
     predictions = _ask(items, RuleSampler(right), path)
-    with pytest.raises(FtbridgeError, match=r"base has no answer to 2 of 10 test examples \(the first is 5\)"):
+    with pytest.raises(FtbridgeError, match=r"base has no completion for 2 of 10 test examples \(the first is 5\)"):
         judge(items, {"base": [*predictions[:4], *predictions[6:]]}, [_grader()])
     with pytest.raises(ValueError, match="no items"):
         judge([], {"base": []}, [_grader()])
@@ -265,8 +265,8 @@ def test_notes_tell_of_few_items_cut_answers_and_blind_graders(items, path):
     predictions = _ask(items, RuleSampler(right, finish_reason="length"), path)
     blind = _grader("blind", input="{{item.reference}}")
     notes = judge(items, {"tuned": predictions}, [_grader(), blind]).notes
-    assert notes[0].startswith("10 items are few: an interval on so few spans up to 53 points")
-    assert notes[1] == "tuned: 10 of 10 answers were cut off at the token limit."
+    assert notes[0].startswith("10 items are few: a 95 % interval spans up to 53 points")
+    assert notes[1] == "tuned: 10 of 10 completions were cut off at the token limit."
     assert notes[2].startswith("blind never looks at the answer")
     assert len(notes) == 3
 

@@ -57,7 +57,7 @@ def test_variables_of_other_types():
             "invalid_variable_error",
             "{{ item.label }} is not there: item has the keys reference",
         ),
-        ({"input": "{{sample.output_json.a}}"}, "x", "sample_parse_error", "the answer is not JSON"),
+        ({"input": "{{sample.output_json.a}}"}, "x", "sample_parse_error", "the completion is not JSON"),
         (
             {"input": "{{sample.output_json.a}}"},
             '{"b": 1}',
@@ -70,7 +70,7 @@ def test_variables_of_other_types():
             "invalid_variable_error",
             "sample.output_tools has 0 elements",
         ),
-        ({}, None, "sample_parse_error", "the answer has neither text nor tool calls"),
+        ({}, None, "sample_parse_error", "the completion has neither text nor tool calls"),
         ({}, 7, "sample_parse_error", "the answer is int, not text"),
     ],
 )

@@ -60,7 +60,7 @@ def test_a_formula_without_a_result_is_an_error_with_reward_0(formula, says):
     [
         ("exact +", "calculate_output cannot be read: the formula ends"),
         ("exact * (close", "is never closed"),
-        ("exact + clse", "names clse, which is not a grader of its own"),
+        ("exact + clse", "names clse, which is not one of its graders"),
     ],
 )
 def test_a_formula_that_cannot_be_read_is_refused_before_anything_is_spent(formula, says):

@@ -174,7 +174,7 @@ def test_huge_output_is_cut_and_harms_nobody():
 def test_an_answer_that_never_ends_is_ended():
     # The grader finds the descriptor of the answer and writes to it without end.
     body = "import os\n    while True:\n        for n in range(3, 9):\n            try: os.write(n, b'x' * 10**6)\n            except OSError: pass"
-    assert _grade(body).errors == {"python_grader_server_error": "its answer is too long"}
+    assert _grade(body).errors == {"python_grader_server_error": "its output is too long"}
 
 
 def test_files_that_grow_without_end_are_stopped():

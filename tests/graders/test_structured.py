@@ -31,7 +31,7 @@ def _schema(schema=ORDER, **more):
         ('{"id": 1, "tags": ["old"]}', "$.tags[0]: 'old' is not one of"),
         ('{"id": 1', "not JSON"),
         ('Here you are: {"id": 1}', "not JSON"),
-        ('{"id": NaN}', "not JSON: NaN is not a number that JSON can hold"),
+        ('{"id": NaN}', "not JSON: NaN is not a number in JSON"),
         ("", "not JSON"),
         ("[" * 100_000, "not JSON"),
     ],

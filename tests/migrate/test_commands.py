@@ -58,7 +58,7 @@ def test_the_whole_way_from_inventory_to_a_proof_that_is_met(tmp_path: Path) -> 
         assert Path(proof["page"]).stat().st_mode & 0o077 == 0
         call("serve", "--check")
         failed = call("prove", "desk", run, "--limit", "3", code=4)
-        assert "it is not shown that" in failed.stderr
+        assert "there is no proof that" in failed.stderr
         assert "tuned by the provider openai" in call("serve", "--map", f"{MODEL}={run}", code=2).stderr
 
 
@@ -101,7 +101,7 @@ def test_stored_prompts_are_recorded_newest_first_and_those_with_a_lost_image_ar
         (["retrain", "desk"], "no base model is named"),
         (["retrain", "desk", "--base", "b", "--file", "oops"], "write ID=PATH"),
         (["prove", "desk", "latest"], "there are no runs"),
-        (["prove", "desk", "latest", "--judge-url", "http://x/v1"], "goes with --judge"),
+        (["prove", "desk", "latest", "--judge-url", "http://x/v1"], "needs --judge"),
         (["record", "desk", "--items", "absent.jsonl"], "cannot be read"),
     ],
 )

@@ -181,7 +181,7 @@ def test_a_key_that_was_renewed_since_the_inventory_fetches_what_the_old_one_saw
 
 def test_downloading_without_an_inventory_says_to_take_one() -> None:
     migration = Migration.open(create=True)
-    with pytest.raises(UsageError, match="holds no inventory"):
+    with pytest.raises(UsageError, match="has no inventory"):
         download(migration)
 
 

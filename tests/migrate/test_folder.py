@@ -31,7 +31,7 @@ def test_an_unknown_migration_is_an_error_that_names_those_there_are() -> None:
 
 @pytest.mark.parametrize("name", ["", "../up", ".hidden", "a/b", "x" * 65, "with space"])
 def test_a_name_that_could_leave_the_folder_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="cannot name a migration"):
+    with pytest.raises(UsageError, match="is not a valid migration name"):
         Migration.open(name, create=True)
 
 

@@ -156,8 +156,8 @@ def test_items_with_images_are_left_out_for_models_that_do_not_read_them() -> No
     ]
     readable_items, refusals, left_out = readable(items, items[1:], {"not recorded": 1})
     assert ([item.key for item in readable_items], [item.key for item in refusals]) == (["0", "2"], ["2"])
-    assert left_out == {"not recorded": 1, "hold what models here do not read": 1}
-    with pytest.raises(UsageError, match="every recorded item holds images"):
+    assert left_out == {"not recorded": 1, "contain input that local models cannot read": 1}
+    with pytest.raises(UsageError, match="every recorded item contains images"):
         readable(items[1:2], [], {})
 
 

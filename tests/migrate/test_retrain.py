@@ -121,7 +121,7 @@ def test_distilled_completions_are_half_of_the_items_with_a_note_on_the_terms(tm
     settings = write(tmp_path / "own.jsonl", lamps(20, first=500))
     with playing(tmp_path, account(tmp_path, items=20)):
         migration = begin()
-        with pytest.raises(UsageError, match="nothing of .* is recorded to distil from"):
+        with pytest.raises(UsageError, match="no completions of .* are recorded to distil from"):
             plan(migration, wish(tmp_path, distil=True))
         record(migration, RecordWish(model=MODEL, items=settings, samples=0, way="live"))
         planned = plan(migration, wish(tmp_path, distil=True))

@@ -99,7 +99,7 @@ def test_the_plan_says_that_a_busy_card_is_too_full(smi, tmp_path):
     shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert "NVIDIA L4" in shown
     assert "held by others" in shown
-    assert "does not fit what is free now" in shown
+    assert "does not fit the free memory" in shown
     document = json.loads(subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, check=True).stdout)
     assert document["local"]["here"]["pass_tokens"] == 0
     assert document["local"]["quantization"] == "nf4"

@@ -322,7 +322,7 @@ def test_a_large_sum_is_asked_about_before_anything_is_sent(spec, tmp_path, monk
 
         refused = run()
         assert refused.returncode == 2
-        assert "nobody is there to ask" in refused.stderr
+        assert "there is no terminal to confirm that on" in refused.stderr
         assert service.requests == {}
         done = run("--yes", "-q")
         assert done.returncode == 0, done.stderr

@@ -210,7 +210,7 @@ def test_a_run_of_a_provider_that_was_removed_can_still_be_read(folder: Path) ->
     assert json.loads(ask(folder, "show", name, "--json", **without).stdout)["state"] == "succeeded"
     ask(folder, "report", name, "--out", "page.html", **without)
     evaluated = ask(folder, "eval", "job.json", "-c", f"run:{name}", code=2, **without)
-    assert "there is no provider 'memorizer' in this installation" in evaluated.stderr
+    assert "provider 'memorizer' is not installed" in evaluated.stderr
 
 
 PACKAGE = Path(ftbridge.__file__).parent

@@ -92,7 +92,7 @@ def jobs(service) -> int:
 def test_nothing_is_uploaded_when_training_and_judging_together_cost_too_much(service, prices, spec):
     prices(1.0, 1.0, 1_000_000.0)  # training costs next to nothing, a written token a dollar
     run = start(spec(budget={"max_usd": 100.0}))
-    with pytest.raises(GateNotMet, match="answers and judges included") as result:
+    with pytest.raises(GateNotMet, match="completions and judges included") as result:
         drive.drive(run)
     assert result.value.exit_code == 4
     assert run.state().state == "paused"

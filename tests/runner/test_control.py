@@ -171,7 +171,7 @@ def test_a_cancel_in_doubt_is_not_called_done_and_takes_effect_when_the_job_show
     service.ends(["running", 1000], "succeeded")
     run = prepared(tmp_path)
     lost(service, run, 40)
-    with pytest.raises(InDoubt, match="cannot be said to be cancelled"):
+    with pytest.raises(InDoubt, match="is cancelled is not known"):
         control.cancel(run)
     assert run.state().state != "cancelled"
     service.meets()
@@ -256,7 +256,7 @@ def test_where_jobs_cannot_be_listed_somebody_must_accept_that_before_the_upload
 def test_a_job_that_shows_no_sign_of_life_is_waited_for_so_long_and_left(service: Service, tmp_path: Path) -> None:
     service.ends(["queued", 10_000], "running", "succeeded", clock="seconds")
     run = prepared(tmp_path, openai={"max_quiet_hours": 0.2 / 3600})
-    with pytest.raises(JobStuck, match="goes on at the service"):
+    with pytest.raises(JobStuck, match="is still running at the service"):
         drive.drive(run)
     assert run.state().state == "queued"
     service.advance(10_000)

@@ -92,7 +92,7 @@ def test_what_the_service_will_not_do_is_done_here(refusal, spec, service, tmp_p
     )
     assert document["continues"]["reason"]
     assert "come from local" in document["evaluation"]["notes"][0]
-    assert "falling back on local" in done.stderr
+    assert "falling back to local" in done.stderr
     first = Run.open(Path(document["path"]).parent / document["continues"]["run"])
     assert (first.state().state, first.state().continued_by) == ("failed", document["run_id"])
     assert first.state().data.splits["train"].sha256 == document["data"]["train"]["sha256"]

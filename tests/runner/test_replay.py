@@ -99,7 +99,7 @@ def test_a_file_of_another_method_has_no_place_for_them(method: str, tmp_path: P
     spec = write_spec(tmp_path, method=method)
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
     with pytest.raises(
-        LoweringRefused, match=rf"data.replay.share = 0.25: OpenAI takes no chats in a file for {method}"
+        LoweringRefused, match=rf"data.replay.share = 0.25: OpenAI accepts no chats in a file for {method}"
     ):
         dry_run(spec, "openai", lint=False)
 

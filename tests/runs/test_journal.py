@@ -285,7 +285,7 @@ def test_a_disk_that_fills_up_within_a_line_leaves_the_whole_lines(tmp_path: Pat
 
 def test_a_writer_that_stands_still_with_the_lock_is_told_not_waited_for_ever(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    with Journal(path).hold(), pytest.raises(RunBusy, match=r"kept the journal locked for 0\.1 s"):
+    with Journal(path).hold(), pytest.raises(RunBusy, match=r"held the journal's lock for 0\.1 s"):
         Journal(path, lock_seconds=0.1).append("x")
     assert Journal(path, lock_seconds=0.1).append("x").seq == 1
 

@@ -55,7 +55,7 @@ CASES: list[tuple[list[Told], dict[str, Any]]] = [
     ([], {"id": "", "state": "prepared", "stage": "preparing", "created": 1.0, "finished": None}),
     ([("prepared", {"data": DATA.model_dump()})], {"state": "prepared", "data": DATA}),
     ([("resolved", {}), ("lowered", {})], {"state": "prepared", "stage": "preparing", "updated": 3.0}),
-    ([("evaluating", {"candidate": "base"})], {"state": "running", "stage": "answering with base"}),
+    ([("evaluating", {"candidate": "base"})], {"state": "running", "stage": "generating completions with base"}),
     ([("evaluated", {"candidate": "base"})], {"evaluated": frozenset({"base"})}),
     ([("submit_intended", {"token": "t"})], {"state": "queued", "token": "t", "handle": None, "stage": "training"}),
     ([("submitted", {"handle": HANDLE.model_dump(mode="json")})], {"state": "queued", "handle": HANDLE}),

@@ -74,7 +74,7 @@ def test_a_group_is_eight_times_the_compute_multiplier(multiplier: Any, size: in
         ({"local": {"tuning": "full", "quantization": "none", "reinforcement": {"kl": 0.01}}}, "local.reinforcement.kl", "second copy"),
         ({"evaluation": {"graders": [EXACT, {**EXACT, "name": "other"}]}}, "openai.grader", "name the one"),
         ({"openai": {"grader": "nobody"}}, "openai.grader", "there is no grader 'nobody'"),
-        ({"evaluation": {"graders": [{"type": "pairwise", "name": "p", "model": "m", "question": "q"}]}}, "openai.grader", "reward is of one"),
+        ({"evaluation": {"graders": [{"type": "pairwise", "name": "p", "model": "m", "question": "q"}]}}, "openai.grader", "reward is for one"),
         ({"evaluation": {"graders": [{"type": "text_similarity", "name": "t", "evaluation_metric": "cosine",
                                       "input": "{{sample.output_text}}", "reference": "a"}]}}, "openai.grader", "cosine"),
     ],

@@ -11,7 +11,7 @@ from ftbridge.cli import COMMANDS as ALL
 COMMANDS = {
     "inventory": "Find out what the account holds and when it stops.",
     "download": "Fetch files, events and stored completions.",
-    "record": "Record what a tuned model returns, while it still answers.",
+    "record": "Record a tuned model's completions while it is still available.",
     "retrain": "Train a replacement from the data of its jobs.",
     "prove": "Prove that the replacement is not worse.",
     "serve": "Serve the replacement under the old model's name.",

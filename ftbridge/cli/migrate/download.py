@@ -10,8 +10,9 @@ from ftbridge.migrate.download import NEWEST
 
 
 @click.command(
-    help="Fetch training, validation and result files, events and checkpoints, each once, with its SHA-256; lint the data; "
-    "say what is gone and what can stand in for it. Nothing is paid. Exits with 1 when a file could not be had."
+    help="Fetch training, validation and result files, events and checkpoints, each once, with its SHA-256; lint the "
+    "data; report what is gone and what can replace it. Costs nothing. Exits with 1 if a file could not be "
+    "downloaded."
 )
 @migration_option
 @keys_option
@@ -21,9 +22,11 @@ from ftbridge.migrate.download import NEWEST
     type=click.IntRange(1),
     default=NEWEST,
     show_default=True,
-    help="Fetch so many of each model, newest first.",
+    help="Fetch this many for each model, newest first.",
 )
-@click.option("--all", "everything", is_flag=True, help="Fetch fine-tuning files that no tuned model came from, too.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Also fetch fine-tuning files that no tuned model was trained on."
+)
 @as_json
 @verbosity_options
 def command(name: str, keys: tuple[str, ...], stored: bool, newest: int, everything: bool, as_json: bool) -> int:

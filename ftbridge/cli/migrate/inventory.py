@@ -12,17 +12,19 @@ from ftbridge.migrate.cost import ITEMS
 
 
 @click.command(
-    help="Find out what the account holds: tuned models by use, days left, files, checkpoints, features, and what recording "
-    "each model costs. Reads only; nothing is paid. OPENAI_ADMIN_KEY adds use, projects and limits."
+    help="Find out what the account holds: tuned models by use, days left, files, checkpoints, features, and what "
+    "recording each model costs. Only reads; costs nothing. OPENAI_ADMIN_KEY adds use, projects and limits."
 )
 @migration_option
 @keys_option
-@click.option("--base-url", metavar="URL", help="Read another service than OpenAI, such as a gateway or a simulator.")
-@click.option("--refresh", is_flag=True, help="Read everything anew.")
 @click.option(
-    "--items", type=click.IntRange(1), default=ITEMS, show_default=True, help="Estimate a recording of so many items."
+    "--base-url", metavar="URL", help="Read this service instead of OpenAI, such as a gateway or a simulator."
 )
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write the page here too.")
+@click.option("--refresh", is_flag=True, help="Read everything again.")
+@click.option(
+    "--items", type=click.IntRange(1), default=ITEMS, show_default=True, help="Estimate a recording of this many items."
+)
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Also write the page to this file.")
 @as_json
 @verbosity_options
 def command(
@@ -39,7 +41,7 @@ def command(
 
     prices = load_prices()
     migration = Migration.open(name, create=True)
-    note("reading the account: reads cost nothing; about a second for every three lists, minutes for a large account")
+    note("reading the account: free; takes about a second for every three lists, minutes for a large account")
     progress = Progress()
     try:
         inventory = take_inventory(migration, keys, base_url=base_url, fresh=refresh, tell=progress)

@@ -13,7 +13,7 @@ from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.prove import MARGIN, Proof, Wish, folder_of, prove
 
 
-@click.command(help="Prove that a run is not worse than a recorded model; exit 4 when that is not shown.")
+@click.command(help="Prove that a run is not worse than a recorded model; exit 4 if that cannot be shown.")
 @click.argument("model")
 @click.argument("run", metavar="RUN")
 @migration_option
@@ -22,18 +22,24 @@ from ftbridge.migrate.prove import MARGIN, Proof, Wish, folder_of, prove
     type=click.FloatRange(0, 1),
     default=MARGIN,
     show_default=True,
-    help="How much worse still counts as not worse (0.05: 5 points).",
+    help="Accept a drop of up to this as not worse (0.05 is 5 points).",
 )
-@click.option("--judge", metavar="MODEL", help="Let this model say which completion is better, in both orders.")
-@click.option("--judge-url", metavar="URL", help="The judge's chat-completions endpoint, up to and with /v1.")
-@click.option("--limit", type=click.IntRange(min=1), help="Compare at most so many items.")
+@click.option("--judge", metavar="MODEL", help="Ask this model which completion is better, in both orders.")
+@click.option("--judge-url", metavar="URL", help="Set the judge's chat-completions endpoint, including /v1.")
+@click.option("--limit", type=click.IntRange(min=1), help="Compare at most this many items.")
 @click.option(
-    "--max-tokens", type=click.IntRange(min=1), help="Longest completion [1.5 times the longest recorded one]."
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    help="Set the longest completion, in tokens [default: 1.5 times the longest recorded one].",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Items completed together."
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Complete this many items at a time.",
 )
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the page.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the page to this file.")
 @as_json
 @verbosity_options
 def command(
@@ -55,7 +61,7 @@ def command(
     from ftbridge.migrate.proof_page import write_page
 
     if judge_url is not None and judge is None:
-        raise UsageError("--judge-url goes with --judge MODEL.")
+        raise UsageError("--judge-url needs --judge MODEL.")
     wish = Wish(
         model=model,
         margin=margin,
@@ -74,8 +80,8 @@ def command(
         _show(proof, path)
     if not proof.ok:
         raise GateNotMet(
-            f"it is not shown that {proof.run} is not worse than {proof.model}: {proof.verdict}",
-            hint="Look at the page; train on more data or on a larger base, or record more items.",
+            f"there is no proof that {proof.run} is not worse than {proof.model}: {proof.verdict}",
+            hint="Read the page. Then train on more data or a larger base model, or record more items.",
         )
     if verbosity() >= 0 and not as_json:
         click.echo(f"next: ftbridge migrate serve --map {proof.model}={proof.run}", err=True)

@@ -18,38 +18,44 @@ from ftbridge.migrate.forecast import Forecast
 from ftbridge.migrate.record import ITEMS, SAMPLES, Recorded, Wish, record
 
 
-@click.command(help="Record what a tuned model returns, while it still answers.")
+@click.command(help="Record a tuned model's completions while it is still available.")
 @click.argument("model")
 @migration_option
-@click.option("--items", type=click.Path(path_type=Path, dir_okay=False), help="Record on a JSONL file of your own.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), default=ITEMS, show_default=True, help="Record at most so many items."
+    "--items", type=click.Path(path_type=Path, dir_okay=False), help="Record the prompts of this JSONL file instead."
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=ITEMS, show_default=True, help="Record at most this many items."
 )
 @click.option(
     "--samples",
     type=click.IntRange(min=0, max=20),
     default=SAMPLES,
     show_default=True,
-    help="Draw so many further completions of each item, which show how well the model agrees with itself.",
+    help="Sample this many more completions of each item, to show how well the model agrees with itself.",
 )
 @click.option(
-    "--temperature", type=click.FloatRange(0, 2), help="Draw them at this temperature [that of stored requests, or 1]."
+    "--temperature",
+    type=click.FloatRange(0, 2),
+    help="Sample them at this temperature [default: that of stored requests, or 1].",
 )
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Limit completions to so many tokens [as clients send].")
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), help="Limit completions to this many tokens [default: as clients send]."
+)
 @click.option(
     "--way",
     type=click.Choice(["auto", "live", "batch"]),
     default="auto",
     show_default=True,
-    help="Ask live, or through the Batch API at half the price; auto decides by time, price and queue.",
+    help="Send requests live, or through the Batch API at half the price; auto decides by time, price and queue.",
 )
 @click.option("--max-usd", type=click.FloatRange(min=0, min_open=True), help="Stop before spending more than this.")
 @click.option(
     "--no-store",
     is_flag=True,
-    help="Do not let the service store the completions; a request in flight at a crash may then be paid twice.",
+    help="Do not let the service store the completions; a request in flight during a crash may then be paid for twice.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what it would cost and how long it would take; ask nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the cost and the time; send no requests.")
 @click.option("--yes", is_flag=True, help=f"Do not ask before spending more than ${ASK_ABOVE_USD:g}.")
 @as_json
 @verbosity_options
@@ -134,7 +140,9 @@ def ask(estimate: Forecast, max_usd: float | None, yes: bool) -> None:
     if yes or usd is None or usd <= ASK_ABOVE_USD:
         return
     if not sys.stdin.isatty():
-        raise UsageError(f"this costs about ${usd:,.2f}, and nobody is there to ask.", hint="Say --yes.")
+        raise UsageError(
+            f"this costs about ${usd:,.2f}, and there is no terminal to confirm that on.", hint="Say --yes."
+        )
     click.confirm("Go on?", abort=True, err=True)
 
 
@@ -211,5 +219,5 @@ def _show(recorded: Recorded) -> None:
     refused = f", {so_far.refused} of them refused" if so_far.refused else ""
     click.echo(f"{so_far.complete} of {so_far.items} items of {recorded.model} are recorded{refused}{cost}.")
     if not so_far.finished:
-        click.echo("The rest got no completion; the same command asks for it again.")
+        click.echo("The rest have no completion yet; run the same command again to request them.")
     click.echo(f"next: ftbridge migrate retrain {recorded.model} --base LOCAL_MODEL")

@@ -18,12 +18,12 @@ from ftbridge.runner import control
 @click.command(help="Train a replacement for a tuned model, from the data of its jobs.")
 @click.argument("model")
 @migration_option
-@click.option("--base", help="The model to train: a local folder, a hub id or a built-in name; or a provider's model.")
+@click.option("--base", help="Train this model: a local folder, a hub id or a built-in name; or a provider's model.")
 @click.option(
     "--provider",
     default="local",
     show_default=True,
-    help="Where to train: local, openai, slurm, ray or an installed one.",
+    help="Train with this provider: local, openai, slurm, ray or another that is installed.",
 )
 @click.option("--distil", is_flag=True, help="Add half of the recorded completions to the training data.")
 @click.option(
@@ -40,7 +40,7 @@ from ftbridge.runner import control
     help="Score with these graders (YAML or JSON); `prove` decides by them.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the spec.")
-@click.option("--allow", multiple=True, metavar="FIELD", help="Go on without a field that the provider refuses.")
+@click.option("--allow", multiple=True, metavar="FIELD", help="Continue without a field that the provider refuses.")
 @click.option("--no-lint", is_flag=True, help="Start even if the data has lint errors.")
 @click.option("--dry-run", is_flag=True, help="Write the spec and its report; train nothing.")
 @click.option("--detach", is_flag=True, help="Work in the background; print the run id.")

@@ -12,8 +12,8 @@ from ftbridge.errors import GateNotMet, UsageError
 
 
 @click.command(
-    help="Serve the replacements under the names of the models that they replace, after listing what clients used that this "
-    "server cannot do. Clients change their base URL and key, nothing else."
+    help="Serve the replacements under the names of the models that they replace, after listing features that clients "
+    "used and this server lacks. Clients change their base URL and key, nothing else."
 )
 @migration_option
 @click.option(
@@ -22,9 +22,11 @@ from ftbridge.errors import GateNotMet, UsageError
     multiple=True,
     callback=pairs,
     metavar="NAME=RUN",
-    help="Serve this run under this name [every model whose proof was met].",
+    help="Serve this run under this name [default: every model with a proof].",
 )
-@click.option("--check", is_flag=True, help="Only list what clients used that cannot be done here; exit 4 if anything.")
+@click.option(
+    "--check", is_flag=True, help="Only list features that clients used and this server lacks; exit 4 if there are any."
+)
 @listening
 @click.option("--json", "as_json", is_flag=True, help="Print the address as one JSON document on stdout.")
 @verbosity_options
@@ -45,12 +47,12 @@ def command(
     for text in notes:
         note(f"note: {text}")
     for one in unsupported_requests:
-        note(f"clients use what cannot be done here, in {one.requests} stored requests: {one.reason}")
+        note(f"clients use a feature that this server lacks, in {one.requests} stored requests: {one.reason}")
     if not unsupported_requests:
-        note("Nothing that stored requests use is missing here.")
+        note("This server has every feature that the stored requests use.")
     if check:
         if unsupported_requests:
-            raise GateNotMet(f"{len(unsupported_requests)} things that clients use cannot be done here.")
+            raise GateNotMet(f"{len(unsupported_requests)} features that clients use are missing here.")
         return
     extras.require("local", "serving local models", *NEEDS)
     runs, others = runs_of(served)

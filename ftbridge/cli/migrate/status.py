@@ -20,7 +20,7 @@ from ftbridge.migrate.status import NEAR_DAYS
     default=NEAR_DAYS,
     show_default=True,
     metavar="DAYS",
-    help="Take so many days as near.",
+    help="Treat deadlines within this many days as near.",
 )
 @as_json
 @verbosity_options

@@ -75,8 +75,8 @@ def convert(
     container: Container = container_of(out) or "jsonl"
     if out != "-" and container_of(out) in (None, "xlsx") and _is_new_or_file(Path(out)):
         raise UsageError(
-            f"{out}: its ending names no format that is written.",
-            hint=f"One of {endings()}; .gz and .zst may follow.",
+            f"{out}: ftbridge writes no format with this file extension.",
+            hint=f"Use one of {endings()}; .gz and .zst may follow.",
         )
     sources = [source] if isinstance(source, str) else list(source)
     shown = "<stdin>" if sources == ["-"] else " ".join(sources)
@@ -170,7 +170,7 @@ class _Work:
         except DataError as error:
             self._problem(label, record, ShapeError(str(error)))
         except UnicodeEncodeError:
-            self._problem(label, record, ShapeError("holds half of a \\u surrogate pair, which no UTF-8 text can hold"))
+            self._problem(label, record, ShapeError("holds half of a \\u surrogate pair, which UTF-8 cannot encode"))
         except (ValueError, RecursionError, TypeError) as error:
             is_deep = isinstance(error, RecursionError)
             text = "is nested too deeply to be written" if is_deep else f"cannot be written: {error}"
@@ -186,9 +186,9 @@ class _Work:
             total = self.bad - self._unsaid
             raise DataError(data_error(self.problems, total).message, problems=self.problems, hint=self._hint() or None)
         if not self.examples:
-            problem = f"{source} holds no record that can be read."
+            problem = f"{source} contains no record that can be read."
             if self.left_out and not self.bad:
-                problem = f"{source} holds no answer that was liked."
+                problem = f"{source} contains no completion labelled as good."
             shown = "\n".join([problem, *(f"  {problem}" for problem in self.problems[:20])])
             raise DataError(shown, problems=[problem, *self.problems], hint=" ".join(self.hints[:3]) or None)
 
@@ -199,7 +199,7 @@ class _Work:
         skips = self.examples > 0 or self.bad == 0
         if self.of_files == self.bad or (not skips and self.hints):
             return " ".join(self.hints[:3])
-        return " ".join([*self.hints[:3], "--skip-invalid leaves them out, and says so."])
+        return " ".join([*self.hints[:3], "--skip-invalid leaves them out and lists them."])
 
     def _problem(self, label: str, record: Record, error: ShapeError, reported: bool = True) -> None:
         self.bad += 1
@@ -250,12 +250,12 @@ def _output(out: str, force: bool, inputs: list[Path]) -> Iterator[Any]:
     elif path.is_dir():
         raise UsageError(f"{out} is a folder.", hint="Name a file in it.")
     elif path.exists() and any(path.samefile(source) for source in inputs):
-        raise UsageError(f"{out} is the file to be converted.", hint="Name another file.")
+        raise UsageError(f"{out} is the input file.", hint="Name another file.")
     elif not _is_new_or_file(path):  # a device or a pipe: nothing to replace
         with path.open("wb") as target:
             yield _Hashing(target)
     elif path.exists() and not force:
-        raise UsageError(f"{out} exists.", hint="Name another file, or use --force to replace it.")
+        raise UsageError(f"{out} exists.", hint="Choose another file, or use --force to replace it.")
     else:
         _make_room(path)
         with disk_full_is_an_error(path), atomic_path(path) as temporary, temporary.open("wb") as target:

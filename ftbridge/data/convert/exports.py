@@ -96,7 +96,7 @@ def read_stored_completion(record: Document, unknown: list[UnknownKey]) -> Docum
     for name in ("request", "response"):  # what else a log says of the two is about the call
         record.pop(name, None)
     if response.get("error"):
-        raise ShapeError(f"response.error is {as_text(response['error'])[:80]}; there is no answer to learn")
+        raise ShapeError(f"response.error is {as_text(response['error'])[:80]}; there is no completion to learn")
     if isinstance(response.get("output"), list):
         return read_responses({**request, "output": response["output"]}, unknown)
     if isinstance(response.get("candidates"), list):
@@ -133,12 +133,12 @@ def _answer(response: Document) -> Document:
     choices = response.get("choices")
     if isinstance(choices, list):
         if len(choices) != 1:
-            raise ShapeError(f"choices has {len(choices)} answers; an example holds one")
+            raise ShapeError(f"choices has {len(choices)} completions; an example has one")
         reply = choices[0].get("message") if isinstance(choices[0], dict) else None
     else:
         reply = {"role": "assistant", "content": response["content"]} if "content" in response else None
     if not isinstance(reply, dict):
-        raise ShapeError("the response holds no message")
+        raise ShapeError("the response contains no message")
     return _without_nulls(reply)
 
 
@@ -151,7 +151,7 @@ def _chat(request: Document, reply: Document, unknown: list[UnknownKey]) -> Docu
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
     if not isinstance(messages, list):
-        raise ShapeError("messages is missing or no list")
+        raise ShapeError("messages is missing or is not a list")
     prompt_messages = [
         {key: value for key, value in _without_nulls(one).items() if key != "id"} if isinstance(one, dict) else one
         for one in messages
@@ -187,7 +187,7 @@ def read_responses(record: Document, unknown: list[UnknownKey]) -> Document:
     if isinstance(output, str):
         output = [{"role": "assistant", "content": output}]
     if not isinstance(items, list) or not isinstance(output, list):
-        raise ShapeError("input is not text or list of items, or output no list")
+        raise ShapeError("input is not text or a list of items, or output is not a list")
     turns = list(_items([*items, *output]))
     if isinstance(instructions, str) and instructions:
         turns = [{"role": "system", "content": instructions}, *turns]
@@ -227,7 +227,7 @@ def _items(items: list[Any]) -> Iterator[Document]:
                 message, thought = _with_thought(message, thought), ""
             yield message
         else:
-            raise ShapeError(f"item {index} is a {kind or 'value'}, which no example holds")
+            raise ShapeError(f"item {index} is a {kind or 'value'}, which an example cannot contain")
     if calls:
         yield _with_thought({"role": "assistant", "content": None, "tool_calls": calls}, thought)
 
@@ -266,7 +266,7 @@ def gemini_messages(contents: Any, at: str) -> Messages:
         parts = content.get("parts")
         parts = [parts] if isinstance(parts, dict) else parts
         if not isinstance(parts, list):
-            raise ShapeError(f"{at}[{index}].parts is missing or no list")
+            raise ShapeError(f"{at}[{index}].parts is missing or is not a list")
         turns += _gemini_turn(str(content.get("role", "user")), parts, f"{at}[{index}]")
     return normal_messages(turns, at, [])
 
@@ -291,7 +291,7 @@ def _gemini_turn(role: str, parts: list[Any], at: str) -> Messages:
             pieces.append({"type": "text", "text": part["text"]})
         else:
             raise ShapeError(
-                f"{part_path} has {', '.join(part)}; an example holds text, calls, results and inline images"
+                f"{part_path} has {', '.join(part)}; an example can contain text, calls, results and inline images"
             )
     messages: Messages = results
     if pieces or calls:

@@ -128,7 +128,7 @@ def _at(record: Any, names: list[str]) -> tuple[Any, bool]:
 
 def _rename_key(record: Document, new: str, old: str) -> Document:
     if new in record:
-        raise ShapeError(f"{new} is there already, and another field is mapped to it", once=True)
+        raise ShapeError(f"{new} exists already, but another field is mapped to it", once=True)
     changed = {key: value for key, value in record.items() if key != old}
     changed[new] = record[old]
     return changed
@@ -140,7 +140,7 @@ def _rename_inside(value: Any, before: str, leaf: str, new: str, renamed_any: li
             return value
         renamed_any[0] = True
         if value.get(new) is not None:
-            raise ShapeError(f"{new} is there already, and {leaf} is mapped to it", once=True)
+            raise ShapeError(f"{new} exists already, but {leaf} is mapped to it", once=True)
         return {**{key: one for key, one in value.items() if key not in (leaf, new)}, new: value[leaf]}
     name, rest, is_list = _split(before)
     if not isinstance(value, dict) or name not in value:

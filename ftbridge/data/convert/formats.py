@@ -135,7 +135,7 @@ class _Reading:
         except ExampleError as error:
             self.problems += [f"{at} {field}{' ' if field else ''}{text}" for field, text in error.problems]
         except UnicodeEncodeError:
-            self.problems.append(f"{at} holds half of a \\u surrogate pair, which no UTF-8 text can hold.")
+            self.problems.append(f"{at} holds half of a \\u surrogate pair, which UTF-8 cannot encode.")
         except (ValueError, RecursionError):
             self.problems.append(f"{at} is nested too deeply to be written again.")
         else:
@@ -194,7 +194,7 @@ def _in_shape(document: object, method: Method, fields: FieldChoice) -> object:
         raise ShapeError(
             f"holds a preference ({shape}), and method {method} would train one of its completions and lose the other",
             once=True,
-            hint="Set method: dpo, or write chats of the preferred completions alone.",
+            hint="Set method: dpo, or write only the preferred completions, as chats.",
         )
     if shape is None or (METHODS.get(shape) == "dpo") != (method == "dpo"):
         return record
@@ -225,7 +225,7 @@ def _refuse_lost(left: dict[str, object], unknown: list[UnknownKey], shape: Shap
         lost = {path: field_path for path, field_path in lost.items() if not (shape in EXPORTS and path in ENVELOPE)}
     if lost:
         which = ", ".join(lost.values())
-        raise ShapeError(f"{which} would be lost: nothing that trains reads it", once=True, hint=_choose(list(lost)))
+        raise ShapeError(f"{which} would be lost: training does not read it", once=True, hint=_choose(list(lost)))
 
 
 def _choose(paths: Sequence[str]) -> str:
@@ -233,7 +233,7 @@ def _choose(paths: Sequence[str]) -> str:
     names = ", ".join(json.dumps(path) for path in paths)
     options = " ".join(f"--drop {shlex.quote(path)}" for path in paths)
     return (
-        f"Say in the spec what becomes of it (data.drop: [{names}], data.keep or data.map), or convert the file: "
+        f"Say in the spec what to do with it (data.drop: [{names}], data.keep or data.map), or convert the file: "
         f"ftbridge convert FILE OUT {options}."
     )
 

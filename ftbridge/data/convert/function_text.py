@@ -74,7 +74,7 @@ def _xlam(record: Document) -> Document:
         functions = [call_of(call, f"answers[{index}]") for index, call in enumerate(calls)]
         reply["tool_calls"] = [{"type": "function", "function": function} for function in functions]
     else:
-        raise ShapeError("answers is an empty list; there is no answer to learn")
+        raise ShapeError("answers is an empty list; there is no completion to learn")
     example: Document = {"messages": normal_messages([{"role": "user", "content": query}, reply], "messages", [])}
     if listed := read_tools(tools):
         example["tools"] = [{**tool, "function": _schema(tool["function"])} for tool in listed]
@@ -110,7 +110,7 @@ def _glaive(record: Document) -> Document:
         text = turn_text.replace("<|endoftext|>", "").strip()
         turns.append(_glaive_turn(speaker, text))
     if not pieces[1:]:
-        raise ShapeError("chat has no turn of USER and ASSISTANT")
+        raise ShapeError("chat has no turns of USER and ASSISTANT")
     messages = normal_messages(turns, "messages", [])
     if any(one["role"] == "tool" and not one.get("tool_call_id") for one in messages):
         raise ShapeError("chat has a FUNCTION RESPONSE that follows no <functioncall>")

@@ -28,7 +28,7 @@ def with_images(record: Document, lists: list[Messages]) -> None:
     if not images:
         return
     if not marks:
-        raise WouldBeLost([name], f"no {MARK} in the messages says where they belong")
+        raise WouldBeLost([name], f"no {MARK} in the messages shows where they belong")
     if marks != len(images):
         raise ShapeError(f"{name} has {len(images)}, and the messages have {marks} marks {MARK}")
     urls = iter([_url(image, f"{name}[{index}]") for index, image in enumerate(images)])
@@ -77,5 +77,5 @@ def _url(image: Any, at: str) -> str:
     shown = f"the file {image}" if isinstance(image, str) else "no address"
     raise ShapeError(
         f"{at} is {shown}",
-        hint="An example holds images by their https address, or as data:image/…;base64,….",
+        hint="An example contains images by their https address, or as data:image/…;base64,….",
     )

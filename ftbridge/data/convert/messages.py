@@ -55,7 +55,7 @@ def normal_messages(turns: object, at: str, unknown: list[UnknownKey]) -> Messag
     Keys that no message has stay too, and are added to `unknown`. Raises `ShapeError`.
     """
     if not isinstance(turns, list):
-        raise ShapeError(f"{at} is missing or no list")
+        raise ShapeError(f"{at} is missing or is not a list")
     messages: Messages = []
     calls = _Calls()
     for index, turn in enumerate(turns):
@@ -167,7 +167,7 @@ def _flags(message: Document, at: str, path: str) -> None:
         elif name != "weight":
             raise WouldBeLost([f"{at}[].{name}"], "only assistant messages are trained", [f"{path}.{name}"])
     if len(weights) > 1:
-        raise ShapeError(f"{path} is to be trained by {weights[1]} and not by {weights[0]}")
+        raise ShapeError(f"{path} is trained according to {weights[1]} but not according to {weights[0]}")
     for weight in weights:
         message["weight"] = weight
 
@@ -277,7 +277,7 @@ def _source(source: Document, part_path: str) -> str:
         return f"data:{source.get('media_type', 'image/png')};base64,{source['data']}"
     if isinstance(source.get("url"), str):
         return str(source["url"])
-    raise ShapeError(f"{part_path}.source holds no address and no base64 data")
+    raise ShapeError(f"{part_path}.source contains no address and no base64 data")
 
 
 def _result(result: Document, part_path: str) -> Document:

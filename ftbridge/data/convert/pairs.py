@@ -41,7 +41,7 @@ def read_preference(record: Document, unknown: list[UnknownKey]) -> Document:
     if missing:
         raise ShapeError(f"{missing[0]} is missing")
     if not isinstance(record["input"], dict) or not isinstance(record["input"].get("messages"), list):
-        raise ShapeError("input.messages is missing or no list")
+        raise ShapeError("input.messages is missing or is not a list")
     held = dict(record.pop("input"))
     held["messages"] = normal_messages(held["messages"], "input.messages", unknown)
     held["messages"] = with_system_text(held, held["messages"])
@@ -71,7 +71,7 @@ def read_chosen_rejected(record: Document, unknown: list[UnknownKey]) -> Documen
         # both answers repeat the prompt, perhaps after a system message
         messages, chosen, rejected = shared, chosen[len(shared) :], rejected[len(shared) :]
     if not messages:
-        raise ShapeError("prompt is missing, and chosen and rejected do not begin alike")
+        raise ShapeError("prompt is missing, and chosen and rejected do not have the same beginning")
     if len(chosen) != 1 or len(rejected) != 1:
         raise ShapeError("chosen and rejected must each end in one message after the prompt")
     return {"input": with_system(record, messages), "preferred_output": chosen, "non_preferred_output": rejected}
@@ -129,11 +129,11 @@ def _last_is_better(record: Document, unknown: list[UnknownKey]) -> Document:
     messages = normal_messages(record.pop("messages", None), "messages", unknown)
     chosen = messages[-1:]
     if not chosen or chosen[0].get("role") != "assistant":
-        raise ShapeError(f"messages do not end with the assistant's answer, which is better than {name}")
+        raise ShapeError(f"messages do not end with the assistant's completion that is better than {name}")
     if len(rejected) > 1:
         rejected = rejected[-1:] if rejected[:-1] == messages[:-1] else rejected
     if len(rejected) != 1:
-        raise ShapeError(f"{name} is not one answer to the messages before the last")
+        raise ShapeError(f"{name} is not one completion of the messages before the last")
     with_images(record, [messages])
     return {"input": with_system(record, messages[:-1]), "preferred_output": chosen, "non_preferred_output": rejected}
 
@@ -141,7 +141,7 @@ def _last_is_better(record: Document, unknown: list[UnknownKey]) -> Document:
 def _vertex(record: Document) -> Document:
     completions = record.pop("completions", None)
     if not isinstance(completions, list) or len(completions) != 2:
-        raise ShapeError("completions is not a list of two; a preference has a better and a worse answer")
+        raise ShapeError("completions is not a list of two; a preference has a better and a worse completion")
     try:
         worse, better = sorted(completions, key=lambda one: float(one["score"]))
         if worse["score"] == better["score"]:
@@ -168,10 +168,10 @@ def read_kto(record: Document, unknown: list[UnknownKey], only_liked: bool) -> D
     liked = record.pop(field, None)
     if not only_liked:
         raise ShapeError(
-            f"is KTO data: {field} tells good answers from bad ones, and a chat that is trained teaches its answer",
+            f"is KTO data: {field} marks completions as good or bad, but training on a chat teaches its completion",
             once=True,
-            hint="--only-liked writes the answers that were liked as chats, and leaves out the others; --from chat (or "
-            f"another format) with --drop {field} if {field} means something else.",
+            hint="--only-liked writes the completions that were liked as chats, and leaves out the others; --from "
+            f"chat (or another format) with --drop {field} if {field} means something else.",
         )
     if str(liked).strip().lower() not in ("true", "1"):
         raise LeftOut(f"{field} is {liked}")

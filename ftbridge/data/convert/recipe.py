@@ -134,17 +134,19 @@ def unknown_format(record: Document) -> ShapeError:
     """The error for a record whose shape is not known, with what would read it if that can be told."""
     detection = detect_record(record)
     if detection and detection.shape is None:
-        return ShapeError(f"is in the format of {detection.name}, which is not read", once=True, hint=detection.advice)
+        return ShapeError(
+            f"is in the format of {detection.name}, which ftbridge does not read", once=True, hint=detection.advice
+        )
     hint = ""
     if detection and detection.options:
         hint = f"{detection.options} reads {'it' if len(record) == 1 else 'them'} as {detection.name}."
         if rest := [name for name in detection.others if name not in UNNAMED]:
             hint += (
-                f" Of {as_columns(rest)}, --keep keeps what an example has no place for, and --drop FIELD lets it go."
+                f" Of {as_columns(rest)}, --keep keeps what does not fit into an example, and --drop FIELD drops it."
             )
     names = as_columns(list(record)) or "(none)"
     return ShapeError(
-        f"has the fields {names}, which are not a format that is known ({_KNOWN})", once=bool(record), hint=hint
+        f"has the fields {names}, which belong to no known format ({_KNOWN})", once=bool(record), hint=hint
     )
 
 
@@ -169,14 +171,10 @@ def _settle(left: Document, shape: Shape, method: str, recipe: Recipe, target: S
         for name in gone:
             del left[name]
     if method == "dpo" and left and shape != "preference":
-        raise WouldBeLost(list(left), "a preference has no fields of its own")
+        raise WouldBeLost(list(left), "a preference has no extra fields")
     rest = [name for name in left if not stays(name, shape)]
     if rest and not recipe.keep:
-        where = (
-            "nothing that trains reads it"
-            if shape in NATIVE.values()
-            else f"{target or 'an example'} has no place for it"
-        )
+        where = "training does not read it" if shape in NATIVE.values() else f"{target or 'an example'} cannot hold it"
         raise WouldBeLost(rest, where)
     return gone
 
@@ -194,7 +192,7 @@ def _refuse_unknown(unknown: list[UnknownKey], recipe: Recipe) -> None:
             first.setdefault(key.path, key.field_path)
     if first:
         trains = any(key.trains and key.path in first for key in unknown)
-        where = "a part is trained with its message, or not at all" if trains else "a message has no place for it"
+        where = "a part cannot be trained separately from its message" if trains else "a message cannot hold it"
         raise WouldBeLost(list(first), where, list(first.values()))
 
 
@@ -206,7 +204,7 @@ def advice(fields: Collection[str], keeps: bool) -> str:
         if meaning in ("input", "system") and name != meaning:
             sentences.append(f"--map {shlex.quote(f'{meaning}={name}')} reads {name} as the {meaning}.")
     names = " ".join(f"--drop {shlex.quote(name)}" for name in fields)
-    sentences.append(f"{names} lets them go{'; --keep keeps them beside the rest' * keeps}.")
+    sentences.append(f"{names} drops them{'; --keep keeps them beside the rest' * keeps}.")
     return " ".join(sentences)
 
 
@@ -228,7 +226,7 @@ def _for_method(held: Document, left: Document, shape: Shape, method: str) -> Do
     if ("input" in held) == (method == "dpo"):
         return _for_reinforcement(held, left) if method == "reinforcement" and shape != "reinforcement" else held
     if method == "dpo":
-        raise ShapeError("messages has one answer, and a preference needs two")
+        raise ShapeError("messages has one completion, but a preference needs two")
     if method == "reinforcement":
         left |= {key: held[key] for key in ("preferred_output", "non_preferred_output")}
         return _for_reinforcement(held["input"], left)
@@ -248,7 +246,7 @@ def _for_reinforcement(held: Document, left: Document) -> Document:
         if last.keys() - {"role", "content", "weight"} or not isinstance(last.get("content"), str):
             raise ShapeError(f"messages[{len(messages) - 1}] is not plain text, and cannot become the field reference")
         if "reference" in left:
-            raise ShapeError("reference is there already, and the answer would become it")
+            raise ShapeError("reference exists already, but the completion would become it")
         return {**held, "messages": messages[:-1], "reference": last["content"]}
     return {**held, "messages": messages}
 

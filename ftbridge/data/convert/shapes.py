@@ -94,7 +94,7 @@ def read(
 def write(example: Document, shape: Shape) -> Document:
     """An example as a record. Raises `ShapeError` naming the field that the shape cannot hold."""
     if shape not in _WRITERS:
-        raise ShapeError(f"{shape} is only read; an example is written as {', '.join(_WRITERS)}", once=True)
+        raise ShapeError(f"{shape} can only be read; write examples as {', '.join(_WRITERS)}", once=True)
     return _WRITERS[shape](example)
 
 
@@ -110,21 +110,21 @@ def _plain_turns(example: Document, shape: str) -> tuple[str | None, Messages]:
     if "messages" not in example:
         raise ShapeError(f"input: a preference cannot be written as {shape}; use preference or chosen_rejected")
     if lost := [key for key in example if key != "messages"]:
-        raise WouldBeLost(lost, f"{shape} has no place for it")
+        raise WouldBeLost(lost, f"{shape} cannot hold it")
     messages = example["messages"]
     for index, message in enumerate(messages):
         if not isinstance(message.get("content"), str):
-            raise ShapeError(f"messages[{index}].content is not plain text, and {shape} holds only that")
+            raise ShapeError(f"messages[{index}].content is not plain text, and {shape} contains only that")
         if extra := [key for key in message if key not in ("role", "content")]:
             dropped = [f"messages[{index}].{key}" for key in extra]
-            raise WouldBeLost([f"messages[].{key}" for key in extra], f"{shape} has no place for it", dropped)
+            raise WouldBeLost([f"messages[].{key}" for key in extra], f"{shape} cannot hold it", dropped)
     system = messages[0]["content"] if messages and messages[0]["role"] == "system" else None
     if system == "" and shape != "sharegpt":
         raise ShapeError(f"messages[0].content is empty, and an empty system field of {shape} means that there is none")
     rest = messages[1:] if system is not None else messages
     for index, message in enumerate(rest, int(system is not None)):
         if message["role"] not in ("user", "assistant"):
-            raise ShapeError(f"messages[{index}].role {message['role']} has no place in {shape}")
+            raise ShapeError(f"messages[{index}].role {message['role']} does not fit into {shape}")
     return system, rest
 
 
@@ -138,7 +138,7 @@ def _write_prompt_completion(example: Document) -> Document:
     system, rest = _plain_turns(example, "prompt_completion")
     _alternating(rest, "prompt_completion")
     if len(rest) != 2:
-        raise ShapeError("messages has more than one exchange, and prompt_completion holds one")
+        raise ShapeError("messages has more than one exchange, but prompt_completion holds one")
     head = {"system": system} if system is not None else {}
     return {**head, "prompt": rest[0]["content"], "completion": rest[1]["content"]}
 
@@ -164,11 +164,11 @@ def _write_sharegpt(example: Document) -> Document:
 
 def _write_chosen_rejected(example: Document) -> Document:
     if "input" not in example:
-        raise ShapeError("messages: a chat has no rejected answer; chosen_rejected needs a preference")
+        raise ShapeError("messages: a chat has no rejected completion; chosen_rejected needs a preference")
     held = example["input"]
     lost = [key for key in example if key not in ("input", "preferred_output", "non_preferred_output")]
     if lost := [*lost, *(f"input.{key}" for key in held if key != "messages")]:
-        raise WouldBeLost(lost, "chosen_rejected has no place for it")
+        raise WouldBeLost(lost, "chosen_rejected cannot hold it")
     return {
         "prompt": held["messages"],
         "chosen": example["preferred_output"],

@@ -76,7 +76,7 @@ def with_system_text(record: Document, messages: Messages) -> Messages:
         return [{"role": "system", "content": text}, *messages] if text else messages
     if first.get("content") != text:
         raise ShapeError(
-            "system stands beside messages that begin with another system message; --drop system lets it go"
+            "there is a system field, and the messages begin with another system message; --drop system drops the field"
         )
     return messages
 
@@ -97,7 +97,7 @@ def read_alpaca(record: Document, unknown: list[UnknownKey]) -> Document:
     messages = alpaca_prompt(record)
     output = record.pop(key, None)
     if not isinstance(output, str):
-        raise ShapeError(f"{key} is missing or no text")
+        raise ShapeError(f"{key} is missing or is not text")
     return with_system(record, [*messages, {"role": "assistant", "content": output}])
 
 
@@ -105,7 +105,7 @@ def alpaca_prompt(record: Document) -> Messages:
     """What an Alpaca record asks: its history, then its instruction with its input."""
     instruction = record.pop("instruction", None)
     if not isinstance(instruction, str):
-        raise ShapeError("instruction is missing or no text")
+        raise ShapeError("instruction is missing or is not text")
     more = record.pop("input", None)
     if more is not None and not isinstance(more, str):
         raise ShapeError("input is not text")
@@ -146,7 +146,7 @@ def sharegpt_turns(turns: Any, unknown: list[UnknownKey], at: str = "conversatio
     messages = normal_messages(prepared, at, unknown)
     for index, message in enumerate(messages):
         if message["role"] == "tool" and not message.get("tool_call_id"):
-            raise ShapeError(f"{at}[{index}] is a result that follows no call")
+            raise ShapeError(f"{at}[{index}] is a result without a call before it")
     return _joined_calls(messages)
 
 
@@ -163,7 +163,7 @@ def _turn(role: str, text: Any, path: str, rest: Document) -> Messages:
     if text is None and rest.get("tool_calls"):
         return [{"role": role}]
     if not isinstance(text, str):
-        raise ShapeError(f"{path}.value is missing or no text")
+        raise ShapeError(f"{path}.value is missing or is not text")
     if role == "assistant" and (reply := reply_in_text(text)):
         return [{"role": role, **reply}]
     if role == "tool":

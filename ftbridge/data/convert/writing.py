@@ -110,4 +110,4 @@ def _again(spool: IO[bytes]) -> Iterator[dict[str, Any]]:
 @functools.lru_cache(maxsize=1_000)
 def _check_name(name: str) -> None:
     if not name or name != name.strip() or "\0" in name:
-        raise DataError(f"the field {name!r} cannot be the name of a column.")
+        raise DataError(f"the field {name!r} cannot be a column name.")

@@ -71,10 +71,10 @@ def fix_files(paths: Sequence[str], out: str, options: Options) -> list[FixRepor
     if len(paths) == 1 and not folder.is_dir():
         return [fix(paths[0], folder, options)]
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{out} is a file; several files are repaired into a folder.")
+        raise UsageError(f"{out} is a file; to repair several files, name a folder.")
     names = ["stdin.jsonl" if path == "-" else Path(path).name for path in paths]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UsageError(f"two of the files are named {twice}; repair them one by one.")
+        raise UsageError(f"two of the files are named {twice}; repair them separately.")
     return [fix(path, folder / name, options) for path, name in zip(paths, names, strict=True)]
 
 
@@ -85,7 +85,7 @@ def fix(path: str, out: Path, options: Options) -> FixReport:
     nothing that could be read as lines.
     """
     if path != "-" and out.exists() and Path(path).exists() and out.samefile(path):
-        raise UsageError(f"{out} is the file to be repaired.", hint="Name another file: the original is never changed.")
+        raise UsageError(f"{out} is the input file.", hint="Choose another file: the original is never changed.")
     ignored = dict(options.file_ignores).get(path, ())
     codes = chosen_codes(RULES, options.select, (*options.ignore, *ignored))
     with Linting([path], options) as linting:
@@ -175,7 +175,7 @@ class _Repair:
         if form == "utf-16":
             self._note(None, None, "FTB002", "wrote UTF-8")
         else:
-            self._note(None, None, "FTB001", f"wrote {len(examples.values):,} examples, one a line")
+            self._note(None, None, "FTB001", f"wrote {len(examples.values):,} examples, one per line")
         return examples.values
 
     def _one(self, number: int | None, raw: bytes) -> Iterator[bytes]:

@@ -204,4 +204,4 @@ def _advice(text: str, path: str, delimiter: str) -> str:
     if detection is not None:
         return detection.hint(path)
     name = shlex.quote(path)
-    return f"`ftbridge convert {name} out.jsonl` reads it, once --map prompt=COLUMN --map completion=COLUMN name its columns."
+    return f"`ftbridge convert {name} out.jsonl` reads it, with --map prompt=COLUMN --map completion=COLUMN for its columns."

@@ -31,24 +31,24 @@ TRAIN_FLAGS = ("train", "trainable", "loss", "loss_weight")
 """Keys of a message by which other trainers say whether it is learnt (Axolotl, ms-swift): OpenAI's `weight`."""
 
 _ELSEWHERE = {
-    "images": "images belong into the user's message, as image_url parts",
-    "image": "an image belongs into the user's message, as an image_url part",
+    "images": "images belong in the user's message, as image_url parts",
+    "image": "an image belongs in the user's message, as an image_url part",
     "videos": "fine-tuning reads no videos",
     "audios": "fine-tuning reads no audio",
-    "label": "it may tell good answers from bad ones, and every answer here is learnt",
-    "kto_tag": "it tells good answers from bad ones, and every answer here is learnt",
-    "rejected_response": "it is the worse of two answers, which method dpo reads as non_preferred_output",
-    "rejected": "it is the worse of two answers, which method dpo reads as non_preferred_output",
-    "chosen": "it is the better of two answers, which method dpo reads as preferred_output",
-    "documents": "what the model is to read belongs into a message",
-    "context": "what the model is to read belongs into a message",
-    "reasoning_content": "what is to be learnt belongs into content",
-    "reasoning": "what is to be learnt belongs into content",
-    "thinking": "what is to be learnt belongs into content",
-    "completion": "what is to be learnt belongs into an assistant message",
-    "response": "what is to be learnt belongs into an assistant message",
-    "answer": "what is to be learnt belongs into an assistant message",
-    "segments": "which parts are learnt is said by weight, for a whole message",
+    "label": "it may mark completions as good or bad, but every completion here is learnt",
+    "kto_tag": "it marks completions as good or bad, but every completion here is learnt",
+    "rejected_response": "it is the worse of two completions, which method dpo reads as non_preferred_output",
+    "rejected": "it is the worse of two completions, which method dpo reads as non_preferred_output",
+    "chosen": "it is the better of two completions, which method dpo reads as preferred_output",
+    "documents": "what the model should read belongs in a message",
+    "context": "what the model should read belongs in a message",
+    "reasoning_content": "what the model should learn belongs in content",
+    "reasoning": "what the model should learn belongs in content",
+    "thinking": "what the model should learn belongs in content",
+    "completion": "what the model should learn belongs in an assistant message",
+    "response": "what the model should learn belongs in an assistant message",
+    "answer": "what the model should learn belongs in an assistant message",
+    "segments": "weight says which messages are learnt, for complete messages only",
 }
 """What keys of other formats say, and where that belongs."""
 
@@ -101,7 +101,7 @@ def stray(holder: dict[str, JSON], key: str) -> Advice:
 
 
 def _why(key: str) -> str:
-    return _ELSEWHERE.get(key.strip().lower(), "what it says is not learnt where it stands")
+    return _ELSEWHERE.get(key.strip().lower(), "what it says is not learnt there")
 
 
 def system_beside(holder: dict[str, JSON], key: str) -> Advice:
@@ -147,10 +147,10 @@ def train_flag(message: dict[str, JSON], key: str, *, assistant: bool) -> Advice
     value = message[key]
     weight = int(value) if isinstance(value, (bool, int, float)) and value in (0, 1) else None
     if weight is None:
-        return Advice("Say by weight whether the message is learnt: 0 or 1.")
+        return Advice("Use weight to say whether the message is learnt: 0 or 1.")
     if not assistant:
         if weight:
-            return Advice("Only assistant messages are learnt. Remove it, if that is meant.")
+            return Advice("Only assistant messages are learnt. Remove it, if that is intended.")
         return Advice("Only assistant messages are learnt. Remove it.", dropped(message, key))
     present = message.get("weight")
     if present is None:

@@ -184,5 +184,5 @@ def _too_long(piece: Chunk, was_reported: bool) -> Block:
     if not was_reported:
         return Block(tally, [], None)
     tally.codes["FTB010", "error"] += 1
-    message = f"is {piece.length:,} bytes long, which is more than any service reads and more than is checked here."
+    message = f"is {piece.length:,} bytes long, more than any service accepts and more than ftbridge checks."
     return Block(tally, [Found("FTB010", "error", 1, 0, "", message, None, None, False)], None)

@@ -168,7 +168,7 @@ class Source:
 
     def _changed(self) -> FtbridgeError:
         return FtbridgeError(
-            f"{self.path} was written to while it was linted.", hint="Lint it again when whatever writes it has ended."
+            f"{self.path} was changed while it was linted.", hint="Lint it again when no program writes to it any more."
         )
 
 

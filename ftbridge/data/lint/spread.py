@@ -53,7 +53,7 @@ class _Place(NamedTuple):
 def spread(source: Source, facts: FileFacts) -> Spread:
     """The examples of a file of form array, pretty, wrapped or utf-16. Raises `Unspreadable`."""
     if facts.bytes > LARGEST:
-        raise Unspreadable("the file is too large to be read whole")
+        raise Unspreadable("the file is too large to be read at once")
     raw = source.read(Chunk(0, facts.bytes))
     try:
         text = raw.decode(_encoding(raw) if facts.form == "utf-16" else "utf-8-sig")
@@ -104,7 +104,7 @@ def _places(text: str, wrapped: bool) -> Iterator[_Place]:
     elif text.startswith("[", start):
         end = yield from _elements(text, start)
         if _blank_end(text, end) < len(text):
-            raise ValueError(f"the array ends at character {end:,}, and the file goes on")
+            raise ValueError(f"the array ends at character {end:,}, but the file continues")
     else:
         while start < len(text):
             end = _TEXT.raw_decode(text, start)[1]
@@ -133,13 +133,13 @@ def _members(text: str, start: int) -> Iterator[_Place]:
     """The elements of the one list of examples in an object, if nothing beside it may mean something."""
     document, end = json.JSONDecoder().raw_decode(text, start)
     if _blank_end(text, end) < len(text):
-        raise ValueError(f"the object ends at character {end:,}, and the file goes on")
+        raise ValueError(f"the object ends at character {end:,}, but the file continues")
     keys = [key for key, value in document.items() if isinstance(value, list) and value and is_example(value[0])]
     others = {key: value for key, value in document.items() if key not in keys}
     if len(keys) != 1:
-        raise ValueError(f"it holds examples under {' and '.join(keys)}; write each to a file of its own")
+        raise ValueError(f"it has examples under {' and '.join(keys)}; write each list to a separate file")
     if not are_tags(others):
-        raise ValueError(f"beside the examples it has {', '.join(others)}, which may mean something to all of them")
+        raise ValueError(f"beside the examples it has {', '.join(others)}, which may apply to all of them")
     yield from _elements(text, _member(text, start, keys[0]))
 
 

@@ -59,7 +59,7 @@ class Checkers:
         if len(raw) < task.length:
             raise FtbridgeError(
                 f"{subject.path} became shorter while it was linted.",
-                hint="Lint it again when whatever writes it has ended.",
+                hint="Lint it again when no program writes to it any more.",
             )
         if task.file not in self._made:
             self._made[task.file] = Checker(subject.plan)
@@ -68,7 +68,7 @@ class Checkers:
         except Exception as error:
             where = f"{subject.path}: bytes {task.start:,} to {task.start + task.length:,}"
             if isinstance(error, MemoryError):
-                raise FtbridgeError(f"{where} need more memory than there is.") from None
+                raise FtbridgeError(f"{where} need more memory than is available.") from None
             raise FtbridgeError(f"{where} could not be linted: {type(error).__name__}: {error}") from error
 
 

@@ -107,7 +107,7 @@ def _refused(head: bytes, name: str, how: Reading) -> Record | None:
             return Record(0, None, "is a Word document; write its texts as CSV or JSON Lines.")
         return Record(0, None, f"is a zip archive; {_READS}", hint)
     if head.startswith(_UTF16) and not how.encoding and container_of(name) not in ("csv", "tsv") and not how.delimiter:
-        return Record(0, None, f"is UTF-16 text; {_READS}", "--encoding utf-16 reads it; or save it as UTF-8.")
+        return Record(0, None, f"is UTF-16 text; {_READS}", "Use --encoding utf-16, or save it as UTF-8.")
     if reason := not_data(head):
         return Record(0, None, f"is {reason[0]}.", reason[1])
     return None
@@ -123,7 +123,8 @@ def _recoded(stream: BinaryIO, encoding: str, name: str) -> BinaryIO:
         codecs.lookup(encoding)
     except LookupError:
         raise UsageError(
-            f"--encoding {encoding} is not known.", hint="Use cp1252, utf-16, latin-1, or another name that Python has."
+            f"--encoding {encoding} is not known.",
+            hint="Use cp1252, utf-16, latin-1, or another name that Python knows.",
         ) from None
     return cast(BinaryIO, io.BufferedReader(_Recoding(stream, encoding, name)))
 
@@ -145,7 +146,7 @@ class _Recoding(io.RawIOBase):
                 self._rest = self._decoder.decode(block, self._ended).encode("utf-8", "surrogatepass")
             except UnicodeDecodeError as error:
                 raise UsageError(
-                    f"{self._name} is not {self._encoding}: {error.reason}.", hint="Name another with --encoding."
+                    f"{self._name} is not {self._encoding}: {error.reason}.", hint="Set another one with --encoding."
                 ) from None
         block = self._rest[: len(buffer)]
         self._rest = self._rest[len(block) :]
@@ -155,7 +156,7 @@ class _Recoding(io.RawIOBase):
 
 def _documents(head: bytes, stream: BinaryIO, name: str, how: Reading) -> Iterator[tuple[int, Any]]:
     if not head.removeprefix(BOM).strip() and len(head) < _HEAD:
-        yield 0, Unreadable("is empty; it holds no examples.")
+        yield 0, Unreadable("is empty; it contains no examples.")
         return
     container = how.container or _sniffed(head, name)
     if container in ("parquet", "xlsx"):
@@ -185,7 +186,7 @@ def _json_documents(container: Container, head: bytes, stream: BinaryIO, name: s
             any_document = True
             yield document
         if not any_document:
-            yield 0, Unreadable("is an empty list; it holds no examples.")
+            yield 0, Unreadable("is an empty list; it contains no examples.")
     elif container_of(name) == "json" and begins.startswith(b"{") and not _has_lines(begins):
         raw = stream.read(LONGEST + 1)
         if len(raw) > LONGEST:
@@ -282,7 +283,7 @@ def _sniffed(head: bytes, name: str) -> Container:
             return "tsv"
         if b"," in first or b";" in first:
             return "csv"
-    raise UsageError(f"{name}: its first line looks like no format that is known.", hint="Name it with --input-format.")
+    raise UsageError(f"{name}: its first line does not look like any known format.", hint="Set it with --input-format.")
 
 
 def _seekable(stream: BinaryIO, copy: BinaryIO) -> BinaryIO:

@@ -51,7 +51,7 @@ def dataset_files(address: str) -> list[tuple[str, str]]:
     if len(data) == 1:
         return [named_address(data[0])]
     if not data:
-        raise UsageError(f"{address} has no data file that is known.", hint=_there(listed))
+        raise UsageError(f"{address} has no data file of a known format.", hint=_there(listed))
     shown = "\n".join(f"  {named_address(file)[0]}" for file in data[:_SHOWN])
     more = f"\n  … and {len(data) - _SHOWN:,} more" if len(data) > _SHOWN else ""
     raise UsageError(
@@ -105,9 +105,9 @@ def _listed(address: str, repository: str, revision: str) -> list[str]:
         listing: Any = response.json()
         return sorted(str(sibling["rfilename"]) for sibling in listing["siblings"])
     except (ValueError, KeyError, TypeError):
-        raise FtbridgeError(f"{address}: the hub's answer is not understood.", hint="Name the file.") from None
+        raise FtbridgeError(f"{address}: the hub's response cannot be read.", hint="Name the file.") from None
 
 
 def _there(listed: list[str]) -> str:
     more = ", …" if len(listed) > _SHOWN else ""
-    return f"It holds {', '.join(listed[:_SHOWN])}{more}." if listed else "It holds no file."
+    return f"It holds {', '.join(listed[:_SHOWN])}{more}." if listed else "It contains no file."

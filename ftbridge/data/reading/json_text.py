@@ -70,7 +70,7 @@ def read_array(stream: BinaryIO) -> Iterator[Document]:
         return
     window.step()
     if window.next():
-        yield window.line, Unreadable("goes on after the end of the JSON array.")
+        yield window.line, Unreadable("continues after the end of the JSON array.")
 
 
 def parse(text: str) -> object:
@@ -89,7 +89,7 @@ def _refusal(error: Exception) -> Unreadable:
         case DuplicateKey():
             return Unreadable(f'has the key "{error.key}" twice in one object; only one of the two could be used.')
         case NotANumber():
-            return Unreadable(f"holds {error.written}, which is not a number JSON can hold.")
+            return Unreadable(f"holds {error.written}, which is not a number in JSON.")
         case RecursionError():
             return Unreadable("is nested too deeply.")
         case _:
@@ -118,7 +118,7 @@ def _slipped(text: str) -> Unreadable | None:
     if repaired is None or (repaired.text is None and {slip.what for slip in repaired.slips} == {AFTER}):
         return None
     whats = " and ".join(slip.what for slip in repaired.slips)
-    mends = "`ftbridge lint FILE --fix OUT` mends it." if repaired.text is not None else repaired.hint
+    mends = "`ftbridge lint FILE --fix OUT` fixes it." if repaired.text is not None else repaired.hint
     return Unreadable(f"is not valid JSON at column {repaired.slips[0].start + 1}: it has {whats}.", hint=mends)
 
 
@@ -195,7 +195,7 @@ class _Window:
         line = self.line + self.text.count("\n", self.at, error.pos)
         feed = self.text.rfind("\n", 0, error.pos)
         column = error.pos - feed if feed >= 0 else self._column + error.pos + 1
-        more = _TRUNCATED if cut else " What follows was not read."
+        more = _TRUNCATED if cut else " The rest of the file was not read."
         return line, Unreadable(f"{_wrong(error, column)}{more}")
 
     def _more(self) -> bool:
@@ -239,7 +239,7 @@ def _not_utf8(byte: int, value: int) -> str:
 
 def _wrong(error: json.JSONDecodeError, column: int) -> str:
     if error.msg == "Extra data":
-        return f"goes on after its JSON ends, at column {column}; each line holds one example."
+        return f"continues after its JSON ends, at column {column}; each line must contain one example."
     return f"is not valid JSON at column {column}: {error.msg[0].lower()}{error.msg[1:]}."
 
 

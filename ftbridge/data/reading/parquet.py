@@ -139,7 +139,7 @@ def _record(row: dict[str, Any], marked: set[str], ignored: Collection[str]) -> 
                 record[name] = None
                 continue
             if isinstance(error, _NoJson):
-                return Unreadable(str(error), hint=f"--drop {shlex.quote(name)} lets the column go.")
+                return Unreadable(str(error), hint=f"--drop {shlex.quote(name)} drops the column.")
             return Unreadable(f"{name} {error if isinstance(error, Unreadable) else f'is not valid JSON ({error}).'}")
     return record
 
@@ -155,9 +155,9 @@ def _as_json(value: Any, at: str) -> Any:
     if isinstance(value, list):
         return [_as_json(inner, f"{at}[{index}]") for index, inner in enumerate(value)]
     if isinstance(value, bytes):
-        raise _NoJson(f"{at} holds bytes, and JSON holds only text.")
+        raise _NoJson(f"{at} contains bytes, but JSON can contain only text.")
     if isinstance(value, float) and not math.isfinite(value):
-        raise _NoJson(f"{at} is {'NaN' if math.isnan(value) else 'infinite'}, which is not a number JSON can hold.")
+        raise _NoJson(f"{at} is {'NaN' if math.isnan(value) else 'infinite'}, which is not a number in JSON.")
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     return str(value) if isinstance(value, decimal.Decimal) else value

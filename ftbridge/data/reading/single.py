@@ -54,11 +54,11 @@ def read_object(raw: bytes) -> Iterator[Document]:
             else f"no list of examples; its fields are {', '.join(value)[:80]}"
         )
         hint = (
-            "Write each list to a file of its own."
+            "Write each list to a separate file."
             if lists
-            else "A .json file is a list of examples, or an object with one."
+            else "A .json file must be a list of examples, or an object with one list."
         )
-        yield 0, Unreadable(f"is one object that holds {about}.", hint=hint)
+        yield 0, Unreadable(f"is one object that contains {about}.", hint=hint)
         return
     start, end = _place(text, named[0])
     before = text.count("\n", 0, start)

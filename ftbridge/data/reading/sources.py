@@ -38,7 +38,10 @@ class SourceFile:
 def find_files(sources: Sequence[str], base: Path) -> list[SourceFile]:
     """The files of all sources in order, each once. Raises `UsageError` for what is not there."""
     if not sources:
-        raise UsageError("data names no file to read.", hint="Give a path, a glob, an https URL or hf://datasets/….")
+        raise UsageError(
+            "the spec's data section names no file to read.",
+            hint="Give a path, a glob, an https URL or hf://datasets/….",
+        )
     files: dict[str, SourceFile] = {}
     for source in sources:
         for file in _find(source, base):
@@ -76,13 +79,13 @@ def _find(source: str, base: Path) -> list[SourceFile]:
 def _near(path: Path) -> str:
     folder = path.parent.resolve()
     if not folder.is_dir():
-        return f"There is no folder {folder} either."
+        return f"The folder {folder} does not exist either."
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
     if close:
         return f"Did you mean {' or '.join(close)}?"
     data = [name for name in names if name.endswith((".jsonl", ".json"))]
-    return f"{folder} holds {', '.join(data[:5])}." if data else f"{folder} holds no .jsonl or .json file."
+    return f"{folder} contains {', '.join(data[:5])}." if data else f"{folder} contains no .jsonl or .json file."
 
 
 # Opening and downloading
@@ -151,14 +154,14 @@ def _fetch(file: SourceFile, target: BinaryIO, progress: _Progress) -> None:
         with httpx.stream("GET", file.location, headers=headers, follow_redirects=True, timeout=timeout) as response:
             if response.status_code == 416:  # there is no such range: the file is not what it was
                 progress.validator = ""
-                raise _Transient("the server has no such range")
+                raise _Transient("the server does not have the requested range")
             _check_status(response.status_code, file.label)
             goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
             if response.status_code != 206 or not goes_on:
                 # the whole file, because it is the first try or the file has changed
                 if response.status_code == 206:
                     progress.validator = ""
-                    raise _Transient("the server sent another range than was asked for")
+                    raise _Transient("the server sent another range than was requested")
                 target.seek(0)
                 target.truncate()
             progress.validator = _validator(response.headers)
@@ -200,6 +203,6 @@ def _check_status(status: int, label: str) -> None:
 def _check_size(size: int, label: str) -> None:
     if size > LARGEST_DOWNLOAD:
         raise UsageError(
-            f"{label}: more than 1 GB, which is more than ftbridge downloads.",
+            f"{label}: larger than 1 GB, the most that ftbridge downloads.",
             hint="Download it yourself and give its path.",
         )

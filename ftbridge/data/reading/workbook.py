@@ -35,7 +35,7 @@ def workbook_rows(stream: BinaryIO, name: str) -> Iterator[tuple[int, list[str] 
     if len(filled) > 1:
         names = ", ".join(sheet.title for sheet in filled)
         raise UsageError(
-            f"{name} has {len(filled)} sheets with rows: {names}.", hint="Save the one to read as a file of its own."
+            f"{name} has {len(filled)} sheets with rows: {names}.", hint="Save the sheet to read as a separate file."
         )
     for sheet in filled:
         for number, row in enumerate(sheet.iter_rows(values_only=True), 1):

@@ -30,7 +30,7 @@ class _Document(BaseModel):
 class KindScore(_Document):
     """One candidate on one kind of question."""
 
-    mean: float = Field(description="Share of questions answered rightly, 0 to 1.")
+    mean: float = Field(description="Share of questions answered correctly, 0 to 1.")
     ci95: tuple[float, float] = Field(description="95 % interval of the mean.")
     n: int = Field(description="Questions.")
 
@@ -61,11 +61,11 @@ class Retention(_Document):
     """Whether candidates still know what the baseline knew."""
 
     items: int = Field(description="Questions.")
-    margin: float = Field(description="How much worse still counts as kept, 0 to 1.")
+    margin: float = Field(description="Largest drop that still counts as kept, 0 to 1.")
     baseline: str
     kinds: list[str] = Field(description="Kinds of question that were asked.")
-    candidates: dict[str, dict[str, KindScore]] = Field(description='By candidate and kind; "all" is together.')
-    verdicts: dict[str, RetainedSkill] = Field(description="By candidate, the baseline aside.")
+    candidates: dict[str, dict[str, KindScore]] = Field(description='By candidate and kind; "all" covers every kind.')
+    verdicts: dict[str, RetainedSkill] = Field(description="By candidate, without the baseline.")
 
 
 def retention_candidate(name: str) -> Candidate:

@@ -60,7 +60,9 @@ def suite() -> Iterator[dict[str, Any]]:
 def _canaries(path: Path, training_files: Sequence[Path]) -> Iterator[dict[str, Any]]:
     lines = [(number, line) for number, line in enumerate(read_lines(path), 1) if line.strip()]
     if not lines:
-        raise DataError(f"{path} holds no canaries.", hint="Write one example a line, or leave out retention.canaries.")
+        raise DataError(
+            f"{path} contains no canaries.", hint="Write one example a line, or leave out retention.canaries."
+        )
     training_lines = {
         _prompt(parse_item(line, file, number)): f"{file.name}:{number}"
         for file in training_files
@@ -71,13 +73,14 @@ def _canaries(path: Path, training_files: Sequence[Path]) -> Iterator[dict[str, 
         example = parse_line(line, path, number)
         if (where := training_lines.get(_prompt(example))) is not None:
             raise DataError(
-                f"{path}:{number} asks what {where} trains: a canary that is trained on tells nothing.",
-                hint="Take it out of one of the two.",
+                f"{path}:{number} asks what {where} trains: a canary that is trained on proves nothing.",
+                hint="Remove it from one of the two.",
             )
         checks = {name: example.extra[name] for name in ("check", "expected") if name in example.extra}
         if checks and (checks.get("check") not in CHECKS or not isinstance(checks.get("expected"), str)):
             raise DataError(
-                f"{path}:{number} check and expected go together: check is one of {', '.join(CHECKS)}, expected a text."
+                f"{path}:{number} check and expected must both be given: check is one of {', '.join(CHECKS)}, "
+                "expected a text."
             )
         yield {**json.loads(line), "kind": "canary"}
 

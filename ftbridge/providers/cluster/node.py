@@ -63,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
         print(text, file=sys.stderr)
         return NO_FOLDER
     if launch.name != options.launch or launch.requested is not None:
-        print(f"launch {options.launch} counts no more; the newest is {launch.name}", file=sys.stderr)
+        print(f"launch {options.launch} is outdated; the newest is {launch.name}", file=sys.stderr)
         return 0
     if (status := reported_status(job.journal.read())) is not None and status.state == "succeeded":
         return 0
@@ -162,7 +162,7 @@ def _compare_with_submitter(job: Job, launch: Launch) -> None:
         for package, version in at_submitter.items()
         if on_node.get(package) != version
     ]
-    text = f"{host} has other packages than {launch.host}, which submitted the job: {', '.join(different)}"
+    text = f"{host} has other package versions than {launch.host}, which submitted the job: {', '.join(different)}"
     if on_node.get("ftbridge") != at_submitter.get("ftbridge"):
         raise TrainingFailed(
             f"{text}.",

@@ -75,7 +75,7 @@ class ClusterProvider(LocalProvider):
         if fallback in (None, self.name):
             notes["fallback"] = ("unused", None, f"the first provider is already {self.name}" * (fallback is not None))
         else:
-            notes["fallback"] = ("exact", fallback, "another run of the same bytes there, if training here fails")
+            notes["fallback"] = ("exact", fallback, "a new run there with the same bytes, if training here fails")
         reports = [
             _report(report, notes.get(report.field))
             if report.field.startswith(prefix) or report.field in notes
@@ -114,7 +114,7 @@ class ClusterProvider(LocalProvider):
             except ServiceUnavailable as error:
                 raise InDoubt(
                     f"{submission.folder.name} may have a job: {error.message}",
-                    hint=error.hint or "Resume the run when the scheduler answers again.",
+                    hint=error.hint or "Resume the run when the scheduler responds again.",
                 ) from error
         return None if launch is None else self._handle(submission)
 
@@ -250,12 +250,12 @@ class ClusterProvider(LocalProvider):
         except ServiceUnavailable as error:
             if handle.id not in self._silent:
                 self._silent.add(handle.id)
-                text = f"{error.message} What the worker records is followed meanwhile."
+                text = f"{error.message} Meanwhile the worker's own records are followed."
                 launches.journal.append("message", text=text, level="warn")
             return None
         if handle.id in self._silent:
             self._silent.discard(handle.id)
-            launches.journal.append("message", text="the scheduler answers again", level="info")
+            launches.journal.append("message", text="the scheduler responds again", level="info")
         self._views[handle.id] = (time.monotonic(), seen, view)
         if view != launch.view:
             launches.journal.append("viewed", view=view.model_dump(mode="json"))
@@ -294,7 +294,7 @@ class ClusterProvider(LocalProvider):
             error=JobError(
                 kind=kind,
                 message=f"{which} {what}: {view.summary()}.{last}",
-                hint=f"Resuming goes on from the last checkpoint. Log: {job.log_path}",
+                hint=f"Resuming continues from the last checkpoint. Log: {job.log_path}",
             ),
         )
 
@@ -327,13 +327,13 @@ class ClusterProvider(LocalProvider):
 
 
 _CAUSES: dict[Ending, tuple[str, str]] = {
-    "completed": ("worker_died", "ended and its worker recorded no end"),
-    "failed": ("worker_died", "ended and its worker recorded no end"),
+    "completed": ("worker_died", "ended without a record from its worker"),
+    "failed": ("worker_died", "ended without a record from its worker"),
     "cancelled": ("worker_died", "was cancelled"),
     "time_limit": ("training_failed", "reached its time limit before the first checkpoint"),
     "out_of_memory": ("out_of_memory", "was given less memory than it needed"),
     "node_failed": ("worker_died", "lost its node"),
-    "lost": ("worker_died", "is gone from the scheduler and its worker recorded no end"),
+    "lost": ("worker_died", "is gone from the scheduler, without a record from its worker"),
 }
 """Kind of the error, and what happened, of a job that ended without the worker's record."""
 

@@ -135,7 +135,7 @@ def _reinforcement(spec: JobSpec) -> ReinforcementRequest | None:
 
 
 _THINKING = {
-    "auto": "as the training data have it",
+    "auto": "as in the training data",
     "on": "prompts ask for reasoning; reasoning in the data is trained",
     "off": "prompts hold the template's empty block of reasoning, where it has one; reasoning in the data is not trained",
 }
@@ -159,22 +159,26 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
             "translated" if by_width else "exact",
             f"{base:g}{_BY_WIDTH}" if by_width else base,
             f"base rate of {spec.local.tuning} tuning{_BY_METHOD[spec.method]}"
-            + (", settled when the model is read (tinker-cookbook's fit)" if by_width else ""),
+            + (", resolved when the model is read (tinker-cookbook's fit)" if by_width else ""),
         ),
         "local.quantization": ("exact", request.quantization, _quantization_reason(spec)),
         "data.format": (
             "exact",
             spec.data.format,
-            "seen from each file's first character" * (spec.data.format == "auto"),
+            "detected from each file's first character" * (spec.data.format == "auto"),
         ),
         "model.openai": ("unused", None, "the local provider trains model.local"),
         "suffix": ("exact", spec.suffix, "named in the model card"),
         "metadata": ("exact", spec.metadata, "kept in the run folder"),
         "budget.max_usd": ("exact", spec.budget.max_usd, "training here spends no money with a service"),
-        "budget.max_hours": ("exact", spec.budget.max_hours, "training pauses at a checkpoint when the hours are used"),
+        "budget.max_hours": (
+            "exact",
+            spec.budget.max_hours,
+            "training pauses at a checkpoint when the hours are used up",
+        ),
         "fallback": ("unused", None, "the first provider is already local"),
         "local.thinking": ("exact", spec.local.thinking, _THINKING[spec.local.thinking]),
-        "local.engine": ("exact", spec.local.engine, "answers the test items; training is the same"),
+        "local.engine": ("exact", spec.local.engine, "completes the test items; training is the same"),
         "evaluation.margin": ("exact", spec.evaluation.margin, "kept for compare"),
         "evaluation.precision": ("exact", spec.evaluation.precision, _EVALUATED[spec.evaluation.precision]),
     }
@@ -183,15 +187,15 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
         notes["data.replay.share"] = ("exact", spec.data.replay.share, how)
     effort = spec.hyperparameters.reasoning_effort
     if effort is not None:
-        how = f"reasoning_effort {effort} is local.thinking {spec.local.thinking}; there are no degrees of it here"
+        how = f"reasoning_effort {effort} is local.thinking {spec.local.thinking}; there are no levels of it here"
         notes["hyperparameters.reasoning_effort"] = ("translated", spec.local.thinking, how)
     if spec.fallback not in (None, "local"):
-        how = "another run of the same bytes there, if training here fails"
+        how = "a new run there with the same bytes, if training here fails"
         notes["fallback"] = ("exact", spec.fallback, how)
     notes |= _preference_notes(spec, request) | _reinforcement_notes(spec, request)
     if request.continue_from is not None:
         for name in ("r", "alpha", "target_modules", "use_rslora", "use_dora"):
-            notes[f"local.lora.{name}"] = ("unused", None, "the adapter that training continues from has its own")
+            notes[f"local.lora.{name}"] = ("unused", None, "given by the adapter that training continues from")
     if spec.model.local is None:
         notes["model.local"] = ("refused", None, "name a base model, such as smollm2-135m-instruct")
     notes |= _sharding_notes(spec, request)
@@ -230,7 +234,11 @@ def fsdp2_refusals(local: LocalSpec, method: str) -> dict[str, str]:
 def _sharding_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
     """How many processes train, and what each of them holds."""
     local = spec.local
-    how = "settled by the GPUs that are visible when training starts; 1 on a CPU" if request.workers == "auto" else ""
+    how = (
+        "resolved to the number of GPUs that are visible when training starts; 1 on a CPU"
+        if request.workers == "auto"
+        else ""
+    )
     notes: dict[str, _Note] = {"local.workers": ("exact", request.workers, how)}
     if local.device == "mps" and request.workers not in ("auto", 1):
         notes["local.workers"] = ("refused", None, "Apple's GPU is one device: set 1")
@@ -248,7 +256,7 @@ def _preference_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
         return {field: ("unused", None, "for method dpo") for field, _ in fields(spec.local.dpo, "local.dpo.")}
     settings, given_beta, beta = spec.local.dpo, request.dpo, spec.hyperparameters.beta
     notes: dict[str, _Note] = {
-        "hyperparameters.batch_size": ("exact", request.batch_size, "pairs in a step"),
+        "hyperparameters.batch_size": ("exact", request.batch_size, "pairs per step"),
         "local.lora.dropout": (
             "approximated"
             if "dropout" in spec.local.lora.model_fields_set and spec.local.lora.dropout
@@ -282,7 +290,7 @@ def _reinforcement_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Not
     rollouts = request.reinforcement
     notes: dict[str, _Note] = {
         "openai.grader": _grader_note(spec),
-        "hyperparameters.batch_size": ("exact", request.batch_size, "prompts in a step"),
+        "hyperparameters.batch_size": ("exact", request.batch_size, "prompts per step"),
         "hyperparameters.compute_multiplier": _group_note(spec),
         "hyperparameters.eval_interval": (
             "exact",
@@ -315,7 +323,10 @@ def _reinforcement_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Not
         how = "reinforcement needs held-out prompts: a path, or a fraction such as 0.1"
         notes["data.validation"] = ("refused", None, how)
     if spec.openai.response_format is not None:
-        how = "not enforced while completions are drawn, which would change what is learnt from; the grader sees what breaks it"
+        how = (
+            "not enforced while completions are drawn, which would change what is learnt from; the grader sees "
+            "completions that break it"
+        )
         notes["openai.response_format"] = ("approximated", spec.openai.response_format, how)
     if local.overlength == "truncate":
         notes["local.overlength"] = ("refused", None, "a prompt is never cut: set drop or refuse")
@@ -326,10 +337,10 @@ def _reinforcement_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Not
             "needs a second copy of every weight in full tuning; set it to 0",
         )
     if rollouts is not None and judges_of([rollouts.grader]):
-        how = "judges are counted; training pauses before the step that would pass it"
+        how = "judges are counted; training pauses before the step that would exceed it"
         notes["budget.max_usd"] = ("exact", spec.budget.max_usd, how)
     if request.continue_from is not None and local.reinforcement.kl:
-        how = "it is the model that kl holds on to"
+        how = "it is the model that the KL penalty refers to"
         notes["local.lora.continue_from"] = ("exact", request.continue_from, how)
     return notes
 
@@ -343,9 +354,9 @@ def _grader_note(spec: JobSpec) -> _Note:
         return "refused", None, f"there is no grader {spec.openai.grader!r} in evaluation.graders ({names})"
     for part in parts_of(grader):
         if isinstance(part, PairwiseGrader):
-            return "refused", None, f"{part.name} compares two completions, and a reward is of one: take score_model"
+            return "refused", None, f"{part.name} compares two completions, but a reward is for one: use score_model"
         if isinstance(part, TextSimilarityGrader) and part.evaluation_metric == "cosine":
-            return "refused", None, f"{part.name}: cosine needs OpenAI's embeddings; take another evaluation_metric"
+            return "refused", None, f"{part.name}: cosine needs OpenAI's embeddings; use another evaluation_metric"
     return "exact", grader.name, f"rewards completions: the {grader.type} of evaluation.graders"
 
 
@@ -354,8 +365,8 @@ def _group_note(spec: JobSpec) -> _Note:
     multiplier, size = spec.hyperparameters.compute_multiplier, _completions_of_a_prompt(spec)
     if size < 2:
         how = (
-            f"{GROUP} x {multiplier:g} is {size} completions of a prompt, and a group of fewer than 2 has nothing to compare: "
-            f"at least {2 / GROUP:g}"
+            f"{GROUP} x {multiplier:g} is {size} completions of a prompt, but a group needs at least 2 to compare: at "
+            f"least {2 / GROUP:g}"
         )
         return "refused", None, how
     bounds = f", at most {MOST_COMPLETIONS}" if size == MOST_COMPLETIONS else ""
@@ -371,7 +382,7 @@ def _by_section(field: str, spec_value: Any) -> _Note:
     if spec_value is None:
         return "unused", None, "not given"
     if spec_value == "auto":
-        return "exact", "auto", "settled by the device when training starts" if field.startswith("local.") else ""
+        return "exact", "auto", "resolved by the device when training starts" if field.startswith("local.") else ""
     return "exact", spec_value, ""
 
 

@@ -63,11 +63,11 @@ def command(model: SampleRequest, base: Path, port: int) -> list[str]:
 def refusal(request: LocalRequest) -> str | None:
     """Why vLLM could not answer with what this job makes; None where it can."""
     if request.device in ("cpu", "mps"):
-        return f"vLLM answers on a CUDA card here, not on {request.device}; take engine: transformers"
+        return f"vLLM runs on a CUDA GPU here, not on {request.device}; use engine: transformers"
     if request.tuning == "lora" and request.use_dora:
-        return "vLLM loads no DoRA adapters; take engine: transformers, or use_dora: false"
+        return "vLLM loads no DoRA adapters; use engine: transformers, or use_dora: false"
     if request.tuning == "lora" and request.lora_r > RANKS[-1]:
-        return f"vLLM loads adapters up to rank {RANKS[-1]}, not {request.lora_r}; take engine: transformers"
+        return f"vLLM loads adapters up to rank {RANKS[-1]}, not {request.lora_r}; use engine: transformers"
     return None
 
 
@@ -94,7 +94,7 @@ class VllmSampler:
             for future in as_completed(futures):
                 yield future.result()
         except httpx.TransportError as error:
-            raise WorkerDied(f"vLLM gave no answer ({type(error).__name__}).", hint=self._last_words()) from None
+            raise WorkerDied(f"vLLM gave no response ({type(error).__name__}).", hint=self._last_words()) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -193,9 +193,7 @@ class VllmSampler:
 
     def _last_words(self) -> str:
         tail = self._log.read_bytes()[-4000:].decode(errors="replace").strip().splitlines()[-_LOG_LINES:]
-        return "\n".join(
-            ["vLLM needs a CUDA card that is free. The last lines of its log:", *tail, f"Log: {self._log}"]
-        )
+        return "\n".join(["vLLM needs a free CUDA GPU. The last lines of its log:", *tail, f"Log: {self._log}"])
 
 
 def _free_port() -> int:

@@ -46,7 +46,7 @@ class Account:
     def at(cls, target: str, base_url: str | None) -> Account:
         """The account that the environment's key opens at a service. Raises `UsageError` for a target without an address."""
         if target not in TARGETS:
-            raise UsageError(f"{target!r} is not a service; choose of {', '.join(TARGETS)}.")
+            raise UsageError(f"{target!r} is not a service; choose one of {', '.join(TARGETS)}.")
         request = OpenAIRequest.model_validate(
             {
                 "target": target,

@@ -67,19 +67,19 @@ def error_of(fault: Fault, doing: str, service: str) -> FtbridgeError:
     """The error that a user reads: `doing` is what was tried ("creating the job")."""
     at = f"{doing}: {service}"
     if fault.kind == "lost":
-        return ServiceUnavailable(f"{at} gave no usable answer ({fault.message}).", hint=_RESUME)
+        return ServiceUnavailable(f"{at} gave no usable response ({fault.message}).", hint=_RESUME)
     if fault.kind == "foreign":
         status = f" ({fault.status})" if fault.status is not None else ""
-        hint = f"A firewall, a proxy or a login page may stand before the service. {_RESUME}"
-        return ServiceUnavailable(f"{at} did not answer itself{status}: {fault.message}.", hint=hint)
+        hint = f"A firewall, a proxy or a login page may be in front of the service. {_RESUME}"
+        return ServiceUnavailable(f"{at} itself did not respond{status}: {fault.message}.", hint=hint)
     if fault.kind == "data":
-        hint = "Mend the data and start a new run; `ftbridge lint` tells lines."
-        return DataError(f"{at} finds the data bad ({fault.message}).", hint=hint)
+        hint = "Fix the data and start a new run; `ftbridge lint` names the lines."
+        return DataError(f"{at} rejects the data ({fault.message}).", hint=hint)
     if fault.kind == "later":
-        return ServiceUnavailable(f"{at} takes no more requests for now ({fault.message}).", hint=_RESUME)
+        return ServiceUnavailable(f"{at} accepts no more requests for now ({fault.message}).", hint=_RESUME)
     if fault.kind == "tomorrow":
-        hint = "Wait until the day is over, then resume the run; nothing was started."
-        return ServiceUnavailable(f"{at} takes no more jobs today ({fault.message}).", hint=hint)
+        hint = "Resume the run tomorrow; nothing was started."
+        return ServiceUnavailable(f"{at} accepts no more jobs today ({fault.message}).", hint=hint)
     if fault.kind == "not_ready":
         return ServiceUnavailable(f"{at} does not see the processed file yet ({fault.message}).", hint=_RESUME)
     if fault.kind == "unsafe":
@@ -87,18 +87,20 @@ def error_of(fault: Fault, doing: str, service: str) -> FtbridgeError:
     if fault.code in _CLOSED:
         hint = "Train on your own machine instead: ftbridge run SPEC --provider local"
         return ProviderRefused(
-            f"{service} no longer lets this organisation create fine-tuning jobs ({fault.message}).", hint=hint
+            f"{service} no longer allows this organisation to create fine-tuning jobs ({fault.message}).", hint=hint
         )
     if fault.code in _UNPAID:
-        hint = "Look at the plan and the billing of this account; then resume the run."
+        hint = "Check the plan and the billing of this account; then resume the run."
         return ProviderRefused(f"{at} says the account cannot pay ({fault.message}).", hint=hint)
     if fault.status == 401:
-        hint = "Check the key, and that openai.target, base_url, organization and project are its own."
+        hint = "Check the key, and that openai.target, base_url, organization and project match it."
         return ProviderRefused(f"{at} does not accept the API key ({fault.message}).", hint=hint)
     if fault.kind == "missing":
-        return ModelUnavailable(f"{at} knows no such thing ({fault.message}).", hint="Check names and openai.base_url.")
+        return ModelUnavailable(
+            f"{at} does not have what was requested ({fault.message}).", hint="Check names and openai.base_url."
+        )
     code = f" [{fault.code}]" if fault.code else ""
-    hint = "The account lacks a permission for this." if fault.status == 403 else "Change what it objects to."
+    hint = "The account lacks a permission for this." if fault.status == 403 else "Change what it rejects."
     return ProviderRefused(f"{at} refuses ({fault.status}{code}: {fault.message}).", hint=hint)
 
 
@@ -107,14 +109,14 @@ def require_fields(response: Any, *names: str) -> Any:
     if isinstance(response, (str, bytes)):
         text = response.decode("utf-8", "replace") if isinstance(response, bytes) else response
         kind = "an HTML page" if "<" in text[:200] else "text"
-        raise NotTheService(f"the answer is {kind} instead of JSON: {clean(text)[:120]!r}")
+        raise NotTheService(f"the response is {kind} instead of JSON: {clean(text)[:120]!r}")
     for name in names:
         if getattr(response, name, None) is None:
-            raise NotTheService(f"the answer has no {name}")
+            raise NotTheService(f"the response has no {name}")
     return response
 
 
-_RESUME = "Nothing is lost or paid twice: resume the run when the service answers again."
+_RESUME = "Nothing is lost or paid for twice: resume the run when the service responds again."
 
 
 def _body(error: Exception) -> tuple[str | None, str | None, str, bool]:
@@ -175,7 +177,7 @@ def _without_answer(error: Exception) -> Fault:
     if "LocalProtocolError" in names or "UnsupportedProtocol" in names or "InvalidURL" in names:
         return Fault("unsafe", text, code="address")
     if "UnicodeEncodeError" in names:
-        return Fault("unsafe", "the key holds characters that no key has", code="address")
+        return Fault("unsafe", "the key contains characters that no key has", code="address")
     if isinstance(error, FtbridgeError):
         raise error
     return Fault("lost", text)
@@ -183,16 +185,17 @@ def _without_answer(error: Exception) -> Fault:
 
 def _unsafe(fault: Fault, at: str) -> FtbridgeError:
     if fault.code == "certificate":
-        hint = "Behind a company proxy, point SSL_CERT_FILE at its certificate; never switch checking off."
-        return ServiceUnavailable(f"{at} shows a certificate that cannot be verified ({fault.message}).", hint=hint)
+        hint = "Behind a company proxy, point SSL_CERT_FILE at its certificate; never turn verification off."
+        return ServiceUnavailable(f"{at} has a certificate that cannot be verified ({fault.message}).", hint=hint)
     if fault.code == "redirect":
-        hint = "If the new address is right, name it as the service's address (openai.base_url)."
+        hint = "If the new address is right, set it as the service's address (openai.base_url)."
         return UsageError(
-            f"{at} sends requests to another address, which gets no key and no data ({fault.message}).", hint=hint
+            f"{at} redirects requests to another address, to which no key and no data are sent ({fault.message}).",
+            hint=hint,
         )
     if fault.code == "proxy":
         hint = "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY."
         return ServiceUnavailable(f"{at} cannot be reached through the proxy ({fault.message}).", hint=hint)
     return UsageError(
-        f"{at} cannot be asked ({fault.message}).", hint="Check openai.base_url and the key for stray signs."
+        f"{at} cannot be reached ({fault.message}).", hint="Check openai.base_url and the key for stray characters."
     )

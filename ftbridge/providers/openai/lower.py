@@ -17,7 +17,7 @@ TOKEN_KEY = "ftbridge_run"
 """The key in a job's `metadata` under which its run's token stands."""
 
 _MOST_METADATA = 16
-_EVERY_EPOCH = "the service trains every epoch; its checkpoints are kept to choose from"
+_EVERY_EPOCH = "the service trains every epoch; it keeps checkpoints to choose from"
 _OF_METHOD = ("beta", "compute_multiplier", "eval_interval", "eval_samples", "reasoning_effort")
 _NEBIUS = {
     "local.lora.r": "lora_r",
@@ -142,7 +142,10 @@ def _replay_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
         "not examples, and counts them in its figures"
     )
     if spec.method != "supervised":
-        how = f"{target.title} takes no chats in a file for {spec.method}: leave data.replay out, or train on this machine"
+        how = (
+            f"{target.title} accepts no chats in a file for {spec.method}: leave data.replay out, or train on this "
+            "machine"
+        )
     return {"data.replay.share": ("approximated" if spec.method == "supervised" else "refused", replay.share, how)}
 
 
@@ -150,7 +153,7 @@ def _absolute_rate(spec: JobSpec, target: Target) -> Note:
     rate, multiplier = spec.local.base_learning_rate, spec.hyperparameters.learning_rate_multiplier
     assert multiplier != "auto"
     if rate == "auto":
-        how = f"{target.title} takes an absolute rate: name local.base_learning_rate, or leave the multiplier on auto"
+        how = f"{target.title} takes an absolute rate: set local.base_learning_rate, or leave the multiplier at auto"
         return "refused", None, how
     value = multiplier * rate
     return "translated", value, f"learning_rate = multiplier x base = {multiplier:g} x {rate:g} = {value:g}"
@@ -160,8 +163,8 @@ def _service_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
     """The openai section, and what a target cannot do."""
     settings = spec.openai
     notes: dict[str, Note] = {
-        "metadata": ("exact", spec.metadata, f"sent with one pair more, {TOKEN_KEY}, by which the job is found again"),
-        "seed": ("exact", spec.seed, "given to the service, which draws order and weights its own way"),
+        "metadata": ("exact", spec.metadata, f"sent with one more pair, {TOKEN_KEY}, by which the job is found again"),
+        "seed": ("exact", spec.seed, "sent to the service, which draws data order and weights in its own way"),
     }
     if len(spec.metadata) >= _MOST_METADATA or TOKEN_KEY in spec.metadata:
         how = f"a job has {_MOST_METADATA} pairs at most, and one, {TOKEN_KEY}, is needed to find it again"
@@ -174,14 +177,17 @@ def _service_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
             if getattr(settings, field) is not None:
                 notes[f"openai.{field}"] = ("unused", None, "concerns azure")
     if settings.deployment is not None:
-        how = "answers are asked of this name, once the tuned model is deployed under it"
+        how = "requests go to this name, once the tuned model is deployed under it"
         notes["openai.deployment"] = ("exact", settings.deployment, how)
         if target.serves_tuned:
-            notes["openai.deployment"] = ("unused", None, "a tuned model answers under its own name here")
+            notes["openai.deployment"] = ("unused", None, "a tuned model is called by its own name here")
     if settings.batch and not target.batch:
         notes["openai.batch"] = ("refused", None, f"{target.title} has no Batch API")
     if spec.data.test is not None and not target.serves_tuned and settings.deployment is None:
-        how = "a tuned model answers here only when it is deployed: name openai.deployment, or leave out data.test"
+        how = (
+            "a tuned model has to be deployed here before it can be called: set openai.deployment, or leave out "
+            "data.test"
+        )
         notes["data.test"] = ("refused", None, how)
     if spec.budget.max_hours is not None and not target.pause:
         notes["budget.max_hours"] = ("refused", None, f"{target.title} cannot pause a job")
@@ -189,9 +195,9 @@ def _service_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
         notes["openai.target"] = ("exact", settings.target, f"{target.title} keeps no checkpoints")
     if not target.keeps_metadata:
         how = (
-            f"{target.title} may drop a job's metadata: a job whose creation got no answer is found by its file and settings; "
-            "where neither is shown, or jobs cannot be listed, it is created exactly once only if every answer arrives, "
-            "and the run waits for --yes before the upload"
+            f"{target.title} may drop a job's metadata: a job whose creation got no response is found by its file and "
+            "settings; if these are not shown, or jobs cannot be listed, a lost response may lead to a second job, "
+            "so the run asks for --yes before the upload"
         )
         notes["openai.target"] = ("exact", settings.target, how)
     return notes
@@ -200,7 +206,7 @@ def _service_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
 def _local_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
     """What the settings of local training have as their like on a service."""
     local: dict[str, Note] = {
-        "local.packing": ("unused", None, "the service lays out batches its own way and does not tell it"),
+        "local.packing": ("unused", None, "the service arranges batches in its own way and does not report how"),
         "local.max_length": (
             "unused",
             None,
@@ -209,14 +215,14 @@ def _local_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
         "local.evals_per_epoch": (
             "unused",
             None,
-            "the service validates as it sees fit; one checkpoint for each epoch",
+            "the service decides when to validate; it saves one checkpoint for each epoch",
         ),
         "local.early_stopping.patience": ("unused", None, _EVERY_EPOCH),
         "local.early_stopping.min_delta": ("unused", None, _EVERY_EPOCH),
-        "local.lora.r": ("unused", None, "the service chooses its adapter and does not tell it"),
-        "local.lora.alpha": ("unused", None, "the service chooses its adapter and does not tell it"),
+        "local.lora.r": ("unused", None, "the service chooses its adapter and does not report it"),
+        "local.lora.alpha": ("unused", None, "the service chooses its adapter and does not report it"),
         **_preference_notes(spec, target),
-        "local.keep_checkpoints": ("unused", None, "OpenAI keeps those of the last three epochs"),
+        "local.keep_checkpoints": ("unused", None, "OpenAI keeps the checkpoints of the last three epochs"),
     }
     if target.hyperparameters == "top":
         set_fields = _given(spec)
@@ -232,7 +238,7 @@ def _preference_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
     """A service has one loss for preferences: what changes it here cannot be had there."""
     settings, usual = spec.local.dpo, DpoSpec()
     changed = [name for name in DpoSpec.model_fields if getattr(settings, name) != getattr(usual, name)]
-    how = f"{target.title} takes no loss of its own choice in preference tuning, only beta"
+    how = f"{target.title} does not let you choose the loss in preference tuning, only beta"
     return {f"local.dpo.{name}": ("refused", None, how) for name in changed}
 
 
@@ -244,13 +250,16 @@ def _run_notes(spec: JobSpec) -> dict[str, Note]:
         "evaluation.batch_size": ("translated", spec.evaluation.batch_size, "requests in flight at once, at most"),
         "evaluation.margin": ("exact", spec.evaluation.margin, "kept for compare"),
         "evaluation.precision": ("unused", None, "the service chooses its own arithmetic"),
-        "budget.max_gpu_hours": ("unused", None, "the service's cards are not counted; budget.max_usd holds its cost"),
+        "budget.max_gpu_hours": ("unused", None, "the service's GPUs are not counted; budget.max_usd limits its cost"),
     }
     if spec.evaluation.perplexity:
-        how = "a service tells no log probabilities of answers that it did not write"
+        how = "a service reports no log probabilities of completions that it did not generate"
         notes["evaluation.perplexity"] = ("unused", None, how)
     if spec.budget.max_usd is not None:
-        how = "reckoned from a dated price list, before the upload, while training and between answers; judges included"
+        how = (
+            "calculated from a dated price list, before the upload, while training and between completions; judges "
+            "included"
+        )
         notes["budget.max_usd"] = ("approximated", spec.budget.max_usd, how)
         if spec.method == "reinforcement":
             how = "reinforcement is billed by the hour: set budget.max_hours"
@@ -258,7 +267,7 @@ def _run_notes(spec: JobSpec) -> dict[str, Note]:
     if spec.fallback == "openai":
         notes["fallback"] = ("unused", None, "the first provider is already openai")
     elif spec.fallback is not None:
-        how = f"another run of the same bytes with {spec.fallback}, if the service refuses for good or fails"
+        how = f"a new run of the same bytes with {spec.fallback}, if the service refuses for good or fails"
         notes["fallback"] = ("exact", spec.fallback, how)
     return notes
 

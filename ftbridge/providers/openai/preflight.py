@@ -45,7 +45,8 @@ def check(
         check_shutdown(at.request, shutdown_date, today, progress)
     if (why := check_lists(at, Ledger(submission.folder))) is not None:
         progress(
-            f"{at.service} does not let jobs be listed ({why}): a job whose creation gets no answer cannot be found"
+            f"{at.service} does not allow jobs to be listed ({why}), so a job whose creation gets no response cannot "
+            "be found"
         )
 
 
@@ -55,8 +56,8 @@ def check_sizes(at: Connection, submission: Submission) -> None:
     for path in (submission.train, submission.validation):
         if path is not None and limit is not None and (size := path.stat().st_size) > limit:
             raise DataError(
-                f"{path.name} has {size / 1e9:.2f} GB; {at.service} takes files up to {limit / 1e9:g} GB.",
-                hint="Train on fewer examples.",
+                f"{path.name} has {size / 1e9:.2f} GB; {at.service} accepts files up to {limit / 1e9:g} GB.",
+                hint="Use fewer examples.",
             )
 
 
@@ -70,9 +71,11 @@ def check_budget(at: Connection, data: Path) -> None:
     usd = prices.training_usd(at.request.model, tokens, at.request.n_epochs) if is_priced else None
     if usd is None:
         raise GateNotMet(
-            f"budget.max_usd = {limit:g} cannot be held: the price of training {at.request.model} is not known here.",
-            hint=f"Tell what {at.service} takes for it in a price list of your own (FTBRIDGE_PRICES), or leave budget.max_usd "
-            "out.",
+            (
+                f"budget.max_usd = {limit:g} cannot be enforced: the price of training {at.request.model} is not known "
+                "here."
+            ),
+            hint=f"Add the price of {at.service} to your own price list (FTBRIDGE_PRICES), or leave budget.max_usd out.",
         )
     if usd > limit:
         estimate = (
@@ -81,14 +84,14 @@ def check_budget(at: Connection, data: Path) -> None:
         raise GateNotMet(
             f"training would cost about ${usd:.2f} ({tokens:,} tokens x {at.request.n_epochs} epochs{estimate}, prices of "
             f"{prices.date_of(at.request.model)}); budget.max_usd is {limit:g}.",
-            hint="Fewer examples or epochs, a smaller model, or a larger budget.",
+            hint="Use fewer examples or epochs, a smaller model, or a larger budget.",
         )
 
 
 def check_calendar(request: OpenAIRequest, today: datetime.date, progress: Callable[[str], None]) -> None:
     """Raise `ProviderRefused` after the days on which OpenAI closes; tell of them when they are near."""
     if today >= calendar.NO_NEW_JOBS:
-        raise ProviderRefused(f"OpenAI takes no new fine-tuning jobs since {calendar.NO_NEW_JOBS}.", hint=_LOCAL)
+        raise ProviderRefused(f"OpenAI has accepted no new fine-tuning jobs since {calendar.NO_NEW_JOBS}.", hint=_LOCAL)
     if (day := calendar.shutdown(request.model)) is not None:
         check_shutdown(request, day, today, progress)
 
@@ -102,12 +105,12 @@ def check_shutdown(
     """
     model, left = request.model, (day - today).days
     if left <= 0:
-        raise ProviderRefused(f"{model} was shut down on {day}, and models tuned from it with it.", hint=_LOCAL)
+        raise ProviderRefused(f"{model} was shut down on {day}, together with the models tuned from it.", hint=_LOCAL)
     if request.min_life_days is not None and left < request.min_life_days:
         raise GateNotMet(
             f"{model} and models tuned from it stop on {day}, in {left} days; plan.min_life_days is "
             f"{request.min_life_days}.",
-            hint=f"{_LOCAL}; or ask for fewer days.",
+            hint=f"{_LOCAL}; or lower plan.min_life_days.",
         )
     if day - today <= _SOON:
         progress(f"{model} and models tuned from it stop on {day}, in {left} days")
@@ -141,7 +144,7 @@ def check_model(at: Connection, progress: Callable[[str], None]) -> datetime.dat
         raise ModelUnavailable(f"{at.service} has no model {model!r}.", hint=hint)
     if status == 404 and at.target.name == "openai":
         raise ModelUnavailable(f"{at.service} has no model {model!r}.", hint="Check model.openai.")
-    progress(f"{at.service} does not let this key look at its models; {model} was not checked")
+    progress(f"{at.service} does not allow this key to see its models; {model} was not checked")
     return None
 
 

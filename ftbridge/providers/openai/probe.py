@@ -50,10 +50,10 @@ def unpromised(at: Connection, ledger: Ledger) -> str | None:
     """Why a creation that gets no answer could not be looked for here; None where it can."""
     lists = ledger.last("marks")
     if lists is not None and lists.data.get("lists") is False:
-        return f"{at.service} does not let this key list jobs ({lists.data.get('why')})"
+        return f"{at.service} does not allow this key to list jobs ({lists.data.get('why')})"
     marks = [event for event in Journal(at.registry).read() if event.type == "marks"]
     if marks and not marks[-1].data.get("token") and not marks[-1].data.get("file"):
-        return f"{at.service} keeps neither the metadata nor the training file of its jobs"
+        return f"{at.service} returns neither the metadata nor the training file of its jobs"
     return None
 
 
@@ -79,9 +79,9 @@ def probe(at: Connection) -> dict[str, str]:
         results["checkpoints"] = _try(
             lambda: require_fields(client.fine_tuning.jobs.checkpoints.list(first, limit=1), "data")
         )
-        results["jobs tell their file"] = "yes" if any(getattr(job, "training_file", None) for job in jobs) else "no"
+        results["jobs show their file"] = "yes" if any(getattr(job, "training_file", None) for job in jobs) else "no"
         has_mark = any(token_of(job) for job in jobs)
-        results["jobs tell their metadata"] = (
+        results["jobs show their metadata"] = (
             "yes" if has_mark else "not known: no job of ftbridge is among the last 20"
         )
         nothing = _count(lambda: client.fine_tuning.jobs.list(limit=1, metadata={TOKEN_KEY: "no such run"}))

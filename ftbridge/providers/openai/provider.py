@@ -135,7 +135,7 @@ class OpenAIProvider:
         """Why a job of this run may be there, or run on, without being known; None when that is certain not to be."""
         ledger = Ledger(submission.folder)
         if ledger.open_intents("job"):
-            return "an attempt to create the job got no answer"
+            return "an attempt to create the job got no response"
         if twins := open_twins(ledger):
             return f"{twins[0]}, a second job from one request, may still be running"
         return None
@@ -191,7 +191,7 @@ class OpenAIProvider:
         """Have the service save the job's state and stop. Raises `CannotPause` where a service cannot."""
         at, _ = self._of(handle)
         if not at.target.pause:
-            raise CannotPause(f"{at.service} cannot pause a job.", hint="Cancel it, or let it go on.")
+            raise CannotPause(f"{at.service} cannot pause a job.", hint="Cancel it, or let it finish.")
         try:
             self._ask(handle, "pause")
         except (ModelUnavailable, ProviderRefused) as error:
@@ -239,9 +239,9 @@ class OpenAIProvider:
         model = getattr(job, "fine_tuned_model", None) or (names[-1] if names and not at.target.serves_tuned else None)
         if model is None:
             hint = (
-                "The service may have held it back in its safety evaluation: look at `ftbridge show` and its dashboard."
+                "Its safety evaluation may have blocked the model: check `ftbridge show` and the service's dashboard."
             )
-            raise ModelUnavailable(f"{handle.id} succeeded, but {at.service} names no model.", hint=hint)
+            raise ModelUnavailable(f"{handle.id} succeeded, but {at.service} reports no model.", hint=hint)
         return TunedModel(
             provider=self.name,
             id=without_keys(str(model)),

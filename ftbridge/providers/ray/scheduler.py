@@ -155,7 +155,7 @@ class RayJobs:
         except httpx.HTTPError as error:
             why = without_secrets(str(error) or type(error).__name__)
             raise ServiceUnavailable(
-                f"the Ray cluster at {self.address} does not answer ({why}).", hint=_RESUME
+                f"the Ray cluster at {self.address} does not respond ({why}).", hint=_RESUME
             ) from error
 
     def _answer(self, response: httpx.Response, doing: str) -> dict[str, Any]:
@@ -198,5 +198,5 @@ def _last_line(text: str) -> str:
     return lines[-1][:300] if lines else "no text"
 
 
-_RESUME = "A job that runs goes on without it. Resume the run when the cluster answers again."
+_RESUME = "A running job continues without it. Resume the run when the cluster responds again."
 _CHANGE = "Change the spec's ray section."

@@ -32,7 +32,7 @@ class SlurmProvider(ClusterProvider):
                 slurm.nodes,
                 "srun starts the workers of each node; they meet at the first",
             )
-            how = "workers of each node, " + ("one for each GPU" if spec.local.workers == "auto" else "as given")
+            how = "workers on each node, " + ("one for each GPU" if spec.local.workers == "auto" else "as given")
             notes["local.workers"] = ("exact", spec.local.workers, how)
         if slurm.time is not None:
             how = f"--time={slurm.time}; a job that reaches it saves a checkpoint and is queued again"

@@ -60,7 +60,7 @@ class Slurm:
         absent = [command for command in COMMANDS if shutil.which(command) is None]
         if absent:
             raise MissingDependency(
-                f"training on Slurm needs its commands, and {', '.join(absent)} are not on PATH.",
+                f"training on Slurm needs its commands, but {', '.join(absent)} are not on PATH.",
                 hint="Run ftbridge on a login node of the cluster, or load the module that has Slurm's client.",
             )
         progress("asking Slurm whether it would take the job")
@@ -161,7 +161,7 @@ class Slurm:
             return None
         self._require_controller()
         return ProviderRefused(
-            f"Slurm does not take the job: {_words(result)}.",
+            f"Slurm does not accept the job: {_words(result)}.",
             hint="Change the spec's slurm section. `sinfo` lists the partitions, and whether their nodes are up.",
         )
 
@@ -221,12 +221,12 @@ def _run(command: Sequence[str], lock: int | None = None) -> subprocess.Complete
         ) from None
     except subprocess.TimeoutExpired:
         raise ServiceUnavailable(
-            f"{command[0]} did not end within {COMMAND_SECONDS} s: Slurm's controller does not answer.", hint=_RESUME
+            f"{command[0]} did not end within {COMMAND_SECONDS} s: Slurm's controller does not respond.", hint=_RESUME
         ) from None
 
 
 def _unavailable(result: subprocess.CompletedProcess[str]) -> ServiceUnavailable:
-    return ServiceUnavailable(f"Slurm's controller does not answer ({_words(result)}).", hint=_RESUME)
+    return ServiceUnavailable(f"Slurm's controller does not respond ({_words(result)}).", hint=_RESUME)
 
 
 def _words(result: subprocess.CompletedProcess[str]) -> str:
@@ -235,4 +235,4 @@ def _words(result: subprocess.CompletedProcess[str]) -> str:
     return "; ".join(dict.fromkeys(line for line in lines if line)) or f"exit status {result.returncode}"
 
 
-_RESUME = "A job that runs goes on without it. Resume the run when the controller answers again."
+_RESUME = "A running job continues without it. Resume the run when the controller responds again."

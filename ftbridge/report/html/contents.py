@@ -116,9 +116,9 @@ def contents_of(runs: Sequence[Run]) -> Contents:
     yet is shown without. Raises `UsageError` for no run, or the same one twice.
     """
     if not runs:
-        raise UsageError("a report is about one run, or several different ones; none was named.")
+        raise UsageError("a report needs at least one run; none was named.")
     if twice := {run.id for run in runs if sum(run.id == other.id for other in runs) > 1}:
-        raise UsageError(f"a report is about different runs; named twice: {', '.join(sorted(twice))}.")
+        raise UsageError(f"a report shows each run once; named twice: {', '.join(sorted(twice))}.")
     sources = [source_of(run) for run in runs]
     labels = _labels(sources)
     notes = [f"{name}: {note}" for name, run in zip(labels, runs, strict=True) for note in _kept_notes(run)]
@@ -211,7 +211,8 @@ def _shared(
     if any(shared.others):
         counts = ", ".join(f"{name} {tested}" for name, tested in zip(labels, shared.tested, strict=True))
         notes.append(
-            f"The runs were tested on other items ({counts}); shown are the {len(shared.items)} that all of them have."
+            f"The runs were tested on different items ({counts}); the page shows the {len(shared.items)} that they "
+            "share."
         )
     predictions: dict[str, list[Prediction]] = {}
     for run, name in zip(runs, labels, strict=True):

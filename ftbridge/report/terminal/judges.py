@@ -36,7 +36,8 @@ def _lengths(evaluation: Evaluation) -> Iterator[str]:
             low, high = one.ci95
             yield (
                 f"{grader}: {name} wins {_percent(one.win_rate)}, and {_percent(one.controlled)} ({_percent(low)} to "
-                f"{_percent(high)}) if both answers were of one length; its answers are the longer in {_percent(one.longer)}."
+                f"{_percent(high)}) if both completions had the same length; its completions are longer in "
+                f"{_percent(one.longer)}."
             )
 
 
@@ -45,10 +46,10 @@ def _people(evaluation: Evaluation) -> Iterator[str]:
         low, high = (100 * end for end in one.bias_ci95)
         kappa = f", Cohen's kappa {one.kappa:.2f}" if one.kappa is not None else ""
         yield (
-            f"{grader} beside people on {one.n} completions: the same score in {_percent(one.same)}{kappa}; it scores "
-            f"{_lenience(one)} ({low:+.1f} to {high:+.1f} points). Passed by people and by it: {one.confusion['yes_yes']}; by "
-            f"people alone: {one.confusion['yes_no']}; by it alone: {one.confusion['no_yes']}; by neither: "
-            f"{one.confusion['no_no']}."
+            f"{grader} compared with people on {one.n} completions: the same score in {_percent(one.same)}{kappa}; it "
+            f"scores {_lenience(one)} ({low:+.1f} to {high:+.1f} points). Passed by people and by it: "
+            f"{one.confusion['yes_yes']}; by people alone: {one.confusion['yes_no']}; by it alone: "
+            f"{one.confusion['no_yes']}; by neither: {one.confusion['no_no']}."
         )
         for name, fixed in one.corrected.items():
             low, high = fixed.ci95

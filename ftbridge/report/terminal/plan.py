@@ -60,10 +60,10 @@ def _managed(side: Managed) -> Table:
         read, written = money.serving_per_million
         table.add_row("serving", f"${read:g} a million tokens read, ${written:g} written")
     if money.batch_saves:
-        table.add_row("openai.batch", f"would take off up to {_usd(money.batch_saves)}")
+        table.add_row("openai.batch", f"would save up to {_usd(money.batch_saves)}")
     table.add_row("prices of", f"{money.prices_as_of}, {money.age_days} days old")
     if side.replay is not None:
-        table.add_row("replay", f"{_replay(side.replay)}; all of it in the sums, at its longest")
+        table.add_row("replay", f"{_replay(side.replay)}; included in the sums above, at its longest")
     if side.stops is not None:
         days = side.days_left or 0
         left = f"in {days} days" if days >= 0 else f"{-days} days ago"
@@ -115,7 +115,7 @@ def _memory_rows(side: Local) -> _Rows:
         if fits:
             yield "fits", f"{fits[0].card} and larger; passes of {fits[0].pass_tokens:,} tokens there"
         else:
-            yield "fits", Text("no single card of the list", style="bold red")
+            yield "fits", Text("no single GPU of the list", style="bold red")
     if len(side.gpu_sets) > 1 or (side.gpu_sets and side.gpu_sets[0].gpus > 1):
         sets = [f"{one.gpus} x {one.card} ({one.sharding})" for one in side.gpu_sets if one.gpus > 1]
         yield "several GPUs", " or ".join(sets)
@@ -135,7 +135,7 @@ def _device_rows(side: Local) -> _Rows:
         passes = (
             f"passes of up to {device_fit.pass_tokens:,} tokens, an example of up to {device_fit.longest_example:,}"
         )
-        fit = Text(passes) if device_fit.pass_tokens else Text("does not fit what is free now", style="bold red")
+        fit = Text(passes) if device_fit.pass_tokens else Text("does not fit the free memory", style="bold red")
         yield "here", Text.assemble(f"{device_fit.card}, {device_fit.gib:.1f} GiB free: ", fit)
 
 

@@ -251,7 +251,7 @@ def _validated(service: Service, name: str) -> list[dict[str, Any]] | None:
             problems.append({"code": "invalid_request", "line": number, "message": problem, "param": None})
         lines.append(line)
     if len(lines) > service.limits.batch_lines:
-        text = f"The file has {len(lines):,} lines; {service.limits.batch_lines:,} are the most."
+        text = f"The file has {len(lines):,} lines; {service.limits.batch_lines:,} are allowed."
         problems.append({"code": "too_many_lines", "line": None, "message": text, "param": None})
     if not lines:
         problems.append({"code": "empty_file", "line": None, "message": "The file has no lines.", "param": None})
@@ -281,7 +281,7 @@ def _problem(line: dict[str, Any], seen: set[str], endpoint: str) -> str | None:
     if not isinstance(custom, str) or not custom:
         return "custom_id is missing."
     if custom in seen:
-        return f"custom_id {custom!r} stands in the file twice."
+        return f"custom_id {custom!r} is in the file twice."
     seen.add(custom)
     if line.get("method") != "POST" or _place(str(line.get("url"))) != _place(endpoint):
         return f"method and url must be POST {endpoint}, as the batch says."

@@ -116,7 +116,7 @@ async def generated(
         raise ApiError(503, without_paths(error.message), code="engine_failed") from None
     except Exception as error:
         log.error("%s", ask.id, exc_info=error)
-        raise ApiError(500, "The server made a mistake; its log says which.", code="internal_error") from None
+        raise ApiError(500, "The server had an internal error; see its log.", code="internal_error") from None
 
 
 async def first_word(events: AsyncIterator[StreamEvent]) -> StreamEvent | None:

@@ -85,9 +85,9 @@ def _shape(service: Service, name: str, model: str) -> dict[str, Any]:
 def to_asks(completion: CreateCompletion, name: str) -> list[GenerationRequest]:
     """One ask for each prompt. Raises `ApiError` 400 for what cannot be done."""
     if completion.suffix:
-        raise invalid("'suffix' cannot be acted on here; leave it out.", "suffix", "unsupported_parameter")
+        raise invalid("'suffix' is not supported here; leave it out.", "suffix", "unsupported_parameter")
     if completion.best_of not in (None, 0, completion.n or 1):
-        raise invalid("'best_of' cannot be acted on here; leave it out.", "best_of", "unsupported_parameter")
+        raise invalid("'best_of' is not supported here; leave it out.", "best_of", "unsupported_parameter")
     stops = [completion.stop] if isinstance(completion.stop, str) else list(completion.stop or [])
     if len(stops) > 4 or not all(stops):
         raise invalid("'stop' takes 1 to 4 texts, none of them empty.", "stop", "invalid_value")

@@ -72,9 +72,9 @@ def with_judge(grader: Grader, judges: Sequence[str]) -> Grader:
     for judge in judges:
         if comparable(judge) == wanted:
             return grader.model_copy(update={"base_url": judge})
-    reason = f"{address!r} is not a judge of this server" if address else "This server has no judge to ask"
+    reason = f"{address!r} is not a judge of this server" if address else "This server has no judge"
     raise ApiError(
-        403, f"{reason}. Its operator names judges with --judge.", param="grader.base_url", code="judge_not_allowed"
+        403, f"{reason}. Its operator can add judges with --judge.", param="grader.base_url", code="judge_not_allowed"
     )
 
 

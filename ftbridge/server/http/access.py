@@ -38,14 +38,14 @@ class Access:
         host = _text(headers, b"host")
         named = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:@/\[\]]*)(?::\d*)?", host)
         if self.hosts is not None and (named is None or named[1].strip("[]").lower() not in self.hosts):
-            return ApiError(403, f"This server does not answer to the name {host[:100]!r}.", code="wrong_host")
+            return ApiError(403, f"This server does not accept the host name {host[:100]!r}.", code="wrong_host")
         if (error := self._page(method, path, headers, tls)) is not None:
             return error
         if not self.keys or path in _OPEN:
             return None
         key = _key(headers)
         if not key:
-            return ApiError(401, "No key was sent. Send the server's token as the API key.", code="missing_api_key")
+            return ApiError(401, "No API key was sent. Send the server's token as the API key.", code="missing_api_key")
         if self.key_name(headers) is None:
             return ApiError(401, "This is not the server's token.", code="invalid_api_key")
         return None
@@ -115,7 +115,7 @@ def read_keys(path: Path) -> dict[str, str]:
             continue
         name, equals, key = (part.strip() for part in line.partition("="))
         if not equals or not name.isprintable() or not name or len(key) < 16 or not key.isascii():
-            raise UsageError(f"{path}:{number} is not NAME=KEY with a key of 16 ASCII characters or more.")
+            raise UsageError(f"{path}:{number} is not NAME=KEY with a key of at least 16 ASCII characters.")
         if name in keys or key in keys.values():
             raise UsageError(f"{path}:{number} repeats a name or a key.")
         keys[name] = key

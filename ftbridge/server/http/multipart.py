@@ -65,7 +65,7 @@ async def receive(request: Request, folder: Path, *, file_field: str, limit: int
         raise invalid(f"The multipart body is malformed: {error}.", code="invalid_multipart") from None
     except ClientDisconnect:
         reading.abandon()
-        raise invalid("The connection closed before the whole body came.") from None
+        raise invalid("The connection closed before the complete body arrived.") from None
     except BaseException:
         reading.abandon()
         raise

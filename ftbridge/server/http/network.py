@@ -94,7 +94,7 @@ class _Protocol(H11Protocol):
     def _make_room(self) -> None:
         for connection in list(self.connections):
             if isinstance(connection, _Protocol) and connection is not self and connection.is_idle:
-                _tell_once("as many connections as this process may hold; the oldest idle ones are closed")
+                _tell_once("the limit of connections is reached; the oldest idle ones are closed")
                 self.connections.discard(connection)
                 connection.transport.close()
                 return
@@ -126,7 +126,7 @@ def calm_loop() -> None:
     def handle(its: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            _tell_once(f"no more connections can be taken: {error.strerror}")
+            _tell_once(f"no more connections can be accepted: {error.strerror}")
             return
         its.default_exception_handler(context)
 
@@ -182,8 +182,8 @@ class Tls:
         where = self.key or self.certificate
 
         def passphrase() -> str:
-            hint = "Write it without one (openssl pkey -in KEY -out NEW), readable by the server alone."
-            raise UsageError(f"the key in {where} has a passphrase, which nobody could type here.", hint=hint)
+            hint = "Save it without a passphrase (openssl pkey -in KEY -out NEW), readable only by the server."
+            raise UsageError(f"the key in {where} has a passphrase, but the server cannot ask for it.", hint=hint)
 
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key, passphrase)
@@ -232,7 +232,7 @@ def in_background(app: ASGIApp, listening: socket.socket, tls: Tls | None = None
     give_up = time.monotonic() + 30
     while not server.started:
         if not thread.is_alive() or time.monotonic() > give_up:
-            raise UsageError("the server did not start; its log says why.")
+            raise UsageError("the server did not start; see its log.")
         time.sleep(0.005)
     try:
         yield

@@ -126,7 +126,7 @@ async def read(request: Request, limit: int) -> bytes:
                 raise too_large(limit)
             parts.append(part)
     except ClientDisconnect:
-        raise invalid("The connection closed before the whole body came.") from None
+        raise invalid("The connection closed before the complete body arrived.") from None
     return b"".join(parts)
 
 

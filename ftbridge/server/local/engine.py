@@ -99,7 +99,7 @@ class LocalEngine:
         """Jobs on a base model of the map; what a run here could not do is refused now."""
         if self._begins_with(create_job.model) is None:
             tuned = create_job.model in self.runs or self._service.store.get("model", create_job.model) is not None
-            why = "is a tuned model without an adapter to go on from" if tuned else "is not served here"
+            why = "is a tuned model without an adapter to continue from" if tuned else "is not served here"
             model_names = ", ".join(self.models)
             raise invalid(
                 f"{create_job.model!r} {why}. Base models: {model_names}. `ftbridge serve --map NAME=MODEL` adds one.",
@@ -108,12 +108,12 @@ class LocalEngine:
             )
         if create_job.kind == "reinforcement" and create_job.validation_file is None:
             raise invalid(
-                "A reinforcement job needs a validation file too: set validation_file.",
+                "A reinforcement job also needs a validation file: set validation_file.",
                 "validation_file",
                 "missing_required_parameter",
             )
         if create_job.integrations:
-            raise invalid("No integrations are built here.", "integrations", "unsupported_parameter")
+            raise invalid("Integrations are not supported here.", "integrations", "unsupported_parameter")
 
     def created(self, job: StoredObject) -> None:
         """Begin with it."""

@@ -52,7 +52,7 @@ def served_run(home: Path, value: str) -> ServedRun | SampledRun | None:
     if not named and not (home / "runs" / plain / "journal.jsonl").is_file():
         return None
     if not plain or (step and not step.isdecimal()):
-        raise RunNotFound(f"{value!r} names no run.", hint="Write run:ID, or run:ID@STEP for a checkpoint.")
+        raise RunNotFound(f"{value!r} does not name a run.", hint="Write run:ID, or run:ID@STEP for a checkpoint.")
     run = store.find(home, plain)
     state = run.state()
     if state.tuned is None:

@@ -69,7 +69,7 @@ class SampledRun:
         for parameter, is_set in _UNSUPPORTED.items():
             if is_set(ask):
                 raise invalid(
-                    f"Models of the provider {self.provider} cannot be asked with {parameter}.",
+                    f"Models of the provider {self.provider} do not support {parameter}.",
                     parameter,
                     "unsupported_parameter",
                 )

@@ -176,9 +176,12 @@ async def _follow(service: Service, name: str, run: Run) -> None:
         if not at_work:
             fruitless = 0 if look.events else fruitless + 1
             if fruitless > FRUITLESS:
-                log.error("the driver of %s died again and again: %s/driver.log", name, run.path)
+                log.error("the driver of %s ended unexpectedly several times: %s/driver.log", name, run.path)
                 jobs_store.fail(
-                    service, name, "server_error", "The process that drives this job's run died again and again."
+                    service,
+                    name,
+                    "server_error",
+                    "The process that drives this job's run ended unexpectedly several times.",
                 )
                 return
             driver = await asyncio.to_thread(control.start_driver, run)

@@ -119,7 +119,7 @@ def to_ask(chat: CreateChat, name: str) -> GenerationRequest:
     for field, neutral in _CANNOT.items():
         if getattr(chat, field) not in neutral:
             raise invalid(
-                f"'{field}' cannot be acted on here; leave it out, or set it to {neutral[-1]!r}.",
+                f"'{field}' is not supported here; leave it out, or set it to {neutral[-1]!r}.",
                 field,
                 "unsupported_parameter",
             )
@@ -221,7 +221,7 @@ def _checked(message: dict[str, Any], where: str) -> Message:
     }
     if isinstance(message.get("audio"), dict):
         path = f"{where}.audio"
-        raise invalid(f"'{path}' cannot be acted on here: only text is answered.", path, "unsupported_parameter")
+        raise invalid(f"'{path}' is not supported here: only text is generated.", path, "unsupported_parameter")
     if role == "assistant" and isinstance(message.get("tool_calls"), list):
         message["tool_calls"] = [_without_null_id(call) for call in message["tool_calls"]]
     says = message.get("tool_calls") or message.get("function_call") or message.get("refusal")

@@ -95,7 +95,7 @@ def to_chat(response_request: CreateResponse, before: list[Message]) -> tuple[Cr
     """
     for field, neutral in _CANNOT.items():
         if getattr(response_request, field) not in neutral:
-            text = f"'{field}' cannot be acted on here; leave it out."
+            text = f"'{field}' is not supported here; leave it out."
             raise invalid(text, field, "unsupported_parameter")
     effort = (response_request.reasoning or {}).get("effort")
     if effort is not None and not isinstance(effort, str):

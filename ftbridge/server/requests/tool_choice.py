@@ -41,7 +41,7 @@ def choose(tools: list[dict[str, Any]], choice: Any, where: str = "tools", param
     checked = [_checked(tool, f"{where}[{index}]") for index, tool in enumerate(tools)]
     names = [tool["function"]["name"] for tool in checked]
     if len(names) > MOST_TOOLS:
-        raise invalid(f"'{where}' holds {len(names)} tools; {MOST_TOOLS} are the most.", where, "invalid_value")
+        raise invalid(f"'{where}' holds {len(names)} tools; {MOST_TOOLS} are allowed.", where, "invalid_value")
     if len(set(names)) < len(names):
         raise invalid(f"'{where}' offers a function twice.", where, "invalid_value")
     if choice is None or choice == "auto":

@@ -155,7 +155,7 @@ def test_the_examples_of_an_array_are_linted_for_this_machine_by_their_lines(tmp
     assert report.examples == 14
     assert by_name["FTB001"].severity == "info"
     assert by_name["FTB022"].line == 15
-    assert (by_name["FTB300"].line, by_name["FTB300"].message) == (2, "stands again in line 14. Keep one of them.")
+    assert (by_name["FTB300"].line, by_name["FTB300"].message) == (2, "is repeated in line 14. Keep one of them.")
     assert {code for code, finding in by_name.items() if finding.severity == "error"} == {"FTB022"}
 
 

@@ -146,8 +146,8 @@ def test_a_dataset_with_several_data_files_lists_them_and_takes_a_pattern(server
 @pytest.mark.parametrize(
     ("siblings", "source", "says"),
     [
-        (["README.md"], "hf://datasets/own/set", "has no data file that is known.\nIt holds README.md."),
-        ([], "hf://datasets/own/set", "It holds no file."),
+        (["README.md"], "hf://datasets/own/set", "has no data file of a known format.\nIt holds README.md."),
+        ([], "hf://datasets/own/set", "It contains no file."),
         (["a.csv"], "hf://datasets/own/set/*.jsonl", "no file matches.\nIt holds a.csv."),
     ],
 )

@@ -60,11 +60,11 @@ def test_any_array_gives_its_elements_with_the_lines_they_begin_on(elements, ind
     [
         (
             b'[{"a": 1},\n {"b" 2}]',
-            (2, "is not valid JSON at column 7: expecting ':' delimiter. What follows was not read."),
+            (2, "is not valid JSON at column 7: expecting ':' delimiter. The rest of the file was not read."),
         ),
         (
             b'[{"a": 1}\n, {"b": tru}]',
-            (2, "is not valid JSON at column 9: expecting value. What follows was not read."),
+            (2, "is not valid JSON at column 9: expecting value. The rest of the file was not read."),
         ),
         (
             b'[{"a": 1},\n\n {"b": "cd',
@@ -72,7 +72,7 @@ def test_any_array_gives_its_elements_with_the_lines_they_begin_on(elements, ind
         ),
         (b'[{"a": 1},\n', (2, "is not valid JSON at column 1: expecting value. The text ends there")),
         (b'[{"a": 1},\n]', (1, "is not valid JSON: a comma before the end of the array.")),
-        (b'[{"a": 1}]\n x', (2, "goes on after the end of the JSON array.")),
+        (b'[{"a": 1}]\n x', (2, "continues after the end of the JSON array.")),
         (b'[{"a": 1},\n {"b": "\xe9"}]', (2, "is not UTF-8 at byte 9 (0xe9).")),
         (b'[{"a": 1},\n {"b": {"c": 1, "c": 2}}]', (2, 'has the key "c" twice in one object')),
         (b'[{"a": 1},\n -Infinity]', (2, "holds -Infinity")),

@@ -87,7 +87,7 @@ def test_a_json_array_is_read_with_the_line_each_element_begins_on(tmp_path):
         (f"[{_line()},\n{_line()[:30]}", "t.jsonl:2 is not valid JSON"),
         (f"[{_line()}\n{_line()}]", "t.jsonl:2 is not valid JSON at column 1: expecting ',' delimiter"),
         (f"[{_line()},\n]", "t.jsonl:1 is not valid JSON"),
-        (f"[{_line()}]\n[]", "t.jsonl:2 goes on after the end of the JSON array"),
+        (f"[{_line()}]\n[]", "t.jsonl:2 continues after the end of the JSON array"),
         (b"[\n" + _line("\xe9").encode("latin-1") + b"]", "t.jsonl:2 is not UTF-8 at byte 44"),
     ],
 )
@@ -150,7 +150,7 @@ def test_a_file_whose_name_looks_like_a_glob_is_read_as_named(tmp_path):
     [
         ("trian.jsonl", "Did you mean train.jsonl?"),
         ("zzz", "holds train.jsonl."),
-        ("nowhere/train.jsonl", "There is no folder"),
+        ("nowhere/train.jsonl", "does not exist either"),
         ("*.json", "no file matches"),
         (".", "is a folder"),
         ("ftp://host/x.jsonl", "paths, globs, http(s) and hf://"),
@@ -227,7 +227,7 @@ def test_bad_rows_of_a_table_are_named_by_their_line(tmp_path):
 def test_a_field_of_a_record_that_a_preference_cannot_hold_is_refused_by_name(tmp_path):
     record = {"prompt": "q", "chosen": "a", "rejected": "b", "score": 3}
     problems = _problems(tmp_path, json.dumps(record), method="dpo")
-    assert problems == ["t.jsonl:1 score has no place in a preference. Convert the file, with --drop."]
+    assert problems == ["t.jsonl:1 score cannot be in a preference. Convert the file, with --drop."]
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_a_wrong_address_is_tried_once(server, tmp_path):
 
 def test_a_download_of_more_than_a_gigabyte_is_refused(server, tmp_path):
     server.script = {"/big": [(200, {"Content-Length": "1000000001"}, b"")]}
-    with pytest.raises(UsageError, match="more than 1 GB"):
+    with pytest.raises(UsageError, match="larger than 1 GB"):
         read_examples(f"{server.address}/big", base=tmp_path)
 
 

@@ -138,7 +138,7 @@ def test_a_server_that_does_not_come_up_is_given_up_and_ended(base, tmp_path, mo
 def test_death_while_answering_is_told(base, tmp_path):
     at = sampler(base, tmp_path)
     try:
-        with pytest.raises(WorkerDied, match="gave no answer"):
+        with pytest.raises(WorkerDied, match="gave no response"):
             ask(at, "die")
     finally:
         at.close()

@@ -59,7 +59,7 @@ def test_an_unknown_model_is_told_with_the_nearest_names(service: Service, tmp_p
     [
         ({"kind": "401", "message": "Incorrect API key provided: sk-planted-8f2e7c61d0"}, ProviderRefused, 5, "does not accept the API key"),
         ({"kind": "html_after"}, FtbridgeError, 1, "HTML page"),
-        ({"kind": "reset_before"}, FtbridgeError, 1, "no usable answer"),
+        ({"kind": "reset_before"}, FtbridgeError, 1, "no usable response"),
     ],
 )  # fmt: skip
 def test_a_service_that_cannot_be_used_is_told_before_the_upload(
@@ -212,5 +212,5 @@ def test_a_file_larger_than_the_service_takes_is_an_error_of_the_data(service: S
     request = submission(tmp_path / "run")
     with request.train.open("r+b") as stream:
         stream.truncate(8_100_000_000)  # sparse
-    with pytest.raises(DataError, match="takes files up to 8 GB"):
+    with pytest.raises(DataError, match="accepts files up to 8 GB"):
         check(request)

@@ -99,7 +99,7 @@ def test_a_cluster_that_is_away_leaves_the_submission_in_doubt_until_it_answers(
     assert [job for job in cluster.jobs() if job.startswith("away")] == ["away.2"]
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", nobody)
     assert provider.poll(handle).state == "queued"
-    assert "What the worker records is followed meanwhile" in provider.events(handle, None)[-1].message
+    assert "Meanwhile the worker's own records are followed" in provider.events(handle, None)[-1].message
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", cluster.address)
     provider.cancel(handle)
 

@@ -161,7 +161,7 @@ def test_without_its_controller_nothing_is_known_and_nothing_is_lost(tmp_path: P
         cluster.start_controller()
     assert provider.find(submission) is None
     assert provider.poll(handle).state == "queued"
-    assert "the scheduler answers again" in [event.message for event in provider.events(handle, None)]
+    assert "the scheduler responds again" in [event.message for event in provider.events(handle, None)]
     provider.cancel(handle)
     assert ended(handle).state == "cancelled"
 

@@ -1,4 +1,4 @@
-"""What stands beside the scores of real runs: plan against actual, old skills, labels, perplexity, cost, the day it stops."""
+"""What stands beside the scores of real runs: planned vs actual, old skills, labels, perplexity, cost, the day it stops."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def test_other_test_items_leave_those_that_both_have_and_say_so(run):
     first, second = run(r"\d+"), run(r"\d+", test=(130, 60))
     contents = contents_of([first, second])
     assert len(contents.rows) == 30
-    assert any("shown are the 30 that all of them have" in note for note in contents.notes)
+    assert any("the page shows the 30 that they share" in note for note in contents.notes)
     apart = contents_of([first, run(r"\d+", test=(900, 20))])
     assert (apart.rows, apart.pairs) == ((), ())
 

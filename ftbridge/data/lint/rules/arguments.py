@@ -25,7 +25,7 @@ _MOST = 3
     "arguments-unlike-schema",
     kind="line",
     severity="warning",
-    reason="The model learns to call the tool in a way in which the tool cannot be called.",
+    reason="The model learns calls that the tool does not accept.",
     source="OpenAI function calling guide: arguments follow the function's JSON Schema; JSON Schema 2020-12, validation: "
     "type, enum, required, properties, additionalProperties, items",
     bad=chat(user("Weather in Rome?"), calling(call(arguments='{"town": "Rome"}')), tools=[tool()]),

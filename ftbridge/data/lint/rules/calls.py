@@ -35,7 +35,7 @@ def tool_calls_shape(line: Line) -> Iterator[Problem]:
             continue
         if not isinstance(calls, list):
             lone = isinstance(calls, dict) and isinstance(calls.get("function"), dict)
-            repair = put(message, "tool_calls", [calls], "put the call into a list") if lone else None
+            repair = put(message, "tool_calls", [calls], "put the call in a list") if lone else None
             yield Problem(path, f"is {kind_of(calls)}, not a list. Write the calls as a list.", repair)
         elif not calls:
             has_content = message.get("content") is not None or message.get("function_call") or message.get("refusal")
@@ -49,7 +49,7 @@ def tool_calls_shape(line: Line) -> Iterator[Problem]:
     "call-shape",
     kind="line",
     severity="error",
-    reason='A call has an id, the type "function", and a function with a name and arguments.',
+    reason='A call needs an id, the type "function", and a function with a name and arguments.',
     source=f"{_CALL}: id, type and function are required",
     bad=chat(_ASK, calling({"id": "call_1", "function": call()["function"]}), tools=_TOOLS),
     good=GOOD_CALL,
@@ -98,7 +98,7 @@ def _named(function: dict[str, JSON], at: str) -> Iterator[Problem]:
     kind="line",
     severity="error",
     severities={"local": "info"},
-    reason="Arguments are JSON written as text, as a model writes them, not an object.",
+    reason="Arguments are a string of JSON, as a model writes them, not an object.",
     source=f"{_CALL}: function.arguments is a string",
     bad=chat(_ASK, calling(call(arguments={"city": "Rome"})), tools=_TOOLS),
     good=GOOD_CALL,
@@ -115,7 +115,7 @@ def arguments_not_text(line: Line) -> Iterator[Problem]:
             yield Problem(path, f'{what}. Write "{{}}" for a call without arguments.', severity="error")
         elif isinstance(arguments, dict):
             repair = Repair("wrote the arguments as text", _written(function, arguments))
-            yield Problem(path, "is an object. Write it as text: JSON in quotes.", repair)
+            yield Problem(path, "is an object. Write it as a string of JSON.", repair)
         else:
             yield Problem(path, f"is {kind_of(arguments)}. Write an object, as text.", severity="error")
 
@@ -156,7 +156,7 @@ def arguments_not_json(line: Line) -> Iterator[Problem]:
             yield Problem(path, "is nested too deeply to be read.")
         else:
             if not isinstance(value, dict):
-                yield Problem(path, f"is {kind_of(value)} as JSON; arguments are an object. Write one.")
+                yield Problem(path, f"is {kind_of(value)} as JSON; arguments must be an object. Write one.")
 
 
 @rule(
@@ -164,7 +164,7 @@ def arguments_not_json(line: Line) -> Iterator[Problem]:
     "call-id-twice",
     kind="line",
     severity="warning",
-    reason="A result names its call by the id; with one id for two calls it answers both or neither.",
+    reason="A result refers to its call by the id; if two calls share an id, it is not clear which one it belongs to.",
     source=f"ids of one message: {_CHAT_API}",
     bad=chat(_ASK, calling(call(), call(arguments='{"city": "Oslo"}')), tools=_TOOLS),
     good=GOOD_CALL,
@@ -177,7 +177,10 @@ def call_id_twice(line: Line) -> Iterator[Problem]:
         if isinstance(identity, str) and identity:
             seen_ids = seen.setdefault(spot.at, set())
             if identity in seen_ids:
-                yield Problem(f"{at}.id", f"is {shown(identity)}, as another call's in this message. Give it its own.")
+                yield Problem(
+                    f"{at}.id",
+                    f"is {shown(identity)}, the id of another call in this message. Give each call its own id.",
+                )
             seen_ids.add(identity)
 
 
@@ -186,7 +189,7 @@ def call_id_twice(line: Line) -> Iterator[Problem]:
     "result-without-call",
     kind="line",
     severity="warning",
-    reason="A tool's result answers a call before it, which it names by tool_call_id.",
+    reason="A tool's result belongs to an earlier call, which it names by tool_call_id.",
     source=_CHAT_API,
     bad=chat(_ASK, calling(), result(id="call_9"), assistant("Warm."), tools=_TOOLS),
     good=GOOD_CALL,
@@ -202,7 +205,9 @@ def result_without_call(line: Line) -> Iterator[Problem]:
             identity = message.get("tool_call_id")
             if message.get("role") == "tool" and isinstance(identity, str) and identity and identity not in call_ids:
                 description = f"is {shown(identity)}, but no call before it has this id."
-                yield Problem(f"{conversation.at}[{index}].tool_call_id", f"{description} Name the call it answers.")
+                yield Problem(
+                    f"{conversation.at}[{index}].tool_call_id", f"{description} Name the call that it belongs to."
+                )
 
 
 @rule(
@@ -210,7 +215,7 @@ def result_without_call(line: Line) -> Iterator[Problem]:
     "missing-tool-call-id",
     kind="line",
     severity="error",
-    reason="A tool's result says by tool_call_id which call it answers.",
+    reason="A tool's result names the call that it belongs to, by tool_call_id.",
     source=f"{SCHEMA}, ChatCompletionRequestToolMessage: tool_call_id is required",
     bad=chat(_ASK, calling(), {"role": "tool", "content": "21"}, assistant("Warm."), tools=_TOOLS),
     good=GOOD_CALL,
@@ -228,7 +233,7 @@ def missing_tool_call_id(line: Line) -> Iterator[Problem]:
                 what = "is missing" if "tool_call_id" not in message else "is empty" if identity == "" else "is null"
                 call = pairs.get(index)
                 repair = put(message, "tool_call_id", call.id, f"wrote {call.id}, {call.how}") if call else None
-                yield Problem(at, f"{what}. Name the call this result answers.", repair)
+                yield Problem(at, f"{what}. Name the call that this result belongs to.", repair)
             elif not isinstance(identity, str):
                 yield Problem(at, f"is {kind_of(identity)}, not text. Write the call's id as text.")
 
@@ -238,8 +243,8 @@ def missing_tool_call_id(line: Line) -> Iterator[Problem]:
     "call-without-result",
     kind="line",
     severity="warning",
-    reason="A conversation that goes on after a call shows what the tool gave; else the model learns to make it up. Azure "
-    "refuses the file.",
+    reason="A conversation that continues after a call has to contain the tool's result; otherwise the model learns to "
+    "invent it. Azure refuses the file.",
     source=f"{_CHAT_API}; Azure's validator refuses it (reported: contains invalid schema)",
     bad=chat(_ASK, calling(), user("Well?"), assistant("Warm."), tools=_TOOLS),
     good=GOOD_CALL,
@@ -281,7 +286,7 @@ def _unanswered(waiting: dict[str, str]) -> Iterator[Problem]:
     kind="line",
     severity="warning",
     severities={"local": "info"},
-    reason="A model that is trained to call tools it is not offered calls them when they are not there.",
+    reason="A model that is trained to call tools that it is not offered will call them when they do not exist.",
     source="OpenAI function calling and supervised fine-tuning guides: each example lists the tools",
     bad=chat(_ASK, calling(call(name="forecast")), tools=_TOOLS),
     good=GOOD_CALL,
@@ -343,7 +348,7 @@ def tool_content_parts(line: Line) -> Iterator[Problem]:
     kind="line",
     severity="error",
     methods=("supervised", "dpo"),
-    reason="A deprecated function message names its function, and a function_call has a name and arguments.",
+    reason="A deprecated function message must name its function, and a function_call needs a name and arguments.",
     source=f"{SCHEMA}, ChatCompletionRequestFunctionMessage: name is required",
     bad=chat(_ASK, {"role": "function", "content": "21"}, assistant("Warm.")),
     good=chat(_ASK, {"role": "function", "name": "weather", "content": "21"}, assistant("Warm.")),

@@ -33,7 +33,7 @@ def too_few_examples(data: Dataset, context: Context) -> Iterator[Problem]:
     "few-examples",
     kind="data",
     severity="info",
-    reason="Clear improvements are seen with 50 to 100 good examples; hundreds do better where answers vary.",
+    reason="OpenAI sees clear improvements with 50 to 100 good examples; where answers vary, hundreds do better.",
     source=f"{_GUIDE}: 50 to 100 examples; OpenAI's best practices: doubling a data set brings a steady gain",
     bad="a training file of 30 lines",
     good="a training file of 500 lines",
@@ -46,7 +46,7 @@ def few_examples(data: Dataset, context: Context) -> Iterator[Problem]:
     if count < 50:
         yield Problem("", f"has {count} examples; a clear effect is usually seen with 50 to 100.")
     elif count < 100:
-        yield Problem("", f"has {count} examples, with which an effect begins to show; 100 and more are safer.")
+        yield Problem("", f"has {count} examples, enough for a first effect; 100 or more are safer.")
     elif count < 500:
         yield Problem("", f"has {count} examples; where answers vary much, 500 and more do better.")
 
@@ -56,10 +56,10 @@ def few_examples(data: Dataset, context: Context) -> Iterator[Problem]:
     "mixed-methods",
     kind="data",
     severity="warning",
-    reason="A job reads a file by one method; lines of another are refused.",
+    reason="A job reads a file for one method; lines for another method are refused.",
     source="OpenAI's server refuses chat lines for other methods; the published schema of each method",
     bad="chat lines and preference lines in one file",
-    good="one method a file",
+    good="one method per file",
 )
 def mixed_methods(data: Dataset, context: Context) -> Iterator[Problem]:
     """A file has lines of several methods or formats."""
@@ -72,7 +72,7 @@ def mixed_methods(data: Dataset, context: Context) -> Iterator[Problem]:
         kinds.pop("reinforcement", None)
     if len(kinds) > 1:
         amounts = ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
-        yield Problem("", f"mixes lines of several kinds: {amounts}. Keep one method a file.")
+        yield Problem("", f"mixes lines of several kinds: {amounts}. Use one file per method.")
 
 
 @rule(
@@ -80,7 +80,10 @@ def mixed_methods(data: Dataset, context: Context) -> Iterator[Problem]:
     "tools-in-some-lines",
     kind="data",
     severity="info",
-    reason="A model learns when tools are offered from the examples; that some lack them should be on purpose.",
+    reason=(
+        "A model learns from the examples which tools it is offered; if some examples offer none, that should be on "
+        "purpose."
+    ),
     source="OpenAI function calling guide: examples list the tools that are offered when the model is used",
     bad="tools in 400 of 500 lines",
     good="tools in every line, or in none",
@@ -90,7 +93,11 @@ def tools_in_some_lines(data: Dataset, context: Context) -> Iterator[Problem]:
     some, everyone = data.tally.with_tools, data.rows
     if 0 < some < everyone:
         yield Problem(
-            "", f"offers tools in {some:,} of {everyone:,} examples. Offer them in all, unless that is meant."
+            "",
+            (
+                f"offers tools in {some:,} of {everyone:,} examples. Offer them in all examples, unless that is "
+                "intended."
+            ),
         )
 
 

@@ -21,26 +21,27 @@ _FILES_GUIDE = "OpenAI API reference, files: fine-tune files are .jsonl"
     reason="An upload is refused (HTTP 400, every line must be a JSON dictionary) when its first line is not an object.",
     source="OpenAI's server, as reported in OkGoDoIt/OpenAI-API-dotnet#59 and openai/openai-python#426",
     bad="a JSON array, one object over several lines, a compressed file, CSV, Parquet",
-    good="one JSON object a line, in UTF-8",
+    good="one JSON object per line, in UTF-8",
     fixable=True,
 )
 def not_json_lines(file: FileFacts, context: Context) -> Iterator[Problem]:
     """The file is not JSON Lines."""
     trains_here = context.target.name == "local"
-    lines = "a fine-tuning file has one example a line"
-    fix = "write one example a line"
+    lines = "a fine-tuning file has one example per line"
+    fix = "write one example per line"
     if file.form == "array" and file.advice:
         yield Problem("", f"is a JSON array that cannot be read: {file.advice}.")
     elif file.form == "wrapped" and file.advice:
         yield Problem(
-            "", f'is one object whose "{file.detail}" holds the examples, but {file.advice}. Write them one a line.'
+            "",
+            (f'is one object whose "{file.detail}" holds the examples, but {file.advice}. Write one example per line.'),
         )
     elif file.form == "array" and trains_here:
-        yield Problem("", f"is a JSON array, which runs on this machine read; {lines}.", fix=fix, severity="info")
+        yield Problem("", f"is a JSON array, which runs on this machine can read; {lines}.", fix=fix, severity="info")
     elif file.form == "array":
         yield Problem("", f"is a JSON array; {lines}.", fix=fix)
     elif file.form == "pretty":
-        yield Problem("", "spreads an object over several lines; each example stands on one.", fix=fix)
+        yield Problem("", "spreads an object over several lines; each example must be on one line.", fix=fix)
     elif file.form == "wrapped":
         description = f'is one object whose "{file.detail}" holds the examples; {lines}.'
         yield Problem("", description, fix=fix, severity="info" if trains_here else None)
@@ -66,7 +67,7 @@ def not_json_lines(file: FileFacts, context: Context) -> Iterator[Problem]:
     severity="error",
     reason="Services read UTF-8 only; UTF-16 is refused as not JSON.",
     source="OpenAI's server: uploads that are not UTF-8 are refused (PSOpenAI#19, chatgpt-java#168)",
-    bad="a file saved as Unicode by an old editor",
+    bad="a file that an old editor saved as Unicode",
     good="the same file in UTF-8",
     fixable=True,
 )
@@ -100,7 +101,7 @@ def empty_file(file: FileFacts, context: Context) -> Iterator[Problem]:
     "byte-order-mark",
     kind="file",
     severity="warning",
-    reason="A byte order mark makes strict readers miss the first line; Azure asks for one.",
+    reason="With a byte order mark, strict readers fail on the first line; Azure requires one.",
     source="Microsoft's fine-tuning guide (UTF-8 with a byte order mark); third-party guides for OpenAI, which says nothing",
     bad="a file that begins with EF BB BF (OpenAI), or without it (Azure)",
     good="the other way round",
@@ -125,7 +126,7 @@ def byte_order_mark(file: FileFacts, context: Context) -> Iterator[Problem]:
     "wrong-extension",
     kind="file",
     severity="warning",
-    reason="OpenAI takes fine-tuning files by their ending.",
+    reason="OpenAI accepts fine-tuning files only with the extension .jsonl.",
     source=_FILES_GUIDE,
     bad="train.json, train.txt",
     good="train.jsonl",
@@ -134,7 +135,7 @@ def byte_order_mark(file: FileFacts, context: Context) -> Iterator[Problem]:
 def wrong_extension(file: FileFacts, context: Context) -> Iterator[Problem]:
     """The file's name does not end in .jsonl."""
     if file.form == "lines" and file.path != "<stdin>" and not file.name.lower().endswith(".jsonl"):
-        yield Problem("", f"is named {file.name}; {context.target.title} takes .jsonl files. Rename it.")
+        yield Problem("", f"is named {file.name}; {context.target.title} accepts .jsonl files. Rename it.")
 
 
 @rule(
@@ -167,7 +168,7 @@ def file_too_large(file: FileFacts, context: Context) -> Iterator[Problem]:
     kind="file",
     severity="warning",
     late=True,
-    reason="Checkers skip blank lines; no service says what it does with them.",
+    reason="Checkers skip blank lines; no service documents what it does with them.",
     source="together 3.1.1, llmcomp 1.6.0 and Microsoft's validators skip them; OpenAI publishes nothing",
     bad="an empty line between two examples",
     good="no empty lines",
@@ -178,7 +179,7 @@ def blank_line(file: FileFacts, context: Context) -> Iterator[Problem]:
     """The file has blank lines."""
     if file.blank and file.form == "lines":
         count = "a blank line" if file.blank == 1 else f"{file.blank:,} blank lines"
-        yield Problem("", f"has {count}; no service says whether it skips them.", fix="remove blank lines")
+        yield Problem("", f"has {count}; no service documents whether it skips them.", fix="remove blank lines")
 
 
 @rule(

@@ -25,7 +25,10 @@ def _line(**fields: Any) -> str:
     kind="line",
     severity="error",
     methods=("supervised", "reinforcement"),
-    reason="A grader that reads what an item does not have fails with invalid_variable_error, and the answer gets no reward.",
+    reason=(
+        "A grader that reads a field that an item lacks fails with invalid_variable_error, and the completion gets "
+        "no reward."
+    ),
     source="OpenAI graders guide: templates read item and sample; grader errors of the fine-tuning API",
     bad=_line(completion="4"),
     good=_line(reference_answer="4"),
@@ -42,7 +45,7 @@ def grader_variable_missing(line: Line) -> Iterator[Problem]:
         missing = _missing(document, variable)
         if missing:
             at, instead = missing
-            yield Problem(at, f"is missing, and a grader reads {{{{ {variable} }}}}: {instead}.")
+            yield Problem(at, f"is missing, but a grader reads {{{{ {variable} }}}}: {instead}.")
 
 
 def _is_graded(context: Context) -> bool:
@@ -61,7 +64,7 @@ def _missing(document: dict[str, JSON], variable: str) -> tuple[str, str] | None
             if not isinstance(value, dict):
                 return path, f"{owner} is {kind_of(value)} and has no keys"
             if key not in value:
-                nothing = "no fields of its own" if not at else "no keys"
+                nothing = "no fields" if not at else "no keys"
                 keys = ", ".join(list(value)[:8])
                 return path, f"{owner} has {f'the keys {keys}' if keys else nothing}"
             value = value[key]

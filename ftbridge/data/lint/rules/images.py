@@ -29,7 +29,7 @@ _HERE: dict[str, None] = {"local": None}
     kind="line",
     severity="error",
     severities=_HERE,
-    reason="Only user messages show images; a model does not learn to write them.",
+    reason="Only user messages can contain images; a model does not learn to produce them.",
     source=f"{VISION}; {SUPERVISED_SCHEMA}: image parts in user messages only; {LLMCOMP}",
     bad=chat(user(), assistant([image()])),
     good=GOOD_IMAGE,
@@ -47,7 +47,7 @@ def image_not_from_user(line: Line) -> Iterator[Problem]:
     kind="line",
     severity="error",
     severities=_HERE,
-    reason="An image part has image_url, an object with the url.",
+    reason="An image part needs image_url, an object with the url.",
     source=f"{SUPERVISED_SCHEMA}, ChatCompletionRequestMessageContentPartImage",
     bad=chat(user([{"type": "image_url", "image_url": "https://example.com/cat.png"}]), assistant()),
     good=GOOD_IMAGE,
@@ -84,7 +84,7 @@ def image_shape(line: Line) -> Iterator[Problem]:
     kind="line",
     severity="warning",
     severities=_HERE,
-    reason="The service fetches images itself, and skips those it cannot reach without saying so.",
+    reason="The service fetches images itself, and silently skips those that it cannot reach.",
     source=f"{VISION}: images at addresses that cannot be fetched are skipped",
     bad=chat(user([text(), image("file:///home/ann/cat.png")]), assistant()),
     good=GOOD_IMAGE,
@@ -189,7 +189,7 @@ def _format(begins: bytes) -> str | None:
     kind="line",
     severity="error",
     severities=_HERE,
-    reason="detail is auto, low or high.",
+    reason="detail must be auto, low or high.",
     source=f"{SUPERVISED_SCHEMA}: detail, enum auto, low, high",
     bad=chat(user([text(), image(detail="High")]), assistant()),
     good=chat(user([text(), image(detail="low")]), assistant()),
@@ -237,7 +237,7 @@ def too_many_images(line: Line) -> Iterator[Problem]:
     kind="line",
     severity="warning",
     severities={"nebius": None, "local": None},
-    reason="Only models that see can be fine-tuned with images.",
+    reason="Only vision models can be fine-tuned with images.",
     source=f"{VISION}: gpt-4o-2024-08-06; Microsoft: also gpt-4.1",
     bad=GOOD_IMAGE,
     good=chat(user([text()]), assistant()),
@@ -265,7 +265,9 @@ def model_without_images(line: Line) -> Iterator[Problem]:
 def image_on_this_machine(line: Line) -> Iterator[Problem]:
     """An example has an image, and is for this machine."""
     for part in _images(line):
-        yield Problem(part.at, "is an image: only text trains on this machine. Remove it, or use target openai.")
+        yield Problem(
+            part.at, "is an image: training on this machine reads text only. Remove it, or use target openai."
+        )
 
 
 def _images(line: Line) -> Iterator[Part]:

@@ -32,12 +32,10 @@ def invalid_json(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
     if line.kind == "json":
         yield _slipped(line) or Problem("", f"is not valid JSON {at}: {line.detail}.", span=_at(line))
     elif line.kind == "constant":
-        description = (
-            f"holds {line.detail} {at}, which is not a number JSON can hold. Write null, or leave the key out."
-        )
+        description = f"contains {line.detail} {at}, which is not a number in JSON. Write null, or leave the key out."
         yield Problem("", description, span=_at(line, len(line.detail)))
     elif line.kind == "number":
-        yield Problem("", f"holds a number that cannot be read: {line.detail}.")
+        yield Problem("", f"contains a number that cannot be read: {line.detail}.")
     elif line.kind == "deep":
         yield Problem("", "is nested too deeply to be read.")
 
@@ -63,7 +61,7 @@ def not_utf8(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
     "several-values-on-a-line",
     kind="json",
     severity="error",
-    reason="A reader that takes one value a line refuses what follows, or loses it.",
+    reason="A reader that expects one value per line refuses what follows, or ignores it.",
     source=_RFC,
     bad=_GOOD + _GOOD,
     good=_GOOD,
@@ -97,7 +95,7 @@ def truncated(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
     "key-twice",
     kind="json",
     severity="error",
-    reason="Parsers keep one of the two, and not all of them the same one.",
+    reason="Parsers keep only one of the two, and they differ in which.",
     source="RFC 8259 section 4: behaviour with duplicate names is unpredictable",
     bad='{"messages": [], "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}',
     good=_GOOD,
@@ -107,7 +105,7 @@ def key_twice(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
     """An object has a key twice."""
     if isinstance(line, Parsed):
         for key, same in line.doubled:
-            which = "with the same value" if same else "with different values, of which readers keep one"
+            which = "with the same value" if same else "with different values, only one of which is read"
             yield Problem("", f'has the key "{key}" twice in one object, {which}.')
 
 

@@ -36,9 +36,9 @@ from ftbridge.data.lint.structure import (
 )
 
 _METHOD_NAMES = {
-    "supervised": "a chat example, as method supervised reads them",
-    "dpo": "a preference example, as method dpo reads them",
-    "reinforcement": "a reinforcement example, as method reinforcement reads them",
+    "supervised": "a chat example, for method supervised",
+    "dpo": "a preference example, for method dpo",
+    "reinforcement": "a reinforcement example, for method reinforcement",
 }
 
 
@@ -78,9 +78,7 @@ def missing_messages(line: Line) -> Iterator[Problem]:
     if "messages" not in document:
         like = next((key for key in document if key.strip().lower() == "messages"), None)
         if like is not None:
-            yield Problem(
-                like, "is not spelled as a key of examples is: messages.", renamed(document, like, "messages")
-            )
+            yield Problem(like, "is not a key of examples; the key is messages.", renamed(document, like, "messages"))
         else:
             near_it = next((key for key, value in document.items() if _looks_like_messages(value)), None)
             hint = f" Rename {near_it} to messages." if near_it else " Give the line its list of messages."
@@ -99,7 +97,10 @@ def missing_messages(line: Line) -> Iterator[Problem]:
     "other-format",
     kind="line",
     severity="error",
-    reason="OpenAI-compatible fine-tuning services read chat messages; other formats lack the keys they look for.",
+    reason=(
+        "OpenAI-compatible fine-tuning services read chat messages; lines in other formats lack the keys that they "
+        "require."
+    ),
     source=f"OpenAI's server (Example N is missing key 'messages' or 'input'); {SUPERVISED_SCHEMA}",
     bad='{"prompt": "Capital of France?", "completion": "Paris"}',
     good=GOOD,
@@ -113,7 +114,11 @@ def other_format(line: Line) -> Iterator[Problem]:
     description = f"is in another format ({detection.name}: {detection.reason})."
     if "body" in line.document and "response" not in line.document:
         yield Problem(
-            "", f"{description} It asks and has no answer: `ftbridge convert` joins it with the batch's output."
+            "",
+            (
+                f"{description} It is a request without its response: `ftbridge convert` joins it with the batch's "
+                "output."
+            ),
         )
     else:
         yield Problem("", f"{description} {detection.hint(line.context.path)}")
@@ -124,7 +129,7 @@ def other_format(line: Line) -> Iterator[Problem]:
     "other-method",
     kind="line",
     severity="error",
-    reason="Each method reads its own lines: a chat file fails in a preference job, and the other way round.",
+    reason="Each method needs its own kind of lines: a chat file fails in a preference job, and vice versa.",
     source="OpenAI's server refuses chat files for methods other than supervised; the published per-line schemas",
     bad=preference(),
     good=GOOD,
@@ -134,7 +139,7 @@ def other_method(line: Line) -> Iterator[Problem]:
     kind = foreign(line.document, line.context.method)
     if kind in _METHOD_NAMES:
         yield Problem(
-            "", f"is {_METHOD_NAMES[kind]}, in a file for method {line.context.method}. Keep one method a file."
+            "", f"is {_METHOD_NAMES[kind]}, in a file for method {line.context.method}. Use one file per method."
         )
 
 
@@ -145,7 +150,7 @@ def other_method(line: Line) -> Iterator[Problem]:
     severity="error",
     methods=("supervised", "dpo"),
     severities={"nebius": "warning", "local": "info"},
-    reason='The service refuses lines with keys it does not know: Example 1 contains an extra "weight".',
+    reason='The service refuses lines with unknown keys: Example 1 contains an extra "weight".',
     source="OpenAI's server, code invalid_file_format (2025); reported for metadata and weight",
     bad=chat(user(), assistant(), metadata={"id": 7}),
     good=GOOD,
@@ -160,7 +165,7 @@ def extra_key(line: Line) -> Iterator[Problem]:
     if method == "dpo":
         holders.append((line.conversations[0].holder, "input", LINE_KEYS["supervised"]))
     trains_here = line.context.target.name == "local"
-    idle = "is not read" if trains_here else "is not an example's key"
+    idle = "is not read" if trains_here else "is not a key of examples"
     for holder, at, allowed in holders:
         for key in [] if holder.keys() <= allowed else [key for key in holder if key not in allowed]:
             if method == "dpo" and not at and (key in LINE_KEYS["supervised"] or key.endswith("preferred_completion")):
@@ -168,7 +173,7 @@ def extra_key(line: Line) -> Iterator[Problem]:
             hint, repair = _advice(holder, key, allowed)
             if trains_here and key == "system" and repair is not None:
                 yield Problem(
-                    join(at, key), f"stands beside messages; runs on this machine move it there. {hint}", repair
+                    join(at, key), f"is outside messages; runs on this machine move it into them. {hint}", repair
                 )
                 continue
             yield Problem(join(at, key), f"{idle}. {hint}", repair, severity=_lost(trains_here, key, holder[key]))
@@ -195,7 +200,10 @@ _NOT_NULL = ("name", "weight", "tool_calls", "tool_call_id")
     kind="line",
     severity="warning",
     severities={"local": "info"},
-    reason="The schema lets only content, refusal and function_call be null; other keys are there with a value, or not.",
+    reason=(
+        "The schema allows null only for content, refusal and function_call; leave other keys out if they have no "
+        "value."
+    ),
     source=f"{SUPERVISED_SCHEMA}: name, weight, tool_calls, tools and parallel_tool_calls are not nullable",
     bad=chat(user(), assistant(tool_calls=None)),
     good=GOOD,
@@ -290,14 +298,14 @@ def _message_advice(message: dict[str, JSON], key: str, allowed: frozenset[str],
 def _name_of_result(line: Line, at: str, message: dict[str, JSON]) -> Problem:
     """The name of the tool on its result: it can go once tool_call_id says the same."""
     name, identity = message["name"], message.get("tool_call_id")
-    description = "belongs to tool calls; a tool's result is known by its tool_call_id."
+    description = "belongs to tool calls; a tool's result is identified by its tool_call_id."
     called = {function for conversation in line.conversations for function in _called_as(conversation, identity)}
     if empty(name) or (isinstance(name, str) and called == {name}):
         return Problem(f"{at}.name", f"{description} Remove it.", dropped(message, "name"), severity="warning")
     if called:
         other = next(iter(called))
         description = (
-            f"is {shown(name)}, but the call that tool_call_id names is of {shown(other)}. Correct one of them."
+            f"is {shown(name)}, but the call that tool_call_id names calls {shown(other)}. Correct one of them."
         )
         return Problem(f"{at}.name", description, severity="warning")
     return Problem(f"{at}.name", f"{description} Name the call there first.", severity="warning")

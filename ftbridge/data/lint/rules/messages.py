@@ -37,7 +37,7 @@ _OTHER_NAMES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model"
     "missing-content",
     kind="line",
     severity="error",
-    reason="A message without content says nothing; only an assistant's that calls tools, or refuses, may be without.",
+    reason="A message without content says nothing; only an assistant message that calls tools or refuses may have none.",
     source=f"{SUPERVISED_SCHEMA}; {COOKBOOK}: missing_content",
     bad=chat(user(), assistant(None)),
     good=GOOD,
@@ -62,7 +62,7 @@ def missing_content(line: Line) -> Iterator[Problem]:
     "missing-role",
     kind="line",
     severity="error",
-    reason="The role says which kind of message it is: Discriminator 'role' is missing in value.",
+    reason="The role tells the service which kind of message it is: Discriminator 'role' is missing in value.",
     source=f"OpenAI's server, public report; {COOKBOOK}: message_missing_key",
     bad=chat({"content": "Capital of France?"}, assistant()),
     good=GOOD,
@@ -84,7 +84,7 @@ def missing_role(line: Line) -> Iterator[Problem]:
     "unknown-role",
     kind="line",
     severity="error",
-    reason="Roles are a closed list, matched letter by letter.",
+    reason="Roles are a fixed list and must be spelled exactly.",
     source=f"{SUPERVISED_SCHEMA}; {COOKBOOK}: unrecognized_role",
     bad=chat(user(), {"role": "Assistant", "content": "Paris"}),
     good=GOOD,
@@ -114,7 +114,10 @@ def unknown_role(line: Line) -> Iterator[Problem]:
     severity="warning",
     methods=("supervised", "dpo"),
     severities={"local": None},
-    reason="The published schema for chat lines has system; developer stands only in the one for reinforcement.",
+    reason=(
+        "The published schema for chat lines has the role system; the role developer exists only in the one for "
+        "reinforcement."
+    ),
     source=f"{SUPERVISED_SCHEMA}: system, user, assistant, tool, function. No refusal was observed",
     bad=chat(system(role="developer"), user(), assistant()),
     good=chat(system(), user(), assistant()),
@@ -136,7 +139,7 @@ _NAME = re.compile(r"[^\s<|\\/>]{1,64}")
     "bad-name",
     kind="line",
     severity="error",
-    reason="A message's name is text without spaces and the signs < | \\ / >, at most 64 characters.",
+    reason="A message's name is text of at most 64 characters, without spaces and without < | \\ / >.",
     source=f"{SUPERVISED_SCHEMA}: name is a string; the chat completions API states the pattern when it refuses one",
     bad=chat(user(name=7), assistant()),
     good=chat(user(name="ann"), assistant()),
@@ -186,7 +189,7 @@ def content_shape(line: Line) -> Iterator[Problem]:
     "empty-content",
     kind="line",
     severity="warning",
-    reason="There is nothing to read or to learn; older checkers count such content as missing.",
+    reason="Such a message has nothing to read or to learn; older checkers treat its content as missing.",
     source=f"{COOKBOOK}: missing_content; the published schema allows it",
     bad=chat(user(""), assistant()),
     good=GOOD,
@@ -203,9 +206,7 @@ def empty_content(line: Line) -> Iterator[Problem]:
             continue
         description = "is empty" if content == "" else "is only white space"
         if role in ("tool", "function"):
-            yield Problem(
-                f"{at}.content", f"{description}. Say what the tool gave, if it gave anything.", severity="info"
-            )
+            yield Problem(f"{at}.content", f"{description}. Add the tool's result, if there was one.", severity="info")
         elif role != "assistant":
             yield Problem(f"{at}.content", f"{description}. Give it text, or remove the message.")
         elif not message.get("tool_calls") and not message.get("function_call") and not message.get("refusal"):
@@ -221,7 +222,7 @@ def empty_content(line: Line) -> Iterator[Problem]:
     severity="warning",
     methods=("supervised",),
     severities={"nebius": "info", "local": "info"},
-    reason="A model is asked by a user's message; an answer to none is seldom what was meant.",
+    reason="A model responds to a user's message; a completion without one is rarely intended.",
     source=f"{COOKBOOK}: counts examples without a user message and warns",
     bad=chat(system(), assistant()),
     good=GOOD,
@@ -230,7 +231,7 @@ def no_user_message(line: Line) -> Iterator[Problem]:
     """An example has no message of a user."""
     roles = {spot.role.strip().lower() for spot in line.messages}
     if "assistant" in roles and not roles & {"user", "", *_OTHER_NAMES}:
-        yield Problem("messages", "has no user message: the answer answers nothing. Add what it answers.")
+        yield Problem("messages", "has no user message, so the completion responds to nothing. Add the user's message.")
 
 
 @rule(
@@ -238,7 +239,7 @@ def no_user_message(line: Line) -> Iterator[Problem]:
     "part-type",
     kind="line",
     severity="error",
-    reason="A part is known by its type; chat lines have text, image_url and refusal.",
+    reason="A part is identified by its type; chat lines have text, image_url and refusal.",
     source=f"{SUPERVISED_SCHEMA}: parts are discriminated by type; {LLMCOMP}",
     bad=chat(user([{"text": "Capital of France?"}]), assistant()),
     good=chat(user([text("Capital of France?")]), assistant()),
@@ -274,7 +275,7 @@ def _typed(part: dict[str, object]) -> Callable[[], None]:
     "part-without-text",
     kind="line",
     severity="error",
-    reason="A text part has its text under text, a refusal part under refusal.",
+    reason="A text part has its text in text, a refusal part in refusal.",
     source=f"{SUPERVISED_SCHEMA}; {LLMCOMP}: missing text",
     bad=chat(user([{"type": "text"}]), assistant()),
     good=chat(user([text("Capital of France?")]), assistant()),
@@ -319,7 +320,7 @@ def audio_or_file(line: Line) -> Iterator[Problem]:
     kind="line",
     severity="error",
     severities={"local": "info"},
-    reason="An assistant's parts are texts, or exactly one refusal; no one else refuses.",
+    reason="An assistant's parts are texts, or exactly one refusal; only the assistant may refuse.",
     source=f"{SUPERVISED_SCHEMA}: one or more text parts, or exactly one refusal",
     bad=chat(user(), assistant([text("Paris"), {"type": "refusal", "refusal": "No"}])),
     good=chat(user(), assistant([{"type": "refusal", "refusal": "No"}])),

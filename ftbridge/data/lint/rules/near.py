@@ -53,8 +53,8 @@ class Near:
             return ""
         of = f"{'more than ' if self.at_least else ''}{self.candidates:,}"
         return (
-            f"has {of} pairs of lines that may be nearly the same, of which {self.compared:,} were compared. Lint it again "
-            "when those that are told are mended."
+            f"has {of} pairs of lines that may be nearly the same, of which {self.compared:,} were compared. Lint it "
+            "again after you have fixed the reported ones."
         )
 
 

@@ -14,7 +14,7 @@ from ftbridge.data.lint.structure import COOKBOOK, KEYS, LLMCOMP, SUPERVISED_SCH
     "bad-weight",
     kind="line",
     severity="error",
-    reason="A weight is the integer 0 (not trained on) or 1; there is nothing between.",
+    reason="A weight is the integer 0 (not trained on) or 1; nothing in between is allowed.",
     source=f"{SUPERVISED_SCHEMA}: enum [0, 1]; openai-cookbook#1270",
     bad=chat(user(), assistant(weight="1")),
     good=chat(user(), assistant(weight=1)),
@@ -70,7 +70,7 @@ def weight_of_others(line: Line) -> Iterator[Problem]:
     kind="line",
     severity="error",
     methods=("supervised",),
-    reason="With every weight 0 the example trains nothing, and is paid for.",
+    reason="If every weight is 0, the example teaches nothing but still costs money.",
     source=f"{LLMCOMP}: the last assistant message's weight is not 0; {SUPERVISED_SCHEMA}",
     bad=chat(user(), assistant(weight=0)),
     good=chat(user(), assistant("Rome", weight=0), user("Really?"), assistant(weight=1)),
@@ -142,7 +142,7 @@ def last_message_not_assistant(line: Line) -> Iterator[Problem]:
     roles = [spot.role.strip().lower() for spot in line.messages]
     if roles[-1] != "assistant" and "assistant" in roles:
         description = (
-            f"is {roles[-1]}; the last message is the answer to learn. Add the answer, or remove this message."
+            f"is {roles[-1]}; the last message must be the answer to learn. Add the answer, or remove this message."
         )
         yield Problem(f"{line.messages[-1].at}.role", description)
 
@@ -163,7 +163,9 @@ def _readable(line: Line) -> bool:
     "system-not-first",
     kind="line",
     severity="info",
-    reason="Chat templates and products put the system message first; elsewhere some templates refuse it or move it.",
+    reason=(
+        "Chat templates and products put the system message first; some templates refuse or move one that comes later."
+    ),
     source="the chat templates of Llama, Mistral, Gemma and Qwen, which read a system message at the beginning",
     bad=chat(user(), system(), assistant()),
     good=chat(system(), user(), assistant()),
@@ -187,7 +189,7 @@ def system_not_first(line: Line) -> Iterator[Problem]:
     "same-role-twice",
     kind="line",
     severity="info",
-    reason="Services take it; some chat templates want user and assistant to take turns and refuse anything else.",
+    reason="Services accept it; some chat templates require user and assistant to alternate and refuse anything else.",
     source="the chat templates of Llama 2, Mistral and Gemma, which raise an exception; OpenAI has no such rule",
     bad=chat(user(), user("Quickly!"), assistant()),
     good=GOOD,

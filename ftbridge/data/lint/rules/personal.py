@@ -19,7 +19,7 @@ def _line(question: str, completion: str = "Thank you.") -> str:
     return json.dumps({"messages": messages})
 
 
-_WHY = "Personal data in training data can come out again in answers, and needs a legal ground."
+_WHY = "A model can repeat personal data from its training data, and using such data needs a legal basis."
 _GDPR = "GDPR article 4(1); Carlini et al., Extracting Training Data from Large Language Models (2021)"
 _MOST = 20
 """Findings of one rule in one text."""
@@ -271,5 +271,5 @@ def _problems(places: Iterable[Place], what: str) -> Iterator[Problem]:
             return
         if masked not in seen:
             seen.add(masked)
-            description = f"holds {what} ({masked}). Take it out or replace it, unless it is made up."
+            description = f"holds {what} ({masked}). Remove or replace it, unless it is fictitious."
             yield Problem("", description, span=(start, end), secret=True)

@@ -30,7 +30,7 @@ def _with(**changed: JSON) -> str:
     kind="line",
     severity="error",
     methods=("dpo",),
-    reason="The input is an object with the messages that both answers answer.",
+    reason="The input is an object with the messages that both completions respond to.",
     source=f"OpenAI's server (Example N is missing key 'input'); {PREFERENCE_SCHEMA}: an object, messages minItems 1",
     bad=_with(input=[user()]),
     good=GOOD_PREFERENCE,
@@ -44,8 +44,8 @@ def preference_input(line: Line) -> Iterator[Problem]:
     value = document.get("input")
     if "input" not in document:
         if isinstance(document.get("messages"), list):
-            description = "is missing: the messages stand at the top of the line. Put them into input."
-            yield Problem("input", description, Repair("put messages into input", _wrapped(document)))
+            description = "is missing: the messages are at the top level of the line. Move them into input."
+            yield Problem("input", description, Repair("moved messages into input", _wrapped(document)))
         else:
             yield Problem("input", "is missing. Give the line an input: an object with messages.")
     elif isinstance(value, list):
@@ -77,7 +77,7 @@ def _wrapped(document: dict[str, JSON]) -> Callable[[], None]:
     kind="line",
     severity="error",
     methods=("dpo",),
-    reason="Each of the two answers is a list of exactly one assistant message.",
+    reason="Each of the two completions must be a list of exactly one assistant message.",
     source=f"{PREFERENCE_SCHEMA}: arrays, maxItems 1; {_AZURE}: not empty; together 3.1.1: exactly one",
     bad=_with(preferred_output="Paris"),
     good=GOOD_PREFERENCE,
@@ -100,13 +100,13 @@ def preference_output(line: Line) -> Iterator[Problem]:
             yield Problem(key, "is text. Write a list with one assistant message.", repair)
         elif isinstance(value, dict):
             is_message = "content" in value or "tool_calls" in value
-            repair_list = put(document, key, [value], "put the message into a list") if is_message else None
+            repair_list = put(document, key, [value], "put the message in a list") if is_message else None
             yield Problem(key, "is an object. Write a list with one assistant message.", repair_list)
         elif not isinstance(value, list):
             yield Problem(key, f"is {kind_of(value)}. Write a list with one assistant message.")
         elif len(value) != 1:
             what = f"has {len(value)} messages" if value else "is an empty list"
-            yield Problem(key, f"{what}; exactly one is read. Write one assistant message.")
+            yield Problem(key, f"{what}; exactly one is expected. Write one assistant message.")
 
 
 @rule(
@@ -115,7 +115,7 @@ def preference_output(line: Line) -> Iterator[Problem]:
     kind="line",
     severity="error",
     methods=("dpo",),
-    reason="The keys were renamed: preferred_completion is preferred_output now.",
+    reason="The keys were renamed: preferred_completion is now preferred_output.",
     source=f"{PREFERENCE_SCHEMA}; the older names stand in revision 9a72a42 (2025-05)",
     bad=json.dumps(
         {
@@ -142,7 +142,7 @@ def old_preference_keys(line: Line) -> Iterator[Problem]:
     kind="line",
     severity="error",
     methods=("dpo",),
-    reason="The two answers are what the assistant says.",
+    reason="The two completions must be messages of the assistant.",
     source=f"{PREFERENCE_SCHEMA}; {_AZURE}: an assistant message is needed",
     bad=preference(better=[user("Paris")]),
     good=GOOD_PREFERENCE,
@@ -160,7 +160,7 @@ def output_not_assistant(line: Line) -> Iterator[Problem]:
     kind="line",
     severity="warning",
     methods=("dpo",),
-    reason="Where both answers are the same there is no preference to learn: the loss has no gradient there.",
+    reason="If both completions are the same, there is no preference to learn: the loss has no gradient.",
     source=f"{_AZURE}; Rafailov et al., Direct Preference Optimization (2023), equation 7",
     bad=preference(worse=[assistant()]),
     good=GOOD_PREFERENCE,
@@ -190,7 +190,7 @@ def _meanings(value: JSON) -> list[JSON]:
     severity="error",
     methods=("dpo",),
     severities={"nebius": "warning", "local": "warning"},
-    reason="Tools are part of what both answers answer: they stand in input. At the top they are an unknown key.",
+    reason="Tools are part of the prompt, so they belong in input. At the top level they are an unknown key.",
     source=PREFERENCE_SCHEMA,
     bad=preference(tools=[tool()]),
     good=json.dumps({**json.loads(GOOD_PREFERENCE), "input": {"messages": [user()], "tools": [tool()]}}),
@@ -206,15 +206,13 @@ def tools_outside_input(line: Line) -> Iterator[Problem]:
         if key not in document:
             continue
         if key not in value:
-            yield Problem(
-                key, "belongs into input. Move it there.", Repair(f"moved {key} into input", _moved(line, key))
-            )
+            yield Problem(key, "belongs in input. Move it there.", Repair(f"moved {key} into input", _moved(line, key)))
         elif value[key] == document[key]:
-            yield Problem(key, "stands in input too. Remove it here.", dropped(document, key))
+            yield Problem(key, "is also in input. Remove it here.", dropped(document, key))
         else:
-            yield Problem(key, "stands in input too, with another value. Keep the one in input.")
+            yield Problem(key, "is also in input, with another value. Keep the one in input.")
     if "messages" in document:
-        yield Problem("messages", "belongs into input. Move it there, or remove it.")
+        yield Problem("messages", "belongs in input. Move it there, or remove it.")
 
 
 def _moved(line: Line, key: str) -> Callable[[], None]:
@@ -231,7 +229,7 @@ def _moved(line: Line, key: str) -> Callable[[], None]:
     severity="error",
     methods=("dpo",),
     severities={"nebius": "warning", "local": "info"},
-    reason="Both answers are always trained on; the schema of an answer has no weight.",
+    reason="Both completions are always trained on; their schema has no weight.",
     source=f"{PREFERENCE_SCHEMA}: plain assistant messages",
     bad=preference(better=[assistant(weight=1)]),
     good=GOOD_PREFERENCE,
@@ -243,7 +241,7 @@ def weight_in_output(line: Line) -> Iterator[Problem]:
         if output and role == "assistant" and message.get("weight") is not None:
             idle = message["weight"] in (1, True)  # with another, somebody wants less of the answer to be learnt
             repair = dropped(message, "weight") if idle else None
-            yield Problem(f"{at}.weight", "is in an answer, which has none. Remove it.", repair)
+            yield Problem(f"{at}.weight", "is in a completion, which cannot have one. Remove it.", repair)
 
 
 @rule(
@@ -253,7 +251,7 @@ def weight_in_output(line: Line) -> Iterator[Problem]:
     severity="warning",
     methods=("dpo",),
     severities={"azure": "error", "local": "info"},
-    reason="The answers answer nobody. Azure refuses it; OpenAI's schema allows it.",
+    reason="The completions respond to no user message. Azure refuses such a line; OpenAI's schema allows it.",
     source=_AZURE,
     bad=preference(system()),
     good=GOOD_PREFERENCE,
@@ -263,7 +261,7 @@ def input_without_user(line: Line) -> Iterator[Problem]:
     for conversation in line.conversations:
         roles = {spot.role.strip().lower() for spot in line.messages if not spot.output}
         if conversation.messages and roles and not roles & {"user", "human", ""}:
-            yield Problem(conversation.at, "has no user message. Add what the answers answer.")
+            yield Problem(conversation.at, "has no user message. Add the message that the completions respond to.")
 
 
 @rule(
@@ -273,7 +271,7 @@ def input_without_user(line: Line) -> Iterator[Problem]:
     severity="warning",
     methods=("dpo",),
     severities={"local": "info"},
-    reason="The answers follow the input; after an assistant message they would be its second in a row.",
+    reason="The completions follow the input, so after an assistant message they would be the second one in a row.",
     source="OpenAI direct preference optimization guide: one turn, the answer to the last user message",
     bad=preference(user(), assistant("Paris?")),
     good=GOOD_PREFERENCE,
@@ -304,5 +302,5 @@ def image_in_preference(line: Line) -> Iterator[Problem]:
     first = next((part for part in parts(line) if part.type == "image_url"), None)
     if first is not None:
         yield Problem(
-            first.at, "is an image; whether preference training reads images is not settled. Try a few first."
+            first.at, "is an image; it is not certain that preference training reads images. Try a few first."
         )

@@ -38,7 +38,7 @@ _LEE = "Lee et al., Deduplicating Training Data Makes Language Models Better (20
     kind="data",
     severity="info",
     needs=("hashes",),
-    reason="A repeated example counts as often as it stands there: it is paid for again and learnt by heart.",
+    reason="Every copy of an example is paid for, and the model learns a repeated example by heart.",
     source=_LEE,
     bad="two lines with the same messages and tools",
     good="each example once; more epochs repeat all of them",
@@ -46,7 +46,7 @@ _LEE = "Lee et al., Deduplicating Training Data Makes Language Models Better (20
 def duplicate_example(dataset: Dataset, context: Context) -> Iterator[Problem]:
     """Two lines hold the same example."""
     for lines in _groups(dataset.columns.content, dataset.columns.line):
-        yield Problem("", f"stands again in {lines_of(lines[1:])}. Keep one of them.", line=lines[0])
+        yield Problem("", f"is repeated in {lines_of(lines[1:])}. Keep one of them.", line=lines[0])
 
 
 @rule(
@@ -74,7 +74,8 @@ def near_duplicate(dataset: Dataset, context: Context) -> Iterator[Problem]:
         least = min(alike for _, alike in cluster)
         which = lines_of([number for number, _ in cluster])
         description = (
-            f"is nearly the same as {which} (similarity {least:.2f} or more). Keep what differs in what it teaches."
+            f"is nearly the same as {which} (similarity {least:.2f} or more). Keep the ones that teach something "
+            "different."
         )
         yield Problem("", description, line=int(line[first]))
     if near.note:
@@ -189,7 +190,7 @@ def label_imbalance(dataset: Dataset, context: Context) -> Iterator[Problem]:
     severity="info",
     methods=("supervised",),
     needs=("hashes",),
-    reason="Half of all examples teach the same words, whatever was asked.",
+    reason="Half of all examples teach the same words, regardless of the prompt.",
     source="OpenAI fine-tuning best practices: the answers in the data should be spread as they are in use",
     bad='"I will forward this to a colleague." as the answer to 60% of the questions',
     good="answers that depend on the question",
@@ -209,7 +210,7 @@ def one_answer(dataset: Dataset, context: Context) -> Iterator[Problem]:
         description = (
             f"has the answer that {often:,} of {len(completions):,} examples have ({often / len(completions):.0%})."
         )
-        yield Problem("", f"{description} Look whether the model is to say it as often.", line=line)
+        yield Problem("", f"{description} Check whether the model should say it that often.", line=line)
 
 
 # System messages
@@ -222,7 +223,7 @@ def one_answer(dataset: Dataset, context: Context) -> Iterator[Problem]:
     severity="info",
     methods=("supervised", "dpo"),
     needs=("hashes",),
-    reason="What a model learns under a system message it shows best under the same one; a mixture blurs it.",
+    reason="A model shows what it learnt best under the system message that it was trained with; a mixture weakens that.",
     source="OpenAI fine-tuning best practices: keep the instructions that worked best in every example",
     bad="900 examples with a system message and 100 without",
     good="the same system message in training and in use",
@@ -243,7 +244,7 @@ def system_in_some(dataset: Dataset, context: Context) -> Iterator[Problem]:
     severity="info",
     methods=("supervised", "dpo"),
     needs=("hashes",),
-    reason="One system message that differs from all others is often an older wording, or a slip.",
+    reason="A system message that differs from all others is often an older wording or a mistake.",
     source="OpenAI fine-tuning best practices: keep the instructions that worked best in every example",
     bad='"You are a helpful asistant." in 3 of 1,000 examples',
     good="one wording in all of them",
@@ -270,7 +271,7 @@ def stray_system(dataset: Dataset, context: Context) -> Iterator[Problem]:
     severity="info",
     methods=("supervised", "dpo"),
     needs=("hashes",),
-    reason="Where nearly every example has a system message of its own, none of them is learnt as the one to use.",
+    reason="If nearly every example has a different system message, the model learns none of them well.",
     source="OpenAI fine-tuning best practices: keep the instructions that worked best in every example",
     bad="1,000 examples with 700 wordings of the same instruction",
     good="one instruction, and what changes in the user's message",
@@ -303,7 +304,7 @@ _AS_AN_AI = re.compile(r"\b[Aa]s an? (?:AI|artificial intelligence|large languag
     severity="info",
     methods=("supervised",),
     answers_only=True,
-    reason="Answers that another model declined to give teach the tuned model to decline.",
+    reason="Refusals of another model teach the tuned model to refuse.",
     source="ShareGPT_Vicuna_unfiltered and the data sets made of it, which leave such answers out",
     bad=json.dumps(
         {
@@ -334,7 +335,7 @@ def refusal(text: str, context: Context) -> Iterator[Problem]:
     match = _REFUSAL.match(text) or _AS_AN_AI.search(text)
     if match:
         shown = quoted(text[match.start() : match.start() + 60])
-        detail = f"says {shown}: what another model declined. Answer, or leave it out."
+        detail = f"says {shown}: a refusal of another model. Write an answer, or leave the example out."
         yield Problem("", detail, span=match.span())
 
 
@@ -351,7 +352,7 @@ _LEFT_BEHIND = re.compile(
     severity="warning",
     methods=("supervised", "dpo"),
     answers_only=True,
-    reason="An export writes such a word where there was no value; the model learns to answer with it.",
+    reason="Exports write such a word for a missing value; the model learns to answer with it.",
     source="what pandas, JavaScript, SQL and spreadsheets write for a missing value",
     bad=json.dumps(
         {"messages": [{"role": "user", "content": "Where is order 7?"}, {"role": "assistant", "content": "undefined"}]}
@@ -369,7 +370,7 @@ _LEFT_BEHIND = re.compile(
 def literal_null(text: str, context: Context) -> Iterator[Problem]:
     """An answer is the word for a missing value: null, None, NaN, undefined, N/A, [object Object]."""
     if _LEFT_BEHIND.fullmatch(text):
-        description = f"is {quoted(text)} and nothing else, which an export writes for a missing value."
+        description = f"is {quoted(text)} and nothing else, which exports write for a missing value."
         yield Problem("", f"{description} Write the answer, or remove the example.", span=(0, len(text)))
 
 

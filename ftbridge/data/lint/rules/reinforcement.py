@@ -23,8 +23,8 @@ MOST_TRAIN, MOST_TEST = 50_000, 1_000
     severity="error",
     methods=("reinforcement",),
     severities={"nebius": "warning", "local": None},
-    reason="Reasoning models are told what to do by developer messages. Azure refuses system here, and the schema of these "
-    "lines, in which roles are a closed list, has no system.",
+    reason="Reasoning models take their instructions from developer messages. Azure refuses system here, and the schema "
+    "of these lines, in which roles are a closed list, has no system.",
     source=f"{REINFORCEMENT_SCHEMA}: developer, user, assistant, tool; {_AZURE}",
     bad=chat(system(), user("2 + 2?"), reference_answer="4"),
     good=chat(system(role="developer"), user("2 + 2?"), reference_answer="4"),
@@ -44,7 +44,10 @@ def system_in_reinforcement(line: Line) -> Iterator[Problem]:
     kind="line",
     severity="error",
     methods=("reinforcement",),
-    reason="The model answers the last message itself, and graders score what it says: the last message is the user's.",
+    reason=(
+        "The model responds to the last message, and graders score the response, so the last message must be the "
+        "user's."
+    ),
     source=f"Microsoft's reinforcement fine-tuning guide; {_AZURE}",
     bad=chat(user("2 + 2?"), assistant("4"), reference_answer="4"),
     good=GOOD_REINFORCEMENT,
@@ -56,7 +59,9 @@ def last_message_not_user(line: Line) -> Iterator[Problem]:
         role = last.get("role") if isinstance(last, dict) else None
         if isinstance(role, str) and role in KEYS and role != "user":
             hint = (
-                "Move the answer to a field of its own, for graders." if role == "assistant" else "End with the user."
+                "Move the answer to a separate field, for graders."
+                if role == "assistant"
+                else "End with a user message."
             )
             yield Problem(
                 f"{conversation.at}[{len(conversation.messages) - 1}].role",
@@ -70,8 +75,8 @@ def last_message_not_user(line: Line) -> Iterator[Problem]:
     kind="line",
     severity="info",
     methods=("reinforcement",),
-    reason="Graders read fields as item.name; a name with other signs cannot be written there, and keys that mean "
-    "something in chat lines mean nothing here.",
+    reason="Graders read fields as item.name, so a name cannot contain other characters; keys of chat lines have no "
+    "effect here.",
     source=f"{REINFORCEMENT_SCHEMA}: only messages and tools are reserved; OpenAI graders guide: templates",
     bad=chat(user("2 + 2?"), **{"reference answer": "4"}),
     good=GOOD_REINFORCEMENT,
@@ -86,7 +91,9 @@ def item_field_name(line: Line) -> Iterator[Problem]:
         if key in ("parallel_tool_calls", "functions"):
             yield Problem(key, "is an item's field here, and has no effect. Remove it unless graders read it.")
         elif key in ("item", "sample"):
-            yield Problem(key, f"is read as item.{key}, which is easily taken for the template's own {key}. Rename it.")
+            yield Problem(
+                key, f"is read as item.{key}, which is easily confused with the template's own {key}. Rename it."
+            )
         elif not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
             yield Problem(key, "cannot be written in a grader's template. Use letters, digits and _.")
 
@@ -97,7 +104,7 @@ def item_field_name(line: Line) -> Iterator[Problem]:
     kind="line",
     severity="info",
     methods=("reinforcement",),
-    reason="Without fields the graders see only the answer; most compare it with a reference.",
+    reason="Without fields, graders see only the completion; most compare it with a reference.",
     source=f"{_GUIDE}: items carry what graders need",
     bad=chat(user("2 + 2?")),
     good=GOOD_REINFORCEMENT,
@@ -114,7 +121,7 @@ def no_item_fields(line: Line) -> Iterator[Problem]:
     kind="data",
     severity="warning",
     methods=("reinforcement",),
-    reason="A grader that reads a field fails on the items without it.",
+    reason="A grader that reads a field fails on items that lack it.",
     source=f"{_AZURE}; {_GUIDE}: a missing variable is an invalid_variable_error",
     bad="ten lines with reference_answer, one with label",
     good="the same fields in every line",
@@ -145,7 +152,7 @@ _REFERENCE = re.compile(r"reference|answer|label|target|expected|truth|solution|
     kind="data",
     severity="warning",
     methods=("reinforcement",),
-    reason="Where every reference is the same, one answer to everything earns every reward.",
+    reason="If every reference is the same, one answer to every prompt earns every reward.",
     source=_AZURE,
     bad='fifty lines with the reference_answer "4"',
     good="references that differ as the questions do",
@@ -197,7 +204,7 @@ def too_many_items(data: Dataset, context: Context) -> Iterator[Problem]:
     severity="error",
     methods=("reinforcement",),
     severities={"nebius": None, "local": None},
-    reason="Reinforcement jobs need a validation file beside the training file.",
+    reason="Reinforcement jobs need a validation file as well as a training file.",
     source=f"{_GUIDE}: training and test sets are both needed; Microsoft's guide: both are required",
     bad="train.jsonl alone",
     good="train.jsonl, and --validation valid.jsonl",
@@ -209,5 +216,5 @@ def no_validation_file(splits: Splits, context: Context) -> Iterator[tuple[str, 
     """
     train = splits.train
     if train and not splits.held_out:
-        description = "comes alone; a reinforcement job needs a validation file too. Name it with --validation."
+        description = "is the only file; a reinforcement job also needs a validation file. Name it with --validation."
         yield train[0].path, Problem("", description, severity=None if splits.is_complete else "info")

@@ -93,7 +93,7 @@ def api_key(text: str, context: Context) -> Iterator[Problem]:
         service = "Azure storage" if group == "azure" else KEYS[int(group[1:])][0]
         doubt = _doubt(match[0], service)
         if doubt != "placeholder":
-            description = f"holds what looks like a key of {service} ({_masked(match[0])}). Revoke it and take it out."
+            description = f"holds what looks like a key of {service} ({_masked(match[0])}). Revoke it and remove it."
             if doubt == "example":
                 description = (
                     f"holds an example key of {service} ({_masked(match[0])}). Make sure that it is not a real one."
@@ -124,7 +124,7 @@ def private_key(text: str, context: Context) -> Iterator[Problem]:
         body = _BODY.match(text, match.end(), match.end() + 20_000)
         content = re.sub(r"\\[nr]|\s", "", body[0]) if body else ""
         if len(content) >= 40 and len(set(content)) > 10 and body and count < _MOST:
-            description = f"holds a private key ({match[0].strip('-')[6:].lower()}). Revoke it and take it out."
+            description = f"holds a private key ({match[0].strip('-')[6:].lower()}). Revoke it and remove it."
             yield Problem("", description, span=(match.start(), body.end()), secret=True)
 
 
@@ -136,7 +136,7 @@ _TOKEN = re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{17,2000}\.eyJ[A-Za-z0-9
     "json-web-token",
     kind="text",
     severity="warning",
-    reason="A signed token lets whoever holds it act for somebody until it ends. " + _WHY,
+    reason="A signed token lets anybody who has it act for its owner until it expires. " + _WHY,
     source="RFC 7519",
     bad=_line("Bearer eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiJhbm4ifQ.d8GhV2s0Lq9xN4cT7bRmZ1pKfWvYu3Ej"),
     good=_GOOD,
@@ -145,7 +145,7 @@ _TOKEN = re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{17,2000}\.eyJ[A-Za-z0-9
 def json_web_token(text: str, context: Context) -> Iterator[Problem]:
     """A text holds a JSON Web Token."""
     for match in _distinct(_TOKEN.finditer(text)):
-        yield Problem("", f"holds a JSON Web Token ({_masked(match[0])}). Take it out.", span=match.span(), secret=True)
+        yield Problem("", f"holds a JSON Web Token ({_masked(match[0])}). Remove it.", span=match.span(), secret=True)
 
 
 _LOGIN = re.compile(r"://([^\s:/@\"'<>]{0,100}):([^\s/@\"'<>]{3,100})@([A-Za-z0-9_.-]{1,253})")
@@ -171,7 +171,9 @@ def password_in_url(text: str, context: Context) -> Iterator[Problem]:
     for match in _distinct(_LOGIN.finditer(text)):
         user, password, host = match.groups()
         if password.lower() != user.lower() and not _NO_PASSWORD.fullmatch(password) and not _is_example(host):
-            description = f"holds a URL with a password (://{user[:1]}…:•••@{host[:60]}). Change it and take it out."
+            description = (
+                f"holds a URL with a password (://{user[:1]}…:•••@{host[:60]}). Change the password and remove it."
+            )
             yield Problem("", description, span=match.span(2), secret=True)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_WHY = "What was trained on is known already; measuring on it tells nothing about new examples."
+_WHY = "The model already knows what it was trained on; a measurement on it says nothing about new examples."
 _SOURCE = "Magar and Schwartz, Data Contamination: From Memorization to Exploitation (2022)"
 
 
@@ -38,7 +38,7 @@ def leaked_example(splits: Splits, context: Context) -> Iterator[tuple[str, Prob
     for measured, training in _compared(splits):
         for row, other in _same(measured.columns.content, training.columns.content):
             yield _problem(
-                measured, row, f"is the same example as {_place(training, other)}. Take it out of one of them."
+                measured, row, f"is the same example as {_place(training, other)}. Remove it from one of them."
             )
 
 
@@ -48,7 +48,7 @@ def leaked_example(splits: Splits, context: Context) -> Iterator[tuple[str, Prob
     kind="split",
     severity="warning",
     needs=("hashes",),
-    reason=f"{_WHY} Only the answer differs here.",
+    reason=f"{_WHY} Here only the answer differs.",
     source=_SOURCE,
     bad="a question in test.jsonl that train.jsonl answers in other words",
     good="other questions in test.jsonl than in train.jsonl",
@@ -73,7 +73,7 @@ def leaked_prompt(splits: Splits, context: Context) -> Iterator[tuple[str, Probl
     kind="split",
     severity="info",
     needs=("hashes", "sketch"),
-    reason=f"{_WHY} A few other words change little.",
+    reason=f"{_WHY} A few different words change little.",
     source=f"{_SOURCE}; Lee et al. (2022) found such pairs between the splits of common data sets",
     bad="an example in test.jsonl that differs from one in train.jsonl by a name",
     good="examples of other cases in test.jsonl",
@@ -100,7 +100,7 @@ def nearly_leaked(splits: Splits, context: Context) -> Iterator[tuple[str, Probl
     kind="split",
     severity="info",
     needs=("hashes",),
-    reason="Two training files that share examples train on them twice.",
+    reason="Examples in two training files are trained on twice.",
     source="Lee et al., Deduplicating Training Data Makes Language Models Better (2022)",
     bad="part-1.jsonl and part-2.jsonl with the same lines",
     good="each example in one of them",

@@ -58,8 +58,8 @@ def special_token(text: str, context: Context) -> Iterator[Problem]:
     kind="text",
     severity="info",
     severities={"nebius": "warning", "local": "warning"},
-    reason="A chat template writes these marks itself; inside a message they end a turn that has not ended, or tell that "
-    "the data was rendered by a template before.",
+    reason="A chat template adds these marks itself; inside a message they end a turn too early, or show that the data "
+    "was already rendered by a template.",
     source="the chat templates of Llama 2 and 3, Mistral, Gemma, Qwen, Phi, DeepSeek, gpt-oss and ChatML",
     bad=_line("<|im_start|>user\nCapital of France?<|im_end|>"),
     good=_GOOD,
@@ -83,7 +83,9 @@ def template_token(text: str, context: Context) -> Iterator[Problem]:
     ]
     for match, token in tokens[:1]:
         others = f" and {len(tokens) - 1} other such marks" if len(tokens) > 1 else ""
-        detail = f"holds {token}{others}, which chat templates write between messages. Take it out; the template adds its own."
+        detail = (
+            f"holds {token}{others}, which chat templates write between messages. Remove it; the template adds its own."
+        )
         start = match.start() + match[0].index(token)
         yield Problem("", detail, span=(start, start + len(token)))
 
@@ -115,7 +117,7 @@ def lone_surrogate(text: str, context: Context) -> Iterator[Problem]:
     "nul-character",
     kind="text",
     severity="warning",
-    reason="Software written in C ends a text at NUL; nobody writes one on purpose.",
+    reason="Software written in C ends a text at NUL; it is never there on purpose.",
     source="RFC 8259 section 9: a parser may limit what strings contain; PostgreSQL refuses \\u0000 in JSON text",
     bad=_line("Capital\u0000 of France?"),
     good=_GOOD,
@@ -145,7 +147,7 @@ def control_character(text: str, context: Context) -> Iterator[Problem]:
 
     def describe(match: re.Match[str]) -> str:
         what = "a terminal's escape code" if match[0].startswith("\x1b[") else "a control character"
-        return f"holds {what} ({_spelled(match[0])}). Remove it unless the model is to read or write it."
+        return f"holds {what} ({_spelled(match[0])}). Remove it unless the model should read or write it."
 
     yield from _first(_CONTROL.finditer(text), describe)
 
@@ -155,7 +157,7 @@ def control_character(text: str, context: Context) -> Iterator[Problem]:
     "replacement-character",
     kind="text",
     severity="info",
-    reason="U+FFFD stands where a decoder gave up: the character that was there is lost.",
+    reason="U+FFFD replaces a character that could not be decoded: the original is lost.",
     source="Unicode 16, section 23.8: replacement character",
     bad=_line("Caf\ufffd in Paris?"),
     good=_line("Caf\u00e9 in Paris?"),
@@ -165,7 +167,9 @@ def replacement_character(text: str, context: Context) -> Iterator[Problem]:
     """A text holds U+FFFD, the mark of a character that was lost."""
     yield from _first(
         re.finditer("\ufffd+", text),
-        lambda _: "holds U+FFFD, the mark of characters that were lost. Read the source again in its own encoding.",
+        lambda _: (
+            "holds U+FFFD, which replaces characters that were lost. Read the source again in its original encoding."
+        ),
     )
 
 
@@ -181,7 +185,7 @@ _MOJIBAKE = re.compile(
     "mojibake",
     kind="text",
     severity="info",
-    reason="UTF-8 that was read as Windows-1252 or Latin-1: two or three wrong letters for each right one.",
+    reason="UTF-8 that was read as Windows-1252 or Latin-1 has two or three wrong letters for each right one.",
     source="the WHATWG Encoding standard's tables; Wikipedia, Mojibake",
     bad=_line("Caf\u00c3\u00a9 in Paris?"),
     good=_line("Caf\u00e9 in Paris?"),
@@ -220,7 +224,7 @@ _DIRECTION = re.compile("[\u202a-\u202e\u2066-\u2069]")
     "invisible-character",
     kind="text",
     severity="info",
-    reason="Nobody sees zero-width characters and tag characters, but a model reads and learns them; they can hide text.",
+    reason="Zero-width and tag characters are invisible, but a model reads and learns them; they can hide text.",
     source="Unicode 16, section 23.2 (layout controls) and 23.9 (tag characters)",
     bad=_line("Capital\u200b of France?"),
     good=_GOOD,
@@ -234,7 +238,7 @@ _DIRECTION = re.compile("[\u202a-\u202e\u2066-\u2069]")
 def invisible_character(text: str, context: Context) -> Iterator[Problem]:
     """A text holds characters that cannot be seen."""
     yield from _first(
-        _INVISIBLE.finditer(text), lambda match: f"holds {_spelled(match[0])}, which cannot be seen. Remove it."
+        _INVISIBLE.finditer(text), lambda match: f"holds {_spelled(match[0])}, which is invisible. Remove it."
     )
 
 
@@ -243,7 +247,7 @@ def invisible_character(text: str, context: Context) -> Iterator[Problem]:
     "direction-control",
     kind="text",
     severity="info",
-    reason="Bidirectional controls make a text look other than it reads; in code they hide what is run.",
+    reason="Bidirectional controls make a text look different from what it contains; in code they hide what is run.",
     source="Boucher and Anderson, Trojan Source (2021), CVE-2021-42574; Unicode Technical Report 36",
     bad=_line("Is \u202etxt.exe safe?"),
     good=_line("Is exe.txt safe?"),
@@ -270,7 +274,7 @@ _PLACEHOLDER = re.compile(
     "placeholder",
     kind="text",
     severity="info",
-    reason="A placeholder that nobody filled in is learnt as it stands.",
+    reason="A placeholder that was not filled in is learnt literally.",
     source="Mustache, Jinja and Handlebars syntax; letters written by chat models",
     bad=_line("Hello {{customer_name}}, where is my parcel?"),
     good=_line("Hello Ann, where is my parcel?"),
@@ -293,7 +297,7 @@ _ENTITY = re.compile(r"&(?:nbsp|amp|quot|lt|gt|apos|#39|#x27|#34);", re.IGNORECA
     "html-entity",
     kind="text",
     severity="info",
-    reason="Text taken from a web page without decoding: a model learns to write &amp;quot; for a quotation mark.",
+    reason="Text was taken from a web page without decoding, so a model learns to write &amp;quot; for a quotation mark.",
     source="HTML Living Standard, section 13.5: named character references",
     bad=_line("Rock &amp; roll?"),
     good=_line("Rock & roll?"),

@@ -23,7 +23,7 @@ _FEW = 20
     severity="warning",
     severities={"nebius": "info"},
     needs=("tokens",),
-    reason="What is beyond the limit is cut off without an error, and the answer stands at the end.",
+    reason="Text beyond the limit is cut off without an error, and the answer is at the end.",
     source=_BEST,
     bad="an example of 70,000 tokens for gpt-4.1, which reads 65,536",
     good="the same conversation in two examples",
@@ -45,11 +45,12 @@ def example_over_limit(dataset: Dataset, context: Context) -> Iterator[Problem]:
             description += "."
         elif columns.target[row] >= limit:
             description += (
-                f": nothing is left of the answer that it trains on, which begins at {int(columns.target[row]) + 1:,}."
+                ": nothing is left of the completion that it trains on, which begins at token "
+                f"{int(columns.target[row]) + 1:,}."
             )
         else:
             description += ": the end of its last answer."
-        yield Problem("", f"{description} Shorten it, or make two of it.", line=int(columns.line[row]))
+        yield Problem("", f"{description} Shorten it, or split it in two.", line=int(columns.line[row]))
 
 
 @rule(
@@ -76,7 +77,7 @@ def unreadable(dataset: Dataset, context: Context) -> Iterator[Problem]:
     severity="warning",
     methods=("supervised", "dpo"),
     needs=("tokens",),
-    reason="A job without a trained token is paid for and teaches nothing.",
+    reason="A job without a single token to train on costs money and teaches nothing.",
     source="OpenAI supervised fine-tuning guide: the loss falls on assistant messages whose weight is not 0",
     bad="a file in which every assistant message has weight 0",
     good="a file whose last answers are trained on",
@@ -94,8 +95,8 @@ def nothing_trained(dataset: Dataset, context: Context) -> Iterator[Problem]:
     kind="data",
     severity="info",
     needs=("tokens",),
-    reason="An example far longer than the others is often several that were run together, or a pasted file; it fills "
-    "the batch it is in.",
+    reason="An example far longer than the others is often several examples joined by mistake, or a pasted file; it "
+    "dominates its batch.",
     source="Tukey, Exploratory Data Analysis (1977): fences at three interquartile ranges, here on a log scale",
     bad="1,000 examples of about 200 tokens and one of 30,000",
     good="examples of about one length, or of many lengths",
@@ -118,7 +119,7 @@ def unusual_length(dataset: Dataset, context: Context) -> Iterator[Problem]:
         which = lines_of(dataset.columns.line[longest].tolist(), ordered=False)
         description = (
             f"has examples far longer than the others: {which}, up to {int(tokens[longest[0]]):,} tokens, "
-            f"{times:,.0f} times the median. Look whether they are what you meant."
+            f"{times:,.0f} times the median. Check that they are intended."
         )
         yield Problem("", description, line=int(dataset.columns.line[longest[0]]))
 
@@ -130,10 +131,10 @@ def unusual_length(dataset: Dataset, context: Context) -> Iterator[Problem]:
     severity="info",
     methods=("supervised",),
     needs=("tokens",),
-    reason="All tokens are paid for on every epoch, but only answers are learnt.",
+    reason="All tokens are paid for in every epoch, but only the completions are learnt.",
     source="OpenAI pricing: training is charged by all tokens of the file",
     bad="prompts of 5,000 tokens with answers of one word",
-    good="a prompt cut to what the answer needs",
+    good="a prompt shortened to what the answer needs",
 )
 def few_trained(dataset: Dataset, context: Context) -> Iterator[Problem]:
     """Less than one token in a hundred is trained on."""
@@ -151,7 +152,7 @@ def few_trained(dataset: Dataset, context: Context) -> Iterator[Problem]:
     severity="warning",
     methods=("supervised", "dpo"),
     needs=("tokens",),
-    reason="A chat template writes the keys that it knows; what it leaves out is neither read nor learnt.",
+    reason="A chat template writes only the keys that it knows; the model neither reads nor learns the others.",
     source="the model's own chat template, by which training on this machine writes examples",
     bad="reasoning_content in every answer, for a model whose template has no reasoning",
     good="the reasoning in content, or a model whose template writes it",

@@ -23,7 +23,7 @@ _OBJECT = f"{SCHEMA}, FunctionObject"
     "tools-shape",
     kind="line",
     severity="error",
-    reason="Tools are a list of definitions.",
+    reason="Tools must be a list of definitions.",
     source=f"{SUPERVISED_SCHEMA}: tools is an array",
     bad=chat(user(), assistant(), tools=tool()),
     good=GOOD_CALL,
@@ -39,7 +39,7 @@ def tools_shape(line: Line) -> Iterator[Problem]:
                 yield Problem(at, description, severity="warning")
         elif tools is not None:
             lone = isinstance(tools, dict) and isinstance(tools.get("function"), dict)
-            repair = put(holder, "tools", [tools], "put the tool into a list") if lone else None
+            repair = put(holder, "tools", [tools], "put the tool in a list") if lone else None
             yield Problem(at, f"is {kind_of(tools)}, not a list. Write the tools as a list.", repair)
 
 
@@ -48,7 +48,7 @@ def tools_shape(line: Line) -> Iterator[Problem]:
     "tool-shape",
     kind="line",
     severity="error",
-    reason='A tool has type "function" and a function with a name.',
+    reason='A tool needs type "function" and a function with a name.',
     source=f"{SCHEMA}, ChatCompletionTool and FunctionObject",
     bad=chat(user(), assistant(), tools=[{"function": tool()["function"]}]),
     good=GOOD_CALL,
@@ -69,9 +69,7 @@ def tool_shape(line: Line) -> Iterator[Problem]:
             yield Problem(f"{at}.type", f'is {shown(kind)}; fine-tuning knows tools of type "function" only.')
             continue
         if "function" not in value and isinstance(value.get("name"), str) and kind == "function":
-            description = (
-                "is missing: the tool is written flat, as the Responses API has it. Put its keys under function."
-            )
+            description = "is missing: the tool has the flat form of the Responses API. Put its keys under function."
             yield Problem(f"{at}.function", description, Repair("put the tool's keys under function", _nest(value)))
         elif not isinstance(function, dict):
             what = f"is {kind_of(function)}" if "function" in value else "is missing"
@@ -106,7 +104,7 @@ def _named(function: dict[str, JSON], at: str) -> Iterator[Problem]:
     kind="line",
     severity="error",
     severities={"local": "warning"},
-    reason="A tool's name has letters, digits, _ and -, and at most 64 of them.",
+    reason="A tool's name consists of at most 64 letters, digits, _ and -.",
     source=f"{_OBJECT}.name",
     bad=chat(user(), assistant(), tools=[tool("get weather")]),
     good=GOOD_CALL,
@@ -137,7 +135,7 @@ _TYPES = {"object", "array", "string", "number", "integer", "boolean", "null"}
     kind="line",
     severity="error",
     severities={"local": "warning"},
-    reason='Parameters are a JSON Schema of type "object".',
+    reason='Parameters must be a JSON Schema of type "object".',
     source=f"{SCHEMA}, FunctionParameters; the chat completions API refuses schemas of another type; JSON Schema 2020-12",
     bad=chat(user(), assistant(), tools=[tool(parameters=["city"])]),
     good=GOOD_CALL,
@@ -157,7 +155,7 @@ def tool_parameters(line: Line) -> Iterator[Problem]:
         if kind is None and not schema.keys() & {"anyOf", "oneOf", "allOf", "$ref"}:
             yield Problem(f"{path}.type", 'is missing. Write "object".', severity="warning")
         elif kind not in (None, "object") and kind != ["object"]:
-            yield Problem(f"{path}.type", f'is {shown(kind)}; arguments are an object. Write "object".')
+            yield Problem(f"{path}.type", f'is {shown(kind)}; arguments must be an object. Write "object".')
         if properties is not None and not isinstance(properties, dict):
             yield Problem(f"{path}.properties", f"is {kind_of(properties)}, not an object.", severity="warning")
         elif properties:
@@ -186,7 +184,7 @@ def _properties(properties: dict[str, JSON], at: str) -> Iterator[Problem]:
     "tool-twice",
     kind="line",
     severity="warning",
-    reason="A call names its tool; of two with one name nobody knows which is meant.",
+    reason="A call refers to its tool by name; if two tools share a name, it is not clear which one is meant.",
     source="the chat completions API refuses functions of the same name; fine-tuning publishes no rule",
     bad=chat(user(), assistant(), tools=[tool(), tool()]),
     good=GOOD_CALL,
@@ -209,7 +207,7 @@ def tool_twice(line: Line) -> Iterator[Problem]:
     kind="line",
     severity="error",
     methods=("supervised", "dpo"),
-    reason="parallel_tool_calls is true or false.",
+    reason="parallel_tool_calls must be true or false.",
     source=f"{SUPERVISED_SCHEMA}, ParallelToolCalls: boolean",
     bad=chat(user(), assistant(), parallel_tool_calls="false"),
     good=chat(user(), assistant(), parallel_tool_calls=False),
@@ -239,7 +237,7 @@ def parallel_tool_calls_type(line: Line) -> Iterator[Problem]:
     severity="warning",
     methods=("supervised", "dpo"),
     severities={"local": "info"},
-    reason="The example teaches two calls at once while it says that there are none.",
+    reason="The example teaches parallel calls while it says that there are none.",
     source="OpenAI supervised fine-tuning guide: parallel_tool_calls false keeps a model to one call at a time",
     bad=chat(user(), calling(call(), call("call_2")), tools=[tool()], parallel_tool_calls=False),
     good=chat(user(), calling(call(), call("call_2")), tools=[tool()], parallel_tool_calls=True),
@@ -291,7 +289,7 @@ def functions_shape(line: Line) -> Iterator[Problem]:
     "deprecated-functions",
     kind="line",
     severity="info",
-    reason="functions and function_call are the older way; tools and tool_calls took their place.",
+    reason="functions and function_call are deprecated; tools and tool_calls replace them.",
     source=f"{SUPERVISED_SCHEMA} and ChatCompletionRequestAssistantMessage: deprecated",
     bad=chat(user(), assistant(), functions=[{"name": "weather"}]),
     good=GOOD_CALL,

@@ -44,7 +44,7 @@ def encode_split(
             examples += [sequence for sequence in sequences if sequence.num_loss_tokens]
             apart += len(sequences) - 1
         elif sequences:
-            problems.append(f"{origins[index]} has no trained token{' left after truncation' if long else ''}")
+            problems.append(f"{origins[index]} has no token with a loss{' left after truncation' if long else ''}")
         progress(index + 1)
     if problems:
         raise DataError(listed(f"{split} data cannot be used with this model", problems), split=split)

@@ -11,7 +11,7 @@ from ftbridge.data.examples import ChatExample, FunctionCall, Message
 from ftbridge.data.notation import reasoning_of, split_reasoning
 from ftbridge.providers.local.data.template import ChatTemplate, RenderError, TemplateMessage
 
-NO_CALLS = "calls tools, which this model's chat template does not render"
+NO_CALLS = "contains tool calls, which this model's chat template does not render"
 
 
 def for_template(messages: Sequence[Message], template: ChatTemplate) -> list[TemplateMessage]:
@@ -54,7 +54,7 @@ def _one(message: Message, index: int, function_call_id: str | None, template: C
     for part in message.content if isinstance(message.content, list) else ():
         if part.type not in ("text", "refusal"):
             raise RenderError(
-                f"messages[{index}].content has a part of type {part.type}: only text trains on this machine"
+                f"messages[{index}].content has a part of type {part.type}: training on this machine reads text only"
             )
     one: TemplateMessage = {
         "role": "tool" if role == "function" else role,

@@ -92,11 +92,13 @@ def encode_prompts(
         raise DataError(listed(f"{split} data cannot be used with this model", problems), split=split)
     if unfit:
         title = f"{len(unfit)} {split} items cannot be graded by {settings.grader.name}"
-        raise GraderError(listed(title, unfit), hint="Change the grader, or give these lines what it reads.")
+        raise GraderError(
+            listed(title, unfit), hint="Change the grader, or add the fields that it reads to these lines."
+        )
     if long and request.overlength != "drop":
         title = (
-            f"{len(long)} {split} prompts leave no room for a completion of {settings.max_completion_tokens:,} tokens within "
-            f"local.max_length = {request.max_length:,}"
+            f"{len(long)} {split} prompts leave no room for completions of {settings.max_completion_tokens:,} tokens "
+            f"within local.max_length = {request.max_length:,}"
         )
         hint = "Raise local.max_length, lower local.reinforcement.max_completion_tokens, or set local.overlength: drop."
         raise DataError(listed(title, long), split=split, hint=hint)

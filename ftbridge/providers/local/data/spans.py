@@ -145,7 +145,7 @@ class Spans:
             start = self._start(messages, tools, index, text, first, reached, prompt, write)
             start += template.empty_reasoning(text[start:first]) if not template.thinking else 0
         if start < reached:
-            raise RenderError(f"messages[{at}] is not written after the answer before it")
+            raise RenderError(f"messages[{at}] is not written after the completion before it")
         through = template.attempt(messages[: index + 1], tools)
         end = self._end(text, last, bound, through)
         span = Span(start, end, aligned)
@@ -328,7 +328,7 @@ class Spans:
         eos = ends.eos
         if not eos:
             raise RenderError("cannot be trained: neither this model's chat template nor its tokenizer ends an answer")
-        self.template.note(f"this chat template does not end its last answer; {eos} is put after it")
+        self.template.note(f"this chat template does not end the last completion; {eos} is put after it")
         return body + eos
 
     def _without_results(
@@ -359,12 +359,12 @@ class Spans:
                 )
                 if calls_end < 0:
                     raise RenderError(
-                        f"messages[{messages[index]['at']}]: this model's chat template writes a tool's result within it, "
-                        "where the call cannot be told apart"
+                        f"messages[{messages[index]['at']}]: this model's chat template writes the tool's result "
+                        "inside it, where the call cannot be separated"
                     )
                 self.template.note(
-                    "this chat template writes a tool's result within the answer that calls it; "
-                    "of such an answer, what stands before the result is trained"
+                    "this chat template writes a tool's result inside the message that calls it; only the part of "
+                    "that message before the result is trained on"
                 )
                 return Span(span.start, end, span.aligned, is_whole=False)
             break

@@ -49,7 +49,7 @@ class ChatTemplate:
         self.notation: Notation = notation_of(self.source)
         self._switches = {name: thinking for name in _SWITCHES if re.search(rf"(?<![.'\w]){name}\b", self.source)}
         if "strftime_now" in self.source:
-            self.note("this chat template writes today's date: the same data give other tokens on another day")
+            self.note("this chat template writes today's date, so the same data give other tokens on another day")
 
     def note(self, text: str) -> None:
         """Note something once."""
@@ -168,7 +168,8 @@ class ChatTemplate:
             if not self._closes(lead):
                 left_out = asks[len(self.common(asks, lead)) :]
                 self.note(
-                    f"prompts leave out {left_out!r}, which this chat template asks with but writes in no conversation"
+                    f"prompts leave out {left_out!r}: this chat template writes it in prompts, but never in a "
+                    "complete conversation"
                 )
             return lead.rstrip(" ") if not self._closes(lead) else lead
         return asks

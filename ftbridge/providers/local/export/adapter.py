@@ -79,11 +79,11 @@ def model_card(base: LocalModel, request: LocalRequest, state: TrainingState, fi
         'model = AutoModelForCausalLM.from_pretrained("PATH/TO/THIS/FOLDER")\n'
     )
     rows = "\n".join(f"| {name} | {value} |" for name, value in figures.items())
-    method, loss = "supervised", "Loss fell on assistant messages only, end of turn included."
+    method, loss = "supervised", "The loss covers assistant messages only, including the end of turn."
     if request.dpo is not None:
         started = f", continued from {request.continue_from}" if request.continue_from else ""
         method = f"dpo, {request.dpo.loss} loss, beta {request.dpo.beta:g}{started}"
-        loss = "Trained on pairs of completions; loss fell on completions only, end of turn included."
+        loss = "Trained on pairs of completions; the loss covers completions only, including the end of turn."
     unit = "pairs" if request.dpo is not None else "examples"
     if request.reinforcement is not None:
         reinforcement = request.reinforcement

@@ -140,9 +140,7 @@ class Adapters:
         if mask.dim() == 1:
             return mask
         if x.shape[0] != len(self._rows):
-            raise ModelUnavailable(
-                "this model mixes the tokens of its rows, so they cannot have adapters of their own."
-            )
+            raise ModelUnavailable("this model mixes the tokens of its rows, so each row cannot have its own adapter.")
         return mask.view(mask.shape[0], *[1] * (x.dim() - 2), mask.shape[1])
 
 
@@ -159,7 +157,7 @@ def read_adapter(folder: Path) -> dict[str, LowRank]:
     if more or unknown:
         raise ModelUnavailable(
             f"the adapter in {folder} has {', '.join(more or unknown[:3])}; only plain LoRA adapters share a base model.",
-            hint="Merge it into a model of its own and serve that.",
+            hint="Merge it into a separate model and serve that.",
         )
     r, alpha = config["r"], config["lora_alpha"]
     scale = alpha / (math.sqrt(r) if config.get("use_rslora") else r)

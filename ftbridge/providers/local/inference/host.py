@@ -36,8 +36,8 @@ def _event(kind: str, fields: dict[str, Any]) -> StreamEvent | FtbridgeError:
     try:
         return EVENT_KINDS[kind](**fields)
     except ValueError as error:
-        log.error("what a model wrote cannot be passed on: %s", error)
-        return WorkerDied("what the model wrote cannot be passed on.")
+        log.error("the model's output cannot be passed on: %s", error)
+        return WorkerDied("the model's output cannot be passed on.")
 
 
 class Host:
@@ -144,7 +144,7 @@ class Host:
         except (
             Exception
         ):  # a line that cannot be read leaves nobody waiting: the process ends, and the next ask starts another
-            log.exception("what the process that runs the model wrote cannot be read; it is ended")
+            log.exception("the output of the process that runs the model cannot be read; the process is ended")
             if self._process is not None:
                 self._process.kill()
         if self._open:

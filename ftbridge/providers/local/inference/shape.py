@@ -93,7 +93,7 @@ class Shapes:
         except UsageError as error:
             if function.get("strict"):
                 raise UsageError(
-                    f"the parameters of {function['name']!r} cannot be followed: {error.message}"
+                    f"the parameters of {function['name']!r} cannot be enforced: {error.message}"
                 ) from None
             return {"type": "object"}
         return dict(schema)
@@ -109,7 +109,7 @@ class Shapes:
         from llguidance import LLMatcher
 
         if problem := LLMatcher.validate_grammar(grammar, self._known):
-            raise UsageError(f"{what} cannot be followed: {problem}")
+            raise UsageError(f"{what} cannot be enforced: {problem}")
         return Shape(LLMatcher(self._known, grammar), frozenset(self._ends))
 
 
@@ -156,7 +156,7 @@ class Shape:
     def rule_out(self, logits: Tensor) -> Tensor:
         """The logits, shape (vocabulary,), with -inf for every token that the schema does not allow here."""
         if self._matcher.is_error():
-            raise UsageError(f"the answer's grammar failed: {self._matcher.get_error()}")
+            raise UsageError(f"the completion's grammar failed: {self._matcher.get_error()}")
         words = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.int32)
         bits = (words[:, None] >> torch.arange(32)) & 1
         allowed = bits.flatten()[: logits.shape[-1]].bool().to(logits.device)

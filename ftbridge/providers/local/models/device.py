@@ -69,8 +69,8 @@ def pick(device: str, precision: Literal["auto", "bf16", "fp16", "fp32"]) -> Dev
         device = next(kind for kind in ("cuda", "mps", "cpu") if has[kind])
     elif not has[device]:
         raise UsageError(
-            f"local.device is {device}, but torch {torch.__version__} sees none on this machine.",
-            hint="Set local.device: auto, or install a build of torch for your card.",
+            f"local.device is {device}, but torch {torch.__version__} finds none on this machine.",
+            hint="Set local.device: auto, or install a build of torch for your GPU.",
         )
     where = torch.device("cuda", torch.cuda.current_device()) if device == "cuda" else torch.device(device)
     return Device(where, PRECISIONS[precision] if precision != "auto" else _best_precision(device))

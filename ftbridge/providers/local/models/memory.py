@@ -66,8 +66,8 @@ def require_free(name: str, free: int, total: int, weights: int) -> None:
     held = f": {(total - free) / 1e9:.1f} GB of {total / 1e9:.1f} GB are in use" if free < 0.9 * total else ""
     raise OutOfMemory(
         f"{name} has {free / 1e9:.1f} GB free{held}, and the weights that it would hold take {weights / 1e9:.1f} GB.",
-        hint="nvidia-smi lists the programs that use it: end them, or choose GPUs by CUDA_VISIBLE_DEVICES. Or set"
-        " local.quantization: nf4, local.sharding: fsdp2 with more workers, or take a smaller model.",
+        hint="nvidia-smi lists the programs that use it: end them, or choose GPUs by CUDA_VISIBLE_DEVICES. Or set "
+        "local.quantization: nf4, local.sharding: fsdp2 with more workers, or use a smaller model.",
     )
 
 

@@ -87,7 +87,7 @@ def shape_of(config: Mapping[str, Any], where: str = "config.json") -> Shape:
     except ValidationError as error:
         raise UsageError("\n".join(problems(error, Shape, where))) from None
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise UsageError(f"{where} does not tell {error}; memory cannot be reckoned from it.") from None
+        raise UsageError(f"{where} does not give {error}, so its memory cannot be estimated.") from None
 
 
 def _family(kind: str, text: Mapping[str, Any], where: str) -> Family:
@@ -101,7 +101,7 @@ def _family(kind: str, text: Mapping[str, Any], where: str) -> Family:
     if unread:
         raise UsageError(
             f"{where}: the memory of a {kind} model cannot be planned: {', '.join(unread[:4])} "
-            f"{'stands' if len(unread) == 1 else 'stand'} for parts that this version does not count.",
+            f"{'stands' if len(unread) == 1 else 'stand'} for parts that this version does not support.",
             hint="Families that are counted: " + ", ".join(sorted(_FAMILIES)) + ".",
         )
     return family
@@ -252,5 +252,5 @@ def _require_decoder(config: Mapping[str, Any], where: str) -> None:
     if config.get("is_encoder_decoder") or (isinstance(named, str) and not named.endswith(_CAUSAL)):
         raise UsageError(
             f"{where}: {named or 'an encoder-decoder'} does not continue text, so it cannot be tuned to complete prompts.",
-            hint="Take the text-only instruct model of the family; its architecture ends in ForCausalLM.",
+            hint="Use the text-only instruct model of the family; its architecture ends in ForCausalLM.",
         )

@@ -64,7 +64,7 @@ def _beat(
                     counts[other], changed[other] = count, time.monotonic()
                 limit = SILENCE_SECONDS if counts[other] else START_SECONDS
                 if time.monotonic() - changed[other] > limit and not done.is_set():
-                    end(f"worker {other} has given no sign of life for {limit:g} s")
+                    end(f"worker {other} has not reported for {limit:g} s")
         except (RuntimeError, OSError) as error:
             if not done.is_set():
                 end(f"torchrun's store does not answer: {str(error).splitlines()[0]}")
@@ -73,5 +73,5 @@ def _beat(
 
 def leave(reason: str) -> None:
     """End this process at once: its main thread may wait for a worker that is gone."""
-    print(f"ftbridge: {reason}; this worker ends, and with it the job.", file=sys.stderr, flush=True)
+    print(f"ftbridge: {reason}; this worker ends, and the job with it.", file=sys.stderr, flush=True)
     os._exit(1)

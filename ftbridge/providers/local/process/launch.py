@@ -55,7 +55,7 @@ class Rendezvous:
         host, colon, port = address.rpartition(":")
         if not (colon and host and port.isdigit() and 0 < int(port) < 65536):
             raise UsageError(
-                f"--rdzv is {address!r}, but it is the address of one machine, HOST:PORT.",
+                f"--rdzv is {address!r}; it has to be the address of one machine, HOST:PORT.",
                 hint="Name the first machine of the job, such as node1:29400.",
             )
         if nodes > 1 and _is_loopback(host):
@@ -78,7 +78,7 @@ def workers_here(request: LocalRequest) -> int:
     if gpus and request.workers > gpus:
         raise UsageError(
             f"local.workers is {request.workers}, but this machine shows {gpus} GPU{'s' * (gpus > 1)}.",
-            hint="Set local.workers: auto, or look at CUDA_VISIBLE_DEVICES.",
+            hint="Set local.workers: auto, or check CUDA_VISIBLE_DEVICES.",
         )
     return request.workers
 
@@ -117,7 +117,7 @@ def launch(job: Job, workers: int, rendezvous: Rendezvous | None = None) -> None
     except RendezvousError as error:
         raise WorkerDied(
             f"the machines of this job did not meet at {meeting.host}:{meeting.port}: {str(error).splitlines()[0]}",
-            hint="Another program may listen on that port, or a firewall stands between; name another port or host in --rdzv.",
+            hint="Another program may listen on that port, or a firewall may block it; name another port or host in --rdzv.",
         ) from error
 
 
@@ -132,14 +132,14 @@ def first_cause(job: Job, exits: dict[int, int]) -> FtbridgeError:
         if rank or isinstance(error, OutOfMemory):
             error.message = f"worker {rank}: {error.message}"
         return error
-    hint = f"Resume goes on from the last checkpoint. Log: {job.log_path}"
+    hint = f"Resume continues from the last checkpoint. Log: {job.log_path}"
     killed = {rank: -status for rank, status in exits.items() if status < 0 and -status != signal.SIGTERM}
     if killed:
         rank, number = min(killed.items())
-        short = "Signal 9 often means that the system ran out of memory; `dmesg | tail` tells. " if number == 9 else ""
+        short = "Signal 9 often means that the system ran out of memory; see `dmesg | tail`. " if number == 9 else ""
         return WorkerDied(f"worker {rank} was killed by signal {number}, and the others were ended.", hint=short + hint)
     ranks = ", ".join(str(rank) for rank in sorted(exits))
-    return WorkerDied(f"worker {ranks} ended without a last word, or lost the others.", hint=hint)
+    return WorkerDied(f"worker {ranks} ended without a message, or lost contact with the others.", hint=hint)
 
 
 def require_reachable(nodes: int) -> None:
@@ -152,7 +152,10 @@ def require_reachable(nodes: int) -> None:
     name = socket.gethostname()
     if _is_loopback(name):
         raise UsageError(
-            f"this machine's name, {name}, stands for its loopback address, so workers elsewhere cannot reach it.",
+            (
+                f"this machine's name, {name}, resolves to its loopback address, so workers on other machines cannot "
+                "reach it."
+            ),
             hint="Set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the network interface, such as eth0, or correct /etc/hosts.",
         )
 
@@ -197,7 +200,7 @@ def _require_store(meeting: Rendezvous) -> None:
     threading.Thread(target=ask, daemon=True).start()
     if not replied.wait(ANSWER_SECONDS):
         raise UsageError(
-            f"port {meeting.port} of {meeting.host} is taken by a program that is not a worker of this job.",
+            f"port {meeting.port} of {meeting.host} is used by a program that is not a worker of this job.",
             hint="Name another port in --rdzv, the same on every machine.",
         )
 

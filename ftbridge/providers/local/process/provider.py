@@ -98,7 +98,10 @@ class LocalProvider:
         """A multiplier of 1, since the base rate is this provider's own; batch and epochs of supervised tuning."""
         hyperparameters = spec.hyperparameters
         if field == "learning_rate_multiplier":
-            return 1.0, "local.base_learning_rate already suits the model and the tuning, so it is multiplied by 1"
+            return (
+                1.0,
+                "local.base_learning_rate already suits the model and the tuning method, so it is multiplied by 1",
+            )
         if spec.method != "supervised":
             return None
         if field == "batch_size":
@@ -361,8 +364,8 @@ def _died(job: Job) -> JobError:
     last = f" Its last line was: {tail[-1]}" if tail else ""
     return JobError(
         kind="worker_died",
-        message=f"the training process vanished without a last word (killed, or out of memory).{last}",
-        hint=f"Resume goes on from the last checkpoint. If memory was short: `dmesg | tail`. Log: {job.log_path}",
+        message=f"the training process ended without a message (killed, or out of memory).{last}",
+        hint=f"Resume continues from the last checkpoint. If memory was short: `dmesg | tail`. Log: {job.log_path}",
     )
 
 

@@ -69,7 +69,9 @@ def make_ready(
         rate = request.learning_rate * width_factor(facts.hidden_size, facts.model_type)
         request = request.model_copy(update={"learning_rate": rate, "rate_by_width": False})
     if facts.max_positions and facts.max_positions < request.max_length:
-        notes.append(f"local.max_length is lowered to {facts.max_positions:,}, the most positions this model has")
+        notes.append(
+            f"local.max_length is lowered to {facts.max_positions:,}, the largest number of positions of this model"
+        )
         request = request.model_copy(update={"max_length": facts.max_positions})
     tokenizer = load.load_tokenizer(base.path, trust_remote_code=request.trust_remote_code)
     try:

@@ -96,7 +96,7 @@ def one_of_several(folder: Path) -> int:
             job.journal.append(word, **data)
 
     def lost(reason: str) -> None:
-        hint = f"Resume goes on from the last checkpoint. Log: {job.log_path}"
+        hint = f"Resume continues from the last checkpoint. Log: {job.log_path}"
         write_json(job.error_path(rank), document(WorkerDied(f"{reason}, so the job was ended.", hint=hint)))
         leave(reason)
 
@@ -128,8 +128,8 @@ def as_known_error(error: BaseException) -> BaseException:
     if _is_out_of_memory(error):
         return OutOfMemory(
             f"memory ran out ({str(error).splitlines()[0] if str(error) else type(error).__name__}).",
-            hint="Lower local.max_length or local.max_tokens_per_microbatch, set local.quantization: nf4, "
-            "or take a smaller model.",
+            hint="Lower local.max_length or local.max_tokens_per_microbatch, set local.quantization: nf4, or use a "
+            "smaller model.",
         )
     return error
 

@@ -123,14 +123,17 @@ def _reason(grader: Grader, without: Sequence[Reward], total: int) -> FtbridgeEr
     name = counts.most_common(1)[0][0]
     text = next(one.errors[name] for one in without if name in one.errors)
     message = (
-        f"grader {grader.name} gave {len(without)} of {total} completions no reward ({name}: {text}); nothing was learnt "
-        "from this step, and training is paused."
+        f"grader {grader.name} gave {len(without)} of {total} completions no reward ({name}: {text}); this step was "
+        "not learnt from, and training is paused."
     )
     if name == "python_grader_runtime_error":
         hint = (
-            "Let grade() return a low reward for completions that it does not understand. A mended grader is a new run."
+            "Make grade() return a low reward for completions that it does not understand. A changed grader needs a "
+            "new run."
         )
         return GraderError(message, hint=hint)
     if name.startswith("model_grader"):
-        return ServiceUnavailable(message, hint="Resume the run when the judge answers again: what it replied is kept.")
+        return ServiceUnavailable(
+            message, hint="Resume the run when the judge is available again: its replies so far are saved."
+        )
     return GraderError(message, hint="Look at rollouts/ in the run folder; resuming grades these completions again.")

@@ -37,8 +37,8 @@ class Health:
         if figures["entropy"] < ENTROPY:
             self._once(
                 "entropy",
-                f"step {step}: entropy is {figures['entropy']:.3f} nats a token; the model hardly tries anything else any "
-                "more. Lower the learning rate, or take an earlier checkpoint",
+                f"step {step}: entropy is {figures['entropy']:.3f} nats a token; the model hardly explores any more. "
+                "Lower the learning rate, or use an earlier checkpoint",
             )
         if figures["clipped_share"] > CLIPPED:
             self._once(
@@ -49,8 +49,8 @@ class Health:
         if length > LONGER * self._first_length:
             self._once(
                 "length",
-                f"step {step}: completions are {length / self._first_length:.1f} times as long as in the first step; look at "
-                "the best-rewarded ones, for a grader that pays for length",
+                f"step {step}: completions are {length / self._first_length:.1f} times as long as in the first step; "
+                "look at the best-rewarded ones: the grader may reward length",
             )
         if len(self._steps) == _LAST:
             live = sum(one["live_groups"] for one in self._steps) / _LAST
@@ -58,13 +58,16 @@ class Health:
             if live < LIVE:
                 self._once(
                     "live",
-                    f"step {step}: in {1 - live:.0%} of the last {_LAST} steps' groups all completions earned the same, and "
-                    "taught nothing: take prompts of another difficulty, or raise compute_multiplier",
+                    f"step {step}: in {1 - live:.0%} of the last {_LAST} steps' groups all completions earned the "
+                    "same, and taught nothing: use prompts of another difficulty, or raise compute_multiplier",
                 )
             if without > WITHOUT:
                 self._once(
                     "without",
-                    f"step {step}: {without:.0%} of the last {_LAST} steps' completions have no reward: the grader failed",
+                    (
+                        f"step {step}: {without:.0%} of the last {_LAST} steps' completions have no reward because the "
+                        "grader failed"
+                    ),
                 )
 
     def look_at_validation(self, step: int, figures: Mapping[str, float]) -> None:

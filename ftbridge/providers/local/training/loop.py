@@ -185,14 +185,16 @@ def _shrink(trainer: Trainer, batch: Sequence[Unit], error: str) -> None:
     size = trainer.parallel.budget(batch, trainer.tokens_per_pass)
     if size > longest:
         trainer.tokens_per_pass = max(longest, size // 2)
-        trainer.reporter.message(f"memory ran out; passes shrink to {trainer.tokens_per_pass:,} tokens", "warn")
+        trainer.reporter.message(
+            f"memory ran out; micro-batches are reduced to {trainer.tokens_per_pass:,} tokens", "warn"
+        )
     elif not getattr(model, "is_gradient_checkpointing", False):
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         trainer.reporter.message("memory ran out; activations are recomputed from now on", "warn")
     else:
         raise OutOfMemory(
-            f"memory ran out on {trainer.objective.unit} of {longest:,} tokens, alone in its pass ({error}).",
-            hint="Lower local.max_length, set local.quantization: nf4, lower local.lora.r, or take a smaller base model.",
+            f"memory ran out on {trainer.objective.unit} of {longest:,} tokens, alone in its micro-batch ({error}).",
+            hint="Lower local.max_length, set local.quantization: nf4, lower local.lora.r, or use a smaller base model.",
         )
 
 
@@ -226,7 +228,7 @@ def _update(
         replay_figures["replay_loss"] = replay_sums[LOSS] / SUPERVISED.size(replayed.examples)
     if not math.isfinite(figures["loss"]):
         raise TrainingFailed(
-            f"the loss of step {step} is {figures['loss']}, not a number; training cannot go on.",
+            f"the loss of step {step} is {figures['loss']}, not a number; training cannot continue.",
             hint="Lower hyperparameters.learning_rate_multiplier, or set local.precision: fp32.",
         )
     if step == 1:

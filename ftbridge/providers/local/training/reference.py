@@ -101,11 +101,12 @@ def _read(path: Path, key: ReferenceKey, begun: bool, say: Callable[[str], None]
             changed = [name for name in ReferenceKey.model_fields if getattr(header, name) != getattr(key, name)]
             if begun and any(name in _IDENTITY for name in changed):
                 raise TrainingFailed(
-                    f"{path.name} was computed with another {' and '.join(changed)} than this run has now, and training"
-                    " has begun against it; a reference that changes on the way would make its steps meaningless.",
-                    hint="Put back what was there when the run began, or start a new run.",
+                    f"{path.name} was computed with another {' and '.join(changed)} than this run has now, and "
+                    "training has already begun with it; a reference that changes during training would make its "
+                    "steps meaningless.",
+                    hint="Restore what was there when the run began, or start a new run.",
                 )
-            say(f"the reference log-probabilities are computed anew: {', '.join(changed)} changed")
+            say(f"the reference log-probabilities are computed again: {', '.join(changed)} changed")
         with disk_full_is_an_error(path.parent):
             _begin(path, key)
         return {}
@@ -204,7 +205,7 @@ def _values(forward: Forward, part: Sequence[Pair], shared: bool) -> list[list[f
         if len(part) == 1:
             raise OutOfMemory(
                 f"memory ran out on a pair of {len(part[0]):,} tokens ({str(error).splitlines()[0]}).",
-                hint="Lower local.max_length, set local.quantization: nf4, or take a smaller base model.",
+                hint="Lower local.max_length, set local.quantization: nf4, or use a smaller base model.",
             ) from error
         forward.device.empty_cache()
     half = len(part) // 2

@@ -154,7 +154,7 @@ class Practice:
         if (graded := self.files.graded(name)) is not None:
             if [one.name for one in graded] != [(prompt.index, sample) for prompt, sample in owners]:
                 raise TrainingFailed(
-                    f"{self.files.path(name).name} holds the completions of other prompts than this step has.",
+                    f"{self.files.path(name).name} contains completions of prompts that this step does not have.",
                     hint="The run's data have changed since; start a new run.",
                 )
             return graded
@@ -253,7 +253,7 @@ class Practice:
             raise TrainingFailed(
                 f"the grader {self.settings.grader.name} is not the one that graded earlier steps of this run: rewards of "
                 "two graders are not comparable.",
-                hint="Put back the grader that the run began with, or start a new run.",
+                hint="Restore the grader that the run began with, or start a new run.",
             )
         self.files.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, {"sha256": digest, "grader": document})
@@ -269,9 +269,9 @@ class Practice:
                 f"each of the base model's {len(rewards):,} completions earned {rewards[0]:g} ({earned:.0%} of what there is "
                 f"to earn by {self.settings.grader.name}), so there is nothing to learn from.",
                 hint=(
-                    "The task is too easy for this model, or the grader does not look at completions: make either harder."
+                    "The task is too easy for this model, or the grader ignores the completions: make one of them harder."
                     if earned > 0.5
-                    else "Take easier prompts, a grader that gives part of the reward, or supervised tuning first."
+                    else "Use easier prompts, a grader that gives partial rewards, or supervised tuning first."
                 ),
             )
         by_prompt: dict[int, list[float]] = {}
@@ -281,8 +281,8 @@ class Practice:
         flat = sum(max(group) - min(group) <= SAME * wide for group in by_prompt.values())
         if 2 * flat > len(by_prompt):
             self.say(
-                f"in {flat} of {len(by_prompt)} groups of step 1 all completions earned the same, and only groups that differ "
-                "teach: take prompts that the base model gets right now and then, or raise compute_multiplier",
+                f"in {flat} of {len(by_prompt)} groups of step 1 all completions had the same reward, and only groups "
+                "that differ teach: use prompts that the base model sometimes gets right, or raise compute_multiplier",
                 "warn",
             )
 
@@ -305,8 +305,8 @@ class Practice:
         write_json(self.files.folder / "attacks.json", {kind: _mean(values) for kind, values in shares.items()})
         for kind, mean in paying.items():
             self.say(
-                f"the grader {self.settings.grader.name} pays for an attack: {kind} earns {mean:.0%} of what there is to earn. "
-                "Training finds what pays; change the grader before you trust its rewards",
+                f"the grader {self.settings.grader.name} rewards an attack: {kind} earns {mean:.0%} of what there is "
+                "to earn. Training finds such shortcuts; change the grader before you trust its rewards",
                 "warn",
             )
 
@@ -387,6 +387,6 @@ def _mean(values: Sequence[float]) -> float:
 
 def _used_up(text: str) -> GateNotMet:
     return GateNotMet(
-        f"{text}; training is paused before the step that would pass it.",
-        hint="What was done is kept; --set budget.max_usd=… gives a resumed run more.",
+        f"{text}; training is paused before the step that would exceed it.",
+        hint="Everything done so far is kept; raise the budget when you resume: --set budget.max_usd=…",
     )

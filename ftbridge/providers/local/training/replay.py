@@ -96,7 +96,7 @@ def encode_replay(path: Path, renderer: Renderer, max_length: int) -> EncodedRep
             examples.append(Encoded(tuple(rendered.input_ids), tuple(mask), index))
     if not examples:
         reason = f": {refused[0]}" if refused else ""
-        raise DataError(f"no replay example can be trained{reason}.", hint="Change data.replay, or leave it out.")
+        raise DataError(f"no replay example can be trained on{reason}.", hint="Change data.replay, or leave it out.")
     if not refused:
         return EncodedReplay(tuple(examples))
     shown = ", ".join(refused[:3]) + " …" * (len(refused) > 3)

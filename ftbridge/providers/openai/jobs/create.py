@@ -107,7 +107,7 @@ def adopt_job(at: Connection, ledger: Ledger, token: str, job: str) -> str:
     )
     name = token_of(shown)
     if job in claimed(at, token) or (name is not None and name != token):
-        raise UsageError(f"{job} belongs to another run.", hint="`ftbridge jobs` tells which.")
+        raise UsageError(f"{job} belongs to another run.", hint="`ftbridge jobs` shows which.")
     first = ledger.open_intent("job", token)
     ledger.append("made", what="job", key=token, id=job, intent=first.seq if first else None, how="adopted")
     _claim(at, job, token)
@@ -127,7 +127,10 @@ def _find(
     if matching.oldest is None and matching.nameless:
         names = ", ".join(str(job.id) for job in matching.nameless[:5])
         raise InDoubt(
-            f"an attempt to create the job got no answer, and {at.service} does not tell what new jobs train on ({names}).",
+            (
+                f"an attempt to create the job got no response, and {at.service} does not show which files its jobs train "
+                f"on ({names})."
+            ),
             hint=DOUBT_HINT,
         )
     return matching.oldest
@@ -187,7 +190,7 @@ def _locked(at: Connection, training_file: str) -> Iterator[None]:
     except Timeout:
         raise ServiceUnavailable(
             f"another run of this account has been creating a job from {training_file} for {_LOCK_SECONDS / 60:g} minutes.",
-            hint="Resume this run when the other has its job.",
+            hint="Resume this run when the other one has its job.",
         ) from None
     try:
         yield

@@ -149,12 +149,12 @@ class Follower:
             return
         if fault.kind not in ("lost", "foreign", "later", "not_ready"):
             error = error_of(fault, f"following the job {self._job}", self._at.service)
-            error.hint = f"{error.hint or ''} The job itself goes on at the service.".strip()
+            error.hint = f"{error.hint or ''} The job itself is still running at the service.".strip()
             raise error
         self.pace.failed(fault)
         if not self._failing:
             self._failing = True
-            self._note("warn", f"{self._at.service} does not answer ({fault.message}); asking again until it does")
+            self._note("warn", f"{self._at.service} does not respond ({fault.message}); trying again until it does")
 
     def _is_gone(self) -> bool:
         """Whether a job that is not there has been missing for so long, and so often, that it will not come."""
@@ -166,7 +166,7 @@ class Follower:
         self._missing_since, self._misses = None, 0
         if self._failing:
             self._failing = False
-            self._note("info", f"{self._at.service} answers again")
+            self._note("info", f"{self._at.service} responds again")
 
     def _compare_settings(self, job: Any) -> None:
         """Say, once, that the job trains with other settings than were asked."""
@@ -177,7 +177,7 @@ class Follower:
                 written = {}
             self._sends_validation = written.get("validation") is not None
         if other := differences(self._at.request.body, job, validation=self._sends_validation):
-            self._say_once(f"the service tells other settings than were asked: {'; '.join(other)}")
+            self._say_once(f"the service reports other settings than were requested: {'; '.join(other)}")
 
     def _say_once(self, message: str) -> None:
         if self._ledger.last("note", message=clean(message)) is None:
@@ -193,7 +193,7 @@ def status_of(job: Any) -> JobStatus:
     state = _STATES.get(state, state)
     error = _error_of(getattr(job, "error", None))
     if state == "failed" and error is None:
-        error = JobError(kind="training_failed", message="the service says that the job failed, and not why.")
+        error = JobError(kind="training_failed", message="the service reports that the job failed, without a reason.")
     token_count, finish = getattr(job, "trained_tokens", None), getattr(job, "estimated_finish", None)
     return JobStatus(
         state=state,
@@ -263,10 +263,12 @@ def _error_of(error: Any) -> JobError | None:
     told_code = f" [{code}{f', {param}' if param else ''}]" if code else ""
     sentence = f"the service ended the job{told_code}: {text}"
     if is_about_data(code and str(code), param and str(param), text):
-        hint = "Mend the data and start a new run; `ftbridge lint` tells lines."
+        hint = "Fix the data and start a new run; `ftbridge lint` names the lines."
         return JobError(kind="data_error", message=sentence, hint=hint)
     if code in UNPAID:
-        return JobError(kind="provider_refused", message=sentence, hint="Look at the plan and billing of this account.")
+        return JobError(
+            kind="provider_refused", message=sentence, hint="Check the plan and the billing of this account."
+        )
     return JobError(kind="training_failed", message=sentence)
 
 

@@ -117,7 +117,7 @@ def _end(
     if isinstance(error, ServiceUnavailable) or ledger.open_intent(what, key) is None:
         return error
     return InDoubt(
-        f"{error.message} An earlier attempt got no answer, and may have made the {what} all the same.", hint=DOUBT_HINT
+        f"{error.message} An earlier attempt got no response and may have created the {what} anyway.", hint=DOUBT_HINT
     )
 
 
@@ -138,7 +138,7 @@ def _look(find: Callable[[Event | None], str | None], first: Event, what: str) -
             if what == "file":
                 return None  # a second copy costs nothing
             raise InDoubt(
-                f"an attempt to create the {what} got no answer, and it cannot be looked for: {error.message}",
+                f"an attempt to create the {what} got no response, and ftbridge cannot look for it: {error.message}",
                 hint=DOUBT_HINT,
             ) from None
         if matching is not None:
@@ -147,8 +147,9 @@ def _look(find: Callable[[Event | None], str | None], first: Event, what: str) -
 
 
 DOUBT_HINT = (
-    "A job may be running and be paid. Look with `ftbridge jobs`; take one over with `ftbridge jobs adopt JOB RUN`; or resume "
-    "the run later, which looks again first. `ftbridge retry RUN` creates another job whatever became of the first."
+    "A job may be running and cost money. List jobs with `ftbridge jobs`; assign one to the run with `ftbridge jobs "
+    "adopt JOB RUN`; or resume the run later, which looks again first. `ftbridge retry RUN` creates another job in "
+    "any case."
 )
 
 

@@ -87,8 +87,8 @@ def _twins(at: Connection, ledger: Ledger, token: str, job: str, attempts: int) 
         return twins + likely
     for other in likely:
         message = (
-            f"{other.id} trains the same file with the same settings; "
-            f"if nobody else made it: ftbridge jobs cancel {other.id}"
+            f"{other.id} trains on the same file with the same settings; if nobody else created it: ftbridge jobs "
+            f"cancel {other.id}"
         )
         if ledger.last("note", message=message) is None:
             ledger.append("note", level="warn", message=message)
@@ -120,7 +120,7 @@ def _end_twin(at: Connection, ledger: Ledger, twin: str, status: str, attempts: 
 
 
 def _note(ledger: Ledger, twin: str, status: str, *, ended: bool, what: str) -> None:
-    costs = {"succeeded": "it is billed like the first", "failed": "a failed job is not billed by OpenAI"}
+    costs = {"succeeded": "it is billed like the first job", "failed": "a failed job is not billed by OpenAI"}
     cost = costs.get(status, "what it trained until then may be billed")
     ledger.append("twin", id=twin, state=status, ended=ended)
     message = clean(f"{twin}, a second job from one request, {what}: {cost}")

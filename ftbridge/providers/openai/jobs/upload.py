@@ -297,10 +297,10 @@ def _wait(at: Connection, file_id: str, split: str) -> None:
         )
         status = getattr(file_object, "status", None)
         if status in _BAD:
-            why = clean(getattr(file_object, "status_details", None) or "it gives no reason")
+            why = clean(getattr(file_object, "status_details", None) or "no reason given")
             raise DataError(
-                f"{at.service} found the {split} file {file_id} bad: {why}",
-                hint="Mend the data and start the run again; `ftbridge lint` tells lines.",
+                f"{at.service} rejected the {split} file {file_id}: {why}",
+                hint="Fix the data and start the run again; `ftbridge lint` names the lines.",
             )
         if status in (None, "processed", "uploaded"):
             return

@@ -48,7 +48,7 @@ class BatchSampler:
                 yield completion
         if refused and not completed:
             first = next(iter(refused.values()))
-            raise PromptsRefused(f"{self._at.service} completes none of the prompts ({first}).", reasons=refused)
+            raise PromptsRefused(f"{self._at.service} refuses every prompt ({first}).", reasons=refused)
         yield from (_without_text(key, reason) for key, reason in refused.items())
 
     def close(self) -> None:

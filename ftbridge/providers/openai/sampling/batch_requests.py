@@ -46,7 +46,7 @@ QUEUE_WAITS = (60.0, 300.0, 900.0, 1800.0, 3600.0)
 """Seconds to wait for room in the queue before a single request that does not fit is sent again."""
 _FRUITLESS = 2
 """Batches of the same requests, halves included, that may expire without any result before it is given up."""
-AGAIN = "Resume the run: only what is missing is asked again, in a new batch."
+AGAIN = "Resume the run: only what is missing is requested again, in a new batch."
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Batches:
                 else:
                     self._give_up_unless_it_helps(ended, unanswered, len(chunk))
             if len(lines) == before:
-                raise ModelUnavailable(f"{self._at.service} left {before} requests unanswered.", hint=self._again)
+                raise ModelUnavailable(f"{self._at.service} did not answer {before} requests.", hint=self._again)
 
     def collect(self, lines: dict[str, bytes], understand: Callable[[Line], T | None]) -> Iterator[T]:
         """What earlier batches of this owner hold of these lines, waited for where they are under way; makes none."""

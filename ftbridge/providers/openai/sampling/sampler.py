@@ -116,7 +116,7 @@ class ChatSampler:
                 trouble.bear(ask, finished)
             without = [_unanswered(ask, fault) for ask, fault in refused]
             if refused and not completed:
-                error = error_of(refused[0][1], f"answering with {self._model}", self._at.service)
+                error = error_of(refused[0][1], f"generating completions with {self._model}", self._at.service)
                 reasons = {completion.key: completion.error or "" for completion in without}
                 raise PromptsRefused(error.message, reasons=reasons, hint=error.hint)
             yield from without

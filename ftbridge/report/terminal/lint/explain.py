@@ -33,7 +33,7 @@ def explain(rule: Rule, console: Console) -> None:
     """Print everything known of a rule."""
     width = min(console.width, _WIDEST)
     example_findings = _found(rule)
-    fix = "yes, by --fix OUT" if rule.fixable else "no: a person must decide"
+    fix = "yes, by --fix OUT" if rule.fixable else "no: you have to decide"
     console.print(Text.assemble((rule.code, "bold"), " ", (rule.name, "bold")))
     _wrapped(rule.summary, console, width)
     console.print()

@@ -142,7 +142,7 @@ def summary(report: LintReport) -> Text:
     if fixable := sum(file.fixable for file in report.files):
         text.append(f" {fixable:,} can be fixed with --fix OUT.", style="green")
     if not report.complete:
-        text.append(" Interrupted: this is what was found so far.", style="bold yellow")
+        text.append(" Interrupted: these are the findings so far.", style="bold yellow")
     return text
 
 

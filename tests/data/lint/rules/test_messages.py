@@ -103,7 +103,7 @@ def test_a_file_of_two_methods_says_how_many_lines_each_has(tmp_path: Path) -> N
     path.write_text("\n".join([chat(user(f"{n}?"), assistant(f"{n}")) for n in range(11)] + [preference()]) + "\n")
     by_name = {finding.code: finding for finding in lint(path, Options(jobs=1)).files[0].findings}
 
-    assert by_name["FTB212"].message == "mixes lines of several kinds: 11 supervised, 1 dpo. Keep one method a file."
+    assert by_name["FTB212"].message == "mixes lines of several kinds: 11 supervised, 1 dpo. Use one file per method."
     assert by_name["FTB024"].line == 12
 
 

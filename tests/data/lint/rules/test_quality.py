@@ -37,8 +37,8 @@ def test_duplicates_are_told_once_with_the_lines_they_stand_in(tmp_path):
     documents = [chat("a"), chat("b"), chat("a"), chat("c"), chat("a"), chat("b")]
     result = in_file(tmp_path, documents, "FTB300")
     assert [(one.line, one.severity, one.message) for one in result] == [
-        (1, "info", "stands again in lines 3 and 5. Keep one of them."),
-        (2, "info", "stands again in line 6. Keep one of them."),
+        (1, "info", "is repeated in lines 3 and 5. Keep one of them."),
+        (2, "info", "is repeated in line 6. Keep one of them."),
     ]
 
 

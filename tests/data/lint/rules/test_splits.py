@@ -14,14 +14,14 @@ def test_an_example_in_two_splits_is_told_at_the_one_that_is_measured(tmp_path):
         "validation.jsonl": ("validation", [chat("c"), chat("a")]),
     }
     assert in_files(tmp_path, files, "FTB350") == [
-        ("test.jsonl", 2, "FTB350", "is the same example as train.jsonl:2 (train). Take it out of one of them."),
+        ("test.jsonl", 2, "FTB350", "is the same example as train.jsonl:2 (train). Remove it from one of them."),
         (
             "test.jsonl",
             3,
             "FTB350",
-            "is the same example as validation.jsonl:1 (validation). Take it out of one of them.",
+            "is the same example as validation.jsonl:1 (validation). Remove it from one of them.",
         ),
-        ("validation.jsonl", 2, "FTB350", "is the same example as train.jsonl:1 (train). Take it out of one of them."),
+        ("validation.jsonl", 2, "FTB350", "is the same example as train.jsonl:1 (train). Remove it from one of them."),
     ]
 
 

@@ -15,7 +15,7 @@ def test_an_example_that_is_cut_says_whether_its_answer_is_lost(tmp_path):
     result = in_file(tmp_path, documents, "FTB200")
     assert [(one.line, one.severity) for one in result] == [(1, "warning"), (2, "warning")]
     assert "70,012 tokens; OpenAI reads 65,536" in result[0].message
-    assert "nothing is left of the answer that it trains on, which begins at 70,008." in result[0].message
+    assert "nothing is left of the completion that it trains on, which begins at token 70,008." in result[0].message
     assert "the end of its last answer" in result[1].message
 
 

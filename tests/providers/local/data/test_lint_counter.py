@@ -72,7 +72,7 @@ def test_the_linter_tells_what_the_model_cuts_and_cannot_read(counter, tmp_path)
         ("FTB200", 2, "warning"),
         ("FTB201", 3, "error"),
     ]
-    assert "only text trains on this machine" in file.findings[1].message
+    assert "training on this machine reads text only" in file.findings[1].message
     assert file.token_counts.counted_with == counter.name
 
 

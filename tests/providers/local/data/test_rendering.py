@@ -241,10 +241,10 @@ def test_a_system_message_the_template_refuses_goes_before_the_first_user_messag
 @pytest.mark.parametrize(
     ("family", "document", "reason"),
     [
-        ("own", tool_chat("{}").model_dump(exclude_none=True), "tools, which this model's chat template does not render"),
+        ("own", tool_chat("{}").model_dump(exclude_none=True), "tool calls, which this model's chat template does not render"),
         ("inst", {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}]}, "alternate"),
         ("thinking", {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{oops"}}]}]}, "not JSON"),
-        ("own", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, {"role": "assistant", "content": "c"}]}, "only text trains"),
+        ("own", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, {"role": "assistant", "content": "c"}]}, "reads text only"),
     ],
 )  # fmt: skip
 def test_what_a_template_cannot_express_is_refused_with_the_reason(
@@ -284,7 +284,7 @@ def test_a_last_answer_the_template_does_not_end_is_ended_with_the_end_of_sequen
 ) -> None:
     renderer = with_template(renderers["own"], NO_END)
     assert trained(renderer, chat("a", "one", "b", "two")) == ["one", "two<|im_end|>"]
-    assert "does not end its last answer" in renderer.notes[0]
+    assert "does not end the last completion" in renderer.notes[0]
 
 
 def test_ends_that_cannot_stop_generation_are_told_before_training(renderers: dict[str, Renderer]) -> None:

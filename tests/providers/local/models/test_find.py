@@ -571,9 +571,9 @@ def test_a_hub_model_with_pickles_alone_is_refused_before_anything_is_fetched(tm
 @pytest.mark.parametrize(
     ("refusal", "message", "hint"),
     [
-        ((404, "RepoNotFound"), "knows no model owner/tiny", "Check the name"),
-        ((404, ""), "knows no model owner/tiny", "Check the name"),
-        ((401, "RepoNotFound"), "knows no model owner/tiny, or keeps it private", "HF_TOKEN"),
+        ((404, "RepoNotFound"), "has no model owner/tiny", "Check the name"),
+        ((404, ""), "has no model owner/tiny", "Check the name"),
+        ((401, "RepoNotFound"), "has no model owner/tiny, or it is private", "HF_TOKEN"),
         ((403, "GatedRepo"), "owner/tiny is gated", "HF_TOKEN"),
         ((403, ""), "answered 403 for owner/tiny", "HF_TOKEN"),
         ((500, ""), "answered 500 for owner/tiny", ALIAS),

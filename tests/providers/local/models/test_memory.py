@@ -67,7 +67,7 @@ def train_within(gigabytes: float, folder: Path) -> str:
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space through /proc and RLIMIT_AS")
 def test_when_memory_runs_out_passes_shrink_and_the_step_is_done(tmp_path: Path) -> None:
     result = train_within(0.2, tmp_path)
-    assert "memory ran out; passes shrink to 800 tokens" in result
+    assert "memory ran out; micro-batches are reduced to 800 tokens" in result
     assert "step 1 " in result
 
 

@@ -158,7 +158,7 @@ def test_a_worker_that_stands_still_ends_the_job_within_a_minute(job: Job) -> No
     wait(lambda: provider.poll(handle).state == "failed", 75)
     error = provider.poll(handle).error
     assert error is not None
-    assert "worker 1 has given no sign of life" in error.message
+    assert "worker 1 has not reported" in error.message
     assert "no sign of life" in job.log_path.read_text()
     wait(lambda: not workers_of(job), 5)
 
@@ -218,4 +218,4 @@ def test_a_port_that_another_program_has_is_named(job: Job, tmp_path: Path) -> N
         assert subprocess.run(command, cwd=tmp_path, timeout=120, capture_output=True, check=False).returncode == 1
     error = LocalProvider().poll(handle_of(job)).error
     assert error is not None
-    assert f"port {address.partition(':')[2]} of 127.0.0.1 is taken by a program" in error.message
+    assert f"port {address.partition(':')[2]} of 127.0.0.1 is used by a program" in error.message

@@ -356,7 +356,7 @@ def test_a_prompt_with_an_image_is_refused_by_its_place(tmp_path: Path, model: P
     lines = practice_cases.rows(3)
     lines[1]["messages"][0]["content"] = [{"type": "image_url", "image_url": {"url": "https://a/b.png"}}]
     path = practice_cases.write_split(tmp_path, "train", lines)
-    with pytest.raises(DataError, match=r"train\.jsonl:2 .*only text trains"):
+    with pytest.raises(DataError, match=r"train\.jsonl:2 .*reads text only"):
         encode_prompts(path, "train", renderer, practice_cases.request())
 
 

@@ -126,7 +126,7 @@ def test_a_reference_of_another_model_is_refused_once_training_has_begun(
         assert rows(path)[0]["key"] == cases.KEY.model_dump(), "the file is as it was"
     else:
         measured(forward, path, key=key, begun=True, say=messages.append)
-        assert messages == [f"the reference log-probabilities are computed anew: {next(iter(changed))} changed"]
+        assert messages == [f"the reference log-probabilities are computed again: {next(iter(changed))} changed"]
         assert rows(path)[0]["key"] == key.model_dump()
     measured(forward, path, key=key)
     assert rows(path)[0]["key"] == key.model_dump(), "before the first step it is simply computed anew"

@@ -134,7 +134,7 @@ def test_a_service_that_never_answers_is_given_up_and_the_next_submission_goes_o
 ) -> None:
     service.meets(fault(CREATE, "503", None))
     request = submission(tmp_path / "run")
-    with pytest.raises(ServiceUnavailable, match="no usable answer") as given_up:
+    with pytest.raises(ServiceUnavailable, match="no usable response") as given_up:
         OpenAIProvider().submit(request)
     assert "resume" in str(given_up.value)
     service.meets()

@@ -144,7 +144,7 @@ def test_a_job_with_other_settings_is_told_once(service: Service, tmp_path: Path
     service.meets({"on": "GET /fine_tuning/jobs/{id}", "fault": "alter", "set": taken})
     messages = [event.message for event in followed(provider, handle)[1] if "other settings" in event.message]
     assert messages == [
-        "the service tells other settings than were asked: n_epochs 1 instead of 3; no validation file, although one was sent"
+        "the service reports other settings than were requested: n_epochs 1 instead of 3; no validation file, although one was sent"
     ]
 
 
