@@ -128,7 +128,7 @@ def _missing(messages: tuple[dict[str, Any], ...]) -> str | None:
                 address = part.get("image_url")
                 url = address.get("url") if isinstance(address, dict) else address
                 if not url:
-                    return f"messages[{number}]: the service did not keep the image"
+                    return f"messages[{number}]: the service did not store the image"
         if content is None and not message.get("tool_calls") and not message.get("refusal"):
             return f"messages[{number}]: the content is null"
-    return None if messages else "the service kept no input"
+    return None if messages else "the service stored no input"

@@ -69,7 +69,7 @@ def drive(run: Run, watcher: Observer | None = None) -> Evaluation | None:
             return driver.go()
         except KeyboardInterrupt:
             outcome = driver.stops.interrupted()
-            raise Interrupted(f"interrupted; {outcome}.", hint=f"Go on with: ftbridge resume {run.id}") from None
+            raise Interrupted(f"interrupted; {outcome}.", hint=f"Continue with: ftbridge resume {run.id}") from None
         except (Interrupted, GateNotMet):
             raise
         except FtbridgeError as error:
@@ -204,7 +204,7 @@ class Driver:
             status, is_new = job.look()
             if status.estimated_finish is not None and expected is None:
                 expected = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.estimated_finish))
-                self.watcher.note(f"the service expects to be done at {expected}")
+                self.watcher.note(f"the service expects to finish at {expected}")
             if status.state == "succeeded":
                 self.trained_tokens = status.trained_tokens
                 return

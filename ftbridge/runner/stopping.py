@@ -36,8 +36,11 @@ class Stops:
             return
         if (doubt := self.job.doubt()) is not None:
             raise InDoubt(
-                f"{self.run.id} was asked to stop, and {doubt}: it may be running.",
-                hint=f"Ask again in some minutes: ftbridge {'cancel' if state.cancel_requested else 'pause'} {self.run.id}",
+                f"{self.run.id} was asked to stop, but {doubt}: its job may be running.",
+                hint=(
+                    f"Try again in a few minutes: ftbridge {'cancel' if state.cancel_requested else 'pause'} "
+                    f"{self.run.id}"
+                ),
             )
         self.stop_on(JobStatus(state="cancelled" if state.cancel_requested else "paused"))
 
@@ -64,7 +67,10 @@ class Stops:
         self.run.append(event)
         raise GateNotMet(
             f"{used}; {self.run.id} is {became}.",
-            hint=f"What was done is kept. With a larger budget: ftbridge resume {self.run.id} --set budget.KEY=VALUE",
+            hint=(
+                f"Everything done so far is kept. With a larger budget: ftbridge resume {self.run.id} --set "
+                "budget.KEY=VALUE"
+            ),
         )
 
     def stop_spending(self, job: FollowedJob) -> tuple[str, str] | None:
@@ -82,13 +88,13 @@ class Stops:
         except UsageError:  # it cannot pause, or does not
             pass
         except FtbridgeError as error:
-            self.watcher.note(f"the budget is used up, and the job could not be asked to pause: {error.message}")
+            self.watcher.note(f"the budget is used up, but the job could not be asked to pause: {error.message}")
             return None
         try:
             self.backend.cancel(job.handle)
             job.settle("cancel")
         except FtbridgeError as error:
-            self.watcher.note(f"the budget is used up, and the job goes on and costs more: {error.message}")
+            self.watcher.note(f"the budget is used up, but the job is still running and costs more: {error.message}")
             return None
         if job.state != "cancelled":
             return None
@@ -110,35 +116,35 @@ class Stops:
             self.run.append("cancelled")
             if self.run.state().handle is None:
                 self.job.discard()
-            raise Interrupted(f"{self.run.id} was cancelled.", hint=f"To go on after all: {self.go_on()}")
+            raise Interrupted(f"{self.run.id} was cancelled.", hint=f"To continue after all: {self.go_on()}")
         if status.state == "paused":
             if status.error is not None:  # the job paused by itself: a budget, or a judge that is away
                 error = from_document(status.error.model_dump())
-                hint = error.hint or "What was done is kept."
+                hint = error.hint or "Everything done so far is kept."
                 error.hint = f"{hint} Then: ftbridge resume {self.run.id}"
                 self.run.append("paused", error=document(error))
                 raise error
             self.run.append("paused")
-            raise Interrupted(f"{self.run.id} is paused.", hint=f"Go on with: ftbridge resume {self.run.id}")
+            raise Interrupted(f"{self.run.id} is paused.", hint=f"Continue with: ftbridge resume {self.run.id}")
 
     def go_on(self) -> str:
         """The command that goes on after a job ended: at a service it pays again, and says what."""
         if self.job.can_restart() or self.run.state().handle is None:
             return f"ftbridge resume {self.run.id}"
         usd = retry_usd(self.run)
-        price = f"about ${usd:.2f}" if usd is not None else "the price is not known here"
-        return f"ftbridge retry {self.run.id} (pays for the training again: {price})"
+        price = f"about ${usd:.2f}" if usd is not None else "the price is not known"
+        return f"ftbridge retry {self.run.id} (the training is billed again: {price})"
 
     def interrupted(self) -> str:
         """Ctrl-C: a local job saves a checkpoint and stops; a paid one goes on without us. Returns its outcome."""
         self.run.append("interrupted")
-        notice = f"{self.run.id} is kept as it stands"
+        notice = f"{self.run.id} is saved"
         state = self.run.state()
         if state.handle is None or state.tuned is not None:
             return notice
         handle = state.handle
         if self.backend.on_interrupt == "detach":
-            return f"the job {handle.id} goes on without this process, and {notice}"
+            return f"the job {handle.id} continues without this process, and {notice}"
         if self.backend.poll(handle).state in TERMINAL:
             return notice
         self.watcher.note("stopping at a checkpoint (Ctrl-C again leaves at once)")

@@ -68,7 +68,7 @@ class RaySpec(SpecModel):
     token_variable: str = Field(
         default="RAY_AUTH_TOKEN",
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="Environment variable that holds the bearer token, where the cluster wants one.",
+        description="Environment variable with the bearer token, if the cluster requires one.",
     )
     gpus: float = Field(default=1, ge=0, le=64, description="GPUs of the job; 0 trains on CPUs.")
     cpus: float | None = Field(default=None, gt=0, description="CPU cores of the job; Ray's default if absent.")

@@ -18,17 +18,20 @@ class ReplaySpec(SpecModel):
     prompts: str | None = Field(
         default=None,
         min_length=1,
-        description="A file of general prompts of your own, named as data.train is; ftbridge's set of prompts if absent. Of "
-        "chats that end with the assistant's message, the prompt is what comes before it.",
+        description="Your own file of general prompts, named as in data.train; ftbridge's set of prompts if absent. In chats "
+        "that end with an assistant message, the prompt is everything before it.",
     )
     temperature: float = Field(
-        default=0.0, ge=0, le=2, description="Of its completions: 0 writes the likeliest, 1 draws what it would say."
+        default=0.0,
+        ge=0,
+        le=2,
+        description="Sampling temperature of its completions; 0 is greedy, 1 samples from the model's own distribution.",
     )
     max_completion_tokens: int = Field(
         default=128,
         ge=1,
         le=4096,
-        description="Longest completion that the base model gives to such a prompt, in tokens.",
+        description="Longest completion of such a prompt by the base model, in tokens.",
     )
 
 
@@ -45,18 +48,18 @@ class DataSpec(SpecModel):
     test: str | None = Field(default=None, description="Examples for the evaluation; never trained on.")
     replay: ReplaySpec | None = Field(
         default=None,
-        description="Replay general prompts with the base model's own completions, against forgetting. Off unless given.",
+        description="Replay general prompts with the base model's own completions, against forgetting. Off by default.",
     )
     format: Literal["auto", "jsonl", "json"] = Field(
         default="auto", description="File format; auto looks at the first character."
     )
     drop: list[str] = Field(
         default=[],
-        description="Fields of lines and messages to let go, by their paths, such as score or messages[].mood.",
+        description="Fields of lines and messages to drop, by path, such as score or messages[].mood.",
     )
     keep: list[str] = Field(
-        default=[], description="Fields to keep with the examples although nothing that trains reads them."
+        default=[], description="Fields to keep with the examples although training does not read them."
     )
     map: dict[str, str] = Field(
-        default={}, description="Fields to read by another name: {prompt: question, completion: answer}."
+        default={}, description="Fields to rename on reading: {prompt: question, completion: answer}."
     )

@@ -23,14 +23,16 @@ class RetentionSpec(SpecModel):
         description="Ask ftbridge's general suite: facts, arithmetic, instructions, formats, refusal of nonsense.",
     )
     canaries: str | None = Field(
-        default=None, min_length=1, description="A JSONL file of examples of your own that must keep their answers."
+        default=None,
+        min_length=1,
+        description="A JSONL file of your own examples that the tuned model must still answer correctly.",
     )
-    margin: float = Field(default=0.05, ge=0, le=1, description="How much worse still counts as kept.")
+    margin: float = Field(default=0.05, ge=0, le=1, description="Largest drop that still counts as kept.")
 
     @model_validator(mode="after")
     def _something_is_asked(self) -> RetentionSpec:
         if not self.suite and self.canaries is None:
-            raise ValueError("nothing is asked: leave suite on, or name canaries")
+            raise ValueError("retention has no questions: leave suite on, or set canaries")
         return self
 
 
@@ -42,10 +44,10 @@ class EvaluationSpec(SpecModel):
     graders: list[Grader] = Field(
         default=[_DEFAULT_GRADER],
         min_length=1,
-        description="Grader objects in OpenAI's schemas, and six of ours; see the page on graders.",
+        description="Grader objects in OpenAI's schemas, and six of ftbridge's own; see the page on graders.",
     )
     baselines: list[Literal["zero_shot", "few_shot", "retrieval"]] = Field(
-        default=[], description="More candidates to answer the test items before training, beside base."
+        default=[], description="More candidates, besides base, that complete the test items before training."
     )
     system: str | None = Field(
         default=None, min_length=1, description="System message of the zero_shot baseline, instead of the items' own."
@@ -67,25 +69,33 @@ class EvaluationSpec(SpecModel):
         description="Score that is good enough: a baseline that reaches it on every grader stops the run before training.",
     )
     retention: RetentionSpec | None = Field(
-        default=None, description="Also ask what the model knew before, and judge whether tuning kept it."
+        default=None, description="Also measure what the model could do before, and whether tuning kept it."
     )
     perplexity: bool = Field(
-        default=False, description="Also tell the perplexity of the reference answers, where the provider can."
+        default=False,
+        description="Also report the perplexity of the reference completions, if the provider supports it.",
     )
-    margin: float | None = Field(
-        default=None, ge=0, le=1, description="Non-inferiority margin for verdicts of compare."
-    )
-    max_completion_tokens: int = Field(default=256, ge=1, description="Longest answer, in tokens.")
+    margin: float | None = Field(default=None, ge=0, le=1, description="Non-inferiority margin for verdicts.")
+    max_completion_tokens: int = Field(default=256, ge=1, description="Longest completion, in tokens.")
     samples: int = Field(
-        default=1, ge=1, le=64, description="Completions of each item; scores are averaged by item, which is one draw."
+        default=1,
+        ge=1,
+        le=64,
+        description="Completions per item; scores are averaged by item, and an item counts as one draw.",
     )
     temperature: float | None = Field(
-        default=None, ge=0, le=2, description="Of completions: 0 (greedy) where absent and samples is 1, else 1."
+        default=None,
+        ge=0,
+        le=2,
+        description="Sampling temperature of completions; by default 0 (greedy) if samples is 1, otherwise 1.",
     )
-    batch_size: int = Field(default=32, ge=1, description="Items answered together.")
+    batch_size: int = Field(default=32, ge=1, description="Items completed together.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
-        description="Arithmetic of completions here; auto is local.precision. In fp32 one is the same in any batch.",
+        description=(
+            "Arithmetic of local completions; auto is local.precision. In fp32 a completion does not depend on its "
+            "batch."
+        ),
     )
 
     @property

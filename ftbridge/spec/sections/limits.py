@@ -25,22 +25,26 @@ class PlanSpec(SpecModel):
     min_life_days: int | None = Field(
         default=None, ge=1, description="Refuse, with exit code 4, a model that a service stops sooner than this."
     )
-    gpu_usd_per_hour: float | None = Field(default=None, gt=0, description="What this machine's card costs an hour.")
-    watts: float | None = Field(default=None, gt=0, description="Its draw, where electricity is what it costs.")
+    gpu_usd_per_hour: float | None = Field(default=None, gt=0, description="Price of this machine's GPU per hour.")
+    watts: float | None = Field(
+        default=None, gt=0, description="Power draw of the machine, if electricity is its cost."
+    )
     usd_per_kwh: float | None = Field(default=None, gt=0, description="Price of electricity.")
     task: Literal["format", "style", "domain"] | None = Field(
-        default=None, description="What the model is to learn, for advice on the adapter's rank."
+        default=None, description="What the model should learn, for advice on the adapter's rank."
     )
     facts_change: Literal["never", "yearly", "monthly", "weekly", "daily"] | None = Field(
-        default=None, description="How often the facts in the answers change, for advice on retrieval."
+        default=None, description="How often the facts in the completions change, for advice on retrieval."
     )
     p95_seconds: float | None = Field(
-        default=None, gt=0, description="Slowest acceptable answer, 19 times in 20, for advice on prompts and models."
+        default=None,
+        gt=0,
+        description="Slowest acceptable completion (95th percentile), for advice on prompts and models.",
     )
     monthly_tokens: int | None = Field(
         default=None,
         ge=1,
-        description="Tokens the tuned model will read and write a month, for comparing what serving costs.",
+        description="Tokens that the tuned model will read and write per month, to compare the cost of serving.",
     )
 
     @property

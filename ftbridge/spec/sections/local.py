@@ -53,12 +53,12 @@ class DpoSpec(SpecModel):
         default=0.0,
         ge=0,
         lt=0.5,
-        description="Share of pairs taken to be labelled the wrong way round (conservative DPO). Not for ipo.",
+        description="Assumed share of pairs that are labelled the wrong way round (conservative DPO). Not for ipo.",
     )
     nll_weight: float = Field(
         default=0.0,
         ge=0,
-        description="Weight of the preferred completion's own loss per token, against its becoming less likely.",
+        description="Weight of the preferred completion's own loss per token, which keeps it from becoming less likely.",
     )
 
     @model_validator(mode="after")
@@ -73,17 +73,17 @@ class ReinforcementSpec(SpecModel):
 
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
-        description="Longest completion while training, in tokens; evaluation.max_completion_tokens unless given.",
+        description="Longest completion while training, in tokens; evaluation.max_completion_tokens by default.",
     )
     kl: float = Field(
         default=0.0,
         ge=0,
         le=0.1,
-        description="Weight of the distance to the model that training begins with (KL divergence by Schulman's k3), a token.",
+        description="Weight, per token, of the KL divergence (Schulman's k3) from the model that training starts from.",
     )
     mask_truncated: bool = Field(
         default=False,
-        description="Leave completions that reach the token limit out of the update; they are graded as they are otherwise.",
+        description="Leave completions that reach the token limit out of the update; they are still graded.",
     )
 
 
@@ -111,8 +111,8 @@ class LocalSpec(SpecModel):
     )
     thinking: Literal["auto", "on", "off"] = Field(
         default="auto",
-        description="Whether the model is asked with reasoning, and reasoning in the data is trained; auto is on when trained "
-        "answers have reasoning, or reasoning_effort is given, and off otherwise.",
+        description="Whether prompts ask for reasoning, and reasoning in the data is trained on; auto is on when trained "
+        "completions have reasoning or reasoning_effort is set, and off otherwise.",
     )
     max_length: int = Field(default=2048, ge=8, description="Longest example, in tokens of the model's tokenizer.")
     overlength: Literal["refuse", "truncate", "drop"] = Field(
@@ -120,14 +120,14 @@ class LocalSpec(SpecModel):
         description="What to do with examples longer than max_length; refuse lists their line numbers.",
     )
     packing: bool = Field(
-        default=True, description="Lay examples end to end instead of padding; they never see each other."
+        default=True, description="Put examples end to end instead of padding them; they do not attend to each other."
     )
     max_tokens_per_microbatch: Auto | Annotated[int, Field(ge=8)] = Field(
         default="auto",
-        description="Token budget of one forward and backward pass; a batch is cut into as many passes as it needs. "
-        "It changes speed and memory, not the result.",
+        description="Token budget of a micro-batch (one forward and backward pass); a batch is split into as many as it "
+        "needs. It changes speed and memory, not the result.",
     )
-    early_stopping: EarlyStopping | None = Field(default=None, description="Off unless given; needs validation data.")
+    early_stopping: EarlyStopping | None = Field(default=None, description="Off by default; needs validation data.")
     optimizer: Literal["auto", "adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
         default="auto",
         description="auto: paged_adamw_8bit on CUDA when quantized, adamw_8bit for full tuning on CUDA, else adamw.",
@@ -139,30 +139,32 @@ class LocalSpec(SpecModel):
         "1e-5 and 1e-6 for reinforcement.",
     )
     lr_schedule: Literal["cosine", "linear", "constant"] = Field(
-        default="cosine", description="Shape after warm-up; constant in reinforcement unless given."
+        default="cosine", description="Shape after warm-up; constant by default in reinforcement."
     )
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="Share of all steps spent on linear warm-up.")
     weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay (AdamW).")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this global L2 norm.")
     gradient_checkpointing: Auto | bool = Field(
         default="auto",
-        description="Recompute activations in the backward pass; auto turns it on when memory asks for it.",
+        description="Recompute activations in the backward pass; auto turns it on when memory is short.",
     )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
-        default="auto", description="Compute type; auto takes the best the device has."
+        default="auto", description="Compute type; auto is the best that the device supports."
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="auto: cuda, then mps, then cpu.")
     cache_dequantized_weights: Auto | bool = Field(
         default="auto",
         description="Hold a 16-bit copy of the nf4 weights: same numbers, faster steps; auto when memory is ample.",
     )
-    checkpoint_minutes: float = Field(default=10, gt=0, description="A checkpoint at least this often, in minutes.")
+    checkpoint_minutes: float = Field(default=10, gt=0, description="Minutes between checkpoints, at most.")
     evals_per_epoch: int = Field(
-        default=2, ge=1, le=100, description="Validations in each epoch; each is also a checkpoint."
+        default=2, ge=1, le=100, description="Validations per epoch; each also saves a checkpoint."
     )
-    keep_checkpoints: int = Field(default=2, ge=1, description="Newest checkpoints kept; the best one is always kept.")
+    keep_checkpoints: int = Field(
+        default=2, ge=1, description="Number of newest checkpoints to keep; the best one is always kept."
+    )
     trust_remote_code: bool = Field(
-        default=False, description="Run Python that comes with a hub model. Off unless you trust it."
+        default=False, description="Run Python code that comes with a hub model. Turn on only if you trust it."
     )
     workers: Auto | Annotated[int, Field(ge=1, le=1024)] = Field(
         default="auto",
@@ -171,10 +173,13 @@ class LocalSpec(SpecModel):
     )
     sharding: Literal["auto", "ddp", "fsdp2"] = Field(
         default="auto",
-        description="How several workers hold the model: ddp, a whole copy each; fsdp2, a part each. auto is ddp where the "
+        description="How several workers hold the model: ddp, a complete copy each; fsdp2, a part each. auto is ddp if the "
         "model fits one GPU.",
     )
     engine: Literal["transformers", "vllm"] = Field(
         default="transformers",
-        description="What answers test items: transformers in a child process, or vLLM on a CUDA card (installed apart).",
+        description=(
+            "Inference engine for test items: transformers in a child process, or vLLM on a CUDA GPU (installed "
+            "separately)."
+        ),
     )

@@ -17,7 +17,7 @@ class ModelSpec(SpecModel):
     """The base model on each side."""
 
     openai: str | None = Field(
-        default=None, min_length=1, description="A model name of the managed service, or an existing ft: model."
+        default=None, min_length=1, description="A model name of the hosted provider, or an existing ft: model."
     )
     local: str | None = Field(
         default=None,

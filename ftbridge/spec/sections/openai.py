@@ -13,7 +13,7 @@ class WandbIntegration(SpecModel):
     """Weights & Biases, by a key that an administrator keeps with the service."""
 
     type: Literal["wandb"] = Field(default="wandb", description="wandb.")
-    project: str = Field(min_length=1, description="Project that the job's figures go to.")
+    project: str = Field(min_length=1, description="Project that the job's metrics go to.")
     name: str | None = Field(default=None, description="Display name of the W&B run; the job's id if absent.")
     entity: str | None = Field(default=None, description="W&B team or user; the key's default if absent.")
     tags: list[str] = Field(default=[], description="Tags of the W&B run.")
@@ -37,25 +37,28 @@ class OpenAISpec(SpecModel):
     deployment: str | None = Field(
         default=None,
         min_length=1,
-        description="Where a tuned model must be deployed before it answers (azure, nebius): the name it is deployed under.",
+        description="Name of the deployment, where a tuned model must be deployed before it can be called (azure, nebius).",
     )
     integrations: list[WandbIntegration] = Field(
-        default=[], max_length=5, description="Where the service reports the job besides; OpenAI knows wandb."
+        default=[], max_length=5, description="Other places where the service reports the job; OpenAI supports wandb."
     )
     grader: str | None = Field(
         default=None,
-        description="Reinforcement only: which of evaluation.graders rewards samples; may be left out when there is one.",
+        description="Reinforcement only: the one of evaluation.graders that rewards samples; optional if there is only one.",
     )
     response_format: dict[str, Any] | None = Field(
-        default=None, description="Reinforcement only: the response format that samples must keep to."
+        default=None, description="Reinforcement only: the response format that samples must follow."
     )
     batch: bool = Field(
-        default=False, description="Answer test items through the Batch API: half the price, up to 24 hours."
+        default=False, description="Complete test items through the Batch API: half the price, up to 24 hours."
     )
     max_quiet_hours: float | None = Field(
         default=None,
         gt=0,
-        description="Stop waiting for a job that neither changes its state nor says anything for so long; it is left as it is.",
+        description=(
+            "Hours after which to stop waiting for a job that neither changes its state nor reports anything; the "
+            "job is left as it is."
+        ),
     )
 
     @field_validator("base_url")
