@@ -137,7 +137,7 @@ def _tokens(estimate: Plan, took: _Took) -> Compared:
             if actual < span[0] and _ended_early(estimate, took)
             else "The local tokenizer and chat template give another count than the hosted model's vocabulary."
             if local
-            else _chosen(took) or "The service counted otherwise than the plan."
+            else _chosen(took) or "The service's count differs from the plan's."
         )
     return Compared("trained tokens", span, actual, "tokens", not why, why)
 
@@ -150,9 +150,9 @@ def _steps(estimate: Plan, took: _Took, run: Run) -> Compared:
     why = ""
     if actual < planned:
         stopped = took.checkpoint.stopped_early or run.spec().local.early_stopping is not None
-        why = "Early stopping ended it." if stopped else _chosen(took) or f"The run is {took.state.state}."
+        why = "Early stopping ended the training." if stopped else _chosen(took) or f"The run is {took.state.state}."
     elif actual > planned:
-        why = _chosen(took) or "The service or trainer chose other epochs or another batch size than planned."
+        why = _chosen(took) or "The service or the trainer chose more epochs or a smaller batch size than planned."
     return Compared("steps", span, actual, "steps", actual <= planned, why)
 
 

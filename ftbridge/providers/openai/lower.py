@@ -116,7 +116,7 @@ def _method_notes(spec: JobSpec, target: Target) -> dict[str, Note]:
     if spec.model.openai is None:
         notes["model.openai"] = ("refused", None, "name the service's base model, such as gpt-4.1-mini-2025-04-14")
     if hyper.learning_rate_multiplier == "auto":
-        how = "left to the service, which reports what it chose"
+        how = "left to the service, which reports its choice"
         notes["hyperparameters.learning_rate_multiplier"] = ("exact", "auto", how)
     elif top:
         notes["hyperparameters.learning_rate_multiplier"] = _absolute_rate(spec, target)

@@ -122,13 +122,18 @@ class CompletionReader:
             ids |= set(written) if len(written) == 1 else set()
         if ends.text and not ends.text.strip():
             ids |= set(written) if len(written) == 1 else set()
-            self.modes.note("only white space ends an answer in this chat template: answers stop at the first of it")
+            self.modes.note(
+                "in this chat template only white space ends a completion, so completions stop at the first white space"
+            )
         elif self.stop_strings:
             self.modes.note(
-                f"no single token ends an answer in this chat template ({ends.text!r}): elsewhere answers may run on"
+                f"no single token ends a completion in this chat template ({ends.text!r}); in other programs "
+                "completions may not stop"
             )
         if not ends.text and not ends.eos:
-            raise RenderError("cannot be trained: neither this model's chat template nor its tokenizer ends an answer")
+            raise RenderError(
+                "cannot be trained on: neither this model's chat template nor its tokenizer ends a completion"
+            )
         if self.tokenizer.eos_token_id is not None:
             ids.add(int(self.tokenizer.eos_token_id))
         return frozenset(ids | self.modes.listed)

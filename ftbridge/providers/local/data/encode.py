@@ -58,8 +58,8 @@ def encode_split(
         raise DataError(f"no {split} example is left after local.overlength: {request.overlength}.", split=split)
     if apart:
         renderer.modes.note(
-            f"{apart:,} earlier answers of the {split} data are trained in sequences of their own: {len(examples):,} sequences "
-            f"of {len(lines):,} examples; each counts as an example of a batch"
+            f"{apart:,} earlier completions of the {split} data are trained as separate sequences: {len(examples):,} "
+            f"sequences of {len(lines):,} examples; each counts as an example of a batch"
         )
     return EncodedSplit(
         tuple(examples),

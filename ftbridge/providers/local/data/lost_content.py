@@ -31,8 +31,8 @@ def require_messages(
             other = template.attempt([*messages[:index], asks, *messages[index + 1 :]], tools)
             if other is not None and SENTINEL not in other:
                 raise RenderError(
-                    f"messages[{message['at']}] makes {len(calls)} calls at once, of which this model's chat template "
-                    "does not write all"
+                    f"messages[{message['at']}] makes {len(calls)} parallel calls, but this model's chat template "
+                    "does not write all of them"
                 )
         content = (message.get("content") or "").strip()
         if message["role"] == "assistant" or content in text:
@@ -52,4 +52,6 @@ def require_answer(message: TemplateMessage, completion: str) -> None:
     text = content.rsplit("</think>", 1)[-1].strip() or content
     names = [call["function"]["name"] for call in message.get("tool_calls") or []]
     if text not in completion or any(name not in completion for name in names):
-        raise RenderError(f"messages[{message['at']}] cannot be found in what this model's chat template writes")
+        raise RenderError(
+            f"messages[{message['at']}] cannot be found in the text that this model's chat template writes"
+        )

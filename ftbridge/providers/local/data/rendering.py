@@ -42,8 +42,8 @@ from ftbridge.providers.local.data.thinking import Thinking, ThinkingModes
 from ftbridge.providers.local.data.tokens import CutTokenizer, Rendered
 
 _APART = (
-    "this chat template writes some earlier answers otherwise than it asks for them, or after another prompt: each of them "
-    "is trained after the prompt that asks for it, in a sequence of its own"
+    "this chat template writes some earlier completions differently in the history than when it generates them: each "
+    "of them is trained in a separate sequence, after the prompt that leads to it"
 )
 
 

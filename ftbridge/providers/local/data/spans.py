@@ -176,7 +176,9 @@ class Spans:
                 raise RenderError(
                     f"messages[{message['at']}] has text beside its calls, which this model's chat template leaves out"
                 )
-            raise RenderError(f"messages[{message['at']}] cannot be found in what this model's chat template writes")
+            raise RenderError(
+                f"messages[{message['at']}] cannot be found in the text that this model's chat template writes"
+            )
         return first, last
 
     def _variants(self, message: TemplateMessage) -> list[tuple[TemplateMessage, bool]]:
@@ -327,7 +329,9 @@ class Spans:
             return body
         eos = ends.eos
         if not eos:
-            raise RenderError("cannot be trained: neither this model's chat template nor its tokenizer ends an answer")
+            raise RenderError(
+                "cannot be trained on: neither this model's chat template nor its tokenizer ends a completion"
+            )
         self.template.note(f"this chat template does not end the last completion; {eos} is put after it")
         return body + eos
 

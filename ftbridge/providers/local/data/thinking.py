@@ -96,13 +96,15 @@ class ThinkingModes:
         if not any(thought and thought.strip() not in text for thought in thoughts):
             return
         if template.thinking:
-            self.note("this chat template leaves out the reasoning of some answers; what it leaves out is not trained")
+            self.note(
+                "this chat template leaves out the reasoning of some completions; that reasoning is not trained on"
+            )
         elif self.thinking == "off":
-            self.note("reasoning that is given is not trained: local.thinking is off")
+            self.note("reasoning in the data is not trained on: local.thinking is off")
         else:
             self.note(
-                "reasoning that is given is not trained: this chat template leaves out the reasoning of answers, or asks "
-                "with an empty block of it"
+                "reasoning in the data is not trained on: this chat template leaves out the reasoning of "
+                "completions, or puts an empty block of it in the prompt"
             )
 
 

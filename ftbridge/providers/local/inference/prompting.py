@@ -162,7 +162,7 @@ class Prompter:
         if effort == "none":
             return "off"
         if not self._plain.modes.reasons:
-            raise UsageError("'reasoning_effort' cannot be acted on: this model does not reason. Leave it out.")
+            raise UsageError("'reasoning_effort' has no effect: this model does not reason. Leave it out.")
         if self._plain.modes.takes_effort:
             variables.setdefault("reasoning_effort", effort)
         return "on"
