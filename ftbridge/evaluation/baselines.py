@@ -102,5 +102,5 @@ def read_passages(documents: Path) -> list[str]:
         if gathered:
             passages.append("\n".join(gathered))
     if not passages:
-        raise UsageError(f"{documents} holds no text in .md or .txt files.", hint="Name a folder with --documents.")
+        raise UsageError(f"{documents} contains no .md or .txt file with text.", hint="Name a folder with --documents.")
     return passages

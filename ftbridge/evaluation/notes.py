@@ -125,11 +125,11 @@ def differences(places: Sequence[Place]) -> list[str]:
     models = sorted({index.base for index in places if not index.hosted})
     if len(names) > 1:
         notes.append(
-            f"Candidates answered in different places ({', '.join(names)}): items, messages and greedy decoding are the "
-            "same; chat template, tokenizer and arithmetic are each side's own, so token counts do not compare."
+            f"Candidates ran in different places ({', '.join(names)}): items, messages and greedy decoding are the "
+            "same; chat template, tokenizer and arithmetic differ, so token counts cannot be compared."
         )
     if len(models) > 1:
         notes.append(
-            f"Candidates stand on different base models ({', '.join(models)}), each with its own chat template and tokenizer."
+            f"Candidates have different base models ({', '.join(models)}), each with its own chat template and tokenizer."
         )
     return notes

@@ -88,7 +88,7 @@ def pace(
         return Pace(hours=None, tokens_per_second=None, basis="none", source=source)
     scaled = [rate * size / shape.parameters for size, rate, _ in PUBLISHED]
     source = "; ".join(text for _, _, text in PUBLISHED)
-    source_text = f"a card of 24 to 40 GB, scaled by the number of parameters from: {source}"
+    source_text = f"a GPU of 24 to 40 GB, scaled by the number of parameters from: {source}"
     if isinstance(computed, Reckoned):
         hours = tokens / computed.tokens_per_second / 3600
         source_text += f". This machine has none: here about {hours:,.0f} hours, from {computed.source}"

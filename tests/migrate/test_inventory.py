@@ -282,12 +282,12 @@ def test_suffixes_are_read_from_names(name: str | None, suffix: str | None) -> N
     [
         ([{"role": "user", "content": "Hello"}], None),
         ([{"role": "user", "content": None}], "the content is null"),
-        ([], "kept no input"),
+        ([], "stored no input"),
         ([{"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}], None),
         ([{"role": "assistant", "content": None, "refusal": "No."}], None),
         (
             [{"role": "user", "content": "", "content_parts": [{"type": "image_url", "image_url": {"url": None}}]}],
-            "did not keep the image",
+            "did not store the image",
         ),
     ],
 )

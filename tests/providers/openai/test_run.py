@@ -108,7 +108,7 @@ def test_ctrl_c_leaves_the_job_and_watch_takes_it_up(
     command.send_signal(signal.SIGINT)
     _, message = command.communicate(timeout=30)
     assert command.returncode == 130, message
-    assert "goes on without this process" in message
+    assert "continues without this process" in message
     (created,) = service.jobs.values()
     assert created["status"] == "running"
     service.advance(HOURS)

@@ -187,13 +187,13 @@ def print_fix(report: FixReport, console: Console, *, shown: int | None) -> None
             console.print(Text.assemble(f"  {count:,} ", (code, "bold"), f" {RULES[code].name}"), soft_wrap=True)
         if shown:
             console.print(Text("--max-findings 0 shows every one.", style="dim"), soft_wrap=True)
-    lines = Text(f"{report.out}: {plural(report.lines, 'line')}, {report.changed:,} of them mended. ")
+    lines = Text(f"{report.out}: {plural(report.lines, 'line')}, {report.changed:,} of them fixed. ")
     left = [(report.left.errors, "error"), (report.left.warnings, "warning")]
     kinds = [Text(plural(count, kind), style=STYLES[kind]) for count, kind in left if count]
     if kinds:
-        lines += Text("Left to a person: ") + Text(" and ").join(kinds) + Text(f" (ftbridge lint {report.out}).")
+        lines += Text("Not fixed:  ") + Text(" and ").join(kinds) + Text(f" (ftbridge lint {report.out}).")
     else:
-        lines += Text("Nothing is left to a person.", style="green")
+        lines += Text("Nothing is left to fix.", style="green")
     console.print(lines, soft_wrap=True)
 
 

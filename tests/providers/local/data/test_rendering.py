@@ -288,7 +288,7 @@ def test_a_last_answer_the_template_does_not_end_is_ended_with_the_end_of_sequen
 
 
 def test_ends_that_cannot_stop_generation_are_told_before_training(renderers: dict[str, Renderer]) -> None:
-    assert "answers may run on" in with_template(renderers["own"], PLAIN_END).notes[0]
+    assert "completions may not stop" in with_template(renderers["own"], PLAIN_END).notes[0]
 
 
 def test_white_space_after_an_answer_ends_nothing_and_the_end_of_sequence_does(renderers: dict[str, Renderer]) -> None:
