@@ -37,14 +37,14 @@ class Price(Rates):
 
 
 class PriceList(_Document):
-    """Prices of one day. A list of one's own extends the built-in one: `own` names the models that it tells of."""
+    """Prices of one day. A list of one's own extends the built-in one: `listed` names the models that it tells of."""
 
     as_of: datetime.date
     currency: str = "USD"
     source: str = ""
     batch_discount: float = Field(default=0.5, ge=0, le=1)
     models: dict[str, Price]
-    own: frozenset[str] = Field(default=frozenset(), exclude=True, description="Models of a list of one's own.")
+    listed: frozenset[str] = Field(default=frozenset(), exclude=True, description="Models of a list of one's own.")
     built_in_as_of: datetime.date | None = Field(default=None, exclude=True)
 
     def of(self, model: str) -> Price | None:
@@ -54,12 +54,12 @@ class PriceList(_Document):
 
     def date_of(self, model: str) -> datetime.date:
         """The day whose price this model's is."""
-        return self.as_of if self._name(model) in self.own or self.built_in_as_of is None else self.built_in_as_of
+        return self.as_of if self._name(model) in self.listed or self.built_in_as_of is None else self.built_in_as_of
 
     def holds_at(self, model: str, target: str) -> bool:
         """Whether the list tells what this service takes for the model: OpenAI's prices are no other service's."""
         name = self._name(model)
-        return name is not None and (target == "openai" or name in self.own)
+        return name is not None and (target == "openai" or name in self.listed)
 
     def rates(self, model: str, *, tuned: bool) -> Rates | None:
         """What completions of the model cost, tuned or as it is; None when no price is known."""
@@ -143,7 +143,7 @@ def load_prices(path: str | Path | None = None) -> PriceList:
     return added.model_copy(
         update={
             "models": {**built_in.models, **added.models},
-            "own": frozenset(added.models),
+            "listed": frozenset(added.models),
             "built_in_as_of": built_in.as_of,
             "batch_discount": discount,
         }

@@ -4,7 +4,8 @@
     python tools/check_words.py --where WORD   # list the places of one identifier or phrase
     python tools/check_words.py --update   # write the counts of today, which may only fall
 
-`words.toml` holds each word with its replacement. `words_left.toml` holds what has not been renamed yet: it shrinks to nothing.
+`words.toml` lists each word with its replacement, and the names of the outside contract that stay. `words_left.toml`
+holds what has not been renamed yet: it shrinks to nothing.
 """
 
 from __future__ import annotations
@@ -42,12 +43,13 @@ def names_in(tree: ast.AST) -> Iterator[tuple[str, int]]:
             yield node.name, node.lineno
 
 
-def identifiers(banned: set[str]) -> Iterator[tuple[str, str, Path, int]]:
-    """Section, word, file and line of every banned name."""
+def identifiers(banned: set[str], contract: dict[str, list[str]]) -> Iterator[tuple[str, str, Path, int]]:
+    """Section, word, file and line of every banned name, apart from those that `contract` allows in the file."""
     for section in CODE:
         for path in sorted((ROOT / section).rglob("*.py")):
+            allowed = contract.get(path.relative_to(ROOT).as_posix(), [])
             for name, line in names_in(ast.parse(path.read_text(encoding="utf-8"))):
-                if name in banned:
+                if name in banned and name not in allowed:
                     yield section, name, path, line
 
 
@@ -69,13 +71,16 @@ def phrases(banned: list[str]) -> Iterator[tuple[str, str, Path, int]]:
 def main(arguments: list[str]) -> int:
     """The exit code: 1 where a word occurs more often than is allowed."""
     words = tomllib.loads(WORDS.read_text(encoding="utf-8"))
-    found_at = [*identifiers(set(words["identifiers"])), *phrases(list(words["phrases"]))]
+    places = [
+        *identifiers(set(words["identifiers"]), words["contract"]),
+        *phrases(list(words["phrases"])),
+    ]
     if arguments[:1] == ["--where"]:
-        for _, word, path, line in found_at:
+        for _, word, path, line in places:
             if word == arguments[1]:
                 print(f"{path.relative_to(ROOT)}:{line}")
         return 0
-    counts = Counter((section, word) for section, word, _, _ in found_at)
+    counts = Counter((section, word) for section, word, _, _ in places)
     if arguments[:1] == ["--update"]:
         LEFT.write_text(_as_toml(counts), encoding="utf-8")
         return 0

@@ -27,14 +27,14 @@ class EvaluationOutput:
     """Keeps the items and answers that an evaluation tells of."""
 
     def __call__(self, items: Sequence[Item], predictions: Mapping[str, Sequence[Prediction]], grades: Grades) -> None:
-        self.items, self.predictions, self.kept = items, predictions, grades
+        self.items, self.predictions, self.grades = items, predictions, grades
 
     def contents(self, spec: JobSpec, evaluated: Evaluation) -> Contents:
         """Items and answers side by side."""
         from ftbridge.report.html.contents import contents_of_completions
 
         return contents_of_completions(
-            spec.name, self.items, self.predictions, spec.evaluation.graders, evaluated, self.kept
+            spec.name, self.items, self.predictions, spec.evaluation.graders, evaluated, self.grades
         )
 
 

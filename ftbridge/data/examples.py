@@ -67,7 +67,7 @@ class Message(_Open):
     function_call: FunctionCall | None = None
 
     @property
-    def trained(self) -> bool:
+    def has_loss(self) -> bool:
         """Whether the loss falls on this message."""
         return self.role == "assistant" and self.weight != 0
 
@@ -115,7 +115,7 @@ class ChatExample(_Line):
         return self.messages[:-1]
 
     @property
-    def answer(self) -> Message:
+    def completion(self) -> Message:
         """The last message."""
         return self.messages[-1]
 
@@ -165,7 +165,7 @@ class PreferenceExample(_Line):
         return [*self.input.messages, *self.preferred_output]
 
     @property
-    def answer(self) -> Message:
+    def completion(self) -> Message:
         """The answer to learn: the better one."""
         return self.preferred_output[0]
 
@@ -261,7 +261,7 @@ def _meaning(example: Example) -> _Problems:
             yield at, f"is {last.role}; the last message must be the user's, which the model learns to answer."
     elif last.role != "assistant":
         yield at, f"is {last.role}; the last message must be the completion to learn."
-    elif not any(message.trained for message in example.messages):
+    elif not any(message.has_loss for message in example.messages):
         yield "messages", "has no assistant message with a weight other than 0, so there is nothing to train on."
 
 

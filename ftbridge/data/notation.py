@@ -222,7 +222,7 @@ def learns_reasoning(document: Any) -> bool:
         if isinstance(document, dict) and "input" in document:
             preference = parse_example(document, "dpo")
             return any(reasoning_of(completion) for completion in (preference.preferred, preference.non_preferred))
-        return any(message.trained and reasoning_of(message) for message in parse_example(document).messages)
+        return any(message.has_loss and reasoning_of(message) for message in parse_example(document).messages)
     except (ExampleError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return False  # no example: the rules of lines tell why
 

@@ -185,7 +185,7 @@ def _fields(name: SplitName, spec: JobSpec) -> FieldChoice:
     graders = spec.model_dump_json(include={"grader", "evaluation"})
     words = tuple(sorted(set(re.findall(r"\w+", graders))))
     data = spec.data
-    return FieldChoice(tuple(data.drop), (*data.keep, *words), tuple(data.map.items()), own=name == "test")
+    return FieldChoice(tuple(data.drop), (*data.keep, *words), tuple(data.map.items()), keep_item_fields=name == "test")
 
 
 def _refuse_overlap(
@@ -254,14 +254,14 @@ def _answer(example: Example) -> str:
     """The text that may be a label."""
     if isinstance(example, PreferenceExample):
         return example.preferred.text
-    return "" if isinstance(example, ReinforcementExample) else example.answer.text
+    return "" if isinstance(example, ReinforcementExample) else example.completion.text
 
 
 def _trained_prompts(example: Example) -> list[bytes]:
     """Digests of every prompt that an answer is trained for: all turns of a chat, the whole input of the others."""
     if isinstance(example, ChatExample):
         prompts = zip(example.messages, _prompts(example.messages), strict=True)
-        return [prompt for message, prompt in prompts if message.trained]
+        return [prompt for message, prompt in prompts if message.has_loss]
     return [_asked_prompt(example)]
 
 

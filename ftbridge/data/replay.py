@@ -70,7 +70,7 @@ def _own() -> list[SourcedExample[ReinforcementExample]]:
 
 def _of_file(source: str, base: Path) -> list[SourcedExample[ReinforcementExample]]:
     """The prompts of a file: whole lines that end with the user's message, and of chats what comes before the last answer."""
-    fields = FieldChoice(own=True)
+    fields = FieldChoice(keep_item_fields=True)
     try:
         read = read_examples(source, base=base, method="reinforcement", fields=fields)
     except DataError as error:

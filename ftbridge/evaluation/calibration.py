@@ -96,7 +96,7 @@ def read_labelled(path: Path) -> list[Labelled]:
         if candidate is not None and not isinstance(candidate, str):
             raise _wrong(path, number, "candidate is not a name")
         example = parse_item(json.dumps(document).encode(), path, number)
-        expected = {"reference": reference(example.answer)} if isinstance(example, ChatExample) else {}
+        expected = {"reference": reference(example.completion)} if isinstance(example, ChatExample) else {}
         labelled.append(Labelled({**expected, **example.extra}, completion, float(human), candidate))
     if not labelled:
         raise _wrong(path, 1, "is not there")

@@ -119,7 +119,7 @@ def _usable(train: Path, seed: int) -> list[Worked]:
                 ),
                 hint="Leave few_shot out of evaluation.baselines.",
             )
-        if example.answer.trained and not (example.answer.tool_calls or example.answer.function_call):
+        if example.completion.has_loss and not (example.completion.tool_calls or example.completion.function_call):
             chosen.setdefault(_turns(example.prompt), example)
     return list(chosen.values())
 

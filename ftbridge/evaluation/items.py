@@ -170,7 +170,7 @@ def _beginnings(messages: Sequence[Message]) -> list[str]:
 
 
 def _item(index: int, line: bytes, example: ItemExample, cluster: str) -> Item:
-    expected = {} if isinstance(example, ReinforcementExample) else {"reference": reference(example.answer)}
+    expected = {} if isinstance(example, ReinforcementExample) else {"reference": reference(example.completion)}
     if isinstance(example, PreferenceExample):
         expected[NON_PREFERRED] = reference(example.non_preferred)
     return Item(

@@ -46,7 +46,7 @@ from ftbridge.spec.lowering import Lowering
 Progress = Callable[[str, int, int], None]
 """Hears candidate, answered, total."""
 
-Told = Callable[[Sequence[Item], Mapping[str, Sequence[Prediction]], Grades], None]
+OnCompletions = Callable[[Sequence[Item], Mapping[str, Sequence[Prediction]], Grades], None]
 """Receives the items, every candidate's completions, and what graders say of them."""
 
 
@@ -84,7 +84,7 @@ def evaluate(
     names: Sequence[str],
     options: Options | None = None,
     on_progress: Progress | None = None,
-    on_answers: Told | None = None,
+    on_answers: OnCompletions | None = None,
 ) -> Evaluation:
     """Let candidates answer the spec's test items, judge them, and compare each later one with the first.
 

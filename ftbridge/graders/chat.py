@@ -171,9 +171,9 @@ def _wait(attempt: int, error: BaseException) -> float:
 
     A limit by the minute is waited out with a backoff that starts later and has less jitter.
     """
-    asked = retry_after(error.response.headers) if isinstance(error, _Transient) else None
-    if asked is not None:
-        return min(LONGEST_WAIT, asked)
+    requested_wait = retry_after(error.response.headers) if isinstance(error, _Transient) else None
+    if requested_wait is not None:
+        return min(LONGEST_WAIT, requested_wait)
     if _is_limited(error):
         return LONGEST_WAIT / 2 + backoff(attempt, ceiling=LONGEST_WAIT) / 2
     return backoff(attempt, ceiling=LONGEST_WAIT)

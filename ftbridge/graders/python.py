@@ -34,7 +34,7 @@ from ftbridge.spec.graders import PythonGrader
 
 VARIABLE = "FTBRIDGE_ALLOW_PYTHON_GRADERS"
 _KEPT_PRINT = 4_000
-_LONGEST_ANSWER = 100_000
+_LONGEST_OUTPUT = 100_000
 _MOST_FILES = 10_000
 """Files and folders of a grader. An empty one takes room too: each counts as a page at least."""
 _MOST_THREADS = 64
@@ -110,7 +110,7 @@ def grade(grader: PythonGrader, item: Mapping[str, Any], sample: Mapping[str, An
         return failed("python_grader_server_error", f"wrote more than {policy.disk_bytes:,} bytes", **details)
     if why == "threads":
         return failed("python_grader_server_error", f"started more than {_MOST_THREADS} threads", **details)
-    if why == "answer":
+    if why == "output":
         return failed("python_grader_server_error", "its output is too long", **details)
     return _read(child, details)
 
@@ -120,7 +120,7 @@ def _read(child: _Child, details: dict[str, Any]) -> Outcome:
     if code == sandbox.UNPROTECTED:
         return failed("python_grader_server_error", f"could not be isolated, and was not run: {child.printed}")
     try:
-        reply = json.loads(child.answer)
+        reply = json.loads(child.output)
         if reply["seal"] != child.seal:
             raise ValueError("written by the grader itself")
         if "reward" in reply:
@@ -139,8 +139,8 @@ class _Child:
 
     def __init__(self, request: bytes, seal: str, folder: Path) -> None:
         self.folder, self.seal = folder, seal
-        self.kept: dict[str, bytes] = {"answer": b"", "printed": b""}
-        self.too_long, self.answered, self.let_go = threading.Event(), threading.Event(), threading.Event()
+        self.captured: dict[str, bytes] = {"output": b"", "printed": b""}
+        self.too_long, self.output_read, self.let_go = threading.Event(), threading.Event(), threading.Event()
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-B", "-X", "utf8", sandbox.__file__],
             stdin=subprocess.PIPE,
@@ -154,35 +154,35 @@ class _Child:
         assert all(streams)
         self.threads = [
             threading.Thread(target=self._give, args=(streams[0], request), daemon=True),
-            threading.Thread(target=self._take, args=(streams[1], "answer", _LONGEST_ANSWER), daemon=True),
+            threading.Thread(target=self._take, args=(streams[1], "output", _LONGEST_OUTPUT), daemon=True),
             threading.Thread(target=self._take, args=(streams[2], "printed", _KEPT_PRINT), daemon=True),
         ]
         for thread in self.threads:
             thread.start()
 
     @property
-    def answer(self) -> bytes:
-        return self.kept["answer"]
+    def output(self) -> bytes:
+        return self.captured["output"]
 
     @property
     def printed(self) -> str:
         """The beginning of what the grader printed."""
-        return self.kept["printed"].decode("utf-8", "replace")
+        return self.captured["printed"].decode("utf-8", "replace")
 
     def watch(self, policy: PythonPolicy) -> str | None:
         """Wait for its end; past a limit, end it and say which: time, disk, threads or answer.
 
-        A grader that has answered is looked at once more before it may go.
+        A grader that has written its output is looked at once more before it may go.
         """
         deadline, why = time.monotonic() + policy.seconds, None
         pause = 0.005
         try:
             while why is None and self.process.poll() is None:
-                done = self.answered.wait(pause)
+                done = self.output_read.wait(pause)
                 if time.monotonic() > deadline:
                     why = "time"
                 elif self.too_long.is_set():
-                    why = "answer"
+                    why = "output"
                 elif done or pause >= 0.02:
                     why = self._over_its_share(policy)
                 if done:
@@ -199,7 +199,7 @@ class _Child:
             self.process.wait()
         for thread in self.threads:
             thread.join(5)
-        return "answer" if self.too_long.is_set() else why
+        return "output" if self.too_long.is_set() else why
 
     def _over_its_share(self, policy: PythonPolicy) -> str | None:
         """Which of disk and threads the process has too much of now."""
@@ -219,13 +219,13 @@ class _Child:
         """Read to the end; keep the beginning. An answer that is longer ends the process, a print is only cut."""
         with stream:
             while piece := os.read(stream.fileno(), 65536):
-                room = most - len(self.kept[name])
-                self.kept[name] += piece[:room]
-                if name == "answer" and len(piece) > room:
+                room = most - len(self.captured[name])
+                self.captured[name] += piece[:room]
+                if name == "output" and len(piece) > room:
                     self.too_long.set()
-                    self.answered.set()
-        if name == "answer":
-            self.answered.set()
+                    self.output_read.set()
+        if name == "output":
+            self.output_read.set()
 
 
 def _environment(folder: Path) -> dict[str, str]:

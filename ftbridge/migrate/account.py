@@ -78,7 +78,7 @@ class TunedModel(AccountModel):
         """Days until it stops: 0 on the day itself, negative afterwards; None where no date is known."""
         return None if self.shutdown is None else (self.shutdown - today).days
 
-    def answers(self, today: datetime.date) -> bool:
+    def is_available(self, today: datetime.date) -> bool:
         """Whether it can still be sampled: it is listed, and its last day has not come."""
         days = self.days_left(today)
         return self.listed and (days is None or days > 0)

@@ -354,7 +354,7 @@ def _stand_ins(migration: Migration, inventory: Inventory, one: WantedFile) -> I
     for model in models:
         if model.features.seen:
             yield f"completions of {model.id} that clients stored: ftbridge migrate download --stored"
-        if model.answers(inventory.today):
+        if model.is_available(inventory.today):
             yield f"recorded completions of {model.id}: ftbridge migrate record, then retrain with --distil"
 
 

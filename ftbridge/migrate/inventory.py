@@ -90,12 +90,14 @@ def take_inventory(
             _of_project(migration, client, take)
         if admin is not None:
             _of_organization(migration, admin, take)
-        found = load_inventory(migration, take.listings)
+        inventory = load_inventory(migration, take.listings)
         by_source = {client.source.id: client for client in clients}
-        for model in found.models:
-            if model.answers(found.today):
+        for model in inventory.models:
+            if model.is_available(inventory.today):
                 _of_model(take, model, by_source, admin)
-        migration.append("inventory", models=len(found.models), jobs=len(found.jobs), files=len(found.files))
+        migration.append(
+            "inventory", models=len(inventory.models), jobs=len(inventory.jobs), files=len(inventory.files)
+        )
         return load_inventory(migration, take.listings)
 
 

@@ -61,7 +61,7 @@ def load_inventory(migration: Migration, listings: Listings | None = None) -> In
 def rank(model: TunedModel, today: datetime.date) -> tuple[Any, ...]:
     """What sorts models: those that still answer, by requests; then the newest."""
     requests = model.use.requests if model.use is not None else 0
-    return not model.answers(today), -requests, -(model.created or 0), model.id
+    return not model.is_available(today), -requests, -(model.created or 0), model.id
 
 
 @dataclass(frozen=True)
@@ -310,7 +310,7 @@ class _Found:
                     why=why,
                     scope=scope,
                     source=source,
-                    place=source_document.place if source_document is not None else None,
+                    place=source_document.label if source_document is not None else None,
                 )
         if not any(source.kind == "admin" for source in self._sources.values()):
             yield Unseen(

@@ -31,7 +31,7 @@ class Source(AccountModel):
     project: str | None = None
 
     @property
-    def place(self) -> str:
+    def label(self) -> str:
         """The project in messages: its id, or the variable of the key where the service did not name it."""
         return self.project or self.variable
 

@@ -97,7 +97,7 @@ _DONE = ("saved", "not_needed", "lost")
 def is_in_use(model: TunedModel, today: datetime.date) -> bool:
     """Whether clients use the model, as far as anyone can tell."""
     if model.use is None:
-        return model.answers(today)
+        return model.is_available(today)
     return model.use.last is not None and (today - model.use.last).days <= USE_DAYS
 
 
@@ -129,7 +129,7 @@ def _completions(
         so_far = f"{progress.complete:,} of {progress.items:,} items recorded, {completions:,} completions"
     if progress is not None and progress.finished:
         state, detail, command = "saved", f"{progress.items:,} items recorded", None
-    elif not model.answers(today):
+    elif not model.is_available(today):
         state = "partly" if progress is not None and progress.complete else "lost"
         detail, command = f"{so_far}; it no longer answers", None
     else:

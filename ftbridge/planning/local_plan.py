@@ -36,7 +36,7 @@ from ftbridge.planning.processor import products, tokens_per_second
 from ftbridge.planning.replay import ReplayPlan
 from ftbridge.planning.rollouts import Rollouts
 from ftbridge.planning.sharding import GpuSet, PerGpu
-from ftbridge.planning.whole import Whole, whole
+from ftbridge.planning.whole import Whole, plan_run_time
 from ftbridge.planning.workload import Workload
 from ftbridge.providers.local.lower import quantization
 from ftbridge.providers.local.models.footprint import Kind
@@ -160,7 +160,7 @@ def plan_local(
         machine=machine,
         here=this_device,
         pace=speed,
-        whole=whole(speed, work.all_completions(replay), spec, shape, fits.kind, store.runs(files.home())),
+        whole=plan_run_time(speed, work.all_completions(replay), spec, shape, fits.kind, store.runs(files.home())),
         usd=usd,
         rollouts=rollouts,
         replay=replay,

@@ -45,39 +45,39 @@ def rollouts_of(
     request: LocalRequest, data: Path, prices: PriceList, encoding: str, prompts: SplitTokens
 ) -> Rollouts | None:
     """The rollouts of a local job whose data lie in `data`; None for a job of another method. `prompts`: the training split."""
-    own = request.reinforcement
-    if own is None:
+    settings = request.reinforcement
+    if settings is None:
         return None
     train = load_items(data / "train.jsonl")
     held_out = load_items(data / "validation.jsonl") if (data / "validation.jsonl").exists() else []
     steps = request.n_epochs * -(-len(train) // request.batch_size)
-    seen = request.n_epochs * own.group_size, (1 + _validations(own, steps)) * own.eval_samples
+    seen = request.n_epochs * settings.group_size, (1 + _validations(settings, steps)) * settings.eval_samples
     completions = seen[0] * len(train) + seen[1] * len(held_out)
-    judges = judges_of([own.grader])
+    judges = judges_of([settings.grader])
     each = sum(2 if isinstance(judge, PairwiseGrader) else 1 for judge in judges)
     costs = [
-        judge_money(prices, [own.grader], items, times, own.max_completion_tokens, encoding)
+        judge_money(prices, [settings.grader], items, times, settings.max_completion_tokens, encoding)
         for items, times in ((train, seen[0]), (held_out, seen[1]))
         if items and judges
     ]
     unknown = any(cost.unknown for cost in costs)
-    longest = completions * own.max_completion_tokens
+    longest = completions * settings.max_completion_tokens
     in_step = min(request.batch_size, len(train))
-    updated = in_step * own.group_size * own.max_completion_tokens
+    updated = in_step * settings.group_size * settings.max_completion_tokens
     step_tokens = updated + round(in_step * prompts.tokens / max(1, prompts.examples))
     return Rollouts(
         steps=steps,
-        step_completions=own.group_size * in_step,
+        step_completions=settings.group_size * in_step,
         completions=completions,
         tokens=(round(SHORTEST * longest), longest),
         step_tokens=step_tokens,
         trained_share=updated / step_tokens,
-        longest=prompts.longest + own.max_completion_tokens,
+        longest=prompts.longest + settings.max_completion_tokens,
         questions=each * completions,
         judges_usd=None if unknown else (sum(cost.low for cost in costs), sum(cost.high for cost in costs)),
     )
 
 
-def _validations(own: ReinforcementRequest, steps: int) -> int:
-    every = max(1, steps // 10) if own.eval_interval == "auto" else own.eval_interval
+def _validations(settings: ReinforcementRequest, steps: int) -> int:
+    every = max(1, steps // 10) if settings.eval_interval == "auto" else settings.eval_interval
     return -(-steps // every)

@@ -78,7 +78,7 @@ class Took:
         return max(0.0, self.total - self.training - self.completing)
 
 
-def whole(
+def plan_run_time(
     pace: Pace, completions: Completions, spec: JobSpec, shape: Shape | None, kind: str, runs: Iterable[Run]
 ) -> Whole | None:
     """Hours of the whole run; None where neither a run nor the model's sizes are known. `kind` is cuda, mps or cpu."""

@@ -48,7 +48,7 @@ class Submission(Frozen):
 
     `replay` holds chats with the base model's own completions, for a provider that mixes them into its steps.
 
-    `heed`, if given, is called before anything that costs money and may raise to stop: a cancel or pause asked meanwhile.
+    `check_requests`, if given, is called before anything that costs money and may raise to stop: a cancel or pause asked meanwhile.
     """
 
     token: str
@@ -57,7 +57,7 @@ class Submission(Frozen):
     train: Path
     validation: Path | None
     replay: Path | None = None
-    heed: Callable[[], None] | None = Field(default=None, exclude=True)
+    check_requests: Callable[[], None] | None = Field(default=None, exclude=True)
 
 
 class JobError(Frozen):

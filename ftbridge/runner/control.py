@@ -70,11 +70,11 @@ def adopt(run: Run, job: str) -> JobHandle:
         state = run.state()
         if state.handle is not None:
             raise UsageError(f"{run.id} has its job already: {state.handle.id}.")
-        own = RunJob(run, NullObserver())
+        run_job = RunJob(run, NullObserver())
         token = state.token or new_token(run)
         if state.token is None:
             run.append("submit_intended", token=token)
-        handle = own.backend.adopt(own.submission(token), job)
+        handle = run_job.backend.adopt(run_job.submission(token), job)
         run.append("submitted", handle=handle.model_dump(mode="json"))
     return handle
 

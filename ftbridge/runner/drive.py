@@ -105,10 +105,10 @@ class Driver:
         self.run, self.watcher = run, watcher
         self.job = RunJob(run, watcher)
         self.stops = Stops(self.job)
-        self.job.heed = self.stops.heed_before_job
+        self.job.check_requests = self.stops.check_before_job
         self.backend, self.spec, self.lowering = self.job.backend, self.job.spec, self.job.lowering
         self.trained_tokens: int | None = None
-        self.evaluation = RunEvaluation(run, self.spec, watcher, self.stops.heed_requests)
+        self.evaluation = RunEvaluation(run, self.spec, watcher, self.stops.check_requests)
 
     @property
     def state(self) -> RunState:
@@ -119,7 +119,7 @@ class Driver:
         after_the_job = not self.answers_first()
         return [
             Stage("look for a job in doubt", lambda now: has_job(now) or now.token is None, self.look_for_job),
-            Stage("stop if asked to", has_job, self.stops.heed_before_job),
+            Stage("stop if asked to", has_job, self.stops.check_before_job),
             Stage("check model and data", has_job, self.preflight),
             Stage(
                 "complete with the base model",
@@ -127,7 +127,7 @@ class Driver:
                 lambda: self.answer_with(None),
             ),
             Stage("pass the gates", lambda now: has_job(now) or now.token is not None, self.pass_gates),
-            Stage("stop if asked to", has_job, self.stops.heed_before_job),
+            Stage("stop if asked to", has_job, self.stops.check_before_job),
             Stage("complete the replay prompts", has_job, self.complete_replay),
             Stage("submit", has_model, self.job.submit),
             Stage("follow", has_model, self.follow_to_result),
@@ -178,12 +178,12 @@ class Driver:
             mixed=self.backend.capabilities(self.spec).mixes_replay,
             sampler_of=lambda: self.backend.sampler(self.lowering, None, self.run.path),
             watcher=self.watcher,
-            between=self.stops.heed_requests,
+            between=self.stops.check_requests,
         )
 
     def answer_with(self, model: TunedModel | None) -> None:
         """Let everybody on the base model, or on the tuned one, answer what they have not answered yet."""
-        self.evaluation.answer(
+        self.evaluation.complete(
             lambda: self.backend.sampler(self.lowering, model, self.run.path), tuned=model is not None
         )
 

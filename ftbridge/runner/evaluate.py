@@ -73,7 +73,7 @@ class RunEvaluation:
         candidates = candidates_of(self.spec, job.train) if job.items else []
         return candidates + [retention_candidate(name) for name in ("base", "tuned") if job.questions]
 
-    def answer(self, sampler_of: Callable[[], Sampler], *, tuned: bool) -> None:
+    def complete(self, sampler_of: Callable[[], Sampler], *, tuned: bool) -> None:
         """Let the candidates on one model complete what they have not completed; without such, no sampler is made."""
         waiting = [candidate for candidate in self.candidates(tuned=tuned) if not self._is_complete(candidate)]
         if not waiting:

@@ -25,8 +25,8 @@ from ftbridge.runs.run import TERMINAL, Run, RunState
 class RunJob:
     """A run's hold on its job.
 
-    `heed` is called before anything that costs money, and may raise to stop. Raises `UsageError` for a run that was stopped
-    before its data was prepared.
+    `check_requests` is called before anything that costs money, and may raise to stop. Raises `UsageError` for a run that
+    was stopped before its data was prepared.
     """
 
     def __init__(self, run: Run, watcher: Observer) -> None:
@@ -37,7 +37,7 @@ class RunJob:
             raise UsageError(f"{run.id} was stopped before its data was prepared; start it again with `ftbridge run`.")
         self.lowering = lowering
         self.spec = run.resolved_spec()
-        self.heed: Callable[[], None] = lambda: None
+        self.check_requests: Callable[[], None] = lambda: None
         self._followed: FollowedJob | None = None
 
     @property
@@ -58,7 +58,7 @@ class RunJob:
             train=train if train.exists() and not mixed else data / "train.jsonl",
             validation=validation if validation.exists() else None,
             replay=examples if examples.exists() and mixed else None,
-            heed=self.heed,
+            check_requests=self.check_requests,
         )
 
     def submit(self) -> None:

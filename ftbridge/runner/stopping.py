@@ -29,7 +29,7 @@ class Stops:
         self.job, self.run, self.watcher, self.backend = job, job.run, job.watcher, job.backend
         self.budget = Budget(job.run)
 
-    def heed_before_job(self) -> None:
+    def check_before_job(self) -> None:
         """Before anything that costs: stop when somebody asked to. With a creation in doubt nothing more is made."""
         state = self.run.state()
         if not (state.cancel_requested or state.pause_requested):
@@ -44,7 +44,7 @@ class Stops:
             )
         self.stop_on(JobStatus(state="cancelled" if state.cancel_requested else "paused"))
 
-    def heed_requests(self) -> None:
+    def check_requests(self) -> None:
         """Between two answers: stop when somebody asked to, or when the budget is used up."""
         self.hold_budget()
         if self.run.state().cancel_requested:

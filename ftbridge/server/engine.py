@@ -74,6 +74,6 @@ class Engine(Protocol):
         """The full name of a model that can be asked: the dated one where a client left the date out."""
         ...
 
-    def answer(self, model: str, ask: GenerationRequest) -> AsyncIterator[StreamEvent]:
+    def generate(self, model: str, ask: GenerationRequest) -> AsyncIterator[StreamEvent]:
         """The answers to a chat, piece by piece; closing the iterator ends them. Raises `ApiError`."""
         ...

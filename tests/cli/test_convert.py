@@ -60,7 +60,7 @@ def test_people_are_told_what_was_left_out_on_stderr(tmp_path: Path) -> None:
         (["in.jsonl", "out.jsonl"], "", 3, "in.jsonl is empty"),
         (["in.jsonl", "out.jsonl"], "[]", 3, "in.jsonl is an empty list"),
         (["in.jsonl", "out.jsonl"], json.dumps({**RECORD, "id": 1}), 3, "--drop id drops them; --keep keeps them"),
-        (["in.jsonl", "in.jsonl", "--force"], json.dumps(RECORD), 2, "is the file to be converted"),
+        (["in.jsonl", "in.jsonl", "--force"], json.dumps(RECORD), 2, "is the input file"),
         (["in.jsonl", "out.docx"], json.dumps(RECORD), 2, "ftbridge writes no format with this file extension"),
         (["in.jsonl", "in.jsonl/x.jsonl"], json.dumps(RECORD), 2, "cannot be written"),
         (["in.jsonl", "."], json.dumps(RECORD), 2, "is a folder"),

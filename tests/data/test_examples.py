@@ -96,9 +96,9 @@ def test_every_problem_of_an_example_is_told_at_once():
 
 def test_weight_decides_which_answers_are_trained():
     example = parse_example({"messages": [QUESTION, {**ANSWER, "weight": 0}, QUESTION, ANSWER]})
-    assert [message.trained for message in example.messages] == [False, False, False, True]
+    assert [message.has_loss for message in example.messages] == [False, False, False, True]
     assert [message.role for message in example.prompt] == ["user", "assistant", "user"]
-    assert example.answer.text == "card_arrival"
+    assert example.completion.text == "card_arrival"
 
 
 def test_the_fields_of_an_item_beside_messages_and_tools_are_its_extra():

@@ -45,7 +45,7 @@ def test_calls_of_each_family_are_the_same_in_a_stream(family, before, tools):
     for text in (before + call, before + call[: len(call) // 2], before):
         for size in SIZES:
             same(streamed(text, notation, tools, size)[1], text, notation, tools)
-            same(streamed(text, notation, tools, size, whole=True)[1], text, notation, tools, exact=True)
+            same(streamed(text, notation, tools, size, at_end=True)[1], text, notation, tools, exact=True)
 
 
 REASONING = [
@@ -80,7 +80,7 @@ def test_reasoning_is_the_same_in_a_stream(source, text, thinking_open):
     notation = notation_of(source)
     for size in SIZES:
         for complete in (False, True):
-            _, parts = streamed(text, notation, [], size, thinking_open=thinking_open, whole=complete)
+            _, parts = streamed(text, notation, [], size, thinking_open=thinking_open, at_end=complete)
             same(parts, text, notation, (), thinking_open, exact=True)
 
 
@@ -94,7 +94,7 @@ def test_reasoning_and_text_are_told_while_they_come(source):
         "<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>")  # fmt: skip
     early, _ = streamed(f"{opening}{thought}{closing}{message}", notation, TOOLS, 3)
     assert len(early) > len(thought + message) - 40
-    early, _ = streamed(f"{opening}{thought}{closing}{message}", notation, TOOLS, 3, whole=True)
+    early, _ = streamed(f"{opening}{thought}{closing}{message}", notation, TOOLS, 3, at_end=True)
     assert early == ""
 
 

@@ -72,7 +72,7 @@ def test_a_model_that_has_stopped_is_shown_as_gone_with_its_missing_file(
     old = result.models[-1]
     assert old.base == "gpt-3.5-turbo-0125"
     assert not old.listed
-    assert not old.answers(result.today)
+    assert not old.is_available(result.today)
     # The service no longer lists it, so its last day comes from OpenAI's calendar.
     assert old.shutdown == shutdown(old.base)
     assert old.days_left(result.today) == (datetime.date(2026, 10, 23) - result.today).days

@@ -74,7 +74,7 @@ def test_a_run_that_was_stopped_asks_for_the_missing_completions_alone(
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("ftbridge.runner.stopping.Stops.heed_requests", die)
+        patch.setattr("ftbridge.runner.stopping.Stops.check_requests", die)
         with pytest.raises(Killed):
             drive(run)
     first = completions_of(run)

@@ -72,7 +72,9 @@ def command(
     )
     opened = Migration.open(name)
     with Bar("completing") as bar:
-        proof = prove(opened, wish, find_run(run), progress=lambda done, total: bar.heard(done, total, None, None))
+        proof = prove(
+            opened, wish, find_run(run), progress=lambda done, total: bar.show_progress(done, total, None, None)
+        )
     path = write_page(proof, out or folder_of(opened, proof) / "proof.html")
     if as_json:
         print_json({**proof.model_dump(mode="json"), "page": str(path)})

@@ -95,7 +95,7 @@ def command(
 
     try:
         with Bar() as bar:
-            recorded = record(Migration.open(name), wish, agree=agree, progress=bar.heard, tell=bar.tell)
+            recorded = record(Migration.open(name), wish, agree=agree, progress=bar.show_progress, tell=bar.tell)
     except _DryRun as stopped:
         if as_json:
             print_json(stopped.estimate.model_dump(mode="json"))
@@ -195,7 +195,7 @@ class Bar:
         elif not self.quiet:
             click.echo(text, err=True)
 
-    def heard(self, done: int, total: int, usd: float | None, seconds: float | None) -> None:
+    def show_progress(self, done: int, total: int, usd: float | None, seconds: float | None) -> None:
         """Show items done, money spent, and the time left."""
         figures = " · ".join(
             part

@@ -47,14 +47,14 @@ class SourcedExample(Generic[E]):
 class FieldChoice:
     """What becomes of fields that examples do not hold: those let go, those that stay, those read by another name.
 
-    `drop` and `keep` are paths, `columns` pairs of new and old name. With `own`, every field of a line may stay, as an item's
+    `drop` and `keep` are paths, `columns` pairs of new and old name. With `keep_item_fields`, every field of a line may stay, as an item's
     own fields do, which graders read.
     """
 
     drop: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     columns: tuple[tuple[str, str], ...] = ()
-    own: bool = True
+    keep_item_fields: bool = True
 
 
 def read_examples(
@@ -218,7 +218,7 @@ def _in_shape(document: object, method: Method, fields: FieldChoice) -> object:
 def _refuse_lost(left: dict[str, object], unknown: list[UnknownKey], shape: Shape, fields: FieldChoice) -> None:
     """Raise `ShapeError` for keys that nothing reads, unless the spec says what becomes of them."""
     lost = {key.path: key.field_path for key in unknown if key.path not in fields.keep or key.trains}
-    if not fields.own:
+    if not fields.keep_item_fields:
         for name in [name for name, value in left.items() if value is None and not stays(name, shape)]:
             del left[name]
         lost |= {name: name for name in left if name not in fields.keep and not stays(name, shape)}

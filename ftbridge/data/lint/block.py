@@ -120,7 +120,7 @@ class _Work:
         self.plan, self.context = checker.plan, checker.plan.context
         self.tally = Counts(lines=len(lines), crlf=raw.count(b"\r\n") if b"\r" in raw else 0)
         self.findings: list[Found] = []
-        self.kept: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
         self.rows = Rows(self.plan) if self.plan.rows else None
         self.starts = list(itertools.accumulate([len(line) + 1 for line in lines], initial=offset))
 
@@ -190,8 +190,8 @@ class _Work:
             failed |= severity == "error"
             self.tally.codes[r.code, severity] += 1
             self.tally.fixable += problem.repair is not None or bool(problem.fix)
-            self.kept[r.code] = self.kept.get(r.code, 0) + 1
-            if self.kept[r.code] <= self.plan.keep:
+            self.counts[r.code] = self.counts.get(r.code, 0) + 1
+            if self.counts[r.code] <= self.plan.keep:
                 fix = problem.repair.description if problem.repair else problem.fix
                 self.findings.append(
                     Found(r.code, severity, index + 1, self.starts[index], problem.field, problem.message, fix,

@@ -63,7 +63,7 @@ def read_array(stream: BinaryIO) -> Iterator[Document]:
             yield line, window.document()
             window.separator()
     except json.JSONDecodeError as error:
-        yield window.told(error)
+        yield window.describe(error)
         return
     except (Unreadable, RecursionError) as error:
         yield window.line, error if isinstance(error, Unreadable) else Unreadable("is nested too deeply.")
@@ -187,7 +187,7 @@ class _Window:
         elif character != "]":
             raise json.JSONDecodeError("Expecting ',' delimiter", self.text, self.at)
 
-    def told(self, error: json.JSONDecodeError) -> Document:
+    def describe(self, error: json.JSONDecodeError) -> Document:
         """The line and words of what is wrong."""
         cut = _is_cut(error)
         if cut and self.problem is not None:

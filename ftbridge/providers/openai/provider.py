@@ -292,7 +292,7 @@ class OpenAIProvider:
     def _submitted(self, at: Connection, ledger: Ledger, submission: Submission) -> str:
         if (job := ledger.recorded("job", submission.token)) is not None:
             return job
-        check_requests = submission.heed or (lambda: None)
+        check_requests = submission.check_requests or (lambda: None)
         train = ensure_file(at, ledger, submission.train, "train")
         check_requests()
         validation = None
@@ -351,7 +351,7 @@ _DONE = {
 
 def _portable(submission: Submission) -> dict[str, object]:
     """A submission whose paths stay true when the run's folder is moved."""
-    document = submission.model_dump(mode="json", exclude={"folder", "heed"})
+    document = submission.model_dump(mode="json", exclude={"folder", "check_requests"})
     for split in ("train", "validation"):
         if document[split] is not None:
             document[split] = str(Path(document[split]).relative_to(submission.folder))

@@ -90,7 +90,7 @@ async def generate(
     service: Service, chat: CreateChat, name: str, *, buffered: bool = False
 ) -> AsyncGenerator[StreamEvent, None]:
     """What the engine says; its errors as the API's. `whole`: nothing is wanted before the end."""
-    ask = to_ask(chat, name).model_copy(update={"whole": buffered})
+    ask = to_ask(chat, name).model_copy(update={"at_end": buffered})
     async with aclosing(generated(service, chat.model, ask)) as events:
         async for event in events:
             yield event
@@ -102,7 +102,7 @@ async def generated(
     """What the engine says to an ask; its errors as the API's, about the field `where`."""
     service.engine.answerable(model)
     try:
-        async with aclosing(cast(Any, service.engine.answer(model, ask))) as events:
+        async with aclosing(cast(Any, service.engine.generate(model, ask))) as events:
             async for event in events:
                 yield event
     except ApiError:

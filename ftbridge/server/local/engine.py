@@ -166,12 +166,12 @@ class LocalEngine:
         base = None if model in self.runs else full_name(model, self.models)
         return model if base is None or "*" in base else base
 
-    async def answer(self, model: str, ask: GenerationRequest) -> AsyncIterator[StreamEvent]:
+    async def generate(self, model: str, ask: GenerationRequest) -> AsyncIterator[StreamEvent]:
         """From the base model, with the tuned model's adapter on the rows of this ask."""
         base = full_name(model, self.models)
         run = self.runs.get(model)
         if isinstance(run, SampledRun):
-            async with aclosing(cast(Any, run.answer(ask))) as events:
+            async with aclosing(cast(Any, run.generate(ask))) as events:
                 async for event in events:
                     yield event
             return
@@ -188,7 +188,7 @@ class LocalEngine:
             ask = ask.model_copy(update={"adapter": stored.extra.get("adapter")})
         if ask.thinking is None:  # models of one base share its process, however each was trained
             ask = ask.model_copy(update={"thinking": request.thinking})
-        async with aclosing(cast(Any, self._hosts.answer(request, weights, ask))) as events:
+        async with aclosing(cast(Any, self._hosts.generate(request, weights, ask))) as events:
             async for event in events:
                 yield event
 

@@ -28,7 +28,7 @@ class Hosts:
         self._log, self._most = log, most
         self._held: dict[str, _Held] = {}
 
-    async def answer(
+    async def generate(
         self, request: LocalRequest, weights: str | None, ask: GenerationRequest
     ) -> AsyncIterator[StreamEvent]:
         """The answers of a model. `weights` is the folder of a model tuned whole; adapters are named in the ask."""
@@ -37,7 +37,7 @@ class Hosts:
         held.used = asyncio.get_running_loop().time()
         try:
             await self._make_room()
-            async with aclosing(cast(Any, held.host.answer(ask))) as events:
+            async with aclosing(cast(Any, held.host.generate(ask))) as events:
                 async for event in events:
                     yield event
         finally:

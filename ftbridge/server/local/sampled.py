@@ -61,7 +61,7 @@ class SampledRun:
         """The model object under this name."""
         return Model(id=name, created=self.created, object="model", owned_by=self.provider).to_dict()
 
-    async def answer(self, ask: GenerationRequest) -> AsyncIterator[StreamEvent]:
+    async def generate(self, ask: GenerationRequest) -> AsyncIterator[StreamEvent]:
         """The completions of a chat, each as one piece. Raises `ApiError` for what samplers cannot do, and for their faults.
 
         One request at a time: a sampler promises nothing about threads.

@@ -131,7 +131,7 @@ class ScriptedEngine:
     def _base(self, model: str) -> str | None:
         return full_name(model, self.scenario.models)
 
-    async def answer(self, model: str, ask: GenerationRequest) -> AsyncIterator[StreamEvent]:
+    async def generate(self, model: str, ask: GenerationRequest) -> AsyncIterator[StreamEvent]:
         """From the script; 429 when more are asked for at the same time than the scenario allows."""
         most = self.scenario.chat.at_once
         if most is not None and self._answering >= most:

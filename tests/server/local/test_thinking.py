@@ -88,7 +88,7 @@ def test_the_evaluator_reads_the_same_completion(openai, models):
         def note(_: str, told: list[dict[str, Any]] = results, **fields: Any) -> None:
             told.append(fields)
 
-        generator.answer([Prompt(key="one", messages=[Message(**ASK[0])])], 40, 1, note)
+        generator.complete([Prompt(key="one", messages=[Message(**ASK[0])])], 40, 1, note)
         served_one = ask(openai, extra_body={"chat_template_kwargs": switch})
         message = served_one.choices[0].message
         assert results[0]["text"] == message.content

@@ -139,13 +139,13 @@ def _reader(dataset: Dataset, context: Context) -> Callable[[int], set[tuple[str
         if row not in cache:
             if len(cache) > 500:
                 cache.clear()
-            cache[row] = triples(said(dataset.example(row), context)[:_LONGEST])
+            cache[row] = triples(messages_text(dataset.example(row), context)[:_LONGEST])
         return cache[row]
 
     return read
 
 
-def said(document: Any, context: Context) -> str:
+def messages_text(document: Any, context: Context) -> str:
     """What an example's messages say, system messages aside."""
     spots = tuple(spot for spot in look(document, context).messages if spot.role not in ("system", "developer"))
     return " ".join(text for _, text in texts(Line(None, context, messages=spots)))

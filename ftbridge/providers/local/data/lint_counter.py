@@ -37,7 +37,7 @@ def local_counter(
 
     def ask(**more: Any) -> list[dict[str, Any]]:
         child.ask({**request, **more})
-        return list(child.answers(progress))
+        return list(child.replies(progress))
 
     def count(documents: Sequence[Any], method: Method, thinking: Thinking = "auto") -> list[Counted]:
         [reply] = ask(documents=list(documents), method=method, thinking=thinking)
@@ -112,7 +112,7 @@ def _unwritten(renderer: Any, sequences: Sequence[Any], messages: Sequence[Messa
     reasoning = [
         (f"{at}[{index}].{key}", extra_value)
         for index, message in enumerate(messages)
-        if message.trained
+        if message.has_loss
         for key, extra_value in (message.model_extra or {}).items()
         if key in REASONING_KEYS and isinstance(extra_value, str) and extra_value.strip()
     ]

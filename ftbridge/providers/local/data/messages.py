@@ -60,7 +60,7 @@ def _one(message: Message, index: int, function_call_id: str | None, template: C
         "role": "tool" if role == "function" else role,
         "content": message.text,
         "at": index,
-        "trained": message.trained,
+        "trained": message.has_loss,
     }
     if message.role == "assistant":
         one |= _reasoned(message, template)

@@ -110,7 +110,7 @@ class Renderer:
         generation), that answer is trained in a sequence of its own, which ends with it.
         """
         thinks = self.modes.thinks(example.messages)
-        waiting = [index for index, message in enumerate(example.messages) if message.trained]
+        waiting = [index for index, message in enumerate(example.messages) if message.has_loss]
         if not waiting:
             raise RenderError("has no assistant message to train on")
         if len(waiting) == 1 and waiting[0] == len(example.messages) - 1:
@@ -163,7 +163,7 @@ class Renderer:
 
     def _written(self, example: ChatExample, thinks: bool, *, strict: bool = False) -> _Written:
         """A conversation as the template writes it. Raises `RenderError`, also for a lost earlier answer where `strict`."""
-        self.modes.saw_reasoning |= thinks and any(reasoning_of(one) for one in example.messages if one.trained)
+        self.modes.saw_reasoning |= thinks and any(reasoning_of(one) for one in example.messages if one.has_loss)
         template, spans = self.modes.of(thinks)
         guard = Guard(template, example.messages, tools_of(example))
         messages, tools = for_template(guard.messages, template), guard.tools

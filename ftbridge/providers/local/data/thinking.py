@@ -63,7 +63,7 @@ class ThinkingModes:
         """Whether an example is rendered with reasoning."""
         if self.thinking != "auto":
             return self.thinking == "on" and self.of(True)[0].can_reason
-        if not any(reasoning_of(message) for message in messages if message.trained):
+        if not any(reasoning_of(message) for message in messages if message.has_loss):
             return False
         template, _ = self.of(True)
         return template.can_reason and (template.reasoning_key is not None or template.writes_inline_reasoning)
@@ -92,7 +92,7 @@ class ThinkingModes:
 
     def note_lost_reasoning(self, messages: Sequence[Message], text: str, template: ChatTemplate) -> None:
         """Note that reasoning of the messages is not in the text that the template wrote, and why."""
-        thoughts = [reasoning_of(message) for message in messages if message.trained]
+        thoughts = [reasoning_of(message) for message in messages if message.has_loss]
         if not any(thought and thought.strip() not in text for thought in thoughts):
             return
         if template.thinking:

@@ -23,12 +23,12 @@ class ChannelReader:
         *,
         thinking_open: bool,
         call_id: str,
-        whole: bool = False,
+        at_end: bool = False,
         one: bool = False,
     ) -> None:
         """As a `FreeReader`'s."""
-        self._last = FreeReader(notation, tools, thinking_open=thinking_open, call_id=call_id, whole=True, one=one)
-        self._tools, self._thinking_open, self._at_end = list(tools), thinking_open, whole
+        self._last = FreeReader(notation, tools, thinking_open=thinking_open, call_id=call_id, at_end=True, one=one)
+        self._tools, self._thinking_open, self._at_end = list(tools), thinking_open, at_end
         self._rest, self._fresh, self._first = "", True, False
         self._kind = "lead"
         self._told = {"analysis": "", "final": ""}

@@ -34,7 +34,7 @@ class Generator:
         self.model, self.engine = self._loaded.model, self._loaded.engine
         self.renderer, self.tokenizer, self.device = self._loaded.renderer, self._loaded.tokenizer, self._loaded.device
 
-    def answer(self, prompts: Sequence[Prompt], max_tokens: int, batch_size: int, tell: Callable[..., None]) -> None:
+    def complete(self, prompts: Sequence[Prompt], max_tokens: int, batch_size: int, tell: Callable[..., None]) -> None:
         """Complete all prompts, at most `batch_size` at once, longest first; fewer at once when memory runs out.
 
         A completion is the likeliest token by token, unless its prompt has a temperature; then it is drawn by its key and seed.
@@ -126,7 +126,7 @@ def respond(request: dict[str, Any], tell: Callable[..., None]) -> None:
     if "answers" in request:
         _generators[name].score(prompts, request["answers"], request["batch_size"], tell)
         return
-    _generators[name].answer(prompts, request["max_tokens"], request["batch_size"], tell)
+    _generators[name].complete(prompts, request["max_tokens"], request["batch_size"], tell)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ class Host:
             self.notes, self.context = message["notes"], message["context"]
             self._reader = asyncio.create_task(self._read())
 
-    async def answer(self, ask: GenerationRequest) -> AsyncIterator[StreamEvent]:
+    async def generate(self, ask: GenerationRequest) -> AsyncIterator[StreamEvent]:
         """The prompt's size, then every piece of every answer as it comes, and the end of each.
 
         Closing the iterator early cancels the answers. Raises `UsageError` for what the model cannot answer

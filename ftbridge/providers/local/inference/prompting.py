@@ -86,7 +86,7 @@ class Prompter:
                 ask.tools,
                 thinking_open=thinking,
                 call_id=f"{call_id}{index}",
-                whole=ask.whole,
+                at_end=ask.at_end,
                 one=not ask.parallel,
             ),
             hidden=renderer.completions.hidden(notation),

@@ -5,7 +5,7 @@
                  └─▶ calls                             forced: JSON by construction, arguments as they come
 
 The notations are those of `ftbridge.data.notation`. Its reader, which the evaluator uses, has the last word: it reads the whole
-completion at its end, and what it finds beyond what was told is told then. Where nobody waits for pieces (`whole`), it alone
+completion at its end, and what it finds beyond what was told is told then. Where nobody waits for pieces (`at_end`), it alone
 decides. One thing shows too late for a stream: reasoning whose opening mark the model left out is told as text.
 """
 
@@ -79,13 +79,13 @@ class FreeReader:
         *,
         thinking_open: bool,
         call_id: str,
-        whole: bool = False,
+        at_end: bool = False,
         one: bool = False,
     ) -> None:
-        """`thinking_open`: the prompt ends within reasoning. `whole`: nothing is told before the end. `one`: no second call."""
+        """`thinking_open`: the prompt ends within reasoning. `at_end`: nothing is told before the end. `one`: no second call."""
         self._most = 1 if one else None
         self._notation, self._tools, self._call_id = notation, list(tools), call_id
-        self._thinking_open, self._at_end = thinking_open, whole
+        self._thinking_open, self._at_end = thinking_open, at_end
         self._whole = ""
         self._rest = ""
         """Of the whole, without marks around the text, what was neither told nor passed over."""

@@ -46,7 +46,7 @@ class GenerationRequest(BaseModel):
     """Whether the prompt asks for reasoning; None: as the model was loaded. `template` may say otherwise for one ask."""
     effort: str | None = None
     """How much to reason, in OpenAI's words (`low`, `high`); refused by models that do not reason, but for `none`."""
-    whole: bool = False
+    at_end: bool = False
     """Whether nothing is wanted before the end: the whole completion is then read at once."""
     prompt: str | list[int] | None = None
     """Text to go on with as it is, without the chat template; `messages` is empty then."""

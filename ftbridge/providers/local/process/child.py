@@ -44,7 +44,7 @@ class Child:
         except BrokenPipeError:
             pass
 
-    def answers(self, progress: Callable[[str], None] = lambda _: None) -> Iterator[dict[str, Any]]:
+    def replies(self, progress: Callable[[str], None] = lambda _: None) -> Iterator[dict[str, Any]]:
         """Yield results until the child says it is done. Raises its error as ours, or `WorkerDied`."""
         assert self._process.stdout is not None
         for line in self._process.stdout:

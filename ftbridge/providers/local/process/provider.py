@@ -129,7 +129,7 @@ class LocalProvider:
         child = Child("ftbridge.providers.local.process.check", submission.folder / "worker.log")
         try:
             child.ask(submission.model_dump(mode="json"))
-            for reply in child.answers(progress):
+            for reply in child.replies(progress):
                 for note in reply["notes"]:
                     progress(note)
         finally:
@@ -271,7 +271,7 @@ class LocalProvider:
                     "trust_remote_code": request.trust_remote_code,
                 }
             )
-            list(child.answers(progress))
+            list(child.replies(progress))
         finally:
             child.close()
         return out
@@ -323,7 +323,7 @@ class LocalSampler:
         documents = [prompt.model_dump(mode="json", exclude_unset=True) for prompt in prompts]
         model = self._model.model_dump(mode="json")
         self._child.ask({"model": model, "prompts": documents, "max_tokens": max_tokens, "batch_size": batch_size})
-        for message in self._child.answers():
+        for message in self._child.replies():
             yield Completion(**{name: message.get(name) for name in Completion.model_fields})
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int) -> Iterator[Scored]:
@@ -333,7 +333,7 @@ class LocalSampler:
         documents = [prompt.model_dump(mode="json", exclude_unset=True) for prompt in prompts]
         model = self._model.model_dump(mode="json")
         self._child.ask({"model": model, "prompts": documents, "answers": list(completions), "batch_size": batch_size})
-        for message in self._child.answers():
+        for message in self._child.replies():
             yield Scored(**{name: message[name] for name in Scored.model_fields})
 
     def close(self) -> None:

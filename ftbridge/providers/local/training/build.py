@@ -107,8 +107,8 @@ def _sharded(inputs: BuildInputs) -> Built:
     adapted, before = loaded
     parallel = replace(parallel, sharded=True)
     _require_all(parallel, _trial(adapted.model, before, parallel, device))
-    here = parallel.on_this_machine
-    plans = plan_pass(adapted.model.config, request, device, inputs.longest, here, parts=parallel.world)
+    workers_here = parallel.on_this_machine
+    plans = plan_pass(adapted.model.config, request, device, inputs.longest, workers_here, parts=parallel.world)
     return _proved(adapted, agreed(parallel.everyone(plans)), replace(inputs, request=request, parallel=parallel))
 
 

@@ -74,7 +74,7 @@ class Trainer:
     train: Sequence[Unit]
     validation: Sequence[Unit]
     folder: Path
-    tokens_per_pass: int
+    max_tokens_per_microbatch: int
     reporter: Reporter
     requested: Callable[[], Literal["pause", "cancel"] | None]
     objective: Objective = SUPERVISED
@@ -129,7 +129,7 @@ def train(trainer: Trainer, state: TrainingState) -> tuple[Ending, TrainingState
                 "step": step,
                 "trained_tokens": state.trained_tokens + int(figures.pop("trained_tokens")),
                 "seconds": seconds,
-                "tokens_per_pass": trainer.tokens_per_pass,
+                "tokens_per_pass": trainer.max_tokens_per_microbatch,
             }
         )
         due = step in validate_after or step == total
@@ -182,11 +182,11 @@ def _shrink(trainer: Trainer, batch: Sequence[Unit], error: str) -> None:
     """Halve the pass, then recompute activations, then give up."""
     longest = max(len(example) for example in batch)
     model = trainer.forward.model
-    size = trainer.parallel.budget(batch, trainer.tokens_per_pass)
+    size = trainer.parallel.budget(batch, trainer.max_tokens_per_microbatch)
     if size > longest:
-        trainer.tokens_per_pass = max(longest, size // 2)
+        trainer.max_tokens_per_microbatch = max(longest, size // 2)
         trainer.reporter.message(
-            f"memory ran out; micro-batches are reduced to {trainer.tokens_per_pass:,} tokens", "warn"
+            f"memory ran out; micro-batches are reduced to {trainer.max_tokens_per_microbatch:,} tokens", "warn"
         )
     elif not getattr(model, "is_gradient_checkpointing", False):
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -260,7 +260,7 @@ def _accumulate(
     """
     loss = torch.zeros((), device=trainer.device.torch)
     more: dict[str, torch.Tensor] = {}
-    parts = objective.cut(trainer.forward, units, trainer.parallel.budget(units, trainer.tokens_per_pass))
+    parts = objective.cut(trainer.forward, units, trainer.parallel.budget(units, trainer.max_tokens_per_microbatch))
     size = objective.size(units) / weight
     try:
         for turn in trainer.parallel.deal(parts):
@@ -318,7 +318,9 @@ def _patient(trainer: Trainer, state: TrainingState, value: float, level: float 
 
 def evaluate(trainer: Trainer) -> tuple[float, dict[str, float]]:
     """The validation loss, and every figure of the objective over the validation data as `valid_NAME`."""
-    figures = measure(trainer.objective, trainer.forward, trainer.validation, trainer.tokens_per_pass, trainer.parallel)
+    figures = measure(
+        trainer.objective, trainer.forward, trainer.validation, trainer.max_tokens_per_microbatch, trainer.parallel
+    )
     return figures["loss"], {f"valid_{name}": value for name, value in figures.items()}
 
 

@@ -136,9 +136,9 @@ class Parallel:
         """What `work` returns, run by one worker of this machine at a time, for what takes memory that there is only once."""
         if self.world == 1:
             return work()
-        place, results = int(os.environ["LOCAL_RANK"]), list[T]()
+        local_rank, results = int(os.environ["LOCAL_RANK"]), list[T]()
         for turn in range(max(self.everyone(self.on_this_machine))):
-            self.together(lambda turn=turn: results.append(work()) if turn == place else None)  # type: ignore[misc]
+            self.together(lambda turn=turn: results.append(work()) if turn == local_rank else None)  # type: ignore[misc]
         return results[0]
 
     # What is added up

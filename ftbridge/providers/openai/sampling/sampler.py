@@ -99,7 +99,7 @@ class ChatSampler:
                 done = ended.get()
                 ask, finished = flying.pop(done), done.result()
                 if isinstance(finished, Completion):
-                    limit.answered()
+                    limit.succeeded()
                     trouble.over()
                     self._fresh = False
                     completed += 1

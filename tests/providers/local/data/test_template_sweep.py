@@ -162,7 +162,7 @@ def _problems(renderer: Renderer, example: ChatExample, needs: set[str]) -> list
     rendered = renderer.example(example)
     decode = lambda ids: renderer.tokenizer.decode(ids, skip_special_tokens=False)  # noqa: E731
     runs = _runs(rendered.input_ids, rendered.loss_mask)
-    answers = [message for message in example.messages if message.trained]
+    answers = [message for message in example.messages if message.has_loss]
     matches = []
     if len(runs) != len(answers):
         return [f"{len(runs)} runs for {len(answers)} answers: {[decode(rendered.input_ids[a:b]) for a, b in runs]}"]
@@ -185,7 +185,7 @@ def _sequences(renderer: Renderer, example: ChatExample, decode: Any) -> list[st
     """Every answer is trained once, after the very prompt that asks for it, with an end, and is read back."""
     result, tools = [], tuple(example.tools or ())
     thinks = renderer.modes.thinks(example.messages)
-    waiting = [where for where, message in enumerate(example.messages) if message.trained]
+    waiting = [where for where, message in enumerate(example.messages) if message.has_loss]
     prompts = {where: renderer.prompt(example.messages[:where], tools, thinks) for where in waiting}
     for sequence in renderer.sequences(example):
         ids = sequence.input_ids

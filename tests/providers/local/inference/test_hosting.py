@@ -357,7 +357,7 @@ def host(tmp_path: Path) -> Host:
 
 async def collect(host: Host, one: GenerationRequest) -> tuple[str, list[StreamEnd], int]:
     text, ends, prompt = "", [], 0
-    async for told in host.answer(one):
+    async for told in host.generate(one):
         if isinstance(told, StreamStart):
             prompt = told.prompt_tokens
         elif isinstance(told, StreamDelta):

@@ -291,7 +291,7 @@ def test_the_lowest_validation_loss_is_saved_whatever_stops_training(
     monkeypatch.setattr(loop, "evaluate", lambda *_: (next(ahead), {}))
     messages: list[str] = []
     trainer: Any = SimpleNamespace(
-        forward=None, validation=[1], tokens_per_pass=1, request=request(patience=patience, min_delta=min_delta),
+        forward=None, validation=[1], max_tokens_per_microbatch=1, request=request(patience=patience, min_delta=min_delta),
         reporter=SimpleNamespace(message=messages.append),
     )  # fmt: skip
     now = loop.TrainingState()

@@ -297,7 +297,7 @@ def test_how_a_step_is_cut_changes_neither_losses_nor_weights(tmp_path: Path) ->
     results = []
     for budget in (10, 60, 1000):  # one pair, some, and all in a micro-batch; the last step holds fewer pairs
         trainer, steps = trainer_of(tmp_path, cases.pairs(), [])
-        trainer.tokens_per_pass = budget
+        trainer.max_tokens_per_microbatch = budget
         loop.train(trainer, TrainingState())
         adapter = torch.cat([p.detach().flatten() for p in trainer.forward.model.parameters() if p.requires_grad])
         results.append(([step["train_loss"] for step in steps.figures], adapter))

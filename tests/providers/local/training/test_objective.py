@@ -32,7 +32,7 @@ def by_hand(trainer: loop.Trainer) -> list[tuple[float, float]]:
             for group in trainer.optimizer.param_groups:
                 group["lr"] = learning_rate(request, step, trainer.total_steps)
             count, total = sum(example.num_loss_tokens for example in chosen), torch.zeros(())
-            for number, part in enumerate(forward.cut(chosen, trainer.tokens_per_pass)):
+            for number, part in enumerate(forward.cut(chosen, trainer.max_tokens_per_microbatch)):
                 loss, _ = forward.loss_sum(part, seed=(request.seed * 1_000_003 + step * 1_009 + number) % (1 << 31))
                 (loss / count).backward()
                 total += loss.detach()
@@ -105,7 +105,7 @@ def test_how_a_batch_is_cut_changes_no_result_of_any_method(tmp_path: Path, toke
     losses = []
     for budget in (20, tokens):
         trainer, steps = trainer_of(tmp_path, Likelihood(), lora_dropout=0.0)
-        trainer.tokens_per_pass = budget
+        trainer.max_tokens_per_microbatch = budget
         loop.train(trainer, TrainingState())
         losses.append([step["train_loss"] for step in steps.figures])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -220,7 +220,7 @@ def test_a_stop_that_is_asked_between_two_files_makes_no_job(service: Service, t
     def stop() -> None:
         raise FtbridgeError("stop")
 
-    request = submission(tmp_path / "run").model_copy(update={"heed": stop})
+    request = submission(tmp_path / "run").model_copy(update={"check_requests": stop})
     with pytest.raises(FtbridgeError, match="stop"):
         OpenAIProvider().submit(request)
     assert (service.jobs, len(service.files)) == ({}, 1)

@@ -59,7 +59,7 @@ def test_the_limit_is_halved_once_for_a_round_and_grows_by_one_for_a_round() -> 
     assert not limit.throttled(sent_in)
     assert limit.now == 8
     for _ in range(9):
-        limit.answered()
+        limit.succeeded()
     assert limit.now == 9
     for _ in range(20):
         limit.throttled(limit.round)
