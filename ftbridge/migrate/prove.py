@@ -176,8 +176,8 @@ def _proof(
 
 
 def _is_met(measured: Measured) -> bool:
-    judged = measured.judged
-    return judged is not None and judged.margin_met is True and judged.verdict != "undetermined"
+    comparison = measured.judged
+    return comparison is not None and comparison.margin_met is True and comparison.verdict != "undetermined"
 
 
 class _Test(NamedTuple):

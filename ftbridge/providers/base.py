@@ -48,7 +48,7 @@ class Submission(Frozen):
 
     `replay` holds chats with the base model's own completions, for a provider that mixes them into its steps.
 
-    `check_requests`, if given, is called before anything that costs money and may raise to stop: a cancel or pause asked meanwhile.
+    `check_requests`, if given, is called before anything that costs money. It raises when a cancel or pause was requested.
     """
 
     token: str

@@ -356,7 +356,7 @@ def test_files_of_a_job_are_told_apart_by_their_names_and_it_is_said(tmp_path: P
     write(tmp_path, "dev.jsonl", good=3)
     done = run("train.jsonl", "dev.jsonl", "--json", cwd=tmp_path)
     assert "FTB350" in json.loads(done.stdout)["files"][1]["rules"]
-    assert done.stderr.startswith("dev.jsonl counts as validation data by its name")
+    assert done.stderr.startswith("dev.jsonl is taken for validation data because of its name")
 
 
 @pytest.mark.parametrize("form", ["json", "github", "sarif"])

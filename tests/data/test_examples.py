@@ -155,7 +155,7 @@ def test_preferences_and_reinforcement_items_are_read_and_written_without_loss(m
             "reinforcement",
             {"messages": [QUESTION, ANSWER]},
             "messages[1].role",
-            "is assistant; the last message is the user's",
+            "is assistant; the last message must be the user's",
         ),
         ("reinforcement", PREFERENCE, "messages", "method dpo"),
         ("reinforcement", {"messages": []}, "messages", "at least 1"),

@@ -99,7 +99,7 @@ def test_agreement_of_a_panel_is_told_with_how_lenient_each_judge_is():
     assert (outcome.scale, outcome.completions, outcome.same) == ("interval", 4, 0.25)
     assert (outcome.raters["a"].mean, outcome.raters["b"].mean) == (0.625, 0.4375)
     assert outcome.alpha == pytest.approx(alpha([[1, 0.25], [0, 0.5], [1, 0.5], [0.5, 0.5]], "interval"))
-    assert "agree little" in agreement_notes({"panel": outcome})[0]
+    assert "hardly agree" in agreement_notes({"panel": outcome})[0]
     assert score(grader, results[0]) == 0.625
 
 

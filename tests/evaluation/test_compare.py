@@ -127,7 +127,7 @@ def test_candidates_of_one_run_are_compared_and_missing_ones_named(run):
     assert result.verdicts["exact"].verdict == "better"
     with pytest.raises(UsageError, match="same run"):
         compare(only, only)
-    with pytest.raises(UsageError, match="no answers of 'few_shot'"):
+    with pytest.raises(UsageError, match="no completions of 'few_shot'"):
         compare(only, only, candidates=("few_shot", "tuned"))
 
 

@@ -267,7 +267,7 @@ def test_notes_tell_of_few_items_cut_answers_and_blind_graders(items, path):
     notes = judge(items, {"tuned": predictions}, [_grader(), blind]).notes
     assert notes[0].startswith("10 items are few: a 95 % interval spans up to 53 points")
     assert notes[1] == "tuned: 10 of 10 completions were cut off at the token limit."
-    assert notes[2].startswith("blind never looks at the answer")
+    assert notes[2].startswith("blind never looks at the completion")
     assert len(notes) == 3
 
 

@@ -71,7 +71,7 @@ def test_variables_of_other_types():
             "sample.output_tools has 0 elements",
         ),
         ({}, None, "sample_parse_error", "the completion has neither text nor tool calls"),
-        ({}, 7, "sample_parse_error", "the answer is int, not text"),
+        ({}, 7, "sample_parse_error", "the completion is int, not text"),
     ],
 )
 def test_what_an_answer_lacks_is_told_by_openais_name_with_reward_0(templates, output, error, says):

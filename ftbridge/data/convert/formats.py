@@ -47,8 +47,8 @@ class SourcedExample(Generic[E]):
 class FieldChoice:
     """What becomes of fields that examples do not hold: those let go, those that stay, those read by another name.
 
-    `drop` and `keep` are paths, `columns` pairs of new and old name. With `keep_item_fields`, every field of a line may stay, as an item's
-    own fields do, which graders read.
+    `drop` and `keep` are paths, `columns` pairs of new and old name. With `keep_item_fields`, every field of a
+    line may stay, for graders to read.
     """
 
     drop: tuple[str, ...] = ()
@@ -210,7 +210,7 @@ def _in_shape(document: object, method: Method, fields: FieldChoice) -> object:
         error.args = (f"{error} ({shape})",)
         raise
     if left and method == "dpo" and shape != "preference":
-        raise ExampleError([(key, "has no place in a preference. Convert the file, with --drop.") for key in left])
+        raise ExampleError([(key, "cannot be in a preference. Convert the file, with --drop.") for key in left])
     _refuse_lost(left, unknown, shape, fields)
     return {**example, **left}
 

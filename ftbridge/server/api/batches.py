@@ -329,7 +329,7 @@ async def _answer(service: Service, line: dict[str, Any]) -> dict[str, Any]:
             return error.status, error.document()
         except Exception as error:  # one line must not end the batch
             log.error("%s", line["custom_id"], exc_info=error)
-            failed = ApiError(500, "The server made a mistake; its log says which.", code="internal_error")
+            failed = ApiError(500, "The server had an internal error; see its log.", code="internal_error")
             return failed.status, failed.document()
 
     status, document = await line_result(service.faults, endpoint, line["body"], complete)

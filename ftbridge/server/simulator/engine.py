@@ -71,10 +71,10 @@ class ScriptedEngine:
         details = {"status_details": "Line 1 cannot be read."} if status == "error" else {}
         return {**shown, "status": status, **details}
 
-    def accept(self, asked: CreateJob) -> None:
+    def accept(self, create_job: CreateJob) -> None:
         """Any method, on a base model of the scenario or a tuned one."""
-        if self._base(asked.model) is None and self._service.store.get("model", asked.model) is None:
-            raise invalid(f"There is no model {asked.model!r} that can be fine-tuned.", "model", "model_not_available")
+        if self._base(create_job.model) is None and self._service.store.get("model", create_job.model) is None:
+            raise invalid(f"There is no model {create_job.model!r} that can be fine-tuned.", "model", "model_not_available")
 
     def created(self, job: StoredObject) -> None:
         """Write down its walk, and check its data meanwhile."""

@@ -54,7 +54,7 @@ class Exchange:
         """How many answers were recorded."""
         return sum(map(len, self._answers.values()))
 
-    def answer(self, method: str, path: str, body: Any) -> dict[str, Any]:
+    def next_response(self, method: str, path: str, body: Any) -> dict[str, Any]:
         """The next answer. Raises `ApiError` 404 for a request that was never recorded."""
         key = _chat(path, body)
         name = key if key in self._chats else _name(method, path)
@@ -76,7 +76,7 @@ def replaying(exchange: Exchange) -> Starlette:
         except ValueError:
             body = None
         try:
-            response = exchange.answer(request.method, request.url.path, body)
+            response = exchange.next_response(request.method, request.url.path, body)
         except ApiError as error:
             return error.response()
         text = (

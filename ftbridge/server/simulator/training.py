@@ -55,7 +55,7 @@ def _refused(worst: Finding, param: str) -> Verdict:
     code = "invalid_n_examples" if worst.code == _FEWEST else "invalid_file_format"
     message = f"{where}{field}: {worst.message}"
     if worst.code == _ALONE:
-        message = "A reinforcement job needs a validation file too: set validation_file."
+        message = "A reinforcement job also needs a validation file: set validation_file."
         code, param = "missing_required_parameter", "validation_file"
     return Verdict(code=code, message=without_paths(message), param=param)
 

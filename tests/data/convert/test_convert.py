@@ -334,7 +334,7 @@ def test_the_input_is_never_replaced_and_other_files_only_by_force(tmp_path: Pat
     link.symlink_to(source)
     other.write_text("mine")
     for out in (source, link):
-        with pytest.raises(UsageError, match="the file to be converted"):
+        with pytest.raises(UsageError, match="is the input file"):
             convert(str(source), str(out), Recipe(), force=True)
     with pytest.raises(UsageError, match="exists"):
         convert(str(source), str(other), Recipe())

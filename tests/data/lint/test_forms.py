@@ -48,7 +48,7 @@ def looked_at(tmp_path: Path, name: str, content: bytes, target: str = "openai")
         ("a.txt", b"query;reply\nRain?;Yes\n", "CSV with semicolons", "--map prompt=query --map completion=reply`"),
         ("a.tsv", b"instruction\toutput\nRain?\tYes\n", "a table (TSV)", "`ftbridge convert"),
         ("a.csv", b"utterance,act\nHi,greet\nBye,leave\n", "a table (CSV)", "--map prompt=COLUMN --map completion=COLUMN"),
-        ("a.txt", b"first,second\n1,2\n3,4\n", "a table (CSV)", "name its columns"),
+        ("a.txt", b"first,second\n1,2\n3,4\n", "a table (CSV)", "for its columns"),
         ("a.csv", "prompt;completion\nCafé?;Ja\n".encode("cp1252"), "CSV with semicolons", "out.jsonl --encoding cp1252` reads it"),
         ("a.gz", b"\x1f\x8b\x08\0", "gzip data", "`ftbridge convert"),
         ("a.parquet", b"PAR1", "a Parquet file", "`ftbridge convert"),

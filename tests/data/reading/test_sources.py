@@ -70,7 +70,7 @@ def test_a_json_array_is_read_with_the_line_each_element_begins_on(tmp_path):
             "t.jsonl:2 is not valid JSON at column 24: unterminated string",
         ),
         ('{"messages": [}\n', "t.jsonl:1 is not valid JSON at column 15: expecting value."),
-        (f"{_line()}{_line()}\n", "t.jsonl:1 goes on after its JSON ends, at column"),
+        (f"{_line()}{_line()}\n", "t.jsonl:1 continues after its JSON ends, at column"),
         (b"\n\n" + _line("\xe9").encode("latin-1"), "t.jsonl:3 is not UTF-8 at byte 44 (0xe9)."),
         (_line().encode("utf-16"), "t.jsonl is UTF-16 text"),
         (b"PK\x03\x04rest", "t.jsonl is a zip archive"),
@@ -149,7 +149,7 @@ def test_a_file_whose_name_looks_like_a_glob_is_read_as_named(tmp_path):
     ("source", "says"),
     [
         ("trian.jsonl", "Did you mean train.jsonl?"),
-        ("zzz", "holds train.jsonl."),
+        ("zzz", "contains train.jsonl."),
         ("nowhere/train.jsonl", "does not exist either"),
         ("*.json", "no file matches"),
         (".", "is a folder"),

@@ -159,7 +159,7 @@ def test_a_run_killed_before_it_knows_its_job_can_still_cancel_it(
 @pytest.mark.parametrize(
     ("change", "code", "says"),
     [
-        ({"faults": [fault(CREATE, "closed")]}, 5, "no longer lets this organisation create"),
+        ({"faults": [fault(CREATE, "closed")]}, 5, "no longer allows this organisation to create"),
         ({"models": ["gpt-other"]}, 1, "has no model 'gpt-test'"),
         ({"jobs": {"walk": ["running", "failed"], "error": {"code": "invalid_training_file", "message": "Example 3 is bad", "param": "training_file"}}}, 3, "Example 3 is bad"),
         ({"jobs": {"walk": ["running", "failed"], "error": {"code": "server_error", "message": "oops", "param": None}}}, 1, "oops"),

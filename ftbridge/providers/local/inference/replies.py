@@ -82,7 +82,7 @@ class FreeReader:
         at_end: bool = False,
         one: bool = False,
     ) -> None:
-        """`thinking_open`: the prompt ends within reasoning. `at_end`: nothing is told before the end. `one`: no second call."""
+        """`thinking_open`: the prompt ends within reasoning. `at_end`: events come only at the end. `one`: no second call."""
         self._most = 1 if one else None
         self._notation, self._tools, self._call_id = notation, list(tools), call_id
         self._thinking_open, self._at_end = thinking_open, at_end

@@ -35,9 +35,9 @@ def ensure_job(
 ) -> str:
     """The id of the job with this token, created if there is none.
 
-    `check_requests` is called before each attempt and may raise to stop. Raises `ProviderRefused`, `ModelUnavailable` or `DataError`
-    when the service will not have it, after removing the files that this run uploaded for it; `InDoubt` when it is not known
-    whether there is a job.
+    `check_requests` is called before each attempt and may raise to stop. Raises `ProviderRefused`, `ModelUnavailable`
+    or `DataError` when the service will not have it, after removing the files that this run uploaded for it;
+    `InDoubt` when it is not known whether there is a job.
     """
 
     def act() -> str:

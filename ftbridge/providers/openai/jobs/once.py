@@ -48,10 +48,11 @@ def once(
 ) -> str:
     """The id of the thing `what` named `key`, made by `act` if it is not there yet.
 
-    `act` makes one request, without retries, and returns the id. `find` looks for what an attempt may have made; it is
-    given the first attempt's event, whose `mark` (read once, before the first attempt) tells a list's state then. `check_requests` is
-    called before each attempt and may raise to stop. Raises as `error_of` says, and `InDoubt` for a refusal that says nothing
-    about an earlier attempt; after `ServiceUnavailable` and `InDoubt` calling again is safe.
+    `act` makes one request, without retries, and returns the id. `find` looks for what an attempt may have made; it
+    is given the first attempt's event, whose `mark` (read once, before the first attempt) tells a list's state then.
+    `check_requests` is called before each attempt and may raise to stop. Raises as `error_of` says, and `InDoubt` for
+    a refusal that says nothing about an earlier attempt; after `ServiceUnavailable` and `InDoubt` calling again is
+    safe.
     """
     if (recorded := ledger.recorded(what, key)) is not None:
         return recorded

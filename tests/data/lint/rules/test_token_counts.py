@@ -71,7 +71,7 @@ def test_a_counter_from_outside_replaces_the_vocabulary(tmp_path):
         ("FTB201", 701, "error"),
     ]
     assert "101 tokens; word-model reads 100 of an example" in result[0].message
-    assert "begins at 101" in result[0].message
+    assert "begins at token 101" in result[0].message
     assert result[2].message == "cannot be trained with word-model: messages[0] is a picture."
 
 

@@ -121,7 +121,7 @@ def test_a_service_that_is_away_changes_nothing_and_is_told_once(
     notes = [event.message for event in result if "answer" in event.message]
     assert len(notes) == 2
     assert "does not answer" in notes[0]
-    assert "answers again" in notes[1]
+    assert "responds again" in notes[1]
 
 
 def test_a_process_that_begins_while_the_service_is_away_knows_the_last_state(service: Service, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_file_is_used_again_by_the_next_run_and_uploaded_anew_when_it_is_gone(
 
 def test_a_refused_organisation_is_told_once_and_its_files_are_removed(service: Service, tmp_path: Path) -> None:
     service.meets(fault(CREATE, "closed", None))
-    with pytest.raises(ProviderRefused, match="no longer lets this organisation create") as refused:
+    with pytest.raises(ProviderRefused, match="no longer allows this organisation to create") as refused:
         OpenAIProvider().submit(submission(tmp_path / "run"))
     assert refused.value.exit_code == 5
     assert "--provider local" in str(refused.value)
