@@ -162,7 +162,7 @@ class Live:
                 self.recording.add([], usage, request=request.id, way="live", how="empty")
                 waiting.append(ask)
                 return
-            limit.answered()
+            limit.succeeded()
             patience.over()
             if logprobs is not None:
                 self.recording.keep_logprobs(request.item.key, logprobs)
@@ -186,8 +186,8 @@ class Live:
             self.recording.journal.append("declined", request=request.id, why=fault.message)
         if fault.kind == "missing":
             raise ModelUnavailable(
-                f"{self.settings.model} no longer answers at {self.at.service}: {fault.message}",
-                hint="What is recorded is kept; `ftbridge migrate prove` works with it.",
+                f"{self.settings.model} is no longer available at {self.at.service}: {fault.message}",
+                hint="Everything recorded is saved; `ftbridge migrate prove` works with it.",
             )
         if fault.kind != "later" or limit.throttled(ask.sent_in):
             ask.failures = patience.bear(fault, ask.failures, _TRIED_AGAIN)

@@ -114,5 +114,5 @@ def test_a_named_field_that_the_reference_has_not_is_an_error():
 
 
 def test_a_field_that_is_no_path_is_refused():
-    with pytest.raises(GraderError, match=r"the field 'a\[x\]' is not a path"):
+    with pytest.raises(GraderError, match=r"the field 'a\[x\]' is not a valid path"):
         check(_fields(fields=["a[x]"]), {"reference": "{}"})

@@ -32,7 +32,7 @@ from ftbridge.runner import control
     multiple=True,
     callback=pairs,
     metavar="ID=PATH",
-    help="A copy of a job's training file that is gone.",
+    help="Use this copy of a job's training file, if the service no longer has it.",
 )
 @click.option(
     "--graders",

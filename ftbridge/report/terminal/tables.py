@@ -145,7 +145,7 @@ def compared_table(rows: Sequence[Compared]) -> list[RenderableType]:
     if not rows:
         return []
     table = plain_table()
-    for heading in ("plan against actual", "planned", "actual", ""):
+    for heading in ("planned vs actual", "planned", "actual", ""):
         table.add_column(heading, justify="right" if heading in ("planned", "actual") else "left", overflow="fold")
     for one in rows:
         words = {True: Text("as planned", style="green"), False: Text("not as planned", style="yellow"), None: Text()}

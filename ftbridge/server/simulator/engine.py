@@ -74,7 +74,9 @@ class ScriptedEngine:
     def accept(self, create_job: CreateJob) -> None:
         """Any method, on a base model of the scenario or a tuned one."""
         if self._base(create_job.model) is None and self._service.store.get("model", create_job.model) is None:
-            raise invalid(f"There is no model {create_job.model!r} that can be fine-tuned.", "model", "model_not_available")
+            raise invalid(
+                f"There is no model {create_job.model!r} that can be fine-tuned.", "model", "model_not_available"
+            )
 
     def created(self, job: StoredObject) -> None:
         """Write down its walk, and check its data meanwhile."""

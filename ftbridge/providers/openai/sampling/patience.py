@@ -34,7 +34,7 @@ class Limit:
         """What a request notes when it is sent, for `throttled`."""
         return self._round
 
-    def answered(self) -> None:
+    def succeeded(self) -> None:
         """One more for each round of answers."""
         self.value = min(float(self.most), self.value + 1 / self.value)
 

@@ -168,7 +168,7 @@ class _Trouble:
 
     def __init__(self, at: Connection, model: str, *, fresh: bool) -> None:
         self._at, self._model, self._fresh = at, model, fresh
-        self._patience = Patience(at.service, f"answering with {model}")
+        self._patience = Patience(at.service, f"generating completions with {model}")
         self._absences = 0
 
     def over(self) -> None:
