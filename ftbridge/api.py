@@ -254,7 +254,7 @@ def evaluate(
     Answers are kept by model and prompt; `fresh` forgets them. `human` is a file of completions with people's scores, beside
     which graders are held. Raises `UsageError` before anybody is asked, `DataError` for a line of `human` that is wrong.
     """
-    options = standalone.Options(
+    options = standalone.EvaluationOptions(
         provider=provider,
         system=system,
         documents=Path(documents) if documents is not None else None,

@@ -12,7 +12,7 @@ from ftbridge.cli.evaluation_output import EvaluationOutput, evaluated, write
 from ftbridge.cli.options import Command, as_json, verbosity_options
 from ftbridge.cli.progress import TerminalWatcher
 from ftbridge.errors import GateNotMet
-from ftbridge.evaluation.standalone import Options, evaluate
+from ftbridge.evaluation.standalone import EvaluationOptions, evaluate
 from ftbridge.report.formats.tables import SHAPES, Shape
 from ftbridge.spec import SpecFile
 
@@ -70,7 +70,9 @@ def command(
     as_json: bool,
 ) -> None:
     """Evaluate, print, and exit 4 when an asked margin is not met."""
-    options = Options(provider=provider, system=system, documents=documents, margin=margin, fresh=no_cache, human=human)
+    options = EvaluationOptions(
+        provider=provider, system=system, documents=documents, margin=margin, fresh=no_cache, human=human
+    )
     spec_file, output = SpecFile.of(spec, overrides), EvaluationOutput()
     with TerminalWatcher() as watcher:
         evaluation = evaluate(spec_file, candidates, options, watcher.answered, output)

@@ -22,7 +22,7 @@ def command(context: click.Context, target: str, base_url: str | None, limit: in
     """List the jobs of an account, with the runs that they belong to."""
     from ftbridge.providers.openai import account
 
-    opened = account.Account.at(target, base_url)
+    opened = account.HostedAccount.at(target, base_url)
     context.obj = opened
     if context.invoked_subcommand is not None:
         return
@@ -53,9 +53,9 @@ def adopt(job: str, run: str) -> None:
 @click.pass_obj
 def cancel(account: object, job: str) -> None:
     """Cancel a job at the service."""
-    from ftbridge.providers.openai.account import Account
+    from ftbridge.providers.openai.account import HostedAccount
 
-    assert isinstance(account, Account)
+    assert isinstance(account, HostedAccount)
     state = account.cancel(job)
     click.echo(f"{job} is {state}." if state == "cancelled" else f"{job} was asked to be cancelled (now {state}).")
 
@@ -65,9 +65,9 @@ def cancel(account: object, job: str) -> None:
 @click.pass_obj
 def probe(account: object, as_json: bool) -> None:
     """What each part of the service's interface answers."""
-    from ftbridge.providers.openai.account import Account
+    from ftbridge.providers.openai.account import HostedAccount
 
-    assert isinstance(account, Account)
+    assert isinstance(account, HostedAccount)
     results = account.probe()
     if as_json:
         print_json(results)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ftbridge.data import call_forms
-from ftbridge.data.call_forms import Call, Form, NotACall
+from ftbridge.data.call_forms import Call, CallForm, NotACall
 from ftbridge.data.examples import ExampleError, Message, parse_example
 
 Tools = Sequence[Mapping[str, Any]]
@@ -53,7 +53,7 @@ class Notation:
     """
 
     name: str
-    form: Form | None = None
+    form: CallForm | None = None
     reasoning: tuple[str, str] | None = None
     wrappers: tuple[str, ...] = ()
     channels: bool = False
@@ -257,7 +257,7 @@ def _read_calls(text: str, notation: Notation | None, tools: Tools | None) -> tu
     return text, []
 
 
-def forms_of(notation: Notation | None) -> list[Form]:
+def forms_of(notation: Notation | None) -> list[CallForm]:
     """The forms of calls that are looked for, in their order: the family's own and those it writes as well, or all of them."""
     if notation is None or notation.form is None:
         return list(call_forms.FORMS)

@@ -11,7 +11,7 @@ MB = 1_000_000
 
 
 @dataclass(frozen=True)
-class Target:
+class UploadTarget:
     """One service, or this machine. Sizes are bytes, counts are examples, `None` is "no such limit".
 
     `bom` says what a byte order mark does: `"breaks"` (readers miss the first line), `"needed"`, or `"ignored"`.
@@ -28,11 +28,11 @@ class Target:
     refuses_special_tokens: bool
 
 
-TARGETS: dict[str, Target] = {
-    "openai": Target("openai", "OpenAI", 10, 8_000 * MB, 512 * MB, 10, 50_000, "breaks", True),
-    "azure": Target("azure", "Azure", 10, 8_000 * MB, 150 * MB, 64, 50_000, "needed", True),
-    "nebius": Target("nebius", "Nebius", 1, 5_000 * MB, None, 10, None, "breaks", False),
-    "local": Target("local", "this machine", 2, None, None, None, None, "ignored", False),
+TARGETS: dict[str, UploadTarget] = {
+    "openai": UploadTarget("openai", "OpenAI", 10, 8_000 * MB, 512 * MB, 10, 50_000, "breaks", True),
+    "azure": UploadTarget("azure", "Azure", 10, 8_000 * MB, 150 * MB, 64, 50_000, "needed", True),
+    "nebius": UploadTarget("nebius", "Nebius", 1, 5_000 * MB, None, 10, None, "breaks", False),
+    "local": UploadTarget("local", "this machine", 2, None, None, None, None, "ignored", False),
 }
 """Sources: OpenAI's files, uploads, supervised and vision fine-tuning guides; Microsoft's Foundry fine-tuning guides
 (files with a byte order mark, 64 images an example, single uploads that fail above about 150 MB); Nebius Token Factory's

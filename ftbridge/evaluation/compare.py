@@ -18,7 +18,7 @@ from ftbridge.evaluation.grade_cache import Grades, lookup
 from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.matching import SharedItems, shared_items
 from ftbridge.evaluation.missing import known_score
-from ftbridge.evaluation.notes import Place, differences
+from ftbridge.evaluation.notes import CompletionSource, differences
 from ftbridge.evaluation.results import needs_others, recorded, recorded_results
 from ftbridge.evaluation.retention.measure import SUFFIX
 from ftbridge.evaluation.score import sample_of, score_of
@@ -186,10 +186,10 @@ def _side(
     )
 
 
-def _place_of(run: Run) -> Place:
+def _place_of(run: Run) -> CompletionSource:
     """Where a run's completions come from."""
     provider, spec = run.state().provider, run.spec()
-    return Place(provider, providers.base_model(provider, spec) or "", providers.is_hosted(provider, spec))
+    return CompletionSource(provider, providers.base_model(provider, spec) or "", providers.is_hosted(provider, spec))
 
 
 def _changed(

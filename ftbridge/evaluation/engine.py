@@ -34,7 +34,7 @@ from ftbridge.evaluation.preference import (
 from ftbridge.evaluation.preference import read as read_pairs
 from ftbridge.evaluation.results import ItemScore, item_scores, write_scores
 from ftbridge.evaluation.retention.measure import SUFFIX, Retention, measure_retention
-from ftbridge.evaluation.score import Grading, Results, calibrated, judge
+from ftbridge.evaluation.score import JudgeRequests, Results, calibrated, judge
 from ftbridge.graders import Calls
 from ftbridge.graders.judge_keys import check_judges
 from ftbridge.providers.base import Sampler, Scorer
@@ -61,7 +61,7 @@ class Graded:
     scores: list[ItemScore]
 
 
-class Engine:
+class EvaluationEngine:
     """Evaluates candidates on the test items and retention questions of one job.
 
     Args:
@@ -185,7 +185,7 @@ class Engine:
                 grades=grades,
                 models=models,
                 on_results=on_results,
-                grading_with=Grading(self._calls(), self._between, self._at_once),
+                grading_with=JudgeRequests(self._calls(), self._between, self._at_once),
             )
         return Graded(evaluation, graded, scores)
 
@@ -194,7 +194,7 @@ class Engine:
         if not labelled:
             return {}
         with stored_grades(self._grades) as grades:
-            grading = Grading(self._calls(), self._between, self._at_once)
+            grading = JudgeRequests(self._calls(), self._between, self._at_once)
             graders = self.spec.evaluation.graders
             return calibrated(self.job.items, graded.results, graders, labelled, grades, grading)
 
@@ -228,7 +228,7 @@ class Engine:
         if measured is None or not graders:
             return measured
         with stored_grades(self._grades) as grades:
-            grading = Grading(self._calls(), self._between)
+            grading = JudgeRequests(self._calls(), self._between)
             wins = judge(items, {"tuned": completions["tuned"]}, graders, grades=grades, grading_with=grading)
         by_grader = {
             name: Estimate(mean=one.mean, ci95=one.ci95, n=one.n) for name, one in wins.candidates["tuned"].items()

@@ -106,7 +106,7 @@ def grading_notes(
     return notes
 
 
-class Place(NamedTuple):
+class CompletionSource(NamedTuple):
     """Where a candidate's completions come from.
 
     `name` is a provider or an address, `base` the base model. `hosted`: a service renders the prompts, by a chat template that
@@ -118,7 +118,7 @@ class Place(NamedTuple):
     hosted: bool
 
 
-def differences(places: Sequence[Place]) -> list[str]:
+def differences(places: Sequence[CompletionSource]) -> list[str]:
     """Notes on candidates whose completions come from several places, or stand on several base models."""
     notes = []
     names = sorted({index.name for index in places})

@@ -33,7 +33,7 @@ Results = dict[str, dict[str, list[grading.GraderResult]]]
 
 
 @dataclass(frozen=True)
-class Grading:
+class JudgeRequests:
     """How judges are asked: `between` is called after each result and may raise to stop, `at_once` is the most in flight."""
 
     calls: grading.Calls | None = None
@@ -90,7 +90,7 @@ def judge(
     grades: Grades | None = None,
     models: Mapping[str, str] | None = None,
     on_results: Callable[[Results], None] | None = None,
-    grading_with: Grading | None = None,
+    grading_with: JudgeRequests | None = None,
 ) -> Evaluation:
     """Score every candidate's answers to the same items, and compare them in pairs, item by item.
 
@@ -174,10 +174,10 @@ def results(
     predictions: Mapping[str, Sequence[Prediction]],
     graders: Sequence[Grader],
     grades: Grades | None = None,
-    grading_with: Grading | None = None,
+    grading_with: JudgeRequests | None = None,
 ) -> Results:
     """What each grader says by candidate and grader, one for each item in the order of `items`. Raises as `judge` does."""
-    grades, grading_with = {} if grades is None else grades, grading_with or Grading()
+    grades, grading_with = {} if grades is None else grades, grading_with or JudgeRequests()
     if not items:
         raise ValueError("there are no items to score")
     graded: Results = {}
@@ -207,10 +207,10 @@ def calibrated(
     graders: Sequence[Grader],
     labelled: Sequence[Labelled],
     grades: Grades | None = None,
-    grading_with: Grading | None = None,
+    grading_with: JudgeRequests | None = None,
 ) -> dict[str, Calibration]:
     """Each grader beside people, by name; `graded` are its results of the test. Raises as `judge`."""
-    grades, grading_with = {} if grades is None else grades, grading_with or Grading()
+    grades, grading_with = {} if grades is None else grades, grading_with or JudgeRequests()
     clusters = [item.cluster or item.key for item in items]
     scored = _scores(graded, graders)
     corrections = {}
@@ -268,7 +268,7 @@ def _failure(grader: Grader, why: str) -> grading.GraderResult:
 
 
 def _graded(
-    grader: Grader, pairs: Sequence[_Pair], grades: Grades, grading_with: Grading
+    grader: Grader, pairs: Sequence[_Pair], grades: Grades, grading_with: JudgeRequests
 ) -> list[grading.GraderResult]:
     """One grader on all answers, asking judges only what is not known."""
     names = [name_of(grader, item, sample) for item, sample in pairs]

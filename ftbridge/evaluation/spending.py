@@ -22,7 +22,7 @@ from ftbridge.evaluation.grade_cache import read_grades
 from ftbridge.graders.budget import call_usd
 from ftbridge.graders.calls import FILE as CALLS
 from ftbridge.graders.calls import read_calls
-from ftbridge.graders.chat import Reply
+from ftbridge.graders.chat import JudgeResponse
 from ftbridge.prices import PriceList, load_prices
 from ftbridge.providers.base import PriceBasis
 from ftbridge.providers.openai.jobs.ledger import Ledger
@@ -302,7 +302,7 @@ def _judges(run: Run, prices: PriceList) -> tuple[float, bool]:
     records = read_calls(run.path / CALLS)
     if not records:  # a run of version 0.1 has what judges replied in its grades alone
         graded = [call for result in read_grades([run.grades_path]).values() for call in result.metadata.calls]
-        paid = [call_usd(prices, call.model, call.endpoint, Reply(tokens=call.tokens)) for call in graded]
+        paid = [call_usd(prices, call.model, call.endpoint, JudgeResponse(tokens=call.tokens)) for call in graded]
     else:
         paid = [call_usd(prices, one.model, one.endpoint, one.reply) for one in records if one.reply is not None]
     return sum(usd or 0.0 for usd in paid), all(usd is not None for usd in paid)

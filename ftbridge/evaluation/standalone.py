@@ -24,13 +24,13 @@ from ftbridge.evaluation.calibration import read_labelled
 from ftbridge.evaluation.candidate_names import PROMPTED, RequestedCandidate, parse_candidate
 from ftbridge.evaluation.candidates import Candidate, plain
 from ftbridge.evaluation.document import Evaluation
-from ftbridge.evaluation.engine import CandidateFiles, Engine
+from ftbridge.evaluation.engine import CandidateFiles, EvaluationEngine
 from ftbridge.evaluation.families import family_notes
 from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.grade_cache import Grades
 from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.job_data import JobData
-from ftbridge.evaluation.notes import Place, differences
+from ftbridge.evaluation.notes import CompletionSource, differences
 from ftbridge.evaluation.retention.measure import Retention, retention_candidate
 from ftbridge.evaluation.score import check
 from ftbridge.graders import Calls
@@ -51,7 +51,7 @@ OnCompletions = Callable[[Sequence[Item], Mapping[str, Sequence[Prediction]], Gr
 
 
 @dataclass(frozen=True)
-class Options:
+class EvaluationOptions:
     """How candidates are asked. `provider` is whose base model prompted candidates use; where not told, this machine's.
 
     `human` is a file of completions with people's scores, beside which graders are held (`ftbridge.evaluation.calibration`).
@@ -82,7 +82,7 @@ class Model:
 def evaluate(
     spec_file: SpecFile,
     names: Sequence[str],
-    options: Options | None = None,
+    options: EvaluationOptions | None = None,
     on_progress: Progress | None = None,
     on_answers: OnCompletions | None = None,
 ) -> Evaluation:
@@ -92,7 +92,7 @@ def evaluate(
     names that mean nothing and for a spec without test items, before any request; `DataError` for bad data; what
     samplers raise.
     """
-    options = options or Options()
+    options = options or EvaluationOptions()
     labelled = read_labelled(options.human) if options.human is not None else []
     requested = [parse_candidate(name) for name in names]
     names = [one.name for one in requested]
@@ -108,7 +108,7 @@ def evaluate(
             raise UsageError("the spec has no test items, so there is nothing to evaluate.", hint="Set data.test.")
         check_judges(spec)
         check(items, spec.evaluation.graders)
-        engine = Engine(job, grades=home / "grades.jsonl", calls=_calls(spec, home))
+        engine = EvaluationEngine(job, grades=home / "grades.jsonl", calls=_calls(spec, home))
         models = [_model(candidate, job, options, home) for candidate in requested]
         candidates = [_candidate(candidate, spec, job.train) for candidate in requested]
         completed = [
@@ -153,10 +153,10 @@ def _used_up(used: str) -> GateNotMet:
 
 
 def _retention(
-    engine: Engine,
+    engine: EvaluationEngine,
     requested: Sequence[RequestedCandidate],
     models: Sequence[Model],
-    options: Options,
+    options: EvaluationOptions,
     progress: Progress | None,
 ) -> Retention | None:
     """What the models still know, where the spec asks: each against the first; prompts alone make no other model."""
@@ -170,7 +170,7 @@ def _retention(
     return engine.retention(predictions, requested[0].name)
 
 
-def _with_options(spec: JobSpec, options: Options) -> JobSpec:
+def _with_options(spec: JobSpec, options: EvaluationOptions) -> JobSpec:
     """The spec, with what the command line says of prompts."""
     overrides = {
         "system": options.system,
@@ -187,7 +187,7 @@ def _candidate(requested: RequestedCandidate, spec: JobSpec, train: Path) -> Can
     return replace(baseline(requested.kind, spec, train), name=requested.name)
 
 
-def _model(requested: RequestedCandidate, job: JobData, options: Options, home: Path) -> Model:
+def _model(requested: RequestedCandidate, job: JobData, options: EvaluationOptions, home: Path) -> Model:
     """Whose completions they are, before any request is made."""
     match requested.kind:
         case "endpoint":
@@ -260,7 +260,7 @@ def _path_or_name(requested: RequestedCandidate) -> str:
 
 
 def _complete(
-    engine: Engine, model: Model, candidate: Candidate, options: Options, progress: Progress | None
+    engine: EvaluationEngine, model: Model, candidate: Candidate, options: EvaluationOptions, progress: Progress | None
 ) -> tuple[list[Prediction], float | None]:
     """The candidate's completions, and the perplexity of the references where it is measured. Only what is missing is done."""
     folder, identity = _folder(model, engine.spec)
@@ -293,10 +293,10 @@ def _folder(model: Model, spec: JobSpec) -> tuple[Path, dict[str, Any]]:
     return folder, identity
 
 
-def _place_of(model: Model, spec: JobSpec) -> Place:
+def _place_of(model: Model, spec: JobSpec) -> CompletionSource:
     """Where a model's completions come from; an endpoint is not a provider, and renders prompts as only it knows."""
     provider = providers.find(model.provider)
-    return Place(model.provider, model.base, provider is None or provider.capabilities(spec).hosted)
+    return CompletionSource(model.provider, model.base, provider is None or provider.capabilities(spec).hosted)
 
 
 def _scores(model: Model, spec: JobSpec) -> bool:

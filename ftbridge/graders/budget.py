@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from ftbridge.graders.calls import CallRecord
-from ftbridge.graders.chat import Reply
+from ftbridge.graders.chat import JudgeResponse
 from ftbridge.prices import PriceList, load_prices
 
 
@@ -90,7 +90,7 @@ class JudgeBudget:
         return self._before + self._paid + (self._under_way + 1) * self._dearest <= self._limit
 
 
-def call_usd(prices: PriceList, model: str, endpoint: str, reply: Reply) -> float | None:
+def call_usd(prices: PriceList, model: str, endpoint: str, reply: JudgeResponse) -> float | None:
     """What one question cost; all tokens at the price of written ones, the higher, where only their sum is told."""
     read, written = reply.prompt_tokens, reply.completion_tokens
     if read is None or written is None:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ftbridge.files import disk_full_is_an_error, sha256_bytes
-from ftbridge.graders.chat import Endpoint, Reply, ask
+from ftbridge.graders.chat import Endpoint, JudgeResponse, ask
 
 FILE = "judge_calls.jsonl"
 
@@ -33,7 +33,7 @@ class CallRecord(BaseModel):
     question: str = Field(description="SHA-256 of address, model, messages and sampling.")
     model: str = Field(default="", description="The model that was asked.")
     endpoint: str = Field(default="", description="The address that was asked.")
-    reply: Reply | None = Field(
+    reply: JudgeResponse | None = Field(
         default=None, description="What came back; null in a line that only marks a reply as unreadable."
     )
     unreadable: str | None = Field(
@@ -59,14 +59,14 @@ class Calls:
     def __init__(self, path: Path | None = None, meter: Meter | None = None) -> None:
         self._path, self._meter = path, meter
         self._lock = threading.Lock()
-        self._replies: dict[str, Reply] = {}
+        self._replies: dict[str, JudgeResponse] = {}
         for record in read_calls(path) if path is not None else []:
             if record.unreadable is not None:
                 self._replies.pop(record.question, None)
             elif record.reply is not None:
                 self._replies[record.question] = record.reply
 
-    def ask(self, where: Endpoint, body: dict[str, Any], seconds: float | None = None) -> Reply:
+    def ask(self, where: Endpoint, body: dict[str, Any], seconds: float | None = None) -> JudgeResponse:
         """The reply to a question, from disk or from the judge. Raises `JudgeFailed` as `chat.ask`, and `GateNotMet`."""
         question = question_of(where, body)
         with self._lock:

@@ -52,7 +52,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Reply:
+class JudgeResponse:
     """What came back. `text` is None for a reply without content; `refusal` is the judge's own, or the service's filter."""
 
     text: str | None = None
@@ -76,7 +76,7 @@ def endpoint(base_url: str | None) -> Endpoint:
     return Endpoint(address.rstrip("/"), _key("OPENAI_API_KEY"))
 
 
-def ask(where: Endpoint, body: dict[str, Any], seconds: float | None = None) -> Reply:
+def ask(where: Endpoint, body: dict[str, Any], seconds: float | None = None) -> JudgeResponse:
     """Ask once; `body` is that of POST /chat/completions. Raises `JudgeFailed`.
 
     `seconds` is how long a reply may take (`REPLY_SECONDS` where not given).
@@ -100,11 +100,11 @@ def ask(where: Endpoint, body: dict[str, Any], seconds: float | None = None) -> 
         raise JudgeFailed(_clean(f"not a chat completion: {response.text[:200]}")) from None
 
 
-def _reply(reply: ChatReply) -> Reply:
+def _reply(reply: ChatReply) -> JudgeResponse:
     refusal = reply.refusal
     if refusal is None and reply.finish_reason == "content_filter":
         refusal = "stopped by the service's content filter"
-    return Reply(
+    return JudgeResponse(
         text=reply.text,
         refusal=refusal,
         model=reply.model,

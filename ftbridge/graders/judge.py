@@ -14,7 +14,7 @@ from typing import Any
 
 from ftbridge.graders.calls import Calls
 from ftbridge.graders.chat import JudgeFailed, endpoint
-from ftbridge.graders.replies import Unreadable, label, number, read_result, short
+from ftbridge.graders.replies import UnreadableReply, label, number, read_result, short
 from ftbridge.graders.result import ErrorName, JudgeCall, Outcome
 from ftbridge.graders.template import GraderError, render
 from ftbridge.spec.graders import JudgeMessage, JudgeSampling, LabelModelGrader, ScoreModelGrader
@@ -108,16 +108,16 @@ def _judge(
     call = call.model_copy(update=metadata)
     try:
         if reply.refusal is not None:
-            raise Refused(short(reply.refusal))
+            raise JudgeRefused(short(reply.refusal))
         reward, details = read(read_result(reply.text or "", reply.finish_reason))
-    except (Refused, Unreadable) as error:
+    except (JudgeRefused, UnreadableReply) as error:
         calls.unreadable(where, body, str(error))
-        refused = isinstance(error, Refused)
+        refused = isinstance(error, JudgeRefused)
         return _wrong("model_grader_refusal_error" if refused else "model_grader_parse_error", str(error), call)
     return Outcome(reward, details=details, calls=(call,))
 
 
-class Refused(Exception):
+class JudgeRefused(Exception):
     """The judge, or the service's filter, would not judge this answer."""
 
 

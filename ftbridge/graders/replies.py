@@ -9,7 +9,8 @@
     no object                   the text itself, what follows "score:", "result:", "label:" … on a line of its own, or a first
                                 line that stands alone before an explanation
 
-A reply that was cut off at its token limit counts only with a whole object. Where nothing can be read, `Unreadable` says why.
+A reply that was cut off at its token limit counts only with a whole object. Where nothing can be read, `UnreadableReply` says
+why.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _ALIAS = re.compile(r"(?:answer|option|choice|response|label|class|category)[\s_
 _AROUND = " \t\r\n\"'`*_“”‘’«»()[]"
 
 
-class Unreadable(ValueError):
+class UnreadableReply(ValueError):
     """A reply without a verdict that can be read."""
 
 
@@ -56,12 +57,12 @@ class _Found:
 
 
 def read_result(text: str, finish_reason: str | None) -> Any:
-    """The `result` of a reply, or its text where it is not JSON. Raises `Unreadable`."""
+    """The `result` of a reply, or its text where it is not JSON. Raises `UnreadableReply`."""
     cut = finish_reason == "length"
     ends = list(_CLOSES.finditer(text))
     if _OPENS.match(text):
         if not ends:
-            raise Unreadable(f"the reply ends inside its reasoning: {short(text)} is not a number or label")
+            raise UnreadableReply(f"the reply ends inside its reasoning: {short(text)} is not a number or label")
         return _agreed([text[end.end() :] for end in (ends[0], ends[-1])], cut)
     if len(ends) == 1 and not text[: ends[0].start()].rpartition("\n")[2].strip():
         # The template opened the reasoning, so the reply only ends it. An object before the mark must not say otherwise.
@@ -71,17 +72,17 @@ def read_result(text: str, finish_reason: str | None) -> Any:
 
 
 def _agreed(texts: Sequence[str], cut: bool) -> Any:
-    """The one result that all of these texts hold. Raises `Unreadable`."""
+    """The one result that all of these texts hold. Raises `UnreadableReply`."""
     results = [_read(text, cut) for text in dict.fromkeys(texts)]
     if any(result != results[0] for result in results):
-        raise Unreadable(
+        raise UnreadableReply(
             f"the reply says one thing and another around its reasoning: {short(texts[0])} is not a number or label"
         )
     return results[0]
 
 
 def _read(text: str, cut: bool) -> Any:
-    """The result of a reply without its reasoning. Raises `Unreadable`."""
+    """The result of a reply without its reasoning. Raises `UnreadableReply`."""
     text = text.strip()
     if not cut:
         lone = re.fullmatch(r"```\w*\n(.*?)\n?```", text, re.DOTALL)
@@ -96,7 +97,7 @@ def _read(text: str, cut: bool) -> Any:
     if objects:
         return _chosen(objects)
     if cut or unended:
-        raise Unreadable(f"the reply was cut off before its result: {short(text)} is not a number or label")
+        raise UnreadableReply(f"the reply was cut off before its result: {short(text)} is not a number or label")
     if "{" in text:
         return text  # an object that cannot be read: nothing of its inside is taken for a verdict
     named = {(one or other).strip(_AROUND) for one, other in _NAMED.findall(text)}
@@ -139,7 +140,7 @@ def _of_object(document: dict[str, Any]) -> Any:
 
 
 def number(result: Any, low: float, high: float) -> float:
-    """A result as a score in the range from `low` to `high`, not clipped. Raises `Unreadable`.
+    """A result as a score in the range from `low` to `high`, not clipped. Raises `UnreadableReply`.
 
     A percentage is that share of the range. A fraction whose denominator is the highest score is its numerator, any other is
     that share of the range: 4/5 is 4 from 1 to 5, and 0.8 from 0 to 1. A comma may stand for the decimal point, or part
@@ -152,12 +153,12 @@ def number(result: Any, low: float, high: float) -> float:
         bare = result.replace("\u2212", "-").strip(_AROUND).rstrip(".").strip(_AROUND)
         value = _written(_UNIT.sub("", bare), low, high)
     if not math.isfinite(value):
-        raise Unreadable(f"{short(result)} is not a number")
+        raise UnreadableReply(f"{short(result)} is not a number")
     return value
 
 
 def label(result: Any, labels: Sequence[str]) -> str:
-    """The label that a result names. Raises `Unreadable`.
+    """The label that a result names. Raises `UnreadableReply`.
 
     Beside the label itself: its value as a number or boolean, quotes, marks and a full stop around it, another case where
     only one label fits, and "answer", "option" or "label" before it.
@@ -177,7 +178,7 @@ def label(result: Any, labels: Sequence[str]) -> str:
             if len(fits) == 1:
                 return fits[0]
     names = ", ".join(json.dumps(name, ensure_ascii=False) for name in labels)
-    raise Unreadable(f"{short(result)} is not one of the labels {names}")
+    raise UnreadableReply(f"{short(result)} is not one of the labels {names}")
 
 
 def short(value: Any) -> str:
@@ -216,13 +217,13 @@ def _is_unended(text: str, start: int, error: json.JSONDecodeError) -> bool:
 
 
 def _chosen(objects: Sequence[_Found]) -> Any:
-    """The result that counts. Raises `Unreadable` where it could be one or another."""
+    """The result that counts. Raises `UnreadableReply` where it could be one or another."""
     for some in (objects, [one for one in objects if one.stands_alone], [one for one in objects if one.has_steps]):
         distinct = {json.dumps(one.result, sort_keys=True) for one in some}
         if len(distinct) == 1:
             return some[0].result
     shown = ", ".join(short(one.result) for one in objects)
-    raise Unreadable(f"the reply holds several results ({shown}), which is not a number or label")
+    raise UnreadableReply(f"the reply holds several results ({shown}), which is not a number or label")
 
 
 def _written(text: str, low: float, high: float) -> float:

@@ -9,11 +9,11 @@ from typing import Literal
 from pydantic import Field
 
 from ftbridge.errors import UsageError
-from ftbridge.migrate.objects import AccountModel, Checkpoint, FileObject, Job, Method, Source
+from ftbridge.migrate.objects import AccountObject, Checkpoint, FileObject, Job, Method, MigrationKey
 from ftbridge.migrate.stored import Features
 
 
-class Use(AccountModel):
+class Use(AccountObject):
     """How much a model was used in the days that the usage report covers."""
 
     requests: int = 0
@@ -26,7 +26,7 @@ class Use(AccountModel):
     days: int = 0
 
 
-class RateLimit(AccountModel):
+class RateLimit(AccountObject):
     """What the service lets a project do with a model; None for what it does not state."""
 
     model: str
@@ -37,7 +37,7 @@ class RateLimit(AccountModel):
     batch_queue_tokens: int | None = None
 
 
-class FileNeed(AccountModel):
+class FileNeed(AccountObject):
     """A file that a model came from, and where it is: at the service, in the folder, gone, refused or not known."""
 
     id: str
@@ -48,7 +48,7 @@ class FileNeed(AccountModel):
     note: str | None = None
 
 
-class TunedModel(AccountModel):
+class TunedModel(AccountObject):
     """A tuned model. `base` is the first base model of its chain, `chain` the jobs that made it, oldest first.
 
     `shutdown` is the day it stops, as the service states it or, where it does not, OpenAI's calendar; `listed` is whether
@@ -84,7 +84,7 @@ class TunedModel(AccountModel):
         return self.listed and (days is None or days > 0)
 
 
-class Unseen(AccountModel):
+class Unseen(AccountObject):
     """Something that the inventory could not see, why, and the scope or key that would show it."""
 
     what: str
@@ -94,7 +94,7 @@ class Unseen(AccountModel):
     place: str | None = None
 
 
-class Inventory(AccountModel):
+class Inventory(AccountObject):
     """Everything that was found, merged over the keys of one organization or several; models come in the order of their use."""
 
     migration: str
@@ -102,7 +102,7 @@ class Inventory(AccountModel):
     taken: float
     clock_skew: float = 0.0
     today: datetime.date
-    sources: tuple[Source, ...] = ()
+    sources: tuple[MigrationKey, ...] = ()
     models: tuple[TunedModel, ...] = ()
     jobs: tuple[Job, ...] = ()
     files: dict[str, FileObject] = Field(default={})

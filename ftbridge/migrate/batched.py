@@ -15,19 +15,19 @@ from typing import Any
 from ftbridge.errors import GateNotMet
 from ftbridge.migrate.completing import body_of, declined, samples_of
 from ftbridge.migrate.forecast import expected_size, size_of
-from ftbridge.migrate.recording import Recording, Request, Sample, Settings, Usage
+from ftbridge.migrate.recording import Recording, RecordingRequest, Sample, Settings, Usage
 from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.errors import clean
 from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.sampling.batch import OF_THE_PROMPT, line_of
-from ftbridge.providers.openai.sampling.batch_requests import Batches, Line
+from ftbridge.providers.openai.sampling.batch_requests import Batches, BatchLine
 
 AGAIN = "Run the same command again: it requests only what is missing, in a new batch."
 
 
 @dataclass(frozen=True)
 class _Result:
-    request: Request
+    request: RecordingRequest
     samples: list[Sample]
     usage: Usage
     logprobs: Any
@@ -58,18 +58,18 @@ class Batched:
             self._told = text
             self.tell(text)
 
-    def collect(self, requests: Sequence[Request]) -> int:
+    def collect(self, requests: Sequence[RecordingRequest]) -> int:
         """Record what earlier batches hold of these requests, and return how many of them that were."""
         return self._record(requests, self._batches.collect)
 
-    def ask(self, requests: Sequence[Request]) -> None:
+    def ask(self, requests: Sequence[RecordingRequest]) -> None:
         """Ask every request in as few batches as fit. Raises `ModelUnavailable` for one that is refused as a whole."""
         for group in self._groups(requests):
             self._record(group, self._batches.send)
 
-    def _groups(self, requests: Sequence[Request]) -> Iterator[list[Request]]:
+    def _groups(self, requests: Sequence[RecordingRequest]) -> Iterator[list[RecordingRequest]]:
         """The requests in groups that fit the queue; each is checked against the budget when its turn comes."""
-        group: list[Request] = []
+        group: list[RecordingRequest] = []
         read = written = 0
         for request in requests:
             size, more = size_of(request), expected_size(request)
@@ -87,11 +87,11 @@ class Batched:
         if group:
             yield group
 
-    def _record(self, requests: Sequence[Request], way: Callable[..., Iterator[_Result]]) -> int:
+    def _record(self, requests: Sequence[RecordingRequest], way: Callable[..., Iterator[_Result]]) -> int:
         by_id = {request.id: request for request in requests}
         lines = {name: line_of(name, body_of(one, self.settings, store=False)) for name, one in by_id.items()}
 
-        def understand(line: Line) -> _Result | None:
+        def understand(line: BatchLine) -> _Result | None:
             return _result(by_id[line.key], line)
 
         count = 0
@@ -104,7 +104,7 @@ class Batched:
         return count
 
 
-def _result(request: Request, line: Line) -> _Result | None:
+def _result(request: RecordingRequest, line: BatchLine) -> _Result | None:
     """What a line says of its request; None where sending it again may help."""
     if line.status in OF_THE_PROMPT:
         reason = f"{line.status}: {clean(line.error.get('message') or 'no reason given')}"

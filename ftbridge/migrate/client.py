@@ -1,7 +1,7 @@
 """One key at one address: reads that obey the stated limits, are retried, and return refusals as values.
 
-A refusal that a migration can live with (a missing scope, something that is gone) comes back as a `Reply` with its fault.
-No usable response, a limit that outlasts the retries, and a key that the service does not know are raised.
+A refusal that a migration can live with (a missing scope, something that is gone) comes back as a `ServiceReply` with its
+fault. No usable response, a limit that outlasts the retries, and a key that the service does not know are raised.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from urllib.parse import quote
 from ftbridge import files
 from ftbridge.errors import ProviderRefused, UsageError
 from ftbridge.migrate.folder import Migration
-from ftbridge.migrate.limits import Limits
-from ftbridge.migrate.objects import Source
+from ftbridge.migrate.limits import RateLimits
+from ftbridge.migrate.objects import MigrationKey
 from ftbridge.providers.openai.client import TIMEOUT, checked, http_client
-from ftbridge.providers.openai.errors import Fault, NotTheService, fault_of
+from ftbridge.providers.openai.errors import NotTheService, ServiceFault, fault_of
 from ftbridge.providers.openai.retry import read
 from ftbridge.providers.openai.targets import TARGETS
 from ftbridge.redaction import remember
@@ -38,13 +38,13 @@ CLOCK_TOLERANCE = 120.0
 
 
 @dataclass(frozen=True)
-class Reply:
+class ServiceReply:
     """A response. `document` is its JSON object, empty for a refusal; `fault` says why it was refused, None for a success."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
     document: dict[str, Any] = field(default_factory=dict)
-    fault: Fault | None = None
+    fault: ServiceFault | None = None
 
     @property
     def ok(self) -> bool:
@@ -71,10 +71,10 @@ class Reply:
 class Client:
     """Requests with one key. `skew` is the service's clock minus this machine's in seconds, None before the first response."""
 
-    def __init__(self, source: Source, base_url: str, key: str) -> None:
+    def __init__(self, source: MigrationKey, base_url: str, key: str) -> None:
         self.source = source
         self.base_url = base_url.rstrip("/")
-        self.limits = Limits()
+        self.limits = RateLimits()
         self.skew: float | None = None
         self.organization: str | None = source.organization
         self.project: str | None = source.project
@@ -87,19 +87,21 @@ class Client:
         host = self.base_url.split("://")[-1].split("/")[0]
         return f"{host} (key of {self.source.variable})"
 
-    def get(self, path: str, params: dict[str, Any] | None = None, *, doing: str) -> Reply:
+    def get(self, path: str, params: dict[str, Any] | None = None, *, doing: str) -> ServiceReply:
         """The response to a read, after as many tries as it takes. Raises `ServiceUnavailable`, `ProviderRefused`."""
 
-        def once() -> Reply:
+        def once() -> ServiceReply:
             with self._sent(path, params=params) as response:
                 return self._reply(response)
 
         return self._checked(read(once, doing, self.service), doing)
 
-    def download(self, path: str, to: Path, *, doing: str, progress: Callable[[int], None] = lambda _: None) -> Reply:
+    def download(
+        self, path: str, to: Path, *, doing: str, progress: Callable[[int], None] = lambda _: None
+    ) -> ServiceReply:
         """Stream a content to `to`, whole or not at all; `progress` is called with each block's bytes. Raises as `get` does."""
 
-        def once() -> Reply:
+        def once() -> ServiceReply:
             with self._sent(path, stream=True) as response:
                 if response.status_code >= 400:
                     response.read()
@@ -113,7 +115,7 @@ class Client:
                             received += len(block)
                             progress(len(block))
                     _require_whole(response, received)
-                return Reply(response.status_code, self._headers(response))
+                return ServiceReply(response.status_code, self._headers(response))
 
         return self._checked(read(once, doing, self.service), doing)
 
@@ -152,20 +154,20 @@ class Client:
     def _headers(response: Any) -> dict[str, str]:
         return {str(name).lower(): str(value) for name, value in response.headers.items()}
 
-    def _reply(self, response: Any) -> Reply:
-        """The response as a `Reply`; what asking again may change is raised for `read` to see."""
+    def _reply(self, response: Any) -> ServiceReply:
+        """The response as a `ServiceReply`; what asking again may change is raised for `read` to see."""
         body = _json(response)
         if response.status_code < 400:
             if not isinstance(body, dict):
                 raise NotTheService("the response is not a JSON object")
-            return Reply(response.status_code, self._headers(response), body)
+            return ServiceReply(response.status_code, self._headers(response), body)
         failure = _Failed(response, body)
         fault = fault_of(failure)
         if fault.kind not in ("refused", "missing", "data", "tomorrow"):
             raise failure
-        return Reply(response.status_code, self._headers(response), fault=fault)
+        return ServiceReply(response.status_code, self._headers(response), fault=fault)
 
-    def _checked(self, reply: Reply, doing: str) -> Reply:
+    def _checked(self, reply: ServiceReply, doing: str) -> ServiceReply:
         """The reply, unless the service does not know the key or the account cannot pay: nothing else can work then."""
         fault = reply.fault
         if fault is None or self.source.kind == "admin":
@@ -212,13 +214,13 @@ def connect_admin(migration: Migration) -> Client | None:
     return Client(_source(ADMIN_KEY, key, address, "admin"), address, key)
 
 
-def note_source(migration: Migration, client: Client, identity: Mapping[str, Any]) -> Source:
+def note_source(migration: Migration, client: Client, identity: Mapping[str, Any]) -> MigrationKey:
     """The client's source with the organization and project that the service named, written once to the journal.
 
     `told` is what stored responses named, for a process that sent no request itself.
     """
     last = migration.last("source", id=client.source.id)
-    source = Source.model_validate(last.data) if last is not None else client.source
+    source = MigrationKey.model_validate(last.data) if last is not None else client.source
     update = {
         "organization": client.organization or identity.get("organization") or source.organization,
         "project": client.project or identity.get("project") or source.project,
@@ -276,8 +278,8 @@ def _key(variable: str) -> str:
     return key
 
 
-def _source(variable: str, key: str, address: str, kind: Any) -> Source:
-    return Source(id=fingerprint(address, key), variable=variable, kind=kind)
+def _source(variable: str, key: str, address: str, kind: Any) -> MigrationKey:
+    return MigrationKey(id=fingerprint(address, key), variable=variable, kind=kind)
 
 
 def _json(response: Any) -> Any:

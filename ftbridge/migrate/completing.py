@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftbridge.chat_completions import reply_of, word
-from ftbridge.migrate.recording import GREEDY, Outcome, Request, Sample, Settings, Usage
+from ftbridge.migrate.recording import GREEDY, Outcome, RecordingRequest, Sample, Settings, Usage
 
 MARK = "ftbridge_request"
 """The metadata key that a stored completion carries its custom_id under, so that it is found after a crash."""
@@ -18,7 +18,7 @@ OPTIONAL = frozenset({"temperature", "top_p", "logprobs", "top_logprobs", "store
 """Parameters that some models refuse, and without which a request is still the same question."""
 
 
-def body_of(request: Request, settings: Settings, *, store: bool) -> dict[str, Any]:
+def body_of(request: RecordingRequest, settings: Settings, *, store: bool) -> dict[str, Any]:
     """The body of `POST /chat/completions` for a request."""
     item = request.item
     body: dict[str, Any] = {"model": settings.model, **item.request}
@@ -40,7 +40,7 @@ def body_of(request: Request, settings: Settings, *, store: bool) -> dict[str, A
 
 
 def samples_of(
-    request: Request, document: Mapping[str, Any], *, seconds: float | None = None
+    request: RecordingRequest, document: Mapping[str, Any], *, seconds: float | None = None
 ) -> tuple[list[Sample], Usage, Any]:
     """The samples in a response, the tokens that it used, and the log-probabilities of a greedy one.
 
@@ -61,7 +61,7 @@ def samples_of(
     return samples, usage, logprobs
 
 
-def declined(request: Request, reason: str) -> list[Sample]:
+def declined(request: RecordingRequest, reason: str) -> list[Sample]:
     """The samples of a request that the service refuses for what it holds: asking again cannot help."""
     return [
         Sample(key=request.item.key, sample=number, outcome="declined", reason=reason) for number in request.samples

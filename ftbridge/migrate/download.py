@@ -54,7 +54,7 @@ class WantedFile(BaseModel):
     base: str | None = None
 
 
-class Forecast(BaseModel):
+class DownloadForecast(BaseModel):
     """What a download will do: requests, bytes and seconds. It costs nothing."""
 
     model_config = ConfigDict(frozen=True)
@@ -148,7 +148,9 @@ def wanted_files(inventory: Inventory, *, everything: bool = False) -> list[Want
     return list(wanted.values())
 
 
-def forecast(migration: Migration, *, stored: bool = False, newest: int = NEWEST, everything: bool = False) -> Forecast:
+def forecast(
+    migration: Migration, *, stored: bool = False, newest: int = NEWEST, everything: bool = False
+) -> DownloadForecast:
     """What `download` has left to do, from the folder alone. Raises `UsageError` without an inventory."""
     inventory, listings = load_inventory(migration), Listings(migration)
     saved = saved_files(migration)
@@ -163,7 +165,7 @@ def forecast(migration: Migration, *, stored: bool = False, newest: int = NEWEST
             requests += 1
             stored_listing = listings.get(f"stored:{model.sources[0]}/{model.id}")
             requests += min(newest, stored_listing.items if stored_listing is not None else 0)
-    return Forecast(
+    return DownloadForecast(
         files=len(missing),
         bytes=size,
         requests=requests,

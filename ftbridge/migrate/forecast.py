@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ftbridge.data.tokens import count_texts, example_texts
 from ftbridge.migrate.account import RateLimit
 from ftbridge.migrate.cost import BATCH_HOURS, BATCH_LINES, DEFAULT_LIMITS, live_hours
-from ftbridge.migrate.items import Item
-from ftbridge.migrate.recording import Request, Usage
+from ftbridge.migrate.items import RecordedItem
+from ftbridge.migrate.recording import RecordingRequest, Usage
 from ftbridge.prices import PriceList
 
 Way = Literal["live", "batch"]
@@ -63,7 +63,7 @@ class Forecast(BaseModel):
 
 
 def forecast(
-    requests: Sequence[Request],
+    requests: Sequence[RecordingRequest],
     model: str,
     *,
     prices: PriceList,
@@ -117,12 +117,12 @@ def _choice(
     return "batch", "half the price, and there is time"
 
 
-def size_of(request: Request) -> int:
+def size_of(request: RecordingRequest) -> int:
     """Input tokens of a request, counted as the service's tokenizer for current models does."""
     return _sizes(request.item)[0]
 
 
-def expected_size(request: Request) -> int:
+def expected_size(request: RecordingRequest) -> int:
     """Output tokens of a request, from what the item's completion was before; a usual number where none is known."""
     return _sizes(request.item)[1] * len(request.samples)
 
@@ -131,7 +131,7 @@ _SIZES: dict[str, tuple[int, int]] = {}
 """Input and output tokens by the key of an item, which names its content."""
 
 
-def _sizes(item: Item) -> tuple[int, int]:
+def _sizes(item: RecordedItem) -> tuple[int, int]:
     if item.key not in _SIZES:
         fixed, texts = example_texts(item.request.get("messages") or (), item.request)
         if isinstance(shape := item.request.get("response_format"), dict):

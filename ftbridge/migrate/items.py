@@ -30,7 +30,7 @@ _OF_TRAINING = ("weight",)
 _KEY_DIGITS = 24
 
 
-class Item(BaseModel):
+class RecordedItem(BaseModel):
     """One request to record. `expected` is the message that a validation line ends with, `fields` its other keys."""
 
     model_config = ConfigDict(frozen=True)
@@ -56,7 +56,7 @@ class Chosen(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    items: list[Item]
+    items: list[RecordedItem]
     notes: list[str]
 
     @property
@@ -81,10 +81,10 @@ def choose(
     notes: list[str] = []
     training_prompts = trained_prompts(training)
     if file is not None:
-        candidates: Iterator[Item] = items_of(file, "file")
+        candidates: Iterator[RecordedItem] = items_of(file, "file")
     else:
         candidates = _found(validation, stored, notes)
-    chosen: dict[str, Item] = {}
+    chosen: dict[str, RecordedItem] = {}
     left_out: Counter[str] = Counter()
     for item in candidates:
         if len(chosen) >= limit:
@@ -108,7 +108,7 @@ def choose(
     return Chosen(items=list(chosen.values()), notes=notes)
 
 
-def items_of(path: Path, source: Literal["validation", "file"]) -> Iterator[Item]:
+def items_of(path: Path, source: Literal["validation", "file"]) -> Iterator[RecordedItem]:
     """The items of a JSONL file: supervised, preference or reinforcement lines, requests, or lines of a batch.
 
     Raises `UsageError` naming the first line that is none of these.
@@ -127,7 +127,7 @@ def items_of(path: Path, source: Literal["validation", "file"]) -> Iterator[Item
                 f"{path}:{number} contains no messages.",
                 hint="A line is {messages: […]}, {input: {messages: […]}, …}, or a request of the chat completions API.",
             )
-        yield Item(
+        yield RecordedItem(
             key=_digest(request)[:_KEY_DIGITS],
             source=source,
             origin=where,
@@ -139,7 +139,7 @@ def items_of(path: Path, source: Literal["validation", "file"]) -> Iterator[Item
         )
 
 
-def _found(validation: Path | None, stored: Iterable[StoredCompletion], notes: list[str]) -> Iterator[Item]:
+def _found(validation: Path | None, stored: Iterable[StoredCompletion], notes: list[str]) -> Iterator[RecordedItem]:
     if validation is not None:
         yield from items_of(validation, "validation")
     without: Counter[str] = Counter()
@@ -154,10 +154,10 @@ def _found(validation: Path | None, stored: Iterable[StoredCompletion], notes: l
         notes.append(f"{count} stored {'completion' if count == 1 else 'completions'} cannot be used: {reason}.")
 
 
-def _stored(completion: StoredCompletion) -> Item:
+def _stored(completion: StoredCompletion) -> RecordedItem:
     settings = {name: value for name, value in completion.request.items() if name in REQUEST_FIELDS}
     request = {"messages": [_plain(message) for message in completion.messages or ()], **settings}
-    return Item(
+    return RecordedItem(
         key=_digest(request)[:_KEY_DIGITS],
         source="stored",
         origin=completion.id,

@@ -21,7 +21,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _KINDS = ("requests", "tokens")
 
 
-class Limits:
+class RateLimits:
     """The limits of one key and model, as the last response stated them."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from ftbridge import files
-from ftbridge.migrate.client import Client, Reply
+from ftbridge.migrate.client import Client, ServiceReply
 from ftbridge.migrate.folder import Migration, safe_name
 
 Cursor = Literal["after", "next_page"]
@@ -168,7 +168,7 @@ class Listings:
         assert turned is not None
         return turned
 
-    def _refuse(self, client: Client, listing: Listing, reply: Reply) -> Listing:
+    def _refuse(self, client: Client, listing: Listing, reply: ServiceReply) -> Listing:
         self._write(
             "unseen",
             name=listing.name,

@@ -23,10 +23,10 @@ from ftbridge.errors import FtbridgeError, ModelUnavailable, ServiceUnavailable
 from ftbridge.http import sleep
 from ftbridge.migrate.completing import MARK, OPTIONAL, body_of, declined, samples_of
 from ftbridge.migrate.forecast import expected_size, size_of
-from ftbridge.migrate.limits import Limits
-from ftbridge.migrate.recording import Recording, Request, Settings, Usage
+from ftbridge.migrate.limits import RateLimits
+from ftbridge.migrate.recording import Recording, RecordingRequest, Settings, Usage
 from ftbridge.providers.openai.client import Connection
-from ftbridge.providers.openai.errors import Fault, fault_of
+from ftbridge.providers.openai.errors import ServiceFault, fault_of
 from ftbridge.providers.openai.retry import LOOKS, read
 from ftbridge.providers.openai.sampling.chat import Response, send
 from ftbridge.providers.openai.sampling.patience import Limit, Patience
@@ -43,7 +43,7 @@ EMPTY_TRIES = 3
 
 @dataclass
 class _Ask:
-    request: Request
+    request: RecordingRequest
     body: dict[str, Any]
     tokens: int
     failures: int = 0
@@ -57,14 +57,14 @@ class Live:
     at: Connection
     recording: Recording
     settings: Settings
-    limits: Limits
+    limits: RateLimits
     store: bool = True
     afford: Callable[[int, int], None] = lambda read, written: None
     on_progress: Callable[[], None] = lambda: None
     _objections: Objections = field(default_factory=lambda: Objections(OPTIONAL))
     _declined: set[str] = field(default_factory=set)
 
-    def ask(self, requests: Sequence[Request]) -> None:
+    def ask(self, requests: Sequence[RecordingRequest]) -> None:
         """Ask every request and record what comes of it; called again, only what is missing is asked.
 
         Raises `ModelUnavailable` when the model stops answering, `ServiceUnavailable` when the service does, `ProviderRefused`
@@ -73,8 +73,8 @@ class Live:
         waiting = deque(self._asks(requests))
         limit = Limit(AT_ONCE)
         patience = Patience(self.at.service, f"recording {self.settings.model}")
-        flying: dict[Future[Response | Fault], _Ask] = {}
-        ended: SimpleQueue[Future[Response | Fault]] = SimpleQueue()
+        flying: dict[Future[Response | ServiceFault], _Ask] = {}
+        ended: SimpleQueue[Future[Response | ServiceFault]] = SimpleQueue()
         failure: FtbridgeError | None = None
         with ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="record") as pool:
             while waiting or flying:
@@ -102,7 +102,7 @@ class Live:
         if failure is not None:
             raise failure
 
-    def _asks(self, requests: Sequence[Request]) -> list[_Ask]:
+    def _asks(self, requests: Sequence[RecordingRequest]) -> list[_Ask]:
         """The requests to send: what was announced before and is found at the service is recorded instead."""
         settled = self._settled([request for request in requests if request.id in self.recording.unsettled])
         return [
@@ -111,7 +111,7 @@ class Live:
             if request.id not in settled
         ]
 
-    def _settled(self, requests: Sequence[Request]) -> set[str]:
+    def _settled(self, requests: Sequence[RecordingRequest]) -> set[str]:
         """The custom_ids of announced requests whose completions the service kept; they are recorded.
 
         A request that was announced a moment ago may still be at work there, so it is looked for again after longer waits.
@@ -132,8 +132,8 @@ class Live:
         ask: _Ask,
         limit: Limit,
         pool: ThreadPoolExecutor,
-        flying: dict[Future[Response | Fault], _Ask],
-        ended: SimpleQueue[Future[Response | Fault]],
+        flying: dict[Future[Response | ServiceFault], _Ask],
+        ended: SimpleQueue[Future[Response | ServiceFault]],
     ) -> None:
         together = [ask.request, *(other.request for other in flying.values())]
         self.afford(sum(map(size_of, together)), sum(map(expected_size, together)))
@@ -144,14 +144,16 @@ class Live:
         flying[future] = ask
         future.add_done_callback(ended.put)
 
-    def _post(self, ask: _Ask) -> Response | Fault:
+    def _post(self, ask: _Ask) -> Response | ServiceFault:
         """One request; a body that the model objects to is changed and asked again at once."""
         try:
             return send(self.at, ask.body, self._objections)
         except Exception as error:
             return fault_of(error)
 
-    def _take(self, ask: _Ask, came: Response | Fault, waiting: deque[_Ask], limit: Limit, patience: Patience) -> None:
+    def _take(
+        self, ask: _Ask, came: Response | ServiceFault, waiting: deque[_Ask], limit: Limit, patience: Patience
+    ) -> None:
         """Record a response, or decide what becomes of a request without one. Raises what ends the recording."""
         request = ask.request
         if isinstance(came, Response):
@@ -193,7 +195,7 @@ class Live:
             ask.failures = patience.bear(fault, ask.failures, _TRIED_AGAIN)
         waiting.append(ask)
 
-    def _found(self, request: Request, look: bool = False) -> bool:
+    def _found(self, request: RecordingRequest, look: bool = False) -> bool:
         """Whether the service kept the completion of a request that got no response; it is recorded then.
 
         With `look`, it is looked for again after ever longer waits, since lists lag behind.
@@ -211,7 +213,7 @@ class Live:
                 return bool(samples)
         return False
 
-    def _stored_one(self, request: Request) -> dict[str, Any] | None:
+    def _stored_one(self, request: RecordingRequest) -> dict[str, Any] | None:
         """The stored completion of a request, oldest first where there are several; None where none shows."""
         completions = self.at.client.chat.completions
 

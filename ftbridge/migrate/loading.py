@@ -20,7 +20,7 @@ from ftbridge.errors import UsageError
 from ftbridge.migrate.account import FileNeed, Inventory, RateLimit, TunedModel, Unseen, Use
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.listing import Listings
-from ftbridge.migrate.objects import Checkpoint, FileObject, Job, Source, suffix_of
+from ftbridge.migrate.objects import Checkpoint, FileObject, Job, MigrationKey, suffix_of
 from ftbridge.migrate.stored import Features, StoredCompletion, features_of
 from ftbridge.providers.openai.calendar import shutdown
 
@@ -127,7 +127,7 @@ def messages_of(listings: Listings, completion: str) -> tuple[dict[str, Any], ..
 class _Found:
     """Everything that the lists hold, merged over the keys."""
 
-    def __init__(self, listings: Listings, sources: dict[str, Source], saved: dict[str, Saved]) -> None:
+    def __init__(self, listings: Listings, sources: dict[str, MigrationKey], saved: dict[str, Saved]) -> None:
         self._lists = listings
         self._sources = sources
         self._saved = saved
@@ -365,9 +365,9 @@ def _added(use: Use, result: dict[str, Any], day: datetime.date) -> Use:
     )
 
 
-def _sources(migration: Migration) -> dict[str, Source]:
-    sources: dict[str, Source] = {}
+def _sources(migration: Migration) -> dict[str, MigrationKey]:
+    sources: dict[str, MigrationKey] = {}
     for event in migration.of("source"):
-        source = Source.model_validate(event.data)
+        source = MigrationKey.model_validate(event.data)
         sources[source.id] = source
     return sources

@@ -16,7 +16,7 @@ from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.grade_cache import stored_grades
 from ftbridge.evaluation.items import Item as Question
 from ftbridge.evaluation.missing import MaybeScores, known_score
-from ftbridge.evaluation.score import Grading, results, score_of
+from ftbridge.evaluation.score import JudgeRequests, results, score_of
 from ftbridge.evaluation.verdict import PairedComparison, compare_paired
 from ftbridge.evaluation.wording import sentence
 from ftbridge.graders import Calls
@@ -51,7 +51,7 @@ def scores_of(
 ) -> Scored:
     """Every score; what judges replied is grades in the proof's folder, so that none is asked, or paid, again."""
     with stored_grades(folder / "grades.jsonl") as grades:
-        graded = results(questions, predictions, graders, grades, Grading(Calls(folder / CALLS_FILE)))
+        graded = results(questions, predictions, graders, grades, JudgeRequests(Calls(folder / CALLS_FILE)))
     scored: Scored = {}
     for name, by in graded.items():
         scored[name] = {

@@ -15,13 +15,13 @@ Method = Literal["supervised", "dpo", "reinforcement"]
 METHODS: tuple[Method, ...] = ("supervised", "dpo", "reinforcement")
 
 
-class AccountModel(BaseModel):
+class AccountObject(BaseModel):
     """Frozen: what all that an account holds has in common."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
 
-class Source(AccountModel):
+class MigrationKey(AccountObject):
     """A key, by its fingerprint. `variable` is the environment variable that holds it."""
 
     id: str
@@ -36,7 +36,7 @@ class Source(AccountModel):
         return self.project or self.variable
 
 
-class Job(AccountModel):
+class Job(AccountObject):
     """A fine-tuning job. Times are Unix seconds. `old_shape`: its hyperparameters stood at the top level only."""
 
     id: str
@@ -68,7 +68,7 @@ class Job(AccountModel):
         return self.base.startswith("ft:")
 
     @classmethod
-    def of(cls, document: Mapping[str, Any], source: Source) -> Job:
+    def of(cls, document: Mapping[str, Any], source: MigrationKey) -> Job:
         """A job from the service's object, whichever year it is from. Fields that make no sense are left at their defaults."""
         method, settings, old = _method(document)
         tuned = text_in(document.get("fine_tuned_model"))
@@ -100,7 +100,7 @@ class Job(AccountModel):
         )
 
 
-class Checkpoint(AccountModel):
+class Checkpoint(AccountObject):
     """A checkpoint of a job; `model` is the name that it answers under."""
 
     id: str
@@ -128,7 +128,7 @@ class Checkpoint(AccountModel):
         )
 
 
-class FileObject(AccountModel):
+class FileObject(AccountObject):
     """A file at the service. `expires` is None for one that stays."""
 
     id: str
@@ -142,7 +142,7 @@ class FileObject(AccountModel):
     raw: dict[str, Any] = {}
 
     @classmethod
-    def of(cls, document: Mapping[str, Any], source: Source) -> FileObject:
+    def of(cls, document: Mapping[str, Any], source: MigrationKey) -> FileObject:
         """A file from the service's object."""
         return cls(
             id=str(document.get("id")),

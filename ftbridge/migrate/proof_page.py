@@ -33,7 +33,7 @@ class MeasureRow:
 
 
 @dataclass(frozen=True)
-class ShownItem:
+class ProofItem:
     """One item: its prompt, completions with their headings, and how the measures changed."""
 
     prompt: str
@@ -97,9 +97,9 @@ def _facts(proof: Proof) -> list[tuple[str, str]]:
     ]
 
 
-def _items(items: Sequence[Shown]) -> list[ShownItem]:
+def _items(items: Sequence[Shown]) -> list[ProofItem]:
     return [
-        ShownItem(
+        ProofItem(
             prompt=one.prompt,
             completions=[
                 ("recorded", one.recorded),

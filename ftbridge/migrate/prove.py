@@ -48,7 +48,7 @@ FEW = 50
 """Below this many items a proof says how little they can tell."""
 
 
-class Wish(BaseModel):
+class ProofWish(BaseModel):
     """What to prove. `margin` is how much worse still counts as not worse; `judge` is a model that says which is better."""
 
     model_config = ConfigDict(frozen=True)
@@ -105,7 +105,7 @@ class Proof(BaseModel):
 Progress = Callable[[int, int], None]
 
 
-def prove(migration: Migration, wish: Wish, run: Run, *, progress: Progress = lambda done, total: None) -> Proof:
+def prove(migration: Migration, wish: ProofWish, run: Run, *, progress: Progress = lambda done, total: None) -> Proof:
     """Compare a run's model with a recorded one, and write `proof.json` beside what it was made from.
 
     Called again, only completions that are missing are asked for. Raises `UsageError` for a run without a model, for an empty
@@ -138,7 +138,13 @@ def prove(migration: Migration, wish: Wish, run: Run, *, progress: Progress = la
 
 
 def _proof(
-    name: str, run: Run, wish: Wish, recording: Recording, test: _Test, completions: Sequence[Prediction], folder: Path
+    name: str,
+    run: Run,
+    wish: ProofWish,
+    recording: Recording,
+    test: _Test,
+    completions: Sequence[Prediction],
+    folder: Path,
 ) -> Proof:
     """The replacement's completions scored beside the recorded ones, and what decides between the two models."""
     state = run.state()
@@ -191,7 +197,7 @@ class _Test(NamedTuple):
     notes: list[str]
 
 
-def _test_of(recording: Recording, run: Run, wish: Wish, *, is_hosted: bool) -> _Test:
+def _test_of(recording: Recording, run: Run, wish: ProofWish, *, is_hosted: bool) -> _Test:
     """The recorded items that the run was not trained on, with the spec's graders, or measures of agreement without them."""
     items, refusals, left_out = chosen_items(recording, run, wish.limit)
     if not is_hosted:

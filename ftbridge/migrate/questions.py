@@ -21,7 +21,7 @@ from ftbridge.evaluation.generate import Prediction, generate
 from ftbridge.evaluation.items import Item as Question
 from ftbridge.evaluation.items import reference
 from ftbridge.evaluation.score import check
-from ftbridge.migrate.items import Item, trained_prompts
+from ftbridge.migrate.items import RecordedItem, trained_prompts
 from ftbridge.migrate.recording import GREEDY, Recording, Sample
 from ftbridge.providers.base import Provider, TunedModel
 from ftbridge.runs.run import Run
@@ -35,11 +35,13 @@ _LEAST_TOKENS, _ROOM = 64, 1.5
 """The replacement may write so much more than the longest recorded completion."""
 
 
-def chosen_items(recording: Recording, run: Run, limit: int | None) -> tuple[list[Item], list[Item], dict[str, int]]:
+def chosen_items(
+    recording: Recording, run: Run, limit: int | None
+) -> tuple[list[RecordedItem], list[RecordedItem], dict[str, int]]:
     """The items to compare on, those that the recorded model refused, and how many are left out and why."""
     training_prompts = trained_prompts([run.data / "train.jsonl"])
-    items: list[Item] = []
-    refusals: list[Item] = []
+    items: list[RecordedItem] = []
+    refusals: list[RecordedItem] = []
     left_out = {"not recorded": 0, "the service declined the request": 0, "the run was trained on them": 0}
     for item in recording.items:
         greedy = recording.samples.get((item.key, GREEDY))
@@ -66,8 +68,8 @@ def chosen_items(recording: Recording, run: Run, limit: int | None) -> tuple[lis
 
 
 def readable(
-    items: list[Item], refusals: list[Item], left_out: dict[str, int]
-) -> tuple[list[Item], list[Item], dict[str, int]]:
+    items: list[RecordedItem], refusals: list[RecordedItem], left_out: dict[str, int]
+) -> tuple[list[RecordedItem], list[RecordedItem], dict[str, int]]:
     """The items without those that hold images or sound, which models of this machine do not read."""
     readable_items = [item for item in items if _is_text(item)]
     lost = (
@@ -80,13 +82,13 @@ def readable(
     return readable_items, [item for item in refusals if _is_text(item)], {**left_out, **lost}
 
 
-def _is_text(item: Item) -> bool:
+def _is_text(item: RecordedItem) -> bool:
     contents = [message.get("content") for message in item.request["messages"]]
     parts = [part for content in contents if isinstance(content, list) for part in content]
     return all(isinstance(part, Mapping) and part.get("type") in ("text", "refusal") for part in parts)
 
 
-def question_of(index: int, item: Item, recording: Recording) -> Question:
+def question_of(index: int, item: RecordedItem, recording: Recording) -> Question:
     """An item as evaluations have it; `fields` hold `recorded`, and `reference`: what was expected, else what was recorded."""
     messages = tuple(_message(message, item) for message in item.request["messages"])
     recorded = text_of(recording.samples[item.key, GREEDY])
@@ -101,7 +103,7 @@ def question_of(index: int, item: Item, recording: Recording) -> Question:
     return Question(key=item.key, index=index, prompt=messages, tools=tuple(tools), fields=fields, cluster=item.prompt)
 
 
-def _message(document: Mapping[str, Any], item: Item) -> Message:
+def _message(document: Mapping[str, Any], item: RecordedItem) -> Message:
     try:
         return Message.model_validate(document)
     except ValidationError as error:

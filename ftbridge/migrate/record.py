@@ -26,11 +26,11 @@ from ftbridge.migrate.batched import Batched
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.forecast import Forecast, forecast, spent_usd
 from ftbridge.migrate.items import Chosen, choose
-from ftbridge.migrate.limits import Limits
+from ftbridge.migrate.limits import RateLimits
 from ftbridge.migrate.live import Live
 from ftbridge.migrate.loading import load_inventory, local_file, stored_completions
-from ftbridge.migrate.objects import Source
-from ftbridge.migrate.recording import RecordedSoFar, Recording, Request, Settings, requests_of
+from ftbridge.migrate.objects import MigrationKey
+from ftbridge.migrate.recording import RecordedSoFar, Recording, RecordingRequest, Settings, requests_of
 from ftbridge.prices import PriceList, load_prices
 from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.request import OpenAIRequest
@@ -42,7 +42,7 @@ _ROUNDS = 3
 """Times that what is missing is asked anew, such as when a service turns out not to take `n`."""
 
 
-class Wish(BaseModel):
+class RecordWish(BaseModel):
     """What to record. `items` is a file of your own, `temperature` the production one where stored requests do not tell it."""
 
     model_config = ConfigDict(frozen=True)
@@ -77,7 +77,7 @@ Progress = Callable[[int, int, float | None, float | None], None]
 
 def record(
     migration: Migration,
-    wish: Wish,
+    wish: RecordWish,
     *,
     agree: Agree = lambda forecast, notes: None,
     progress: Progress = lambda done, total, usd, seconds: None,
@@ -123,7 +123,7 @@ def find_model(inventory: Inventory, name: str) -> tuple[str, TunedModel]:
     return checkpoint or model.id, model
 
 
-def source_of(inventory: Inventory, model: TunedModel) -> Source:
+def source_of(inventory: Inventory, model: TunedModel) -> MigrationKey:
     """The key that can ask a model. Raises `UsageError` when no project key of the inventory has seen it."""
     for source in inventory.sources:
         if source.kind == "project" and source.id in model.sources:
@@ -143,7 +143,7 @@ def hours_left(inventory: Inventory, model: TunedModel, now: float | None = None
 
 
 def _plan(
-    migration: Migration, inventory: Inventory, model: TunedModel, name: str, recording: Recording, wish: Wish
+    migration: Migration, inventory: Inventory, model: TunedModel, name: str, recording: Recording, wish: RecordWish
 ) -> tuple[Chosen, Settings]:
     """The items and settings of a recording: those that it began with, or chosen now. Writes nothing."""
     settings = recording.settings
@@ -163,7 +163,7 @@ def _plan(
     return chosen.model_copy(update={"notes": notes}), settings
 
 
-def _chosen(migration: Migration, inventory: Inventory, model: TunedModel, name: str, wish: Wish) -> Chosen:
+def _chosen(migration: Migration, inventory: Inventory, model: TunedModel, name: str, wish: RecordWish) -> Chosen:
     jobs = [job for id in model.chain or ((model.job,) if model.job else ()) if (job := inventory.job(id)) is not None]
     job_record = inventory.job(model.job) if model.job is not None else None
     validation = (
@@ -210,7 +210,7 @@ class _Work:
     at: Connection
     recording: Recording
     settings: Settings
-    wish: Wish
+    wish: RecordWish
     prices: PriceList
     limit: RateLimit | None
     left: float | None
@@ -222,7 +222,7 @@ class _Work:
     _counted: int = 0
     _usd: float | None = 0.0
 
-    def forecast(self, requests: Sequence[Request]) -> Forecast:
+    def forecast(self, requests: Sequence[RecordingRequest]) -> Forecast:
         """The figures of what is missing."""
         return forecast(
             requests,
@@ -233,7 +233,7 @@ class _Work:
             way=self.wish.way,
         )
 
-    def run(self, requests: Sequence[Request]) -> None:
+    def run(self, requests: Sequence[RecordingRequest]) -> None:
         """Ask for what is missing, batches that were paid for first, until nothing is or a round brings nothing."""
         self._first = len(self.recording.samples)
         self._batched("batch").collect(requests)
@@ -258,7 +258,7 @@ class _Work:
             at=self.at,
             recording=self.recording,
             settings=self.settings,
-            limits=Limits(),
+            limits=RateLimits(),
             store=self.wish.store,
             afford=self._afford("live"),
             on_progress=self._heard,

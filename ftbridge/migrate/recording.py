@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ftbridge import files
 from ftbridge.errors import FtbridgeError, UsageError
 from ftbridge.migrate.folder import Migration, safe_name
-from ftbridge.migrate.items import Item
+from ftbridge.migrate.items import RecordedItem
 from ftbridge.runs.journal import Event, Journal
 from ftbridge.spec.problems import first_problem
 
@@ -85,12 +85,12 @@ class RecordedSoFar(BaseModel):
     finished: bool
 
 
-class Request(BaseModel):
+class RecordingRequest(BaseModel):
     """One request to make: the samples of an item that it asks for, greedy or drawn, never both."""
 
     model_config = ConfigDict(frozen=True)
 
-    item: Item
+    item: RecordedItem
     samples: tuple[int, ...]
 
     @property
@@ -99,18 +99,22 @@ class Request(BaseModel):
         return f"{self.item.key}-{self.samples[0]}"
 
 
-def requests_of(items: Sequence[Item], settings: Settings, recorded: Mapping[tuple[str, int], Sample]) -> list[Request]:
+def requests_of(
+    items: Sequence[RecordedItem], settings: Settings, recorded: Mapping[tuple[str, int], Sample]
+) -> list[RecordingRequest]:
     """The requests that items still need, the greedy ones first: they are what a replacement is compared with."""
     declined = {key for (key, _), sample in recorded.items() if sample.outcome == "declined"}
     open_items = [item for item in items if item.key not in declined]
-    greedy = [Request(item=item, samples=(GREEDY,)) for item in open_items if (item.key, GREEDY) not in recorded]
+    greedy = [
+        RecordingRequest(item=item, samples=(GREEDY,)) for item in open_items if (item.key, GREEDY) not in recorded
+    ]
     drawn = []
     for item in open_items:
         numbers = tuple(n for n in range(1, settings.samples + 1) if (item.key, n) not in recorded)
         if numbers and settings.takes_n:
-            drawn.append(Request(item=item, samples=numbers))
+            drawn.append(RecordingRequest(item=item, samples=numbers))
         else:
-            drawn += [Request(item=item, samples=(number,)) for number in numbers]
+            drawn += [RecordingRequest(item=item, samples=(number,)) for number in numbers]
     return greedy + drawn
 
 
@@ -120,7 +124,7 @@ class Recording:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.journal = Journal(path / "journal.jsonl")
-        self._items: list[Item] | None = None
+        self._items: list[RecordedItem] | None = None
         self._samples: dict[tuple[str, int], Sample] = {}
         self._usage: list[tuple[Usage, str]] = []
         self._settings: Settings | None = None
@@ -143,13 +147,13 @@ class Recording:
         return self._settings
 
     @property
-    def items(self) -> list[Item]:
+    def items(self) -> list[RecordedItem]:
         """The items, in their order. Raises `UsageError` for a file that was damaged."""
         if self._items is None:
             path = self.path / "items.jsonl"
             try:
                 lines = path.read_bytes().split(b"\n") if path.exists() else []
-                self._items = [Item.model_validate_json(line) for line in lines if line]
+                self._items = [RecordedItem.model_validate_json(line) for line in lines if line]
             except ValidationError as error:
                 raise UsageError(f"{path} is damaged: {first_problem(error)}.", hint="Restore it.") from None
         return self._items
@@ -166,7 +170,7 @@ class Recording:
         self._refresh()
         return self._open
 
-    def begin(self, items: Sequence[Item], settings: Settings) -> None:
+    def begin(self, items: Sequence[RecordedItem], settings: Settings) -> None:
         """Write the items and the settings; a recording that was begun keeps its items."""
         files.make_folder(self.path)
         if not (self.path / "items.jsonl").exists():
@@ -195,7 +199,7 @@ class Recording:
         """What is recorded of an item, by sample number."""
         return [sample for (item, _), sample in sorted(self.samples.items()) if item == key]
 
-    def missing(self) -> list[Request]:
+    def missing(self) -> list[RecordingRequest]:
         """The requests that are still to make."""
         settings = self.settings
         return [] if settings is None else requests_of(self.items, settings, self.samples)

@@ -25,7 +25,7 @@ from ftbridge.data.tokens import count_texts, example_texts
 from ftbridge.errors import UsageError
 from ftbridge.migrate.account import Inventory, TunedModel
 from ftbridge.migrate.folder import Migration
-from ftbridge.migrate.items import Item
+from ftbridge.migrate.items import RecordedItem
 from ftbridge.migrate.loading import load_inventory, local_file
 from ftbridge.migrate.objects import Job
 from ftbridge.migrate.record import find_model
@@ -52,7 +52,7 @@ _SUGGESTIONS = {"nano": "0.6B to 1.7B", "mini": "3B to 8B", "": "14B to 32B"}
 """Sizes of open models that are commonly put in place of a hosted one of that class; a suggestion, to be measured."""
 
 
-class Wish(BaseModel):
+class RetrainWish(BaseModel):
     """What to train. `stand_ins` are files of your own by job or file id, `overrides` changes of the spec as KEY=VALUE."""
 
     model_config = ConfigDict(frozen=True)
@@ -67,7 +67,7 @@ class Wish(BaseModel):
 
 
 @dataclass(frozen=True)
-class Plan:
+class RetrainPlan:
     """The spec of a replacement, its file in the migration, and what a reader should know."""
 
     model: str
@@ -81,7 +81,7 @@ class Plan:
         return SpecFile.of(self.path)
 
 
-def plan(migration: Migration, wish: Wish) -> Plan:
+def plan(migration: Migration, wish: RetrainWish) -> RetrainPlan:
     """Write the spec of a replacement into the migration's folder, and return it with its report.
 
     Raises `UsageError` for a model without a known job, without a base, and when training data is neither here nor replaced;
@@ -123,10 +123,12 @@ def plan(migration: Migration, wish: Wish) -> Plan:
     files.write_json(path.with_suffix(".fields.json"), [entry.model_dump(mode="json") for entry in job_spec.fields])
     if unknown := unknown_fields(job_spec.fields):
         notes.append(f"The job has fields that this version does not know: {', '.join(unknown)}.")
-    return Plan(model=name, spec=spec, path=path, fields=job_spec.fields, notes=notes)
+    return RetrainPlan(model=name, spec=spec, path=path, fields=job_spec.fields, notes=notes)
 
 
-def start(migration: Migration, planned: Plan, wish: Wish, *, lint: bool = True, allow: Sequence[str] = ()) -> Run:
+def start(
+    migration: Migration, planned: RetrainPlan, wish: RetrainWish, *, lint: bool = True, allow: Sequence[str] = ()
+) -> Run:
     """The run of a plan: the one that was made of the same parts before, else a new one. Nothing is trained yet.
 
     Raises what `create_run` does: `DataError` for data with errors, `LoweringRefused` for what the provider cannot do.
@@ -142,7 +144,7 @@ def start(migration: Migration, planned: Plan, wish: Wish, *, lint: bool = True,
     return run
 
 
-def retrain(migration: Migration, wish: Wish, watcher: Observer | None = None) -> Run:
+def retrain(migration: Migration, wish: RetrainWish, watcher: Observer | None = None) -> Run:
     """Plan a replacement, train it to its end, and return its run; called again, the same run is gone on with.
 
     Raises what `plan`, `start` and the run raise.
@@ -272,12 +274,12 @@ def _distilled(migration: Migration, model: str, job: Job, folder: Path) -> tupl
     return path, f"{len(lines)} recorded completions are training data; the other {rest} items are left for the proof."
 
 
-def is_distilled(item: Item) -> bool:
+def is_distilled(item: RecordedItem) -> bool:
     """Whether an item's completion may become training data: by its key, never one of the validation file."""
     return item.source != "validation" and int(item.key[-1], 16) % 2 == 0
 
 
-def _line(item: Item, sample: Sample) -> str:
+def _line(item: RecordedItem, sample: Sample) -> str:
     completion: dict[str, Any] = {"role": "assistant", "content": sample.text}
     if sample.tool_calls:
         calls = [{"id": f"call_{index}", **call} for index, call in enumerate(sample.tool_calls)]
@@ -309,7 +311,7 @@ def _graders(path: Path) -> list[Any]:
     return graders
 
 
-def _named(document: dict[str, Any], model: str, wish: Wish, train: Sequence[Path]) -> JobSpec:
+def _named(document: dict[str, Any], model: str, wish: RetrainWish, train: Sequence[Path]) -> JobSpec:
     """The spec with the overrides, named by what it is made of, so that the same command finds its run again."""
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     with files.scratch_folder(files.home()) as scratch:

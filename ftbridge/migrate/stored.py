@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import Field
 
-from ftbridge.migrate.objects import AccountModel, number_in, object_in, text_in
+from ftbridge.migrate.objects import AccountObject, number_in, object_in, text_in
 
 
-class StoredCompletion(AccountModel):
+class StoredCompletion(AccountObject):
     """A completion that a client stored (`store=true`), with its input where that was downloaded.
 
     `request` holds the settings it was made with, as the service kept them; `messages` is None where the input was not
@@ -56,7 +56,7 @@ class StoredCompletion(AccountModel):
         )
 
 
-class Features(AccountModel):
+class Features(AccountObject):
     """What clients use, as stored completions show; `seen` is how many were looked at, 0 for not known."""
 
     seen: int = 0

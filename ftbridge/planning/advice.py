@@ -33,7 +33,7 @@ class Advice(BaseModel):
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRun:
     """What a candidate achieved on the same test bytes in an earlier run: the mean over graders, 0..1, and its slow answers."""
 
     run: str
@@ -50,7 +50,7 @@ class Facts:
     splits: dict[str, SplitTokens]
     epochs: int
     steps: int
-    measured: tuple[Measured, ...] = ()
+    measured: tuple[MeasuredRun, ...] = ()
 
     @property
     def examples(self) -> int:

@@ -21,7 +21,7 @@ KEYS = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "NEBIUS_API_KEY")
 _FREE_GB = 5
 
 
-class Finding(BaseModel):
+class Examined(BaseModel):
     """One thing that was examined: its state, and what to do about it."""
 
     model_config = ConfigDict(frozen=True)
@@ -32,10 +32,10 @@ class Finding(BaseModel):
     fix: str | None = Field(default=None, description="The command, or the setting, that fixes it.")
 
 
-def examine() -> list[Finding]:
+def examine() -> list[Examined]:
     """Everything, in the order in which a run needs it. Never raises."""
     return [
-        Finding(
+        Examined(
             name="ftbridge",
             state="ok",
             message=f"{__version__} on Python {platform.python_version()}, {platform.platform()}",
@@ -48,14 +48,14 @@ def examine() -> list[Finding]:
     ]
 
 
-def _extra(name: str, purpose: str, modules: tuple[str, ...]) -> Finding:
+def _extra(name: str, purpose: str, modules: tuple[str, ...]) -> Examined:
     absent = [module for module in modules if importlib.util.find_spec(module) is None]
     if absent:
         description = f"{purpose}: without {', '.join(absent)}"
-        return Finding(
+        return Examined(
             name=f"extra {name}", state="missing", message=description, fix=f"pip install 'ftbridge[{name}]'"
         )
-    return Finding(name=f"extra {name}", state="ok", message=f"{purpose}: {', '.join(_versions(modules))}")
+    return Examined(name=f"extra {name}", state="ok", message=f"{purpose}: {', '.join(_versions(modules))}")
 
 
 def _versions(modules: tuple[str, ...]) -> Iterator[str]:
@@ -66,24 +66,24 @@ def _versions(modules: tuple[str, ...]) -> Iterator[str]:
             yield module
 
 
-def _gpu() -> Finding:
+def _gpu() -> Examined:
     """The GPUs: NVIDIA's, or the processor's own on Apple's machines."""
     if sys.platform == "darwin" and platform.machine() == "arm64":
-        return Finding(name="GPU", state="ok", message="Apple silicon (mps); 4-bit weights need CUDA or the CPU")
+        return Examined(name="GPU", state="ok", message="Apple silicon (mps); 4-bit weights need CUDA or the CPU")
     notes: list[str] = []
     gpus = read_gpus(notes)
     if not gpus and notes:
-        return Finding(name="GPU", state="warning", message=" ".join(notes), fix="nvidia-smi")
+        return Examined(name="GPU", state="warning", message=" ".join(notes), fix="nvidia-smi")
     if not gpus:
         message = "no NVIDIA GPU: training runs on the CPU, which suits models of up to a billion parameters"
-        return Finding(name="GPU", state="warning", message=message)
+        return Examined(name="GPU", state="warning", message=message)
     message = "; ".join(
         f"{gpu.name}, {gpu.total >> 20:,} MiB ({gpu.free >> 20:,} free), driver {gpu.driver}" for gpu in gpus
     )
     if _torch_is_for_the_cpu():
         fix = "install torch's CUDA build: https://pytorch.org/get-started"
-        return Finding(name="GPU", state="warning", message=f"{message}; but torch is built for the CPU", fix=fix)
-    return Finding(name="GPU", state="ok", message=message)
+        return Examined(name="GPU", state="warning", message=f"{message}; but torch is built for the CPU", fix=fix)
+    return Examined(name="GPU", state="ok", message=message)
 
 
 def _torch_is_for_the_cpu() -> bool:
@@ -93,29 +93,29 @@ def _torch_is_for_the_cpu() -> bool:
         return False
 
 
-def _memory() -> Finding:
+def _memory() -> Examined:
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-        return Finding(name="machine", state="ok", message=f"{os.cpu_count()} processors, {size:.0f} GB of memory")
-    return Finding(name="machine", state="ok", message=f"{os.cpu_count()} processors")
+        return Examined(name="machine", state="ok", message=f"{os.cpu_count()} processors, {size:.0f} GB of memory")
+    return Examined(name="machine", state="ok", message=f"{os.cpu_count()} processors")
 
 
-def _room() -> Finding:
+def _room() -> Examined:
     home = files.home()
     there = next(folder for folder in (home, *home.parents) if folder.exists())
     free = shutil.disk_usage(there).free / 1e9
     description = f"{home}: {free:.0f} GB free"
     if free < _FREE_GB:
-        return Finding(name="runs", state="warning", message=description, fix="point FTBRIDGE_HOME at a larger disk")
-    return Finding(name="runs", state="ok", message=description)
+        return Examined(name="runs", state="warning", message=description, fix="point FTBRIDGE_HOME at a larger disk")
+    return Examined(name="runs", state="ok", message=description)
 
 
-def _keys() -> Iterator[Finding]:
+def _keys() -> Iterator[Examined]:
     present = [name for name in KEYS if os.environ.get(name)]
     if present:
-        yield Finding(name="keys", state="ok", message=f"{', '.join(present)} set (not shown, not tried)")
+        yield Examined(name="keys", state="ok", message=f"{', '.join(present)} set (not shown, not tried)")
     else:
-        yield Finding(
+        yield Examined(
             name="keys",
             state="warning",
             message="no service's key is set: --provider openai needs one",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ftbridge.evaluation.results import read_evaluation
 from ftbridge.files import sha256_file
-from ftbridge.planning.advice import Advice, Measured
+from ftbridge.planning.advice import Advice, MeasuredRun
 from ftbridge.runs.metrics import Point, curves
 from ftbridge.runs.run import Run
 
@@ -18,7 +18,7 @@ _FALL = 0.01
 """Nats that validation loss must still fall by in the last validation before more epochs are advised."""
 
 
-def measured_on(test: Path, runs: Iterable[Run]) -> tuple[Measured, ...]:
+def measured_on(test: Path, runs: Iterable[Run]) -> tuple[MeasuredRun, ...]:
     """What the newest runs measured on the same bytes of test data."""
     if not test.exists():
         return ()
@@ -35,7 +35,7 @@ def measured_on(test: Path, runs: Iterable[Run]) -> tuple[Measured, ...]:
             usage = evaluation.answered.get(candidate) if evaluation else None
             score = sum(score.mean for score in by.values()) / len(by)
             p95 = usage.p95_seconds if usage is not None else None
-            measurements.append(Measured(run.id, candidate, score, p95))
+            measurements.append(MeasuredRun(run.id, candidate, score, p95))
     return tuple(measurements)
 
 

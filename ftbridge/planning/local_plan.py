@@ -22,7 +22,7 @@ from ftbridge.planning.memory import (
     CARDS,
     GIB,
     Memory,
-    Shape,
+    ModelShape,
     job_of,
     largest_pass,
     longest_that_fits,
@@ -170,7 +170,7 @@ def plan_local(
     )
 
 
-def _shape(model: str, path: Path | None, *, required: bool, notes: list[str]) -> Shape | None:
+def _shape(model: str, path: Path | None, *, required: bool, notes: list[str]) -> ModelShape | None:
     """The model's sizes, from its config or from those published; None, and a note, where neither is there."""
     if path is None and (published := published_shape(model)) is not None:
         notes.append(f"The sizes of {model} are those of its published config; its tokenizer is not on this machine.")
@@ -193,7 +193,7 @@ def _shape(model: str, path: Path | None, *, required: bool, notes: list[str]) -
 def _pace(
     work: Workload,
     counted: Mapping[str, LocalTokens] | None,
-    shape: Shape | None,
+    shape: ModelShape | None,
     machine: Machine,
     rollouts: Rollouts | None,
     replay: ReplayPlan | None,
@@ -218,7 +218,7 @@ def _pace(
     return pace(tokens, spec, sizes, store.runs(files.home()), files.home() / "probes.json", reckoned)
 
 
-def _reckoned(spec: JobSpec, shape: Shape, machine: Machine, length: float, loss_share: float) -> Reckoned | str:
+def _reckoned(spec: JobSpec, shape: ModelShape, machine: Machine, length: float, loss_share: float) -> Reckoned | str:
     """Tokens a second on this machine's CPU, from its measured products; or why that cannot be told."""
     if quantization(spec.local) == "int8":
         return "products in 8 bits are not measured"
@@ -237,7 +237,7 @@ class _Fits:
     """What holds a job of a model's shape; all None or empty where the shape is not known. `share`: tokens with a loss."""
 
     def __init__(
-        self, spec: JobSpec, machine: Machine, shape: Shape | None, share: float, rollouts: Rollouts | None
+        self, spec: JobSpec, machine: Machine, shape: ModelShape | None, share: float, rollouts: Rollouts | None
     ) -> None:
         self.spec, self.machine, self.shape = spec, machine, shape
         self.share = share if rollouts is None else rollouts.trained_share

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ftbridge.errors import UsageError
 from ftbridge.providers.local.lower import quantization
 from ftbridge.providers.local.models import footprint
-from ftbridge.providers.local.models.footprint import Job, Kind, Shape
+from ftbridge.providers.local.models.footprint import Job, Kind, ModelShape
 from ftbridge.providers.local.models.sizes import shape_of
 from ftbridge.spec.sections import LocalSpec
 
@@ -23,7 +23,7 @@ __all__ = [
     "CARDS",
     "GIB",
     "Memory",
-    "Shape",
+    "ModelShape",
     "largest_pass",
     "longest_that_fits",
     "memory",
@@ -82,7 +82,7 @@ class Memory(BaseModel):
     checkpointing: bool
 
 
-def read_shape(path: Path) -> Shape:
+def read_shape(path: Path) -> ModelShape:
     """The sizes in a config.json, or in that of a folder. Raises `UsageError`."""
     file = path / "config.json" if path.is_dir() else path
     try:
@@ -95,7 +95,7 @@ _MIRRORS = ("unsloth",)
 """Owners whose repositories are copies of others' models under the same names."""
 
 
-def published_shape(model: str) -> Shape | None:
+def published_shape(model: str) -> ModelShape | None:
     """The sizes of an open model by its id on the Hugging Face Hub, from the configs in models.json; None for any other.
 
     models.json holds what the model's publisher wrote in its config.json, sizes only. Upper and lower case are the same, and
@@ -128,7 +128,7 @@ def job_of(local: LocalSpec, kind: Kind, compute: int = 2) -> Job:
 
 
 def memory(
-    shape: Shape,
+    shape: ModelShape,
     local: LocalSpec,
     *,
     pass_tokens: int,
@@ -184,7 +184,7 @@ def memory(
 
 
 def largest_pass(
-    shape: Shape,
+    shape: ModelShape,
     local: LocalSpec,
     memory_bytes: float,
     trained_share: float = 1.0,
@@ -212,6 +212,6 @@ def largest_pass(
     return low * _STEP
 
 
-def longest_that_fits(shape: Shape, pass_tokens: int) -> int:
+def longest_that_fits(shape: ModelShape, pass_tokens: int) -> int:
     """The longest example that a pass of so many tokens holds: all of it, up to the model's positions."""
     return min(pass_tokens, shape.positions or pass_tokens)

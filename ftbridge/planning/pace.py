@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge import providers
 from ftbridge.files import write_json
-from ftbridge.planning.memory import Shape
+from ftbridge.planning.memory import ModelShape
 from ftbridge.runs.metrics import metrics_of
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
@@ -59,7 +59,7 @@ class Probe(BaseModel):
 def pace(
     tokens: int,
     spec: JobSpec,
-    shape: Shape | None,
+    shape: ModelShape | None,
     runs: Iterable[Run],
     probes: Path | None = None,
     reckoned: Callable[[], Reckoned | str] | None = None,

@@ -36,7 +36,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ftbridge import files
 from ftbridge.planning.machine import Machine
-from ftbridge.providers.local.models.footprint import Job, Shape
+from ftbridge.providers.local.models.footprint import Job, ModelShape
 from ftbridge.providers.local.process.child import child_environment
 
 PASSES = 35.0
@@ -100,7 +100,7 @@ def stored_name(machine: Machine, precision: str, torch: str) -> str:
 
 
 def tokens_per_second(
-    machine: Products, shape: Shape, job: Job, *, length: float, loss_share: float, checkpointing: bool = False
+    machine: Products, shape: ModelShape, job: Job, *, length: float, loss_share: float, checkpointing: bool = False
 ) -> float:
     """Tokens that training reads in a second. `length`: tokens of an example on average; `loss_share`: 0 to 1 have a loss."""
     seconds = 0.0

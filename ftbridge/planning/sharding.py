@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ftbridge.planning.memory import CARDS, GIB, Memory, job_of, largest_pass, memory
 from ftbridge.providers.local.lower import fsdp2_refusals
 from ftbridge.providers.local.models import footprint
-from ftbridge.providers.local.models.footprint import Shape
+from ftbridge.providers.local.models.footprint import ModelShape
 from ftbridge.spec import JobSpec
 
 COUNTS = (1, 2, 4, 8)
@@ -51,7 +51,9 @@ class GpuSet(BaseModel):
     pass_tokens: int = Field(description="Tokens of the largest micro-batch on each.")
 
 
-def per_gpu(shape: Shape, spec: JobSpec, gpus: int, sharding: Sharding, *, pass_tokens: int, share: float) -> PerGpu:
+def per_gpu(
+    shape: ModelShape, spec: JobSpec, gpus: int, sharding: Sharding, *, pass_tokens: int, share: float
+) -> PerGpu:
     """What each of `gpus` holds and sends. `share` (0..1) of the tokens have a loss."""
     parts = gpus if sharding == "fsdp2" else 1
     return PerGpu(
@@ -62,7 +64,7 @@ def per_gpu(shape: Shape, spec: JobSpec, gpus: int, sharding: Sharding, *, pass_
     )
 
 
-def shown(shape: Shape, spec: JobSpec, *, pass_tokens: int, share: float) -> list[PerGpu]:
+def shown(shape: ModelShape, spec: JobSpec, *, pass_tokens: int, share: float) -> list[PerGpu]:
     """Each number of GPUs, with the sharding that the spec asks for: for auto the first that an 80 GB GPU holds."""
     largest = CARDS["A100, H100 80 GB"] * GIB * USABLE
     rows = []
@@ -72,7 +74,7 @@ def shown(shape: Shape, spec: JobSpec, *, pass_tokens: int, share: float) -> lis
     return rows
 
 
-def smallest_sets(shape: Shape, spec: JobSpec, *, share: float) -> list[GpuSet]:
+def smallest_sets(shape: ModelShape, spec: JobSpec, *, share: float) -> list[GpuSet]:
     """For each number of GPUs the smallest common one that holds the job, if any; fewest GPUs first.
 
     More of the same size that bring no smaller one are left out.
@@ -93,7 +95,7 @@ def ways(spec: JobSpec, gpus: int) -> list[Sharding]:
     return ["fsdp2"] if spec.local.sharding == "fsdp2" else ["ddp", "fsdp2"]
 
 
-def _smallest(shape: Shape, spec: JobSpec, gpus: int, sharding: Sharding, share: float) -> GpuSet | None:
+def _smallest(shape: ModelShape, spec: JobSpec, gpus: int, sharding: Sharding, share: float) -> GpuSet | None:
     parts = gpus if sharding == "fsdp2" else 1
     for name, gib in sorted(CARDS.items(), key=lambda card: card[1]):
         most = largest_pass(shape, spec.local, gib * GIB * USABLE, share, gpus=parts)

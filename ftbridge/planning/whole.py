@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.evaluation.generate import read_predictions
 from ftbridge.evaluation.spending import spent
-from ftbridge.planning.memory import Shape
+from ftbridge.planning.memory import ModelShape
 from ftbridge.planning.pace import Pace
 from ftbridge.runs.run import Run
 from ftbridge.spec import JobSpec
@@ -79,7 +79,7 @@ class Took:
 
 
 def plan_run_time(
-    pace: Pace, completions: Completions, spec: JobSpec, shape: Shape | None, kind: str, runs: Iterable[Run]
+    pace: Pace, completions: Completions, spec: JobSpec, shape: ModelShape | None, kind: str, runs: Iterable[Run]
 ) -> Whole | None:
     """Hours of the whole run; None where neither a run nor the model's sizes are known. `kind` is cuda, mps or cpu."""
     took = list(itertools.islice((one for run in runs if (one := took_of(run, spec)) is not None), 5))

@@ -18,7 +18,7 @@ from ftbridge.errors import GateNotMet
 from ftbridge.evaluation.baselines import candidates_of
 from ftbridge.evaluation.candidates import Candidate
 from ftbridge.evaluation.document import Answered, Evaluation
-from ftbridge.evaluation.engine import CandidateFiles, Engine
+from ftbridge.evaluation.engine import CandidateFiles, EvaluationEngine
 from ftbridge.evaluation.families import family_notes
 from ftbridge.evaluation.generate import read_predictions
 from ftbridge.evaluation.job_data import JobData
@@ -54,7 +54,7 @@ class RunEvaluation:
         self.provider = providers.load(run.state().provider)
         capabilities = self.provider.capabilities(spec)
         self.can_score = capabilities.score
-        self.engine = Engine(
+        self.engine = EvaluationEngine(
             JobData(spec, run.data, load_manifest(run.data)),
             grades=run.grades_path,
             calls=self._calls,

@@ -43,7 +43,7 @@ from ftbridge.server.http.addresses import canonical, decoded
 from ftbridge.server.http.errors import ApiError, without_paths
 from ftbridge.server.service import Service
 from ftbridge.server.simulator import control, organization
-from ftbridge.server.simulator.gate import Gate
+from ftbridge.server.simulator.gate import FaultGate
 from ftbridge.server.simulator.inject import Injecting, route_of
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -148,9 +148,9 @@ def application(
     )
     app.router.redirect_slashes = False
     app.state.service = service
-    app.state.metrics = metrics.Metrics()
-    app.state.batches = batches.Batches(service)
-    inner: ASGIApp = app if service.account is None else Gate(app, service, service.account)
+    app.state.metrics = metrics.ServerMetrics()
+    app.state.batches = batches.OpenBatches(service)
+    inner: ASGIApp = app if service.account is None else FaultGate(app, service, service.account)
     patterns_by_route = patterns(extra)
     if service.faults is not None:
         inner = Injecting(inner, service.faults, patterns_by_route)
@@ -176,7 +176,7 @@ class _Around:
         app: ASGIApp,
         service: Service,
         access: Access,
-        measured: metrics.Metrics,
+        measured: metrics.ServerMetrics,
         routes: list[tuple[str, re.Pattern[str], str]],
     ) -> None:
         self.app, self.service, self.access, self.metrics, self.routes = app, service, access, measured, routes

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ftbridge.server.store import StoredObject
 
 
-class Engine(Protocol):
+class ServingEngine(Protocol):
     """Trains and answers."""
 
     name: str

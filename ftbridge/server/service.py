@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ftbridge.server.store import Store
 
 if TYPE_CHECKING:
-    from ftbridge.server.engine import Engine
+    from ftbridge.server.engine import ServingEngine
     from ftbridge.server.simulator.gate import AccountState
     from ftbridge.server.simulator.inject import Faults
 
@@ -37,7 +37,7 @@ class Service:
 
     folder: Path
     store: Store
-    engine: Engine
+    engine: ServingEngine
     salt: str
     organization: str = "org-ftbridge"
     clock: Callable[[], float] = time.time

@@ -16,7 +16,7 @@ from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.spending import billed_tokens, service_hours, spent
 from ftbridge.graders.budget import JudgeBudget
 from ftbridge.graders.calls import CallRecord
-from ftbridge.graders.chat import Reply
+from ftbridge.graders.chat import JudgeResponse
 from ftbridge.prices import PriceList, Rates, load_prices
 from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.runs.journal import Event
@@ -191,7 +191,7 @@ def prices() -> PriceList:
 
 def call(dollars: float) -> CallRecord:
     tokens = round(dollars * 1e6)
-    reply = Reply(prompt_tokens=0, completion_tokens=tokens, tokens=tokens)
+    reply = JudgeResponse(prompt_tokens=0, completion_tokens=tokens, tokens=tokens)
     return CallRecord(question="q", model="j", endpoint="https://api.openai.com/v1", reply=reply)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ftbridge.graders.replies import Unreadable, label, number, read_result
+from ftbridge.graders.replies import UnreadableReply, label, number, read_result
 
 STEP = '{"description": "d", "conclusion": "c", "result": 1.0}'
 
@@ -65,7 +65,7 @@ def test_the_verdict_is_the_judges_own(reply, result):
     ],
 )
 def test_a_reply_without_one_verdict_has_none(reply, reason):
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableReply):
         read_result(reply, reason)
 
 
@@ -107,7 +107,7 @@ def test_a_number_may_be_a_percentage_or_a_fraction(result, low, high, score):
     [True, None, [1], "high", "120%", "6/5", "1/0", "7 points of 10", "I give it 7", "1.234,5", "nan", float("inf")],
 )
 def test_what_is_no_number_is_none(result):
-    with pytest.raises(Unreadable, match="is not a number"):
+    with pytest.raises(UnreadableReply, match="is not a number"):
         number(result, 0, 1)
 
 
@@ -147,5 +147,5 @@ def test_a_label_may_be_written_in_other_ways(result, labels, chosen):
     ],
 )
 def test_what_fits_no_label_or_several_is_none(result, labels):
-    with pytest.raises(Unreadable, match="is not one of the labels"):
+    with pytest.raises(UnreadableReply, match="is not one of the labels"):
         label(result, labels)

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from ftbridge.errors import GateNotMet
 from ftbridge.graders.budget import JudgeBudget
 from ftbridge.graders.calls import CallRecord
-from ftbridge.graders.chat import Reply
+from ftbridge.graders.chat import JudgeResponse
 from ftbridge.graders.python import PythonPolicy
 from ftbridge.graders.rewards import Reward, lowest, reward, share
 from ftbridge.prices import Rates, load_prices
@@ -131,7 +131,7 @@ def test_questions_that_are_asked_together_or_not_at_all_are_held_before_the_fir
     model = "gpt-4.1-mini-2025-04-14"
     rates = load_prices().judge_rates(model, None)
     assert isinstance(rates, Rates)
-    reply = Reply(text="x", prompt_tokens=1000, completion_tokens=1000)
+    reply = JudgeResponse(text="x", prompt_tokens=1000, completion_tokens=1000)
     each = (rates.input + rates.output) / 1000
     record = CallRecord(question="q", model=model, endpoint="https://api.openai.com/v1", reply=reply)
     meter = JudgeBudget(each * 10.5, on_used_up=GateNotMet, earlier=[record] * 4)

@@ -12,7 +12,7 @@ import pytest
 
 from ftbridge.errors import RunBusy, UsageError
 from ftbridge.migrate.folder import Migration, migrations, safe_name
-from ftbridge.migrate.limits import Limits, seconds_of
+from ftbridge.migrate.limits import RateLimits, seconds_of
 
 
 def test_the_folder_is_the_owners_alone_and_is_found_again(home: Path) -> None:
@@ -78,7 +78,7 @@ def test_durations_of_headers_are_read(text: str, seconds: float | None) -> None
 
 
 def test_a_spent_limit_is_waited_for_and_an_unstated_one_is_not() -> None:
-    limits = Limits()
+    limits = RateLimits()
     assert limits.wait_seconds(10**6) == 0
     stated = {
         "x-ratelimit-limit-requests": "1",
@@ -95,7 +95,7 @@ def test_a_spent_limit_is_waited_for_and_an_unstated_one_is_not() -> None:
 
 def test_a_wait_is_over_once_it_was_waited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "0")
-    limits = Limits()
+    limits = RateLimits()
     limits.seen({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "30s"})
     assert limits.wait() > 29
     assert limits.wait() == 0

@@ -18,7 +18,7 @@ from ftbridge.migrate.cost import recording_cost
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.inventory import take_inventory
 from ftbridge.migrate.loading import load_inventory
-from ftbridge.migrate.objects import Job, Source, suffix_of
+from ftbridge.migrate.objects import Job, MigrationKey, suffix_of
 from ftbridge.migrate.page import inventory_page
 from ftbridge.migrate.stored import StoredCompletion
 from ftbridge.migrate.summary import summarize
@@ -252,7 +252,7 @@ def test_the_command_prints_one_document_and_writes_the_page(
             assert not path.is_file() or key.encode() not in path.read_bytes()
 
 
-SOURCE = Source(id="0", variable="OPENAI_API_KEY")
+SOURCE = MigrationKey(id="0", variable="OPENAI_API_KEY")
 
 
 def test_a_job_of_the_old_shape_is_read_like_a_new_one() -> None:

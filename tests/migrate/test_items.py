@@ -13,16 +13,16 @@ from ftbridge.errors import UsageError
 from ftbridge.migrate.account import RateLimit
 from ftbridge.migrate.completing import OPTIONAL, body_of, samples_of
 from ftbridge.migrate.forecast import forecast, spent_usd
-from ftbridge.migrate.items import Item, choose, items_of
-from ftbridge.migrate.objects import Source
-from ftbridge.migrate.recording import Request, Settings, Usage, requests_of
+from ftbridge.migrate.items import RecordedItem, choose, items_of
+from ftbridge.migrate.objects import MigrationKey
+from ftbridge.migrate.recording import RecordingRequest, Settings, Usage, requests_of
 from ftbridge.migrate.stored import StoredCompletion
 from ftbridge.prices import load_prices
 
 MODEL = "ft:gpt-4o-2024-08-06:quay:desk:desk1"
 USER = {"role": "user", "content": "Which lamp?"}
 SETTINGS = Settings(model=MODEL, samples=3, temperature=0.7)
-SOURCE = Source(id="s", variable="OPENAI_API_KEY")
+SOURCE = MigrationKey(id="s", variable="OPENAI_API_KEY")
 
 
 def write(path: Path, *lines: Any) -> Path:
@@ -32,8 +32,8 @@ def write(path: Path, *lines: Any) -> Path:
     return path
 
 
-def item(text: str = "Which lamp?", **more: Any) -> Item:
-    return Item(
+def item(text: str = "Which lamp?", **more: Any) -> RecordedItem:
+    return RecordedItem(
         key=f"{abs(hash(text)):024x}"[:24],
         source="file",
         origin="f",
@@ -139,8 +139,8 @@ def test_a_request_is_sent_as_clients_send_it_with_what_recording_adds() -> None
     sent = item(temperature=0.3).model_copy(
         update={"request": {"messages": [USER], "response_format": schema, "max_tokens": 9}}
     )
-    greedy = body_of(Request(item=sent, samples=(0,)), SETTINGS, store=True)
-    drawn = body_of(Request(item=sent, samples=(1, 2, 3)), SETTINGS, store=False)
+    greedy = body_of(RecordingRequest(item=sent, samples=(0,)), SETTINGS, store=True)
+    drawn = body_of(RecordingRequest(item=sent, samples=(1, 2, 3)), SETTINGS, store=False)
     assert (greedy["temperature"], greedy["logprobs"], greedy["top_logprobs"], greedy["store"]) == (0, True, 20, True)
     assert greedy["metadata"] == {"ftbridge_request": f"{sent.key}-0"}
     assert (drawn["temperature"], drawn["n"], drawn["response_format"], drawn["max_tokens"]) == (0.3, 3, schema, 9)
@@ -151,7 +151,7 @@ def test_a_request_is_sent_as_clients_send_it_with_what_recording_adds() -> None
 
 
 def test_fewer_choices_than_asked_for_are_the_first_samples_and_the_rest_stays_missing() -> None:
-    request = Request(item=item(), samples=(1, 2, 3))
+    request = RecordingRequest(item=item(), samples=(1, 2, 3))
     document = {
         "choices": [{"index": 0, "message": {"content": "red"}}],
         "usage": {"prompt_tokens": 5, "completion_tokens": 1},
@@ -165,7 +165,7 @@ def test_fewer_choices_than_asked_for_are_the_first_samples_and_the_rest_stays_m
 
 
 def test_calls_are_samples_and_empty_text_that_the_model_means_is_no_refusal() -> None:
-    request = Request(item=item(), samples=(0,))
+    request = RecordingRequest(item=item(), samples=(0,))
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     for message, outcome in (
         ({"content": None, "tool_calls": [call]}, "completion"),
@@ -196,7 +196,7 @@ def test_the_way_is_chosen_by_time_left_price_and_queue(
     limit: RateLimit | None, hours_left: float | None, items: int, way: str, reason: str
 ) -> None:
     text = "lamp " * 60
-    requests = [Request(item=item(f"{text}{n}"), samples=(0,)) for n in range(items)]
+    requests = [RecordingRequest(item=item(f"{text}{n}"), samples=(0,)) for n in range(items)]
     estimate = forecast(requests, MODEL, prices=load_prices(), limit=limit, hours_left=hours_left)
     assert (estimate.way, reason in estimate.reason) == (way, True), estimate.reason
     assert estimate.usd_batch == pytest.approx((estimate.usd_live or 0) / 2)

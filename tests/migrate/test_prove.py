@@ -14,14 +14,12 @@ from ftbridge.errors import UsageError
 from ftbridge.migrate.agreement import deciding, shape_of
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.inventory import take_inventory
-from ftbridge.migrate.items import Item
+from ftbridge.migrate.items import RecordedItem
 from ftbridge.migrate.proof_page import page
-from ftbridge.migrate.prove import Wish, prove
+from ftbridge.migrate.prove import ProofWish, prove
 from ftbridge.migrate.questions import readable
-from ftbridge.migrate.record import Wish as RecordWish
-from ftbridge.migrate.record import record
-from ftbridge.migrate.retrain import Wish as RetrainWish
-from ftbridge.migrate.retrain import plan, start
+from ftbridge.migrate.record import RecordWish, record
+from ftbridge.migrate.retrain import RetrainWish, plan, start
 from ftbridge.runner import drive
 from ftbridge.runs.run import Run
 from support.kills import kill_again_and_again
@@ -51,7 +49,7 @@ def replaced(
 
 def test_a_replacement_that_agrees_as_well_as_the_model_with_itself_is_not_worse(tmp_path: Path) -> None:
     with replaced(tmp_path) as (migration, run, _):
-        proof = prove(migration, Wish(model=MODEL), run)
+        proof = prove(migration, ProofWish(model=MODEL), run)
     decides = proof.measures[0]
     assert proof.ok
     assert (decides.name, decides.decides) == ("exact", True)
@@ -64,7 +62,7 @@ def test_a_replacement_that_agrees_as_well_as_the_model_with_itself_is_not_worse
 
 def test_a_replacement_that_repeats_its_prompt_is_worse_and_the_worst_items_are_shown(tmp_path: Path) -> None:
     with replaced(tmp_path, good=False) as (migration, run, _):
-        proof = prove(migration, Wish(model=MODEL), run)
+        proof = prove(migration, ProofWish(model=MODEL), run)
     assert not proof.ok
     decides = proof.measures[0]
     assert decides.judged is not None
@@ -80,7 +78,7 @@ def test_the_proof_needs_nothing_of_the_old_service(tmp_path: Path) -> None:
     with replaced(tmp_path) as (migration, run, service):
         before = len([entry for entry in service.ledger if entry["model"] == MODEL])
         requests = service.state["requests"]
-        prove(migration, Wish(model=MODEL), run)
+        prove(migration, ProofWish(model=MODEL), run)
         after = service.state["requests"]
         assert len([entry for entry in service.ledger if entry["model"] == MODEL]) == before
         changed = {route for route, count in after.items() if count != requests.get(route, 0)}
@@ -89,9 +87,9 @@ def test_the_proof_needs_nothing_of_the_old_service(tmp_path: Path) -> None:
 
 def test_proved_again_a_replacement_is_asked_nothing(tmp_path: Path) -> None:
     with replaced(tmp_path, items=12) as (migration, run, service):
-        first = prove(migration, Wish(model=MODEL), run)
+        first = prove(migration, ProofWish(model=MODEL), run)
         paid = len(service.ledger)
-        second = prove(migration, Wish(model=MODEL), run)
+        second = prove(migration, ProofWish(model=MODEL), run)
         assert len(service.ledger) == paid
     assert first.measures == second.measures
     assert any("few" in note for note in first.notes)
@@ -99,7 +97,7 @@ def test_proved_again_a_replacement_is_asked_nothing(tmp_path: Path) -> None:
 
 def test_without_further_completions_nothing_is_claimed(tmp_path: Path) -> None:
     with replaced(tmp_path, items=12, samples=0) as (migration, run, _):
-        proof = prove(migration, Wish(model=MODEL), run)
+        proof = prove(migration, ProofWish(model=MODEL), run)
     assert not proof.ok
     assert proof.measures[0].judged is None
     assert any("--samples" in note for note in proof.notes)
@@ -108,7 +106,7 @@ def test_without_further_completions_nothing_is_claimed(tmp_path: Path) -> None:
 def test_items_that_the_run_was_trained_on_are_left_out(tmp_path: Path) -> None:
     settings = write(tmp_path / "own.jsonl", lamps(24, first=500))
     with replaced(tmp_path, items=24, items_file=settings, distil=True) as (migration, run, _):
-        proof = prove(migration, Wish(model=MODEL), run)
+        proof = prove(migration, ProofWish(model=MODEL), run)
     assert proof.left_out["the run was trained on them"] > 0
     assert proof.items + proof.left_out["the run was trained on them"] == 24
 
@@ -123,7 +121,7 @@ def test_where_the_spec_has_graders_they_decide(tmp_path: Path) -> None:
     }
     (tmp_path / "graders.json").write_text(json.dumps([grader]))
     with replaced(tmp_path, graders=tmp_path / "graders.json") as (migration, run, _):
-        proof = prove(migration, Wish(model=MODEL, margin=0.1), run)
+        proof = prove(migration, ProofWish(model=MODEL, margin=0.1), run)
     assert proof.by_graders
     assert [(one.name, one.decides) for one in proof.measures] == [("right colour", True)]
     measured = proof.measures[0]
@@ -141,17 +139,17 @@ def test_a_run_without_a_model_and_a_model_without_a_recording_are_named(tmp_pat
         wish = RetrainWish(model=MODEL, base="b", stand_ins={"ftjob-desk1": tmp_path / "train.jsonl"})
         run = start(migration, plan(migration, wish), wish, lint=False)
         with pytest.raises(UsageError, match="nothing of .* is recorded"):
-            prove(migration, Wish(model=MODEL), run)
+            prove(migration, ProofWish(model=MODEL), run)
         record(migration, RecordWish(model=MODEL, items=tmp_path / "valid.jsonl", samples=0, way="live"))
         with pytest.raises(UsageError, match="has no tuned model"):
-            prove(migration, Wish(model=MODEL), run)
+            prove(migration, ProofWish(model=MODEL), run)
 
 
 def test_items_with_images_are_left_out_for_models_that_do_not_read_them() -> None:
     text = [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]
     image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]}]
     items = [
-        Item(key=str(where), source="file", origin="f", request={"messages": messages})
+        RecordedItem(key=str(where), source="file", origin="f", request={"messages": messages})
         for where, messages in enumerate((text, image, text))
     ]
     readable_items, refusals, left_out = readable(items, items[1:], {"not recorded": 1})
@@ -199,7 +197,7 @@ def test_killed_at_its_journal_steps_a_proof_resumes_and_asks_nothing_twice(
         folder = run.path
 
         def work() -> None:
-            prove(Migration.open(), Wish(model=MODEL), Run.open(folder))
+            prove(Migration.open(), ProofWish(model=MODEL), Run.open(folder))
 
         kills = kill_again_and_again(work)
         assert kills >= 1

@@ -13,7 +13,7 @@ import pytest
 from ftbridge.errors import GateNotMet, ModelUnavailable, ProviderRefused, UsageError
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.inventory import take_inventory
-from ftbridge.migrate.record import Recorded, Wish, record
+from ftbridge.migrate.record import Recorded, RecordWish, record
 from ftbridge.migrate.recording import Recording, progress_of
 from support.kills import kill_at_each_step
 from support.recorded_account import KEY, MODEL, account, lamps, playing, write
@@ -28,7 +28,7 @@ def begin() -> Migration:
 
 def go(migration: Migration, folder: Path, **wish: Any) -> Recorded:
     wishes = {"model": MODEL, "items": folder / "valid.jsonl", "way": "live", "samples": 3, **wish}
-    return record(migration, Wish(**wishes))
+    return record(migration, RecordWish(**wishes))
 
 
 def samples(migration: Migration) -> dict[tuple[str, int], Any]:
@@ -138,7 +138,7 @@ def test_a_model_that_is_gone_is_named_and_nothing_is_paid(tmp_path: Path) -> No
         with pytest.raises(ModelUnavailable, match="no longer answers"):
             record(
                 migration,
-                Wish(model=MODEL, items=tmp_path / "valid.jsonl"),
+                RecordWish(model=MODEL, items=tmp_path / "valid.jsonl"),
                 agree=lambda estimate, notes: items.extend(notes),
             )
         assert any("is not in the service's list of models" in note for note in items)
@@ -174,7 +174,7 @@ def test_a_batch_that_was_paid_for_is_waited_for_before_anything_is_asked_live(t
         def stop(text: str) -> None:
             raise KeyboardInterrupt  # as Ctrl-C while the batch is under way
 
-        wish = Wish(model=MODEL, items=tmp_path / "valid.jsonl", way="batch")
+        wish = RecordWish(model=MODEL, items=tmp_path / "valid.jsonl", way="batch")
         with pytest.raises(KeyboardInterrupt):
             record(migration, wish, tell=stop)
         assert go(migration, tmp_path, way="live").so_far.finished

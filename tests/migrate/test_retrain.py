@@ -13,9 +13,8 @@ from ftbridge.errors import UsageError
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.inventory import take_inventory
 from ftbridge.migrate.items import items_of
-from ftbridge.migrate.record import Wish as RecordWish
-from ftbridge.migrate.record import record
-from ftbridge.migrate.retrain import TERMS, Wish, is_distilled, plan, start
+from ftbridge.migrate.record import RecordWish, record
+from ftbridge.migrate.retrain import TERMS, RetrainWish, is_distilled, plan, start
 from ftbridge.runner import drive
 from ftbridge.runs.run import Run
 from support.kills import kill_again_and_again
@@ -30,9 +29,9 @@ def begin() -> Migration:
     return migration
 
 
-def wish(folder: Path, **more: Any) -> Wish:
+def wish(folder: Path, **more: Any) -> RetrainWish:
     usual = {"model": MODEL, "base": "smollm2-135m-instruct", "stand_ins": {"ftjob-desk1": folder / "train.jsonl"}}
-    return Wish(**{**usual, **more})
+    return RetrainWish(**{**usual, **more})
 
 
 def test_a_job_becomes_a_spec_in_the_migrations_folder_with_a_report_of_its_fields(tmp_path: Path) -> None:

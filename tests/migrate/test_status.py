@@ -14,7 +14,7 @@ from ftbridge.errors import GateNotMet
 from ftbridge.migrate.download import download
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.inventory import take_inventory
-from ftbridge.migrate.record import Wish, record
+from ftbridge.migrate.record import RecordWish, record
 from ftbridge.migrate.status import Asset, status
 from ftbridge.server import Simulator, simulating
 from support.acme_account import SUPPORT, TRIAGE, acme
@@ -57,11 +57,11 @@ def test_what_was_downloaded_recorded_and_proved_is_saved(
     assert asset(migration, TRIAGE, "training data").state == "saved"
     wish = {"model": TRIAGE, "items": tmp_path / "account" / "valid.jsonl", "samples": 1, "limit": 4, "way": "live"}
     with pytest.raises(GateNotMet):
-        record(migration, Wish(**wish, max_usd=0.0001))
+        record(migration, RecordWish(**wish, max_usd=0.0001))
     half = asset(migration, TRIAGE, "completions", near=50)
     assert (half.state, half.urgent) == ("at_risk", True)
     assert "of 4 items recorded" in half.detail
-    record(migration, Wish(**wish))
+    record(migration, RecordWish(**wish))
     assert asset(migration, TRIAGE, "completions", near=50).state == "saved"
     migration.append("retrained", model=TRIAGE, run="triage-local-1", provider="local", base="b")
     assert "prove" in str(asset(migration, TRIAGE, "replacement").command)

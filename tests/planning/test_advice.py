@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ftbridge.planning.advice import Facts, Measured, advise
+from ftbridge.planning.advice import Facts, MeasuredRun, advise
 from ftbridge.planning.evidence import losses_advice
 from ftbridge.planning.tokens import SplitTokens
 from ftbridge.spec import JobSpec
@@ -17,7 +17,7 @@ def split(examples: int, trained: int = 20) -> SplitTokens:
 
 
 def advice(
-    *, examples: int = 2000, measured: tuple[Measured, ...] = (), trained: int = 20, **changes: Any
+    *, examples: int = 2000, measured: tuple[MeasuredRun, ...] = (), trained: int = 20, **changes: Any
 ) -> dict[str, str]:
     document: dict[str, Any] = {
         "name": "t",
@@ -36,8 +36,8 @@ def advice(
     return {piece.id: piece.level for piece in advise(facts)}
 
 
-def run(candidate: str, score: float, p95: float | None = None) -> Measured:
-    return Measured("earlier", candidate, score, p95)
+def run(candidate: str, score: float, p95: float | None = None) -> MeasuredRun:
+    return MeasuredRun("earlier", candidate, score, p95)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from ftbridge.planning.machine import this_machine
 from ftbridge.planning.memory import read_shape
 from ftbridge.planning.plan import Plan, plan
 from ftbridge.planning.processor import Products, products, tokens_per_second
-from ftbridge.providers.local.models.footprint import Job, Shape
+from ftbridge.providers.local.models.footprint import Job, ModelShape
 from ftbridge.spec import SpecFile
 from support.paths import REPOSITORY
 
@@ -41,11 +41,11 @@ def speed(**changes: Any) -> Products:
 
 
 @pytest.fixture
-def shape(base_model_dir: Path) -> Shape:
+def shape(base_model_dir: Path) -> ModelShape:
     return read_shape(base_model_dir)
 
 
-def test_products_alone_take_the_flops_of_the_formula(shape: Shape) -> None:
+def test_products_alone_take_the_flops_of_the_formula(shape: ModelShape) -> None:
     only_products = speed(flops={512: 1e9}, elements=1e30)
     length, share = 100.0, 0.25
     width = shape.heads * shape.head_dim
@@ -60,7 +60,7 @@ def test_products_alone_take_the_flops_of_the_formula(shape: Shape) -> None:
     assert tokens_per_second(only_products, shape, full, length=length, loss_share=share) == pytest.approx(1e9 / flops)
 
 
-def test_elementwise_work_comes_on_top_by_the_widths_of_the_layers(shape: Shape) -> None:
+def test_elementwise_work_comes_on_top_by_the_widths_of_the_layers(shape: ModelShape) -> None:
     only_elements = speed(flops={512: 1e30}, elements=1e9)
     through = sum((linear.inputs + linear.outputs) * linear.times for linear in shape.linears)
     rate = tokens_per_second(only_elements, shape, LORA, length=1, loss_share=1)
@@ -72,7 +72,7 @@ def test_elementwise_work_comes_on_top_by_the_widths_of_the_layers(shape: Shape)
     [{"length": 2000}, {"loss_share": 1.0}, {"checkpointing": True}],
     ids=["long", "all trained", "recomputed"],
 )
-def test_what_takes_more_work_is_slower(shape: Shape, slower: dict[str, Any]) -> None:
+def test_what_takes_more_work_is_slower(shape: ModelShape, slower: dict[str, Any]) -> None:
     usual: dict[str, Any] = {"length": 100, "loss_share": 0.2}
     assert tokens_per_second(speed(), shape, LORA, **{**usual, **slower}) < tokens_per_second(
         speed(), shape, LORA, **usual

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from ftbridge.planning import sharding
-from ftbridge.planning.memory import CARDS, GIB, Shape, published_shape
+from ftbridge.planning.memory import CARDS, GIB, ModelShape, published_shape
 from ftbridge.planning.sharding import LEAST, USABLE, GpuSet, PerGpu, per_gpu, shown, smallest_sets, ways
 from ftbridge.spec import JobSpec
 
 MODELS = {"8B": "meta-llama/Llama-3.1-8B-Instruct", "70B": "meta-llama/Llama-3.1-70B-Instruct"}
 
 
-def shape_of(size: str) -> Shape:
+def shape_of(size: str) -> ModelShape:
     shape = published_shape(MODELS[size])
     assert shape is not None
     return shape

@@ -163,9 +163,9 @@ def test_metrics_count_requests_durations_tokens_and_jobs(client, http, training
 
 
 def test_names_that_clients_make_up_do_not_grow_the_metrics_without_end():
-    from ftbridge.server.http.metrics import MOST_MODELS, Metrics
+    from ftbridge.server.http.metrics import MOST_MODELS, ServerMetrics
 
-    metrics = Metrics()
+    metrics = ServerMetrics()
     for number in range(MOST_MODELS + 500):
         metrics.count_tokens(f"made-up-{number}", 1, 1)
     assert len(metrics.tokens) == 2 * MOST_MODELS + 2

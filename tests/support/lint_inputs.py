@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ftbridge.data.lint.block import Checker, Plan
+from ftbridge.data.lint.block import Checker, LintPlan
 from ftbridge.data.lint.dataset import Found
 from ftbridge.data.lint.rule import Context, Method, Problem, Rule, look
 from ftbridge.data.lint.rules import RULES
@@ -106,7 +106,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 def checker_of(method: Method = "supervised", **plan: Any) -> Checker:
     """All rules of lines, for one method."""
-    return Checker(Plan(Context(method=method), OF_LINES, **{"rows": False, **plan}))
+    return Checker(LintPlan(Context(method=method), OF_LINES, **{"rows": False, **plan}))
 
 
 def told(found: Iterable[Found]) -> list[tuple[Any, ...]]:

@@ -3,7 +3,7 @@
 import json
 
 from ftbridge.data.lint import Options, lint
-from ftbridge.data.lint.block import Checker, Plan
+from ftbridge.data.lint.block import Checker, LintPlan
 from ftbridge.data.lint.rule import Context
 from ftbridge.data.lint.rules import RULES
 from ftbridge.data.targets import TARGETS
@@ -16,7 +16,7 @@ def chat(question="Capital of France?", answer="Paris", system=None, **more):
 
 def in_line(raw, *codes, target="openai", **context):
     """Findings in raw bytes by these rules: (code, field, message, span)."""
-    plan = Plan(Context(TARGETS[target], **context), codes, count=False, compare=False, sketch=False)
+    plan = LintPlan(Context(TARGETS[target], **context), codes, count=False, compare=False, sketch=False)
     return Checker(plan).check(raw, first=True, last=True).findings
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from ftbridge.data.lint import Options, lint
-from ftbridge.data.lint.block import Checker, Plan
+from ftbridge.data.lint.block import Checker, LintPlan
 from ftbridge.data.lint.findings import Finding
 from ftbridge.data.lint.rule import look
 from ftbridge.data.lint.rules import RULES, Context, Problem, Rule
@@ -43,7 +43,7 @@ def judged(line: str, context: Context) -> list[tuple[str, Problem]]:
 
 def judged_document(document: object, context: Context) -> list[tuple[str, Problem]]:
     """The same, for a document, which the problems' repairs mend."""
-    checker = Checker(Plan(context, tuple(rule.code for rule in STRUCTURE)))
+    checker = Checker(LintPlan(context, tuple(rule.code for rule in STRUCTURE)))
     return [(rule.code, problem) for rule, problem in checker.judge(look(document, context), Parsed(document))]
 
 

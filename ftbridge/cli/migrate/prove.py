@@ -10,7 +10,7 @@ from ftbridge.cli.migrate.options import migration_option
 from ftbridge.cli.options import as_json, find_run, print_json, verbosity, verbosity_options
 from ftbridge.errors import GateNotMet, UsageError
 from ftbridge.migrate.folder import Migration
-from ftbridge.migrate.prove import MARGIN, Proof, Wish, folder_of, prove
+from ftbridge.migrate.prove import MARGIN, Proof, ProofWish, folder_of, prove
 
 
 @click.command(help="Prove that a run is not worse than a recorded model; exit 4 if that cannot be shown.")
@@ -56,13 +56,13 @@ def command(
     as_json: bool,
 ) -> None:
     """Compare a run's model with a recorded one and write the page."""
-    from ftbridge.cli.migrate.record import Bar
+    from ftbridge.cli.migrate.record import RecordingBar
     from ftbridge.migrate.agreement import judge_of
     from ftbridge.migrate.proof_page import write_page
 
     if judge_url is not None and judge is None:
         raise UsageError("--judge-url needs --judge MODEL.")
-    wish = Wish(
+    wish = ProofWish(
         model=model,
         margin=margin,
         judge=judge_of(judge, judge_url) if judge is not None else None,
@@ -71,7 +71,7 @@ def command(
         batch_size=batch_size,
     )
     opened = Migration.open(name)
-    with Bar("completing") as bar:
+    with RecordingBar("completing") as bar:
         proof = prove(
             opened, wish, find_run(run), progress=lambda done, total: bar.show_progress(done, total, None, None)
         )

@@ -15,7 +15,7 @@ from ftbridge.cli.run import ASK_ABOVE_USD
 from ftbridge.errors import UsageError
 from ftbridge.migrate.folder import Migration
 from ftbridge.migrate.forecast import Forecast
-from ftbridge.migrate.record import ITEMS, SAMPLES, Recorded, Wish, record
+from ftbridge.migrate.record import ITEMS, SAMPLES, Recorded, RecordWish, record
 
 
 @click.command(help="Record a tuned model's completions while it is still available.")
@@ -75,7 +75,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Record a model, or go on with its recording."""
-    wish = Wish(
+    wish = RecordWish(
         model=model,
         items=items,
         limit=limit,
@@ -94,7 +94,7 @@ def command(
         ask(estimate, max_usd, yes)
 
     try:
-        with Bar() as bar:
+        with RecordingBar() as bar:
             recorded = record(Migration.open(name), wish, agree=agree, progress=bar.show_progress, tell=bar.tell)
     except _DryRun as stopped:
         if as_json:
@@ -158,7 +158,7 @@ def span(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-class Bar:
+class RecordingBar:
     """Progress on standard error: a bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, doing: str = "recording") -> None:
@@ -181,7 +181,7 @@ class Bar:
             self.bar = Progress(*columns, console=self.console)
         self._task = self.bar.add_task("recording", total=1, figures="") if self.bar else None
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> RecordingBar:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -11,7 +11,7 @@ from ftbridge.cli.migrate.options import migration_option
 from ftbridge.cli.options import as_json, pairs, print_json, verbosity, verbosity_options
 from ftbridge.cli.run import ASK_ABOVE_USD, ask_before_spending, finish
 from ftbridge.migrate.folder import Migration
-from ftbridge.migrate.retrain import Plan, Wish, onward, plan, start
+from ftbridge.migrate.retrain import RetrainPlan, RetrainWish, onward, plan, start
 from ftbridge.runner import control
 
 
@@ -64,7 +64,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Plan a replacement and train it, or go on with its run."""
-    wish = Wish(
+    wish = RetrainWish(
         model=model,
         base=base,
         provider=provider,
@@ -95,7 +95,7 @@ def command(
         click.echo(f"next: ftbridge migrate prove {planned.model} {run.id}", err=True)
 
 
-def _say(planned: Plan, as_json: bool) -> None:
+def _say(planned: RetrainPlan, as_json: bool) -> None:
     """Notes and the report of the job's fields, on standard error."""
     from rich.table import Table
     from rich.text import Text
@@ -126,7 +126,7 @@ def _say(planned: Plan, as_json: bool) -> None:
     console.print(f"spec         {planned.path}", soft_wrap=True, markup=False)
 
 
-def _dry_run(planned: Plan, as_json: bool) -> None:
+def _dry_run(planned: RetrainPlan, as_json: bool) -> None:
     if as_json:
         print_json(
             {

@@ -8,7 +8,7 @@
 A form reads all calls of a completion or raises `NotACall`: half a call is text.
 """
 
-from ftbridge.data.call_forms.calls import Call, Form, NotACall, Tools, as_json, json_or_text, whole_characters
+from ftbridge.data.call_forms.calls import Call, CallForm, NotACall, Tools, as_json, json_or_text, whole_characters
 from ftbridge.data.call_forms.table import FORMS, HARMONY, HERMES
 from ftbridge.data.call_forms.tag_forms import invokes
 
@@ -17,7 +17,7 @@ __all__ = [
     "HARMONY",
     "HERMES",
     "Call",
-    "Form",
+    "CallForm",
     "NotACall",
     "Tools",
     "as_json",

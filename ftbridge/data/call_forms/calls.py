@@ -27,7 +27,7 @@ _Reader = Callable[[str, Tools], tuple[str, list[Call]]]
 
 
 @dataclass(frozen=True)
-class Form:
+class CallForm:
     """One form of calls.
 
     A completion with calls holds one of `openers`; a chat template of the form holds all of `signs`, and none of `not_signs`.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ftbridge.data.call_forms.calls import Form, after, between
+from ftbridge.data.call_forms.calls import CallForm, after, between
 from ftbridge.data.call_forms.json_forms import bare_json, json_block, llama, mistral
 from ftbridge.data.call_forms.marked_forms import apertus, cohere, deepseek, functionary, kimi
 from ftbridge.data.call_forms.python_forms import gemma, python_calls, pythonic
 from ftbridge.data.call_forms.tag_forms import FUNCTION, functions, glm, invokes
 
-HERMES = Form(
+HERMES = CallForm(
     "hermes",
     between("<tool_call>", "</tool_call>", json_block),
     ("<tool_call>",),
@@ -16,10 +16,10 @@ HERMES = Form(
     (),
     ("</tool_call>",),
 )
-HARMONY = Form("harmony", after("<|call|>", json_block), ("<|call|>",), ("<|channel|>", "<|message|>"))
+HARMONY = CallForm("harmony", after("<|call|>", json_block), ("<|call|>",), ("<|channel|>", "<|message|>"))
 
-FORMS: tuple[Form, ...] = (
-    Form(
+FORMS: tuple[CallForm, ...] = (
+    CallForm(
         "kimi_k2",
         between("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", kimi),
         ("<|tool_calls_section_begin|>",),
@@ -27,7 +27,7 @@ FORMS: tuple[Form, ...] = (
         (),
         ("<|tool_calls_section_end|>", "<|tool_call_end|>"),
     ),
-    Form(
+    CallForm(
         "deepseek_dsml",
         between("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", invokes),
         ("<｜DSML｜function_calls>",),
@@ -35,7 +35,7 @@ FORMS: tuple[Form, ...] = (
         (),
         ("</｜DSML｜function_calls>", "｜DSML｜"),
     ),
-    Form(
+    CallForm(
         "deepseek",
         between("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", deepseek),
         ("<｜tool▁calls▁begin｜>",),
@@ -43,7 +43,7 @@ FORMS: tuple[Form, ...] = (
         (),
         ("<｜tool▁calls▁end｜>", "<｜tool▁call▁end｜>"),
     ),
-    Form(
+    CallForm(
         "minimax_m2",
         between("<minimax:tool_call>", "</minimax:tool_call>", invokes),
         ("<minimax:tool_call>",),
@@ -51,7 +51,7 @@ FORMS: tuple[Form, ...] = (
         (),
         ("</minimax:tool_call>",),
     ),
-    Form(
+    CallForm(
         "seed_oss",
         between("<seed:tool_call>", "</seed:tool_call>", functions),
         ("<seed:tool_call>",),
@@ -59,7 +59,7 @@ FORMS: tuple[Form, ...] = (
         (),
         ("</seed:tool_call>",),
     ),
-    Form(
+    CallForm(
         "glm",
         between("<tool_call>", "</tool_call>", glm),
         ("<tool_call>",),
@@ -67,7 +67,7 @@ FORMS: tuple[Form, ...] = (
         (),
         ("</tool_call>", "</arg_key>", "<arg_value>", "</arg_value>"),
     ),
-    Form(
+    CallForm(
         "qwen3_coder",
         between("<tool_call>", "</tool_call>", functions),
         ("<tool_call>",),
@@ -76,7 +76,7 @@ FORMS: tuple[Form, ...] = (
         ("</tool_call>",),
         also=("function_tags",),
     ),
-    Form(
+    CallForm(
         "gemma4",
         between("<|tool_call>", "<tool_call|>", gemma('<|"|>')),
         ("<|tool_call>",),
@@ -84,7 +84,7 @@ FORMS: tuple[Form, ...] = (
         (),
         ("<tool_call|>", '<|"|>'),
     ),
-    Form(
+    CallForm(
         "functiongemma",
         between("<start_function_call>", "<end_function_call>", gemma("<escape>")),
         ("<start_function_call>",),
@@ -92,8 +92,8 @@ FORMS: tuple[Form, ...] = (
         (),
         ("<end_function_call>", "<escape>"),
     ),
-    Form("mistral", mistral, ("[TOOL_CALLS]",), ("[TOOL_CALLS]",), (), ("[ARGS]", "[CALL_ID]", "[/TOOL_CALLS]")),
-    Form(
+    CallForm("mistral", mistral, ("[TOOL_CALLS]",), ("[TOOL_CALLS]",), (), ("[ARGS]", "[CALL_ID]", "[/TOOL_CALLS]")),
+    CallForm(
         "cohere_action",
         between("<|START_ACTION|>", "<|END_ACTION|>", json_block),
         ("<|START_ACTION|>",),
@@ -101,8 +101,8 @@ FORMS: tuple[Form, ...] = (
         (),
         ("<|END_ACTION|>",),
     ),
-    Form("command_r", cohere, ("Action:",), ("Action:", "```json")),
-    Form(
+    CallForm("command_r", cohere, ("Action:",), ("Action:", "```json")),
+    CallForm(
         "nemotron",
         between("<TOOLCALL>", "</TOOLCALL>", json_block),
         ("<TOOLCALL>",),
@@ -110,7 +110,7 @@ FORMS: tuple[Form, ...] = (
         (),
         ("</TOOLCALL>",),
     ),
-    Form(
+    CallForm(
         "hunyuan",
         between("<tool_calls>", "</tool_calls>", json_block),
         ("<tool_calls>",),
@@ -118,8 +118,10 @@ FORMS: tuple[Form, ...] = (
         ("<tool_call>",),
         ("</tool_calls>",),
     ),
-    Form("granite", after("<|tool_call|>", json_block), ("<|tool_call|>",), ("<|tool_call|>",), ("<|/tool_call|>",)),
-    Form(
+    CallForm(
+        "granite", after("<|tool_call|>", json_block), ("<|tool_call|>",), ("<|tool_call|>",), ("<|/tool_call|>",)
+    ),
+    CallForm(
         "phi4",
         between("<|tool_call|>", "<|/tool_call|>", json_block),
         ("<|tool_call|>",),
@@ -127,9 +129,9 @@ FORMS: tuple[Form, ...] = (
         (),
         ("<|/tool_call|>",),
     ),
-    Form("phi4_functools", after("functools", json_block), ("functools[",), ("functools",)),
-    Form("glaive", after("<functioncall>", json_block), ("<functioncall>",), ("<functioncall>",)),
-    Form(
+    CallForm("phi4_functools", after("functools", json_block), ("functools[",), ("functools",)),
+    CallForm("glaive", after("<functioncall>", json_block), ("<functioncall>",), ("<functioncall>",)),
+    CallForm(
         "internlm",
         between("<|action_start|><|plugin|>", "<|action_end|>", json_block),
         ("<|action_start|>",),
@@ -137,7 +139,7 @@ FORMS: tuple[Form, ...] = (
         (),
         ("<|plugin|>", "<|action_end|>"),
     ),
-    Form(
+    CallForm(
         "olmo3",
         between("<function_calls>", "</function_calls>", lambda text, tools: python_calls(text)),
         ("<function_calls>",),
@@ -145,7 +147,7 @@ FORMS: tuple[Form, ...] = (
         (),
         ("</function_calls>",),
     ),
-    Form(
+    CallForm(
         "lfm2",
         between("<|tool_call_start|>", "<|tool_call_end|>", lambda text, tools: python_calls(text)),
         ("<|tool_call_start|>",),
@@ -153,7 +155,7 @@ FORMS: tuple[Form, ...] = (
         (),
         ("<|tool_call_end|>",),
     ),
-    Form(
+    CallForm(
         "apertus",
         between("<|tools_prefix|>", "<|tools_suffix|>", lambda text, tools: apertus(text)),
         ("<|tools_prefix|>",),
@@ -162,16 +164,16 @@ FORMS: tuple[Form, ...] = (
         ("<|tools_suffix|>",),
     ),
     HERMES,
-    Form(
+    CallForm(
         "function_tags",
         lambda text, tools: (FUNCTION.sub("", text), functions(text, tools)),
         ("<function=",),
         ("<function=",),
     ),
-    Form("functionary", functionary, (), (">>>", "recipient")),
-    Form("llama3", llama, (), ("<|python_tag|>",), (), ("<|python_tag|>",), also=("pythonic",)),
-    Form("llama3_json", llama, (), ('"name": ', '"parameters": '), (), ("<|python_tag|>",), also=("pythonic",)),
-    Form("pythonic", pythonic, (), ("func_name1(",)),  # Llama 3.2 and 4, ToolACE
-    Form("json", bare_json),  # xLAM, and models that answer in JSON of their own accord
+    CallForm("functionary", functionary, (), (">>>", "recipient")),
+    CallForm("llama3", llama, (), ("<|python_tag|>",), (), ("<|python_tag|>",), also=("pythonic",)),
+    CallForm("llama3_json", llama, (), ('"name": ', '"parameters": '), (), ("<|python_tag|>",), also=("pythonic",)),
+    CallForm("pythonic", pythonic, (), ("func_name1(",)),  # Llama 3.2 and 4, ToolACE
+    CallForm("json", bare_json),  # xLAM, and models that answer in JSON of their own accord
 )
 """Forms in the order in which they are tried. The marks of their families keep one from being read as another."""

@@ -22,7 +22,7 @@ from ftbridge.data.convert.shapes import METHODS, NATIVE, Shape, ShapeError, Wou
 from ftbridge.data.convert.writing import Writer, written
 from ftbridge.data.examples import Method
 from ftbridge.data.reading.compression import ENDINGS
-from ftbridge.data.reading.containers import Container, Reading, Record, container_of, endings, read_records
+from ftbridge.data.reading.containers import Container, Reading, SourceRecord, container_of, endings, read_records
 from ftbridge.data.reading.sources import SourceFile, find_files, opened
 from ftbridge.errors import DataError, UsageError
 from ftbridge.files import atomic_path, disk_full_is_an_error
@@ -108,7 +108,7 @@ def convert(
     )
 
 
-def _records(files: list[SourceFile], reading: Reading) -> Iterator[tuple[str, Record]]:
+def _records(files: list[SourceFile], reading: Reading) -> Iterator[tuple[str, SourceRecord]]:
     """Every record of all files with the file's name; the lines of a batch joined with those of its output."""
     join = BatchJoin()
     for stream, label in _streams(files):
@@ -117,12 +117,12 @@ def _records(files: list[SourceFile], reading: Reading) -> Iterator[tuple[str, R
             if record.problem is not None:
                 yield label, record
             elif joined:
-                yield joined[0], Record(joined[1], joined[2])
+                yield joined[0], SourceRecord(joined[1], joined[2])
     for label, line, value in join.rest():
-        yield label, Record(line, value)
+        yield label, SourceRecord(line, value)
 
 
-def _target(records: list[Record], recipe: Recipe) -> Shape:
+def _target(records: list[SourceRecord], recipe: Recipe) -> Shape:
     """Where examples go: to the native shape of the method that most of the first records are for."""
     if recipe.source:
         return NATIVE[METHODS.get(recipe.source, "supervised")]
@@ -153,7 +153,7 @@ class _Work:
         self._places: dict[str, list[str]] = {}  # of problems that are said once: where each stands
         self._unsaid = 0
 
-    def one(self, label: str, record: Record, writer: Writer) -> None:
+    def one(self, label: str, record: SourceRecord, writer: Writer) -> None:
         try:
             if record.problem is not None:
                 raise ShapeError(record.problem, hint=record.hint)
@@ -201,7 +201,7 @@ class _Work:
             return " ".join(self.hints[:3])
         return " ".join([*self.hints[:3], "--skip-invalid leaves them out and lists them."])
 
-    def _problem(self, label: str, record: Record, error: ShapeError, reported: bool = True) -> None:
+    def _problem(self, label: str, record: SourceRecord, error: ShapeError, reported: bool = True) -> None:
         self.bad += 1
         self.of_files += not record.line
         if error.hint and error.hint not in self.hints:

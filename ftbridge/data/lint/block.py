@@ -17,7 +17,7 @@ from typing import Any
 
 from ftbridge.data.lint.dataset import Block, Counts, Found
 from ftbridge.data.lint.forms import BOM
-from ftbridge.data.lint.plain import Shapes, plain
+from ftbridge.data.lint.plain import PlainShapes, plain
 from ftbridge.data.lint.rows import Rows
 from ftbridge.data.lint.rule import Context, Line, Problem, Rule, look, texts
 from ftbridge.data.lint.rules import RULES
@@ -35,7 +35,7 @@ MOST_IN_A_LINE = 1_000
 
 
 @dataclass(frozen=True)
-class Plan:
+class LintPlan:
     """What to look for. `rules` are codes; `keep` is how many findings of a rule a block keeps, all are counted."""
 
     context: Context
@@ -56,8 +56,8 @@ class Plan:
 class Checker:
     """A plan, made ready: the rules by kind, and what is known of shapes. One for each worker."""
 
-    plan: Plan
-    shapes: Shapes = field(init=False)
+    plan: LintPlan
+    shapes: PlainShapes = field(init=False)
 
     def __post_init__(self) -> None:
         """Sort the rules."""
@@ -67,7 +67,7 @@ class Checker:
         self.json_rules = [r for r in active if r.kind == "json"]
         self.line_rules = [r for r in active if r.kind == "line"]
         self.text_rules = [r for r in active if r.kind == "text"]
-        self.shapes = Shapes(self._finds_something)
+        self.shapes = PlainShapes(self._finds_something)
 
     def check(self, raw: bytes, *, last: bool, first: bool, finish: bool = True) -> Block:
         """Check a piece. `first` and `last` tell whether it begins and ends the file; `finish` makes the columns too."""

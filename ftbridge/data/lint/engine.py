@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from ftbridge.data.lint import shape
-from ftbridge.data.lint.block import Checker, Plan, document_of
+from ftbridge.data.lint.block import Checker, LintPlan, document_of
 from ftbridge.data.lint.counting import ModelCounter, recount
 from ftbridge.data.lint.dataset import Block, Columns, Counts, Dataset, Found, Splits, join
 from ftbridge.data.lint.findings import FileReport, Finding, LintReport, report, text_of, token_counts
@@ -291,10 +291,10 @@ class Linting:
     def _needs_tokens(self, file: _File) -> bool:
         return any("tokens" in RULES[code].needs for code in file.codes)
 
-    def _plan(self, file: _File, context: Context) -> Plan:
+    def _plan(self, file: _File, context: Context) -> LintPlan:
         file_rules = [rule for kind in ("data", "split") for rule in self._rules(file, kind, context)]
         counts = any("tokens" in rule.needs for rule in file_rules)
-        return Plan(
+        return LintPlan(
             context=context,
             rules=tuple(code for code in file.codes if RULES[code].kind in ("json", "line", "text")),
             keep=self.options.keep,

@@ -53,7 +53,7 @@ _ELSEWHERE = {
 """What keys of other formats say, and where that belongs."""
 
 
-class Advice(NamedTuple):
+class KeyAdvice(NamedTuple):
     """What to do about a key that has no place: a sentence, and the repair that does it where that is safe."""
 
     hint: str
@@ -92,30 +92,32 @@ def _is_mark(value: JSON) -> bool:
     return not isinstance(value, dict)
 
 
-def stray(holder: dict[str, JSON], key: str) -> Advice:
+def stray(holder: dict[str, JSON], key: str) -> KeyAdvice:
     """What to do about a key that examples do not have, and that no other rule knows."""
     value = holder[key]
     if empty(value) or keeps_count(key, value):
-        return Advice("Remove it.", dropped(holder, key))
-    return Advice(f"Remove it only if nothing is lost: {_why(key)}.")
+        return KeyAdvice("Remove it.", dropped(holder, key))
+    return KeyAdvice(f"Remove it only if nothing is lost: {_why(key)}.")
 
 
 def _why(key: str) -> str:
     return _ELSEWHERE.get(key.strip().lower(), "what it says is not learnt there")
 
 
-def system_beside(holder: dict[str, JSON], key: str) -> Advice:
+def system_beside(holder: dict[str, JSON], key: str) -> KeyAdvice:
     """A system prompt beside messages: it becomes the first message, unless there is another."""
     content = _system_content(holder[key])
     messages = holder.get("messages")
     if content is None or not isinstance(messages, list):
-        return Advice("Make it the first message, with the role system.")
+        return KeyAdvice("Make it the first message, with the role system.")
     others = [one for one in messages if isinstance(one, dict) and one.get("role") in ("system", "developer")]
     if not others:
-        return Advice("Make it the first message.", Repair(f"moved {key} into messages", _into(holder, key, content)))
+        return KeyAdvice(
+            "Make it the first message.", Repair(f"moved {key} into messages", _into(holder, key, content))
+        )
     if len(others) == 1 and others[0] is messages[0] and others[0].get("content") == content:
-        return Advice("The first message says the same. Remove it.", dropped(holder, key))
-    return Advice("The messages have another system message. Keep one of them, or join them.")
+        return KeyAdvice("The first message says the same. Remove it.", dropped(holder, key))
+    return KeyAdvice("The messages have another system message. Keep one of them, or join them.")
 
 
 def _system_content(value: JSON) -> JSON:
@@ -142,24 +144,24 @@ def _into(holder: dict[str, JSON], key: str, content: JSON) -> Callable[[], None
     return apply
 
 
-def train_flag(message: dict[str, JSON], key: str, *, assistant: bool) -> Advice:
+def train_flag(message: dict[str, JSON], key: str, *, assistant: bool) -> KeyAdvice:
     """A flag that says whether a message is learnt: the assistant's weight; of others, nothing is learnt anyway."""
     value = message[key]
     weight = int(value) if isinstance(value, (bool, int, float)) and value in (0, 1) else None
     if weight is None:
-        return Advice("Use weight to say whether the message is learnt: 0 or 1.")
+        return KeyAdvice("Use weight to say whether the message is learnt: 0 or 1.")
     if not assistant:
         if weight:
-            return Advice("Only assistant messages are learnt. Remove it, if that is intended.")
-        return Advice("Only assistant messages are learnt. Remove it.", dropped(message, key))
+            return KeyAdvice("Only assistant messages are learnt. Remove it, if that is intended.")
+        return KeyAdvice("Only assistant messages are learnt. Remove it.", dropped(message, key))
     present = message.get("weight")
     if present is None:
-        return Advice(
+        return KeyAdvice(
             f"Write weight {weight}.", Repair(f"wrote weight {weight} for {key}", _as_weight(message, key, weight))
         )
     if type(present) is int and present == weight:
-        return Advice("weight says the same. Remove it.", dropped(message, key))
-    return Advice("weight says something else. Keep one of them.")
+        return KeyAdvice("weight says the same. Remove it.", dropped(message, key))
+    return KeyAdvice("weight says something else. Keep one of them.")
 
 
 def _as_weight(message: dict[str, JSON], key: str, weight: int) -> Callable[[], None]:

@@ -36,7 +36,7 @@ class Assistant(msgspec.Struct, tag_field="role", tag="assistant", forbid_unknow
     weight: Literal[0, 1] | msgspec.UnsetType = msgspec.UNSET
 
 
-class Chat(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class PlainChat(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """A plain line."""
 
     messages: Annotated[list[System | User | Assistant], msgspec.Meta(min_length=1)]
@@ -44,11 +44,11 @@ class Chat(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 ROLES: dict[type, str] = {System: "system", User: "user", Assistant: "assistant"}
 
-decode: Callable[[bytes], Chat] = msgspec.json.Decoder(Chat).decode
+decode: Callable[[bytes], PlainChat] = msgspec.json.Decoder(PlainChat).decode
 """Raises `msgspec.DecodeError` (and `UnicodeDecodeError`) for every line that is not plain."""
 
 
-class Shape(NamedTuple):
+class PlainShape(NamedTuple):
     """What lines with the same roles and weights have in common."""
 
     clean: bool
@@ -63,15 +63,15 @@ class Shape(NamedTuple):
     """Quotation marks of such a line, those in its texts aside."""
 
 
-class Shapes:
+class PlainShapes:
     """The shapes met so far. `judge` tells whether the line rules find something in a sample document."""
 
     def __init__(self, judge: Callable[[dict[str, object]], bool]) -> None:
         self._judge = judge
-        self._known: dict[tuple[object, ...], Shape] = {}
+        self._known: dict[tuple[object, ...], PlainShape] = {}
         self._room = _ROOM
 
-    def of(self, messages: list[System | User | Assistant]) -> Shape:
+    def of(self, messages: list[System | User | Assistant]) -> PlainShape:
         """The shape of a line with these messages."""
         key = tuple([message.weight if type(message) is Assistant else type(message) for message in messages])
         shape = self._known.get(key)
@@ -83,11 +83,11 @@ class Shapes:
             shape = self._known[key] = self._describe(messages)
         return shape
 
-    def _describe(self, messages: list[System | User | Assistant]) -> Shape:
+    def _describe(self, messages: list[System | User | Assistant]) -> PlainShape:
         roles = tuple(ROLES[type(message)] for message in messages)
         weights = [message.weight for message in messages if isinstance(message, Assistant)]
         weighted = sum(weight is not msgspec.UNSET for weight in weights)
-        return Shape(
+        return PlainShape(
             clean=not self._judge(_sample(messages)),
             roles=roles,
             loss_mask=tuple(isinstance(message, Assistant) and message.weight != 0 for message in messages),
@@ -103,7 +103,7 @@ _ROOM = 300_000
 """Messages of all shapes that are remembered."""
 
 
-def plain(raw: bytes, shapes: Shapes) -> tuple[list[str], Shape] | None:
+def plain(raw: bytes, shapes: PlainShapes) -> tuple[list[str], PlainShape] | None:
     r"""The texts and the shape of a line in which no line rule finds anything; None for every other line.
 
     The line must not spell ASCII as \u escapes. No object in it has a key twice: a text's own quotation marks are

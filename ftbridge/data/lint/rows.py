@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from ftbridge.data.lint.dataset import BANDS, LABEL_LENGTH, Columns, Counts
-from ftbridge.data.lint.plain import Shape
+from ftbridge.data.lint.plain import PlainShape
 from ftbridge.data.lint.rule import Line
 from ftbridge.data.lint.sketch import sketches
 from ftbridge.data.tokens import (
@@ -20,7 +20,7 @@ from ftbridge.data.tokens import (
 )
 
 if TYPE_CHECKING:
-    from ftbridge.data.lint.block import Plan
+    from ftbridge.data.lint.block import LintPlan
 
 _PLAIN_MESSAGE = TOKENS_PER_MESSAGE + 1
 
@@ -28,7 +28,7 @@ _PLAIN_MESSAGE = TOKENS_PER_MESSAGE + 1
 class Rows:
     """Collects rows, and counts tokens and makes sketches for all of them at once."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: LintPlan) -> None:
         self._plan = plan
         self._line: list[int] = []
         self._start: list[int] = []
@@ -44,7 +44,7 @@ class Rows:
         self._words: list[str] = []
         self._counted_shapes: dict[tuple[bool, ...], list[tuple[int, int, bool]]] = {}
 
-    def add_chat(self, line: int, start: int, contents: list[str], shape: Shape, tally: Counts) -> None:
+    def add_chat(self, line: int, start: int, contents: list[str], shape: PlainShape, tally: Counts) -> None:
         """Add a plain line."""
         plan = self._plan
         self._line.append(line)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from ftbridge.data.lint.screens import Screen
-from ftbridge.data.targets import TARGETS, Target
+from ftbridge.data.targets import TARGETS, UploadTarget
 from ftbridge.errors import UsageError
 
 Severity = Literal["error", "warning", "info"]
@@ -61,7 +61,7 @@ class Problem(NamedTuple):
 class Context:
     """What a rule may know beside its subject: where the file goes, and which of a job's files it is."""
 
-    target: Target = TARGETS["openai"]
+    target: UploadTarget = TARGETS["openai"]
     method: Method = "supervised"
     model: str | None = None
     role: Literal["train", "validation", "test"] = "train"

@@ -31,7 +31,7 @@ class Unspreadable(ValueError):
 
 
 @dataclass(frozen=True)
-class Spread:
+class SpreadLines:
     """The examples, each on one line, and the line of the file on which each begins; what was mended on the way."""
 
     values: list[bytes]
@@ -50,7 +50,7 @@ class _Place(NamedTuple):
     end: int
 
 
-def spread(source: Source, facts: FileFacts) -> Spread:
+def spread(source: Source, facts: FileFacts) -> SpreadLines:
     """The examples of a file of form array, pretty, wrapped or utf-16. Raises `Unspreadable`."""
     if facts.bytes > LARGEST:
         raise Unspreadable("the file is too large to be read at once")
@@ -78,7 +78,7 @@ def _is_wrapped(text: str) -> bool:
     return _blank_end(text, _TEXT.raw_decode(text, start)[1]) == len(text)
 
 
-def _spread(text: str, *, wrapped: bool) -> Spread:
+def _spread(text: str, *, wrapped: bool) -> SpreadLines:
     try:
         places = list(_places(text, wrapped))
         did = ""
@@ -94,7 +94,7 @@ def _spread(text: str, *, wrapped: bool) -> Spread:
         seen = position.start
         lines.append(line)
     values = [_ACROSS_LINES.sub(_joined, text[position.start : position.end]).encode() for position in places]
-    return Spread(values, lines, did)
+    return SpreadLines(values, lines, did)
 
 
 def _places(text: str, wrapped: bool) -> Iterator[_Place]:

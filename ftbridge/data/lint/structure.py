@@ -43,7 +43,7 @@ REASONING = frozenset({"reasoning_content", "reasoning", "thinking"})
 """Keys in which open models' data carry reasoning, which local templates render."""
 
 
-class Part(NamedTuple):
+class ContentPart(NamedTuple):
     """One element of a content list, whatever it is."""
 
     at: str
@@ -56,14 +56,14 @@ MOST_PARTS = 10_000
 """Elements of one content list that rules look at: far more than any service reads, few enough for hostile lines."""
 
 
-def parts(line: Line) -> Iterator[Part]:
+def parts(line: Line) -> Iterator[ContentPart]:
     """Every element of every content list, the first `MOST_PARTS` of each; `type` is empty where it is not text."""
     for spot in line.messages:
         content = spot.message.get("content")
         if isinstance(content, list):
             for index, value in enumerate(islice(content, MOST_PARTS)):
                 kind = value.get("type") if isinstance(value, dict) else None
-                yield Part(f"{spot.at}.content[{index}]", spot, value, kind if isinstance(kind, str) else "")
+                yield ContentPart(f"{spot.at}.content[{index}]", spot, value, kind if isinstance(kind, str) else "")
 
 
 def calls(line: Line) -> Iterator[tuple[Spot, str, dict[str, JSON]]]:

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Sequence
 from typing import IO, Any, NamedTuple, NoReturn
 
-from ftbridge.data.lint.block import Checker, Plan
+from ftbridge.data.lint.block import Checker, LintPlan
 from ftbridge.data.lint.dataset import Block
 from ftbridge.data.lint.source import read_fully
 from ftbridge.errors import FtbridgeError
@@ -29,7 +29,7 @@ class FileJob(NamedTuple):
 
     path: str
     descriptor: int
-    plan: Plan
+    plan: LintPlan
 
 
 class Task(NamedTuple):

@@ -32,7 +32,7 @@ _PARQUET = b"PAR1"
 _HEAD = 1 << 16
 
 
-class Record(NamedTuple):
+class SourceRecord(NamedTuple):
     """A document and the line it begins on (for Parquet, its row), or what is wrong with it. Line 0 is the whole file.
 
     `hint` is what to do about the problem, where more can be said than what it is.
@@ -72,7 +72,7 @@ def endings(names: Sequence[str] = tuple(_ENDINGS)) -> str:
     return ", ".join(names)
 
 
-def read_records(stream: BinaryIO, name: str, how: Reading | None = None) -> Iterator[Record]:
+def read_records(stream: BinaryIO, name: str, how: Reading | None = None) -> Iterator[SourceRecord]:
     """Every record of an open stream, which need not be a file, and every problem, in their order.
 
     What kind it is comes from its first bytes, then from its name. A file that was cut gives everything before the cut.
@@ -92,24 +92,24 @@ def read_records(stream: BinaryIO, name: str, how: Reading | None = None) -> Ite
     if head.strip() or unpacked is None or not unpacked.trouble:
         for line, document in _documents(head, peeked, name, how):
             if isinstance(document, Unreadable):
-                yield Record(line, None, str(document), document.hint)
+                yield SourceRecord(line, None, str(document), document.hint)
             else:
-                yield Record(line, document)
+                yield SourceRecord(line, document)
     if unpacked and unpacked.trouble:
-        yield Record(0, None, unpacked.trouble)
+        yield SourceRecord(0, None, unpacked.trouble)
 
 
-def _refused(head: bytes, name: str, how: Reading) -> Record | None:
+def _refused(head: bytes, name: str, how: Reading) -> SourceRecord | None:
     """The problem of a file whose first bytes say that it holds no records."""
     if head.startswith(_ZIP) and not _is_workbook(head, name):
         hint = "Unpack it, and convert the data file in it."
         if b"word/" in head:
-            return Record(0, None, "is a Word document; write its texts as CSV or JSON Lines.")
-        return Record(0, None, f"is a zip archive; {_READS}", hint)
+            return SourceRecord(0, None, "is a Word document; write its texts as CSV or JSON Lines.")
+        return SourceRecord(0, None, f"is a zip archive; {_READS}", hint)
     if head.startswith(_UTF16) and not how.encoding and container_of(name) not in ("csv", "tsv") and not how.delimiter:
-        return Record(0, None, f"is UTF-16 text; {_READS}", "Use --encoding utf-16, or save it as UTF-8.")
+        return SourceRecord(0, None, f"is UTF-16 text; {_READS}", "Use --encoding utf-16, or save it as UTF-8.")
     if reason := not_data(head):
-        return Record(0, None, f"is {reason[0]}.", reason[1])
+        return SourceRecord(0, None, f"is {reason[0]}.", reason[1])
     return None
 
 

@@ -21,7 +21,7 @@ from ftbridge.providers.openai.targets import TARGETS
 from ftbridge.runs.journal import Journal
 
 
-class AccountJob(BaseModel):
+class HostedJob(BaseModel):
     """One job of an account. Times are Unix seconds; `run` is the run of this home that it belongs to, if it is known."""
 
     model_config = ConfigDict(frozen=True)
@@ -36,14 +36,14 @@ class AccountJob(BaseModel):
     error: str | None
 
 
-class Account:
+class HostedAccount:
     """A connection without a run."""
 
     def __init__(self, connection: Connection) -> None:
         self._at = connection
 
     @classmethod
-    def at(cls, target: str, base_url: str | None) -> Account:
+    def at(cls, target: str, base_url: str | None) -> HostedAccount:
         """The account that the environment's key opens at a service. Raises `UsageError` for a target without an address."""
         if target not in TARGETS:
             raise UsageError(f"{target!r} is not a service; choose one of {', '.join(TARGETS)}.")
@@ -69,7 +69,7 @@ class Account:
         """The service in messages."""
         return self._at.service
 
-    def jobs(self, limit: int) -> list[AccountJob]:
+    def jobs(self, limit: int) -> list[HostedJob]:
         """The account's newest jobs, newest first. Raises as `read` does."""
         jobs = self._at.client.fine_tuning.jobs
         size = min(limit, 100)
@@ -103,12 +103,12 @@ class Account:
         return runs
 
 
-def _job(job: Any, runs: dict[str, str]) -> AccountJob:
+def _job(job: Any, runs: dict[str, str]) -> HostedJob:
     status = status_of(job)
     token = token_of(job)
     created = getattr(job, "created_at", None)
     tuned, file = getattr(job, "fine_tuned_model", None), getattr(job, "training_file", None)
-    return AccountJob(
+    return HostedJob(
         id=str(job.id),
         state=status.state,
         model=str(job.model) if getattr(job, "model", None) else None,

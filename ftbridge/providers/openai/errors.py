@@ -14,7 +14,7 @@ from ftbridge.errors import ServiceUnavailable as ServiceUnavailable
 from ftbridge.http import retry_after
 from ftbridge.providers.openai.sampling.answers import CLOSED as _CLOSED
 from ftbridge.providers.openai.sampling.answers import UNPAID as _UNPAID
-from ftbridge.providers.openai.sampling.answers import Answer, Kind, kind_of
+from ftbridge.providers.openai.sampling.answers import HttpAnswer, Kind, kind_of
 from ftbridge.redaction import whole_characters, without_secrets
 
 _LONGEST = 500
@@ -29,7 +29,7 @@ class SentElsewhere(Exception):
 
 
 @dataclass(frozen=True)
-class Fault:
+class ServiceFault:
     """One failed request. `message` holds no secret.
 
     `retry_after` is in seconds, when the service says so. `sure` is whether the answer is the service's own word in its
@@ -51,19 +51,19 @@ def clean(text: object) -> str:
     return one_line if len(one_line) <= _LONGEST else one_line[: _LONGEST - 1] + "…"
 
 
-def fault_of(error: Exception) -> Fault:
+def fault_of(error: Exception) -> ServiceFault:
     """What kind of failure an SDK exception (or `NotTheService`) tells of. Anything unforeseen counts as lost."""
     status = getattr(error, "status_code", None)
     if not isinstance(status, int):
         return _without_answer(error)
     code, param, message, is_error_object = _body(error)
     if (location := _led_to(error)) is not None:
-        return Fault("foreign", f"it was redirected to {location}", status)
-    error_response = Answer(status, code, param, message, is_error_object, _creates_job(error))
-    return Fault(kind_of(error_response), message, status, code, param, _retry_after(error), is_error_object)
+        return ServiceFault("foreign", f"it was redirected to {location}", status)
+    error_response = HttpAnswer(status, code, param, message, is_error_object, _creates_job(error))
+    return ServiceFault(kind_of(error_response), message, status, code, param, _retry_after(error), is_error_object)
 
 
-def error_of(fault: Fault, doing: str, service: str) -> FtbridgeError:
+def error_of(fault: ServiceFault, doing: str, service: str) -> FtbridgeError:
     """The error that a user reads: `doing` is what was tried ("creating the job")."""
     at = f"{doing}: {service}"
     if fault.kind == "lost":
@@ -162,28 +162,28 @@ def _retry_after(error: Exception) -> float | None:
     return retry_after(getattr(getattr(error, "response", None), "headers", {}))
 
 
-def _without_answer(error: Exception) -> Fault:
+def _without_answer(error: Exception) -> ServiceFault:
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
     names = {type(link).__name__ for link in chain}
     text = clean("; ".join(dict.fromkeys(str(link) or type(link).__name__ for link in chain)))
     if any(isinstance(link, SentElsewhere) for link in chain):
-        return Fault("unsafe", text, code="redirect")
+        return ServiceFault("unsafe", text, code="redirect")
     if "CERTIFICATE_VERIFY_FAILED" in text or "SSLCertVerificationError" in names:
-        return Fault("unsafe", text, code="certificate")
+        return ServiceFault("unsafe", text, code="certificate")
     if "ProxyError" in names:
-        return Fault("unsafe", text, code="proxy")
+        return ServiceFault("unsafe", text, code="proxy")
     if "LocalProtocolError" in names or "UnsupportedProtocol" in names or "InvalidURL" in names:
-        return Fault("unsafe", text, code="address")
+        return ServiceFault("unsafe", text, code="address")
     if "UnicodeEncodeError" in names:
-        return Fault("unsafe", "the key contains characters that no key has", code="address")
+        return ServiceFault("unsafe", "the key contains characters that no key has", code="address")
     if isinstance(error, FtbridgeError):
         raise error
-    return Fault("lost", text)
+    return ServiceFault("lost", text)
 
 
-def _unsafe(fault: Fault, at: str) -> FtbridgeError:
+def _unsafe(fault: ServiceFault, at: str) -> FtbridgeError:
     if fault.code == "certificate":
         hint = "Behind a company proxy, point SSL_CERT_FILE at its certificate; never turn verification off."
         return ServiceUnavailable(f"{at} has a certificate that cannot be verified ({fault.message}).", hint=hint)

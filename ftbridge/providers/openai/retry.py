@@ -1,7 +1,7 @@
 """How often requests to a service are tried, and when a job is looked at: the numbers, on top of `ftbridge.http`.
 
 Reads are tried `ATTEMPTS` times; a wait is what the service asked for in Retry-After, else the backoff. Following a job has no
-limit on total time: `Pace` only says when to look next.
+limit on total time: `PollingPace` only says when to look next.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ftbridge import http
 from ftbridge.http import Policy, retrying, scaled
-from ftbridge.providers.openai.errors import Fault, error_of, fault_of
+from ftbridge.providers.openai.errors import ServiceFault, error_of, fault_of
 
 T = TypeVar("T")
 
@@ -29,17 +29,17 @@ _AGAIN = frozenset({"lost", "foreign", "later", "not_ready"})
 class _Failed(Exception):
     """One request that failed, as the retry policy sees it."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: ServiceFault) -> None:
         super().__init__(fault.message)
         self.fault = fault
 
 
-def backoff(attempt: int, fault: Fault | None = None) -> float:
+def backoff(attempt: int, fault: ServiceFault | None = None) -> float:
     """Seconds to wait after failed attempt `attempt` (from 1), unscaled: Retry-After, else the backoff of `ftbridge.http`."""
     return http.backoff(attempt) if fault is None or fault.retry_after is None else fault.retry_after
 
 
-def wait_to_retry(doing: str, attempt: int, fault: Fault) -> float:
+def wait_to_retry(doing: str, attempt: int, fault: ServiceFault) -> float:
     """Wait before another try after a fault, and return the seconds waited for, unscaled; hooks hear of it."""
     seconds = backoff(attempt, fault)
     http.wait_to_retry(doing, attempt, fault.message, seconds)
@@ -67,7 +67,7 @@ def read(call: Callable[[], T], doing: str, service: str, *, attempts: int = ATT
         raise error_of(failed.fault, doing, service) from None
 
 
-class Pace:
+class PollingPace:
     """When to look at a job next. Never waits itself."""
 
     def __init__(self, doing: str = "following the job") -> None:
@@ -91,7 +91,7 @@ class Pace:
         self._calm = SOONEST if changed else min(self._calm * 1.3, LATEST)
         self._next(self._calm)
 
-    def failed(self, fault: Fault) -> None:
+    def failed(self, fault: ServiceFault) -> None:
         """A look failed: back off, for as long as it takes."""
         self._failures += 1
         seconds = backoff(self._failures, fault)

@@ -59,7 +59,7 @@ class Target:
         return self._files is not None and self._files.bom == "needed"
 
     @property
-    def _files(self) -> data_targets.Target | None:
+    def _files(self) -> data_targets.UploadTarget | None:
         return data_targets.TARGETS.get(self.name)
 
 

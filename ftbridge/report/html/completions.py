@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from ftbridge.report.html.contents import Contents, Pair, Row, ShownCompletion
+from ftbridge.report.html.contents import CandidatePair, Contents, ItemRow, ShownCompletion
 from ftbridge.report.html.rendering import shortened
 
 Change = Literal["worse", "better", "same"]
@@ -42,7 +42,7 @@ class ItemCell:
 class ShownItem:
     """One item. `changes` are worse, better, same and trouble; `changes_by_grader` the same with a grader's number: worse0."""
 
-    row: Row
+    row: ItemRow
     changes: list[str]
     changes_by_grader: list[str]
     cells: list[ItemCell]
@@ -60,7 +60,7 @@ class CompletionSection:
     `counts` are shown items by change; `slices` counts of all items by field and value.
     """
 
-    pair: Pair | None
+    pair: CandidatePair | None
     graders: Sequence[str]
     items: list[ShownItem]
     left_out: int
@@ -107,7 +107,7 @@ def differing(first: str, second: str) -> tuple[list[Segment], list[Segment]]:
     return [segment for segment in left if segment.text], [segment for segment in right if segment.text]
 
 
-def _item(row: Row, labels: Sequence[str], compared: tuple[int, int], graders: Sequence[str]) -> ShownItem:
+def _item(row: ItemRow, labels: Sequence[str], compared: tuple[int, int], graders: Sequence[str]) -> ShownItem:
     differences = _differences(row, compared)
     segments: dict[int, list[Segment]] = {}
     if compared[0] != compared[1]:
@@ -126,13 +126,13 @@ def _item(row: Row, labels: Sequence[str], compared: tuple[int, int], graders: S
     )
 
 
-def _urgency(row: Row, compared: tuple[int, int]) -> tuple[bool, float, int]:
+def _urgency(row: ItemRow, compared: tuple[int, int]) -> tuple[bool, float, int]:
     """Sorts items: those that lost most first, those that gained after them, and those without a change last."""
     gain = sum(_differences(row, compared).values())
     return gain == 0, gain, row.line
 
 
-def _differences(row: Row, compared: tuple[int, int]) -> dict[str, float]:
+def _differences(row: ItemRow, compared: tuple[int, int]) -> dict[str, float]:
     """By grader, how much higher the compared candidate scores than the baseline."""
     baseline, candidate = (row.completions[index] for index in compared)
     return baseline.changes(candidate)
@@ -142,7 +142,7 @@ def _change(difference: float) -> Change:
     return "worse" if difference < 0 else "better" if difference > 0 else "same"
 
 
-def _changes(row: Row, differences: Sequence[float]) -> Iterator[str]:
+def _changes(row: ItemRow, differences: Sequence[float]) -> Iterator[str]:
     changes = {_change(difference) for difference in differences}
     if changes <= {"same"}:
         yield "same"
@@ -151,7 +151,7 @@ def _changes(row: Row, differences: Sequence[float]) -> Iterator[str]:
         yield "trouble"
 
 
-def _slices(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
+def _slices(rows: Sequence[ItemRow]) -> dict[str, dict[str, int]]:
     counts: dict[str, dict[str, int]] = {}
     for row in rows:
         for name, value in row.slices.items():

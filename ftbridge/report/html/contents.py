@@ -19,7 +19,7 @@ from ftbridge.evaluation.verdict import PairedComparison, compare_family
 from ftbridge.evaluation.wording import rivals
 from ftbridge.graders import GraderResult
 from ftbridge.planning.actual import Compared, compared
-from ftbridge.report.html.sources import Curve, Source, curve_of, source_of
+from ftbridge.report.html.sources import Curve, ReportSource, curve_of, source_of
 from ftbridge.report.rewards import RewardHistory, reward_history
 from ftbridge.runs.run import Run
 from ftbridge.spec.graders import Grader
@@ -48,7 +48,7 @@ class ShownCompletion:
 
 
 @dataclass(frozen=True)
-class Row:
+class ItemRow:
     """One item and every candidate's completion, in the order of the columns; `slices`: its values of fields with few."""
 
     line: int
@@ -72,7 +72,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Measured:
+class RunMeasures:
     """What the evaluation measured beside the graders, planned and actual figures, and what was spent.
 
     `label` is the run's; it is empty where there is one.
@@ -85,7 +85,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Pair:
+class CandidatePair:
     """A candidate against a baseline: labels of columns, and a verdict by grader."""
 
     candidate: str
@@ -100,11 +100,11 @@ class Contents:
     title: str
     graders: tuple[str, ...]
     columns: tuple[Column, ...]
-    pairs: tuple[Pair, ...]
-    rows: tuple[Row, ...]
+    pairs: tuple[CandidatePair, ...]
+    rows: tuple[ItemRow, ...]
     curves: tuple[Curve, ...]
-    sources: tuple[Source, ...]
-    measured: tuple[Measured, ...]
+    sources: tuple[ReportSource, ...]
+    measured: tuple[RunMeasures, ...]
     notes: tuple[str, ...]
     rewards: tuple[RewardHistory, ...] = ()
 
@@ -140,7 +140,7 @@ def contents_of(runs: Sequence[Run]) -> Contents:
         curves=tuple(curve for name, run in zip(labels, runs, strict=True) if (curve := curve_of(name, run)).train),
         sources=tuple(sources),
         measured=tuple(
-            Measured(name if len(runs) > 1 else "", read_evaluation(run), tuple(compared(run)), spent(run).summary())
+            RunMeasures(name if len(runs) > 1 else "", read_evaluation(run), tuple(compared(run)), spent(run).summary())
             for name, run in zip(labels, runs, strict=True)
         ),
         notes=tuple(dict.fromkeys(notes)),
@@ -178,16 +178,16 @@ def contents_of_completions(
         title=title,
         graders=tuple(_names(graders)),
         columns=tuple(columns),
-        pairs=tuple(Pair(*pair) for pair in rivals(list(predictions), evaluation.verdicts)),
+        pairs=tuple(CandidatePair(*pair) for pair in rivals(list(predictions), evaluation.verdicts)),
         rows=_rows(items, graded),
         curves=(),
         sources=(),
-        measured=(Measured("", evaluation, ()),),
+        measured=(RunMeasures("", evaluation, ()),),
         notes=tuple(dict.fromkeys(evaluation.notes)),
     )
 
 
-def _labels(sources: Sequence[Source]) -> list[str]:
+def _labels(sources: Sequence[ReportSource]) -> list[str]:
     """A short name for each run: its provider where that says which, else the end of its id too."""
     providers = [source.state.provider for source in sources]
     if len(set(providers)) == len(providers):
@@ -278,7 +278,7 @@ def _shown_completion(prediction: Prediction, results: Sequence[tuple[Grader, Gr
 
 def _columns(
     runs: Sequence[Run],
-    sources: Sequence[Source],
+    sources: Sequence[ReportSource],
     labels: Sequence[str],
     predictions: Mapping[str, Sequence[Prediction]],
     scored: Mapping[str, Mapping[str, MaybeScores]],
@@ -313,11 +313,11 @@ def _usd(evaluation: Evaluation | None, candidate: str) -> float | None:
 
 def _pairs(
     runs: Sequence[Run],
-    sources: Sequence[Source],
+    sources: Sequence[ReportSource],
     labels: Sequence[str],
     scored: Mapping[str, Mapping[str, MaybeScores]],
     clusters: Sequence[str],
-) -> list[Pair]:
+) -> list[CandidatePair]:
     """Each later run's tuned against the first's; then in each run tuned against every other candidate."""
     several = len(runs) > 1
     tuned = [_column_label("tuned", name, several) for name in labels]
@@ -333,7 +333,7 @@ def _pairs(
     if not several and evaluation is not None and evaluation.verdicts and evaluation.items == len(clusters):
         written = evaluation.verdicts
         return [
-            Pair(first, second, written[f"{first}-{second}"])
+            CandidatePair(first, second, written[f"{first}-{second}"])
             for first, second, _ in there
             if f"{first}-{second}" in written
         ]
@@ -346,14 +346,14 @@ def _pairs(
             for first, second, source in there
             if source.spec.evaluation.margin == margin
         }
-    return [Pair(first, second, paired[first, second]) for first, second, _ in there]
+    return [CandidatePair(first, second, paired[first, second]) for first, second, _ in there]
 
 
 def _prompt_text(messages: Sequence[Mapping[str, str]]) -> str:
     return "\n\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in messages)
 
 
-def _rows(items: Sequence[Item], graded: Mapping[str, Sequence[ShownCompletion]]) -> tuple[Row, ...]:
+def _rows(items: Sequence[Item], graded: Mapping[str, Sequence[ShownCompletion]]) -> tuple[ItemRow, ...]:
     slices = slice_values(items)
     return tuple(
         _row(
@@ -365,8 +365,8 @@ def _rows(items: Sequence[Item], graded: Mapping[str, Sequence[ShownCompletion]]
     )
 
 
-def _row(item: Item, completions: Sequence[ShownCompletion], slices: Mapping[str, str]) -> Row:
-    return Row(
+def _row(item: Item, completions: Sequence[ShownCompletion], slices: Mapping[str, str]) -> ItemRow:
+    return ItemRow(
         slices=slices,
         line=item.line,
         prompt=tuple((message.role, message.text) for message in item.prompt),

@@ -16,7 +16,7 @@ _MAX_POINTS = 400
 
 
 @dataclass(frozen=True)
-class Text:
+class CurveText:
     """A label beside an axis; `anchor` is what SVG calls text-anchor."""
 
     x: float
@@ -48,7 +48,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class CurveDrawing:
     """The lines of several runs on a common grid. `what` names the measured points, `about` the whole."""
 
     WIDTH: ClassVar[int] = 720
@@ -57,9 +57,9 @@ class Drawing:
     RIGHT: ClassVar[int] = WIDTH - _RIGHT
     about: str
     what: str
-    grid: list[tuple[float, Text]]
+    grid: list[tuple[float, CurveText]]
     """Lines across, by their y, with their labels."""
-    steps: list[Text]
+    steps: list[CurveText]
     series: list[Series]
 
 
@@ -68,7 +68,7 @@ class LossSection:
     """Loss curves, and the unit they are in."""
 
     unit: str
-    drawing: Drawing
+    drawing: CurveDrawing
 
 
 def loss_curves(curves: Sequence[Curve]) -> LossSection | None:
@@ -82,11 +82,11 @@ def loss_curves(curves: Sequence[Curve]) -> LossSection | None:
     return LossSection(unit, drawing(curves, "Loss over training", "validation loss", lower_is_better=True))
 
 
-def drawing(curves: Sequence[Curve], about: str, what: str, *, lower_is_better: bool = False) -> Drawing:
+def drawing(curves: Sequence[Curve], about: str, what: str, *, lower_is_better: bool = False) -> CurveDrawing:
     """The lines of several runs, and what they came to in words. `what` names the measured points."""
     scale = _Scale.of(curves)
     best_of = min if lower_is_better else max
-    return Drawing(
+    return CurveDrawing(
         about=about,
         what=what,
         grid=list(scale.grid()),
@@ -109,20 +109,20 @@ class _Scale:
         return cls([_last_step(curve) for curve in curves], max(losses, default=1.0) or 1.0, share=len(curves) > 1)
 
     def x(self, step: float, last: int) -> float:
-        return round(_LEFT + step / max(1, last) * (Drawing.RIGHT - _LEFT), 1)
+        return round(_LEFT + step / max(1, last) * (CurveDrawing.RIGHT - _LEFT), 1)
 
     def y(self, loss: float) -> float:
-        return round(Drawing.HEIGHT - _BOTTOM - loss / self.top * (Drawing.HEIGHT - _TOP - _BOTTOM), 1)
+        return round(CurveDrawing.HEIGHT - _BOTTOM - loss / self.top * (CurveDrawing.HEIGHT - _TOP - _BOTTOM), 1)
 
-    def grid(self) -> Iterator[tuple[float, Text]]:
+    def grid(self) -> Iterator[tuple[float, CurveText]]:
         for count in range(round(self.top / self.tick) + 1):
             y = self.y(count * self.tick)
-            yield y, Text(_LEFT - 8, y + 4, "end", f"{count * self.tick:g}")
+            yield y, CurveText(_LEFT - 8, y + 4, "end", f"{count * self.tick:g}")
 
-    def steps(self) -> Iterator[Text]:
+    def steps(self) -> Iterator[CurveText]:
         for part, anchor in enumerate(("start", "middle", "middle", "middle", "end")):
             text = f"{25 * part} %" if self.share else f"{self.last[0] * part / 4:.0f}{' steps' * (part == 4)}"
-            yield Text(self.x(part, 4), Drawing.HEIGHT - 12, anchor, text)
+            yield CurveText(self.x(part, 4), CurveDrawing.HEIGHT - 12, anchor, text)
 
 
 def _series(curve: Curve, scale: _Scale, style: int, best_of: Callable[..., Point]) -> Series:

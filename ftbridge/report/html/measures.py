@@ -14,7 +14,7 @@ from ftbridge.evaluation.document import Evaluation, Slice
 from ftbridge.evaluation.retention.measure import ALL, Retention
 from ftbridge.planning.actual import Compared
 from ftbridge.report.html.contents import Contents
-from ftbridge.report.html.curves import Drawing, drawing
+from ftbridge.report.html.curves import CurveDrawing, drawing
 from ftbridge.report.html.sources import Curve
 from ftbridge.report.rewards import RewardHistory
 from ftbridge.report.terminal.judges import judge_sentences
@@ -49,7 +49,7 @@ class SliceTable:
 class RewardSection:
     """Curves of rewards, and what else is known of each run that was tuned by them."""
 
-    drawing: Drawing
+    drawing: CurveDrawing
     histories: Sequence[RewardHistory]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ftbridge import providers
 from ftbridge.data.manifest import Split, SplitName
-from ftbridge.report.html.sources import Source
+from ftbridge.report.html.sources import ReportSource
 from ftbridge.spec.lowering import FieldReport
 
 
@@ -40,12 +40,12 @@ class FieldMapping:
 class Reproduction:
     """What one run was made from, and the command that runs its spec again."""
 
-    source: Source
+    source: ReportSource
     facts: list[tuple[str, str]]
     command: str
 
 
-def countdown(sources: Sequence[Source], now: float | None = None) -> str:
+def countdown(sources: Sequence[ReportSource], now: float | None = None) -> str:
     """The day each run's tuned model stops, and in how many days, where that is known. `now` is in seconds since 1970."""
     today = datetime.datetime.fromtimestamp(time.time() if now is None else now, datetime.timezone.utc).date()
     notices = []
@@ -64,7 +64,7 @@ def countdown(sources: Sequence[Source], now: float | None = None) -> str:
     return " ".join(notices)
 
 
-def data(sources: Sequence[Source]) -> DataSection | None:
+def data(sources: Sequence[ReportSource]) -> DataSection | None:
     """Splits with their hashes, and whether the runs were trained on the same bytes; None without runs."""
     if not sources:
         return None
@@ -77,12 +77,12 @@ def data(sources: Sequence[Source]) -> DataSection | None:
     )
 
 
-def mappings(sources: Sequence[Source]) -> list[FieldMapping] | None:
+def mappings(sources: Sequence[ReportSource]) -> list[FieldMapping] | None:
     """The field mapping of each run; None without runs."""
     return [_mapping(source) for source in sources] or None
 
 
-def reproductions(sources: Sequence[Source]) -> list[Reproduction]:
+def reproductions(sources: Sequence[ReportSource]) -> list[Reproduction]:
     """What each run was made from."""
     return [
         Reproduction(
@@ -94,13 +94,13 @@ def reproductions(sources: Sequence[Source]) -> list[Reproduction]:
     ]
 
 
-def _command(source: Source) -> str:
+def _command(source: ReportSource) -> str:
     """The command that runs the spec again, with what the provider chose of it: it may choose otherwise another time."""
     chosen = "".join(f" --set hyperparameters.{name}={value:g}" for name, value in source.state.chosen.items())
     return f"ftbridge run {shlex.quote(source.spec_name)} --provider {source.state.provider}{chosen}"
 
 
-def _mapping(source: Source) -> FieldMapping:
+def _mapping(source: ReportSource) -> FieldMapping:
     fields = source.lowering.fields if source.lowering else []
     outcomes = ("exact", "translated", "approximated", "refused", "unused")
     counts = {outcome: sum(field.outcome == outcome for field in fields) for outcome in outcomes}
@@ -115,7 +115,7 @@ def _mapping(source: Source) -> FieldMapping:
     )
 
 
-def _facts(source: Source) -> Iterator[tuple[str, str]]:
+def _facts(source: ReportSource) -> Iterator[tuple[str, str]]:
     state = source.state
     yield "provider", state.provider
     yield "state", state.state

@@ -25,7 +25,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Source:
+class ReportSource:
     """Where a run comes from, and how to reproduce it."""
 
     run: str
@@ -54,12 +54,12 @@ def curve_of(label: str, run: Run) -> Curve:
     return Curve(label, train, valid, by_pairs=run.spec().method == "dpo")
 
 
-def source_of(run: Run) -> Source:
+def source_of(run: Run) -> ReportSource:
     """What a run folder holds; a run that was stopped early has less."""
     state = run.state()
     spec = run.resolved_spec() if run.resolved_path.exists() else run.spec()
     created = run.journal.read()[0]
-    return Source(
+    return ReportSource(
         run=run.id,
         state=state,
         spec=spec,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ftbridge.evaluation.verdict import PairedComparison
 from ftbridge.evaluation.wording import Rival, importance, margin_words, power_words, sentence, summary
 from ftbridge.report.html.bars import Bar, difference_bar, reach_of, reach_words
-from ftbridge.report.html.contents import Contents, Pair
+from ftbridge.report.html.contents import CandidatePair, Contents
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ def headline(contents: Contents) -> Headline | None:
     )
 
 
-def distinct_pairs(contents: Contents) -> list[Pair]:
+def distinct_pairs(contents: Contents) -> list[CandidatePair]:
     """The pairs, those in which a rival wins first, without baselines that are here already under another name."""
     scores = {column.label: column.scores for column in contents.columns}
-    distinct: dict[tuple[str, str], Pair] = {}
+    distinct: dict[tuple[str, str], CandidatePair] = {}
     for pair in contents.pairs:
         distinct.setdefault((pair.candidate, repr((scores[pair.baseline], pair.verdicts))), pair)
     return sorted(distinct.values(), key=lambda pair: importance(pair.verdicts))

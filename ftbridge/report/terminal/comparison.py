@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from ftbridge.report.html.contents import Contents, Row
+    from ftbridge.report.html.contents import Contents, ItemRow
 
 from ftbridge.evaluation.compare import Comparison
 from ftbridge.evaluation.verdict import PairedComparison
@@ -152,12 +152,12 @@ def changed(contents: Contents) -> list[RenderableType]:
     )
 
 
-def _differs(row: Row) -> bool:
+def _differs(row: ItemRow) -> bool:
     first, *others = row.completions
     return any(change for other in others for change in first.changes(other).values())
 
 
-def _worst(row: Row) -> float:
+def _worst(row: ItemRow) -> float:
     """The largest loss of any candidate against the first, over all graders: negative where something was lost."""
     first, *others = row.completions
     return min(sum(first.changes(other).values()) for other in others)

@@ -96,7 +96,7 @@ def _place(url: str) -> str:
     return url.removeprefix("/v1").strip("/")
 
 
-class Batches:
+class OpenBatches:
     """The batches that are under way."""
 
     def __init__(self, service: Service) -> None:

@@ -19,7 +19,7 @@ MOST_MODELS = 1_000
 """Models whose tokens are counted apart."""
 
 
-class Metrics:
+class ServerMetrics:
     """Counts since the start of the server."""
 
     def __init__(self) -> None:

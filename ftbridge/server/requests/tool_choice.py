@@ -15,14 +15,14 @@ MOST_TOOLS = 128
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ToolChoice:
     """The tools that the model is offered, and of which it must call one (None: it may)."""
 
     tools: list[dict[str, Any]]
     must_call: list[str] | None = None
 
 
-def chosen_tools(chat: CreateChat) -> Chosen:
+def chosen_tools(chat: CreateChat) -> ToolChoice:
     """What `tools` with `tool_choice`, or `functions` with `function_call`, come to. Raises `ApiError` 400."""
     if chat.functions is not None:
         if chat.tools is not None:
@@ -36,7 +36,7 @@ def chosen_tools(chat: CreateChat) -> Chosen:
     return choose(chat.tools or [], chat.tool_choice, "tools", "tool_choice")
 
 
-def choose(tools: list[dict[str, Any]], choice: Any, where: str = "tools", param: str = "tool_choice") -> Chosen:
+def choose(tools: list[dict[str, Any]], choice: Any, where: str = "tools", param: str = "tool_choice") -> ToolChoice:
     """The tools of `tools`, checked, under a `tool_choice`: auto, none, required, a named function, or allowed tools."""
     checked = [_checked(tool, f"{where}[{index}]") for index, tool in enumerate(tools)]
     names = [tool["function"]["name"] for tool in checked]
@@ -45,13 +45,13 @@ def choose(tools: list[dict[str, Any]], choice: Any, where: str = "tools", param
     if len(set(names)) < len(names):
         raise invalid(f"'{where}' offers a function twice.", where, "invalid_value")
     if choice is None or choice == "auto":
-        return Chosen(checked)
+        return ToolChoice(checked)
     if choice == "none":
-        return Chosen([])
+        return ToolChoice([])
     if not checked:
         raise invalid(f"'{param}' is only allowed when '{where}' are specified.", param, "invalid_value")
     if choice == "required":
-        return Chosen(checked, names)
+        return ToolChoice(checked, names)
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
         return _allowed(checked, choice, param)
     name = _name_of(choice)
@@ -59,10 +59,10 @@ def choose(tools: list[dict[str, Any]], choice: Any, where: str = "tools", param
         raise invalid(f"'{param}' must be auto, none, required, or name a function.", param, "invalid_value")
     if name not in names:
         raise invalid(f"'{param}' names {name[:64]!r}, which is not among '{where}'.", param, "invalid_value")
-    return Chosen(checked, [name])
+    return ToolChoice(checked, [name])
 
 
-def _allowed(tools: list[dict[str, Any]], choice: dict[str, Any], param: str) -> Chosen:
+def _allowed(tools: list[dict[str, Any]], choice: dict[str, Any], param: str) -> ToolChoice:
     """`{"type": "allowed_tools", "allowed_tools": {"mode", "tools"}}`; the Responses API has mode and tools beside the type."""
     allowed = choice.get("allowed_tools", choice)
     listed = allowed.get("tools") if isinstance(allowed, dict) else None
@@ -73,7 +73,7 @@ def _allowed(tools: list[dict[str, Any]], choice: dict[str, Any], param: str) ->
     mode = allowed.get("mode", "auto")
     if mode not in ("auto", "required"):
         raise invalid(f"'{param}.mode' must be auto or required.", param, "invalid_value")
-    return Chosen(offered, [tool["function"]["name"] for tool in offered] if mode == "required" else None)
+    return ToolChoice(offered, [tool["function"]["name"] for tool in offered] if mode == "required" else None)
 
 
 def _checked(tool: Any, where: str) -> dict[str, Any]:

@@ -153,7 +153,7 @@ class AccountState:
         return headers
 
 
-class Gate:
+class FaultGate:
     """The application behind an account's keys and limits."""
 
     def __init__(self, app: ASGIApp, service: Service, state: AccountState) -> None:

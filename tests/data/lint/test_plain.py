@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftbridge.data.lint.plain import Shapes, plain
+from ftbridge.data.lint.plain import PlainShapes, plain
 from ftbridge.strict_json import Parsed, parse
 from support.lint_inputs import by_every_rule, checker_of, damaged, plain_chats, told, written
 
@@ -31,7 +31,7 @@ def test_a_piece_is_judged_as_if_every_rule_had_looked_at_every_line(lines, meth
 def test_a_plain_line_has_the_same_row_by_the_fast_and_the_slow_path(lines):
     raw = b"\n".join(lines)
     fast, slow = checker_of(rows=True), checker_of(rows=True)
-    slow.shapes = Shapes(lambda sample: True)
+    slow.shapes = PlainShapes(lambda sample: True)
 
     one, other = fast.check(raw, first=True, last=True), slow.check(raw, first=True, last=True)
 
@@ -43,7 +43,7 @@ def test_a_plain_line_has_the_same_row_by_the_fast_and_the_slow_path(lines):
 @settings(max_examples=300, deadline=None)
 @given(damaged())
 def test_what_the_fast_path_takes_is_json_with_every_key_once(line):
-    if b"\\u00" not in line and plain(line, Shapes(lambda sample: False)):
+    if b"\\u00" not in line and plain(line, PlainShapes(lambda sample: False)):
         parsed = parse(line)
         assert isinstance(parsed, Parsed)
         assert not parsed.doubled
@@ -87,7 +87,7 @@ def test_other_lines_are_left_to_every_rule(line):
 def test_shapes_are_forgotten_before_they_fill_the_memory(monkeypatch):
     monkeypatch.setattr("ftbridge.data.lint.plain._ROOM", 100)
     items = []
-    shapes = Shapes(lambda sample: bool(items.append(sample)))
+    shapes = PlainShapes(lambda sample: bool(items.append(sample)))
     for length in range(1, 60):
         messages = [{"role": "user", "content": "a"}] * length
         assert plain(json.dumps({"messages": messages}).encode(), shapes)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ftbridge.data.lint.block import Checker, Plan
+from ftbridge.data.lint.block import Checker, LintPlan
 from ftbridge.data.lint.rule import Context
 from ftbridge.data.tokens import count_texts
 
@@ -18,7 +18,7 @@ CALL = {
 
 def rows(*documents, method="supervised"):
     raw = "".join(json.dumps(document) + "\n" for document in documents).encode()
-    return Checker(Plan(Context(method=method), ())).check(raw, first=True, last=True)
+    return Checker(LintPlan(Context(method=method), ())).check(raw, first=True, last=True)
 
 
 def chat(*messages, **more):

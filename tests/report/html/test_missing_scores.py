@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ftbridge.evaluation.document import Answered, Score
 from ftbridge.evaluation.verdict import compare_paired
-from ftbridge.report.html.contents import Column, Contents, Pair, Row, ShownCompletion
+from ftbridge.report.html.contents import CandidatePair, Column, Contents, ItemRow, ShownCompletion
 from ftbridge.report.html.page import page
 from ftbridge.report.terminal.comparison import changed
 
@@ -17,7 +17,7 @@ def contents_of_scores(*rows: tuple[dict[str, float | None], dict[str, float | N
     columns = tuple(Column(name, "", name, "", dict.fromkeys(GRADERS, score), took, None) for name in ("base", "tuned"))
     verdicts = compare_paired({"exact": [0.0], "tone": [0.0]}, {"exact": [1.0], "tone": [1.0]})
     items = tuple(
-        Row(
+        ItemRow(
             where + 1,
             (("user", f"question {where}"),),
             "expected",
@@ -25,7 +25,7 @@ def contents_of_scores(*rows: tuple[dict[str, float | None], dict[str, float | N
         )
         for where, pair in enumerate(rows)
     )
-    return Contents("t", GRADERS, columns, (Pair("tuned", "base", verdicts),), items, (), (), (), ())
+    return Contents("t", GRADERS, columns, (CandidatePair("tuned", "base", verdicts),), items, (), (), (), ())
 
 
 def test_an_item_whose_only_change_is_a_missing_score_is_unchanged():

@@ -17,7 +17,7 @@ from ftbridge.data.lint.rule import JSON
 from ftbridge.data.lint.structure import function_of
 
 
-class Answered(NamedTuple):
+class AnsweredCall(NamedTuple):
     """The id of the call that a result answers, and by what it was found."""
 
     id: str
@@ -35,11 +35,11 @@ class _Result(NamedTuple):
     name: JSON
 
 
-def pairs_of(messages: Sequence[JSON]) -> dict[int, Answered]:
+def pairs_of(messages: Sequence[JSON]) -> dict[int, AnsweredCall]:
     """For each tool message without tool_call_id the call it answers, by the message's index; those in doubt are left out."""
     waiting: list[_Open] = []
     results: list[_Result] = []
-    pairs: dict[int, Answered] = {}
+    pairs: dict[int, AnsweredCall] = {}
     certain = True
     for index, message in enumerate([*messages, None]):
         role = message.get("role") if isinstance(message, dict) else None
@@ -68,7 +68,7 @@ def _calls(message: JSON) -> Iterator[_Open | None]:
         yield _Open(str(identity), function_of(call).get("name")) if named else None
 
 
-def _paired(waiting: Sequence[_Open], results: Sequence[_Result]) -> Iterator[tuple[int, Answered]]:
+def _paired(waiting: Sequence[_Open], results: Sequence[_Result]) -> Iterator[tuple[int, AnsweredCall]]:
     """Pairs among the open calls and the results that follow them."""
     if len({call.id for call in waiting}) < len(waiting):
         return  # an id that two calls have names neither
@@ -92,6 +92,6 @@ def _paired(waiting: Sequence[_Open], results: Sequence[_Result]) -> Iterator[tu
         yield from _in_order(left, rest, how)
 
 
-def _in_order(calls: Iterable[_Open], results: Iterable[_Result], how: str) -> Iterator[tuple[int, Answered]]:
+def _in_order(calls: Iterable[_Open], results: Iterable[_Result], how: str) -> Iterator[tuple[int, AnsweredCall]]:
     for call, result in zip(calls, results, strict=True):
-        yield result.position, Answered(call.id, how)
+        yield result.position, AnsweredCall(call.id, how)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from ftbridge.data.lint.meaning import stray
 from ftbridge.data.lint.rule import Line, Problem, kind_of, rule
 from ftbridge.data.lint.rules.specimens import GOOD_IMAGE, assistant, chat, image, text, user
-from ftbridge.data.lint.structure import LLMCOMP, SUPERVISED_SCHEMA, Part, dropped, parts, put, shown
+from ftbridge.data.lint.structure import LLMCOMP, SUPERVISED_SCHEMA, ContentPart, dropped, parts, put, shown
 from ftbridge.data.targets import MB
 
 VISION = "OpenAI vision fine-tuning guide"
@@ -270,7 +270,7 @@ def image_on_this_machine(line: Line) -> Iterator[Problem]:
         )
 
 
-def _images(line: Line) -> Iterator[Part]:
+def _images(line: Line) -> Iterator[ContentPart]:
     return (part for part in parts(line) if part.type == "image_url" and isinstance(part.value, dict))
 
 

@@ -10,7 +10,7 @@ from ftbridge.data.lint import shape
 from ftbridge.data.lint.meaning import (
     SYSTEM_PROMPTS,
     TRAIN_FLAGS,
-    Advice,
+    KeyAdvice,
     empty,
     keeps_count,
     stray,
@@ -179,11 +179,11 @@ def extra_key(line: Line) -> Iterator[Problem]:
             yield Problem(join(at, key), f"{idle}. {hint}", repair, severity=_lost(trains_here, key, holder[key]))
 
 
-def _advice(holder: dict[str, JSON], key: str, allowed: frozenset[str]) -> Advice:
+def _advice(holder: dict[str, JSON], key: str, allowed: frozenset[str]) -> KeyAdvice:
     if key in SYSTEM_PROMPTS and not empty(holder[key]) and "messages" in holder:
         return system_beside(holder, key)
     meant = None if keeps_count(key, holder[key]) else near(key, allowed)
-    return Advice(f"Is it {meant}?") if meant else stray(holder, key)
+    return KeyAdvice(f"Is it {meant}?") if meant else stray(holder, key)
 
 
 def _lost(trains_here: bool, key: str, value: JSON) -> Severity | None:
@@ -287,12 +287,12 @@ def extra_message_key(line: Line) -> Iterator[Problem]:
                 yield Problem(f"{at}.{key}", description, repair, severity=lost)
 
 
-def _message_advice(message: dict[str, JSON], key: str, allowed: frozenset[str], role: str, output: bool) -> Advice:
+def _message_advice(message: dict[str, JSON], key: str, allowed: frozenset[str], role: str, output: bool) -> KeyAdvice:
     value = message[key]
     if key in TRAIN_FLAGS and not empty(value) and not output:
         return train_flag(message, key, assistant=role == "assistant")
     meant = None if keeps_count(key, value) else near(key, allowed)
-    return Advice(f"Is it {meant}?") if meant else stray(message, key)
+    return KeyAdvice(f"Is it {meant}?") if meant else stray(message, key)
 
 
 def _name_of_result(line: Line, at: str, message: dict[str, JSON]) -> Problem:

@@ -28,7 +28,7 @@ _LONGEST = 200_000
 """Characters of a text that are compared."""
 
 
-class Pair(NamedTuple):
+class NearPair(NamedTuple):
     """Two rows and their similarity."""
 
     row: int
@@ -40,7 +40,7 @@ class Pair(NamedTuple):
 class Near:
     """Near duplicates, in the order of their rows; how many pairs were compared, of how many that may be alike."""
 
-    pairs: list[Pair]
+    pairs: list[NearPair]
     compared: int
     candidates: int
     at_least: bool
@@ -113,7 +113,7 @@ def _candidates(sketch: NDArray[np.uint32], content: NDArray[np.uint64], first_o
 
 def _verified(keys: NDArray[np.int64], cut: bool, dataset: Dataset, other: Dataset, context: Context) -> Near:
     """The pairs whose texts are alike; a row that has found its like is not looked at again."""
-    alike: dict[int, Pair] = {}
+    alike: dict[int, NearPair] = {}
     read = _reader(dataset, context)
     read_other = read if other is dataset else _reader(other, context)
     compared = passed = 0
@@ -127,7 +127,7 @@ def _verified(keys: NDArray[np.int64], cut: bool, dataset: Dataset, other: Datas
         compared += 1
         similarity = overlap(read(row), read_other(earlier))
         if similarity >= ALIKE:
-            alike[row] = Pair(row, earlier, similarity)
+            alike[row] = NearPair(row, earlier, similarity)
     return Near(sorted(alike.values()), compared, len(keys) - passed, cut)
 
 

@@ -76,7 +76,7 @@ STORED_EXAMPLES = StoredForm[Encoded](list, lambda sequences, path, request: seq
 
 
 class Encoder(Protocol):
-    """What encoding needs of a training method (`training.methods.Method`)."""
+    """What encoding needs of a training method (`training.methods.TrainingMethod`)."""
 
     @property
     def encode(self) -> Callable[[Path, str, Renderer, LocalRequest], EncodedSplit[Any]]: ...

@@ -169,7 +169,7 @@ def _generation_tag() -> type[Extension]:
     from jinja2.ext import Extension
     from jinja2.parser import Parser
 
-    class Generation(Extension):
+    class GenerationTag(Extension):
         tags = {"generation"}  # noqa: RUF012 (as jinja2 declares it)
 
         def parse(self, parser: Parser) -> nodes.Node:
@@ -177,4 +177,4 @@ def _generation_tag() -> type[Extension]:
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return nodes.Scope(body).set_lineno(line)
 
-    return Generation
+    return GenerationTag

@@ -24,7 +24,7 @@ from transformers import DynamicCache
 from ftbridge.providers.local.inference import columns, prefixes
 from ftbridge.providers.local.inference.adapters import Adapters
 from ftbridge.providers.local.inference.alone import Alone
-from ftbridge.providers.local.inference.columns import Columns, Pass, Unsupported
+from ftbridge.providers.local.inference.columns import KeyColumns, NotInColumns, Pass
 from ftbridge.providers.local.inference.prefixes import Prefixes
 from ftbridge.providers.local.inference.sampling import Choice, Drawing, choose, with_logprobs
 from ftbridge.providers.local.models.device import Device, is_out_of_memory
@@ -64,7 +64,7 @@ class Batch:
         self._keeps_logits = keeps_logits(model)
         self._share = share_prefixes
         self.rows: list[Row] = []
-        self._columns: Columns | None = None
+        self._columns: KeyColumns | None = None
         self._alone: Alone | None = None
         self.prefixes: Prefixes | None = None
         self.why_alone = ""
@@ -291,7 +291,7 @@ class Batch:
         problem: Exception | str | None
         try:
             problem = self._tried()
-        except (Unsupported, TypeError, AttributeError, ValueError, RuntimeError, IndexError, KeyError) as error:
+        except (NotInColumns, TypeError, AttributeError, ValueError, RuntimeError, IndexError, KeyError) as error:
             if is_out_of_memory(error):
                 raise
             problem = error
@@ -319,7 +319,7 @@ class Batch:
             self._model(input_ids=drawn[row : row + 1, :length], use_cache=False).logits[:, -1].float()
             for row, length in enumerate(lengths)
         ])  # fmt: skip
-        self._columns = Columns.of(cache)
+        self._columns = KeyColumns.of(cache)
         use_attention(self._model, columns.NAME)
         positions = torch.arange(longest, device=where)
         early = longest - 5

@@ -36,7 +36,7 @@ Segment = list[tuple[Tensor, Tensor]]
 """Keys and values of some columns of one row, for each block: (layers, heads, columns, width)."""
 
 
-class Unsupported(Exception):
+class NotInColumns(Exception):
     """The model needs more of its attention or cache than rows in columns can give."""
 
 
@@ -74,7 +74,7 @@ class _Layer(CacheLayerMixin):
 
     is_sliding = False
 
-    def __init__(self, columns: Columns) -> None:
+    def __init__(self, columns: KeyColumns) -> None:
         super().__init__()
         self._columns = columns
         self.is_initialized = True
@@ -110,7 +110,7 @@ class _Layer(CacheLayerMixin):
         return -1
 
 
-class Columns(Cache):
+class KeyColumns(Cache):
     """A cache of transformers with a slot for each row. `of` builds it after the cache that the model made by itself."""
 
     def __init__(
@@ -131,18 +131,18 @@ class Columns(Cache):
         self._slots: Tensor | None = None
 
     @classmethod
-    def of(cls, cache: Cache) -> Columns:
-        """Blocks for the layers of a filled cache. Raises `Unsupported` where it is more than keys and values by position."""
+    def of(cls, cache: Cache) -> KeyColumns:
+        """Blocks for the layers of a filled cache. Raises `NotInColumns` where it is more than keys and values by position."""
         shapes = []
         for layer in cache.layers:
             keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
             if type(layer) is not DynamicLayer or not isinstance(keys, Tensor) or not isinstance(values, Tensor):
-                raise Unsupported(f"its cache has a layer {type(layer).__name__}")
+                raise NotInColumns(f"its cache has a layer {type(layer).__name__}")
             if not keys.dim() == values.dim() == 4 or keys.shape[2] != cache.get_seq_length():
-                raise Unsupported("its keys and values are not those of every position")
+                raise NotInColumns("its keys and values are not those of every position")
             shapes.append(((keys.shape[1], keys.shape[3]), (values.shape[1], values.shape[3])))
         if not shapes:
-            raise Unsupported("it fills no cache")
+            raise NotInColumns("it fills no cache")
         first: Any = cache.layers[0]
         return cls(shapes, first.keys.dtype, first.keys.device)
 
@@ -157,9 +157,9 @@ class Columns(Cache):
 
     @property
     def now(self) -> Pass:
-        """The pass under way. Raises `Unsupported` outside one."""
+        """The pass under way. Raises `NotInColumns` outside one."""
         if self._pass is None:
-            raise Unsupported("its cache is read outside a pass")
+            raise NotInColumns("its cache is read outside a pass")
         return self._pass
 
     def slots_of(self, now: Pass) -> Tensor:
@@ -231,10 +231,10 @@ def _resized(states: Tensor, slots: int, columns: int) -> Tensor:
 def rows_mask(
     batch_size: int, q_length: int, kv_length: int, mask_function: Callable[..., Tensor], **options: Any
 ) -> Tensor:
-    """What each token sees, (rows, 1, tokens, columns), by its own position. Raises `Unsupported` outside a pass."""
+    """What each token sees, (rows, 1, tokens, columns), by its own position. Raises `NotInColumns` outside a pass."""
     now = _current.get()
     if now is None or now.positions.shape != (batch_size, q_length):
-        raise Unsupported("its masks are not those of the pass")
+        raise NotInColumns("its masks are not those of the pass")
     device = now.positions.device
     rows = torch.arange(batch_size, device=device)[:, None, None, None]
     columns = torch.arange(kv_length, device=device)[None, None, None, :]
@@ -264,7 +264,7 @@ def rows_attention(
     one sink logit a head (gpt-oss).
     """
     if attention_mask is None or attention_mask.dtype != torch.bool or position_bias is not None:
-        raise Unsupported("it makes masks or biases of its own")
+        raise NotInColumns("it makes masks or biases of its own")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     if softcap or s_aux is not None:
         mixed = _written_out(query, key, value, attention_mask, scale, softcap, s_aux)

@@ -19,7 +19,7 @@ from ftbridge.providers.local.inference.requests import GenerationRequest
 
 
 @dataclass(frozen=True)
-class Ready:
+class ReadyRequest:
     """An ask with its prompt."""
 
     ask: GenerationRequest
@@ -27,7 +27,7 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedRequest:
     """An ask that cannot be answered."""
 
     name: str
@@ -41,7 +41,7 @@ class Cancel:
     name: str
 
 
-Arrival = Ready | Refused | Cancel
+Arrival = ReadyRequest | RefusedRequest | Cancel
 
 
 class Intake:
@@ -71,7 +71,7 @@ class Intake:
                 name = str(written["ask"].get("id"))
                 ask = GenerationRequest.model_validate(written["ask"])
             except Exception as error:
-                self.arrivals.put(Refused(name, error))
+                self.arrivals.put(RefusedRequest(name, error))
                 continue
             with self._lock:
                 self._pending.add(ask.id)
@@ -91,9 +91,9 @@ class Intake:
             arrival: Arrival | None = None
             if ask.id not in self._gone:
                 try:
-                    arrival = Ready(ask, self._prepare(ask))
+                    arrival = ReadyRequest(ask, self._prepare(ask))
                 except Exception as error:
-                    arrival = Refused(ask.id, error)
+                    arrival = RefusedRequest(ask.id, error)
             with self._lock:
                 self._pending.discard(ask.id)
                 if arrival is not None and ask.id not in self._gone:

@@ -21,7 +21,7 @@ from ftbridge.errors import FtbridgeError, UsageError, document
 from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.data.template import RenderError
 from ftbridge.providers.local.inference.engine import Completion, Request, Step
-from ftbridge.providers.local.inference.intake import Arrival, Cancel, Intake, Ready
+from ftbridge.providers.local.inference.intake import Arrival, Cancel, Intake, ReadyRequest
 from ftbridge.providers.local.inference.loaded import Loaded
 from ftbridge.providers.local.inference.prompting import Prepared, Prompter
 from ftbridge.providers.local.inference.replies import Parts, Reader
@@ -44,7 +44,7 @@ DEFAULT_MAX_TOKENS = 4_096
 
 
 @dataclass(eq=False)
-class Answer:
+class WorkerCompletion:
     """One completion of an ask."""
 
     ask: GenerationRequest
@@ -60,7 +60,7 @@ class Server:
     """A model and its running completions."""
 
     sample_request: SampleRequest
-    pending: dict[Completion, Answer] = field(default_factory=dict)
+    pending: dict[Completion, WorkerCompletion] = field(default_factory=dict)
     broken: dict[str, Exception] = field(default_factory=dict)
     """Asks that failed by themselves in the last pass."""
 
@@ -107,7 +107,7 @@ class Server:
         requests = [self._request(ask, index, prepared, limit) for index in range(ask.n)]
         for index, request in enumerate(requests):
             completion = self.engine.add(request)
-            self.pending[completion] = Answer(ask, index, completion, prepared.reader(index))
+            self.pending[completion] = WorkerCompletion(ask, index, completion, prepared.reader(index))
         return events
 
     def cancel(self, name: str) -> None:
@@ -185,7 +185,7 @@ class Server:
             stream=True,
         )
 
-    def _events_of(self, pending: Answer, step: Step) -> list[StreamEvent]:
+    def _events_of(self, pending: WorkerCompletion, step: Step) -> list[StreamEvent]:
         """What one more token means for a client."""
         events: list[StreamEvent] = []
         reasoned = pending.reasoned
@@ -206,7 +206,7 @@ class Server:
             events.append(end)
         return events
 
-    def _read(self, pending: Answer, text: str, *, last: bool) -> Parts:
+    def _read(self, pending: WorkerCompletion, text: str, *, last: bool) -> Parts:
         """What more text adds to an answer. A token is one of reasoning if reasoning goes on before it or after it."""
         before = pending.reader.reasoning
         parts = pending.reader.add(text)
@@ -274,9 +274,9 @@ def _take(server: Server, arrival: Arrival, tell: Any) -> None:
     if isinstance(arrival, Cancel):
         server.cancel(arrival.name)
         return
-    name = arrival.ask.id if isinstance(arrival, Ready) else arrival.name
+    name = arrival.ask.id if isinstance(arrival, ReadyRequest) else arrival.name
     try:
-        if not isinstance(arrival, Ready):
+        if not isinstance(arrival, ReadyRequest):
             raise arrival.error
         for one, event in server.take(arrival.ask, arrival.prepared):
             tell(events=[[one, kind_of(event), event.model_dump()]])

@@ -334,7 +334,7 @@ def _bar(what: str, total: int, tell: Progress) -> Callable[..., Any]:
 
     shown_at, one_at_a_time = 0.0, threading.Lock()
 
-    class Bar(tqdm):
+    class DownloadBar(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{**options, "file": io.StringIO(), "disable": False})
 
@@ -352,7 +352,7 @@ def _bar(what: str, total: int, tell: Progress) -> Callable[..., Any]:
             return shown
 
     tell(what, 0.0)
-    return Bar
+    return DownloadBar
 
 
 # What a model is

@@ -46,7 +46,7 @@ class Linear(NamedTuple):
         return self.inputs * self.outputs * self.times
 
 
-class Shape(BaseModel):
+class ModelShape(BaseModel):
     """A decoder's sizes, read from its config by `sizes.shape_of`."""
 
     model_config = ConfigDict(frozen=True, strict=True)
@@ -150,7 +150,7 @@ class Job(BaseModel):
         return 2 if self.optimizer.endswith("8bit") or (self.optimizer == "auto" and saves) else 8
 
 
-def weight_bytes(shape: Shape, job: Job) -> int:
+def weight_bytes(shape: ModelShape, job: Job) -> int:
     """The base model as it is loaded; full tuning holds float32."""
     if job.tuning == "full":
         return 4 * shape.parameters
@@ -159,12 +159,12 @@ def weight_bytes(shape: Shape, job: Job) -> int:
     return round(each * shape.linear_parameters) + job.compute * unquantized
 
 
-def copy_bytes(shape: Shape, job: Job) -> int:
+def copy_bytes(shape: ModelShape, job: Job) -> int:
     """The copy that `cache_dequantized_weights` holds; 0 where nothing is in nf4."""
     return job.compute * shape.linear_parameters if job.quantization == "nf4" and job.tuning == "lora" else 0
 
 
-def trained_bytes(shape: Shape, job: Job) -> int:
+def trained_bytes(shape: ModelShape, job: Job) -> int:
     """Gradients and moments, and an adapter's own parameters, all float32 but 8-bit moments.
 
     Full tuning also holds autocast's copies of the weights, and the head's gradient once more (loss.py).
@@ -175,7 +175,7 @@ def trained_bytes(shape: Shape, job: Job) -> int:
     return shape.parameters * (4 + job.moments) + casts + 8 * shape.vocabulary * shape.hidden
 
 
-def block_bytes(shape: Shape, job: Job, longest: int) -> int:
+def block_bytes(shape: ModelShape, job: Job, longest: int) -> int:
     """What one token keeps within one block. `longest` tokens in an example: short ones on a CPU keep their scores."""
     c, h, inner = job.compute, shape.hidden, shape.active_width
     a, k = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
@@ -193,7 +193,7 @@ def block_bytes(shape: Shape, job: Job, longest: int) -> int:
     return norms + mlp + attention + adapter
 
 
-def token_bytes(shape: Shape, job: Job, *, checkpointing: bool, longest: int) -> int:
+def token_bytes(shape: ModelShape, job: Job, *, checkpointing: bool, longest: int) -> int:
     """What one token of a pass takes at the pass's peak: kept tensors, the gradients of one block, and dropout's masks."""
     block = block_bytes(shape, job, longest)
     stream = 4 if job.tuning == "full" else job.compute
@@ -203,7 +203,7 @@ def token_bytes(shape: Shape, job: Job, *, checkpointing: bool, longest: int) ->
     return stored + flowing + pool
 
 
-def head_bytes(shape: Shape, job: Job, *, tokens: int, loss_tokens: int) -> int:
+def head_bytes(shape: ModelShape, job: Job, *, tokens: int, loss_tokens: int) -> int:
     """Logits of a pass with so many tokens, so many of them trained."""
     hidden = 3 * job.compute * shape.hidden * loss_tokens
     if shape.own_head:
@@ -212,7 +212,7 @@ def head_bytes(shape: Shape, job: Job, *, tokens: int, loss_tokens: int) -> int:
     return hidden + rows * shape.vocabulary * (4 + 2 * job.compute)
 
 
-def generation_bytes(shape: Shape, job: Job, *, rows: int, columns: int) -> int:
+def generation_bytes(shape: ModelShape, job: Job, *, rows: int, columns: int) -> int:
     """What drawing `rows` rollouts at once takes, each of `columns` tokens with its prompt.
 
     Keys and values lie in blocks of 64 columns that are copied when they grow (columns.py), so both copies count. The logits of
@@ -226,14 +226,14 @@ def generation_bytes(shape: Shape, job: Job, *, rows: int, columns: int) -> int:
     return rows * states * (2 * held - 64) + logits + laid_out
 
 
-def working_bytes(shape: Shape, job: Job, *, copied: bool) -> int:
+def working_bytes(shape: ModelShape, job: Job, *, copied: bool) -> int:
     """The largest nf4 weight dequantised on the spot, where no copy is kept."""
     if job.quantization != "nf4" or copied:
         return 0
     return 2 * job.compute * max(one.inputs * one.outputs for one in shape.linears)
 
 
-def gathered_bytes(shape: Shape, job: Job) -> int:
+def gathered_bytes(shape: ModelShape, job: Job) -> int:
     """What a sharded worker (fsdp2) holds whole while it computes: two blocks, one of them on its way, and the head."""
     blocks = weight_bytes(shape, job) - (4 if job.tuning == "full" else job.compute) * shape.other_parameters
     head = (4 if job.tuning == "full" else job.compute) * shape.vocabulary * shape.hidden
@@ -250,7 +250,7 @@ def ring_bytes(size: int, workers: int) -> int:
     return round(2 * (workers - 1) / workers * size)
 
 
-def step_traffic(shape: Shape, job: Job, workers: int, *, sharded: bool, passes: int = 1) -> int:
+def step_traffic(shape: ModelShape, job: Job, workers: int, *, sharded: bool, passes: int = 1) -> int:
     """Bytes that each worker sends in a step of `passes` micro-batches.
 
     Whole models add up float32 gradients once a step. Sharded ones gather weights and adapter, as they are stored, for the

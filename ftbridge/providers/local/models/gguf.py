@@ -289,7 +289,7 @@ def _bar_on_stderr(tell: Callable[[float], None]) -> Iterator[None]:
     stderr: TextIO = sys.stderr
     shown = 0
 
-    class Bar(io.TextIOBase):
+    class WheelBar(io.TextIOBase):
         def write(self, text: str) -> int:
             nonlocal shown
             if share := re.search(r"(\d+)%\|", text):
@@ -300,5 +300,5 @@ def _bar_on_stderr(tell: Callable[[float], None]) -> Iterator[None]:
                 stderr.write(text)
             return len(text)
 
-    with contextlib.redirect_stderr(Bar()):
+    with contextlib.redirect_stderr(WheelBar()):
         yield

@@ -48,7 +48,7 @@ class NotSharded(Exception):
 
 
 @dataclass(frozen=True)
-class Probe:
+class ShardingProbe:
     """What the whole model computed: its first block's output (tokens, width) for a few tokens; and the size of its weights."""
 
     states: Tensor
@@ -56,7 +56,7 @@ class Probe:
 
 
 def choose(
-    request: LocalRequest, shape: footprint.Shape | None, device: Device, free: int, world: int
+    request: LocalRequest, shape: footprint.ModelShape | None, device: Device, free: int, world: int
 ) -> Literal["ddp", "fsdp2"]:
     """How workers hold the model: as the request says; auto is ddp where a whole model fits in `free` bytes, and on a CPU."""
     if world == 1 or request.sharding == "ddp":
@@ -104,7 +104,7 @@ def let_go(model: Any) -> None:
             module.reshard()
 
 
-def probe(model: Any) -> Probe:
+def probe(model: Any) -> ShardingProbe:
     """What `require_sharded` compares with, from the whole model. Runs its first block alone."""
     core = decoder(model)
     parent, name, blocks = _blocks(core)
@@ -112,12 +112,12 @@ def probe(model: Any) -> Probe:
     setattr(parent, name, nn.ModuleList([blocks[0]]))
     try:
         with torch.no_grad(), _first_states(model, blocks[0]) as run:
-            return Probe(run().float().cpu(), weight_bytes)
+            return ShardingProbe(run().float().cpu(), weight_bytes)
     finally:
         setattr(parent, name, blocks)
 
 
-def require_sharded(model: Any, before: Probe, world: int, compute: torch.dtype) -> None:
+def require_sharded(model: Any, before: ShardingProbe, world: int, compute: torch.dtype) -> None:
     """Raise `NotSharded` unless a worker holds about its part, computes what the whole model does, and its adapters learn.
 
     All workers call this together: the passes gather weights. Leaves no gradient behind, and the model in train mode.

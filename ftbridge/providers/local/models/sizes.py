@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ftbridge.errors import UsageError
-from ftbridge.providers.local.models.footprint import Shape
+from ftbridge.providers.local.models.footprint import ModelShape
 from ftbridge.spec.problems import problems
 
 _OWN_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -76,7 +76,7 @@ _NOT_GATED = {
 _LAYER_TYPES = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
-def shape_of(config: Mapping[str, Any], where: str = "config.json") -> Shape:
+def shape_of(config: Mapping[str, Any], where: str = "config.json") -> ModelShape:
     """The sizes in a config. Raises `UsageError` for one that is not a decoder that is read here, or whose sizes cannot be."""
     try:
         _require_decoder(config, where)
@@ -85,7 +85,7 @@ def shape_of(config: Mapping[str, Any], where: str = "config.json") -> Shape:
         family = _family(kind, text, where)
         return _shape(config, text, kind, family)
     except ValidationError as error:
-        raise UsageError("\n".join(problems(error, Shape, where))) from None
+        raise UsageError("\n".join(problems(error, ModelShape, where))) from None
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise UsageError(f"{where} does not give {error}, so its memory cannot be estimated.") from None
 
@@ -126,7 +126,7 @@ def _stands_for_more(name: str) -> bool:
     return any(part in name for part in _UNREAD)
 
 
-def _shape(config: Mapping[str, Any], text: Mapping[str, Any], kind: str, family: Family) -> Shape:
+def _shape(config: Mapping[str, Any], text: Mapping[str, Any], kind: str, family: Family) -> ModelShape:
     hidden, heads, layers = text["hidden_size"], text["num_attention_heads"], text["num_hidden_layers"]
     kv_heads = _given(text.get("num_key_value_heads"), heads)
     head_dim = _given(text.get("head_dim"), hidden // heads)
@@ -155,7 +155,7 @@ def _shape(config: Mapping[str, Any], text: Mapping[str, Any], kind: str, family
         small += _routers(hidden, kind, family, mixed)
     if text.get("mlp_bias"):
         small += layers * (2 * text["intermediate_size"] + hidden)
-    return Shape(**fields, small=small + hidden)
+    return ModelShape(**fields, small=small + hidden)
 
 
 def _attention(

@@ -27,7 +27,7 @@ from ftbridge.providers.local.request import LocalRequest
 from ftbridge.runs.journal import Journal
 
 
-class Interrupted(Exception):
+class JobInterrupted(Exception):
     """The user asked to pause or to cancel, and there was no step to wait for."""
 
     def __init__(self, request: Literal["pause", "cancel"]) -> None:

@@ -22,7 +22,7 @@ from ftbridge.providers.local.export.adapter import save_tuned
 from ftbridge.providers.local.models import architecture, load
 from ftbridge.providers.local.models.device import Device, pick
 from ftbridge.providers.local.models.find import LocalModel, check_model, find_model
-from ftbridge.providers.local.process.job import Interrupted, Job
+from ftbridge.providers.local.process.job import Job, JobInterrupted
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.training import checkpoint
 from ftbridge.providers.local.training.build import BuildInputs, Built, build
@@ -35,7 +35,7 @@ from ftbridge.providers.local.training.replay import EncodedReplay, Replay, enco
 
 
 @dataclass(frozen=True)
-class Ready:
+class PreparedJob:
     """What the preparation of a job found: the model, its tokenizer, and the data as tokens."""
 
     base: LocalModel
@@ -54,7 +54,7 @@ def make_ready(
     progress: Any,
     encoded: Path | None = None,
     replay_path: Path | None = None,
-) -> Ready:
+) -> PreparedJob:
     """Find the model, look at its architecture, and render the data, without loading weights.
 
     `encoded` is the folder in which tokens are kept for the next process (`data.encoded`). Raises `ModelUnavailable`, or
@@ -91,7 +91,9 @@ def make_ready(
         replay = encode_replay(replay_path, renderer, request.max_length)
         notes += replay.notes
     notes += renderer.notes
-    return Ready(base, tokenizer, request, splits["train"], splits.get("validation"), tuple(notes), replay.examples)
+    return PreparedJob(
+        base, tokenizer, request, splits["train"], splits.get("validation"), tuple(notes), replay.examples
+    )
 
 
 def run_training(
@@ -114,7 +116,7 @@ def run_training(
         trainer, state = _trainer(job, ready, device, ready.train.examples, validation, reporter, parallel)
         stage("training")
         ending, state = train(trainer, state)
-    except Interrupted as interruption:
+    except JobInterrupted as interruption:
         return "paused" if interruption.request == "pause" else "cancelled"
     if ending != "finished":
         return "paused" if ending == "pause" else "cancelled"
@@ -130,7 +132,7 @@ def run_training(
 
 def _trainer(
     job: Job,
-    ready: Ready,
+    ready: PreparedJob,
     device: Device,
     train_set: Sequence[Unit],
     validation: Sequence[Unit],
@@ -183,7 +185,7 @@ def _trainer(
     return trainer, state
 
 
-def _described(trainer: Trainer, ready: Ready, built: Built) -> str:
+def _described(trainer: Trainer, ready: PreparedJob, built: Built) -> str:
     """What is about to be trained, on what, in how many steps, for people."""
     request, parallel, forward = trainer.request, trainer.parallel, trainer.forward
     several = f"{parallel.world} workers, each with {_share(parallel)} and " if parallel.world > 1 else ""

@@ -118,7 +118,7 @@ def _require_all(parallel: Parallel, reason: str | None) -> None:
         raise sharding.NotSharded(failed)
 
 
-def _trial(model: Any, before: sharding.Probe, parallel: Parallel, device: Device) -> str | None:
+def _trial(model: Any, before: sharding.ShardingProbe, parallel: Parallel, device: Device) -> str | None:
     """Why a model is not sharded as it should be, or None where it is."""
     try:
         sharding.require_sharded(model, before, parallel.world, device.compute)
@@ -129,7 +129,7 @@ def _trial(model: Any, before: sharding.Probe, parallel: Parallel, device: Devic
 
 def _loaded_in_parts(
     path: Path, request: LocalRequest, device: Device, world: int
-) -> tuple[_Adapted, sharding.Probe] | str:
+) -> tuple[_Adapted, sharding.ShardingProbe] | str:
     """Load the whole model on the CPU, adapt it, and keep this worker's part of it on the device; or why that cannot be."""
     cpu = Device(torch.device("cpu"), device.compute)
     adapted = _adapted(load.load_base(path, request, cpu), request, device)

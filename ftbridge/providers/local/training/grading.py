@@ -27,7 +27,7 @@ from ftbridge.graders.calls import Calls
 from ftbridge.graders.python import PythonPolicy
 from ftbridge.graders.rewards import Reward, reward
 from ftbridge.http import wait_to_retry
-from ftbridge.providers.local.process.job import Halted, Interrupted
+from ftbridge.providers.local.process.job import Halted, JobInterrupted
 from ftbridge.spec.graders import Grader, PairwiseGrader
 
 AT_ONCE = 8
@@ -38,7 +38,7 @@ WAITS = (2.0, 30.0)
 """Seconds before completions without a reward are graded again; each question was tried several times by then."""
 
 
-class Grading:
+class RewardGrading:
     """Grades completions of one step after the other."""
 
     def __init__(self, grader: Grader, calls: Calls, policy: PythonPolicy | None = None) -> None:
@@ -77,7 +77,7 @@ class Grading:
     ) -> list[Reward]:
         """The rewards of (item, sample) pairs, in order, once all are there and another try gives no more.
 
-        Raises `GateNotMet` when the budget is used up, `GraderError` for a grader that can grade nothing, `Interrupted`.
+        Raises `GateNotMet` when the budget is used up, `GraderError` for a grader that can grade nothing, `JobInterrupted`.
         """
         for item, sample in pairs:
             self.begin(item, sample)
@@ -108,7 +108,7 @@ class Grading:
         future = self._futures[name]
         while not future.done():
             if (request := requested()) is not None:
-                raise Interrupted(request)
+                raise JobInterrupted(request)
             time.sleep(0.002)
         return future.result()
 

@@ -33,10 +33,10 @@ from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.training import checkpoint
 from ftbridge.providers.local.training.checkpoint import TrainingState
 from ftbridge.providers.local.training.forward import Forward
-from ftbridge.providers.local.training.objective import LOSS, SUPERVISED, Collected, Objective, Source, measure
+from ftbridge.providers.local.training.objective import LOSS, SUPERVISED, Collected, Objective, StepSource, measure
 from ftbridge.providers.local.training.optim import learning_rate
 from ftbridge.providers.local.training.parallel import ALONE, Parallel
-from ftbridge.providers.local.training.replay import NOTHING, Replay, Replayed
+from ftbridge.providers.local.training.replay import NOTHING, Replay, ReplayedStep
 
 TRIM_EVERY = 8
 """Steps after which a CPU run returns freed memory. After each step it costs a tenth of the speed; never, and resident
@@ -78,7 +78,7 @@ class Trainer:
     reporter: Reporter
     requested: Callable[[], Literal["pause", "cancel"] | None]
     objective: Objective = SUPERVISED
-    source: Source | None = None
+    source: StepSource | None = None
     replay: Replay | None = None
     threads: Threads = field(default_factory=Threads)
     parallel: Parallel = ALONE
@@ -166,7 +166,7 @@ def _validation_steps(trainer: Trainer) -> set[int]:
     return evaluation_steps(trainer.steps_per_epoch, trainer.request.n_epochs, trainer.request.evals_per_epoch)
 
 
-def _step(trainer: Trainer, collected: Collected, step: int, replayed: Replayed) -> dict[str, float]:
+def _step(trainer: Trainer, collected: Collected, step: int, replayed: ReplayedStep) -> dict[str, float]:
     """One optimizer update; when memory runs out, again with smaller passes. Nothing to learn from changes no weight."""
     batch = collected.units
     if not batch:
@@ -199,7 +199,7 @@ def _shrink(trainer: Trainer, batch: Sequence[Unit], error: str) -> None:
 
 
 def _update(
-    trainer: Trainer, batch: Sequence[Unit], step: int, replayed: Replayed = NOTHING
+    trainer: Trainer, batch: Sequence[Unit], step: int, replayed: ReplayedStep = NOTHING
 ) -> dict[str, float] | None:
     """One optimizer update; None when memory ran out on any worker, and micro-batches are smaller from now on."""
     began = time.monotonic()

@@ -28,7 +28,7 @@ from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.training.dpo import Preference, silence_dropout
 from ftbridge.providers.local.training.forward import Forward
 from ftbridge.providers.local.training.loop import Reporter
-from ftbridge.providers.local.training.objective import SUPERVISED, Objective, Source
+from ftbridge.providers.local.training.objective import SUPERVISED, Objective, StepSource
 from ftbridge.providers.local.training.pairs import STORED_PAIRS, Pair, encode_pairs, shares_prompts
 from ftbridge.providers.local.training.parallel import ALONE, Parallel
 from ftbridge.providers.local.training.policy_gradient import PolicyGradient, trained_values
@@ -58,11 +58,11 @@ class Aim(NamedTuple):
     objective: Objective
     train: Sequence[Any]
     validation: Sequence[Any]
-    source: Source | None = None
+    source: StepSource | None = None
 
 
 @dataclass(frozen=True)
-class Method:
+class TrainingMethod:
     """One training method.
 
     `encode` turns a canonical split into units, and `stored` is their form in a run's folder; `examples` are the conversations
@@ -131,14 +131,14 @@ def _adapter_sha256(request: LocalRequest) -> str | None:
     )
 
 
-METHODS: dict[str, Method] = {
-    "supervised": Method(encode_split, STORED_EXAMPLES, list, lambda _: None, _supervised),
-    "dpo": Method(
+METHODS: dict[str, TrainingMethod] = {
+    "supervised": TrainingMethod(encode_split, STORED_EXAMPLES, list, lambda _: None, _supervised),
+    "dpo": TrainingMethod(
         encode_pairs,
         STORED_PAIRS,
         lambda pairs: [side for pair in pairs for side in pair.sides],
         silence_dropout,
         _preference,
     ),
-    "reinforcement": Method(encode_prompts, STORED_PROMPTS, as_examples, silence_dropout, _reinforcement),
+    "reinforcement": TrainingMethod(encode_prompts, STORED_PROMPTS, as_examples, silence_dropout, _reinforcement),
 }

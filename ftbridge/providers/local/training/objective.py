@@ -9,10 +9,10 @@
     reports train_NAME, valid_NAME             check: whether the first step is what it must be
 
 A unit is an example (supervised), a pair of completions (dpo), or a completion with its advantage (reinforcement): the smallest
-part of a batch whose loss can be computed by itself. Where units do not exist before the step, as in reinforcement, a `Source`
-makes them of a batch, and measures validation. Losses are summed within a micro-batch and divided by the size of the whole
-step, so cutting a step into other micro-batches changes speed and memory, never the result. The loop knows no method: it
-validates, saves, stops and resumes by `loss`, or by a source's score.
+part of a batch whose loss can be computed by itself. Where units do not exist before the step, as in reinforcement, a
+`StepSource` makes them of a batch, and measures validation. Losses are summed within a micro-batch and divided by the size of
+the whole step, so cutting a step into other micro-batches changes speed and memory, never the result. The loop knows no method:
+it validates, saves, stops and resumes by `loss`, or by a source's score.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Objective(Protocol):
         ...
 
 
-class Supervised:
+class SupervisedObjective:
     """Cross-entropy at the trained tokens, a mean over all of them in the step."""
 
     unit = "an example"
@@ -96,7 +96,7 @@ class Supervised:
         del forward, figures
 
 
-SUPERVISED = Supervised()
+SUPERVISED = SupervisedObjective()
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Validation:
     figures: dict[str, float] = field(default_factory=dict)
 
 
-class Source(Protocol):
+class StepSource(Protocol):
     """Where a step's units come from, for a method that makes them on the way. Without a source they are the batch itself."""
 
     def collect(self, batch: Sequence[Any], step: int) -> Collected:

@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ftbridge.errors import OutOfMemory, TrainingFailed
 from ftbridge.files import disk_full_is_an_error
 from ftbridge.providers.local.models.device import is_out_of_memory
-from ftbridge.providers.local.process.job import Interrupted
+from ftbridge.providers.local.process.job import JobInterrupted
 from ftbridge.providers.local.training import pairs as preference_pairs
 from ftbridge.providers.local.training.forward import Forward
 from ftbridge.providers.local.training.pairs import Pair
@@ -83,7 +83,7 @@ def with_reference(
     """The pairs with their `reference`, from the file or computed now and added to it.
 
     The model must be as training finds it. `begun` says that a checkpoint exists. Raises `TrainingFailed` where the file
-    belongs to another model, `Interrupted` where `requested` says so between micro-batches. Leaves the model in train mode.
+    belongs to another model, `JobInterrupted` where `requested` says so between micro-batches. Leaves the model in train mode.
     """
     rows = parallel.from_main(partial(_read, path, key, begun, say))
     missing = list({pair.name: pair for pair in pairs if pair.name not in rows}.values())
@@ -157,7 +157,7 @@ def _compute(
     with torch.no_grad(), disk_full_is_an_error(path.parent):
         for number in range(max(parallel.everyone(len(turns)))):
             if (request := parallel.from_main(requested)) is not None:
-                raise Interrupted(request)
+                raise JobInterrupted(request)
             turn = turns[number] if number < len(turns) else None
             computed = parallel.together(partial(_rows, forward, turn, shared))
             fresh = [row for one in computed for row in one]

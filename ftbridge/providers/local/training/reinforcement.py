@@ -31,7 +31,7 @@ from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.request import LocalRequest, ReinforcementRequest
 from ftbridge.providers.local.training import attacks
 from ftbridge.providers.local.training.forward import Forward
-from ftbridge.providers.local.training.grading import Grading
+from ftbridge.providers.local.training.grading import RewardGrading
 from ftbridge.providers.local.training.health import Health
 from ftbridge.providers.local.training.objective import Collected, Validation
 from ftbridge.providers.local.training.parallel import ALONE, Parallel
@@ -72,7 +72,7 @@ class Practice:
         self.budget = None
         if limit is not None:
             self.budget = JudgeBudget(limit, on_used_up=_used_up, earlier=read_calls(calls))
-        self.grading = Grading(self.settings.grader, Calls(calls, self.budget))
+        self.grading = RewardGrading(self.settings.grader, Calls(calls, self.budget))
         self.health = Health(self.say, width(self.settings.grader))
 
     def begin(self, begun: bool) -> None:

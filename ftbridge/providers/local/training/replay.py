@@ -26,14 +26,14 @@ from ftbridge.providers.local.data.template import RenderError
 
 
 @dataclass(frozen=True)
-class Replayed:
+class ReplayedStep:
     """What one step replays, and its share of the step's examples, from 0 to below 1."""
 
     examples: Sequence[Encoded] = ()
     share: float = 0.0
 
 
-NOTHING = Replayed()
+NOTHING = ReplayedStep()
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,15 @@ class Replay:
     seed: int
     _orders: dict[int, list[int]] = field(default_factory=dict, repr=False)
 
-    def of_step(self, before: int, size: int) -> Replayed:
+    def of_step(self, before: int, size: int) -> ReplayedStep:
         """What is replayed in a step of `size` task examples, of which there were `before` in earlier steps.
 
         Examples come in their order until all were used, then again and again in orders drawn from the seed.
         """
         first, last = (self._reached(count) for count in (before, before + size))
-        return Replayed([self._example(index) for index in range(first, last)], (last - first) / (last - first + size))
+        return ReplayedStep(
+            [self._example(index) for index in range(first, last)], (last - first) / (last - first + size)
+        )
 
     def _reached(self, count: int) -> int:
         """Replay examples that belong to the first `count` task examples."""

@@ -15,7 +15,7 @@ from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.inference.engine import Engine, Generation, Request
 from ftbridge.providers.local.models.footprint import ROWS
 from ftbridge.providers.local.models.parts import use_own_attention
-from ftbridge.providers.local.process.job import Interrupted
+from ftbridge.providers.local.process.job import JobInterrupted
 from ftbridge.providers.local.training.forward import Forward, use_way
 
 
@@ -48,7 +48,7 @@ def draw(
     """Draw completions from the model as it is; `heard(place, drawn)` hears each one as it ends.
 
     Rows run `at_once` together, half as many when memory runs out. Leaves the model in train mode, in its way of training.
-    Raises `Interrupted` when `requested` says so between two tokens.
+    Raises `JobInterrupted` when `requested` says so between two tokens.
     """
     rows = at_once or ROWS[forward.device.kind]
     engine = Engine(forward.model, renderer.tokenizer, device=forward.device, pad_id=renderer.pad_id, max_rows=rows)
@@ -60,7 +60,7 @@ def draw(
             if step.ended is not None:
                 on_drawn(places[step.completion], _drawn(step.completion.generation))
             if (request := requested()) is not None:
-                raise Interrupted(request)
+                raise JobInterrupted(request)
 
 
 def _request(draw: Draw, renderer: Renderer) -> Request:

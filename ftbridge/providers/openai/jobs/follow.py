@@ -8,8 +8,8 @@
               ▼
             GET events, newest first, until a whole page is known ──▶ the run's ledger ──▶ events(after)
 
-Nothing here waits: `Pace` says when to look, the caller's loop comes by. An event's id towards the caller is its place in the
-ledger, so that what a service sends late, twice or out of order is told once.
+Nothing here waits: `PollingPace` says when to look, the caller's loop comes by. An event's id towards the caller is its place
+in the ledger, so that what a service sends late, twice or out of order is told once.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from ftbridge.errors import FtbridgeError
 from ftbridge.http import aged
 from ftbridge.providers.base import TERMINAL, JobError, JobEvent, JobStatus, Metrics
 from ftbridge.providers.openai.client import Connection
-from ftbridge.providers.openai.errors import Fault, ServiceUnavailable, clean, error_of, fault_of, require_fields
+from ftbridge.providers.openai.errors import ServiceFault, ServiceUnavailable, clean, error_of, fault_of, require_fields
 from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.jobs.listing import items_of
 from ftbridge.providers.openai.jobs.marks import reported
 from ftbridge.providers.openai.jobs.results import metrics_of, parse_result_file, rewards_of
 from ftbridge.providers.openai.jobs.twins import TwinWatch
 from ftbridge.providers.openai.request import OpenAIRequest
-from ftbridge.providers.openai.retry import Pace, read
+from ftbridge.providers.openai.retry import PollingPace, read
 from ftbridge.providers.openai.sampling.answers import UNPAID, is_about_data
 from ftbridge.providers.openai.settings import differences
 from ftbridge.runs.journal import Event
@@ -55,7 +55,7 @@ class Follower:
 
     def __init__(self, at: Connection, ledger: Ledger, job: str) -> None:
         self._at, self._ledger, self._job = at, ledger, job
-        self.pace = Pace()
+        self.pace = PollingPace()
         self._failing = False
         self._fetch = True
         self._last: JobStatus | None = None
@@ -143,7 +143,7 @@ class Follower:
         recorded = self._ledger.last("status", job=self._job)
         return JobStatus(state=str(recorded.data["state"]) if recorded is not None else "queued")
 
-    def _failed(self, fault: Fault) -> None:
+    def _failed(self, fault: ServiceFault) -> None:
         if fault.kind == "missing" and not self._is_gone():
             self.pace.failed(fault)
             return

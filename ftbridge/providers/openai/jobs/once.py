@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 from ftbridge.errors import FtbridgeError, InDoubt
 from ftbridge.http import aged, sleep
-from ftbridge.providers.openai.errors import Fault, ServiceUnavailable, error_of, fault_of
+from ftbridge.providers.openai.errors import ServiceFault, ServiceUnavailable, error_of, fault_of
 from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.retry import ATTEMPTS, LOOKS, wait_to_retry
 from ftbridge.runs.journal import Event
@@ -109,7 +109,7 @@ def _end(
     ledger: Ledger,
     what: str,
     key: str,
-    fault: Fault,
+    fault: ServiceFault,
     doing: str,
     service: str,
 ) -> FtbridgeError:
@@ -154,10 +154,10 @@ DOUBT_HINT = (
 )
 
 
-def _is_sure(fault: Fault) -> bool:
+def _is_sure(fault: ServiceFault) -> bool:
     """Whether a "no" is the service's own word, or nothing that could have done anything was reached."""
     return fault.sure or fault.kind not in ("refused", "missing", "data")
 
 
-def _again(fault: Fault) -> bool:
+def _again(fault: ServiceFault) -> bool:
     return fault.kind in ("lost", "foreign") or fault.kind in _NOTHING_DONE

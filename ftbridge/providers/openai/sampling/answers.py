@@ -43,7 +43,7 @@ _HTTP = "RFC 9110"
 
 
 @dataclass(frozen=True)
-class Rule:
+class AnswerRule:
     """One row. It holds when every condition that it names does; `body` is the condition in words for readers.
 
     `wait` says what ftbridge does about it, `source` where the rule comes from.
@@ -61,7 +61,7 @@ class Rule:
     params: frozenset[str] = frozenset()
     in_dialect: bool | None = None
 
-    def holds(self, error_response: Answer) -> bool:
+    def holds(self, error_response: HttpAnswer) -> bool:
         """Whether this row is about the answer."""
         low, high = self.statuses
         if not low <= error_response.status <= high or (self.request == CREATE and not error_response.creates):
@@ -77,7 +77,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """What the rules look at. `in_dialect`: the body is an error object as the service writes them, not a page or text."""
 
     status: int
@@ -96,29 +96,29 @@ _FILES = frozenset({"training_file", "validation_file"})
 _AGAIN = "reads: 8 tries, about 2 minutes; following a job: without limit, 60 s apart at most; a creation is looked for, then repeated, 8 times at most"
 _PAGE = "as `lost`, a creation 3 times at most; never taken for the service's refusal: nothing is removed, no fallback"
 
-RULES: tuple[Rule, ...] = (
-    Rule("foreign", (300, 399), "any", _PAGE, _HTTP + ", 15.4"),
-    Rule("foreign", (511, 511), "any", _PAGE, "RFC 6585, 6"),
-    Rule("later", (429, 429), "not an error object", "as a 429 of the service", _HTTP, in_dialect=False),
-    Rule("refused", (429, 429), "`insufficient_quota`, `billing_…`, `exceeded_quota`", "stops: exit 5", _GUIDE, codes=UNPAID),
-    Rule("tomorrow", (429, 429), "`daily_limit_exceeded`, or speaks of requests per day", "stops: resume the next day", "LLMComp's runner; server texts in public issues", codes=frozenset({"daily_limit_exceeded"}), text=_text(_DAILY)),
-    Rule("later", (429, 429), "any other", "Retry-After, 600 s at most, else backoff with jitter up to 60 s; 8 tries", _GUIDE),
-    Rule("lost", (408, 409), "any", _AGAIN, "OpenAI's Python SDK retries the same"),
-    Rule("lost", (500, 599), "any", _AGAIN, "OpenAI's Python SDK retries the same"),
-    Rule("not_ready", (400, 404), "the file is not ready, still processed, or not found", "8 tries of the creation, about 2 minutes, Retry-After included", "server texts in public issues (curator, Azure's fine-tuning guide)", request=CREATE, text=_text(f"{_NOT_READY}|{_NO_FILE}")),
-    Rule("not_ready", (400, 400), "the file is not ready or still processed", "8 tries, about 2 minutes", "server texts in public issues", text=_text(_NOT_READY)),
-    Rule("data", (400, 422), "an error of the data: `invalid_training_file` and its like, or `param` names a file", "stops: exit 3; no fallback on the same data", "OpenAI, job errors; server texts in public issues", request=CREATE, codes=DATA_CODES, params=_FILES),
-    Rule("foreign", (401, 499), "an HTML page", _PAGE, "firewalls, proxies, captive portals", text=_text(r"^an HTML page"), in_dialect=False),
-    Rule("foreign", (403, 403), "not an error object", _PAGE, "AWS WAF, Cloudflare: text or `{\"message\": \"Forbidden\"}`", in_dialect=False),
-    Rule("foreign", (405, 407), "not an error object", _PAGE, "proxies: 407; web firewalls: 405, 406", in_dialect=False),
-    Rule("foreign", (451, 451), "not an error object", _PAGE, "RFC 7725: an intermediary", in_dialect=False),
-    Rule("missing", (404, 404), "any", "a job that was made or seen a moment ago: 5 minutes; a fresh model: 10 minutes; else final", _GUIDE),
-    Rule("refused", (400, 499), "any other", "final; falls back only if it is the service's own answer to the creation and no earlier attempt is in doubt", _GUIDE),
-    Rule("lost", (100, 599), "any other", _AGAIN, _HTTP),
+RULES: tuple[AnswerRule, ...] = (
+    AnswerRule("foreign", (300, 399), "any", _PAGE, _HTTP + ", 15.4"),
+    AnswerRule("foreign", (511, 511), "any", _PAGE, "RFC 6585, 6"),
+    AnswerRule("later", (429, 429), "not an error object", "as a 429 of the service", _HTTP, in_dialect=False),
+    AnswerRule("refused", (429, 429), "`insufficient_quota`, `billing_…`, `exceeded_quota`", "stops: exit 5", _GUIDE, codes=UNPAID),
+    AnswerRule("tomorrow", (429, 429), "`daily_limit_exceeded`, or speaks of requests per day", "stops: resume the next day", "LLMComp's runner; server texts in public issues", codes=frozenset({"daily_limit_exceeded"}), text=_text(_DAILY)),
+    AnswerRule("later", (429, 429), "any other", "Retry-After, 600 s at most, else backoff with jitter up to 60 s; 8 tries", _GUIDE),
+    AnswerRule("lost", (408, 409), "any", _AGAIN, "OpenAI's Python SDK retries the same"),
+    AnswerRule("lost", (500, 599), "any", _AGAIN, "OpenAI's Python SDK retries the same"),
+    AnswerRule("not_ready", (400, 404), "the file is not ready, still processed, or not found", "8 tries of the creation, about 2 minutes, Retry-After included", "server texts in public issues (curator, Azure's fine-tuning guide)", request=CREATE, text=_text(f"{_NOT_READY}|{_NO_FILE}")),
+    AnswerRule("not_ready", (400, 400), "the file is not ready or still processed", "8 tries, about 2 minutes", "server texts in public issues", text=_text(_NOT_READY)),
+    AnswerRule("data", (400, 422), "an error of the data: `invalid_training_file` and its like, or `param` names a file", "stops: exit 3; no fallback on the same data", "OpenAI, job errors; server texts in public issues", request=CREATE, codes=DATA_CODES, params=_FILES),
+    AnswerRule("foreign", (401, 499), "an HTML page", _PAGE, "firewalls, proxies, captive portals", text=_text(r"^an HTML page"), in_dialect=False),
+    AnswerRule("foreign", (403, 403), "not an error object", _PAGE, "AWS WAF, Cloudflare: text or `{\"message\": \"Forbidden\"}`", in_dialect=False),
+    AnswerRule("foreign", (405, 407), "not an error object", _PAGE, "proxies: 407; web firewalls: 405, 406", in_dialect=False),
+    AnswerRule("foreign", (451, 451), "not an error object", _PAGE, "RFC 7725: an intermediary", in_dialect=False),
+    AnswerRule("missing", (404, 404), "any", "a job that was made or seen a moment ago: 5 minutes; a fresh model: 10 minutes; else final", _GUIDE),
+    AnswerRule("refused", (400, 499), "any other", "final; falls back only if it is the service's own answer to the creation and no earlier attempt is in doubt", _GUIDE),
+    AnswerRule("lost", (100, 599), "any other", _AGAIN, _HTTP),
 )  # fmt: skip
 
 
-def kind_of(error_response: Answer) -> Kind:
+def kind_of(error_response: HttpAnswer) -> Kind:
     """What an answer means: the first rule that holds."""
     return next((rule.kind for rule in RULES if rule.holds(error_response)), "lost")
 

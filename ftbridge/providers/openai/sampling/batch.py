@@ -14,7 +14,7 @@ from ftbridge.providers.base import Completion, Prompt
 from ftbridge.providers.openai.client import Connection
 from ftbridge.providers.openai.errors import clean
 from ftbridge.providers.openai.jobs.ledger import Ledger
-from ftbridge.providers.openai.sampling.batch_requests import ENDPOINT, Batches, Line
+from ftbridge.providers.openai.sampling.batch_requests import ENDPOINT, Batches, BatchLine
 from ftbridge.providers.openai.sampling.chat import NoCompletion, body_of, completion_of
 from ftbridge.redaction import whole_characters
 
@@ -65,7 +65,7 @@ def line_of(key: str, body: dict[str, Any]) -> bytes:
     return whole_characters(json.dumps(document, ensure_ascii=False, separators=(",", ":"))).encode() + b"\n"
 
 
-def _completion(line: Line) -> Completion | None:
+def _completion(line: BatchLine) -> Completion | None:
     """What a result line says of a prompt: its completion, or one with an error; None where asking again may help."""
     if line.status in OF_THE_PROMPT:
         return _without_text(line.key, f"{line.status}: {clean(line.error.get('message') or 'no reason given')}")

@@ -50,7 +50,7 @@ AGAIN = "Resume the run: only what is missing is requested again, in a new batch
 
 
 @dataclass(frozen=True)
-class Line:
+class BatchLine:
     """One line of a batch's output or error file. `status` is 0 where the request was never answered."""
 
     key: str
@@ -79,7 +79,7 @@ class Batches:
         self._at, self._ledger, self._again, self._looked = at, ledger, again, looked
         self._why = ""
 
-    def send(self, lines: dict[str, bytes], understand: Callable[[Line], T | None]) -> Iterator[T]:
+    def send(self, lines: dict[str, bytes], understand: Callable[[BatchLine], T | None]) -> Iterator[T]:
         """Send every line, and yield what `understand` makes of each result; takes out of `lines` what is done.
 
         `understand` returns None for a result that leaves its request open: it is sent again. Batches of this owner that hold
@@ -116,7 +116,7 @@ class Batches:
             if len(lines) == before:
                 raise ModelUnavailable(f"{self._at.service} did not answer {before} requests.", hint=self._again)
 
-    def collect(self, lines: dict[str, bytes], understand: Callable[[Line], T | None]) -> Iterator[T]:
+    def collect(self, lines: dict[str, bytes], understand: Callable[[BatchLine], T | None]) -> Iterator[T]:
         """What earlier batches of this owner hold of these lines, waited for where they are under way; makes none."""
         for batch in self._earlier(lines):
             yield from self._read(batch, lines, understand)
@@ -141,7 +141,7 @@ class Batches:
             hint=self._again,
         )
 
-    def _read(self, batch: Any, lines: dict[str, bytes], understand: Callable[[Line], T | None]) -> Iterator[T]:
+    def _read(self, batch: Any, lines: dict[str, bytes], understand: Callable[[BatchLine], T | None]) -> Iterator[T]:
         """What `understand` makes of a batch's results, taken out of `lines`; of what stays, `_why` holds a reason."""
         self._why = ""
         for name in ("output_file_id", "error_file_id"):
@@ -153,7 +153,9 @@ class Batches:
                 response = _dict(line.get("response"))
                 status, body = response.get("status_code"), _dict(response.get("body"))
                 error = _dict(line.get("error")) or _dict(body.get("error"))
-                result = understand(Line(key, status if isinstance(status, int) else 0, body, error, str(batch.id)))
+                result = understand(
+                    BatchLine(key, status if isinstance(status, int) else 0, body, error, str(batch.id))
+                )
                 if result is not None:
                     del lines[key]
                     yield result

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from ftbridge.providers.openai.errors import Fault, error_of
+from ftbridge.providers.openai.errors import ServiceFault, error_of
 from ftbridge.providers.openai.retry import ATTEMPTS, wait_to_retry
 
 THROTTLED_TRIES, THROTTLED_SECONDS = 60, 3600.0
@@ -59,7 +59,7 @@ class Patience:
         """A response came: failures count from 0 again."""
         self._throttles, self.waited = 0, 0.0
 
-    def bear(self, fault: Fault, failures: int, tried_again: Set[str]) -> int:
+    def bear(self, fault: ServiceFault, failures: int, tried_again: Set[str]) -> int:
         """Wait out a fault of a request; returns how often the request has failed now.
 
         Raises the fault's error where it is not of a kind that is tried again, or came too often. Being asked to slow down is

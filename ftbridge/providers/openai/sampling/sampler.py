@@ -24,7 +24,7 @@ from ftbridge.chat_completions import Objections
 from ftbridge.errors import PromptsRefused
 from ftbridge.providers.base import Completion, Prompt, Sampler
 from ftbridge.providers.openai.client import TIMEOUT, Connection, checked, http_client
-from ftbridge.providers.openai.errors import Fault, error_of, fault_of
+from ftbridge.providers.openai.errors import ServiceFault, error_of, fault_of
 from ftbridge.providers.openai.request import OpenAIRequest
 from ftbridge.providers.openai.retry import ATTEMPTS
 from ftbridge.providers.openai.sampling.chat import NoCompletion, body_of, completion_of, send
@@ -82,11 +82,11 @@ class ChatSampler:
         waiting = deque(_Ask(prompt, body) for prompt, body in zip(prompts, bodies, strict=True))
         limit = Limit(batch_size)
         self._pool = self._pool or ThreadPoolExecutor(max_workers=limit.most, thread_name_prefix="ask")
-        flying: dict[Future[Completion | Fault], _Ask] = {}
+        flying: dict[Future[Completion | ServiceFault], _Ask] = {}
         # Not concurrent.futures.wait: it costs time for each of those that fly.
-        ended: SimpleQueue[Future[Completion | Fault]] = SimpleQueue()
+        ended: SimpleQueue[Future[Completion | ServiceFault]] = SimpleQueue()
         trouble = _Trouble(self._at, self._model, fresh=self._fresh)
-        refused: list[tuple[_Ask, Fault]] = []
+        refused: list[tuple[_Ask, ServiceFault]] = []
         completed = 0
         try:
             while waiting or flying:
@@ -130,19 +130,19 @@ class ChatSampler:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
 
-    def _ask(self, ask: _Ask) -> Completion | Fault:
+    def _ask(self, ask: _Ask) -> Completion | ServiceFault:
         """One request; a body that the model objects to is changed and asked again at once."""
         try:
             response = send(self._at, ask.body, self._objections)
             completion = completion_of(ask.prompt.key, response.document)
             return completion.model_copy(update={"seconds": response.seconds})
         except NoCompletion as error:
-            return Fault("lost", str(error), code=_EMPTY)
+            return ServiceFault("lost", str(error), code=_EMPTY)
         except Exception as error:
             return fault_of(error)
 
 
-def _concerns_the_prompt(ask: _Ask, fault: Fault, completed: int) -> bool:
+def _concerns_the_prompt(ask: _Ask, fault: ServiceFault, completed: int) -> bool:
     """Whether this prompt is given up, and not the service: it is refused, stays empty, or fails while others succeed."""
     if fault.kind == "refused" and fault.status in _OF_THE_PROMPT:
         return True
@@ -156,7 +156,7 @@ def _concerns_the_prompt(ask: _Ask, fault: Fault, completed: int) -> bool:
     return ask.failures + 1 >= ATTEMPTS and completed > ask.answers_at_first_failure
 
 
-def _unanswered(ask: _Ask, fault: Fault) -> Completion:
+def _unanswered(ask: _Ask, fault: ServiceFault) -> Completion:
     error = f"{fault.status}: {fault.message}" if fault.status is not None else fault.message
     return Completion(
         key=ask.prompt.key, text="", finish_reason="error", prompt_tokens=0, completion_tokens=0, error=error
@@ -177,7 +177,7 @@ class _Trouble:
         self._absences = 0
         self._fresh = False
 
-    def bear(self, ask: _Ask, fault: Fault) -> None:
+    def bear(self, ask: _Ask, fault: ServiceFault) -> None:
         """Wait out a failure, or raise when waiting cannot help any more."""
         if not self._fresh or fault.kind not in ("missing", "lost"):
             ask.failures = self._patience.bear(fault, ask.failures, _TRIED_AGAIN)

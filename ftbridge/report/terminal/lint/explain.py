@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ftbridge.data.lint import shape
-from ftbridge.data.lint.block import Checker, Plan, document_of
+from ftbridge.data.lint.block import Checker, LintPlan, document_of
 from ftbridge.data.lint.dataset import Found
 from ftbridge.data.lint.locate import Place, locate
 from ftbridge.data.lint.rule import Context
@@ -102,7 +102,7 @@ def _found(rule: Rule) -> Found | None:
     line_method = shape.method_of([shape.kind_of_line(document_of(rule.bad.encode()))])
     method = line_method if line_method in rule.methods else rule.methods[0]
     for target in TARGETS.values():
-        plan = Plan(Context(target, method), (rule.code,), rows=False, count=False, compare=False, sketch=False)
+        plan = LintPlan(Context(target, method), (rule.code,), rows=False, count=False, compare=False, sketch=False)
         if findings := Checker(plan).check(rule.bad.encode(), first=True, last=True).findings:
             return findings[0]
     return None

@@ -19,7 +19,7 @@ from ftbridge.prices import load_prices
 from ftbridge.providers.local.data.prompts import encode_prompts
 from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.models.parts import use_own_attention
-from ftbridge.providers.local.process.job import Halted, Interrupted
+from ftbridge.providers.local.process.job import Halted, JobInterrupted
 from ftbridge.providers.local.training.attacks import attacks, labels_of, rewarded
 from ftbridge.providers.local.training.rollouts import Draw, draw
 from ftbridge.runs.rollouts import RolloutFiles, read_rollouts, seed_of
@@ -179,7 +179,7 @@ def test_a_step_that_was_cut_short_asks_no_judge_again_and_ends_as_it_would_have
 
     judge.seconds = 0.05
     source, _ = practice_cases.practice(tmp_path / "cut", model, response, requested=stop)
-    with pytest.raises(Interrupted):
+    with pytest.raises(JobInterrupted):
         source.collect(source.train[:3], 1)
     time.sleep(0.5)  # what was under way is answered and written
     assert RolloutFiles(tmp_path / "cut" / "rollouts").drawn("000001")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from ftbridge.providers.local.process.job import Interrupted
+from ftbridge.providers.local.process.job import JobInterrupted
 from ftbridge.providers.local.training import checkpoint
 from ftbridge.providers.local.training.checkpoint import TrainingState
 from ftbridge.providers.local.training.loop import Trainer, train
@@ -102,7 +102,7 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_weights_of_one_that_
     try:
         ending, _ = train(cut, TrainingState())
         assert ending == "pause"
-    except Interrupted:
+    except JobInterrupted:
         pass
     stops.append(1)
     again, later = trainer_of(tmp_path / "cut", model)

@@ -15,7 +15,7 @@ from ftbridge.providers.local.data.batches import Encoded
 from ftbridge.providers.local.models import load
 from ftbridge.providers.local.models.fused import unfuse
 from ftbridge.providers.local.models.parts import use_own_attention
-from ftbridge.providers.local.process.job import Interrupted
+from ftbridge.providers.local.process.job import JobInterrupted
 from ftbridge.providers.local.request import DpoRequest
 from ftbridge.providers.local.training import reference
 from ftbridge.providers.local.training.dpo import Preference
@@ -95,7 +95,7 @@ def test_a_pass_that_was_killed_goes_on_where_it_was(
 def test_a_pause_is_heard_between_micro_batches_and_loses_nothing(forward: Forward, tmp_path: Path) -> None:
     path = tmp_path / "reference.jsonl"
     answers = iter([None, None, "pause"])
-    with pytest.raises(Interrupted) as stop:
+    with pytest.raises(JobInterrupted) as stop:
         measured(forward, path, budget=40, requested=lambda: next(answers))
     assert stop.value.request == "pause"
     assert len(rows(path)) > 1

@@ -13,7 +13,7 @@ from ftbridge import http
 from ftbridge.errors import DataError, ModelUnavailable, ProviderRefused, TrainingFailed, UsageError, from_document
 from ftbridge.providers.base import JobHandle
 from ftbridge.providers.openai import retry
-from ftbridge.providers.openai.errors import Fault
+from ftbridge.providers.openai.errors import ServiceFault
 from ftbridge.providers.openai.jobs.follow import chosen_by
 from ftbridge.providers.openai.jobs.results import parse_result_file
 from ftbridge.providers.openai.provider import OpenAIProvider
@@ -229,11 +229,11 @@ def test_a_run_goes_on_with_the_service_it_began_with(
 
 
 def test_the_pace_backs_off_hears_retry_after_and_has_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert retry.backoff(3, Fault("later", "", retry_after=17)) == 17
+    assert retry.backoff(3, ServiceFault("later", "", retry_after=17)) == 17
     assert all(0 <= retry.backoff(attempt) <= http.CEILING for attempt in range(1, 60))
     assert max(retry.backoff(12) for _ in range(200)) > 20
     http.wait_scale(1)
-    pace = retry.Pace()
+    pace = retry.PollingPace()
     assert pace.due
     pace.looked(changed=False)
     assert not pace.due
@@ -241,7 +241,7 @@ def test_the_pace_backs_off_hears_retry_after_and_has_no_limit(monkeypatch: pyte
     assert pace.due
     http.wait_scale(0)
     for _ in range(1000):
-        pace.failed(Fault("lost", ""))
+        pace.failed(ServiceFault("lost", ""))
     assert pace.due
 
 
