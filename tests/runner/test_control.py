@@ -245,7 +245,7 @@ def test_where_jobs_cannot_be_listed_somebody_must_accept_that_before_the_upload
 ) -> None:
     service.meets(fault(LIST, "403", None))
     run = prepared(tmp_path)
-    with pytest.raises(GateNotMet, match="exactly once cannot be promised"):
+    with pytest.raises(GateNotMet, match="might be created twice"):
         drive.drive(run)
     assert service.files == {}
     control.accept_doubt(run)

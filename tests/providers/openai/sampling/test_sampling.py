@@ -68,13 +68,13 @@ def test_the_limit_is_halved_once_for_a_round_and_grows_by_one_for_a_round() -> 
 
 @pytest.mark.slow
 def test_answering_takes_no_longer_than_its_concurrency_asks(service: Service, tmp_path: Path) -> None:
-    service.change(chat={"first_token_seconds": 0.1})
+    service.change(chat={"first_token_seconds": 0.3})  # much longer than the work of both sides, which share a process
     created = sampler(tmp_path)
     answers(created, prompts(8))  # connections and imports
     created = sampler(tmp_path)
     started = time.monotonic()
-    answers(created, prompts(160), at_once=8)
-    assert time.monotonic() - started < 1.5 * 160 * 0.1 / 8
+    answers(created, prompts(80), at_once=8)
+    assert time.monotonic() - started < 1.5 * 80 * 0.3 / 8
 
 
 @pytest.mark.parametrize("kind", ["429", "500", "reset_before", "reset_after", "cut_after", "html_after", "408"])
