@@ -53,7 +53,7 @@ def test_what_a_service_chooses_is_estimated_at_the_most_that_is_usual_and_said_
     assert set(left.estimated) == {"n_epochs", "batch_size"}
     (entry,) = [entry for entry in left.settled if entry.field == "hyperparameters.n_epochs"]
     assert (entry.requested, entry.value, entry.estimate) == ("auto", "auto", most)
-    assert "left to OpenAI" in entry.reason
+    assert "left to the service" in entry.reason
     assert "an estimate" in entry.reason
 
 

@@ -90,8 +90,8 @@ class OpenAIProvider:
         del examples
         if field == "learning_rate_multiplier":
             return "auto", f"left to the {self.name} service, whose base rates are not published"
-        target = TARGETS[spec.openai.target]
-        return ("auto", f"left to {target.title}, which reports what it chose") if target.chooses else None
+        chooses = TARGETS[spec.openai.target].chooses
+        return ("auto", "left to the service, which reports what it chose") if chooses else None
 
     def lower(self, spec: ResolvedSpec) -> Lowering:
         """The service's request and its parity report."""
