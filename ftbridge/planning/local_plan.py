@@ -140,9 +140,7 @@ def plan_local(
     replay = work.replay("local")
     speed = _pace(work, tokens, shape, machine, rollouts, replay)
     hour = gpu_usd_per_hour or spec.plan.hour_usd
-    usd = (speed.hours[0] * hour, speed.hours[1] * hour) if hour is not None and speed.hours is not None else None
-    if hour is None:
-        notes.append("No price per hour is set (plan.gpu_usd_per_hour, or plan.watts and plan.usd_per_kwh).")
+    usd = _cost(speed, hour, notes)
     serving = serving_per_million
     return Local(
         model=spec.model.local or "",
@@ -305,6 +303,14 @@ def _cpu_pass(spec: JobSpec, step_tokens: float) -> int:
     """Tokens of the trainer's largest pass on a CPU: a whole step, up to 2,048, the fastest there; or what the spec says."""
     requested = spec.local.max_tokens_per_microbatch
     return min(requested if isinstance(requested, int) else _PASS, max(256, round(1.1 * step_tokens)))
+
+
+def _cost(speed: Pace, hour: float | None, notes: list[str]) -> tuple[float, float] | None:
+    """US dollars, from and to. None where the hours are not known, and, with a note, where no price per hour is set."""
+    if hour is None:
+        notes.append("No price per hour is set (plan.gpu_usd_per_hour, or plan.watts and plan.usd_per_kwh).")
+        return None
+    return (speed.hours[0] * hour, speed.hours[1] * hour) if speed.hours is not None else None
 
 
 def _counted(config: Path | None, work: Workload, notes: list[str]) -> dict[str, LocalTokens] | None:
