@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ftbridge.spec.graders import Grader
 from ftbridge.spec.lowering import ProviderRequest
-from ftbridge.spec.sections import former_names_in, with_new_names
+from ftbridge.spec.sections import Method, former_names_in, with_new_names
 
 
 class DpoRequest(BaseModel):
@@ -91,7 +91,7 @@ class LocalRequest(ProviderRequest):
     sharding: Literal["auto", "ddp", "fsdp2"] = "auto"
     engine: Literal["transformers", "vllm"] = "transformers"
     thinking: Literal["auto", "on", "off"] = "auto"
-    method: Literal["supervised", "dpo", "reinforcement"] = "supervised"
+    method: Method = "supervised"
     dpo: DpoRequest | None = None
     reinforcement: ReinforcementRequest | None = None
     continue_from: str | None = None
