@@ -146,7 +146,7 @@ def _wrong(
         yield f"files were uploaded more than once: {copies}"
     if schedule.end == "refused" and set(service.files) != known:
         yield f"{len(set(service.files) - known)} files were left behind"
-    messages = [event.message for event in told if "answer" not in event.message and "read" not in event.message]
+    messages = [event.message for event in told if "respond" not in event.message and "read" not in event.message]
     if len(messages) != len(set(messages)):
         yield f"events were told twice: {messages}"
     if schedule.end == "succeeded":

@@ -47,7 +47,7 @@ def test_lists_that_are_refused_leave_it_in_doubt_and_nothing_is_made(
 ) -> None:
     service.meets(fault(CREATE, "reset_after"), fault(LIST, status, range(2, 99)))
     request = submission(tmp_path / "run")
-    with pytest.raises(InDoubt, match="cannot be looked for"):
+    with pytest.raises(InDoubt, match="cannot look for it"):
         OpenAIProvider().submit(request)
     assert OpenAIProvider().doubt(request) is not None
     with pytest.raises(InDoubt):
@@ -68,7 +68,7 @@ def test_a_second_attempt_that_is_refused_does_not_end_the_doubt(
 ) -> None:
     service.meets(*lagging(10), fault(CREATE, "reset_after"), fault(CREATE, nth=2, **refusal))
     request = submission(tmp_path / "run")
-    with pytest.raises(InDoubt, match="earlier attempt got no answer"):
+    with pytest.raises(InDoubt, match="earlier attempt got no response"):
         OpenAIProvider().submit(request)
     assert len(service.files) == 2  # a job may train on them
     handle = OpenAIProvider().find(request)
@@ -129,7 +129,7 @@ def test_new_jobs_that_tell_nothing_leave_it_to_a_person(service: Service, tmp_p
     in_doubt(service, request)
     (job,) = service.jobs.values()
     service.alter("job", job["id"], training_file=None)
-    with pytest.raises(InDoubt, match="does not tell"):
+    with pytest.raises(InDoubt, match="does not show"):
         OpenAIProvider().submit(request)
     handle = OpenAIProvider().adopt(request, job["id"])
     assert OpenAIProvider().submit(request) == handle

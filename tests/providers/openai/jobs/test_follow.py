@@ -118,9 +118,9 @@ def test_a_service_that_is_away_changes_nothing_and_is_told_once(
     service.meets(fault(JOB, kind, range(3, 40)), fault(EVENTS, kind, [2, 3]))
     status, result = followed(OpenAIProvider(), handle)
     assert status.state == "succeeded"
-    notes = [event.message for event in result if "answer" in event.message]
+    notes = [event.message for event in result if "respond" in event.message]
     assert len(notes) == 2
-    assert "does not answer" in notes[0]
+    assert "does not respond" in notes[0]
     assert "responds again" in notes[1]
 
 
@@ -216,7 +216,7 @@ def test_a_job_that_is_gone_or_a_key_that_no_longer_counts_ends_the_following(
 def test_a_success_without_a_model_is_an_error_that_says_why(service: Service, handle: JobHandle) -> None:
     followed(OpenAIProvider(), handle)
     service.alter("job", handle.id, fine_tuned_model=None)
-    with pytest.raises(ModelUnavailable, match="names no model") as held:
+    with pytest.raises(ModelUnavailable, match="reports no model") as held:
         OpenAIProvider().result(handle)
     assert "safety" in str(held.value)
 
