@@ -9,17 +9,20 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import UnionType
-from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
+from typing import Annotated, Any, TypeGuard, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from ftbridge.redaction import without_secrets
 
+Problem = TypeVar("Problem", bound=Mapping[str, Any])
 LONGEST_VALUE = 60
 """Characters of a value that a sentence quotes."""
-_BRANCHES = frozenset({"int", "float", "str", "bool", "list", "dict"})
+_TYPES = ("int", "float", "str", "bool", "list", "dict")
+_BRANCHES = frozenset(_TYPES) | {f"constrained-{name}" for name in _TYPES}
 _BRANCH = re.compile(r"[a-z-]+\[.*\]$")
 """A branch that pydantic names by its type, such as `list[Part]` or `literal['auto']`."""
 
@@ -30,9 +33,22 @@ def first_problem(error: ValidationError, within: str = "", *, root: Any = None)
     `within` is the path of what was checked, which the field's own path is appended to. `root` is the annotation that was
     checked; it is needed where that is a union told apart by `type`, whose names pydantic mixes into the path.
     """
-    problem = error.errors(include_url=False)[0]
-    field = field_of(problem["loc"], within, root=root)
+    found = error.errors(include_url=False)
+    field = field_of(found[0]["loc"], within, root=root)
+    problem = closest([one for one in found if field_of(one["loc"], within, root=root) == field])[0]
     return f"{field}: {reason(problem)}" if field else reason(problem)
+
+
+def closest(problems: Sequence[Problem]) -> list[Problem]:
+    """Of one field's problems, those that say most: where a branch of a union took the value's type, what it misses there.
+
+    So 60 for `1..50 or "auto"` is too large, and not also "not auto".
+    """
+    return [one for one in problems if not _is_of_another_type(one["type"])] or list(problems)
+
+
+def _is_of_another_type(kind: str) -> bool:
+    return kind == "literal_error" or kind.endswith(("_type", "_parsing"))
 
 
 def field_of(loc: tuple[int | str, ...], within: str = "", *, root: Any = None) -> str:
@@ -74,19 +90,21 @@ def _quoted(value: Any) -> str:
 
 def problems(error: ValidationError, root: type[BaseModel], where: str) -> list[str]:
     """One sentence for each problem; the branches of a union that fail together are sentences as one."""
-    sentences: dict[str, list[str]] = {}
+    by_field: dict[str, list[ErrorDetails]] = {}
     for problem in error.errors():
         field = field_of(problem["loc"], root=root)
-        kind = problem["type"]
-        if kind in ("union_tag_not_found", "union_tag_invalid"):
+        if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
             field += ".type"
-        nearest = _nearest(root, problem["loc"]) if kind == "extra_forbidden" else ""
-        text = f"{reason(problem)}{nearest}."
-        sentences.setdefault(field, []).append(text)
+        by_field.setdefault(field, []).append(problem)
     return [
-        f"{where}: {f'{field}: ' if field else ''}{texts[0] if len(texts) == 1 else ' Or: '.join(texts)}"
-        for field, texts in sentences.items()
+        f"{where}: {f'{field}: ' if field else ''}{' Or: '.join(_sentence(problem, root) for problem in closest(same))}"
+        for field, same in by_field.items()
     ]
+
+
+def _sentence(problem: ErrorDetails, root: type[BaseModel]) -> str:
+    nearest = _nearest(root, problem["loc"]) if problem["type"] == "extra_forbidden" else ""
+    return f"{reason(problem)}{nearest}."
 
 
 def _walk(root: Any, loc: tuple[int | str, ...]) -> tuple[list[str], Any]:

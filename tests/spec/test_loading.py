@@ -369,3 +369,16 @@ def test_every_former_name_leads_to_a_field():
             JobSpec.from_dict({"name": "n", "data": {"train": "t"}, "model": {"local": "m"}}), path.split(".")[0]
         )
         assert present in type(section).model_fields
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (60, "should be less than or equal to 50, not 60."),
+        (True, "should be 'auto', not true. Or: should be a valid integer, not true."),
+    ],
+)
+def test_a_number_out_of_range_is_not_said_to_be_of_the_wrong_type(value, says):
+    with pytest.raises(SpecError) as caught:
+        JobSpec.from_dict(_with("hyperparameters.n_epochs", value))
+    assert str(caught.value).endswith(f"hyperparameters.n_epochs: {says}")

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from ftbridge import strict_json
 from ftbridge.server.http.errors import ApiError, invalid
-from ftbridge.spec.problems import field_of
+from ftbridge.spec.problems import closest, field_of
 
 MAX_JSON_BYTES = 64 << 20
 """A chat with its images fits in this; more is refused before it is read."""
@@ -148,15 +148,18 @@ def _first(error: ValidationError) -> ApiError:
     problems = error.errors(include_url=False, include_context=False)
     chosen = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     param = field_of(chosen["loc"])
+    same = closest([problem for problem in problems if field_of(problem["loc"]) == param])
+    chosen = chosen if chosen in same else same[0]
+    expected = _lower(" or ".join([same[0]["msg"], *(one["msg"].removeprefix("Input should be ") for one in same[1:])]))
     match chosen["type"]:
         case "extra_forbidden":
             return invalid(f"Unknown parameter: '{param}'.", param, "unknown_parameter")
         case "missing":
             return invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
         case kind if kind.endswith(("_type", "_parsing")):
-            return invalid(f"'{param}' has the wrong type: {_lower(chosen['msg'])}.", param, "invalid_type")
+            return invalid(f"'{param}' has the wrong type: {expected}.", param, "invalid_type")
         case _:
-            return invalid(f"'{param}' is not acceptable: {_lower(chosen['msg'])}.", param, "invalid_value")
+            return invalid(f"'{param}' is not acceptable: {expected}.", param, "invalid_value")
 
 
 def _lower(text: str) -> str:

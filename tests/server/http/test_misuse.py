@@ -151,6 +151,22 @@ def test_an_id_is_never_a_path(name, http):
     refused(http.post("/fine_tuning/jobs", json=body), 400, "invalid_file")
 
 
+@pytest.mark.parametrize(
+    ("epochs", "says"),
+    [
+        (60, "less than or equal to 50."),
+        (0, "greater than or equal to 1."),
+        ("many", "'auto' or a valid integer."),
+    ],
+)
+def test_a_value_out_of_range_is_said_to_be_and_one_of_another_type_hears_of_every_type(
+    epochs, says, http, training_file
+):
+    body = {"model": BASE, "training_file": training_file, "hyperparameters": {"n_epochs": epochs}}
+    message = http.post("/fine_tuning/jobs", json=body).json()["error"]["message"]
+    assert message == f"'hyperparameters.n_epochs' is not acceptable: input should be {says}"
+
+
 def test_a_job_needs_a_model_and_a_training_file_that_are_there(http, client, training_file):
     chat = client.files.create(file=("b.jsonl", lines()), purpose="batch").id
     create = lambda **body: http.post("/fine_tuning/jobs", json=body)  # noqa: E731
