@@ -19,11 +19,14 @@ from ftbridge.providers.local.process.child import serve
 def respond(request: dict[str, Any], tell: Callable[..., None]) -> None:
     """Merge `adapter` into `model` and write it to `out`, whole or not at all; tell {path, parameters}."""
     import torch
-    from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from ftbridge.files import disk_full_is_an_error, sync_folder
     from ftbridge.providers.local.models.find import find_model
+    from ftbridge.providers.local.models.load import import_peft
+
+    import_peft()
+    from peft import PeftModel
 
     base = find_model(request["model"], trust_remote_code=request["trust_remote_code"])
     out, adapter = Path(request["out"]), request["adapter"]

@@ -57,6 +57,7 @@ class Loaded:
 
     def _wrapped(self, model: Any, tuned: str, request: LocalRequest) -> Any:
         """The model in peft's own classes, for adapters that are more than products beside linear layers."""
+        load.import_peft()
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, tuned)

@@ -37,6 +37,7 @@ from ftbridge.providers.local.inference.requests import (
 )
 from ftbridge.providers.local.inference.sampling import Choice
 from ftbridge.providers.local.inference.shape import Shapes
+from ftbridge.providers.local.process.child import end_process
 from ftbridge.providers.local.request import SampleRequest
 
 DEFAULT_MAX_TOKENS = 4_096
@@ -302,3 +303,4 @@ def _fail(server: Server, error: Exception, tell: Any) -> None:
 
 if __name__ == "__main__":
     main()
+    end_process()

@@ -73,6 +73,7 @@ def add_adapter(model: Any, request: LocalRequest) -> Any:
 
     Raises `ModelUnavailable` with what peft refuses.
     """
+    import_peft()
     from peft import LoraConfig, get_peft_model
 
     if request.continue_from is not None:
@@ -103,6 +104,25 @@ def add_adapter(model: Any, request: LocalRequest) -> Any:
     return adapted
 
 
+def import_peft() -> None:
+    """Import peft and bitsandbytes for the first time in this process, without torch's compiler.
+
+    bitsandbytes decorates some functions with `torch.compile` as it is imported, and so loads the compiler: 1.6 of the 7 s of a
+    processor that peft takes to import (bitsandbytes 0.50, torch 2.13). Those functions stand in for kernels that CPUs and
+    CUDA have.
+    """
+    compiler = torch.compile
+    torch.compile = _uncompiled
+    try:
+        import peft  # noqa: F401
+    finally:
+        torch.compile = compiler
+
+
+def _uncompiled(function: Any = None, **_options: Any) -> Any:
+    return function if function is not None else lambda decorated: decorated
+
+
 def require_adapter(folder: Path) -> None:
     """Raise `ModelUnavailable` when a folder holds no LoRA adapter that training can continue from."""
     try:
@@ -124,6 +144,7 @@ def require_adapter(folder: Path) -> None:
 
 
 def _continued(model: Any, folder: Path) -> Any:
+    import_peft()
     from peft import PeftModel
 
     require_adapter(folder)
@@ -212,6 +233,7 @@ _READ_PAST_LAYERS = {"mamba": ["dt_proj", "lm_head"]}
 
 
 def _quantization(request: LocalRequest, device: Device, path: Path) -> BitsAndBytesConfig:
+    import_peft()
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:

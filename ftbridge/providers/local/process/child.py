@@ -7,12 +7,13 @@ libraries print goes to the log on standard error instead.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from ftbridge.errors import WorkerDied, document, from_document
 
@@ -85,8 +86,23 @@ def child_environment() -> dict[str, str]:
     return {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", **os.environ}
 
 
-def serve(respond: Callable[[dict[str, Any], Callable[..., None]], None]) -> None:
-    """The child's end: call `answer(request, tell)` for each line of standard input until it closes.
+def end_process(status: int = 0) -> NoReturn:
+    """End this process at once, with everything written that it has printed or logged.
+
+    torch and transformers take 1.0 to 1.6 s of a processor to be torn down at the end of Python; the system takes a process's
+    memory back in a tenth of that.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # nobody reads it any more
+            pass
+    os._exit(status)
+
+
+def serve(respond: Callable[[dict[str, Any], Callable[..., None]], None]) -> NoReturn:
+    """The child's end: call `respond(request, tell)` for each line of standard input until it closes; then the process ends.
 
     `tell(type, **fields)` sends one message. An error is sent as such and ends the child.
     """
@@ -103,7 +119,7 @@ def serve(respond: Callable[[dict[str, Any], Callable[..., None]], None]) -> Non
             respond(json.loads(line), tell)
             tell("done")
     except BrokenPipeError:
-        return
+        pass
     except BaseException as error:
         import traceback
 
@@ -111,3 +127,4 @@ def serve(respond: Callable[[dict[str, Any], Callable[..., None]], None]) -> Non
         from ftbridge.providers.local.process.worker import as_known_error
 
         tell("error", error=document(as_known_error(error)))
+    end_process()

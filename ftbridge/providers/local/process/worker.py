@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from ftbridge.errors import DataError, FtbridgeError, GateNotMet, WorkerDied, document
 from ftbridge.files import write_json
+from ftbridge.providers.local.process.child import end_process
 from ftbridge.providers.local.process.job import Halted, Job
 from ftbridge.providers.local.process.launch import Rendezvous, launch, require_reachable, workers_here
 
@@ -184,4 +185,4 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         raise DataError("usage: python -m ftbridge.providers.local.process.worker RUN_FOLDER")
     several = "TORCHELASTIC_RUN_ID" in os.environ
-    raise SystemExit((one_of_several if several else main)(Path(sys.argv[1])))
+    end_process((one_of_several if several else main)(Path(sys.argv[1])))
