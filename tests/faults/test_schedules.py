@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ftbridge.runner.start import create_run
 from ftbridge.spec import SpecFile
+from support.faults.killed import drive, log_of
 from support.faults.schedules import draw, play
 from support.simulated_service import Service
 
@@ -36,44 +35,6 @@ def test_a_schedule_ends_right_with_one_job_and_one_copy_of_each_file(
 def test_two_hundred_schedules_end_right(tmp_path: Path, service: Service) -> None:
     wrong = {seed: result for seed in range(MANY) if (result := play(draw(seed), tmp_path / str(seed), service))}
     assert wrong == {}
-
-
-DRIVE = """
-import os, signal, sys
-from pathlib import Path
-from ftbridge.runner import drive
-from ftbridge.runs.journal import Journal
-from ftbridge.runs.run import Run
-
-left, after, real = int(sys.argv[2]), sys.argv[3] == "after", Journal.append
-
-def append(self, type, /, **data):
-    global left
-    left -= 1
-    if left == 0 and not after:
-        os.kill(os.getpid(), signal.SIGKILL)
-    written = real(self, type, **data)
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return written
-
-if left:
-    Journal.append = append
-drive.POLL_SECONDS = 0.01
-drive.drive(Run.open(Path(sys.argv[1])))
-print("writes", left)
-"""
-
-
-def drive(run: Path, write: int, when: str) -> subprocess.CompletedProcess[str]:
-    """Drive a run in a process of its own that SIGKILL ends at its `write`-th write to any journal (0: not at all)."""
-    return subprocess.run(
-        [sys.executable, "-c", DRIVE, str(run), str(write), when],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def prepared(folder: Path) -> Path:
@@ -110,12 +71,11 @@ def test_a_kill_at_any_write_to_a_journal_leaves_a_run_that_ends_right(
         service.reset()
         monkeypatch.setenv("FTBRIDGE_HOME", str(tmp_path / f"home-{write}"))
         run = prepared(tmp_path / f"{when}-{write}")
-        killed = drive(run, write, when)
-        if killed.returncode == 0:
+        status = drive(run, write, after=when == "after")
+        if status == 0:
             break
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        resumed = drive(run, 0, when)
-        assert resumed.returncode == 0, f"write {write}: {resumed.stderr}"
+        assert status == -signal.SIGKILL, log_of(run)
+        assert drive(run) == 0, f"write {write}: {log_of(run)}"
         [job] = service.jobs
         assert len(service.uploads()) == 1, f"write {write}: {len(service.uploads())} files"
         lines = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]

@@ -50,16 +50,16 @@ def client_of(models: Mapping[str, str], home: Path, settings: Mapping[str, Any]
 
 
 class Served:
-    """A server process over one folder, which can be killed and started again."""
+    """A server process over one folder and one model, which can be killed and started again."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, model: str | Path = "smollm2-135m-instruct", *settings: str) -> None:
+        self.folder, self.model, self.settings = folder, model, (*SETTINGS, *settings)
         self.process: subprocess.Popen[str] | None = None
         self.client = OpenAI(base_url="http://unused", api_key="any")
 
     def start(self) -> Served:
-        settings = [part for setting in SETTINGS for part in ("--set", setting)]
-        command = ["serve", "--map", f"{MODEL}=smollm2-135m-instruct", "--port", "0", "--json", *settings]
+        settings = [part for setting in self.settings for part in ("--set", setting)]
+        command = ["serve", "--map", f"{MODEL}={self.model}", "--port", "0", "--json", *settings]
         with (self.folder / "serve.log").open("a") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "ftbridge", *command],

@@ -1,4 +1,4 @@
-"""`ftbridge serve` with the real default model, end to end: unmodified SDK code trains, asks and deletes."""
+"""`ftbridge serve` end to end: unmodified SDK code trains, asks and deletes with the real default model; with a small one, queues."""
 
 from __future__ import annotations
 
@@ -33,6 +33,14 @@ def colours(count: int) -> bytes:
 @pytest.fixture
 def served(base_model_dir, tmp_path):
     server = Served(tmp_path).start()
+    yield server
+    server.kill_everything()
+
+
+@pytest.fixture
+def served_small(tiny_model_dir, tmp_path):
+    """A server of a model of two layers: what is proven of kills, queues and restarts needs no real one."""
+    server = Served(tmp_path, tiny_model_dir).start()
     yield server
     server.kill_everything()
 
@@ -116,22 +124,22 @@ def test_the_guide_runs_unmodified_on_this_machine(served, tmp_path):
         ask(done.fine_tuned_model)
 
 
-def test_a_job_killed_with_the_server_goes_on_after_a_restart(served, tmp_path):
-    job = train(served.client, colours(30), hyperparameters={"n_epochs": 4, "batch_size": 2})
-    while len(metrics(served.client, job.id)) < 20:
+def test_a_job_killed_with_the_server_goes_on_after_a_restart(served_small, tmp_path):
+    job = train(served_small.client, colours(30), hyperparameters={"n_epochs": 40, "batch_size": 2})
+    while len(metrics(served_small.client, job.id)) < 20:
         time.sleep(0.1)
-    served.kill_everything()
-    served.start()
-    done = until(served.client, job.id, seconds=240)
+    served_small.kill_everything()
+    served_small.start()
+    done = until(served_small.client, job.id, seconds=240)
     assert done.status == "succeeded", done.error
-    assert sorted(set(metrics(served.client, job.id))) == list(range(1, 61))
+    assert sorted(set(metrics(served_small.client, job.id))) == list(range(1, 601))
     assert len(list((tmp_path / "runs").iterdir())) == 1
-    assert len(served.client.files.content(done.result_files[0]).text.splitlines()) == 61
+    assert len(served_small.client.files.content(done.result_files[0]).text.splitlines()) == 601
 
 
-def test_jobs_wait_for_their_turn_and_a_stopped_server_takes_them_up_again(served):
-    client = served.client
-    first = train(client, colours(30), hyperparameters={"n_epochs": 6, "batch_size": 2})
+def test_jobs_wait_for_their_turn_and_a_stopped_server_takes_them_up_again(served_small):
+    client = served_small.client
+    first = train(client, colours(30), hyperparameters={"n_epochs": 50, "batch_size": 2})
     second = train(client, colours(12), hyperparameters={"n_epochs": 1, "batch_size": 2})
     third = train(client, colours(12), hyperparameters={"n_epochs": 1})
     until(client, first.id, ("running",))
@@ -143,9 +151,9 @@ def test_jobs_wait_for_their_turn_and_a_stopped_server_takes_them_up_again(serve
     until(client, first.id, ("paused",))
     until(client, second.id, ("running", "succeeded"), 120)
 
-    assert served.stop() in (0, -15)
-    served.start()
-    client = served.client
+    assert served_small.stop() in (0, -15)
+    served_small.start()
+    client = served_small.client
     assert client.fine_tuning.jobs.retrieve(first.id).status == "paused"
     assert until(client, second.id, seconds=120).status == "succeeded"
     client.fine_tuning.jobs.resume(first.id)
@@ -158,8 +166,8 @@ def test_jobs_wait_for_their_turn_and_a_stopped_server_takes_them_up_again(serve
     assert result == sorted(set(result))
 
 
-def test_what_cannot_be_done_here_is_refused_with_what_can(served):
-    client = served.client
+def test_what_cannot_be_done_here_is_refused_with_what_can(served_small):
+    client = served_small.client
     file = client.files.create(file=("train.jsonl", colours(12)), purpose="fine-tune").id
     create = client.fine_tuning.jobs.create
     for more, code in (
