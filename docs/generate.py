@@ -153,7 +153,7 @@ PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"]
 
 
 def filled(text: str) -> str:
-    """A page with its generated parts made anew. Raises `KeyError` for a part nobody makes."""
+    """A page with its generated parts made again. Raises `KeyError` for a part nobody makes."""
     return _PART.sub(lambda match: f"{match[1]}{PARTS[match[2]]()}\n{match[3]}", text)
 
 

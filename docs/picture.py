@@ -2,7 +2,7 @@
 
     FTBRIDGE_HOME=… python docs/picture.py [RUN]     the latest finished run of examples/support-triage, where none is named
 
-Needs Playwright (pip install playwright) and a Chromium on the PATH. The page is made anew, so that the picture shows what
+Needs Playwright (pip install playwright) and a Chromium on the PATH. The page is made again, so that the picture shows what
 `ftbridge report` writes now.
 """
 

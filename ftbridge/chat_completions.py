@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class NotAChatCompletion(ValueError):
-    """A document that holds no chat completion, such as one whose `choices` are empty."""
+    """A document that contains no chat completion, such as one whose `choices` are empty."""
 
 
 @dataclass(frozen=True)

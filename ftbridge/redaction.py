@@ -51,7 +51,7 @@ def without_keys(text: str) -> str:
 def address_problem(address: str) -> str | None:
     """Why an address cannot name a service, as the rest of a sentence that never repeats the address; None if it can.
 
-    An address is written into run folders and reports, so it holds no user name, password or key.
+    An address is written into run folders and reports, so it contains no user name, password or key.
     """
     try:
         parts = urlsplit(address)

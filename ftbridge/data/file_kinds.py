@@ -31,7 +31,7 @@ _PAGES = (b"<!doctype html", b"<html", b"<?xml", b"<!doctype")
 
 
 def not_data(head: bytes) -> tuple[str, str] | None:
-    """What a file is that holds no records, and what to do, by its first bytes; None for anything else.
+    """What a file is that contains no records, and what to do, by its first bytes; None for anything else.
 
     A zip archive is not told here: it may hold a workbook or a data file.
     """

@@ -39,7 +39,7 @@ class Slip(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Mended:
+class Repaired:
     """The slips of a text in their order, each kind once, and the text as JSON; None where that is not certain."""
 
     slips: tuple[Slip, ...]
@@ -52,7 +52,7 @@ class Mended:
 
     @property
     def did(self) -> str:
-        """What was mended, in the past tense."""
+        """What was fixed, in the past tense."""
         return "wrote JSON instead of " + " and ".join(slip.what.split(" where ")[0] for slip in self.slips)
 
 
@@ -96,7 +96,7 @@ class _Reading:
             self.comma = None
 
 
-def repaired_text(text: str) -> Mended | None:
+def repaired_text(text: str) -> Repaired | None:
     """The slips of a text that is not JSON; None where it has none of those that are known."""
     if len(text) > LONGEST:
         return None
@@ -111,7 +111,7 @@ def repaired_text(text: str) -> Mended | None:
     if not slips:
         return None
     written = "".join(reading.out)
-    return Mended(slips, written if reading.certain and _is_json(written) else None)
+    return Repaired(slips, written if reading.certain and _is_json(written) else None)
 
 
 def _is_json(text: str) -> bool:

@@ -181,7 +181,7 @@ def _read_split(name: SplitName, source: str | list[str] | None, spec: JobSpec, 
 
 
 def _fields(name: SplitName, spec: JobSpec) -> FieldChoice:
-    """What becomes of fields that no example holds: those that graders read stay, and all of test items."""
+    """What to do with fields that examples do not have: those that graders read are kept, and all fields of test items."""
     graders = spec.model_dump_json(include={"grader", "evaluation"})
     words = tuple(sorted(set(re.findall(r"\w+", graders))))
     data = spec.data

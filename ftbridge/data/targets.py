@@ -49,7 +49,7 @@ error. Sources: OpenAI's fine-tuning best practices (gpt-4.1 family, gpt-4o-2024
 fine-tuning guide (gpt-3.5-turbo)."""
 
 DEFAULT_LONGEST_EXAMPLE = 65_536
-"""For a managed model that is not named: the limit of every model that OpenAI still trains."""
+"""For a hosted model that is not named: the limit of every model that OpenAI still trains."""
 
 
 def longest_example(model: str | None) -> int:

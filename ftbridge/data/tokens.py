@@ -28,7 +28,7 @@ _PIECE = 50_000
 
 
 def encoding_for(model: str | None) -> str:
-    """The vocabulary a managed model reads: cl100k_base before gpt-4o, o200k_base since; o200k_base when not named."""
+    """The vocabulary a hosted model reads: cl100k_base before gpt-4o, o200k_base since; o200k_base when not named."""
     base = (model or "").removeprefix("ft:")
     old = base.startswith(("gpt-3.5", "gpt-4-", "davinci", "babbage")) or base == "gpt-4" or base.startswith("gpt-4:")
     return "cl100k_base" if old else DEFAULT_ENCODING

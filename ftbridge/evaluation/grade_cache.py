@@ -1,7 +1,7 @@
 """What judges said, kept: `grades.jsonl` of a run. A question that was asked is not asked, or paid, again.
 
 A result stands while grader, item and answer are the same. Only graders that ask a model are kept; others are computed again.
-Results with errors are not kept: the next time, the judge is asked anew.
+Results with errors are not kept: the next time, the judge is asked again.
 """
 
 from __future__ import annotations

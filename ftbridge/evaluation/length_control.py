@@ -1,4 +1,4 @@
-"""Win rates of pairwise judges as they would be if both answers were of one length.
+"""Win rates of pairwise judges as they would be if both answers were of the same length.
 
 Judges favour longer answers. As in AlpacaEval 2 (Dubois et al. 2024, arXiv:2404.04475), a logistic regression explains wins by
 the model and by the difference in length, and the win rate is read off where that difference is 0:

@@ -5,7 +5,7 @@
     judge_calls   ─▶ tokens of judges ──────────────────────────┘
 
 A run that goes on for another counts what that one spent. Dollars are reckoned by the dated price list (`ftbridge.prices`);
-where a price is not known, `known` is false and the part counts as 0. Derived anew each time: no counter can go wrong.
+where a price is not known, `known` is false and the part counts as 0. Derived again each time: no counter can go wrong.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Budget:
 
 
 def _managed(run: Run, basis: PriceBasis, prices: PriceList) -> Spent:
-    """At a price of a token; without a known price, the hours alone."""
+    """At a price per token; without a known price, the hours alone."""
     state, model = run.state(), basis.model
     events, ledger = run.journal.read(), Ledger(run.path)
     epochs = run.epochs if run.resolved_path.exists() else 1

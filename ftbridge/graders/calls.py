@@ -6,7 +6,7 @@
                 room in the budget? ──▶ POST ──▶ one line of judge_calls.jsonl ──▶ read ──▶ a reward, or "unreadable"
 
 A process that is killed at any arrow asks nothing again that was answered. Replies that could not be read stay in the file,
-since they were paid; the next time, that question is asked anew.
+since they were paid; the next time, that question is asked again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class CallRecord(BaseModel):
         default=None, description="What came back; null in a line that only marks a reply as unreadable."
     )
     unreadable: str | None = Field(
-        default=None, description="Why the reply gave no reward; it is asked anew the next time."
+        default=None, description="Why the reply gave no reward; it is asked again the next time."
     )
 
 
@@ -88,7 +88,7 @@ class Calls:
         return reply
 
     def unreadable(self, where: Endpoint, body: dict[str, Any], why: str) -> None:
-        """Note that a reply gave no reward: it counts as paid, and another evaluation asks anew."""
+        """Note that a reply gave no reward: it counts as paid, and another evaluation asks again."""
         self._write(CallRecord(question=question_of(where, body), unreadable=why))
 
     def _write(self, record: CallRecord) -> None:

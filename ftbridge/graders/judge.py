@@ -29,7 +29,7 @@ def grade_score(
 
     model_grader_server_error     the endpoint failed, after retries
     model_grader_refusal_error    the judge refused
-    model_grader_parse_error      the reply holds no finite number as its result (`ftbridge.graders.replies`)
+    model_grader_parse_error      the reply contains no finite number as its result (`ftbridge.graders.replies`)
 
     `calls` holds the questions that were asked before, and takes new ones.
     """

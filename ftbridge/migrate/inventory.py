@@ -4,7 +4,7 @@
     with the admin key        use by model and day, projects, rate limits, who else may use a model
 
 A list that the key may not read is written down with the scope that it lacks, and the next list is read. Run again, only
-what is missing is read; `fresh` reads everything anew.
+what is missing is read; `fresh` reads everything again.
 """
 
 from __future__ import annotations

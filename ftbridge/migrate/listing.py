@@ -3,7 +3,7 @@
     listing {name, generation, path}  ──▶  request  ──▶  00001.json (whole or absent)  ──▶  page {number, after, done}
 
 A page that was stored is never fetched again: one whose line in the journal is missing is taken in as it lies there.
-A refusal is written as `unseen` with the scope that is missing; taking the inventory again asks for it anew.
+A refusal is written as `unseen` with the scope that is missing; taking the inventory again asks for it again.
 """
 
 from __future__ import annotations

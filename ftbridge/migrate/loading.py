@@ -66,7 +66,7 @@ def rank(model: TunedModel, today: datetime.date) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class Saved:
-    """What became of a file: `state` is downloaded, gone or refused."""
+    """The state of a file: `state` is downloaded, gone or refused."""
 
     id: str
     state: str
@@ -78,7 +78,7 @@ class Saved:
 
 
 def saved_files(migration: Migration) -> dict[str, Saved]:
-    """What became of each file that was to be downloaded, by id, from the journal alone."""
+    """The state of each file to download, by id, from the journal alone."""
     saved = {}
     for event in migration.of("file_saved", "file_unavailable"):
         data = event.data

@@ -39,7 +39,7 @@ from ftbridge.providers.openai.targets import TARGETS, Target
 SAMPLES, ITEMS = 3, 2000
 _SECONDS_BETWEEN_NEWS = 0.3
 _ROUNDS = 3
-"""Times that what is missing is asked anew, such as when a service turns out not to take `n`."""
+"""Times that what is missing is asked again, such as when a service turns out not to take `n`."""
 
 
 class RecordWish(BaseModel):

@@ -119,7 +119,7 @@ def requests_of(
 
 
 class Recording:
-    """One model's recording. State is derived from its journal and read anew only as far as it grew."""
+    """One model's recording. State is derived from its journal and read again only as far as it grew."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

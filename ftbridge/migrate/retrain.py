@@ -307,7 +307,7 @@ def _graders(path: Path) -> list[Any]:
         raise UsageError(f"{path}: cannot be read as graders ({error}).") from None
     graders = document.get("graders", [document]) if isinstance(document, dict) else document
     if not isinstance(graders, list) or not graders:
-        raise UsageError(f"{path} holds no graders.", hint="Write a list of grader objects, or {graders: [...]}.")
+        raise UsageError(f"{path} contains no graders.", hint="Write a list of grader objects, or {graders: [...]}.")
     return graders
 
 

@@ -22,7 +22,7 @@ from ftbridge.runs.run import Run, RunState
 
 Unit = Literal["epochs", "tokens", "steps", "GB", "hours", "USD"]
 TOKENIZER_SHARE = 0.10
-"""How far a local tokenizer's count may lie from the plan's, where that was made in the managed model's vocabulary."""
+"""How far a local tokenizer's count may lie from the plan's, where that was made in the hosted model's vocabulary."""
 MEMORY_SHARE = 0.15
 """How far the measured peak may lie from the plan's "about"."""
 

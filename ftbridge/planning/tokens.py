@@ -13,7 +13,7 @@ from ftbridge.evaluation.items import Item
 
 
 class SplitTokens(BaseModel):
-    """One split, counted in the managed model's own vocabulary."""
+    """One split, counted in the hosted model's own vocabulary."""
 
     model_config = ConfigDict(frozen=True)
 

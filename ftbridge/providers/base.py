@@ -180,7 +180,7 @@ class PriceBasis(Frozen):
     """What training and completions are paid by.
 
     `tokens`: the price list's rates of `model` at the service `target`, with the batch discount where `batch`. `hours`: the
-    spec's price of an hour of this machine (`plan.gpu_usd_per_hour`, or watts). `unknown`: neither; sums are then "at least".
+    spec's price per hour of this machine (`plan.gpu_usd_per_hour`, or watts). `unknown`: neither; sums are then "at least".
     """
 
     unit: Literal["tokens", "hours", "unknown"]

@@ -109,7 +109,7 @@ class Stops:
                 else {"kind": "training_failed", "message": None, "hint": None}
             )
             error = from_document(error_document)
-            if not isinstance(error, DataError):  # the run keeps its data: mended data are a new run
+            if not isinstance(error, DataError):  # the run keeps its data: fixed data are a new run
                 error.hint = " ".join(part for part in (error.hint, f"Then: {self.go_on()}") if part)
             raise error
         if status.state == "cancelled":

@@ -262,7 +262,7 @@ class Run:
         for suffix in _SUFFIXES:
             if (path := self.path / f"spec{suffix}").exists():
                 return path
-        raise RunNotFound(f"{self.path} holds no spec.yaml, spec.toml or spec.json.")
+        raise RunNotFound(f"{self.path} contains no spec.yaml, spec.toml or spec.json.")
 
     @property
     def resolved_path(self) -> Path:

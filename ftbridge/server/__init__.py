@@ -82,7 +82,7 @@ class Simulator:
         control.take(self.service, scenario if isinstance(scenario, Scenario) else understand(scenario))
 
     def change(self, **keys: Any) -> None:
-        """Some keys of the scenario, from the next request on; of a section, those that are named. Counting begins anew.
+        """Some keys of the scenario, from the next request on; of a section, those that are named. Counting starts again.
 
         Raises `UsageError` for what is no scenario.
         """

@@ -1,4 +1,4 @@
-"""The job spec: what a user writes, how it is read, and what becomes of each field.
+"""The job spec: what a user writes, how it is read, and how each field is mapped to a provider.
 
 job.py · sections/     the spec's fields                     graders.py     OpenAI's grader objects, and ours
 loading.py             files, overrides, relative paths      problems.py    pydantic's errors in words

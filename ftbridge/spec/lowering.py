@@ -24,7 +24,7 @@ Outcome = Literal["exact", "translated", "approximated", "refused", "unused"]
 
 
 class FieldReport(BaseModel):
-    """What became of one field of the spec: `field` is its dotted path, `how` the formula or the reason.
+    """The mapping of one field of the spec: `field` is its dotted path, `how` the formula or the reason.
 
     `requested` is the value in the spec, `sent` the one that the provider receives; version 0.1 wrote them as `asked` and
     `given`, which are still read. `chosen` is what the provider chose for a value that was left to it, once its job reports it.
@@ -53,7 +53,7 @@ class ProviderRequest(BaseModel):
 
     @classmethod
     def of(cls: type[P], request: ProviderRequest) -> P:
-        """The request as this class: itself, or read anew where it comes from a file. Raises pydantic's `ValidationError`."""
+        """The request as this class: itself, or read again where it comes from a file. Raises pydantic's `ValidationError`."""
         return request if isinstance(request, cls) else cls.model_validate(request.model_dump(mode="json"))
 
 

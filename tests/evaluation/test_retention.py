@@ -220,7 +220,7 @@ def test_a_canary_may_bring_its_own_check(tmp_path, questions):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "holds no canaries"),
+        ("", "contains no canaries"),
         ('{"messages": []}\n', "own.jsonl:1"),
         (chat("a?", "a") + "{\n", "own.jsonl:2"),
         (chat("trained?", "other"), "own.jsonl:1 asks what train.jsonl:1 trains"),

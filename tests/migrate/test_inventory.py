@@ -165,7 +165,7 @@ def test_an_account_without_fine_tunes_has_nothing_to_lose(keys: tuple[str, str]
         os.environ.pop("OPENAI_ADMIN_KEY")
         _, result = taken(service, "SUPPORT_KEY")
     assert result.models == ()
-    assert "nothing that stops" in inventory_page(summarize(result, load_prices()))
+    assert "nothing will stop" in inventory_page(summarize(result, load_prices()))
 
 
 def test_days_are_counted_by_the_services_clock_when_this_machines_is_wrong(

@@ -95,8 +95,8 @@ def test_every_kind_of_line_is_a_request(
     ("line", "message"),
     [
         (b"{not json", r"items.jsonl:2 is not valid JSON"),
-        (b'{"text": 1}', r"items.jsonl:2 holds no messages"),
-        (b"[]", "holds no messages"),
+        (b'{"text": 1}', r"items.jsonl:2 contains no messages"),
+        (b"[]", "contains no messages"),
     ],
 )
 def test_a_line_that_is_none_is_named(tmp_path: Path, line: bytes, message: str) -> None:

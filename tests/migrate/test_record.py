@@ -117,7 +117,7 @@ def test_what_an_expired_batch_left_open_is_sent_again_and_what_it_did_is_not(tm
 def test_a_model_that_stops_half_way_leaves_what_was_recorded(tmp_path: Path) -> None:
     with playing(tmp_path, account(tmp_path, items=24, stops_after=36)):
         migration = begin()
-        with pytest.raises(ModelUnavailable, match="no longer answers") as stopped:
+        with pytest.raises(ModelUnavailable, match="is no longer available") as stopped:
             go(migration, tmp_path)
         assert "prove" in (stopped.value.hint or "")
         recorded = samples(migration)
@@ -135,7 +135,7 @@ def test_a_model_that_is_gone_is_named_and_nothing_is_paid(tmp_path: Path) -> No
     with playing(tmp_path, played) as service:
         migration = begin()
         items: list[str] = []
-        with pytest.raises(ModelUnavailable, match="no longer answers"):
+        with pytest.raises(ModelUnavailable, match="is no longer available"):
             record(
                 migration,
                 RecordWish(model=MODEL, items=tmp_path / "valid.jsonl"),

@@ -88,7 +88,9 @@ def test_a_chain_of_two_methods_says_what_to_train_first(tmp_path: Path) -> None
 def test_a_file_that_is_not_here_is_named_with_what_can_stand_in_for_it(tmp_path: Path) -> None:
     with playing(tmp_path, account(tmp_path)):
         migration = begin()
-        with pytest.raises(UsageError, match=r"the training file \S+ of ftjob-desk1 is not here") as missing:
+        with pytest.raises(
+            UsageError, match=r"the training file \S+ of ftjob-desk1 has not been downloaded"
+        ) as missing:
             plan(migration, wish(tmp_path, stand_ins={}))
         assert "--file" in (missing.value.hint or "")
         with pytest.raises(UsageError, match="there is no such file"):

@@ -111,7 +111,7 @@ def test_the_plan_says_that_a_busy_card_is_too_full(smi, tmp_path):
         ({"num_hidden_layers": 0}, "layers: .* not 0"),
         ({"hidden_size": -8}, "hidden: .* not -8"),
         ({"vocab_size": 10**12}, "vocabulary: .* not 1000000000000"),
-        ({"num_attention_heads": 0}, "does not tell"),
+        ({"num_attention_heads": 0}, "does not give"),
         ({"intermediate_size": "large"}, 'intermediate: .* not "large"'),
         ({"num_key_value_heads": 0}, "kv_heads: .* not 0"),
         ({"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM"),

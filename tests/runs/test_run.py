@@ -244,7 +244,7 @@ def test_an_opened_run_knows_its_paths(home: Path) -> None:
     with pytest.raises(RunNotFound, match="is not a run folder"):
         Run.open(home)
     run.spec_path.unlink()
-    with pytest.raises(RunNotFound, match=r"holds no spec\.yaml"):
+    with pytest.raises(RunNotFound, match=r"contains no spec\.yaml"):
         run.spec()
 
 

@@ -45,7 +45,7 @@ class SourcedExample(Generic[E]):
 
 @dataclass(frozen=True)
 class FieldChoice:
-    """What becomes of fields that examples do not hold: those let go, those that stay, those read by another name.
+    """What to do with fields that examples do not have: which to drop, which to keep, and which to rename.
 
     `drop` and `keep` are paths, `columns` pairs of new and old name. With `keep_item_fields`, every field of a
     line may stay, for graders to read.
@@ -216,7 +216,7 @@ def _in_shape(document: object, method: Method, fields: FieldChoice) -> object:
 
 
 def _refuse_lost(left: dict[str, object], unknown: list[UnknownKey], shape: Shape, fields: FieldChoice) -> None:
-    """Raise `ShapeError` for keys that nothing reads, unless the spec says what becomes of them."""
+    """Raise `ShapeError` for keys that nothing reads, unless the spec says what to do with them."""
     lost = {key.path: key.field_path for key in unknown if key.path not in fields.keep or key.trains}
     if not fields.keep_item_fields:
         for name in [name for name, value in left.items() if value is None and not stays(name, shape)]:

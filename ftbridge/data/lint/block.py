@@ -44,7 +44,7 @@ class LintPlan:
     rows: bool = True
     """Whether examples get rows at all; rules about lines need none."""
     count: bool = True
-    """Whether tokens are counted in a managed model's vocabulary."""
+    """Whether tokens are counted in a hosted model's vocabulary."""
     compare: bool = True
     """Whether examples get hashes, for duplicates, conflicts and leakage."""
     sketch: bool = True

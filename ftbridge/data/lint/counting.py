@@ -1,4 +1,4 @@
-"""Token counts from outside: a local model's own tokenizer and chat template instead of a managed model's vocabulary.
+"""Token counts from outside: a local model's own tokenizer and chat template instead of a hosted model's vocabulary.
 
 Whoever can run the model hands a `ModelCounter` in; the linter reads the lines again and asks it for counts in batches.
 """

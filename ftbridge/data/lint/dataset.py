@@ -157,7 +157,7 @@ class Dataset:
     columns: Columns
     counted_with: str
     by_model: bool = False
-    """Whether a local model's own tokenizer and template counted, instead of a managed model's vocabulary."""
+    """Whether a local model's own tokenizer and template counted, instead of a hosted model's vocabulary."""
     unreadable: list[tuple[int, str]] = field(default_factory=list)
     """Lines that this model's template cannot write, each with the reason."""
     unwritten: list[tuple[int, str]] = field(default_factory=list)
@@ -171,7 +171,7 @@ class Dataset:
         return len(self.columns.line)
 
     def start_of(self, line: int) -> int | None:
-        """Where a line begins, in bytes; None if it holds no example."""
+        """Where a line begins, in bytes; None if it contains no example."""
         import numpy as np
 
         row = int(np.searchsorted(self.columns.line, line))

@@ -46,7 +46,7 @@ class Options:
     `method` None is found out from each file. `select` and `ignore` are codes or their beginnings (FTB2 is all of
     FTB200..299); an empty `select` is every rule. `keep` bounds the findings kept for each rule and file (all are
     counted). `jobs` is the number of processes, 0 for one a core. `variables` are what the job's graders read
-    (`item.reference`). `counter` counts with a local model instead of a managed model's vocabulary.
+    (`item.reference`). `counter` counts with a local model instead of a hosted model's vocabulary.
     """
 
     target: str = "openai"
@@ -148,12 +148,12 @@ class Linting:
         self._complete = True
 
     def prepare(self, index: int) -> tuple[Source, FileFacts, Checker]:
-        """One file, its first look, and the rules that mend its lines, for those who repair rather than report."""
+        """One file, its first look, and the rules that fix its lines, for those who repair rather than report."""
         file = self._files[index]
         file.method = self.options.method or _method(file)
         plan = self._plan(file, self._context(file))
-        mending = tuple(code for code in plan.rules if RULES[code].fixable and RULES[code].kind == "line")
-        return file.source, file.facts, Checker(replace(plan, rules=mending))
+        fixing = tuple(code for code in plan.rules if RULES[code].fixable and RULES[code].kind == "line")
+        return file.source, file.facts, Checker(replace(plan, rules=fixing))
 
     def report(self) -> LintReport:
         """The report of what was found so far; whole once iteration has ended."""

@@ -58,7 +58,7 @@ class FileReport(BaseModel):
     lines: int = 0
     bytes: int = 0
     rules: dict[str, int] = Field(default_factory=dict, description="How many findings each rule has in this file.")
-    fixable: int = Field(default=0, description="Findings that --fix mends.")
+    fixable: int = Field(default=0, description="Findings that --fix fixes.")
     token_counts: Tokens | None = None
 
 

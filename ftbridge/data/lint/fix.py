@@ -1,7 +1,7 @@
 """Write a repaired copy of a file: every safe fix applied, everything else byte for byte as it was.
 
 A fix is safe when nothing a model learns changes and nothing that may mean something goes: line ends, a role in the wrong
-case, an id beside the messages. What needs a decision is left, and told. A line in which no rule can mend anything is
+case, an id beside the messages. What needs a decision is left, and told. A line in which no rule can fix anything is
 known by its shape and copied unread; of any other, all repairs that are found together are made together.
 """
 
@@ -38,11 +38,11 @@ _ROUNDS = 50
 """Repairs of one line, one after the other: each is looked for again after the one before it."""
 
 _NOTHING = Parsed(None)
-"""What rules about JSON are given of a line whose JSON is mended already."""
+"""What rules about JSON are given of a line whose JSON is fixed already."""
 
 
 class Change(BaseModel):
-    """One thing that was mended: where it stood and stands now (both count from 1; null for the whole file)."""
+    """One thing that was fixed: where it stood and stands now (both count from 1; null for the whole file)."""
 
     model_config = ConfigDict(frozen=True)
     line: int | None
@@ -58,7 +58,7 @@ class FixReport(BaseModel):
     path: str
     out: str
     lines: int = Field(description="Lines of the copy.")
-    changed: int = Field(description="Lines that were mended inside.")
+    changed: int = Field(description="Lines that were fixed inside.")
     changes: list[Change]
     more_changes: int = Field(description=f"Changes beyond the {KEPT:,} that are told one by one.")
     rules: dict[str, int] = Field(default_factory=dict, description="How many changes each rule made, most first.")
@@ -81,7 +81,7 @@ def fix_files(paths: Sequence[str], out: str, options: Options) -> list[FixRepor
 def fix(path: str, out: Path, options: Options) -> FixReport:
     """Write a repaired copy of one file, whole or not at all; the original is never touched.
 
-    Rules that are not asked for mend nothing. Raises `UsageError` where the copy would be the original, or there is
+    Rules that are not asked for fix nothing. Raises `UsageError` where the copy would be the original, or there is
     nothing that could be read as lines.
     """
     if path != "-" and out.exists() and Path(path).exists() and out.samefile(path):
@@ -204,7 +204,7 @@ class _Repair:
             yield raw
             return
         if parsed.doubled and not all(same for _, same in parsed.doubled):
-            yield raw  # readers keep one or the other: mending anything else would decide which
+            yield raw  # readers keep one or the other: fixing anything else would decide which
             return
         doubled = parsed.doubled and "FTB014" in self._codes
         if doubled:

@@ -78,7 +78,7 @@ class Worker:
     def __init__(self, subjects: Sequence[FileJob], siblings: Sequence[Worker] = ()) -> None:
         """Start it; it gets ready while the caller goes on. `siblings` are the children started before it.
 
-        A process with one thread is forked, which takes a hundredth of a second. One with several is started anew: a
+        A process with one thread is forked, which takes a hundredth of a second. One with several is started again: a
         fork could inherit a lock that nobody is left to open.
         """
         self._subjects = subjects
@@ -192,7 +192,7 @@ def _widen(pipe: int) -> None:
 
 
 def serve() -> NoReturn:
-    """The life of a child that was started anew."""
+    """The life of a child that was started again."""
     source, target = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
     with contextlib.suppress(EOFError):

@@ -76,7 +76,7 @@ def read_records(stream: BinaryIO, name: str, how: Reading | None = None) -> Ite
     """Every record of an open stream, which need not be a file, and every problem, in their order.
 
     What kind it is comes from its first bytes, then from its name. A file that was cut gives everything before the cut.
-    Raises `UsageError` for what holds no records (UTF-16, a zip archive, a header that is none, an unknown kind), and
+    Raises `UsageError` for what contains no records (UTF-16, a zip archive, a header that is none, an unknown kind), and
     `MissingDependency` for Parquet and zstd without their libraries.
     """
     how = how or Reading()

@@ -22,7 +22,7 @@ _TRUNCATED = " The text ends there: the file looks truncated."
 
 
 class Unreadable(ValueError):
-    """A line, row or element that holds no usable JSON; the text says why, and `hint` what to do."""
+    """A line, row or element that contains no usable JSON; the text says why, and `hint` what to do."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -118,8 +118,8 @@ def _slipped(text: str) -> Unreadable | None:
     if repaired is None or (repaired.text is None and {slip.what for slip in repaired.slips} == {AFTER}):
         return None
     whats = " and ".join(slip.what for slip in repaired.slips)
-    mends = "`ftbridge lint FILE --fix OUT` fixes it." if repaired.text is not None else repaired.hint
-    return Unreadable(f"is not valid JSON at column {repaired.slips[0].start + 1}: it has {whats}.", hint=mends)
+    fix_hint = "`ftbridge lint FILE --fix OUT` fixes it." if repaired.text is not None else repaired.hint
+    return Unreadable(f"is not valid JSON at column {repaired.slips[0].start + 1}: it has {whats}.", hint=fix_hint)
 
 
 class _Window:

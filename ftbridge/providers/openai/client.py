@@ -111,7 +111,7 @@ def _exchange(folder: Path) -> Path | None:
 
 
 def checked(address: str) -> str:
-    """The address, if requests can be sent to it and it holds no password. Raises `UsageError`."""
+    """The address, if requests can be sent to it and it contains no password. Raises `UsageError`."""
     if (problem := address_problem(address)) is not None:
         raise UsageError(f"the address of the service {problem}.")
     return address

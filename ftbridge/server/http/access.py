@@ -120,7 +120,7 @@ def read_keys(path: Path) -> dict[str, str]:
             raise UsageError(f"{path}:{number} repeats a name or a key.")
         keys[name] = key
     if not keys:
-        raise UsageError(f"{path} holds no keys.", hint="Write one a line: NAME=KEY.")
+        raise UsageError(f"{path} contains no keys.", hint="Write one a line: NAME=KEY.")
     return keys
 
 

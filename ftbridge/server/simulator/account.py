@@ -61,8 +61,12 @@ class AccountJob(_Part):
     grader: dict[str, Any] | None = Field(default=None, description="The grader of a reinforcement job.")
     training: Path | None = Field(default=None, description="Its training file, beside the account file.")
     validation: Path | None = Field(default=None, description="Its validation file.")
-    training_is: Literal["there", "gone", "refused"] = Field(default="there", description="What became of that file.")
-    validation_is: Literal["there", "gone", "refused"] = Field(default="there", description="What became of that file.")
+    training_is: Literal["there", "gone", "refused"] = Field(
+        default="there", description="Whether it can still be downloaded."
+    )
+    validation_is: Literal["there", "gone", "refused"] = Field(
+        default="there", description="Whether it can still be downloaded."
+    )
     results: Literal["plain", "base64", "gone"] = Field(default="plain", description="How the result file comes.")
     checkpoints: Annotated[int, Field(ge=0, le=3)] = Field(default=3, description="Checkpoints that are offered.")
     steps: Annotated[int, Field(ge=1, le=1000)] = Field(default=30, description="Steps of its loss curve.")

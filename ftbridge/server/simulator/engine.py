@@ -49,7 +49,7 @@ class ScriptedEngine:
         self._walks.stop()
 
     def forget(self) -> None:
-        """Let go of every job, and count anew."""
+        """Let go of every job, and count again."""
         self._walks.forget()
         self.most_answering = 0
 

@@ -44,7 +44,7 @@ class Faults:
         self._missing: Counter[tuple[int, str]] = Counter()
 
     def replace(self, scenario: Scenario) -> None:
-        """Another scenario from now on; counting begins anew."""
+        """Another scenario from now on; counting starts again."""
         self.scenario = scenario
         self.requests.clear()
         self.met.clear()

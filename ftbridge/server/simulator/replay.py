@@ -46,7 +46,7 @@ class Exchange:
                 raise UsageError(f"{path}:{number} is not a line of a recording.") from None
         if not self._answers:
             raise UsageError(
-                f"{path} holds no exchange.", hint="Record one with: ftbridge run SPEC --provider openai --record"
+                f"{path} contains no exchange.", hint="Record one with: ftbridge run SPEC --provider openai --record"
             )
 
     @property

@@ -91,7 +91,7 @@ def utf16(file: FileFacts, context: Context) -> Iterator[Problem]:
     good="a file with examples",
 )
 def empty_file(file: FileFacts, context: Context) -> Iterator[Problem]:
-    """The file holds no line."""
+    """The file contains no line."""
     if file.form == "empty":
         yield Problem("", "is empty.")
 

@@ -110,7 +110,7 @@ def key_twice(line: Parsed | Trouble, context: Context) -> Iterator[Problem]:
 
 
 def _slipped(trouble: Trouble) -> Problem | None:
-    """A slip that is known by its name, and whether it can be mended; None for other troubles."""
+    """A slip that is known by its name, and whether it can be fixed; None for other troubles."""
     repaired = repaired_text(trouble.text)
     if repaired is None or (repaired.text is None and {slip.what for slip in repaired.slips} == {AFTER}):
         return None

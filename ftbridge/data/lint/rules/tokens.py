@@ -1,6 +1,6 @@
 """Rules about token counts: examples that are cut, cannot be read, train nothing, or are unlike the others in length.
 
-Counts are exact in a managed model's vocabulary, or by a local model's own tokenizer and template where one counts.
+Counts are exact in a hosted model's vocabulary, or by a local model's own tokenizer and template where one counts.
 """
 
 from __future__ import annotations

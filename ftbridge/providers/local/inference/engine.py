@@ -47,7 +47,7 @@ class Request:
         max_new_tokens: Tokens of the completion at most, its end of turn included.
         temperature: 0 takes the likeliest token; otherwise logits are divided by it and a token is drawn.
         top_p, top_k, min_p, repetition_penalty, presence_penalty, frequency_penalty, logit_bias: As in `sampling.Drawing`.
-        seed: Makes the draws of this row repeatable, whatever rows are beside it. None draws anew each time.
+        seed: Makes the draws of this row repeatable, whatever rows are beside it. None draws again each time.
         adapter: Folder of a LoRA adapter for this row; None for the model as it stands (a live peft model: its active adapter).
         logprobs: How many likeliest alternatives to report with each token's log-probability; 0 reports that of the token
             alone, None nothing. Nats, of the model's own distribution, before temperature and penalties.

@@ -1,8 +1,9 @@
 """Linear layers whose 16-bit weights lie as this processor multiplies them: laid out once, instead of in every product.
 
-On a CPU with bf16 instructions, oneDNN lays a weight out anew for each product, which for the few rows of a decoding step costs
-as much as the product. With weights laid out ahead, all products of a 135M model take 0.65 to 0.75 of the time (8 to 32 rows,
-torch 2.13). The numbers are the same. It takes a second copy of the weights, so it is done where memory is ample.
+On a CPU with bf16 instructions, oneDNN lays a weight out again for each product. For the few rows of a decoding step, that
+costs as much as the product. With weights laid out ahead, all products of a 135M model take 0.65 to 0.75 of the time
+(8 to 32 rows, torch 2.13). The numbers are the same. It takes a second copy of the weights, so it is done only if memory
+allows it.
 
 Only while the model generates: training keeps its own forward. A plain LoRA layer of peft around such a layer is written out
 as one product and two small ones, with the adapter's weights of now.

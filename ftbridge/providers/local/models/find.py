@@ -122,7 +122,7 @@ def check_model(model: LocalModel, *, trust_remote_code: bool = False) -> ModelF
     config = read_json(model.path / "config.json")
     if config is None:
         raise ModelUnavailable(
-            f"{model.path} holds no config.json that can be read, so it is not a transformers model."
+            f"{model.path} contains no config.json that can be read, so it is not a transformers model."
         )
     tokenizer_config = read_json(model.path / "tokenizer_config.json") or {}
     custom_code = _needs_code(config) or (
@@ -141,7 +141,7 @@ def check_model(model: LocalModel, *, trust_remote_code: bool = False) -> ModelF
     tokenizers = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
     if not any((model.path / name).exists() for name in tokenizers):
         raise ModelUnavailable(
-            f"{model.path} holds no tokenizer (such as tokenizer.json).",
+            f"{model.path} contains no tokenizer (such as tokenizer.json).",
             hint="Save the model's own there: AutoTokenizer.from_pretrained(...).save_pretrained(directory)",
         )
     if not _has_chat_template(model.path, tokenizer_config):
@@ -198,7 +198,9 @@ def _in_directory(name: str, path: Path) -> LocalModel:
         hint = f"It is an adapter. Name its base model: {adapter.get('base_model_name_or_path')}"
     elif gguf_files := sorted(path.glob("*.gguf")):
         hint = f"It holds a GGUF file; name the file itself: {gguf_files[0]}"
-    raise ModelUnavailable(f"the directory {path} holds no config.json, so it is not a transformers model.", hint=hint)
+    raise ModelUnavailable(
+        f"the directory {path} contains no config.json, so it is not a transformers model.", hint=hint
+    )
 
 
 def _from_gguf(name: str, path: Path, tell: Progress) -> LocalModel:
@@ -282,7 +284,7 @@ def _fetch(hub_id: str, chosen: dict[str, Any], tell: Progress) -> Path:
             sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings or []}
             if "config.json" not in sizes:
                 raise ModelUnavailable(
-                    f"{hub_id} holds no config.json, so it is not a transformers model.",
+                    f"{hub_id} contains no config.json, so it is not a transformers model.",
                     hint="If it holds GGUF files, fetch one and name the file in model.local.",
                 )
             _require_safetensors(hub_id, sizes.keys())
@@ -398,7 +400,7 @@ def _require_safetensors(where: str, names: Collection[str]) -> None:
             "AutoModelForCausalLM.from_pretrained(source).save_pretrained(directory), and the tokenizer likewise.",
         )
     raise ModelUnavailable(
-        f"{where} holds no weights: neither model.safetensors nor model.safetensors.index.json.",
+        f"{where} contains no weights: neither model.safetensors nor model.safetensors.index.json.",
         hint="Save the model there with save_pretrained(directory).",
     )
 

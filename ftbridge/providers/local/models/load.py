@@ -124,7 +124,7 @@ def _uncompiled(function: Any = None, **_options: Any) -> Any:
 
 
 def require_adapter(folder: Path) -> None:
-    """Raise `ModelUnavailable` when a folder holds no LoRA adapter that training can continue from."""
+    """Raise `ModelUnavailable` when a folder contains no LoRA adapter that training can continue from."""
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         there = (folder / "adapter_model.safetensors").is_file() and config["peft_type"] == "LORA"
@@ -132,7 +132,7 @@ def require_adapter(folder: Path) -> None:
         there, config = False, {}
     if not there:
         raise ModelUnavailable(
-            f"local.lora.continue_from: {folder} holds no LoRA adapter (adapter_config.json, adapter_model.safetensors).",
+            f"local.lora.continue_from: {folder} contains no LoRA adapter (adapter_config.json, adapter_model.safetensors).",
             hint="Name the adapter folder of a run, such as .ftbridge/runs/RUN/adapter.",
         )
     if (kind := config.get("init_lora_weights", True)) not in (True, "gaussian", "eva"):

@@ -90,7 +90,7 @@ class RewardGrading:
             for name, (item, sample) in again.items():
                 self._futures[name] = self._pool.submit(self._reward, item, sample)
         for name in {_name(*pair) for pair, one in zip(pairs, rewards, strict=True) if one.value is None}:
-            del self._futures[name]  # another step asks anew
+            del self._futures[name]  # another step asks again
         return rewards
 
     def stop(self) -> None:

@@ -65,7 +65,7 @@ class Follower:
         self._twins = TwinWatch(at, ledger, job)
 
     def poll(self) -> JobStatus:
-        """The job's state, asked of the service when it is time to. Raises only what asking again cannot mend."""
+        """The job's state, asked of the service when it is time to. Raises only what asking again cannot fix."""
         if not self.pace.due:
             return self._last or self._remembered()
         try:

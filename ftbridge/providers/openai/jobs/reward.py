@@ -24,7 +24,7 @@ _OURS = ("base_url", "timeout_seconds")
 
 
 def note(spec: JobSpec, target: Target) -> tuple[Outcome, Any, str]:
-    """What becomes of `openai.grader`: the outcome, the grader's name, and how it is sent or why not."""
+    """The field mapping of `openai.grader`: the outcome, the grader's name, and how it is sent or why not."""
     names = ", ".join(grader.name for grader in spec.evaluation.graders)
     grader = spec.reward_grader
     if grader is None and spec.openai.grader is None:

@@ -64,7 +64,7 @@ T = TypeVar("T")
 
 
 class Batches:
-    """Sends lines with one connection. `ledger` remembers every batch; `again` is the hint of errors that resuming mends,
+    """Sends lines with one connection. `ledger` remembers every batch; `again` is the hint of errors that resuming fixes,
     `looked` is called with a batch each time that it is looked at.
     """
 

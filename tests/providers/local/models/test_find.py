@@ -413,7 +413,7 @@ def test_code_of_its_own_is_no_obstacle_when_trusted_or_when_transformers_knows_
         (["chat_template.jinja"], {}, "no chat template", "chat_template.jinja"),
         (["tokenizer.json"], {}, "no tokenizer", "save_pretrained"),
         (["model.safetensors"], {"pytorch_model.bin": b""}, r"pickles \(pytorch_model.bin\)", "save_pretrained"),
-        (["model.safetensors"], {}, "holds no weights", "save_pretrained"),
+        (["model.safetensors"], {}, "contains no weights", "save_pretrained"),
         ([], {"model.safetensors": b"version https://git-lfs.github.com/spec/v1\n"}, "Git LFS pointer", "git lfs pull"),
         ([], {"model.safetensors": b"\x00" * 4}, "not a safetensors file", "again"),
         (

@@ -157,7 +157,7 @@ def test_continuing_from_an_adapter_makes_that_adapter_the_reference(tmp_path: P
 
 
 def test_an_adapter_that_changes_its_base_or_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelUnavailable, match="holds no LoRA adapter"):
+    with pytest.raises(ModelUnavailable, match="contains no LoRA adapter"):
         load.require_adapter(tmp_path)
     forward = cases.forward_of(tmp_path, cases.request())
     forward.model.save_pretrained(tmp_path / "adapter")
