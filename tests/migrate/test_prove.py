@@ -138,7 +138,7 @@ def test_a_run_without_a_model_and_a_model_without_a_recording_are_named(tmp_pat
         take_inventory(migration)
         wish = RetrainWish(model=MODEL, base="b", stand_ins={"ftjob-desk1": tmp_path / "train.jsonl"})
         run = start(migration, plan(migration, wish), wish, lint=False)
-        with pytest.raises(UsageError, match="nothing of .* is recorded"):
+        with pytest.raises(UsageError, match="no completions of .* are recorded"):
             prove(migration, ProofWish(model=MODEL), run)
         record(migration, RecordWish(model=MODEL, items=tmp_path / "valid.jsonl", samples=0, way="live"))
         with pytest.raises(UsageError, match="has no tuned model"):

@@ -32,7 +32,7 @@ class Unspreadable(ValueError):
 
 @dataclass(frozen=True)
 class SpreadLines:
-    """The examples, each on one line, and the line of the file on which each begins; what was mended on the way."""
+    """The examples, each on one line, and the line of the file on which each begins; what was fixed on the way."""
 
     values: list[bytes]
     lines: list[int]

@@ -100,7 +100,7 @@ def read_records(stream: BinaryIO, name: str, how: Reading | None = None) -> Ite
 
 
 def _refused(head: bytes, name: str, how: Reading) -> SourceRecord | None:
-    """The problem of a file whose first bytes say that it holds no records."""
+    """The problem of a file whose first bytes say that it contains no records."""
     if head.startswith(_ZIP) and not _is_workbook(head, name):
         hint = "Unpack it, and convert the data file in it."
         if b"word/" in head:

@@ -30,7 +30,7 @@ class SentElsewhere(Exception):
 
 @dataclass(frozen=True)
 class ServiceFault:
-    """One failed request. `message` holds no secret.
+    """One failed request. `message` contains no secret.
 
     `retry_after` is in seconds, when the service says so. `sure` is whether the answer is the service's own word in its
     API's form, so that a refusal means that nothing was done.

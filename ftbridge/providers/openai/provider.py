@@ -91,7 +91,7 @@ class OpenAIProvider:
         if field == "learning_rate_multiplier":
             return "auto", f"left to the {self.name} service, whose base rates are not published"
         chooses = TARGETS[spec.openai.target].chooses
-        return ("auto", "left to the service, which reports what it chose") if chooses else None
+        return ("auto", "left to the service, which reports its choice") if chooses else None
 
     def lower(self, spec: ResolvedSpec) -> Lowering:
         """The service's request and its parity report."""

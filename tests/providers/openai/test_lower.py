@@ -40,7 +40,7 @@ def test_every_field_has_an_entry_that_says_how_it_fared(target: dict[str, Any],
 @pytest.mark.parametrize(
     ("changes", "field", "outcome", "says"),
     [
-        ({}, "hyperparameters.n_epochs", "exact", "left to the service, which reports what it chose; planned with 3, an estimate: 3 epochs for"),
+        ({}, "hyperparameters.n_epochs", "exact", "left to the service, which reports its choice; planned with 3, an estimate: 3 epochs for"),
         ({"openai": NEBIUS}, "hyperparameters.n_epochs", "exact", "3 epochs for"),
         ({}, "hyperparameters.batch_size", "exact", "planned with 1, an estimate: 0.2 % of 100"),
         ({}, "hyperparameters.learning_rate_multiplier", "exact", "left to the service"),
