@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from ftbridge.graders import judges_of
 from ftbridge.providers.local.defaults import RATES, REFERENCE_WIDTH
+from ftbridge.providers.local.method_notes import (
+    Note,
+    completions_of_a_prompt,
+    preference_notes,
+    reinforcement_notes,
+)
 from ftbridge.providers.local.request import DpoRequest, LocalRequest, ReinforcementRequest
 from ftbridge.providers.local.vllm import refusal
 from ftbridge.spec import JobSpec
-from ftbridge.spec.graders import PairwiseGrader, TextSimilarityGrader, parts_of
-from ftbridge.spec.lowering import FieldReport, Lowering, Outcome, fields
+from ftbridge.spec.lowering import FieldReport, Lowering, fields
 from ftbridge.spec.resolve import ResolvedSpec
 from ftbridge.spec.sections import LocalSpec, Quantization
 
-GROUP = 8
-"""Completions of a prompt at compute_multiplier 1: TRL's default; OpenAI publishes none."""
-MOST_COMPLETIONS = 64
 _PREFERENCE_BETA = {"sigmoid": 0.1, "ipo": 0.1, "length_normalised": 1.0}
 """What beta "auto" is. sigmoid: the default of TRL, OpenRLHF and tinker-cookbook, and the example of OpenAI's guide, which does
 not publish its own. ipo: TRL's. length_normalised: ten times sigmoid's, since a mean over tokens is that much smaller."""
@@ -112,11 +113,6 @@ def _schedule(spec: JobSpec) -> Literal["cosine", "linear", "constant"]:
     return "constant" if practised else spec.local.lr_schedule
 
 
-def _completions_of_a_prompt(spec: JobSpec) -> int:
-    multiplier = spec.hyperparameters.compute_multiplier
-    return GROUP if multiplier in (None, "auto") else min(MOST_COMPLETIONS, round(GROUP * float(multiplier)))
-
-
 def _reinforcement(spec: JobSpec) -> ReinforcementRequest | None:
     """How completions are drawn and rewarded; None where it is not clear by which grader."""
     settings, hyper, grader = spec.local.reinforcement, spec.hyperparameters, spec.reward_grader
@@ -124,7 +120,7 @@ def _reinforcement(spec: JobSpec) -> ReinforcementRequest | None:
         return None
     return ReinforcementRequest(
         grader=grader,
-        group_size=max(2, _completions_of_a_prompt(spec)),
+        group_size=max(2, completions_of_a_prompt(spec)),
         eval_interval=hyper.eval_interval or "auto",
         eval_samples=hyper.eval_samples if isinstance(hyper.eval_samples, int) else 1,
         max_completion_tokens=settings.max_completion_tokens or spec.evaluation.max_completion_tokens,
@@ -142,14 +138,12 @@ _THINKING = {
 
 _BY_METHOD = {"supervised": "", "dpo": " by preferences", "reinforcement": " by reinforcement"}
 
-_Note = tuple[Outcome, Any, str]
 
-
-def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
+def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, Note]:
     """Fields whose story is more than "done as asked"."""
     base, multiplier, by_width = _base_rate(spec), _multiplier(spec), _is_by_width(spec)
     result = _BY_WIDTH if by_width else f" = {request.learning_rate:g}"
-    notes: dict[str, _Note] = {
+    notes: dict[str, Note] = {
         "hyperparameters.learning_rate_multiplier": (
             "translated",
             request.learning_rate,
@@ -182,17 +176,8 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
         "evaluation.margin": ("exact", spec.evaluation.margin, "kept for compare"),
         "evaluation.precision": ("exact", spec.evaluation.precision, _EVALUATED[spec.evaluation.precision]),
     }
-    if spec.data.replay is not None:
-        how = "of each step's examples: its loss is that of the task and that of replay, weighted by their numbers"
-        notes["data.replay.share"] = ("exact", spec.data.replay.share, how)
-    effort = spec.hyperparameters.reasoning_effort
-    if effort is not None:
-        how = f"reasoning_effort {effort} is local.thinking {spec.local.thinking}; there are no levels of it here"
-        notes["hyperparameters.reasoning_effort"] = ("translated", spec.local.thinking, how)
-    if spec.fallback not in (None, "local"):
-        how = "a new run there with the same bytes, if training here fails"
-        notes["fallback"] = ("exact", spec.fallback, how)
-    notes |= _preference_notes(spec, request) | _reinforcement_notes(spec, request)
+    notes |= _notes_of_choices(spec)
+    notes |= preference_notes(spec, request) | reinforcement_notes(spec, request)
     if request.continue_from is not None:
         for name in ("r", "alpha", "target_modules", "use_rslora", "use_dora"):
             notes[f"local.lora.{name}"] = ("unused", None, "given by the adapter that training continues from")
@@ -206,6 +191,22 @@ def _notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
             notes[field] = ("unused", None, "full tuning has no adapter")
     if request.quantization != "nf4":
         notes["local.cache_dequantized_weights"] = ("unused", None, "only nf4 weights are dequantised")
+    return notes
+
+
+def _notes_of_choices(spec: JobSpec) -> dict[str, Note]:
+    """Fields that have a story only where the spec sets them."""
+    notes: dict[str, Note] = {}
+    if spec.data.replay is not None:
+        how = "of each step's examples: its loss is that of the task and that of replay, weighted by their numbers"
+        notes["data.replay.share"] = ("exact", spec.data.replay.share, how)
+    effort = spec.hyperparameters.reasoning_effort
+    if effort is not None:
+        how = f"reasoning_effort {effort} is local.thinking {spec.local.thinking}; there are no levels of it here"
+        notes["hyperparameters.reasoning_effort"] = ("translated", spec.local.thinking, how)
+    if spec.fallback not in (None, "local"):
+        how = "a new run there with the same bytes, if training here fails"
+        notes["fallback"] = ("exact", spec.fallback, how)
     return notes
 
 
@@ -231,7 +232,7 @@ def fsdp2_refusals(local: LocalSpec, method: str) -> dict[str, str]:
     return refusals
 
 
-def _sharding_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
+def _sharding_notes(spec: JobSpec, request: LocalRequest) -> dict[str, Note]:
     """How many processes train, and what each of them holds."""
     local = spec.local
     how = (
@@ -239,7 +240,7 @@ def _sharding_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
         if request.workers == "auto"
         else ""
     )
-    notes: dict[str, _Note] = {"local.workers": ("exact", request.workers, how)}
+    notes: dict[str, Note] = {"local.workers": ("exact", request.workers, how)}
     if local.device == "mps" and request.workers not in ("auto", 1):
         notes["local.workers"] = ("refused", None, "Apple's GPU is one device: set 1")
     if request.workers == 1:
@@ -250,131 +251,7 @@ def _sharding_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
     return notes
 
 
-def _preference_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
-    """What is different about fields in preference tuning, and that its own section is unused elsewhere."""
-    if request.dpo is None:
-        return {field: ("unused", None, "for method dpo") for field, _ in fields(spec.local.dpo, "local.dpo.")}
-    settings, given_beta, beta = spec.local.dpo, request.dpo, spec.hyperparameters.beta
-    notes: dict[str, _Note] = {
-        "hyperparameters.batch_size": ("exact", request.batch_size, "pairs per step"),
-        "local.lora.dropout": (
-            "approximated"
-            if "dropout" in spec.local.lora.model_fields_set and spec.local.lora.dropout
-            else "translated",
-            0.0,
-            "off in preference tuning: the tuned and the reference model are compared, and noise is not a difference",
-        ),
-        "local.dpo.beta": ("exact", given_beta.beta, "the scale of this loss" if settings.beta == "auto" else ""),
-    }
-    if beta is None or beta == "auto":
-        how = f"auto: {given_beta.beta:g}, what most trainers take; OpenAI does not publish its own"
-        notes["hyperparameters.beta"] = ("exact", given_beta.beta, how)
-    elif settings.loss != "sigmoid" or settings.beta != "auto":
-        how = "OpenAI's beta belongs to the sigmoid loss; give either it or local.dpo.beta, on the scale of the loss"
-        notes["hyperparameters.beta"] = ("refused", None, how)
-    if spec.local.overlength == "truncate":
-        how = "a pair is compared whole: set drop or refuse"
-        notes["local.overlength"] = ("refused", None, how)
-    if request.continue_from is not None:
-        notes["local.lora.continue_from"] = ("exact", request.continue_from, "it is the reference model too")
-    return notes
-
-
-def _reinforcement_notes(spec: JobSpec, request: LocalRequest) -> dict[str, _Note]:
-    """What is different about fields in reinforcement, and that its own section is unused elsewhere."""
-    if spec.method != "reinforcement":
-        settings = fields(spec.local.reinforcement, "local.reinforcement.")
-        return {field: ("unused", None, "for method reinforcement") for field, _ in settings}
-    hyper, local = spec.hyperparameters, spec.local
-    lengths = "evaluation.max_completion_tokens, unless local.reinforcement.max_completion_tokens is given"
-    rollouts = request.reinforcement
-    notes: dict[str, _Note] = {
-        "openai.grader": _grader_note(spec),
-        "hyperparameters.batch_size": ("exact", request.batch_size, "prompts per step"),
-        "hyperparameters.compute_multiplier": _group_note(spec),
-        "hyperparameters.eval_interval": (
-            "exact",
-            hyper.eval_interval or "auto",
-            "" if isinstance(hyper.eval_interval, int) else "auto: a tenth of all steps, at least one",
-        ),
-        "hyperparameters.eval_samples": (
-            "approximated",
-            rollouts.eval_samples if rollouts else None,
-            "completions of each validation prompt at temperature 1; OpenAI does not say if its figure is for each or in all",
-        ),
-        "local.lr_schedule": (
-            "exact" if "lr_schedule" in local.model_fields_set else "translated",
-            request.lr_schedule,
-            "" if "lr_schedule" in local.model_fields_set else "constant in reinforcement unless given",
-        ),
-        "local.lora.dropout": (
-            "approximated" if "dropout" in local.lora.model_fields_set and local.lora.dropout else "translated",
-            0.0,
-            "off in reinforcement: the model that is updated must be the one that completions were drawn from",
-        ),
-        "local.reinforcement.max_completion_tokens": (
-            "exact",
-            rollouts.max_completion_tokens if rollouts else None,
-            lengths,
-        ),
-        "local.evals_per_epoch": ("unused", None, "hyperparameters.eval_interval says when to validate"),
-    }
-    if spec.data.validation is None:
-        how = "reinforcement needs held-out prompts: a path, or a fraction such as 0.1"
-        notes["data.validation"] = ("refused", None, how)
-    if spec.openai.response_format is not None:
-        how = (
-            "not enforced while completions are drawn, which would change what is learnt from; the grader sees "
-            "completions that break it"
-        )
-        notes["openai.response_format"] = ("approximated", spec.openai.response_format, how)
-    if local.overlength == "truncate":
-        notes["local.overlength"] = ("refused", None, "a prompt is never cut: set drop or refuse")
-    if local.reinforcement.kl and local.tuning == "full":
-        notes["local.reinforcement.kl"] = (
-            "refused",
-            None,
-            "needs a second copy of every weight in full tuning; set it to 0",
-        )
-    if rollouts is not None and judges_of([rollouts.grader]):
-        how = "judges are counted; training pauses before the step that would exceed it"
-        notes["budget.max_usd"] = ("exact", spec.budget.max_usd, how)
-    if request.continue_from is not None and local.reinforcement.kl:
-        how = "it is the model that the KL penalty refers to"
-        notes["local.lora.continue_from"] = ("exact", request.continue_from, how)
-    return notes
-
-
-def _grader_note(spec: JobSpec) -> _Note:
-    """Which grader rewards completions, or why none can."""
-    grader, names = spec.reward_grader, ", ".join(one.name for one in spec.evaluation.graders)
-    if grader is None and spec.openai.grader is None:
-        return "refused", None, f"several graders: name the one that rewards completions ({names})"
-    if grader is None:
-        return "refused", None, f"there is no grader {spec.openai.grader!r} in evaluation.graders ({names})"
-    for part in parts_of(grader):
-        if isinstance(part, PairwiseGrader):
-            return "refused", None, f"{part.name} compares two completions, but a reward is for one: use score_model"
-        if isinstance(part, TextSimilarityGrader) and part.evaluation_metric == "cosine":
-            return "refused", None, f"{part.name}: cosine needs OpenAI's embeddings; use another evaluation_metric"
-    return "exact", grader.name, f"rewards completions: the {grader.type} of evaluation.graders"
-
-
-def _group_note(spec: JobSpec) -> _Note:
-    """How many completions of each prompt a step draws."""
-    multiplier, size = spec.hyperparameters.compute_multiplier, _completions_of_a_prompt(spec)
-    if size < 2:
-        how = (
-            f"{GROUP} x {multiplier:g} is {size} completions of a prompt, but a group needs at least 2 to compare: at "
-            f"least {2 / GROUP:g}"
-        )
-        return "refused", None, how
-    bounds = f", at most {MOST_COMPLETIONS}" if size == MOST_COMPLETIONS else ""
-    how = f"{size} completions of a prompt in a step: {GROUP} x the multiplier{bounds}; OpenAI does not publish its own"
-    return "approximated", size, how
-
-
-def _by_section(field: str, spec_value: Any) -> _Note:
+def _by_section(field: str, spec_value: Any) -> Note:
     if field.startswith("openai."):
         return "unused", None, "belongs to hosted providers"
     if field.startswith(("slurm.", "ray.")):

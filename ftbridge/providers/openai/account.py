@@ -9,10 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from ftbridge import files
 from ftbridge.errors import UsageError
-from ftbridge.providers.openai.client import Connection, address_of
+from ftbridge.providers.openai.client import Connection, address_of, items_of
 from ftbridge.providers.openai.errors import require_fields
 from ftbridge.providers.openai.jobs.follow import status_of
-from ftbridge.providers.openai.jobs.listing import items_of
 from ftbridge.providers.openai.jobs.marks import token_of
 from ftbridge.providers.openai.probe import probe
 from ftbridge.providers.openai.request import OpenAIRequest

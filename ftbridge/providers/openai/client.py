@@ -1,10 +1,15 @@
-"""One connection to a service: its address, its key, and the SDK's client with the SDK's own retries off."""
+"""One connection to a service: its address, its key, the SDK's client with the SDK's own retries off; and lists, page by page.
+
+Lists end however a service pages: a cursor that does not move (a gateway that does not pass `after` on, `has_more` that is
+always true) ends the list, since a page with items from before its cursor is none.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +18,7 @@ from urllib.parse import urlsplit
 
 from ftbridge.errors import UsageError
 from ftbridge.files import home, sha256_bytes
-from ftbridge.providers.openai.errors import SentElsewhere
+from ftbridge.providers.openai.errors import SentElsewhere, require_fields
 from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.providers.openai.jobs.recording import NAME, SWITCH, recorder
 from ftbridge.providers.openai.request import OpenAIRequest
@@ -175,3 +180,34 @@ def _from_keyring(name: str) -> str | None:
         return importlib.import_module("keyring").get_password(_KEYRING, name) or None
     except Exception:  # a keyring that is locked or has no backend is not a keyring
         return None
+
+
+MOST_PAGES = 1000
+
+
+def items_of(page_after: Callable[[dict[str, Any]], Any]) -> Iterator[Any]:
+    """Every item of a list, once. `page_after` makes one request with these parameters: {} or {"after": ID}.
+
+    Items without an id come from the first page only: there is nothing to go on from. Raises `NotTheService`.
+    """
+    seen: set[str] = set()
+    parameters: dict[str, Any] = {}
+    for _ in range(MOST_PAGES):
+        page = require_fields(page_after(parameters), "data")
+        head = getattr(page.data[0], "id", None) if page.data else None
+        earlier = seen - {head} if head == parameters.get("after") else seen  # some services tell each item twice
+        if any(getattr(item, "id", None) in earlier for item in page.data):
+            return  # the cursor did not move: what is new here came meanwhile, and is first in the next list
+        fresh = []
+        for item in page.data:
+            name = getattr(item, "id", None)
+            if name is None and not parameters:
+                fresh.append(item)
+            elif name is not None and name not in seen:
+                seen.add(name)
+                fresh.append(item)
+        yield from fresh
+        last = getattr(page.data[-1], "id", None) if page.data else None
+        if not fresh or last is None or getattr(page, "has_more", None) is False:
+            return
+        parameters = {"after": last}

@@ -27,12 +27,11 @@ from ftbridge.providers.base import (
     TunedModel,
 )
 from ftbridge.providers.openai import calendar, preflight
-from ftbridge.providers.openai.client import Connection, connect, key_of
+from ftbridge.providers.openai.client import Connection, connect, items_of, key_of
 from ftbridge.providers.openai.errors import require_fields
 from ftbridge.providers.openai.jobs.create import adopt_job, ensure_job, find_job
 from ftbridge.providers.openai.jobs.follow import Follower, checkpoints_of
 from ftbridge.providers.openai.jobs.ledger import Ledger
-from ftbridge.providers.openai.jobs.listing import items_of
 from ftbridge.providers.openai.jobs.twins import open_twins
 from ftbridge.providers.openai.jobs.upload import ensure_file, remove_late_copies, remove_uploaded
 from ftbridge.providers.openai.lower import lower

@@ -9,15 +9,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from ftbridge.report.html.contents import Contents, ItemRow
-
 from ftbridge.evaluation.compare import Comparison
 from ftbridge.evaluation.verdict import PairedComparison
 from ftbridge.evaluation.wording import SHORT, power_words, sentence, summary
 from ftbridge.report.formats.tables import Cell, Markdown, csv_text, junit_text, markdown_table, markdown_text
 from ftbridge.report.terminal.console import printable
 from ftbridge.report.terminal.verdicts import STYLES, VerdictTable
+
+if TYPE_CHECKING:
+    from ftbridge.report.html.contents import Contents, ItemRow
 
 _SHOWN = 5
 

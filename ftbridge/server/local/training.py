@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ftbridge.errors import DataError, FtbridgeError
-from ftbridge.providers.local.lower import GROUP
+from ftbridge.providers.local.method_notes import GROUP
 from ftbridge.providers.local.process.job import Job as LocalJob
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.runner import control

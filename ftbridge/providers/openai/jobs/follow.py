@@ -26,10 +26,9 @@ from ftbridge import files
 from ftbridge.errors import FtbridgeError
 from ftbridge.http import aged
 from ftbridge.providers.base import TERMINAL, JobError, JobEvent, JobStatus, Metrics
-from ftbridge.providers.openai.client import Connection
+from ftbridge.providers.openai.client import Connection, items_of
 from ftbridge.providers.openai.errors import ServiceFault, ServiceUnavailable, clean, error_of, fault_of, require_fields
 from ftbridge.providers.openai.jobs.ledger import Ledger
-from ftbridge.providers.openai.jobs.listing import items_of
 from ftbridge.providers.openai.jobs.marks import reported
 from ftbridge.providers.openai.jobs.results import metrics_of, parse_result_file, rewards_of
 from ftbridge.providers.openai.jobs.twins import TwinWatch

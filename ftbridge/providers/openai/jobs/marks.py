@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftbridge.errors import FtbridgeError
-from ftbridge.providers.openai.client import Connection
+from ftbridge.providers.openai.client import Connection, items_of
 from ftbridge.providers.openai.errors import require_fields
-from ftbridge.providers.openai.jobs.listing import items_of
 from ftbridge.providers.openai.lower import TOKEN_KEY
 from ftbridge.providers.openai.retry import read
 from ftbridge.runs.journal import Journal

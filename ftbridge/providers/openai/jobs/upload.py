@@ -21,10 +21,9 @@ from filelock import FileLock
 from ftbridge import files
 from ftbridge.errors import DataError, FtbridgeError, ModelUnavailable
 from ftbridge.http import sleep
-from ftbridge.providers.openai.client import UPLOAD_TIMEOUT, Connection
+from ftbridge.providers.openai.client import UPLOAD_TIMEOUT, Connection, items_of
 from ftbridge.providers.openai.errors import clean, require_fields
 from ftbridge.providers.openai.jobs.ledger import Ledger
-from ftbridge.providers.openai.jobs.listing import items_of
 from ftbridge.providers.openai.jobs.once import once
 from ftbridge.providers.openai.retry import read
 from ftbridge.runs.journal import Event, Journal

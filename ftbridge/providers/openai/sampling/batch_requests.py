@@ -23,10 +23,9 @@ from typing import Any, Literal, TypeVar
 from ftbridge import files
 from ftbridge.errors import FtbridgeError, ModelUnavailable
 from ftbridge.http import sleep
-from ftbridge.providers.openai.client import Connection
+from ftbridge.providers.openai.client import Connection, items_of
 from ftbridge.providers.openai.errors import ServiceUnavailable, clean, require_fields
 from ftbridge.providers.openai.jobs.ledger import Ledger
-from ftbridge.providers.openai.jobs.listing import items_of
 from ftbridge.providers.openai.jobs.once import once
 from ftbridge.providers.openai.jobs.upload import ensure_file
 from ftbridge.providers.openai.lower import TOKEN_KEY
