@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ftbridge import __version__, files
 from ftbridge.extras import EXTRAS
 from ftbridge.planning.machine import read_gpus
+from ftbridge.redaction import without_secrets
 
 KEYS = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "NEBIUS_API_KEY")
 _FREE_GB = 5
@@ -44,6 +45,7 @@ def examine() -> list[Examined]:
         _room(),
         *(_extra(name, purpose, modules) for name, (purpose, modules) in EXTRAS.items()),
         _gpu(),
+        *_clusters(),
         *_keys(),
     ]
 
@@ -108,6 +110,22 @@ def _room() -> Examined:
     if free < _FREE_GB:
         return Examined(name="runs", state="warning", message=description, fix="point FTBRIDGE_HOME at a larger disk")
     return Examined(name="runs", state="ok", message=description)
+
+
+def _clusters() -> Iterator[Examined]:
+    """Slurm where any of its commands is installed, and Ray where its address is set; nothing on most machines."""
+    from ftbridge.providers.ray import scheduler as ray  # these load an HTTP client, which the rest does without
+    from ftbridge.providers.slurm import scheduler as slurm
+
+    absent = [command for command in slurm.COMMANDS if shutil.which(command) is None]
+    if not absent:
+        yield Examined(name="slurm", state="ok", message="--provider slurm: its commands are installed (not tried)")
+    elif len(absent) < len(slurm.COMMANDS):
+        message = f"--provider slurm: {', '.join(absent)} is not on PATH"
+        yield Examined(name="slurm", state="warning", message=message, fix="install Slurm's client commands")
+    if address := os.environ.get(ray.ADDRESS_VARIABLE):
+        message = f"--provider ray: {without_secrets(address)}, from {ray.ADDRESS_VARIABLE} (not tried)"
+        yield Examined(name="ray", state="ok", message=message)
 
 
 def _keys() -> Iterator[Examined]:

@@ -43,3 +43,21 @@ def test_a_gpu_is_described_by_its_driver(tmp_path, monkeypatch):
     driver.write_text("#!/bin/sh\nexit 9\n")
     (gpu,) = [finding for finding in examine() if finding.name == "GPU"]
     assert (gpu.state, gpu.fix) == ("warning", "nvidia-smi")
+
+
+def test_schedulers_are_named_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert {"slurm", "ray"}.isdisjoint(finding.name for finding in examine())
+
+    for command in ("sbatch", "squeue", "scontrol", "scancel"):
+        (tmp_path / command).write_text("#!/bin/sh\n")
+        (tmp_path / command).chmod(0o755)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://head:8265")
+    findings = {finding.name: finding for finding in examine()}
+    assert findings["slurm"].state == findings["ray"].state == "ok"
+    assert "http://head:8265" in findings["ray"].message
+
+    (tmp_path / "squeue").unlink()
+    (slurm,) = [finding for finding in examine() if finding.name == "slurm"]
+    assert (slurm.state, "squeue" in slurm.message) == ("warning", True)
