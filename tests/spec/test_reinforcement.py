@@ -68,7 +68,7 @@ def test_a_group_is_eight_times_the_compute_multiplier(multiplier: Any, size: in
 @pytest.mark.parametrize(
     ("changes", "field", "says"),
     [
-        ({"hyperparameters": {"compute_multiplier": 0.1}}, "hyperparameters.compute_multiplier", "fewer than 2"),
+        ({"hyperparameters": {"compute_multiplier": 0.1}}, "hyperparameters.compute_multiplier", "a group needs at least 2"),
         ({"data": {"train": "t.jsonl"}}, "data.validation", "held-out prompts"),
         ({"local": {"overlength": "truncate"}}, "local.overlength", "never cut"),
         ({"local": {"tuning": "full", "quantization": "none", "reinforcement": {"kl": 0.01}}}, "local.reinforcement.kl", "second copy"),

@@ -144,7 +144,7 @@ def test_several_runs_stand_side_by_side_and_the_later_is_judged_against_the_fir
     assert re.search(r"tuned · openai \w{4} is worse than tuned · openai \w{4} on exact \(-50\.0 points", text)
     assert "Worse (30)" in text
     assert "All runs were trained on the same bytes." in text
-    with pytest.raises(UsageError, match="different"):
+    with pytest.raises(UsageError, match="shows each run once"):
         contents_of([good, good])
 
 

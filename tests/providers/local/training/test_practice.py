@@ -162,7 +162,7 @@ def test_a_step_that_was_written_is_read_and_neither_drawn_nor_graded_again(
     second = again.collect(again.train[:3], 1)
     assert second.units == first.units
     assert len(judge.questions) == count
-    with pytest.raises(TrainingFailed, match="other prompts"):
+    with pytest.raises(TrainingFailed, match="prompts that this step does not have"):
         again.collect(again.train[3:], 1)
 
 
@@ -365,7 +365,7 @@ def test_a_prompt_that_leaves_no_room_for_a_completion_is_refused_or_dropped(tmp
     lines = practice_cases.rows(3)
     lines[2]["messages"][0]["content"] *= 30
     path = practice_cases.write_split(tmp_path, "train", lines)
-    with pytest.raises(DataError, match=r"1 train prompts leave no room for a completion of 6 tokens"):
+    with pytest.raises(DataError, match=r"1 train prompts leave no room for completions of 6 tokens"):
         encode_prompts(path, "train", renderer, practice_cases.request(max_length=100))
     result = encode_prompts(path, "train", renderer, practice_cases.request(max_length=100, overlength="drop"))
     assert [one.index for one in result.examples] == [0, 1]
