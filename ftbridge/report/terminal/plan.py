@@ -110,10 +110,10 @@ def _memory_rows(side: Local) -> _Rows:
             **({"generation": memory.generation} if memory.generation else {}),
         }
         parts = ", ".join(f"{name} {_gb(size)}" for name, size in named.items())
-        yield "memory", f"about {_gb(memory.total)} on a card, passes of {memory.pass_tokens:,} tokens ({parts})"
+        yield "memory", f"about {_gb(memory.total)} on a GPU, micro-batches of {memory.pass_tokens:,} tokens ({parts})"
         fits = [fit for fit in side.cards if fit.pass_tokens]
         if fits:
-            yield "fits", f"{fits[0].card} and larger; passes of {fits[0].pass_tokens:,} tokens there"
+            yield "fits", f"{fits[0].card} and larger; micro-batches of {fits[0].pass_tokens:,} tokens there"
         else:
             yield "fits", Text("no single GPU of the list", style="bold red")
     if len(side.gpu_sets) > 1 or (side.gpu_sets and side.gpu_sets[0].gpus > 1):
@@ -132,9 +132,7 @@ def _device_rows(side: Local) -> _Rows:
         yield "card", f"{card.index}: {card.name}, {_gb(card.free)} of {_gb(card.total)} free{held}"
     if side.here is not None:
         device_fit = side.here
-        passes = (
-            f"passes of up to {device_fit.pass_tokens:,} tokens, an example of up to {device_fit.longest_example:,}"
-        )
+        passes = f"micro-batches of up to {device_fit.pass_tokens:,} tokens, an example of up to {device_fit.longest_example:,}"
         fit = Text(passes) if device_fit.pass_tokens else Text("does not fit the free memory", style="bold red")
         yield "here", Text.assemble(f"{device_fit.card}, {device_fit.gib:.1f} GiB free: ", fit)
 
@@ -168,10 +166,10 @@ def _cost_rows(side: Local) -> _Rows:
     if side.usd is not None:
         yield "cost", _span(side.usd)
     if side.break_even_tokens is not None:
-        yield "break-even", f"a card of your own serves cheaper above {side.break_even_tokens:,} tokens a month"
+        yield "break-even", f"serving on your own GPU is cheaper above {side.break_even_tokens:,} tokens a month"
     if side.monthly is not None:
         month = side.monthly
-        costs = f"{_usd(month.managed_usd)} at the service, {_usd(month.local_usd)} for a card all month"
+        costs = f"{_usd(month.managed_usd)} at the service, {_usd(month.local_usd)} for a GPU all month"
         yield "a month", f"{month.tokens:,} tokens: {costs}"
 
 

@@ -192,7 +192,8 @@ def _described(trainer: Trainer, ready: PreparedJob, built: Built) -> str:
     return (
         f"{ready.base.name} from {ready.base.source} on {several}{trainer.device.describe()}: {request.quantization} weights, "
         f"{_trainable(forward.model):,} trained parameters, {trainer.total_steps} steps of {request.batch_size} "
-        f"{trainer.objective.unit.split()[-1]}s, {forward.way} micro-batches of up to {trainer.max_tokens_per_microbatch:,} tokens"
+        f"{trainer.objective.unit.split()[-1]}s, {forward.way} micro-batches of up to "
+        f"{trainer.max_tokens_per_microbatch:,} tokens"
         f"{', a 16-bit copy of the weights' if built.copied else ''}"
     )
 
