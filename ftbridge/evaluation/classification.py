@@ -15,20 +15,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import Item
+from ftbridge.providers.base import Frozen
 
 MOST_LABELS = 40
 FEWEST = 3
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class LabelScore(_Document):
+class LabelScore(Frozen):
     """How well one label is found, 0 to 1."""
 
     precision: float
@@ -37,7 +34,7 @@ class LabelScore(_Document):
     support: int = Field(description="Items whose reference is this label.")
 
 
-class Classification(_Document):
+class Classification(Frozen):
     """One candidate's answers as labels."""
 
     labels: list[str] = Field(description="Every label that is expected, the most frequent first.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ftbridge import providers
 from ftbridge.errors import UsageError
@@ -25,15 +25,12 @@ from ftbridge.evaluation.score import sample_of, score_of
 from ftbridge.evaluation.statistics import require_statistics
 from ftbridge.evaluation.verdict import PairedComparison, compare_paired
 from ftbridge.evaluation.wording import summary
+from ftbridge.providers.base import Frozen
 from ftbridge.runs.run import Run
 from ftbridge.spec.graders import Grader
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Side(_Document):
+class Side(Frozen):
     """One of the two."""
 
     run: str
@@ -46,7 +43,7 @@ class Side(_Document):
     scores: dict[str, Score] = Field(description="By grader.")
 
 
-class Changed(_Document):
+class Changed(Frozen):
     """An item on which the two do not score the same."""
 
     line: int = Field(description="Line of the test file, from 1.")
@@ -59,7 +56,7 @@ class Changed(_Document):
     )
 
 
-class Comparison(_Document):
+class Comparison(Frozen):
     """What `ftbridge compare --json` prints."""
 
     items: int

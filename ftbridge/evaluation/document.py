@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ftbridge.evaluation.agreement import Agreement
 from ftbridge.evaluation.calibration import Calibration
@@ -13,13 +13,10 @@ from ftbridge.evaluation.length_control import LengthControlled
 from ftbridge.evaluation.preference import Preferences
 from ftbridge.evaluation.retention.measure import Retention
 from ftbridge.evaluation.verdict import PairedComparison
+from ftbridge.providers.base import Frozen
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Score(_Document):
+class Score(Frozen):
     """One candidate on one grader."""
 
     mean: float = Field(description="Mean score over the items, 0 to 1.")
@@ -28,7 +25,7 @@ class Score(_Document):
     missing: int = Field(default=0, description="Items left out because a grader, judge or endpoint failed.")
 
 
-class Difference(_Document):
+class Difference(Frozen):
     """Two candidates on one grader, item by item."""
 
     difference: float = Field(description="Mean of the first minus mean of the second, -1 to 1.")
@@ -39,7 +36,7 @@ class Difference(_Document):
     same: int = Field(description="Items on which both score the same.")
 
 
-class Slice(_Document):
+class Slice(Frozen):
     """The items that share one value of a field. Means with intervals; no verdicts (see `ftbridge.evaluation.items`)."""
 
     field: str = Field(description="Field of the items, beside messages in the test file.")
@@ -48,7 +45,7 @@ class Slice(_Document):
     candidates: dict[str, dict[str, Score]] = Field(description="Score by candidate and grader.")
 
 
-class Answered(_Document):
+class Answered(Frozen):
     """What answering took one candidate. Latencies are those of single answers, or of the batches they came in."""
 
     model: str | None = Field(default=None, description="The model; null in a run, which has its own models.")
@@ -68,7 +65,7 @@ class Answered(_Document):
     )
 
 
-class Evaluation(_Document):
+class Evaluation(Frozen):
     """The result of an evaluation: `evaluation.json`."""
 
     items: int = Field(description="Items that every candidate completed.")

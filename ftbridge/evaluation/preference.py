@@ -20,13 +20,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ftbridge.evaluation.generate import Prediction
 from ftbridge.evaluation.items import Item
 from ftbridge.evaluation.statistics import mean_interval, t_interval
 from ftbridge.files import sha256_bytes, write_json
-from ftbridge.providers.base import Prompt, Scorer
+from ftbridge.providers.base import Frozen, Prompt, Scorer
 from ftbridge.spec.graders import Grader, PairwiseGrader
 
 FEWEST = 2
@@ -35,11 +35,7 @@ BASE_COMPLETION = "base_completion"
 AGAINST_BASE = "{{item.base_completion}}"
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Estimate(_Document):
+class Estimate(Frozen):
     """A mean with its interval; prompts that belong together count as one draw."""
 
     mean: float
@@ -47,7 +43,7 @@ class Estimate(_Document):
     n: int
 
 
-class PairNats(_Document):
+class PairNats(Frozen):
     """What one model makes of one pair: nats of each completion (the lower, the likelier), and its tokens."""
 
     preferred: float
@@ -56,7 +52,7 @@ class PairNats(_Document):
     other_tokens: int
 
 
-class Preferences(_Document):
+class Preferences(Frozen):
     """What tuning by preferences changed on the test pairs."""
 
     pairs: int = Field(description="Test pairs with two completions in plain text.")

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ftbridge import providers
 from ftbridge.evaluation.generate import Prediction, read_predictions
@@ -24,7 +24,7 @@ from ftbridge.graders.calls import FILE as CALLS
 from ftbridge.graders.calls import read_calls
 from ftbridge.graders.chat import JudgeResponse
 from ftbridge.prices import PriceList, load_prices
-from ftbridge.providers.base import PriceBasis
+from ftbridge.providers.base import Frozen, PriceBasis
 from ftbridge.providers.openai.jobs.ledger import Ledger
 from ftbridge.runs.journal import Event
 from ftbridge.runs.metrics import metrics_of
@@ -39,11 +39,7 @@ _STOPPED = frozenset({"paused", "succeeded", "failed", "cancelled", "result"})
 _GPUS = ("cuda", "mps")
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Dollars(_Document):
+class Dollars(Frozen):
     """US dollars, about."""
 
     training: float = 0.0
@@ -57,7 +53,7 @@ class Dollars(_Document):
         return self.training + self.answers + self.judges + self.machine
 
 
-class Spent(_Document):
+class Spent(Frozen):
     """What a run spent, with what the run that it continues spent."""
 
     usd: Dollars

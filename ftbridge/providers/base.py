@@ -40,6 +40,8 @@ TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
 
 class Frozen(BaseModel):
+    """A document that is never changed once it is made."""
+
     model_config = ConfigDict(frozen=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ftbridge.evaluation.candidates import Candidate, plain
 from ftbridge.evaluation.generate import Prediction
@@ -16,6 +16,7 @@ from ftbridge.evaluation.retention.questions import KINDS
 from ftbridge.evaluation.statistics import mean_interval
 from ftbridge.evaluation.verdict import compare_paired
 from ftbridge.graders import Calls, grade
+from ftbridge.providers.base import Frozen
 from ftbridge.spec.graders import Grader
 
 SUFFIX = ".retention"
@@ -23,11 +24,7 @@ SUFFIX = ".retention"
 ALL = "all"
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class KindScore(_Document):
+class KindScore(Frozen):
     """One candidate on one kind of question."""
 
     mean: float = Field(description="Share of questions answered correctly, 0 to 1.")
@@ -35,7 +32,7 @@ class KindScore(_Document):
     n: int = Field(description="Questions.")
 
 
-class Lost(_Document):
+class Lost(Frozen):
     """A question that the baseline answered better."""
 
     kind: str
@@ -45,7 +42,7 @@ class Lost(_Document):
     after: str = Field(description="The candidate's answer.")
 
 
-class RetainedSkill(_Document):
+class RetainedSkill(Frozen):
     """One candidate against the baseline. Differences are candidate minus baseline, -1 to 1."""
 
     verdict: Literal["kept", "worse", "not_enough_data"] = Field(
@@ -57,7 +54,7 @@ class RetainedSkill(_Document):
     lost: list[Lost] = Field(description="Questions on which it does worse.")
 
 
-class Retention(_Document):
+class Retention(Frozen):
     """Whether candidates still know what the baseline knew."""
 
     items: int = Field(description="Questions.")
