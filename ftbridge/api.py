@@ -120,10 +120,28 @@ def run(
     wait: bool = True,
     watcher: Observer | None = None,
 ) -> Run:
-    """Fine-tune and judge. `spec` is a file, a mapping, or a `JobSpec`; `lint=False` starts with data that has lint errors.
+    """The run that fine-tunes a model and evaluates it; what `ftbridge run` does.
 
-    With `wait` the call returns when the run is done, and raises what `ftbridge run` would report; without, the run works
-    in a process of its own. Runs are kept in `$FTBRIDGE_HOME`, or `.ftbridge` in the working directory.
+    Args:
+        spec: A file, a mapping, or a `JobSpec`.
+        provider: openai, local, slurm, ray, or another that is installed.
+        allow: Fields of the spec that the provider may leave out.
+        lint: False starts even if the data has lint errors.
+        wait: True returns when the run is done. False returns at once; the run works in a separate process.
+        watcher: Receives notes, job events and progress.
+
+    Runs are kept in `$FTBRIDGE_HOME`, or `.ftbridge` in the working directory.
+
+    Raises:
+        DataError: The data cannot be used.
+        LoweringRefused: The provider refuses a field of the spec.
+        GateNotMet: The budget does not suffice, or a baseline already meets the target.
+        TrainingFailed: The job failed.
+
+    Example:
+        run = ftbridge.run("job.yaml", provider="local")
+        for sentence in run.evaluation.summary:
+            print(sentence)
     """
     started = create_run(SpecFile.of(spec), provider, allow=allow, lint=lint)
     if wait:
@@ -145,11 +163,25 @@ def lint(
     roles: Sequence[Role] = (),
     jobs: int = 0,
 ) -> LintReport:
-    """What is wrong with fine-tuning files, line by line. `report.ok` is true when there is no error.
+    """The problems of fine-tuning files, line by line. `report.ok` is true if there is no error.
 
-    `roles` tell which of a job's files each is ("train" where not told), so that leakage is found. A local model
-    (with target "local", or a folder or file) counts tokens with its own tokenizer and template. Raises `UsageError` for
-    files that cannot be read.
+    Args:
+        paths: One file or several.
+        target: The service whose rules apply, or local.
+        method: supervised, dpo or reinforcement; detected by default.
+        model: Counts tokens for this model. A local model uses its own tokenizer and template.
+        select: Codes or names of the only rules to check.
+        ignore: Codes or names of rules to skip.
+        roles: For each file, train, validation or test (train by default), to find leakage between them.
+        jobs: Processes; 0 is one per core.
+
+    Raises:
+        UsageError: A file cannot be read.
+
+    Example:
+        report = ftbridge.lint("train.jsonl", target="local")
+        for finding in report.files[0].findings:
+            print(finding.line, finding.message)
     """
     options = Options(target=target, method=method, model=model, select=tuple(select), ignore=tuple(ignore), jobs=jobs)
     with with_counter(options) as counted:
@@ -182,10 +214,27 @@ def convert(
     parse: Sequence[str] = (),
     force: bool = False,
 ) -> Converted:
-    """Turn any known format into canonical JSON Lines, and back; what `ftbridge convert` does, by the same words.
+    """The result of converting a file to canonical JSON Lines, or back; what `ftbridge convert` does.
 
-    `shape` is what a record of `source` means (found out if not told), `to` what one of `out` means; `columns` maps names to
-    the columns that hold them. Raises `DataError` for records that cannot be read and fields that would be lost.
+    Args:
+        source: The file to convert.
+        out: The file to write.
+        shape: The format of the records of `source`; detected by default.
+        to: The format of the records of `out`; canonical by default.
+        columns: Maps field names to the columns that contain them.
+        system: A system message for conversations without one.
+        drop: Fields to drop that `out` cannot hold.
+        keep: Keep the other fields, at the top level of the example.
+        skip_bad: Leave out records that cannot be read.
+        parse: Columns whose cells are JSON.
+        force: Replace `out` if it exists.
+
+    Raises:
+        DataError: A record cannot be read, or a field would be lost.
+        UsageError: `out` exists, or has no known extension.
+
+    Example:
+        ftbridge.convert("faq.csv", "train.jsonl", columns={"prompt": "question", "completion": "answer"})
     """
     recipe = Recipe(
         source=shape,
@@ -209,8 +258,20 @@ def plan(
 ) -> Plan:
     """Tokens, money, memory, time, dates and advice for a job, before anything is spent; what `ftbridge plan --json` prints.
 
-    `prices` is a price list, `config` the local model's config.json where it is not on this machine. `.ok` is false when the
-    spec's budget, or the life it asks for, cannot be kept. Raises what `run` would for a bad spec or bad data.
+    Args:
+        spec: A file, a mapping, or a `JobSpec`.
+        prices: A price list that extends the built-in one.
+        config: The local model's config.json, if the model is not on this machine.
+        gpu_usd_per_hour: Price of a GPU hour in US dollars.
+
+    `.ok` is false if a limit of the spec cannot be met: its budget, or the days that the model has to remain available.
+
+    Raises:
+        DataError: The data cannot be used.
+
+    Example:
+        estimate = ftbridge.plan("job.yaml")
+        print(estimate.splits["train"].tokens, estimate.ok)
     """
     return planning.plan(
         SpecFile.of(spec),
@@ -230,8 +291,19 @@ def compare(
 ) -> Comparison:
     """A paired verdict for each grader: the second run against the first; what `ftbridge compare --json` prints.
 
-    `margin` (0..1) asks whether the second is not worse by more than that: `.ok` answers. Raises `UsageError`
-    for runs without answers, and for other test items unless `common`.
+    Args:
+        first: A run, its id, or its folder.
+        second: The run that is compared with the first.
+        margin: 0 to 1; `.ok` is false if the second may be worse by more than this.
+        candidates: The candidate of the first run and that of the second.
+        common: Compare only the test items that both runs have.
+
+    Raises:
+        UsageError: A run has no completions, or the runs have different test items and `common` is false.
+
+    Example:
+        result = ftbridge.compare("run-a", "run-b", margin=0.02)
+        print(result.verdicts["exact"].verdict)
     """
     folders = [(run if isinstance(run, Run) else load_run(run))._run for run in (first, second)]
     return comparisons.compare(folders[0], folders[1], margin=margin, candidates=candidates, common=common)
@@ -248,11 +320,27 @@ def evaluate(
     fresh: bool = False,
     human: str | Path | None = None,
 ) -> Evaluation:
-    """Let candidates answer a spec's test items and compare each with the first; what `ftbridge eval --json` prints.
+    """The evaluation of candidates on a spec's test items, each compared with the first; what `ftbridge eval --json` prints.
 
-    Candidates: base, zero_shot, few_shot, retrieval, run:ID, checkpoint:ID@STEP, openai:MODEL, local:MODEL, https://HOST/v1#MODEL.
-    Answers are kept by model and prompt; `fresh` forgets them. `human` is a file of completions with people's scores, beside
-    which graders are held. Raises `UsageError` before anybody is asked, `DataError` for a line of `human` that is wrong.
+    Args:
+        spec: A file, a mapping, or a `JobSpec`.
+        candidates: base, zero_shot, few_shot, retrieval, run:ID, checkpoint:ID@STEP, openai:MODEL, local:MODEL or
+            https://HOST/v1#MODEL.
+        provider: The provider whose base model base, zero_shot, few_shot and retrieval use.
+        system: The system message of zero_shot.
+        documents: A folder with the passages of retrieval.
+        margin: 0 to 1; the largest drop that still counts as not worse.
+        fresh: Generate all completions again instead of using cached ones.
+        human: A file of completions with human scores, which graders are compared with.
+
+    Raises:
+        UsageError: A candidate is not known, before any request is made.
+        DataError: A line of `human` cannot be used.
+
+    Example:
+        result = ftbridge.evaluate("job.yaml", ["base", "run:latest"])
+        for sentence in result.summary:
+            print(sentence)
     """
     options = standalone.EvaluationOptions(
         provider=provider,
@@ -266,10 +354,23 @@ def evaluate(
 
 
 def load_run(name: str | Path) -> Run:
-    """A run by id, unique prefix, folder, or "latest". Raises `RunNotFound`."""
+    """A run by id, unique prefix, folder, or "latest".
+
+    Raises:
+        RunNotFound: There is no such run, or the prefix is not unique.
+
+    Example:
+        run = ftbridge.load_run("latest")
+        print(run.state)
+    """
     return Run(store.find(files.home(), str(name)))
 
 
 def list_runs() -> list[Run]:
-    """All runs, newest first."""
+    """All runs, newest first.
+
+    Example:
+        for run in ftbridge.list_runs():
+            print(run.id, run.state)
+    """
     return [Run(run) for run in store.runs(files.home())]
