@@ -47,7 +47,7 @@ def test_a_field_without_an_entry_is_a_bug_that_names_it() -> None:
         ({"local": {"tuning": "full"}}, "local.lora.r", "unused", "no adapter"),
         ({}, "local.quantization", "exact", "QLoRA"),
         ({"openai": {"target": "nebius"}}, "openai.target", "unused", "hosted providers"),
-        ({"fallback": "openai"}, "fallback", "exact", "another run of the same bytes"),
+        ({"fallback": "openai"}, "fallback", "exact", "a new run there with the same bytes"),
     ],
 )  # fmt: skip
 def test_how_a_field_fares_is_told(changes: dict[str, Any], field: str, outcome: str, how: str) -> None:

@@ -59,7 +59,7 @@ def test_every_field_has_an_entry_for_either_side(provider: str, changes: dict[s
         ({"local": {"dpo": {"loss": "ipo"}}}, "local.dpo.beta", "exact", 0.1, "scale of this loss"),
         ({"local": {"dpo": {"loss": "length_normalised"}}}, "local.dpo.beta", "exact", 1.0, "scale"),
         ({"local": {"lora": {"continue_from": "a"}}}, "local.lora.continue_from", "exact", "a", "reference model too"),
-        ({"local": {"lora": {"continue_from": "a"}}}, "local.lora.r", "unused", None, "has its own"),
+        ({"local": {"lora": {"continue_from": "a"}}}, "local.lora.r", "unused", None, "given by the adapter"),
         ({}, "hyperparameters.batch_size", "exact", 12, "pairs"),
     ],
 )  # fmt: skip

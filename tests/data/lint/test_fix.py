@@ -190,7 +190,7 @@ def test_the_original_is_never_the_copy(tmp_path: Path):
     source.write_text(GOOD)
     (tmp_path / "link.jsonl").symlink_to(source)
     for out in (source, tmp_path / "link.jsonl"):
-        with pytest.raises(UsageError, match="the file to be repaired"):
+        with pytest.raises(UsageError, match="is the input file"):
             fix(str(source), out, Options())
 
 
