@@ -154,7 +154,7 @@ class Live:
     def _take(
         self, ask: _Ask, came: Response | ServiceFault, waiting: deque[_Ask], limit: Limit, patience: Patience
     ) -> None:
-        """Record a response, or decide what becomes of a request without one. Raises what ends the recording."""
+        """Record a response, or decide what to do about a request without one. Raises what ends the recording."""
         request = ask.request
         if isinstance(came, Response):
             self.limits.seen(came.headers)

@@ -33,9 +33,9 @@ def first_problem(error: ValidationError, within: str = "", *, root: Any = None)
     `within` is the path of what was checked, which the field's own path is appended to. `root` is the annotation that was
     checked; it is needed where that is a union told apart by `type`, whose names pydantic mixes into the path.
     """
-    found = error.errors(include_url=False)
-    field = field_of(found[0]["loc"], within, root=root)
-    problem = closest([one for one in found if field_of(one["loc"], within, root=root) == field])[0]
+    problems = error.errors(include_url=False)
+    field = field_of(problems[0]["loc"], within, root=root)
+    problem = closest([one for one in problems if field_of(one["loc"], within, root=root) == field])[0]
     return f"{field}: {reason(problem)}" if field else reason(problem)
 
 
