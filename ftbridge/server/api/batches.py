@@ -216,6 +216,14 @@ async def _work(service: Service, name: str) -> None:
         if stopped.args and stopped.args[0] == "stop":
             raise
         _finish(service, name, so_far)
+    except Exception:  # a full disk, or a fault of ours: a batch that nobody works on must not stay in progress
+        log.exception("batch %s failed", name)
+        _fail(service, name, "server_error", "The server failed while it worked on this batch; its log has the reason.")
+
+
+def _fail(service: Service, name: str, code: str, message: str) -> None:
+    errors = {"object": "list", "data": [{"code": code, "line": None, "message": message, "param": None}]}
+    _change(service, name, status="failed", failed_at=service.now(), errors=errors)
 
 
 async def _end_badly(
@@ -224,9 +232,7 @@ async def _end_badly(
     """End a batch as an account has it: failed with nothing done, or expired with what was done by then."""
     if ending.ends == "failed":
         text = "Enqueued token limit reached for this model in this organization. Try again when batches have ended."
-        error = {"code": ending.code, "line": None, "message": text, "param": None}
-        errors = {"object": "list", "data": [error]}
-        _change(service, name, status="failed", failed_at=service.now(), errors=errors)
+        _fail(service, name, ending.code, text)
         return
     await _answer_all(service, name, lines[: ending.after], so_far)
     text = "This request could not be executed before the completion window expired."

@@ -100,3 +100,9 @@ def test_a_line_that_wants_a_stream_fails_alone(client):
     batch = batch_of(client, url, [(url, {"input": "x", "stream": True}), (url, {"input": "x"})])
     assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 1)
     assert "stream" in client.files.content(batch.error_file_id).text
+
+
+def test_a_batch_that_the_server_cannot_work_on_fails_and_does_not_stay_in_progress(client, simulator):
+    (simulator.service.folder / "batches").write_text("a file where the folder of responses has to be")
+    batch = batch_of(client, "/v1/chat/completions", [("/v1/chat/completions", {"model": BASE, "messages": CHAT})])
+    assert (batch.status, batch.errors.data[0].code) == ("failed", "server_error")
