@@ -18,9 +18,9 @@ RECORD = {"prompt": "a", "completion": "b"}
 CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
 
 
-def run(*args: str, cwd: Path, given: bytes | None = None) -> subprocess.CompletedProcess[str]:
+def run(*args: str, cwd: Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-m", "ftbridge", "convert", *args], cwd=cwd, input=given, capture_output=True, timeout=120, check=False
+        [sys.executable, "-m", "ftbridge", "convert", *args], cwd=cwd, input=stdin, capture_output=True, timeout=120, check=False
     )  # fmt: skip
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 

@@ -112,9 +112,9 @@ SARIF = {
 KEY = "sk-proj-" + "Zx9Yw8Vu7Ts6Rq5Po4Nm3Lk2Ji1Hg0Fe" * 2
 
 
-def run(*args: str, cwd: Path, given: bytes | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+def run(*args: str, cwd: Path, stdin: bytes | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-m", "ftbridge", "lint", *args], input=given, capture_output=True, cwd=cwd, check=False,
+        [sys.executable, "-m", "ftbridge", "lint", *args], input=stdin, capture_output=True, cwd=cwd, check=False,
         env={**os.environ, "COLUMNS": "80", "PYTHONIOENCODING": "utf-8", **env},
     )  # fmt: skip
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -176,7 +176,7 @@ def test_the_json_document_is_as_promised(tmp_path: Path):
 
 
 def test_standard_input_is_a_file_like_others(tmp_path: Path):
-    done = run("-", "--json", cwd=tmp_path, given=write(tmp_path).read_bytes())
+    done = run("-", "--json", cwd=tmp_path, stdin=write(tmp_path).read_bytes())
     assert json.loads(done.stdout)["files"][0]["examples"] == 12
 
 

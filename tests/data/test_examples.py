@@ -195,8 +195,8 @@ values = st.recursive(
 )
 
 
-def more(*known):
-    return st.dictionaries(texts.filter(lambda key: key not in known), values, max_size=3)
+def more(*keys):
+    return st.dictionaries(texts.filter(lambda key: key not in keys), values, max_size=3)
 
 
 MESSAGE_KEYS = ("role", "content", "name", "weight", "refusal", "tool_calls", "tool_call_id", "function_call")
@@ -218,7 +218,7 @@ questions = st.builds(
     texts | st.lists(parts | images, max_size=3),
     more(*MESSAGE_KEYS),
 )
-answers = st.builds(
+replies = st.builds(
     lambda extra, content, rest: {**extra, "content": content, **rest, "role": "assistant"},
     more(*MESSAGE_KEYS),
     texts,
@@ -236,8 +236,8 @@ tools = st.fixed_dictionaries(
 )
 HOLDER_KEYS = ("messages", "tools", "parallel_tool_calls")
 chats = st.builds(
-    lambda before, question, answer, extra, held: {**extra, **held, "messages": [*before, question, answer]},
-    st.lists(questions | answers, max_size=2), questions, answers, more(*HOLDER_KEYS), tools,
+    lambda before, question, reply, extra, held: {**extra, **held, "messages": [*before, question, reply]},
+    st.lists(questions | replies, max_size=2), questions, replies, more(*HOLDER_KEYS), tools,
 )  # fmt: skip
 preferences = st.builds(
     lambda messages, inside, held, good, bad, extra: {
@@ -246,7 +246,7 @@ preferences = st.builds(
         "input": {**inside, **held, "messages": messages},
         "preferred_output": [good],
     },
-    st.lists(questions, min_size=1, max_size=2), more(*HOLDER_KEYS), tools, answers, answers,
+    st.lists(questions, min_size=1, max_size=2), more(*HOLDER_KEYS), tools, replies, replies,
     more("input", "preferred_output", "non_preferred_output"),
 )  # fmt: skip
 items = st.builds(

@@ -16,8 +16,8 @@ from ftbridge.errors import DataError
 from ftbridge.spec import JobSpec
 
 
-def _chat(question, answer, **extra):
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+def _chat(question, reply, **extra):
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
     return {"messages": messages, **extra}
 
 
@@ -136,9 +136,9 @@ def test_answers_that_are_not_labels_are_not_stratified(labels):
     """With 21 answers on 2 examples each, shares would give every seed the same answers; a plain draw does not."""
     documents = _chats(42 if labels == 21 else 40, labels=labels)
     halves = [hold_out(_examples(documents), 0.5, seed) for seed in range(10)]
-    answers = [[documents[index]["messages"][1]["content"] for index in half] for half in halves]
+    replies = [[documents[index]["messages"][1]["content"] for index in half] for half in halves]
     assert all(len(half) == len(documents) // 2 for half in halves)
-    assert len({tuple(sorted(answer)) for answer in answers}) > 1
+    assert len({tuple(sorted(reply)) for reply in replies}) > 1
 
 
 def test_an_answer_that_occurs_once_makes_answers_no_labels_and_may_be_held_out():

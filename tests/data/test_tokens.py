@@ -27,11 +27,13 @@ def test_a_name_costs_its_text_and_one_more():
 
 
 def test_tools_tool_calls_and_parts_count():
-    answer = {"role": "assistant", "content": "ok"}
-    bare = count_tokens([_example(answer)])
+    completion = {"role": "assistant", "content": "ok"}
+    bare = count_tokens([_example(completion)])
     call = {"function": {"name": "find_card", "arguments": '{"id": 1}'}}
-    assert count_tokens([_example(answer, tools=[{"type": "function", "function": {"name": "find_card"}}])]) > bare + 5
-    assert count_tokens([_example({**answer, "tool_calls": [call]})]) > bare + 5
+    assert (
+        count_tokens([_example(completion, tools=[{"type": "function", "function": {"name": "find_card"}}])]) > bare + 5
+    )
+    assert count_tokens([_example({**completion, "tool_calls": [call]})]) > bare + 5
     assert count_tokens([_example({"role": "assistant", "content": [{"type": "text", "text": "ok"}]})]) == bare
 
 

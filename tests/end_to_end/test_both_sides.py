@@ -75,8 +75,8 @@ def outputs(summary: dict, candidate: str) -> list[str]:
     return [one["output_text"] for one in sorted(map(json.loads, predictions), key=lambda one: one["index"])]
 
 
-def losses(told: dict) -> dict[int, float]:
-    events = [json.loads(line) for line in (Path(told["path"]) / "journal.jsonl").read_text().splitlines()]
+def losses(run_summary: dict) -> dict[int, float]:
+    events = [json.loads(line) for line in (Path(run_summary["path"]) / "journal.jsonl").read_text().splitlines()]
     figures = [
         event["data"]["metrics"] for event in events if event["type"] == "job_event" and event["data"].get("metrics")
     ]

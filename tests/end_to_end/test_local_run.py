@@ -77,7 +77,7 @@ def same_end(folder: Path, undisturbed: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -> tuple[Path, dict[str, Any]]:
+def finished(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -> tuple[Path, dict[str, Any]]:
     """A finished run of the built-in model, as (home folder, what `run --json` printed)."""
     assert base_model_dir.exists()
     folder = tmp_path_factory.mktemp("trained")
@@ -89,8 +89,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -> t
     return folder / "home", json.loads(done.stdout)
 
 
-def test_a_run_trains_and_its_evaluation_finds_what_it_learnt(trained: tuple[Path, dict[str, Any]]) -> None:
-    _, summary = trained
+def test_a_run_trains_and_its_evaluation_finds_what_it_learnt(finished: tuple[Path, dict[str, Any]]) -> None:
+    _, summary = finished
     assert (summary["state"], summary["provider"]) == ("succeeded", "local")
     assert summary["data"]["train"]["examples"] + summary["data"]["validation"]["examples"] == 48
     scores = summary["evaluation"]["candidates"]
@@ -98,16 +98,16 @@ def test_a_run_trains_and_its_evaluation_finds_what_it_learnt(trained: tuple[Pat
     assert scores["zero_shot"] == scores["base"]
 
 
-def test_the_run_folder_holds_what_its_documentation_promises(trained: tuple[Path, dict[str, Any]]) -> None:
-    folder = Path(trained[1]["path"])
+def test_the_run_folder_holds_what_its_documentation_promises(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder = Path(finished[1]["path"])
     contract = ["journal.jsonl", "spec.yaml", "resolved.json", "lowering.json", "evaluation.json", "worker.log"]
     contract += ["data/train.jsonl", "data/manifest.json", "adapter/adapter_model.safetensors", "adapter/README.md"]
     contract += ["predictions/base.jsonl", "predictions/tuned.jsonl"]
     assert [name for name in contract if not (folder / name).exists()] == []
 
 
-def test_a_finished_run_is_shown_listed_and_its_tokens_are_marked(trained: tuple[Path, dict[str, Any]]) -> None:
-    home, summary = trained
+def test_a_finished_run_is_shown_listed_and_its_tokens_are_marked(finished: tuple[Path, dict[str, Any]]) -> None:
+    home, summary = finished
     folder, environment = home.parent, {"FTBRIDGE_HOME": str(home), "COLUMNS": "200"}
     shown = ftbridge("show", "latest", cwd=folder, **environment)
     assert "succeeded" in shown.stdout
@@ -119,13 +119,13 @@ def test_a_finished_run_is_shown_listed_and_its_tokens_are_marked(trained: tuple
 
 
 def test_the_adapter_loads_with_plain_peft_and_answers_as_the_run_said(
-    trained: tuple[Path, dict[str, Any]], base_model_dir: Path
+    finished: tuple[Path, dict[str, Any]], base_model_dir: Path
 ) -> None:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    adapter = Path(trained[1]["path"]) / "adapter"
+    adapter = Path(finished[1]["path"]) / "adapter"
     base = AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(adapter)
     chat = [{"role": "user", "content": "Item 3: the black lamp arrived today. Which colour?"}]

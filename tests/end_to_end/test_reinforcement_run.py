@@ -109,7 +109,7 @@ def write_job(
     return path
 
 
-def judged(judge: Judge) -> dict[str, Any]:
+def judged_spec(judge: Judge) -> dict[str, Any]:
     return {"type": "score_model", "name": "quality", "model": "m",
             "base_url": f"http://{judge.host}:{judge.server.server_address[1]}/v1",
             "input": [{"role": "user", "content": "{{sample.output_text}}"}]}  # fmt: skip
@@ -131,7 +131,7 @@ def undisturbed(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     with pytest.MonkeyPatch.context() as patch:
         for judge in running(Judge(), patch):
             patch.setenv("FTBRIDGE_HOME", str(home))
-            job = write_job(home, small, judged(judge))
+            job = write_job(home, small, judged_spec(judge))
             done = ftbridge("run", str(job), "--provider", "local", "--no-lint", cwd=home)
             assert done.returncode == 0, done.stderr
     folder = run_folder(home)
@@ -152,7 +152,7 @@ POINTS: dict[str, Callable[[Path, Judge], Any]] = {
 def test_a_run_killed_anywhere_ends_with_the_same_weights_and_pays_no_question_twice(
     tmp_path: Path, home: Path, small: Path, judge: Judge, undisturbed: tuple[list[float], str], point: str
 ) -> None:
-    job = write_job(tmp_path, small, judged(judge))
+    job = write_job(tmp_path, small, judged_spec(judge))
     slow = threading.Event()
     if point == "mid grading":
         judge.before_answer = lambda count: slow.wait(30) if count >= 30 else None
@@ -175,7 +175,7 @@ def test_a_run_killed_anywhere_ends_with_the_same_weights_and_pays_no_question_t
 def test_a_judge_that_is_away_pauses_the_run_and_resuming_ends_it(
     tmp_path: Path, home: Path, small: Path, judge: Judge
 ) -> None:
-    job = write_job(tmp_path, small, judged(judge))
+    job = write_job(tmp_path, small, judged_spec(judge))
     judge.before_answer = lambda count: setattr(judge, "down", count >= 30 or judge.down)
     stopped = ftbridge("run", str(job), "--provider", "local", "--no-lint", cwd=tmp_path)
     assert stopped.returncode == 1
@@ -193,7 +193,7 @@ def test_a_budget_pauses_before_the_step_that_would_pass_it_and_more_money_goes_
     tmp_path: Path, home: Path, small: Path, priced_judge: Judge
 ) -> None:
     """The first host whose judges have a price: 0.8 dollars a million tokens read, 3.2 written, for each question 0.004."""
-    grader = {**judged(priced_judge), "model": "gpt-4.1-mini-2025-04-14"}
+    grader = {**judged_spec(priced_judge), "model": "gpt-4.1-mini-2025-04-14"}
     job = write_job(tmp_path, small, grader, budget={"max_usd": 0.15})
     stopped = ftbridge("run", str(job), "--provider", "local", "--no-lint", cwd=tmp_path)
     assert stopped.returncode == 4, stopped.stderr

@@ -17,7 +17,7 @@ ADAPTER = TypeAdapter(Grader)
 ITEM, SAMPLE = {"reference": "r"}, {"output_text": "x"}
 OBSERVERS = ["123321412...", "1233224125.3", ".3332342251.", "12332441251."]
 """Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, section C: four observers, twelve units, gaps."""
-KRIPPENDORFF = [[float(row[place]) for row in OBSERVERS if row[place] != "."] for place in range(12)]
+KRIPPENDORFF = [[float(row[column]) for row in OBSERVERS if row[column] != "."] for column in range(12)]
 
 
 @pytest.mark.parametrize(("scale", "published"), [("nominal", 0.743), ("interval", 0.849)])

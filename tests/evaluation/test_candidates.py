@@ -11,12 +11,12 @@ from ftbridge.evaluation.items import load_items
 from ftbridge.spec import JobSpec
 
 
-def _chat(question, answer, system="Answer shortly.", **answer_keys):
+def _chat(question, reply, system="Answer shortly.", **answer_keys):
     return {
         "messages": [
             {"role": "system", "content": system},
             {"role": "user", "content": question},
-            {"role": "assistant", "content": answer, **answer_keys},
+            {"role": "assistant", "content": reply, **answer_keys},
         ]
     }
 
@@ -83,7 +83,7 @@ def test_examples_stand_as_turns_between_the_system_message_and_the_question(tra
     shown = result[1:-1]
     assert [role for role, _ in shown] == ["user", "assistant"] * 3
     assert all(
-        answer == question.replace("q", "a") for (_, question), (_, answer) in zip(shown[::2], shown[1::2], strict=True)
+        reply == question.replace("q", "a") for (_, question), (_, reply) in zip(shown[::2], shown[1::2], strict=True)
     )
     assert len({question for _, question in shown[::2]}) == 3
 

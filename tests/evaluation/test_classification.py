@@ -13,7 +13,7 @@ from ftbridge.evaluation.items import load_items
 
 @pytest.fixture
 def items(tmp_path):
-    def made(references):
+    def items_of(references):
         chats = [
             [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": r}]
             for n, r in enumerate(references)
@@ -21,20 +21,20 @@ def items(tmp_path):
         (tmp_path / "t.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
         return load_items(tmp_path / "t.jsonl")
 
-    return made
+    return items_of
 
 
-def told(items, answers):
+def predictions(items, outputs):
     return [
-        Prediction(key=item.key, index=item.index, prompt_sha256="", output_text=answer or "", finish_reason="stop",
-                   prompt_tokens=1, completion_tokens=1, error=None if answer is not None else "HTTP 500")
-        for item, answer in zip(items, answers, strict=True)
+        Prediction(key=item.key, index=item.index, prompt_sha256="", output_text=output or "", finish_reason="stop",
+                   prompt_tokens=1, completion_tokens=1, error=None if output is not None else "HTTP 500")
+        for item, output in zip(items, outputs, strict=True)
     ]  # fmt: skip
 
 
 def test_confusion_precision_recall_and_macro_f1_are_those_of_a_hand_count(items):
     them = items(["a"] * 4 + ["b"] * 3 + ["c"] * 3)
-    result = classify(them, {"x": told(them, ["a", " a\n", "b", "it is a", "b", "b", "a", None, "b", "b"])})["x"]
+    result = classify(them, {"x": predictions(them, ["a", " a\n", "b", "it is a", "b", "b", "a", None, "b", "b"])})["x"]
     assert result.labels == ["a", "b", "c"]
     assert result.confusion == [[2, 1, 0, 1], [1, 2, 0, 0], [0, 2, 0, 1]]
     assert result.accuracy == pytest.approx(0.4)

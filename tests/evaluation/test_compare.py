@@ -43,7 +43,7 @@ def lines(first: int, count: int) -> str:
 def run(service, tmp_path):
     """A finished run whose tuned model is right on numbers that match."""
 
-    def made(right: str, *, test: tuple[int, int] = (100, 60), train: int = 12, **more):
+    def finished(right: str, *, test: tuple[int, int] = (100, 60), train: int = 12, **more):
         service.play(
             {
                 "speed": 50,
@@ -65,7 +65,7 @@ def run(service, tmp_path):
         drive.drive(started)
         return started
 
-    return made
+    return finished
 
 
 ALL, HALF, MOST = r"\d+", r"\d+[02468]", r"\d*[0-8]"

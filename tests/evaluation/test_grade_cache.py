@@ -80,21 +80,21 @@ def test_a_judge_is_asked_once_for_the_same_answer_and_again_for_another(endpoin
     def questions():  # a refusal may be about the response format: that one is asked again without it
         return sum("response_format" in body for body in request)
 
-    def judged(texts):
+    def graded(texts):
         grades = read_grades([path])
         result = judge(items, {"base": _answers(items, texts)}, [quality, exact], grades=grades)
         write_grades(path, grades)
         return result.candidates["base"]
 
-    first = judged(["a0", "x", "x", "refuse me"])
+    first = graded(["a0", "x", "x", "refuse me"])
     assert (first["quality"].mean, first["quality"].n, first["quality"].missing) == (0.5, 3, 1)
     assert questions() == 4
     raw = [json.loads(line)["result"]["metadata"]["calls"][0] for line in path.read_text().splitlines()]
     assert [call["reply"] for call in raw] == ["0.5"] * 3
-    again = judged(["a0", "x", "x", "refuse me"])
+    again = graded(["a0", "x", "x", "refuse me"])
     assert again == first
     assert questions() == 5, "only the one that failed is asked again"
-    assert judged(["a0", "x", "y", "z"])["quality"].mean == 0.5
+    assert graded(["a0", "x", "y", "z"])["quality"].mean == 0.5
     assert questions() == 7
 
 

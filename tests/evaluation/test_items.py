@@ -18,13 +18,13 @@ def _write(path, *documents):
     return path
 
 
-def _chat(answer, **extra):
-    last = answer if isinstance(answer, dict) else {"role": "assistant", "content": answer}
+def _chat(reply, **extra):
+    last = reply if isinstance(reply, dict) else {"role": "assistant", "content": reply}
     return {"messages": [{"role": "user", "content": "q"}, last], **extra}
 
 
 @pytest.mark.parametrize(
-    ("answer", "reference"),
+    ("reply", "reference"),
     [
         ("Paris", "Paris"),
         ({"role": "assistant", "content": [{"type": "text", "text": "Pa"}, {"type": "text", "text": "ris"}]}, "Paris"),
@@ -46,8 +46,8 @@ def _chat(answer, **extra):
         ),
     ],
 )
-def test_the_reference_is_the_last_answer_as_text(tmp_path, answer, reference):
-    [item] = load_items(_write(tmp_path / "test.jsonl", _chat(answer)))
+def test_the_reference_is_the_last_answer_as_text(tmp_path, reply, reference):
+    [item] = load_items(_write(tmp_path / "test.jsonl", _chat(reply)))
     assert item.fields["reference"] == reference
 
 

@@ -62,7 +62,7 @@ def items_of(count: int) -> list[Item]:
     ]
 
 
-def answers(items: list[Item], fails: int, how: str, error: str | None = None) -> list[Prediction]:
+def predictions_of(items: list[Item], fails: int, how: str, error: str | None = None) -> list[Prediction]:
     return [
         Prediction(
             key=item.key, index=item.index, prompt_sha256="x", finish_reason="stop", prompt_tokens=1,
@@ -99,15 +99,15 @@ def graders(url: str) -> dict[str, Any]:
     }
 
 
-def judged(grader: Any, tuned: list[Prediction], items: list[Item]) -> Evaluation:
-    return judge(items, {"base": answers(items, 0, ""), "tuned": tuned}, [grader], margin=0.02)
+def evaluated(grader: Any, tuned: list[Prediction], items: list[Item]) -> Evaluation:
+    return judge(items, {"base": predictions_of(items, 0, ""), "tuned": tuned}, [grader], margin=0.02)
 
 
 @pytest.mark.parametrize("how", ["500", "401", "refusal", "unreadable", "cut"])
 @pytest.mark.parametrize("kind", ["score_model", "label_model", "pairwise", "multi"])
 def test_an_outage_of_the_judge_is_no_verdict(judge_url: str, kind: str, how: str) -> None:
     items = items_of(20)
-    result = judged(graders(judge_url)[kind], answers(items, 8, how), items)
+    result = evaluated(graders(judge_url)[kind], predictions_of(items, 8, how), items)
     verdict = result.verdicts["tuned-base"]["g"]
     assert (verdict.verdict, verdict.missing, verdict.n, verdict.margin_met) == ("undetermined", 8, 12, False)
     assert (result.candidates["tuned"]["g"].n, result.candidates["base"]["g"].n) == (12, 20)
@@ -120,7 +120,7 @@ def test_an_outage_of_the_judge_is_no_verdict(judge_url: str, kind: str, how: st
 @pytest.mark.parametrize("fails_at", [1, 2])
 def test_a_few_failures_are_left_out_of_both_sides(judge_url: str, fails_at: int) -> None:
     items = items_of(20)
-    result = judged(graders(judge_url)["score_model"], answers(items, fails_at, "500"), items)
+    result = evaluated(graders(judge_url)["score_model"], predictions_of(items, fails_at, "500"), items)
     verdict = result.verdicts["tuned-base"]["g"]
     assert (verdict.difference, verdict.n, verdict.missing) == (0.0, 20 - fails_at, fails_at)
     assert verdict.verdict not in ("worse", "better", "undetermined")
@@ -129,13 +129,13 @@ def test_a_few_failures_are_left_out_of_both_sides(judge_url: str, fails_at: int
 
 def test_an_endpoint_that_failed_for_half_of_the_answers_is_no_verdict(judge_url: str) -> None:
     items = items_of(20)
-    result = judged(graders(judge_url)["score_model"], answers(items, 10, "", error="503: overloaded"), items)
+    result = evaluated(graders(judge_url)["score_model"], predictions_of(items, 10, "", error="503: overloaded"), items)
     assert result.verdicts["tuned-base"]["g"].verdict == "undetermined"
 
 
 def test_nothing_scored_at_all_is_no_verdict_and_no_crash(judge_url: str) -> None:
     items = items_of(5)
-    result = judged(graders(judge_url)["score_model"], answers(items, 5, "500"), items)
+    result = evaluated(graders(judge_url)["score_model"], predictions_of(items, 5, "500"), items)
     assert result.verdicts["tuned-base"]["g"].verdict == "undetermined"
     assert (result.candidates["tuned"]["g"].n, result.candidates["tuned"]["g"].ci95) == (0, (0.0, 1.0))
 
@@ -143,8 +143,8 @@ def test_nothing_scored_at_all_is_no_verdict_and_no_crash(judge_url: str) -> Non
 def test_what_the_model_itself_did_wrong_still_scores() -> None:
     items = items_of(20)
     grader = JsonSchemaGrader(type="json_schema", name="g", json_schema={"type": "object"})
-    base = [one.model_copy(update={"output_text": "{}"}) for one in answers(items, 0, "")]
-    result = judge(items, {"base": base, "tuned": answers(items, 0, "")}, [grader], margin=0.02)
+    base = [one.model_copy(update={"output_text": "{}"}) for one in predictions_of(items, 0, "")]
+    result = judge(items, {"base": base, "tuned": predictions_of(items, 0, "")}, [grader], margin=0.02)
     verdict = result.verdicts["tuned-base"]["g"]
     assert (verdict.verdict, verdict.missing) == ("worse", 0)
 

@@ -36,10 +36,10 @@ class Counted:
     def __init__(self):
         self.calls = 0
 
-    def score(self, prompts, answers, *, batch_size):
+    def score(self, prompts, completions, *, batch_size):
         self.calls += 1
-        for prompt, answer in zip(prompts, answers, strict=True):
-            yield Scored(key=prompt.key, nats=float(len(answer)), tokens=2 * len(answer))
+        for prompt, completion in zip(prompts, completions, strict=True):
+            yield Scored(key=prompt.key, nats=float(len(completion)), tokens=2 * len(completion))
 
 
 def test_long_answers_count_by_their_length_and_nothing_is_computed_twice(items, tmp_path):
@@ -60,12 +60,12 @@ def test_it_is_the_plain_models_own_loss(items, tmp_path, base_model_dir: Path) 
     model = AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(base_model_dir)
     nats, count = 0.0, 0
-    for question, answer in CHATS:
+    for question, completion in CHATS:
         request = tokenizer.apply_chat_template(
             [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
         )
         prompt = tokenizer(request, add_special_tokens=False)["input_ids"]
-        target = tokenizer(f"{answer}<|im_end|>", add_special_tokens=False)["input_ids"]
+        target = tokenizer(f"{completion}<|im_end|>", add_special_tokens=False)["input_ids"]
         with torch.no_grad():
             logits = model(torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1]
         nats += float(torch.nn.functional.cross_entropy(logits, torch.tensor(target), reduction="sum"))

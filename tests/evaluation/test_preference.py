@@ -137,12 +137,12 @@ class Ruler:
     """Scores a completion by its number of characters."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.scored: list[str] = []
 
-    def score(self, prompts: Sequence[Prompt], answers: Sequence[str], *, batch_size: int) -> Iterator[Scored]:
-        self.asked += answers
-        for prompt, answer in zip(reversed(prompts), reversed(answers), strict=True):  # in any order
-            yield Scored(key=prompt.key, nats=float(len(answer)), tokens=2)
+    def score(self, prompts: Sequence[Prompt], texts_scored: Sequence[str], *, batch_size: int) -> Iterator[Scored]:
+        self.scored += texts_scored
+        for prompt, completion in zip(reversed(prompts), reversed(texts_scored), strict=True):  # in any order
+            yield Scored(key=prompt.key, nats=float(len(completion)), tokens=2)
 
 
 def test_log_probabilities_are_measured_once_for_the_same_pairs(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_log_probabilities_are_measured_once_for_the_same_pairs(tmp_path: Path) 
     ruler, path = Ruler(), tmp_path / "base.preference.json"
     measure(pairs, ruler, path, batch_size=4)
     measure(pairs, ruler, path, batch_size=4)
-    assert len(ruler.asked) == 6
+    assert len(ruler.scored) == 6
     result = read(pairs, path)
     assert result is not None
     assert [(result[item.key].preferred, result[item.key].other) for item in pairs] == [(4, 3), (5, 3), (6, 3)]

@@ -51,24 +51,24 @@ def predictions(*texts: str) -> list[Prediction]:
 def test_a_python_grader_s_scores_are_read_where_it_is_not_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python_grader: Grader
 ):
-    answers = {"tuned": predictions("r0", "no", "r2")}
+    outputs = {"tuned": predictions("r0", "no", "r2")}
     monkeypatch.setenv("FTBRIDGE_ALLOW_PYTHON_GRADERS", "code")
-    graded = results(ITEMS, answers, [python_grader, EXACT])
-    write_scores(tmp_path / "scores.jsonl", item_scores(ITEMS, answers, [python_grader, EXACT], graded))
+    graded = results(ITEMS, outputs, [python_grader, EXACT])
+    write_scores(tmp_path / "scores.jsonl", item_scores(ITEMS, outputs, [python_grader, EXACT], graded))
     monkeypatch.delenv("FTBRIDGE_ALLOW_PYTHON_GRADERS")
     scores = read_scores(tmp_path / "scores.jsonl")
     assert [(score.grader, score.line, score.score) for score in scores] == [
         (python_grader.name, 1, 1.0), (python_grader.name, 2, 0.0), (python_grader.name, 3, 1.0),
         ("exact", 1, 1.0), ("exact", 2, 0.0), ("exact", 3, 1.0),
     ]  # fmt: skip
-    read = recorded_results(ITEMS, answers, [python_grader], {score.name: score.result for score in scores})
+    read = recorded_results(ITEMS, outputs, [python_grader], {score.name: score.result for score in scores})
     assert read == {"tuned": {python_grader.name: graded["tuned"][python_grader.name]}}
 
 
 @pytest.mark.parametrize("python_grader", [PYTHON, TWO])
 def test_what_is_not_recorded_is_an_error_of_that_item_and_is_not_executed(python_grader: Grader):
-    answers = {"tuned": predictions("r0", "r1", "r2")}
-    read = recorded_results(ITEMS, answers, [python_grader, EXACT], {})["tuned"]
+    outputs = {"tuned": predictions("r0", "r1", "r2")}
+    read = recorded_results(ITEMS, outputs, [python_grader, EXACT], {})["tuned"]
     assert [list(result.errors) for result in read[python_grader.name]] == [["other_error"]] * 3
     assert [result.reward for result in read["exact"]] == [1.0] * 3
 
@@ -84,8 +84,8 @@ def test_a_score_holds_for_its_own_completion_alone():
 
 
 def test_results_under_the_names_of_version_0_1_are_read():
-    answers = {"tuned": predictions("r0", "r1", "r2")}
+    outputs = {"tuned": predictions("r0", "r1", "r2")}
     names = grading.GraderResult(name="code", type="python", reward=0.5, passed=None)
     sample = {"output_text": "r0", "finish_reason": "stop"}
     grades = {name_in_version_0_1(PYTHON, ITEMS[0].fields, sample): names}
-    assert recorded_results(ITEMS, answers, [PYTHON], grades)["tuned"]["code"][0] == names
+    assert recorded_results(ITEMS, outputs, [PYTHON], grades)["tuned"]["code"][0] == names

@@ -19,8 +19,8 @@ from ftbridge.spec.sections import RetentionSpec
 EXACT = [StringCheckGrader(type="string_check", name="exact", operation="eq", input="{{sample.output_text}}", reference="{{item.reference}}")]  # fmt: skip
 
 
-def chat(asked: str, answer: str, **more: str) -> str:
-    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+def chat(question: str, reply: str, **more: str) -> str:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
     return json.dumps({"messages": messages, **more}) + "\n"
 
 
@@ -32,20 +32,20 @@ def train(tmp_path):
 
 @pytest.fixture
 def questions(tmp_path, train):
-    def made(**asked):
-        write_questions(RetentionSpec(**asked), train, tmp_path / "retention.jsonl")
+    def build(**settings):
+        write_questions(RetentionSpec(**settings), train, tmp_path / "retention.jsonl")
         return load_items(tmp_path / "retention.jsonl")
 
-    return made
+    return build
 
 
-def told(items, answers):
+def predictions(items, outputs):
     return [
         Prediction(
-            key=item.key, index=item.index, prompt_sha256="", output_text=answer, finish_reason="stop",
+            key=item.key, index=item.index, prompt_sha256="", output_text=reply, finish_reason="stop",
             prompt_tokens=1, completion_tokens=1,
         )
-        for item, answer in zip(items, answers, strict=True)
+        for item, reply in zip(items, outputs, strict=True)
     ]  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def test_always_saying_false_gains_nothing():
 
 
 @pytest.mark.parametrize(
-    ("check", "expected", "answer", "right"),
+    ("check", "expected", "reply", "right"),
     [
         ("eq", "yes", " yes\n", True),
         ("eq", "yes", "yes.", False),
@@ -113,8 +113,8 @@ def test_always_saying_false_gains_nothing():
         ("word", "144", "144? No, 145.", False),
     ],
 )
-def test_checks(check, expected, answer, right):
-    assert passes(check, expected, answer) is right
+def test_checks(check, expected, reply, right):
+    assert passes(check, expected, reply) is right
 
 
 @pytest.mark.parametrize("repeat", ["{}", "{} {}", "Q: {}\nA: {}", "You asked: {}", "{}\n\n", "« {} »"])
@@ -171,9 +171,9 @@ def test_numbers_of_the_question_are_no_results(prompt, expected, completion, ri
 def test_what_is_forgotten_is_told_with_both_answers(questions):
     items = questions()
     good = [item.fields["expected"] for item in items]
-    bad = [answer if where >= 40 else "no idea" for where, answer in enumerate(good)]
+    bad = [reply if where >= 40 else "no idea" for where, reply in enumerate(good)]
     result = measure_retention(
-        items, {"base": told(items, good), "tuned": told(items, bad)}, EXACT, baseline="base", margin=0.05
+        items, {"base": predictions(items, good), "tuned": predictions(items, bad)}, EXACT, baseline="base", margin=0.05
     )
     stored = result.verdicts["tuned"]
     assert stored.verdict == "worse"
@@ -183,7 +183,11 @@ def test_what_is_forgotten_is_told_with_both_answers(questions):
     assert result.candidates["tuned"]["fact"].mean == 0
     assert result.candidates["tuned"]["nonsense"].mean == result.candidates["base"]["all"].mean == 1
     same = measure_retention(
-        items, {"base": told(items, good), "tuned": told(items, good)}, EXACT, baseline="base", margin=0.05
+        items,
+        {"base": predictions(items, good), "tuned": predictions(items, good)},
+        EXACT,
+        baseline="base",
+        margin=0.05,
     )
     assert same.verdicts["tuned"].verdict == "kept"
 
@@ -192,7 +196,11 @@ def test_a_few_questions_cannot_tell(tmp_path, questions):
     (tmp_path / "own.jsonl").write_text(chat("a?", "a") + chat("b?", "b") + chat("c?", "c"))
     items = questions(suite=False, canaries=str(tmp_path / "own.jsonl"))
     one = measure_retention(
-        items, {"base": told(items, "abc"), "tuned": told(items, "abx")}, EXACT, baseline="base", margin=0.05
+        items,
+        {"base": predictions(items, "abc"), "tuned": predictions(items, "abx")},
+        EXACT,
+        baseline="base",
+        margin=0.05,
     )
     assert one.verdicts["tuned"].verdict == "not_enough_data"
     assert one.kinds == ["canary"]
@@ -201,7 +209,7 @@ def test_a_few_questions_cannot_tell(tmp_path, questions):
 
 def test_an_item_without_an_answer_is_left_out_of_both_sides(questions):
     items = questions()
-    good = told(items, [item.fields["expected"] for item in items])
+    good = predictions(items, [item.fields["expected"] for item in items])
     failed = [good[0].model_copy(update={"output_text": "", "error": "HTTP 500"}), *good[1:]]
     result = measure_retention(items, {"base": good, "tuned": failed}, EXACT, baseline="base", margin=0.05)
     assert result.candidates["tuned"]["all"].n == len(items) - 1
@@ -212,7 +220,11 @@ def test_a_canary_may_bring_its_own_check(tmp_path, questions):
     (tmp_path / "own.jsonl").write_text(chat("Who are you?", "I am Ada.", check="ilike", expected="ada") + "\n")
     [item] = questions(suite=False, canaries=str(tmp_path / "own.jsonl"))
     result = measure_retention(
-        [item], {"base": told([item], ["Ada!"]), "tuned": told([item], ["Bob"])}, EXACT, baseline="base", margin=0
+        [item],
+        {"base": predictions([item], ["Ada!"]), "tuned": predictions([item], ["Bob"])},
+        EXACT,
+        baseline="base",
+        margin=0,
     )
     assert (result.candidates["base"]["canary"].mean, result.candidates["tuned"]["canary"].mean) == (1, 0)
 

@@ -25,7 +25,7 @@ class RuleSampler:
 
     def __init__(self, rule, lives=10**6, finish_reason="stop"):
         self.rule, self.lives, self.finish_reason = rule, lives, finish_reason
-        self.asked = []
+        self.seen_prompts = []
 
     def generate(self, prompts, *, max_tokens, batch_size):
         for prompt in reversed(prompts):
@@ -33,7 +33,7 @@ class RuleSampler:
                 raise ConnectionError("the model went away")
             self.lives -= 1
             question = prompt.messages[-1].text
-            self.asked.append(question)
+            self.seen_prompts.append(question)
             text = self.rule(question)[:max_tokens]
             yield Completion(
                 key=prompt.key,
@@ -54,10 +54,10 @@ class ShortSampler(RuleSampler):
         yield from super().generate(prompts[:-1], max_tokens=max_tokens, batch_size=batch_size)
 
 
-def _items(path, answers, **extra):
+def _items(path, outputs, **extra):
     documents = [
         {"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": text}], **extra}
-        for n, text in enumerate(answers)
+        for n, text in enumerate(outputs)
     ]
     path.write_text("".join(parse_example(document).canonical() + "\n" for document in documents))
     return load_items(path)
@@ -115,7 +115,7 @@ def test_after_a_sampler_died_only_what_is_missing_is_asked(items, path, lives):
     assert len(read_predictions(path)) == lives
     second, result = RuleSampler(right), []
     predictions = _ask(items, second, path, on_progress=lambda done, total: result.append(done))
-    assert second.asked == [f"q{n}" for n in reversed(range(10 - lives))]
+    assert second.seen_prompts == [f"q{n}" for n in reversed(range(10 - lives))]
     assert [prediction.output_text for prediction in predictions] == [f"a{n}" for n in range(10)]
     assert result == list(range(max(lives, 1), 11))
 
@@ -128,7 +128,7 @@ def test_a_torn_last_line_is_cut_off_and_asked_again(items, path, cut):
     sampler = RuleSampler(right)
     assert len(_ask(items, sampler, path)) == 10
     # With only the line's end missing, the answer is whole and is kept.
-    assert sampler.asked == ([] if cut == 1 else ["q0"])
+    assert sampler.seen_prompts == ([] if cut == 1 else ["q0"])
     assert path.read_bytes() == text
 
 
@@ -138,7 +138,7 @@ def test_a_damaged_line_is_no_answer_and_the_others_stay(items, path):
     path.write_bytes(b"".join([lines[0], b"\0" * 20 + b"\n", *lines[2:]]))
     sampler = RuleSampler(right)
     _ask(items, sampler, path)
-    assert sampler.asked == ["q8"]
+    assert sampler.seen_prompts == ["q8"]
     assert len(read_predictions(path)) == 10
 
 
@@ -147,7 +147,7 @@ def test_only_prompts_without_an_answer_are_asked_wherever_they_are_in_the_file(
     changed = _items(tmp_path / "test.jsonl", ["a0", "new", *(f"a{n}" for n in range(2, 12))])
     sampler = RuleSampler(str.upper)
     predictions = _ask(changed, sampler, path)
-    assert sampler.asked == ["q11", "q10"]
+    assert sampler.seen_prompts == ["q11", "q10"]
     assert [prediction.output_text for prediction in predictions][:3] == ["a0", "a1", "a2"]
     assert [prediction.key for prediction in predictions] == [item.key for item in changed]
 
@@ -162,7 +162,7 @@ def test_a_changed_prompt_is_asked_again_and_the_newer_answer_counts(items, path
 
     sampler = RuleSampler(right)
     _ask(items, sampler, path, Candidate("base", shouted))
-    assert len(sampler.asked) == 10
+    assert len(sampler.seen_prompts) == 10
     assert {prediction.output_text for prediction in read_predictions(path)} == {f"a{n}!" for n in range(10)}
 
 
@@ -171,8 +171,8 @@ def test_zero_shot_shares_the_answers_of_base(items, path):
     sampler = RuleSampler(right)
     shared = path.with_name("zero_shot.jsonl")
     assert _ask(items, sampler, shared, ZERO_SHOT) == _ask(items, RuleSampler(right), path)
-    assert sampler.asked == []
-    assert read_predictions(shared) == sorted(read_predictions(path), key=lambda told: told.index)
+    assert sampler.seen_prompts == []
+    assert read_predictions(shared) == sorted(read_predictions(path), key=lambda one: one.index)
 
 
 def test_zero_shot_asks_itself_where_base_has_no_answer(items, path):
@@ -180,7 +180,7 @@ def test_zero_shot_asks_itself_where_base_has_no_answer(items, path):
         _ask(items, RuleSampler(right, lives=7), path)
     sampler = RuleSampler(right)
     _ask(items, sampler, path.with_name("zero_shot.jsonl"), ZERO_SHOT)
-    assert sampler.asked == ["q2", "q1", "q0"]
+    assert sampler.seen_prompts == ["q2", "q1", "q0"]
 
 
 def test_a_sampler_that_ends_early_is_an_error_that_says_what_is_kept(items, path):
@@ -302,4 +302,4 @@ def test_items_without_an_answer_are_left_out_told_and_asked_again(items, path):
     assert (result.failed, result.p50_seconds, result.p95_seconds, result.cut_off) == (2, 2.0, 2.0, 0)
     sampler = RuleSampler(right)
     assert all(result.error is None for result in _ask(items, sampler, path))
-    assert sorted(sampler.asked) == ["q3", "q4"]
+    assert sorted(sampler.seen_prompts) == ["q3", "q4"]

@@ -46,13 +46,13 @@ class Dice:
     """A sampler whose answer depends on prompt and seed alone; `dies` after so many answers."""
 
     def __init__(self, dies=None, says=lambda prompt: "yes" if (prompt.seed or 0) % 3 else "no"):
-        self.asked, self.dies, self.says = [], dies, says
+        self.seen_prompts, self.dies, self.says = [], dies, says
 
     def generate(self, prompts, *, max_tokens, batch_size):
         for prompt in prompts:
-            if self.dies is not None and len(self.asked) >= self.dies:
+            if self.dies is not None and len(self.seen_prompts) >= self.dies:
                 raise KeyboardInterrupt
-            self.asked.append(prompt)
+            self.seen_prompts.append(prompt)
             error = "the service gave up" if self.says(prompt) is None else None
             yield Completion(
                 key=prompt.key, text=self.says(prompt) or "", finish_reason="stop", prompt_tokens=2, completion_tokens=1, error=error
@@ -70,8 +70,12 @@ def ask(sampler, path, sampling=THREE, count=4):
 def test_each_item_is_asked_several_times_with_seeds_of_their_own(tmp_path):
     sampler = Dice()
     result = ask(sampler, tmp_path / "base.jsonl")
-    assert sorted({(prompt.temperature, prompt.seed) for prompt in sampler.asked}) == [(0.7, 5), (0.7, 6), (0.7, 7)]
-    assert len({prompt.key for prompt in sampler.asked}) == 12
+    assert sorted({(prompt.temperature, prompt.seed) for prompt in sampler.seen_prompts}) == [
+        (0.7, 5),
+        (0.7, 6),
+        (0.7, 7),
+    ]
+    assert len({prompt.key for prompt in sampler.seen_prompts}) == 12
     assert [[one.output_text for one in each.samples] for each in result] == [["yes", "no", "yes"]] * 4
     assert read_predictions(tmp_path / "base.jsonl") == result
 
@@ -81,20 +85,20 @@ def test_a_stopped_candidate_goes_on_at_the_first_sample_without_an_answer(tmp_p
         ask(Dice(dies=7), tmp_path / "base.jsonl")
     sampler = Dice()
     assert len(ask(sampler, tmp_path / "base.jsonl")) == 4
-    assert len(sampler.asked) == 5
+    assert len(sampler.seen_prompts) == 5
 
 
 def test_more_samples_ask_for_the_new_ones_alone(tmp_path):
     ask(Dice(), tmp_path / "base.jsonl")
     sampler = Dice()
     result = ask(sampler, tmp_path / "base.jsonl", Sampling(samples=5, temperature=0.7, seed=5))
-    assert (len(sampler.asked), {len(each.samples) for each in result}) == (8, {5})
+    assert (len(sampler.seen_prompts), {len(each.samples) for each in result}) == (8, {5})
 
 
 def test_one_greedy_completion_is_asked_and_written_as_before(tmp_path):
     sampler = Dice()
     result = ask(sampler, tmp_path / "base.jsonl", None)
-    assert {(prompt.temperature, prompt.seed) for prompt in sampler.asked} == {(None, None)}
+    assert {(prompt.temperature, prompt.seed) for prompt in sampler.seen_prompts} == {(None, None)}
     line = json.loads((tmp_path / "base.jsonl").read_text().splitlines()[0])
     assert set(line) == {"key", "index", "prompt_sha256", "output_text", "finish_reason", "prompt_tokens", "completion_tokens"}  # fmt: skip
     assert all(each.others == () for each in result)

@@ -40,7 +40,7 @@ def step(moment: float, number: int, *, total: int = 10, by_service: float | Non
     )
 
 
-def ledger_of(folder: Path, *states: tuple[float, str, str], **told: Any) -> Ledger:
+def ledger_of(folder: Path, *states: tuple[float, str, str], **fields: Any) -> Ledger:
     """A ledger whose states have the times that are asked for."""
     path = folder / "openai" / "journal.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def ledger_of(folder: Path, *states: tuple[float, str, str], **told: Any) -> Led
             "seq": where,
             "time": moment,
             "type": "status",
-            "data": {"job": job, "state": state, **told.get(f"{job}_{state}", {})},
+            "data": {"job": job, "state": state, **fields.get(f"{job}_{state}", {})},
         }
         for where, (moment, job, state) in enumerate(states, 1)
     ]

@@ -55,7 +55,7 @@ def _lines(first, count):
 def spec(tmp_path):
     """The path of a job spec with 40 test items; keywords change its evaluation."""
 
-    def made(test=(100, 40), **evaluation):
+    def evaluated(test=(100, 40), **evaluation):
         (tmp_path / "train.jsonl").write_text(_lines(0, 12))
         data = {"train": "train.jsonl"}
         if test is not None:
@@ -65,7 +65,7 @@ def spec(tmp_path):
         (tmp_path / "job.json").write_text(json.dumps(by_name))
         return tmp_path / "job.json"
 
-    return made
+    return evaluated
 
 
 def _run(path):
@@ -74,8 +74,8 @@ def _run(path):
     return started
 
 
-def _means(told):
-    return {name: scores["exact"].mean for name, scores in told.candidates.items()}
+def _means(summary):
+    return {name: scores["exact"].mean for name, scores in summary.candidates.items()}
 
 
 def _chats(service):

@@ -13,7 +13,7 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["ftbridge"]):
-    from support.lint_inputs import by_every_rule, checker_of, told
+    from support.lint_inputs import by_every_rule, checker_of, comparable
 
 _CHECKERS = [checker_of(method) for method in ("supervised", "dpo", "reinforcement")]
 _ROWS = checker_of(rows=True, count=False)
@@ -26,7 +26,7 @@ def one_input(raw: bytes) -> None:
     ends_open = bool(lines[-1])
     if not ends_open:
         lines.pop()
-    fast = told(checker.check(raw, first=False, last=True).found)
+    fast = comparable(checker.check(raw, first=False, last=True).findings)
     every = by_every_rule(lines, checker, ends_open=ends_open)
     if fast != every:
         raise AssertionError(f"{fast} is not {every}")

@@ -21,7 +21,7 @@ class Endpoint:
         self.replies, self.requests = ["1"], []
         self.lock, self.together, self.most_together, self.gate = threading.Lock(), 0, 0, None
 
-    def answer(self, body, headers):
+    def respond(self, body, headers):
         with self.lock:
             self.requests.append((json.loads(body), dict(headers)))
             reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
@@ -51,7 +51,7 @@ def endpoint(monkeypatch):
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             assert self.path == "/v1/chat/completions"
-            reply = served.answer(self.rfile.read(int(self.headers["Content-Length"])), self.headers)
+            reply = served.respond(self.rfile.read(int(self.headers["Content-Length"])), self.headers)
             status, headers, body = (200, {}, json.dumps(_completion(reply))) if isinstance(reply, str) else reply
             self.send_response(status)
             for name, value in {"Content-Length": str(len(body.encode())), **headers}.items():

@@ -43,7 +43,7 @@ def judging():
 
     class Judging:
         def __init__(self):
-            self.asked = requests
+            self.requests_seen = requests
             self.grader = PairwiseGrader(
                 type="pairwise", name="which", model="j", question="Asked: {{item.question}} Shorter is better.",
                 base_url=f"http://127.0.0.1:{server.server_port}/v1",
@@ -71,7 +71,7 @@ def test_the_better_answer_wins_in_both_orders(judging):
     assert (won.reward, won.errors) == (1.0, {})
     assert won.metadata.details == {"in_order": "1", "in_reverse": "2", "consistent": True}
     assert len(won.metadata.calls) == 2
-    assert "Capital of France?" in judging.asked[0]["messages"][-1]["content"]
+    assert "Capital of France?" in judging.requests_seen[0]["messages"][-1]["content"]
     lost = grade(judging.grader, ITEM, {"output_text": "The capital of France is Paris, as everybody knows."})
     assert lost.reward == 0.0
     assert grade(judging.grader, ITEM, {"output_text": "Paris, of course!"}).reward == 0.5
@@ -162,13 +162,15 @@ def test_after_preference_tuning_the_judge_also_compares_tuned_with_base_and_at_
     assert result.preference is not None
     assert (result.preference.wins["which"].mean, result.preference.wins["which"].n) == (1.0, 12)
     against = [
-        body["messages"][-1]["content"] for body in judging.asked if "which loses" in body["messages"][-1]["content"]
+        body["messages"][-1]["content"]
+        for body in judging.requests_seen
+        if "which loses" in body["messages"][-1]["content"]
     ]
     assert any("<answer_1>\nshort" in text for text in against), "tuned first"
     assert any("<answer_2>\nshort" in text for text in against), "and second"
-    again = len(judging.asked)
+    again = len(judging.requests_seen)
     assert RunEvaluation(run, run.resolved_spec(), NullWatcher(), lambda: None).judge() == result
-    assert len(judging.asked) == again, "what was paid is not paid again"
+    assert len(judging.requests_seen) == again, "what was paid is not paid again"
 
 
 class NullWatcher:

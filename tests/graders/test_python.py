@@ -435,12 +435,12 @@ def test_a_grader_has_a_limited_number_of_threads(wait):
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "forged",
     ['{"reward": 1' + "0" * 400 + "}", '{"reward": 1e999}', '{"reward": NaN}', '{"reward": "x"}', '{"reward": []}', "[1]", "1", "null",
      "[" * 50_000, '{"reward": {"a": 1}}', "{}", "\\xff"],
 )  # fmt: skip
-def test_a_result_that_the_grader_forges_is_no_result(answer):
-    body = f"import os\n    for fd in range(3, 12):\n        try: os.write(fd, {answer!r}.encode())\n        except OSError: pass\n    os._exit(0)"
+def test_a_result_that_the_grader_forges_is_no_result(forged):
+    body = f"import os\n    for fd in range(3, 12):\n        try: os.write(fd, {forged!r}.encode())\n        except OSError: pass\n    os._exit(0)"
     result = _grade(body)
     assert result.reward == 0
     assert len(result.errors) == 1

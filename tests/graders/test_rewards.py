@@ -43,15 +43,15 @@ def of(document: dict[str, Any], text: str = "blue") -> Reward:
 def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A judge: `judge(result, status)` gives a score_model grader of range 1 to 5 that replies so."""
     monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "0")
-    answer: dict[str, Any] = {"status": 200, "content": ""}
+    judge_reply: dict[str, Any] = {"status": 200, "content": ""}
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def log_message(self, *_: Any) -> None: ...
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
-            body = json.dumps({"choices": [{"message": {"content": answer["content"]}, "finish_reason": "stop"}]})
-            self.send_response(answer["status"])
+            body = json.dumps({"choices": [{"message": {"content": judge_reply["content"]}, "finish_reason": "stop"}]})
+            self.send_response(judge_reply["status"])
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body.encode())
@@ -60,7 +60,7 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02), daemon=True).start()
 
     def grader(content: str, status: int = 200) -> dict[str, Any]:
-        answer.update(status=status, content=content)
+        judge_reply.update(status=status, content=content)
         return {"type": "score_model", "name": "judge", "model": "m", "range": [1.0, 5.0],
                 "base_url": f"http://127.0.0.1:{server.server_address[1]}/v1",
                 "input": [{"role": "user", "content": "{{sample.output_text}}"}]}  # fmt: skip

@@ -96,10 +96,10 @@ PAIRS = _pairs()
 def _agrees(metric, expected):
     assert len(PAIRS) >= 500
     values = []
-    for answer, reference in PAIRS:
-        value = measure(metric, answer, reference)
+    for candidate, reference in PAIRS:
+        value = measure(metric, candidate, reference)
         assert 0 <= value <= 1
-        assert value == pytest.approx(expected(answer, reference), abs=1e-6), (answer[:80], reference[:80])
+        assert value == pytest.approx(expected(candidate, reference), abs=1e-6), (candidate[:80], reference[:80])
         values.append(value)
     assert len(set(values)) > 50  # pairs that tell measures apart
 
@@ -127,7 +127,7 @@ def test_fuzzy_match_is_the_indel_ratio_of_characters():
 def test_fuzzy_match_agrees_with_rapidfuzz():
     from rapidfuzz import fuzz
 
-    _agrees("fuzzy_match", lambda answer, reference: fuzz.ratio(answer, reference) / 100)
+    _agrees("fuzzy_match", lambda candidate, reference: fuzz.ratio(candidate, reference) / 100)
 
 
 def _grams(tokens, n):
@@ -137,12 +137,12 @@ def _grams(tokens, n):
 def test_bleu_agrees_with_sacrebleu_and_with_its_formula():
     import sacrebleu
 
-    _agrees("bleu", lambda answer, reference: sacrebleu.sentence_bleu(answer, [reference]).score / 100)
+    _agrees("bleu", lambda candidate, reference: sacrebleu.sentence_bleu(candidate, [reference]).score / 100)
     tokens = sacrebleu.metrics.bleu._get_tokenizer("13a")()
 
-    def bleu(answer, reference):
+    def bleu(candidate, reference):
         """Geometric mean of 1- to 4-gram precisions; an order without a match counts 1 / (2^k total), k the how-manyth."""
-        created, expected = tokens(answer.rstrip()).split(), tokens(reference.rstrip()).split()
+        created, expected = tokens(candidate.rstrip()).split(), tokens(reference.rstrip()).split()
         logs, none = [], 0
         for n in range(1, 5):
             total = len(created) - n + 1
@@ -163,12 +163,12 @@ def test_gleu_agrees_with_nltk_and_with_its_formula():
     from nltk.translate.gleu_score import sentence_gleu
 
     tokens = sacrebleu.metrics.bleu._get_tokenizer("13a")()
-    _agrees("gleu", lambda answer, reference: sentence_gleu([tokens(reference).split()], tokens(answer).split()))
+    _agrees("gleu", lambda candidate, reference: sentence_gleu([tokens(reference).split()], tokens(candidate).split()))
 
-    def gleu(answer, reference):
+    def gleu(candidate, reference):
         created, expected = (
             Counter(gram for n in range(1, 5) for gram in _grams(tokens(text).split(), n).elements())
-            for text in (answer, reference)
+            for text in (candidate, reference)
         )
         most = max(created.total(), expected.total())
         return (created & expected).total() / most if most else 0.0
@@ -197,7 +197,7 @@ def test_meteor_agrees_with_nltk():
     from nltk.translate.meteor_score import meteor_score
 
     split, synonyms = NLTKWordTokenizer().tokenize, wordnet if _has_wordnet() else NoSynonyms()
-    _agrees("meteor", lambda answer, reference: meteor_score([split(reference)], split(answer), wordnet=synonyms))
+    _agrees("meteor", lambda candidate, reference: meteor_score([split(reference)], split(candidate), wordnet=synonyms))
 
 
 @pytest.mark.parametrize("metric", ROUGES)
@@ -206,11 +206,11 @@ def test_rouge_agrees_with_rouge_score(metric):
 
     kind = metric.replace("rouge_l", "rougeL").replace("_", "")
     scorer = RougeScorer([kind], use_stemmer=False)
-    _agrees(metric, lambda answer, reference: scorer.score(reference, answer)[kind].fmeasure)
+    _agrees(metric, lambda candidate, reference: scorer.score(reference, candidate)[kind].fmeasure)
 
 
 @pytest.mark.parametrize(
-    ("metric", "answer", "reference", "expected"),
+    ("metric", "candidate", "reference", "expected"),
     [
         ("fuzzy_match", "this is a test", "this is a test!", 28 / 29),  # RapidFuzz's own documentation
         ("fuzzy_match", "Paris", "paris", 0.8),
@@ -230,8 +230,8 @@ def test_rouge_agrees_with_rouge_score(metric):
         ("bleu", "the cat sat on mats", "the cat sat under mats", (4 / 5 * 2 / 4 * 1 / 3 * 1 / 4) ** 0.25),
     ],
 )
-def test_published_and_hand_made_cases(metric, answer, reference, expected):
-    assert measure(metric, answer, reference) == pytest.approx(expected, abs=1e-9)
+def test_published_and_hand_made_cases(metric, candidate, reference, expected):
+    assert measure(metric, candidate, reference) == pytest.approx(expected, abs=1e-9)
 
 
 def _grader(metric, **more):
@@ -280,7 +280,7 @@ def test_the_unicode_tokenizer_sees_words_of_every_script(text, words):
 
 
 @pytest.mark.parametrize(
-    ("metric", "answer", "reference", "expected"),
+    ("metric", "candidate", "reference", "expected"),
     [
         ("rouge_1", "发货 订单 5", "退款 订单 5", 0.6),  # 3 of 5 and 5
         ("rouge_2", "退款成功", "退款失败", 1 / 3),
@@ -288,8 +288,8 @@ def test_the_unicode_tokenizer_sees_words_of_every_script(text, words):
         ("rouge_l", "the cat sat", "The cat sat down.", 6 / 7),
     ],
 )
-def test_rouge_with_the_unicode_tokenizer_counts_what_texts_share(metric, answer, reference, expected):
-    result = grade(_grader(metric, tokenizer="unicode"), {"reference": reference}, {"output_text": answer})
+def test_rouge_with_the_unicode_tokenizer_counts_what_texts_share(metric, candidate, reference, expected):
+    result = grade(_grader(metric, tokenizer="unicode"), {"reference": reference}, {"output_text": candidate})
     assert (result.reward, result.errors) == (pytest.approx(expected), {})
 
 

@@ -94,8 +94,8 @@ def test_fields_are_compared_as_json(reference, output, reward, different):
 
 def test_only_the_fields_that_are_named_are_compared():
     item = {"reference": {"order": {"id": 7, "note": "a"}, "tags": ["new", "paid"]}}
-    answer = json.dumps({"order": {"id": 7, "note": "b"}, "tags": ["new", "old"], "more": 1})
-    result = grade(_fields(fields=["order.id", "tags[0]", "tags[1]"]), item, {"output_text": answer})
+    text = json.dumps({"order": {"id": 7, "note": "b"}, "tags": ["new", "old"], "more": 1})
+    result = grade(_fields(fields=["order.id", "tags[0]", "tags[1]"]), item, {"output_text": text})
     assert result.reward == pytest.approx(2 / 3)
     assert result.metadata.details == {"different": ["tags[1]"]}
 

@@ -12,12 +12,14 @@ from ftbridge.planning.tokens import SplitTokens
 from ftbridge.spec import JobSpec
 
 
-def split(examples: int, trained: int = 20) -> SplitTokens:
-    return SplitTokens(examples=examples, tokens=100 * examples, trained=trained * examples, longest=120, over_limit=0)
+def split(examples: int, loss_tokens: int = 20) -> SplitTokens:
+    return SplitTokens(
+        examples=examples, tokens=100 * examples, trained=loss_tokens * examples, longest=120, over_limit=0
+    )
 
 
 def advice(
-    *, examples: int = 2000, measured: tuple[MeasuredRun, ...] = (), trained: int = 20, **changes: Any
+    *, examples: int = 2000, measured: tuple[MeasuredRun, ...] = (), loss_tokens: int = 20, **changes: Any
 ) -> dict[str, str]:
     document: dict[str, Any] = {
         "name": "t",
@@ -31,7 +33,7 @@ def advice(
         for parent in parents:
             node = node.setdefault(parent, {})
         node[last] = value
-    splits = {"train": split(examples, trained), "validation": split(50), "test": split(50)}
+    splits = {"train": split(examples, loss_tokens), "validation": split(50), "test": split(50)}
     facts = Facts(JobSpec.from_dict(document), splits, 3, 300, measured)
     return {piece.id: piece.level for piece in advise(facts)}
 

@@ -48,18 +48,18 @@ def service(monkeypatch):
 def prices(monkeypatch, tmp_path):
     """A price list: dollars a million tokens to train, read, and write."""
 
-    def made(train, read, write):
+    def build(train, read, write):
         path = tmp_path / "prices.json"
         price = {"train": train, "input": read, "output": write}
         path.write_text(json.dumps({"as_of": "2026-11-01", "models": {BASE: price}}))
         monkeypatch.setenv("FTBRIDGE_PRICES", str(path))
 
-    return made
+    return build
 
 
 @pytest.fixture
 def spec(tmp_path):
-    def made(**more):
+    def build(**more):
         for name, first, count in (("train", 0, 12), ("test", 100, 20)):
             chats = [
                 [{"role": "user", "content": f"Number {n}?"}, {"role": "assistant", "content": f"It is {n}."}]
@@ -78,11 +78,11 @@ def spec(tmp_path):
         by_name["evaluation"] = {"batch_size": 1, **more.get("evaluation", {})}
         return by_name
 
-    return made
+    return build
 
 
-def start(told: dict) -> Run:
-    return create_run(SpecFile.of(told), "openai")
+def start(job_spec: dict) -> Run:
+    return create_run(SpecFile.of(job_spec), "openai")
 
 
 def jobs(service) -> int:
@@ -153,8 +153,8 @@ def test_a_run_tells_what_it_spent_in_json(service, prices, spec, tmp_path):
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     folder = Path(document["path"])
-    trained = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
-    [billed] = [event["data"]["trained_tokens"] for event in trained if event["type"] == "result"]
+    events = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    [billed] = [event["data"]["trained_tokens"] for event in events if event["type"] == "result"]
     assert document["spent"]["usd"]["training"] == pytest.approx(10.0 * billed / 1e6)
     assert document["spent"]["known"] is True
     planned = json.loads((folder / "plan.json").read_text())

@@ -27,11 +27,11 @@ def prepared(monkeypatch, tmp_path):
         for n in range(12)
     ]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    answers = [
+    replies = [
         {"model": "ft:*", "match": r"Number (\d+)", "reply": r"It is \1."},
         {"model": "ft:*", "match": "again", "reply": "As I said."},
     ]
-    with simulating({"speed": 50, "answers": answers}) as service:
+    with simulating({"speed": 50, "answers": replies}) as service:
         monkeypatch.setenv("OPENAI_BASE_URL", service.base_url)
         spec = {"name": "numbers", "data": {"train": str(tmp_path / "train.jsonl")}, "model": {"openai": BASE}}
         yield create_run(SpecFile.of(spec), "openai")

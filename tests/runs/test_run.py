@@ -31,7 +31,7 @@ HANDLE = JobHandle(provider="openai", id="j", folder=Path("runs/x"))
 TUNED = TunedModel(provider="openai", id="x", base="b")
 ERROR = {"kind": "out_of_memory", "message": "m", "hint": None}
 SPEC = "name: a\ndata: {train: t.jsonl}\nmodel: {local: m}\n"
-Told = tuple[str, dict[str, Any]]
+Recorded = tuple[str, dict[str, Any]]
 
 
 def make(home: Path, name: str = "a") -> Run:
@@ -39,19 +39,19 @@ def make(home: Path, name: str = "a") -> Run:
     return Run.create(home, name=name, provider="local", spec_text=text, spec_suffix=".yaml")
 
 
-def events_of(*told: Told) -> list[Event]:
-    return [Event(seq=n, time=float(n), type=kind, data=data) for n, (kind, data) in enumerate(told, 1)]
+def events_of(*recorded: Recorded) -> list[Event]:
+    return [Event(seq=n, time=float(n), type=kind, data=data) for n, (kind, data) in enumerate(recorded, 1)]
 
 
-def state(*told: Told) -> RunState:
-    return fold(events_of(*told))
+def state(*recorded: Recorded) -> RunState:
+    return fold(events_of(*recorded))
 
 
-def job_event(number: int, **metrics: float | None) -> Told:
+def job_event(number: int, **metrics: float | None) -> Recorded:
     return "job_event", {"id": str(number), "time": 1.0, "message": "m", "metrics": metrics}
 
 
-CASES: list[tuple[list[Told], dict[str, Any]]] = [
+CASES: list[tuple[list[Recorded], dict[str, Any]]] = [
     ([], {"id": "", "state": "prepared", "stage": "preparing", "created": 1.0, "finished": None}),
     ([("prepared", {"data": DATA.model_dump()})], {"state": "prepared", "data": DATA}),
     ([("resolved", {}), ("lowered", {})], {"state": "prepared", "stage": "preparing", "updated": 3.0}),
@@ -131,14 +131,14 @@ CASES: list[tuple[list[Told], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("message", "expected"), CASES)
-def test_state_is_what_the_events_say(message: list[Told], expected: dict[str, Any]) -> None:
+def test_state_is_what_the_events_say(message: list[Recorded], expected: dict[str, Any]) -> None:
     folded = state(CREATED, *message)
     expected = {**expected, "id": "a-local-1", "provider": "local", "name": "a"}
     assert {name: getattr(folded, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize(("message", "expected"), CASES)
-def test_folding_is_pure_and_the_same_in_any_pieces(message: list[Told], expected: dict[str, Any]) -> None:
+def test_folding_is_pure_and_the_same_in_any_pieces(message: list[Recorded], expected: dict[str, Any]) -> None:
     events = events_of(CREATED, *message)
     before = [event.model_dump_json() for event in events]
     complete = fold(events)

@@ -32,7 +32,7 @@ class Client:
 
     title: str
     driver: str
-    place: str = "current"
+    venv: str = "current"
     arguments: tuple[str, ...] = ()
 
 
@@ -76,15 +76,15 @@ def folder_of(client: Client) -> Path:
     """Where the client is installed; skips the test where it is not."""
     if not os.environ.get("FTBRIDGE_CLIENTS"):
         pytest.skip("FTBRIDGE_CLIENTS names no folder with clients; tests/server/clients/install.py makes one")
-    folder = Path(os.environ["FTBRIDGE_CLIENTS"]) / client.place
-    if not (folder / ("node_modules" if client.place == "node" else "bin/python")).exists():
+    folder = Path(os.environ["FTBRIDGE_CLIENTS"]) / client.venv
+    if not (folder / ("node_modules" if client.venv == "node" else "bin/python")).exists():
         pytest.skip(f"{folder} is not installed; tests/server/clients/install.py does it")
     return folder
 
 
 def command_of(client: Client, folder: Path, scratch: Path) -> list[str]:
     """The command that drives a client. Node finds packages beside a program only, so its drivers go where those are."""
-    if client.place != "node":
+    if client.venv != "node":
         return [str(folder / "bin" / "python"), str(HERE / client.driver), *client.arguments]
     for driver in (HERE / "node").glob("*.mjs"):
         shutil.copy(driver, scratch)
@@ -121,10 +121,10 @@ def test_a_client_does_here_what_it_does_at_openai(name, simulator, base_model_d
     assert set(result["known"]) <= set(failed), "a feature that was known to fail works now"
 
 
-def _write(name: str, client: Client, found: dict[str, Any]) -> None:
+def _write(name: str, client: Client, report: dict[str, Any]) -> None:
     """Put the client's results into docs/clients.json, in the order of the table; reasons in the place of errors."""
     names = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    features = {feature: found["known"].get(feature, error) for feature, error in found["features"].items()}
-    names[name] = {"title": client.title, "version": found["version"], "features": features}
+    features = {feature: report["known"].get(feature, error) for feature, error in report["features"].items()}
+    names[name] = {"title": client.title, "version": report["version"], "features": features}
     ordered = {name: names[name] for name in CLIENTS if name in names}
     RESULTS.write_text(json.dumps(ordered, indent=2, ensure_ascii=False) + "\n")

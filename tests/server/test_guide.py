@@ -249,6 +249,6 @@ def test_health_and_headers(http, simulator):
     root = simulator.base_url.removesuffix("/v1")
     document = httpx.get(f"{root}/health").json()
     assert (document["status"], document["engine"]) == ("ok", "scripted")
-    answer = http.get("/models")
-    assert answer.headers["x-request-id"].startswith("req_")
-    assert float(answer.headers["openai-processing-ms"]) >= 0
+    response = http.get("/models")
+    assert response.headers["x-request-id"].startswith("req_")
+    assert float(response.headers["openai-processing-ms"]) >= 0

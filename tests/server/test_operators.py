@@ -206,11 +206,15 @@ def test_a_listener_that_leaves_and_a_cancelled_job_end_the_stream(client, http,
 
 
 def preference(n: int) -> dict[str, Any]:
-    def said(text: str) -> list[dict[str, str]]:
+    def assistant_says(text: str) -> list[dict[str, str]]:
         return [{"role": "assistant", "content": text}]
 
     settings = {"messages": [{"role": "user", "content": f"Question {n}?"}], "tools": [], "parallel_tool_calls": True}
-    return {"input": settings, "preferred_output": said(f"Good {n}."), "non_preferred_output": said(f"Bad {n}.")}
+    return {
+        "input": settings,
+        "preferred_output": assistant_says(f"Good {n}."),
+        "non_preferred_output": assistant_says(f"Bad {n}."),
+    }
 
 
 def prompt(n: int) -> dict[str, Any]:

@@ -156,16 +156,19 @@ def request(**changes: Any) -> LocalRequest:
     return training_requests.request(**(ours | changes))
 
 
-def ready(folder: Path, asked: LocalRequest, notes: list[str]) -> Forward:
+def ready(folder: Path, local_request: LocalRequest, notes: list[str]) -> Forward:
     """The model, adapted, fused and proved, as a job makes it ready."""
-    model = load.load_base(folder, asked, CPU)
+    model = load.load_base(folder, local_request, CPU)
     pool = None
-    if asked.tuning == "lora":
-        model = load.add_adapter(model, asked)
-        pool = DropoutPool(asked.lora_dropout, CPU.compute, CPU.torch)
-        fuse(model, load.FrozenWeights.of(model, asked, CPU).weight_of, pool)
+    if local_request.tuning == "lora":
+        model = load.add_adapter(model, local_request)
+        pool = DropoutPool(local_request.lora_dropout, CPU.compute, CPU.torch)
+        fuse(model, load.FrozenWeights.of(model, local_request, CPU).weight_of, pool)
     return prove(
-        Forward(model, CPU, "plain", autocast=False, pool=pool), examples(), packing=asked.packing, note=notes.append
+        Forward(model, CPU, "plain", autocast=False, pool=pool),
+        examples(),
+        packing=local_request.packing,
+        note=notes.append,
     )
 
 

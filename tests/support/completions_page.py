@@ -22,7 +22,7 @@ NAMED = StringCheckGrader(
 )
 
 
-def judged(folder: Path, questions, candidates, graders=(EXACT,), pairs=None):
+def evaluated(folder: Path, questions, candidates, graders=(EXACT,), pairs=None):
     """Items, predictions and their evaluation; `questions` are (prompt, expected), `candidates` answers by name.
 
     A third part of a question is its fields, such as `kind`.
@@ -60,6 +60,6 @@ def judged(folder: Path, questions, candidates, graders=(EXACT,), pairs=None):
 
 def answers_page(folder: Path, questions, candidates, graders=(EXACT,), pairs=None) -> Path:
     """An HTML page about these answers."""
-    items, predictions, evaluation = judged(folder, questions, candidates, graders, pairs)
+    items, predictions, evaluation = evaluated(folder, questions, candidates, graders, pairs)
     contents = contents_of_completions("answers", items, predictions, graders, evaluation, {})
     return write_page(contents, folder / "page.html", "ftbridge eval job.yaml")

@@ -66,11 +66,11 @@ def lines(first: int, count: int) -> str:
 @contextmanager
 def finished_run(folder: Path, right: str) -> Iterator[Run]:
     """A run of 60 test items whose tuned model is right where `right` matches, and whose base never is."""
-    answers = [
+    outputs = [
         {"model": "ft:*", "match": rf"Number ({right})\?", "reply": r"It is \1."},
         {"model": "*", "reply": "No idea."},
     ]
-    with pytest.MonkeyPatch.context() as patch, simulating({"speed": 50, "answers": answers}) as service:
+    with pytest.MonkeyPatch.context() as patch, simulating({"speed": 50, "answers": outputs}) as service:
         patch.setenv("FTBRIDGE_HOME", str(folder / "home"))
         patch.setenv("OPENAI_API_KEY", "sk-shown")
         patch.setenv("OPENAI_BASE_URL", service.base_url)

@@ -42,7 +42,7 @@ _odd_message = st.fixed_dictionaries(
 )  # fmt: skip
 _answer = st.fixed_dictionaries({"role": st.just("assistant"), "content": _text})
 plain_chats = st.lists(_plain_message, max_size=3).flatmap(
-    lambda before: _answer.map(lambda answer: {"messages": [*before, {"role": "user", "content": "Why?"}, answer]})
+    lambda before: _answer.map(lambda reply: {"messages": [*before, {"role": "user", "content": "Why?"}, reply]})
 )
 odd_documents = st.one_of(
     st.fixed_dictionaries(
@@ -109,9 +109,9 @@ def checker_of(method: Method = "supervised", **plan: Any) -> Checker:
     return Checker(LintPlan(Context(method=method), OF_LINES, **{"rows": False, **plan}))
 
 
-def told(found: Iterable[Found]) -> list[tuple[Any, ...]]:
+def comparable(findings: Iterable[Found]) -> list[tuple[Any, ...]]:
     """Findings without where their bytes are."""
-    return sorted((one.line, one.code, one.field, one.message, one.severity, str(one.span)) for one in found)
+    return sorted((one.line, one.code, one.field, one.message, one.severity, str(one.span)) for one in findings)
 
 
 def by_every_rule(lines: Iterable[bytes], checker: Checker, *, ends_open: bool) -> list[tuple[Any, ...]]:

@@ -43,9 +43,11 @@ def like(one: Trial, length: int) -> Trial:
     return trial(one.example.input_ids[: one.prompt], completion, one.advantage, [-1.0] * length)
 
 
-def request(grader: dict[str, Any] | None = None, own: dict[str, Any] | None = None, **changes: Any) -> LocalRequest:
+def request(
+    grader: dict[str, Any] | None = None, settings: dict[str, Any] | None = None, **changes: Any
+) -> LocalRequest:
     """Groups of four, completions of six tokens."""
-    reinforcement = {"grader": grader or HAS_LETTER, "group_size": 4, "max_completion_tokens": 6, **(own or {})}
+    reinforcement = {"grader": grader or HAS_LETTER, "group_size": 4, "max_completion_tokens": 6, **(settings or {})}
     values = {"method": "reinforcement", "reinforcement": reinforcement, "lora_dropout": 0.0, "learning_rate": 3e-3}
     return architectures.request(**{**values, "batch_size": 3, "thinking": "off", **changes})
 
@@ -76,36 +78,36 @@ def write_split(folder: Path, name: str, lines: list[dict[str, Any]]) -> Path:
 
 
 def prepared(
-    folder: Path, model: Path, asked: LocalRequest, train: list[dict[str, Any]] | None = None
+    folder: Path, model: Path, local_request: LocalRequest, train: list[dict[str, Any]] | None = None
 ) -> tuple[Forward, Renderer]:
     """The model, adapted, fused and proved on its prompts, and the renderer of its tokenizer."""
-    renderer = Renderer(AutoTokenizer.from_pretrained(model), asked.thinking)
+    renderer = Renderer(AutoTokenizer.from_pretrained(model), local_request.thinking)
     path = write_split(folder / "data", "train", train or rows(6))
-    prompts = encode_prompts(path, "train", renderer, asked).examples
-    adapted = load.add_adapter(load.load_base(model, asked, architectures.CPU), asked)
+    prompts = encode_prompts(path, "train", renderer, local_request).examples
+    adapted = load.add_adapter(load.load_base(model, local_request, architectures.CPU), local_request)
     pool = DropoutPool(0.0, torch.float32, torch.device("cpu"))
-    fuse(adapted, load.FrozenWeights.of(adapted, asked, architectures.CPU).weight_of, pool)
+    fuse(adapted, load.FrozenWeights.of(adapted, local_request, architectures.CPU).weight_of, pool)
     forward = Forward(adapted, architectures.CPU, "plain", autocast=False, pool=pool)
     return prove(forward, as_examples(prompts), packing=True), renderer
 
 
 def practice(
-    folder: Path, model: Path, asked: LocalRequest, train: list[dict[str, Any]] | None = None, **also: Any
+    folder: Path, model: Path, local_request: LocalRequest, train: list[dict[str, Any]] | None = None, **also: Any
 ) -> tuple[Practice, list[tuple[str, str]]]:
     """The source of a job's steps in `folder`, and what it says."""
-    forward, renderer = prepared(folder, model, asked, train)
+    forward, renderer = prepared(folder, model, local_request, train)
     splits: dict[str, tuple[PracticePrompt, ...]] = {}
     for name, lines in (("train", train or rows(6)), ("validation", also.pop("validation", rows(3, 100)))):
         path = write_split(folder / "data", name, lines)
-        splits[name] = encode_prompts(path, name, renderer, asked).examples
+        splits[name] = encode_prompts(path, name, renderer, local_request).examples
     messages: list[tuple[str, str]] = []
     source = Practice(
-        forward, renderer, asked, splits["train"], splits["validation"], folder,
+        forward, renderer, local_request, splits["train"], splits["validation"], folder,
         lambda text, level="info": messages.append((level, text)), also.pop("requested", lambda: None),
     )  # fmt: skip
     return source, messages
 
 
-def trained(forward: Forward) -> torch.Tensor:
+def trained_numbers(forward: Forward) -> torch.Tensor:
     """Every trained number of the model, in one row."""
     return torch.cat([one.detach().flatten().clone() for one in forward.model.parameters() if one.requires_grad])

@@ -41,11 +41,11 @@ def request(**changes: Any) -> LocalRequest:
     return architectures.request(**{"method": "dpo", "lora_dropout": 0.0, "dpo": options, **changes})
 
 
-def forward_of(folder: Path, asked: LocalRequest, family: str = "llama") -> Forward:
+def forward_of(folder: Path, local_request: LocalRequest, family: str = "llama") -> Forward:
     """The family's small model, adapted and proved. Its adapter adds nothing yet."""
     if not (folder / "model").exists():
         architectures.model_of(family, folder / "model")
-    return architectures.ready(folder / "model", asked, [])
+    return architectures.ready(folder / "model", local_request, [])
 
 
 def stir(model: Any, size: float = 0.05) -> None:

@@ -28,8 +28,8 @@ def problems(value: Any, type: str, at: str = "") -> list[str]:
     )
 
 
-def _shallow(found: list[str], at: str) -> bool:
-    return found[0].startswith(f"{at}:")
+def _shallow(messages: list[str], at: str) -> bool:
+    return messages[0].startswith(f"{at}:")
 
 
 def _problems(value: Any, type: str, at: str) -> Iterator[str]:

@@ -9,8 +9,8 @@ from ftbridge.data.lint.rules import RULES
 from ftbridge.data.targets import TARGETS
 
 
-def chat(question="Capital of France?", answer="Paris", system=None, **more):
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+def chat(question="Capital of France?", reply="Paris", system=None, **more):
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
     return {"messages": [*([{"role": "system", "content": system}] if system else []), *messages], **more}
 
 

@@ -30,13 +30,13 @@ def findings(folder: Path, line: str, method: str, target: str = "openai") -> li
     return [finding for finding in report.files[0].findings if finding.line is not None]
 
 
-def verdict(found: list[Finding]) -> str:
+def verdict(lint_findings: list[Finding]) -> str:
     """The worst severity; "ok" for advice at most."""
-    worst = {finding.severity for finding in found}
+    worst = {finding.severity for finding in lint_findings}
     return "error" if "error" in worst else "warning" if "warning" in worst else "ok"
 
 
-def judged(line: str, context: Context) -> list[tuple[str, Problem]]:
+def problems_in(line: str, context: Context) -> list[tuple[str, Problem]]:
     """Problems of the rules of structure, as (code, problem)."""
     return judged_document(json.loads(line), context)
 
@@ -57,12 +57,12 @@ def severities(line: str, code: str, method: str = "supervised") -> dict[str, st
     by_name = {}
     for target in TARGETS.values():
         context = Context(target=target, method=method)  # type: ignore[arg-type]
-        matches = [severity(c, problem, context) for c, problem in judged(line, context) if c == code]
+        matches = [severity(c, problem, context) for c, problem in problems_in(line, context) if c == code]
         by_name[target.name] = next((s for s in ("error", "warning", "info") if s in matches), None)
     return by_name
 
 
-def mended(line: str, method: str = "supervised", target: str = "openai") -> object:
+def repaired(line: str, method: str = "supervised", target: str = "openai") -> object:
     """The document after every repair, again and again until none is left."""
     document, context = json.loads(line), Context(target=TARGETS[target], method=method)  # type: ignore[arg-type]
     for _ in range(20):

@@ -43,9 +43,9 @@ _LAST_USER = (
 )
 
 
-def _turns(answer: str, asks: str = "<|bot|>", head: str = _TOOLS, tail: str = "", before: str = "") -> str:
+def _turns(reply: str, asks: str = "<|bot|>", head: str = _TOOLS, tail: str = "", before: str = "") -> str:
     """Turns with the answer's form, and what the template asks with."""
-    loop = "{% for m in messages %}" + _ROLES + answer + "{% endif %}{% endfor %}"
+    loop = "{% for m in messages %}" + _ROLES + reply + "{% endif %}{% endfor %}"
     return before + head + loop + tail + "{% if add_generation_prompt %}" + asks + "{% endif %}"
 
 

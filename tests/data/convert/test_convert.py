@@ -343,19 +343,19 @@ def test_the_input_is_never_replaced_and_other_files_only_by_force(tmp_path: Pat
     assert done.sha256 == hashlib.sha256(other.read_bytes()).hexdigest()
 
 
-def run(*args: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def run(*args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [sys.executable, "-m", "ftbridge", "convert", *args], input=given, capture_output=True, check=False
+        [sys.executable, "-m", "ftbridge", "convert", *args], input=stdin, capture_output=True, check=False
     )
 
 
 def test_the_command_works_in_a_pipe_and_exits_with_3_for_bad_records(tmp_path: Path):
-    done = run("-", "-", given=lines({"prompt": "a", "completion": "b"}))
+    done = run("-", "-", stdin=lines({"prompt": "a", "completion": "b"}))
     assert (done.returncode, json.loads(done.stdout)) == (0, {"messages": [user("a"), assistant("b")]})
-    assert run("-", str(tmp_path / "out.jsonl"), given=b"{}\n").returncode == 3
-    assert run("-", str(tmp_path / "out.xyz"), given=b"{}\n").returncode == 2
+    assert run("-", str(tmp_path / "out.jsonl"), stdin=b"{}\n").returncode == 3
+    assert run("-", str(tmp_path / "out.xyz"), stdin=b"{}\n").returncode == 2
     assert run(str(tmp_path), str(tmp_path / "out.jsonl")).returncode == 2
-    summary = run("-", str(tmp_path / "out.jsonl"), "--json", given=lines(CHAT))
+    summary = run("-", str(tmp_path / "out.jsonl"), "--json", stdin=lines(CHAT))
     assert json.loads(summary.stdout)["examples"] == 1
 
 
@@ -363,11 +363,11 @@ class Cutting(BaseHTTPRequestHandler):
     """Breaks off the first answer in the middle, and knows ranges."""
 
     content = lines(*[{"prompt": f"question {i}", "completion": str(i)} for i in range(20_000)])
-    asked: ClassVar[list[str | None]] = []
+    requests: ClassVar[list[str | None]] = []
 
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
-        self.asked.append(wanted)
+        self.requests.append(wanted)
         start = (
             int(wanted.removeprefix("bytes=").removesuffix("-"))
             if wanted and self.headers.get("If-Range") == '"v1"'
@@ -379,7 +379,7 @@ class Cutting(BaseHTTPRequestHandler):
         self.send_header("ETag", '"v1"')
         self.send_header("Content-Length", str(len(self.content) - start))
         self.end_headers()
-        stop = len(self.content) // 2 if len(self.asked) == 1 else len(self.content)
+        stop = len(self.content) // 2 if len(self.requests) == 1 else len(self.content)
         self.wfile.write(self.content[start:stop])
 
     def log_message(self, *args: Any) -> None:
@@ -388,7 +388,7 @@ class Cutting(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def cutting() -> Iterator[str]:
-    Cutting.asked = []
+    Cutting.requests = []
     with ThreadingHTTPServer(("127.0.0.1", 0), Cutting) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}/data.jsonl"
@@ -398,6 +398,6 @@ def cutting() -> Iterator[str]:
 def test_a_download_that_breaks_off_goes_on_where_it_was(tmp_path: Path, cutting: str):
     done = convert(cutting, str(tmp_path / "out.jsonl"), Recipe())
     assert done.examples == 20_000
-    assert len(Cutting.asked) == 2
-    assert Cutting.asked[1] is not None
-    assert int(Cutting.asked[1].removeprefix("bytes=").removesuffix("-")) > 0
+    assert len(Cutting.requests) == 2
+    assert Cutting.requests[1] is not None
+    assert int(Cutting.requests[1].removeprefix("bytes=").removesuffix("-")) > 0

@@ -174,7 +174,7 @@ values = st.recursive(
 fields = st.dictionaries(st.sampled_from(["id", "score", "note", "tags"]), values, max_size=4)
 contents = texts | st.lists(st.builds(lambda text: {"type": "text", "text": text}, texts), min_size=1, max_size=2)
 examples = st.builds(
-    lambda question, answer, own, weight: {**own, "messages": [user(question), assistant(answer, **weight)]},
+    lambda question, reply, kind_keys, weight: {**kind_keys, "messages": [user(question), assistant(reply, **weight)]},
     contents, texts, fields, st.sampled_from([{}, {"weight": 1}]),
 )  # fmt: skip
 

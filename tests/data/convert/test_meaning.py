@@ -19,8 +19,8 @@ def turn(role: str, content: Any, **more: Any) -> dict[str, Any]:
     return {"role": role, "content": content, **more}
 
 
-def chat(*, user: Any = "Is it open?", answer: Any = "Until six.", **more: Any) -> dict[str, Any]:
-    return {"messages": [turn("user", user), turn("assistant", answer)], **more}
+def chat(*, user: Any = "Is it open?", reply: Any = "Until six.", **more: Any) -> dict[str, Any]:
+    return {"messages": [turn("user", user), turn("assistant", reply)], **more}
 
 
 def converted(tmp_path: Path, *records: Any, **recipe: Any) -> list[Any]:
@@ -29,7 +29,7 @@ def converted(tmp_path: Path, *records: Any, **recipe: Any) -> list[Any]:
     return [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
 
 
-def trained(tmp_path: Path, record: Any, **data: Any) -> list[Any]:
+def trained_completions(tmp_path: Path, record: Any, **data: Any) -> list[Any]:
     """What a run would train on: the canonical split."""
     lines = [json.dumps(record).replace("Is it open?", f"Is shop {n} open?") for n in range(12)]
     (tmp_path / "train.jsonl").write_text("\n".join(lines) + "\n")
@@ -65,8 +65,8 @@ def test_an_unknown_key_stops_convert_by_its_path_until_it_is_let_go(tmp_path, p
 @pytest.mark.parametrize(("path", "record"), UNKNOWN, ids=lambda value: value if isinstance(value, str) else "")
 def test_an_unknown_key_stops_a_run_and_its_plan_until_the_spec_says_what_becomes_of_it(tmp_path, path, record):
     with pytest.raises(DataError, match=r"would be lost(.|\n)*data\.drop"):
-        trained(tmp_path, record)
-    assert "mood" not in json.dumps(trained(tmp_path, record, drop=[path]))
+        trained_completions(tmp_path, record)
+    assert "mood" not in json.dumps(trained_completions(tmp_path, record, drop=[path]))
 
 
 MEANT = [
@@ -78,7 +78,7 @@ MEANT = [
 
 @pytest.mark.parametrize(("record", "role", "text"), [case[1:] for case in MEANT], ids=[case[0] for case in MEANT])
 def test_a_system_prompt_beside_the_messages_becomes_the_first_of_them(tmp_path, record, role, text):
-    for example in (*converted(tmp_path, record), *trained(tmp_path, record)):
+    for example in (*converted(tmp_path, record), *trained_completions(tmp_path, record)):
         first = example["messages"][0]
         assert first["role"] == role
         assert text in json.dumps(first["content"])
@@ -97,7 +97,7 @@ def test_a_flag_of_training_becomes_the_weight_in_convert_and_in_a_run(tmp_path,
             turn("user", "Is it open?"), turn("assistant", "Hm.", **{flag: value}), turn("user", "So?"), turn("assistant", "Yes."),
         ]
     }  # fmt: skip
-    for example in (*converted(tmp_path, record), *trained(tmp_path, record)):
+    for example in (*converted(tmp_path, record), *trained_completions(tmp_path, record)):
         assert example["messages"][1].get("weight", 1) == weight
         assert flag == "weight" or flag not in example["messages"][1]
 
@@ -105,7 +105,7 @@ def test_a_flag_of_training_becomes_the_weight_in_convert_and_in_a_run(tmp_path,
 @pytest.mark.parametrize(
     "record",
     [
-        chat(answer="Go away.", label=False),
+        chat(reply="Go away.", label=False),
         {"prompt": "Is it open?", "completion": "Go away.", "label": False},
         {"conversations": [{"from": "human", "value": "Is it open?"}, {"from": "gpt", "value": "Go away."}], "kto_tag": False},
         {"prompt": [turn("user", "Is it open?")], "completion": [turn("assistant", "Go away.")], "label": False},
@@ -113,7 +113,7 @@ def test_a_flag_of_training_becomes_the_weight_in_convert_and_in_a_run(tmp_path,
 )  # fmt: skip
 def test_an_answer_that_was_not_liked_is_never_learnt(tmp_path, record):
     liked = json.loads(json.dumps(record).replace("false", "true").replace("Go away.", "Until six."))
-    for attempt in (lambda: converted(tmp_path, liked, record), lambda: trained(tmp_path, record)):
+    for attempt in (lambda: converted(tmp_path, liked, record), lambda: trained_completions(tmp_path, record)):
         with pytest.raises(DataError, match="KTO data"):
             attempt()
     examples = converted(tmp_path, liked, record, only_liked=True)
@@ -131,7 +131,7 @@ def test_an_answer_that_was_not_liked_is_never_learnt(tmp_path, record):
 )  # fmt: skip
 def test_a_preference_is_not_halved_by_supervised_tuning(tmp_path, record):
     with pytest.raises(DataError, match=r"preference(.|\n)*method: dpo"):
-        trained(tmp_path, record)
+        trained_completions(tmp_path, record)
     assert "No idea." in json.dumps(converted(tmp_path, record)[0]["non_preferred_output"])
 
 
@@ -145,7 +145,7 @@ def test_a_preference_is_not_halved_by_supervised_tuning(tmp_path, record):
     ],
 )
 def test_pictures_that_nobody_would_see_are_refused_by_name(tmp_path, record):
-    for attempt in (lambda: converted(tmp_path, record), lambda: trained(tmp_path, record)):
+    for attempt in (lambda: converted(tmp_path, record), lambda: trained_completions(tmp_path, record)):
         with pytest.raises(DataError, match="image"):
             attempt()
 
@@ -170,7 +170,7 @@ def test_most_records_say_what_a_file_is_and_the_odd_one_is_left_out(tmp_path):
 
 
 def test_fields_that_a_spec_keeps_are_read_again_from_the_canonical_bytes(tmp_path):
-    again = trained(tmp_path, chat(mood="kind"), keep=["mood"])
+    again = trained_completions(tmp_path, chat(mood="kind"), keep=["mood"])
     assert {example["mood"] for example in again} == {"kind"}
     spec = {
         "name": "n",

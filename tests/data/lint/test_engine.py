@@ -142,8 +142,10 @@ def test_an_interrupted_report_tells_what_was_found_so_far(tmp_path, monkeypatch
 def test_the_method_is_told_by_a_first_line_longer_than_the_first_look(tmp_path):
     path = tmp_path / "train.jsonl"
     request = {"messages": [{"role": "user", "content": "why " * 200_000}]}
-    answer = [{"role": "assistant", "content": "b"}]
-    path.write_text(json.dumps({"input": request, "preferred_output": answer, "non_preferred_output": answer}) + "\n")
+    completion = [{"role": "assistant", "content": "b"}]
+    path.write_text(
+        json.dumps({"input": request, "preferred_output": completion, "non_preferred_output": completion}) + "\n"
+    )
 
     assert lint(path).files[0].method == "dpo"
 

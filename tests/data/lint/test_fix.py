@@ -18,7 +18,7 @@ from ftbridge.errors import UsageError
 GOOD = '{"messages":  [{"role": "user", "content": "caf\\u00e9"}, {"role": "assistant", "content": "Hello"}]}'
 
 
-def mended(tmp_path: Path, content: bytes, **options: Any) -> tuple[bytes, list[str]]:
+def fixed(tmp_path: Path, content: bytes, **options: Any) -> tuple[bytes, list[str]]:
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_bytes(content)
     report = fix(str(source), out, Options(**options))
@@ -30,7 +30,7 @@ def mended(tmp_path: Path, content: bytes, **options: Any) -> tuple[bytes, list[
 
 def test_lines_that_need_nothing_are_copied_byte_for_byte(tmp_path: Path):
     content = f"{GOOD}\n".encode() * 3
-    assert mended(tmp_path, content) == (content, [])
+    assert fixed(tmp_path, content) == (content, [])
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_lines_that_need_nothing_are_copied_byte_for_byte(tmp_path: Path):
 def test_the_file_is_mended_around_lines_that_stay_as_they_are(
     tmp_path: Path, content: bytes, wanted: bytes, code: str | None
 ):
-    out, codes = mended(tmp_path, content)
+    out, codes = fixed(tmp_path, content)
     assert out == wanted
     assert codes == [code] * len(codes)
     assert bool(codes) is (code is not None)
@@ -62,13 +62,13 @@ def test_the_file_is_mended_around_lines_that_stay_as_they_are(
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_arrays_and_spread_objects_in_any_unicode_become_lines(tmp_path: Path, text: str, encoding: str):
-    out, _ = mended(tmp_path, text.encode(encoding))
+    out, _ = fixed(tmp_path, text.encode(encoding))
     assert [json.loads(line) for line in out.splitlines()] == [json.loads(GOOD)] * 2
 
 
 def test_azure_gets_its_byte_order_mark_once(tmp_path: Path):
     for content in (GOOD.encode(), b"\xef\xbb\xbf" + GOOD.encode()):
-        out, _ = mended(tmp_path, content + b"\n", target="azure")
+        out, _ = fixed(tmp_path, content + b"\n", target="azure")
         assert out == b"\xef\xbb\xbf" + GOOD.encode() + b"\n"
 
 
@@ -84,7 +84,7 @@ def test_each_change_says_where_it_was_and_is(tmp_path: Path):
 
 def test_what_a_rule_is_not_asked_for_is_not_mended(tmp_path: Path):
     content = GOOD.replace("assistant", "Assistant").encode() + b"\n"
-    assert mended(tmp_path, content, ignore=("FTB029",))[0] == content
+    assert fixed(tmp_path, content, ignore=("FTB029",))[0] == content
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_the_file_around_lines_too_is_left_where_its_rule_is_not_asked_for(
 def test_values_over_several_lines_keep_their_spelling(tmp_path: Path, layout: str):
     value = '{"messages": [\n  {"role": "user",\n   "content": "a\\nb \\u00e9"},\n {"role": "assistant", "content": "é"}]\n}'
     lines = layout.count("%s")
-    out, _ = mended(tmp_path, (layout % ((value,) * lines)).encode())
+    out, _ = fixed(tmp_path, (layout % ((value,) * lines)).encode())
     wanted = '{"messages": [{"role": "user", "content": "a\\nb \\u00e9"}, {"role": "assistant", "content": "é"}]}\n'
     assert out.decode() == wanted * lines
 
@@ -172,7 +172,7 @@ def test_whatever_is_damaged_the_copy_has_nothing_fixable_and_no_new_error(tmp_p
         message["role"] = message["role"].strip().lower()
     before.write_bytes(_lines(documents))
     names |= _errors(before, target)
-    mended(tmp_path, content, target=target, method="supervised")
+    fixed(tmp_path, content, target=target, method="supervised")
     assert _errors(tmp_path / "out.jsonl", target) <= names
 
 

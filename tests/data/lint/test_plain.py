@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ftbridge.data.lint.plain import PlainShapes, plain
 from ftbridge.strict_json import Parsed, parse
-from support.lint_inputs import by_every_rule, checker_of, damaged, plain_chats, told, written
+from support.lint_inputs import by_every_rule, checker_of, comparable, damaged, plain_chats, written
 
 _CHECKERS = {method: checker_of(method) for method in ("supervised", "dpo", "reinforcement")}
 
@@ -23,7 +23,7 @@ def test_a_piece_is_judged_as_if_every_rule_had_looked_at_every_line(lines, meth
 
     block = checker.check(raw, first=False, last=True)
 
-    assert told(block.findings) == by_every_rule(lines, checker, ends_open=ends_open)
+    assert comparable(block.findings) == by_every_rule(lines, checker, ends_open=ends_open)
 
 
 @settings(max_examples=150, deadline=None)

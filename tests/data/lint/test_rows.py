@@ -73,8 +73,8 @@ def test_tokens_are_counted_by_message_and_by_what_is_trained_on():
 
 def test_preference_lines_are_compared_by_prompt_and_preferred_answer():
     def line(good, bad):
-        answers = [[{"role": "assistant", "content": text}] for text in (good, bad)]
-        return {"input": chat(ASK), "preferred_output": answers[0], "non_preferred_output": answers[1]}
+        outputs = [[{"role": "assistant", "content": text}] for text in (good, bad)]
+        return {"input": chat(ASK), "preferred_output": outputs[0], "non_preferred_output": outputs[1]}
 
     columns = rows(line("a", "b"), line("a", "c"), line("b", "a"), method="dpo").columns
     assert len(set(columns.prompt.tolist())) == 1

@@ -11,7 +11,7 @@ _random = random.Random(3)
 _WORDS = [f"{_random.choice(['card', 'bank', 'überweisung', 'カード'])}{number}" for number in range(3_000)]
 
 
-def said(count):
+def sketched(count):
     return [_random.choice(_WORDS) for _ in range(count)]
 
 
@@ -20,7 +20,7 @@ def share(one, other):
 
 
 def test_texts_that_are_alike_share_a_band_and_others_do_not():
-    texts = [said(120) for _ in range(300)]
+    texts = [sketched(120) for _ in range(300)]
     changed = [[*text[:60], "other", *text[61:]] for text in texts]
     one, other = sketches([" ".join(text) for text in texts]), sketches([" ".join(text) for text in changed])
 
@@ -30,10 +30,10 @@ def test_texts_that_are_alike_share_a_band_and_others_do_not():
 
 
 def test_case_and_white_space_make_no_difference_and_neighbours_neither():
-    text = " ".join(said(40))
+    text = " ".join(sketched(40))
     alone = sketches([text])[0]
     among = sketches(
-        [" ".join(said(9)), "", "  \n", text.upper().replace(" ", "\n\t "), "short one", " ".join(said(30))]
+        [" ".join(sketched(9)), "", "  \n", text.upper().replace(" ", "\n\t "), "short one", " ".join(sketched(30))]
     )
 
     np.testing.assert_array_equal(alone, among[3])
@@ -43,7 +43,7 @@ def test_case_and_white_space_make_no_difference_and_neighbours_neither():
 
 
 def test_texts_too_short_to_compare_have_none():
-    texts = [" ".join(said(SHORTEST - 1)), " ".join(said(SHORTEST)), "\ud83d " * 20]
+    texts = [" ".join(sketched(SHORTEST - 1)), " ".join(sketched(SHORTEST)), "\ud83d " * 20]
     assert sketches(texts).any(axis=1).tolist() == [False, True, True]
     assert sketches([]).shape[0] == sketches([""]).any() == 0
 

@@ -17,7 +17,7 @@ def block(request, monkeypatch):
     monkeypatch.setattr(json_text, "_BLOCK", request.param)
 
 
-def told(content, read=read_array):
+def outcome(content, read=read_array):
     listing = list(read(io.BytesIO(content)))
     return [(line, str(document) if isinstance(document, Unreadable) else document) for line, document in listing]
 
@@ -43,7 +43,7 @@ def test_any_array_gives_its_elements_with_the_lines_they_begin_on(elements, ind
         return  # a lone surrogate is not UTF-8
     stored, json_text._BLOCK = json_text._BLOCK, size
     try:
-        result = told(content)
+        result = outcome(content)
     finally:
         json_text._BLOCK = stored
     assert [document for _, document in result] == elements
@@ -79,7 +79,7 @@ def test_any_array_gives_its_elements_with_the_lines_they_begin_on(elements, ind
     ],
 )
 def test_what_is_wrong_is_told_at_its_place_after_what_is_right(content, problem):
-    result = told(content)
+    result = outcome(content)
     assert result[0] == (1, {"a": 1})
     assert len(result) == 2
     assert result[1][0] == problem[0]
@@ -88,14 +88,14 @@ def test_what_is_wrong_is_told_at_its_place_after_what_is_right(content, problem
 
 @pytest.mark.usefixtures("block")
 def test_an_element_that_no_example_may_hold_does_not_spoil_the_next():
-    assert [line for line, _ in told(b'[{"a": 1, "a": 2},\n{"b": NaN},\n{"c": 3}]')] == [1, 2, 3]
+    assert [line for line, _ in outcome(b'[{"a": 1, "a": 2},\n{"b": NaN},\n{"c": 3}]')] == [1, 2, 3]
 
 
 def test_a_line_that_is_too_long_is_passed_over(monkeypatch):
     monkeypatch.setattr(json_text, "LONGEST", 1 << 20)
     content = b'{"a": "' + b"x" * (3 << 20) + b'"}\n{"b": 1}\n'
-    assert told(content, read_lines) == [(1, "is longer than 1 MB."), (2, {"b": 1})]
-    (problem,) = told(b"[" + content.split(b"\n")[0] + b"]")
+    assert outcome(content, read_lines) == [(1, "is longer than 1 MB."), (2, {"b": 1})]
+    (problem,) = outcome(b"[" + content.split(b"\n")[0] + b"]")
     assert problem == (1, "begins an element that is longer than 1 MB.")
 
 

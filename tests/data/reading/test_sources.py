@@ -12,8 +12,8 @@ from ftbridge.data.convert.formats import read_examples
 from ftbridge.errors import DataError, FtbridgeError, UsageError
 
 
-def _line(question="q", answer="a"):
-    chat = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+def _line(question="q", reply="a"):
+    chat = [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
     return json.dumps({"messages": chat}, ensure_ascii=False)
 
 
@@ -266,8 +266,8 @@ class _Server(ThreadingHTTPServer):
 class _Answer(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.seen.append((self.path, self.headers.get("Authorization")))
-        answers = self.server.script.get(self.path, [(404, {}, b"")])
-        status, headers, body = answers.pop(0) if len(answers) > 1 else answers[0]
+        responses = self.server.script.get(self.path, [(404, {}, b"")])
+        status, headers, body = responses.pop(0) if len(responses) > 1 else responses[0]
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)

@@ -25,9 +25,9 @@ def test_every_step_of_the_gpu_day_runs_on_the_cpu(tmp_path: Path):
     assert done.returncode == 0, done.stderr[-3000:]
     steps = {one["step"]: one for one in json.loads(out.read_text())["steps"]}
     assert steps["engine"]["same alone"] == "48 of 48"
-    trained = [one for name, one in steps.items() if name.startswith("train ")]
-    assert len(trained) == 6
-    assert all(one["ended"] == "succeeded" and one["adapter"] for one in trained)
+    training_steps = [one for name, one in steps.items() if name.startswith("train ")]
+    assert len(training_steps) == 6
+    assert all(one["ended"] == "succeeded" and one["adapter"] for one in training_steps)
     skipped = [name for name, one in steps.items() if one.get("skipped")]
     assert all(name.startswith(("trl", "unsloth")) for name in skipped), "only what is not installed is left out"
     assert len(done.stdout.splitlines()) < 100

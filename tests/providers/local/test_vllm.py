@@ -85,8 +85,8 @@ def sampler(base: Path, tmp_path: Path, tuned: str | None = None, **how: float) 
     return VllmSampler(SampleRequest(request=request, tuned=tuned), tmp_path / "vllm.log", **how)
 
 
-def ask(at: VllmSampler, *said: str) -> dict[str, object]:
-    prompts = [Prompt(key=text, messages=(Message(role="user", content=text),)) for text in said]
+def ask(at: VllmSampler, *texts: str) -> dict[str, object]:
+    prompts = [Prompt(key=text, messages=(Message(role="user", content=text),)) for text in texts]
     return {result.key: result for result in at.generate(prompts, max_tokens=8, batch_size=4)}
 
 

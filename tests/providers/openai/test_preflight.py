@@ -27,10 +27,10 @@ from support.simulated_service import Service
 TODAY = datetime.date(2026, 11, 24)
 
 
-def check(asked: Any, today: datetime.date = TODAY) -> list[str]:
+def check(submitted: Any, today: datetime.date = TODAY) -> list[str]:
     lines: list[str] = []
-    at = connect(OpenAIRequest.model_validate(asked.request), asked.folder)
-    preflight.check(at, asked, lines.append, today)
+    at = connect(OpenAIRequest.model_validate(submitted.request), submitted.folder)
+    preflight.check(at, submitted, lines.append, today)
     return lines
 
 

@@ -42,7 +42,7 @@ def plain(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def full_page(tmp_path_factory):
     """A run's page with every section that there is."""
     folder = tmp_path_factory.mktemp("whole")
     with finished_run(folder, r"\d*[0-8]") as run:
@@ -61,10 +61,10 @@ def opened(browser):
         context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
-        page.said, page.asked = [], []
-        page.on("console", lambda message: page.said.append(message.text))
-        page.on("pageerror", lambda error: page.said.append(str(error)))
-        page.on("request", lambda request: page.asked.append(request.url))
+        page.messages, page.addresses = [], []
+        page.on("console", lambda message: page.messages.append(message.text))
+        page.on("pageerror", lambda error: page.messages.append(str(error)))
+        page.on("request", lambda request: page.addresses.append(request.url))
         page.goto(path.as_uri())
         return page
 
@@ -84,8 +84,8 @@ def _too_wide(page):
 
 def test_it_loads_without_a_console_message_or_a_request_beyond_itself(opened, plain):
     page = opened(plain)
-    assert page.said == []
-    assert page.asked == [plain.as_uri()]
+    assert page.messages == []
+    assert page.addresses == [plain.as_uri()]
     assert page.title() == "answers: ftbridge report"
 
 
@@ -111,7 +111,7 @@ def rivals(tmp_path_factory):
     requests = [(f"Where is {n}?", f"{kind} {n}", {"kind": kind}) for n, kind in enumerate(kinds)]
     right = [expected for _, expected, _ in requests]
     base = ["no idea"] * 40
-    tuned = [answer if n < 20 else kinds[n] if n < 24 else "no idea" for n, answer in enumerate(right)]
+    tuned = [reply if n < 20 else kinds[n] if n < 24 else "no idea" for n, reply in enumerate(right)]
     candidates = {"base": base, "few_shot": right, "tuned": tuned}
     pairs = [("few_shot", "base"), ("tuned", "base"), ("tuned", "few_shot")]
     return answers_page(tmp_path_factory.mktemp("rivals"), requests, candidates, (EXACT, NAMED), pairs)
@@ -142,8 +142,8 @@ def test_filters_by_grader_and_by_slice_work_together(opened, rivals):
     assert _shown(page) == 40
 
 
-def test_contents_and_items_have_addresses_of_their_own(opened, rivals, whole):
-    for path in (rivals, whole):
+def test_contents_and_items_have_addresses_of_their_own(opened, rivals, full_page):
+    for path in (rivals, full_page):
         page = opened(path)
         targets = page.locator("nav a, .permalink").evaluate_all(
             "all => all.map(one => one.getAttribute('href').slice(1))"
@@ -154,8 +154,8 @@ def test_contents_and_items_have_addresses_of_their_own(opened, rivals, whole):
     assert page.url.endswith("#line-7")
 
 
-def test_what_was_lost_is_red_on_the_tuned_side(opened, whole):
-    page = opened(whole)
+def test_what_was_lost_is_red_on_the_tuned_side(opened, full_page):
+    page = opened(full_page)
     page.locator("#retention summary").first.click()
     colours = [
         page.locator(f"#retention .{name}").first.evaluate("one => getComputedStyle(one).backgroundColor")
@@ -204,22 +204,22 @@ def _brightness(colour):
 
 @pytest.mark.skipif(AXE is None, reason="needs axe-core: npm pack axe-core, and AXE_CORE=package/axe.min.js")
 @pytest.mark.parametrize("look", [{}, {"color_scheme": "dark"}, {"viewport": {"width": 390, "height": 844}}])
-def test_axe_finds_nothing_serious(opened, rivals, whole, look):
-    for path in (rivals, whole):
+def test_axe_finds_nothing_serious(opened, rivals, full_page, look):
+    for path in (rivals, full_page):
         page = opened(path, bypass_csp=True, **look)
         page.evaluate(Path(AXE).read_text(encoding="utf-8"))
         result = page.evaluate("axe.run(document)")["violations"]
         assert [one["id"] for one in result if one["impact"] in ("serious", "critical")] == []
 
 
-def test_on_a_phone_nothing_hangs_over_the_side(opened, plain, whole):
-    for path in (plain, whole):
+def test_on_a_phone_nothing_hangs_over_the_side(opened, plain, full_page):
+    for path in (plain, full_page):
         assert _too_wide(opened(path, viewport={"width": 390, "height": 844})) == 0
 
 
-def test_a_page_with_every_section_loads_without_a_message(opened, whole):
-    page = opened(whole)
-    assert page.said == []
+def test_a_page_with_every_section_loads_without_a_message(opened, full_page):
+    page = opened(full_page)
+    assert page.messages == []
     headings = page.locator("h2").all_inner_texts()
     for heading in ("Scores", "Loss", "Labels", "Retention", "Perplexity", "Planned vs actual", "Completions", "Data"):
         assert heading in headings
@@ -257,8 +257,8 @@ def test_hostile_answers_do_no_harm_and_two_thousand_items_open_in_three_seconds
     page = opened(path, viewport={"width": 390, "height": 844})
     assert time.monotonic() - began < 3
     assert page.title() == "answers: ftbridge report"
-    assert page.said == []
-    assert page.asked == [path.as_uri()]
+    assert page.messages == []
+    assert page.addresses == [path.as_uri()]
     assert _shown(page) == 2000
     assert page.locator("img").count() == 0
     assert page.locator("script").count() == 1

@@ -54,12 +54,12 @@ def _lines(first, count):
 def run(service, tmp_path):
     """A finished run whose tuned model is right where `right` matches; base answers with markup."""
 
-    def made(right, *, test=(100, 60), **more):
-        answers = [
+    def finished(right, *, test=(100, 60), **more):
+        outputs = [
             {"model": "ft:*", "match": rf"Number ({right})\?", "reply": r"It is \1."},
             {"model": "*", "reply": HOSTILE},
         ]
-        service.play({"speed": 50, "answers": answers})
+        service.play({"speed": 50, "answers": outputs})
         (tmp_path / "train.jsonl").write_text(_lines(0, 12))
         data = {"train": str(tmp_path / "train.jsonl")}
         if test:
@@ -71,7 +71,7 @@ def run(service, tmp_path):
         drive.drive(started)
         return started
 
-    return made
+    return finished
 
 
 class _Page(HTMLParser):

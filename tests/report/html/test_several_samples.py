@@ -23,14 +23,14 @@ def runs(tmp_path, monkeypatch):
     monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "0")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-nobody")
     monkeypatch.setattr(drive, "POLL_SECONDS", 0.02)
-    answers = [
+    outputs = [
         {"model": "ft:*", "match": r"Number (\d*[0-6])\?", "reply": r"It is \1."},
         {"model": "*", "reply": "No idea."},
     ]
     (tmp_path / "train.jsonl").write_text(lines(1000, 20))
     (tmp_path / "test.jsonl").write_text(lines(0, 30))
     items = []
-    with simulating({"speed": 50, "answers": answers}) as service:
+    with simulating({"speed": 50, "answers": outputs}) as service:
         monkeypatch.setenv("OPENAI_BASE_URL", service.base_url)
         for _ in range(2):
             spec = {

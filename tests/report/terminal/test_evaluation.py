@@ -21,12 +21,12 @@ from ftbridge.report.html import write_report
 from ftbridge.report.html.contents import contents_of, contents_of_completions
 from ftbridge.report.terminal import comparison, evaluation
 from ftbridge.report.terminal.comparison import changed
-from support.completions_page import judged
+from support.completions_page import evaluated
 from support.finished_run import BASE, finished_run
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def runs(tmp_path_factory):
     """A finished run, its spec, and a command line that knows its home and service."""
     folder = tmp_path_factory.mktemp("asked")
     with finished_run(folder, r"\d*[0-8]") as run:
@@ -42,8 +42,8 @@ def made(tmp_path_factory):
         yield run, spec, ask
 
 
-def test_eval_shows_the_first_first_and_the_items_that_changed(made):
-    run, spec, ask = made
+def test_eval_shows_the_first_first_and_the_items_that_changed(runs):
+    run, spec, ask = runs
     result = ask("eval", spec, "-c", f"run:{run.id}", "-c", "base", "--provider", "openai")
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
@@ -55,8 +55,8 @@ def test_eval_shows_the_first_first_and_the_items_that_changed(made):
     assert "No idea." in result.stdout
 
 
-def test_eval_writes_its_formats_to_a_file_and_a_page_beside(made, tmp_path):
-    run, spec, ask = made
+def test_eval_writes_its_formats_to_a_file_and_a_page_beside(runs, tmp_path):
+    run, spec, ask = runs
     common = ("eval", spec, "-c", "base", "-c", f"run:{run.id}", "--provider", "openai")
     out, page = tmp_path / "scores.csv", tmp_path / "sub" / "page.html"
     result = ask(*common, "--format", "csv", "--out", out, "--report", page)
@@ -80,8 +80,8 @@ def test_eval_writes_its_formats_to_a_file_and_a_page_beside(made, tmp_path):
     assert "is a folder" in refused.stderr
 
 
-def test_a_run_is_reported_in_every_format(made):
-    run, _, ask = made
+def test_a_run_is_reported_in_every_format(runs):
+    run, _, ask = runs
     assert "| tuned | **90.0 %** (79.9 to 95.3) |" in ask("report", run.id, "--format", "markdown").stdout
     assert ask("report", run.id, "--format", "csv").stdout.count("\n") == 3
     assert json.loads(ask("report", run.id, "--format", "json").stdout)["items"] == 60
@@ -116,7 +116,7 @@ def test_cells_that_another_program_would_take_for_more_than_text_are_escaped():
 
 def test_hostile_names_survive_every_export(tmp_path):
     name = '=cmd|"x"\n</testsuite><b>\x01'
-    _, _, result = judged(tmp_path, [("q", "a"), ("r", "b")], {"base": ["a", "b"], name: ["x", "b"]})
+    _, _, result = evaluated(tmp_path, [("q", "a"), ("r", "b")], {"base": ["a", "b"], name: ["x", "b"]})
     rows = list(csv.reader(io.StringIO(evaluation.as_csv(result))))
     assert [row[0] for row in rows[1:]] == ["base", "'" + name.replace("\x01", "␁")]
     rows = [line for line in evaluation.as_markdown(result).splitlines() if line.startswith("|")]
@@ -127,8 +127,8 @@ def test_hostile_names_survive_every_export(tmp_path):
 
 
 def test_the_items_where_most_is_lost_come_first(tmp_path):
-    answers = {"base": ["a", "x", "c"], "tuned": ["a", "b", "x"]}
-    items, predictions, result = judged(tmp_path, [("p1", "a"), ("p2", "b"), ("p3", "c")], answers)
+    outputs = {"base": ["a", "x", "c"], "tuned": ["a", "b", "x"]}
+    items, predictions, result = evaluated(tmp_path, [("p1", "a"), ("p2", "b"), ("p3", "c")], outputs)
     from support.completions_page import EXACT
 
     shown = changed(contents_of_completions("t", items, predictions, [EXACT], result, {}))
@@ -143,7 +143,7 @@ def test_the_items_where_most_is_lost_come_first(tmp_path):
 def test_the_best_is_bold_whatever_its_name(tmp_path):
     from ftbridge.report.terminal.tables import evaluation_table
 
-    _, _, result = judged(tmp_path, [("q", "a"), ("r", "b")], {"base": ["a", "b"], "tuned": ["a", "x"]})
+    _, _, result = evaluated(tmp_path, [("q", "a"), ("r", "b")], {"base": ["a", "b"], "tuned": ["a", "x"]})
     console = Console(width=80, force_terminal=True, color_system="standard", no_color=False)
     with console.capture() as captured:
         console.print(evaluation_table(result))
@@ -152,8 +152,8 @@ def test_the_best_is_bold_whatever_its_name(tmp_path):
     assert "\x1b[1m" not in tuned
 
 
-def test_a_comparison_has_the_better_mean_in_bold(made):
-    run, _, _ = made
+def test_a_comparison_has_the_better_mean_in_bold(runs):
+    run, _, _ = runs
     result = compare(run, run, candidates=("tuned", "base"))
     assert "| exact | **90.0 %** | 0.0 % | -90.0 (-95.3 to -78.2) | 0 / 54 | worse |" in comparison.as_markdown(result)
 
@@ -161,8 +161,8 @@ def test_a_comparison_has_the_better_mean_in_bold(made):
 # Bad input
 
 
-def test_a_page_cannot_be_written_to_a_folder_or_where_nothing_can_be(made, tmp_path):
-    run, _, ask = made
+def test_a_page_cannot_be_written_to_a_folder_or_where_nothing_can_be(runs, tmp_path):
+    run, _, ask = runs
     with pytest.raises(UsageError, match="is a folder"):
         write_report([run], tmp_path)
     (tmp_path / "file").write_text("")
@@ -173,14 +173,14 @@ def test_a_page_cannot_be_written_to_a_folder_or_where_nothing_can_be(made, tmp_
     assert "Traceback" not in result.stderr
 
 
-def test_the_same_run_twice_is_named(made):
-    run, _, _ = made
+def test_the_same_run_twice_is_named(runs):
+    run, _, _ = runs
     with pytest.raises(UsageError, match=f"named twice: {run.id}"):
         contents_of([run, run])
 
 
-def test_a_candidate_with_answers_missing_is_left_out_of_the_page_and_the_rest_stands(made):
-    run, _, _ = made
+def test_a_candidate_with_answers_missing_is_left_out_of_the_page_and_the_rest_stands(runs):
+    run, _, _ = runs
     path = run.predictions("tuned")
     text = path.read_bytes()
     path.write_bytes(b"".join(text.splitlines(keepends=True)[:30]))
@@ -194,8 +194,8 @@ def test_a_candidate_with_answers_missing_is_left_out_of_the_page_and_the_rest_s
         path.write_bytes(text)
 
 
-def test_a_judges_error_with_markup_is_text(made, tmp_path):
-    run, _, _ = made
+def test_a_judges_error_with_markup_is_text(runs, tmp_path):
+    run, _, _ = runs
     path = run.predictions("tuned")
     content = path.read_text()
     first, *rest = content.splitlines(keepends=True)
@@ -209,8 +209,8 @@ def test_a_judges_error_with_markup_is_text(made, tmp_path):
         path.write_text(content)
 
 
-def test_an_evaluation_of_an_older_version_reads_and_a_broken_one_says_what_to_do(made):
-    run, _, ask = made
+def test_an_evaluation_of_an_older_version_reads_and_a_broken_one_says_what_to_do(runs):
+    run, _, ask = runs
     text = run.evaluation_path.read_text()
     document = json.loads(text)
     try:

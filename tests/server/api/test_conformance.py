@@ -59,15 +59,15 @@ class Walk:
     def __init__(self, http: httpx.Client) -> None:
         self.http = http
         self.origin = str(http.base_url).removesuffix("/").removesuffix("/v1")
-        self.answers: dict[str, Any] = {}
+        self.responses: dict[str, Any] = {}
 
     def ask(self, route: str, path: str | None = None, *, keep: str | None = None, **how: Any) -> Any:
         method, where = route.split(" ")
         response = self.http.request(method, path or where, **how)
         assert response.status_code == 200, f"{route}: {response.text}"
-        answer = response.json() if "json" in response.headers["content-type"] else response.text
-        self.answers[keep or route] = answer
-        return answer
+        content = response.json() if "json" in response.headers["content-type"] else response.text
+        self.responses[keep or route] = content
+        return content
 
     def job(self, file: str, **more: Any) -> str:
         body = {"model": BASE, "training_file": file, **more}
@@ -189,12 +189,12 @@ UNPUBLISHED_STATES = {"POST /fine_tuning/jobs/{fine_tuning_job_id}/pause"}
 
 
 def test_every_answer_is_of_its_published_shape(walk):
-    request = {names(route) for route in walk.answers}
+    request = {names(route) for route in walk.responses}
     missing = {names(route) for route in ROUTES} - request - NOT_SERVED - {"POST /batches/{}/cancel"}
     assert missing == set()
     wrong = {}
-    for route, answer in walk.answers.items():
-        if route in ROUTES and (result := problems(answer, ROUTES[route]["answer"], route)):
+    for route, content in walk.responses.items():
+        if route in ROUTES and (result := problems(content, ROUTES[route]["answer"], route)):
             wrong[route] = result
     assert set(wrong) == UNPUBLISHED_STATES & set(wrong), wrong
     assert all(len(result) == 1 and ".status" in result[0] for result in wrong.values())
@@ -202,12 +202,12 @@ def test_every_answer_is_of_its_published_shape(walk):
 
 def test_the_sdks_own_types_accept_every_answer_strictly(walk):
     for route, model in ANSWERS.items():
-        model.model_validate(walk.answers[route], strict=True)
+        model.model_validate(walk.responses[route], strict=True)
     for route, model in PAGES.items():
-        assert walk.answers[route]["data"], route
-        for entry in walk.answers[route]["data"]:
+        assert walk.responses[route]["data"], route
+        for entry in walk.responses[route]["data"]:
             model.model_validate(entry, strict=True)
-    assert set(walk.answers) - set(ANSWERS) - set(PAGES) == {
+    assert set(walk.responses) - set(ANSWERS) - set(PAGES) == {
         "GET /files/{file_id}/content",
         "another batch",
         *UNPUBLISHED_STATES,

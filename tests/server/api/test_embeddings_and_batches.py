@@ -78,11 +78,11 @@ def test_a_batch_answers_lines_of_every_kind(client, endpoint):
     batch = batch_of(client, endpoint, [(endpoint, body), (endpoint, {**body, "no_such_field": 1})])
     assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 1)
     (line,) = client.files.content(batch.output_file_id).text.splitlines()
-    answer = json.loads(line)["response"]["body"]
+    response_body = json.loads(line)["response"]["body"]
     alone = client.post(endpoint.removeprefix("/v1"), body={"model": BASE, **body}, cast_to=dict)
-    assert answer.keys() == alone.keys()
-    assert answer["usage"] == alone["usage"]
-    assert batch.usage.total_tokens == answer["usage"]["total_tokens"] > 0
+    assert response_body.keys() == alone.keys()
+    assert response_body["usage"] == alone["usage"]
+    assert batch.usage.total_tokens == response_body["usage"]["total_tokens"] > 0
 
 
 def test_a_batch_takes_azures_addresses_and_no_line_for_another_endpoint(client):

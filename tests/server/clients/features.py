@@ -100,7 +100,7 @@ def _written(name: str, lines: list[Any]) -> Path:
     return path
 
 
-def report(package: str, known: dict[str, str] | None = None) -> None:
+def report(package: str, features: dict[str, str] | None = None) -> None:
     """Run the features, and print what came of them. `known` has the reasons of those that cannot work."""
     results = {}
     with asyncio.Runner() as runner:
@@ -114,7 +114,7 @@ def report(package: str, known: dict[str, str] | None = None) -> None:
                 results[name] = f"{type(error).__name__}: {error}"[:600]
                 if isinstance(error, KeyboardInterrupt):
                     raise
-    document = {"version": importlib.metadata.version(package), "features": results, "known": known or {}}
+    document = {"version": importlib.metadata.version(package), "features": results, "known": features or {}}
     sys.stdout.write("\n" + json.dumps(document) + "\n")
     sys.stdout.flush()
     os._exit(0)  # a client's threads must not keep the test waiting

@@ -25,7 +25,7 @@ from pydantic import BaseModel
 AZURE = sys.argv[1:] == ["azure"]
 
 
-def made():
+def new_client():
     if not AZURE:
         return OpenAI(max_retries=0)
     import os
@@ -35,7 +35,7 @@ def made():
     return AzureOpenAI(azure_endpoint=endpoint, api_version="2025-03-01-preview", api_key="any", max_retries=0)
 
 
-client = made()
+client = new_client()
 ask = client.chat.completions.create
 
 

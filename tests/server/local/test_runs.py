@@ -25,7 +25,7 @@ CHAT = [{"role": "user", "content": "Name the colour of the amber lamp."}]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -> Run:
+def finished(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -> Run:
     """A run over a random model of two layers, long enough to answer otherwise than its base."""
     folder = tmp_path_factory.mktemp("trained")
     base = write_small_model(folder / "base", base_model_dir)
@@ -44,10 +44,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -> R
 
 
 @pytest.fixture(scope="module")
-def openai(trained: Run) -> Iterator[OpenAI]:
-    home = trained.path.parent.parent
-    runs = {OLD: served_run(home, trained.id), CHECKPOINT: served_run(home, f"run:{trained.id}@3")}
-    base = trained.spec().model.local
+def openai(finished: Run) -> Iterator[OpenAI]:
+    home = finished.path.parent.parent
+    runs = {OLD: served_run(home, finished.id), CHECKPOINT: served_run(home, f"run:{finished.id}@3")}
+    base = finished.spec().model.local
     assert base is not None
     service = served({"base": base}, home / "server", home=home, runs={name: run for name, run in runs.items() if run})
     bound = network.bind("127.0.0.1", 0)
@@ -61,36 +61,36 @@ def test_old_names_are_listed_and_answered_by_the_run_as_themselves(openai: Open
     shown = {model.id: model.owned_by for model in openai.models.list()}
     assert shown == {OLD: "quay", CHECKPOINT: "quay", "base": "ftbridge"}
     assert openai.models.retrieve(CHECKPOINT).id == CHECKPOINT
-    answers = {}
+    replies = {}
     for name in (OLD, CHECKPOINT, "base"):
         done = openai.chat.completions.create(model=name, messages=CHAT, temperature=0, max_tokens=4)  # type: ignore[arg-type]
         assert done.model == name
-        answers[name] = done.choices[0].message.content
-    assert answers[OLD] != answers["base"]
-    assert "amber" in str(answers[OLD])
+        replies[name] = done.choices[0].message.content
+    assert replies[OLD] != replies["base"]
+    assert "amber" in str(replies[OLD])
 
 
 @pytest.mark.slow
 def test_a_run_under_an_old_name_cannot_be_deleted_or_trained_further_and_other_names_stay_unknown(
-    openai: OpenAI, trained: Run
+    openai: OpenAI, finished: Run
 ) -> None:
     with pytest.raises(PermissionDeniedError):
         openai.models.delete(OLD)
     with pytest.raises(NotFoundError):
         openai.chat.completions.create(model=f"{OLD}:ckpt-step-9", messages=CHAT)  # type: ignore[arg-type]
-    file = openai.files.create(file=("t.jsonl", (trained.data / "train.jsonl").read_bytes()), purpose="fine-tune")
+    file = openai.files.create(file=("t.jsonl", (finished.data / "train.jsonl").read_bytes()), purpose="fine-tune")
     with pytest.raises(BadRequestError, match="is a tuned model"):
         openai.fine_tuning.jobs.create(model=OLD, training_file=file.id)
 
 
 @pytest.mark.slow
-def test_runs_that_cannot_be_served_are_named(trained: Run) -> None:
-    home = trained.path.parent.parent
+def test_runs_that_cannot_be_served_are_named(finished: Run) -> None:
+    home = finished.path.parent.parent
     assert served_run(home, "smollm2-135m-instruct") is None
     with pytest.raises(RunNotFound):
         served_run(home, "run:nothing")
     with pytest.raises(UsageError, match="has no checkpoint of step 77"):
-        served_run(home, f"{trained.id}@77")
+        served_run(home, f"{finished.id}@77")
     with pytest.raises(RunNotFound, match="names no run"):
         served_run(home, "run:@2")
 

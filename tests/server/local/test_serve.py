@@ -106,12 +106,12 @@ def test_the_guide_runs_unmodified_on_this_machine(served, tmp_path):
     form = {"type": "json_schema", "json_schema": {"name": "lamp", "schema": schema}}
     messages = [{"role": "user", "content": "Which colour, and how many? Answer as JSON."}]
     for heat in (0, 1.5):
-        answers = client.chat.completions.create(
+        reply = client.chat.completions.create(
             model=MODEL, messages=messages, response_format=form, temperature=heat, max_tokens=60, n=3, seed=5
         )
-        for answer in answers.choices:
-            jsonschema.validate(json.loads(answer.message.content), schema)
-            assert answer.finish_reason == "stop"
+        for choice in reply.choices:
+            jsonschema.validate(json.loads(choice.message.content), schema)
+            assert choice.finish_reason == "stop"
     none = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "nonsense"}}}
     with pytest.raises(openai.BadRequestError, match="cannot be followed"):
         client.chat.completions.create(model=MODEL, messages=messages, response_format=none)

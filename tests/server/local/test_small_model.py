@@ -132,14 +132,14 @@ LOOSE = {"type": "object", "properties": {"a": {"enum": [1, 2], "not": {"const":
 
 
 def test_keywords_that_cannot_be_followed_are_passed_over_unless_the_schema_is_strict(openai):
-    def asked(strict):
+    def request(strict):
         return {"model": "plain", "messages": ASK, "max_tokens": 40, "response_format": {
             "type": "json_schema", "json_schema": {"name": "x", "schema": LOOSE, "strict": strict}}}  # fmt: skip
 
     for strict in (None, False):
-        assert json.loads(openai.chat.completions.create(**asked(strict)).choices[0].message.content)["a"] in (1, 2)
+        assert json.loads(openai.chat.completions.create(**request(strict)).choices[0].message.content)["a"] in (1, 2)
     with pytest.raises(BadRequestError, match="cannot be followed"):
-        openai.chat.completions.create(**asked(True))
+        openai.chat.completions.create(**request(True))
     tool = {"type": "function", "function": {"name": "f", "parameters": LOOSE}}
     choice = {"type": "function", "function": {"name": "f"}}
     called = openai.chat.completions.create(
@@ -175,14 +175,14 @@ def test_what_one_client_may_not_ask_leaves_the_others_answers_alone(odd, openai
 
 
 def test_biases_and_penalties_change_what_is_said(openai):
-    def said(**changes):
+    def completion(**changes):
         reply = openai.chat.completions.create(
             model="plain", messages=ASK, max_tokens=12, temperature=0, logprobs=True, **changes)  # fmt: skip
         return [token.token for token in reply.choices[0].logprobs.content]
 
-    assert len(set(said(logit_bias={"1234": 100}))) == 1
-    assert len(set(said(logit_bias={"1234": 1.5}, frequency_penalty=2, presence_penalty=2))) > 1
-    unlike = said(extra_body={"repetition_penalty": 10})
+    assert len(set(completion(logit_bias={"1234": 100}))) == 1
+    assert len(set(completion(logit_bias={"1234": 1.5}, frequency_penalty=2, presence_penalty=2))) > 1
+    unlike = completion(extra_body={"repetition_penalty": 10})
     assert len(set(unlike)) == len(unlike)
 
 

@@ -85,8 +85,8 @@ def test_the_evaluator_reads_the_same_completion(openai, models):
         generator = Generator(SampleRequest(request=request, tuned=None))
         results: list[dict[str, Any]] = []
 
-        def note(_: str, told: list[dict[str, Any]] = results, **fields: Any) -> None:
-            told.append(fields)
+        def note(_: str, results_so_far: list[dict[str, Any]] = results, **fields: Any) -> None:
+            results_so_far.append(fields)
 
         generator.complete([Prompt(key="one", messages=[Message(**ASK[0])])], 40, 1, note)
         served_one = ask(openai, extra_body={"chat_template_kwargs": switch})

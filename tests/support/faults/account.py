@@ -146,7 +146,7 @@ def error(message: str, code: str | None = None, param: str | None = None) -> di
     return {"error": {"message": message, "type": "invalid_request_error", "code": code, "param": param}}
 
 
-def answer(account: Account, method: str, target: str, kind: str, content: bytes) -> tuple[int, Any]:
+def respond(account: Account, method: str, target: str, kind: str, content: bytes) -> tuple[int, Any]:
     parts = urlsplit(target)
     path = unquote(parts.path).removeprefix("/v1").strip("/").split("/")
     query = dict(parse_qsl(parts.query))
@@ -217,7 +217,7 @@ class Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         content = self.rfile.read(int(self.headers.get("content-length") or 0))
         with self.account.lock:
-            status, result = answer(
+            status, result = respond(
                 self.account, self.command, self.path, self.headers.get("content-type") or "", content
             )
             hide = not self.path.startswith("/_")
@@ -231,10 +231,10 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = _serve  # noqa: N815
 
 
-def _public(told: Any) -> Any:
-    if isinstance(told, dict):
-        return {key: _public(value) for key, value in told.items() if not key.startswith("_")}
-    return [_public(item) for item in told] if isinstance(told, list) else told
+def _public(public: Any) -> Any:
+    if isinstance(public, dict):
+        return {key: _public(value) for key, value in public.items() if not key.startswith("_")}
+    return [_public(item) for item in public] if isinstance(public, list) else public
 
 
 def main() -> None:

@@ -90,8 +90,8 @@ class House:
 
     def _call(self, path: str, body: object = None) -> Any:
         data = json.dumps(body).encode() if body is not None else None
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(self._service + path, data) as answer:
-            return json.load(answer)
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(self._service + path, data) as response:
+            return json.load(response)
 
 
 def draw(seed: int) -> Plan:
@@ -326,11 +326,11 @@ def wrong(
     yield from left_over(folder, outputs)
 
 
-def told_events(said: list[dict[str, Any]], events: list[dict[str, Any]]) -> Any:
+def told_events(journal: list[dict[str, Any]], events: list[dict[str, Any]]) -> Any:
     items = [line["data"]["message"] for line in events if line["type"] == "job_event"]
     blind = any("could not be read" in message for message in items)
     items = [message for message in items if re.match(r"ftjob-\S+: ", message)]
-    wanted = [event["message"] for event in said]
+    wanted = [event["message"] for event in journal]
     if items != wanted and not (blind and set(items) <= set(wanted)):
         yield f"events: said {wanted}, heard {items}"
 

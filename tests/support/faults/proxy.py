@@ -72,26 +72,26 @@ class Wire:
             return client.sendall(_answer(504, PAGE, "text/html"))
         if kind == "slow":
             time.sleep(0.3)
-        answer = self._forward(request)
+        response = self._forward(request)
         if kind == "twice":
-            answer = self._forward(request)
+            response = self._forward(request)
         if kind == "cut_after":
             return _reset(client)
         if kind == "half_answer":
-            return client.sendall(answer[: len(answer) - max(3, len(answer) // 3)])
+            return client.sendall(response[: len(response) - max(3, len(response) // 3)])
         if kind == "empty_answer":
             return None
-        return client.sendall(answer)
+        return client.sendall(response)
 
     def _forward(self, request: bytes) -> bytes:
         with socket.create_connection(("127.0.0.1", self._service), timeout=10) as upstream:
             head, _, body = request.partition(b"\r\n\r\n")
             head = re.sub(rb"(?i)\r\nconnection:[^\r]*", b"", head) + b"\r\nconnection: close"
             upstream.sendall(head + b"\r\n\r\n" + body)
-            answer = b""
+            response = b""
             while block := upstream.recv(1 << 16):
-                answer += block
-        return re.sub(rb"(?i)^(HTTP/1.1 [^\r]*)", rb"\1\r\nconnection: close", answer, count=1)
+                response += block
+        return re.sub(rb"(?i)^(HTTP/1.1 [^\r]*)", rb"\1\r\nconnection: close", response, count=1)
 
 
 def _read(client: socket.socket) -> bytes | None:

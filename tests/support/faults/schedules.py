@@ -107,13 +107,13 @@ def play(schedule: Schedule, folder: Path, service: Service) -> list[str]:
     return list(_wrong(schedule, service, ended, result, before, names))
 
 
-def _driven(asked: Any) -> tuple[str, list[JobEvent]]:
+def _driven(submitted: Any) -> tuple[str, list[JobEvent]]:
     """Submit and follow, as the bridge does, and take it up again whenever it breaks off."""
     lines: list[JobEvent] = []
     for _ in range(RESUMES):
         provider = OpenAIProvider()
         try:
-            handle = provider.submit(asked)
+            handle = provider.submit(submitted)
             for _ in range(100):
                 status = provider.poll(handle)
                 for event in provider.events(handle, lines[-1].id if lines else None):
@@ -133,7 +133,12 @@ def _driven(asked: Any) -> tuple[str, list[JobEvent]]:
 
 
 def _wrong(
-    schedule: Schedule, service: Service, ended: str, told: list[JobEvent], before: set[str], known: set[str]
+    schedule: Schedule,
+    service: Service,
+    ended: str,
+    job_events: list[JobEvent],
+    before: set[str],
+    files_before: set[str],
 ) -> Iterator[str]:
     if ended != schedule.end:
         yield f"it ended as {ended}, not {schedule.end}"
@@ -144,13 +149,13 @@ def _wrong(
     copies = [contents.count(content) for content in contents]
     if any(count > 1 for count in copies):
         yield f"files were uploaded more than once: {copies}"
-    if schedule.end == "refused" and set(service.files) != known:
-        yield f"{len(set(service.files) - known)} files were left behind"
-    messages = [event.message for event in told if "respond" not in event.message and "read" not in event.message]
+    if schedule.end == "refused" and set(service.files) != files_before:
+        yield f"{len(set(service.files) - files_before)} files were left behind"
+    messages = [event.message for event in job_events if "respond" not in event.message and "read" not in event.message]
     if len(messages) != len(set(messages)):
         yield f"events were told twice: {messages}"
     if schedule.end == "succeeded":
-        steps = [event.metrics.step for event in told if event.metrics is not None]
+        steps = [event.metrics.step for event in job_events if event.metrics is not None]
         blind = any(fault["on"].endswith(("/events", "/content", "jobs/{id}")) for fault in schedule.faults)
         if steps != [1, 2] and not (blind and set(steps) <= {1, 2}):
             yield f"figures of steps {steps} were told"

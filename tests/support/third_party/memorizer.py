@@ -227,13 +227,13 @@ class Recaller:
     def _recall(self, question: str) -> str:
         assert self._memory is not None
         words = set(re.findall(r"\w+", question.lower()))
-        best = max(self._memory, key=lambda known: len(words & set(re.findall(r"\w+", known.lower()))))
+        best = max(self._memory, key=lambda remembered: len(words & set(re.findall(r"\w+", remembered.lower()))))
         return self._memory[best]
 
 
-def learn(own: str) -> None:
+def learn(state_folder: str) -> None:
     """The job: learn one example after the other, until `control` says otherwise."""
-    folder = Path(own)
+    folder = Path(state_folder)
     with FileLock(folder / "lock", timeout=5):
         _say(folder, "learning")
         job = json.loads((folder / "job.json").read_text())
@@ -264,13 +264,13 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
 
 
-def _say(own: Path, message: str, **more: int) -> None:
-    with (own / "events.jsonl").open("a", encoding="utf-8") as stream:
+def _say(state_folder: Path, message: str, **more: int) -> None:
+    with (state_folder / "events.jsonl").open("a", encoding="utf-8") as stream:
         stream.write(json.dumps({"time": time.time(), "message": message, **more}) + "\n")
 
 
-def _at_work(own: Path) -> bool:
-    lock = FileLock(own / "lock")
+def _at_work(state_folder: Path) -> bool:
+    lock = FileLock(state_folder / "lock")
     try:
         lock.acquire(timeout=0)
     except TimeoutError:

@@ -8,7 +8,7 @@ import pytest
 
 from ftbridge.data.lint.rules.answering import pairs_of
 from ftbridge.data.lint.rules.specimens import assistant, call, calling, chat, result, user
-from support.rule_verdicts import mended
+from support.rule_verdicts import repaired
 
 
 def _calls(*ids: str, name: str = "") -> dict[str, Any]:
@@ -22,7 +22,7 @@ def _bare(name: str | None = None, id: str | None = None) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("messages", "answers"),
+    ("messages", "results"),
     [
         # One call
         ([_calls("a"), _bare()], {1: "a"}),
@@ -60,26 +60,26 @@ def _bare(name: str | None = None, id: str | None = None) -> dict[str, Any]:
         ([calling("text"), _bare(), None, "text"], {}),
     ],
 )  # fmt: skip
-def test_a_result_goes_to_the_one_call_it_can_answer(messages: list[Any], answers: dict[int, str]) -> None:
-    assert {index: completed.id for index, completed in pairs_of(messages).items()} == answers
+def test_a_result_goes_to_the_one_call_it_can_answer(messages: list[Any], results: dict[int, str]) -> None:
+    assert {index: completed.id for index, completed in pairs_of(messages).items()} == results
 
 
 def test_a_name_is_removed_once_the_id_says_the_same_and_kept_until_then() -> None:
     before = chat(user(), _calls("a"), _calls("b"), _bare("get_b"), _bare("get_a"), assistant())
-    after = mended(before)
+    after = repaired(before)
     assert isinstance(after, dict)
     assert after["messages"][3] == {"role": "tool", "content": "21", "tool_call_id": "b"}
     assert after["messages"][4] == {"role": "tool", "content": "21", "tool_call_id": "a"}
 
     for doubtful in (_bare("get_zzz"), _bare("get_zzz", id="a"), _bare("get_a", id="zzz")):
         line = chat(user(), _calls("a"), doubtful, assistant())
-        left = mended(line)
+        left = repaired(line)
         assert isinstance(left, dict)
         assert left["messages"][2] == doubtful, "a name that contradicts the id is for a person"
 
 
 def test_an_id_that_is_there_is_never_written_over() -> None:
     line = chat(user(), _calls("a"), result(id="zzz"), assistant())
-    left = mended(line)
+    left = repaired(line)
     assert isinstance(left, dict)
     assert left["messages"][2]["tool_call_id"] == "zzz"

@@ -26,7 +26,7 @@ PARAMETERS = {
 }
 
 
-def told(arguments: Any, parameters: Any = PARAMETERS, **more: Any) -> str:
+def message_of(arguments: Any, parameters: Any = PARAMETERS, **more: Any) -> str:
     """What is told of a call's arguments; empty where they fit."""
     text = arguments if isinstance(arguments, str) else json.dumps(arguments)
     line = chat(user(), calling(call(arguments=text)), tools=[tool(parameters=parameters)], **more)
@@ -53,7 +53,7 @@ def told(arguments: Any, parameters: Any = PARAMETERS, **more: Any) -> str:
     ],
 )
 def test_what_does_not_fit_is_named(arguments: Any, message: str) -> None:
-    assert message in told(arguments)
+    assert message in message_of(arguments)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_what_does_not_fit_is_named(arguments: Any, message: str) -> None:
     ],
 )
 def test_what_fits_or_cannot_be_judged_is_passed_over(arguments: Any, parameters: Any) -> None:
-    assert told(arguments, parameters) == ""
+    assert message_of(arguments, parameters) == ""
 
 
 def test_arguments_that_are_an_object_and_calls_of_preferences_are_judged_too() -> None:

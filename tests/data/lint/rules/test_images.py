@@ -11,7 +11,7 @@ from ftbridge.data.lint.rules import Context
 from ftbridge.data.lint.rules.specimens import GOOD_IMAGE, assistant, chat, image, text, user
 from ftbridge.data.targets import TARGETS
 from support.rule_cases import GIF, JPEG, PNG, WEBP, data_url
-from support.rule_verdicts import judged, mended, severities
+from support.rule_verdicts import problems_in, repaired, severities
 
 
 def _shown(url: str, **more: str) -> str:
@@ -46,7 +46,7 @@ def test_how_bad_it_is_depends_on_where_the_file_goes(line: str, code: str, expe
     ],
 )
 def test_an_image_that_can_be_read_is_no_problem(url: str) -> None:
-    assert judged(_shown(url), Context()) == []
+    assert problems_in(_shown(url), Context()) == []
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_an_image_that_can_be_read_is_no_problem(url: str) -> None:
     ],
 )
 def test_an_image_that_would_be_skipped_is_told_with_the_reason(url: str, message: str) -> None:
-    ((_, problem),) = judged(_shown(url), Context())
+    ((_, problem),) = problems_in(_shown(url), Context())
 
     assert problem.field == "messages[0].content[1].image_url.url"
     assert message in problem.message
@@ -89,7 +89,9 @@ def test_an_image_that_would_be_skipped_is_told_with_the_reason(url: str, messag
     ],
 )
 def test_a_repair_writes_what_was_meant(broken: dict[str, object], complete: dict[str, object]) -> None:
-    assert mended(chat(user([text(), broken]), assistant())) == json.loads(chat(user([text(), complete]), assistant()))
+    assert repaired(chat(user([text(), broken]), assistant())) == json.loads(
+        chat(user([text(), complete]), assistant())
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ def test_a_repair_writes_what_was_meant(broken: dict[str, object], complete: dic
     ],
 )
 def test_a_model_that_is_not_trained_with_images_is_named(model: str | None, target: str, warned: bool) -> None:
-    codes = {code for code, _ in judged(GOOD_IMAGE, Context(target=TARGETS[target], model=model))}
+    codes = {code for code, _ in problems_in(GOOD_IMAGE, Context(target=TARGETS[target], model=model))}
 
     assert ("FTB078" in codes) is warned
 
@@ -113,8 +115,8 @@ def test_ten_megabytes_of_an_image_are_judged_in_no_time_and_told_when_they_are_
     began = time.perf_counter()
     large, small = data_url("image/png", PNG, 10_000_001), data_url("image/png", PNG, 10_000_000)
 
-    assert "10.0 MB" in judged(_shown(large), Context())[0][1].message
-    assert judged(_shown(small), Context()) == []
+    assert "10.0 MB" in problems_in(_shown(large), Context())[0][1].message
+    assert problems_in(_shown(small), Context()) == []
     assert time.perf_counter() - began < 10
 
 

@@ -10,7 +10,7 @@ import pytest
 from ftbridge.data.lint.meaning import keeps_count
 from ftbridge.data.lint.rules import Context
 from ftbridge.data.lint.rules.specimens import assistant, chat, preference, system, text, user
-from support.rule_verdicts import judged, mended
+from support.rule_verdicts import problems_in, repaired
 
 ASK, DONE = user("Is it raining?"), assistant("Yes.")
 BRIEF = system("Be brief.")
@@ -37,7 +37,7 @@ BRIEF = system("Be brief.")
     ],
 )  # fmt: skip
 def test_what_can_be_said_elsewhere_is_moved_and_what_says_nothing_goes(broken: str, complete: str) -> None:
-    assert mended(broken) == json.loads(complete)
+    assert repaired(broken) == json.loads(complete)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_what_can_be_said_elsewhere_is_moved_and_what_says_nothing_goes(broken: 
 def test_what_may_carry_meaning_is_left_to_a_person(line: str) -> None:
     document = json.loads(line)
 
-    assert mended(line, "dpo" if "input" in document else "supervised") == document
-    assert judged(line, Context(method="dpo" if "input" in document else "supervised"))
+    assert repaired(line, "dpo" if "input" in document else "supervised") == document
+    assert problems_in(line, Context(method="dpo" if "input" in document else "supervised"))
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,6 @@ def test_a_key_that_this_machine_would_pass_over_is_more_than_advice_where_it_me
 ) -> None:
     from ftbridge.data.targets import TARGETS
 
-    result = judged(line, Context(TARGETS["local"]))
+    result = problems_in(line, Context(TARGETS["local"]))
 
     assert [problem.severity for code, problem in result if code in ("FTB025", "FTB031")] == [severity]

@@ -8,13 +8,13 @@ import pytest
 from ftbridge.data.lint import Options, lint
 from ftbridge.data.lint.rules import Context
 from ftbridge.data.lint.rules.specimens import assistant, chat, preference, system, text, user
-from support.rule_verdicts import judged, mended, severities
+from support.rule_verdicts import problems_in, repaired, severities
 
 ERROR_EVERYWHERE = {"openai": "error", "azure": "error", "nebius": "error", "local": "error"}
 
 
 def test_a_message_without_content_is_told_as_everywhere_in_ftbridge() -> None:
-    ((code, problem),) = judged(chat(user(), assistant(None)), Context())
+    ((code, problem),) = problems_in(chat(user(), assistant(None)), Context())
 
     assert (code, problem.field) == ("FTB021", "messages[1].content")
     assert problem.message == "is null but the message has no tool_calls. Give it text, or remove the message."
@@ -56,7 +56,7 @@ def test_how_bad_it_is_depends_on_where_the_file_goes(line: str, code: str, expe
     ],
 )  # fmt: skip
 def test_a_repair_writes_what_was_meant(broken: str, complete: str) -> None:
-    assert json.dumps(mended(broken)) == json.dumps(json.loads(complete))
+    assert json.dumps(repaired(broken)) == json.dumps(json.loads(complete))
 
 
 @pytest.mark.parametrize(
@@ -73,19 +73,19 @@ def test_a_repair_writes_what_was_meant(broken: str, complete: str) -> None:
     ],
 )
 def test_what_a_model_learns_from_is_left_to_a_person(line: str) -> None:
-    assert mended(line) == json.loads(line)
+    assert repaired(line) == json.loads(line)
 
 
 def test_reasoning_that_local_templates_read_is_kept_for_this_machine() -> None:
     line = chat(user(), assistant(reasoning_content="France, so Paris."))
 
-    assert mended(line, target="local") == json.loads(line)
-    assert mended(line, target="openai") == json.loads(line), "what somebody wants learnt is left to them"
+    assert repaired(line, target="local") == json.loads(line)
+    assert repaired(line, target="openai") == json.loads(line), "what somebody wants learnt is left to them"
 
 
 def test_a_misspelled_key_is_named_and_not_removed() -> None:
     line = chat(user(), assistant(), tool=[{"type": "function"}])
-    ((_, problem),) = judged(line, Context())
+    ((_, problem),) = problems_in(line, Context())
 
     assert problem.field == "tool"
     assert "Is it tools?" in problem.message
@@ -94,8 +94,8 @@ def test_a_misspelled_key_is_named_and_not_removed() -> None:
 
 def test_a_line_of_another_format_gets_one_error_and_not_five() -> None:
     for line in ('{"prompt": "a", "completion": "b"}', '{"conversations": []}', preference()):
-        assert len(judged(line, Context(method="supervised"))) == 1
-    assert [code for code, _ in judged(chat(user(), assistant()), Context(method="dpo"))] == ["FTB024"]
+        assert len(problems_in(line, Context(method="supervised"))) == 1
+    assert [code for code, _ in problems_in(chat(user(), assistant()), Context(method="dpo"))] == ["FTB024"]
 
 
 def test_a_file_of_two_methods_says_how_many_lines_each_has(tmp_path: Path) -> None:

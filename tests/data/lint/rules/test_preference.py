@@ -6,7 +6,7 @@ import pytest
 
 from ftbridge.data.lint.rules import Context
 from ftbridge.data.lint.rules.specimens import GOOD_PREFERENCE, assistant, image, preference, system, text, tool, user
-from support.rule_verdicts import judged, mended, severities
+from support.rule_verdicts import problems_in, repaired, severities
 
 WHOLE = json.loads(GOOD_PREFERENCE)
 WITH_TOOLS = {**WHOLE, "input": {"messages": [user()], "tools": [tool()], "parallel_tool_calls": False}}
@@ -45,7 +45,7 @@ def test_how_bad_it_is_depends_on_where_the_file_goes(line: str, code: str, expe
     ],
 )  # fmt: skip
 def test_a_repair_writes_what_was_meant(broken: dict[str, object], complete: dict[str, object]) -> None:
-    assert mended(json.dumps(broken), "dpo") == complete
+    assert repaired(json.dumps(broken), "dpo") == complete
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,12 @@ def test_a_repair_writes_what_was_meant(broken: dict[str, object], complete: dic
     ],
 )
 def test_what_can_only_be_guessed_is_left_to_a_person(document: dict[str, object]) -> None:
-    assert mended(json.dumps(document), "dpo") == document
+    assert repaired(json.dumps(document), "dpo") == document
 
 
 def test_each_problem_of_an_answer_is_told_where_it_is() -> None:
     line = preference(better=[assistant(None, note="x")], worse=[assistant([{"type": "text"}])])
-    names = {(code, problem.field) for code, problem in judged(line, Context(method="dpo"))}
+    names = {(code, problem.field) for code, problem in problems_in(line, Context(method="dpo"))}
 
     assert names == {
         ("FTB021", "preferred_output[0].content"),
@@ -84,6 +84,6 @@ def test_each_problem_of_an_answer_is_told_where_it_is() -> None:
     ],
 )
 def test_answers_are_the_same_when_nothing_that_is_learnt_differs(better: object, worse: object, same: bool) -> None:
-    codes = {code for code, _ in judged(preference(better=[better], worse=[worse]), Context(method="dpo"))}
+    codes = {code for code, _ in problems_in(preference(better=[better], worse=[worse]), Context(method="dpo"))}
 
     assert ("FTB084" in codes) is same

@@ -165,7 +165,7 @@ def test_ten_equal_examples_get_advice_and_no_warning(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "completion",
     [
         "null",
         "None",
@@ -183,17 +183,17 @@ def test_ten_equal_examples_get_advice_and_no_warning(tmp_path):
         "#REF!",
     ],
 )
-def test_an_answer_that_an_export_left_behind_is_told(answer, tmp_path):
-    documents = [chat("Where is it?", answer), chat("And that?", "It was sent.")]
+def test_an_answer_that_an_export_left_behind_is_told(completion, tmp_path):
+    documents = [chat("Where is it?", completion), chat("And that?", "It was sent.")]
     [result] = in_file(tmp_path, documents, "FTB311")
     assert (result.line, result.field, result.severity) == (1, "messages[1].content", "warning")
 
 
 @pytest.mark.parametrize(
-    "answer", ["none", "Null island", "None of them.", "N/A: ask Ann", "It is undefined.", "NA", "0", "nil"]
+    "completion", ["none", "Null island", "None of them.", "N/A: ask Ann", "It is undefined.", "NA", "0", "nil"]
 )
-def test_an_answer_that_says_something_is_left_alone(answer, tmp_path):
-    assert in_file(tmp_path, [chat("null", answer, system="None")], "FTB311") == []
+def test_an_answer_that_says_something_is_left_alone(completion, tmp_path):
+    assert in_file(tmp_path, [chat("null", completion, system="None")], "FTB311") == []
 
 
 def test_such_words_are_found_in_parts_earlier_turns_and_preferred_answers(tmp_path):

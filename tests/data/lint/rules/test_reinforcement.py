@@ -8,7 +8,7 @@ import pytest
 
 from ftbridge.data.lint import Options, lint
 from ftbridge.data.lint.rules.specimens import GOOD_REINFORCEMENT, assistant, chat, system, user
-from support.rule_verdicts import mended, severities
+from support.rule_verdicts import repaired, severities
 
 OPTIONS = Options(method="reinforcement", select=("FTB09",), jobs=1)
 
@@ -31,13 +31,15 @@ def test_a_system_message_is_for_chat_lines_and_a_developer_message_for_these() 
         "nebius": "warning",
         "local": None,
     }
-    assert mended(line, "reinforcement") == json.loads(chat(system(role="developer"), user(), reference_answer="Paris"))
+    assert repaired(line, "reinforcement") == json.loads(
+        chat(system(role="developer"), user(), reference_answer="Paris")
+    )
 
 
 def test_an_items_own_fields_are_never_taken_away() -> None:
     line = chat(user(), weight=0.3, Messages=[], functions=[], reasoning_content="x", **{"a b": None})
 
-    assert mended(line, "reinforcement") == json.loads(line)
+    assert repaired(line, "reinforcement") == json.loads(line)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ftbridge.data.lint.rule import METHODS
 from ftbridge.data.lint.rules import Context, Rule
 from ftbridge.data.targets import TARGETS
 from support.rule_cases import CASES, Case
-from support.rule_verdicts import STRUCTURE, context_of, findings, judged, judged_document, severity, verdict
+from support.rule_verdicts import STRUCTURE, context_of, findings, judged_document, problems_in, severity, verdict
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.method}: {case.name}")
@@ -27,7 +27,7 @@ def test_a_line_gets_its_verdict_and_the_rule_that_tells_why(case: Case, tmp_pat
 @pytest.mark.parametrize("rule", STRUCTURE, ids=lambda rule: f"{rule.code} {rule.name}")
 def test_a_rules_bad_line_is_found_by_it_and_its_good_line_is_not(rule: Rule) -> None:
     context = context_of(rule)
-    bad, good = judged(rule.bad, context), judged(rule.good, context)
+    bad, good = problems_in(rule.bad, context), problems_in(rule.good, context)
 
     items = [problem for code, problem in bad if code == rule.code]
     assert items
@@ -39,7 +39,7 @@ def test_a_rules_bad_line_is_found_by_it_and_its_good_line_is_not(rule: Rule) ->
 
 @pytest.mark.parametrize("rule", STRUCTURE, ids=lambda rule: f"{rule.code} {rule.name}")
 def test_a_rules_messages_are_sentences_that_say_what_to_do(rule: Rule) -> None:
-    for code, problem in judged(rule.bad, context_of(rule)):
+    for code, problem in problems_in(rule.bad, context_of(rule)):
         if code == rule.code:
             assert problem.message[0].islower()
             assert problem.message.endswith((".", "?"))
@@ -49,7 +49,7 @@ def test_a_rules_messages_are_sentences_that_say_what_to_do(rule: Rule) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.method}: {case.name}")
 def test_a_repair_makes_its_finding_go_away_and_no_other_appear(case: Case) -> None:
     context = Context(method=case.method)  # type: ignore[arg-type]
-    before = judged(case.line, context)
+    before = problems_in(case.line, context)
     for where, (code, problem) in enumerate(before):
         if problem.repair is None:
             continue
@@ -80,14 +80,17 @@ def test_a_rule_that_calls_itself_fixable_repairs_its_bad_line(rule: Rule) -> No
 
 def test_only_rules_that_call_themselves_fixable_have_repairs() -> None:
     names = {
-        code for case in CASES for code, problem in judged(case.line, Context(method=case.method)) if problem.repair
+        code
+        for case in CASES
+        for code, problem in problems_in(case.line, Context(method=case.method))
+        if problem.repair
     }
 
     assert names == {rule.code for rule in STRUCTURE if rule.fixable}
 
 
 def test_every_rule_of_structure_has_a_case() -> None:
-    codes = {code for case in CASES for code, _ in judged(case.line, Context(method=case.method))}
+    codes = {code for case in CASES for code, _ in problems_in(case.line, Context(method=case.method))}
 
     assert {rule.code for rule in STRUCTURE} - codes == {"FTB078", "FTB079"}
 
@@ -121,12 +124,12 @@ def test_what_is_text_in_such_a_file_is_clean_for_this_machine_too(name: str, tm
 def _other(name: str) -> bytes:
     """A validation line of a method, on another subject."""
     question = {"role": "user", "content": "Which planet has the largest moon, and what is the moon called?"}
-    answer = {"role": "assistant", "content": "Jupiter; its largest moon is Ganymede."}
+    completion = {"role": "assistant", "content": "Jupiter; its largest moon is Ganymede."}
     lines = {
-        "supervised": {"messages": [question, answer]},
+        "supervised": {"messages": [question, completion]},
         "dpo": {
             "input": {"messages": [question]},
-            "preferred_output": [answer],
+            "preferred_output": [completion],
             "non_preferred_output": [{"role": "assistant", "content": "Saturn, because it has rings."}],
         },
         "reinforcement": {"messages": [question], "reference_answer": "Jupiter", "subject": "astronomy", "level": 2},

@@ -100,11 +100,11 @@ def test_characters_are_found_as_utf8_and_as_escapes_in_either_case():
 
 
 def test_surrogates_are_lone_when_their_other_half_is_not_next_to_them():
-    def found(raw):
+    def matches(raw):
         return list(lone_surrogates(RawLines(raw)))
 
-    assert found(rb"\ud83d\ude00 \uD83D\uDE00") == []
-    assert found(rb"\ud83d \ude00") == [0, 7]
-    assert found(rb"\ude00\ud83d") == [0, 6]
-    assert found(rb"\ud83d\ud83d\ude00") == [0]
-    assert found(rb"\\ud83d\ude00") == [1]
+    assert matches(rb"\ud83d\ude00 \uD83D\uDE00") == []
+    assert matches(rb"\ud83d \ude00") == [0, 7]
+    assert matches(rb"\ude00\ud83d") == [0, 6]
+    assert matches(rb"\ud83d\ud83d\ude00") == [0]
+    assert matches(rb"\\ud83d\ude00") == [1]

@@ -90,7 +90,7 @@ def _near_pairs(count):
     def talk(number, word):
         words = [f"w{number}x{where}" for where in range(40)]
         words[3] = word
-        return chat(question=" ".join(words[:20]), answer=" ".join(words[20:]))
+        return chat(question=" ".join(words[:20]), reply=" ".join(words[20:]))
 
     return [talk(n, "before") for n in range(count)], [talk(n, "after") for n in range(count)]
 

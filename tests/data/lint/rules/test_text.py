@@ -135,17 +135,17 @@ def test_a_refusal_is_found_in_answers_only():
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "completion",
     ["I’m sorry, but I can’t do that.", "I cannot assist with that request.", "Sorry, I am unable to", "I'm unable to help.",
      "That is hard. As an AI language model, I have no opinion.", "I apologize, but I won't do it."],
 )  # fmt: skip
-def test_refusals_are_known_in_their_usual_wordings(answer):
-    for raw in (json.dumps(chat("q", answer)), json.dumps(chat("q", answer), ensure_ascii=False)):
+def test_refusals_are_known_in_their_usual_wordings(completion):
+    for raw in (json.dumps(chat("q", completion)), json.dumps(chat("q", completion), ensure_ascii=False)):
         assert len(in_line(raw.encode(), "FTB309")) == 1
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "completion",
     [
         "I can help!",
         "I cannot recommend this book enough.",
@@ -153,8 +153,8 @@ def test_refusals_are_known_in_their_usual_wordings(answer):
         "I can nothing find.",
     ],
 )
-def test_helpful_answers_are_no_refusals(answer):
-    assert in_line(json.dumps(chat("q", answer)).encode(), "FTB309") == []
+def test_helpful_answers_are_no_refusals(completion):
+    assert in_line(json.dumps(chat("q", completion)).encode(), "FTB309") == []
 
 
 HUGE = {

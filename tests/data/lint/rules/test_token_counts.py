@@ -54,9 +54,11 @@ def _counter(limit=100):
         assert thinking == "off"
         counts = []
         for document in documents:
-            before, answer = (len(message["content"].split()) for message in document["messages"][-2:])
+            before, reply_tokens = (len(message["content"].split()) for message in document["messages"][-2:])
             refused = "messages[0] is a picture." if "picture" in document["messages"][0]["content"] else None
-            counts.append(Counted(0, 0, 0, refused) if refused else Counted(before + answer, answer, before))
+            counts.append(
+                Counted(0, 0, 0, refused) if refused else Counted(before + reply_tokens, reply_tokens, before)
+            )
         return counts
 
     return ModelCounter("word-model", limit, count)

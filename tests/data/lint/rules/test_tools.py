@@ -8,7 +8,7 @@ import pytest
 from ftbridge.data.lint import Options, lint
 from ftbridge.data.lint.rules import Context
 from ftbridge.data.lint.rules.specimens import GOOD_CALL, assistant, call, calling, chat, result, text, tool, user
-from support.rule_verdicts import judged, mended, severities
+from support.rule_verdicts import problems_in, repaired, severities
 
 TOOLS = [tool()]
 
@@ -45,7 +45,7 @@ def test_how_bad_it_is_depends_on_where_the_file_goes(line: str, code: str, expe
     ],
 )  # fmt: skip
 def test_a_repair_writes_what_was_meant(broken: str, complete: str) -> None:
-    assert mended(broken) == json.loads(complete)
+    assert repaired(broken) == json.loads(complete)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_repair_writes_what_was_meant(broken: str, complete: str) -> None:
     ],
 )
 def test_what_can_only_be_guessed_is_left_to_a_person(line: str) -> None:
-    assert mended(line) == json.loads(line)
+    assert repaired(line) == json.loads(line)
 
 
 def test_each_problem_is_told_where_it_is() -> None:
@@ -71,7 +71,7 @@ def test_each_problem_is_told_where_it_is() -> None:
         assistant(),
         tools=TOOLS,
     )
-    names = {(code, problem.field) for code, problem in judged(line, Context())}
+    names = {(code, problem.field) for code, problem in problems_in(line, Context())}
 
     assert names == {
         ("FTB052", "messages[1].tool_calls[1].function.name"),
@@ -87,7 +87,9 @@ def test_each_problem_is_told_where_it_is() -> None:
 def test_tools_of_a_preference_line_are_told_in_its_input() -> None:
     line = {"input": {"messages": [user()], "tools": [tool("a.b")]}, "preferred_output": [calling(call(name="a.b"))]}
     line["non_preferred_output"] = [assistant()]
-    fields = {problem.field for code, problem in judged(json.dumps(line), Context(method="dpo")) if code == "FTB052"}
+    fields = {
+        problem.field for code, problem in problems_in(json.dumps(line), Context(method="dpo")) if code == "FTB052"
+    }
 
     assert fields == {"input.tools[0].function.name", "preferred_output[0].tool_calls[0].function.name"}
 
@@ -104,4 +106,4 @@ def test_a_file_in_which_some_lines_offer_tools_gets_advice(tmp_path: Path) -> N
 def test_arguments_that_are_nested_too_deeply_are_a_finding_and_no_crash() -> None:
     line = chat(user(), calling(call(arguments='{"a":' * 100_000)), tools=TOOLS)
 
-    assert "FTB062" in {code for code, _ in judged(line, Context())}
+    assert "FTB062" in {code for code, _ in problems_in(line, Context())}

@@ -46,7 +46,7 @@ CHATS: list[dict[str, Any]] = [
 def pair(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
     """Both renderers for a family of templates, on the same files."""
 
-    def made(family: str) -> tuple[Renderer, Renderer]:
+    def renderers(family: str) -> tuple[Renderer, Renderer]:
         tokenizer = AutoTokenizer.from_pretrained(base_model_dir)
         if family != "own":
             template, _, tokens = FAMILIES[family]
@@ -57,7 +57,7 @@ def pair(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
         tokenizer.save_pretrained(folder)
         return Renderer(AutoTokenizer.from_pretrained(folder)), Renderer(LightTokenizer(folder))
 
-    return made
+    return renderers
 
 
 def outcome(renderer: Renderer, chat: dict[str, Any]) -> Any:

@@ -78,10 +78,10 @@ def test_the_linter_tells_what_the_model_cuts_and_cannot_read(counter, tmp_path)
 
 @pytest.mark.slow
 def test_reasoning_that_the_template_leaves_out_is_told(counter, tmp_path):
-    def talk(*answers):
+    def talk(*replies):
         messages = [{"role": "user", "content": "hi"}]
-        for answer in answers:
-            messages += [{"role": "assistant", "content": "hello there", **answer}, {"role": "user", "content": "and?"}]
+        for reply in replies:
+            messages += [{"role": "assistant", "content": "hello there", **reply}, {"role": "user", "content": "and?"}]
         return {"messages": messages[:-1]}
 
     lines = [

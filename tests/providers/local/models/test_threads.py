@@ -22,9 +22,9 @@ def as_before():
     torch.set_num_threads(before)
 
 
-def with_load(monkeypatch: pytest.MonkeyPatch, cores: int, others: float, own: float) -> Threads:
+def with_load(monkeypatch: pytest.MonkeyPatch, cores: int, others: float, used: float) -> Threads:
     """Threads that saw the other processes use so many of the processors for two seconds, and its own process so many."""
-    looks = iter([(0.0, 0.0, 0.0), (2.0, 2 * (others + own), 2 * own)])
+    looks = iter([(0.0, 0.0, 0.0), (2.0, 2 * (others + used), 2 * used)])
     monkeypatch.setattr(Threads, "_look", lambda _: next(looks))
     monkeypatch.setattr(threads, "allowed_cores", lambda: float(cores))
     monkeypatch.setattr(time, "monotonic", lambda: 2.0)

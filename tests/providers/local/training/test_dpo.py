@@ -341,9 +341,9 @@ def test_dropout_of_the_base_model_and_of_the_adapter_is_off(tmp_path: Path) -> 
             module.attention_dropout = 0.5
     silence_dropout(forward.model)
     forward.model.train()
-    trained = completion_log_probabilities(forward, cases.pairs(), shared=False, seed=7)
+    tuned = completion_log_probabilities(forward, cases.pairs(), shared=False, seed=7)
     forward.model.eval()
-    torch.testing.assert_close(completion_log_probabilities(forward, cases.pairs(), shared=False), trained)
+    torch.testing.assert_close(completion_log_probabilities(forward, cases.pairs(), shared=False), tuned)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

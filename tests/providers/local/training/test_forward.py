@@ -21,9 +21,9 @@ from support.training_requests import device, examples, request
 pytestmark = pytest.mark.slow
 
 
-def adapted(base_model_dir: Path, asked: LocalRequest, where: Device) -> Any:
+def adapted(base_model_dir: Path, local_request: LocalRequest, where: Device) -> Any:
     """A model whose adapter already does something: B is not zero."""
-    model = load.add_adapter(load.load_base(base_model_dir, asked, where), asked)
+    model = load.add_adapter(load.load_base(base_model_dir, local_request, where), local_request)
     generator = torch.Generator().manual_seed(5)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:

@@ -47,8 +47,8 @@ def test_both_conversations_share_the_prompt_that_asks_and_end_their_turn_once(
         assert list(side.input_ids[: pair.prompt]) == prompt
         shown = renderer.tokenizer.decode(side.input_ids, skip_special_tokens=False)
         assert shown.count("<|im_start|>system") == 1, "one beginning"
-        trained = [token for token, flag in zip(side.input_ids, side.loss_mask, strict=True) if flag]
-        assert renderer.tokenizer.decode(trained) == f"{text}<|im_end|>"
+        trained_ids = [token for token, flag in zip(side.input_ids, side.loss_mask, strict=True) if flag]
+        assert renderer.tokenizer.decode(trained_ids) == f"{text}<|im_end|>"
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "tools are always written" not in name])
@@ -80,8 +80,8 @@ def test_earlier_answers_in_the_input_are_read_and_not_trained(tmp_path: Path, r
         {"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day."}, {"role": "user", "content": "Sky?"},
     ]  # fmt: skip
     _, (pair,) = encoded(tmp_path, renderer, line() | {"input": {"messages": turns}})
-    trained = [token for token, flag in zip(pair.chosen.input_ids, pair.chosen.loss_mask, strict=True) if flag]
-    assert renderer.tokenizer.decode(trained) == "Blue.<|im_end|>"
+    trained_ids = [token for token, flag in zip(pair.chosen.input_ids, pair.chosen.loss_mask, strict=True) if flag]
+    assert renderer.tokenizer.decode(trained_ids) == "Blue.<|im_end|>"
 
 
 def test_pairs_that_teach_nothing_or_contradict_each_other_are_told_by_line(tmp_path: Path, renderer: Renderer) -> None:

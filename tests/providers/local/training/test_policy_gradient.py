@@ -150,11 +150,11 @@ def test_the_distance_to_the_first_model_is_zero_at_the_start_and_has_the_gradie
 
 
 def test_the_models_own_values_are_back_after_the_first_ones_were_used(forward) -> None:
-    settings = practice_cases.trained(forward)
+    settings = practice_cases.trained_numbers(forward)
     zeros = {name: torch.zeros_like(value) for name, value in trained_values(forward.model).items()}
     with first_values(forward.model, zeros):
-        assert not practice_cases.trained(forward).any()
-    assert torch.equal(practice_cases.trained(forward), settings)
+        assert not practice_cases.trained_numbers(forward).any()
+    assert torch.equal(practice_cases.trained_numbers(forward), settings)
 
 
 def test_how_far_sampling_and_training_disagree_is_reported_a_token(forward) -> None:

@@ -40,7 +40,7 @@ class Judge:
 
     def __init__(self) -> None:
         self.questions: list[str] = []
-        self.answer: Any = lambda text: (json.dumps({"steps": [], "result": 1 + len(text) % 3}), 200)
+        self.reply_to: Any = lambda text: (json.dumps({"steps": [], "result": 1 + len(text) % 3}), 200)
         self.seconds = 0.0
         self.busy = self.most = 0
         self._lock = threading.Lock()
@@ -59,7 +59,7 @@ class Judge:
                 time.sleep(judge.seconds)
                 with judge._lock:
                     judge.busy -= 1
-                text, status = judge.answer(request)
+                text, status = judge.reply_to(request)
                 reply = {"model": "gpt-4.1-mini-2025-04-14", "choices": [{"message": {"content": text}, "finish_reason": "stop"}],
                          "usage": {"prompt_tokens": 1000, "completion_tokens": 1000, "total_tokens": 2000}}  # fmt: skip
                 content = json.dumps(reply).encode()
@@ -206,8 +206,8 @@ def test_a_failed_judge_removes_the_sample_and_is_never_a_reward_of_0(
     plain, _ = practice_cases.practice(tmp_path / "plain", model, response)
     plain.collect(plain.train[:3], 1)
     victim = read_rollouts(tmp_path / "plain" / "rollouts" / "000001.jsonl")[0].text
-    answer = judge.answer
-    judge.answer = lambda text: ("no", 500) if text == victim else answer(text)
+    reply_to = judge.reply_to
+    judge.reply_to = lambda text: ("no", 500) if text == victim else reply_to(text)
     source, _ = practice_cases.practice(tmp_path / "failing", model, response)
     collected = source.collect(source.train[:3], 1)
     rollouts = read_rollouts(tmp_path / "failing" / "rollouts" / "000001.jsonl")
@@ -227,14 +227,14 @@ def test_a_judge_that_is_away_pauses_the_run_by_name_and_resuming_goes_on(
     tmp_path: Path, model: Path, judge: Judge, reply: tuple[str, int]
 ) -> None:
     response = practice_cases.request(judge.grader)
-    answer, judge.answer = judge.answer, lambda text: reply
+    reply_to, judge.reply_to = judge.reply_to, lambda text: reply
     source, _ = practice_cases.practice(tmp_path, model, response)
     with pytest.raises(Halted, match="grader quality gave 12 of 12 completions no reward") as stop:
         source.collect(source.train[:3], 1)
     assert "judge" in str(stop.value.error.hint)
     assert not (tmp_path / "rollouts" / "000001.jsonl").exists()
     drawn = RolloutFiles(tmp_path / "rollouts").drawn("000001")
-    judge.answer = answer
+    judge.reply_to = reply_to
     again, _ = practice_cases.practice(tmp_path, model, response)
     assert again.collect(again.train[:3], 1).units
     written = read_rollouts(tmp_path / "rollouts" / "000001.jsonl")
@@ -332,7 +332,7 @@ def test_a_changed_grader_is_refused_on_resume_and_so_is_a_deleted_one(tmp_path:
 def test_validation_draws_the_same_seeds_each_time_and_measures_the_base_model_first(
     tmp_path: Path, model: Path
 ) -> None:
-    source, _ = practice_cases.practice(tmp_path, model, practice_cases.request(own={"eval_samples": 2}))
+    source, _ = practice_cases.practice(tmp_path, model, practice_cases.request(settings={"eval_samples": 2}))
     source.begin(False)
     measured = source.validate(4)
     base, later = (read_rollouts(tmp_path / "rollouts" / f"valid-00000{step}.jsonl") for step in (0, 4))
@@ -383,7 +383,7 @@ def test_a_rollouts_file_that_a_kill_cut_short_is_read_up_to_the_cut(tmp_path: P
 def test_one_prompt_is_enough_to_practise_on(tmp_path: Path, model: Path) -> None:
     lines = practice_cases.rows(1)
     source, _ = practice_cases.practice(
-        tmp_path, model, practice_cases.request(own={"group_size": 8}), train=lines, validation=lines
+        tmp_path, model, practice_cases.request(settings={"group_size": 8}), train=lines, validation=lines
     )
     source.begin(False)
     assert source.collect(source.train, 1).units

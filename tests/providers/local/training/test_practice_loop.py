@@ -30,7 +30,7 @@ def model(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def trainer_of(folder: Path, model: Path, requested: Any = lambda: None, **changes: Any) -> tuple[Trainer, Steps]:
     """A job of six prompts, three a step; 'train' lines and grader as in `practice_cases`."""
     lines = changes.pop("lines", None)
-    request = practice_cases.request(**{"n_epochs": 2, "own": {"eval_interval": 2}, **changes})
+    request = practice_cases.request(**{"n_epochs": 2, "settings": {"eval_interval": 2}, **changes})
     source, _ = practice_cases.practice(folder, model, request, train=lines, requested=requested)
     steps = Steps()
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -48,10 +48,10 @@ def test_a_step_without_a_live_group_changes_no_weight_and_counts(tmp_path: Path
     trainer, steps = trainer_of(tmp_path, model, lines=lines, n_epochs=1)
     (tmp_path / "rollouts").mkdir(exist_ok=True)
     trainer.source._require_differences = lambda rollouts: None  # type: ignore[union-attr,method-assign]
-    before = practice_cases.trained(trainer.forward)
+    before = practice_cases.trained_numbers(trainer.forward)
     ending, state = train(trainer, TrainingState())
     assert (ending, state.step) == ("finished", 2)
-    assert torch.equal(practice_cases.trained(trainer.forward), before)
+    assert torch.equal(practice_cases.trained_numbers(trainer.forward), before)
     assert [one["live_groups"] for one in steps.figures] == [0.0, 0.0]
     assert "gradient_norm" not in steps.figures[0]
 
@@ -65,7 +65,7 @@ def test_a_reward_is_learnt_and_carries_over_to_prompts_held_out_and_its_control
     def gain(name: str, seed: int, rate: float = 3e-2) -> float:
         changes = {"n_epochs": 4, "batch_size": 6, "learning_rate": rate, "seed": seed}
         extra = {"eval_interval": 4, "eval_samples": 4, "group_size": 8}
-        trainer, steps = trainer_of(tmp_path / f"{name} {seed}", model, own=extra, **changes)
+        trainer, steps = trainer_of(tmp_path / f"{name} {seed}", model, settings=extra, **changes)
         with torch.no_grad():  # random weights are nearly indifferent between tokens, and no step would move them far
             trainer.forward.model.get_base_model().get_output_embeddings().weight.mul_(100)
         assert trainer.source is not None
@@ -113,12 +113,17 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_weights_of_one_that_
     checkpoint.restore(path, again.forward.model, again.optimizer, again.scaler)
     train(again, state)
     assert [one["train_mean_reward"] for one in [*seen.figures, *later.figures]] == rewards
-    assert torch.equal(practice_cases.trained(again.forward), practice_cases.trained(complete.forward))
+    assert torch.equal(practice_cases.trained_numbers(again.forward), practice_cases.trained(complete.forward))
 
 
 def test_the_three_best_validations_keep_their_checkpoints_and_the_best_is_named(tmp_path: Path, model: Path) -> None:
     trainer, steps = trainer_of(
-        tmp_path, model, n_epochs=5, own={"eval_interval": 1, "eval_samples": 4}, learning_rate=0.05, keep_checkpoints=1
+        tmp_path,
+        model,
+        n_epochs=5,
+        settings={"eval_interval": 1, "eval_samples": 4},
+        learning_rate=0.05,
+        keep_checkpoints=1,
     )
     _, state = train(trainer, TrainingState())
     measured = {one["step"]: one["full_valid_mean_reward"] for one in steps.figures}
@@ -130,7 +135,7 @@ def test_the_three_best_validations_keep_their_checkpoints_and_the_best_is_named
 
 
 def test_a_reward_that_no_longer_rises_ends_training_early(tmp_path: Path, model: Path) -> None:
-    trainer, _ = trainer_of(tmp_path, model, n_epochs=5, own={"eval_interval": 1}, learning_rate=0.0, patience=2)
+    trainer, _ = trainer_of(tmp_path, model, n_epochs=5, settings={"eval_interval": 1}, learning_rate=0.0, patience=2)
     _, state = train(trainer, TrainingState())
     assert state.stopped_early
     assert state.step == 3

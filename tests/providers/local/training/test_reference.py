@@ -94,9 +94,9 @@ def test_a_pass_that_was_killed_goes_on_where_it_was(
 
 def test_a_pause_is_heard_between_micro_batches_and_loses_nothing(forward: Forward, tmp_path: Path) -> None:
     path = tmp_path / "reference.jsonl"
-    answers = iter([None, None, "pause"])
+    requests = iter([None, None, "pause"])
     with pytest.raises(JobInterrupted) as stop:
-        measured(forward, path, budget=40, requested=lambda: next(answers))
+        measured(forward, path, budget=40, requested=lambda: next(requests))
     assert stop.value.request == "pause"
     assert len(rows(path)) > 1
     measured(forward, path)

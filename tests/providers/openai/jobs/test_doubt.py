@@ -29,14 +29,14 @@ def notes(folder: Path) -> str:
     return " ".join(event.data["message"] for event in Ledger(folder).of("note"))
 
 
-def in_doubt(service: Service, asked: Any) -> None:
+def in_doubt(service: Service, submitted: Any) -> None:
     """Leave the journal as a kill right after the request does: with an intent, and a job at the service."""
-    OpenAIProvider().submit(asked)
-    journal = Ledger(asked.folder).journal.path
+    OpenAIProvider().submit(submitted)
+    journal = Ledger(submitted.folder).journal.path
     lines = journal.read_text().splitlines(keepends=True)
     cut = next(where for where, line in enumerate(lines) if '"what":"job"' in line and '"type":"intended"' in line)
     journal.write_text("".join(lines[: cut + 1]))
-    for registry in (asked.folder.parent).rglob("openai/*.jsonl"):
+    for registry in (submitted.folder.parent).rglob("openai/*.jsonl"):
         if registry.name != "journal.jsonl":
             registry.write_text("")
 

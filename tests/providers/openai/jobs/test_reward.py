@@ -48,7 +48,7 @@ def multi(part: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"type": "multi", "name": "m", "graders": {"a": part, "b": EXACT}, "calculate_output": "a + b", **more}
 
 
-def told(grader: dict[str, Any], **openai: Any) -> tuple[FieldReport, dict[str, Any]]:
+def grader_mapping(grader: dict[str, Any], **openai: Any) -> tuple[FieldReport, dict[str, Any]]:
     lowering = lowered(method="reinforcement", evaluation={"graders": [grader]}, openai=openai)
     [report] = [field for field in lowering.fields if field.field == "openai.grader"]
     return report, lowering.request.body["method"]["reinforcement"]["grader"]
@@ -77,7 +77,7 @@ JSON = {**EXACT, "input": "{{sample.output_json.a}}"}
 def test_a_reward_that_the_service_would_refuse_is_refused_before_the_upload(
     grader: dict[str, Any], openai: dict[str, Any], says: str
 ) -> None:
-    report, _ = told(grader, **openai)
+    report, _ = grader_mapping(grader, **openai)
     assert report.outcome == "refused"
     assert says in report.how
 
@@ -96,7 +96,7 @@ def test_a_reward_that_the_service_would_refuse_is_refused_before_the_upload(
     ],
 )
 def test_what_is_taken_out_of_a_reward_is_told(grader: dict[str, Any], openai: dict[str, Any], says: str) -> None:
-    report, sent = told(grader, **openai)
+    report, sent = grader_mapping(grader, **openai)
     assert report.outcome == "translated"
     assert says in report.how
     text = json.dumps(sent)

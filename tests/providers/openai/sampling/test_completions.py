@@ -52,8 +52,8 @@ def sampler(folder: Path, model: TunedModel | None = None, **openai: Any) -> Sam
     return OpenAIProvider().sampler(lowered(openai=openai), model, folder)
 
 
-def completions(made: Sampler, asked: list[Prompt], at_once: int = 2) -> dict[str, Completion]:
-    return {result.key: result for result in made.generate(asked, max_tokens=5, batch_size=at_once)}
+def completions(source: Sampler, requests: list[Prompt], at_once: int = 2) -> dict[str, Completion]:
+    return {result.key: result for result in source.generate(requests, max_tokens=5, batch_size=at_once)}
 
 
 def instead(prompt: str, **does: Any) -> list[dict[str, Any]]:

@@ -29,15 +29,15 @@ def sampler(folder: Path, model: TunedModel | None = None, **openai: Any) -> Sam
     return OpenAIProvider().sampler(lowered(openai=openai), model, folder)
 
 
-def answers(made: Sampler, asked: list[Prompt], at_once: int = 8) -> dict[str, Completion]:
-    listing = list(made.generate(asked, max_tokens=5, batch_size=at_once))
-    made.close()
+def complete(created: Sampler, waiting: list[Prompt], at_once: int = 8) -> dict[str, Completion]:
+    listing = list(created.generate(waiting, max_tokens=5, batch_size=at_once))
+    created.close()
     assert len(listing) == len({completion.key for completion in listing})
     return {completion.key: completion for completion in listing}
 
 
 def test_every_prompt_is_answered_once_with_its_tokens_counted(service: Service, tmp_path: Path) -> None:
-    result = answers(sampler(tmp_path), prompts(30))
+    result = complete(sampler(tmp_path), prompts(30))
     assert set(result) == {f"k{n}" for n in range(30)}
     assert (result["k7"].seconds or 0) > 0
     expected = Completion(key="k7", text="you said item 7", finish_reason="stop", prompt_tokens=9, completion_tokens=4)
@@ -47,7 +47,7 @@ def test_every_prompt_is_answered_once_with_its_tokens_counted(service: Service,
 
 def test_requests_in_flight_come_down_to_what_the_service_bears(service: Service, tmp_path: Path) -> None:
     service.change(chat={"first_token_seconds": 0.02, "at_once": 4})
-    result = answers(sampler(tmp_path), prompts(120), at_once=32)
+    result = complete(sampler(tmp_path), prompts(120), at_once=32)
     assert len(result) == 120
     assert service.requests[CHAT] < 240  # a fixed 32 in flight would be refused many times for each answer
 
@@ -72,7 +72,7 @@ def test_prompts_are_completed_at_once_up_to_the_batch_size(service: Service, tm
     seconds = {}
     for at_once in (8, 1):
         started = time.monotonic()
-        answers(sampler(tmp_path), prompts(24), at_once=at_once)
+        complete(sampler(tmp_path), prompts(24), at_once=at_once)
         seconds[at_once] = time.monotonic() - started
     assert seconds[1] >= 24 * 0.3
     assert seconds[8] < seconds[1] / 2
@@ -81,22 +81,22 @@ def test_prompts_are_completed_at_once_up_to_the_batch_size(service: Service, tm
 @pytest.mark.parametrize("kind", ["429", "500", "reset_before", "reset_after", "cut_after", "html_after", "408"])
 def test_a_request_that_fails_is_asked_again(service: Service, tmp_path: Path, kind: str) -> None:
     service.meets(fault(CHAT, kind, [1, 2, 5]))
-    assert len(answers(sampler(tmp_path), prompts(10), at_once=2)) == 10
+    assert len(complete(sampler(tmp_path), prompts(10), at_once=2)) == 10
 
 
 def test_a_fresh_model_that_is_not_loaded_yet_is_waited_for(service: Service, tmp_path: Path) -> None:
     service.offer(TUNED.id)
     service.change(chat={"not_loaded": 20})
-    assert len(answers(sampler(tmp_path, TUNED), prompts(3), at_once=1)) == 3
+    assert len(complete(sampler(tmp_path, TUNED), prompts(3), at_once=1)) == 3
 
 
 def test_a_model_that_never_comes_ends_the_waiting(service: Service, tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailable, match="waiting for ft:gpt-test"):
-        answers(sampler(tmp_path, TUNED), prompts(2), at_once=1)
+        complete(sampler(tmp_path, TUNED), prompts(2), at_once=1)
     assert 1 < service.requests[CHAT] < 60
     service.change(models=["gpt-other"])
     with pytest.raises(ModelUnavailable):
-        answers(sampler(tmp_path / "base"), prompts(1))
+        complete(sampler(tmp_path / "base"), prompts(1))
     assert service.requests[CHAT] < 30
 
 
@@ -114,14 +114,14 @@ def test_what_cannot_be_mended_by_asking_again_is_raised(
 ) -> None:
     service.meets(fault(CHAT, nth=None, **failure))
     with pytest.raises(error):
-        answers(sampler(tmp_path), prompts(3))
+        complete(sampler(tmp_path), prompts(3))
     assert service.requests[CHAT] <= 30
 
 
 def test_a_model_that_takes_no_temperature_is_asked_without(service: Service, tmp_path: Path) -> None:
     refusal = {"code": "unsupported_value", "param": "temperature", "message": "temperature is not supported"}
     service.meets(fault(CHAT, "400", None, body='"temperature"', **refusal))
-    assert len(answers(sampler(tmp_path), prompts(10), at_once=1)) == 10
+    assert len(complete(sampler(tmp_path), prompts(10), at_once=1)) == 10
     assert service.requests[CHAT] == 11
 
 
@@ -131,7 +131,7 @@ def test_a_deployed_model_is_asked_under_the_name_of_its_deployment(
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-key-1")
     service.change(models=["my-deployment"])
     azure = {"target": "azure", "base_url": service.azure_url, "deployment": "my-deployment"}
-    assert len(answers(sampler(tmp_path, TUNED, **azure), prompts(1))) == 1
+    assert len(complete(sampler(tmp_path, TUNED, **azure), prompts(1))) == 1
 
 
 def test_the_classic_azure_address_is_spoken_to_in_its_own_way(
@@ -162,7 +162,7 @@ def test_weights_of_training_are_not_sent(service: Service, tmp_path: Path) -> N
 
 
 def test_a_batch_answers_every_prompt_whatever_the_order(service: Service, tmp_path: Path) -> None:
-    result = answers(sampler(tmp_path, batch=True), prompts(12))
+    result = complete(sampler(tmp_path, batch=True), prompts(12))
     assert result["k3"].text == "you said item 3"
     assert (len(result), service.requests[CHAT], service.requests["POST /batches"]) == (12, 0, 1)
 
@@ -170,13 +170,13 @@ def test_a_batch_answers_every_prompt_whatever_the_order(service: Service, tmp_p
 @pytest.mark.parametrize("kind", ["reset_after", "reset_before", "html_after"])
 def test_a_batch_is_created_once(service: Service, tmp_path: Path, kind: str) -> None:
     service.meets(fault("POST /batches", kind))
-    assert len(answers(sampler(tmp_path, batch=True), prompts(3))) == 3
+    assert len(complete(sampler(tmp_path, batch=True), prompts(3))) == 3
     assert len(service.batches) == 1
 
 
 def test_a_run_that_comes_back_takes_up_the_same_batch(service: Service, tmp_path: Path) -> None:
-    answers(sampler(tmp_path, batch=True), prompts(3))
-    answers(sampler(tmp_path, batch=True), prompts(3))
+    complete(sampler(tmp_path, batch=True), prompts(3))
+    complete(sampler(tmp_path, batch=True), prompts(3))
     assert len(service.batches) == 1
 
 
@@ -185,16 +185,16 @@ def test_requests_that_failed_in_a_batch_are_told_and_asked_again_in_a_new_one(
 ) -> None:
     service.change(models=["gpt-other"])
     with pytest.raises(ModelUnavailable, match="3 of 3 requests unanswered: No such model: gpt-test"):
-        answers(sampler(tmp_path, batch=True), prompts(3))
+        complete(sampler(tmp_path, batch=True), prompts(3))
     service.change(models=["gpt-test"])
-    assert len(answers(sampler(tmp_path, batch=True), prompts(3))) == 3
+    assert len(complete(sampler(tmp_path, batch=True), prompts(3))) == 3
 
 
 def test_a_prompt_that_the_service_will_not_take_is_told_and_the_others_are_answered(
     service: Service, tmp_path: Path
 ) -> None:
     service.meets(fault(CHAT, "400", 3, message="flagged", code="content_filter"))
-    result = answers(sampler(tmp_path), prompts(10), at_once=1)
+    result = complete(sampler(tmp_path), prompts(10), at_once=1)
     assert len(result) == 10
     (refused,) = [completion for completion in result.values() if completion.error is not None]
     assert (refused.key, refused.error, refused.text, refused.finish_reason) == ("k2", "400: flagged", "", "error")
@@ -204,4 +204,4 @@ def test_a_prompt_that_the_service_will_not_take_is_told_and_the_others_are_answ
 def test_a_service_that_takes_no_prompt_at_all_is_an_error(service: Service, tmp_path: Path) -> None:
     service.meets(fault(CHAT, "400", None, message="no such mode"))
     with pytest.raises(ProviderRefused, match="no such mode"):
-        answers(sampler(tmp_path), prompts(5))
+        complete(sampler(tmp_path), prompts(5))

@@ -19,8 +19,8 @@ def finding(field: str | None, span: tuple[int, int] | None = None, *, secret: b
     return Finding(code="FTB021", severity="error", line=1, field=field, message="", fix=None, span=span, secret=secret)
 
 
-def line(user: str, answer: object = "fine") -> str:
-    messages = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+def line(user: str, reply: object = "fine") -> str:
+    messages = [{"role": "user", "content": user}, {"role": "assistant", "content": reply}]
     return json.dumps({"messages": messages}, ensure_ascii=False)
 
 
