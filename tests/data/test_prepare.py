@@ -370,7 +370,7 @@ def test_preferences_are_held_out_in_proportion_to_their_preferred_labels():
 def test_another_method_prepares_anew(tmp_path):
     _write(tmp_path / "train.jsonl", [_item("one"), _item("two")])
     prepare(_spec(method="reinforcement"), base=tmp_path, out=tmp_path / "out")
-    with pytest.raises(DataError, match="the answer to learn"):
+    with pytest.raises(DataError, match="the completion to learn"):
         prepare(_spec(), base=tmp_path, out=tmp_path / "out")
 
 

@@ -135,5 +135,5 @@ def test_eval_holds_a_judge_beside_people(tmp_path, monkeypatch, capsys):
         shown = capsys.readouterr().out
     assert (output["n"], output["human"], output["grader"], output["bias"]) == (30, 0.5, 1.0, 0.5)
     assert output["corrected"]["new"]["mean"] == pytest.approx(0.5, abs=0.01)
-    assert "good beside people" in " ".join(shown.split())
+    assert "good compared with people" in " ".join(shown.split())
     assert "as people would score it" in (tmp_path / "page.html").read_text()

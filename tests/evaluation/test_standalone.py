@@ -285,7 +285,7 @@ def test_passages_are_paragraphs_joined_up_to_a_length(tmp_path):
     assert passages[2] == words
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(UsageError, match="no text"):
+    with pytest.raises(UsageError, match="contains no .md or .txt file with text"):
         read_passages(empty)
 
 

@@ -136,6 +136,6 @@ def test_questions_that_are_asked_together_or_not_at_all_are_held_before_the_fir
     record = CallRecord(question="q", model=model, endpoint="https://api.openai.com/v1", reply=reply)
     meter = JudgeBudget(each * 10.5, on_used_up=GateNotMet, earlier=[record] * 4)
     meter.hold(6)
-    with pytest.raises(GateNotMet, match="7 more questions"):
+    with pytest.raises(GateNotMet, match="7 more requests"):
         meter.hold(7)
     JudgeBudget(each, on_used_up=GateNotMet).hold(1000)  # nothing is known of what they cost

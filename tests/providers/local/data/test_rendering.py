@@ -98,7 +98,7 @@ def test_every_prompt_is_a_prefix_and_what_is_trained_comes_right_after(
         prompt = renderers[family].prompt(example.prompt)
         assert renderers[family].tokenizer.decode(prompt).endswith("<think>\n\n</think>\n\n")
         renderers[family].example(chat("Capital?", "Paris.", "And?", "Rome."))
-        assert "another prompt" in "".join(renderers[family].notes)
+        assert "each of them is trained in a separate sequence" in "".join(renderers[family].notes)
         return
     for replies in (("Paris.", "Rome."), ("  two spaces", "  two spaces"), ("\n\nlines\n", "\nmore"), ("", "x")):
         assert_prompts_are_prefixes(renderers[family], chat("Capital?", replies[0], "And?", replies[1]))

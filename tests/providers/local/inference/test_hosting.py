@@ -103,7 +103,7 @@ def test_a_slow_prompt_holds_up_no_cancel_and_one_that_is_cancelled_is_never_ans
     arrivals: list[Any] = []
     while (arrival := intake.arrivals.get(timeout=10)) is not None:
         arrivals.append(arrival)
-    assert [type(one).__name__ for one in arrivals] == ["Cancel", "Refused"]
+    assert [type(one).__name__ for one in arrivals] == ["Cancel", "RefusedRequest"]
     hold.set()
     assert intake.arrivals.get(timeout=10).name == "bad"
     assert intake.arrivals.get(timeout=10).prepared == "good"

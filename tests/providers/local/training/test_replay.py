@@ -206,6 +206,6 @@ def test_what_does_not_fit_is_left_out_with_a_note_and_nothing_left_is_an_error(
     )
     assert len(encoded_lines.examples) == 1
     assert "1 replay examples are left out: line 1 is" in encoded_lines.notes[0]
-    with pytest.raises(DataError, match=r"no replay example can be trained: line 1 is \d+ tokens long"):
+    with pytest.raises(DataError, match=r"no replay example can be trained on: line 1 is \d+ tokens long"):
         encode_replay(write(tmp_path, long), renderer, 200)
     assert json.loads(long)["messages"][0] == PROMPT["messages"][0]
