@@ -151,7 +151,7 @@ def test_a_killed_worker_resumes_to_the_same_loss(
     kill_worker(run_folder(home))
     _, stderr = run.communicate(timeout=120)
     assert run.returncode == 1
-    assert "vanished" in stderr
+    assert "ended without a message" in stderr
     assert "ftbridge resume" in stderr
     assert json.loads(ftbridge("show", "latest", "--json", cwd=tmp_path).stdout)["error"]["kind"] == "worker_died"
 

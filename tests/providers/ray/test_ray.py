@@ -134,7 +134,7 @@ def test_a_run_that_is_paused_and_killed_ends_with_the_losses_of_a_local_one(
     kill_worker(folder)
     _, stderr = run.communicate(timeout=120)
     assert run.returncode == 1, stderr
-    assert "recorded no end: FAILED (exit code 137)" in stderr
+    assert "ended without a record from its worker: FAILED (exit code 137)" in stderr
     done = ftbridge("resume", "latest", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["state"] == "succeeded"

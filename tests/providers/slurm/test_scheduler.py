@@ -118,7 +118,7 @@ def test_what_slurm_would_not_take_is_refused_before_anything_starts(tmp_path: P
     for number, (field, value) in enumerate(refused.items()):
         settings = {"slurm": {"gpus": 0, field: value}}
         submission = submission_of(tmp_path / str(number), "slurm", f"refused-{number}", **settings)
-        with pytest.raises(ProviderRefused, match="Slurm does not take the job") as error:
+        with pytest.raises(ProviderRefused, match="Slurm does not accept the job") as error:
             load("slurm").preflight(submission, lambda _: None)
         assert "sinfo" in str(error.value)
         assert cluster.jobs(submission.token) == []

@@ -93,7 +93,7 @@ def test_a_run_that_is_queued_again_paused_killed_and_cancelled_ends_with_the_lo
         cluster.start_controller()
     _, stderr = run.communicate(timeout=120)
     assert run.returncode == 1, stderr
-    assert "recorded no end: FAILED (exit code 137:0)" in stderr
+    assert "ended without a record from its worker: FAILED (exit code 137:0)" in stderr
     assert "ftbridge resume" in stderr
 
     run = start("resume", "latest", cwd=tmp_path)

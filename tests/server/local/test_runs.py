@@ -91,7 +91,7 @@ def test_runs_that_cannot_be_served_are_named(finished: Run) -> None:
         served_run(home, "run:nothing")
     with pytest.raises(UsageError, match="has no checkpoint of step 77"):
         served_run(home, f"{finished.id}@77")
-    with pytest.raises(RunNotFound, match="names no run"):
+    with pytest.raises(RunNotFound, match="does not name a run"):
         served_run(home, "run:@2")
 
 
