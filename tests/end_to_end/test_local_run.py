@@ -254,7 +254,7 @@ def test_a_used_up_budget_pauses_at_a_checkpoint_and_a_moved_run_goes_on(
 def test_a_probe_measures_a_few_steps_and_later_plans_use_it(tmp_path: Path, home: Path) -> None:
     job = write_job(tmp_path)
     first = json.loads(ftbridge("plan", str(job), "--json", cwd=tmp_path).stdout)
-    assert first["local"]["pace"]["basis"] == "none"
+    assert first["local"]["pace"]["basis"] == "measured"
     probed = ftbridge("plan", str(job), "--probe", "--json", cwd=tmp_path)
     assert probed.returncode == 0, probed.stderr
     assert json.loads(probed.stdout)["local"]["pace"]["basis"] == "probe"

@@ -30,7 +30,7 @@ THINKS = (  # a switch; a block, empty or not, in answers to the last question; 
     "{{ m.reasoning_content or '' }}\n</think>\n\n{% endif %}{{ m.content }}<|done|>\n{% endfor %}{% if add_generation_prompt %}"
     "<|turn|>assistant\n{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
-SEED = 3
+SEEDS = (3, 4, 5)
 LABELS = {"invoice": "billing", "parcel": "delivery", "login": "account", "refund": "payments"}
 
 
@@ -76,7 +76,7 @@ def write_job(folder: Path, template: str, *, reasoning: bool, seed: int) -> Pat
         "name": "thinks",
         "data": {"train": "train.jsonl", "test": "test.jsonl"},
         "model": {"local": str(write_model(folder / "model", template, seed))},
-        "hyperparameters": {"n_epochs": 48, "batch_size": 8, "learning_rate_multiplier": 200},
+        "hyperparameters": {"n_epochs": 72, "batch_size": 8, "learning_rate_multiplier": 200},
         "seed": seed,
         "local": {
             "tuning": "full",
@@ -92,6 +92,24 @@ def write_job(folder: Path, template: str, *, reasoning: bool, seed: int) -> Pat
     return folder / "job.json"
 
 
+def learnt(folder: Path, template: str, *, reasoning: bool) -> tuple[dict[str, Any], list[str]]:
+    """A run whose model learnt its answers, as `run --json` printed it, and the worker's journal.
+
+    Rounding differs from one processor to another, and a random model of this size does not learn from every start.
+    """
+    for seed in SEEDS:
+        (folder / str(seed)).mkdir()
+        job = write_job(folder / str(seed), template, reasoning=reasoning, seed=seed)
+        done = ftbridge("run", str(job), "--provider", "local", "--no-lint", "--json", cwd=folder, OMP_NUM_THREADS="1")
+        assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout)
+        journal = (Path(result["path"]) / "worker.jsonl").read_text().splitlines()
+        last = [event["data"] for event in map(json.loads, journal) if event["type"] == "metrics"][-1]
+        if last["train_loss"] < 0.05:
+            return result, journal
+    raise AssertionError("no model has learnt its answers, so nothing can be said of judging them")
+
+
 @pytest.mark.parametrize(
     ("template", "reasoning"),
     [(PLAIN, False), (THINKS, False), (THINKS, True)],
@@ -100,13 +118,7 @@ def write_job(folder: Path, template: str, *, reasoning: bool, seed: int) -> Pat
 def test_a_model_that_learnt_every_answer_is_judged_right_whatever_its_template(
     tmp_path: Path, home: Path, template: str, reasoning: bool
 ) -> None:
-    job = write_job(tmp_path, template, reasoning=reasoning, seed=SEED)
-    done = ftbridge("run", str(job), "--provider", "local", "--no-lint", "--json", cwd=tmp_path, OMP_NUM_THREADS="1")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    journal = (Path(result["path"]) / "worker.jsonl").read_text().splitlines()
-    last = [event["data"] for event in map(json.loads, journal) if event["type"] == "metrics"][-1]
-    assert last["train_loss"] < 0.02, "the model has not learnt its answers, so nothing can be said of judging them"
+    result, journal = learnt(tmp_path, template, reasoning=reasoning)
     assert result["evaluation"]["candidates"]["tuned"]["exact"]["mean"] == 1.0
     predictions = (Path(result["path"]) / "predictions" / "tuned.jsonl").read_text().splitlines()
     texts = {json.loads(line)["output_text"] for line in predictions}
@@ -114,4 +126,4 @@ def test_a_model_that_learnt_every_answer_is_judged_right_whatever_its_template(
     assert texts == set(LABELS.values())
     assert thoughts == ({f"again {word}" for word in LABELS} if reasoning else {None})
     notes = " ".join(event["data"].get("text", "") for event in map(json.loads, journal) if event["type"] == "message")
-    assert ("sequences of their own" in notes) == (template == THINKS)
+    assert ("in a separate sequence" in notes) == (template == THINKS)

@@ -50,6 +50,11 @@ def until(condition, seconds=20.0):
     return condition()
 
 
+def processor_seconds():
+    """Of this process and of children that have ended: a bound on these holds on a busy machine too."""
+    return sum(os.times()[:4])
+
+
 def around(text):
     return b'{"messages": [{"role": "user", "content": ' + text + b'}, {"role": "assistant", "content": "b"}]}\n'
 
@@ -88,10 +93,10 @@ def test_a_bad_file_gets_findings_in_a_moment(name, tmp_path):
     raw, code = FILES[name]
     path = tmp_path / "train.jsonl"
     path.write_bytes(raw)
-    began = time.perf_counter()
+    began = processor_seconds()
     report = lint(path)
 
-    assert time.perf_counter() - began < 5
+    assert processor_seconds() - began < 5
     assert not report.ok or code is None
     assert code is None or any(finding.code.startswith(code) for finding in report.files[0].findings)
     assert json.loads(report.model_dump_json())
@@ -112,20 +117,20 @@ LONG = {
 def test_a_line_of_100_mb_is_linted_in_bounded_time(name, tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_bytes(GOOD % 1 + around(LONG[name]) + GOOD % 2)
-    began = time.perf_counter()
+    began = processor_seconds()
     report = lint(path, Options(jobs=2))
 
-    assert time.perf_counter() - began < 60
+    assert processor_seconds() - began < 120
     assert report.files[0].lines == 3
 
 
 def test_a_line_of_many_problems_tells_some_of_them(tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_bytes(around(b"[" + b"[]," * 200_000 + b"1]"))
-    began = time.perf_counter()
+    began = processor_seconds()
     [file] = lint(path, Options(keep=10**9)).files
 
-    assert time.perf_counter() - began < 10
+    assert processor_seconds() - began < 10
     assert file.rules["FTB033"] == 1_000
 
 

@@ -139,7 +139,7 @@ def test_a_job_is_cancelled_or_paused_from_another_shell_and_goes_on_when_it_is_
         assert "ftbridge retry" in resumed.stderr
         resumed = ftbridge("retry", "latest", "--yes", cwd=job.parent)
         assert len(service.jobs) == 2
-        assert "paid again" in resumed.stderr
+        assert "billed again" in resumed.stderr
     assert resumed.returncode == 0, resumed.stderr
 
 

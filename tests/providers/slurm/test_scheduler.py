@@ -148,13 +148,13 @@ def test_without_its_controller_nothing_is_known_and_nothing_is_lost(tmp_path: P
     handle = provider.submit(waiting)
     cluster.stop_controller()
     try:
-        with pytest.raises(ServiceUnavailable, match="controller does not answer"):
+        with pytest.raises(ServiceUnavailable, match="controller does not respond"):
             provider.submit(submission)
         assert "may have been submitted" in (provider.doubt(submission) or "")
         with pytest.raises(InDoubt):
             provider.find(submission)
         assert provider.poll(handle).state == "queued"
-        assert "does not answer" in provider.events(handle, None)[-1].message
+        assert "does not respond" in provider.events(handle, None)[-1].message
         with pytest.raises(ServiceUnavailable):
             provider.cancel(handle)
     finally:

@@ -113,7 +113,7 @@ def test_the_guide_runs_unmodified_on_this_machine(served, tmp_path):
             jsonschema.validate(json.loads(choice.message.content), schema)
             assert choice.finish_reason == "stop"
     none = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "nonsense"}}}
-    with pytest.raises(openai.BadRequestError, match="cannot be followed"):
+    with pytest.raises(openai.BadRequestError, match="cannot be enforced"):
         client.chat.completions.create(model=MODEL, messages=messages, response_format=none)
     long = [{"role": "user", "content": "word " * 20_000}]
     with pytest.raises(openai.BadRequestError) as caught:

@@ -138,7 +138,7 @@ def test_keywords_that_cannot_be_followed_are_passed_over_unless_the_schema_is_s
 
     for strict in (None, False):
         assert json.loads(openai.chat.completions.create(**request(strict)).choices[0].message.content)["a"] in (1, 2)
-    with pytest.raises(BadRequestError, match="cannot be followed"):
+    with pytest.raises(BadRequestError, match="cannot be enforced"):
         openai.chat.completions.create(**request(True))
     tool = {"type": "function", "function": {"name": "f", "parameters": LOOSE}}
     choice = {"type": "function", "function": {"name": "f"}}
@@ -147,7 +147,7 @@ def test_keywords_that_cannot_be_followed_are_passed_over_unless_the_schema_is_s
     )
     assert json.loads(called.choices[0].message.tool_calls[0].function.arguments)["a"] in (1, 2)
     tool["function"]["strict"] = True
-    with pytest.raises(BadRequestError, match="cannot be followed"):
+    with pytest.raises(BadRequestError, match="cannot be enforced"):
         openai.chat.completions.create(model="plain", messages=ASK, tools=[tool], tool_choice=choice, max_tokens=40)
 
 

@@ -159,8 +159,8 @@ def test_a_worker_that_stands_still_ends_the_job_within_a_minute(job: Job) -> No
     error = provider.poll(handle).error
     assert error is not None
     assert "worker 1 has not reported" in error.message
-    assert "no sign of life" in job.log_path.read_text()
-    wait(lambda: not workers_of(job), 5)
+    assert "worker 1 has not reported" in job.log_path.read_text()
+    wait(lambda: not workers_of(job), 30)
 
 
 @pytest.mark.slow

@@ -113,7 +113,7 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_weights_of_one_that_
     checkpoint.restore(path, again.forward.model, again.optimizer, again.scaler)
     train(again, state)
     assert [one["train_mean_reward"] for one in [*seen.figures, *later.figures]] == rewards
-    assert torch.equal(practice_cases.trained_numbers(again.forward), practice_cases.trained(complete.forward))
+    assert torch.equal(practice_cases.trained_numbers(again.forward), practice_cases.trained_numbers(complete.forward))
 
 
 def test_the_three_best_validations_keep_their_checkpoints_and_the_best_is_named(tmp_path: Path, model: Path) -> None:
