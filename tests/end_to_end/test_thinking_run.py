@@ -76,7 +76,7 @@ def write_job(folder: Path, template: str, *, reasoning: bool, seed: int) -> Pat
         "name": "thinks",
         "data": {"train": "train.jsonl", "test": "test.jsonl"},
         "model": {"local": str(write_model(folder / "model", template, seed))},
-        "hyperparameters": {"n_epochs": 72, "batch_size": 8, "learning_rate_multiplier": 200},
+        "hyperparameters": {"n_epochs": 48, "batch_size": 6, "learning_rate_multiplier": 200},
         "seed": seed,
         "local": {
             "tuning": "full",
