@@ -117,7 +117,7 @@ def _clusters() -> Iterator[Examined]:
     from ftbridge.providers.ray import scheduler as ray  # these load an HTTP client, which the rest does without
     from ftbridge.providers.slurm import scheduler as slurm
 
-    absent = [command for command in slurm.COMMANDS if shutil.which(command) is None]
+    absent = slurm.absent_commands()
     if not absent:
         yield Examined(name="slurm", state="ok", message="--provider slurm: its commands are installed (not tried)")
     elif len(absent) < len(slurm.COMMANDS):

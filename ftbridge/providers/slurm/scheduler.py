@@ -47,6 +47,11 @@ _ENDINGS: dict[str, Ending] = {
 """Slurm's final states (man squeue, JOB STATE CODES); every other one is a job at work."""
 
 
+def absent_commands() -> list[str]:
+    """Those of Slurm's commands that are not on PATH."""
+    return [command for command in COMMANDS if shutil.which(command) is None]
+
+
 class Slurm:
     """The Slurm cluster that this machine's commands speak to, with what a spec requests of it."""
 
@@ -57,8 +62,7 @@ class Slurm:
 
     def check(self, order: Order, progress: Callable[[str], None]) -> None:
         """Have Slurm check the request without a job. Raises `MissingDependency`, `ServiceUnavailable` or `ProviderRefused`."""
-        absent = [command for command in COMMANDS if shutil.which(command) is None]
-        if absent:
+        if absent := absent_commands():
             raise MissingDependency(
                 f"training on Slurm needs its commands, but {', '.join(absent)} are not on PATH.",
                 hint="Run ftbridge on a login node of the cluster, or load the module that has Slurm's client.",
