@@ -218,11 +218,16 @@ async def _work(service: Service, name: str) -> None:
         _finish(service, name, so_far)
     except Exception:  # a full disk, or a fault of ours: a batch that nobody works on must not stay in progress
         log.exception("batch %s failed", name)
-        _fail(service, name, "server_error", "The server failed while it worked on this batch; its log has the reason.")
+        text = "The server failed while it worked on this batch; its log has the reason."
+        _fail(service, name, _problem_of("server_error", text))
 
 
-def _fail(service: Service, name: str, code: str, message: str) -> None:
-    errors = {"object": "list", "data": [{"code": code, "line": None, "message": message, "param": None}]}
+def _problem_of(code: str | None, message: str, line: int | None = None) -> dict[str, Any]:
+    return {"code": code, "line": line, "message": message, "param": None}
+
+
+def _fail(service: Service, name: str, *problems: dict[str, Any]) -> None:
+    errors = {"object": "list", "data": list(problems[:100])}
     _change(service, name, status="failed", failed_at=service.now(), errors=errors)
 
 
@@ -232,7 +237,7 @@ async def _end_badly(
     """End a batch as an account has it: failed with nothing done, or expired with what was done by then."""
     if ending.ends == "failed":
         text = "Enqueued token limit reached for this model in this organization. Try again when batches have ended."
-        _fail(service, name, ending.code, text)
+        _fail(service, name, _problem_of(ending.code, text))
         return
     await _answer_all(service, name, lines[: ending.after], so_far)
     text = "This request could not be executed before the completion window expired."
@@ -254,16 +259,15 @@ def _validated(service: Service, name: str) -> list[dict[str, Any]] | None:
     for number, line in _objects(path):
         problem = _problem(line, seen, batch.document["endpoint"])
         if problem is not None:
-            problems.append({"code": "invalid_request", "line": number, "message": problem, "param": None})
+            problems.append(_problem_of("invalid_request", problem, number))
         lines.append(line)
     if len(lines) > service.limits.batch_lines:
         text = f"The file has {len(lines):,} lines; {service.limits.batch_lines:,} are allowed."
-        problems.append({"code": "too_many_lines", "line": None, "message": text, "param": None})
+        problems.append(_problem_of("too_many_lines", text))
     if not lines:
-        problems.append({"code": "empty_file", "line": None, "message": "The file has no lines.", "param": None})
+        problems.append(_problem_of("empty_file", "The file has no lines."))
     if problems:
-        errors = {"object": "list", "data": problems[:100]}
-        _change(service, name, status="failed", failed_at=service.now(), errors=errors)
+        _fail(service, name, *problems)
         return None
     return lines
 
