@@ -130,25 +130,29 @@ def likeliest(logits: Tensor) -> list[int]:
 
 
 def _drawn_together(logits: Tensor, rows: Sequence[Drawing], places: Sequence[int]) -> list[int]:
-    """A token for each row at `places`, drawn by its temperature alone: first a block of tokens, then a token of the block.
+    """A token for each row at `places`, drawn by its temperature alone."""
+    if not places:
+        return []
+    warmth = torch.tensor([rows[index].temperature for index in places], device=logits.device)
+    scaled = (logits if len(places) == len(rows) else logits[list(places)]).float() / warmth[:, None]
+    return _raced(torch.softmax(scaled, -1), [rows[index].generator for index in places])
+
+
+def _raced(probabilities: Tensor, generators: Sequence[torch.Generator]) -> list[int]:
+    """A token for each row of `probabilities`, (rows, vocabulary): first a block of tokens, then a token of the block.
 
     Each draw takes the largest p ÷ e, with an exponential number e of the row's own for every choice; it wins with chance p.
     Rounding in the model turns such a draw no more often than it moves probability, while a uniform number among cumulated
     probabilities lies near one of 50,000 borders, each of which rounding moves. By blocks: as many random numbers as there are
     tokens would cost as much as a layer of the model.
     """
-    if not places:
-        return []
-    where = logits.device
-    warmth = torch.tensor([rows[index].temperature for index in places], device=where)
-    scaled = (logits if len(places) == len(rows) else logits[list(places)]).float() / warmth[:, None]
-    probabilities = torch.softmax(scaled, -1)
+    where = probabilities.device
     probabilities = torch.nn.functional.pad(probabilities, (0, -probabilities.shape[1] % _BLOCK))
-    blocks = probabilities.view(len(places), -1, _BLOCK)
+    blocks = probabilities.view(len(generators), -1, _BLOCK)
     sums = blocks.sum(-1).cpu().double()  # not every device has doubles
-    numbers = torch.stack([_exponential(sums.shape[1] + _BLOCK, rows[index].generator) for index in places])
+    numbers = torch.stack([_exponential(sums.shape[1] + _BLOCK, generator) for generator in generators])
     block = (sums / numbers[:, :-_BLOCK]).argmax(-1)
-    within = blocks[torch.arange(len(places), device=where), block.to(where)].cpu().double()
+    within = blocks[torch.arange(len(generators), device=where), block.to(where)].cpu().double()
     inner = (within / numbers[:, -_BLOCK:]).argmax(-1)
     drawn: list[int] = (block * _BLOCK + inner).tolist()
     return drawn
@@ -211,7 +215,7 @@ def _draw(logits: Tensor, drawing: Drawing) -> int:
         in_nucleus[0] = True
         # Back in the vocabulary's order: rounding may swap two tokens that are about as likely, and with them their numbers.
         probabilities = torch.zeros_like(probabilities).scatter(0, places[in_nucleus], ordered[in_nucleus])
-    return int((probabilities.double() / _exponential(len(probabilities), drawing.generator)).argmax())
+    return _raced(probabilities[None], [drawing.generator])[0]
 
 
 def with_logprobs(logits: Tensor, token: int, count: int) -> Choice:
