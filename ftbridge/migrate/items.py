@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ftbridge.errors import UsageError
 from ftbridge.files import sha256_bytes
+from ftbridge.migrate.objects import number_in
 from ftbridge.migrate.stored import StoredCompletion
 
 REQUEST_FIELDS = (
@@ -134,8 +135,8 @@ def items_of(path: Path, source: Literal["validation", "file"]) -> Iterator[Reco
             request=request,
             expected=expected,
             fields=fields,
-            temperature=_number(document.get("temperature")),
-            top_p=_number(document.get("top_p")),
+            temperature=number_in(document.get("temperature")),
+            top_p=number_in(document.get("top_p")),
         )
 
 
@@ -163,8 +164,8 @@ def _stored(completion: StoredCompletion) -> RecordedItem:
         origin=completion.id,
         request=request,
         production=completion.completion or None,
-        temperature=_number(completion.request.get("temperature")),
-        top_p=_number(completion.request.get("top_p")),
+        temperature=number_in(completion.request.get("temperature")),
+        top_p=number_in(completion.request.get("top_p")),
     )
 
 
@@ -237,7 +238,3 @@ def _digest(document: Any) -> str:
     return sha256_bytes(
         json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
     )
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
