@@ -22,6 +22,7 @@ import torch
 
 from ftbridge.providers.local.models.device import pick
 from ftbridge.providers.local.models.threads import allowed_cores
+from ftbridge.providers.local.process.child import end_process
 
 WIDTHS = (256, 512, 1024, 2048, 4096)
 ROWS = 512
@@ -70,3 +71,4 @@ def _seconds(act: Callable[[], object], threads: int) -> float:
 
 if __name__ == "__main__":
     print(json.dumps(measure(sys.argv[1])))  # type: ignore[arg-type]
+    end_process()
