@@ -217,7 +217,7 @@ def _pace(
 
 
 def _reckoned(spec: JobSpec, shape: ModelShape, machine: Machine, length: float, loss_share: float) -> Reckoned | str:
-    """Tokens a second on this machine's CPU, from its measured products; or why that cannot be told."""
+    """Tokens a second on this machine's CPU, from its measured products; or why there is no figure."""
     if quantization(spec.local) == "int8":
         return "products in 8 bits are not measured"
     if quantization(spec.local) == "nf4" and spec.local.cache_dequantized_weights is False:

@@ -343,7 +343,7 @@ class Run:
 
     @property
     def epochs(self) -> int:
-        """Passes over the training data: those that the service chose, where it was left to it and told, else as planned."""
+        """Passes over the training data: those that the service chose and reported, or else those planned."""
         chosen = self.state().chosen.get("n_epochs")
         return self.planned_epochs if chosen is None else int(chosen)
 

@@ -84,7 +84,7 @@ class Simulator:
     def change(self, **keys: Any) -> None:
         """Some keys of the scenario, from the next request on; of a section, those that are named. Counting starts again.
 
-        Raises `UsageError` for what is no scenario.
+        Raises `UsageError` for what is not a scenario.
         """
         faults = self.service.faults
         assert faults is not None
@@ -97,7 +97,7 @@ class Simulator:
     def reset(self, scenario: Mapping[str, Any] | None = None) -> None:
         """Forget every object and request, and play another scenario: as a new simulator, at the same address, at once.
 
-        Raises `UsageError` for what is no scenario, and for a simulator with an account.
+        Raises `UsageError` for what is not a scenario, and for a simulator with an account.
         """
         import json
         from urllib.error import HTTPError

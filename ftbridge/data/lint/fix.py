@@ -1,7 +1,7 @@
 """Write a repaired copy of a file: every safe fix applied, everything else byte for byte as it was.
 
 A fix is safe when nothing a model learns changes and nothing that may mean something goes: line ends, a role in the wrong
-case, an id beside the messages. What needs a decision is left, and told. A line in which no rule can fix anything is
+case, an id beside the messages. What needs a decision is left and reported. A line in which no rule can fix anything is
 known by its shape and copied unread; of any other, all repairs that are found together are made together.
 """
 

@@ -49,7 +49,7 @@ class PlanSpec(SpecModel):
 
     @property
     def hour_usd(self) -> float | None:
-        """What an hour of this machine costs: the card's price, else its electricity; None when neither is told."""
+        """What an hour of this machine costs: the GPU's price, else its electricity; None when neither is set."""
         if self.gpu_usd_per_hour is not None:
             return self.gpu_usd_per_hour
         has_both = self.watts is not None and self.usd_per_kwh is not None

@@ -85,7 +85,7 @@ class Renderer:
         self.modes = ThinkingModes(tokenizer, thinking)
         self._tokens = CutTokenizer(tokenizer)
         self.completions = CompletionReader(self.modes, self._tokens)
-        self.modes.template.opening(False)  # what is wrong with the template is told before any example
+        self.modes.template.opening(False)  # what is wrong with the template is reported before any example
 
     @property
     def notes(self) -> list[str]:

@@ -5,8 +5,8 @@
                  └─▶ calls                             forced: JSON by construction, arguments as they come
 
 The notations are those of `ftbridge.data.notation`. Its reader, which the evaluator uses, has the last word: it reads the whole
-completion at its end, and what it finds beyond what was told is told then. Where nobody waits for pieces (`at_end`), it alone
-decides. One thing shows too late for a stream: reasoning whose opening mark the model left out is told as text.
+completion at its end, and what was not streamed yet is sent then. Where nobody waits for pieces (`at_end`), it alone
+decides. One thing shows too late for a stream: reasoning whose opening mark the model left out is sent as text.
 """
 
 from __future__ import annotations

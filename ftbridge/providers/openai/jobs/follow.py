@@ -9,7 +9,7 @@
             GET events, newest first, until a whole page is known ──▶ the run's ledger ──▶ events(after)
 
 Nothing here waits: `PollingPace` says when to look, the caller's loop comes by. An event's id towards the caller is its place
-in the ledger, so that what a service sends late, twice or out of order is told once.
+in the ledger, so that what a service sends late, twice or out of order is reported once.
 """
 
 from __future__ import annotations
