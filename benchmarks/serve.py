@@ -29,7 +29,7 @@ from openai import OpenAI
 
 from ftbridge.data.examples import Message
 from ftbridge.providers.base import Prompt
-from ftbridge.providers.local.process.provider import LocalSampler
+from ftbridge.providers.local.inference.sampler import LocalSampler
 from ftbridge.providers.local.request import SampleRequest
 from ftbridge.server.local.spec import base_request
 

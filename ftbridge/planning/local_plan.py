@@ -35,7 +35,7 @@ from ftbridge.planning.pace import Pace, Reckoned, pace
 from ftbridge.planning.processor import products, tokens_per_second
 from ftbridge.planning.replay import ReplayPlan
 from ftbridge.planning.rollouts import Rollouts
-from ftbridge.planning.sharding import GpuSet, PerGpu
+from ftbridge.planning.sharding import ClusterPlan, GpuSet, PerGpu
 from ftbridge.planning.whole import Whole, plan_run_time
 from ftbridge.planning.workload import Workload
 from ftbridge.providers.local.lower import quantization
@@ -84,6 +84,10 @@ class Local(BaseModel):
     )
     gpu_sets: list[GpuSet] = Field(
         default=[], description="The smallest common GPUs that hold the job, by how many there are of them."
+    )
+    clusters: list[ClusterPlan] = Field(
+        default=[],
+        description="Approximate memory on the GPUs that the spec requests of a cluster, with micro-batches of 2,048 tokens.",
     )
     machine: Machine = Field(description="This machine, with its free memory now.")
     here: Fit | None = Field(description="The device that training uses here, with its free memory now.")
@@ -155,6 +159,7 @@ def plan_local(
         cards=fits.gpus(),
         per_gpu=fits.on_several(),
         gpu_sets=fits.smallest_sets(),
+        clusters=fits.on_clusters(),
         machine=machine,
         here=this_device,
         pace=speed,
@@ -276,6 +281,11 @@ class _Fits:
 
     def smallest_sets(self) -> list[GpuSet]:
         return [] if self.shape is None else sharding.smallest_sets(self.shape, self.spec, share=self.share)
+
+    def on_clusters(self) -> list[ClusterPlan]:
+        if self.shape is None:
+            return []
+        return sharding.on_clusters(self.shape, self.spec, pass_tokens=_PASS, share=self.share)
 
     def this_device(self) -> Fit | None:
         if self.free is None:

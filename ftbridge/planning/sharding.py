@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ftbridge import providers
 from ftbridge.planning.memory import CARDS, GIB, Memory, job_of, largest_pass, memory
 from ftbridge.providers.local.lower import fsdp2_refusals
 from ftbridge.providers.local.models import footprint
@@ -51,6 +52,18 @@ class GpuSet(BaseModel):
     pass_tokens: int = Field(description="Tokens of the largest micro-batch on each.")
 
 
+class ClusterPlan(BaseModel):
+    """What the GPUs of a cluster hold that the spec requests."""
+
+    model_config = ConfigDict(frozen=True)
+
+    provider: str
+    nodes: int
+    gpus_per_node: int = Field(description="GPUs of each node that train: those requested, or local.workers of them.")
+    per_gpu: PerGpu
+    smallest: GpuSet | None = Field(description="The smallest common GPU that holds the job; null if none does.")
+
+
 def per_gpu(
     shape: ModelShape, spec: JobSpec, gpus: int, sharding: Sharding, *, pass_tokens: int, share: float
 ) -> PerGpu:
@@ -65,13 +78,35 @@ def per_gpu(
 
 
 def shown(shape: ModelShape, spec: JobSpec, *, pass_tokens: int, share: float) -> list[PerGpu]:
-    """Each number of GPUs, with the sharding that the spec asks for: for auto the first that an 80 GB GPU holds."""
+    """Each number of GPUs, with its sharding."""
+    return [one_count(shape, spec, gpus, pass_tokens=pass_tokens, share=share) for gpus in COUNTS]
+
+
+def one_count(shape: ModelShape, spec: JobSpec, gpus: int, *, pass_tokens: int, share: float) -> PerGpu:
+    """One of so many GPUs, with the sharding that the spec requests: for auto the first that an 80 GB GPU holds."""
     largest = CARDS["A100, H100 80 GB"] * GIB * USABLE
-    rows = []
-    for gpus in COUNTS:
-        options = [per_gpu(shape, spec, gpus, way, pass_tokens=pass_tokens, share=share) for way in ways(spec, gpus)]
-        rows.append(next((row for row in options if row.memory.total <= largest), options[-1]))
-    return rows
+    options = [per_gpu(shape, spec, gpus, way, pass_tokens=pass_tokens, share=share) for way in ways(spec, gpus)]
+    return next((row for row in options if row.memory.total <= largest), options[-1])
+
+
+def on_clusters(shape: ModelShape, spec: JobSpec, *, pass_tokens: int, share: float) -> list[ClusterPlan]:
+    """What the GPUs hold that the spec requests of clusters: of each provider whose section it sets."""
+    plans = []
+    for name in providers.names():
+        if name not in spec.model_fields_set or (provider := providers.find(name)) is None:
+            continue
+        capabilities = provider.capabilities(spec)
+        gpus = capabilities.gpus_per_node
+        if not gpus:
+            continue
+        if isinstance(spec.local.workers, int):
+            gpus = min(gpus, spec.local.workers)
+        row = one_count(shape, spec, capabilities.nodes * gpus, pass_tokens=pass_tokens, share=share)
+        smallest = _smallest(shape, spec, row.gpus, row.sharding, share)
+        plans.append(
+            ClusterPlan(provider=name, nodes=capabilities.nodes, gpus_per_node=gpus, per_gpu=row, smallest=smallest)
+        )
+    return plans
 
 
 def smallest_sets(shape: ModelShape, spec: JobSpec, *, share: float) -> list[GpuSet]:

@@ -158,6 +158,7 @@ class Capabilities(Frozen):
     their own (`Submission.replay`); elsewhere they are lines of the training file.
     `restart`: `resume` lets a job that failed or was cancelled go on from its last checkpoint, and nothing is paid again; so
     does every job that Ctrl-C pauses.
+    `nodes`, `gpus_per_node`: what the spec requests of a cluster; None where a job takes what the machine has.
     """
 
     methods: tuple[Method, ...]
@@ -169,6 +170,8 @@ class Capabilities(Frozen):
     plan: Literal["openai", "local"] | None = None
     mixes_replay: bool = False
     restart: bool = False
+    nodes: int = 1
+    gpus_per_node: int | None = None
 
 
 class LintTarget(Frozen):

@@ -8,7 +8,18 @@ import pytest
 
 from ftbridge.planning import sharding
 from ftbridge.planning.memory import CARDS, GIB, ModelShape, published_shape
-from ftbridge.planning.sharding import LEAST, USABLE, GpuSet, PerGpu, per_gpu, shown, smallest_sets, ways
+from ftbridge.planning.sharding import (
+    LEAST,
+    USABLE,
+    ClusterPlan,
+    GpuSet,
+    PerGpu,
+    on_clusters,
+    per_gpu,
+    shown,
+    smallest_sets,
+    ways,
+)
 from ftbridge.spec import JobSpec
 
 MODELS = {"8B": "meta-llama/Llama-3.1-8B-Instruct", "70B": "meta-llama/Llama-3.1-70B-Instruct"}
@@ -72,6 +83,35 @@ def test_a_model_that_fits_one_gpu_is_not_sharded_and_one_that_does_not_is() -> 
     rows = shown(shape_of("70B"), spec_of(quantization="none"), pass_tokens=2048, share=0.5)
     assert [(row.gpus, row.sharding) for row in rows] == [(1, "ddp"), (2, "fsdp2"), (4, "fsdp2"), (8, "fsdp2")]
     assert rows[1].memory.total > rows[2].memory.total > rows[3].memory.total
+
+
+def clusters_of(size: str, workers: Any = "auto", quantization: str = "nf4", **sections: Any) -> dict[str, ClusterPlan]:
+    spec = spec_of(workers=workers, quantization=quantization)
+    spec = JobSpec.model_validate({**spec.model_dump(exclude_unset=True), **sections})
+    return {one.provider: one for one in on_clusters(shape_of(size), spec, pass_tokens=2048, share=0.5)}
+
+
+def test_a_cluster_is_planned_with_the_nodes_and_gpus_that_the_spec_requests() -> None:
+    plans = clusters_of("70B", "auto", "none", slurm={"nodes": 2, "gpus": 4}, ray={"gpus": 0.5})
+    slurm, ray = plans["slurm"], plans["ray"]
+    assert (slurm.nodes, slurm.gpus_per_node, slurm.per_gpu.gpus) == (2, 4, 8)
+    assert slurm.per_gpu == on(8, "fsdp2", quantization="none")
+    assert slurm.smallest is not None
+    assert slurm.per_gpu.memory.total < slurm.smallest.gib * GIB * USABLE
+    assert (ray.nodes, ray.gpus_per_node, ray.per_gpu.sharding) == (1, 1, "ddp")
+    assert ray.smallest is None or ray.smallest.gib > 140, "a 70B in 16 bits on one GPU"
+
+
+def test_workers_that_the_spec_counts_are_the_gpus_that_train() -> None:
+    plans = clusters_of("8B", 2, slurm={"nodes": 3, "gpus": 8})
+    assert (plans["slurm"].gpus_per_node, plans["slurm"].per_gpu.gpus) == (2, 6)
+    assert plans["slurm"].per_gpu.sharding == "ddp"
+    assert clusters_of("8B", 8, slurm={"gpus": 2})["slurm"].per_gpu.gpus == 2
+
+
+def test_a_spec_without_a_cluster_or_gpus_has_no_cluster_in_its_plan() -> None:
+    assert clusters_of("8B") == {}
+    assert clusters_of("8B", slurm={"gpus": 0}, ray={"gpus": 0, "address": "http://head:8265"}) == {}
 
 
 def test_sets_grow_in_number_only_where_a_smaller_gpu_does() -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from ftbridge.data.replay import EXAMPLES, PROMPTS, WITH_TRAIN
 from ftbridge.errors import DataError, FtbridgeError, ProviderRefused
 from ftbridge.runner import control, drive
 from ftbridge.runner.fallback import last_of
 from ftbridge.runner.start import create_run
+from ftbridge.runs.journal import Journal
 from ftbridge.runs.run import Run
 from ftbridge.server import simulating
 from ftbridge.spec import SpecFile
@@ -101,6 +103,34 @@ def test_what_the_service_will_not_do_is_done_here(refusal, spec, service, tmp_p
         assert service.jobs == []
     again = json.loads(ftbridge("resume", first.id, "--json", folder=tmp_path).stdout)
     assert again["run_id"] == document["run_id"]
+
+
+@pytest.mark.slow
+def test_replay_of_the_fallback_is_written_by_its_own_base_model(spec, service, tmp_path, base_model_dir):
+    """The same prompts on both sides; each side's base model completes them, or it would learn another's words."""
+    service.play({"jobs": {"walk": [["running", 0.1], "failed"]}})
+    spec = {**spec, "data": {**spec["data"], "replay": {"share": 0.2, "max_completion_tokens": 8}}}
+    command = ("run", written(spec, tmp_path), "--provider", "openai", "--fallback", "local", "--json")
+    done = ftbridge(*command, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    second = Run.open(Path(document["path"]))
+    first = Run.open(second.path.parent / document["continues"]["run"])
+    assert (first.state().provider, second.state().provider) == ("openai", "local")
+    assert (first.data / PROMPTS).read_bytes() == (second.data / PROMPTS).read_bytes()
+    prompts, texts = zip(*(replayed(run) for run in (first, second)), strict=True)
+    assert set(prompts[0]) & set(prompts[1]), "both begin with the first prompts"
+    assert texts[0] != texts[1]
+    assert (first.data / WITH_TRAIN).exists(), "a service gets them as lines of the training file"
+    assert not (second.data / WITH_TRAIN).exists(), "the local trainer mixes them into its steps"
+    steps = [event.data for event in Journal(second.path / "worker.jsonl").read() if event.type == "metrics"]
+    assert all(step["train_replay_loss"] > 0 for step in steps)
+
+
+def replayed(run: Run) -> tuple[list[str], list[str]]:
+    """The prompts that a run's base model completed, and its completions."""
+    lines = [json.loads(line)["messages"] for line in (run.data / EXAMPLES).read_text().splitlines()]
+    return [turns[-2]["content"] for turns in lines], [turns[-1]["content"] for turns in lines]
 
 
 @pytest.mark.slow

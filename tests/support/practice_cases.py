@@ -16,10 +16,13 @@ from ftbridge.providers.local.models import load
 from ftbridge.providers.local.models.fused import DropoutPool, fuse
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.training.forward import Forward, prove
-from ftbridge.providers.local.training.policy_gradient import Trial, trial
+from ftbridge.providers.local.training.loop import Trainer
+from ftbridge.providers.local.training.optim import optimizer_for
+from ftbridge.providers.local.training.policy_gradient import PolicyGradient, Trial, trial
 from ftbridge.providers.local.training.reinforcement import Practice
 from support import architectures
 from support.small_model import write_small_model
+from support.tiny_training import Steps
 
 HAS_LETTER = {"type": "string_check", "name": "has_letter", "operation": "ilike", "input": "{{sample.output_text}}",
          "reference": "{{item.letter}}"}  # fmt: skip
@@ -106,6 +109,21 @@ def practice(
         lambda text, level="info": messages.append((level, text)), also.pop("requested", lambda: None),
     )  # fmt: skip
     return source, messages
+
+
+def trainer_of(folder: Path, model: Path, requested: Any = lambda: None, **changes: Any) -> tuple[Trainer, Steps]:
+    """A job of six prompts, three a step; `lines`: other prompts."""
+    lines = changes.pop("lines", None)
+    local_request = request(**{"n_epochs": 2, "settings": {"eval_interval": 2}, **changes})
+    source, _ = practice(folder, model, local_request, train=lines, requested=requested)
+    steps = Steps()
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(
+        source.forward, optimizer_for(source.forward.model.parameters(), local_request, architectures.CPU),
+        torch.amp.GradScaler("cpu", enabled=False), local_request, architectures.CPU, source.train, source.validation,
+        folder / "checkpoints", 400, steps, requested, PolicyGradient(shared=True), source,
+    )  # fmt: skip
+    return trainer, steps
 
 
 def trained_numbers(forward: Forward) -> torch.Tensor:

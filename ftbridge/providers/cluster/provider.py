@@ -57,6 +57,10 @@ class ClusterProvider(LocalProvider):
     def notes(self, spec: JobSpec) -> dict[str, tuple[Outcome, Any, str]]:
         """Fields of this provider's section whose mapping is more than "as given": outcome, value and how."""
 
+    @abstractmethod
+    def machines(self, spec: JobSpec) -> tuple[int, int]:
+        """Nodes that the spec requests, and GPUs of each; 0 GPUs trains on CPUs."""
+
     def section(self, spec: JobSpec) -> SpecModel:
         """This provider's section of the spec."""
         section: SpecModel = getattr(spec, self.name)
@@ -64,7 +68,9 @@ class ClusterProvider(LocalProvider):
 
     def capabilities(self, spec: JobSpec) -> Capabilities:
         """As on this machine, where its models are sampled and exported too; `resume` submits a job that ended again."""
-        return super().capabilities(spec).model_copy(update={"restart": True})
+        nodes, gpus = self.machines(spec)
+        changes = {"restart": True, "nodes": nodes, "gpus_per_node": gpus}
+        return super().capabilities(spec).model_copy(update=changes)
 
     def lower(self, spec: ResolvedSpec) -> Lowering:
         """The local provider's request and mapping, with this provider's section as the request's `launch`."""

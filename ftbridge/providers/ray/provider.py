@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ftbridge.providers.cluster.provider import ClusterProvider
@@ -19,6 +20,10 @@ class RayProvider(ClusterProvider):
     def scheduler(self, launch: dict[str, Any]) -> RayJobs:
         """Ray's Jobs API, with what the spec requests of it."""
         return RayJobs(RaySpec.model_validate(launch))
+
+    def machines(self, spec: JobSpec) -> tuple[int, int]:
+        """One node, with `ray.gpus`: a share of a GPU counts as one."""
+        return 1, math.ceil(spec.ray.gpus)
 
     def notes(self, spec: JobSpec) -> dict[str, tuple[Outcome, Any, str]]:
         """How fields of `ray` become a request of the Jobs API."""

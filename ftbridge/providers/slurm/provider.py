@@ -20,6 +20,10 @@ class SlurmProvider(ClusterProvider):
         """Slurm, with what the spec requests of it."""
         return Slurm(SlurmSpec.model_validate(launch))
 
+    def machines(self, spec: JobSpec) -> tuple[int, int]:
+        """`slurm.nodes` and `slurm.gpus`."""
+        return spec.slurm.nodes, spec.slurm.gpus
+
     def notes(self, spec: JobSpec) -> dict[str, tuple[Outcome, Any, str]]:
         """How fields of `slurm` become options of sbatch."""
         slurm = spec.slurm

@@ -12,6 +12,7 @@ from ftbridge.planning.hosted_plan import Managed
 from ftbridge.planning.local_plan import Local
 from ftbridge.planning.plan import Plan
 from ftbridge.planning.replay import ReplayPlan
+from ftbridge.planning.sharding import ClusterPlan
 
 _OUTCOMES = {"exact": "green", "translated": "cyan", "approximated": "yellow", "refused": "bold red", "unused": "dim"}
 
@@ -123,6 +124,22 @@ def _memory_rows(side: Local) -> _Rows:
         if row.gpus > 1 and row.sharding == "fsdp2":
             sharded = f"on each of {row.gpus}, sharded: about {_gb(row.memory.total)}"
             yield "", f"{sharded}; sends {_gb(row.traffic)} a micro-batch"
+    for cluster in side.clusters:
+        yield cluster.provider, _cluster(cluster)
+
+
+def _cluster(cluster: ClusterPlan) -> Text:
+    """The GPUs that the spec requests of a cluster, and what each holds and sends."""
+    row, nodes = cluster.per_gpu, f"{cluster.nodes} nodes x " if cluster.nodes > 1 else ""
+    requested = f"{nodes}{cluster.gpus_per_node} GPU{'s' * (cluster.gpus_per_node > 1)}"
+    how = f" ({row.sharding})" if row.gpus > 1 else ""
+    sends = (
+        f"; sends {_gb(row.traffic)} a {'micro-batch' if row.sharding == 'fsdp2' else 'step'}" if row.gpus > 1 else ""
+    )
+    if cluster.smallest is None:
+        return Text(f"{requested}: no common GPU holds this job", style="bold red")
+    each = " on each" if row.gpus > 1 else ""
+    return Text(f"{requested}: about {_gb(row.memory.total)}{each}{how}, {cluster.smallest.card} and larger{sends}")
 
 
 def _device_rows(side: Local) -> _Rows:

@@ -168,8 +168,8 @@ class LocalSpec(SpecModel):
     )
     workers: Auto | Annotated[int, Field(ge=1, le=1024)] = Field(
         default="auto",
-        description="Training processes, one for each GPU; auto is every GPU that is visible, and 1 on a CPU. The batch is the "
-        "same with any number, and so is the result.",
+        description="Processes that train, and that complete in an evaluation, one for each GPU; auto is every GPU that is "
+        "visible, and 1 on a CPU. The batch is the same with any number, and so is the result.",
     )
     sharding: Literal["auto", "ddp", "fsdp2"] = Field(
         default="auto",

@@ -10,7 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -112,11 +112,22 @@ class Generator:
         }
 
 
+def processes(device: str, workers: Literal["auto"] | int) -> int:
+    """How many processes complete at once: as many as `workers`, but on GPUs no more than there are; for auto all of these."""
+    gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    if workers == "auto":
+        return max(1, gpus)
+    return min(workers, gpus) if gpus else workers
+
+
 _generators: dict[str, Generator] = {}
 
 
 def respond(request: dict[str, Any], tell: Callable[..., None]) -> None:
-    """Load the model on the first request; then answer its prompts."""
+    """Say how many such processes this machine has room for; or load the model on the first request, and complete prompts."""
+    if "count" in request:
+        tell("result", processes=processes(**request["count"]))
+        return
     wanted = SampleRequest.model_validate(request["model"])
     name = wanted.model_dump_json()
     if name not in _generators:

@@ -6,12 +6,13 @@ libraries print goes to the log on standard error instead.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -21,7 +22,8 @@ from ftbridge.errors import WorkerDied, document, from_document
 class Child:
     """The caller's end: a process of `module`, asked by JSON lines, answering by JSON lines."""
 
-    def __init__(self, module: str, log: Path) -> None:
+    def __init__(self, module: str, log: Path, environment: Mapping[str, str] | None = None) -> None:
+        """Start the process, with `environment` added to `child_environment`."""
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log_path = log
         with log.open("ab") as stream:
@@ -33,11 +35,11 @@ class Child:
                 text=True,
                 encoding="utf-8",
                 start_new_session=True,
-                env=child_environment(),
+                env={**child_environment(), **(environment or {})},
             )
 
     def ask(self, document: dict[str, Any]) -> None:
-        """Send one request. A child that has died is told by `answers`."""
+        """Send one request. `replies` says when the child has died."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(document, ensure_ascii=True) + "\n")
@@ -66,7 +68,8 @@ class Child:
     def close(self) -> None:
         """End the child and wait until its memory is given back."""
         if self._process.stdin is not None:
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it died with a request unread
+                self._process.stdin.close()
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,6 @@ from ftbridge.errors import UsageError, WorkerDied
 from ftbridge.providers.base import (
     TERMINAL,
     Capabilities,
-    Completion,
     ExportFormat,
     JobError,
     JobEvent,
@@ -24,13 +23,12 @@ from ftbridge.providers.base import (
     LintTarget,
     Metrics,
     PriceBasis,
-    Prompt,
     Sampler,
-    Scored,
     Submission,
     TunedModel,
 )
 from ftbridge.providers.local import defaults
+from ftbridge.providers.local.inference.sampler import LocalSampler
 from ftbridge.providers.local.lower import lower
 from ftbridge.providers.local.process.child import Child, child_environment
 from ftbridge.providers.local.process.job import Job
@@ -229,7 +227,7 @@ class LocalProvider:
         return TunedModel(provider=self.name, id=str(folder), base=request.model, checkpoints=tuple(checkpoints))
 
     def sampler(self, lowering: Lowering, model: TunedModel | None, folder: Path) -> Sampler:
-        """A sampling process for the base or the tuned model."""
+        """Sampling processes, one for each GPU, for the base or the tuned model."""
         request = _evaluated(LocalRequest.of(lowering.request))
         sample_request = SampleRequest(request=request, tuned=model.id if model else None)
         if request.engine == "vllm":
@@ -307,40 +305,6 @@ class LocalProvider:
         job.ask(request)
         if not job.alive() and self.poll(handle).state not in TERMINAL:
             job.journal.append(ended)
-
-
-class LocalSampler:
-    """Answers through a sampling process, started on the first use."""
-
-    def __init__(self, model: SampleRequest, log: Path) -> None:
-        self._model, self._log = model, log
-        self._child: Child | None = None
-
-    def generate(self, prompts: Sequence[Prompt], *, max_tokens: int, batch_size: int) -> Iterator[Completion]:
-        """Yield one completion for each prompt as its batch is done."""
-        if self._child is None:
-            self._child = Child("ftbridge.providers.local.inference.completions", self._log)
-        documents = [prompt.model_dump(mode="json", exclude_unset=True) for prompt in prompts]
-        model = self._model.model_dump(mode="json")
-        self._child.ask({"model": model, "prompts": documents, "max_tokens": max_tokens, "batch_size": batch_size})
-        for message in self._child.replies():
-            yield Completion(**{name: message.get(name) for name in Completion.model_fields})
-
-    def score(self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int) -> Iterator[Scored]:
-        """Yield the log-likelihood of each reference, rendered as in training."""
-        if self._child is None:
-            self._child = Child("ftbridge.providers.local.inference.completions", self._log)
-        documents = [prompt.model_dump(mode="json", exclude_unset=True) for prompt in prompts]
-        model = self._model.model_dump(mode="json")
-        self._child.ask({"model": model, "prompts": documents, "answers": list(completions), "batch_size": batch_size})
-        for message in self._child.replies():
-            yield Scored(**{name: message[name] for name in Scored.model_fields})
-
-    def close(self) -> None:
-        """End the process; its memory goes with it."""
-        if self._child is not None:
-            self._child.close()
-            self._child = None
 
 
 def reported_status(events: Sequence[Event]) -> JobStatus | None:

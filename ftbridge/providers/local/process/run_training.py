@@ -22,6 +22,7 @@ from ftbridge.providers.local.export.adapter import save_tuned
 from ftbridge.providers.local.models import architecture, load
 from ftbridge.providers.local.models.device import Device, pick
 from ftbridge.providers.local.models.find import LocalModel, check_model, find_model
+from ftbridge.providers.local.process.activity import ACTIVITY
 from ftbridge.providers.local.process.job import Job, JobInterrupted
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.training import checkpoint
@@ -105,7 +106,8 @@ def run_training(
     stage("preparing data")
     files = submission.train, submission.validation
     prepare = partial(make_ready, job.request(), *files, lambda *_: None, job.encoded, submission.replay)
-    ready = parallel.first_on_main(prepare)
+    with ACTIVITY.outside():  # a download, or another process that encodes the same data
+        ready = parallel.first_on_main(prepare)
     request = ready.request
     device = pick(request.device, request.precision)
     for note in ready.notes:

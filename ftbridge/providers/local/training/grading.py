@@ -27,6 +27,7 @@ from ftbridge.graders.calls import Calls
 from ftbridge.graders.python import PythonPolicy
 from ftbridge.graders.rewards import Reward, reward
 from ftbridge.http import wait_to_retry
+from ftbridge.providers.local.process.activity import ACTIVITY
 from ftbridge.providers.local.process.job import Halted, JobInterrupted
 from ftbridge.spec.graders import Grader, PairwiseGrader
 
@@ -81,6 +82,14 @@ class RewardGrading:
         """
         for item, sample in pairs:
             self.begin(item, sample)
+        with ACTIVITY.outside():
+            return self._settled(pairs, requested)
+
+    def _settled(
+        self,
+        pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+        requested: Callable[[], Literal["pause", "cancel"] | None],
+    ) -> list[Reward]:
         for attempt, wait in enumerate((*WAITS, None), start=1):
             rewards = [self._wait(_name(*pair), requested) for pair in pairs]
             again = {_name(*pair): pair for pair, one in zip(pairs, rewards, strict=True) if one.is_worth_another_try}

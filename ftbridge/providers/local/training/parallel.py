@@ -26,12 +26,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ftbridge.providers.local.models.footprint import ring_bytes
+from ftbridge.providers.local.process.activity import ACTIVITY
 
 T = TypeVar("T")
 U = TypeVar("U", bound=Sized)
 TIMEOUT = timedelta(hours=1)
-"""How long a worker waits for the others in one exchange: they may be loading, or the main one grading. A worker that is gone
-or stopped is noticed within seconds (`process/heartbeat.py`)."""
+"""How long a worker waits for the others in one exchange: they may be loading, or the main one grading. A worker that is gone,
+stopped or stuck is noticed within half a minute (`process/heartbeat.py`); this ends one that computes without end."""
 BUCKET = 1 << 25
 """Most numbers of gradients that are added up in one exchange, 128 MiB in float32: few exchanges, little memory beside."""
 
@@ -100,7 +101,8 @@ class Parallel:
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
-        dist.all_gather_object(values, value, group=_control())
+        with ACTIVITY.exchange():
+            dist.all_gather_object(values, value, group=_control())
         return values
 
     def together(self, work: Callable[[], T]) -> list[T]:
@@ -187,7 +189,8 @@ ALONE = Parallel()
 def _add(gradients: Sequence[Tensor]) -> int:
     """Add up tensors over the workers in one exchange, in place; returns their bytes."""
     flat = torch.cat([one.reshape(-1).float() for one in gradients])
-    dist.all_reduce(flat)
+    with ACTIVITY.exchange():
+        dist.all_reduce(flat)
     start = 0
     for one in gradients:
         one.copy_(flat[start : start + one.numel()].view_as(one))

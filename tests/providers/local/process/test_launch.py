@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -161,6 +164,45 @@ def test_a_worker_that_stands_still_ends_the_job_within_a_minute(job: Job) -> No
     assert "worker 1 has not reported" in error.message
     assert "worker 1 has not reported" in job.log_path.read_text()
     wait(lambda: not workers_of(job), 30)
+
+
+STUCK = "(has not reported|has done nothing|has done anything) for [0-9]+ s"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("job", "victim"), [("ddp", 1), ("ddp", 0), ("fsdp2", 1)], indirect=["job"])
+def test_a_worker_that_lives_but_gets_stuck_ends_the_job_within_a_minute(job: Job, victim: int) -> None:
+    """Its main thread alone is stopped: its heartbeat goes on, as beside a hung call, unless that holds Python's lock."""
+    provider, handle = LocalProvider(), handle_of(job)
+    provider.resume(handle)
+    wait(lambda: len(steps_of(job)) >= 2, 200)
+    with stopped_thread(workers_of(job)[victim].pid):
+        wait(lambda: re.search(STUCK, job.log_path.read_text()), 50)
+    wait(lambda: provider.poll(handle).state == "failed", 40)
+    error = provider.poll(handle).error
+    assert error is not None
+    assert error.kind == "worker_died"
+    assert re.search(STUCK, error.message)
+    wait(lambda: not workers_of(job), 30)
+
+
+@contextlib.contextmanager
+def stopped_thread(thread: int) -> Iterator[None]:
+    """One thread of another process stopped, as a debugger does it, while the others run on."""
+    seize, interrupt, detach = 0x4206, 0x4207, 17
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long] * 4
+
+    def trace(request: int) -> None:
+        if libc.ptrace(request, thread, 0, 0) == -1:
+            pytest.skip(f"this machine does not let a test stop a thread: {os.strerror(ctypes.get_errno())}")
+
+    trace(seize)
+    trace(interrupt)
+    try:
+        yield
+    finally:
+        libc.ptrace(detach, thread, 0, 0)
 
 
 @pytest.mark.slow

@@ -13,13 +13,11 @@ import torch
 from ftbridge.providers.local.process.job import JobInterrupted
 from ftbridge.providers.local.training import checkpoint
 from ftbridge.providers.local.training.checkpoint import TrainingState
-from ftbridge.providers.local.training.loop import Trainer, train
+from ftbridge.providers.local.training.loop import train
 from ftbridge.providers.local.training.objective import Collected
-from ftbridge.providers.local.training.optim import optimizer_for
-from ftbridge.providers.local.training.policy_gradient import PolicyGradient, groups_of
+from ftbridge.providers.local.training.policy_gradient import groups_of
 from ftbridge.providers.local.training.reinforcement import Practice
-from support import architectures, practice_cases
-from support.tiny_training import Steps
+from support import practice_cases
 
 
 @pytest.fixture(scope="module")
@@ -27,25 +25,10 @@ def model(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return practice_cases.small_model(tmp_path_factory.mktemp("loop") / "model", base_model_dir)
 
 
-def trainer_of(folder: Path, model: Path, requested: Any = lambda: None, **changes: Any) -> tuple[Trainer, Steps]:
-    """A job of six prompts, three a step; 'train' lines and grader as in `practice_cases`."""
-    lines = changes.pop("lines", None)
-    request = practice_cases.request(**{"n_epochs": 2, "settings": {"eval_interval": 2}, **changes})
-    source, _ = practice_cases.practice(folder, model, request, train=lines, requested=requested)
-    steps = Steps()
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(
-        source.forward, optimizer_for(source.forward.model.parameters(), request, architectures.CPU),
-        torch.amp.GradScaler("cpu", enabled=False), request, architectures.CPU, source.train, source.validation,
-        folder / "checkpoints", 400, steps, requested, PolicyGradient(shared=True), source,
-    )  # fmt: skip
-    return trainer, steps
-
-
 def test_a_step_without_a_live_group_changes_no_weight_and_counts(tmp_path: Path, model: Path) -> None:
     """The first three prompts are rewarded by a letter, the others by what no completion holds."""
     lines = practice_cases.rows(6, letter="no completion holds this")
-    trainer, steps = trainer_of(tmp_path, model, lines=lines, n_epochs=1)
+    trainer, steps = practice_cases.trainer_of(tmp_path, model, lines=lines, n_epochs=1)
     (tmp_path / "rollouts").mkdir(exist_ok=True)
     trainer.source._require_differences = lambda rollouts: None  # type: ignore[union-attr,method-assign]
     before = practice_cases.trained_numbers(trainer.forward)
@@ -65,7 +48,7 @@ def test_a_reward_is_learnt_and_carries_over_to_prompts_held_out_and_its_control
     def gain(name: str, seed: int, rate: float = 5e-3) -> float:
         changes = {"n_epochs": 10, "batch_size": 6, "learning_rate": rate, "seed": seed}
         extra = {"eval_interval": 4, "eval_samples": 4, "group_size": 8}
-        trainer, steps = trainer_of(tmp_path / f"{name} {seed}", model, settings=extra, **changes)
+        trainer, steps = practice_cases.trainer_of(tmp_path / f"{name} {seed}", model, settings=extra, **changes)
         with torch.no_grad():  # random weights are nearly indifferent between tokens, and no step would move them far
             trainer.forward.model.get_base_model().get_output_embeddings().weight.mul_(100)
         assert trainer.source is not None
@@ -93,19 +76,21 @@ def test_a_reward_is_learnt_and_carries_over_to_prompts_held_out_and_its_control
 def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_weights_of_one_that_did_not_stop(
     tmp_path: Path, model: Path
 ) -> None:
-    complete, figures = trainer_of(tmp_path / "whole", model)
+    complete, figures = practice_cases.trainer_of(tmp_path / "whole", model)
     train(complete, TrainingState())
     rewards = [one["train_mean_reward"] for one in figures.figures]
 
     stops: list[int] = []
-    cut, seen = trainer_of(tmp_path / "cut", model, lambda: "pause" if len(seen.figures) >= 2 and not stops else None)
+    cut, seen = practice_cases.trainer_of(
+        tmp_path / "cut", model, lambda: "pause" if len(seen.figures) >= 2 and not stops else None
+    )
     try:
         ending, _ = train(cut, TrainingState())
         assert ending == "pause"
     except JobInterrupted:
         pass
     stops.append(1)
-    again, later = trainer_of(tmp_path / "cut", model)
+    again, later = practice_cases.trainer_of(tmp_path / "cut", model)
     newest = checkpoint.latest(tmp_path / "cut" / "checkpoints")
     assert newest is not None
     path, state = newest
@@ -117,7 +102,7 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_weights_of_one_that_
 
 
 def test_the_three_best_validations_keep_their_checkpoints_and_the_best_is_named(tmp_path: Path, model: Path) -> None:
-    trainer, steps = trainer_of(
+    trainer, steps = practice_cases.trainer_of(
         tmp_path,
         model,
         n_epochs=5,
@@ -135,7 +120,9 @@ def test_the_three_best_validations_keep_their_checkpoints_and_the_best_is_named
 
 
 def test_a_reward_that_no_longer_rises_ends_training_early(tmp_path: Path, model: Path) -> None:
-    trainer, _ = trainer_of(tmp_path, model, n_epochs=5, settings={"eval_interval": 1}, learning_rate=0.0, patience=2)
+    trainer, _ = practice_cases.trainer_of(
+        tmp_path, model, n_epochs=5, settings={"eval_interval": 1}, learning_rate=0.0, patience=2
+    )
     _, state = train(trainer, TrainingState())
     assert state.stopped_early
     assert state.step == 3
