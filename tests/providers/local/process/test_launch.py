@@ -174,6 +174,7 @@ STUCK = "(has not reported|has done nothing|has done anything) for [0-9]+ s"
 def test_a_worker_that_lives_but_gets_stuck_ends_the_job_within_a_minute(job: Job, victim: int) -> None:
     """Its main thread alone is stopped: its heartbeat goes on, as beside a hung call, unless that holds Python's lock."""
     provider, handle = LocalProvider(), handle_of(job)
+    change(job, n_epochs=500)  # or it may have ended before it is stopped
     provider.resume(handle)
     wait(lambda: len(steps_of(job)) >= 2, 200)
     with stopped_thread(workers_of(job)[victim].pid):
@@ -189,7 +190,7 @@ def test_a_worker_that_lives_but_gets_stuck_ends_the_job_within_a_minute(job: Jo
 @contextlib.contextmanager
 def stopped_thread(thread: int) -> Iterator[None]:
     """One thread of another process stopped, as a debugger does it, while the others run on."""
-    seize, interrupt, detach = 0x4206, 0x4207, 17
+    seize, interrupt, detach, wait_for_all = 0x4206, 0x4207, 17, 0x40000000
     libc = ctypes.CDLL(None, use_errno=True)
     libc.ptrace.argtypes = [ctypes.c_long] * 4
 
@@ -202,7 +203,9 @@ def stopped_thread(thread: int) -> Iterator[None]:
     try:
         yield
     finally:
-        libc.ptrace(detach, thread, 0, 0)
+        if libc.ptrace(detach, thread, 0, 0) == -1:  # it has ended: its parent is not notified before its tracer is
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(thread, wait_for_all)
 
 
 @pytest.mark.slow
