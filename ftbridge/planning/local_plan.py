@@ -153,7 +153,7 @@ def plan_local(
         tokens=tokens,
         memory=fits.on_a_gpu(),
         processor_memory=fits.on_the_processor(
-            _cpu_pass(spec, rollouts.step_tokens if rollouts is not None else _step_tokens(work, read)),
+            _cpu_pass(spec, rollouts.step_tokens if rollouts is not None else 1.1 * _step_tokens(work, read)),
             longest=rollouts.longest if rollouts is not None else (counted or train).longest,
         ),
         cards=fits.gpus(),
@@ -245,12 +245,13 @@ class _Fits:
         self.spec, self.machine, self.shape = spec, machine, shape
         self.share = share if rollouts is None else rollouts.trained_share
         self.rollouts = None if rollouts is None else (rollouts.step_completions, rollouts.longest)
+        self.rows = 1.0 if rollouts is None else rollouts.attention_rows
         self.kind, self.device, self.free = machine.device(spec.local.device)
 
     def on_a_gpu(self) -> Memory | None:
         if self.shape is None:
             return None
-        return memory(self.shape, self.spec.local, pass_tokens=_PASS, trained_share=self.share, rollouts=self.rollouts)
+        return memory(self.shape, self.spec.local, pass_tokens=_PASS, trained_share=self.share, rollouts=self.rollouts, rows=self.rows)
 
     def on_the_processor(self, size: int, *, longest: int) -> Memory | None:
         """Of micro-batches of `size` tokens, whose longest example has `longest`. Where memory is ample, as it is on most CPUs,
@@ -269,6 +270,7 @@ class _Fits:
             copied=self.spec.local.cache_dequantized_weights is not False,
             longest=longest,
             rollouts=self.rollouts,
+            rows=self.rows,
         )
 
     def gpus(self) -> list[Fit]:
@@ -297,7 +299,7 @@ class _Fits:
         if self.shape is None:
             return None
         most = largest_pass(
-            self.shape, self.spec.local, size, self.share, kind=kind, compute=compute, rollouts=self.rollouts
+            self.shape, self.spec.local, size, self.share, kind=kind, compute=compute, rollouts=self.rollouts, rows=self.rows
         )
         longest = longest_that_fits(self.shape, most)
         return Fit(card=device, gib=round(size / 0.97 / GIB, 2), pass_tokens=most, longest_example=longest)
@@ -310,9 +312,9 @@ def _step_tokens(work: Workload, read: int) -> float:
 
 
 def _cpu_pass(spec: JobSpec, step_tokens: float) -> int:
-    """Tokens of the trainer's largest pass on a CPU: a whole step, up to 2,048, the fastest there; or what the spec says."""
+    """Tokens of the trainer's largest pass on a CPU: the largest step, up to 2,048, the fastest there; or what the spec says."""
     requested = spec.local.max_tokens_per_microbatch
-    return min(requested if isinstance(requested, int) else _PASS, max(256, round(1.1 * step_tokens)))
+    return min(requested if isinstance(requested, int) else _PASS, max(256, round(step_tokens)))
 
 
 def _cost(speed: Pace, hour: float | None, notes: list[str]) -> tuple[float, float] | None:

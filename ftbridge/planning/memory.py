@@ -140,12 +140,14 @@ def memory(
     longest: int | None = None,
     gpus: int = 1,
     rollouts: tuple[int, int] | None = None,
+    rows: float = 1.0,
 ) -> Memory:
     """What training takes. `trained_share` (0..1) of a pass's tokens need logits; `longest`: tokens of the longest example.
 
     `copied`: whether nf4 weights are also held in 16 bits; None takes what the spec says, and no copy for "auto".
     `gpus`: how many hold a part of the model each (fsdp2); sharded workers keep no copy, and full AdamW moments.
-    `rollouts`: how many are drawn in a step, and the tokens of the longest with its prompt.
+    `rollouts`: how many are drawn in a step, and the tokens of the longest with its prompt. `rows`: tokens that attention reads
+    for one of the pass (`footprint.block_bytes`).
     """
     job = job_of(local, kind, compute)
     if gpus > 1:
@@ -158,7 +160,7 @@ def memory(
             2 * shape.parameters
         )  # the file of 16-bit weights stays mapped, and counts as held (benchmarks/memory.py)
     copy = footprint.copy_bytes(shape, job) if with_copy else 0
-    each = footprint.token_bytes(shape, job, checkpointing=checkpointing, longest=longest or pass_tokens)
+    each = footprint.token_bytes(shape, job, checkpointing=checkpointing, longest=longest or pass_tokens, rows=rows)
     activations = pass_tokens * each + footprint.working_bytes(shape, job, copied=copy > 0)
     logits = footprint.head_bytes(shape, job, tokens=pass_tokens, loss_tokens=round(pass_tokens * trained_share))
     generation = 0
@@ -193,6 +195,7 @@ def largest_pass(
     compute: int = 2,
     gpus: int = 1,
     rollouts: tuple[int, int] | None = None,
+    rows: float = 1.0,
 ) -> int:
     """Most tokens of one pass that fit, in steps of 64 up to 131,072, with checkpointing; 0 when not even 64 do."""
     low, high = 0, MOST // _STEP
@@ -207,6 +210,7 @@ def largest_pass(
             compute=compute,
             gpus=gpus,
             rollouts=rollouts,
+            rows=rows,
         )
         low, high = (middle, high) if estimate.total <= memory_bytes else (low, middle - 1)
     return low * _STEP

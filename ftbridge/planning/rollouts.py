@@ -36,6 +36,9 @@ class Rollouts(BaseModel):
         description="Tokens of a step's update: each prompt once, its completions at their longest."
     )
     trained_share: float = Field(description="Share of these that the loss falls on.")
+    attention_rows: float = Field(
+        default=1.0, description="Tokens that attention reads for one of these: a prompt once for each completion."
+    )
     longest: int = Field(description="Tokens of the longest completion with its prompt.")
     questions: int = Field(description="Requests to judges, at most; 0 if the grader uses none.")
     judges_usd: tuple[float, float] | None = Field(description="Cost of the judges; null if a price is not known.")
@@ -72,6 +75,7 @@ def rollouts_of(
         tokens=(round(SHORTEST * longest), longest),
         step_tokens=step_tokens,
         trained_share=updated / step_tokens,
+        attention_rows=1 + (settings.group_size - 1) * (step_tokens - updated) / step_tokens,
         longest=prompts.longest + settings.max_completion_tokens,
         questions=each * completions,
         judges_usd=None if unknown else (sum(cost.low for cost in costs), sum(cost.high for cost in costs)),

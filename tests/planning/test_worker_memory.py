@@ -65,3 +65,12 @@ def test_the_arithmetic_has_the_worker_s_own_constants():
     assert loss.CHUNK_BYTES == footprint.CHUNK
     assert attention.SHORT == footprint.SHORT
     assert 0 < load.COPY_SHARE < 1
+
+
+def test_a_pass_is_smaller_where_attention_reads_a_shared_prompt_again() -> None:
+    """Eight completions behind one prompt: the pass holds the prompt once, attention reads it eight times."""
+    from transformers import LlamaConfig
+
+    device = Roomy(torch.device("cpu"), torch.bfloat16, 700_000_000)
+    once, again = (plan_pass(LlamaConfig(**SMALL), request(), device, 64, rows=rows).tokens for rows in (1.0, 4.0))
+    assert 64 <= again < once <= 2048

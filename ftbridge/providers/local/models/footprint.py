@@ -175,17 +175,22 @@ def trained_bytes(shape: ModelShape, job: Job) -> int:
     return shape.parameters * (4 + job.moments) + casts + 8 * shape.vocabulary * shape.hidden
 
 
-def block_bytes(shape: ModelShape, job: Job, longest: int) -> int:
-    """What one token keeps within one block. `longest` tokens in an example: short ones on a CPU keep their scores."""
+def block_bytes(shape: ModelShape, job: Job, longest: int, rows: float = 1.0) -> int:
+    """What one token keeps within one block. `longest` tokens in an example: short ones on a CPU keep their scores.
+
+    `rows`: tokens that attention reads for one token of the pass. Where completions share a prompt that is computed once,
+    attention still reads it once for each of them (attention.Layout.branched).
+    """
     c, h, inner = job.compute, shape.hidden, shape.active_width
     a, k = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     if job.tuning == "full":  # float32 norms and their results, cast for each layer that reads them
         norms, mlp = 2 * 8 * h + 5 * c * h, 4 * c * inner
     else:  # a float32 input and a result for each norm; gate, act(gate), up and their product
         norms, mlp = 2 * (4 + c) * h, 4 * c * inner
-    attention = c * (3 * a + 2 * k)  # q, k, v as attention reads them, its result, and that result unpacked
+    row = c * (2 * a + 2 * k)  # q, k, v as attention reads them, and its result
     if job.kind == "cpu" and longest <= SHORT:
-        attention += 4 * (a + 2 * k + shape.heads * longest)  # float32 q, k, v and the weights of each head
+        row += 4 * (a + 2 * k + shape.heads * longest)  # float32 q, k, v and the weights of each head
+    attention = c * a + round(rows * row)  # the first is the result unpacked
     unfused = job.tuning == "lora" and (job.quantization == "int8" or job.dora)
     inputs = sum(one.inputs for one in shape.linears if one.times == shape.layers)
     mask = (4 if job.kind == "cpu" else 1) * (job.dropout > 0)
@@ -193,9 +198,12 @@ def block_bytes(shape: ModelShape, job: Job, longest: int) -> int:
     return norms + mlp + attention + adapter
 
 
-def token_bytes(shape: ModelShape, job: Job, *, checkpointing: bool, longest: int) -> int:
-    """What one token of a pass takes at the pass's peak: kept tensors, the gradients of one block, and dropout's masks."""
-    block = block_bytes(shape, job, longest)
+def token_bytes(shape: ModelShape, job: Job, *, checkpointing: bool, longest: int, rows: float = 1.0) -> int:
+    """What one token of a pass takes at the pass's peak: kept tensors, the gradients of one block, and dropout's masks.
+
+    `longest` and `rows` as in `block_bytes`.
+    """
+    block = block_bytes(shape, job, longest, rows)
     stream = 4 if job.tuning == "full" else job.compute
     flowing = job.compute * (3 * shape.active_width + 4 * shape.hidden)
     stored = stream * shape.hidden * shape.layers + block if checkpointing else block * shape.layers

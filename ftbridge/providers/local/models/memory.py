@@ -72,12 +72,12 @@ def require_free(name: str, free: int, total: int, weights: int) -> None:
 
 
 def plan_pass(
-    config: Any, request: LocalRequest, device: Device, longest: int, workers: int = 1, *, parts: int = 1
+    config: Any, request: LocalRequest, device: Device, longest: int, workers: int = 1, *, parts: int = 1, rows: float = 1.0
 ) -> PassPlan:
     """The pass for a model of this configuration, which is loaded already; `longest` is the longest example, which must fit.
 
     On a CPU `workers` of this machine share what is free. A model in `parts` trains a part of its parameters here, and holds a
-    block's weights whole while they are gathered.
+    block's weights whole while they are gathered. `rows` as in `footprint.block_bytes`.
     What gradients, moments and a copy of the weights will take is set aside first.
     """
     try:
@@ -96,7 +96,7 @@ def plan_pass(
     room = max(0.0, FREE_SHARE * free - rest)
 
     def each(checkpointing: bool) -> int:
-        return footprint.token_bytes(shape, job, checkpointing=checkpointing, longest=longest)
+        return footprint.token_bytes(shape, job, checkpointing=checkpointing, longest=longest, rows=rows)
 
     checkpointing = request.gradient_checkpointing
     if checkpointing == "auto":

@@ -145,7 +145,8 @@ def _trainer(
     longest = max(len(example) for example in [*train_set, *validation, *ready.replay])
     examples = method.examples(train_set)
     say, quiet = reporter.message, method.quiet
-    built = build(BuildInputs(ready.base.path, request, device, parallel, examples, longest, say, quiet))
+    rows = method.rows(train_set, request) if request.packing else 1.0
+    built = build(BuildInputs(ready.base.path, request, device, parallel, examples, longest, say, quiet, rows))
     forward, model, passes, parallel = built.forward, built.forward.model, built.passes, built.parallel
     folder = job.folder / "checkpoints"
     folder.mkdir(exist_ok=True)

@@ -67,7 +67,7 @@ class TrainingMethod:
 
     `encode` turns a canonical split into units, and `stored` is their form in a run's folder; `examples` are the conversations
     in them, for proofs of the forward pass; `quiet` prepares a loaded model; `ready` makes the objective, and the units of both
-    splits with all that it needs.
+    splits with all that it needs. `rows` is how many tokens attention reads for each of a pass in which shared prompts stand once.
     """
 
     encode: Callable[[Path, str, Renderer, LocalRequest], EncodedSplit[Any]]
@@ -75,6 +75,7 @@ class TrainingMethod:
     examples: Callable[[Sequence[Any]], list[Encoded]]
     quiet: Callable[[Any], None]
     ready: Callable[[Setting, Sequence[Any], Sequence[Any]], Aim]
+    rows: Callable[[Sequence[Any], LocalRequest], float] = lambda _, __: 1.0
 
 
 def _supervised(setting: Setting, train: Sequence[Encoded], validation: Sequence[Encoded]) -> Aim:
@@ -131,6 +132,20 @@ def _adapter_sha256(request: LocalRequest) -> str | None:
     )
 
 
+def _rows_of_pairs(pairs: Sequence[Pair], request: LocalRequest) -> float:
+    """Both conversations of each pair are read whole, and computed with one prompt."""
+    del request
+    return sum(map(len, pairs)) / max(1, sum(pair.n_shared for pair in pairs))
+
+
+def _rows_of_groups(prompts: Sequence[PracticePrompt], request: LocalRequest) -> float:
+    """Every completion of a group is read behind its prompt; completions are as long as they may be."""
+    assert request.reinforcement is not None
+    size = request.reinforcement.group_size
+    computed = sum(len(one.ids) + size * one.room for one in prompts)
+    return size * sum(map(len, prompts)) / max(1, computed)
+
+
 METHODS: dict[str, TrainingMethod] = {
     "supervised": TrainingMethod(encode_split, STORED_EXAMPLES, list, lambda _: None, _supervised),
     "dpo": TrainingMethod(
@@ -139,6 +154,9 @@ METHODS: dict[str, TrainingMethod] = {
         lambda pairs: [side for pair in pairs for side in pair.sides],
         silence_dropout,
         _preference,
+        _rows_of_pairs,
     ),
-    "reinforcement": TrainingMethod(encode_prompts, STORED_PROMPTS, as_examples, silence_dropout, _reinforcement),
+    "reinforcement": TrainingMethod(
+        encode_prompts, STORED_PROMPTS, as_examples, silence_dropout, _reinforcement, _rows_of_groups
+    ),
 }
