@@ -6,9 +6,7 @@
 The model has the shape of an 8B Llama and random weights, written once to a local folder; nothing is downloaded. Each step is a
 process of its own with a time limit, so that one that fails costs itself alone; what no time is left for is listed as skipped.
 
-    losses     nf4, int8, bf16 and fp16 on the card against fp32 on the CPU, the same tiny model and tokens
-    engine     completions on the card against whole forward passes, alone and in a batch, with and without stored beginnings
-    tests      pytest -m gpu
+    checks     of losses, completions, packing, resuming, memory that runs out, adapters, and `pytest -m gpu`: gpu_checks.py
     train      a job as users run it, QLoRA and LoRA, at 512, 2,048 and 8,192 tokens: tokens/s, peak memory, planned memory
     trl        TRL's recipe on the same examples, where trl is installed; unsloth the same with its loader
     generate   the engine against transformers' `generate`, 32 rows
@@ -33,183 +31,18 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-TEMPLATE = (
-    "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
-SPECIAL = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
-LARGE = {"vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
-         "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 16_384}  # fmt: skip
-TINY = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048}  # fmt: skip
-TOLERANCE = {"nf4": 0.15, "int8": 0.05, "bf16": 0.02, "fp16": 0.02}
-"""Largest difference from the CPU's fp32 loss, as a share of it: quantization of random weights included."""
+from gpu_checks import CHECKS
+from gpu_model import LARGE, TINY, local_section, metrics_of, request_of, submitted, write_data, write_model
 
 
 def steps(rehearse: bool) -> list[list[str]]:
     """What is run, in order; the most important first."""
     lengths = [64, 128, 256] if rehearse else [512, 2_048, 8_192]
-    order = [["losses"], ["engine"], ["tests"]]
+    order = [[name] for name in CHECKS]
     order += [["train", quantization, str(length)] for length in lengths for quantization in ("nf4", "none")]
     order += [["trl", "nf4", str(lengths[1])], ["unsloth", "nf4", str(lengths[1])], ["generate"]]
     order += [["trl", "nf4", str(lengths[0])]]
     return order
-
-
-def write_model(folder: Path, shape: dict[str, int], dtype: str) -> Path:
-    """A random Llama of this shape as it would be published, with a tokenizer of bytes and a chat template."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(SPECIAL)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=SPECIAL[0], pad_token=SPECIAL[0])
-    fast.chat_template = TEMPLATE
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    where = "cuda" if torch.cuda.is_available() else "cpu"
-    with torch.device(where):
-        model = LlamaForCausalLM(LlamaConfig(**shape, eos_token_id=256, pad_token_id=256)).to(getattr(torch, dtype))
-    model.save_pretrained(folder)
-    return folder
-
-
-def losses(folder: Path, device: str) -> dict[str, Any]:
-    """The loss of drawn tokens by quantization and type, beside the CPU's in fp32. Raises where one is too far."""
-    import torch
-
-    from ftbridge.providers.local.models import load
-    from ftbridge.providers.local.models.device import pick
-
-    small = write_model(folder / "losses", TINY, "float32")
-    ids = torch.randint(0, 256, (2, 64), generator=torch.Generator().manual_seed(0))
-
-    def loss(quantization: str, precision: Any, where: str) -> float:
-        request = request_of(small, quantization, 128, where)
-        model = load.load_base(small, request, pick(where, precision))
-        with torch.no_grad():
-            ours = ids.to(next(model.parameters()).device)
-            return float(model(input_ids=ours, labels=ours).loss)
-
-    wanted = loss("none", "fp32", "cpu")
-    values = {
-        "nf4": loss("nf4", "bf16", device),
-        "int8": loss("int8", "bf16", device),
-        "bf16": loss("none", "bf16", device),
-        "fp16": loss("none", "fp16", device) if device == "cuda" else wanted,
-    }
-    for name, value in values.items():
-        if not abs(value - wanted) <= TOLERANCE[name] * wanted:
-            raise AssertionError(f"{name} gives a loss of {value:.4f}, the CPU {wanted:.4f}")
-    return {"cpu fp32": round(wanted, 4), **{name: round(value, 4) for name, value in values.items()}}
-
-
-def engine(folder: Path, device: str) -> dict[str, Any]:
-    """Completions in fp32 against whole passes. Raises where one differs."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from ftbridge.providers.local.inference.engine import Engine, Request
-
-    small = write_model(folder / "engine", TINY, "float32")
-    model = AutoModelForCausalLM.from_pretrained(small).to(device).eval().requires_grad_(False)
-    tokenizer = AutoTokenizer.from_pretrained(small)
-    draw = random.Random(1)
-    shared = [draw.randrange(256) for _ in range(40)]
-    requests = [
-        Request([*shared, *(draw.randrange(256) for _ in range(draw.randint(1, 30)))], 16, end_tokens=frozenset())
-        for _ in range(48)
-    ]
-    ours = Engine(model, tokenizer)
-    together = [one.token_ids for one in ours.generate(requests)]
-    if ours.batch.why_alone:
-        raise AssertionError(f"rows cannot be computed together: {ours.batch.why_alone}")
-    reads = Engine(model, tokenizer, share_prefixes=False)
-    alone = [reads.generate([one])[0].token_ids for one in requests]
-    whole = 0
-    for request, tokens in zip(requests[:8], together, strict=False):
-        ids = list(request.prompt_ids)
-        for token in tokens:
-            with torch.no_grad():
-                logits = model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0, -1]
-            whole += int(logits[token] >= logits.max() - 1e-3)
-            ids.append(token)
-    same = sum(one == other for one, other in zip(together, alone, strict=True))
-    if same < len(requests) or whole < 8 * 16:
-        raise AssertionError(f"{same} of {len(requests)} the same alone, {whole} of {8 * 16} tokens as in whole passes")
-    return {"same alone": f"{same} of {len(requests)}", "as whole passes": f"{whole} of {8 * 16}"}
-
-
-def tests(folder: Path, device: str) -> dict[str, Any]:
-    """Every test that is marked gpu; on a CPU they are collected alone."""
-    marked = [
-        path for path in (HERE.parent / "tests").rglob("test_*.py") if "mark.gpu" in path.read_text(encoding="utf-8")
-    ]
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *map(str, marked)]
-    command += ["--collect-only"] if device == "cpu" else ["-x"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE.parent)
-    if done.returncode:
-        raise AssertionError(done.stdout[-600:])
-    return {"pytest": done.stdout.strip().splitlines()[-1]}
-
-
-def request_of(model: Path, quantization: str, length: int, device: str) -> Any:
-    """A job on the model in the local provider's terms."""
-    from ftbridge.providers import resolve
-    from ftbridge.providers.local.lower import lower
-    from ftbridge.providers.local.request import LocalRequest
-    from ftbridge.spec import JobSpec
-
-    spec = JobSpec.from_dict(
-        {
-            "name": "gpu",
-            "data": {"train": "train.jsonl"},
-            "model": {"local": str(model)},
-            "hyperparameters": {"n_epochs": 1, "batch_size": 4},
-            "local": local_section(quantization, length, device),
-        }
-    )
-    return LocalRequest.model_validate(lower(resolve(spec, 16, "local")).request)
-
-
-def local_section(quantization: str, length: int, device: str) -> dict[str, Any]:
-    """The spec's section, with what `plan` has to know: passes of at least 2,048 tokens, activations recomputed."""
-    return {
-        "quantization": quantization,
-        "max_length": length,
-        "device": device,
-        "evals_per_epoch": 1,
-        "max_tokens_per_microbatch": max(length, 2_048),
-        "gradient_checkpointing": True,
-    }
-
-
-def write_data(folder: Path, length: int, count: int) -> None:
-    """Chats of `length` tokens less a few, half of them trained, as a run prepares them."""
-    from ftbridge.data.prepare import prepare
-    from ftbridge.spec import JobSpec
-
-    raw = folder.with_name(f"{folder.name}-raw")
-    raw.mkdir(parents=True)
-    draw, half = random.Random(7), (length - 8) // 2
-    letters = "abcdefghijklmnopqrstuvwxyz "
-    rows = [
-        {
-            "messages": [
-                {"role": role, "content": "x" + "".join(draw.choice(letters) for _ in range(half - 3)) + "x"}
-                for role in ("user", "assistant")
-            ]
-        }
-        for _ in range(count)
-    ]
-    (raw / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    spec = {"name": "gpu", "data": {"train": "train.jsonl"}, "model": {"local": "any"}}
-    prepare(JobSpec.from_dict(spec), base=raw, out=folder)
 
 
 def count_of(length: int) -> int:
@@ -220,24 +53,14 @@ def count_of(length: int) -> int:
 def train(model: Path, folder: Path, quantization: str, length: int, device: str) -> dict[str, Any]:
     """A job by the worker's own code: tokens a second, peak and planned memory."""
     from ftbridge.planning import memory as planned
-    from ftbridge.providers.base import Submission
     from ftbridge.providers.local.models.device import pick
-    from ftbridge.providers.local.process.job import Job
     from ftbridge.providers.local.process.run_training import run_training
     from ftbridge.providers.local.process.worker import JournalReporter
     from ftbridge.spec.sections import LocalSpec
 
-    write_data(folder / "data", length, count_of(length))
-    job = Job(folder)
-    request = request_of(model, quantization, length, device)
-    train_file = folder / "data" / "train.jsonl"
-    job.write(
-        Submission(
-            token="gpu", folder=folder, request=request.model_dump(mode="json"), train=train_file, validation=None
-        )
-    )
+    job = submitted(model, folder, request_of(model, quantization, length, device), length, count_of(length))
     ending = run_training(job, JournalReporter(job))
-    metrics = [event.data for event in job.journal.read() if event.type == "metrics"]
+    metrics = metrics_of(job)
     local = LocalSpec.model_validate(local_section(quantization, length, device))
     shape = planned.read_shape(model)
     kind: Any = device
@@ -354,8 +177,8 @@ def run_step(step: list[str], model: Path, device: str, rehearse: bool) -> dict[
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "step"
         folder.mkdir()
-        if name in ("losses", "engine", "tests"):
-            return {"losses": losses, "engine": engine, "tests": tests}[name](folder, device)
+        if name in CHECKS:
+            return CHECKS[name](folder, device)
         if name == "train":
             return train(model, folder, step[1], int(step[2]), device)
         if name in ("trl", "unsloth"):
