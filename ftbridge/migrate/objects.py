@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from ftbridge.spec.from_openai import tuned_name
+
 Method = Literal["supervised", "dpo", "reinforcement"]
 METHODS: tuple[Method, ...] = ("supervised", "dpo", "reinforcement")
 
@@ -158,9 +160,9 @@ class FileObject(AccountObject):
 
 
 def suffix_of(tuned: str | None) -> str | None:
-    """The suffix in `ft:BASE:ORGANIZATION:SUFFIX:ID`; None where it is empty or the name has another form."""
-    parts = (tuned or "").split(":")
-    return parts[3] or None if len(parts) >= 5 and parts[0] == "ft" else None
+    """The suffix of a tuned model's name; None where it is empty or the name has another form."""
+    name = tuned_name(tuned or "")
+    return name.suffix if name is not None else None
 
 
 def _method(document: Mapping[str, Any]) -> tuple[Method, dict[str, Any], bool]:

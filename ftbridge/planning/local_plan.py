@@ -251,7 +251,14 @@ class _Fits:
     def on_a_gpu(self) -> Memory | None:
         if self.shape is None:
             return None
-        return memory(self.shape, self.spec.local, pass_tokens=_PASS, trained_share=self.share, rollouts=self.rollouts, rows=self.rows)
+        return memory(
+            self.shape,
+            self.spec.local,
+            pass_tokens=_PASS,
+            trained_share=self.share,
+            rollouts=self.rollouts,
+            rows=self.rows,
+        )
 
     def on_the_processor(self, size: int, *, longest: int) -> Memory | None:
         """Of micro-batches of `size` tokens, whose longest example has `longest`. Where memory is ample, as it is on most CPUs,
@@ -299,7 +306,14 @@ class _Fits:
         if self.shape is None:
             return None
         most = largest_pass(
-            self.shape, self.spec.local, size, self.share, kind=kind, compute=compute, rollouts=self.rollouts, rows=self.rows
+            self.shape,
+            self.spec.local,
+            size,
+            self.share,
+            kind=kind,
+            compute=compute,
+            rollouts=self.rollouts,
+            rows=self.rows,
         )
         longest = longest_that_fits(self.shape, most)
         return Fit(card=device, gib=round(size / 0.97 / GIB, 2), pass_tokens=most, longest_example=longest)
@@ -312,7 +326,7 @@ def _step_tokens(work: Workload, read: int) -> float:
 
 
 def _cpu_pass(spec: JobSpec, step_tokens: float) -> int:
-    """Tokens of the trainer's largest pass on a CPU: the largest step, up to 2,048, the fastest there; or what the spec says."""
+    """Tokens of the trainer's largest pass on a CPU: the largest step, up to 2,048 (the fastest), or what the spec says."""
     requested = spec.local.max_tokens_per_microbatch
     return min(requested if isinstance(requested, int) else _PASS, max(256, round(step_tokens)))
 

@@ -77,7 +77,9 @@ def test_memory_counts_what_is_drawn_and_a_whole_step_of_it_in_the_update(tmp_pa
         assert side.rollouts.trained_share == pytest.approx(20 * length / side.rollouts.step_tokens)
         assert side.processor_memory is not None
         assert side.processor_memory.pass_tokens == min(2048, side.rollouts.step_tokens)
-        assert side.rollouts.attention_rows == pytest.approx(4 * (prompts + 5 * length) / side.rollouts.step_tokens, rel=0.01)
+        assert side.rollouts.attention_rows == pytest.approx(
+            4 * (prompts + 5 * length) / side.rollouts.step_tokens, rel=0.01
+        )
         assert side.processor_memory.generation > 20 * 49152 * 12
         assert side.memory is not None
         assert side.memory.generation > 0

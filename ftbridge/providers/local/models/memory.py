@@ -72,7 +72,14 @@ def require_free(name: str, free: int, total: int, weights: int) -> None:
 
 
 def plan_pass(
-    config: Any, request: LocalRequest, device: Device, longest: int, workers: int = 1, *, parts: int = 1, rows: float = 1.0
+    config: Any,
+    request: LocalRequest,
+    device: Device,
+    longest: int,
+    workers: int = 1,
+    *,
+    parts: int = 1,
+    rows: float = 1.0,
 ) -> PassPlan:
     """The pass for a model of this configuration, which is loaded already; `longest` is the longest example, which must fit.
 

@@ -124,11 +124,13 @@ def run_training(
         return "paused" if ending == "pause" else "cancelled"
     stage("saving")
     parallel = trainer.parallel
-    _keep_best(job.folder / "checkpoints", trainer.forward.model, state, reporter, parallel)
+    with ACTIVITY.outside():
+        _keep_best(job.folder / "checkpoints", trainer.forward.model, state, reporter, parallel)
     manifest = load_manifest(submission.train.parent)
     figures = {"train examples": len(ready.train.examples), "train SHA-256": manifest.splits["train"].sha256}
     folder, model = job.folder / ("adapter" if request.tuning == "lora" else "model"), trainer.forward.model
-    save_tuned(folder, model, ready.tokenizer, ready.base, request, state, figures, parallel)
+    with ACTIVITY.outside():
+        save_tuned(folder, model, ready.tokenizer, ready.base, request, state, figures, parallel)
     return "succeeded"
 
 
@@ -146,7 +148,8 @@ def _trainer(
     examples = method.examples(train_set)
     say, quiet = reporter.message, method.quiet
     rows = method.rows(train_set, request) if request.packing else 1.0
-    built = build(BuildInputs(ready.base.path, request, device, parallel, examples, longest, say, quiet, rows))
+    with ACTIVITY.outside():  # weights may come over a network
+        built = build(BuildInputs(ready.base.path, request, device, parallel, examples, longest, say, quiet, rows))
     forward, model, passes, parallel = built.forward, built.forward.model, built.passes, built.parallel
     folder = job.folder / "checkpoints"
     folder.mkdir(exist_ok=True)
@@ -162,7 +165,8 @@ def _trainer(
     objective, train_set, validation, source = method.ready(setting, train_set, validation)
     if newest is not None:
         path, state = newest
-        checkpoint.restore(path, model, optimizer, scaler, parallel)
+        with ACTIVITY.outside():
+            checkpoint.restore(path, model, optimizer, scaler, parallel)
         reporter.message(f"resumed from step {state.step}")
     tokens = state.tokens_per_pass or passes.tokens
     parallel.from_main(partial(_require_room, folder, model, request))

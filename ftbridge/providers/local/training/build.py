@@ -94,7 +94,9 @@ def build(inputs: BuildInputs) -> Built:
             inputs.say(f"sharding (fsdp2) was tried and left: {why}. Every worker holds the whole model (ddp)", "warn")
     base = parallel.in_turn(partial(load.load_base, path, request, device))
     passes = agreed(
-        parallel.everyone(plan_pass(base.config, request, device, inputs.longest, parallel.on_this_machine, rows=inputs.rows))
+        parallel.everyone(
+            plan_pass(base.config, request, device, inputs.longest, parallel.on_this_machine, rows=inputs.rows)
+        )
     )
     return _proved(_adapted(base, request, device), passes, inputs)
 
@@ -110,7 +112,9 @@ def _sharded(inputs: BuildInputs) -> Built:
     parallel = replace(parallel, sharded=True)
     _require_all(parallel, _trial(adapted.model, before, parallel, device))
     workers_here = parallel.on_this_machine
-    plans = plan_pass(adapted.model.config, request, device, inputs.longest, workers_here, parts=parallel.world, rows=inputs.rows)
+    plans = plan_pass(
+        adapted.model.config, request, device, inputs.longest, workers_here, parts=parallel.world, rows=inputs.rows
+    )
     return _proved(adapted, agreed(parallel.everyone(plans)), replace(inputs, request=request, parallel=parallel))
 
 

@@ -29,6 +29,7 @@ from ftbridge.errors import OutOfMemory, TrainingFailed
 from ftbridge.providers.local.data.batches import Unit, evaluation_steps, steps_of_epoch
 from ftbridge.providers.local.models.device import Device, is_out_of_memory
 from ftbridge.providers.local.models.threads import Threads
+from ftbridge.providers.local.process.activity import ACTIVITY
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.training import checkpoint
 from ftbridge.providers.local.training.checkpoint import TrainingState
@@ -326,7 +327,8 @@ def evaluate(trainer: Trainer) -> tuple[float, dict[str, float]]:
 
 def _save(trainer: Trainer, state: TrainingState) -> None:
     parallel, model = trainer.parallel, trainer.forward.model
-    path = checkpoint.save(trainer.folder, model, trainer.optimizer, trainer.scaler, state, parallel)
+    with ACTIVITY.outside():
+        path = checkpoint.save(trainer.folder, model, trainer.optimizer, trainer.scaler, state, parallel)
     trainer.reporter.checkpoint(path, state.step)
     best = [state.best_step, *(step for step, _ in state.best_scores)]
     parallel.from_main(partial(checkpoint.prune, trainer.folder, trainer.request.keep_checkpoints, best))

@@ -67,7 +67,7 @@ class TrainingMethod:
 
     `encode` turns a canonical split into units, and `stored` is their form in a run's folder; `examples` are the conversations
     in them, for proofs of the forward pass; `quiet` prepares a loaded model; `ready` makes the objective, and the units of both
-    splits with all that it needs. `rows` is how many tokens attention reads for each of a pass in which shared prompts stand once.
+    splits with all that it needs. `rows`: tokens that attention reads for each of a pass in which shared prompts stand once.
     """
 
     encode: Callable[[Path, str, Renderer, LocalRequest], EncodedSplit[Any]]
