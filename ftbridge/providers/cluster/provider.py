@@ -19,13 +19,23 @@ from typing import Any, Literal
 
 from ftbridge import http
 from ftbridge.errors import InDoubt, ProviderRefused, ServiceUnavailable
-from ftbridge.providers.base import Capabilities, JobError, JobEvent, JobHandle, JobStatus, Submission
+from ftbridge.providers.base import (
+    Capabilities,
+    JobError,
+    JobEvent,
+    JobHandle,
+    JobStatus,
+    Sampler,
+    Submission,
+    TunedModel,
+)
 from ftbridge.providers.cluster.launches import Launch, Launches
 from ftbridge.providers.cluster.node import CLOCK_SECONDS
 from ftbridge.providers.cluster.scheduler import Ending, Order, Scheduler, View
+from ftbridge.providers.local.inference.sampler import MODULE, LocalSampler
 from ftbridge.providers.local.process.job import Job
-from ftbridge.providers.local.process.provider import LocalProvider, reported_status
-from ftbridge.providers.local.request import LocalRequest
+from ftbridge.providers.local.process.provider import LocalProvider, evaluated, reported_status
+from ftbridge.providers.local.request import LocalRequest, SampleRequest
 from ftbridge.runs.journal import Event
 from ftbridge.spec import JobSpec
 from ftbridge.spec.lowering import FieldReport, Lowering, Outcome
@@ -67,7 +77,7 @@ class ClusterProvider(LocalProvider):
         return section
 
     def capabilities(self, spec: JobSpec) -> Capabilities:
-        """As on this machine, where its models are sampled and exported too; `resume` submits a job that ended again."""
+        """As on this machine, where its models are exported too; `resume` submits a job that ended again."""
         nodes, gpus = self.machines(spec)
         changes = {"restart": True, "nodes": nodes, "gpus_per_node": gpus}
         return super().capabilities(spec).model_copy(update=changes)
@@ -194,6 +204,15 @@ class ClusterProvider(LocalProvider):
             self._views.pop(handle.id, None)
             self._launch(job, launches, lock)
         return handle
+
+    def sampler(self, lowering: Lowering, model: TunedModel | None, folder: Path) -> Sampler:
+        """A process on a node of the cluster, where its scheduler can attach one; else as on this machine."""
+        request = LocalRequest.of(lowering.request)
+        command = self.scheduler(request.launch).attached(MODULE, f"{folder.name}-completions")
+        if command is None or request.engine != "transformers":
+            return super().sampler(lowering, model, folder)
+        sample_request = SampleRequest(request=evaluated(request), tuned=model.id if model else None)
+        return LocalSampler(sample_request, folder / "worker.log", command)
 
     def _launch(self, job: Job, launches: Launches, lock: int) -> None:
         """Submit once more: the intent first, with the name that the job will carry."""

@@ -70,6 +70,12 @@ class Scheduler(Protocol):
         """The last lines of the job's output that only the scheduler has, not the run's worker.log."""
         ...
 
+    def attached(self, module: str, name: str) -> list[str] | None:
+        """The command that runs a Python module on a node of the cluster, with this machine's standard input and output; `name`
+        is for lists that people read. None where the scheduler has no such command, or the spec does not want it.
+        """
+        ...
+
     def stop(self, job: str) -> None:
         """End the job: it gets a signal first, and is killed some seconds later. A job that has ended is passed over."""
         ...

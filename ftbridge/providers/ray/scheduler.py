@@ -97,6 +97,10 @@ class RayJobs:
         state = "ended" if ending is not None else "queued" if word == "PENDING" else "running"
         return View(state=state, ending=ending, word=word, detail=detail)
 
+    def attached(self, module: str, name: str) -> None:
+        """None: Ray's Jobs API has no standard input."""
+        del module, name
+
     def stop(self, job: str) -> None:
         """Ask Ray to end the job; one that waits for resources stays until it has them."""
         response = self._request("POST", f"{_path(job)}/stop")

@@ -21,7 +21,7 @@ from ftbridge.files import write_text
 from ftbridge.providers.cluster.scheduler import Ending, Order, View
 from ftbridge.spec.sections import SlurmSpec
 
-COMMANDS = ("sbatch", "squeue", "scontrol", "scancel")
+COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "srun")
 WARNING_SECONDS = 120
 """How long before the time limit the job gets its signal, in seconds: a step and a checkpoint must fit."""
 COMMAND_SECONDS = 120
@@ -106,6 +106,33 @@ class Slurm:
         del job
         return []
 
+    def attached(self, module: str, name: str) -> list[str] | None:
+        """By srun, which waits for one node with one GPU, passes input and output on, and ends with its process."""
+        if self.settings.evaluation == "here":
+            return None
+        options = {
+            "job-name": name,
+            "nodes": "1",
+            "ntasks": "1",
+            **self._resources(min(1, self.settings.gpus)),
+        }
+        named = [f"--{option}={value}" for option, value in options.items() if value is not None]
+        python = self.settings.python or sys.executable
+        setup = "\n".join(["set -e", *(f"{{ {line}\n}} >&2" for line in self.settings.setup), 'exec "$@"'])
+        return [
+            "srun",
+            "--unbuffered",
+            *named,
+            *self.settings.options,
+            "bash",
+            "-c",
+            setup,
+            "bash",
+            python,
+            "-m",
+            module,
+        ]
+
     def stop(self, job: str) -> None:
         """Cancel the job: SIGTERM, and SIGKILL after Slurm's KillWait."""
         result = _run(["scancel", "--quiet", job])
@@ -142,16 +169,23 @@ class Slurm:
             "signal": f"B:USR1@{WARNING_SECONDS}",
             "nodes": str(settings.nodes),
             "ntasks-per-node": "1",
+            **self._resources(settings.gpus),
+        }
+        named = [f"--{name}={value}" for name, value in options.items() if value is not None]
+        return [*named, "--requeue", *settings.options]
+
+    def _resources(self, gpus: int) -> dict[str, str | None]:
+        """Options for what a node is asked to give; None leaves one to the cluster."""
+        settings = self.settings
+        return {
             "partition": settings.partition,
-            "gpus-per-node": str(settings.gpus) if settings.gpus else None,
+            "gpus-per-node": str(gpus) if gpus else None,
             "cpus-per-task": str(settings.cpus) if settings.cpus else None,
             "mem": settings.memory,
             "time": settings.time,
             "account": settings.account,
             "qos": settings.qos,
         }
-        named = [f"--{name}={value}" for name, value in options.items() if value is not None]
-        return [*named, "--requeue", *settings.options]
 
     def _write_script(self, order: Order) -> Path:
         path = order.folder / "cluster" / f"{order.name.rpartition('.')[2]}.sh"

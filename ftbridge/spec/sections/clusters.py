@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -39,6 +39,11 @@ class SlurmSpec(SpecModel):
     )
     account: str | None = Field(default=None, min_length=1, description="Account that the job is charged to.")
     qos: str | None = Field(default=None, min_length=1, description="Quality of service.")
+    evaluation: Literal["cluster", "here"] = Field(
+        default="cluster",
+        description="Where completions are computed: cluster, on one GPU of a node, by srun; here, on the machine that runs "
+        "ftbridge.",
+    )
     options: list[Annotated[str, Field(pattern=r"^--[a-z][a-z-]*(=.*)?$")]] = Field(
         default=[], description="More options of sbatch, such as --constraint=a100 or --reservation=team."
     )

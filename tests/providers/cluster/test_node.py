@@ -57,6 +57,9 @@ class Processes:
     def log_tail(self, job: str) -> list[str]:
         return []
 
+    def attached(self, module: str, name: str) -> None:
+        del module, name
+
     def stop(self, job: str) -> None:
         self.stopped.append(job)
 
@@ -72,6 +75,9 @@ class ProcessProvider(ClusterProvider):
 
     def scheduler(self, launch: dict[str, Any]) -> Processes:
         return self.processes
+
+    def machines(self, spec: JobSpec) -> tuple[int, int]:
+        return 1, 0
 
     def notes(self, spec: JobSpec) -> dict[str, tuple[Outcome, Any, str]]:
         return {}

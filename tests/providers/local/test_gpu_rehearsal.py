@@ -14,7 +14,6 @@ SCRIPT = Path(__file__).parents[3] / "benchmarks" / "gpu.py"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("FTBRIDGE_REHEARSE" not in os.environ, reason="takes a quarter of an hour; set FTBRIDGE_REHEARSE=1")
 def test_every_step_of_the_gpu_day_runs_on_the_cpu(tmp_path: Path):
     out = tmp_path / "gpu.json"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}

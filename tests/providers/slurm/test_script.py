@@ -118,7 +118,7 @@ def test_a_request_holds_the_section_and_is_the_local_provider_s_otherwise() -> 
 def test_without_slurm_on_the_path_nothing_is_prepared_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     submission = submission_of(tmp_path, "slurm")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MissingDependency, match="sbatch, squeue, scontrol, scancel are not on PATH") as error:
+    with pytest.raises(MissingDependency, match="sbatch, squeue, scontrol, scancel, srun are not on PATH") as error:
         providers.load("slurm").preflight(submission, lambda _: None)
     assert "login node" in str(error.value)
 
@@ -129,3 +129,25 @@ def test_the_command_says_so_too(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "not on PATH" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_completions_are_computed_by_srun_on_one_gpu_of_one_node(tmp_path: Path) -> None:
+    python = tmp_path / "my python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$SETUP" "$@"\n')
+    python.chmod(0o755)
+    setup = ["export SETUP='module loaded'", "echo what a site prints is no reply"]
+    settings = SlurmSpec(gpus=4, nodes=2, partition="gpu", time="10", memory="8G", setup=setup, python=str(python))
+    command = Slurm(settings).attached("some.module", "run-completions")
+    assert command is not None
+    wanted = {"srun", "--gpus-per-node=1", "--nodes=1", "--partition=gpu", "--mem=8G", "--job-name=run-completions"}
+    assert wanted <= set(command)
+    done = subprocess.run(command[command.index("bash") :], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["module loaded", "-m", "some.module"]
+    assert done.stderr.strip() == "what a site prints is no reply"
+    failing = Slurm(SlurmSpec(setup=["false", "echo on it goes"])).attached("some.module", "n")
+    assert failing is not None
+    assert subprocess.run(failing[failing.index("bash") :], capture_output=True, check=False).returncode == 1
+    assert Slurm(SlurmSpec(evaluation="here")).attached("some.module", "n") is None
+    cpus = Slurm(SlurmSpec(gpus=0)).attached("some.module", "n")
+    assert cpus is not None
+    assert not [option for option in cpus if "gpus" in option]

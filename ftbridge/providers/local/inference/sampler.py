@@ -22,16 +22,18 @@ from ftbridge.providers.base import Completion, Prompt, Scored
 from ftbridge.providers.local.process.child import Child
 from ftbridge.providers.local.request import SampleRequest
 
-_MODULE = "ftbridge.providers.local.inference.completions"
+MODULE = "ftbridge.providers.local.inference.completions"
 Reply = dict[str, Any]
 
 
 class LocalSampler:
     """A `Sampler` of one model. Each process loads it once, and holds it until `close`."""
 
-    def __init__(self, model: SampleRequest, log: Path) -> None:
-        """Nothing is started yet. `log` gets what libraries print; those of further processes go to NAME-1.log and so on."""
-        self._model, self._log = model, log
+    def __init__(self, model: SampleRequest, log: Path, command: Sequence[str] | None = None) -> None:
+        """Nothing is started yet. `log` gets what libraries print; those of further processes go to NAME-1.log and so on.
+        `command` runs the module `MODULE` on another machine.
+        """
+        self._model, self._log, self._command = model, log, command
         self._children: list[Child] = []
         self._unread = False
 
@@ -81,7 +83,9 @@ class LocalSampler:
     def _most(self) -> int:
         """How many processes there may be. Only the first, which has torch, can see the GPUs."""
         request = self._model.request
-        if request.workers == 1 or (request.workers == "auto" and request.device in ("cpu", "mps")):
+        if self._command is not None or request.workers == 1:
+            return 1
+        if request.workers == "auto" and request.device in ("cpu", "mps"):
             return 1
         self._children[0].ask({"count": {"device": request.device, "workers": request.workers}})
         (reply,) = self._children[0].replies()
@@ -89,7 +93,9 @@ class LocalSampler:
 
     def _start(self, number: int) -> Child:
         log = self._log if not number else self._log.with_name(f"{self._log.stem}-{number}{self._log.suffix}")
-        return Child(_MODULE, log, _environment(number, self._model.request.workers))
+        if self._command is not None:
+            return Child(MODULE, log, command=self._command)
+        return Child(MODULE, log, _environment(number, self._model.request.workers))
 
 
 def dealt(rows: Sequence[dict[str, Any]], parts: int) -> list[list[dict[str, Any]]]:

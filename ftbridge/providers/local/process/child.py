@@ -12,7 +12,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -22,13 +22,19 @@ from ftbridge.errors import WorkerDied, document, from_document
 class Child:
     """The caller's end: a process of `module`, asked by JSON lines, answering by JSON lines."""
 
-    def __init__(self, module: str, log: Path, environment: Mapping[str, str] | None = None) -> None:
-        """Start the process, with `environment` added to `child_environment`."""
+    def __init__(
+        self,
+        module: str,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        """Start the process, with `environment` added to `child_environment`; by `command` where it runs elsewhere."""
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log_path = log
         with log.open("ab") as stream:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module],
+                command or [sys.executable, "-m", module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stream,
@@ -70,11 +76,13 @@ class Child:
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):  # it died with a request unread
                 self._process.stdin.close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        for signal in (self._process.terminate, self._process.kill, None):
+            try:
+                self._process.wait(timeout=5 if signal else None)
+                break
+            except subprocess.TimeoutExpired:
+                assert signal is not None
+                signal()  # a command that runs it on a cluster gives back what it was granted when it is terminated
         if self._process.stdout is not None:
             self._process.stdout.close()
 

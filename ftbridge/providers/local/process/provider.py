@@ -228,7 +228,7 @@ class LocalProvider:
 
     def sampler(self, lowering: Lowering, model: TunedModel | None, folder: Path) -> Sampler:
         """Sampling processes, one for each GPU, for the base or the tuned model."""
-        request = _evaluated(LocalRequest.of(lowering.request))
+        request = evaluated(LocalRequest.of(lowering.request))
         sample_request = SampleRequest(request=request, tuned=model.id if model else None)
         if request.engine == "vllm":
             return VllmSampler(sample_request, folder / "vllm.log")
@@ -236,7 +236,7 @@ class LocalProvider:
 
     def identity(self, lowering: Lowering) -> dict[str, Any]:
         """How weights are held and completions are computed."""
-        request = _evaluated(LocalRequest.of(lowering.request))
+        request = evaluated(LocalRequest.of(lowering.request))
         return request.model_dump(mode="json", include=set(_SERVING), exclude_unset=True, exclude_none=True)
 
     def checkpoints(self, model: TunedModel, folder: Path) -> dict[int, str]:
@@ -317,7 +317,7 @@ def reported_status(events: Sequence[Event]) -> JobStatus | None:
     return JobStatus(state=state, error=JobError(**error) if error is not None else None)
 
 
-def _evaluated(request: LocalRequest) -> LocalRequest:
+def evaluated(request: LocalRequest) -> LocalRequest:
     """A request with the arithmetic that its completions are computed in."""
     precision = request.evaluation_precision
     return request if precision == "auto" else request.model_copy(update={"precision": precision})

@@ -47,7 +47,7 @@ def test_judges_cost_what_the_plan_says(reply: int, tmp_path: Path, base_model_d
 
     judge.usage = usage
     model = practice_cases.small_model(tmp_path / "model", base_model_dir)
-    planned = trained(tmp_path, model, judge.grader)
+    planned = whole_job(tmp_path, model, judge.grader)
     assert planned.judges_usd is not None
     assert len(paid) <= planned.questions
     assert len(paid) > 0.8 * planned.questions, "one completion to one prompt is graded once, however often it is drawn"
@@ -59,7 +59,7 @@ def test_judges_cost_what_the_plan_says(reply: int, tmp_path: Path, base_model_d
         assert spent == pytest.approx(high, rel=0.2)
 
 
-def trained(folder: Path, model: Path, grader: dict[str, Any]) -> Rollouts:
+def whole_job(folder: Path, model: Path, grader: dict[str, Any]) -> Rollouts:
     """Train a whole job; what was planned for it."""
     settings = {"eval_interval": 2, "group_size": 4, "max_completion_tokens": 24}
     lines = practice_cases.rows(6)
