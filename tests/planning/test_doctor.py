@@ -50,7 +50,7 @@ def test_schedulers_are_named_where_they_are(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert {"slurm", "ray"}.isdisjoint(finding.name for finding in examine())
 
-    for command in ("sbatch", "squeue", "scontrol", "scancel"):
+    for command in ("sbatch", "squeue", "scontrol", "scancel", "srun"):
         (tmp_path / command).write_text("#!/bin/sh\n")
         (tmp_path / command).chmod(0o755)
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://head:8265")

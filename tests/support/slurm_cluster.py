@@ -12,7 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 
-COMMANDS = ("slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
+COMMANDS = ("slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "srun")
 
 CONFIG = """
 ClusterName=test
