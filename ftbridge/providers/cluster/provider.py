@@ -25,17 +25,15 @@ from ftbridge.providers.base import (
     JobEvent,
     JobHandle,
     JobStatus,
-    Sampler,
     Submission,
-    TunedModel,
 )
 from ftbridge.providers.cluster.launches import Launch, Launches
 from ftbridge.providers.cluster.node import CLOCK_SECONDS
 from ftbridge.providers.cluster.scheduler import Ending, Order, Scheduler, View
-from ftbridge.providers.local.inference.sampler import MODULE, LocalSampler
+from ftbridge.providers.local.inference.sampler import MODULE
 from ftbridge.providers.local.process.job import Job
-from ftbridge.providers.local.process.provider import LocalProvider, evaluated, reported_status
-from ftbridge.providers.local.request import LocalRequest, SampleRequest
+from ftbridge.providers.local.process.provider import LocalProvider, reported_status
+from ftbridge.providers.local.request import LocalRequest
 from ftbridge.runs.journal import Event
 from ftbridge.spec import JobSpec
 from ftbridge.spec.lowering import FieldReport, Lowering, Outcome
@@ -205,14 +203,9 @@ class ClusterProvider(LocalProvider):
             self._launch(job, launches, lock)
         return handle
 
-    def sampler(self, lowering: Lowering, model: TunedModel | None, folder: Path) -> Sampler:
-        """A process on a node of the cluster, where its scheduler can attach one; else as on this machine."""
-        request = LocalRequest.of(lowering.request)
-        command = self.scheduler(request.launch).attached(MODULE, f"{folder.name}-completions")
-        if command is None or request.engine != "transformers":
-            return super().sampler(lowering, model, folder)
-        sample_request = SampleRequest(request=evaluated(request), tuned=model.id if model else None)
-        return LocalSampler(sample_request, folder / "worker.log", command)
+    def _sampling_command(self, request: LocalRequest, folder: Path) -> list[str] | None:
+        """The scheduler's, where it can attach a process on a node."""
+        return self.scheduler(request.launch).attached(MODULE, f"{folder.name}-completions")
 
     def _launch(self, job: Job, launches: Launches, lock: int) -> None:
         """Submit once more: the intent first, with the name that the job will carry."""

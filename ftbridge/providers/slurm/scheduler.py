@@ -13,7 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ftbridge.errors import MissingDependency, ProviderRefused, ServiceUnavailable
@@ -116,13 +116,12 @@ class Slurm:
             "ntasks": "1",
             **self._resources(min(1, self.settings.gpus)),
         }
-        named = [f"--{option}={value}" for option, value in options.items() if value is not None]
         python = self.settings.python or sys.executable
         setup = "\n".join(["set -e", *(f"{{ {line}\n}} >&2" for line in self.settings.setup), 'exec "$@"'])
         return [
             "srun",
             "--unbuffered",
-            *named,
+            *_flags(options),
             *self.settings.options,
             "bash",
             "-c",
@@ -171,8 +170,7 @@ class Slurm:
             "ntasks-per-node": "1",
             **self._resources(settings.gpus),
         }
-        named = [f"--{name}={value}" for name, value in options.items() if value is not None]
-        return [*named, "--requeue", *settings.options]
+        return [*_flags(options), "--requeue", *settings.options]
 
     def _resources(self, gpus: int) -> dict[str, str | None]:
         """Options for what a node is asked to give; None leaves one to the cluster."""
@@ -202,6 +200,11 @@ class Slurm:
             f"Slurm does not accept the job: {_words(result)}.",
             hint="Change the spec's slurm section. `sinfo` lists the partitions, and whether their nodes are up.",
         )
+
+
+def _flags(options: Mapping[str, str | None]) -> list[str]:
+    """Options as arguments; one that is None is left out."""
+    return [f"--{name}={value}" for name, value in options.items() if value is not None]
 
 
 def script(settings: SlurmSpec, order: Order) -> str:

@@ -10,7 +10,6 @@ does not depend on it: a prompt's completion follows from the prompt, its key an
 
 from __future__ import annotations
 
-import math
 import os
 import queue
 import threading
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ftbridge.providers.base import Completion, Prompt, Scored
+from ftbridge.providers.local.data.batches import dealt
 from ftbridge.providers.local.process.child import Child
 from ftbridge.providers.local.request import SampleRequest
 
@@ -65,8 +65,8 @@ class LocalSampler:
             return
         children = self._started(len(rows))
         self._unread = True
-        for child, part in zip(children, dealt(rows, len(children)), strict=True):
-            columns = {name: [row[name] for row in part] for name in part[0]}
+        for child, part in zip(children, dealt([len(str(row)) for row in rows], len(children)), strict=True):
+            columns = {name: [rows[number][name] for number in part] for name in rows[0]}
             child.ask({"model": self._model.model_dump(mode="json"), **columns, **settings})
         yield from children[0].replies() if len(children) == 1 else _merged(children)
         self._unread = False
@@ -98,21 +98,8 @@ class LocalSampler:
         return Child(MODULE, log, _environment(number, self._model.request.workers))
 
 
-def dealt(rows: Sequence[dict[str, Any]], parts: int) -> list[list[dict[str, Any]]]:
-    """Rows dealt into `parts`: the longest first, each to the part with the least to read, and as many of them to each."""
-    lengths = [len(str(row)) for row in rows]
-    most = math.ceil(len(rows) / parts)
-    hands: list[list[int]] = [[] for _ in range(parts)]
-    loads = [0] * parts
-    for number in sorted(range(len(rows)), key=lambda one: -lengths[one]):
-        part = min((one for one in range(parts) if len(hands[one]) < most), key=loads.__getitem__)
-        hands[part].append(number)
-        loads[part] += lengths[number]
-    return [[rows[number] for number in sorted(hand)] for hand in hands]
-
-
 def _environment(number: int, workers: int | str) -> dict[str, str]:
-    """What process `number` is told of the machine: its GPU, and its share of the processors where several share these."""
+    """The variables that process `number` needs: its GPU, and its share of the processors where several share these."""
     environment: dict[str, str] = {}
     if number:
         visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]

@@ -40,8 +40,8 @@ class Activity:
 
     @contextmanager
     def outside(self) -> Iterator[None]:
-        """A wait for something that is no worker: a judge, a download, a lock, large files on storage whose waits the kernel
-        does not show as those of a disk (FUSE). However long, it is no fault.
+        """A wait for something other than a worker: a judge, a download, a lock, large files on storage whose waits the kernel
+        does not show as those of a disk (FUSE). It may take any time.
         """
         with self._lock:
             self._outside += 1

@@ -228,15 +228,15 @@ class LocalProvider:
 
     def sampler(self, lowering: Lowering, model: TunedModel | None, folder: Path) -> Sampler:
         """Sampling processes, one for each GPU, for the base or the tuned model."""
-        request = evaluated(LocalRequest.of(lowering.request))
+        request = _evaluated(LocalRequest.of(lowering.request))
         sample_request = SampleRequest(request=request, tuned=model.id if model else None)
         if request.engine == "vllm":
             return VllmSampler(sample_request, folder / "vllm.log")
-        return LocalSampler(sample_request, folder / "worker.log")
+        return LocalSampler(sample_request, folder / "worker.log", self._sampling_command(request, folder))
 
     def identity(self, lowering: Lowering) -> dict[str, Any]:
         """How weights are held and completions are computed."""
-        request = evaluated(LocalRequest.of(lowering.request))
+        request = _evaluated(LocalRequest.of(lowering.request))
         return request.model_dump(mode="json", include=set(_SERVING), exclude_unset=True, exclude_none=True)
 
     def checkpoints(self, model: TunedModel, folder: Path) -> dict[int, str]:
@@ -300,6 +300,11 @@ class LocalProvider:
                 raise WorkerDied("the training process did not start.", hint=f"Its log: {job.log_path}")
             time.sleep(0.02)
 
+    def _sampling_command(self, request: LocalRequest, folder: Path) -> list[str] | None:
+        """What starts a sampling process elsewhere than on this machine; None here."""
+        del request, folder
+        return None
+
     def _stop(self, handle: JobHandle, request: Literal["pause", "cancel"], ended: str) -> None:
         job = Job(handle.folder)
         job.ask(request)
@@ -317,7 +322,7 @@ def reported_status(events: Sequence[Event]) -> JobStatus | None:
     return JobStatus(state=state, error=JobError(**error) if error is not None else None)
 
 
-def evaluated(request: LocalRequest) -> LocalRequest:
+def _evaluated(request: LocalRequest) -> LocalRequest:
     """A request with the arithmetic that its completions are computed in."""
     precision = request.evaluation_precision
     return request if precision == "auto" else request.model_copy(update={"precision": precision})

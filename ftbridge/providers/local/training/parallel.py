@@ -25,6 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ftbridge.providers.local.data.batches import dealt
 from ftbridge.providers.local.models.footprint import ring_bytes
 from ftbridge.providers.local.process.activity import ACTIVITY
 
@@ -72,19 +73,12 @@ class Parallel:
         return max(1, min(budget, math.ceil(sum(len(unit) for unit in batch) / self.world)))
 
     def deal(self, parts: Sequence[Sequence[U]]) -> list[Turn[U]]:
-        """This worker's micro-batches of those of a step: the longest first, each to the worker with the least to do.
-
-        Longest processing time first (Graham 1969): at most 4/3 of the shortest possible.
-        """
+        """This worker's micro-batches of those of a step, dealt by their lengths."""
         if self.world == 1:
             return [Turn(number, part) for number, part in enumerate(parts)]
         lengths = [sum(len(unit) for unit in part) for part in parts]
-        loads, hands = [0] * self.world, [list[int]() for _ in range(self.world)]
-        for number in sorted(range(len(parts)), key=lambda one: (-lengths[one], one)):
-            worker = loads.index(min(loads))
-            loads[worker] += lengths[number]
-            hands[worker].append(number)
-        turns = [Turn(number, parts[number]) for number in sorted(hands[self.rank])]
+        hands = dealt(lengths, self.world)
+        turns = [Turn(number, parts[number]) for number in hands[self.rank]]
         if self.sharded:
             shortest = min(range(len(parts)), key=lengths.__getitem__)
             turns += [Turn(shortest, parts[shortest], idle=True)] * (max(map(len, hands)) - len(turns))

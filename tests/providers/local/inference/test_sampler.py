@@ -13,7 +13,8 @@ import pytest
 
 from ftbridge.errors import FtbridgeError, ModelUnavailable, WorkerDied
 from ftbridge.providers.base import Completion, Prompt
-from ftbridge.providers.local.inference.sampler import LocalSampler, _environment, dealt
+from ftbridge.providers.local.data.batches import dealt
+from ftbridge.providers.local.inference.sampler import LocalSampler, _environment
 from ftbridge.providers.local.request import SampleRequest
 from support import training_requests
 from support.waiting import wait_for
@@ -135,12 +136,12 @@ def test_a_model_that_is_not_there_is_one_error(sampler: LocalSampler, tmp_path:
 
 
 def test_rows_are_dealt_by_length_and_none_is_lost() -> None:
-    rows = [{"prompts": {"text": "x" * length}} for length in (5, 400, 7, 390, 1, 1, 200, 210)]
-    parts = dealt(rows, 3)
-    assert sorted(str(row) for part in parts for row in part) == sorted(map(str, rows))
-    sizes = [sum(len(str(row)) for row in part) for part in parts]
+    lengths = [len(str({"prompts": {"text": "x" * length}})) for length in (5, 400, 7, 390, 1, 1, 200, 210)]
+    parts = dealt(lengths, 3)
+    assert sorted(number for part in parts for number in part) == list(range(len(lengths)))
+    sizes = [sum(lengths[number] for number in part) for part in parts]
     assert max(sizes) < 1.3 * min(sizes)
-    assert dealt(rows, 1) == [rows]
+    assert dealt(lengths, 1) == [list(range(len(lengths)))]
 
 
 @pytest.mark.parametrize(

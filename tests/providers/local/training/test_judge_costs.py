@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,6 @@ from support import practice_cases
 from support.priced_judge import HOST, Judge
 
 ENCODING = "o200k_base"
-
-
-@pytest.fixture
-def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
-    monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "0")
-    one = Judge()
-    yield one
-    one.server.shutdown()
-    one.server.server_close()
 
 
 @pytest.mark.parametrize("reply", REPLY_TOKENS)

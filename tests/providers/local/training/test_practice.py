@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,15 +26,6 @@ from support.priced_judge import HOST, Judge
 @pytest.fixture(scope="module")
 def model(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return practice_cases.small_model(tmp_path_factory.mktemp("practice") / "model", base_model_dir)
-
-
-@pytest.fixture
-def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
-    monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "0")
-    one = Judge()
-    yield one
-    one.server.shutdown()
-    one.server.server_close()
 
 
 def test_seeds_derive_from_seed_step_prompt_and_sample_alone() -> None:
