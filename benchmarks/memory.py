@@ -10,12 +10,13 @@ weight files included). The goal is a ratio within 15 % of 1.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from ftbridge.providers.local.process.child import child_environment
 
 MODEL = "smollm2-135m-instruct"
 STEPS, BATCH, WORDS = 2, 5, 200
@@ -44,7 +45,7 @@ def main() -> None:
                     "device": "cpu",
                 }
                 found = measured(local)
-                told = (
+                planned = (
                     memory(
                         shape,
                         LocalSpec(**local),
@@ -59,7 +60,7 @@ def main() -> None:
                 )
                 copy = "kept" if copied is True else "none"
                 cells = (tuning, quantization, copy, f"{tokens:,}", "on" if checkpointing else "off")
-                numbers = (f"{told:.2f} GB", f"{found['peak']:.2f} GB", f"{told / found['peak']:.2f}")
+                numbers = (f"{planned:.2f} GB", f"{found['peak']:.2f} GB", f"{planned / found['peak']:.2f}")
                 print("| " + " | ".join((*cells, *numbers)) + " |", flush=True)
 
 
@@ -77,7 +78,7 @@ def measured(local: dict[str, Any]) -> dict[str, Any]:
         (Path(folder) / "train.jsonl").write_text("\n".join(lines) + "\n")
         (Path(folder) / "job.json").write_text(json.dumps(spec))
         done = subprocess.run(
-            [sys.executable, __file__, folder], capture_output=True, text=True, check=False, env={**os.environ}
+            [sys.executable, __file__, folder], capture_output=True, text=True, check=False, env=child_environment()
         )
         if done.returncode:
             raise SystemExit(done.stderr[-3000:])

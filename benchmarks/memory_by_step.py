@@ -26,7 +26,7 @@ MODEL = "smollm2-135m-instruct"
 SETTINGS: dict[str, dict[str, str]] = {
     "usual": {},
     "arenas-1": {"MALLOC_ARENA_MAX": "1"},
-    "onednn-16": {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16", "LRU_CACHE_CAPACITY": "16"},
+    "onednn-default": {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024", "LRU_CACHE_CAPACITY": "1024"},
     "trim-128K": {"MALLOC_TRIM_THRESHOLD_": "131072"},
     "mmap-256K": {"MALLOC_MMAP_THRESHOLD_": "262144"},
     "mmap-4M": {"MALLOC_MMAP_THRESHOLD_": "4194304"},

@@ -28,6 +28,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ftbridge.providers.local.process.child import child_environment
+
 HERE = Path(__file__).resolve().parent
 MODEL = "smollm2-135m-instruct"
 EPOCHS, BATCH, RATE, SEED = 1, 16, 5e-4, 7
@@ -42,13 +44,13 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--one", nargs=3, metavar=("SIDE", "DATA", "OUT"), help=argparse.SUPPRESS)
     parser.add_argument("--judge", nargs=2, metavar=("DATA", "ADAPTER"), help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.one:
-        print(json.dumps(run_one(*asked.one)))
-    elif asked.judge:
-        print(json.dumps(judge(*asked.judge)))
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(run_one(*options.one)))
+    elif options.judge:
+        print(json.dumps(judge(*options.judge)))
     else:
-        table(asked.data or ["short", "chat"], asked.sides.split(","), asked.repeat)
+        table(options.data or ["short", "chat"], options.sides.split(","), options.repeat)
 
 
 def table(data_sets: list[str], sides: list[str], repeat: int) -> None:
@@ -77,24 +79,25 @@ def table(data_sets: list[str], sides: list[str], repeat: int) -> None:
 
 def _side(side: str, data: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        told = _child("--one", side, data, folder)
-        found = {"rate": told["rate"], "memory": told["memory"], **_child("--judge", data, told["adapter"])}
+        done = _child("--one", side, data, folder, environment=child_environment() if side == "ftbridge" else None)
+        found = {"rate": done["rate"], "memory": done["memory"], **_child("--judge", data, done["adapter"])}
     print(f"{data} {side}: {found}", file=sys.stderr, flush=True)
     return found
 
 
-def _child(*args: str) -> dict[str, Any]:
+def _child(*args: str, environment: dict[str, str] | None = None) -> dict[str, Any]:
+    """What a process of its own printed; `environment` is what `ftbridge run` gives its worker."""
     done = subprocess.run(
         [sys.executable, __file__, *args],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        env={**(environment or os.environ), "HF_HUB_OFFLINE": "1"},
     )
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
-    told: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return told
+    figures: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return figures
 
 
 def run_one(side: str, data: str, out: str) -> dict[str, Any]:

@@ -45,6 +45,9 @@ LARGE_LOGIT = 100.0
 """Logits are compared at this size: published caps are 30 to 50, so a head that caps its logits shows."""
 NOISE = 4.0
 """Share of the change between two equal passes that counts as none: 0.0 but for kernels that add in no fixed order."""
+PIECE = 64
+"""Tokens of an example that gradients are checked on. Activations of all layers are held for them, without recomputation since
+the model is in evaluation mode: on whole examples the proof would take more memory than a step of training."""
 FAILURES = (attention.PackedAttentionUnsupported, TypeError, AttributeError, ValueError, RuntimeError, IndexError)
 
 
@@ -140,10 +143,11 @@ def cross_talk(packed: Forward, sample: Sequence[Encoded]) -> str | None:
     if not change <= NOISE * noise:
         return f"other tokens before an example change its hidden states (by up to {change:.2g}), so state runs on"
     embeddings = causal(packed.model).get_input_embeddings()
+    before, piece = [_silent(_piece(one)) for one in sample], _piece(last)
     with gradients_on(embeddings) as inputs:
-        loss, _ = packed.loss_sum([*(_silent(one) for one in sample), last])
+        loss, _ = packed.loss_sum([*before, piece])
         (gradient,) = torch.autograd.grad(loss, inputs, allow_unused=True)
-    leaked = 0.0 if gradient is None else float(gradient[0, : -len(last)].abs().max())
+    leaked = 0.0 if gradient is None else float(gradient[0, : -len(piece)].abs().max())
     return None if leaked == 0.0 else f"an example's loss depends on the one before it (gradient {leaked:.2g})"
 
 
@@ -158,7 +162,7 @@ def require_gradients(forward: Forward, sample: Sequence[Encoded]) -> None:
     if not adapters:
         return
     with torch.enable_grad():
-        loss, _ = forward.loss_sum(sample[: 1 if forward.way == "alone" else 3])
+        loss, _ = forward.loss_sum([_piece(one) for one in sample[: 1 if forward.way == "alone" else 3]])
         loss.backward()
     moved = {kind for kind, adapter in zip(kinds, adapters, strict=True) if _moves(adapter.grad)}
     forward.model.zero_grad(set_to_none=True)
@@ -178,6 +182,11 @@ def _moves(gradient: Tensor | None) -> bool:
 
 def _mean_loss(forward: Forward, examples: Sequence[Encoded]) -> float:
     return float(forward.loss_sum(examples)[0]) / max(1, sum(example.num_loss_tokens for example in examples))
+
+
+def _piece(example: Encoded) -> Encoded:
+    """The first `PIECE` tokens of an example, with the loss on each."""
+    return replace(example, input_ids=example.input_ids[:PIECE], loss_mask=(True,) * min(len(example), PIECE))
 
 
 def _silent(example: Encoded) -> Encoded:

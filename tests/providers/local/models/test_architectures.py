@@ -341,7 +341,18 @@ def test_a_disk_that_is_too_small_is_told_in_figures_that_differ(
     assert words.format(tmp_path) in refusal.value.message
 
 
-def test_threads_of_a_computing_process_sleep_while_they_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert child_environment()["OMP_WAIT_POLICY"] == "PASSIVE"
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    assert child_environment()["OMP_WAIT_POLICY"] == "ACTIVE", "what the user set stays"
+@pytest.mark.parametrize(
+    ("setting", "value", "other"),
+    [
+        pytest.param("OMP_WAIT_POLICY", "PASSIVE", "ACTIVE", id="threads sleep while they wait"),
+        pytest.param("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16", "1024", id="few kernels are kept"),
+        pytest.param("LRU_CACHE_CAPACITY", "16", "1024", id="few kernels are kept by torch"),
+    ],
+)
+def test_a_computing_process_has_settings_unless_the_user_has(
+    monkeypatch: pytest.MonkeyPatch, setting: str, value: str, other: str
+) -> None:
+    monkeypatch.delenv(setting, raising=False)
+    assert child_environment()[setting] == value
+    monkeypatch.setenv(setting, other)
+    assert child_environment()[setting] == other, "what the user set stays"

@@ -16,6 +16,7 @@ from ftbridge.providers.local.models.fused import DropoutPool, fuse, unfuse
 from ftbridge.providers.local.request import LocalRequest
 from ftbridge.providers.local.training.forward import TOLERANCE, Forward, prove
 from ftbridge.providers.local.training.objective import SUPERVISED, measure
+from ftbridge.providers.local.training.proof import PIECE
 from support.training_requests import device, examples, request
 
 pytestmark = pytest.mark.slow
@@ -91,6 +92,19 @@ def test_attention_that_leaks_between_examples_is_found_out(plain: Forward, monk
     proved = prove(plain, examples(), packing=True, note=notes.append)
     assert proved.way == "padded"
     assert "in company" in notes[0]
+
+
+def test_what_the_proof_holds_for_gradients_does_not_grow_with_the_examples(plain: Forward) -> None:
+    """Activations of every layer stay until the backward pass: for whole examples that is more than a step of training holds."""
+    tokens = []
+
+    def note(_module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        if torch.is_grad_enabled():
+            tokens.append(inputs[0].numel())
+
+    with plain.model.get_input_embeddings().register_forward_pre_hook(note):
+        assert prove(plain, examples((150, 160, 170, 180)), packing=True).way == "packed"
+    assert 3 * PIECE <= max(tokens) <= 4 * PIECE
 
 
 def test_the_fused_layer_computes_what_peft_computes(plain: Forward) -> None:
