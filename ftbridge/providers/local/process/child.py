@@ -90,13 +90,13 @@ class Child:
 def child_environment() -> dict[str, str]:
     """The environment of a process that computes: this one's, with settings that OpenMP and oneDNN read when they start.
 
-    Threads sleep while they wait for each other. OpenMP's spin at the end of each operation by default: when other processes use
-    the cores, the thread that they wait for is not running, and the spinning keeps it from running. OMP_WAIT_POLICY is read by
-    libgomp (torch on Linux), KMP_BLOCKTIME by LLVM's and Intel's runtimes.
+    Threads sleep while they wait for each other. OpenMP's spin at the end of each operation by default: when other processes
+    use the cores, the thread that they wait for is not running, and the spinning keeps it from running. OMP_WAIT_POLICY is
+    read by libgomp (torch on Linux), KMP_BLOCKTIME by LLVM's and Intel's runtimes.
 
-    oneDNN keeps few of the kernels that it makes, each with the memory it works in. Micro-batches rarely have the same number of
-    tokens twice, so what it keeps by default (1,024) is hardly used again: training grew from 3.9 to 5.9 GB in 57 steps, with 16
-    it stays at 3.8 GB and is not slower (`benchmarks/memory_by_step.py`). The second name is that of torch's own cache of them.
+    oneDNN keeps few of the kernels that it makes, each with the memory it works in. Micro-batches rarely have the same number
+    of tokens twice, so what it keeps by default (1,024) is hardly used again: training grew from 3.9 to 5.9 GB in 57 steps,
+    with 16 it stays at 3.8 GB and is a twentieth faster (`benchmarks/memory_by_step.py`). LRU_CACHE_CAPACITY is torch's own.
 
     What is set already stays.
     """
