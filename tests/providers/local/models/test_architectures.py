@@ -356,3 +356,11 @@ def test_a_computing_process_has_settings_unless_the_user_has(
     assert child_environment()[setting] == value
     monkeypatch.setenv(setting, other)
     assert child_environment()[setting] == other, "what the user set stays"
+
+
+def test_a_user_who_chooses_how_threads_wait_also_chooses_how_long_they_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    assert child_environment()["GOMP_SPINCOUNT"] == "10000"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert "GOMP_SPINCOUNT" not in child_environment()
