@@ -33,12 +33,13 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-EPOCHS = 8
-"""Of five steps each, with a checkpoint after every step: done in seconds, and long enough to be killed on the way."""
+EPOCHS = 24
+"""Of five steps each, with a checkpoint after every step: done in seconds, and long enough to be killed on the way by a command
+that takes half a second to start. A fast machine does 40 steps a second."""
 
 
 def tiny_job(folder: Path, model: Path, **changes: Any) -> Path:
-    """A job of 40 steps for the two-layer model."""
+    """A job of 120 steps for the two-layer model."""
     spread = {
         "hyperparameters.n_epochs": EPOCHS,
         "local.quantization": "none",
@@ -194,7 +195,8 @@ def test_a_killed_driver_leaves_the_worker_at_work_and_watch_takes_over(
 
 
 def test_two_runs_resumed_at_once_train_once(tmp_path: Path, home: Path, tiny_model_dir: Path) -> None:
-    run = start("run", str(tiny_job(tmp_path, tiny_model_dir)), "--provider", "local", cwd=tmp_path)
+    job = tiny_job(tmp_path, tiny_model_dir, **{"hyperparameters.n_epochs": 2 * EPOCHS})
+    run = start("run", str(job), "--provider", "local", cwd=tmp_path)
     wait_for(lambda: steps_done(home) >= 1)
     second = ftbridge("resume", "latest", cwd=tmp_path)
     assert second.returncode == 1
@@ -235,10 +237,10 @@ def test_a_detached_run_is_paused_and_resumed_from_other_shells(
 def test_a_used_up_budget_pauses_at_a_checkpoint_and_a_moved_run_goes_on(
     tmp_path: Path, home: Path, undisturbed: Path, tiny_model_dir: Path
 ) -> None:
-    job = tiny_job(tmp_path, tiny_model_dir, **{"budget.max_hours": 2e-4})
+    job = tiny_job(tmp_path, tiny_model_dir, **{"budget.max_hours": 1e-4})
     done = ftbridge("run", str(job), "--provider", "local", cwd=tmp_path)
     assert done.returncode == 4, done.stderr
-    assert "budget.max_hours = 0.0002 is used up" in done.stderr
+    assert "budget.max_hours = 0.0001 is used up" in done.stderr
     folder = run_folder(home)
     moved = folder.rename(tmp_path / folder.name)
     before = max(losses(moved))
