@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import random
 import statistics
 import subprocess
@@ -71,8 +70,7 @@ def measured(case: str, steps: int) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, "--one", case, folder, "--steps", str(steps)]
-        environment = {**os.environ, **child_environment()}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=child_environment())
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -3,7 +3,7 @@
 Each parallel operation ends with a barrier. Where a thread has to wait for a processor that another process uses, all others
 wait with it, some hundred times a pass: on two cores with two busy processes beside, decoding with two threads took five times
 as long as with one (`benchmarks/threads.py`). So the load of the other processes is looked at once a second, and torch uses the
-processors that they leave, at least one. Waiting threads sleep (`child_environment`), so that they are no load themselves.
+processors that they leave, at least one. Waiting threads soon sleep (`child_environment`), so they are little load.
 """
 
 from __future__ import annotations

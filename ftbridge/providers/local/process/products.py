@@ -5,7 +5,7 @@
 PRECISION is that of the spec (`local.precision`); auto is the type that training computes in here. Run as a process of its
 own, so that a plan never holds torch. The figures are those of a machine with nothing else to do, whatever others do
 meanwhile: each is the best of several tries by the processor time of all threads, divided by their number. Threads that wait
-sleep (`child_environment`), so they take no time. On macOS, whose library computes outside of these threads, by the clock.
+soon sleep (`child_environment`), so they take little. On macOS, whose library computes outside of these threads, by the clock.
 """
 
 from __future__ import annotations
