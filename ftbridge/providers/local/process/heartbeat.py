@@ -31,7 +31,7 @@ from ftbridge.providers.local.process.activity import ACTIVITY, Signs
 
 BEAT_SECONDS = 2.0
 SILENCE_SECONDS = 25.0
-"""A worker that has not reported for so long is taken for dead; with torchrun's 30 s between TERM and KILL, a minute in all."""
+"""A worker that has not reported for so long is taken for dead; `launch` kills what is left soon after."""
 IDLE_SECONDS = 25.0
 """A worker that keeps others waiting and does nothing for so long is taken for stuck."""
 DEADLOCK_SECONDS = 30.0

@@ -68,6 +68,10 @@ class Job:
         """Where one of several workers leaves its error."""
         return self.own_folder / f"rank-{rank}.error.json"
 
+    def error_paths(self) -> list[Path]:
+        """The errors that workers have left."""
+        return list(self.own_folder.glob("rank-*.error.json"))
+
     @property
     def submitted(self) -> bool:
         """Whether `write` was finished."""

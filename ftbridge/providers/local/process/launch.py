@@ -20,7 +20,8 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -34,6 +35,10 @@ ANSWER_SECONDS = 15
 """How long a program that has the port already may take to answer as a worker's agent does."""
 JOIN_SECONDS = 600
 """How long machines wait for each other at the rendezvous."""
+GRACE_SECONDS = 10.0
+"""How long workers may go on after one has left its error. torchrun itself waits 30 s between TERM and KILL, which leaves a
+stuck job too little of the minute in which it has to end.
+"""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def launch(job: Job, workers: int, rendezvous: Rendezvous | None = None) -> None
     from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    for path in job.own_folder.glob("rank-*.error.json"):
+    for path in job.error_paths():
         path.unlink(missing_ok=True)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     meeting = rendezvous or Rendezvous("localhost", 0)
@@ -109,7 +114,8 @@ def launch(job: Job, workers: int, rendezvous: Rendezvous | None = None) -> None
     )
     module = "ftbridge.providers.local.process.worker"
     try:
-        elastic_launch(config, sys.executable)("-m", module, str(job.folder))
+        with _ended_soon(job):
+            elastic_launch(config, sys.executable)("-m", module, str(job.folder))
     except ChildFailedError as failure:
         raise first_cause(job, {rank: one.exitcode for rank, one in failure.failures.items()}) from None
     except SignalException as stop:
@@ -121,12 +127,35 @@ def launch(job: Job, workers: int, rendezvous: Rendezvous | None = None) -> None
         ) from error
 
 
+@contextmanager
+def _ended_soon(job: Job) -> Iterator[None]:
+    """Kill what is left of this machine's workers `GRACE_SECONDS` after one, on any machine, has left its error."""
+    done, agent = threading.Event(), psutil.Process()
+    before = set(agent.children())
+
+    def watch() -> None:
+        while not done.wait(1.0):
+            if job.error_paths() and not done.wait(GRACE_SECONDS):
+                for worker in set(agent.children()) - before:
+                    with suppress(psutil.Error):
+                        worker.kill()
+                return
+
+    thread = threading.Thread(target=watch, name="ended-soon", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=5)
+
+
 def first_cause(job: Job, exits: dict[int, int]) -> FtbridgeError:
     """Why a job ended: the earliest error that a worker left, else the signal that killed one; `exits` by rank.
 
     The agent ends the others by TERM, and by KILL where that does not help, so a signal is a cause only where no error is left.
     """
-    for path in sorted(job.own_folder.glob("rank-*.error.json"), key=lambda path: path.stat().st_mtime_ns):
+    for path in sorted(job.error_paths(), key=lambda path: path.stat().st_mtime_ns):
         error = from_document(json.loads(path.read_text(encoding="utf-8")))
         rank = int(path.name.removeprefix("rank-").removesuffix(".error.json"))
         if rank or isinstance(error, OutOfMemory):

@@ -76,7 +76,38 @@ def test_the_first_cause_is_reported_and_not_what_it_led_to(tmp_path: Path) -> N
     assert "worker 1 was killed by signal 9" in killed.message
 
 
+def test_workers_that_do_not_end_are_killed_soon_after_one_left_its_error(tmp_path: Path) -> None:
+    """Alone in a process: what it kills are children of the process that it runs in."""
+    job = Job(tmp_path)
+    job.own_folder.mkdir()
+    program = f"""
+import subprocess, sys
+from pathlib import Path
+from ftbridge.providers.local.process import launch
+from ftbridge.providers.local.process.job import Job
+launch.GRACE_SECONDS = 0.2
+start = lambda: subprocess.Popen([sys.executable, "-c", "import signal; signal.signal(15, signal.SIG_IGN); signal.pause()"])
+job, other = Job(Path({str(tmp_path)!r})), start()
+with launch._ended_soon(job):
+    worker = start()
+    try:
+        print("no error:", worker.wait(2.5))
+    except subprocess.TimeoutExpired:
+        job.error_path(1).write_text("{{}}")
+        print("killed by", -worker.wait(20))
+print("the other goes on:", other.poll() is None)
+other.kill()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines() == ["killed by 9", "the other goes on: True"], done.stderr
+
+
 # Real processes
+
+EPOCHS = 24
+"""120 steps, of which a fast machine does fifty in a second: the job has to be at work when it is interrupted."""
+ENDLESS = 2000
+"""For a job that is stopped and not resumed."""
 
 
 def handle_of(job: Job) -> JobHandle:
@@ -113,8 +144,8 @@ def change(job: Job, **changes: Any) -> None:
 
 @pytest.fixture
 def job(request: pytest.FixtureRequest, tmp_path: Path, tiny_model_dir: Path) -> Iterator[Job]:
-    changes = {"local.workers": 2, "local.sharding": getattr(request, "param", "ddp"), "hyperparameters.n_epochs": 12, "local.lora.dropout": 0.0, "local.device": "cpu",
-               "hyperparameters.learning_rate_multiplier": 20}  # fmt: skip
+    changes = {"local.workers": 2, "local.sharding": getattr(request, "param", "ddp"), "hyperparameters.n_epochs": EPOCHS, "local.lora.dropout": 0.0, "local.device": "cpu",
+               "hyperparameters.learning_rate_multiplier": 5}  # fmt: skip
     job = submitted_job(tmp_path / "several", tiny_model_dir, **changes)
     yield job
     for process in workers_of(job).values():
@@ -127,8 +158,8 @@ def test_a_killed_worker_ends_the_job_which_another_number_resumes_to_the_same_l
     job: Job, victim: int, then: int, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     undisturbed = submitted_job(
-        tmp_path / "one", tiny_model_dir, **{"hyperparameters.n_epochs": 12, "local.lora.dropout": 0.0,
-                                             "hyperparameters.learning_rate_multiplier": 20},
+        tmp_path / "one", tiny_model_dir, **{"hyperparameters.n_epochs": EPOCHS, "local.lora.dropout": 0.0,
+                                             "hyperparameters.learning_rate_multiplier": 5},
     )  # fmt: skip
     alone = ranks.Written()
     run_training(undisturbed, alone)
@@ -155,10 +186,11 @@ def test_a_killed_worker_ends_the_job_which_another_number_resumes_to_the_same_l
 @pytest.mark.slow
 def test_a_worker_that_stands_still_ends_the_job_within_a_minute(job: Job) -> None:
     provider, handle = LocalProvider(), handle_of(job)
+    change(job, n_epochs=ENDLESS)
     provider.resume(handle)
     wait(lambda: len(steps_of(job)) >= 2, 200)
     os.kill(workers_of(job)[1].pid, signal.SIGSTOP)
-    wait(lambda: provider.poll(handle).state == "failed", 75)
+    wait(lambda: provider.poll(handle).state == "failed", 60)
     error = provider.poll(handle).error
     assert error is not None
     assert "worker 1 has not reported" in error.message
@@ -174,12 +206,12 @@ STUCK = "(has not reported|has done nothing|has done anything) for [0-9]+ s"
 def test_a_worker_that_lives_but_gets_stuck_ends_the_job_within_a_minute(job: Job, victim: int) -> None:
     """Its main thread alone is stopped: its heartbeat goes on, as beside a hung call, unless that holds Python's lock."""
     provider, handle = LocalProvider(), handle_of(job)
-    change(job, n_epochs=500)  # or it may have ended before it is stopped
+    change(job, n_epochs=ENDLESS)
     provider.resume(handle)
     wait(lambda: len(steps_of(job)) >= 2, 200)
     with stopped_thread(workers_of(job)[victim].pid):
         wait(lambda: re.search(STUCK, job.log_path.read_text()), 50)
-    wait(lambda: provider.poll(handle).state == "failed", 40)
+    wait(lambda: provider.poll(handle).state == "failed", 25)
     error = provider.poll(handle).error
     assert error is not None
     assert error.kind == "worker_died"
