@@ -8,9 +8,9 @@ import click
 
 from ftbridge.cli import COMMANDS
 from ftbridge.cli.options import find_run, run_argument
-from ftbridge.errors import ProviderRefused
+from ftbridge.errors import ProviderRefused, UsageError
 from ftbridge.runner import control
-from ftbridge.runs.run import Run
+from ftbridge.runs.run import TERMINAL, Run
 
 
 @click.command(help=COMMANDS["cancel"])
@@ -23,7 +23,8 @@ def command(run: str) -> None:
 def stop(run: Run, ask: Callable[[Run], None], end: str) -> None:
     """Ask for a run to stop, wait for it, and print its outcome. `end` is the state that was asked for.
 
-    Raises `ProviderRefused` where the service refuses, and what `control` raises.
+    Raises `ProviderRefused` where the service refuses, `UsageError` for a run that ended in another way first, and what
+    `control` raises.
     """
     ask(run)
     state = control.settled(run)
@@ -35,5 +36,7 @@ def stop(run: Run, ask: Callable[[Run], None], end: str) -> None:
             f"{run.id} could not be {end}, and its job goes on: {refused.reason}",
             hint=f"Follow it with: ftbridge watch {run.id}",
         )
+    elif state in TERMINAL:
+        raise UsageError(f"{run.id} is {state}: it ended before it could be {end}.", hint=f"See: ftbridge show {run.id}")
     else:
         click.echo(f"{run.id} will be {end} at its next step (now {state}).")
