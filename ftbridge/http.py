@@ -93,10 +93,18 @@ def retrying(policy: Policy) -> tenacity.Retrying:
     )
 
 
-def wait_to_retry(doing: str, attempt: int, cause: str, seconds: float) -> None:
-    """Wait before another try, for loops that decide by themselves what comes next; hooks hear of it."""
+def wait_to_retry(
+    doing: str, attempt: int, cause: str, seconds: float, wait: Callable[[float], object] | None = None
+) -> None:
+    """Wait before another try, for loops that decide by themselves what comes next; hooks hear of it.
+
+    `wait` is what waits so many seconds, already scaled, in the place of `sleep`: one that hears what else happens meanwhile.
+    """
     notify(Retry(doing, attempt, cause, seconds))
-    sleep(seconds)
+    if wait is None:
+        sleep(seconds)
+    else:
+        wait(scaled(seconds))
 
 
 def cause_of(error: BaseException) -> str:

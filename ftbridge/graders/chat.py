@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,17 +78,23 @@ def endpoint(base_url: str | None) -> Endpoint:
     return Endpoint(address.rstrip("/"), _key("OPENAI_API_KEY"))
 
 
-def ask(where: Endpoint, body: dict[str, Any], seconds: float | None = None) -> JudgeResponse:
+Sending = Callable[[], AbstractContextManager[None]]
+"""Entered around each request. It is left with an exception where a try failed; what it raises itself ends the question."""
+
+
+def ask(
+    where: Endpoint, body: dict[str, Any], seconds: float | None = None, sending: Sending = nullcontext
+) -> JudgeResponse:
     """Ask once; `body` is that of POST /chat/completions. Raises `JudgeFailed`.
 
     `seconds` is how long a reply may take (`REPLY_SECONDS` where not given).
     """
     name = where.base_url, str(body.get("model"))
     plain = {key: value for key, value in body.items() if key != "response_format"}
-    response = _post(where, plain if _takes_shape.get(name) is False else body, seconds)
+    response = _post(where, plain if _takes_shape.get(name) is False else body, seconds, sending)
     takes_shape = _takes_shape.get(name)  # asked now, since other threads may have learnt it meanwhile
     if response.status_code in _UNSHAPED and takes_shape is None and "response_format" in body:
-        without = _post(where, plain, seconds)
+        without = _post(where, plain, seconds, sending)
         if without.status_code < 400:
             response = without
             _takes_shape[name] = False
@@ -115,7 +123,7 @@ def _reply(reply: ChatReply) -> JudgeResponse:
     )
 
 
-def _post(where: Endpoint, body: dict[str, Any], seconds: float | None) -> httpx.Response:
+def _post(where: Endpoint, body: dict[str, Any], seconds: float | None, sending: Sending) -> httpx.Response:
     """The last response, whatever its status. Raises `JudgeFailed` when none came."""
     import httpx
 
@@ -123,10 +131,11 @@ def _post(where: Endpoint, body: dict[str, Any], seconds: float | None) -> httpx
     timeout = httpx.Timeout(seconds or REPLY_SECONDS, connect=15)
 
     def post() -> httpx.Response:
-        response = client.send(body, timeout)
-        if is_transient(response.status_code):
-            raise _Transient(response)
-        return response
+        with sending():
+            response = client.send(body, timeout)
+            if is_transient(response.status_code):
+                raise _Transient(response)
+            return response
 
     attempts = 1 if where.base_url in _given_up else ATTEMPTS
     policy = Policy(

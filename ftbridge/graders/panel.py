@@ -21,23 +21,23 @@ def grade(
 ) -> Outcome:
     """What the judges' scores come to, 0 to 1; `sub_rewards` hold each score by the judge's name.
 
-    A judge that failed is left out while at least half of the replies are there; with fewer, its errors are the panel's, and
-    there is no score.
+    A judge that failed is left out while at least half of the replies are there, and its errors are in `details`, for those
+    to whom a part of a panel is none (`rewards`); with fewer, they are the panel's, and there is no score.
     """
     results = {judge.name: (judge, part(judge)) for judge in grader.repeated_judges()}
     scores = {name: score(judge, one) for name, (judge, one) in results.items() if not one.is_missing}
     calls = tuple(call for _, one in results.values() for call in one.metadata.calls)
     silent = [name for name in results if name not in scores]
     errors: dict[ErrorName, str] = {}
+    for name in silent:
+        for error, text in results[name][1].errors.items():
+            errors[error] = f"{errors[error]}; {name}: {text}" if error in errors else f"{name}: {text}"
     if 2 * len(scores) < len(results):
-        for name in silent:
-            for error, text in results[name][1].errors.items():
-                errors[error] = f"{errors[error]}; {name}: {text}" if error in errors else f"{name}: {text}"
         return Outcome(0.0, errors=errors, calls=calls, sub_rewards=scores)
     labels = {
         name: one.metadata.details["label"] for name, (_, one) in results.items() if "label" in one.metadata.details
     }
-    details = ({"silent": silent} if silent else {}) | ({"labels": labels} if labels else {})
+    details = ({"silent": silent, "errors": errors} if silent else {}) | ({"labels": labels} if labels else {})
     return Outcome(_combined(grader.combine, list(scores.values())), details=details, calls=calls, sub_rewards=scores)
 
 

@@ -7,7 +7,8 @@
     endpoint
 
 An evaluation may count a failed judge as 0 and say so beside it; training must not: a completion that was scored 0 because
-its judge was away teaches the model that it was bad. A multi grader whose part has no reward has none. A variable of the item
+its judge was away teaches the model that it was bad. A multi grader whose part has no reward has none, and neither has a panel
+of which a judge failed: what the others say is another scale. A variable of the item
 that is not there is the spec's fault: `ftbridge.graders.check` finds it before the first step.
 """
 
@@ -91,11 +92,12 @@ def reward(
 
 def _of(grader: SingleGrader | Grader, result: GraderResult) -> Reward:
     value: float | None = result.reward
-    if result.errors:
-        value = lowest(grader) if result.errors.keys() <= _OF_THE_COMPLETION else None
+    errors: Mapping[ErrorName, str] = result.errors or result.metadata.details.get("errors", {})
+    if errors:
+        value = lowest(grader) if errors.keys() <= _OF_THE_COMPLETION else None
     return Reward(
         value,
-        errors=dict(result.errors),
+        errors=dict(errors),
         parts=dict(result.sub_rewards),
         calls=tuple(result.metadata.calls),
         seconds=result.metadata.execution_time,

@@ -1,14 +1,16 @@
 """score_model and label_model against a real endpoint on loopback that says what each test wants it to say."""
 
+import contextlib
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from ftbridge import http
 from ftbridge.graders import Calls, GraderError, chat, check, grade, grade_all, openai_document
-from ftbridge.graders.calls import read_calls
+from ftbridge.graders.calls import Stopped, read_calls
 from ftbridge.spec.graders import LabelModelGrader, ScoreModelGrader
 
 ITEM, SAMPLE = {"reference": "Paris"}, {"output_text": "It is Paris."}
@@ -323,6 +325,90 @@ def test_a_reply_that_cannot_be_read_was_paid_and_is_asked_anew_the_next_time(en
     third = grade(_score(endpoint), ITEM, SAMPLE, calls=Calls(path))
     assert (second.reward, third.reward, len(endpoint.requests)) == (0.5, 0.5, 2)
     assert sum(record.reply.tokens for record in read_calls(path) if record.reply) == 84
+
+
+def test_a_reply_that_cannot_be_read_is_asked_anew_in_the_same_evaluation_only_on_demand(endpoint, tmp_path):
+    path = tmp_path / "calls.jsonl"
+    calls = Calls(path)
+    endpoint.replies = ["what?", "who?", "0.5"]
+    for _ in range(3):
+        assert grade(_score(endpoint), ITEM, SAMPLE, calls=calls).is_missing
+    assert len(endpoint.requests) == 1
+    assert sum(record.unreadable is not None for record in read_calls(path)) == 1
+    calls.ask_again()
+    assert grade(_score(endpoint), ITEM, SAMPLE, calls=calls).is_missing
+    calls.ask_again()
+    assert grade(_score(endpoint), ITEM, SAMPLE, calls=calls).reward == 0.5
+    calls.ask_again()
+    assert grade(_score(endpoint), ITEM, SAMPLE, calls=Calls(path)).reward == 0.5
+    assert len(endpoint.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("reply", "requests"), [("0.5", 1), ((400, {}, "no"), 2)]
+)  # refused: once more without a shape
+def test_the_same_question_at_the_same_moment_is_paid_once(endpoint, tmp_path, reply, requests):
+    endpoint.replies, endpoint.gate = [reply], threading.Event()
+    calls, results = Calls(tmp_path / "calls.jsonl"), []
+    threads = [
+        threading.Thread(
+            target=lambda: results.append(grade(_score(endpoint), {**ITEM, "id": len(results)}, SAMPLE, calls=calls))
+        )
+        for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)  # all have asked
+    endpoint.gate.set()
+    for thread in threads:
+        thread.join()
+    assert len(endpoint.requests) == requests
+    assert {(result.reward, result.is_missing) for result in results} == {
+        (0.5, False) if reply == "0.5" else (0.0, True)
+    }
+
+
+def test_stopping_waits_for_what_a_judge_is_answering_and_asks_nothing_more(endpoint, tmp_path):
+    path = tmp_path / "calls.jsonl"
+    endpoint.replies, endpoint.gate = ["0.5"], threading.Event()
+    calls = Calls(path)
+    thread = threading.Thread(target=grade, args=(_score(endpoint), ITEM, SAMPLE), kwargs={"calls": calls})
+    thread.start()
+    while not endpoint.requests:
+        time.sleep(0.01)
+    threading.Timer(0.5, endpoint.gate.set).start()
+    calls.stop()
+    assert len(read_calls(path)) == 1
+    with pytest.raises(Stopped):
+        grade(_score(endpoint), ITEM, {"output_text": "another"}, calls=calls)
+    thread.join()
+    assert len(endpoint.requests) == 1
+
+
+def test_stopping_waits_no_longer_than_a_reply_may_take_and_not_for_another_try(endpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("FTBRIDGE_WAIT_SCALE", "1")
+    endpoint.replies, calls = [(503, {"Retry-After": "20"}, "busy")], Calls()
+    threading.Thread(target=_ignoring_stop, args=(_score(endpoint), calls), daemon=True).start()
+    while not endpoint.requests:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    began = time.monotonic()
+    calls.stop()
+    assert time.monotonic() - began < 1, "nothing was paid: it waits for another try"
+
+    endpoint.replies, endpoint.gate, calls = ["0.5"], threading.Event(), Calls()
+    threading.Thread(target=_ignoring_stop, args=(_score(endpoint, timeout_seconds=1), calls), daemon=True).start()
+    while len(endpoint.requests) < 2:
+        time.sleep(0.01)
+    began = time.monotonic()
+    calls.stop()
+    endpoint.gate.set()
+    assert 0.5 < time.monotonic() - began < 5
+
+
+def _ignoring_stop(grader, calls):
+    with contextlib.suppress(Stopped):
+        grade(grader, ITEM, SAMPLE, calls=calls)
 
 
 def test_a_reply_with_half_a_character_or_the_key_is_kept_without(endpoint, tmp_path, monkeypatch):

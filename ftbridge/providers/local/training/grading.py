@@ -22,8 +22,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
 from ftbridge.errors import FtbridgeError, GraderError, ServiceUnavailable
-from ftbridge.graders import judges_of
-from ftbridge.graders.calls import Calls
+from ftbridge.graders import grade, judges_of
+from ftbridge.graders.calls import Calls, Unpaid
 from ftbridge.graders.python import PythonPolicy
 from ftbridge.graders.rewards import Reward, reward
 from ftbridge.http import wait_to_retry
@@ -52,6 +52,14 @@ class RewardGrading:
     def questions(self) -> int:
         """Questions to judges that one completion costs."""
         return sum(2 if isinstance(judge, PairwiseGrader) else 1 for judge in judges_of([self.grader]))
+
+    def unpaid(self, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> int:
+        """Questions to judges that these (item, sample) pairs still cost: those whose replies are not here yet."""
+        calls = Unpaid(self._calls)
+        for item, sample in pairs:
+            for judge in judges_of([self.grader]):
+                grade(judge, item, sample, calls=calls)
+        return len(calls.questions)
 
     def begin(self, item: Mapping[str, Any], sample: Mapping[str, Any]) -> None:
         """Grade a completion in the background; one that was seen before is not graded again."""
@@ -95,16 +103,21 @@ class RewardGrading:
             again = {_name(*pair): pair for pair, one in zip(pairs, rewards, strict=True) if one.is_worth_another_try}
             if not again or wait is None:
                 break
-            wait_to_retry("grading", attempt, f"{len(again)} completions have no reward", wait)
+            why = f"{len(again)} completions have no reward"
+            wait_to_retry("grading", attempt, why, wait, lambda seconds: _listen(requested, seconds))
+            self._calls.ask_again()
             for name, (item, sample) in again.items():
                 self._futures[name] = self._pool.submit(self._reward, item, sample)
         for name in {_name(*pair) for pair, one in zip(pairs, rewards, strict=True) if one.value is None}:
-            del self._futures[name]  # another step asks again
+            del self._futures[name]
+        self._calls.ask_again()  # another step does
         return rewards
 
     def stop(self) -> None:
-        """Begin nothing more. What is under way ends by itself: a judge that was asked is paid, and its reply is kept."""
+        """Begin nothing more, and wait for the judges that were asked: they are paid, and their replies are written."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        with ACTIVITY.outside():
+            self._calls.stop()
 
     def forget(self) -> None:
         """Let go of what was graded; judges' replies stay on disk."""
@@ -116,10 +129,19 @@ class RewardGrading:
     def _wait(self, name: str, requested: Callable[[], Literal["pause", "cancel"] | None]) -> Reward:
         future = self._futures[name]
         while not future.done():
-            if (request := requested()) is not None:
-                raise JobInterrupted(request)
-            time.sleep(0.002)
+            _listen(requested, 0.002)
         return future.result()
+
+
+def _listen(requested: Callable[[], Literal["pause", "cancel"] | None], seconds: float) -> None:
+    """Wait so long. Raises `JobInterrupted` as soon as a pause or a cancel is requested."""
+    end = time.monotonic() + seconds
+    while True:
+        if (request := requested()) is not None:
+            raise JobInterrupted(request)
+        if (left := end - time.monotonic()) <= 0:
+            return
+        time.sleep(min(left, 0.1))
 
 
 def _name(item: Mapping[str, Any], sample: Mapping[str, Any]) -> str:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -89,7 +90,8 @@ class Practice:
             f"base model: mean reward {mean:.3f} on {len(self.validation):,} validation prompts x {self.settings.eval_samples}",
             "info",
         )
-        self.parallel.from_main(partial(self._attack, mean))
+        with self._stopping():
+            self.parallel.from_main(partial(self._attack, mean))
         self.grading.forget()
 
     def collect(self, batch: Sequence[PracticePrompt], step: int) -> Collected:
@@ -142,9 +144,15 @@ class Practice:
         owners = [(prompt, sample) for prompt in prompts for sample in range(samples)]
         if (graded := self.parallel.from_main(partial(self._read, name, owners))) is not None:
             return graded
-        try:
+        with self._stopping():
             rollouts = self._drawn(name, owners, series)
             return self.parallel.from_main(partial(self._graded, name, owners, rollouts))
+
+    @contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """Whatever ends the run here, judges that were asked are waited for."""
+        try:
+            yield
         except BaseException:
             self.grading.stop()
             raise
@@ -159,7 +167,13 @@ class Practice:
                 )
             return graded
         if self.budget is not None:
-            self.budget.hold(len(owners) * self.grading.questions)
+            drawn = self.files.drawn(name)
+            pairs = [
+                (prompt.item, sample_of(drawn[prompt.index, sample]))
+                for prompt, sample in owners
+                if (prompt.index, sample) in drawn
+            ]
+            self.budget.hold((len(owners) - len(pairs)) * self.grading.questions + self.grading.unpaid(pairs))
         return None
 
     def _graded(self, name: str, owners: Sequence[Owner], rollouts: Sequence[Rollout]) -> list[Rollout]:
@@ -292,11 +306,9 @@ class Practice:
         items = [prompt.item for prompt in prompts]
         labels = attacks.labels_of([prompt.item for prompt in (*self.train, *self.validation)])
         tried = attacks.attacks(items, [prompt.text for prompt in prompts], labels)
-        if self.budget is not None:
-            self.budget.hold(len(tried) * self.grading.questions)
         pairs = [(items[one.index], {"output_text": one.text, "finish_reason": "stop"}) for one in tried]
-        for pair in pairs:
-            self.grading.begin(*pair)
+        if self.budget is not None:
+            self.budget.hold(self.grading.unpaid(pairs))
         shares: dict[str, list[float]] = {}
         for one, reward in zip(tried, self.grading.settled(pairs, self.requested), strict=True):
             if reward.value is not None:
