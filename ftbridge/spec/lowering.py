@@ -3,7 +3,8 @@
     exact          the provider does just this
     translated     the same meaning in the provider's terms, by the formula shown
     approximated   something near it, for the reason shown
-    refused        the provider cannot do it; the run stops before anything is spent
+    refused        the provider cannot do it; the run stops before anything is spent, unless the user allows it to go on
+                   without (`waivable`): a model, a grader or a setting that others contradict is not one to do without
     unused         has no bearing on this provider or method
 
 Nothing is dropped silently: `Lowering.complete` raises when a field of the spec has no entry.
@@ -28,6 +29,7 @@ class FieldReport(BaseModel):
 
     `requested` is the value in the spec, `sent` the one that the provider receives; version 0.1 wrote them as `asked` and
     `given`, which are still read. `chosen` is what the provider chose for a value that was left to it, once its job reports it.
+    `waivable`: whether the job could go on without a refused field, as `--allow FIELD` says.
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
@@ -37,6 +39,7 @@ class FieldReport(BaseModel):
     sent: Any = Field(default=None, validation_alias=AliasChoices("sent", "given"))
     how: str = ""
     chosen: int | float | None = None
+    waivable: bool = True
 
 
 P = TypeVar("P", bound="ProviderRequest")
@@ -82,15 +85,23 @@ class Lowering(BaseModel):
         return self
 
     def stop_if_refused(self, allowed: Collection[str] = ()) -> None:
-        """Raise `LoweringRefused` when a refused field is not in `allowed`."""
-        refused = [report for report in self.fields if report.outcome == "refused" and report.field not in allowed]
-        if refused:
-            lines = "\n".join(f"  {report.field} = {report.requested!r}: {report.how}" for report in refused)
-            names = " ".join(f"--allow {report.field}" for report in refused)
-            raise LoweringRefused(
-                f"the {self.provider} provider cannot do what the spec asks:\n{lines}",
-                hint=f"Change the spec, or continue without them: {names}",
-            )
+        """Raise `LoweringRefused` when a refused field is not in `allowed`, or is one that no job can be without."""
+        refused = [
+            report
+            for report in self.fields
+            if report.outcome == "refused" and not (report.waivable and report.field in allowed)
+        ]
+        if not refused:
+            return
+        lines = "\n".join(f"  {report.field} = {report.requested!r}: {report.how}" for report in refused)
+        waivable = [report.field for report in refused if report.waivable]
+        needed = [report.field for report in refused if not report.waivable]
+        hint = "Change the spec."
+        if waivable and not needed:
+            hint = f"Change the spec, or continue without them: {' '.join(f'--allow {field}' for field in waivable)}"
+        elif in_vain := sorted(set(needed) & set(allowed)):
+            hint = f"Change the spec: no job can go on without {', '.join(in_vain)}, so --allow does not help."
+        raise LoweringRefused(f"the {self.provider} provider cannot do what the spec asks:\n{lines}", hint=hint)
 
 
 def fields(model: SpecModel, prefix: str = "") -> Iterator[tuple[str, Any]]:

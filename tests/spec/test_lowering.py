@@ -65,6 +65,28 @@ def test_a_refused_field_stops_the_run_unless_it_is_allowed_by_name() -> None:
     lowering.stop_if_refused(["local.overlength"])
 
 
+@pytest.mark.parametrize(
+    ("provider", "changes", "field"),
+    [
+        ("local", {"model": {"openai": "gpt-4.1-mini-2025-04-14"}}, "model.local"),
+        ("openai", {"model": {"local": "m"}}, "model.openai"),
+        ("openai", {"method": "dpo", "openai": {"target": "nebius"}}, "method"),
+        ("local", {"method": "reinforcement", "openai": {"grader": "nobody"}}, "openai.grader"),
+        ("local", {"local": {"workers": 2, "sharding": "fsdp2", "optimizer": "adamw_8bit"}}, "local.optimizer"),
+    ],
+)
+def test_what_no_job_can_be_without_is_not_offered_to_be_waived(
+    provider: str, changes: dict[str, Any], field: str
+) -> None:
+    lowering = providers.load(provider).lower(resolve(JobSpec.from_dict({**SPEC, **changes}), 400, provider))
+    assert report(lowering, field).outcome == "refused"
+    with pytest.raises(LoweringRefused, match=field) as caught:
+        lowering.stop_if_refused()
+    assert f"--allow {field}" not in str(caught.value)
+    with pytest.raises(LoweringRefused, match="--allow does not help"):
+        lowering.stop_if_refused([field])
+
+
 def test_an_unknown_provider_is_told_which_there_are() -> None:
     with pytest.raises(UsageError, match="local"):
         providers.load("cloud")

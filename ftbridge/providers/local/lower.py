@@ -29,6 +29,10 @@ _EVALUATED = {
     "fp32": "the same weights, multiplied in fp32: a completion does not depend on what is computed beside it",
     "bf16": "completions are computed in bf16",
 }
+_WAIVABLE = frozenset({"hyperparameters.beta", "local.overlength"})
+"""Fields that a job goes on without where they are refused: local.dpo.beta holds, and nothing is cut. Others contradict what the
+rest of the spec says, and their reasons name the settings that do not.
+"""
 
 
 def lower(resolved: ResolvedSpec) -> Lowering:
@@ -40,7 +44,14 @@ def lower(resolved: ResolvedSpec) -> Lowering:
     for field, spec_value in fields(spec):
         outcome, note, how = notes.get(field) or _by_section(field, spec_value)
         reports.append(
-            FieldReport(field=field, outcome=outcome, requested=_plain(spec_value), sent=_plain(note), how=how)
+            FieldReport(
+                field=field,
+                outcome=outcome,
+                requested=_plain(spec_value),
+                sent=_plain(note),
+                how=how,
+                waivable=outcome != "refused" or field in _WAIVABLE,
+            )
         )
     return Lowering(provider="local", request=request, fields=reports).complete(spec)
 

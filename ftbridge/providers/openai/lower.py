@@ -31,6 +31,9 @@ _NEBIUS = {
 }
 """Fields of local training that Nebius takes too, under its own names; sent when the spec gives them."""
 
+_NEEDED = frozenset({"method", "model.openai", "openai.grader", "data.test"})
+"""Fields that no job can be without where they are refused."""
+
 Note = tuple[Outcome, Any, str]
 
 
@@ -50,7 +53,14 @@ def lower(resolved: ResolvedSpec) -> Lowering:
     for field, spec_value in fields(spec):
         outcome, note, how = notes.get(field) or _plainly(field, spec_value, why.get(field, ""))
         reports.append(
-            FieldReport(field=field, outcome=outcome, requested=_json(spec_value), sent=_json(note), how=how)
+            FieldReport(
+                field=field,
+                outcome=outcome,
+                requested=_json(spec_value),
+                sent=_json(note),
+                how=how,
+                waivable=outcome != "refused" or field not in _NEEDED,
+            )
         )
     refused = {report.field for report in reports if report.outcome == "refused"}
     request = _request(spec, target, refused, resolved.planned("n_epochs"))
