@@ -11,11 +11,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from ftbridge.planning.tokens import SplitTokens
 from ftbridge.providers.local.lower import usual_learning_rate
 from ftbridge.spec import JobSpec
+from ftbridge.spec.sections import Method
 
 _GUIDE = "OpenAI's fine-tuning best practices: start with 50 to 100 good examples, and double them while it helps"
 _LADDER = "OpenAI's guide on optimising accuracy: prompting, then retrieval, then fine-tuning"
 _LORA = "Hu et al. 2021, arXiv:2106.09685; common practice in peft's and Unsloth's guides"
-_RATES = "QLoRA, Dettmers et al. 2023, arXiv:2305.14314, table 9: 1e-4 to 2e-4; full tuning about ten times less"
+_RATES: dict[Method, str] = {
+    "supervised": "tinker-cookbook's fit over the widths of models, 2025; full tuning: a tenth (LoRA Without Regret)",
+    "dpo": "zephyr's QLoRA recipe (alignment-handbook) and TRL's table of rates; by width as in supervised tuning",
+    "reinforcement": "TRL's table of rates for GRPO; by width as in supervised tuning",
+}
+_USUAL_STEPS = 100
+"""Steps of preference tuning and reinforcement when epochs are "auto" (`ftbridge.spec.resolve`); recipes take more.
+
+AdamW moves a weight by at most about the rate in each step, so fewer steps take a higher rate to move the weights as far.
+"""
 _RANKS = {"format": (4, 16), "style": (8, 32), "domain": (32, 256)}
 _FAST = ("daily", "weekly", "monthly")
 
@@ -44,13 +54,15 @@ class MeasuredRun:
 
 @dataclass(frozen=True)
 class Facts:
-    """What advice is drawn from."""
+    """What advice is based on."""
 
     spec: JobSpec
     splits: dict[str, SplitTokens]
     epochs: int
     steps: int
     measured: tuple[MeasuredRun, ...] = ()
+    rate_factor: float = 1.0
+    """What the model's width makes of the usual learning rate (`ftbridge.providers.local.defaults.width_factor`)."""
 
     @property
     def examples(self) -> int:
@@ -68,7 +80,7 @@ def _examples(facts: Facts) -> Iterator[Advice]:
     n = facts.examples
     evidence = f"{n:,} training examples"
     if n < 100:
-        text = "This few examples teach a format at best. Try few-shot prompting with them first; collect 100 or more."
+        text = "So few examples teach a format at best. Try few-shot prompting with them first; collect 100 or more."
         yield Advice(id="too-few-examples", level="warning", text=text, evidence=evidence, rule=_GUIDE)
     elif n < 500:
         text = "Enough for a style or a format. Gains usually grow with each doubling: if the result is close, collect more."
@@ -109,7 +121,7 @@ def _epochs(facts: Facts) -> Iterator[Advice]:
             rule="common practice; OpenAI's auto aims at 3",
         )
     if facts.steps < 20:
-        text = "This few optimizer steps hardly change the model. Smaller batches or more epochs give more."
+        text = "So few optimizer steps hardly change the model. Smaller batches or more epochs give more."
         yield Advice(id="few-steps", level="advice", text=text, evidence=f"{facts.steps} steps", rule="common practice")
 
 
@@ -138,12 +150,21 @@ def _rate(facts: Facts) -> Iterator[Advice]:
     multiplier, base = spec.hyperparameters.learning_rate_multiplier, spec.local.base_learning_rate
     if spec.model.local is None or (multiplier == "auto" and base == "auto"):
         return
-    usual = usual_learning_rate(spec)
-    rate = (usual if base == "auto" else base) * (1.0 if multiplier == "auto" else multiplier)
-    if not usual / 10 <= rate <= usual * 10:
+    supervised = spec.method == "supervised"
+    # The rates of preferences and rewards were published for models of 7 billion parameters: smaller ones take more.
+    factor = facts.rate_factor if supervised else max(1.0, facts.rate_factor)
+    auto = usual_learning_rate(spec) * (facts.rate_factor if supervised else 1.0)
+    usual = usual_learning_rate(spec) * factor
+    most = usual * 10 * (1.0 if supervised else max(1.0, _USUAL_STEPS / max(1, facts.steps)))
+    rate = (auto if base == "auto" else base) * (1.0 if multiplier == "auto" else multiplier)
+    if not usual / 10 <= rate <= most:
         side = "high: the loss may diverge" if rate > usual else "low: the model may hardly learn"
-        text = f"A learning rate of {rate:g} is {side}. {usual:g} is usual for {spec.local.tuning} tuning."
-        yield Advice(id="learning-rate", level="warning", text=text, evidence=f"learning rate {rate:g}", rule=_RATES)
+        text = (
+            f"A learning rate of {rate:.2g} is {side}. {usual:.2g} is usual for {spec.method} with {spec.local.tuning}"
+        )
+        text += " and this model." if factor != 1.0 else "."
+        evidence = f"learning rate {rate:.2g}, {facts.steps} steps"
+        yield Advice(id="learning-rate", level="warning", text=text, evidence=evidence, rule=_RATES[spec.method])
 
 
 def _batch(facts: Facts) -> Iterator[Advice]:

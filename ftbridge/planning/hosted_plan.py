@@ -46,8 +46,9 @@ def plan_hosted(work: Workload, model: str, prices: PriceList, today: datetime.d
         money = money.model_copy(update={"notes": [*money.notes, note]})
     schedule = work.schedule("openai")
     if schedule.estimated:
+        epochs = f"{schedule.epochs} epoch{'' if schedule.epochs == 1 else 's'}"
         note = (
-            f"The service chooses what is left at auto: {schedule.epochs} epochs and {schedule.steps:,} steps are an estimate, "
+            f"The service chooses what is left at auto: {epochs} and {schedule.steps:,} steps are an estimate, "
             "and so are tokens and cost. The run records what it chose."
         )
         money = money.model_copy(update={"notes": [*money.notes, note]})

@@ -6,6 +6,7 @@ tokenizer   ─▶ tokens as the trainer counts them ─▶ hours, from own runs
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -27,6 +28,7 @@ from ftbridge.planning.memory import (
     largest_pass,
     longest_that_fits,
     memory,
+    published_config,
     published_shape,
     read_shape,
 )
@@ -38,6 +40,7 @@ from ftbridge.planning.rollouts import Rollouts
 from ftbridge.planning.sharding import ClusterPlan, GpuSet, PerGpu
 from ftbridge.planning.whole import Whole, plan_run_time
 from ftbridge.planning.workload import Workload
+from ftbridge.providers.local.defaults import width_factor
 from ftbridge.providers.local.lower import quantization
 from ftbridge.providers.local.models.footprint import Kind
 from ftbridge.providers.local.process.job import encoded_folder
@@ -193,6 +196,26 @@ def _shape(model: str, path: Path | None, *, required: bool, notes: list[str]) -
         return None
 
 
+def rate_factor(model: str, config: Path | None = None) -> float:
+    """What the usual learning rate is multiplied by for this model (`width_factor`); 1 where its config is not available.
+
+    `config` is the model's config.json where it is not on this machine otherwise.
+    """
+    path = config or find_config(model)
+    file = path / "config.json" if path is not None and path.is_dir() else path
+    try:
+        document = json.loads(file.read_text("utf-8")) if file is not None else published_config(model)
+    except (OSError, ValueError, RecursionError):
+        return 1.0
+    if not isinstance(document, dict):
+        return 1.0
+    inner = document.get("text_config")
+    text = inner if isinstance(inner, dict) else document
+    widths = (text.get(key) for key in ("hidden_size", "n_embd", "d_model"))
+    width = next((value for value in widths if isinstance(value, int) and value > 0), None)
+    return width_factor(width, str(document.get("model_type", "")))
+
+
 def _pace(
     work: Workload,
     counted: Mapping[str, LocalTokens] | None,
@@ -201,7 +224,7 @@ def _pace(
     rollouts: Rollouts | None,
     replay: ReplayPlan | None,
 ) -> Pace:
-    """Hours of training and validating, and what is replayed; of drawing completions nothing is published or reckoned."""
+    """Hours of training and validating, and what is replayed; of drawing completions nothing is published or estimated."""
     spec, splits = work.job.spec, counted or work.splits
     train, epochs = splits["train"], work.schedule("local").epochs
     passes = epochs + REFERENCE_SHARE * (spec.method == "dpo")
@@ -212,7 +235,7 @@ def _pace(
     sizes = shape if rollouts is None else None
     reckoned: Callable[[], Reckoned | str] | None = None
     if rollouts is not None:
-        reckoned = partial(str, "the time of drawing completions is not reckoned")
+        reckoned = partial(str, "the time of drawing completions is not estimated")
     elif sizes is not None and machine.device(spec.local.device)[0] == "cpu":
         sequences = train.examples * (2 if spec.method == "dpo" else 1)
         reckoned = partial(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,6 +28,7 @@ __all__ = [
     "largest_pass",
     "longest_that_fits",
     "memory",
+    "published_config",
     "published_shape",
     "read_shape",
     "shape_of",
@@ -63,7 +65,7 @@ class Memory(BaseModel):
 
     weights: int
     copied: int = Field(
-        description="16-bit copy of nf4 weights (local.cache_dequantized_weights); 0 where none is reckoned with."
+        description="16-bit copy of nf4 weights (local.cache_dequantized_weights); 0 if none is planned."
     )
     gathered: int = Field(
         default=0,
@@ -96,7 +98,13 @@ _MIRRORS = ("unsloth",)
 
 
 def published_shape(model: str) -> ModelShape | None:
-    """The sizes of an open model by its id on the Hugging Face Hub, from the configs in models.json; None for any other.
+    """The sizes of an open model by its id on the Hugging Face Hub, from the configs in models.json; None for any other."""
+    config = published_config(model)
+    return None if config is None else shape_of(config, model)
+
+
+def published_config(model: str) -> dict[str, Any] | None:
+    """The config of an open model by its id on the Hugging Face Hub, from models.json; None for any other.
 
     models.json holds what the model's publisher wrote in its config.json, sizes only. Upper and lower case are the same, and
     so are copies by `_MIRRORS`, which keep the model's name.
@@ -108,7 +116,8 @@ def published_shape(model: str) -> ModelShape | None:
     for entry in json.loads(files("ftbridge.planning").joinpath("models.json").read_text("utf-8")):
         ids = [model_id.casefold() for model_id in entry["ids"]]
         if wanted in ids or (wanted.startswith("/") and any(model_id.endswith(wanted) for model_id in ids)):
-            return shape_of(entry["config"], model)
+            config: dict[str, Any] = entry["config"]
+            return config
     return None
 
 

@@ -40,7 +40,7 @@ class Pace(BaseModel):
     hours: tuple[float, float] | None
     tokens_per_second: tuple[float, float] | None
     basis: Literal["own runs", "probe", "measured", "published", "none"] = Field(
-        description="measured: reckoned from this processor's matrix products and the model's sizes."
+        description="measured: calculated from this processor's matrix products and the model's sizes."
     )
     source: str = Field(description="The runs, the probe, what was measured, or the publications.")
 

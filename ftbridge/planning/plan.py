@@ -17,7 +17,7 @@ from ftbridge.evaluation.job_data import JobData
 from ftbridge.planning.advice import Advice, Facts, advise
 from ftbridge.planning.evidence import measured_on
 from ftbridge.planning.hosted_plan import Managed, plan_hosted
-from ftbridge.planning.local_plan import Local, plan_local
+from ftbridge.planning.local_plan import Local, plan_local, rate_factor
 from ftbridge.planning.rollouts import Rollouts, rollouts_of
 from ftbridge.planning.tokens import SplitTokens
 from ftbridge.planning.workload import Schedule, Workload
@@ -126,6 +126,8 @@ def plan_of(
     schedule = work.schedule("local" if spec.model.local is not None else "openai")
     gates = list(_gates(spec, openai, local))
     measured = measured_on(job.path("test"), store.runs(files.home()))
+    factor = rate_factor(spec.model.local, config) if spec.model.local is not None else 1.0
+    facts = Facts(spec, work.splits, schedule.epochs, schedule.steps, measured, factor)
     return Plan(
         name=spec.name,
         method=spec.method,
@@ -135,7 +137,7 @@ def plan_of(
         schedules=schedules,
         openai=openai,
         local=local,
-        advice=advise(Facts(spec, work.splits, schedule.epochs, schedule.steps, measured)),
+        advice=advise(facts),
         explicit=[path for path, _ in _leaves(spec.model_dump(exclude_unset=True))],
         lowering=mappings,
         gates=gates,

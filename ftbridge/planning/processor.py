@@ -60,9 +60,10 @@ class Products(BaseModel):
 
     @property
     def sentence(self) -> str:
-        """The measurement in few words."""
+        """The measurement in a few words."""
         middle = sorted(self.flops.values())[len(self.flops) // 2]
-        return f"{middle / 1e9:.0f} GFLOP/s in {self.compute} with {self.threads} threads, measured {self.day}"
+        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        return f"{middle / 1e9:.0f} GFLOP/s in {self.compute} with {threads}, measured {self.day}"
 
     def rate(self, width: float) -> float:
         """Flops a second of products with matrices of this width, between those that were measured."""

@@ -25,7 +25,7 @@ SOURCE_BYTES = 256_000
 
 _INPUT = "Template of the text that is graded, usually {{sample.output_text}}."
 _REFERENCE = "Template of what it is compared with, usually {{item.reference}}."
-_THRESHOLD = "An answer passes at this reward or above."
+_THRESHOLD = "A completion passes at this reward or above."
 _MODEL = "The judge: a model of the chat-completions endpoint."
 _BASE_URL = (
     "Chat-completions endpoint of the judge, including /v1; its key is read from FTBRIDGE_JUDGE_API_KEY. Without it: "
@@ -160,7 +160,7 @@ class LabelModelGrader(GraderModel):
 
 
 class PairwiseGrader(GraderModel):
-    """Ours: a model says which of two answers is better, asked in both orders, so that their order does not count."""
+    """Ours: a model says which of two completions is better, asked in both orders, so that their order does not count."""
 
     type: Literal["pairwise"] = Field(description="pairwise.")
     name: str = Field(min_length=1, description="Name in the results.")
@@ -236,7 +236,7 @@ _FENCED = "Whether JSON may be in a code fence: the only fenced block is read, w
 
 
 class JsonSchemaGrader(GraderModel):
-    """Ours: 1 when the answer is JSON that a schema accepts, else 0."""
+    """Ours: 1 when the completion is JSON that a schema accepts, else 0."""
 
     type: Literal["json_schema"] = Field(description="json_schema.")
     name: str = Field(min_length=1, description="Name in the results.")

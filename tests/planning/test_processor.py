@@ -100,6 +100,11 @@ def test_a_plan_of_a_cpu_tells_hours_and_what_they_are_from() -> None:
     assert estimate.local.whole.hours is not None
 
 
+def test_one_thread_is_written_in_the_singular() -> None:
+    assert " with 1 thread, " in speed(threads=1).sentence
+    assert " with 2 threads, " in speed(threads=2).sentence
+
+
 def test_memory_on_a_cpu_is_that_of_a_complete_step_whoever_chose_its_size() -> None:
     chosen, set_to_it, small = (
         planned(EXAMPLE, ["local.device=cpu", *overrides])
@@ -127,11 +132,11 @@ def test_what_was_not_measured_gets_no_figure_and_the_reason(setting: str, says:
     assert says in estimate.local.pace.source
 
 
-def test_reinforcement_is_not_reckoned_and_the_plan_says_so() -> None:
+def test_reinforcement_is_not_estimated_and_the_plan_says_so() -> None:
     estimate = planned(REINFORCEMENT, ["local.device=cpu"])
     assert estimate.local is not None
     assert estimate.local.pace.hours is None
-    assert "the time of drawing completions is not reckoned" in estimate.local.pace.source
+    assert "the time of drawing completions is not estimated" in estimate.local.pace.source
 
 
 def test_without_torch_nothing_is_measured_and_the_plan_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

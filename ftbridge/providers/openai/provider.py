@@ -93,7 +93,7 @@ class OpenAIProvider:
         return ("auto", "left to the service, which reports its choice") if chooses else None
 
     def lower(self, spec: ResolvedSpec) -> Lowering:
-        """The service's request and its parity report."""
+        """The service's request and the field mapping."""
         return lower(spec)
 
     def with_budget(self, request: ProviderRequest, max_usd: float | None) -> ProviderRequest:

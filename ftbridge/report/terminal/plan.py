@@ -18,7 +18,7 @@ _OUTCOMES = {"exact": "green", "translated": "cyan", "approximated": "yellow", "
 
 
 def plan_view(estimate: Plan, *, fields: bool = False) -> RenderableType:
-    """Data, each side, dates, advice; with `fields` also how every field of the spec fares on both sides."""
+    """Data, each side, dates, advice; with `fields` also the field mapping of both sides."""
     parts: list[RenderableType] = [_data(estimate), Text()]
     if estimate.openai is not None:
         parts += [_managed(estimate.openai), Text()]
@@ -45,8 +45,8 @@ def _data(estimate: Plan) -> Table:
         schedules = {"": next(iter(schedules.values()))}
     for provider, one in schedules.items():
         remarks = ", ".join(filter(None, (provider, "estimate" if one.estimated else "")))
-        epochs = f"{one.epochs} epochs{f' ({remarks})' if remarks else ''}"
-        table.add_row(epochs, f"{one.steps:,} steps", f"{train.tokens * one.epochs:,}", "", "")
+        epochs = f"{_count(one.epochs, 'epoch')}{f' ({remarks})' if remarks else ''}"
+        table.add_row(epochs, _count(one.steps, "step"), f"{train.tokens * one.epochs:,}", "", "")
     return table
 
 
@@ -62,12 +62,12 @@ def _managed(side: Managed) -> Table:
         table.add_row("serving", f"${read:g} a million tokens read, ${written:g} written")
     if money.batch_saves:
         table.add_row("openai.batch", f"would save up to {_usd(money.batch_saves)}")
-    table.add_row("prices of", f"{money.prices_as_of}, {money.age_days} days old")
+    table.add_row("prices of", f"{money.prices_as_of}, {_count(money.age_days, 'day')} old")
     if side.replay is not None:
         table.add_row("replay", f"{_replay(side.replay)}; included in the sums above, at its longest")
     if side.stops is not None:
         days = side.days_left or 0
-        left = f"in {days} days" if days >= 0 else f"{-days} days ago"
+        left = f"in {_count(days, 'day')}" if days >= 0 else f"{_count(-days, 'day')} ago"
         table.add_row("stops", Text(f"{side.stops}, {left}: the base model and all tuned from it", style="yellow"))
     if side.pace.hours is not None:
         table.add_row("time", f"{_hours(side.pace.hours[0])} to {_hours(side.pace.hours[1])}, from {side.pace.source}")
@@ -131,7 +131,7 @@ def _memory_rows(side: Local) -> _Rows:
 def _cluster(cluster: ClusterPlan) -> Text:
     """The GPUs that the spec requests of a cluster, and what each holds and sends."""
     row, nodes = cluster.per_gpu, f"{cluster.nodes} nodes x " if cluster.nodes > 1 else ""
-    requested = f"{nodes}{cluster.gpus_per_node} GPU{'s' * (cluster.gpus_per_node > 1)}"
+    requested = f"{nodes}{_count(cluster.gpus_per_node, 'GPU')}"
     how = f" ({row.sharding})" if row.gpus > 1 else ""
     sends = (
         f"; sends {_gb(row.traffic)} a {'micro-batch' if row.sharding == 'fsdp2' else 'step'}" if row.gpus > 1 else ""
@@ -146,7 +146,7 @@ def _device_rows(side: Local) -> _Rows:
     """This machine's GPUs, and what fits the device that training takes."""
     for card in side.machine.cards:
         held = f", {_gb(card.used)} held by others" if card.used else ""
-        yield "card", f"{card.index}: {card.name}, {_gb(card.free)} of {_gb(card.total)} free{held}"
+        yield "GPU", f"{card.index}: {card.name}, {_gb(card.free)} of {_gb(card.total)} free{held}"
     if side.here is not None:
         device_fit = side.here
         passes = f"micro-batches of up to {device_fit.pass_tokens:,} tokens, an example of up to {device_fit.longest_example:,}"
@@ -170,11 +170,11 @@ def _rollout_rows(side: Local) -> _Rows:
     if side.rollouts is not None:
         drawn = side.rollouts
         low, high = drawn.tokens
-        each = f"{drawn.steps:,} steps of {drawn.step_completions:,}, and those of validation prompts"
-        yield "rollouts", f"{drawn.completions:,} completions ({each}), {low:,} to {high:,} tokens"
+        each = f"{_count(drawn.steps, 'step')} of {drawn.step_completions:,}, and those of validation prompts"
+        yield "rollouts", f"{_count(drawn.completions, 'completion')} ({each}), {low:,} to {high:,} tokens"
         if drawn.questions:
             cost = "at prices that are not known" if drawn.judges_usd is None else _span(drawn.judges_usd)
-            yield "judges", f"at most {drawn.questions:,} questions while training: {cost}"
+            yield "judges", f"at most {_count(drawn.questions, 'question')} while training: {cost}"
     if side.replay is not None:
         yield "replay", _replay(side.replay)
 
@@ -194,8 +194,8 @@ def _replay(plan: ReplayPlan) -> str:
     """How many completions of the base model training sees, and their tokens."""
     low, high = plan.training_tokens
     return (
-        f"the base model completes {plan.completions:,} of {plan.prompts:,} prompts; {plan.examples:,} examples in training, "
-        f"{low:,} to {high:,} tokens"
+        f"the base model completes {plan.completions:,} of {_count(plan.prompts, 'prompt')}; "
+        f"{_count(plan.examples, 'example')} in training, {low:,} to {high:,} tokens"
     )
 
 
@@ -231,6 +231,10 @@ def _facts(title: str) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     return table
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _usd(value: float | None) -> str:

@@ -20,7 +20,7 @@ class BudgetSpec(SpecModel):
 
 
 class PlanSpec(SpecModel):
-    """What `ftbridge plan` reckons with."""
+    """Prices, limits and wishes that `ftbridge plan` takes into account."""
 
     min_life_days: int | None = Field(
         default=None, ge=1, description="Refuse, with exit code 4, a model that a service stops sooner than this."
