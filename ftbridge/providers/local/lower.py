@@ -30,8 +30,8 @@ _EVALUATED = {
     "bf16": "completions are computed in bf16",
 }
 _WAIVABLE = frozenset({"hyperparameters.beta", "local.overlength"})
-"""Fields that a job goes on without where they are refused: local.dpo.beta holds, and nothing is cut. Others contradict what the
-rest of the spec says, and their reasons name the settings that do not.
+"""Fields that a job goes on without where they are refused: local.dpo.beta holds, and nothing is cut. Others contradict what
+the rest of the spec says, and their reasons name the settings that do not.
 """
 
 

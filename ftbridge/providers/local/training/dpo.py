@@ -13,6 +13,13 @@ The loss of a step is the mean over all its pairs. A completion's reward is beta
 difference of the two rewards. Only D is trained, so both completions may become less likely together: that is no fault of the
 program, but it is reported, since it is seldom wanted; the NLL term works against it.
 
+Before the first update policy and reference are the same model. The first step is held against that, within what rounding does:
+
+    mean s_c - ref_c, mean s_r - ref_r     of P pairs with n tokens: 5 t sqrt(sum of n) / P + b n
+    spread of D within the pairs           t sqrt(n_c + n_r) (1 + 5 / sqrt(P)) + b (n_c + n_r)
+
+with t and b measured (`repeatable.ROUNDING`). In bf16 a reference that is off by 1 nat stops a step of 8 pairs of 75 tokens.
+
 Sources: sigmoid Rafailov et al. 2023 (arXiv:2305.18290), equation 7; IPO Azar et al. 2023 (arXiv:2310.12036), equation 17,
 over means of tokens as its authors confirmed to TRL; label smoothing Mitchell 2023 ("A note on DPO with noisy preferences");
 NLL term Pang et al. 2024 (arXiv:2404.19733).
@@ -22,7 +29,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +41,11 @@ from ftbridge.providers.local.training import pairs as preference_pairs
 from ftbridge.providers.local.training.forward import Forward
 from ftbridge.providers.local.training.objective import Sums
 from ftbridge.providers.local.training.pairs import Pair
+from ftbridge.providers.local.training.repeatable import Rounding, rounding
+from ftbridge.providers.local.training.repeatable import silence_dropout as silence_dropout  # benchmarks/preferences.py
 
-FIRST_STEP = {torch.float32: 2e-5, torch.bfloat16: 6e-3, torch.float16: 1e-3}
-"""Largest difference between the policy's and the reference's log-probability of the same completion before the first step, as
-a share of it: rounding of the compute type in micro-batches of other shapes, where the model is the same."""
+DEVIATIONS = 5.0
+"""Standard deviations of rounding that the first step may be off."""
 
 
 def log_ratios(options: DpoRequest, policy: Tensor, reference: Tensor, tokens: Tensor) -> Tensor:
@@ -67,6 +76,8 @@ class Preference:
     options: DpoRequest
     shared: bool
     unit: str = "a pair"
+    _reported: list[Pair] = field(default_factory=list, init=False, repr=False, compare=False)
+    """The pairs of the latest figures, for `check`."""
 
     def cut(self, forward: Forward, batch: Sequence[Pair], budget: int) -> list[list[Pair]]:
         """Whole pairs: both completions are needed for the loss of one."""
@@ -101,6 +112,7 @@ class Preference:
 
     def figures(self, loss: float, more: Mapping[str, float], batch: Sequence[Pair]) -> dict[str, float]:
         """Means over pairs; log-probabilities also per token, over all tokens. Ties count half in the accuracy."""
+        self._reported[:] = batch
         size = self.size(batch)
         means = {name: value / size for name, value in more.items()}
         if not self.options.nll_weight:
@@ -110,31 +122,63 @@ class Preference:
         return {"loss": loss / size, **means}
 
     def check(self, forward: Forward, figures: Mapping[str, float]) -> None:
-        """Before the first update policy and reference are the same model, so every margin is 0.
+        """Before the first update policy and reference are the same model, so every log-ratio of the pairs is 0.
 
-        Raises `TrainingFailed` where the loss is further from that than rounding explains.
+        `figures` are the latest of `figures`. Raises `TrainingFailed` where they are further from that than rounding explains.
         """
-        expected = loss_without_a_difference(self.options)
+        limits = first_step_limits(self.options, rounding(forward), self._reported)
+        beta, expected = self.options.beta, loss_without_a_difference(self.options)
+        chosen, rejected = figures["chosen_reward"] / beta, figures["rejected_reward"] / beta
         loss = figures.get("preference_loss", figures["loss"])
-        size = abs(figures["chosen_logp"]) + abs(figures["rejected_logp"])
-        if self.options.loss != "sigmoid":
-            size = abs(figures["chosen_logp_per_token"]) + abs(figures["rejected_logp_per_token"])
-        slope = 1 / self.options.beta if self.options.loss == "ipo" else self.options.beta / 2
-        allowed = 1e-5 + slope * FIRST_STEP[forward.device.compute] * size
-        if abs(loss - expected) > allowed:
+        curved = loss - expected - _slope(self.options) * figures["reward_margin"] / beta
+        within = (
+            abs(chosen) <= limits.chosen,
+            abs(rejected) <= limits.rejected,
+            curved <= _curved(self.options, limits.spread) + 1e-5 * max(1.0, expected),
+        )
+        if not all(within):
             name = "ln 2 = 0.6931" if self.options.loss != "ipo" else f"{expected:.4g}"
+            unit = "nats" if self.options.loss == "sigmoid" else "nats a token"
             raise TrainingFailed(
-                f"the loss of step 1 is {loss:.4f}, but a model that equals its reference has {name} (within {allowed:.2g}):"
-                " the log-probabilities in reference.jsonl are not those of the model that is trained.",
+                f"the loss of step 1 is {loss:.4f}, but a model that equals its reference has {name}. Chosen completions are "
+                f"on average {chosen:+.2g} {unit} from their reference, rejected ones {rejected:+.2g}; rounding explains "
+                f"{limits.chosen:.2g} and {limits.rejected:.2g}, and a spread of {limits.spread:.2g} between pairs. So "
+                "reference.jsonl is not of the model that is trained.",
                 hint="Remove reference.jsonl from the run folder and start the run again; if it happens again, report it.",
             )
 
 
-def silence_dropout(model: nn.Module) -> None:
-    """Set every dropout of a model to 0: policy and reference are compared, and noise is not a difference."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        for name in ("attention_dropout", "dropout", "activation_dropout", "resid_dropout", "embd_dropout"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
+class FirstStepLimits(NamedTuple):
+    """How far from 0 log-ratios may be before the first update: their means on each side, the root mean square of D."""
+
+    chosen: float
+    rejected: float
+    spread: float
+
+
+def first_step_limits(options: DpoRequest, rounding: Rounding, batch: Sequence[Pair]) -> FirstStepLimits:
+    """What rounding explains of the pairs of a step; in nats, over a completion's tokens for the losses that normalise."""
+    pairs = max(1, len(batch))
+    variances, biases = [], []
+    for side in (0, 1):
+        tokens = [max(1, pair.sides[side].num_loss_tokens) for pair in batch]
+        counts = tokens if options.loss == "sigmoid" else [1 / number for number in tokens]
+        variances.append(rounding.token**2 * sum(counts) / pairs)
+        biases.append(rounding.bias * (sum(tokens) / pairs if options.loss == "sigmoid" else 1.0))
+    chosen, rejected = (
+        DEVIATIONS * math.sqrt(variance / pairs) + bias for variance, bias in zip(variances, biases, strict=True)
+    )
+    spread = math.sqrt(sum(variances)) * (1 + DEVIATIONS / math.sqrt(pairs)) + sum(biases)
+    return FirstStepLimits(chosen, rejected, spread)
+
+
+def _slope(options: DpoRequest) -> float:
+    """The derivative of a pair's loss by D, where D is 0."""
+    return -1 / options.beta if options.loss == "ipo" else -options.beta * (1 - 2 * options.label_smoothing) / 2
+
+
+def _curved(options: DpoRequest, spread: float) -> float:
+    """What the loss has beyond its value and slope at 0 where D is `spread`: as much as pairs of that spread have at most."""
+    difference = torch.tensor([[spread, 0.0], [-spread, 0.0]], dtype=torch.float64)
+    zero = torch.zeros_like(difference)
+    return float(preference_loss(options, difference, zero, zero + 1).mean()) - loss_without_a_difference(options)

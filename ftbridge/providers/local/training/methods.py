@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,7 +26,7 @@ from ftbridge.providers.local.data.prompts import (
 from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.models.find import LocalModel
 from ftbridge.providers.local.request import LocalRequest
-from ftbridge.providers.local.training.dpo import Preference, silence_dropout
+from ftbridge.providers.local.training.dpo import Preference
 from ftbridge.providers.local.training.forward import Forward
 from ftbridge.providers.local.training.loop import Reporter
 from ftbridge.providers.local.training.objective import SUPERVISED, Objective, StepSource
@@ -34,6 +35,7 @@ from ftbridge.providers.local.training.parallel import ALONE, Parallel
 from ftbridge.providers.local.training.policy_gradient import PolicyGradient, trained_values
 from ftbridge.providers.local.training.reference import NAME, ReferenceKey, with_reference
 from ftbridge.providers.local.training.reinforcement import Practice
+from ftbridge.providers.local.training.repeatable import make_repeatable, silence_dropout
 
 
 @dataclass(frozen=True)
@@ -84,16 +86,17 @@ def _supervised(setting: Setting, train: Sequence[Encoded], validation: Sequence
 
 
 def _preference(setting: Setting, train: Sequence[Pair], validation: Sequence[Pair]) -> Aim:
-    """Prove that prompts can be shared, and measure or read the reference of every pair."""
+    """Switch off what draws, prove that prompts can be shared, and measure or read the reference of every pair."""
     request, forward, say = setting.request, setting.forward, setting.reporter.message
     assert request.dpo is not None
+    _make_repeatable(setting, [side for pair in train for side in pair.sides])
     shared = request.packing and shares_prompts(forward, train, lambda text: say(text, "warn"))
     key = ReferenceKey(
         model=setting.base.sha256,
         adapter=_adapter_sha256(request),
         quantization=request.quantization,
         compute=str(forward.device.compute).removeprefix("torch."),
-        layout=f"1 {forward.way}{' shared prompts' if shared else ''} on {forward.device.kind}",
+        layout=f"2 {forward.way}{' shared prompts' if shared else ''} on {forward.device.kind}",
     )
     both = with_reference(
         forward,
@@ -111,18 +114,25 @@ def _preference(setting: Setting, train: Sequence[Pair], validation: Sequence[Pa
 
 
 def _reinforcement(setting: Setting, train: Sequence[PracticePrompt], validation: Sequence[PracticePrompt]) -> Aim:
-    """Measure the base model on the validation prompts, attack the grader, and make the source of steps."""
+    """Switch off what draws, measure the base model on the validation prompts, attack the grader, make the source of steps."""
     request, say = setting.request, setting.reporter.message
     assert request.reinforcement is not None
+    _make_repeatable(setting, as_examples(train))
     renderer = Renderer(setting.tokenizer, request.thinking)
     practice = Practice(
         setting.forward, renderer, request, train, validation, setting.folder, say, setting.requested, setting.parallel
     )
     shared = request.packing and shares_prompts(setting.forward, as_pairs(train), lambda text: say(text, "warn"))
     kl = request.reinforcement.kl
-    objective = PolicyGradient(shared, kl, trained_values(setting.forward.model) if kl else {})
+    objective = PolicyGradient(
+        shared, kl, trained_values(setting.forward.model) if kl else {}, on_figures=practice.health.look_at_update
+    )
     practice.begin(setting.begun)
     return Aim(objective, train, validation, practice)
+
+
+def _make_repeatable(setting: Setting, examples: Sequence[Encoded]) -> None:
+    setting.parallel.together(partial(make_repeatable, setting.forward, examples))
 
 
 def _adapter_sha256(request: LocalRequest) -> str | None:

@@ -23,7 +23,7 @@ divergence", k3).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -78,13 +78,15 @@ def trial(prompt: Sequence[int], completion: Sequence[int], advantage: float, dr
 class PolicyGradient:
     """The objective of method reinforcement. Units are trials. `shared`: the prompt of a group is computed once.
 
-    `kl` weighs the distance to `reference`: the trained parameters' first values, by name.
+    `kl` weighs the distance to `reference`: the trained parameters' first values, by name. `on_figures` hears the figures of
+    each update.
     """
 
     shared: bool = False
     kl: float = 0.0
     reference: Mapping[str, Tensor] = field(default_factory=dict)
     unit: str = "a prompt"
+    on_figures: Callable[[Mapping[str, float]], None] = lambda _: None
 
     def cut(self, forward: Forward, batch: Sequence[Trial], budget: int) -> list[list[Trial]]:
         """As the forward's way of running the model counts tokens; a group stays together where it fits."""
@@ -136,6 +138,7 @@ class PolicyGradient:
             figures["log_prob_shift"] = more["shift"] / size
         if "kl" in more:
             figures["kl"] = more["kl"] / size
+        self.on_figures(figures)
         return figures
 
     def check(self, forward: Forward, figures: Mapping[str, float]) -> None:

@@ -33,10 +33,11 @@ from ftbridge.providers.local.request import LocalRequest, ReinforcementRequest
 from ftbridge.providers.local.training import attacks
 from ftbridge.providers.local.training.forward import Forward
 from ftbridge.providers.local.training.grading import RewardGrading
-from ftbridge.providers.local.training.health import Health
+from ftbridge.providers.local.training.health import Health, reports_of
 from ftbridge.providers.local.training.objective import Collected, Validation
 from ftbridge.providers.local.training.parallel import ALONE, Parallel
 from ftbridge.providers.local.training.policy_gradient import SAME, advantages, trial
+from ftbridge.providers.local.training.repeatable import rounding
 from ftbridge.providers.local.training.rollouts import Draw, Drawn, draw
 from ftbridge.runs.rollouts import FOLDER, JudgeReply, Rollout, RolloutFiles, seed_of
 from ftbridge.runs.run import Run
@@ -74,7 +75,8 @@ class Practice:
         if limit is not None:
             self.budget = JudgeBudget(limit, on_used_up=_used_up, earlier=read_calls(calls))
         self.grading = RewardGrading(self.settings.grader, Calls(calls, self.budget))
-        self.health = Health(self.say, width(self.settings.grader))
+        earlier = reports_of(self.folder) if self.parallel.is_main else None
+        self.health = Health(self.say, width(self.settings.grader), earlier, rounding(self.forward).token)
 
     def begin(self, begun: bool) -> None:
         """What comes before the first step, unless it was done: measure the base model, attack the grader.
@@ -91,7 +93,7 @@ class Practice:
             "info",
         )
         with self._stopping():
-            self.parallel.from_main(partial(self._attack, mean))
+            self.parallel.from_main(partial(self._attack, [one.reward for one in base if one.reward is not None]))
         self.grading.forget()
 
     def collect(self, batch: Sequence[PracticePrompt], step: int) -> Collected:
@@ -300,25 +302,24 @@ class Practice:
                 "warn",
             )
 
-    def _attack(self, base: float) -> None:
-        """Grade completions that deserve nothing, and say which of them pay."""
+    def _attack(self, base: Sequence[float]) -> None:
+        """Grade completions that deserve nothing, and say which of them pay beside the rewards of the base model's."""
         prompts = self.validation or self.train
         items = [prompt.item for prompt in prompts]
-        labels = attacks.labels_of([prompt.item for prompt in (*self.train, *self.validation)])
-        tried = attacks.attacks(items, [prompt.text for prompt in prompts], labels)
+        labels = attacks.labels_of(self.settings.grader, [prompt.item for prompt in (*self.train, *self.validation)])
+        tried = attacks.attacks(self.settings.grader, items, [prompt.text for prompt in prompts], labels)
         pairs = [(items[one.index], {"output_text": one.text, "finish_reason": "stop"}) for one in tried]
         if self.budget is not None:
             self.budget.hold(self.grading.unpaid(pairs))
-        shares: dict[str, list[float]] = {}
+        rewards: dict[str, list[float]] = {}
         for one, reward in zip(tried, self.grading.settled(pairs, self.requested), strict=True):
             if reward.value is not None:
-                shares.setdefault(one.kind, []).append(share(self.settings.grader, reward.value))
-        paying = attacks.rewarded(shares, share(self.settings.grader, base))
-        write_json(self.files.folder / "attacks.json", {kind: _mean(values) for kind, values in shares.items()})
-        for kind, mean in paying.items():
+                rewards.setdefault(one.kind, []).append(reward.value)
+        write_json(self.files.folder / "attacks.json", {kind: _mean(values) for kind, values in rewards.items()})
+        for paying in attacks.rewarded(rewards, base):
             self.say(
-                f"the grader {self.settings.grader.name} rewards an attack: {kind} earns {mean:.0%} of what there is "
-                "to earn. Training finds such shortcuts; change the grader before you trust its rewards",
+                f"the grader {self.settings.grader.name} rewards an attack: {paying}. Training finds such shortcuts; "
+                "change the grader before you trust its rewards",
                 "warn",
             )
 

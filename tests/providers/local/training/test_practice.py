@@ -16,7 +16,6 @@ from ftbridge.providers.local.data.prompts import encode_prompts
 from ftbridge.providers.local.data.rendering import Renderer
 from ftbridge.providers.local.models.parts import use_own_attention
 from ftbridge.providers.local.process.job import Halted, JobInterrupted
-from ftbridge.providers.local.training.attacks import attacks, labels_of, rewarded
 from ftbridge.providers.local.training.rollouts import Draw, draw
 from ftbridge.runs.rollouts import RolloutFiles, read_rollouts, seed_of
 from support import practice_cases
@@ -240,19 +239,10 @@ def test_a_grader_that_pays_for_an_attack_is_named_before_training(tmp_path: Pat
     )
     source.begin(False)
     warned = [text for level, text in message if level == "warn"]
-    assert any("the reference among other words earns 100%" in text for text in warned)
-    assert any("all labels at once earns 100%" in text for text in warned)
+    assert any("the reference among other words earns 1, where honest completions earn 0" in text for text in warned)
+    assert any("all labels at once earns 1, where" in text for text in warned)
     assert not any("empty text" in text or "plea" in text for text in warned)
     assert any(text.startswith("base model: mean reward 0.000") for _, text in message)
-
-
-def test_attacks_need_no_reference_and_labels_are_few() -> None:
-    kinds = {one.kind for one in attacks([{}], ["Say it."], [])}
-    assert kinds == {"empty text", "the prompt, echoed", "a plea for full marks"}
-    assert labels_of([{"answer": str(n)} for n in range(30)]) == []
-    assert labels_of([{"label": n % 2} for n in range(30)]) == ["0", "1"]
-    assert rewarded({"empty text": [0.6, 0.6], "echo": [0.4]}, base=0.1) == {"empty text": 0.6}
-    assert rewarded({"empty text": [0.6]}, base=0.7) == {}, "the base model earns more by merit"
 
 
 def test_a_changed_grader_is_refused_on_resume_and_so_is_a_deleted_one(tmp_path: Path, model: Path) -> None:
