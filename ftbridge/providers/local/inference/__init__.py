@@ -10,6 +10,7 @@
 `batch`       rows on a model: reading prompts, stepping, scoring.
 `columns`     keys and values in blocks that are allocated ahead, a slot for each row; `alone` holds rows of models whose caches
               are more than that, and runs them one after the other.
+`row_limit`   how many rows run at once after memory ran out.
 `prefixes`    beginnings that rows share, computed once: a tree of tokens with keys and values.
 `adapters`    LoRA adapters by row: rows of one pass may have different ones, or none.
 `packed`      16-bit weights laid out for the processor once, while a model generates on a CPU.

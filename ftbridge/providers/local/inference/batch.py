@@ -37,7 +37,7 @@ _SCORED_TOKENS = 512
 _PADDING = 256
 """Padding of a pass that costs no more than another pass would."""
 PREFIX_SHARE = 0.1
-"""Share of the free memory that stored beginnings may take."""
+"""Share of the memory that is free without them which stored beginnings may take."""
 AGREEMENT = {torch.float32: 1e-3, torch.bfloat16: 0.08, torch.float16: 0.03}
 """Largest mean difference of logits, as a share of their mean size, that is rounding of the compute type."""
 
@@ -70,15 +70,13 @@ class Batch:
         self.why_alone = ""
         """Why rows are computed one after the other, if they are."""
 
-    @property
-    def token_bytes(self) -> int:
-        """Bytes one token of one row takes; 0 while it is not known, or where rows take turns."""
-        return self._columns.token_bytes if self._columns is not None else 0
+    def tokens_for(self, rows: int, width: int) -> int:
+        """Tokens that so many rows of so many tokens take in the cache, padding included."""
+        return self._columns.tokens_for(rows, width) if self._columns is not None else rows * width
 
-    @property
-    def width(self) -> int:
-        """Tokens of the longest row."""
-        return max((len(row.tokens) for row in self.rows), default=0)
+    def extra_bytes(self, rows: int, width: int) -> int:
+        """Bytes that such rows, with those that run, take beside what is held; 0 where it is not known or rows take turns."""
+        return self._columns.extra_bytes(rows, width) if self._columns is not None else 0
 
     def join(self, rows: Sequence[Row]) -> list[Choice]:
         """Read new rows' tokens; the choice for each that follows. All rows join, or none where this raises."""
@@ -86,6 +84,7 @@ class Batch:
         if self._alone is not None:
             logits = self._alone.read(rows, self._adapters.use)
         else:
+            self._reserve([*self.rows, *rows])
             by_row: dict[Row, Tensor] = {}
             waiting = list(rows)
             while waiting:
@@ -108,6 +107,7 @@ class Batch:
         positions = torch.tensor([[length - 1] for length in lengths], device=where)
         ids = torch.tensor([row.tokens[-1:] for row in self.rows], device=where)
         self._adapters.use([row.adapter for row in self.rows])
+        self._reserve(self.rows)
         logits = self._forward(ids, Pass(0, len(self.rows), positions, max(lengths), start))
         return self._taken(self.rows, logits[:, -1])
 
@@ -120,8 +120,8 @@ class Batch:
         for row in gone:
             if keep and self._columns is not None:
                 self._store(row, self.rows.index(row), len(row.tokens) - 1)
-        for row in gone:
-            slot, last = self.rows.index(row), len(self.rows) - 1
+        for slot in sorted((self.rows.index(row) for row in gone), reverse=True):
+            last = len(self.rows) - 1  # a row that stays, or this one: those that go leave from the end
             if slot != last:
                 assert self._columns is not None
                 self._columns.move(last, slot, len(self.rows[last].tokens))
@@ -196,13 +196,27 @@ class Batch:
         assert self.prefixes is not None
         return sum(count for _, count in self.prefixes.find(row.tokens[:-1], row.adapter))
 
+    def _reserve(self, rows: Sequence[Row]) -> None:
+        """Make room for all rows, those that run first. When rows join, room that others left is given back."""
+        assert self._columns is not None
+        live, columns = len(self.rows), max(len(row.tokens) for row in rows)
+        is_replaced = False
+        if len(rows) > live:
+            columns += 1  # where the padding of a pass is written
+            is_replaced = self._columns.trim(len(rows), columns, live)
+        if self._columns.reserve(len(rows), columns, live) or is_replaced:
+            self._device.empty_cache()
+
     def _read(self, rows: Sequence[Row], first: int) -> Tensor:
-        """Read rows into the slots from `first`; logits of what follows each, (rows, vocabulary)."""
+        """Read rows into the slots from `first`; logits of what follows each, (rows, vocabulary).
+
+        Rows begin where what is stored of them ends, and are padded to as many tokens. Padding that would lie behind the
+        longest row is written into the one column after it, so that no pass is wider than its rows.
+        """
         assert self._columns is not None
         where = self._device.torch
         starts = [0] * len(rows)
         longest = max(len(row.tokens) for row in rows)
-        self._columns.reserve(first + len(rows), longest)
         if self.prefixes is not None:
             for index, row in enumerate(rows):
                 for segment, count in self.prefixes.find(row.tokens[:-1], row.adapter):
@@ -212,9 +226,10 @@ class Batch:
         tokens = max(map(len, unread))
         ids = torch.tensor([[*one, *[self._pad] * (tokens - len(one))] for one in unread], device=where)
         positions = torch.tensor(starts, device=where)[:, None] + torch.arange(tokens, device=where)
+        positions = positions.clamp(max=longest)
         same = starts[0] if len(set(starts)) == 1 else None
         self._adapters.use([row.adapter for row in rows])
-        now = Pass(first, first + len(rows), positions, max(starts) + tokens, same)
+        now = Pass(first, first + len(rows), positions, min(max(starts) + tokens, longest + 1), same)
         last = torch.tensor([len(one) - 1 for one in unread], device=where)
         logits = self._forward(ids, now, last)
         for index, row in enumerate(rows):
@@ -249,12 +264,16 @@ class Batch:
         return choices
 
     def _store(self, row: Row, slot: int, tokens: int) -> None:
-        """Store the first tokens of a row that was read."""
+        """Store the first tokens of a row that was read, unless memory runs out: the row does not depend on it."""
         if self.prefixes is None or self._columns is None:
             return
         held = self._columns
-        limit = self.prefixes.bytes + int(PREFIX_SHARE * self._device.free_bytes())
-        self.prefixes.store(row.tokens[:tokens], row.adapter, lambda a, b: held.copy(slot, a, b), limit)
+        limit = int(PREFIX_SHARE * (self.prefixes.bytes + self._device.free_bytes()))
+        try:
+            self.prefixes.store(row.tokens[:tokens], row.adapter, lambda a, b: held.copy(slot, a, b), limit)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
 
     @contextmanager
     def attention(self) -> Iterator[None]:
@@ -320,6 +339,7 @@ class Batch:
             for row, length in enumerate(lengths)
         ])  # fmt: skip
         self._columns = KeyColumns.of(cache)
+        self._columns.reserve(2, longest, live=0)
         use_attention(self._model, columns.NAME)
         positions = torch.arange(longest, device=where)
         early = longest - 5

@@ -9,7 +9,9 @@ A row's own positions decide what each of its tokens sees, by the very mask func
 layer (causal, sliding window, chunks), so layers with windows keep whole rows and see only their window. What lies beyond a
 row's last token is never seen, and is written over.
 
-Layers of one shape share a block. Caches that are more than keys and values by position (recurrent and convolutional states,
+Blocks are replaced where rows need more, by others of the size that rows need then, in slots and in columns: a long prompt
+after many short ones gets one long slot, not many. Layers of one shape share a few blocks, replaced one after the other, so
+that little is held twice. Caches that are more than keys and values by position (recurrent and convolutional states,
 compressed or indexed keys) have no place here: `alone` runs those models.
 """
 
@@ -29,8 +31,15 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
+from ftbridge.providers.local.models.device import is_out_of_memory
+
 NAME = "ftbridge_rows"
-_COLUMN_STEP, _SLOT_STEP = 64, 4
+_COLUMN_STEP = 64
+"""Columns are added in these steps, so that all rows are copied once in so many tokens."""
+_PARTS = 4
+"""Blocks into which the layers of one shape are cut. Only one tensor of one block is held twice while all are replaced."""
+_SPARE = 4
+"""Blocks with more than so many times the room that rows need are replaced when others join."""
 
 Segment = list[tuple[Tensor, Tensor]]
 """Keys and values of some columns of one row, for each block: (layers, heads, columns, width)."""
@@ -60,13 +69,12 @@ _current: ContextVar[Pass | None] = ContextVar("pass", default=None)
 
 @dataclass
 class _Block:
-    """Keys and values of all layers of one shape."""
+    """Keys and values of some layers of one shape."""
 
+    members: Sequence[int]
+    """Numbers of the layers, in the order of the tensors' first dimension."""
     keys: Tensor
     values: Tensor
-
-    def resized(self, slots: int, columns: int) -> _Block:
-        return _Block(_resized(self.keys, slots, columns), _resized(self.values, slots, columns))
 
 
 class _Layer(CacheLayerMixin):
@@ -118,13 +126,14 @@ class KeyColumns(Cache):
     ):
         """`shapes`: (heads, width) of the keys and of the values of each layer."""
         super().__init__(layers=[_Layer(self) for _ in shapes])
-        self._members: list[list[int]] = []
         self._blocks: list[_Block] = []
         for shape in dict.fromkeys(shapes):
-            members = [number for number, one in enumerate(shapes) if one == shape]
-            sizes = [(len(members), 0, heads, 0, width) for heads, width in shape]
-            self._members.append(members)
-            self._blocks.append(_Block(*(torch.empty(size, dtype=dtype, device=device) for size in sizes)))
+            alike = [number for number, one in enumerate(shapes) if one == shape]
+            part = -(-len(alike) // _PARTS)
+            for members in (alike[first : first + part] for first in range(0, len(alike), part)):
+                sizes = [(len(members), 0, heads, 0, width) for heads, width in shape]
+                keys, values = (torch.empty(size, dtype=dtype, device=device) for size in sizes)
+                self._blocks.append(_Block(members, keys, values))
         self._device = device
         self.slots = self.capacity = 0
         self._pass: Pass | None = None
@@ -149,11 +158,21 @@ class KeyColumns(Cache):
     @property
     def token_bytes(self) -> int:
         """Bytes that one token of one row takes."""
-        return sum(
-            states.shape[0] * states.shape[2] * states.shape[4] * states.element_size()
-            for block in self._blocks
-            for states in (block.keys, block.values)
-        )
+        return sum(self._sizes())
+
+    def tokens_for(self, slots: int, columns: int) -> int:
+        """Tokens that blocks for so many rows of so many columns have room for."""
+        return _rounded_slots(slots) * _rounded_columns(columns)
+
+    def extra_bytes(self, slots: int, columns: int) -> int:
+        """Bytes that room for so many rows takes, at its peak, beside what is held; 0 where there is room already.
+
+        That is what new blocks take more than those they replace, and one tensor, the largest, which is held twice.
+        """
+        if self._has_room(slots, columns):
+            return 0
+        tokens, sizes = self.tokens_for(slots, columns), self._sizes()
+        return max(0, tokens - self.slots * self.capacity) * sum(sizes) + tokens * max(sizes)
 
     @property
     def now(self) -> Pass:
@@ -170,8 +189,7 @@ class KeyColumns(Cache):
 
     @contextmanager
     def running(self, now: Pass) -> Iterator[None]:
-        """The model's forward pass happens inside."""
-        self.reserve(now.last, int(now.width))
+        """The model's forward pass happens inside. There has to be room for its rows."""
         self._pass, self._slots = now, None
         token = _current.set(now)
         try:
@@ -180,17 +198,28 @@ class KeyColumns(Cache):
             _current.reset(token)
             self._pass = None
 
-    def reserve(self, slots: int, columns: int) -> None:
-        """Make room for so many rows of so many columns, if there is none."""
-        if slots <= self.slots and columns <= self.capacity:
-            return
-        slots = self.slots if slots <= self.slots else -(-slots // _SLOT_STEP) * _SLOT_STEP
-        columns = self.capacity if columns <= self.capacity else -(-columns // _COLUMN_STEP) * _COLUMN_STEP
-        self._blocks = [block.resized(slots, columns) for block in self._blocks]
-        self.slots, self.capacity = slots, columns
-        for members, block in zip(self._members, self._blocks, strict=True):
-            for index, number in enumerate(members):
-                self.layers[number].keys, self.layers[number].values = block.keys[index], block.values[index]
+    def reserve(self, slots: int, columns: int, live: int) -> bool:
+        """Make room for the rows of the first `slots` slots, none longer than `columns`; whether blocks were replaced.
+
+        New blocks are as large as these rows need, in slots and in columns. The first `live` slots keep what they hold, also
+        where memory runs out and this raises.
+        """
+        if self._has_room(slots, columns):
+            return False
+        self._replace(slots, columns, live)
+        return True
+
+    def trim(self, slots: int, columns: int, live: int) -> bool:
+        """Replace blocks that are far larger than such rows need, if memory allows; whether they were. As in `reserve`."""
+        if self.slots * self.capacity <= _SPARE * self.tokens_for(slots, columns):
+            return False
+        try:
+            self._replace(slots, columns, live)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
 
     def move(self, source: int, target: int, columns: int) -> None:
         """Copy a row's first columns to another slot."""
@@ -213,19 +242,58 @@ class KeyColumns(Cache):
 
     def release(self) -> None:
         """Give the memory back; the next pass takes it again."""
-        self._blocks = [
-            _Block(block.keys[:, :0, :, :0].clone(), block.values[:, :0, :, :0].clone()) for block in self._blocks
-        ]
         for layer in self.layers:
             layer.keys = layer.values = None
+        for block in self._blocks:
+            block.keys, block.values = block.keys[:, :0, :, :0].clone(), block.values[:, :0, :, :0].clone()
         self.slots = self.capacity = 0
 
+    def _has_room(self, slots: int, columns: int) -> bool:
+        return slots <= self.slots and columns <= self.capacity
 
-def _resized(states: Tensor, slots: int, columns: int) -> Tensor:
-    layers, _, heads, _, width = states.shape
-    larger = states.new_zeros(layers, slots, heads, columns, width)  # a value never seen must still be a number
-    larger[:, : states.shape[1], :, : states.shape[3]] = states
-    return larger
+    def _sizes(self) -> list[int]:
+        """Bytes that one token of one row takes in each tensor."""
+        tensors = [states for block in self._blocks for states in (block.keys, block.values)]
+        return [one.shape[0] * one.shape[2] * one.shape[4] * one.element_size() for one in tensors]
+
+    def _replace(self, slots: int, columns: int, live: int) -> None:
+        """Blocks of another size. Where memory runs out halfway, all have at least the room of the smallest of them."""
+        slots, columns = _rounded_slots(slots), _rounded_columns(columns)
+        if not live:
+            self.release()
+        try:
+            for block in self._blocks:
+                for number in block.members:  # a view would hold on to the tensor that is replaced
+                    self.layers[number].keys = self.layers[number].values = None
+                block.keys = _resized(block.keys, slots, columns, live)
+                block.values = _resized(block.values, slots, columns, live)
+        finally:
+            tensors = [states for block in self._blocks for states in (block.keys, block.values)]
+            self.slots, self.capacity = (min(one.shape[dimension] for one in tensors) for dimension in (1, 3))
+            for block in self._blocks:
+                for index, number in enumerate(block.members):
+                    self.layers[number].keys, self.layers[number].values = block.keys[index], block.values[index]
+
+
+def _rounded_slots(slots: int) -> int:
+    """Up to 7 as they are, more with up to a quarter to spare: rows that join one by one do not each copy all others."""
+    step = 1 << max(0, slots.bit_length() - 3)
+    return -(-slots // step) * step
+
+
+def _rounded_columns(columns: int) -> int:
+    return -(-columns // _COLUMN_STEP) * _COLUMN_STEP
+
+
+def _resized(states: Tensor, slots: int, columns: int, live: int) -> Tensor:
+    """The first `live` slots in a tensor of another size."""
+    layers, _, heads, before, width = states.shape
+    resized = states.new_empty(layers, slots, heads, columns, width)
+    shared = min(before, columns)
+    resized[:, :live, :, :shared] = states[:, :live, :, :shared]
+    resized[:, :live, :, shared:] = 0  # a value never seen must still be a number
+    resized[:, live:] = 0
+    return resized
 
 
 def rows_mask(

@@ -10,6 +10,7 @@ requests. Not for several threads.
 from __future__ import annotations
 
 import time
+import traceback
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ import torch
 from ftbridge.providers.local.inference.adapters import Adapters
 from ftbridge.providers.local.inference.batch import Batch, Row
 from ftbridge.providers.local.inference.packed import PackedLinears
+from ftbridge.providers.local.inference.row_limit import RowLimit
 from ftbridge.providers.local.inference.sampling import Choice, Drawing
 from ftbridge.providers.local.inference.shape import Shape
 from ftbridge.providers.local.inference.text import Words
@@ -33,7 +35,7 @@ MAX_ROWS = 64
 PREFILL_TOKENS = 8_192
 """Tokens of prompts that are read in one pass, padding included; a longer prompt is read alone. Others wait for that pass."""
 MEMORY_SHARE = 0.5
-"""Share of the memory that is free which keys and values may take."""
+"""Share of the free memory that rows which join may take for keys and values, with the copies that are made as these grow."""
 PLANNED_TOKENS = 512
 """Tokens of a completion that room is planned for when its row joins; few reach the limit they are allowed."""
 
@@ -132,7 +134,7 @@ class Engine:
         tokenizer: Its tokenizer.
         device: Where it is; None looks at its parameters.
         pad_id: Any token, for padding.
-        max_rows: Completions that run at once, at most.
+        max_rows: Completions that run at once, at most; fewer for some time after memory ran out, as `RowLimit` says.
         max_batch_tokens: Tokens that all rows together may take in the cache, padding included; None leaves it to the memory
             that is free.
         share_prefixes: Whether beginnings of prompts are stored, and read once.
@@ -163,6 +165,9 @@ class Engine:
         self._keep = keep_completions
         self._waiting: deque[Completion] = deque()
         self._running: dict[Row, Completion] = {}
+        self.limit = RowLimit()
+        self._pass_rows = 0  # of the last pass, those that joined in it included
+        self._failures = 0  # passes on end in which memory ran out
         self._trained = any(parameter.requires_grad for parameter in model.parameters())
         self._ends = _ends_of(model, tokenizer)
         self._is_generating = False
@@ -210,27 +215,42 @@ class Engine:
     def advance(self) -> list[Step]:
         """One pass: those who wait join, or one more token for all who run.
 
-        When memory runs out, rows go back in line with what they have, half as many run at a time, and the list is empty.
-        Raises `OutOfMemoryError` or its like when a single row does not fit, and `RuntimeError` outside `generating`, where
-        the model's own attention would mix the padding of rows into their completions.
+        When memory runs out, rows go back in line with what they have, half as many run at a time, and the list is empty;
+        `RowLimit` says when more run again. Raises `OutOfMemoryError` or its like when a single row does not fit, and
+        `RuntimeError` outside `generating`, where the model's own attention would mix the padding of rows into their
+        completions.
         """
         if not self._is_generating:
             raise RuntimeError("an engine advances only within generating()")
         try:
-            return self._pass()
+            steps = self._pass()
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or not self.reduce():
+            if not is_out_of_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)  # they hold the tensors of the pass
+            if not self.reduce():
                 raise
             return []
+        self._failures = 0
+        self.limit.passed(self._pass_rows)
+        return steps
 
     def reduce(self) -> bool:
-        """Put every row back in line with what it has, half as many at a time; False when there was only one."""
-        rows = min(self.max_rows, max(len(self._running), 1 if not self._waiting else 2))
+        """Put every row back in line with what it has, half as many at a time, and give all memory back.
+
+        A single row is tried once more, since what others left behind is gone now; False where that was in vain. It was that
+        row then, not the number of rows, and the limit of rows is lifted.
+        """
+        rows = max(self._pass_rows, len(self._running))
         self._waiting.extendleft(reversed(self._running.values()))
         self._running = {}
         self.batch.release()
-        self.max_rows = max(1, rows // 2)
-        return rows > 1
+        self.limit.failed(rows)
+        self._failures += 1
+        if rows > 1 or self._failures == 1:
+            return True
+        self.limit, self._failures = RowLimit(), 0
+        return False
 
     def fail(self) -> list[Completion]:
         """Cancel everything; what was cancelled."""
@@ -248,6 +268,11 @@ class Engine:
     def embed(self, token_ids: list[int], adapter: str | None) -> list[float]:
         """The mean of the last layer's states over a text's tokens, with length 1."""
         return self.batch.embed(token_ids, adapter)
+
+    @property
+    def row_limit(self) -> int:
+        """How many completions may run at once now."""
+        return self.limit.at_most(self.max_rows)
 
     @property
     def busy(self) -> bool:
@@ -284,6 +309,7 @@ class Engine:
 
     def _pass(self) -> list[Step]:
         joining = self._joining()
+        self._pass_rows = len(self._running) + len(joining)
         if joining:
             try:
                 self._use_threads(sum(self.batch.unread(row) for row in joining))
@@ -307,29 +333,27 @@ class Engine:
         joining: dict[Row, Completion] = {}
         if not self._waiting:
             return joining
-        room = self._room()
         width = max((_planned(one) for one in self._running.values()), default=0)
-        reading = 0
-        while self._waiting and len(self._running) + len(joining) < self.max_rows:
+        limit, reading = self.row_limit, 0
+        while self._waiting and len(self._running) + len(joining) < limit:
             completion = self._waiting[0]
             reading = max(reading, self.batch.unread(completion.row))
             if joining and reading * (len(joining) + 1) > PREFILL_TOKENS:
                 break
             width = max(width, _planned(completion))
             rows = len(self._running) + len(joining) + 1
-            if rows > 1 and room is not None and rows * width > room:
+            if rows > 1 and not self._has_room(rows, width):
                 break
             completion.joined = completion.joined or time.monotonic()
             joining[completion.row] = self._waiting.popleft()
         return joining
 
-    def _room(self) -> int | None:
-        """How many tokens the batch may take; None while nothing is known about their size."""
-        sizes = [] if self.max_batch_tokens is None else [self.max_batch_tokens]
-        if self.batch.token_bytes:
-            held = len(self._running) * self.batch.width
-            sizes.append(held + int(MEMORY_SHARE * self.device.free_bytes() / self.batch.token_bytes))
-        return min(sizes, default=None)
+    def _has_room(self, rows: int, width: int) -> bool:
+        """Whether so many rows, the longest with so many tokens, fit: all slots of the cache count, in their whole width."""
+        if self.max_batch_tokens is not None and self.batch.tokens_for(rows, width) > self.max_batch_tokens:
+            return False
+        extra = self.batch.extra_bytes(rows, width)
+        return not extra or extra <= MEMORY_SHARE * self.device.free_bytes()
 
     def _taken(self, rows: Sequence[Row], choices: Sequence[Choice]) -> list[Step]:
         steps: list[Step] = []

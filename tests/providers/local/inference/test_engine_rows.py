@@ -209,7 +209,8 @@ def test_memory_that_runs_out_puts_rows_back_in_line_and_loses_no_token():
 
     model.register_forward_pre_hook(scarce, with_kwargs=True)
     assert tokens(ours.generate(requests(9))) == wanted
-    assert ours.max_rows <= 3
+    assert ours.row_limit <= 3
+    assert ours.max_rows == 64
 
 
 def test_a_single_row_that_does_not_fit_is_an_error():

@@ -28,6 +28,7 @@ from ftbridge.providers.local.inference.requests import (
     StreamEnd,
     StreamStart,
 )
+from ftbridge.providers.local.inference.row_limit import RowLimit
 from ftbridge.providers.local.inference.sampling import Drawing, choose
 from ftbridge.providers.local.inference.text import Words
 from ftbridge.providers.local.models import load
@@ -300,8 +301,8 @@ def test_memory_that_runs_out_loses_no_answer(server: Server, monkeypatch: pytes
         for name, result in server.advance():
             if isinstance(result, StreamDelta):
                 texts[name] = texts.get(name, "") + result.text
-    assert server.engine.max_rows < len(PROMPTS)
-    server.engine.max_rows = 64
+    assert server.engine.row_limit < len(PROMPTS)
+    server.engine.limit = RowLimit()
     assert {name: [text] for name, text in texts.items()} == wanted
 
 
